@@ -1,0 +1,59 @@
+# Two commands do all: `make bench` (install, the quick suite, the table), `make test` (install, all tests).
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+# The first interpreter that runs and is of a supported version.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
+	$$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
+	2>/dev/null && echo $$p && break; done)
+# Where a GPU answers, TensorFlow gets an environment of its own: its CUDA libraries and torch's
+# install the same files in different versions (DESIGN section 8).
+GPU := $(shell nvidia-smi -L >/dev/null 2>&1 && echo yes)
+TENSORFLOW := $(if $(GPU),.venv-tensorflow/.installed,)
+EXTRAS := embedded,torch$(if $(GPU),,$(,)tensorflow)
+, := ,
+PIP_FLAGS := --disable-pip-version-check --quiet
+INPUTS := pyproject.toml constraints.txt
+
+.PHONY: bench test check format clean
+.DELETE_ON_ERROR:
+
+bench: $(VENV)/.installed $(TENSORFLOW)
+	$(BIN)/python run_bench.py run
+
+test: $(VENV)/.installed-test $(TENSORFLOW)
+	$(MAKE) check
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.installed-test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: $(VENV)/.installed-test
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "error: Python 3.11, 3.12 or 3.13 with the module venv is needed \
+	(on Debian: apt-get install python3-venv), or name one: make PYTHON=/path/to/python" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(INPUTS) | $(VENV)/bin/python
+	@echo "installing into $(VENV): some 8 GB, a few minutes"
+	$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt -e '.[$(EXTRAS)]'
+	touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt -e '.[$(EXTRAS),test]'
+	touch $@
+
+.venv-tensorflow/.installed: $(INPUTS)
+	@test -n "$(PYTHON)" || { echo "error: Python 3.11, 3.12 or 3.13 is needed" >&2; exit 2; }
+	$(PYTHON) -m venv .venv-tensorflow
+	.venv-tensorflow/bin/python -m pip install $(PIP_FLAGS) -c constraints.txt -e '.[tensorflow-gpu]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) .venv-tensorflow *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,31 @@
+"""Keras: the twin of a Blueprint, and training it, on whichever engine Keras runs."""
+
+from __future__ import annotations
+
+from backends.keras_adapter.engines import Engine, load
+from backends.keras_adapter.trainer import KerasTrainer
+from bench.backend import Adapter, Trainer
+from bench.blueprint import Network
+from bench.plan import TrainingPlan
+from bench.spec import Recipe
+
+
+class KerasAdapter:
+    """``bench.backend.Adapter`` for Keras."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def build(self, network: Network, plan: TrainingPlan, recipe: Recipe, device: str) -> Trainer:
+        return KerasTrainer(network, plan, recipe, device, self._engine)
+
+    def is_out_of_memory(self, error: BaseException) -> bool:
+        return self._engine.is_out_of_memory(error)
+
+    def devices(self) -> list[str]:
+        return self._engine.devices()
+
+
+def adapter() -> Adapter:
+    """The adapter of this process."""
+    return KerasAdapter(load())

@@ -1,0 +1,85 @@
+"""What only one engine of Keras can do, a module each; a worker imports just its own."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import keras
+
+from bench.spec import Precision
+
+StepFunction = Callable[[Any, tuple[float, float, float, float]], tuple[Any, Any]]
+"""(prepared batch, (learning rate, 1 - b1^t, sqrt(1 - b2^t), loss scale)) → (loss, all finite)."""
+
+
+class Engine(Protocol):
+    """The part of the Keras adapter that differs between TensorFlow, torch and JAX."""
+
+    def prepare(self, device: str, precision: Precision) -> None:
+        """Take a device and set the flags of a run, before anything is built.
+
+        Raises:
+            Unavailable: The engine does not see the device, or it cannot do the precision.
+        """
+
+    def devices(self) -> list[str]:
+        """'cpu' and one 'cuda:N' for each GPU that the engine sees."""
+
+    def batch_norm_training(
+        self,
+        x: Any,
+        gamma: Any,
+        beta: Any,
+        mean: Any,
+        variance: Any,
+        epsilon: float,
+        momentum: float,
+    ) -> tuple[Any, Any, Any]:
+        """x (N, H, W, C) normalised by its own statistics, and the new running mean and variance
+        (C,), the variance unbiased."""
+
+    def batch_norm_inference(
+        self, x: Any, gamma: Any, beta: Any, mean: Any, variance: Any, epsilon: float
+    ) -> Any:
+        """x (N, H, W, C) normalised by the running statistics."""
+
+    def make_step(
+        self,
+        forward: Callable[[Any, tuple[Any, ...]], Any],
+        update: Callable[[list[Any], tuple[Any, ...]], Any],
+        variables: list[Any],
+    ) -> StepFunction:
+        """A training step.
+
+        Args:
+            forward: (images, labels, masks) → the mean loss, scaled.
+            update: (gradients, scalars) → applies them; gives whether all were finite.
+            variables: That are trained.
+        """
+
+    def make_infer(self, model: keras.Model) -> Callable[[Any], Any]:
+        """uint8 images (N, px, px, 3) on the host → logits."""
+
+    def to_device(self, array: Any) -> Any:
+        """A host array on the device."""
+
+    def synchronise(self) -> None:
+        """Wait for the device."""
+
+    def peak_device_bytes(self) -> int | None:
+        """Most memory held on a GPU; None on a CPU."""
+
+    def is_out_of_memory(self, error: BaseException) -> bool:
+        """Whether an exception says that memory did not suffice."""
+
+    def knobs(self) -> dict[str, Any]:
+        """What is in force, read back from the engine."""
+
+
+def load() -> Engine:
+    """The engine that Keras runs on in this process."""
+    module = importlib.import_module(f"backends.keras_adapter.engines.{keras.backend.backend()}")
+    engine: Engine = module.engine()
+    return engine

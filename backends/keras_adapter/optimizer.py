@@ -1,0 +1,91 @@
+"""PyTorch's SGD and AdamW on Keras variables.
+
+Keras's own differ: SGD folds the learning rate into the velocity, AdamW adds epsilon to the
+uncorrected root (DESIGN section 4). Formulas: docs.pytorch.org, torch.optim.SGD and AdamW.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from backends.keras_adapter.twin import Slot
+from bench.plan import TrainingPlan
+from bench.spec import Recipe
+
+BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
+
+
+class TwinOptimizer:
+    """One rule over the trained variables."""
+
+    def __init__(self, slots: list[Slot], plan: TrainingPlan, recipe: Recipe) -> None:
+        trained = [s for s in slots if s.tensor in plan.trained]
+        self.variables = [s.variable for s in trained]
+        self._treatments = [plan.trained[s.tensor] for s in trained]
+        self._recipe = recipe
+        self._guarded = recipe.precision == "fp16"
+        moments = 1 if recipe.optimizer == "sgd" else 2
+        self.moments = [
+            [keras.Variable(ops.zeros(v.shape, v.dtype), trainable=False) for v in self.variables]
+            for _ in range(moments)
+        ]
+        self.steps = 0
+
+    def scalars(self, learning_rate: float) -> tuple[float, float, float]:
+        """Learning rate and AdamW's corrections of the next step, in float64 on the host."""
+        step = self.steps + 1
+        return learning_rate, 1.0 - BETA_1**step, (1.0 - BETA_2**step) ** 0.5
+
+    def apply(self, gradients: list[Any], scalars: tuple[Any, ...]) -> Any:
+        """Update the variables; with fp16, only if every gradient is finite.
+
+        Args:
+            gradients: Of the scaled loss, in the order of ``variables``.
+            scalars: Learning rate, the two corrections, and the loss scale.
+
+        Returns:
+            Whether all gradients were finite (always true without fp16).
+        """
+        rate, correction_1, correction_2, scale = scalars
+        finite: Any = ops.convert_to_tensor(True)
+        if self._guarded:
+            gradients = [g / scale for g in gradients]
+            finite = ops.all(ops.stack([ops.all(ops.isfinite(g)) for g in gradients]))
+        for index, (variable, gradient) in enumerate(zip(self.variables, gradients, strict=True)):
+            treatment = self._treatments[index]
+            moments = [m[index] for m in self.moments]
+            decay = self._recipe.weight_decay if treatment.decays else 0.0
+            step = rate * treatment.learning_rate_scale
+            rule = self._sgd if self._recipe.optimizer == "sgd" else self._adamw
+            new = rule(variable, gradient, moments, step, decay, correction_1, correction_2)
+            for target, value in zip((variable, *moments), new, strict=True):
+                target.assign(ops.where(finite, value, target) if self._guarded else value)
+        return finite
+
+    def _sgd(
+        self, w: Any, g: Any, moments: list[Any], rate: Any, decay: float, *_: Any
+    ) -> tuple[Any, ...]:
+        if decay:
+            g = g + decay * w
+        velocity = self._recipe.momentum * moments[0] + g
+        return w - rate * velocity, velocity
+
+    def _adamw(
+        self,
+        w: Any,
+        g: Any,
+        moments: list[Any],
+        rate: Any,
+        decay: float,
+        correction_1: Any,
+        correction_2: Any,
+    ) -> tuple[Any, ...]:
+        first = moments[0] + (1.0 - BETA_1) * (g - moments[0])
+        second = BETA_2 * moments[1] + (1.0 - BETA_2) * (g * g)
+        if decay:
+            w = w * (1.0 - rate * decay)
+        root = ops.sqrt(second) / correction_2 + EPSILON
+        return w - (rate / correction_1) * (first / root), first, second

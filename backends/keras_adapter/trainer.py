@@ -1,0 +1,128 @@
+"""Training a Blueprint with Keras."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+from keras import ops
+
+from backends.keras_adapter.engines import Engine
+from backends.keras_adapter.optimizer import TwinOptimizer
+from backends.keras_adapter.twin import Twin, state_variables
+from bench.backend import Batch, Counts
+from bench.blueprint import Array, Network
+from bench.plan import TrainingPlan
+from bench.spec import Precision, Recipe
+
+POLICIES: dict[Precision, str] = {
+    "fp32": "float32",
+    "fp64": "float64",
+    "bf16": "mixed_bfloat16",
+    "fp16": "mixed_float16",
+}
+"""Precision → Keras dtype policy."""
+FIRST_LOSS_SCALE, GROWTH_STEPS = 2.0**16, 2000
+"""Of ``torch.amp.GradScaler``."""
+
+
+class KerasTrainer:
+    """One network, its optimizer and its device (``bench.backend.Trainer``)."""
+
+    def __init__(
+        self, network: Network, plan: TrainingPlan, recipe: Recipe, device: str, engine: Engine
+    ) -> None:
+        engine.prepare(device, recipe.precision)
+        # Learning rates and constants follow floatx, not the dtype policy.
+        keras.config.set_floatx("float64" if recipe.precision == "fp64" else "float32")
+        keras.config.set_dtype_policy(POLICIES[recipe.precision])
+        keras.config.set_image_data_format("channels_last")
+        self._engine = engine
+        self.twin = Twin(network, plan, engine)
+        self.optimizer = TwinOptimizer(self.twin.slots, plan, recipe)
+        self._scaled = recipe.precision == "fp16"
+        self._scale = FIRST_LOSS_SCALE if self._scaled else 1.0
+        self._good_steps = 0
+        self._step = engine.make_step(self.forward, self.optimizer.apply, self.optimizer.variables)
+        self._infer = engine.make_infer(self.twin.inference)
+
+    def to_device(self, batch: Batch) -> Any:
+        put = self._engine.to_device
+        return put(batch.images), put(batch.labels), tuple(put(m) for m in batch.masks)
+
+    def forward(self, images: Any, labels: Any, masks: tuple[Any, ...], scale: Any) -> Any:
+        """Mean cross-entropy in training form, and the same times the loss scale."""
+        logits = ops.cast(self.twin.training([images, *masks]), keras.config.floatx())
+        loss = ops.mean(
+            keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+        )
+        return loss, loss * scale if self._scaled else loss
+
+    def train_step(self, prepared: Any, learning_rate: float) -> Any:
+        scalars = (*self.optimizer.scalars(learning_rate), self._scale)
+        loss, finite = self._step(prepared, scalars)
+        if self._scaled:
+            self._adapt_scale(bool(finite))
+        else:
+            self.optimizer.steps += 1
+        return loss
+
+    def _adapt_scale(self, finite: bool) -> None:
+        """Halve after an overflow, double after 2,000 good steps, as GradScaler does."""
+        if not finite:
+            self._scale, self._good_steps = self._scale / 2, 0
+            return
+        self.optimizer.steps += 1
+        self._good_steps += 1
+        if self._good_steps == GROWTH_STEPS:
+            self._scale, self._good_steps = self._scale * 2, 0
+
+    def losses(self, handles: list[Any]) -> list[float]:
+        return [float(value) for value in ops.convert_to_numpy(ops.stack(handles))]
+
+    def infer(self, images: npt.NDArray[np.uint8]) -> Any:
+        return self._infer(images)
+
+    def logits(self, handles: list[Any]) -> Array:
+        dtype = keras.config.floatx()
+        return np.concatenate([ops.convert_to_numpy(ops.cast(h, dtype)) for h in handles])
+
+    def synchronise(self) -> None:
+        self._engine.synchronise()
+
+    def tensors(self) -> dict[str, Array]:
+        return {
+            slot.tensor: np.array(slot.to_blueprint(ops.convert_to_numpy(slot.variable)), order="C")
+            for slot in self.twin.slots
+        }
+
+    def counts(self) -> Counts:
+        model = self.twin.training
+        state = {id(v) for v in state_variables(self.twin.blueprint, self.twin.slots)}
+        return Counts(
+            total_parameters=_values(v for v in model.variables if id(v) not in state),
+            trainable_parameters=_values(model.trainable_variables),
+            state_values=_values(v for v in model.variables if id(v) in state),
+        )
+
+    def knobs(self) -> dict[str, Any]:
+        return {
+            "keras": keras.version(),
+            "engine": keras.backend.backend(),
+            **self._engine.knobs(),
+            "layout": keras.config.image_data_format(),
+            "floatx": keras.config.floatx(),
+            "dtype_policy": keras.config.dtype_policy().name,
+            "loss_scale": self._scale if self._scaled else None,
+            "optimizer": f"{type(self.optimizer).__name__} (PyTorch's arithmetic)",
+        }
+
+    def peak_device_bytes(self) -> int | None:
+        return self._engine.peak_device_bytes()
+
+
+def _values(variables: Any) -> int:
+    return sum(math.prod(v.shape) for v in variables)

@@ -1,0 +1,28 @@
+"""PyTorch: the zoo and its export to Blueprints, and training what a Blueprint describes."""
+
+from __future__ import annotations
+
+from backends.torch_adapter import device
+from backends.torch_adapter.trainer import TorchTrainer
+from bench.backend import Adapter, Trainer
+from bench.blueprint import Network
+from bench.plan import TrainingPlan
+from bench.spec import Recipe
+
+
+class TorchAdapter:
+    """``bench.backend.Adapter`` for PyTorch."""
+
+    def build(self, network: Network, plan: TrainingPlan, recipe: Recipe, device: str) -> Trainer:
+        return TorchTrainer(network, plan, recipe, device)
+
+    def is_out_of_memory(self, error: BaseException) -> bool:
+        return device.is_out_of_memory(error)
+
+    def devices(self) -> list[str]:
+        return device.devices()
+
+
+def adapter() -> Adapter:
+    """The adapter of this process."""
+    return TorchAdapter()

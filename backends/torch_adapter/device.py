@@ -1,0 +1,79 @@
+"""What is particular to the device under PyTorch: flags, synchronise, memory (DESIGN section 8).
+
+Sources: docs.pytorch.org, "CUDA semantics", "torch.backends", "Automatic Mixed Precision".
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from bench.errors import Unavailable
+from bench.spec import Precision
+
+AUTOCAST: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def devices() -> list[str]:
+    """'cpu' and one 'cuda:N' for each GPU that PyTorch sees."""
+    return ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+
+
+def prepare(name: str, precision: Precision) -> torch.device:
+    """Take a device and set the flags of a run: full float32, no TF32, cuDNN's autotuner on.
+
+    Raises:
+        Unavailable: PyTorch does not see the device, or it cannot do the precision.
+    """
+    if name not in devices():
+        raise Unavailable(
+            f"PyTorch {torch.__version__} does not see {name}, only {', '.join(devices())}; "
+            "`python run_bench.py doctor` tells more"
+        )
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = True
+    device = torch.device(name)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        if precision == "bf16" and not torch.cuda.is_bf16_supported():
+            raise Unavailable(f"{torch.cuda.get_device_name(device)} has no bf16")
+    if device.type == "cpu" and precision == "fp16":
+        raise Unavailable("fp16 is for GPUs; a CPU has --precision fp32 or bf16")
+    return device
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait for the device; a CPU has nothing to wait for."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def peak_bytes(device: torch.device) -> int | None:
+    """Most bytes that the allocator gave out since ``prepare``; None on a CPU."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """PyTorch's own exception on a GPU; its allocator's words on a CPU."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def knobs(device: torch.device) -> dict[str, Any]:
+    """Process-wide settings as PyTorch reports them now."""
+    return {
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "interop_threads": torch.get_num_interop_threads(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "cudnn_benchmark": torch.backends.cudnn.benchmark,
+        "tf32_matmul": torch.backends.cuda.matmul.allow_tf32,
+        "tf32_convolution": torch.backends.cudnn.allow_tf32,
+        "onednn": torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled,
+        "cuda": torch.version.cuda if device.type == "cuda" else None,
+        "cudnn": torch.backends.cudnn.version() if device.type == "cuda" else None,
+    }

@@ -1,0 +1,130 @@
+"""Training a Blueprint with PyTorch."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from backends.torch_adapter import device as devices
+from backends.torch_adapter.network import TorchNetwork
+from bench.backend import Batch, Counts
+from bench.blueprint import Array, Network
+from bench.plan import TrainingPlan
+from bench.spec import Recipe
+
+
+class TorchTrainer:
+    """One network, its optimizer and its device (``bench.backend.Trainer``)."""
+
+    def __init__(self, network: Network, plan: TrainingPlan, recipe: Recipe, device: str) -> None:
+        self._device = devices.prepare(device, recipe.precision)
+        self._precision = recipe.precision
+        self._dtype = torch.float64 if recipe.precision == "fp64" else torch.float32
+        self.network = TorchNetwork(network, plan, self._device, self._dtype)
+        self.optimizer = make_optimizer(self.network.tensors, plan, recipe)
+        self._scaler = torch.amp.GradScaler(self._device.type, enabled=recipe.precision == "fp16")
+
+    def to_device(self, batch: Batch) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        masks = tuple(self._put(m) for m in batch.masks)
+        masks = tuple(m.permute(0, 3, 1, 2) if m.ndim == 4 else m for m in masks)
+        return self._put(batch.images), self._put(batch.labels), masks
+
+    def _put(self, array: npt.NDArray[Any]) -> Tensor:
+        tensor = torch.from_numpy(np.ascontiguousarray(array))
+        if self._device.type == "cuda":
+            return tensor.pin_memory().to(self._device, non_blocking=True)
+        return tensor
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self._precision in devices.AUTOCAST:
+            return torch.autocast(self._device.type, devices.AUTOCAST[self._precision])
+        return nullcontext()
+
+    def loss(self, prepared: tuple[Tensor, Tensor, tuple[Tensor, ...]]) -> Tensor:
+        """Mean cross-entropy of a batch in training form."""
+        images, labels, masks = prepared
+        with self._autocast():
+            logits = self.network.forward(images, masks, training=True)
+        return F.cross_entropy(logits.to(self._dtype), labels)
+
+    def train_step(
+        self, prepared: tuple[Tensor, Tensor, tuple[Tensor, ...]], learning_rate: float
+    ) -> Tensor:
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate * group["scale"]
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self.loss(prepared)
+        self._scaler.scale(loss).backward()
+        self._scaler.step(self.optimizer)
+        self._scaler.update()
+        return loss.detach()
+
+    def losses(self, handles: list[Tensor]) -> list[float]:
+        values: list[float] = torch.stack(handles).tolist()
+        return values
+
+    def infer(self, images: npt.NDArray[np.uint8]) -> Tensor:
+        with torch.no_grad(), self._autocast():
+            return self.network.forward(self._put(images), (), training=False)
+
+    def logits(self, handles: list[Tensor]) -> Array:
+        array: Array = torch.cat([h.to(self._dtype) for h in handles]).cpu().numpy()
+        return array
+
+    def synchronise(self) -> None:
+        devices.synchronise(self._device)
+
+    def tensors(self) -> dict[str, Array]:
+        return {
+            name: np.array(tensor.detach().cpu().numpy(), order="C")
+            for name, tensor in self.network.tensors.items()
+        }
+
+    def counts(self) -> Counts:
+        state = set(self.network.state_names())
+        tensors = self.network.tensors
+        return Counts(
+            total_parameters=sum(t.numel() for n, t in tensors.items() if n not in state),
+            trainable_parameters=sum(
+                p.numel() for group in self.optimizer.param_groups for p in group["params"]
+            ),
+            state_values=sum(tensors[n].numel() for n in state),
+        )
+
+    def knobs(self) -> dict[str, Any]:
+        kernels = [t for t in self.network.tensors.values() if t.ndim == 4]
+        last = all(k.is_contiguous(memory_format=torch.channels_last) for k in kernels)
+        return {
+            **devices.knobs(self._device),
+            "layout": "channels_last" if last else "channels_first",
+            "compile": False,
+            "autocast": self._precision if self._precision in devices.AUTOCAST else None,
+            "loss_scale": self._scaler.get_scale() if self._scaler.is_enabled() else None,
+            "optimizer": type(self.optimizer).__name__,
+        }
+
+    def peak_device_bytes(self) -> int | None:
+        return devices.peak_bytes(self._device)
+
+
+def make_optimizer(
+    tensors: dict[str, Tensor], plan: TrainingPlan, recipe: Recipe
+) -> torch.optim.Optimizer:
+    """torch.optim.SGD or AdamW, one group for each learning-rate scale and decay."""
+    groups: dict[tuple[float, float], list[Tensor]] = {}
+    for name, treatment in plan.trained.items():
+        decay = recipe.weight_decay if treatment.decays else 0.0
+        groups.setdefault((treatment.learning_rate_scale, decay), []).append(tensors[name])
+    parameters = [
+        {"params": members, "scale": scale, "weight_decay": decay}
+        for (scale, decay), members in groups.items()
+    ]
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(parameters, lr=recipe.learning_rate, momentum=recipe.momentum)
+    return torch.optim.AdamW(parameters, lr=recipe.learning_rate, betas=(0.9, 0.999), eps=1e-8)

@@ -1,0 +1,177 @@
+"""Networks of torchvision and timm, with weights loaded safely."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torchvision
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from bench.catalog.backbones import BackboneEntry, Reader
+from bench.errors import Unavailable, UserError
+
+State = dict[str, torch.Tensor]
+
+
+def construct(entry: BackboneEntry, seed: int | None) -> nn.Module:
+    """The network of an entry, in evaluation form.
+
+    Args:
+        entry: Of the catalogue.
+        seed: Of random weights by the library's own initialisation; None leaves the parameters on
+            the meta device, to be loaded.
+
+    Raises:
+        Unavailable: The library is not installed.
+    """
+    if seed is not None:
+        torch.manual_seed(seed)
+        return _constructor(entry)().eval()
+    with torch.device("meta"):
+        return _constructor(entry)().eval()
+
+
+def _constructor(entry: BackboneEntry) -> Any:
+    if entry.library == "torchvision":
+        return lambda: torchvision.models.get_model(entry.model, weights=None)
+    try:
+        import timm
+    except ImportError as error:
+        raise Unavailable(f"{entry.model} needs timm: pip install timm") from error
+    return lambda: timm.create_model(entry.model, pretrained=False)
+
+
+def load_weights(module: nn.Module, path: Path, reader: Reader, replaced: frozenset[str]) -> None:
+    """Load a weights file into a network that lies on the meta device.
+
+    Args:
+        module: Of the architecture that the file must be of.
+        path: ``.safetensors``, ``.pth`` or ``.pt``, or the packaged SqueezeNet pickle.
+        reader: How its names become the network's.
+        replaced: Names of tensors (the last layer's) whose shape may differ, for another number of
+            classes; they then get the file's shape.
+
+    Raises:
+        UserError: The file is unreadable, unsafe, or of another architecture.
+    """
+    wanted = module.state_dict()
+    state = _read_ndf(path, wanted) if reader == "ndf_pickle" else _read_state(path)
+    if reader == "in_order":
+        state = _rename_in_order(path, state, wanted)
+    _check(path, state, wanted, replaced)
+    for name in replaced & state.keys():
+        owner, _, leaf = name.rpartition(".")
+        setattr(module.get_submodule(owner), leaf, nn.Parameter(state[name]))
+    module.load_state_dict(state, strict=False, assign=True)
+    for name, tensor in module.state_dict().items():
+        if tensor.is_meta:  # num_batches_tracked of a file that has none: a counter, not used
+            owner, _, leaf = name.rpartition(".")
+            module.get_submodule(owner).register_buffer(leaf, torch.zeros((), dtype=torch.long))
+
+
+def _read_state(path: Path) -> State:
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"Weights file '{path}' is refused: it holds more than tensors, and loading it could "
+            f"run code ({_first_line(error)}).",
+            "Save just the state dict: torch.save(model.state_dict(), PATH), or use safetensors.",
+        ) from error
+    except (RuntimeError, EOFError, ValueError, OSError, KeyError, SafetensorError) as error:
+        raise UserError(
+            f"Weights file '{path}' cannot be read: {_first_line(error)}",
+            "It may be cut short or not a weights file; copy or download it again.",
+        ) from error
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if not isinstance(state, dict) or not all(isinstance(t, torch.Tensor) for t in state.values()):
+        raise UserError(f"Weights file '{path}' holds no state dict (names → tensors).")
+    return {str(name).removeprefix("module."): tensor for name, tensor in state.items()}
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def _counters(state: State) -> set[str]:
+    return {name for name in state if name.endswith("num_batches_tracked")}
+
+
+def _rename_in_order(path: Path, state: State, wanted: State) -> State:
+    """Give tensors of another implementation the network's names, by order; shapes are checked."""
+    names = [n for n in wanted if n not in _counters(wanted)]
+    tensors = [t for n, t in state.items() if n not in _counters(state)]
+    if len(names) != len(tensors):
+        raise UserError(f"Weights file '{path}' holds {len(tensors)} tensors, not {len(names)}.")
+    return dict(zip(names, tensors, strict=True))
+
+
+def _check(path: Path, state: State, wanted: State, replaced: frozenset[str]) -> None:
+    missing = [n for n in wanted if n not in state and n not in _counters(wanted)]
+    unknown = [n for n in state if n not in wanted]
+    other = [
+        f"{n} {tuple(state[n].shape)} instead of {tuple(wanted[n].shape)}"
+        for n in wanted
+        if n in state and state[n].shape != wanted[n].shape and n not in replaced
+    ]
+    problems = [
+        f"{len(found)} {what} ({', '.join(found[:3])}{' …' if len(found) > 3 else ''})"
+        for found, what in (
+            (missing, "tensors missing"),
+            (unknown, "unknown"),
+            (other, "of another shape"),
+        )
+        if found
+    ]
+    if problems:
+        raise UserError(
+            f"Weights file '{path}' is of another architecture: {'; '.join(problems)}.",
+            "Name the backbone that it belongs to: --weights BACKBONE=PATH.",
+        )
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Reads NumPy arrays and refuses every other global, so that no code can run."""
+
+    _ADMITTED = frozenset(
+        {
+            ("numpy.core.multiarray", "_reconstruct"),
+            ("numpy", "ndarray"),
+            ("numpy", "dtype"),
+        }
+    )
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in self._ADMITTED:
+            raise pickle.UnpicklingError(f"refused: {module}.{name}")
+        if name == "_reconstruct":
+            return np.empty(0).__reduce__()[0]  # the same function under NumPy 2's own name
+        return getattr(np, name)
+
+
+def _read_ndf(path: Path, wanted: State) -> State:
+    """SqueezeNet of the package ndf: layer → (kernel HWIO, bias), layers in torchvision's order."""
+    try:
+        layers = _ArraysOnly(io.BytesIO(path.read_bytes()), encoding="latin1").load()
+    except (pickle.UnpicklingError, EOFError, ValueError, TypeError) as error:
+        raise UserError(f"Weights file '{path}' cannot be read: {_first_line(error)}") from error
+    ordered = sorted(layers, key=lambda layer: layer == "conv10")  # stands second in the file
+    arrays = [np.asarray(array) for layer in ordered for array in layers[layer]]
+    tensors = (np.transpose(a, (3, 2, 0, 1)) if a.ndim == 4 else a.reshape(-1) for a in arrays)
+    names = list(wanted)
+    if len(names) != len(arrays):
+        raise UserError(f"Weights file '{path}' holds {len(arrays)} arrays, not {len(names)}.")
+    return {
+        name: torch.from_numpy(np.ascontiguousarray(array, np.float32))
+        for name, array in zip(names, tensors, strict=True)
+    }

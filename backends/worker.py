@@ -1,0 +1,227 @@
+"""The only place where a framework enters a process: ``python -m backends.worker``.
+
+The parent writes one job, a line of JSON, to standard input and keeps the pipe open; this process
+ends when the pipe closes. Events go back as lines of JSON on what was standard output; all else
+that is printed goes to standard error, which is the run's log.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+STARTED = time.perf_counter()
+
+import numpy as np  # noqa: E402
+
+from bench.backend import Adapter  # noqa: E402
+from bench.blueprint import Blueprint, Network, Preprocessing  # noqa: E402
+from bench.catalog.backbones import BACKBONES  # noqa: E402
+from bench.catalog.backends import BACKENDS  # noqa: E402
+from bench.data import load_packed  # noqa: E402
+from bench.data.atomic import build_folder  # noqa: E402
+from bench.errors import Unavailable, UserError  # noqa: E402
+from bench.head import attach_head  # noqa: E402
+from bench.loop import FrozenChanged, Run  # noqa: E402
+from bench.plan import plan_training  # noqa: E402
+from bench.selfcheck import measure  # noqa: E402
+from bench.spec import Failure, Policy, Recipe, RunResult, RunSpec  # noqa: E402
+
+Job = dict[str, Any]
+Emit = Callable[[dict[str, Any]], None]
+
+
+def load_adapter(backend: str) -> Adapter:
+    """Import a backend's adapter, and with it the framework.
+
+    Raises:
+        Unavailable: A package that it needs is not installed.
+    """
+    try:
+        module = importlib.import_module(BACKENDS[backend].adapter)
+        adapter: Adapter = module.adapter()
+    except ImportError as error:
+        needs = " ".join(BACKENDS[backend].packages)
+        raise Unavailable(
+            f"{backend} cannot start ({error}); install what it needs: pip install {needs}"
+        ) from error
+    return adapter
+
+
+def export(job: Job, emit: Emit) -> dict[str, Any]:
+    """Export a backbone into ``folder`` as a Blueprint."""
+    load_adapter(job["backend"])
+    from backends.torch_adapter.export import export_backbone
+
+    export_backbone(
+        job["backbone"],
+        BACKBONES[job["backbone"]],
+        job["px"],
+        Preprocessing.model_validate(job["preprocessing"]),
+        path=Path(job["path"]) if job["path"] else None,
+        reader=job["reader"],
+        seed=job["seed"],
+    ).save(Path(job["folder"]))
+    return {}
+
+
+def architectures(job: Job, emit: Emit) -> dict[str, Any]:
+    """Export backbones without tensors, each into a folder of its own."""
+    load_adapter(job["backend"])
+    from backends.torch_adapter.export import export_architecture
+
+    for item in job["items"]:
+        name = item["backbone"]
+        blueprint = export_architecture(name, BACKBONES[name], item["px"])
+        build_folder(Path(item["folder"]), blueprint.save, lambda folder: True)
+    return {}
+
+
+def count(job: Job, emit: Emit) -> dict[str, Any]:
+    """Build networks and count their parameters as the framework sees them."""
+    adapter = load_adapter(job["backend"])
+    recipe = Recipe.model_validate(job["recipe"])
+    counts = {}
+    for folder in job["blueprints"]:
+        empty = Network.empty(Blueprint.load(Path(folder)))
+        network = attach_head(empty, recipe.head, job["classes"], seed=0)
+        plan = plan_training(network.blueprint, Policy.model_validate(job["policy"]))
+        sized = recipe.model_copy(update={"px": network.blueprint.px})
+        counts[folder] = vars(adapter.build(network, plan, sized, job["device"]).counts())
+        emit({"event": "counted", "blueprint": folder})
+    return {"counts": counts}
+
+
+def logits(job: Job, emit: Emit) -> dict[str, Any]:
+    """Logits of networks with their own classifiers, in inference form, into ``.npy`` files."""
+    adapter = load_adapter(job["backend"])
+    recipe = Recipe.model_validate(job["recipe"])
+    policy = Policy.model_validate(job["policy"])
+    for item in job["items"]:
+        network = Network.load(Path(item["blueprint"]))
+        sized = recipe.model_copy(update={"px": network.blueprint.px})
+        plan = plan_training(network.blueprint, policy)
+        trainer = adapter.build(network, plan, sized, job["device"])
+        np.save(item["out"], trainer.logits([trainer.infer(np.load(item["images"]))]))
+    return {}
+
+
+def devices(job: Job, emit: Emit) -> dict[str, Any]:
+    """What the framework sees."""
+    return {"devices": load_adapter(job["backend"]).devices()}
+
+
+def selfcheck(job: Job, emit: Emit) -> dict[str, Any]:
+    """Whether figures from a device can be believed."""
+    return {"selfcheck": vars(measure(load_adapter(job["backend"]), job["device"]))}
+
+
+def run(job: Job, emit: Emit) -> dict[str, Any]:
+    """One run; writes ``predictions.npz`` and gives the fields of the result."""
+    spec = RunSpec.model_validate(job["spec"])
+    adapter = load_adapter(spec.backend)
+    try:
+        return {"result": _run(spec, job, adapter, emit)}
+    except Exception as error:
+        if not adapter.is_out_of_memory(error):
+            raise
+        traceback.print_exc()
+        failure = Failure(kind=type(error).__name__, message=_first_line(error))
+        return {"result": {"status": "oom", "failure": failure.model_dump()}}
+
+
+def _run(spec: RunSpec, job: Job, adapter: Adapter, emit: Emit) -> dict[str, Any]:
+    packed = load_packed(Path(job["packed"]))
+    trunk_only = spec.recipe.head != "original"
+    network = Network.load(Path(job["blueprint"]), trunk_only)
+    network = attach_head(network, spec.recipe.head, len(packed.classes), spec.seed)
+    plan = plan_training(network.blueprint, spec.policy)
+    blueprint_sha256 = network.sha256()
+    trainer = adapter.build(network, plan, spec.recipe, spec.device)
+    network.tensors.clear()  # the framework has its own copy; VGG19's would cost half a gigabyte
+    outcome = Run(spec, network, plan, packed, trainer, emit)(STARTED)
+    failure = outcome.fields.get("failure")
+    if outcome.logits is not None:
+        np.savez_compressed(
+            Path(job["folder"]) / "predictions.npz",
+            logits=outcome.logits.astype(np.float32),
+            labels=packed.test.labels,
+        )
+    result = RunResult(
+        run_id=spec.run_id,
+        environment_id=job["environment_id"],
+        status="ok" if failure is None else failure.kind,
+        blueprint_sha256=blueprint_sha256,
+        **outcome.fields,
+    )
+    return result.model_dump(mode="json")
+
+
+TASKS: dict[str, Callable[[Job, Emit], dict[str, Any]]] = {
+    "export": export,
+    "architectures": architectures,
+    "count": count,
+    "logits": logits,
+    "devices": devices,
+    "selfcheck": selfcheck,
+    "run": run,
+}
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:500]
+
+
+def _failed(error: BaseException) -> dict[str, Any]:
+    """How an exception is told to the parent."""
+    if isinstance(error, Unavailable):
+        return {"event": "failed", "status": "unavailable", "kind": "unavailable",
+                "message": str(error)}  # fmt: skip
+    if isinstance(error, UserError):
+        return {"event": "failed", "status": "bad_input", "kind": "bad_input",
+                "message": error.message, "hint": error.hint}  # fmt: skip
+    kind = "frozen_changed" if isinstance(error, FrozenChanged) else type(error).__name__
+    return {"event": "failed", "status": "crashed", "kind": kind, "message": _first_line(error)}
+
+
+def _end_with_parent() -> None:
+    """End when the parent is gone, so that no orphan holds the device."""
+
+    def watch() -> None:
+        sys.stdin.buffer.read()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def main() -> int:
+    """Do one job."""
+    events = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    job = json.loads(sys.stdin.buffer.readline())
+    _end_with_parent()
+
+    def emit(event: dict[str, Any]) -> None:
+        events.write(json.dumps(event) + "\n")
+        events.flush()
+
+    try:
+        emit({"event": "done", **TASKS[job["task"]](job, emit)})
+    except Exception as error:
+        traceback.print_exc()
+        emit(_failed(error))
+    sys.stdout.flush()
+    # Not through the interpreter's teardown: frameworks crash there at times, after the work.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""What an adapter must do: the only things that the loop asks of a framework."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from bench.blueprint import Array, Network
+from bench.plan import TrainingPlan
+from bench.spec import Recipe
+
+
+class Batch(NamedTuple):
+    """One training step's input, in host memory."""
+
+    images: npt.NDArray[np.uint8]
+    """(N, px, px, 3) RGB, augmented."""
+    labels: npt.NDArray[np.int64]
+    """(N,) class numbers."""
+    masks: tuple[npt.NDArray[np.bool_], ...]
+    """For each dropout of the plan, what is kept: (N, H, W, C) or (N, features)."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Of the network as the framework built it, asked of the framework."""
+
+    total_parameters: int
+    """Without BatchNorm statistics."""
+    trainable_parameters: int
+    """Those that the framework computes gradients for."""
+    state_values: int
+    """BatchNorm moving statistics."""
+
+
+class Trainer(Protocol):
+    """A network built by a framework for one run."""
+
+    def to_device(self, batch: Batch) -> Any:
+        """Copy a batch to the device; what comes back is passed to ``train_step``."""
+
+    def train_step(self, prepared: Any, learning_rate: float) -> Any:
+        """One optimizer step; returns a handle of the mean loss, perhaps not computed yet."""
+
+    def losses(self, handles: list[Any]) -> list[float]:
+        """The losses of handles; waits for the device."""
+
+    def infer(self, images: npt.NDArray[np.uint8]) -> Any:
+        """A handle of the logits of ``images`` (N, px, px, 3), in inference form."""
+
+    def logits(self, handles: list[Any]) -> Array:
+        """(sum of N, classes) logits of handles, in float32 or float64; waits for the device."""
+
+    def synchronise(self) -> None:
+        """Wait until the device has done all that it was given."""
+
+    def tensors(self) -> dict[str, Array]:
+        """Every tensor of the Blueprint as it is now, in the Blueprint's names and layout."""
+
+    def counts(self) -> Counts:
+        """Numbers of parameters, read from the framework's own objects."""
+
+    def knobs(self) -> dict[str, Any]:
+        """What is in force, read back from the framework."""
+
+    def peak_device_bytes(self) -> int | None:
+        """Most memory that the run held on a GPU; None where it cannot be known."""
+
+
+class Adapter(Protocol):
+    """A framework."""
+
+    def build(self, network: Network, plan: TrainingPlan, recipe: Recipe, device: str) -> Trainer:
+        """Build a network for training.
+
+        Raises:
+            Unavailable: The device or precision cannot be had.
+        """
+
+    def is_out_of_memory(self, error: BaseException) -> bool:
+        """Whether an exception says that memory did not suffice."""
+
+    def devices(self) -> list[str]:
+        """Devices that the framework sees, as 'cpu' and 'cuda:N'."""

@@ -1,0 +1,193 @@
+"""A network as framework-neutral data: a short list of operations and their tensors.
+
+Both adapters build what a Blueprint describes and nothing else, so that what is trained is the
+same on both sides. Tensor layouts are PyTorch's: kernels of convolutions ``(out, in / groups,
+height, width)``, of dense layers ``(out, in)``; shapes of values leave out the batch and have the
+channels first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from bench.spec import Frozen, canonical_json
+
+Array = npt.NDArray[Any]
+Kind = Literal[
+    "conv2d",
+    "batch_norm",
+    "relu",
+    "relu6",
+    "max_pool2d",
+    "avg_pool2d",
+    "adaptive_avg_pool2d",
+    "add",
+    "cat",
+    "flatten",
+    "dropout",
+    "linear",
+    "pad",
+]
+KERNELS: frozenset[Kind] = frozenset({"conv2d", "linear"})
+"""Kinds whose ``weight`` is a kernel: those that weight decay applies to."""
+
+HEAD = "head"
+"""Name of the stage after the last one of the backbone."""
+
+INPUT = "pixels"
+"""Name of the value that the first operation reads: the preprocessed image."""
+
+STATE_ROLES = ("running_mean", "running_var")
+"""Tensors of BatchNorm that are kept and not trained."""
+
+
+class Preprocessing(Frozen):
+    """From uint8 RGB to what the weights expect: ``(x - mean) * scale``, in that order.
+
+    A multiplication, for graph compilers turn a division by a constant into one and would round
+    differently.
+    """
+
+    channels: Literal["RGB", "BGR"] = Field(description="Order that the first layer reads.")
+    mean: tuple[float, float, float] = Field(description="In pixel values, in that order.")
+    scale: tuple[float, float, float] = Field(description="Per pixel value, in that order.")
+
+    def apply(self, images: npt.NDArray[np.uint8], dtype: npt.DTypeLike) -> Array:
+        """The reference: images ``(N, H, W, 3)`` uint8 RGB → ``(N, H, W, 3)`` of ``dtype``."""
+        ordered = images if self.channels == "RGB" else images[..., ::-1]
+        mean = np.asarray(self.mean, dtype)
+        pixels: Array = (ordered.astype(dtype) - mean) * np.asarray(self.scale, dtype)
+        return pixels
+
+
+class Operation(Frozen):
+    """One step of the forward pass."""
+
+    name: str = Field(description="Unique; the name of the value that it computes.")
+    kind: Kind = Field(description="What it does.")
+    inputs: tuple[str, ...] = Field(description="Names of the values that it reads.")
+    attributes: dict[str, Any] = Field(default={}, description="Of the kind: stride, epsilon …")
+    tensors: dict[str, str] = Field(default={}, description="Role → name of the tensor.")
+    shape: tuple[int, ...] = Field(description="Of its value: (C, H, W) or (features,).")
+    module_path: str = Field(description="Of the module that it came from.")
+    stage: str = Field(description="Of the backbone, or 'head'.")
+
+
+class Blueprint(Frozen):
+    """The network without its numbers."""
+
+    backbone: str = Field(description="Name in the catalogue.")
+    px: int = Field(description="Height and width of the input; padding depends on it.")
+    preprocessing: Preprocessing = Field(description="That belongs to the weights.")
+    stages: tuple[str, ...] = Field(description="From the input on, 'head' last.")
+    operations: tuple[Operation, ...] = Field(description="In order of execution.")
+    shapes: dict[str, tuple[int, ...]] = Field(description="Of each tensor, by its name.")
+    notes: tuple[str, ...] = Field(default=(), description="What the export left out.")
+
+    def save(self, folder: Path) -> None:
+        """Write ``blueprint.json`` into ``folder``."""
+        (folder / "blueprint.json").write_text(self.model_dump_json(indent=1))
+
+    @classmethod
+    def load(cls, folder: Path) -> Blueprint:
+        """Read what ``save`` wrote.
+
+        Raises:
+            OSError, ValueError: The file is missing or not what it should be.
+        """
+        return cls.model_validate(json.loads((folder / "blueprint.json").read_text()))
+
+    @property
+    def output(self) -> str:
+        """Name of the value that is the network's answer."""
+        return self.operations[-1].name
+
+    def named_tensors(self) -> Iterator[tuple[Operation, str, str]]:
+        """Operation, role and tensor name of every tensor, in order."""
+        for operation in self.operations:
+            for role, tensor in operation.tensors.items():
+                yield operation, role, tensor
+
+    def trunk(self) -> tuple[Operation, ...]:
+        """The operations before the head."""
+        return tuple(o for o in self.operations if o.stage != HEAD)
+
+    def consumers(self) -> dict[str, list[Operation]]:
+        """Name of a value → the operations that read it."""
+        readers: dict[str, list[Operation]] = {}
+        for operation in self.operations:
+            for name in operation.inputs:
+                readers.setdefault(name, []).append(operation)
+        return readers
+
+
+@dataclass(frozen=True)
+class Network:
+    """A Blueprint with its numbers: what an adapter builds."""
+
+    blueprint: Blueprint
+    """The operations."""
+    tensors: dict[str, Array]
+    """Tensor name → float array in PyTorch's layout."""
+
+    def sha256(self) -> str:
+        """Hash (hex) of the operations and every number."""
+        digest = hashlib.sha256(canonical_json(self.blueprint.model_dump(mode="json")).encode())
+        digest.update(hash_tensors(self.tensors).encode())
+        return digest.hexdigest()
+
+    @classmethod
+    def empty(cls, blueprint: Blueprint) -> Network:
+        """A network whose numbers are all zero, for counting."""
+        shapes = blueprint.shapes.items()
+        return cls(blueprint, {name: np.zeros(shape, np.float32) for name, shape in shapes})
+
+    def save(self, folder: Path) -> None:
+        """Write ``blueprint.json`` and ``tensors.safetensors`` into ``folder``."""
+        self.blueprint.save(folder)
+        save_file(
+            {name: np.ascontiguousarray(array) for name, array in self.tensors.items()},
+            folder / "tensors.safetensors",
+        )
+
+    @classmethod
+    def load(cls, folder: Path, trunk_only: bool = False) -> Network:
+        """Read what ``save`` wrote; with ``trunk_only``, the head's tensors are not read.
+
+        Raises:
+            OSError, ValueError: A file is missing, cut short or not what it should be.
+        """
+        blueprint = Blueprint.load(folder)
+        wanted = {t for o, _, t in blueprint.named_tensors() if not trunk_only or o.stage != HEAD}
+        try:
+            with safe_open(folder / "tensors.safetensors", framework="numpy") as file:
+                tensors = {name: file.get_tensor(name) for name in sorted(wanted)}
+        except SafetensorError as error:
+            raise ValueError(f"{folder / 'tensors.safetensors'}: {error}") from error
+        return cls(blueprint, tensors)
+
+
+def hash_tensors(tensors: dict[str, Array]) -> str:
+    """SHA-256 (hex) over names, dtypes, shapes and bytes, independent of the order."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        array = np.ascontiguousarray(tensors[name])
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(array.data)
+    return digest.hexdigest()
+
+
+def is_under(module_path: str, prefix: str) -> bool:
+    """Whether a module path is ``prefix`` or lies inside it: 'layer1.0.conv1' under 'layer1'."""
+    return module_path == prefix or module_path.startswith(prefix + ".")

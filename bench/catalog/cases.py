@@ -1,0 +1,24 @@
+"""The article's four cases and its words for sizes."""
+
+from __future__ import annotations
+
+from bench.spec import Similarity, Size
+
+SIZE_BOUNDS: tuple[int, int] = (1_000, 10_000)
+"""Up to the first number of training images is small, above the second is large. The article gives
+no numbers; these hold for a user's own data, ``size_bounds`` in a suite overrides them."""
+
+CASES: dict[int, tuple[Size, Similarity]] = {
+    1: ("small", "similar"),
+    2: ("large", "similar"),
+    3: ("medium", "similar"),
+    4: ("large", "not_similar"),
+}
+"""Case of the article → size and similarity to the pretraining data."""
+
+
+def size_of(train_images: int, bounds: tuple[int, int] = SIZE_BOUNDS) -> Size:
+    """The article's word for a number of training images."""
+    if train_images <= bounds[0]:
+        return "small"
+    return "medium" if train_images <= bounds[1] else "large"

@@ -1,0 +1,238 @@
+"""The command line. Imports stay inside the commands, so that ``--help`` is instant."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bench.errors import Unavailable, UserError
+
+if TYPE_CHECKING:
+    from bench.launch import Interpreters
+    from bench.suite import Options
+
+OK, NO, WRONG, INTERRUPTED = 0, 1, 2, 130
+"""Exit codes: done; the answer is no; the question was wrong; Ctrl-C."""
+DEFAULT_SUITE = "quick"
+RESULTS = Path("results") / "runs"
+
+app = typer.Typer(
+    help="The same transfer-learning experiment through PyTorch and Keras.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+Python = Annotated[
+    list[str] | None,
+    typer.Option("--python", help="BACKEND=PATH: interpreter for a backend. Repeatable."),
+]
+
+
+def main() -> None:
+    """Run a command; mistakes of the user end without a traceback."""
+    try:
+        app(standalone_mode=True)
+    except (UserError, Unavailable) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(WRONG)
+    except KeyboardInterrupt:
+        print("\nstopped; what is finished is kept, the same command goes on", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(OK)
+
+
+@app.command("run")
+def run(
+    suite: Annotated[
+        str | None, typer.Option(help=f"Name or FILE.toml. Default: {DEFAULT_SUITE}.")
+    ] = None,
+    cases: Annotated[str | None, typer.Option(help="1 to 4.")] = None,
+    datasets: Annotated[
+        str | None, typer.Option(help="photos, mnist5k, folder:PATH, rvl_cdip[:PATH].")
+    ] = None,
+    backbones: Annotated[str | None, typer.Option(help="See `list backbones`.")] = None,
+    policies: Annotated[str | None, typer.Option(help="See `list policies`.")] = None,
+    backends: Annotated[str | None, typer.Option(help="See `list backends`.")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Such as 0,1,2.")] = None,
+    head: Annotated[
+        str | None, typer.Option(help="original, linear, dense:512,256 or flatten+dense:290.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images in a step.")] = None,
+    px: Annotated[int | None, typer.Option(help="Height and width of the input.")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32, bf16, fp16.")] = None,
+    mode: Annotated[str | None, typer.Option(help="matched.")] = None,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(help="[BACKBONE=]pretrained, random or a file. Repeatable."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda:0 or all.")] = "auto",
+    timeout: Annotated[float | None, typer.Option(help="Seconds for one run.")] = None,
+    fresh: Annotated[bool, typer.Option(help="Run again what is there.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="List the runs and stop.")] = False,
+    skip_unreadable: Annotated[
+        bool, typer.Option(help="Leave out images that cannot be read.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="Results folder.")] = None,
+    python: Python = None,
+    as_json: Json = False,
+) -> None:
+    """Run what is missing, then write the tables and the report.
+
+    Lists are comma-separated. An option narrows the suite or overrides it; with --datasets and no
+    --suite, the grid of just the options given is run.
+    """
+    from bench.commands import RunCommand, run_command
+    from bench.suite import Options
+
+    options = Options(
+        cases=_numbers("--cases", cases),
+        datasets=_names(datasets),
+        backbones=_names(backbones),
+        policies=_names(policies),
+        backends=_names(backends),
+        seeds=_numbers("--seeds", seeds),
+        head=head,
+        epochs=epochs,
+        batch_size=batch_size,
+        px=px,
+        precision=_names(precision),
+        mode=_names(mode),
+    )
+    if timeout is not None and timeout <= 0:
+        raise UserError(f"--timeout {timeout:g} is not a time.", "Give seconds above 0.")
+    command = RunCommand(
+        suite=_suite_of(suite, options),
+        options=options,
+        weights=_weights(weights or []),
+        device=device,
+        timeout_s=timeout,
+        fresh=fresh,
+        dry_run=dry_run,
+        skip_unreadable=skip_unreadable,
+        out=out,
+        interpreters=_interpreters(python or []),
+        as_json=as_json,
+    )
+    raise typer.Exit(OK if run_command(command) else NO)
+
+
+@app.command("report")
+def report(
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR…", help="Results folders.")],
+    formats: Annotated[
+        str, typer.Option("--format", help="md, csv, html, latex: tables to write.")
+    ] = "md,csv",
+    as_json: Json = False,
+) -> None:
+    """Tables and report from results, without any framework."""
+    from bench.commands import report_command
+
+    report_command(folders, _names(formats) or [], as_json)
+
+
+@app.command("list")
+def list_things(
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="WHAT", help="cases, backbones, policies, datasets, suites or backends."
+        ),
+    ],
+    policy: Annotated[str, typer.Option(help="For counting trainable parameters.")] = "retrain_all",
+    head: Annotated[str, typer.Option(help="For counting.")] = "original",
+    classes: Annotated[int, typer.Option(min=2, help="For counting.")] = 1000,
+    backend: Annotated[str, typer.Option(help="That builds and counts the network.")] = "torch",
+    px: Annotated[int | None, typer.Option(help="Input size; default the network's own.")] = None,
+    python: Python = None,
+    as_json: Json = False,
+) -> None:
+    """What there is."""
+    from bench.listing import Counting, list_command
+
+    counting = Counting(policy, head, classes, backend, px, _interpreters(python or []))
+    list_command(what, counting, as_json)
+
+
+@app.command("doctor")
+def doctor(python: Python = None, as_json: Json = False) -> None:
+    """What works on this machine, and the command that mends what does not."""
+    from bench.doctor import doctor_command
+
+    raise typer.Exit(OK if doctor_command(_interpreters(python or []), as_json) else NO)
+
+
+def print_json(document: dict[str, Any]) -> None:
+    """One document on stdout."""
+    print(json.dumps(document, indent=1, allow_nan=False))
+
+
+def _names(text: str | None) -> list[str] | None:
+    """A comma-separated list; a comma inside a path can be written as ``\\,``.
+
+    Raises:
+        UserError: There is nothing in it.
+    """
+    if text is None:
+        return None
+    parts = text.replace("\\,", "\0").split(",")
+    names = [p.strip().replace("\0", ",") for p in parts if p.strip()]
+    if not names:
+        raise UserError("An empty list was given.", "Lists are comma-separated: a,b,c.")
+    return list(dict.fromkeys(names))
+
+
+def _numbers(option: str, text: str | None) -> list[int] | None:
+    names = _names(text)
+    if names is None:
+        return None
+    wrong = [n for n in names if not (n.isascii() and n.isdigit())]
+    if wrong:
+        raise UserError(f"{option}: '{wrong[0]}' is not a whole number of 0 or more.")
+    return [int(n) for n in names]
+
+
+def _suite_of(suite: str | None, options: Options) -> str | None:
+    """The suite to load; None where the options alone make the grid."""
+    if suite is None and options.datasets is None:
+        return DEFAULT_SUITE
+    return suite
+
+
+def _weights(choices: list[str]) -> dict[str, str]:
+    from bench.catalog.backbones import BACKBONES
+    from bench.errors import choose
+
+    found: dict[str, str] = {}
+    for choice in choices:
+        name, equals, value = choice.partition("=")
+        if not equals or "/" in name:
+            found[""] = choice
+        else:
+            found[choose("backbone in --weights", name, BACKBONES)] = value
+    return found
+
+
+def _interpreters(choices: list[str]) -> Interpreters:
+    from bench.catalog.backends import BACKENDS
+    from bench.errors import choose
+    from bench.launch import Interpreters
+
+    chosen = {}
+    for choice in choices:
+        backend, _, path = choice.partition("=")
+        choose("backend in --python", backend, BACKENDS)
+        interpreter = Path(path).expanduser()
+        if not path or not interpreter.is_file():
+            raise UserError(f"--python {choice}: '{path}' is no interpreter.")
+        chosen[backend] = interpreter.absolute()
+    return Interpreters(chosen)

@@ -1,0 +1,127 @@
+"""What ``run`` and ``report`` do, apart from reading the command line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from tabulate import tabulate
+
+from bench.cli import RESULTS, print_json
+from bench.errors import choose
+from bench.launch import Interpreters
+from bench.prepare import Preparation
+from bench.progress import display, label
+from bench.report import as_json as rows_as_json
+from bench.report import load_runs, write_report
+from bench.report.rows import Row
+from bench.report.tables import FORMATS, Format, footnotes, reasons, render, standard_table
+from bench.runner import Runner
+from bench.store import Store
+from bench.suite import Options, apply_options, load_suite, options_suite
+
+
+@dataclass(frozen=True)
+class RunCommand:
+    """``run`` with its options."""
+
+    suite: str | None
+    """Name or file; None for the grid of just the options."""
+    options: Options
+    """That narrow or override it."""
+    weights: dict[str, str]
+    """Backbone, or '' for all → pretrained, random or a path."""
+    device: str
+    """As given."""
+    timeout_s: float | None
+    """For one run."""
+    fresh: bool
+    """Run again what is there."""
+    dry_run: bool
+    """Only list."""
+    skip_unreadable: bool
+    """Leave out images that cannot be read."""
+    out: Path | None
+    """Results folder."""
+    interpreters: Interpreters
+    """Which Python runs which backend."""
+    as_json: bool
+    """Print JSON instead of the table."""
+
+
+def run_command(command: RunCommand) -> bool:
+    """Plan, run what is missing, report; returns whether every run is ok.
+
+    Raises:
+        UserError, Unavailable: See ``Preparation.plan`` and ``Runner.run_all``.
+    """
+    base = load_suite(command.suite) if command.suite else options_suite(command.options)
+    suite = apply_options(base, command.options)
+    preparation = Preparation(
+        command.interpreters, command.weights, command.device, command.skip_unreadable
+    )
+    runs = preparation.plan(suite)
+    store = Store(command.out or RESULTS / suite.name)
+    keys = {(r.spec.run_id, r.environment.environment_id) for r in runs}
+    missing = [
+        r
+        for r in runs
+        if command.fresh or store.is_missing(r.spec.run_id, r.environment.environment_id)
+    ]
+    if command.dry_run:
+        absent = {r.spec.run_id for r in missing}
+        listed = [(r.spec.run_id, label(r.spec), r.spec.run_id in absent) for r in runs]
+        _print_dry_run(listed, command.as_json)
+        return True
+    store.prepare()
+    if missing:
+        progress = display([r.spec for r in missing])
+        progress.note(f"{len(missing)} of {len(runs)} runs to do, results in {store.root}")
+        runner = Runner(store, preparation.cache, command.interpreters, command.timeout_s)
+        try:
+            runner.run_all(missing, progress)
+        finally:
+            progress.close()
+    stored, problems = load_runs([store.root], keys)
+    rows, paths = write_report(stored, store.root, ("md", "csv"))
+    _print_rows(rows, paths, problems, command.as_json)
+    return all(row["status"] == "ok" for row in rows)
+
+
+def report_command(folders: Sequence[Path], formats: Sequence[str], as_json: bool) -> None:
+    """Tables and page of results folders, written into the first one.
+
+    Raises:
+        UserError: No results, an unknown format, or a folder that cannot be written.
+    """
+    for name in formats:
+        choose("format", name, FORMATS)
+    runs, problems = load_runs(folders)
+    rows, paths = write_report(runs, folders[0], cast(Sequence[Format], formats))
+    _print_rows(rows, paths, problems, as_json)
+
+
+def _print_dry_run(listed: list[tuple[str, str, bool]], as_json: bool) -> None:
+    if as_json:
+        print_json({"runs": [{"run_id": i, "run": w, "missing": m} for i, w, m in listed]})
+        return
+    print(tabulate([(i, w, "to do" if m else "there") for i, w, m in listed],
+                   headers=["run", "", ""], disable_numparse=True))  # fmt: skip
+    print(f"{sum(m for *_, m in listed)} of {len(listed)} runs to do", file=sys.stderr)
+
+
+def _print_rows(
+    rows: Sequence[Row], paths: Sequence[Path], problems: Sequence[str], as_json: bool
+) -> None:
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    if as_json:
+        print_json(rows_as_json(rows))
+        return
+    print(render(standard_table(rows), "terminal"))
+    for line in [*reasons(rows), *footnotes(rows)]:
+        print(line)
+    print("written: " + ", ".join(str(p) for p in paths), file=sys.stderr)

@@ -1,0 +1,20 @@
+"""Data sources and packing: from a name to uint8 pixels, memory-mapped."""
+
+from __future__ import annotations
+
+from bench.data.catalogue import EMBEDDED, dataset_kinds, open_dataset
+from bench.data.model import Dataset, Packed, Split, SplitSizes
+from bench.data.packing import BrokenPackError, load_packed, pack
+
+__all__ = [
+    "EMBEDDED",
+    "BrokenPackError",
+    "Dataset",
+    "Packed",
+    "Split",
+    "SplitSizes",
+    "dataset_kinds",
+    "load_packed",
+    "open_dataset",
+    "pack",
+]

@@ -1,0 +1,113 @@
+"""Training batches: the same bytes in the same order for every framework."""
+
+from __future__ import annotations
+
+import hashlib
+import queue
+import threading
+from collections.abc import Generator, Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from bench.backend import Batch
+from bench.blueprint import Operation
+from bench.data import Split, augment
+from bench.spec import Recipe
+from bench.streams import Stream, generator
+
+PREFETCH_BATCHES = 2
+
+
+class TrainingBatches:
+    """The batches of a run, epoch by epoch, prepared ahead in a thread."""
+
+    def __init__(
+        self, split: Split, recipe: Recipe, dropouts: Sequence[Operation], seed: int
+    ) -> None:
+        """
+        Args:
+            split: Training images.
+            recipe: Batch size and augmentation.
+            dropouts: Operations to draw masks for.
+            seed: Of the run.
+        """
+        self._split = split
+        self._recipe = recipe
+        self._dropouts = dropouts
+        self._seed = seed
+        self._digest = hashlib.sha256()
+
+    @property
+    def images(self) -> int:
+        """Images in an epoch."""
+        return len(self._split.labels)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps in an epoch; the last one may hold fewer images."""
+        return -(-self.images // self._recipe.batch_size)
+
+    def sha256(self) -> str:
+        """Hash (hex) of order, augmentation and masks of all batches given out so far."""
+        return self._digest.hexdigest()
+
+    def epoch(self, number: int) -> Generator[Batch]:
+        """The batches of epoch ``number`` (from 0), each made while the one before is used."""
+        ready: queue.Queue[Batch | BaseException | None] = queue.Queue(PREFETCH_BATCHES)
+        stopped = threading.Event()
+
+        def put(item: Batch | BaseException | None) -> None:
+            while not stopped.is_set():
+                try:
+                    ready.put(item, timeout=0.1)
+                except queue.Full:
+                    continue
+                return
+
+        def produce() -> None:
+            try:
+                for batch in self._make(number):
+                    put(batch)
+                    if stopped.is_set():
+                        return
+                put(None)
+            except Exception as error:  # raised again where the batch is wanted
+                put(error)
+
+        thread = threading.Thread(target=produce, daemon=True)
+        thread.start()
+        try:
+            while (item := ready.get()) is not None:
+                if isinstance(item, BaseException):
+                    raise item
+                yield item
+        finally:
+            stopped.set()
+            thread.join()
+
+    def _make(self, number: int) -> Iterator[Batch]:
+        order = generator(self._seed, Stream.ORDER, number).permutation(self.images)
+        size = self._recipe.batch_size
+        for index in range(self.steps_per_epoch):
+            chosen = order[index * size : (index + 1) * size]
+            step = number * self.steps_per_epoch + index
+            yield self._batch(chosen, step)
+
+    def _batch(self, chosen: npt.NDArray[np.int64], step: int) -> Batch:
+        random = generator(self._seed, Stream.AUGMENTATION, step)
+        name = self._recipe.augmentation
+        parameters = augment.draw(name, len(chosen), self._recipe.px, random)
+        masks = self._masks(len(chosen), step)
+        for array in (chosen, parameters, *(np.packbits(m) for m in masks)):
+            self._digest.update(np.ascontiguousarray(array).data)
+        images = augment.apply(self._split.images[chosen], parameters)
+        return Batch(images, self._split.labels[chosen], masks)
+
+    def _masks(self, images: int, step: int) -> tuple[npt.NDArray[np.bool_], ...]:
+        random = generator(self._seed, Stream.DROPOUT, step)
+        masks = []
+        for dropout in self._dropouts:
+            shape = (images, *dropout.shape[1:], dropout.shape[0])
+            masks.append(random.random(shape, np.float32) >= dropout.attributes["rate"])
+        return tuple(masks)

@@ -1,0 +1,108 @@
+"""From an image file to RGB pixels, with the odd formats that people have."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from bench.data.model import UnreadableImageError
+
+_DEEP_GREY = frozenset({"I", "I;16", "I;16B", "I;16L", "I;16N", "F"})
+
+
+@contextmanager
+def quiet_pillow() -> Iterator[None]:
+    """Silence Pillow's warnings (odd EXIF, large images) for as long as the context lasts.
+
+    Filters belong to the process, so this is entered once, outside the threads that decode.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        yield
+
+
+def load_rgb(path: Path) -> Image.Image:
+    """Return the first frame of an image file, upright, mode RGB, 8 bits per channel.
+
+    Raises:
+        UnreadableImageError: With the reason, whatever is wrong with the file.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return to_rgb(_upright(image))
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's plugins raise nearly anything on a broken file
+        raise UnreadableImageError(_reason(error)) from error
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Return the image in mode RGB: alpha over white, grey replicated, 16 bits scaled to 8."""
+    if image.mode in _DEEP_GREY:
+        image = _eight_bit_grey(image)
+    if image.has_transparency_data:
+        colour = image.convert("RGBA")
+        white = Image.new("RGBA", colour.size, "white")
+        image = Image.alpha_composite(white, colour)
+    return image.convert("RGB")
+
+
+def centre_square(image: Image.Image, px: int) -> npt.NDArray[np.uint8]:
+    """Return the image with its shorter side resized to ``px`` and the centre cropped.
+
+    The crop is taken on the way, so that a very long image costs no memory.
+
+    Returns:
+        RGB pixels, shape (px, px, 3).
+    """
+    width, height = image.size
+    side = min(width, height)
+    left, top = (width - side) / 2, (height - side) / 2
+    box = (left, top, left + side, top + side)
+    return pixels(image.resize((px, px), Image.Resampling.BILINEAR, box=box))
+
+
+def squashed(image: Image.Image, px: int) -> npt.NDArray[np.uint8]:
+    """Return the whole image resized to ``px`` by ``px``, its aspect ratio given up.
+
+    Returns:
+        RGB pixels, shape (px, px, 3).
+    """
+    return pixels(image.resize((px, px), Image.Resampling.BILINEAR))
+
+
+def pixels(image: Image.Image) -> npt.NDArray[np.uint8]:
+    """Return the pixels of an RGB image, shape (height, width, 3)."""
+    return np.asarray(image, dtype=np.uint8)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:
+        return image
+
+
+def _eight_bit_grey(image: Image.Image) -> Image.Image:
+    values = np.nan_to_num(np.asarray(image, dtype=np.float64))
+    if image.mode != "F":
+        values = values / 257
+    elif values.max() <= 1:
+        values = values * 255
+    return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8))
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image that Pillow can identify"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__

@@ -1,0 +1,213 @@
+"""Decoded once: uint8 pixels on disk, memory-mapped, safe against interruption and company."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from bench.data.atomic import build_folder
+from bench.data.decode import quiet_pillow
+from bench.data.files import hash_parts, thread_count
+from bench.data.model import (
+    SPLITS,
+    Dataset,
+    Packed,
+    Split,
+    SplitName,
+    UnreadableImageError,
+)
+from bench.errors import UserError
+
+# Raise it when decoding or the layout on disk changes: packs of older code are then left alone.
+PACKING_REVISION = 1
+
+_META = "meta.json"
+# Images handed to the threads at a time: an interruption waits for these and no more.
+_CHUNK = 256
+# How many bad files a message names.
+_NAMED = 5
+
+
+class BrokenPackError(Exception):
+    """A packed folder is missing, incomplete or not what its ``meta.json`` says."""
+
+
+@dataclass(frozen=True)
+class _Unreadable:
+    """What could not be decoded."""
+
+    where: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.reason}"
+
+
+def pack(dataset: Dataset, px: int, cache_dir: Path) -> Packed:
+    """Decode a data set, unless that was done before, and return it memory-mapped.
+
+    Args:
+        dataset: What ``open_dataset`` returned.
+        px: Side of the square images, in pixels.
+        cache_dir: Where packs live, under ``packed/``; created if need be.
+
+    Raises:
+        UserError: If images cannot be read, or the folder cannot be written or has no room.
+    """
+    if px < 1:
+        raise UserError(f"Images of {px} px were asked for; at least 1 is needed.")
+    final = cache_dir / "packed" / pack_key(dataset, px)
+    try:
+        return load_packed(final)
+    except BrokenPackError:
+        pass
+    try:
+        build_folder(final, lambda folder: _write(dataset, px, folder), _is_good)
+    except OSError as error:
+        raise UserError(
+            f"Cannot write the packed images under {cache_dir}: {error.strerror or error}",
+            "Choose a cache folder that can be written to.",
+        ) from error
+    return load_packed(final)
+
+
+def load_packed(path: Path) -> Packed:
+    """Open a packed folder.
+
+    Args:
+        path: ``Packed.path`` of what ``pack`` returned, perhaps in another process.
+
+    Raises:
+        BrokenPackError: If a file is missing, of the wrong size or unreadable.
+    """
+    try:
+        meta = json.loads((path / _META).read_text(encoding="utf-8"))
+        if meta["revision"] != PACKING_REVISION or meta["key"] != path.name:
+            raise BrokenPackError(f"{path} was packed as something else")
+        for name, size in meta["file_bytes"].items():
+            if (path / name).stat().st_size != size:
+                raise BrokenPackError(f"{path / name} has the wrong size")
+        splits = {split: _load_split(path, split) for split in SPLITS}
+        for split in SPLITS:
+            if splits[split].images.shape != (meta["images"][split], meta["px"], meta["px"], 3):
+                raise BrokenPackError(f"{path} holds another number of images than it says")
+        return Packed(classes=tuple(meta["classes"]), path=path, **splits)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
+        raise BrokenPackError(f"{path} is no complete packed data set: {error}") from error
+
+
+def _is_good(path: Path) -> bool:
+    try:
+        load_packed(path)
+    except BrokenPackError:
+        return False
+    return True
+
+
+def pack_key(dataset: Dataset, px: int) -> str:
+    """Return the name of the folder in which a data set of this content and size is packed."""
+    return hash_parts([dataset.content_hash, str(px), str(PACKING_REVISION)])[:32]
+
+
+def unreadable_error(failures: list[str]) -> UserError:
+    """Return the error for images that cannot be decoded.
+
+    Args:
+        failures: One 'FILE: reason' for each; the first few are named.
+    """
+    named = "".join(f"\n  {failure}" for failure in failures[:_NAMED])
+    more = f"\n  … and {len(failures) - _NAMED} more" if len(failures) > _NAMED else ""
+    count = "1 image" if len(failures) == 1 else f"{len(failures)} images"
+    return UserError(
+        f"{count} cannot be read:{named}{more}",
+        "Remove them, or leave them out with --skip-unreadable.",
+    )
+
+
+def _load_split(path: Path, split: SplitName) -> Split:
+    images = np.load(path / f"{split}_images.npy", mmap_mode="r", allow_pickle=False)
+    labels = np.load(path / f"{split}_labels.npy", allow_pickle=False)
+    if images.dtype != np.uint8 or labels.dtype != np.int64 or len(images) != len(labels):
+        raise BrokenPackError(f"{path} holds arrays of the wrong kind")
+    labels.flags.writeable = False
+    return Split(images=images, labels=labels)
+
+
+def _write(dataset: Dataset, px: int, folder: Path) -> None:
+    labels = {split: dataset.source.labels(split) for split in SPLITS}
+    _check_room(folder, sum(len(of) for of in labels.values()) * px * px * 3)
+    failures: list[_Unreadable] = []
+    with quiet_pillow(), ThreadPoolExecutor(thread_count()) as pool:
+        for split in SPLITS:
+            np.save(folder / f"{split}_labels.npy", labels[split])
+            images = np.lib.format.open_memmap(
+                folder / f"{split}_images.npy",
+                mode="w+",
+                dtype=np.uint8,
+                shape=(len(labels[split]), px, px, 3),
+            )
+            failures.extend(_decode_split(dataset, split, px, images, pool))
+            images.flush()
+    if failures:
+        raise unreadable_error([str(failure) for failure in failures])
+    _write_meta(dataset, px, folder)
+
+
+def _decode_split(
+    dataset: Dataset,
+    split: SplitName,
+    px: int,
+    images: npt.NDArray[np.uint8],
+    pool: ThreadPoolExecutor,
+) -> Iterator[_Unreadable]:
+    """Decode one split straight into its file; yields what could not be read."""
+
+    def decode(index: int) -> _Unreadable | None:
+        try:
+            images[index] = dataset.source.read(split, index, px)
+        except UnreadableImageError as error:
+            return _Unreadable(dataset.source.where(split, index), str(error))
+        return None
+
+    for start in range(0, len(images), _CHUNK):
+        chunk = range(start, min(start + _CHUNK, len(images)))
+        yield from (failure for failure in pool.map(decode, chunk) if failure is not None)
+
+
+def _write_meta(dataset: Dataset, px: int, folder: Path) -> None:
+    arrays = sorted(folder.glob("*.npy"))
+    meta = {
+        "key": pack_key(dataset, px),
+        "revision": PACKING_REVISION,
+        "name": dataset.name,
+        "content_hash": dataset.content_hash,
+        "px": px,
+        "classes": list(dataset.classes),
+        "images": {
+            "train": dataset.train_images,
+            "val": dataset.val_images,
+            "test": dataset.test_images,
+        },
+        "file_bytes": {path.name: path.stat().st_size for path in arrays},
+        "pillow": getattr(Image, "__version__", None),
+    }
+    (folder / _META).write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
+
+
+def _check_room(folder: Path, needed_bytes: int) -> None:
+    # The arrays are sparse at first: on a full disk, writing to them would kill the process.
+    free_bytes = shutil.disk_usage(folder).free
+    if free_bytes < needed_bytes:
+        raise UserError(
+            f"Packing needs {needed_bytes / 1e9:.2f} GB under {folder.parent}; "
+            f"{free_bytes / 1e9:.2f} GB are free.",
+            "Free some room, choose another cache folder, fewer images or a smaller --px.",
+        )

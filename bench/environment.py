@@ -1,0 +1,149 @@
+"""What can change a number without the spec changing, read without importing a framework."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench import __version__
+from bench.catalog.backends import BACKENDS
+from bench.errors import UserError
+from bench.spec import Environment
+
+VARIABLES = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "TF_NUM_INTRAOP_THREADS",
+    "TF_NUM_INTEROP_THREADS",
+    "TF_ENABLE_ONEDNN_OPTS",
+    "TF_XLA_FLAGS",
+    "XLA_FLAGS",
+    "TF_DETERMINISTIC_OPS",
+    "NVIDIA_TF32_OVERRIDE",
+    "CUDA_VISIBLE_DEVICES",
+    "CUBLAS_WORKSPACE_CONFIG",
+    "KMP_AFFINITY",
+)
+"""Environment variables that frameworks read."""
+ALWAYS = ("numpy",)
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU as nvidia-smi tells of it."""
+
+    name: str
+    """Model."""
+    driver: str
+    """Driver version."""
+    memory_bytes: int
+    """Of the device."""
+
+
+@functools.cache
+def gpus() -> tuple[Gpu, ...]:
+    """The machine's GPUs; none where nvidia-smi is missing or does not answer."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return ()
+    query = "--query-gpu=name,driver_version,memory.total"
+    command = [program, query, "--format=csv,noheader,nounits"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    rows = [line.split(", ") for line in answer.stdout.splitlines() if line.count(", ") == 2]
+    return tuple(Gpu(name, driver, int(mib) * 2**20) for name, driver, mib in rows)
+
+
+@functools.cache
+def processor() -> str:
+    """CPU model."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def package_version(distribution: str) -> str | None:
+    """Version of an installed distribution, None if it is not."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def environment_here(backend: str, device: str) -> Environment:
+    """The environment that a worker of this interpreter would run in."""
+    entry = BACKENDS[backend]
+    names = (*entry.packages, *entry.also, *ALWAYS)
+    versions = {n: v for n in names if (v := package_version(n)) is not None}
+    here = gpus()
+    number = int(device.removeprefix("cuda:")) if device.startswith("cuda:") else None
+    known = number is not None and number < len(here)
+    model = here[number].name if known and number is not None else processor()
+    return Environment(
+        backend=backend,
+        python=platform.python_version(),
+        packages=versions,
+        thawbench=__version__,
+        system=f"{platform.system()} {platform.machine()}",
+        processor=processor(),
+        cores=cores(),
+        device=device,
+        device_model=model if number is None or known else "absent",
+        driver=here[number].driver if known and number is not None else None,
+        variables={v: os.environ[v] for v in VARIABLES if v in os.environ},
+    )
+
+
+def project_root() -> Path:
+    """The folder that holds the packages ``bench`` and ``backends``."""
+    return Path(__file__).resolve().parent.parent
+
+
+def environment_of(backend: str, device: str, python: Path) -> Environment:
+    """The environment of workers under the interpreter ``python``.
+
+    Raises:
+        UserError: That interpreter cannot run Thawbench.
+    """
+    if python == Path(sys.executable):
+        return environment_here(backend, device)
+    code = (
+        "import sys; from bench.environment import environment_here; "
+        "print(environment_here(sys.argv[1], sys.argv[2]).model_dump_json())"
+    )
+    variables = {**os.environ, "PYTHONPATH": str(project_root())}
+    command = [str(python), "-c", code, backend, device]
+    try:
+        answer = subprocess.run(
+            command, capture_output=True, text=True, timeout=60, env=variables, check=True
+        )
+        return Environment.model_validate(json.loads(answer.stdout))
+    except subprocess.CalledProcessError as error:
+        reason = (error.stderr.strip().splitlines() or [str(error)])[-1]
+    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        reason = str(error)
+    raise UserError(
+        f"The interpreter '{python}' for {backend} cannot run Thawbench: {reason}",
+        f"Install Thawbench there: {python} -m pip install .",
+    )

@@ -1,0 +1,48 @@
+"""The two ways in which a command can fail that are not a defect of Thawbench."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class UserError(Exception):
+    """The question was wrong (unknown name, bad file …): printed without traceback, exit code 2.
+
+    Args:
+        message: What is wrong and where.
+        hint: What mends it, a command where there is one.
+    """
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return self.message if self.hint is None else f"{self.message}\n{self.hint}"
+
+
+class Unavailable(Exception):
+    """Something that a run needs cannot be had here; the run becomes a row that says so.
+
+    Args:
+        message: What is missing and the way to get it.
+    """
+
+
+def choose(kind: str, name: str, known: Iterable[str]) -> str:
+    """Return ``name`` if it is one of ``known``.
+
+    Args:
+        kind: What the names stand for, in the singular, as in "policy".
+
+    Raises:
+        UserError: Naming the nearest known name, and all of them.
+    """
+    names = list(known)
+    if name in names:
+        return name
+    near = get_close_matches(name, names, n=1, cutoff=0.5)
+    guess = f" Did you mean '{near[0]}'?" if near else ""
+    raise UserError(f"Unknown {kind} '{name}'.{guess}", f"Known: {', '.join(names)}.")

@@ -1,0 +1,178 @@
+"""Worker processes: one framework each, with a time limit."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.catalog.backends import BACKENDS
+from bench.environment import project_root
+from bench.spec import Status
+
+Event = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a job ended."""
+
+    answer: Event | None
+    """What the task gave; None if it failed."""
+    status: Status | str = "ok"
+    """'ok', 'unavailable', 'bad_input', 'timeout', 'oom' or 'crashed'."""
+    kind: str = ""
+    """Of the failure."""
+    message: str = ""
+    """Of the failure, for people."""
+    hint: str | None = None
+    """What mends it."""
+
+
+@dataclass(frozen=True)
+class Interpreters:
+    """Which Python runs the workers of a backend."""
+
+    chosen: dict[str, Path]
+    """Backend → interpreter, where it is not the default."""
+
+    def of(self, backend: str) -> Path:
+        """The user's choice, else ``.venv-tensorflow`` for TensorFlow where ``make`` built it for
+        the GPU (DESIGN section 8), else this interpreter."""
+        if backend in self.chosen:
+            return self.chosen[backend]
+        second = project_root() / ".venv-tensorflow" / "bin" / "python"
+        if backend == "keras-tensorflow" and second.is_file():
+            return second
+        return Path(sys.executable)
+
+
+def run_job(
+    backend: str,
+    job: dict[str, Any],
+    log: Path,
+    interpreters: Interpreters,
+    on_event: Callable[[Event], None] = lambda event: None,
+    timeout_s: float | None = None,
+) -> Finished:
+    """Do one job in a worker process of its own.
+
+    Args:
+        backend: Whose worker.
+        job: 'task' and its arguments, see ``backends.worker``.
+        log: File that the worker's output goes to.
+        interpreters: Which Python.
+        on_event: Called with each event that the task sends.
+        timeout_s: After which the worker is ended.
+    """
+    with log.open("ab") as sink:
+        process = subprocess.Popen(
+            [str(interpreters.of(backend)), "-m", "backends.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=sink,
+            env=_variables(backend),
+            start_new_session=True,
+        )
+    try:
+        return _converse(process, {**job, "backend": backend}, log, on_event, timeout_s)
+    finally:
+        _end(process)
+
+
+def _variables(backend: str) -> dict[str, str]:
+    paths = [str(project_root()), os.environ.get("PYTHONPATH", "")]
+    return {
+        **os.environ,
+        **BACKENDS[backend].variables,
+        "PYTHONPATH": os.pathsep.join(p for p in paths if p),
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def _converse(
+    process: subprocess.Popen[bytes],
+    job: dict[str, Any],
+    log: Path,
+    on_event: Callable[[Event], None],
+    timeout_s: float | None,
+) -> Finished:
+    assert process.stdin is not None
+    deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    events = _reader(process)
+    try:
+        process.stdin.write(json.dumps(job).encode() + b"\n")
+        process.stdin.flush()
+    except BrokenPipeError:
+        return _died(process, log)
+    while True:
+        left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
+        try:
+            event = events.get(timeout=left)
+        except queue.Empty:
+            return Finished(None, "timeout", "timeout", f"not done within {timeout_s:g} s")
+        if event is None:
+            return _died(process, log)
+        if event["event"] == "done":
+            return Finished(event)
+        if event["event"] == "failed":
+            return Finished(
+                None, event["status"], event["kind"], event["message"], event.get("hint")
+            )
+        on_event(event)
+
+
+def _reader(process: subprocess.Popen[bytes]) -> queue.Queue[Event | None]:
+    """The worker's events, in a queue that a time limit can wait on; None at their end."""
+    events: queue.Queue[Event | None] = queue.Queue()
+
+    def read() -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            try:
+                events.put(json.loads(line))
+            except ValueError:
+                continue  # cut short by a crash
+        events.put(None)
+
+    threading.Thread(target=read, daemon=True).start()
+    return events
+
+
+def _died(process: subprocess.Popen[bytes], log: Path) -> Finished:
+    """A worker that ended, or closed its pipe, without an answer."""
+    try:
+        code = process.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        return Finished(None, "crashed", "silent", "the worker closed its pipe and went on")
+    if code == -signal.SIGKILL:
+        message = "the worker was killed by the system, most likely because memory ran out"
+        return Finished(None, "oom", "SIGKILL", message)
+    cause = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    last = log.read_text(errors="replace").strip().splitlines()[-1:] or ["no output"]
+    return Finished(None, "crashed", cause, f"the worker ended by {cause}: {last[0][:300]}")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Make sure that the worker and its children are gone."""
+    if process.poll() is None:
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        process.wait()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            try:
+                pipe.close()
+            except OSError:
+                pass

@@ -1,0 +1,224 @@
+"""``list``: what there is."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tabulate import tabulate
+
+from bench.blueprints import architecture_folders
+from bench.cache import cache_root
+from bench.catalog.backbones import BACKBONES
+from bench.catalog.backends import BACKENDS
+from bench.catalog.cases import CASES, SIZE_BOUNDS
+from bench.catalog.policies import BASE_LEARNING_RATE, DESCRIPTIONS, POLICIES, PRESCRIBED
+from bench.cli import print_json
+from bench.data import dataset_kinds
+from bench.environment import package_version
+from bench.errors import Unavailable, UserError, choose
+from bench.head import hidden_units
+from bench.launch import Interpreters, run_job
+from bench.spec import Recipe
+from bench.suite import load_suite, suite_names
+from bench.weights import pretrained_weights
+
+Items = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Counting:
+    """How ``list backbones`` counts."""
+
+    policy: str
+    """Decides what is trainable."""
+    head: str
+    """On the backbone."""
+    classes: int
+    """Of the last layer."""
+    backend: str
+    """That builds the network and is asked."""
+    px: int | None
+    """Input size; None: the network's own."""
+    interpreters: Interpreters
+    """Which Python runs which backend."""
+
+
+def list_command(what: str, counting: Counting, as_json: bool) -> None:
+    """Print one list.
+
+    Raises:
+        UserError: ``what`` is no list, or a name in ``counting`` is unknown.
+    """
+    items = LISTS[choose("list", what, LISTS)](counting)
+    if as_json:
+        print_json({what: items})
+        return
+    rows = [[_text(v) for v in item.values()] for item in items]
+    headings = [h.replace("_", " ") for h in items[0]]
+    numbers = [isinstance(v, int) and not isinstance(v, bool) for v in items[0].values()]
+    alignment = ["right" if n else "left" for n in numbers]
+    print(tabulate(rows, headings, "simple", disable_numparse=True, colalign=alignment))
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, list | tuple):
+        return ", ".join(str(v) for v in value)
+    return "–" if value is None else str(value)
+
+
+def _cases(_: Counting) -> Items:
+    return [
+        {
+            "case": number,
+            "size": size,
+            "similarity": similarity.replace("_", " "),
+            "policy": PRESCRIBED[number],
+            "images": {
+                "small": f"up to {SIZE_BOUNDS[0]:,}",
+                "medium": f"up to {SIZE_BOUNDS[1]:,}",
+                "large": f"more than {SIZE_BOUNDS[1]:,}",
+            }[size],
+        }
+        for number, (size, similarity) in CASES.items()
+    ]
+
+
+def _policies(_: Counting) -> Items:
+    return [
+        {
+            "name": policy.name,
+            "trains_from": policy.boundary,
+            "starts_from": policy.initialisation,
+            "head_learning_rate": ", ".join(
+                f"{name} {base * policy.learning_rate_scale:g}"
+                for name, base in BASE_LEARNING_RATE.items()
+            ),
+            "backbone_over_head": 0.0 if policy.boundary == "head" else policy.backbone_scale,
+            "description": DESCRIPTIONS[policy.name],
+        }
+        for policy in POLICIES.values()
+    ]
+
+
+def _datasets(_: Counting) -> Items:
+    return dataset_kinds()
+
+
+def _suites(_: Counting) -> Items:
+    suites = [load_suite(name) for name in suite_names()]
+    return [
+        {
+            "name": suite.name,
+            "grids": len(suite.grid),
+            "backends": list(suite.backends),
+            "seeds": list(suite.seeds),
+            "description": suite.description,
+        }
+        for suite in suites
+    ]
+
+
+def _backends(_: Counting) -> Items:
+    return [
+        {
+            "name": name,
+            "packages": list(entry.packages),
+            "installed": all(package_version(p) for p in entry.packages),
+            "description": entry.description,
+        }
+        for name, entry in BACKENDS.items()
+    ]
+
+
+def has_weights(name: str) -> bool:
+    """Whether a backbone's pretrained weights lie on this machine; the network is not asked."""
+    try:
+        pretrained_weights(name, BACKBONES[name], download=False)
+    except Unavailable:
+        return False
+    return True
+
+
+def _backbones(counting: Counting) -> Items:
+    choose("backend", counting.backend, BACKENDS)
+    choose("policy", counting.policy, POLICIES)
+    hidden_units(counting.head)
+    counts = count_backbones(list(BACKBONES), counting)
+    return [
+        {
+            "name": name,
+            **counts[name],
+            "weights_available": has_weights(name),
+            "native_px": entry.native_px,
+            "stages": [stage for stage, _ in entry.stages],
+            "licence": entry.sources[0].licence,
+        }
+        for name, entry in BACKBONES.items()
+    ]
+
+
+def count_backbones(names: Sequence[str], counting: Counting) -> dict[str, dict[str, int]]:
+    """Parameters of backbones as a backend built them.
+
+    Raises:
+        UserError: The worker could not build them.
+        Unavailable: The backend is not installed.
+    """
+    for name in names:
+        least = BACKBONES[name].min_px
+        if counting.px is not None and counting.px < least:
+            raise UserError(f"{name} cannot take {counting.px} px: it needs at least {least}.")
+    cache = cache_root()
+    sizes = {name: counting.px or BACKBONES[name].native_px for name in names}
+    print(f"building {len(names)} networks with {counting.backend} …", file=sys.stderr)
+    folders = architecture_folders(sizes, cache, counting.interpreters)
+    job = {
+        "task": "count",
+        "blueprints": [str(folders[name]) for name in names],
+        "recipe": counting_recipe(counting.head).model_dump(mode="json"),
+        "policy": POLICIES[counting.policy].model_dump(mode="json"),
+        "classes": counting.classes,
+        "device": "cpu",
+    }
+    log = cache / "logs" / "count.txt"
+    finished = run_job(counting.backend, job, log, counting.interpreters)
+    if finished.answer is None:
+        error = Unavailable if finished.status == "unavailable" else UserError
+        raise error(f"{finished.message}\nThe worker's words are in {log}.")
+    return {name: finished.answer["counts"][str(folders[name])] for name in names}
+
+
+def counting_recipe(head: str) -> Recipe:
+    """A recipe to build a network with, where nothing is trained."""
+    return Recipe(
+        head=head,
+        px=1,
+        epochs=1,
+        batch_size=1,
+        optimizer="sgd",
+        learning_rate=1.0,
+        momentum=0.0,
+        weight_decay=0.0,
+        schedule="constant",
+        warmup_fraction=0.0,
+        augmentation="none",
+        precision="fp32",
+    )
+
+
+LISTS: dict[str, Callable[[Counting], Items]] = {
+    "cases": _cases,
+    "backbones": _backbones,
+    "policies": _policies,
+    "datasets": _datasets,
+    "suites": _suites,
+    "backends": _backends,
+}
+"""Argument of ``list`` → what it shows."""

@@ -1,0 +1,249 @@
+"""One run, against a ``Trainer``: owns the clock, the schedule and the order of the images."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import log_softmax
+
+from bench.backend import Batch, Trainer
+from bench.blueprint import Array, Network, hash_tensors
+from bench.data import Packed, Split
+from bench.data.batches import TrainingBatches
+from bench.measure import Windows, peak_host_bytes
+from bench.plan import TrainingPlan
+from bench.schedule import learning_rate
+from bench.spec import Failure, RunSpec
+
+Report = Callable[[dict[str, Any]], None]
+"""Takes progress events: {'event': 'step' or 'epoch', …}."""
+REPORT_S = 0.25
+COMPUTE_STEPS = 5
+COMPUTE_PATIENCE_S = 1.5
+
+
+class FrozenChanged(Exception):
+    """A tensor that the policy freezes is not what it was before training."""
+
+
+@dataclass
+class Outcome:
+    """What the loop found: fields of ``RunResult``, and the predictions."""
+
+    fields: dict[str, Any] = field(default_factory=dict)
+    """By the names of ``RunResult``."""
+    logits: Array | None = None
+    """(test images, classes)."""
+
+
+class Run:
+    """The fit of one spec and its measurement."""
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        network: Network,
+        plan: TrainingPlan,
+        packed: Packed,
+        trainer: Trainer,
+        report: Report,
+    ) -> None:
+        self._recipe = spec.recipe
+        self._device = spec.device
+        self._network = network
+        self._plan = plan
+        self._packed = packed
+        self._trainer = trainer
+        self._report = report
+        self._batches = TrainingBatches(packed.train, spec.recipe, plan.dropouts, spec.seed)
+        self._windows = Windows(trainer.synchronise)
+        self._step_s: list[float] = []
+        self._first_step_s: float | None = None
+        self._compute_step_s: list[float] = []
+        self._first_batch: Batch | None = None
+        self._said = 0.0
+
+    def __call__(self, started: float) -> Outcome:
+        """Fit, evaluate, measure.
+
+        Args:
+            started: ``time.perf_counter()`` when the worker began.
+
+        Raises:
+            FrozenChanged: Freezing did not hold.
+        """
+        outcome = Outcome()
+        result = outcome.fields
+        before = self._trainer.tensors()
+        result["initial_state_sha256"] = hash_tensors(before)
+        result["frozen_state_sha256"] = self._frozen_hash(before)
+        del before
+        counts = self._trainer.counts()
+        result.update(vars(counts))
+        result["frozen_parameters"] = counts.total_parameters - counts.trainable_parameters
+        result["setup_s"] = time.perf_counter() - started
+        diverged = self._fit(result)
+        result["batches_sha256"] = self._batches.sha256()
+        if self._frozen_hash(self._trainer.tensors()) != result["frozen_state_sha256"]:
+            raise FrozenChanged("frozen tensors changed during training; the run is void")
+        if not diverged:
+            outcome.logits = self._test(result)
+        self._measure(result)
+        return outcome
+
+    def _frozen_hash(self, tensors: dict[str, Array]) -> str:
+        return hash_tensors({name: tensors[name] for name in self._plan.frozen})
+
+    def _fit(self, result: dict[str, Any]) -> bool:
+        """Train and validate; returns whether the loss left the finite numbers."""
+        losses: list[float | None] = []
+        accuracies: list[float | None] = []
+        result["train_loss_by_epoch"], result["val_top1_by_epoch"] = losses, accuracies
+        began = time.perf_counter()
+        for epoch in range(self._recipe.epochs):
+            loss = self._train_epoch(epoch)
+            losses.append(loss if math.isfinite(loss) else None)
+            result["fit_s"] = time.perf_counter() - began
+            if not math.isfinite(loss):
+                result["failure"] = Failure(
+                    kind="diverged", message=f"the training loss is {loss} in epoch {epoch + 1}"
+                )
+                return True
+            top1, _ = score(self._logits(self._packed.val), self._packed.val.labels)
+            accuracies.append(top1)
+            result["fit_s"] = time.perf_counter() - began
+            self._report(
+                {
+                    "event": "epoch",
+                    "epoch": epoch + 1,
+                    "epochs": self._recipe.epochs,
+                    "train_loss": loss,
+                    "val_top1": top1,
+                }
+            )
+        return False
+
+    def _train_epoch(self, epoch: int) -> float:
+        """One pass; returns the mean loss over its images."""
+        handles, weights = [], []
+        steps = self._batches.steps_per_epoch
+        batches = self._batches.epoch(epoch)
+        self._windows.open()
+        for index in range(steps):
+            asked = time.perf_counter()
+            batch = next(batches)
+            waited = time.perf_counter() - asked
+            step = epoch * steps + index
+            rate = learning_rate(self._recipe, step, steps * self._recipe.epochs)
+            handles.append(self._trainer.train_step(self._trainer.to_device(batch), rate))
+            weights.append(len(batch.labels))
+            if self._first_step_s is None:
+                self._first_batch = batch
+                self._trainer.synchronise()
+                self._first_step_s = time.perf_counter() - asked
+            elif len(batch.labels) == self._recipe.batch_size:
+                self._step_s.append(time.perf_counter() - asked)
+            self._windows.step(len(batch.labels), waited)
+            self._say_step(epoch, (index + 1) / steps)
+        batches.close()
+        losses = self._trainer.losses(handles)
+        self._windows.close()
+        return float(np.average(losses, weights=weights))
+
+    def _say_step(self, epoch: int, share: float) -> None:
+        if time.perf_counter() - self._said >= REPORT_S:
+            self._said = time.perf_counter()
+            done = (epoch + share) / self._recipe.epochs
+            self._report({"event": "step", "share": done})
+
+    def _logits(self, split: Split, windows: Windows | None = None) -> Array:
+        """(N, classes) logits of a split in inference form."""
+        size = self._recipe.batch_size
+        handles = []
+        if windows:
+            windows.open()
+        for first in range(0, len(split.labels), size):
+            images = np.ascontiguousarray(split.images[first : first + size])
+            handles.append(self._trainer.infer(images))
+            if windows:
+                windows.step(len(images))
+        logits = self._trainer.logits(handles)
+        if windows:
+            windows.close()
+        return logits
+
+    def _test(self, result: dict[str, Any]) -> Array:
+        """The only use of the test split."""
+        windows = Windows(self._trainer.synchronise, warmup_steps=1)
+        logits = self._logits(self._packed.test, windows)
+        result["test_top1"], result["test_loss"] = score(logits, self._packed.test.labels)
+        result["infer_images_per_s"] = windows.median_per_s()
+        return logits
+
+    def _measure(self, result: dict[str, Any]) -> None:
+        notes: list[str] = []
+        windows = self._windows
+        result["peak_host_bytes"] = peak_host_bytes()
+        result["peak_device_bytes"] = self._trainer.peak_device_bytes()
+        result["train_images_per_s"] = windows.median_per_s()
+        result["train_images_per_s_windows"] = windows.rates_per_s
+        if result["train_images_per_s"] is None:
+            notes.append(
+                f"training was too short for a throughput: {len(windows.rates_per_s)} windows"
+            )
+        if windows.seconds:
+            result["input_wait_fraction"] = windows.waited_s / windows.seconds
+        result["compute_images_per_s"] = self._compute_rate()
+        # A GPU's steps are only queued while training; those of the compute phase are waited for.
+        steps = self._step_s if self._device == "cpu" else self._compute_step_s
+        if steps:
+            result["step_s_p50"] = statistics.median(steps)
+            result["step_s_p95"] = float(np.percentile(steps, 95))
+            if self._first_step_s is not None:
+                result["compile_s"] = max(self._first_step_s - result["step_s_p50"], 0.0)
+        result["knobs"] = self._trainer.knobs()
+        result["notes"] = notes
+
+    def _compute_rate(self) -> float | None:
+        """Images per second of steps on one full batch that lies on the device.
+
+        Runs after everything else, for these steps train too.
+        """
+        if self._first_batch is None:
+            return None
+        size = len(self._first_batch.labels)
+        prepared = self._trainer.to_device(self._first_batch)
+        began = time.perf_counter()
+        for index in range(COMPUTE_STEPS + 1):
+            self._trainer.synchronise()
+            start = time.perf_counter()
+            self._trainer.train_step(prepared, 0.0)
+            self._trainer.synchronise()
+            if index > 0:  # the first one warms up
+                self._compute_step_s.append(time.perf_counter() - start)
+            if time.perf_counter() - began > COMPUTE_PATIENCE_S and len(self._compute_step_s) >= 2:
+                break
+        return size / statistics.median(self._compute_step_s)
+
+
+def score(logits: Array, labels: npt.NDArray[np.int64]) -> tuple[float, float | None]:
+    """Top-1 accuracy and mean cross-entropy.
+
+    Args:
+        logits: (N, classes).
+        labels: (N,) class numbers.
+
+    Returns:
+        Share of right answers; mean of ``-log softmax(logits)[label]``, None if not finite.
+    """
+    top1 = float(np.mean(np.argmax(logits, axis=1) == labels))
+    chosen = log_softmax(logits.astype(np.float64), axis=1)[np.arange(len(labels)), labels]
+    loss = float(-np.mean(chosen))
+    return top1, loss if math.isfinite(loss) else None

@@ -1,0 +1,84 @@
+"""Clocks: synchronised windows, throughput, memory."""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+WINDOW_S = 0.25
+"""A window closes at the first step that ends this long after it opened."""
+LEAST_WINDOWS = 3
+"""With fewer there is no steady state to speak of, and no figure."""
+WARMUP_STEPS = 3
+"""Steps at the start of a run that are outside every window: compilation, allocation, caches."""
+
+
+@dataclass
+class Windows:
+    """Images per second over windows that end with a device synchronise.
+
+    Ends that are not synchronised would time the queueing of work, not the work.
+    """
+
+    synchronise: Callable[[], None]
+    """Waits for the device."""
+    warmup_steps: int = WARMUP_STEPS
+    """Steps still to pass before the first window opens."""
+    rates_per_s: list[float] = field(default_factory=list)
+    """Images per second of each closed window."""
+    seconds: float = 0.0
+    """In all closed windows together."""
+    waited_s: float = 0.0
+    """Of these, spent waiting for input."""
+
+    _opened: float | None = None
+    _images: int = 0
+    _steps: int = 0
+    _wait: float = 0.0
+
+    def open(self) -> None:
+        """Begin, at the start of an epoch or pass."""
+        self.synchronise()
+        self._opened, self._images, self._steps, self._wait = time.perf_counter(), 0, 0, 0.0
+
+    def step(self, images: int, waited_s: float = 0.0) -> None:
+        """A step over ``images`` real images is done, or on its way to the device."""
+        if self.warmup_steps > 0:
+            self.warmup_steps -= 1
+            if self.warmup_steps == 0:
+                self.open()
+            return
+        self._images += images
+        self._steps += 1
+        self._wait += waited_s
+        if self._opened is not None and time.perf_counter() - self._opened >= WINDOW_S:
+            self.close()
+            self.open()
+
+    def close(self) -> None:
+        """End the open window; one of a single short step is too noisy and is dropped."""
+        if self._opened is None or not self._images:
+            return
+        self.synchronise()
+        elapsed = time.perf_counter() - self._opened
+        if self._steps >= 2 or elapsed >= WINDOW_S:
+            self.rates_per_s.append(self._images / elapsed)
+            self.seconds += elapsed
+            self.waited_s += self._wait
+        self._opened, self._images = None, 0
+
+    def median_per_s(self) -> float | None:
+        """Median window; None with too few windows to speak of a steady state."""
+        if len(self.rates_per_s) < LEAST_WINDOWS:
+            return None
+        return statistics.median(self.rates_per_s)
+
+
+def peak_host_bytes() -> int:
+    """Most memory that this process held so far (getrusage(2): KiB on Linux, bytes on macOS)."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

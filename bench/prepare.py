@@ -1,0 +1,246 @@
+"""From the cells of a suite to runs: data opened, weights found, devices resolved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench.cache import cache_root
+from bench.catalog.backbones import BACKBONES
+from bench.catalog.backends import BACKENDS
+from bench.catalog.cases import CASES, SIZE_BOUNDS, size_of
+from bench.catalog.policies import BASE_LEARNING_RATE, POLICIES
+from bench.data import Dataset, SplitSizes, open_dataset
+from bench.environment import environment_of, gpus
+from bench.errors import Unavailable, UserError, choose
+from bench.launch import Interpreters
+from bench.spec import (
+    Case,
+    DatasetRef,
+    Environment,
+    Policy,
+    Recipe,
+    RunSpec,
+    WeightsRef,
+)
+from bench.suite import Cell, Grid, Suite, cells
+from bench.weights import Weights, pretrained_weights, random_weights, weights_from_file
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run that can be started, or the reason why it cannot."""
+
+    spec: RunSpec
+    """What to run."""
+    environment: Environment
+    """Where."""
+    dataset: Dataset
+    """The images, not yet decoded."""
+    weights: Weights | None
+    """Of the backbone; None where they cannot be had."""
+    unavailable: str | None = None
+    """Why it cannot be run, and what mends that."""
+
+
+@dataclass
+class Preparation:
+    """Resolves cells, each data set, weights file and environment once."""
+
+    interpreters: Interpreters
+    """Which Python runs which backend."""
+    weights_choices: dict[str, str] = field(default_factory=dict)
+    """Backbone, or '' for all → 'pretrained', 'random' or a path, from the command line."""
+    device: str = "auto"
+    """As given: auto, cpu, cuda:N or all."""
+    skip_unreadable: bool = False
+    """Whether unreadable images are left out."""
+    cache: Path = field(default_factory=cache_root)
+    """Root of the cache."""
+
+    _datasets: dict[tuple[str, SplitSizes], Dataset] = field(default_factory=dict)
+    _weights: dict[tuple[str, str], Weights | str] = field(default_factory=dict)
+    _environments: dict[tuple[str, str], Environment] = field(default_factory=dict)
+
+    def plan(self, suite: Suite) -> list[PlannedRun]:
+        """All runs of a suite, without repetitions.
+
+        Raises:
+            UserError: Data, weights or device were named that are wrong.
+            Unavailable: The package of an embedded data set is not installed.
+        """
+        runs: dict[tuple[str, str], PlannedRun] = {}
+        for cell in cells(suite):
+            case = self._case(cell.grid)
+            for device in resolve_devices(self.device):
+                run = self._plan_cell(cell, case[0], case[1], device)
+                runs.setdefault((run.spec.run_id, run.environment.environment_id), run)
+        return list(runs.values())
+
+    def _plan_cell(self, cell: Cell, case: Case, dataset: Dataset, device: str) -> PlannedRun:
+        policy = _policy(cell)
+        weights = self._find_weights(cell, policy)
+        entry = BACKBONES[cell.backbone]
+        if isinstance(weights, str):
+            source = entry.sources[0]
+            ref = WeightsRef(kind="pretrained", source=source.distribution, sha256=source.sha256)
+        else:
+            ref = weights.ref
+        environment = self._environment(cell.backend, device)
+        spec = RunSpec(
+            case=case,
+            backbone=cell.backbone,
+            weights=ref,
+            policy=policy,
+            recipe=_recipe(cell, policy),
+            mode="matched",
+            backend=cell.backend,
+            device=device,
+            seed=cell.seed,
+        )
+        reason = weights if isinstance(weights, str) else None
+        reason = _missing_packages(environment) or reason
+        found = None if isinstance(weights, str) else weights
+        return PlannedRun(spec, environment, dataset, found, reason)
+
+    def _case(self, grid: Grid) -> tuple[Case, Dataset]:
+        dataset = self._open(grid)
+        ref = DatasetRef(
+            name=dataset.name,
+            label=dataset.label,
+            content_hash=dataset.content_hash,
+            classes=dataset.classes,
+            train_images=dataset.train_images,
+            val_images=dataset.val_images,
+            test_images=dataset.test_images,
+        )
+        bounds = grid.size_bounds or dataset.size_bounds or SIZE_BOUNDS
+        similarity = grid.similarity or dataset.similarity
+        size = size_of(dataset.train_images, bounds)
+        case = Case(number=grid.case, dataset=ref, size=size, similarity=similarity)
+        _check_case(case, grid, bounds)
+        return case, dataset
+
+    def _open(self, grid: Grid) -> Dataset:
+        train = grid.train_images
+        if grid.size is not None and train is None:
+            whole = self._opened(grid.dataset, _sizes(grid, None))
+            small, medium = grid.size_bounds or whole.size_bounds or SIZE_BOUNDS
+            most = {"small": small, "medium": medium, "large": whole.train_images}[grid.size]
+            train = min(most, whole.train_images)
+        return self._opened(grid.dataset, _sizes(grid, train))
+
+    def _opened(self, name: str, sizes: SplitSizes) -> Dataset:
+        if (name, sizes) not in self._datasets:
+            self._datasets[name, sizes] = open_dataset(
+                name, sizes, cache_dir=self.cache, skip_unreadable=self.skip_unreadable
+            )
+        return self._datasets[name, sizes]
+
+    def _find_weights(self, cell: Cell, policy: Policy) -> Weights | str:
+        """Weights, or why there are none."""
+        everywhere = self.weights_choices.get("", cell.grid.weights)
+        choice = self.weights_choices.get(cell.backbone, everywhere)
+        if policy.initialisation == "random":
+            choice = "random"
+        key = (cell.backbone, choice)
+        if key not in self._weights:
+            entry = BACKBONES[cell.backbone]
+            try:
+                if choice == "random":
+                    self._weights[key] = random_weights(entry)
+                elif choice == "pretrained":
+                    self._weights[key] = pretrained_weights(cell.backbone, entry)
+                else:
+                    self._weights[key] = weights_from_file(entry, Path(choice).expanduser())
+            except Unavailable as error:
+                self._weights[key] = str(error)
+        return self._weights[key]
+
+    def _environment(self, backend: str, device: str) -> Environment:
+        key = (backend, device)
+        if key not in self._environments:
+            python = self.interpreters.of(backend)
+            self._environments[key] = environment_of(backend, device, python)
+        return self._environments[key]
+
+
+def resolve_devices(device: str) -> list[str]:
+    """'auto' → the first GPU, or the CPU; 'all' → the CPU and every GPU.
+
+    Raises:
+        UserError: No such device name.
+    """
+    cuda = [f"cuda:{i}" for i in range(len(gpus()))]
+    if device == "auto":
+        return cuda[:1] or ["cpu"]
+    if device == "all":
+        return ["cpu", *cuda]
+    if device == "cuda":
+        device = "cuda:0"
+    choose("device", device, ["auto", "all", "cpu", *(cuda or ["cuda:0"])])
+    return [device]
+
+
+def _sizes(grid: Grid, train: int | None) -> SplitSizes:
+    return SplitSizes(train=train, val=grid.val_images, test=grid.test_images)
+
+
+def _check_case(case: Case, grid: Grid, bounds: tuple[int, int]) -> None:
+    """
+    Raises:
+        UserError: The grid says a case or size that its data are not.
+    """
+    images, size = case.dataset.train_images, case.size
+    told = f"{images} training images are {size} (bounds {bounds[0]} and {bounds[1]})"
+    hint = "Change train_images or case, or set size_bounds in the grid."
+    if grid.size is not None and grid.size != size:
+        raise UserError(f"{case.dataset.name}: size is given as {grid.size}, but {told}.", hint)
+    if case.number is None:
+        return
+    wanted_size, wanted_similarity = CASES[case.number]
+    if wanted_size != size:
+        raise UserError(f"Case {case.number} is about {wanted_size} data, but {told}.", hint)
+    if case.similarity is not None and case.similarity != wanted_similarity:
+        raise UserError(
+            f"Case {case.number} is about data {wanted_similarity.replace('_', ' ')} to ImageNet, "
+            f"but {case.dataset.name} is {case.similarity.replace('_', ' ')}.",
+            "Change case, or similarity in the grid.",
+        )
+
+
+def _policy(cell: Cell) -> Policy:
+    policy = POLICIES[cell.policy]
+    if cell.grid.boundary is not None and policy.boundary == "last_stage":
+        return policy.model_copy(update={"boundary": cell.grid.boundary})
+    return policy
+
+
+def _recipe(cell: Cell, policy: Policy) -> Recipe:
+    grid = cell.grid
+    base = grid.learning_rate or BASE_LEARNING_RATE[grid.optimizer]
+    return Recipe(
+        head=grid.head,
+        px=grid.px,
+        epochs=grid.epochs,
+        batch_size=grid.batch_size,
+        optimizer=grid.optimizer,
+        learning_rate=base * policy.learning_rate_scale,
+        momentum=grid.momentum,
+        weight_decay=grid.weight_decay,
+        schedule=grid.schedule,
+        warmup_fraction=grid.warmup_fraction,
+        augmentation=grid.augmentation,
+        precision=cell.precision,
+    )
+
+
+def _missing_packages(environment: Environment) -> str | None:
+    needs = BACKENDS[environment.backend].packages
+    missing = [name for name in needs if name not in environment.packages]
+    if not missing:
+        return None
+    return (
+        f"{environment.backend} needs {' and '.join(missing)}, not installed here: "
+        f"pip install {' '.join(missing)}"
+    )

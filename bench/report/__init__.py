@@ -1,0 +1,66 @@
+"""From results to tables and a page, without any framework."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench import SCHEMA_VERSION
+from bench.errors import UserError
+from bench.report.page import write_page
+from bench.report.rows import Row, rows_of
+from bench.report.tables import Format, write_tables
+from bench.store import Store, StoredRun
+
+
+def load_runs(
+    folders: Sequence[Path], keys: Collection[tuple[str, str]] | None = None
+) -> tuple[list[StoredRun], list[str]]:
+    """Runs of results folders, and a sentence for each that could not be read.
+
+    Args:
+        folders: Results folders.
+        keys: (run_id, environment_id) to keep; all if None.
+
+    Raises:
+        UserError: A folder does not exist, or there is no run in any.
+    """
+    runs: dict[tuple[str, str], StoredRun] = {}
+    problems: list[str] = []
+    for folder in folders:
+        found, wrong = Store(folder).load()
+        problems += wrong
+        for run in found:
+            runs[run.result.run_id, run.result.environment_id] = run
+    kept = [run for key, run in runs.items() if keys is None or key in keys]
+    if not kept:
+        places = ", ".join(f"'{f}'" for f in folders)
+        raise UserError(
+            f"No results in {places}." + "".join(f"\n{p}" for p in problems),
+            "Make some: python run_bench.py run",
+        )
+    return kept, problems
+
+
+def write_report(
+    runs: Sequence[StoredRun], folder: Path, formats: Sequence[Format]
+) -> tuple[list[Row], list[Path]]:
+    """Write ``tables/*`` and ``report.html`` into ``folder``; returns the rows and the paths.
+
+    Raises:
+        UserError: The folder cannot be written.
+    """
+    rows = rows_of(runs)
+    try:
+        paths = write_tables(rows, folder / "tables", formats)
+        page = folder / "report.html"
+        write_page(rows, runs, page)
+    except OSError as error:
+        raise UserError(f"Cannot write the report to '{folder}': {error.strerror}.") from error
+    return rows, [*paths, page]
+
+
+def as_json(rows: Sequence[Row]) -> dict[str, Any]:
+    """The document that ``run`` and ``report`` print with ``--json``."""
+    return {"schema_version": SCHEMA_VERSION, "rows": list(rows)}

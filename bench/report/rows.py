@@ -1,0 +1,115 @@
+"""Results as rows: one dictionary a run, with the fields that others rely on (DESIGN section 7)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from bench.catalog.backends import BACKENDS
+from bench.catalog.policies import POLICIES
+from bench.store import StoredRun
+
+Row = dict[str, Any]
+
+MEASURED = (
+    "test_top1",
+    "test_loss",
+    "train_images_per_s",
+    "compute_images_per_s",
+    "infer_images_per_s",
+    "total_parameters",
+    "trainable_parameters",
+    "frozen_parameters",
+    "state_values",
+    "fit_s",
+    "setup_s",
+    "compile_s",
+    "step_s_p50",
+    "step_s_p95",
+    "input_wait_fraction",
+    "peak_host_bytes",
+    "peak_device_bytes",
+    "initial_state_sha256",
+    "batches_sha256",
+    "blueprint_sha256",
+)
+"""Fields of ``RunResult`` that a row repeats."""
+
+
+def row_of(run: StoredRun) -> Row:
+    """A run as a flat row."""
+    spec, result, recipe = run.spec, run.result, run.spec.recipe
+    data = spec.case.dataset
+    return {
+        "run_id": result.run_id,
+        "environment_id": result.environment_id,
+        "case": spec.case.number,
+        "size": spec.case.size,
+        "train_images": data.train_images,
+        "val_images": data.val_images,
+        "test_images": data.test_images,
+        "similarity": spec.case.similarity,
+        "dataset": data.label,
+        "dataset_hash": data.content_hash,
+        "backbone": spec.backbone,
+        "policy": spec.policy.name,
+        "boundary": spec.policy.boundary,
+        "mode": spec.mode,
+        "head": recipe.head,
+        "weights": _weights(run),
+        "precision": recipe.precision,
+        "px": recipe.px,
+        "batch_size": recipe.batch_size,
+        "epochs": recipe.epochs,
+        "optimizer": recipe.optimizer,
+        "learning_rate": recipe.learning_rate,
+        "momentum": recipe.momentum,
+        "weight_decay": recipe.weight_decay,
+        "schedule": recipe.schedule,
+        "warmup_fraction": recipe.warmup_fraction,
+        "augmentation": recipe.augmentation,
+        "backend": spec.backend,
+        "device": spec.device,
+        "device_model": run.environment.device_model,
+        "seed": spec.seed,
+        "status": result.status,
+        "failure": result.failure.model_dump() if result.failure else None,
+        "parity": None,
+        **{name: getattr(result, name) for name in MEASURED},
+    }
+
+
+def _weights(run: StoredRun) -> str:
+    ref = run.spec.weights
+    return ref.kind if ref.kind != "file" else f"file {ref.source} {(ref.sha256 or '')[:8]}"
+
+
+def rows_of(runs: Iterable[StoredRun]) -> list[Row]:
+    """Rows in the order of a reader: case, data, backbone, policy, what differs, backend."""
+    policies, backends = list(POLICIES), list(BACKENDS)
+
+    def order(row: Row) -> tuple[Any, ...]:
+        return (
+            row["case"] or 9,
+            row["dataset"],
+            row["train_images"],
+            row["backbone"],
+            _position(policies, row["policy"]),
+            row["head"],
+            row["weights"],
+            row["px"],
+            row["precision"],
+            row["batch_size"],
+            row["epochs"],
+            row["seed"],
+            row["device"],
+            _position(backends, row["backend"]),
+            row["environment_id"],
+            row["run_id"],
+        )
+
+    return sorted((row_of(run) for run in runs), key=order)
+
+
+def _position(names: list[str], name: str) -> int:
+    return names.index(name) if name in names else len(names)

@@ -1,0 +1,226 @@
+"""The standard table, for people: pandas for the columns, tabulate for the text."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+from tabulate import tabulate
+
+from bench.report.rows import Row
+
+Format = Literal["md", "csv", "html", "latex"]
+FORMATS: tuple[Format, ...] = ("md", "csv", "html", "latex")
+ABSENT = "–"
+
+
+def _integer(value: Any) -> str:
+    return f"{int(value):,}"
+
+
+def _rate(value: Any) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _percent(value: Any) -> str:
+    return f"{value:.1%}"
+
+
+def _text(value: Any) -> str:
+    return str(value)
+
+
+COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {
+    "case": ("case", _integer),
+    "size": ("size (images)", _text),
+    "similarity": ("similarity", lambda value: str(value).replace("_", " ")),
+    "dataset": ("data", _text),
+    "backbone": ("backbone", _text),
+    "policy": ("policy", _text),
+    "backend": ("backend", _text),
+    "test_top1": ("test top-1", _percent),
+    "train_images_per_s": ("train images/s", _rate),
+    "infer_images_per_s": ("infer images/s", _rate),
+    "total_parameters": ("total parameters", _integer),
+    "trainable_parameters": ("trainable parameters", _integer),
+    "fit_s": ("fit s", lambda value: f"{value:.1f}"),
+    "status": ("status", _text),
+}
+"""Field of a row → heading and how a value is printed."""
+
+DISTINGUISHING: dict[str, str] = {
+    "boundary": "trained from",
+    "mode": "mode",
+    "head": "head",
+    "weights": "weights",
+    "precision": "precision",
+    "px": "px",
+    "batch_size": "batch",
+    "epochs": "epochs",
+    "optimizer": "optimizer",
+    "learning_rate": "learning rate",
+    "momentum": "momentum",
+    "weight_decay": "weight decay",
+    "schedule": "schedule",
+    "warmup_fraction": "warm-up",
+    "augmentation": "augmentation",
+    "val_images": "val images",
+    "test_images": "test images",
+    "seed": "seed",
+    "device": "device",
+    "device_model": "device model",
+    "environment_id": "environment",
+    "dataset_hash": "data hash",
+    "run_id": "run",
+}
+"""Columns that are shown where two rows would look the same without them."""
+
+ALWAYS_SHOWN = frozenset({"weights", "px", "epochs"})
+"""Distinguishing columns that stand in every table: random weights must be seen, for one."""
+
+
+def frame(rows: Sequence[Row]) -> pd.DataFrame:
+    """All fields of the rows, one row a run; objects are kept as they are."""
+    return pd.DataFrame(list(rows), dtype=object)
+
+
+def standard_table(rows: Sequence[Row]) -> pd.DataFrame:
+    """The table as text, ready to print; rows that differ in anything look different.
+
+    Args:
+        rows: From ``rows_of``.
+
+    Returns:
+        A frame of strings, headings as columns.
+    """
+    shown = [*COLUMNS]
+    keys = ("case", "size", "train_images", *list(COLUMNS)[2:7], "status")
+    extra = [c for c in DISTINGUISHING if c in ALWAYS_SHOWN]
+    for column in DISTINGUISHING:
+        if _distinct(rows, (*keys, *extra)) == len(rows):
+            break
+        more = _distinct(rows, (*keys, *extra, column)) > _distinct(rows, (*keys, *extra))
+        if column not in extra and more:
+            extra.append(column)
+    position = shown.index("test_top1")
+    order = [*shown[:position], *sorted(extra, key=list(DISTINGUISHING).index), *shown[position:]]
+    return pd.DataFrame(
+        [{_heading(c): _cell(row, c) for c in order} for row in rows],
+        columns=[_heading(c) for c in order],
+        dtype=object,
+    )
+
+
+def _distinct(rows: Sequence[Row], columns: Sequence[str]) -> int:
+    return len({tuple(str(row[c]) for c in columns) for row in rows})
+
+
+def _heading(column: str) -> str:
+    return COLUMNS[column][0] if column in COLUMNS else DISTINGUISHING[column]
+
+
+def _cell(row: Row, column: str) -> str:
+    value = row[column]
+    if value is None:
+        return ABSENT
+    if column == "size":
+        return f"{value} ({row['train_images']:,})"
+    if column in COLUMNS:
+        return COLUMNS[column][1](value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+RIGHT = frozenset(
+    {"case", "test top-1", "train images/s", "infer images/s", "total parameters"}
+    | {"trainable parameters", "fit s", "px", "epochs", "batch", "seed"}
+)
+
+
+def render(table: pd.DataFrame, form: Literal["md", "html", "latex", "terminal"]) -> str:
+    """A table of strings as text of one form."""
+    styles = {
+        "md": "pipe",
+        "html": "html",
+        "latex": "latex_booktabs",
+        "terminal": "simple",
+    }
+    alignment = ["right" if column in RIGHT else "left" for column in table.columns]
+    values = table.to_numpy().tolist()
+    if form == "md":
+        values = [[str(v).replace("|", "\\|") for v in row] for row in values]
+    return tabulate(
+        values,
+        headers=list(table.columns),
+        tablefmt=styles[form],
+        colalign=alignment if values else None,
+        disable_numparse=True,
+    )
+
+
+def reasons(rows: Sequence[Row]) -> list[str]:
+    """A line for each run that is not ok, the same reason named once."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        if row["status"] != "ok":
+            why = (row["failure"] or {}).get("message", "")
+            found.setdefault(f"{row['status']}: {why}", []).append(row["run_id"])
+    return [
+        f"{why} [{len(ids)} run{'s' if len(ids) > 1 else ''}: {ids[0]}{' …' if ids[1:] else ''}]"
+        for why, ids in found.items()
+    ]
+
+
+def footnotes(rows: Sequence[Row]) -> list[str]:
+    """What a reader of the table must know."""
+    notes = []
+    if any("stand-in" in row["dataset"] for row in rows):
+        notes.append(
+            "stand-in: a small embedded data set in the place of a real one; the words small, "
+            "medium and large are scaled down with it."
+        )
+    if any("synthetic" in row["dataset"] for row in rows):
+        notes.append("synthetic pages: generated images; accuracy says nothing about real pages.")
+    if any(row["weights"] == "random" and row["policy"] != "from_scratch" for row in rows):
+        notes.append("weights random: no pretrained weights were used; accuracy shows nothing.")
+    if len({row["environment_id"] for row in rows if row["backend"] == rows[0]["backend"]}) > 1:
+        notes.append("rows come from several environments (machine, versions, device).")
+    return notes
+
+
+def to_csv(rows: Sequence[Row]) -> str:
+    """All fields, unrounded; a cell that a spreadsheet would run as a formula is quoted."""
+    out = io.StringIO()
+    columns = list(rows[0]) if rows else []
+    writer = csv.DictWriter(out, columns, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        failure = row["failure"]
+        flat = {**row, "failure": f"{failure['kind']}: {failure['message']}" if failure else None}
+        writer.writerow({k: _safe(v) for k, v in flat.items()})
+    return out.getvalue()
+
+
+def _safe(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value[:1] in "=+-@\t" else value
+
+
+def write_tables(rows: Sequence[Row], folder: Path, formats: Sequence[Format]) -> list[Path]:
+    """Write ``table.md``, ``table.csv`` … into ``folder``; returns the paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    table = standard_table(rows)
+    paths = []
+    for form in formats:
+        path = folder / f"table.{'tex' if form == 'latex' else form}"
+        if form == "csv":
+            text = to_csv(rows)
+        else:
+            text = render(table, form) + "\n"
+            if form == "md":
+                text += "".join(f"\n- {line}" for line in [*reasons(rows), *footnotes(rows)])
+        path.write_text(text.rstrip("\n") + "\n")
+        paths.append(path)
+    return paths

@@ -1,0 +1,152 @@
+"""Runs what is missing: plan → workers → results on disk."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from bench.blueprints import blueprint_folder
+from bench.cache import limit_bytes, mark_used, prune
+from bench.data import pack
+from bench.errors import Unavailable, UserError
+from bench.launch import Finished, Interpreters, run_job
+from bench.prepare import PlannedRun
+from bench.progress import Display
+from bench.spec import Failure, RunResult
+from bench.store import Store
+
+LOG = "log.txt"
+
+
+@dataclass
+class Runner:
+    """Executes planned runs one after the other, each in a worker process of its own."""
+
+    store: Store
+    """Where results go."""
+    cache: Path
+    """Packed data and Blueprints."""
+    interpreters: Interpreters
+    """Which Python runs which backend."""
+    timeout_s: float | None = None
+    """For one run."""
+
+    _used: set[Path] = field(default_factory=set)
+
+    def run_all(self, runs: Sequence[PlannedRun], display: Display) -> None:
+        """Run them all; each result is on disk before the next run starts.
+
+        Raises:
+            UserError: Bad data or weights, or the results folder can no longer be written.
+        """
+        try:
+            self._prepare(runs, display)
+            for run in runs:
+                display.begin(run.spec)
+                result = self._run(run, partial(display.event, run.spec))
+                display.end(run.spec, result)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+                raise
+            raise UserError(
+                f"Cannot write {error.filename or self.store.root}: {error.strerror}.",
+                "Finished runs are kept; make room and give the same command again.",
+            ) from error
+        finally:
+            self.store.discard_partials()
+
+    def _prepare(self, runs: Sequence[PlannedRun], display: Display) -> None:
+        """Pack data and export Blueprints first, so that bad input is known before any run."""
+        seen: set[tuple[Any, ...]] = set()
+        for run in runs:
+            if run.unavailable is not None or run.weights is None:
+                continue
+            data = (run.dataset.content_hash, run.spec.recipe.px)
+            if data not in seen:
+                seen.add(data)
+                self._packed(run)
+            seed = run.spec.seed if run.weights.path is None else None
+            network = (run.spec.backbone, run.spec.recipe.px, run.spec.weights, seed)
+            if network not in seen:
+                seen.add(network)
+                try:
+                    self._blueprint(run)
+                except Unavailable as error:
+                    display.note(str(error))
+        prune(self.cache, self._used, limit_bytes())
+
+    def _packed(self, run: PlannedRun) -> Path:
+        path = pack(run.dataset, run.spec.recipe.px, self.cache).path
+        mark_used(path)
+        self._used.add(path)
+        return path
+
+    def _blueprint(self, run: PlannedRun) -> Path:
+        assert run.weights is not None
+        folder = blueprint_folder(
+            run.spec.backbone,
+            run.spec.recipe.px,
+            run.weights,
+            run.spec.seed,
+            self.cache,
+            self.interpreters,
+        )
+        self._used.add(folder)
+        return folder
+
+    def _run(self, run: PlannedRun, on_event: Callable[[dict[str, Any]], None]) -> RunResult:
+        folder = self.store.partial_folder()
+        log = folder / LOG
+        log.touch()
+        if run.unavailable is not None:
+            finished = Finished(None, "unavailable", "unavailable", run.unavailable)
+        else:
+            finished = self._start(run, folder, log, on_event)
+        result = _result(run, finished)
+        if result.status != "ok":
+            (folder / "predictions.npz").unlink(missing_ok=True)
+        self.store.save(run.spec, run.environment, result, folder)
+        return result
+
+    def _start(
+        self,
+        run: PlannedRun,
+        folder: Path,
+        log: Path,
+        on_event: Callable[[dict[str, Any]], None],
+    ) -> Finished:
+        try:
+            blueprint = self._blueprint(run)
+        except Unavailable as error:
+            return Finished(None, "unavailable", "unavailable", str(error))
+        job = {
+            "task": "run",
+            "spec": run.spec.model_dump(mode="json"),
+            "environment_id": run.environment.environment_id,
+            "packed": str(self._packed(run).resolve()),
+            "blueprint": str(blueprint.resolve()),
+            "folder": str(folder.resolve()),
+        }
+        return run_job(run.spec.backend, job, log, self.interpreters, on_event, self.timeout_s)
+
+
+def _result(run: PlannedRun, finished: Finished) -> RunResult:
+    """A result from what the worker said, or from how it ended.
+
+    Raises:
+        UserError: The worker found that the question was wrong.
+    """
+    identity = {
+        "run_id": run.spec.run_id,
+        "environment_id": run.environment.environment_id,
+    }
+    if finished.answer is not None:
+        return RunResult.model_validate({**identity, **finished.answer["result"]})
+    if finished.status == "bad_input":
+        raise UserError(finished.message, finished.hint)
+    failure = Failure(kind=finished.kind, message=finished.message)
+    return RunResult.model_validate({**identity, "status": finished.status, "failure": failure})

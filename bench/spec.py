@@ -1,0 +1,226 @@
+"""The nouns: what is run, where, and what came out (DESIGN section 2)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from bench import SCHEMA_VERSION
+
+Size = Literal["small", "medium", "large"]
+Similarity = Literal["similar", "not_similar"]
+Status = Literal["ok", "diverged", "oom", "timeout", "crashed", "unavailable"]
+Mode = Literal["matched"]
+Precision = Literal["fp32", "bf16", "fp16", "fp64"]
+OptimizerName = Literal["sgd", "adamw"]
+ScheduleName = Literal["cosine", "constant"]
+AugmentationName = Literal["none", "crop", "crop_flip"]
+Initialisation = Literal["pretrained", "random"]
+
+UNFINISHED: frozenset[str] = frozenset({"unavailable", "crashed", "timeout"})
+"""Statuses after which a run counts as missing and is tried again (DESIGN section 7)."""
+
+
+class Frozen(BaseModel):
+    """A value: immutable, and it refuses fields it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class DatasetRef(Frozen):
+    """Which images, named without any path of this machine."""
+
+    name: str = Field(description="As tables show it: 'photos', 'folder:flowers'.")
+    label: str = Field(
+        description="The name with what must be said beside it: stand-in, synthetic."
+    )
+    content_hash: str = Field(description="SHA-256 over the images, labels and splits used.")
+    classes: tuple[str, ...] = Field(description="Class names, in label order.")
+    train_images: int = Field(description="Images in the training split.")
+    val_images: int = Field(description="Images in the validation split.")
+    test_images: int = Field(description="Images in the test split.")
+
+
+class Case(Frozen):
+    """A data set of given size with the class that the article would put it in."""
+
+    number: int | None = Field(ge=1, le=4, description="The article's case, null if none.")
+    dataset: DatasetRef = Field(description="The images.")
+    size: Size = Field(description="The article's word for the number of training images.")
+    similarity: Similarity | None = Field(description="To the pretraining data; null: not known.")
+
+
+class WeightsRef(Frozen):
+    """Where the backbone's tensors come from before training."""
+
+    kind: Literal["pretrained", "random", "file"] = Field(description="Shown in every table.")
+    source: str = Field(description="Package, file name in the framework's cache, or base name.")
+    sha256: str | None = Field(description="Of the file, in hex, or its known prefix.")
+
+
+class Policy(Frozen):
+    """From where on a network is trained, and how gently."""
+
+    name: str = Field(description="Name in the catalogue.")
+    boundary: str = Field(
+        description="'all', 'last_stage', 'head', a stage, or a module path inside one: the first "
+        "part that trains; all that comes before it is frozen."
+    )
+    initialisation: Initialisation = Field(description="What the backbone starts from.")
+    learning_rate_scale: float = Field(
+        gt=0, description="The head's learning rate, as a multiple of the optimizer's base rate."
+    )
+    backbone_scale: float = Field(
+        gt=0, le=1, description="Learning rate of trained backbone layers over that of the head."
+    )
+
+
+class Recipe(Frozen):
+    """How it is trained; the same on both sides."""
+
+    head: str = Field(description="original, linear, dense:N,… or flatten+dense:N,…")
+    px: int = Field(gt=0, description="Height and width of the input in pixels.")
+    epochs: int = Field(gt=0, description="Passes over the training split.")
+    batch_size: int = Field(gt=0, description="Images in a step; the last one may hold fewer.")
+    optimizer: OptimizerName = Field(description="sgd (momentum, as torch.optim.SGD) or adamw.")
+    learning_rate: float = Field(
+        gt=0, description="Peak rate of the head, the policy's factor included."
+    )
+    momentum: float = Field(ge=0, lt=1, description="Of SGD; AdamW has betas 0.9 and 0.999.")
+    weight_decay: float = Field(
+        ge=0, description="On kernels only; coupled for sgd, decoupled for adamw."
+    )
+    schedule: ScheduleName = Field(description="Of the learning rate, by step.")
+    warmup_fraction: float = Field(ge=0, lt=1, description="Share of the steps in linear warm-up.")
+    augmentation: AugmentationName = Field(description="Seeded, the same for both frameworks.")
+    precision: Precision = Field(description="fp32, or mixed bf16 or fp16; fp64 for proofs.")
+
+
+class RunSpec(Frozen):
+    """One run; what it does not say does not change the result."""
+
+    schema_version: int = Field(default=SCHEMA_VERSION, description="Of the files.")
+    case: Case = Field(description="Data.")
+    backbone: str = Field(description="Name in the catalogue.")
+    weights: WeightsRef = Field(description="What the backbone starts from.")
+    policy: Policy = Field(description="What is trained.")
+    recipe: Recipe = Field(description="How.")
+    mode: Mode = Field(default="matched", description="The same arithmetic on both sides.")
+    backend: str = Field(description="Framework.")
+    device: str = Field(description="cpu or cuda:N.")
+    seed: int = Field(ge=0, description="Of head, random weights, order, augmentation, dropout.")
+
+    @property
+    def run_id(self) -> str:
+        """A readable slug and 8 hex digits of the hash of the canonical JSON."""
+        words = (
+            f"case{self.case.number}" if self.case.number else "",
+            self.case.dataset.name,
+            self.backbone,
+            self.policy.name,
+            self.backend,
+            f"s{self.seed}",
+        )
+        slug = re.sub(r"[^A-Za-z0-9]+", "-", "_".join(w for w in words if w)).strip("-").lower()
+        return f"{slug[:80]}-{canonical_hash(self.model_dump(mode='json'))[:8]}"
+
+
+class Environment(Frozen):
+    """What can change a number without the spec changing."""
+
+    backend: str = Field(description="Backend id.")
+    python: str = Field(description="Python version of the worker.")
+    packages: dict[str, str] = Field(description="Versions of framework, its libraries, NumPy.")
+    thawbench: str = Field(description="Version of Thawbench.")
+    system: str = Field(description="Operating system and machine architecture.")
+    processor: str = Field(description="CPU model.")
+    cores: int = Field(description="Cores that this process may use.")
+    device: str = Field(description="cpu or cuda:N.")
+    device_model: str = Field(description="GPU model, or the CPU model again.")
+    driver: str | None = Field(description="GPU driver version; null on a CPU.")
+    variables: dict[str, str] = Field(
+        description="Environment variables that frameworks read: threads, TF32, XLA, oneDNN."
+    )
+
+    @property
+    def environment_id(self) -> str:
+        """12 hex digits of the hash of all fields."""
+        return canonical_hash(self.model_dump(mode="json"))[:12]
+
+
+class Failure(Frozen):
+    """Why a run is not ``ok``."""
+
+    kind: str = Field(description="A word: the exception's name, or what was missing.")
+    message: str = Field(description="For people.")
+
+
+class RunResult(Frozen):
+    """What a run gave. Null is 'could not be measured', never a guess."""
+
+    schema_version: int = Field(default=SCHEMA_VERSION, description="Of this file.")
+    run_id: str = Field(description="Of the spec.")
+    environment_id: str = Field(description="Of the environment.")
+    status: Status = Field(description="ok or why not.")
+    failure: Failure | None = Field(default=None, description="Null exactly when ok.")
+
+    test_top1: float | None = Field(default=None, description="Share right on the test split.")
+    test_loss: float | None = Field(default=None, description="Mean cross-entropy on test.")
+    val_top1_by_epoch: list[float | None] = Field(default=[], description="After each epoch.")
+    train_loss_by_epoch: list[float | None] = Field(default=[], description="Mean over images.")
+
+    total_parameters: int | None = Field(default=None, description="As the backend built it.")
+    trainable_parameters: int | None = Field(default=None, description="Of those, trained.")
+    frozen_parameters: int | None = Field(default=None, description="Of those, frozen.")
+    state_values: int | None = Field(default=None, description="BatchNorm moving statistics.")
+
+    train_images_per_s: float | None = Field(
+        default=None, description="End to end, input wait included: median synchronised window."
+    )
+    train_images_per_s_windows: list[float] = Field(default=[], description="Each window.")
+    compute_images_per_s: float | None = Field(
+        default=None, description="Training steps on one batch that already lies on the device."
+    )
+    infer_images_per_s: float | None = Field(default=None, description="Median window, on test.")
+    step_s_p50: float | None = Field(default=None, description="Median of a training step.")
+    step_s_p95: float | None = Field(default=None, description="95th percentile of a step.")
+    input_wait_fraction: float | None = Field(
+        default=None, description="Share of the training time in which a step waited for data."
+    )
+    setup_s: float | None = Field(default=None, description="Import, build, data, before step 1.")
+    compile_s: float | None = Field(
+        default=None, description="First training step less the median one."
+    )
+    fit_s: float | None = Field(
+        default=None, description="Training and validation of all epochs, compile included."
+    )
+    peak_host_bytes: int | None = Field(default=None, description="Of the worker process.")
+    peak_device_bytes: int | None = Field(default=None, description="On a GPU; else null.")
+
+    initial_state_sha256: str | None = Field(
+        default=None, description="Of all tensors before training: equal in matched backends."
+    )
+    frozen_state_sha256: str | None = Field(
+        default=None, description="Of the frozen tensors, the same before and after."
+    )
+    batches_sha256: str | None = Field(
+        default=None,
+        description="Of image order, augmentation and dropout seeds: equal in matched backends.",
+    )
+    blueprint_sha256: str | None = Field(default=None, description="Of the network with its head.")
+    knobs: dict[str, Any] = Field(default={}, description="In force, read back afterwards.")
+    notes: list[str] = Field(default=[], description="What a reader must know.")
+
+
+def canonical_json(value: object) -> str:
+    """JSON with sorted keys and no spaces: the same text for the same value."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def canonical_hash(value: object) -> str:
+    """SHA-256 (hex) of the canonical JSON of ``value``."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()

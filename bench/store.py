@@ -1,0 +1,153 @@
+"""Results on disk: one folder a run and environment, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from bench import SCHEMA_VERSION
+from bench.errors import UserError
+from bench.spec import UNFINISHED, Environment, RunResult, RunSpec
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A run as it lies on disk."""
+
+    spec: RunSpec
+    """What was run."""
+    environment: Environment
+    """Where."""
+    result: RunResult
+    """What came out."""
+    folder: Path
+    """Where its files are."""
+
+
+class Store:
+    """A results folder: ``runs/<run_id>/<environment_id>/`` below ``root``."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def prepare(self) -> None:
+        """Make the folder and try to write into it.
+
+        Raises:
+            UserError: It cannot be written.
+        """
+        probe = self.root / f".probe-{uuid.uuid4().hex}"
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            probe.write_text("")
+            probe.unlink()
+        except OSError as error:
+            raise UserError(
+                f"Cannot write results to '{self.root}': {error.strerror or error}.",
+                "Name another folder: --out DIR.",
+            ) from error
+
+    def folder(self, run_id: str, environment_id: str) -> Path:
+        """Where a run's files lie."""
+        return self.root / "runs" / run_id / environment_id
+
+    def is_missing(self, run_id: str, environment_id: str) -> bool:
+        """Whether there is no result, or one that is tried again."""
+        try:
+            result = _read_result(self.folder(run_id, environment_id))
+        except (OSError, ValueError, UserError):
+            return True
+        return result.status in UNFINISHED
+
+    def partial_folder(self) -> Path:
+        """A new empty folder on the same disk, for a run in progress."""
+        folder = self.root / ".partial" / uuid.uuid4().hex
+        folder.mkdir(parents=True)
+        return folder
+
+    def save(
+        self, spec: RunSpec, environment: Environment, result: RunResult, partial: Path
+    ) -> Path:
+        """Complete a partial folder and move it into place.
+
+        Raises:
+            OSError: The disk is full, for one; what was there before stays.
+        """
+        write_json(partial / "spec.json", spec.model_dump(mode="json"))
+        write_json(partial / "environment.json", environment.model_dump(mode="json"))
+        write_json(partial / "result.json", result.model_dump(mode="json"))
+        final = self.folder(result.run_id, result.environment_id)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        old = None
+        if final.exists():
+            old = self.partial_folder()
+            os.replace(final, old / "old")
+        os.replace(partial, final)
+        if old:
+            shutil.rmtree(old, ignore_errors=True)
+        return final
+
+    def discard_partials(self) -> None:
+        """Remove what interrupted calls left."""
+        shutil.rmtree(self.root / ".partial", ignore_errors=True)
+
+    def load(self) -> tuple[list[StoredRun], list[str]]:
+        """All runs, and a sentence for each folder that could not be read.
+
+        Raises:
+            UserError: There is no such results folder.
+        """
+        if not self.root.is_dir():
+            raise UserError(f"'{self.root}' is no results folder: it does not exist.")
+        runs, problems = [], []
+        for folder in self._folders():
+            try:
+                runs.append(_read_run(folder))
+            except (OSError, ValueError, UserError) as error:
+                reason = "not a run of Thawbench" if isinstance(error, ValueError) else error
+                problems.append(f"{folder}: skipped: {reason}")
+        return runs, problems
+
+    def _folders(self) -> Iterator[Path]:
+        for run in sorted((self.root / "runs").glob("*")):
+            yield from sorted(f for f in run.glob("*") if f.is_dir())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON beside ``path`` and move it into place."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n")
+    os.replace(part, path)
+
+
+def _read_run(folder: Path) -> StoredRun:
+    result = _read_result(folder)
+    try:
+        spec = RunSpec.model_validate_json((folder / "spec.json").read_bytes())
+        environment = Environment.model_validate_json((folder / "environment.json").read_bytes())
+    except ValidationError as error:
+        raise ValueError(str(error)) from error
+    return StoredRun(spec, environment, result, folder)
+
+
+def _read_result(folder: Path) -> RunResult:
+    """
+    Raises:
+        OSError, ValueError: Missing or not a result.
+        UserError: Written by a newer Thawbench.
+    """
+    data = json.loads((folder / "result.json").read_bytes())
+    version = data.get("schema_version") if isinstance(data, dict) else None
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise UserError(
+            f"written by a newer Thawbench (schema {version}, this one reads {SCHEMA_VERSION})"
+        )
+    return RunResult.model_validate(data)

@@ -1,0 +1,267 @@
+"""Suites: products of lists, from TOML files and from the command line's options."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from bench.catalog.backbones import BACKBONES
+from bench.catalog.backends import BACKENDS
+from bench.catalog.cases import CASES
+from bench.catalog.policies import POLICIES
+from bench.errors import UserError, choose
+from bench.head import hidden_units
+from bench.spec import (
+    AugmentationName,
+    Mode,
+    OptimizerName,
+    Precision,
+    ScheduleName,
+    Similarity,
+    Size,
+)
+
+BUILT_IN = resources.files("bench.catalog") / "suites"
+
+
+class Strict(BaseModel):
+    """A table of a suite file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Grid(Strict):
+    """One ``[[grid]]``: the product of its lists; what is left out has the default here."""
+
+    case: int | None = Field(default=None, description="1 to 4.")
+    dataset: str = Field(description="'photos', 'mnist5k', 'folder:PATH', 'rvl_cdip[:PATH]'.")
+    train_images: int | None = Field(default=None, gt=0, description="All if left out.")
+    val_images: int | None = Field(default=None, gt=0, description="All if left out.")
+    test_images: int | None = Field(default=None, gt=0, description="All if left out.")
+    size: Size | None = Field(default=None, description="Instead of train_images.")
+    size_bounds: tuple[int, int] | None = Field(
+        default=None, description="Most images that are small, and medium."
+    )
+    similarity: Similarity | None = Field(default=None, description="Of a user's own data.")
+    backbones: tuple[str, ...] = Field(default=("efficientnet_lite0",))
+    policies: tuple[str, ...] = Field(default=tuple(POLICIES))
+    boundary: str | None = Field(default=None, description="First part that fine_tune_last trains.")
+    head: str = Field(default="linear")
+    weights: str = Field(default="pretrained", description="'pretrained', 'random' or a file.")
+    px: int = Field(default=96, ge=16, le=2048)
+    epochs: int = Field(default=10, gt=0)
+    batch_size: int = Field(default=32, gt=0)
+    optimizer: OptimizerName = "sgd"
+    learning_rate: float | None = Field(
+        default=None, gt=0, description="Base rate of a new model; policies scale it."
+    )
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=1e-4, ge=0)
+    schedule: ScheduleName = "cosine"
+    warmup_fraction: float = Field(default=0.1, ge=0, lt=1)
+    augmentation: AugmentationName = "none"
+    precision: Precision | tuple[Precision, ...] = "fp32"
+    mode: tuple[Mode, ...] = ("matched",)
+
+    def precisions(self) -> tuple[Precision, ...]:
+        """As a tuple."""
+        return self.precision if isinstance(self.precision, tuple) else (self.precision,)
+
+
+class Suite(Strict):
+    """A named list of grids, each run by every backend with every seed."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="Names its folder.")
+    description: str = Field(default="", description="For ``list suites``.")
+    backends: tuple[str, ...] = Field(default=tuple(BACKENDS))
+    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    grid: tuple[Grid, ...] = Field(min_length=1)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line said; None where it said nothing."""
+
+    cases: Sequence[int] | None = None
+    datasets: Sequence[str] | None = None
+    backbones: Sequence[str] | None = None
+    policies: Sequence[str] | None = None
+    backends: Sequence[str] | None = None
+    seeds: Sequence[int] | None = None
+    head: str | None = None
+    epochs: int | None = None
+    batch_size: int | None = None
+    px: int | None = None
+    precision: Sequence[str] | None = None
+    mode: Sequence[str] | None = None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One combination of a grid, before data, weights and device are looked at."""
+
+    grid: Grid
+    backbone: str
+    policy: str
+    precision: Precision
+    backend: str
+    seed: int
+
+
+def suite_names() -> list[str]:
+    """Names of the suites that come with Thawbench."""
+    return sorted(
+        p.name.removesuffix(".toml") for p in BUILT_IN.iterdir() if p.name[-5:] == ".toml"
+    )
+
+
+def load_suite(name: str) -> Suite:
+    """A built-in suite by name, or a file by its path ending in ``.toml``.
+
+    Raises:
+        UserError: There is no such suite, or the file is wrong.
+    """
+    if name.endswith(".toml"):
+        path = Path(name)
+        if not path.is_file():
+            raise UserError(f"Suite file '{name}' does not exist.")
+        return _parse(path.read_bytes(), name)
+    choose("suite", name, suite_names())
+    return _parse((BUILT_IN / f"{name}.toml").read_bytes(), f"{name}.toml")
+
+
+def _parse(text: bytes, where: str) -> Suite:
+    try:
+        data = tomllib.loads(text.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{where} is not valid TOML: {error}") from error
+    suite = _validate(Suite, data, where)
+    check_names(suite, where)
+    return suite
+
+
+def _validate(model: type[Suite], data: dict[str, Any], where: str) -> Suite:
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            table = Grid if first["loc"][0] == "grid" else Suite
+            try:
+                choose(f"key in {where}", str(first["loc"][-1]), table.model_fields)
+            except UserError as known:
+                raise known from error
+        raise UserError(f"{where}: '{place}': {first['msg']}.") from error
+
+
+def check_names(suite: Suite, where: str) -> None:
+    """
+    Raises:
+        UserError: A name that the catalogue does not know, with the nearest that it does.
+    """
+    for backend in suite.backends:
+        choose(f"backend in {where}", backend, BACKENDS)
+    for grid in suite.grid:
+        hidden_units(grid.head)
+        if grid.case is not None:
+            choose(f"case in {where}", str(grid.case), [str(c) for c in CASES])
+        for backbone in grid.backbones:
+            choose(f"backbone in {where}", backbone, BACKBONES)
+            _check_px(backbone, grid.px)
+        for policy in grid.policies:
+            choose(f"policy in {where}", policy, POLICIES)
+
+
+def _check_px(backbone: str, px: int) -> None:
+    least = BACKBONES[backbone].min_px
+    if px < least:
+        raise UserError(
+            f"{backbone} cannot take {px} px: it needs at least {least}.", f"Use --px {least}."
+        )
+
+
+def options_suite(options: Options) -> Suite:
+    """The grid of just the options given, at the defaults of ``Grid``; needs data sets."""
+    grids = tuple(Grid(dataset=dataset) for dataset in options.datasets or ())
+    return Suite(name="custom", grid=grids)
+
+
+def apply_options(suite: Suite, options: Options) -> Suite:
+    """Narrow or override a suite.
+
+    ``cases`` narrows. ``datasets``, ``backbones`` and ``policies`` narrow where the suite has all
+    of the names, and replace every grid's list where it does not. All others override.
+
+    Raises:
+        UserError: An unknown name, or nothing is left.
+    """
+    grids = list(suite.grid)
+    if options.cases:
+        known = sorted({g.case for g in grids if g.case is not None})
+        for case in options.cases:
+            choose(f"case in suite {suite.name}", str(case), [str(c) for c in known])
+        grids = [g for g in grids if g.case in options.cases]
+    grids = _narrow(grids, "backbones", options.backbones)
+    grids = _narrow(grids, "policies", options.policies)
+    grids = _datasets(grids, options.datasets)
+    changes: dict[str, Any] = {
+        key: value
+        for key in ("head", "epochs", "batch_size", "px", "precision", "mode")
+        if (value := getattr(options, key)) is not None
+    }
+    lists: dict[str, Any] = {
+        key: value for key in ("backends", "seeds") if (value := getattr(options, key)) is not None
+    }
+    data = {**suite.model_dump(exclude_none=True), **lists}
+    data["grid"] = [{**g.model_dump(exclude_none=True), **changes} for g in grids]
+    narrowed = _validate(Suite, data, "the command line")
+    check_names(narrowed, "the command line")
+    return narrowed
+
+
+def _narrow(grids: list[Grid], key: str, wanted: Sequence[str] | None) -> list[Grid]:
+    if wanted is None:
+        return grids
+    there = {name for grid in grids for name in getattr(grid, key)}
+    if not set(wanted) <= there:
+        return [grid.model_copy(update={key: tuple(wanted)}) for grid in grids]
+    kept = [(g, tuple(n for n in getattr(g, key) if n in wanted)) for g in grids]
+    return [grid.model_copy(update={key: names}) for grid, names in kept if names]
+
+
+def _datasets(grids: list[Grid], wanted: Sequence[str] | None) -> list[Grid]:
+    """Narrow to data sets, or put them in place of the suite's.
+
+    A path for a kind that the suite has without one (``rvl_cdip:PATH``) keeps the grid as it is;
+    another kind is other data, so that case, size and similarity no longer hold.
+    """
+    if wanted is None:
+        return grids
+    if set(wanted) <= {g.dataset for g in grids}:
+        return [g for g in grids if g.dataset in wanted]
+    moved = []
+    for grid, dataset in product(grids, wanted):
+        same_kind = dataset.partition(":")[0] == grid.dataset.partition(":")[0]
+        change: dict[str, Any] = {"dataset": dataset}
+        if not same_kind:
+            gone = ("case", "size", "similarity", "size_bounds", "train_images", "val_images")
+            change.update(dict.fromkeys((*gone, "test_images")))
+        moved.append(grid.model_copy(update=change))
+    return list(dict.fromkeys(moved))
+
+
+def cells(suite: Suite) -> Iterator[Cell]:
+    """Every combination, backends innermost so that rows to compare are run side by side."""
+    for grid in suite.grid:
+        for backbone, policy, precision, seed, backend in product(
+            grid.backbones, grid.policies, grid.precisions(), suite.seeds, suite.backends
+        ):
+            yield Cell(grid, backbone, policy, precision, backend, seed)
