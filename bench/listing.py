@@ -164,8 +164,15 @@ def _backbones(counting: Counting) -> Items:
     ]
 
 
-def count_backbones(names: Sequence[str], counting: Counting) -> dict[str, dict[str, int]]:
+def count_backbones(
+    names: Sequence[str], counting: Counting, boundary: str | None = None
+) -> dict[str, dict[str, int]]:
     """Parameters of backbones as a backend built them.
+
+    Args:
+        names: In the catalogue.
+        counting: How.
+        boundary: Instead of the policy's own.
 
     Raises:
         UserError: The worker could not build them.
@@ -179,11 +186,14 @@ def count_backbones(names: Sequence[str], counting: Counting) -> dict[str, dict[
     sizes = {name: counting.px or BACKBONES[name].native_px for name in names}
     print(f"building {len(names)} networks with {counting.backend} …", file=sys.stderr)
     folders = architecture_folders(sizes, cache, counting.interpreters)
+    policy = POLICIES[counting.policy]
+    if boundary is not None:
+        policy = policy.model_copy(update={"boundary": boundary})
     job = {
         "task": "count",
         "blueprints": [str(folders[name]) for name in names],
         "recipe": counting_recipe(counting.head).model_dump(mode="json"),
-        "policy": POLICIES[counting.policy].model_dump(mode="json"),
+        "policy": policy.model_dump(mode="json"),
         "classes": counting.classes,
         "device": "cpu",
     }

@@ -170,7 +170,7 @@ class Run:
         if windows:
             windows.open()
         for first in range(0, len(split.labels), size):
-            images = np.ascontiguousarray(split.images[first : first + size])
+            images = np.array(split.images[first : first + size])  # off the read-only map
             handles.append(self._trainer.infer(images))
             if windows:
                 windows.step(len(images))

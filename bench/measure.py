@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-WINDOW_S = 0.25
+WINDOW_S = 0.1
 """A window closes at the first step that ends this long after it opened."""
 LEAST_WINDOWS = 3
 """With fewer there is no steady state to speak of, and no figure."""

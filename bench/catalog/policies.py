@@ -1,10 +1,11 @@
 """The policies, each defined once for both frameworks.
 
 What sets ``fine_tune_all`` apart from ``retrain_all`` stands here and nowhere else: both train the
-whole network from pretrained weights; ``fine_tune_all`` does so with a tenth of the base learning
-rate, and the backbone a tenth gentler again than the new head; ``retrain_all`` treats the network
-as a new model that merely starts well: the full base rate everywhere. ``from_scratch`` is the same
-training from random weights, so that the two differ in nothing but initialisation.
+whole network from pretrained weights. ``fine_tune_all`` does so gently: half the base learning rate
+for the new head, and a tenth of that, a twentieth of the base rate, for the backbone, which has
+more to lose. ``retrain_all`` treats the network as a new model that merely starts well: the full
+base rate everywhere. ``from_scratch`` is the same training from random weights, so that the two
+differ in nothing but initialisation.
 """
 
 from __future__ import annotations

@@ -1,0 +1,81 @@
+"""Workers for tests that need a framework: one process for each backend, never in pytest's own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bench.blueprints import architecture_folders, blueprint_folder
+from bench.catalog.backbones import BACKBONES
+from bench.catalog.policies import POLICIES
+from bench.launch import Interpreters, run_job
+from bench.listing import counting_recipe
+from bench.weights import pretrained_weights, random_weights
+
+HERE = Interpreters({})
+BACKENDS = ("torch", "keras-tensorflow")
+
+
+def do(backend: str, job: dict[str, Any], log: Path) -> dict[str, Any]:
+    """A worker's answer; its log is the assertion's message if there is none."""
+    finished = run_job(backend, job, log, HERE)
+    assert finished.answer is not None, f"{finished.message}\n{log.read_text()[-3000:]}"
+    return finished.answer
+
+
+def packaged_blueprint(name: str, px: int, cache: Path) -> Path:
+    """The Blueprint of a backbone with its packaged ImageNet weights."""
+    weights = pretrained_weights(name, BACKBONES[name], download=False)
+    return blueprint_folder(name, px, weights, 0, cache, HERE)
+
+
+def random_blueprints(name: str, sizes: tuple[int, ...], cache: Path) -> dict[int, Path]:
+    """Blueprints of a backbone with random weights, the same tensors at every input size."""
+    weights = random_weights(BACKBONES[name])
+    first = blueprint_folder(name, sizes[0], weights, 0, cache, HERE)
+    folders = {sizes[0]: first}
+    for px in sizes[1:]:
+        folder = cache / "resized" / f"{name}-{px}"
+        folder.mkdir(parents=True)
+        architecture = architecture_folders({name: px}, cache, HERE)[name]
+        shutil.copy(architecture / "blueprint.json", folder)
+        os.link(first / "tensors.safetensors", folder / "tensors.safetensors")
+        folders[px] = folder
+    return folders
+
+
+def logits(
+    backend: str, items: dict[str, tuple[Path, npt.NDArray[np.uint8]]], folder: Path
+) -> dict[str, npt.NDArray[np.float32]]:
+    """Logits of networks with their original classifiers, all in one worker.
+
+    Args:
+        backend: Whose worker.
+        items: Name → (Blueprint's folder, uint8 images (N, px, px, 3)).
+        folder: For the files that are exchanged.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    listed = []
+    for name, (blueprint, images) in items.items():
+        np.save(folder / f"{name}-images.npy", images)
+        listed.append(
+            {
+                "blueprint": str(blueprint),
+                "images": str(folder / f"{name}-images.npy"),
+                "out": str(folder / f"{name}-{backend}.npy"),
+            }
+        )
+    job = {
+        "task": "logits",
+        "items": listed,
+        "recipe": counting_recipe("original").model_dump(mode="json"),
+        "policy": POLICIES["freeze_all"].model_dump(mode="json"),
+        "device": "cpu",
+    }
+    do(backend, job, folder / f"{backend}.txt")
+    return {name: np.load(folder / f"{name}-{backend}.npy") for name in items}

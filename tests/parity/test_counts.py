@@ -1,0 +1,54 @@
+"""Parameters of the networks as each backend built them, against the published numbers."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench.listing import Counting, count_backbones
+from tests.frameworks import BACKENDS, HERE
+
+PUBLISHED = {
+    "squeezenet1_1": 1_235_496,
+    "mobilenet_v2": 3_504_872,
+    "efficientnet_lite0": 4_652_008,
+    "efficientnet_lite1": 5_416_680,
+    "efficientnet_lite2": 6_092_072,
+    "alexnet": 61_100_840,
+    "vgg16": 138_357_544,
+    "vgg19": 143_667_240,
+    "resnet34": 21_797_672,
+    "resnet50": 25_557_032,
+    "resnet101": 44_549_160,
+    "resnet152": 60_192_808,
+}
+"""torchvision's ``num_params`` metadata; for the Lites, the packaged state dicts."""
+RESNET50_CHANNELS = 26_560
+"""Sum of the channels of ResNet50's BatchNorms, each with a moving mean and variance."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_counts_are_the_published_ones(backend: str) -> None:
+    counting = Counting("retrain_all", "original", 1000, backend, None, HERE)
+    counts = count_backbones(list(PUBLISHED), counting)
+    assert {n: c["total_parameters"] for n, c in counts.items()} == PUBLISHED
+    assert {n: c["trainable_parameters"] for n, c in counts.items()} == PUBLISHED
+    assert counts["resnet50"]["state_values"] == 2 * RESNET50_CHANNELS
+    assert counts["vgg16"]["state_values"] == 0
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_article_trains_ten_of_twenty_two_million(backend: str) -> None:
+    counting = Counting("fine_tune_last", "flatten+dense:290", 16, backend, 224, HERE)
+    counts = count_backbones(["vgg16"], counting, boundary="features.28")["vgg16"]
+    # VGG16's convolutions 14,714,688; 25,088 × 290 + 290 + 290 × 16 + 16 in the head.
+    assert counts["total_parameters"] == 14_714_688 + 7_280_466
+    assert counts["trainable_parameters"] == 2_359_808 + 7_280_466
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_freezing_everything_leaves_the_head(backend: str) -> None:
+    counting = Counting("freeze_all", "linear", 10, backend, None, HERE)
+    counts = count_backbones(["efficientnet_lite0"], counting)["efficientnet_lite0"]
+    assert counts["trainable_parameters"] == 1280 * 10 + 10
+    assert counts["state_values"] == 42_016

@@ -1,0 +1,42 @@
+"""Both adapters compute the same logits from the same Blueprint, for every backbone there is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from bench.catalog.backbones import BACKBONES
+from tests.frameworks import BACKENDS, logits, random_blueprints
+
+SIZES = (224, 96)
+TOLERANCE = 1e-4
+Logits = dict[str, npt.NDArray[np.float32]]
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Logits, Logits]:
+    folder = tmp_path_factory.mktemp("logits")
+    random = np.random.default_rng(0)
+    items = {}
+    for name in BACKBONES:
+        for px, blueprint in random_blueprints(name, SIZES, folder / "cache").items():
+            images = random.integers(0, 256, (2, px, px, 3), dtype=np.uint8)
+            items[f"{name}-{px}"] = (blueprint, images)
+    first, second = (logits(backend, items, folder) for backend in BACKENDS)
+    return first, second
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("px", SIZES)
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_logits_agree(both: tuple[Logits, Logits], backbone: str, px: int) -> None:
+    torch_logits, keras_logits = (found[f"{backbone}-{px}"] for found in both)
+    assert torch_logits.shape == keras_logits.shape == (2, 1000)
+    scale = np.abs(torch_logits).max()
+    assert scale > 0
+    assert np.abs(torch_logits - keras_logits).max() / scale <= TOLERANCE
+    # Two different images must not give the same answer, or the comparison says nothing.
+    assert np.abs(torch_logits[0] - torch_logits[1]).max() / scale > 10 * TOLERANCE

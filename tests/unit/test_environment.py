@@ -1,0 +1,143 @@
+"""What can change a number, read without a framework; and folders that runs share."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench import cache, environment
+from bench.environment import Gpu, environment_here, environment_of, gpus
+from bench.errors import UserError
+
+
+def _nvidia_smi(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    program = folder / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        (
+            "echo 'NVIDIA H100 80GB HBM3, 570.1, 81559'; echo 'NVIDIA A100, 570.1, 40960'",
+            (
+                Gpu("NVIDIA H100 80GB HBM3", "570.1", 81559 * 2**20),
+                Gpu("NVIDIA A100", "570.1", 40960 * 2**20),
+            ),
+        ),
+        ("echo 'NVIDIA-SMI has failed because it could not talk to the driver'; exit 9", ()),
+        ("echo 'No devices were found'", ()),
+        pytest.param(
+            "echo 'NVIDIA GB10, 580.95, [N/A]'",
+            None,
+            marks=pytest.mark.xfail(
+                strict=True,
+                raises=ValueError,
+                reason="environment.gpus: memory that is shared with the host is '[N/A]'",
+            ),
+        ),
+    ],
+    ids=["two", "broken driver", "none", "unified memory"],
+)
+def test_gpus_are_what_nvidia_smi_tells(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    script: str,
+    expected: tuple[Gpu, ...] | None,
+) -> None:
+    _nvidia_smi(tmp_path, monkeypatch, script)
+    found = gpus.__wrapped__()
+    if expected is None:
+        assert found[0].name == "NVIDIA GB10"
+    else:
+        assert found == expected
+
+
+def test_without_nvidia_smi_there_is_no_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert gpus.__wrapped__() == ()
+
+
+def test_the_environment_names_versions_device_and_variables(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(environment, "gpus", lambda: (Gpu("A", "1.2", 1), Gpu("B", "1.2", 1)))
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    found = environment_here("torch", "cuda:1")
+    assert (found.device_model, found.driver) == ("B", "1.2")
+    assert found.variables["OMP_NUM_THREADS"] == "3"
+    assert found.python == platform.python_version()
+    assert "numpy" in found.packages
+    assert found.cores >= 1
+    assert environment_here("torch", "cpu").driver is None
+    assert environment_here("torch", "cuda:7").device_model == "absent"
+
+
+def test_a_secret_of_the_user_is_in_no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_TOKEN", "hunter2")
+    assert "hunter2" not in environment_here("torch", "cpu").model_dump_json()
+
+
+def test_another_interpreter_is_asked(tmp_path: Path) -> None:
+    other = tmp_path / "python"
+    other.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    other.chmod(0o755)
+    assert environment_of("torch", "cpu", other) == environment_here("torch", "cpu")
+
+
+@pytest.mark.parametrize("script", ["echo no module >&2; exit 1", "echo '{}'", "echo nothing"])
+def test_an_interpreter_that_cannot_run_thawbench_is_named(tmp_path: Path, script: str) -> None:
+    other = tmp_path / "python"
+    other.write_text(f"#!/bin/sh\n{script}\n")
+    other.chmod(0o755)
+    with pytest.raises(UserError, match="cannot run Thawbench") as error:
+        environment_of("torch", "cpu", other)
+    assert str(other) in str(error.value)
+
+
+# The cache
+
+
+def _folder(root: Path, name: str, size: int, age: int) -> Path:
+    folder = root / name
+    folder.mkdir(parents=True)
+    (folder / "data").write_bytes(b"x" * size)
+    os.utime(folder, (10_000 - age, 10_000 - age))
+    return folder
+
+
+def test_pruning_takes_the_oldest_until_the_rest_fits(tmp_path: Path) -> None:
+    old = _folder(tmp_path, "packed/old", 100, 30)
+    kept = _folder(tmp_path, "blueprints/older-but-needed", 100, 40)
+    new = _folder(tmp_path, "blueprints/new", 100, 10)
+    building = _folder(tmp_path, "packed/.building", 100, 50)
+    assert cache.prune(tmp_path, {kept}, 250) == [old]
+    assert [f.is_dir() for f in (old, kept, new, building)] == [False, True, True, True]
+    assert cache.prune(tmp_path, {kept}, 250) == []
+
+
+def test_what_was_used_is_young(tmp_path: Path) -> None:
+    a, b = (_folder(tmp_path, f"packed/{n}", 100, age) for n, age in (("a", 50), ("b", 10)))
+    cache.mark_used(a)
+    assert cache.prune(tmp_path, set(), 100) == [b]
+    cache.mark_used(tmp_path / "absent")
+
+
+def test_the_cache_is_where_the_user_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("THAWBENCH_CACHE", "/somewhere")
+    assert cache.cache_root() == Path("/somewhere")
+    monkeypatch.delenv("THAWBENCH_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/x")
+    assert cache.cache_root() == Path("/x/thawbench")
+    monkeypatch.setenv("THAWBENCH_CACHE_GB", "1.5")
+    assert cache.limit_bytes() == 1_500_000_000
+    monkeypatch.setenv("THAWBENCH_CACHE_GB", "much")
+    assert cache.limit_bytes() == 20_000_000_000

@@ -1,0 +1,249 @@
+"""One run against a trainer in NumPy: what the loop owns, and that it notices what must not be."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from bench.backend import Batch, Counts
+from bench.blueprint import Array, Blueprint, Network, Operation, Preprocessing
+from bench.catalog.policies import POLICIES
+from bench.data import Packed, Split
+from bench.loop import FrozenChanged, Run, score
+from bench.plan import plan_training
+from bench.spec import Case, DatasetRef, Recipe, RunSpec, WeightsRef
+
+PX, CLASSES = 4, 3
+PIXELS = PX * PX * 3
+
+
+def network() -> Network:
+    """A frozen scale on the flattened pixels, then one dense layer."""
+    flat = Operation(
+        name="flat", kind="flatten", inputs=("pixels",), shape=(PIXELS,), module_path="f", stage="s"
+    )
+    frozen = Operation(
+        name="frozen",
+        kind="linear",
+        inputs=("flat",),
+        tensors={"weight": "frozen.weight"},
+        shape=(PIXELS,),
+        module_path="frozen",
+        stage="s",
+    )
+    head = Operation(
+        name="logits",
+        kind="linear",
+        inputs=("frozen",),
+        tensors={"weight": "logits.weight"},
+        shape=(CLASSES,),
+        module_path="head.logits",
+        stage="head",
+    )
+    tensors = {"frozen.weight": np.eye(PIXELS), "logits.weight": np.zeros((CLASSES, PIXELS))}
+    blueprint = Blueprint(
+        backbone="toy",
+        px=PX,
+        preprocessing=Preprocessing(channels="RGB", mean=(127.5,) * 3, scale=(1 / 127.5,) * 3),
+        stages=("s", "head"),
+        operations=(flat, frozen, head),
+        shapes={name: array.shape for name, array in tensors.items()},
+    )
+    return Network(blueprint, tensors)
+
+
+class NumpyTrainer:
+    """Softmax regression by gradient descent."""
+
+    def __init__(self, net: Network) -> None:
+        self.net = net
+        self.weights = {name: array.copy() for name, array in net.tensors.items()}
+        self.rates: list[float] = []
+        self.inferred = 0
+        self.breaks_frozen = False
+        self.loss_after: dict[int, float] = {}
+
+    def _pixels(self, images: npt.NDArray[np.uint8]) -> Array:
+        pixels = self.net.blueprint.preprocessing.apply(images, np.float64)
+        return pixels.reshape(len(images), -1)
+
+    def to_device(self, batch: Batch) -> Batch:
+        return batch
+
+    def train_step(self, prepared: Batch, learning_rate: float) -> float:
+        self.rates.append(learning_rate)
+        x = self._pixels(prepared.images)
+        logits = x @ self.weights["logits.weight"].T
+        p = np.exp(logits - logits.max(axis=1, keepdims=True))
+        p /= p.sum(axis=1, keepdims=True)
+        n = len(x)
+        loss = float(-np.mean(np.log(p[np.arange(n), prepared.labels])))
+        p[np.arange(n), prepared.labels] -= 1
+        self.weights["logits.weight"] -= learning_rate * (p.T @ x) / n
+        if self.breaks_frozen:
+            self.weights["frozen.weight"][0, 0] += 1e-9
+        return self.loss_after.get(len(self.rates), loss)
+
+    def losses(self, handles: list[float]) -> list[float]:
+        return handles
+
+    def infer(self, images: npt.NDArray[np.uint8]) -> Array:
+        self.inferred += len(images)
+        logits: Array = self._pixels(images) @ self.weights["logits.weight"].T
+        return logits
+
+    def logits(self, handles: list[Array]) -> Array:
+        return np.concatenate(handles)
+
+    def synchronise(self) -> None:
+        pass
+
+    def tensors(self) -> dict[str, Array]:
+        return {name: array.copy() for name, array in self.weights.items()}
+
+    def counts(self) -> Counts:
+        return Counts(PIXELS * (PIXELS + CLASSES), PIXELS * CLASSES, 0)
+
+    def knobs(self) -> dict[str, Any]:
+        return {"toy": True}
+
+    def peak_device_bytes(self) -> int | None:
+        return None
+
+
+def split(images: int, seed: int) -> Split:
+    """Classes that differ in colour."""
+    random = np.random.default_rng(seed)
+    labels = np.arange(images) % CLASSES
+    pixels = random.integers(0, 100, (images, PX, PX, 3))
+    pixels[np.arange(images), :, :, labels] += 100
+    return Split(pixels.astype(np.uint8), labels)
+
+
+def packed() -> Packed:
+    return Packed(("a", "b", "c"), split(50, 0), split(9, 1), split(12, 2), Path("nowhere"))
+
+
+def spec(epochs: int = 3) -> RunSpec:
+    data = DatasetRef(
+        name="toy",
+        label="toy",
+        content_hash="0" * 64,
+        classes=("a", "b", "c"),
+        train_images=50,
+        val_images=9,
+        test_images=12,
+    )
+    return RunSpec(
+        case=Case(number=None, dataset=data, size="small", similarity=None),
+        backbone="toy",
+        weights=WeightsRef(kind="random", source="random", sha256=None),
+        policy=POLICIES["freeze_all"],
+        recipe=Recipe(
+            head="linear",
+            px=PX,
+            epochs=epochs,
+            batch_size=8,
+            optimizer="sgd",
+            learning_rate=0.1,
+            momentum=0.0,
+            weight_decay=0.0,
+            schedule="cosine",
+            warmup_fraction=0.2,
+            augmentation="none",
+            precision="fp32",
+        ),
+        backend="torch",
+        device="cpu",
+        seed=0,
+    )
+
+
+def run(trainer: NumpyTrainer, epochs: int = 3) -> tuple[Any, list[dict[str, Any]]]:
+    events: list[dict[str, Any]] = []
+    what = spec(epochs)
+    plan = plan_training(trainer.net.blueprint, what.policy)
+    loop = Run(what, trainer.net, plan, packed(), trainer, events.append)
+    return loop(time.perf_counter()), events
+
+
+def test_it_learns_and_counts_what_it_did() -> None:
+    trainer = NumpyTrainer(network())
+    outcome, events = run(trainer)
+    fields = outcome.fields
+    assert fields["train_loss_by_epoch"][0] > fields["train_loss_by_epoch"][-1]
+    assert fields["test_top1"] == 1.0
+    assert len(fields["val_top1_by_epoch"]) == 3
+    assert fields["frozen_parameters"] == PIXELS * PIXELS
+    assert [e["epoch"] for e in events if e["event"] == "epoch"] == [1, 2, 3]
+    assert fields["fit_s"] > 0
+    assert fields["setup_s"] >= 0
+    assert fields["knobs"] == {"toy": True}
+
+
+def test_the_schedule_goes_by_step() -> None:
+    trainer = NumpyTrainer(network())
+    run(trainer)
+    steps = 3 * math.ceil(50 / 8)
+    rates = trainer.rates[:steps]
+    warmup = round(0.2 * steps)
+    assert rates[:warmup] == pytest.approx([0.1 * (i + 1) / warmup for i in range(warmup)])
+    assert all(a > b for a, b in zip(rates[warmup:], rates[warmup + 1 :], strict=False))
+    assert set(trainer.rates[steps:]) == {0.0}, "steps that only measure must not train"
+
+
+def test_the_test_split_is_used_once() -> None:
+    trainer = NumpyTrainer(network())
+    run(trainer)
+    assert trainer.inferred == 3 * 9 + 12
+
+
+def test_a_frozen_tensor_that_moves_voids_the_run() -> None:
+    trainer = NumpyTrainer(network())
+    trainer.breaks_frozen = True
+    with pytest.raises(FrozenChanged):
+        run(trainer)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run() -> None:
+    trainer = NumpyTrainer(network())
+    trainer.loss_after = {10: math.nan}
+    outcome, _ = run(trainer)
+    fields = outcome.fields
+    assert fields["failure"].kind == "diverged"
+    assert fields["train_loss_by_epoch"][1] is None
+    assert len(fields["train_loss_by_epoch"]) == 2
+    assert "test_top1" not in fields
+    assert outcome.logits is None
+
+
+def test_a_short_run_gives_no_throughput_and_says_so() -> None:
+    outcome, _ = run(NumpyTrainer(network()), epochs=1)
+    if outcome.fields["train_images_per_s"] is None:
+        assert any("too short" in note for note in outcome.fields["notes"])
+    else:
+        assert len(outcome.fields["train_images_per_s_windows"]) >= 3
+
+
+def test_the_same_seed_gives_the_same_batches() -> None:
+    first, _ = run(NumpyTrainer(network()))
+    second, _ = run(NumpyTrainer(network()))
+    for field in ("batches_sha256", "initial_state_sha256", "frozen_state_sha256"):
+        assert first.fields[field] == second.fields[field]
+
+
+def test_score_against_scikit_learn() -> None:
+    metrics = pytest.importorskip("sklearn.metrics")
+    random = np.random.default_rng(0)
+    logits = random.normal(size=(40, 5))
+    labels = random.integers(0, 5, 40)
+    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    top1, loss = score(logits, labels)
+    assert top1 == metrics.accuracy_score(labels, logits.argmax(axis=1))
+    assert loss == pytest.approx(metrics.log_loss(labels, p, labels=range(5)))

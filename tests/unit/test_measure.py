@@ -1,0 +1,140 @@
+"""Clocks: what is in a window, what is not, and when there is no figure at all."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+
+import pytest
+
+from bench import measure
+from bench.measure import LEAST_WINDOWS, WINDOW_S, Windows, peak_host_bytes
+
+
+@dataclass
+class _Device:
+    """A clock that only moves when told, and a device with work in its queue."""
+
+    now: float = 100.0
+    queued: float = 0.0
+    synchronised: list[float] = field(default_factory=list)
+
+    def work(self, host_s: float, device_s: float = 0.0) -> None:
+        self.now += host_s
+        self.queued += device_s
+
+    def synchronise(self) -> None:
+        self.now += self.queued
+        self.queued = 0.0
+        self.synchronised.append(self.now)
+
+
+@pytest.fixture
+def device(monkeypatch: pytest.MonkeyPatch) -> _Device:
+    device = _Device()
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: device.now)
+    return device
+
+
+def _steps(windows: Windows, device: _Device, count: int, step_s: float, images: int = 8) -> None:
+    for _ in range(count):
+        device.work(step_s)
+        windows.step(images)
+
+
+def test_the_rate_is_images_over_time(device: _Device) -> None:
+    windows = Windows(device.synchronise, warmup_steps=0)
+    windows.open()
+    _steps(windows, device, 30, 0.1)
+    # A window closes at the first step that ends WINDOW_S after it opened: 3 steps of 0.1 s.
+    assert windows.rates_per_s == pytest.approx([80.0] * 10)
+    assert windows.median_per_s() == pytest.approx(80.0)
+    assert windows.seconds == pytest.approx(3.0)
+
+
+def test_warm_up_steps_are_in_no_window(device: _Device) -> None:
+    windows = Windows(device.synchronise, warmup_steps=2)
+    windows.open()
+    _steps(windows, device, 2, 50.0)
+    _steps(windows, device, 12, 0.1)
+    assert windows.rates_per_s == pytest.approx([80.0] * 4)
+
+
+def test_a_window_ends_when_the_device_is_done_not_when_work_is_queued(device: _Device) -> None:
+    windows = Windows(device.synchronise, warmup_steps=0)
+    windows.open()
+    for _ in range(30):
+        device.work(0.1, device_s=0.3)
+        windows.step(8)
+    assert windows.median_per_s() == pytest.approx(20.0)
+    assert len(device.synchronised) >= 2 * len(windows.rates_per_s)
+
+
+def test_only_real_images_count(device: _Device) -> None:
+    windows = Windows(device.synchronise, warmup_steps=0)
+    windows.open()
+    for images in (8, 8, 2):
+        _steps(windows, device, 1, 0.1, images)
+    assert windows.rates_per_s == pytest.approx([18 / 0.3])
+
+
+def test_the_time_between_epochs_is_in_no_window(device: _Device) -> None:
+    windows = Windows(device.synchronise, warmup_steps=0)
+    for _ in range(3):
+        windows.open()
+        _steps(windows, device, 2, 0.1)
+        windows.close()
+        device.work(1000.0)
+    assert windows.rates_per_s == pytest.approx([80.0] * 3)
+    windows.close()
+    assert len(windows.rates_per_s) == 3
+
+
+def test_a_window_of_one_short_step_is_dropped_and_one_long_step_is_not(device: _Device) -> None:
+    windows = Windows(device.synchronise, warmup_steps=0)
+    windows.open()
+    _steps(windows, device, 1, 0.1)
+    windows.close()
+    assert windows.rates_per_s == []
+    windows.open()
+    _steps(windows, device, 1, WINDOW_S * 2, images=1)
+    assert windows.rates_per_s == pytest.approx([1 / (WINDOW_S * 2)])
+
+
+def test_the_wait_for_input_is_that_of_closed_windows(device: _Device) -> None:
+    windows = Windows(device.synchronise, warmup_steps=1)
+    windows.open()
+    windows.step(8, waited_s=99.0)
+    for _ in range(6):
+        device.work(0.1)
+        windows.step(8, waited_s=0.05)
+    assert windows.waited_s / windows.seconds == pytest.approx(0.5)
+
+
+def test_with_too_few_windows_there_is_no_figure(device: _Device) -> None:
+    windows = Windows(device.synchronise, warmup_steps=0)
+    windows.open()
+    assert windows.median_per_s() is None
+    _steps(windows, device, 3 * (LEAST_WINDOWS - 1), 0.1)
+    assert windows.median_per_s() is None
+    _steps(windows, device, 3, 0.1)
+    assert windows.median_per_s() == pytest.approx(80.0)
+
+
+def test_the_median_is_not_moved_by_one_slow_window(device: _Device) -> None:
+    windows = Windows(device.synchronise, warmup_steps=0)
+    windows.open()
+    _steps(windows, device, 6, 0.1)
+    _steps(windows, device, 1, 60.0)
+    _steps(windows, device, 6, 0.1)
+    assert windows.median_per_s() == pytest.approx(80.0)
+
+
+def test_peak_memory_is_in_bytes() -> None:
+    block = bytearray(64 << 20)
+    peak = peak_host_bytes()
+    assert len(block) < peak < 1 << 40
+    if sys.platform == "linux":
+        with open("/proc/self/status") as file:
+            high = next(int(x.split()[1]) for x in file if x.startswith("VmHWM"))
+        assert peak == pytest.approx(high * 1024, rel=0.2)

