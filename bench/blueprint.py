@@ -9,7 +9,6 @@ channels first.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,7 +96,7 @@ class Blueprint(Frozen):
 
     def save(self, folder: Path) -> None:
         """Write ``blueprint.json`` into ``folder``."""
-        (folder / "blueprint.json").write_text(self.model_dump_json(indent=1))
+        (folder / "blueprint.json").write_text(self.model_dump_json(indent=1), encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> Blueprint:
@@ -106,7 +105,7 @@ class Blueprint(Frozen):
         Raises:
             OSError, ValueError: The file is missing or not what it should be.
         """
-        return cls.model_validate(json.loads((folder / "blueprint.json").read_text()))
+        return cls.model_validate_json((folder / "blueprint.json").read_bytes())
 
     @property
     def output(self) -> str:

@@ -82,7 +82,10 @@ def _machine() -> Iterator[Finding]:
     devices = gpus()
     if devices:
         for index, gpu in enumerate(devices):
-            detail = f"{gpu.name}, {gpu.memory_bytes / 1e9:.0f} GB, driver {gpu.driver}"
+            memory = (
+                "shared memory" if gpu.memory_bytes is None else f"{gpu.memory_bytes / 1e9:.0f} GB"
+            )
+            detail = f"{gpu.name}, {memory}, driver {gpu.driver}"
             yield Finding(f"gpu cuda:{index}", True, False, detail)
     else:
         yield Finding("gpu", False, False, "nvidia-smi does not answer; everything runs on the CPU")

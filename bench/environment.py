@@ -44,8 +44,8 @@ class Gpu:
     """Model."""
     driver: str
     """Driver version."""
-    memory_bytes: int
-    """Of the device."""
+    memory_bytes: int | None
+    """Of the device; None where it shares the machine's."""
 
 
 @functools.cache
@@ -61,7 +61,9 @@ def gpus() -> tuple[Gpu, ...]:
     except (OSError, subprocess.SubprocessError):
         return ()
     rows = [line.split(", ") for line in answer.stdout.splitlines() if line.count(", ") == 2]
-    return tuple(Gpu(name, driver, int(mib) * 2**20) for name, driver, mib in rows)
+    return tuple(
+        Gpu(name, driver, int(mib) * 2**20 if mib.isdigit() else None) for name, driver, mib in rows
+    )
 
 
 @functools.cache

@@ -44,5 +44,6 @@ def choose(kind: str, name: str, known: Iterable[str]) -> str:
     if name in names:
         return name
     near = get_close_matches(name, names, n=1, cutoff=0.5)
+    near = near or [known for known in names if name and known.startswith(name)]
     guess = f" Did you mean '{near[0]}'?" if near else ""
     raise UserError(f"Unknown {kind} '{name}'.{guess}", f"Known: {', '.join(names)}.")

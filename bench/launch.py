@@ -139,9 +139,11 @@ def _reader(process: subprocess.Popen[bytes]) -> queue.Queue[Event | None]:
         assert process.stdout is not None
         for line in process.stdout:
             try:
-                events.put(json.loads(line))
+                event = json.loads(line)
             except ValueError:
                 continue  # cut short by a crash
+            if isinstance(event, dict) and "event" in event:
+                events.put(event)
         events.put(None)
 
     threading.Thread(target=read, daemon=True).start()
@@ -157,19 +159,25 @@ def _died(process: subprocess.Popen[bytes], log: Path) -> Finished:
     if code == -signal.SIGKILL:
         message = "the worker was killed by the system, most likely because memory ran out"
         return Finished(None, "oom", "SIGKILL", message)
-    cause = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    cause = f"signal {_signal_name(-code)}" if code < 0 else f"exit code {code}"
     last = log.read_text(errors="replace").strip().splitlines()[-1:] or ["no output"]
     return Finished(None, "crashed", cause, f"the worker ended by {cause}: {last[0][:300]}")
 
 
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # real-time signals have no names
+        return str(number)
+
+
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Make sure that the worker and its children are gone."""
-    if process.poll() is None:
-        try:
-            os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-        process.wait()
+    """Make sure that the worker and its children are gone, also those that outlived it."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass
+    process.wait()
     for pipe in (process.stdin, process.stdout):
         if pipe is not None:
             try:

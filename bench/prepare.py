@@ -21,10 +21,15 @@ from bench.spec import (
     Policy,
     Recipe,
     RunSpec,
-    WeightsRef,
 )
 from bench.suite import Cell, Grid, Suite, cells
-from bench.weights import Weights, pretrained_weights, random_weights, weights_from_file
+from bench.weights import (
+    Weights,
+    pretrained_ref,
+    pretrained_weights,
+    random_weights,
+    weights_from_file,
+)
 
 
 @dataclass(frozen=True)
@@ -80,10 +85,8 @@ class Preparation:
     def _plan_cell(self, cell: Cell, case: Case, dataset: Dataset, device: str) -> PlannedRun:
         policy = _policy(cell)
         weights = self._find_weights(cell, policy)
-        entry = BACKBONES[cell.backbone]
         if isinstance(weights, str):
-            source = entry.sources[0]
-            ref = WeightsRef(kind="pretrained", source=source.distribution, sha256=source.sha256)
+            ref = pretrained_ref(BACKBONES[cell.backbone].sources[0])
         else:
             ref = weights.ref
         environment = self._environment(cell.backend, device)

@@ -60,16 +60,23 @@ class Store:
         return self.root / "runs" / run_id / environment_id
 
     def is_missing(self, run_id: str, environment_id: str) -> bool:
-        """Whether there is no result, or one that is tried again."""
+        """Whether there is no result, or one that is tried again.
+
+        Raises:
+            UserError: There is one of a newer Thawbench, which must not be replaced.
+        """
+        folder = self.folder(run_id, environment_id)
         try:
-            result = _read_result(self.folder(run_id, environment_id))
-        except (OSError, ValueError, UserError):
+            result = _read_result(folder)
+        except UserError as error:
+            raise UserError(f"{folder}: {error}.", "Name another folder: --out DIR.") from error
+        except (OSError, ValueError):
             return True
         return result.status in UNFINISHED
 
     def partial_folder(self) -> Path:
         """A new empty folder on the same disk, for a run in progress."""
-        folder = self.root / ".partial" / uuid.uuid4().hex
+        folder = self.root / ".partial" / f"{os.getpid()}-{uuid.uuid4().hex}"
         folder.mkdir(parents=True)
         return folder
 
@@ -86,18 +93,25 @@ class Store:
         write_json(partial / "result.json", result.model_dump(mode="json"))
         final = self.folder(result.run_id, result.environment_id)
         final.parent.mkdir(parents=True, exist_ok=True)
-        old = None
-        if final.exists():
-            old = self.partial_folder()
-            os.replace(final, old / "old")
-        os.replace(partial, final)
-        if old:
-            shutil.rmtree(old, ignore_errors=True)
+        if not final.exists():
+            os.replace(partial, final)
+            return final
+        old = self.partial_folder() / "old"
+        os.replace(final, old)
+        try:
+            os.replace(partial, final)
+        except OSError:
+            os.replace(old, final)
+            raise
+        shutil.rmtree(old.parent, ignore_errors=True)
         return final
 
     def discard_partials(self) -> None:
-        """Remove what interrupted calls left."""
-        shutil.rmtree(self.root / ".partial", ignore_errors=True)
+        """Remove what this call and interrupted ones left; not what another one is writing."""
+        for folder in (self.root / ".partial").glob("*"):
+            owner = folder.name.partition("-")[0]
+            if owner == str(os.getpid()) or not _is_alive(owner):
+                shutil.rmtree(folder, ignore_errors=True)
 
     def load(self) -> tuple[list[StoredRun], list[str]]:
         """All runs, and a sentence for each folder that could not be read.
@@ -121,10 +135,21 @@ class Store:
             yield from sorted(f for f in run.glob("*") if f.is_dir())
 
 
+def _is_alive(pid: str) -> bool:
+    """Whether a process of this machine has the number."""
+    try:
+        os.kill(int(pid), 0)
+    except PermissionError:
+        return True
+    except (OSError, ValueError, OverflowError):
+        return False
+    return True
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write JSON beside ``path`` and move it into place."""
     part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n")
+    part.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     os.replace(part, path)
 
 

@@ -10,7 +10,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, field_validator
 
 from bench.catalog.backbones import BACKBONES
 from bench.catalog.backends import BACKENDS
@@ -34,7 +34,7 @@ BUILT_IN = resources.files("bench.catalog") / "suites"
 class Strict(BaseModel):
     """A table of a suite file."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Grid(Strict):
@@ -50,8 +50,8 @@ class Grid(Strict):
         default=None, description="Most images that are small, and medium."
     )
     similarity: Similarity | None = Field(default=None, description="Of a user's own data.")
-    backbones: tuple[str, ...] = Field(default=("efficientnet_lite0",))
-    policies: tuple[str, ...] = Field(default=tuple(POLICIES))
+    backbones: tuple[str, ...] = Field(default=("efficientnet_lite0",), min_length=1)
+    policies: tuple[str, ...] = Field(default=tuple(POLICIES), min_length=1)
     boundary: str | None = Field(default=None, description="First part that fine_tune_last trains.")
     head: str = Field(default="linear")
     weights: str = Field(default="pretrained", description="'pretrained', 'random' or a file.")
@@ -70,6 +70,13 @@ class Grid(Strict):
     precision: Precision | tuple[Precision, ...] = "fp32"
     mode: tuple[Mode, ...] = ("matched",)
 
+    @field_validator("size_bounds")
+    @classmethod
+    def _ascending(cls, bounds: tuple[int, int] | None) -> tuple[int, int] | None:
+        if bounds is not None and not 0 < bounds[0] < bounds[1]:
+            raise ValueError("the bounds of small and medium must ascend from 1")
+        return bounds
+
     def precisions(self) -> tuple[Precision, ...]:
         """As a tuple."""
         return self.precision if isinstance(self.precision, tuple) else (self.precision,)
@@ -80,8 +87,8 @@ class Suite(Strict):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="Names its folder.")
     description: str = Field(default="", description="For ``list suites``.")
-    backends: tuple[str, ...] = Field(default=tuple(BACKENDS))
-    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    backends: tuple[str, ...] = Field(default=tuple(BACKENDS), min_length=1)
+    seeds: tuple[NonNegativeInt, ...] = Field(default=(0,), min_length=1)
     grid: tuple[Grid, ...] = Field(min_length=1)
 
 

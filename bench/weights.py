@@ -6,6 +6,7 @@ Nothing here computes; a worker reads the file. Random weights are never called 
 from __future__ import annotations
 
 import hashlib
+import http.client
 import importlib.util
 import os
 import shutil
@@ -95,10 +96,14 @@ def pretrained_weights(name: str, entry: BackboneEntry, download: bool = True) -
                 reasons.append(str(error))
                 continue
             if path is not None:
-                where = source.distribution if source.kind == "package" else path.name
-                ref = WeightsRef(kind="pretrained", source=where, sha256=source.sha256)
-                return Weights(ref, source.preprocessing, path, source.reader)
+                return Weights(pretrained_ref(source), source.preprocessing, path, source.reader)
     raise Unavailable(_how_to_get(name, entry, reasons))
+
+
+def pretrained_ref(source: WeightsSource) -> WeightsRef:
+    """How a spec records weights of the catalogue, found or not."""
+    where = source.distribution if source.kind == "package" else _file_name(source)
+    return WeightsRef(kind="pretrained", source=where, sha256=source.sha256)
 
 
 def sha256_of(path: Path) -> str:
@@ -151,7 +156,9 @@ def _from_network(source: WeightsSource) -> Path | None:
         raise Unavailable(_unreachable[host])
     try:
         answer = _open_within(source.location, NETWORK_PATIENCE_S)
-    except (OSError, TimeoutError) as error:
+    except urllib.error.HTTPError as error:
+        raise Unavailable(f"{source.location}: {error.code} {error.reason}") from error
+    except OSError as error:
         reason = getattr(error, "reason", error)
         _unreachable[host] = f"{host} cannot be reached ({reason})"
         raise Unavailable(_unreachable[host]) from error
@@ -159,7 +166,7 @@ def _from_network(source: WeightsSource) -> Path | None:
     try:
         with answer:
             return _store(answer, target, source)
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
         raise Unavailable(f"{source.location} could not be saved as {target}: {error}") from error
 
 
@@ -192,7 +199,10 @@ def _store(answer: IO[bytes], target: Path, source: WeightsSource) -> Path:
         try:
             shutil.copyfileobj(answer, part, 1 << 20)
             part.close()
-            _checked(Path(part.name), source)
+            if not sha256_of(Path(part.name)).startswith(source.sha256):
+                raise Unavailable(
+                    f"what {source.location} gave is damaged: its SHA-256 is not {source.sha256}…"
+                )
             os.replace(part.name, target)
         finally:
             Path(part.name).unlink(missing_ok=True)

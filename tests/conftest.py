@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -195,3 +195,17 @@ def network() -> Network:
         }
     )
     return Network(blueprint, tensors)
+
+
+@pytest.fixture(scope="session")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache of Blueprints and packed data that the tests of the frameworks share."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_cache_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests neither read nor fill the user's own cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("THAWBENCH_CACHE", str(tmp_path_factory.mktemp("thawbench")))
+        yield

@@ -17,6 +17,8 @@ from bench.spec import Recipe
 from bench.streams import Stream, generator
 
 PREFETCH_BATCHES = 2
+Made = tuple[Batch, bytes]
+"""A batch and the hash of what decides it."""
 
 
 class TrainingBatches:
@@ -54,10 +56,12 @@ class TrainingBatches:
 
     def epoch(self, number: int) -> Generator[Batch]:
         """The batches of epoch ``number`` (from 0), each made while the one before is used."""
-        ready: queue.Queue[Batch | BaseException | None] = queue.Queue(PREFETCH_BATCHES)
+        ready: queue.Queue[Made | BaseException | None] = queue.Queue(
+            PREFETCH_BATCHES
+        )
         stopped = threading.Event()
 
-        def put(item: Batch | BaseException | None) -> None:
+        def put(item: Made | BaseException | None) -> None:
             while not stopped.is_set():
                 try:
                     ready.put(item, timeout=0.1)
@@ -67,8 +71,8 @@ class TrainingBatches:
 
         def produce() -> None:
             try:
-                for batch in self._make(number):
-                    put(batch)
+                for made in self._make(number):
+                    put(made)
                     if stopped.is_set():
                         return
                 put(None)
@@ -81,12 +85,13 @@ class TrainingBatches:
             while (item := ready.get()) is not None:
                 if isinstance(item, BaseException):
                     raise item
-                yield item
+                self._digest.update(item[1])
+                yield item[0]
         finally:
             stopped.set()
             thread.join()
 
-    def _make(self, number: int) -> Iterator[Batch]:
+    def _make(self, number: int) -> Iterator[Made]:
         order = generator(self._seed, Stream.ORDER, number).permutation(self.images)
         size = self._recipe.batch_size
         for index in range(self.steps_per_epoch):
@@ -94,15 +99,17 @@ class TrainingBatches:
             step = number * self.steps_per_epoch + index
             yield self._batch(chosen, step)
 
-    def _batch(self, chosen: npt.NDArray[np.int64], step: int) -> Batch:
+    def _batch(self, chosen: npt.NDArray[np.int64], step: int) -> Made:
+        """The batch, and the hash of what decides it."""
+        digest = hashlib.sha256()
         random = generator(self._seed, Stream.AUGMENTATION, step)
         name = self._recipe.augmentation
         parameters = augment.draw(name, len(chosen), self._recipe.px, random)
         masks = self._masks(len(chosen), step)
         for array in (chosen, parameters, *(np.packbits(m) for m in masks)):
-            self._digest.update(np.ascontiguousarray(array).data)
+            digest.update(np.ascontiguousarray(array).data)
         images = augment.apply(self._split.images[chosen], parameters)
-        return Batch(images, self._split.labels[chosen], masks)
+        return Batch(images, self._split.labels[chosen], masks), digest.digest()
 
     def _masks(self, images: int, step: int) -> tuple[npt.NDArray[np.bool_], ...]:
         random = generator(self._seed, Stream.DROPOUT, step)

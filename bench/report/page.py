@@ -37,5 +37,6 @@ def write_page(rows: Sequence[Row], runs: Sequence[StoredRun], path: Path) -> No
                 key: value.model_dump(mode="json") for key, value in sorted(environments.items())
             },
             version=__version__,
-        )
+        ),
+        encoding="utf-8",
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -131,7 +132,12 @@ def _cell(row: Row, column: str) -> str:
         return f"{value} ({row['train_images']:,})"
     if column in COLUMNS:
         return COLUMNS[column][1](value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return repr(value) if isinstance(value, float) else str(value)
+
+
+def markdown(text: str) -> str:
+    """Text that stays text in Markdown: no markup, no links, one line."""
+    return re.sub(r"([\\`*\[\]<>|])", r"\\\1", " ".join(text.split()))
 
 
 RIGHT = frozenset(
@@ -151,7 +157,7 @@ def render(table: pd.DataFrame, form: Literal["md", "html", "latex", "terminal"]
     alignment = ["right" if column in RIGHT else "left" for column in table.columns]
     values = table.to_numpy().tolist()
     if form == "md":
-        values = [[str(v).replace("|", "\\|") for v in row] for row in values]
+        values = [[markdown(str(v)) for v in row] for row in values]
     return tabulate(
         values,
         headers=list(table.columns),
@@ -186,7 +192,8 @@ def footnotes(rows: Sequence[Row]) -> list[str]:
         notes.append("synthetic pages: generated images; accuracy says nothing about real pages.")
     if any(row["weights"] == "random" and row["policy"] != "from_scratch" for row in rows):
         notes.append("weights random: no pretrained weights were used; accuracy shows nothing.")
-    if len({row["environment_id"] for row in rows if row["backend"] == rows[0]["backend"]}) > 1:
+    places = {(row["backend"], row["device"], row["environment_id"]) for row in rows}
+    if len(places) > len({place[:2] for place in places}):
         notes.append("rows come from several environments (machine, versions, device).")
     return notes
 
@@ -205,7 +212,7 @@ def to_csv(rows: Sequence[Row]) -> str:
 
 
 def _safe(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value[:1] in "=+-@\t" else value
+    return f"'{value}" if isinstance(value, str) and value[:1] in "=+-@\t\r" else value
 
 
 def write_tables(rows: Sequence[Row], folder: Path, formats: Sequence[Format]) -> list[Path]:
@@ -220,7 +227,8 @@ def write_tables(rows: Sequence[Row], folder: Path, formats: Sequence[Format]) -
         else:
             text = render(table, form) + "\n"
             if form == "md":
-                text += "".join(f"\n- {line}" for line in [*reasons(rows), *footnotes(rows)])
-        path.write_text(text.rstrip("\n") + "\n")
+                lines = [*reasons(rows), *footnotes(rows)]
+                text += "".join(f"\n- {markdown(line)}" for line in lines)
+        path.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
         paths.append(path)
     return paths

@@ -130,7 +130,6 @@ def test_an_unknown_key_in_a_suite_file_is_answered_with_2(here: Cli, tmp_path: 
     assert "s.toml 'epoch'. Did you mean 'epochs'?" in done.stderr
 
 
-@pytest.mark.xfail(strict=True, reason="suite: such values pass the suite and fail as a RunSpec")
 @pytest.mark.parametrize("line", ["seeds = [-1]\n[[grid]]", "[[grid]]\nlearning_rate = inf"])
 def test_a_value_that_no_run_can_have_is_answered_with_2(
     here: Cli, images: Path, tmp_path: Path, line: str
@@ -290,7 +289,6 @@ def test_a_run_that_is_not_ok_is_a_row_and_the_answer_1(run: Cli, cli: Cli, tmp_
     assert len(list((tmp_path / "out" / "tables").iterdir())) == 4
 
 
-@pytest.mark.xfail(strict=True, reason="tables and page are written in the locale's encoding")
 def test_a_report_does_not_depend_on_the_locale(
     cli: Cli, save_run: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -223,11 +223,6 @@ def test_weights_that_cannot_be_had_are_a_row_that_says_how_to_get_them(fakes: _
     assert scratch.unavailable is None
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="prepare._plan_cell names the library, weights.pretrained_weights the file: a run that "
-    "was unavailable has another run_id once its weights are there, and its row stays",
-)
 def test_a_run_is_the_same_run_before_and_after_its_weights_came(
     monkeypatch: pytest.MonkeyPatch, fakes: _Fakes, tmp_path: Path
 ) -> None:

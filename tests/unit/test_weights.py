@@ -162,14 +162,7 @@ class _Broken(io.BytesIO):
     [
         ConnectionResetError("reset"),
         TimeoutError("timed out"),
-        pytest.param(
-            http.client.IncompleteRead(b"go", 10),
-            marks=pytest.mark.xfail(
-                strict=True,
-                raises=http.client.IncompleteRead,
-                reason="weights._from_network catches OSError only: a traceback",
-            ),
-        ),
+        http.client.IncompleteRead(b"go", 10),
     ],
     ids=lambda e: type(e).__name__,
 )
@@ -218,7 +211,6 @@ def test_a_host_that_was_not_reached_is_not_asked_again(monkeypatch: pytest.Monk
     assert len(asked) == 1
 
 
-@pytest.mark.xfail(strict=True, reason="weights._from_network: an HTTP error marks the whole host")
 def test_a_file_that_a_host_does_not_have_says_nothing_of_its_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
