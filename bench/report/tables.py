@@ -202,7 +202,7 @@ def to_csv(rows: Sequence[Row]) -> str:
     """All fields, unrounded; a cell that a spreadsheet would run as a formula is quoted."""
     out = io.StringIO()
     columns = list(rows[0]) if rows else []
-    writer = csv.DictWriter(out, columns, lineterminator="\n")
+    writer = csv.DictWriter(out, columns, lineterminator="\r\n")
     writer.writeheader()
     for row in rows:
         failure = row["failure"]
