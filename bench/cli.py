@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 OK, NO, WRONG, INTERRUPTED = 0, 1, 2, 130
 """Exit codes: done; the answer is no; the question was wrong; Ctrl-C."""
+STOPPED = "\nstopped: what is finished is kept, the same command goes on from there"
 DEFAULT_SUITE = "quick"
 RESULTS = Path("results") / "runs"
 
@@ -37,17 +39,17 @@ Python = Annotated[
 
 def main() -> None:
     """Run a command; mistakes of the user end without a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show a dash is no error
+            stream.reconfigure(errors="replace")
     try:
         app(standalone_mode=True)
     except (UserError, Unavailable) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(WRONG)
     except KeyboardInterrupt:
-        print("\nstopped; what is finished is kept, the same command goes on", file=sys.stderr)
+        print(STOPPED, file=sys.stderr)
         sys.exit(INTERRUPTED)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(OK)
 
 
 @app.command("run")
@@ -123,7 +125,12 @@ def run(
         interpreters=_interpreters(python or []),
         as_json=as_json,
     )
-    raise typer.Exit(OK if run_command(command) else NO)
+    try:
+        good = run_command(command)
+    except KeyboardInterrupt:
+        print(STOPPED, file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
+    raise typer.Exit(OK if good else NO)
 
 
 @app.command("report")

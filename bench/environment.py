@@ -54,16 +54,39 @@ def gpus() -> tuple[Gpu, ...]:
     program = shutil.which("nvidia-smi")
     if program is None:
         return ()
-    query = "--query-gpu=name,driver_version,memory.total"
+    query = "--query-gpu=name,driver_version,memory.total,uuid"
     command = [program, query, "--format=csv,noheader,nounits"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
     except (OSError, subprocess.SubprocessError):
         return ()
-    rows = [line.split(", ") for line in answer.stdout.splitlines() if line.count(", ") == 2]
-    return tuple(
-        Gpu(name, driver, int(mib) * 2**20 if mib.isdigit() else None) for name, driver, mib in rows
-    )
+    rows = [line.split(", ") for line in answer.stdout.splitlines() if line.count(", ") == 3]
+    known = {
+        uuid: Gpu(name, driver, int(mib) * 2**20 if mib.isdigit() else None)
+        for name, driver, mib, uuid in rows
+    }
+    return tuple(known[uuid] for uuid in visible(list(known)))
+
+
+def visible(uuids: list[str]) -> list[str]:
+    """Of the machine's GPUs, those that ``CUDA_VISIBLE_DEVICES`` leaves, in its order.
+
+    Source: docs.nvidia.com, CUDA Programming Guide, "CUDA Environment Variables": indices or
+    beginnings of UUIDs; the first that names no device ends the list.
+    """
+    wanted = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if wanted is None:
+        return uuids
+    left = []
+    for item in (part.strip() for part in wanted.split(",")):
+        if item.isdigit() and int(item) < len(uuids):
+            left.append(uuids[int(item)])
+            continue
+        named = [uuid for uuid in uuids if item and uuid.startswith(item)]
+        if len(named) != 1:
+            break
+        left.append(named[0])
+    return left
 
 
 @functools.cache

@@ -208,7 +208,9 @@ class Run:
             result["step_s_p95"] = float(np.percentile(steps, 95))
             if self._first_step_s is not None:
                 result["compile_s"] = max(self._first_step_s - result["step_s_p50"], 0.0)
-        result["knobs"] = self._trainer.knobs()
+        # Both are no part of a Blueprint, on either side (DESIGN section 4).
+        without = {"stochastic_depth": "off", "auxiliary_heads": "off"}
+        result["knobs"] = {**self._trainer.knobs(), **without}
         result["notes"] = notes
 
     def _compute_rate(self) -> float | None:

@@ -56,9 +56,7 @@ class TrainingBatches:
 
     def epoch(self, number: int) -> Generator[Batch]:
         """The batches of epoch ``number`` (from 0), each made while the one before is used."""
-        ready: queue.Queue[Made | BaseException | None] = queue.Queue(
-            PREFETCH_BATCHES
-        )
+        ready: queue.Queue[Made | BaseException | None] = queue.Queue(PREFETCH_BATCHES)
         stopped = threading.Event()
 
         def put(item: Made | BaseException | None) -> None:

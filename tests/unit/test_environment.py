@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bench import cache, environment
-from bench.environment import Gpu, environment_here, environment_of, gpus
+from bench.environment import Gpu, environment_here, environment_of, gpus, visible
 from bench.errors import UserError
 
 
@@ -25,7 +25,7 @@ def _nvidia_smi(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> N
     ("script", "expected"),
     [
         (
-            "echo 'NVIDIA H100 80GB HBM3, 570.1, 81559'; echo 'NVIDIA A100, 570.1, 40960'",
+            "echo 'NVIDIA H100 80GB HBM3, 570.1, 81559, GPU-aa1'; echo 'NVIDIA A100, 570.1, 40960, GPU-ab2'",
             (
                 Gpu("NVIDIA H100 80GB HBM3", "570.1", 81559 * 2**20),
                 Gpu("NVIDIA A100", "570.1", 40960 * 2**20),
@@ -33,7 +33,7 @@ def _nvidia_smi(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> N
         ),
         ("echo 'NVIDIA-SMI has failed because it could not talk to the driver'; exit 9", ()),
         ("echo 'No devices were found'", ()),
-        ("echo 'NVIDIA GB10, 580.95, [N/A]'", (Gpu("NVIDIA GB10", "580.95", None),)),
+        ("echo 'NVIDIA GB10, 580.95, [N/A], GPU-cc'", (Gpu("NVIDIA GB10", "580.95", None),)),
     ],
     ids=["two", "broken driver", "none", "unified memory"],
 )
@@ -45,6 +45,27 @@ def test_gpus_are_what_nvidia_smi_tells(
 ) -> None:
     _nvidia_smi(tmp_path, monkeypatch, script)
     assert gpus.__wrapped__() == expected
+
+
+@pytest.mark.parametrize(
+    ("variable", "left"),
+    [
+        (None, ["GPU-aa1", "GPU-ab2", "GPU-ac3"]),
+        ("", []),
+        ("-1", []),
+        ("2,0", ["GPU-ac3", "GPU-aa1"]),
+        ("1,9,0", ["GPU-ab2"]),
+        ("GPU-ac", ["GPU-ac3"]),
+        ("GPU-a", []),
+    ],
+)
+def test_cuda_visible_devices_chooses(
+    monkeypatch: pytest.MonkeyPatch, variable: str | None, left: list[str]
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", variable)
+    assert visible(["GPU-aa1", "GPU-ab2", "GPU-ac3"]) == left
 
 
 def test_without_nvidia_smi_there_is_no_gpu(

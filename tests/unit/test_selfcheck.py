@@ -1,0 +1,84 @@
+"""The self-check of a device notices a clock that does not wait and memory that is not counted."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bench.selfcheck import MOST_FLOP_PER_S, STEPS, SelfCheck, judge, measure
+
+GOOD = SelfCheck(
+    queued_s=0.01,
+    synchronised_s=0.1,
+    fetched_s=0.1,
+    flop_per_s=1e13,
+    peak_device_bytes=10**9,
+    parameter_bytes=10**6,
+)
+
+
+def test_a_device_that_can_be_believed() -> None:
+    assert judge(GOOD) == []
+    assert "TFLOP/s" in GOOD.text()
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"synchronised_s": 0.01}, "does not wait"),
+        ({"flop_per_s": MOST_FLOP_PER_S * 2}, "cannot be"),
+        ({"peak_device_bytes": 10}, "not accounted"),
+    ],
+)
+def test_what_cannot_be_believed(change: dict[str, Any], word: str) -> None:
+    (problem,) = judge(SelfCheck(**{**vars(GOOD), **change}))
+    assert word in problem
+
+
+class Device:
+    """Queues steps of 2 ms; ``synchronise`` waits for them, unless it is broken."""
+
+    def __init__(self, waits: bool) -> None:
+        self.waits = waits
+        self.until = 0.0
+
+    def build(self, *_: Any) -> Device:
+        return self
+
+    def to_device(self, batch: Any) -> Any:
+        return batch
+
+    def train_step(self, prepared: Any, learning_rate: float) -> float:
+        self.until = max(self.until, time.perf_counter()) + 0.002
+        return 0.0
+
+    def losses(self, handles: list[float]) -> list[float]:
+        time.sleep(max(self.until - time.perf_counter(), 0.0))
+        return handles
+
+    def synchronise(self) -> None:
+        if self.waits:
+            self.losses([])
+
+    def peak_device_bytes(self) -> int:
+        return 2**30
+
+
+def test_it_measures_the_device_s_own_time() -> None:
+    check = measure(Device(waits=True), "cuda:0", px=16, width=4)  # type: ignore[arg-type]
+    assert check.synchronised_s >= STEPS * 0.002 * 0.9
+    assert check.queued_s < check.synchronised_s
+    assert judge(check) == []
+    # The first convolution has two passes, the other three have three: 2 FLOP a multiply-add.
+    pixels = 16 * 16 * 9 * 4
+    flop = 2 * pixels * (2 * 3 + 3 * 3 * 4)
+    assert check.flop_per_s * check.synchronised_s == pytest.approx(STEPS * 32 * flop)
+    assert np.isfinite(check.flop_per_s)
+
+
+def test_it_notices_a_synchronise_that_does_nothing() -> None:
+    check = measure(Device(waits=False), "cuda:0", px=16, width=4)  # type: ignore[arg-type]
+    assert any("does not wait" in problem for problem in judge(check))
