@@ -10,10 +10,10 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
 # install the same files in different versions (DESIGN section 8).
 GPU := $(shell nvidia-smi -L >/dev/null 2>&1 && echo yes)
 TENSORFLOW := $(if $(GPU),.venv-tensorflow/.installed,)
-EXTRAS := embedded,torch$(if $(GPU),,$(,)tensorflow)
-, := ,
+comma := ,
+EXTRAS := embedded,torch$(if $(GPU),,$(comma)tensorflow)
 PIP_FLAGS := --disable-pip-version-check --quiet
-INPUTS := pyproject.toml constraints.txt
+INPUTS := Makefile pyproject.toml constraints.txt
 
 .PHONY: bench test check format clean
 .DELETE_ON_ERROR:

@@ -24,6 +24,7 @@ import numpy as np  # noqa: E402
 
 from bench.backend import Adapter  # noqa: E402
 from bench.blueprint import Blueprint, Network, Preprocessing  # noqa: E402
+from bench.blueprints import is_readable  # noqa: E402
 from bench.catalog.backbones import BACKBONES  # noqa: E402
 from bench.catalog.backends import BACKENDS  # noqa: E402
 from bench.data import load_packed  # noqa: E402
@@ -81,7 +82,7 @@ def architectures(job: Job, emit: Emit) -> dict[str, Any]:
     for item in job["items"]:
         name = item["backbone"]
         blueprint = export_architecture(name, BACKBONES[name], item["px"])
-        build_folder(Path(item["folder"]), blueprint.save, lambda folder: True)
+        build_folder(Path(item["folder"]), blueprint.save, is_readable)
     return {}
 
 

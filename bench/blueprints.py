@@ -8,6 +8,7 @@ from typing import Any
 
 from bench.blueprint import Blueprint
 from bench.cache import mark_used
+from bench.catalog.backbones import BACKBONES
 from bench.catalog.backends import EXPORTER
 from bench.data.atomic import build_folder
 from bench.environment import environment_of
@@ -82,7 +83,7 @@ def architecture_folders(
         name: cache / "architectures" / f"{name}-{px}-{_key(name, px, interpreters)}"
         for name, px in sizes.items()
     }
-    absent = [n for n, folder in folders.items() if not (folder / "blueprint.json").is_file()]
+    absent = [name for name, folder in folders.items() if not is_readable(folder)]
     if absent:
         items = [
             {"backbone": name, "px": sizes[name], "folder": str(folders[name])} for name in absent
@@ -92,10 +93,25 @@ def architecture_folders(
     return folders
 
 
+def is_readable(folder: Path) -> bool:
+    """Whether a folder holds a Blueprint."""
+    try:
+        Blueprint.load(folder)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
 def _key(backbone: str, px: int, interpreters: Interpreters, **more: object) -> str:
     """Of everything that a Blueprint depends on."""
     environment = environment_of(EXPORTER, "cpu", interpreters.of(EXPORTER))
-    what = {"backbone": backbone, "px": px, "packages": environment.packages, **more}
+    what = {
+        "backbone": backbone,
+        "entry": repr(BACKBONES[backbone]),
+        "px": px,
+        "packages": environment.packages,
+        **more,
+    }
     return canonical_hash({"revision": EXPORT_REVISION, **what})[:24]
 
 
@@ -128,4 +144,4 @@ def _raise_unless_done(finished: Finished, backbone: str, log: Path) -> None:
     if finished.status == "bad_input":
         raise UserError(finished.message, finished.hint)
     if finished.answer is None:
-        raise UserError(f"Exporting {backbone} failed: {finished.message}", f"See {log}.")
+        raise Unavailable(f"exporting {backbone} failed: {finished.message}; see {log}")

@@ -61,9 +61,15 @@ def run_command(command: RunCommand) -> bool:
     base = load_suite(command.suite) if command.suite else options_suite(command.options)
     suite = apply_options(base, command.options)
     preparation = Preparation(
-        command.interpreters, command.weights, command.device, command.skip_unreadable
+        command.interpreters,
+        command.weights,
+        command.device,
+        command.skip_unreadable,
+        download=not command.dry_run,
     )
     runs = preparation.plan(suite)
+    for reason in preparation.skipped():
+        print(f"left out: {reason}", file=sys.stderr)
     store = Store(command.out or RESULTS / suite.name)
     keys = {(r.spec.run_id, r.environment.environment_id) for r in runs}
     missing = [
@@ -88,7 +94,7 @@ def run_command(command: RunCommand) -> bool:
     stored, problems = load_runs([store.root], keys)
     rows, paths = write_report(stored, store.root, ("md", "csv"))
     _print_rows(rows, paths, problems, command.as_json)
-    return all(row["status"] == "ok" for row in rows)
+    return len(rows) == len(runs) and all(row["status"] == "ok" for row in rows)
 
 
 def report_command(folders: Sequence[Path], formats: Sequence[str], as_json: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -29,11 +30,30 @@ VARIABLES = (
     "TF_DETERMINISTIC_OPS",
     "NVIDIA_TF32_OVERRIDE",
     "CUDA_VISIBLE_DEVICES",
+    "CUDA_DEVICE_ORDER",
     "CUBLAS_WORKSPACE_CONFIG",
     "KMP_AFFINITY",
+    "LD_PRELOAD",
+    "ONEDNN_MAX_CPU_ISA",
+    "TF_CUDNN_USE_AUTOTUNE",
 )
 """Environment variables that frameworks read."""
-ALWAYS = ("numpy",)
+ALWAYS = ("numpy", "pillow")
+
+
+DECIDING = (
+    "backend.py",
+    "blueprint.py",
+    "head.py",
+    "loop.py",
+    "measure.py",
+    "plan.py",
+    "schedule.py",
+    "streams.py",
+    "data/augment.py",
+    "data/batches.py",
+)
+"""Files of ``bench`` that, with all of ``backends``, decide what a run computes and measures."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +85,9 @@ def gpus() -> tuple[Gpu, ...]:
         uuid: Gpu(name, driver, int(mib) * 2**20 if mib.isdigit() else None)
         for name, driver, mib, uuid in rows
     }
-    return tuple(known[uuid] for uuid in visible(list(known)))
+    # A slice of a GPU (MIG) is listed under its GPU's name only with `nvidia-smi -L`.
+    slices = Gpu("MIG slice", rows[0][1] if rows else "", None)
+    return tuple(known.get(uuid, slices) for uuid in visible(list(known)))
 
 
 def visible(uuids: list[str]) -> list[str]:
@@ -81,6 +103,9 @@ def visible(uuids: list[str]) -> list[str]:
     for item in (part.strip() for part in wanted.split(",")):
         if item.isdigit() and int(item) < len(uuids):
             left.append(uuids[int(item)])
+            continue
+        if item.startswith("MIG-"):
+            left.append(item)
             continue
         named = [uuid for uuid in uuids if item and uuid.startswith(item)]
         if len(named) != 1:
@@ -129,7 +154,7 @@ def environment_here(backend: str, device: str) -> Environment:
         backend=backend,
         python=platform.python_version(),
         packages=versions,
-        thawbench=__version__,
+        thawbench=f"{__version__}+{code_digest()}",
         system=f"{platform.system()} {platform.machine()}",
         processor=processor(),
         cores=cores(),
@@ -138,6 +163,18 @@ def environment_here(backend: str, device: str) -> Environment:
         driver=here[number].driver if known and number is not None else None,
         variables={v: os.environ[v] for v in VARIABLES if v in os.environ},
     )
+
+
+@functools.cache
+def code_digest() -> str:
+    """12 hex digits over the sources that decide numbers, so that code that changed is another
+    environment: rows of before and after never stand for one another."""
+    root = project_root()
+    files = [*sorted((root / "backends").rglob("*.py")), *(root / "bench" / f for f in DECIDING)]
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def project_root() -> Path:
@@ -158,7 +195,7 @@ def environment_of(backend: str, device: str, python: Path) -> Environment:
         "print(environment_here(sys.argv[1], sys.argv[2]).model_dump_json())"
     )
     variables = {**os.environ, "PYTHONPATH": str(project_root())}
-    command = [str(python), "-c", code, backend, device]
+    command = [str(python), "-P", "-c", code, backend, device]
     try:
         answer = subprocess.run(
             command, capture_output=True, text=True, timeout=60, env=variables, check=True

@@ -74,9 +74,10 @@ def run_job(
         on_event: Called with each event that the task sends.
         timeout_s: After which the worker is ended.
     """
+    killed_before = _oom_kills()
     with log.open("ab") as sink:
         process = subprocess.Popen(
-            [str(interpreters.of(backend)), "-m", "backends.worker"],
+            [str(interpreters.of(backend)), "-P", "-m", "backends.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=sink,
@@ -84,15 +85,20 @@ def run_job(
             start_new_session=True,
         )
     try:
-        return _converse(process, {**job, "backend": backend}, log, on_event, timeout_s)
+        finished = _converse(process, {**job, "backend": backend}, log, on_event, timeout_s)
     finally:
         _end(process)
+    if finished.kind == "SIGKILL" and _oom_kills() > killed_before:
+        message = "the worker was killed because the machine's memory ran out"
+        return Finished(None, "oom", "SIGKILL", message)
+    return finished
 
 
 def _variables(backend: str) -> dict[str, str]:
     paths = [str(project_root()), os.environ.get("PYTHONPATH", "")]
     return {
         **os.environ,
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # as nvidia-smi counts, so that cuda:1 is one card
         **BACKENDS[backend].variables,
         "PYTHONPATH": os.pathsep.join(p for p in paths if p),
         "PYTHONUNBUFFERED": "1",
@@ -156,12 +162,21 @@ def _died(process: subprocess.Popen[bytes], log: Path) -> Finished:
         code = process.wait(timeout=10)
     except subprocess.TimeoutExpired:
         return Finished(None, "crashed", "silent", "the worker closed its pipe and went on")
-    if code == -signal.SIGKILL:
-        message = "the worker was killed by the system, most likely because memory ran out"
-        return Finished(None, "oom", "SIGKILL", message)
-    cause = f"signal {_signal_name(-code)}" if code < 0 else f"exit code {code}"
+    kind = _signal_name(-code) if code < 0 else f"exit code {code}"
+    cause = f"signal {kind}" if code < 0 else kind
     last = log.read_text(errors="replace").strip().splitlines()[-1:] or ["no output"]
-    return Finished(None, "crashed", cause, f"the worker ended by {cause}: {last[0][:300]}")
+    return Finished(None, "crashed", kind, f"the worker ended by {cause}: {last[0][:300]}")
+
+
+def _oom_kills() -> int:
+    """How often Linux has killed for want of memory since it started (/proc/vmstat)."""
+    try:
+        for line in Path("/proc/vmstat").read_text().splitlines():
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    except OSError:
+        pass
+    return 0
 
 
 def _signal_name(number: int) -> str:

@@ -95,6 +95,10 @@ class Run:
             raise FrozenChanged("frozen tensors changed during training; the run is void")
         if not diverged:
             outcome.logits = self._test(result)
+            if not np.isfinite(outcome.logits).all():
+                message = "logits of test images are not finite"
+                result["failure"] = Failure(kind="diverged", message=message)
+                outcome.logits = result["test_top1"] = result["test_loss"] = None
         self._measure(result)
         return outcome
 
@@ -116,9 +120,17 @@ class Run:
                     kind="diverged", message=f"the training loss is {loss} in epoch {epoch + 1}"
                 )
                 return True
-            top1, _ = score(self._logits(self._packed.val), self._packed.val.labels)
-            accuracies.append(top1)
+            logits = self._logits(self._packed.val)
             result["fit_s"] = time.perf_counter() - began
+            if not np.isfinite(logits).all():
+                accuracies.append(None)
+                result["failure"] = Failure(
+                    kind="diverged",
+                    message=f"logits in inference are not finite after epoch {epoch + 1}",
+                )
+                return True
+            top1, _ = score(logits, self._packed.val.labels)
+            accuracies.append(top1)
             self._report(
                 {
                     "event": "epoch",

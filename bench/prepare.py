@@ -31,6 +31,9 @@ from bench.weights import (
     weights_from_file,
 )
 
+WEIGHTS = ("pretrained", "random")
+"""What ``--weights`` may say instead of a file."""
+
 
 @dataclass(frozen=True)
 class PlannedRun:
@@ -60,6 +63,8 @@ class Preparation:
     """As given: auto, cpu, cuda:N or all."""
     skip_unreadable: bool = False
     """Whether unreadable images are left out."""
+    download: bool = True
+    """Whether weights may be fetched over the network."""
     cache: Path = field(default_factory=cache_root)
     """Root of the cache."""
 
@@ -106,6 +111,10 @@ class Preparation:
         found = None if isinstance(weights, str) else weights
         return PlannedRun(spec, environment, dataset, found, reason)
 
+    def skipped(self) -> list[str]:
+        """The unreadable images that were left out, each with its reason."""
+        return list(dict.fromkeys(s for d in self._datasets.values() for s in d.skipped))
+
     def _case(self, grid: Grid) -> tuple[Case, Dataset]:
         dataset = self._open(grid)
         ref = DatasetRef(
@@ -146,6 +155,8 @@ class Preparation:
         choice = self.weights_choices.get(cell.backbone, everywhere)
         if policy.initialisation == "random":
             choice = "random"
+        if choice not in WEIGHTS and not any(sign in choice for sign in "./~"):
+            choose("weights", choice, WEIGHTS)
         key = (cell.backbone, choice)
         if key not in self._weights:
             entry = BACKBONES[cell.backbone]
@@ -153,7 +164,7 @@ class Preparation:
                 if choice == "random":
                     self._weights[key] = random_weights(entry)
                 elif choice == "pretrained":
-                    self._weights[key] = pretrained_weights(cell.backbone, entry)
+                    self._weights[key] = pretrained_weights(cell.backbone, entry, self.download)
                 else:
                     self._weights[key] = weights_from_file(entry, Path(choice).expanduser())
             except Unavailable as error:

@@ -9,11 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bench.blueprint import Blueprint
 from bench.blueprints import blueprint_folder
 from bench.cache import limit_bytes, mark_used, prune
 from bench.data import pack
 from bench.errors import Unavailable, UserError
+from bench.head import trunk_output
 from bench.launch import Finished, Interpreters, run_job
+from bench.plan import boundary_index
 from bench.prepare import PlannedRun
 from bench.progress import Display
 from bench.spec import Failure, RunResult
@@ -70,13 +73,22 @@ class Runner:
                 seen.add(data)
                 self._packed(run)
             seed = run.spec.seed if run.weights.path is None else None
-            network = (run.spec.backbone, run.spec.recipe.px, run.spec.weights, seed)
+            network = (
+                run.spec.backbone,
+                run.spec.recipe.px,
+                run.spec.weights,
+                seed,
+                run.spec.policy,
+            )
             if network not in seen:
                 seen.add(network)
                 try:
-                    self._blueprint(run)
+                    blueprint = Blueprint.load(self._blueprint(run))
                 except Unavailable as error:
                     display.note(str(error))
+                    continue
+                trunk_output(blueprint)
+                boundary_index(blueprint, run.spec.policy.boundary)
         prune(self.cache, self._used, limit_bytes())
 
     def _packed(self, run: PlannedRun) -> Path:
@@ -145,7 +157,10 @@ def _result(run: PlannedRun, finished: Finished) -> RunResult:
         "environment_id": run.environment.environment_id,
     }
     if finished.answer is not None:
-        return RunResult.model_validate({**identity, **finished.answer["result"]})
+        result = RunResult.model_validate({**identity, **finished.answer["result"]})
+        left_out = len(run.dataset.skipped)
+        notes = [f"{left_out} unreadable images were left out"] if left_out else []
+        return result.model_copy(update={"notes": [*result.notes, *notes]})
     if finished.status == "bad_input":
         raise UserError(finished.message, finished.hint)
     failure = Failure(kind=finished.kind, message=finished.message)

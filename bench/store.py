@@ -67,7 +67,7 @@ class Store:
         """
         folder = self.folder(run_id, environment_id)
         try:
-            result = _read_result(folder)
+            result = _read_run(folder).result
         except UserError as error:
             raise UserError(f"{folder}: {error}.", "Name another folder: --out DIR.") from error
         except (OSError, ValueError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -166,6 +167,10 @@ def _validate(model: type[Suite], data: dict[str, Any], where: str) -> Suite:
                 choose(f"key in {where}", str(first["loc"][-1]), table.model_fields)
             except UserError as known:
                 raise known from error
+        if first["type"] == "literal_error":
+            key = next(str(p) for p in reversed(first["loc"]) if p in Grid.model_fields)
+            names = re.findall(r"'([^']*)'", first.get("ctx", {}).get("expected", ""))
+            choose(f"{key} in {where}", str(first["input"]), names)
         raise UserError(f"{where}: '{place}': {first['msg']}.") from error
 
 

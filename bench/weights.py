@@ -25,8 +25,8 @@ from bench.catalog.backbones import BackboneEntry, Reader, WeightsSource
 from bench.errors import Unavailable, UserError
 from bench.spec import WeightsRef
 
-NETWORK_PATIENCE_S = 6.0
-"""How long to wait for the network's first answer; a run without it must say so within 10 s."""
+NETWORK_PATIENCE_S = 4.0
+"""How long to wait for a host's first answer; a run without any of two must say so in 10 s."""
 SUFFIXES = (".safetensors", ".pth", ".pt")
 
 _unreachable: dict[str, str] = {}
@@ -62,7 +62,10 @@ def weights_from_file(entry: BackboneEntry, path: Path) -> Weights:
     """
     if not path.is_file():
         raise UserError(f"Weights file '{path}' does not exist.")
-    digest = sha256_of(path)
+    try:
+        digest = sha256_of(path)
+    except OSError as error:
+        raise UserError(f"Weights file '{path}' cannot be read: {error.strerror}.") from error
     for source in entry.sources:
         if digest.startswith(source.sha256):
             ref = WeightsRef(kind="file", source=path.name, sha256=digest)

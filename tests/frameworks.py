@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bench.blueprint import Network
 from bench.blueprints import architecture_folders, blueprint_folder
 from bench.catalog.backbones import BACKBONES
 from bench.catalog.policies import POLICIES
@@ -38,6 +39,7 @@ def random_blueprints(name: str, sizes: tuple[int, ...], cache: Path) -> dict[in
     """Blueprints of a backbone with random weights, the same tensors at every input size."""
     weights = random_weights(BACKBONES[name])
     first = blueprint_folder(name, sizes[0], weights, 0, cache, HERE)
+    shake_batch_norms(first)
     folders = {sizes[0]: first}
     for px in sizes[1:]:
         folder = cache / "resized" / f"{name}-{px}"
@@ -47,6 +49,25 @@ def random_blueprints(name: str, sizes: tuple[int, ...], cache: Path) -> dict[in
         os.link(first / "tensors.safetensors", folder / "tensors.safetensors")
         folders[px] = folder
     return folders
+
+
+def shake_batch_norms(folder: Path) -> None:
+    """Give every BatchNorm values of its own: fresh ones are 0 and 1, and hide a confusion."""
+    network = Network.load(folder)
+    random = np.random.default_rng(0)
+    norms = [o for o in network.blueprint.operations if o.kind == "batch_norm"]
+    for operation in norms:
+        for role, low, high in (
+            ("weight", 0.5, 1.5),
+            ("bias", -0.3, 0.3),
+            ("running_mean", -0.3, 0.3),
+            ("running_var", 0.5, 2.0),
+        ):
+            shape = network.tensors[operation.tensors[role]].shape
+            values = random.uniform(low, high, shape).astype(np.float32)
+            network.tensors[operation.tensors[role]] = values
+    if norms:
+        network.save(folder)
 
 
 def logits(

@@ -46,15 +46,16 @@ class BatchNorm(keras.layers.Layer):
         self.engine = engine
 
     def build(self, input_shape: tuple[int, ...]) -> None:
-        shape = (input_shape[-1],)
-        self.gamma = self.add_weight(shape=shape, initializer="zeros", name="gamma")
-        self.beta = self.add_weight(shape=shape, initializer="zeros", name="beta")
-        self.moving_mean = self.add_weight(
-            shape=shape, initializer="zeros", trainable=False, name="moving_mean"
-        )
-        self.moving_variance = self.add_weight(
-            shape=shape, initializer="zeros", trainable=False, name="moving_variance"
-        )
+        # Not cast with the layer's compute dtype: statistics stay in float32 in mixed precision.
+        options: dict[str, Any] = {
+            "shape": (input_shape[-1],),
+            "initializer": "zeros",
+            "autocast": False,
+        }
+        self.gamma = self.add_weight(name="gamma", **options)
+        self.beta = self.add_weight(name="beta", **options)
+        self.moving_mean = self.add_weight(name="moving_mean", trainable=False, **options)
+        self.moving_variance = self.add_weight(name="moving_variance", trainable=False, **options)
 
     def call(self, x: Any, batch_statistics: bool = False) -> Any:
         parameters = [

@@ -46,7 +46,12 @@ class KerasTrainer:
         self._scaled = recipe.precision == "fp16"
         self._scale = FIRST_LOSS_SCALE if self._scaled else 1.0
         self._good_steps = 0
-        self._step = engine.make_step(self.forward, self.optimizer.apply, self.optimizer.variables)
+        self._step = engine.make_step(
+            self.forward,
+            self.optimizer.apply,
+            self.optimizer.variables,
+            self.twin.training.inputs,
+        )
         self._infer = engine.make_infer(self.twin.inference)
 
     def to_device(self, batch: Batch) -> Any:
@@ -109,11 +114,16 @@ class KerasTrainer:
         )
 
     def knobs(self) -> dict[str, Any]:
+        layouts = {
+            layer.data_format
+            for layer in self.twin.training.layers
+            if hasattr(layer, "data_format") and hasattr(layer, "kernel")
+        }
         return {
             "keras": keras.version(),
             "engine": keras.backend.backend(),
             **self._engine.knobs(),
-            "layout": keras.config.image_data_format(),
+            "layout": ", ".join(sorted(layouts)) or None,
             "floatx": keras.config.floatx(),
             "dtype_policy": keras.config.dtype_policy().name,
             "loss_scale": self._scale if self._scaled else None,

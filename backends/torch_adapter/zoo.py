@@ -79,8 +79,9 @@ def load_weights(module: nn.Module, path: Path, reader: Reader, replaced: frozen
 def _read_state(path: Path) -> State:
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
             f"Weights file '{path}' is refused: it holds more than tensors, and loading it could "
@@ -96,7 +97,10 @@ def _read_state(path: Path) -> State:
         state = state["state_dict"]
     if not isinstance(state, dict) or not all(isinstance(t, torch.Tensor) for t in state.values()):
         raise UserError(f"Weights file '{path}' holds no state dict (names → tensors).")
-    return {str(name).removeprefix("module."): tensor for name, tensor in state.items()}
+    return {
+        str(name).removeprefix("module."): t.float() if t.is_floating_point() else t
+        for name, t in state.items()
+    }
 
 
 def _first_line(error: Exception) -> str:

@@ -25,12 +25,13 @@ BACKENDS: dict[str, BackendEntry] = {
     "torch": BackendEntry(
         adapter="backends.torch_adapter",
         packages=("torch", "torchvision"),
-        also=("timm",),
+        also=("timm", "nvidia-cudnn-cu13", "nvidia-cublas"),
         description="PyTorch, eager, channels_last",
     ),
     "keras-tensorflow": BackendEntry(
         adapter="backends.keras_adapter",
         packages=("keras", "tensorflow"),
+        also=("nvidia-cudnn-cu12", "nvidia-cublas-cu12"),
         variables={"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "2"},
         description="Keras 3 on TensorFlow, graph mode, fused BatchNorm",
     ),

@@ -5,7 +5,8 @@ whole network from pretrained weights. ``fine_tune_all`` does so gently: half th
 for the new head, and a tenth of that, a twentieth of the base rate, for the backbone, which has
 more to lose. ``retrain_all`` treats the network as a new model that merely starts well: the full
 base rate everywhere. ``from_scratch`` is the same training from random weights, so that the two
-differ in nothing but initialisation.
+differ in nothing but initialisation (and in preprocessing, where the pretrained weights want one
+of their own: the packaged SqueezeNet's BGR would be nonsense for random ones).
 """
 
 from __future__ import annotations

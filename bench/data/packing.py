@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import PIL
 from PIL import Image
 
 from bench.data.atomic import build_folder
@@ -28,6 +29,7 @@ from bench.errors import UserError
 
 # Raise it when decoding or the layout on disk changes: packs of older code are then left alone.
 PACKING_REVISION = 1
+PILLOW = PIL.__version__
 
 _META = "meta.json"
 # Images handed to the threads at a time: an interruption waits for these and no more.
@@ -114,7 +116,7 @@ def _is_good(path: Path) -> bool:
 
 def pack_key(dataset: Dataset, px: int) -> str:
     """Return the name of the folder in which a data set of this content and size is packed."""
-    return hash_parts([dataset.content_hash, str(px), str(PACKING_REVISION)])[:32]
+    return hash_parts([dataset.content_hash, str(px), str(PACKING_REVISION), PILLOW])[:32]
 
 
 def unreadable_error(failures: list[str]) -> UserError:
@@ -197,7 +199,7 @@ def _write_meta(dataset: Dataset, px: int, folder: Path) -> None:
             "test": dataset.test_images,
         },
         "file_bytes": {path.name: path.stat().st_size for path in arrays},
-        "pillow": getattr(Image, "__version__", None),
+        "pillow": PILLOW,
     }
     (folder / _META).write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
 

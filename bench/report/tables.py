@@ -12,7 +12,7 @@ from typing import Any, Literal
 import pandas as pd
 from tabulate import tabulate
 
-from bench.report.rows import Row
+from bench.report.rows import MEASURED, Row
 
 Format = Literal["md", "csv", "html", "latex"]
 FORMATS: tuple[Format, ...] = ("md", "csv", "html", "latex")
@@ -39,7 +39,7 @@ COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "case": ("case", _integer),
     "size": ("size (images)", _text),
     "similarity": ("similarity", lambda value: str(value).replace("_", " ")),
-    "dataset": ("data", _text),
+    "dataset_label": ("data", _text),
     "backbone": ("backbone", _text),
     "policy": ("policy", _text),
     "backend": ("backend", _text),
@@ -82,6 +82,8 @@ DISTINGUISHING: dict[str, str] = {
 
 ALWAYS_SHOWN = frozenset({"weights", "px", "epochs"})
 """Distinguishing columns that stand in every table: random weights must be seen, for one."""
+SAME_EXPERIMENT = ("blueprint_sha256", "initial_state_sha256", "batches_sha256")
+"""What rows that differ only in the backend must have in common."""
 
 
 def frame(rows: Sequence[Row]) -> pd.DataFrame:
@@ -100,7 +102,8 @@ def standard_table(rows: Sequence[Row]) -> pd.DataFrame:
     """
     shown = [*COLUMNS]
     keys = ("case", "size", "train_images", *list(COLUMNS)[2:7], "status")
-    extra = [c for c in DISTINGUISHING if c in ALWAYS_SHOWN]
+    mixed = {"precision"} if any(row["precision"] != "fp32" for row in rows) else set()
+    extra = [c for c in DISTINGUISHING if c in ALWAYS_SHOWN | mixed]
     for column in DISTINGUISHING:
         if _distinct(rows, (*keys, *extra)) == len(rows):
             break
@@ -183,19 +186,41 @@ def reasons(rows: Sequence[Row]) -> list[str]:
 def footnotes(rows: Sequence[Row]) -> list[str]:
     """What a reader of the table must know."""
     notes = []
-    if any("stand-in" in row["dataset"] for row in rows):
+    if any("stand-in" in row["dataset_label"] for row in rows):
         notes.append(
             "stand-in: a small embedded data set in the place of a real one; the words small, "
             "medium and large are scaled down with it."
         )
-    if any("synthetic" in row["dataset"] for row in rows):
+    if any("synthetic" in row["dataset_label"] for row in rows):
         notes.append("synthetic pages: generated images; accuracy says nothing about real pages.")
     if any(row["weights"] == "random" and row["policy"] != "from_scratch" for row in rows):
         notes.append("weights random: no pretrained weights were used; accuracy shows nothing.")
+    if any(row["precision"] in ("bf16", "fp16") for row in rows):
+        notes.append(
+            "bf16, fp16: matched in all but precision; each framework chooses which operations it "
+            "computes in it."
+        )
+    notes += [f"NOT THE SAME EXPERIMENT: {pair}" for pair in mismatches(rows)]
     places = {(row["backend"], row["device"], row["environment_id"]) for row in rows}
     if len(places) > len({place[:2] for place in places}):
         notes.append("rows come from several environments (machine, versions, device).")
     return notes
+
+
+def mismatches(rows: Sequence[Row]) -> list[str]:
+    """Rows that differ only in the backend, yet did not start or train on the same numbers."""
+    differing = {"run_id", "environment_id", "backend", "status", "failure", *MEASURED}
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        if row["status"] == "ok":
+            same = tuple(f"{k}={v}" for k, v in row.items() if k not in differing)
+            groups.setdefault(same, []).append(row)
+    return [
+        f"{field} differs between {', '.join(sorted(row['run_id'] for row in group))}"
+        for group in groups.values()
+        for field in SAME_EXPERIMENT
+        if len({row[field] for row in group}) > 1
+    ]
 
 
 def to_csv(rows: Sequence[Row]) -> str:

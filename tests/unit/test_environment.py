@@ -25,7 +25,8 @@ def _nvidia_smi(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> N
     ("script", "expected"),
     [
         (
-            "echo 'NVIDIA H100 80GB HBM3, 570.1, 81559, GPU-aa1'; echo 'NVIDIA A100, 570.1, 40960, GPU-ab2'",
+            "echo 'NVIDIA H100 80GB HBM3, 570.1, 81559, GPU-aa1'; "
+            "echo 'NVIDIA A100, 570.1, 40960, GPU-ab2'",
             (
                 Gpu("NVIDIA H100 80GB HBM3", "570.1", 81559 * 2**20),
                 Gpu("NVIDIA A100", "570.1", 40960 * 2**20),

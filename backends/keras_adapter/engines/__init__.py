@@ -50,13 +50,15 @@ class Engine(Protocol):
         forward: Callable[[Any, tuple[Any, ...]], Any],
         update: Callable[[list[Any], tuple[Any, ...]], Any],
         variables: list[Any],
+        inputs: list[Any],
     ) -> StepFunction:
-        """A training step.
+        """A training step, compiled once for batches of any size.
 
         Args:
             forward: (images, labels, masks) → the mean loss, scaled.
             update: (gradients, scalars) → applies them; gives whether all were finite.
             variables: That are trained.
+            inputs: Of the model: symbolic images (None, px, px, 3) uint8, then masks.
         """
 
     def make_infer(self, model: keras.Model) -> Callable[[Any], Any]:

@@ -7,13 +7,17 @@ there, and the fused BatchNorm makes ResNet50 1.4 times as fast as Keras's own l
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
 import keras
 import tensorflow as tf
+from tensorflow.python.framework import config
+from tensorflow.python.util import _pywrap_util_port as port
 
 from backends.keras_adapter.engines import StepFunction
+from bench.environment import cores
 from bench.errors import Unavailable
 from bench.spec import Precision
 
@@ -26,6 +30,7 @@ class TensorFlowEngine:
 
     def __init__(self) -> None:
         self._device = "cpu"
+        self._batch_norms: set[str] = set()
 
     def devices(self) -> list[str]:
         gpus = tf.config.list_physical_devices("GPU")
@@ -58,7 +63,9 @@ class TensorFlowEngine:
         epsilon: float,
         momentum: float,
     ) -> tuple[Any, Any, Any]:
-        if x.dtype.name not in FUSED_DTYPES:
+        fused = x.dtype.name in FUSED_DTYPES
+        self._batch_norms.add("fused" if fused else "unfused")
+        if not fused:
             return _unfused(x, gamma, beta, mean, variance, epsilon, momentum)
         # The raw operation, for tf.nn's wrapper raises epsilon to 1.001e-5 where PyTorch has 1e-5.
         y, new_mean, new_variance, *_ = tf.raw_ops.FusedBatchNormV3(
@@ -93,10 +100,15 @@ class TensorFlowEngine:
         forward: Callable[..., Any],
         update: Callable[[list[Any], tuple[Any, ...]], Any],
         variables: list[Any],
+        inputs: list[Any],
     ) -> StepFunction:
         watched = [v.value for v in variables]
+        images, *masks = (tf.TensorSpec(i.shape, i.dtype) for i in inputs)
+        # With the batch left open there is one trace, also for a last batch of fewer images.
+        batch = (images, tf.TensorSpec((None,), "int64"), tuple(masks))
+        signature = (batch, tf.TensorSpec((4,), keras.config.floatx()))
 
-        @tf.function(autograph=False, reduce_retracing=True)  # type: ignore[untyped-decorator]
+        @tf.function(autograph=False, input_signature=signature)  # type: ignore[untyped-decorator]
         def step(prepared: Any, scalars: Any) -> tuple[Any, Any]:
             images, labels, masks = prepared
             with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -108,7 +120,9 @@ class TensorFlowEngine:
         return lambda prepared, scalars: step(prepared, tf.constant(scalars, dtype))
 
     def make_infer(self, model: keras.Model) -> Callable[[Any], Any]:
-        @tf.function(autograph=False, reduce_retracing=True)  # type: ignore[untyped-decorator]
+        signature = [tf.TensorSpec(model.inputs[0].shape, model.inputs[0].dtype)]
+
+        @tf.function(autograph=False, input_signature=signature)  # type: ignore[untyped-decorator]
         def infer(images: Any) -> Any:
             return model(images, training=False)
 
@@ -133,14 +147,18 @@ class TensorFlowEngine:
         build = tf.sysconfig.get_build_info()
         return {
             "tensorflow": tf.__version__,
-            "threads": tf.config.threading.get_intra_op_parallelism_threads() or "all cores",
-            "interop_threads": tf.config.threading.get_inter_op_parallelism_threads()
-            or "all cores",
-            "xla": bool(tf.config.optimizer.get_jit()),
+            # 0 is TensorFlow's word for one thread a core.
+            "threads": tf.config.threading.get_intra_op_parallelism_threads() or cores(),
+            "interop_threads": tf.config.threading.get_inter_op_parallelism_threads() or cores(),
+            "xla": bool(tf.config.optimizer.get_jit())
+            or "auto_jit" in os.environ.get("TF_XLA_FLAGS", ""),
             "tf32": tf.config.experimental.tensor_float_32_execution_enabled(),
             "cuda": build.get("cuda_version") if self._device != "cpu" else None,
             "cudnn": build.get("cudnn_version") if self._device != "cpu" else None,
-            "fused_batch_norm": keras.config.floatx() in FUSED_DTYPES,
+            "batch_norm_in_training": sorted(self._batch_norms) or None,
+            "deterministic": config.is_op_determinism_enabled(),
+            "cudnn_autotune": os.environ.get("TF_CUDNN_USE_AUTOTUNE", "1") != "0",
+            "onednn": bool(port.IsMklEnabled()),
         }
 
 

@@ -1,0 +1,82 @@
+"""Both frameworks train a network with BatchNorm alike, with both optimizers."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.environment import project_root
+from tests.end_to_end.test_command import command, result_files
+
+SUITE = """
+name = "twins"
+[[grid]]
+dataset = "photos"
+train_images = 20
+val_images = 18
+test_images = 18
+policies = ["{policy}"]
+px = 32
+epochs = 2
+batch_size = 8
+optimizer = "{optimizer}"
+learning_rate = 0.001
+weight_decay = 0.01
+augmentation = "crop_flip"
+precision = "{precision}"
+"""
+
+
+def run(folder: Path, cache: Path, policy: str, optimizer: str, precision: str) -> Path:
+    suite = folder / "twins.toml"
+    suite.write_text(SUITE.format(policy=policy, optimizer=optimizer, precision=precision))
+    command("run", "--suite", str(suite), "--out", str(folder / "out"), cache=cache)
+    return folder / "out"
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_in_float64_they_are_the_same(tmp_path: Path, shared_cache: Path, optimizer: str) -> None:
+    out = run(tmp_path, shared_cache, "fine_tune_all", optimizer, "fp64")
+    found = result_files(out, "fine-tune-all")
+    torch, keras = found["torch"], found["keras-tensorflow"]
+    losses = torch["train_loss_by_epoch"]
+    assert losses == pytest.approx(keras["train_loss_by_epoch"], rel=1e-9)
+    # In inference, so of the running statistics that training left.
+    assert torch["test_loss"] == pytest.approx(keras["test_loss"], rel=1e-9)
+    assert losses[1] < losses[0], "a network that does not move proves nothing"
+    assert torch["state_values"] == keras["state_values"] == 42_016
+
+
+def test_mixed_precision_trains_batch_norm(tmp_path: Path, shared_cache: Path) -> None:
+    out = run(tmp_path, shared_cache, "fine_tune_last", "sgd", "bf16")
+    for result in result_files(out, "fine-tune-last").values():
+        assert result["status"] == "ok", result["failure"]
+        assert result["train_loss_by_epoch"][1] < result["train_loss_by_epoch"][0]
+
+
+@pytest.mark.parametrize(
+    ("backend", "foreign"),
+    [("torch", {"keras", "tensorflow", "jax"}), ("keras-tensorflow", {"torch", "jax"})],
+)
+def test_a_worker_holds_one_framework(backend: str, foreign: set[str]) -> None:
+    code = (
+        "import os, sys\n"
+        "from bench.catalog.backends import BACKENDS\n"
+        "os.environ.update(BACKENDS[sys.argv[1]].variables)\n"
+        "from backends.worker import load_adapter\n"
+        "load_adapter(sys.argv[1])\n"
+        "print(*{name.partition('.')[0] for name in sys.modules})\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, backend],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=project_root(),
+    )
+    held = set(done.stdout.split())
+    assert not held & foreign
+    assert held & ({"torch"} if backend == "torch" else {"tensorflow"})
