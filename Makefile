@@ -43,6 +43,7 @@ $(VENV)/bin/python:
 $(VENV)/.installed: $(INPUTS) | $(VENV)/bin/python
 	@echo "installing into $(VENV): some 8 GB, a few minutes"
 	$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt -e '.[$(EXTRAS)]'
+	$(BIN)/python -m pip show --quiet torch $(if $(GPU),,tensorflow)
 	touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed

@@ -144,4 +144,5 @@ def _raise_unless_done(finished: Finished, backbone: str, log: Path) -> None:
     if finished.status == "bad_input":
         raise UserError(finished.message, finished.hint)
     if finished.answer is None:
-        raise Unavailable(f"exporting {backbone} failed: {finished.message}; see {log}")
+        where = f"{log.parent.name}/{log.name} in Thawbench's cache"
+        raise Unavailable(f"exporting {backbone} failed: {finished.message}; see {where}")

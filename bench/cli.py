@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import sys
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
     from bench.launch import Interpreters
     from bench.suite import Options
 
-OK, NO, WRONG, INTERRUPTED = 0, 1, 2, 130
-"""Exit codes: done; the answer is no; the question was wrong; Ctrl-C."""
+OK, NO, WRONG, INTERRUPTED, CLOSED_PIPE = 0, 1, 2, 130, 141
+"""Exit codes: done; the answer is no; the question was wrong; Ctrl-C; the reader went away."""
 STOPPED = "\nstopped: what is finished is kept, the same command goes on from there"
 DEFAULT_SUITE = "quick"
 RESULTS = Path("results") / "runs"
@@ -44,12 +45,21 @@ def main() -> None:
             stream.reconfigure(errors="replace")
     try:
         app(standalone_mode=True)
+    except SystemExit:
+        if type(sys.stdout).__name__ == "PacifyFlushWrapper":  # typer's word for a closed pipe
+            sys.exit(CLOSED_PIPE)
+        raise
     except (UserError, Unavailable) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(WRONG)
     except KeyboardInterrupt:
         print(STOPPED, file=sys.stderr)
         sys.exit(INTERRUPTED)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        print(f"error: {error.strerror}", file=sys.stderr)
+        sys.exit(WRONG)
 
 
 @app.command("run")
@@ -154,7 +164,7 @@ def list_things(
         typer.Argument(
             metavar="WHAT", help="cases, backbones, policies, datasets, suites or backends."
         ),
-    ],
+    ] = "",
     policy: Annotated[str, typer.Option(help="For counting trainable parameters.")] = "retrain_all",
     head: Annotated[str, typer.Option(help="For counting.")] = "original",
     classes: Annotated[int, typer.Option(min=2, help="For counting.")] = 1000,

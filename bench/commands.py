@@ -17,7 +17,7 @@ from bench.prepare import Preparation
 from bench.progress import display, label
 from bench.report import as_json as rows_as_json
 from bench.report import load_runs, write_report
-from bench.report.rows import Row
+from bench.report.rows import Row, rows_of
 from bench.report.tables import FORMATS, Format, footnotes, reasons, render, standard_table
 from bench.runner import Runner
 from bench.store import Store
@@ -86,13 +86,20 @@ def run_command(command: RunCommand) -> bool:
     if missing:
         progress = display([r.spec for r in missing])
         progress.note(f"{len(missing)} of {len(runs)} runs to do, results in {store.root}")
+        elsewhere = sum(store.has_other_environment(r.spec.run_id) for r in missing)
+        if elsewhere and not command.fresh:
+            progress.note(
+                f"{elsewhere} of them have results from another environment (versions, machine or "
+                "Thawbench's own code): those are kept, and do not stand for these"
+            )
         runner = Runner(store, preparation.cache, command.interpreters, command.timeout_s)
         try:
             runner.run_all(missing, progress)
         finally:
             progress.close()
     stored, problems = load_runs([store.root], keys)
-    rows, paths = write_report(stored, store.root, ("md", "csv"))
+    _, paths = write_report(stored, store.root, ("md", "csv"))
+    rows = rows_of([r for r in stored if (r.result.run_id, r.result.environment_id) in keys])
     _print_rows(rows, paths, problems, command.as_json)
     return len(rows) == len(runs) and all(row["status"] == "ok" for row in rows)
 

@@ -85,8 +85,10 @@ def gpus() -> tuple[Gpu, ...]:
         uuid: Gpu(name, driver, int(mib) * 2**20 if mib.isdigit() else None)
         for name, driver, mib, uuid in rows
     }
+    if not known:
+        return ()
     # A slice of a GPU (MIG) is listed under its GPU's name only with `nvidia-smi -L`.
-    slices = Gpu("MIG slice", rows[0][1] if rows else "", None)
+    slices = Gpu("MIG slice", rows[0][1], None)
     return tuple(known.get(uuid, slices) for uuid in visible(list(known)))
 
 

@@ -117,7 +117,9 @@ class Run:
             result["fit_s"] = time.perf_counter() - began
             if not math.isfinite(loss):
                 result["failure"] = Failure(
-                    kind="diverged", message=f"the training loss is {loss} in epoch {epoch + 1}"
+                    kind="diverged",
+                    message=f"the training loss is {loss} in epoch {epoch + 1}; a smaller "
+                    f"learning_rate may help (the peak was {self._recipe.learning_rate:g})",
                 )
                 return True
             logits = self._logits(self._packed.val)
@@ -201,15 +203,16 @@ class Run:
 
     def _measure(self, result: dict[str, Any]) -> None:
         notes: list[str] = []
+        if result.get("test_top1") is not None and result["infer_images_per_s"] is None:
+            notes.append("the test split is too small for an inference throughput")
         windows = self._windows
         result["peak_host_bytes"] = peak_host_bytes()
         result["peak_device_bytes"] = self._trainer.peak_device_bytes()
         result["train_images_per_s"] = windows.median_per_s()
         result["train_images_per_s_windows"] = windows.rates_per_s
         if result["train_images_per_s"] is None:
-            notes.append(
-                f"training was too short for a throughput: {len(windows.rates_per_s)} windows"
-            )
+            found = len(windows.rates_per_s)
+            notes.append(f"training was too short for a throughput: steady windows: {found}")
         if windows.seconds:
             result["input_wait_fraction"] = windows.waited_s / windows.seconds
         result["compute_images_per_s"] = self._compute_rate()

@@ -79,6 +79,13 @@ class Preparation:
             UserError: Data, weights or device were named that are wrong.
             Unavailable: The package of an embedded data set is not installed.
         """
+        used = {backbone for grid in suite.grid for backbone in grid.backbones}
+        for backbone in self.weights_choices.keys() - {""}:
+            if backbone not in used:
+                raise UserError(
+                    f"--weights {backbone}=…: no run uses {backbone}.",
+                    f"The runs use {', '.join(sorted(used))}.",
+                )
         runs: dict[tuple[str, str], PlannedRun] = {}
         for cell in cells(suite):
             case = self._case(cell.grid)

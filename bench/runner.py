@@ -9,12 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench.blueprint import Blueprint
+from bench.blueprint import Blueprint, Network
 from bench.blueprints import blueprint_folder
 from bench.cache import limit_bytes, mark_used, prune
 from bench.data import pack
 from bench.errors import Unavailable, UserError
-from bench.head import trunk_output
+from bench.head import attach_head
 from bench.launch import Finished, Interpreters, run_job
 from bench.plan import boundary_index
 from bench.prepare import PlannedRun
@@ -79,6 +79,7 @@ class Runner:
                 run.spec.weights,
                 seed,
                 run.spec.policy,
+                run.spec.recipe.head,
             )
             if network not in seen:
                 seen.add(network)
@@ -87,8 +88,10 @@ class Runner:
                 except Unavailable as error:
                     display.note(str(error))
                     continue
-                trunk_output(blueprint)
-                boundary_index(blueprint, run.spec.policy.boundary)
+                classes = len(run.dataset.classes)
+                empty = Network.empty(blueprint)  # zeros that are never touched take no memory
+                whole = attach_head(empty, run.spec.recipe.head, classes, seed=0)
+                boundary_index(whole.blueprint, run.spec.policy.boundary)
         prune(self.cache, self._used, limit_bytes())
 
     def _packed(self, run: PlannedRun) -> Path:

@@ -74,6 +74,17 @@ class Store:
             return True
         return result.status in UNFINISHED
 
+    def has_other_environment(self, run_id: str) -> bool:
+        """Whether a run has finished somewhere; for a run that is missing here."""
+        results = (self.root / "runs" / run_id).glob("*/result.json")
+        for path in results:
+            try:
+                if _read_result(path.parent).status not in UNFINISHED:
+                    return True
+            except (OSError, ValueError, UserError):
+                continue
+        return False
+
     def partial_folder(self) -> Path:
         """A new empty folder on the same disk, for a run in progress."""
         folder = self.root / ".partial" / f"{os.getpid()}-{uuid.uuid4().hex}"

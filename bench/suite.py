@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, field_validator
+from pydantic_core import ErrorDetails
 
 from bench.catalog.backbones import BACKBONES
 from bench.catalog.backends import BACKENDS
@@ -29,6 +30,7 @@ from bench.spec import (
     Size,
 )
 
+COMMAND_LINE = "the command line"
 BUILT_IN = resources.files("bench.catalog") / "suites"
 
 
@@ -59,7 +61,7 @@ class Grid(Strict):
     px: int = Field(default=96, ge=16, le=2048)
     epochs: int = Field(default=10, gt=0)
     batch_size: int = Field(default=32, gt=0)
-    optimizer: OptimizerName = "sgd"
+    optimizer: OptimizerName = "adamw"
     learning_rate: float | None = Field(
         default=None, gt=0, description="Base rate of a new model; policies scale it."
     )
@@ -70,6 +72,13 @@ class Grid(Strict):
     augmentation: AugmentationName = "none"
     precision: Precision | tuple[Precision, ...] = "fp32"
     mode: tuple[Mode, ...] = ("matched",)
+
+    @field_validator("precision", "mode")
+    @classmethod
+    def _not_empty(cls, value: Any) -> Any:
+        if not value:
+            raise ValueError("an empty list means no runs")
+        return value
 
     @field_validator("size_bounds")
     @classmethod
@@ -139,7 +148,8 @@ def load_suite(name: str) -> Suite:
     if name.endswith(".toml"):
         path = Path(name)
         if not path.is_file():
-            raise UserError(f"Suite file '{name}' does not exist.")
+            what = "is a folder" if path.is_dir() else "does not exist"
+            raise UserError(f"Suite file '{name}' {what}.")
         return _parse(path.read_bytes(), name)
     choose("suite", name, suite_names())
     return _parse((BUILT_IN / f"{name}.toml").read_bytes(), f"{name}.toml")
@@ -159,8 +169,15 @@ def _validate(model: type[Suite], data: dict[str, Any], where: str) -> Suite:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        first = error.errors()[0]
+        first = min(error.errors(), key=_how_telling)
+        if first["loc"] == ("grid",) and first["type"] != "extra_forbidden":
+            raise UserError(
+                f"{where}: a suite needs one or more tables [[grid]], with two brackets."
+            ) from error
         place = ".".join(str(part) for part in first["loc"])
+        if where == COMMAND_LINE:
+            names = [p for p in first["loc"] if p in Grid.model_fields or p in Suite.model_fields]
+            place = f"--{names[-1]}".replace("_", "-")
         if first["type"] == "extra_forbidden":
             table = Grid if first["loc"][0] == "grid" else Suite
             try:
@@ -172,6 +189,14 @@ def _validate(model: type[Suite], data: dict[str, Any], where: str) -> Suite:
             names = re.findall(r"'([^']*)'", first.get("ctx", {}).get("expected", ""))
             choose(f"{key} in {where}", str(first["input"]), names)
         raise UserError(f"{where}: '{place}': {first['msg']}.") from error
+
+
+def _how_telling(error: ErrorDetails) -> int:
+    """Rank of an error among those of one file; what says most comes first."""
+    if error["type"] == "extra_forbidden":
+        return 0
+    # A value that may be one or a list has an error for each; that of the value itself is meant.
+    return 1 if error["type"] == "literal_error" and isinstance(error["input"], str) else 2
 
 
 def check_names(suite: Suite, where: str) -> None:
@@ -218,6 +243,10 @@ def apply_options(suite: Suite, options: Options) -> Suite:
     grids = list(suite.grid)
     if options.cases:
         known = sorted({g.case for g in grids if g.case is not None})
+        if not known:
+            raise UserError(
+                "--cases narrows a suite, but there are no cases here.", "Name one with --suite."
+            )
         for case in options.cases:
             choose(f"case in suite {suite.name}", str(case), [str(c) for c in known])
         grids = [g for g in grids if g.case in options.cases]
@@ -234,8 +263,8 @@ def apply_options(suite: Suite, options: Options) -> Suite:
     }
     data = {**suite.model_dump(exclude_none=True), **lists}
     data["grid"] = [{**g.model_dump(exclude_none=True), **changes} for g in grids]
-    narrowed = _validate(Suite, data, "the command line")
-    check_names(narrowed, "the command line")
+    narrowed = _validate(Suite, data, COMMAND_LINE)
+    check_names(narrowed, COMMAND_LINE)
     return narrowed
 
 

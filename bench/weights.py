@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from bench.blueprint import Preprocessing
-from bench.catalog.backbones import BackboneEntry, Reader, WeightsSource
+from bench.catalog.backbones import BACKBONES, BackboneEntry, Reader, WeightsSource
 from bench.errors import Unavailable, UserError
 from bench.spec import WeightsRef
 
@@ -61,7 +61,8 @@ def weights_from_file(entry: BackboneEntry, path: Path) -> Weights:
         UserError: It is not there, or of no kind that is read.
     """
     if not path.is_file():
-        raise UserError(f"Weights file '{path}' does not exist.")
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise UserError(f"Weights file '{path}' {what}.")
     try:
         digest = sha256_of(path)
     except OSError as error:
@@ -70,6 +71,11 @@ def weights_from_file(entry: BackboneEntry, path: Path) -> Weights:
         if digest.startswith(source.sha256):
             ref = WeightsRef(kind="file", source=path.name, sha256=digest)
             return Weights(ref, source.preprocessing, path, source.reader)
+    for other, known in BACKBONES.items():
+        if any(digest.startswith(source.sha256) for source in known.sources):
+            raise UserError(
+                f"Weights file '{path}' holds {other}'s weights.", f"Say --weights {other}={path}"
+            )
     if path.suffix not in SUFFIXES:
         raise UserError(
             f"Weights file '{path}' is not one of {', '.join(SUFFIXES)}.",

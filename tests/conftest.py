@@ -11,7 +11,7 @@ import pytest
 
 from bench.blueprint import Blueprint, Network
 from bench.spec import Environment, RunResult, RunSpec
-from bench.store import Store
+from bench.store import Store, StoredRun
 
 SPEC: dict[str, Any] = {
     "case": {
@@ -138,6 +138,26 @@ def make_result() -> Callable[..., RunResult]:
 def save_run() -> Callable[..., Path]:
     """Put a run into a store: ``save_run(store, spec, environment, status=…)``."""
     return _save
+
+
+@pytest.fixture
+def make_run(
+    make_spec: Callable[..., Any],
+    make_environment: Callable[..., Any],
+    make_result: Callable[..., RunResult],
+) -> Callable[..., StoredRun]:
+    """``make_run(result={…}, environment={…}, **spec)``."""
+
+    def make(
+        result: dict[str, Any] | None = None,
+        environment: dict[str, Any] | None = None,
+        **changes: Any,
+    ) -> StoredRun:
+        spec = make_spec(**changes)
+        where = make_environment(**{"backend": spec.backend, **(environment or {})})
+        return StoredRun(spec, where, make_result(spec, where, **(result or {})), Path("x"))
+
+    return make
 
 
 # name, kind, inputs, shape, module path, stage, tensors (role → shape)

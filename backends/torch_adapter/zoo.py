@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -83,16 +84,18 @@ def _read_state(path: Path) -> State:
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if wanted is None:
+            raise _unreadable(path, "it is not a PyTorch weights file") from error
         raise UserError(
-            f"Weights file '{path}' is refused: it holds more than tensors, and loading it could "
-            f"run code ({_first_line(error)}).",
+            f"Weights file '{path}' is refused: it holds more than tensors ({wanted.group(1)}), "
+            "and loading it could run code.",
             "Save just the state dict: torch.save(model.state_dict(), PATH), or use safetensors.",
         ) from error
-    except (RuntimeError, EOFError, ValueError, OSError, KeyError, SafetensorError) as error:
-        raise UserError(
-            f"Weights file '{path}' cannot be read: {_first_line(error)}",
-            "It may be cut short or not a weights file; copy or download it again.",
-        ) from error
+    except (KeyError, IndexError, EOFError, AssertionError) as error:
+        raise _unreadable(path, "it is not a PyTorch weights file") from error
+    except (RuntimeError, ValueError, OSError, SafetensorError) as error:
+        raise _unreadable(path, _first_line(error)) from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
     if not isinstance(state, dict) or not all(isinstance(t, torch.Tensor) for t in state.values()):
@@ -101,6 +104,13 @@ def _read_state(path: Path) -> State:
         str(name).removeprefix("module."): t.float() if t.is_floating_point() else t
         for name, t in state.items()
     }
+
+
+def _unreadable(path: Path, reason: str) -> UserError:
+    return UserError(
+        f"Weights file '{path}' cannot be read: {reason}.",
+        "It may be cut short or of another kind; copy or download it again.",
+    )
 
 
 def _first_line(error: Exception) -> str:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from bench.spec import OptimizerName, Policy
 
-BASE_LEARNING_RATE: dict[OptimizerName, float] = {"sgd": 0.05, "adamw": 0.002}
+BASE_LEARNING_RATE: dict[OptimizerName, float] = {"sgd": 0.02, "adamw": 0.001}
 """Learning rate of a new model per optimizer; a policy scales it, ``learning_rate`` overrides."""
 
 PRESCRIBED: dict[int, str] = {

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import PIL
-from PIL import Image
 
 from bench.data.atomic import build_folder
 from bench.data.decode import quiet_pillow
@@ -76,7 +75,7 @@ def pack(dataset: Dataset, px: int, cache_dir: Path) -> Packed:
     except OSError as error:
         raise UserError(
             f"Cannot write the packed images under {cache_dir}: {error.strerror or error}",
-            "Choose a cache folder that can be written to.",
+            "Set THAWBENCH_CACHE to a folder that can be written to.",
         ) from error
     return load_packed(final)
 
@@ -211,5 +210,5 @@ def _check_room(folder: Path, needed_bytes: int) -> None:
         raise UserError(
             f"Packing needs {needed_bytes / 1e9:.2f} GB under {folder.parent}; "
             f"{free_bytes / 1e9:.2f} GB are free.",
-            "Free some room, choose another cache folder, fewer images or a smaller --px.",
+            "Make room, set THAWBENCH_CACHE to another disk, take fewer images or a smaller --px.",
         )

@@ -31,7 +31,7 @@ def generated_pages(cache_dir: Path) -> Path:
         except OSError as error:
             raise UserError(
                 f"Cannot write the generated pages under {cache_dir}: {error.strerror or error}",
-                "Choose a cache folder that can be written to.",
+                "Set THAWBENCH_CACHE to a folder that can be written to.",
             ) from error
     return final
 

@@ -11,17 +11,21 @@ from bench.errors import UserError
 from bench.report.page import write_page
 from bench.report.rows import Row, rows_of
 from bench.report.tables import Format, write_tables
+from bench.spec import UNFINISHED
 from bench.store import Store, StoredRun
 
 
 def load_runs(
-    folders: Sequence[Path], keys: Collection[tuple[str, str]] | None = None
+    folders: Sequence[Path], planned: Collection[tuple[str, str]] = ()
 ) -> tuple[list[StoredRun], list[str]]:
     """Runs of results folders, and a sentence for each that could not be read.
 
+    A run that was unavailable and has been done since, in whatever environment, is that run no
+    longer; all other failures stay.
+
     Args:
         folders: Results folders.
-        keys: (run_id, environment_id) to keep; all if None.
+        planned: (run_id, environment_id) that are kept whatever they are.
 
     Raises:
         UserError: A folder does not exist, or there is no run in any.
@@ -33,7 +37,12 @@ def load_runs(
         problems += wrong
         for run in found:
             runs[run.result.run_id, run.result.environment_id] = run
-    kept = [run for key, run in runs.items() if keys is None or key in keys]
+    done = {run_id for (run_id, _), run in runs.items() if run.result.status not in UNFINISHED}
+    kept = [
+        run
+        for key, run in runs.items()
+        if run.result.status != "unavailable" or key[0] not in done or key in planned
+    ]
     if not kept:
         places = ", ".join(f"'{f}'" for f in folders)
         raise UserError(

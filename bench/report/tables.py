@@ -80,8 +80,10 @@ DISTINGUISHING: dict[str, str] = {
 }
 """Columns that are shown where two rows would look the same without them."""
 
-ALWAYS_SHOWN = frozenset({"weights", "px", "epochs"})
+ALWAYS_SHOWN = frozenset({"weights", "px", "epochs", "test_images"})
 """Distinguishing columns that stand in every table: random weights must be seen, for one."""
+UNSTEADY = 3.0
+"""Quiet machines here gave p95 / p50 of 1.1 to 1.7; a shared one 15."""
 SAME_EXPERIMENT = ("blueprint_sha256", "initial_state_sha256", "batches_sha256")
 """What rows that differ only in the backend must have in common."""
 
@@ -145,7 +147,7 @@ def markdown(text: str) -> str:
 
 RIGHT = frozenset(
     {"case", "test top-1", "train images/s", "infer images/s", "total parameters"}
-    | {"trainable parameters", "fit s", "px", "epochs", "batch", "seed"}
+    | {"trainable parameters", "fit s", "px", "epochs", "batch", "seed", "test images"}
 )
 
 
@@ -195,6 +197,17 @@ def footnotes(rows: Sequence[Row]) -> list[str]:
         notes.append("synthetic pages: generated images; accuracy says nothing about real pages.")
     if any(row["weights"] == "random" and row["policy"] != "from_scratch" for row in rows):
         notes.append("weights random: no pretrained weights were used; accuracy shows nothing.")
+    rates = ("train_images_per_s", "infer_images_per_s")
+    if any(row[rate] is None for row in rows if row["status"] == "ok" for rate in rates):
+        notes.append(f"{ABSENT} images/s: too short for a steady rate.")
+    unsteady = [row for row in rows if is_unsteady(row)]
+    if unsteady:
+        notes.append(
+            f"unsteady: in {len(unsteady)} of {len(rows)} runs the slowest steps took over "
+            f"{UNSTEADY:g} times the median one; the machine was probably busy with other work, so "
+            f"compare no speeds of {', '.join(row['run_id'] for row in unsteady[:3])}"
+            f"{' …' if unsteady[3:] else ''}."
+        )
     if any(row["precision"] in ("bf16", "fp16") for row in rows):
         notes.append(
             "bf16, fp16: matched in all but precision; each framework chooses which operations it "
@@ -205,6 +218,12 @@ def footnotes(rows: Sequence[Row]) -> list[str]:
     if len(places) > len({place[:2] for place in places}):
         notes.append("rows come from several environments (machine, versions, device).")
     return notes
+
+
+def is_unsteady(row: Row) -> bool:
+    """Whether the 95th percentile of the training steps is far above their median."""
+    p50, p95 = row["step_s_p50"], row["step_s_p95"]
+    return bool(p50 and p95 and p95 > UNSTEADY * p50)
 
 
 def mismatches(rows: Sequence[Row]) -> list[str]:

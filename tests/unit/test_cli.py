@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bench import weights
 from bench.blueprint import Network
+from bench.catalog.backbones import WeightsSource
 from bench.cli import _names, _numbers, _weights, main
-from bench.errors import UserError
+from bench.errors import Unavailable, UserError
 from bench.store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -93,6 +95,8 @@ def _no_traceback(done: subprocess.CompletedProcess[str]) -> None:
         ("run --head dense:x", "Unknown head 'dense:x'"),
         ("run --px 20", "needs at least 32"),
         ("run --timeout 0", "--timeout 0 is not a time"),
+        ("run --weights randm", "Unknown weights 'randm'. Did you mean 'random'?"),
+        ("run --precision fp8", "Unknown precision in the command line 'fp8'. Did you mean 'fp"),
         ("run --weights vgg_16=random", "Did you mean 'vgg16'?"),
         ("run --weights absent.pth", "'absent.pth' does not exist"),
         ("run --python torch=absent", "'absent' is no interpreter"),
@@ -203,7 +207,8 @@ def images(tmp_path: Path) -> Path:
 
 
 STUB = """
-import json, os, shutil, signal, sys
+import json, os, pathlib, shutil, signal, sys
+assert sys.argv.pop(1) == "-P"
 if sys.argv[1] == "-c":
     code, sys.argv = sys.argv[2], ["-c", *sys.argv[3:]]
     exec(code)
@@ -214,8 +219,11 @@ answer = {{"event": "done"}}
 if job["task"] == "export":
     shutil.copytree({network!r}, job["folder"], dirs_exist_ok=True)
 elif job["spec"]["seed"] == 1:
-    os.kill(os.getpid(), signal.SIGKILL)
+    os.kill(os.getpid(), signal.SIGTERM)
 else:
+    if job["spec"]["seed"] == 2:
+        for result in pathlib.Path(job["folder"]).parents[1].glob("runs/*/*/result.json"):
+            result.write_text("damaged")
     answer["result"] = {{"status": "ok", "test_top1": 0.5, "fit_s": 1.0}}
 print(json.dumps(answer), flush=True)
 """
@@ -280,13 +288,56 @@ def test_a_run_gives_one_document_and_a_second_call_runs_nothing(run: Cli, tmp_p
 def test_a_run_that_is_not_ok_is_a_row_and_the_answer_1(run: Cli, cli: Cli, tmp_path: Path) -> None:
     done = run("--seeds", "0,1")
     assert done.returncode == 1
-    assert "oom: the worker was killed by the system" in done.stdout
-    assert "oom" in (tmp_path / "out" / "tables" / "table.md").read_text()
+    assert "crashed: the worker ended by signal SIGTERM" in done.stdout
+    assert "crashed" in (tmp_path / "out" / "tables" / "table.md").read_text()
     again = cli("report", str(tmp_path / "out"), "--json", "--format", "md,csv,html,latex")
     assert again.returncode == 0
     rows = _json(again)["rows"]
-    assert [(r["seed"], r["status"]) for r in rows] == [(0, "ok"), (1, "oom")]
+    assert [(r["seed"], r["status"]) for r in rows] == [(0, "ok"), (1, "crashed")]
     assert len(list((tmp_path / "out" / "tables").iterdir())) == 4
+
+
+def test_a_run_without_a_readable_row_is_the_answer_1(run: Cli) -> None:
+    done = run("--seeds", "0,2", "--json")
+    assert [(r["seed"], r["status"]) for r in _json(done)["rows"]] == [(2, "ok")]
+    assert "skipped: not a run of Thawbench" in done.stderr
+    assert done.returncode == 1
+
+
+def test_images_that_are_left_out_are_told_and_counted(
+    run: Cli, images: Path, tmp_path: Path
+) -> None:
+    (images / "cat" / "broken.png").write_bytes(b"no image")
+    dry = run("--dry-run", "--skip-unreadable", "--json")
+    done = run("--skip-unreadable", "--json")
+    for answer in (dry, done):
+        assert answer.returncode == 0
+        (line,) = [line for line in answer.stderr.splitlines() if line.startswith("left out: ")]
+        assert "broken.png: " in line
+    assert _json(done)["rows"][0]["status"] == "ok"
+    ((stored,), _) = Store(tmp_path / "out").load()
+    assert [*stored.result.notes] == ["1 unreadable images were left out"]
+
+
+def test_a_dry_run_never_downloads(
+    here: Cli, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def network_of_weights(source: WeightsSource) -> Path:
+        asked.append(source.location)
+        raise Unavailable("no network")
+
+    monkeypatch.setattr(weights, "_from_network", network_of_weights)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    given = (
+        "run", "--datasets", f"folder:{images}", "--backends", "torch", "--backbones", "vgg16",
+        "--policies", "freeze_all", "--device", "cpu", "--out", str(tmp_path / "out"),
+    )  # fmt: skip
+    assert here(*given, "--dry-run").returncode == 0
+    assert asked == []
+    assert here(*given).returncode == 1  # the run itself asks
+    assert asked != []
 
 
 def test_a_report_does_not_depend_on_the_locale(

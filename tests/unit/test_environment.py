@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import os
 import platform
+import re
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 
-from bench import cache, environment
-from bench.environment import Gpu, environment_here, environment_of, gpus, visible
+from bench import __version__, cache, environment
+from bench.environment import (
+    Gpu,
+    code_digest,
+    environment_here,
+    environment_of,
+    gpus,
+    project_root,
+    visible,
+)
 from bench.errors import UserError
 
 
@@ -58,6 +68,8 @@ def test_gpus_are_what_nvidia_smi_tells(
         ("1,9,0", ["GPU-ab2"]),
         ("GPU-ac", ["GPU-ac3"]),
         ("GPU-a", []),
+        ("MIG-5c89852c,1", ["MIG-5c89852c", "GPU-ab2"]),
+        ("MIG-GPU-aa1/1/0", ["MIG-GPU-aa1/1/0"]),
     ],
 )
 def test_cuda_visible_devices_chooses(
@@ -67,6 +79,12 @@ def test_cuda_visible_devices_chooses(
     if variable is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", variable)
     assert visible(["GPU-aa1", "GPU-ab2", "GPU-ac3"]) == left
+
+
+def test_a_slice_of_a_gpu_is_a_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _nvidia_smi(tmp_path, monkeypatch, "echo 'NVIDIA H100 80GB HBM3, 570.1, 81559, GPU-aa1'")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-5c89852c")
+    assert gpus.__wrapped__() == (Gpu("MIG slice", "570.1", None),)
 
 
 def test_without_nvidia_smi_there_is_no_gpu(
@@ -96,11 +114,67 @@ def test_a_secret_of_the_user_is_in_no_environment(monkeypatch: pytest.MonkeyPat
     assert "hunter2" not in environment_here("torch", "cpu").model_dump_json()
 
 
+@pytest.fixture
+def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the project's sources, in the place of the project's own."""
+    for package in ("bench", "backends"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(project_root() / package, tmp_path / package, ignore=ignored)
+    monkeypatch.setattr(environment, "project_root", lambda: tmp_path)
+    return tmp_path
+
+
+def test_the_version_names_the_code_that_decides_numbers() -> None:
+    found = environment_here("torch", "cpu").thawbench
+    assert re.fullmatch(re.escape(__version__) + r"\+[0-9a-f]{12}", found)
+    assert found.endswith(code_digest())
+
+
+@pytest.mark.parametrize(
+    ("file", "decides"),
+    [
+        ("bench/loop.py", True),
+        ("bench/schedule.py", True),
+        ("bench/data/augment.py", True),
+        ("backends/worker.py", True),
+        ("backends/torch_adapter/zoo.py", True),
+        ("backends/keras_adapter/engines/tensorflow.py", True),
+        ("bench/cli.py", False),
+        ("bench/report/tables.py", False),
+        ("bench/catalog/suites/quick.toml", False),
+    ],
+)
+def test_code_that_changed_is_another_version_if_it_decides_numbers(
+    sources: Path, file: str, decides: bool
+) -> None:
+    before = code_digest.__wrapped__()
+    assert before == code_digest()
+    with (sources / file).open("a") as changed:
+        changed.write("# changed\n")
+    assert (code_digest.__wrapped__() != before) == decides
+
+
+def test_another_backends_code_is_another_version(sources: Path) -> None:
+    before = code_digest.__wrapped__()
+    (sources / "backends" / "fourth.py").write_text("")
+    added = code_digest.__wrapped__()
+    (sources / "backends" / "fourth.py").rename(sources / "backends" / "fifth.py")
+    assert len({before, added, code_digest.__wrapped__()}) == 3
+
+
 def test_another_interpreter_is_asked(tmp_path: Path) -> None:
     other = tmp_path / "python"
     other.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
     other.chmod(0o755)
     assert environment_of("torch", "cpu", other) == environment_here("torch", "cpu")
+
+
+def test_an_interpreter_is_asked_without_the_current_folder(tmp_path: Path) -> None:
+    other = tmp_path / "python"
+    other.write_text('#!/bin/sh\necho "asked with $1 $2" >&2\nexit 1\n')
+    other.chmod(0o755)
+    with pytest.raises(UserError, match="asked with -P -c"):
+        environment_of("torch", "cpu", other)
 
 
 @pytest.mark.parametrize("script", ["echo no module >&2; exit 1", "echo '{}'", "echo nothing"])

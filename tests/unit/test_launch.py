@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from bench import launch
 from bench.launch import Event, Finished, Interpreters, run_job
 
 READ_JOB = "import sys, os, json, time, signal\njob = json.loads(sys.stdin.readline())\n"
@@ -91,8 +92,8 @@ def test_events_do_not_put_off_the_time_limit(run: Run) -> None:
 @pytest.mark.parametrize(
     ("code", "kind"),
     [
-        ("os.kill(os.getpid(), signal.SIGSEGV)", "signal SIGSEGV"),
-        ("os.abort()", "signal SIGABRT"),
+        ("os.kill(os.getpid(), signal.SIGSEGV)", "SIGSEGV"),
+        ("os.abort()", "SIGABRT"),
         ("os._exit(3)", "exit code 3"),
         ("os._exit(0)", "exit code 0"),
         ("raise SystemError('broken')", "exit code 1"),
@@ -102,14 +103,45 @@ def test_events_do_not_put_off_the_time_limit(run: Run) -> None:
 def test_a_worker_that_dies_is_crashed_with_its_last_words(run: Run, code: str, kind: str) -> None:
     finished = run(f"print('last words', file=sys.stderr, flush=True)\n{code}\n")
     assert (finished.status, finished.answer) == ("crashed", None)
-    assert kind in finished.kind
+    assert finished.kind == kind
     assert "broken" in finished.message or "last words" in finished.message
 
 
-def test_a_worker_that_the_system_killed_is_out_of_memory(run: Run) -> None:
+@pytest.mark.parametrize(
+    ("kills", "status", "said"),
+    [((3, 4), "oom", "memory ran out"), ((3, 3), "crashed", "ended by signal SIGKILL")],
+)
+def test_a_killed_worker_is_out_of_memory_only_if_the_system_killed_for_that(
+    run: Run, monkeypatch: pytest.MonkeyPatch, kills: tuple[int, int], status: str, said: str
+) -> None:
+    told = iter(kills)
+    monkeypatch.setattr(launch, "_oom_kills", lambda: next(told))
     finished = run("os.kill(os.getpid(), signal.SIGKILL)\n")
-    assert (finished.status, finished.kind) == ("oom", "SIGKILL")
-    assert "memory" in finished.message
+    assert (finished.status, finished.kind, finished.answer) == (status, "SIGKILL", None)
+    assert said in finished.message
+
+
+def test_a_worker_that_ends_otherwise_while_memory_is_short_is_not_out_of_memory(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = iter(range(9))
+    monkeypatch.setattr(launch, "_oom_kills", lambda: next(told))
+    assert run("os._exit(3)\n").status == "crashed"
+    assert run(DONE).status == "ok"
+    assert run("time.sleep(60)\n", timeout_s=0.2).status == "timeout"
+
+
+def test_kills_for_memory_are_counted_by_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "read_text", lambda _: "oom_kill_x 9\nnr 1\noom_kill 7\nz 2\n")
+    assert launch._oom_kills() == 7
+    monkeypatch.setattr(Path, "read_text", lambda _: "nr 1\n")
+    assert launch._oom_kills() == 0
+
+    def absent(path: Path) -> str:
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(Path, "read_text", absent)
+    assert launch._oom_kills() == 0
 
 
 def test_a_worker_that_dies_before_it_reads_its_job_is_crashed(tmp_path: Path) -> None:
@@ -208,8 +240,17 @@ def test_the_backends_variables_are_set_before_the_worker_starts(tmp_path: Path)
     python.chmod(0o755)
     interpreters = Interpreters({"keras-tensorflow": python})
     finished = run_job("keras-tensorflow", {"task": "x"}, tmp_path / "log", interpreters)
-    assert "tensorflow -m backends.worker" in finished.message
+    assert "tensorflow -P -m backends.worker" in finished.message
     assert os.environ.get("KERAS_BACKEND") != "tensorflow"
+
+
+def test_a_module_in_the_current_folder_takes_no_modules_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "json.py").write_text("raise SystemExit('the wrong json')\n")
+    monkeypatch.chdir(tmp_path)
+    finished = run_job("torch", {"task": "dance"}, tmp_path / "log", Interpreters({}))
+    assert (finished.status, finished.kind) == ("crashed", "KeyError")
 
 
 def test_interpreters(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -33,6 +33,8 @@ class _Fakes:
     opened: list[SplitSizes] = field(default_factory=list)
     packages: tuple[str, ...] = ("torch", "torchvision", "keras", "tensorflow", "numpy")
     weights_missing: str | None = None
+    downloads: list[bool] = field(default_factory=list)
+    skipped: tuple[str, ...] = ()
 
     def open(self, name: str, sizes: SplitSizes, **_: Any) -> Dataset:
         self.opened.append(sizes)
@@ -47,10 +49,12 @@ class _Fakes:
             "size_bounds": None,
             "label": name,
             "source": None,
+            "skipped": self.skipped,
         }
         return Dataset(**{**fields, **self.dataset})
 
-    def pretrained(self, name: str, entry: Any) -> Weights:
+    def pretrained(self, name: str, entry: Any, download: bool) -> Weights:
+        self.downloads.append(download)
         if self.weights_missing is not None:
             raise Unavailable(self.weights_missing)
         ref = WeightsRef(kind="pretrained", source=entry.sources[0].distribution, sha256="aa")
@@ -175,7 +179,7 @@ def test_a_boundary_is_for_fine_tune_last_only(fakes: _Fakes) -> None:
         assert planned == policy.model_copy(update={"boundary": wanted})
 
 
-@pytest.mark.parametrize(("optimizer", "base"), [("sgd", 0.05), ("adamw", 0.002)])
+@pytest.mark.parametrize(("optimizer", "base"), [("sgd", 0.02), ("adamw", 0.001)])
 def test_the_learning_rate_is_the_optimizers_base_times_the_policys_scale(
     fakes: _Fakes, optimizer: str, base: float
 ) -> None:
@@ -213,6 +217,49 @@ def test_the_command_lines_weights_come_before_the_grids(fakes: _Fakes, tmp_path
     assert str(tmp_path) not in runs[1].spec.model_dump_json()
     with pytest.raises(UserError, match="does not exist"):
         _plan(grid, weights_choices={"vgg16": str(tmp_path / "absent.pth")})
+
+
+@pytest.mark.parametrize("download", [True, False])
+def test_weights_are_fetched_only_where_that_is_wanted(fakes: _Fakes, download: bool) -> None:
+    _plan({"policies": ["freeze_all"], "backbones": ["vgg16", "vgg19"]}, download=download)
+    assert fakes.downloads == [download, download]
+
+
+@pytest.mark.parametrize(
+    ("choice", "said"),
+    [
+        ("randm", "Unknown weights 'randm'. Did you mean 'random'?"),
+        ("pretrain", "Unknown weights 'pretrain'. Did you mean 'pretrained'?"),
+        ("", "Unknown weights ''."),
+    ],
+)
+def test_a_word_for_weights_that_is_none_gets_the_nearest(
+    fakes: _Fakes, choice: str, said: str
+) -> None:
+    for choices in ({"": choice}, {"efficientnet_lite0": choice}):
+        with pytest.raises(UserError) as error:
+            _plan({"policies": ["freeze_all"]}, weights_choices=choices)
+        assert said in str(error.value)
+    with pytest.raises(UserError) as error:
+        _one(weights=choice)
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize("choice", ["randm.pth", "./randm", "~/randm", "folder/randm"])
+def test_what_looks_like_a_path_is_one(fakes: _Fakes, choice: str) -> None:
+    with pytest.raises(UserError, match="does not exist"):
+        _one(weights=choice)
+
+
+def test_each_image_that_is_left_out_is_told_once(fakes: _Fakes) -> None:
+    fakes.skipped = ("a.png: broken", "b.png: empty")
+    grids = [{"policies": ["freeze_all"], "train_images": n} for n in (10, 20)]
+    suite = Suite.model_validate(
+        {"name": "t", "backends": ["torch"], "grid": [{"dataset": "folder:x", **g} for g in grids]}
+    )
+    preparation = Preparation(Interpreters({}), cache=Path("unused"))
+    assert len(preparation.plan(suite)) == 2
+    assert preparation.skipped() == ["a.png: broken", "b.png: empty"]
 
 
 def test_weights_that_cannot_be_had_are_a_row_that_says_how_to_get_them(fakes: _Fakes) -> None:

@@ -16,7 +16,14 @@ import pytest
 from bench.errors import UserError
 from bench.report import as_json, load_runs, write_report
 from bench.report.rows import MEASURED, Row, row_of, rows_of
-from bench.report.tables import FORMATS, footnotes, reasons, render, standard_table, to_csv
+from bench.report.tables import (
+    FORMATS,
+    footnotes,
+    reasons,
+    render,
+    standard_table,
+    to_csv,
+)
 from bench.spec import RunResult
 from bench.store import Store, StoredRun
 
@@ -37,26 +44,6 @@ HOSTILE = [
 MakeRun = Callable[..., StoredRun]
 
 
-@pytest.fixture
-def make_run(
-    make_spec: Callable[..., Any],
-    make_environment: Callable[..., Any],
-    make_result: Callable[..., RunResult],
-) -> MakeRun:
-    """``make_run(result={…}, environment={…}, **spec)``."""
-
-    def make(
-        result: dict[str, Any] | None = None,
-        environment: dict[str, Any] | None = None,
-        **changes: Any,
-    ) -> StoredRun:
-        spec = make_spec(**changes)
-        where = make_environment(**{"backend": spec.backend, **(environment or {})})
-        return StoredRun(spec, where, make_result(spec, where, **(result or {})), Path("x"))
-
-    return make
-
-
 FAILED = {
     "status": "oom", "failure": {"kind": "SIGKILL", "message": "memory ran out"},
     "test_top1": None, "fit_s": None, "train_images_per_s": None, "infer_images_per_s": None,
@@ -71,6 +58,14 @@ def test_a_row_has_the_fields_of_the_design(make_run: MakeRun) -> None:
     assert (row["failure"], row["parity"]) == (None, None)
     assert (row["test_top1"], row["fit_s"], row["total_parameters"]) == (0.7512, 12.34, 3_000_000)
     assert set(MEASURED) <= set(RunResult.model_fields)
+
+
+def test_a_row_has_the_data_sets_name_and_the_table_its_label(make_run: MakeRun) -> None:
+    (row,) = rows = rows_of([make_run()])
+    assert (row["dataset"], row["dataset_label"]) == ("photos", "photos (stand-in)")
+    assert standard_table(rows)["data"].tolist() == ["photos (stand-in)"]
+    (read,) = csv.DictReader(io.StringIO(to_csv(rows)))
+    assert (read["dataset"], read["dataset_label"]) == ("photos", "photos (stand-in)")
 
 
 def test_the_json_is_strict_and_says_its_version(make_run: MakeRun) -> None:
@@ -117,6 +112,7 @@ CHANGES: list[dict[str, Any]] = [
     {"case": {"number": None}},
     {"case": {"similarity": None}},
     {"case": {"size": "medium"}},
+    {"case": {"dataset": {"name": "other"}}},
     {"case": {"dataset": {"label": "other"}}},
     {"case": {"dataset": {"content_hash": "00"}}},
     {"case": {"dataset": {"train_images": 217}}},
@@ -232,6 +228,20 @@ def test_what_a_reader_must_know_stands_below(make_run: MakeRun) -> None:
     assert "several environments" in notes(both[0], make_run(**plain, environment=other))
 
 
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_mixed_precision_is_seen_and_explained(make_run: MakeRun, precision: str) -> None:
+    rows = rows_of([make_run(recipe={"precision": precision})])
+    assert standard_table(rows)["precision"].tolist() == [precision]
+    assert any("matched in all but precision" in note for note in footnotes(rows))
+
+
+@pytest.mark.parametrize(("precision", "shown"), [("fp32", False), ("fp64", True)])
+def test_other_precision_needs_no_note(make_run: MakeRun, precision: str, shown: bool) -> None:
+    rows = rows_of([make_run(recipe={"precision": precision})])
+    assert ("precision" in standard_table(rows).columns) == shown
+    assert not any("precision" in note for note in footnotes(rows))
+
+
 def test_several_environments_of_any_backend_are_said(make_run: MakeRun) -> None:
     keras = {"backend": "keras-tensorflow", "case": {"dataset": {"label": "flowers"}}}
     runs = [make_run(case={"dataset": {"label": "flowers"}}), make_run(**keras),
@@ -340,16 +350,34 @@ def test_a_folder_without_results_says_how_to_make_some(tmp_path: Path) -> None:
     assert error.value.hint == "Make some: python run_bench.py run"
 
 
-def test_runs_of_several_folders_come_together_and_can_be_chosen(
+def test_runs_of_several_folders_come_together(
     tmp_path: Path, save_run: Callable[..., Path], make_spec: Callable[..., Any]
 ) -> None:
     a, b = tmp_path / "a", tmp_path / "b"
     save_run(Store(a))
-    folder = save_run(Store(b), make_spec(seed=1))
+    save_run(Store(b), make_spec(seed=1))
     bad = save_run(Store(b), make_spec(seed=2))
     (bad / "spec.json").write_text("{")
     runs, problems = load_runs([a, b])
     assert len(runs) == 2
     assert len(problems) == 1
-    chosen, _ = load_runs([a, b], {(folder.parent.name, folder.name)})
-    assert [r.spec.seed for r in chosen] == [1]
+
+
+def test_what_was_unavailable_and_is_done_is_unavailable_no_longer(
+    tmp_path: Path,
+    save_run: Callable[..., Path],
+    make_spec: Callable[..., Any],
+    make_environment: Callable[..., Any],
+    make_result: Callable[..., Any],
+) -> None:
+    store, spec = Store(tmp_path), make_spec()
+    absent = make_environment(packages={})
+    failure = {"kind": "x", "message": "y"}
+    lost = make_result(spec, absent, status="unavailable", failure=failure)
+    store.save(spec, absent, lost, store.partial_folder())
+    assert [r.result.status for r in load_runs([tmp_path])[0]] == ["unavailable"]
+    save_run(store, spec)
+    assert [r.result.status for r in load_runs([tmp_path])[0]] == ["ok"]
+    planned = {(spec.run_id, absent.environment_id)}
+    kept = load_runs([tmp_path], planned)[0]
+    assert sorted(r.result.status for r in kept) == ["ok", "unavailable"]

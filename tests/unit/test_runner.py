@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bench import runner
+from bench import blueprints, runner
+from bench.blueprint import Network
 from bench.catalog.backbones import BACKBONES
 from bench.data import Dataset
 from bench.errors import Unavailable, UserError
@@ -31,6 +32,7 @@ class _World:
     """Workers, packing and exporting as a test wants them."""
 
     store: Store
+    blueprint: Path
     answers: dict[int, Finished | BaseException] = field(default_factory=dict)
     jobs: list[dict[str, Any]] = field(default_factory=list)
     packed: int = 0
@@ -60,12 +62,14 @@ class _World:
         self.exported += 1
         if self.export_fails is not None:
             raise self.export_fails
-        return Path("blueprint")
+        return self.blueprint
 
 
 @pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> _World:
-    world = _World(Store(tmp_path / "out"))
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: Network) -> _World:
+    world = _World(Store(tmp_path / "out"), tmp_path / "blueprint")
+    world.blueprint.mkdir()
+    network.save(world.blueprint)
     for name in ("run_job", "pack", "blueprint_folder"):
         monkeypatch.setattr(runner, name, getattr(world, name))
     return world
@@ -90,6 +94,15 @@ def plan(make_spec: Callable[..., RunSpec], make_environment: Callable[..., Any]
         ]
 
     return plan
+
+
+def _with(run: PlannedRun, boundary: str, head: str = "linear") -> PlannedRun:
+    """The run with another boundary and head."""
+    changes = {
+        "policy": run.spec.policy.model_copy(update={"boundary": boundary}),
+        "recipe": run.spec.recipe.model_copy(update={"head": head}),
+    }
+    return replace(run, spec=run.spec.model_copy(update=changes))
 
 
 def _run(world: _World, runs: list[PlannedRun], tmp_path: Path) -> None:
@@ -172,6 +185,70 @@ def test_bad_input_is_known_before_any_run(world: _World, plan: Plan, tmp_path: 
     with pytest.raises(UserError, match="do not fit"):
         _run(world, plan(0), tmp_path)
     assert world.jobs == []
+
+
+def test_an_export_that_crashes_is_a_row(
+    world: _World,
+    plan: Plan,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    make_environment: Callable[..., Any],
+) -> None:
+    died = Finished(None, "crashed", "SIGSEGV", "the worker ended by signal SIGSEGV: no output")
+    monkeypatch.setattr(runner, "blueprint_folder", blueprints.blueprint_folder)
+    monkeypatch.setattr(blueprints, "environment_of", lambda *_: make_environment())
+    monkeypatch.setattr(blueprints, "run_job", lambda *_: died)
+    _run(world, plan(0), tmp_path)
+    assert world.jobs == []
+    ((run,), _) = world.store.load()
+    assert run.result.status == "unavailable"
+    assert run.result.failure is not None
+    said = run.result.failure.message
+    assert said.startswith("exporting efficientnet_lite0 failed: the worker ended by signal SIGS")
+    assert "export-efficientnet_lite0.txt" in said
+
+
+@pytest.mark.parametrize("seed", [0, 1], ids=["same network", "another network"])
+def test_a_boundary_that_a_network_lacks_is_known_before_any_run(
+    world: _World, plan: Plan, tmp_path: Path, seed: int
+) -> None:
+    first, second = plan(0, seed)
+    with pytest.raises(UserError, match=r"'layer2\.O'\. Did you mean 'layer2\."):
+        _run(world, [first, _with(second, "layer2.O")], tmp_path)
+    assert world.jobs == []
+    assert not (world.store.root / "runs").exists()
+
+
+@pytest.mark.parametrize("boundary", ["all", "last_stage", "head", "stage1", "layer2.0.bn"])
+def test_a_boundary_that_the_network_has_is_run(
+    world: _World, plan: Plan, tmp_path: Path, boundary: str
+) -> None:
+    _run(world, [_with(run, boundary) for run in plan(0)], tmp_path)
+    assert _kept(world) == {0: "ok"}
+
+
+def test_a_boundary_in_the_head_that_is_replaced_is_known_before_any_run(
+    world: _World, plan: Plan, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="classifier"):
+        _run(world, [_with(run, "classifier.1") for run in plan(0)], tmp_path)
+
+
+def test_a_boundary_in_the_new_head_is_run(world: _World, plan: Plan, tmp_path: Path) -> None:
+    _run(world, [_with(run, "head.dense1", "dense:4") for run in plan(0)], tmp_path)
+    assert _kept(world) == {0: "ok"}
+
+
+def test_images_that_were_left_out_are_counted_in_the_result(
+    world: _World, plan: Plan, tmp_path: Path
+) -> None:
+    plain, short = plan(0, 1)
+    skipped = replace(short.dataset, skipped=("a.png: broken", "b.png: empty"))
+    world.answers[1] = Finished({"result": {**ANSWER, "notes": ["of the worker"]}})
+    _run(world, [plain, replace(short, dataset=skipped)], tmp_path)
+    notes = {run.spec.seed: run.result.notes for run in world.store.load()[0]}
+    assert [*notes[0]] == []
+    assert [*notes[1]] == ["of the worker", "2 unreadable images were left out"]
 
 
 def test_bad_input_that_the_worker_finds_ends_the_call_and_keeps_what_is_done(

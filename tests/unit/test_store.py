@@ -140,6 +140,20 @@ def test_a_damaged_run_does_not_hide_the_others(
     assert len(problems) == 1
 
 
+@pytest.mark.parametrize("file", ["spec.json", "environment.json", "result.json"])
+@pytest.mark.parametrize("cut", [True, False], ids=["cut short", "gone"])
+def test_a_damaged_run_is_missing(store: Store, save_run: Save, file: str, cut: bool) -> None:
+    folder = save_run(store)
+    assert not _missing(store, folder)
+    text = (folder / file).read_text()
+    (folder / file).unlink()
+    if cut:
+        (folder / file).write_text(text[:-20])
+    assert _missing(store, folder)
+    save_run(store)
+    assert not _missing(store, folder)
+
+
 def test_strangers_in_the_folder_are_left_alone(store: Store, save_run: Save) -> None:
     folder = save_run(store)
     (store.root / "runs" / "notes.txt").write_text("mine")

@@ -218,6 +218,39 @@ def test_unknown_words_of_a_grid_list_the_known_ones(tmp_path: Path, key: str, v
     assert {"optimizer": "adamw", "precision": "fp32"}[key] in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('optimizer = "sdg"', "Unknown optimizer in {} 'sdg'. Did you mean 'sgd'?"),
+        ('precision = "fp8"', "Unknown precision in {} 'fp8'. Did you mean 'fp"),
+        ('size = "smal"', "Unknown size in {} 'smal'. Did you mean 'small'?"),
+        ('similarity = "similr"', "Unknown similarity in {} 'similr'. Did you mean 'similar'?"),
+        ('schedule = "cosin"', "Unknown schedule in {} 'cosin'. Did you mean 'cosine'?"),
+        ('augmentation = "cropp"', "Unknown augmentation in {} 'cropp'. Did you mean 'crop'?"),
+        ('mode = ["mached"]', "Unknown mode in {} 'mached'. Did you mean 'matched'?"),
+        ('precision = ["fp32", "fp8"]', "Unknown precision in {} 'fp8'. Did you mean 'fp"),
+    ],
+)
+def test_a_value_of_a_closed_list_gets_the_nearest(tmp_path: Path, line: str, said: str) -> None:
+    with pytest.raises(UserError) as error:
+        _load(tmp_path, f'name = "m"{GRID}{line}')
+    assert said.format(tmp_path / "mine.toml") in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        Options(mode=["mached"]),
+        Options(precision=["fp8"]),
+        Options(precision=["fp32", "fp8"]),
+    ],
+    ids=["mode", "precision", "precisions"],
+)
+def test_an_option_of_a_closed_list_gets_the_nearest(options: Options) -> None:
+    with pytest.raises(UserError, match=r"in the command line '(fp8|mached)'\. Did you mean '"):
+        apply_options(_two_grids(), options)
+
+
 @pytest.mark.parametrize("backbone", list(BACKBONES))
 def test_a_backbone_is_refused_below_its_least_input(tmp_path: Path, backbone: str) -> None:
     least = BACKBONES[backbone].min_px
@@ -294,7 +327,7 @@ def test_all_other_options_override() -> None:
         (Options(px=31), "needs at least 32"),
         (Options(px=5), "px"),
         (Options(epochs=0), "epochs"),
-        (Options(batch_size=-1), "batch_size"),
+        (Options(batch_size=-1), "--batch-size"),
         (Options(precision=["fp23"]), "precision"),
         (Options(mode=["native"]), "mode"),
     ],

@@ -1,0 +1,72 @@
+"""Rows that stand side by side, yet are not of one experiment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from bench.report.rows import Row, rows_of
+from bench.report.tables import SAME_EXPERIMENT, footnotes, mismatches
+from bench.store import StoredRun
+
+MakeRun = Callable[..., StoredRun]
+
+HASHES = dict.fromkeys(SAME_EXPERIMENT, "aa")
+
+
+def _two(make_run: MakeRun, other: dict[str, Any], **changes: Any) -> list[Row]:
+    """A run of torch, and one that has other hashes, of Keras unless changed."""
+    changes = {"backend": "keras-tensorflow", **changes}
+    return rows_of([make_run(HASHES), make_run({**HASHES, **other}, **changes)])
+
+
+@pytest.mark.parametrize("field", SAME_EXPERIMENT)
+def test_backends_that_did_not_run_the_same_experiment_are_named(
+    make_run: MakeRun, field: str
+) -> None:
+    rows = _two(make_run, {field: "bb"})
+    ids = ", ".join(sorted(row["run_id"] for row in rows))
+    assert mismatches(rows) == [f"{field} differs between {ids}"]
+    assert f"NOT THE SAME EXPERIMENT: {field} differs between {ids}" in footnotes(rows)
+
+
+@pytest.mark.parametrize("field", SAME_EXPERIMENT)
+def test_a_hash_that_only_one_backend_told_is_no_same_experiment(
+    make_run: MakeRun, field: str
+) -> None:
+    assert mismatches(_two(make_run, {field: None}))
+
+
+def test_backends_may_differ_in_all_that_is_measured(make_run: MakeRun) -> None:
+    measured = {"test_top1": 0.1, "fit_s": 9.0, "peak_host_bytes": 7, "train_images_per_s": None}
+    rows = _two(make_run, measured)
+    assert mismatches(rows) == []
+    assert not any("NOT THE SAME" in note for note in footnotes(rows))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 1},
+        {"device": "cuda:0"},
+        {"backbone": "vgg16"},
+        {"policy": {"name": "retrain_all"}},
+        {"policy": {"boundary": "features.28"}},
+        {"weights": {"kind": "random", "source": "random", "sha256": None}},
+        {"recipe": {"batch_size": 8}},
+        {"recipe": {"precision": "fp16"}},
+        {"recipe": {"augmentation": "crop"}},
+        {"recipe": {"head": "dense:2"}},
+        {"case": {"dataset": {"content_hash": "00"}}},
+        {"result": {"status": "oom", "failure": {"kind": "x", "message": "y"}}},
+    ],
+    ids=str,
+)
+def test_what_is_another_experiment_anyway_is_not_compared(
+    make_run: MakeRun, change: dict[str, Any]
+) -> None:
+    other = {**dict.fromkeys(SAME_EXPERIMENT, "bb"), **change.get("result", {})}
+    more = {key: value for key, value in change.items() if key != "result"}
+    assert mismatches(_two(make_run, other, **more)) == []
