@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.blueprint import Network
-from bench.blueprints import architecture_folders, blueprint_folder
+from bench.blueprints import blueprint_folder
 from bench.catalog.backbones import BACKBONES
 from bench.catalog.policies import POLICIES
 from bench.launch import Interpreters, run_job
@@ -35,30 +35,42 @@ def packaged_blueprint(name: str, px: int, cache: Path) -> Path:
     return blueprint_folder(name, px, weights, 0, cache, HERE)
 
 
-def random_blueprints(name: str, sizes: tuple[int, ...], cache: Path) -> dict[int, Path]:
-    """Blueprints of a backbone with random weights, the same tensors at every input size."""
+def random_blueprints(
+    name: str, sizes: tuple[int, ...], architectures: dict[int, dict[str, Path]], cache: Path
+) -> dict[int, Path]:
+    """Blueprints of a backbone with random weights, the same tensors at every input size.
+
+    Args:
+        name: Of the backbone.
+        sizes: Input sizes.
+        architectures: Input size but the first → backbone → folder of its architecture.
+        cache: For the Blueprints.
+    """
     weights = random_weights(BACKBONES[name])
     first = blueprint_folder(name, sizes[0], weights, 0, cache, HERE)
-    shake_batch_norms(first)
+    shake_batch_norms(first, GAINS.get(name, (0.5, 1.5)))
     folders = {sizes[0]: first}
     for px in sizes[1:]:
         folder = cache / "resized" / f"{name}-{px}"
         folder.mkdir(parents=True)
-        architecture = architecture_folders({name: px}, cache, HERE)[name]
-        shutil.copy(architecture / "blueprint.json", folder)
+        shutil.copy(architectures[px][name] / "blueprint.json", folder)
         os.link(first / "tensors.safetensors", folder / "tensors.safetensors")
         folders[px] = folder
     return folders
 
 
-def shake_batch_norms(folder: Path) -> None:
+GAINS = {"mobilenet_v2": (2.0, 4.0)}
+"""Backbone → range of BatchNorm's factors, where the usual one lets every image die away."""
+
+
+def shake_batch_norms(folder: Path, gain: tuple[float, float]) -> None:
     """Give every BatchNorm values of its own: fresh ones are 0 and 1, and hide a confusion."""
     network = Network.load(folder)
     random = np.random.default_rng(0)
     norms = [o for o in network.blueprint.operations if o.kind == "batch_norm"]
     for operation in norms:
         for role, low, high in (
-            ("weight", 0.5, 1.5),
+            ("weight", *gain),
             ("bias", -0.3, 0.3),
             ("running_mean", -0.3, 0.3),
             ("running_var", 0.5, 2.0),

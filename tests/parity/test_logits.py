@@ -6,8 +6,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from bench.blueprints import architecture_folders
 from bench.catalog.backbones import BACKBONES
-from tests.frameworks import BACKENDS, logits, random_blueprints
+from tests.frameworks import BACKENDS, HERE, logits, random_blueprints
 
 SIZES = (224, 96)
 TOLERANCE = 1e-4
@@ -18,9 +19,13 @@ Logits = dict[str, npt.NDArray[np.float32]]
 def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Logits, Logits]:
     folder = tmp_path_factory.mktemp("logits")
     random = np.random.default_rng(0)
+    cache = folder / "cache"
+    architectures = {
+        px: architecture_folders(dict.fromkeys(BACKBONES, px), cache, HERE) for px in SIZES[1:]
+    }
     items = {}
     for name in BACKBONES:
-        for px, blueprint in random_blueprints(name, SIZES, folder / "cache").items():
+        for px, blueprint in random_blueprints(name, SIZES, architectures, cache).items():
             images = random.integers(0, 256, (2, px, px, 3), dtype=np.uint8)
             items[f"{name}-{px}"] = (blueprint, images)
     first, second = (logits(backend, items, folder) for backend in BACKENDS)
