@@ -15,13 +15,13 @@ from bench.catalog.backbones import BACKBONES
 from bench.catalog.backends import BACKENDS
 from bench.catalog.cases import CASES, SIZE_BOUNDS
 from bench.catalog.policies import BASE_LEARNING_RATE, DESCRIPTIONS, POLICIES, PRESCRIBED
+from bench.catalog.recipes import plain_recipe
 from bench.cli import print_json
 from bench.data import dataset_kinds
 from bench.environment import package_version
 from bench.errors import Unavailable, UserError, choose
 from bench.head import hidden_units
 from bench.launch import Interpreters, run_job
-from bench.spec import Recipe
 from bench.suite import load_suite, suite_names
 from bench.weights import pretrained_weights
 
@@ -192,7 +192,7 @@ def count_backbones(
     job = {
         "task": "count",
         "blueprints": [str(folders[name]) for name in names],
-        "recipe": counting_recipe(counting.head).model_dump(mode="json"),
+        "recipe": plain_recipe(counting.head).model_dump(mode="json"),
         "policy": policy.model_dump(mode="json"),
         "classes": counting.classes,
         "device": "cpu",
@@ -203,24 +203,6 @@ def count_backbones(
         error = Unavailable if finished.status == "unavailable" else UserError
         raise error(f"{finished.message}\nThe worker's words are in {log}.")
     return {name: finished.answer["counts"][str(folders[name])] for name in names}
-
-
-def counting_recipe(head: str) -> Recipe:
-    """A recipe to build a network with, where nothing is trained."""
-    return Recipe(
-        head=head,
-        px=1,
-        epochs=1,
-        batch_size=1,
-        optimizer="sgd",
-        learning_rate=1.0,
-        momentum=0.0,
-        weight_decay=0.0,
-        schedule="constant",
-        warmup_fraction=0.0,
-        augmentation="none",
-        precision="fp32",
-    )
 
 
 LISTS: dict[str, Callable[[Counting], Items]] = {

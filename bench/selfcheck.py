@@ -13,8 +13,8 @@ import numpy as np
 from bench.backend import Adapter, Batch
 from bench.blueprint import Blueprint, Network, Operation, Preprocessing
 from bench.catalog.policies import POLICIES
+from bench.catalog.recipes import plain_recipe
 from bench.plan import plan_training
-from bench.spec import Recipe
 
 STEPS = 20
 MOST_FLOP_PER_S = 2.5e15
@@ -67,20 +67,7 @@ def measure(adapter: Adapter, device: str, px: int = 64, width: int = 128) -> Se
     network = _network(px, width)
     plan = plan_training(network.blueprint, POLICIES["from_scratch"])
     batch_size = 32
-    recipe = Recipe(
-        head="original",
-        px=px,
-        epochs=1,
-        batch_size=batch_size,
-        optimizer="sgd",
-        learning_rate=1e-3,
-        momentum=0.9,
-        weight_decay=0.0,
-        schedule="constant",
-        warmup_fraction=0.0,
-        augmentation="none",
-        precision="fp32",
-    )
+    recipe = plain_recipe("original", px, batch_size)
     parameter_bytes = sum(t.nbytes for t in network.tensors.values())
     trainer = adapter.build(network, plan, recipe, device)
     images = np.random.default_rng(0).integers(0, 256, (batch_size, px, px, 3), dtype=np.uint8)

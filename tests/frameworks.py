@@ -14,8 +14,8 @@ from bench.blueprint import Network
 from bench.blueprints import blueprint_folder
 from bench.catalog.backbones import BACKBONES
 from bench.catalog.policies import POLICIES
+from bench.catalog.recipes import plain_recipe
 from bench.launch import Interpreters, run_job
-from bench.listing import counting_recipe
 from bench.weights import pretrained_weights, random_weights
 
 HERE = Interpreters({})
@@ -106,7 +106,7 @@ def logits(
     job = {
         "task": "logits",
         "items": listed,
-        "recipe": counting_recipe("original").model_dump(mode="json"),
+        "recipe": plain_recipe("original").model_dump(mode="json"),
         "policy": POLICIES["freeze_all"].model_dump(mode="json"),
         "device": "cpu",
     }
