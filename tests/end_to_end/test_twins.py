@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from bench.environment import project_root
 from tests.end_to_end.test_command import command, result_files
+from tests.frameworks import HERE
 
 SUITE = """
 name = "twins"
@@ -83,7 +83,7 @@ def test_a_worker_holds_one_framework(backend: str, foreign: set[str]) -> None:
         "print(*{name.partition('.')[0] for name in sys.modules})\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, backend],
+        [str(HERE.of(backend)), "-c", code, backend],
         capture_output=True,
         text=True,
         check=True,
