@@ -7,6 +7,7 @@ that is printed goes to standard error, which is the run's log.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -32,6 +33,10 @@ from bench.data.atomic import build_folder  # noqa: E402
 from bench.errors import Unavailable, UserError  # noqa: E402
 from bench.head import attach_head  # noqa: E402
 from bench.loop import FrozenChanged, Run  # noqa: E402
+from bench.parity.images import load_split  # noqa: E402
+from bench.parity.model import ProbeItem  # noqa: E402
+from bench.parity.probe import probe  # noqa: E402
+from bench.parity.untrained import settle  # noqa: E402
 from bench.plan import plan_training  # noqa: E402
 from bench.selfcheck import measure  # noqa: E402
 from bench.spec import Failure, Policy, Recipe, RunResult, RunSpec  # noqa: E402
@@ -59,10 +64,10 @@ def load_adapter(backend: str) -> Adapter:
 
 def export(job: Job, emit: Emit) -> dict[str, Any]:
     """Export a backbone into ``folder`` as a Blueprint."""
-    load_adapter(job["backend"])
+    adapter = load_adapter(job["backend"])
     from backends.torch_adapter.export import export_backbone
 
-    export_backbone(
+    network = export_backbone(
         job["backbone"],
         BACKBONES[job["backbone"]],
         job["px"],
@@ -70,7 +75,10 @@ def export(job: Job, emit: Emit) -> dict[str, Any]:
         path=Path(job["path"]) if job["path"] else None,
         reader=job["reader"],
         seed=job["seed"],
-    ).save(Path(job["folder"]))
+    )
+    if job["settled"]:
+        network = settle(network, adapter)
+    network.save(Path(job["folder"]))
     return {}
 
 
@@ -113,6 +121,21 @@ def logits(job: Job, emit: Emit) -> dict[str, Any]:
         trainer = adapter.build(network, plan, sized, job["device"])
         np.save(item["out"], trainer.logits([trainer.infer(np.load(item["images"]))]))
     return {}
+
+
+def prove(job: Job, emit: Emit) -> dict[str, Any]:
+    """Measure this backend for a proof; leaves files in a folder for each item."""
+    adapter = load_adapter(job["backend"])
+    split = load_split(Path(job["data"]))
+    rates = {}
+    for value in job["items"]:
+        item = ProbeItem.model_validate(value)
+        out = Path(job["out"]) / item.key
+        facts = probe(adapter, item, split, job["device"], out, floors=job["floors"])
+        rates[item.key] = facts["learning_rate"]
+        emit({"event": "probed", "key": item.key})
+        gc.collect()  # a model and its graphs point at each other; the next one needs the room
+    return {"learning_rates": rates}
 
 
 def devices(job: Job, emit: Emit) -> dict[str, Any]:
@@ -171,6 +194,7 @@ TASKS: dict[str, Callable[[Job, Emit], dict[str, Any]]] = {
     "architectures": architectures,
     "count": count,
     "logits": logits,
+    "prove": prove,
     "devices": devices,
     "selfcheck": selfcheck,
     "run": run,

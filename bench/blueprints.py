@@ -22,7 +22,13 @@ EXPORT_REVISION = 1
 
 
 def blueprint_folder(
-    backbone: str, px: int, weights: Weights, seed: int, cache: Path, interpreters: Interpreters
+    backbone: str,
+    px: int,
+    weights: Weights,
+    seed: int,
+    cache: Path,
+    interpreters: Interpreters,
+    settled: bool = False,
 ) -> Path:
     """The cached Blueprint of a backbone with given weights; exported if it is not there.
 
@@ -33,6 +39,8 @@ def blueprint_folder(
         seed: Of random weights; not used for others.
         cache: Root of the cache.
         interpreters: Which Python exports.
+        settled: For proofs: random weights with BatchNorm values of their own, see
+            ``bench.parity.untrained``.
 
     Raises:
         Unavailable: The exporter's packages are not installed.
@@ -45,6 +53,7 @@ def blueprint_folder(
         weights=weights.ref.sha256,
         preprocessing=weights.preprocessing.model_dump(mode="json"),
         seed=seed if weights.path is None else None,
+        **({"settled": True} if settled else {}),
     )
     folder = cache / "blueprints" / f"{backbone}-{px}-{key}"
     if not is_whole(folder):
@@ -56,6 +65,7 @@ def blueprint_folder(
             "reader": weights.reader,
             "preprocessing": weights.preprocessing.model_dump(mode="json"),
             "seed": seed,
+            "settled": settled,
         }
 
         def write(content: Path) -> None:

@@ -1,0 +1,138 @@
+"""From the files of two backends to a verdict."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.blueprint import Blueprint
+from bench.catalog.tolerances import FLOOR_FACTOR, LEAST_FALL, LEVELS
+from bench.parity.compare import Gap, difference, first_above, gap, largest, operation_of
+from bench.parity.files import Values, read, read_facts
+from bench.parity.model import PART_OF, Difference, Level, Part
+from bench.spec import Precision
+
+FLOORED = ("gradients", "state_after_one_step", "losses")
+"""Levels that chaos can spoil: their figure counts only where their floor is far enough below the
+tolerance. The floors of the others are shown."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """Where the files of one backend lie."""
+
+    folders: dict[Part, Path]
+    """Part → folder; items that share a part share its folder."""
+
+    def values(self, level: str) -> Values:
+        """Values of a level."""
+        return read(self.folders[PART_OF[level]], level)
+
+    def facts(self, part: Part) -> dict[str, Any]:
+        """What was found beside the values."""
+        return read_facts(self.folders[part])
+
+
+def _plain(level: str, a: Side, b: Side, blueprint: Blueprint) -> Gap:
+    return gap(a.values(level), b.values(level))
+
+
+def _by_operation(level: str, a: Side, b: Side, blueprint: Blueprint) -> Gap:
+    return gap(a.values(level), b.values(level), operation_of(blueprint))
+
+
+def _frozen(level: str, a: Side, b: Side, blueprint: Blueprint) -> Gap:
+    """Number of frozen tensors that changed, on the worse side."""
+    changed = [float(side.values(level)["changed"].sum()) for side in (a, b)]
+    return Gap(max(changed), "tensors changed" if any(changed) else None)
+
+
+def _metrics(level: str, a: Side, b: Side, blueprint: Blueprint) -> Gap:
+    """Between the sides, and on each between the loop's loss and the framework's."""
+    found = [side.values(level)["metrics"] for side in (a, b)]
+    worst = difference(found[0], found[1]) / largest(found[0])
+    for top1_loss_loss in found:
+        _, loop, framework = top1_loss_loss
+        worst = max(worst, abs(loop - framework) / abs(loop))
+    return Gap(float(worst), None)
+
+
+MEASURES: dict[str, Callable[[str, Side, Side, Blueprint], Gap]] = {
+    "pixels": _plain,
+    "initial_head": _plain,
+    "logits": _plain,
+    "activations": _plain,
+    "gradients": _by_operation,
+    "state_after_one_step": _by_operation,
+    "losses": _plain,
+    "logits_after_steps": _plain,
+    "epoch_losses": _plain,
+    "frozen": _frozen,
+    "metrics": _metrics,
+}
+"""Level → how it is measured."""
+
+
+def levels_of(
+    reference: Side, other: Side, floors: Side, blueprint: Blueprint, precision: Precision
+) -> tuple[Level, ...]:
+    """Every level of two sides.
+
+    Args:
+        reference, other: The two backends.
+        floors: The backend whose own movement was measured.
+        blueprint: With the head.
+        precision: Of the computation.
+    """
+    levels = []
+    for name, tolerances in LEVELS.items():
+        value, where = MEASURES[name](name, reference, other, blueprint)
+        floor = floors.facts(PART_OF[name])["floors"].get(name)
+        sharp = floor is None or name not in FLOORED
+        sharp = sharp or FLOOR_FACTOR * floor < tolerances[precision]
+        levels.append(
+            Level(
+                name=name,
+                value=value if math.isfinite(value) else None,
+                tolerance=tolerances[precision],
+                floor=floor if floor is None or math.isfinite(floor) else None,
+                passed=bool(value <= tolerances[precision] and sharp),
+                detail=where if value > 0.0 else None,
+            )
+        )
+    return tuple(levels)
+
+
+def first_difference(
+    reference: Side, other: Side, blueprint: Blueprint, precision: Precision
+) -> Difference | None:
+    """The first operation whose value in inference form differs by more than the tolerance."""
+    a, b = reference.values("activations"), other.values("activations")
+    order = [o.name for o in blueprint.operations]
+    name = first_above(a, b, order, LEVELS["activations"][precision])
+    if name is None:
+        return None
+    operation = next(o for o in blueprint.operations if o.name == name)
+    return Difference(operation=name, module_path=operation.module_path)
+
+
+def reason_of(levels: tuple[Level, ...], fall: float | None) -> str | None:
+    """Why a pair did not pass, in a sentence; None if it did."""
+    failed = [level for level in levels if not level.passed]
+    above = [x for x in failed if x.differs]
+    if above:
+        return "differs: " + ", ".join(
+            f"{x.name} {'not comparable' if x.value is None else f'{x.value:.2g}'}"
+            f"{f' ({x.detail})' if x.detail else ''}"
+            for x in above
+        )
+    if failed:
+        return "says nothing, the floor is too high: " + ", ".join(
+            f"{x.name} {'–' if x.floor is None else f'{x.floor:.2g}'}" for x in failed
+        )
+    if fall is None or not fall >= LEAST_FALL:
+        return f"says nothing: the loss fell by {fall or 0.0:.1%}, less than {LEAST_FALL:.0%}"
+    return None

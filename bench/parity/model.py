@@ -1,0 +1,95 @@
+"""The nouns of a proof."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from bench.catalog.tolerances import FLOOR_FACTOR
+from bench.spec import Frozen, Policy, Recipe
+
+Part = Literal["forward", "gradients", "steps"]
+PARTS: tuple[Part, ...] = ("forward", "gradients", "steps")
+"""What is measured; policies and optimizers that share a part have it measured once."""
+
+PART_OF: dict[str, Part] = {
+    "pixels": "forward",
+    "initial_head": "forward",
+    "logits": "forward",
+    "activations": "forward",
+    "metrics": "forward",
+    "gradients": "gradients",
+    "state_after_one_step": "steps",
+    "losses": "steps",
+    "logits_after_steps": "steps",
+    "epoch_losses": "steps",
+    "frozen": "steps",
+}
+"""Level → the part that its figure comes from."""
+
+
+class ProbeItem(Frozen):
+    """What one worker measures of one network under one policy and optimizer."""
+
+    key: str = Field(description="Unique in a proof; names the folder of the files.")
+    blueprint: str = Field(description="Folder of the Blueprint.")
+    policy: Policy = Field(description="What trains.")
+    recipe: Recipe = Field(description="How; its learning_rate is where the search begins.")
+    parts: tuple[Part, ...] = Field(description="What to measure.")
+    learning_rate: float | None = Field(
+        default=None, description="Found by the side that measures floors; null: to be found."
+    )
+
+
+class Level(Frozen):
+    """One figure of a proof."""
+
+    name: str = Field(description="See ``bench.catalog.tolerances.LEVELS``.")
+    value: float | None = Field(
+        description="Largest relative difference; null: not comparable or not finite."
+    )
+    tolerance: float = Field(description="That it must not exceed.")
+    floor: float | None = Field(
+        description="How far one backend alone moves when every weight is nudged by one last bit, "
+        "the worst of three; null where equality is asked."
+    )
+    passed: bool = Field(description="Within the tolerance, and the floor below a tenth of it.")
+    detail: str | None = Field(default=None, description="Where the difference is largest.")
+
+    @property
+    def differs(self) -> bool:
+        """Whether it shows a difference: beyond the tolerance, and beyond what one backend does
+        by itself."""
+        if self.value is None:
+            return True
+        return self.value > self.tolerance and self.value > FLOOR_FACTOR * (self.floor or 0.0)
+
+
+class Difference(Frozen):
+    """The first operation, in order of execution, whose values differ."""
+
+    operation: str = Field(description="Its name in the Blueprint.")
+    module_path: str = Field(description="Of the module that it came from.")
+
+
+class Pair(Frozen):
+    """Two backends, compared under one policy and optimizer."""
+
+    backbone: str = Field(description="Its name.")
+    policy: str = Field(description="Its name.")
+    boundary: str = Field(description="From where the policy trains.")
+    optimizer: str = Field(description="sgd or adamw.")
+    backends: tuple[str, str] = Field(description="The reference first.")
+    dtype: str = Field(description="float64 or float32.")
+    passed: bool = Field(description="Every level, and the loss fell far enough.")
+    levels: tuple[Level, ...] = Field(description="In the order of the catalogue.")
+    first_difference: Difference | None = Field(description="Null where all operations agree.")
+    loss_fall: float | None = Field(description="Of the training loss over the steps, a fraction.")
+    learning_rate: float | None = Field(description="Peak rate of the steps.")
+    px: int = Field(description="Height and width of the input.")
+    batch_size: int = Field(description="Images of a full step.")
+    head: str = Field(description="On the backbone.")
+    weights: str = Field(description="pretrained, random or file.")
+    environments: tuple[str, str] = Field(description="environment_id of each side.")
+    reason: str | None = Field(default=None, description="Why it did not pass; null if it did.")

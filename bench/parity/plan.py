@@ -1,0 +1,190 @@
+"""What is to be shown: networks, policies and optimizers as items for the workers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench.blueprint import Blueprint, Network
+from bench.blueprints import blueprint_folder
+from bench.catalog.backbones import BACKBONES
+from bench.catalog.policies import POLICIES
+from bench.catalog.tolerances import (
+    CLASSES,
+    DEFAULT_SETTING,
+    FIRST_RATE,
+    MOMENTUM,
+    SEED,
+    SETTINGS,
+    WEIGHT_DECAY,
+    ProofSetting,
+)
+from bench.errors import Unavailable, UserError
+from bench.head import attach_head
+from bench.launch import Interpreters
+from bench.parity.model import PARTS, Part, ProbeItem
+from bench.plan import plan_training
+from bench.spec import OptimizerName, Policy, Precision, Recipe
+from bench.weights import Weights, pretrained_weights, random_weights
+
+EPOCHS = 2
+"""In which order, augmentation and the last batch are shown."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """``parity`` with its options."""
+
+    backbones: Sequence[str]
+    """Names."""
+    policies: Sequence[str]
+    """Names in the catalogue."""
+    optimizers: Sequence[OptimizerName]
+    """sgd, adamw."""
+    precisions: Sequence[Precision]
+    """fp64, fp32."""
+    backends: Sequence[str]
+    """The reference first."""
+    head: str
+    """On every backbone."""
+    px: int | None
+    """Height and width; None: the catalogue's for proofs."""
+    device: str
+    """cpu or cuda:N."""
+    interpreters: Interpreters
+    """Which Python runs which backend."""
+    cache: Path
+    """Root of the cache."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One thing to show: that a policy and an optimizer train a backbone alike."""
+
+    policy: Policy
+    """What trains."""
+    optimizer: OptimizerName
+    """How."""
+    weights: str
+    """pretrained or random."""
+    items: dict[Part, str]
+    """Part → key of the item that measures it."""
+
+
+@dataclass
+class Subject:
+    """A backbone in one precision, with all that is asked of it."""
+
+    backbone: str
+    """Its name."""
+    precision: Precision
+    """Of the computation."""
+    setting: ProofSetting
+    """Input size and batch size."""
+    blueprints: dict[str, Blueprint] = field(default_factory=dict)
+    """Weights → operations, with the head."""
+    items: dict[str, ProbeItem] = field(default_factory=dict)
+    """By key, in the order in which they are measured."""
+    claims: list[Claim] = field(default_factory=list)
+    """What the items show together."""
+
+    @property
+    def images(self) -> int:
+        """Training images: one full batch and one half of it."""
+        return self.setting.batch_size * 3 // 2
+
+
+def subject_of(backbone: str, precision: Precision, question: Question) -> Subject:
+    """Plan the proof of one backbone; its Blueprints are exported on the way.
+
+    Raises:
+        UserError: The backbone cannot take the input size or be exported, or a policy trains
+            nothing in it.
+        Unavailable: The exporter is not installed.
+    """
+    entry = BACKBONES[backbone]
+    setting = SETTINGS.get(backbone, DEFAULT_SETTING)
+    px = question.px or max(setting.px, entry.min_px)
+    if px < entry.min_px:
+        raise UserError(
+            f"{backbone} cannot take {px} px: it needs at least {entry.min_px}.",
+            f"Use --px {entry.min_px}.",
+        )
+    subject = Subject(backbone, precision, ProofSetting(px, setting.batch_size))
+    folders: dict[str, Path] = {}
+    for name in question.policies:
+        policy = POLICIES[name]
+        weights = _weights(backbone, policy)
+        kind = weights.ref.kind
+        if kind not in folders:
+            folders[kind] = blueprint_folder(
+                backbone,
+                px,
+                weights,
+                SEED,
+                question.cache,
+                question.interpreters,
+                settled=weights.path is None,
+            )
+            empty = Network.empty(Blueprint.load(folders[kind]))
+            subject.blueprints[kind] = attach_head(empty, question.head, CLASSES, SEED).blueprint
+        if not plan_training(subject.blueprints[kind], policy).trained:
+            raise UserError(
+                f"Policy {name} trains nothing in {backbone} with head {question.head}."
+            )
+        for optimizer in question.optimizers:
+            recipe = _recipe(subject, optimizer, question.head)
+            _add_claim(subject, policy, kind, recipe, str(folders[kind].resolve()))
+    return subject
+
+
+def _weights(backbone: str, policy: Policy) -> Weights:
+    """Pretrained where the policy starts from them and this machine has them, else random."""
+    entry = BACKBONES[backbone]
+    if policy.initialisation == "random":
+        return random_weights(entry)
+    try:
+        return pretrained_weights(backbone, entry, download=False)
+    except Unavailable:
+        return random_weights(entry)
+
+
+def _recipe(subject: Subject, optimizer: OptimizerName, head: str) -> Recipe:
+    return Recipe(
+        head=head,
+        px=subject.setting.px,
+        epochs=EPOCHS,
+        batch_size=subject.setting.batch_size,
+        optimizer=optimizer,
+        learning_rate=FIRST_RATE[optimizer],
+        momentum=MOMENTUM,
+        weight_decay=WEIGHT_DECAY,
+        schedule="cosine",
+        warmup_fraction=0.0,
+        augmentation="crop_flip",
+        precision=subject.precision,
+    )
+
+
+def _add_claim(subject: Subject, policy: Policy, kind: str, recipe: Recipe, folder: str) -> None:
+    """Add the items that a claim needs and that are not there yet."""
+    key = f"{kind}-{policy.boundary}-{policy.backbone_scale:g}-{recipe.optimizer}"
+    same = next((c.items for c in subject.claims if c.items["steps"] == key), None)
+    items = same or {part: _owner(subject, part, policy, kind) or key for part in PARTS}
+    if same is None:
+        parts = tuple(part for part in PARTS if items[part] == key)
+        subject.items[key] = ProbeItem(
+            key=key, blueprint=folder, policy=policy, recipe=recipe, parts=parts
+        )
+    subject.claims.append(Claim(policy, recipe.optimizer, kind, items))
+
+
+def _owner(subject: Subject, part: Part, policy: Policy, kind: str) -> str | None:
+    """Key of the item that measures a part already: the forward pass depends on the weights alone,
+    gradients on the boundary too, steps on everything."""
+    for claim in subject.claims:
+        same_boundary = claim.policy.boundary == policy.boundary
+        if claim.weights == kind and (part == "forward" or (part == "gradients" and same_boundary)):
+            return claim.items[part]
+    return None

@@ -1,0 +1,319 @@
+"""One backend measured for a proof, inside its worker."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.backend import Adapter, Trainer
+from bench.blueprint import HEAD, INPUT, Array, Network
+from bench.catalog.tolerances import (
+    CLASSES,
+    FLOOR_FACTOR,
+    LEARNING_RATES,
+    LEAST_FALL,
+    LEVELS,
+    NUDGES,
+    SEED,
+    STEPS,
+)
+from bench.data import Split
+from bench.data.batches import TrainingBatches
+from bench.head import attach_head
+from bench.loop import score
+from bench.parity.compare import gap, operation_of
+from bench.parity.files import Values, write, write_facts
+from bench.parity.model import PART_OF, Part, ProbeItem
+from bench.plan import TrainingPlan, plan_training
+from bench.schedule import learning_rate as scheduled
+from bench.spec import Precision, Recipe
+
+RECORDED_IMAGES = 2
+"""Images whose every activation is kept."""
+Measured = dict[str, Values]
+"""Level → its values."""
+Batches = Callable[[Split, Recipe, TrainingPlan], TrainingBatches]
+
+
+def make_batches(split: Split, recipe: Recipe, plan: TrainingPlan) -> TrainingBatches:
+    """The batches of a proof: those of a run."""
+    return TrainingBatches(split, recipe, plan.dropouts, SEED)
+
+
+@dataclass
+class Probe:
+    """A network built by one backend, and what is asked of it."""
+
+    trainer: Trainer
+    """Of the backend."""
+    network: Network
+    """With its head."""
+    plan: TrainingPlan
+    """Of the policy."""
+    item: ProbeItem
+    """What is measured."""
+    split: Split
+    """Training images."""
+    batches: Batches = make_batches
+    """Where the batches come from."""
+
+    def measure(self, parts: tuple[Part, ...], learning_rate: float) -> Measured:
+        """Values of every level of ``parts``, from the trainer as it stands."""
+        measured: Measured = {}
+        for part in parts:
+            if part == "steps":
+                measured |= self.steps(learning_rate)
+            else:
+                measured |= {"forward": self.forward, "gradients": self.gradients}[part]()
+        return measured
+
+    def forward(self) -> Measured:
+        """What does not depend on the optimizer or on what trains."""
+        trainer = self.trainer
+        head = {t for o, _, t in self.network.blueprint.named_tensors() if o.stage == HEAD}
+        images = self._first_batch().images
+        recorded = trainer.activations(images[:RECORDED_IMAGES])
+        pixels = recorded.pop(INPUT)
+        return {
+            "pixels": {"pixels": pixels},
+            "initial_head": {n: t for n, t in trainer.tensors().items() if n in head},
+            "logits": {"logits": trainer.logits([trainer.infer(images)])},
+            "activations": recorded,
+            "metrics": {"metrics": self._metrics()},
+        }
+
+    def gradients(self) -> Measured:
+        """Of the first batch, in training form."""
+        prepared = self.trainer.to_device(self._first_batch())
+        _, found = self.trainer.gradients(prepared)
+        return {"gradients": found}
+
+    def steps(self, learning_rate: float) -> Measured:
+        """Ten steps on one fixed batch, with dropout and a schedule by the step."""
+        size = self.item.recipe.batch_size
+        one_batch = Split(self.split.images[:size], self.split.labels[:size])
+        recipe = self.item.recipe.model_copy(
+            update={"learning_rate": learning_rate, "epochs": STEPS, "augmentation": "none"}
+        )
+        frozen = {n: t for n, t in self.trainer.tensors().items() if n in self.plan.frozen}
+        state: dict[str, Array] = {}
+        losses: list[float] = []
+        for loss in self._train(one_batch, recipe):
+            losses.append(loss)
+            state = state or self.trainer.tensors()
+        after = self.trainer.tensors()
+        images = np.array(self.split.images)
+        return {
+            "state_after_one_step": {n: t for n, t in state.items() if n not in self.plan.frozen},
+            "losses": {"losses": np.array(losses)},
+            "logits_after_steps": {"logits": self.trainer.logits([self.trainer.infer(images)])},
+            "frozen": {
+                "changed": np.array(
+                    [float(not np.array_equal(after[n], t)) for n, t in sorted(frozen.items())]
+                )
+            },
+        }
+
+    def epochs(self, learning_rate: float) -> Measured:
+        """Training as a run does it: order, augmentation, a last batch of fewer images."""
+        recipe = self.item.recipe.model_copy(update={"learning_rate": learning_rate})
+        return {"epoch_losses": {"losses": np.array(list(self._train(self.split, recipe)))}}
+
+    def _train(self, split: Split, recipe: Recipe) -> Iterator[float]:
+        """The loss of each step."""
+        batches = self.batches(split, recipe, self.plan)
+        steps = batches.steps_per_epoch * recipe.epochs
+        for epoch in range(recipe.epochs):
+            for index, batch in enumerate(batches.epoch(epoch)):
+                rate = scheduled(recipe, epoch * batches.steps_per_epoch + index, steps)
+                handle = self.trainer.train_step(self.trainer.to_device(batch), rate)
+                yield from self.trainer.losses([handle])
+
+    def _first_batch(self) -> Any:
+        batches = self.batches(self.split, self.item.recipe, self.plan).epoch(0)
+        try:
+            return next(batches)
+        finally:
+            batches.close()
+
+    def _metrics(self) -> Array:
+        """Top-1 and loss of given logits by the loop, and the loss by the framework's function."""
+        random = np.random.default_rng(SEED)
+        logits = random.normal(0.0, 3.0, (64, CLASSES))
+        labels = random.integers(0, CLASSES, 64)
+        top1, loss = score(logits, labels)
+        return np.array([top1, loss or math.nan, self.trainer.cross_entropy(logits, labels)])
+
+
+def probe(
+    adapter: Adapter,
+    item: ProbeItem,
+    split: Split,
+    device: str,
+    out: Path,
+    floors: bool,
+    batches: Batches = make_batches,
+) -> dict[str, Any]:
+    """Measure one item and leave the files of its levels in ``out``.
+
+    Args:
+        adapter: The backend.
+        item: What to measure.
+        split: Training images: one and a half batches.
+        device: To compute on.
+        out: Folder for the files.
+        floors: Whether to measure how far this backend moves by itself, and to search for a
+            learning rate at which the steps prove something.
+        batches: Where the batches come from; tests plant defects here.
+
+    Returns:
+        learning_rate, loss_fall and floors, as written into ``facts.json``.
+    """
+    network = attach_head(Network.load(Path(item.blueprint)), item.recipe.head, CLASSES, SEED)
+    plan = plan_training(network.blueprint, item.policy)
+    trainer = adapter.build(network, plan, item.recipe, device)
+    subject = Probe(trainer, network, plan, item, split, batches)
+    start = trainer.tensors()
+    facts: dict[str, Any] = {"floors": {}, "learning_rate": item.learning_rate}
+    still = tuple(p for p in item.parts if p != "steps")
+    measured = subject.measure(still, item.recipe.learning_rate)
+    if floors and still:
+        facts["floors"] |= _floors(subject, start, measured, still, item.recipe.learning_rate)
+    if "steps" in item.parts:
+        trainer.restore(start)
+        if floors:
+            found = _search(subject, start)
+            steps, rate = found.steps, found.rate
+            facts["floors"] |= found.floors
+        else:
+            rate = item.learning_rate or item.recipe.learning_rate
+            steps = subject.steps(rate)
+        facts |= {"learning_rate": rate, "loss_fall": loss_fall(steps)}
+        trainer.restore(start)
+        measured |= steps | subject.epochs(rate)
+    for level, values in measured.items():
+        write(out, level, values)
+    write_facts(out, facts)
+    return facts
+
+
+def loss_fall(steps: Measured) -> float:
+    """By which fraction the last loss is below the first; NaN where it is not finite."""
+    losses = steps["losses"]["losses"]
+    return float(1.0 - losses[-1] / losses[0])
+
+
+def nudged(tensors: dict[str, Array], number: int) -> dict[str, Array]:
+    """Every number moved by one last bit, up or down by a seeded coin."""
+    random = np.random.default_rng([SEED, number])
+    moved = {}
+    for name, tensor in sorted(tensors.items()):
+        direction = np.where(random.random(tensor.shape) < 0.5, -np.inf, np.inf)
+        moved[name] = np.nextafter(tensor, direction.astype(tensor.dtype))
+    return moved
+
+
+def _floors(
+    subject: Probe,
+    start: dict[str, Array],
+    measured: Measured,
+    parts: tuple[Part, ...],
+    learning_rate: float,
+    good_enough: Callable[[dict[str, float]], bool] = lambda floors: True,
+) -> dict[str, float]:
+    """Level → how far the same measurement moves, the worst of the nudges.
+
+    Stops early where ``good_enough`` says no.
+    """
+    worst: dict[str, float] = {}
+    group = operation_of(subject.network.blueprint)
+    for number in range(NUDGES):
+        subject.trainer.restore(nudged(start, number))
+        moved = subject.measure(parts, learning_rate)
+        for level, values in moved.items():
+            if LEVELS[level]["fp64"] > 0.0 and level != "metrics":
+                by_operation = level in ("gradients", "state_after_one_step")
+                found = gap(measured[level], values, group if by_operation else str).value
+                worst[level] = max(worst.get(level, 0.0), found)
+        if not good_enough(worst):
+            break
+    subject.trainer.restore(start)
+    return worst
+
+
+@dataclass
+class _Attempt:
+    """Ten steps at one learning rate."""
+
+    rate: float
+    steps: Measured
+    fall: float
+    floors: dict[str, float]
+    precision: Precision
+
+    @property
+    def moved(self) -> bool:
+        """Whether the loss fell far enough to prove something."""
+        return self.fall >= LEAST_FALL
+
+    @property
+    def lost(self) -> bool:
+        """Whether the loss left the finite numbers or rose by half: the rate is far too high."""
+        return not math.isfinite(self.fall) or self.fall < -0.5
+
+    @property
+    def good(self) -> bool:
+        """Whether it moved and no floor spoils a figure."""
+        return self.moved and bool(self.floors) and counts(self.floors, self.precision)
+
+
+def counts(floors: dict[str, float], precision: Precision) -> bool:
+    """Whether every figure of the steps is sharp: its floor below a tenth of its tolerance."""
+    return all(
+        FLOOR_FACTOR * value < LEVELS[level][precision]
+        for level, value in floors.items()
+        if PART_OF[level] == "steps"
+    )
+
+
+def _attempt(subject: Probe, start: dict[str, Array], rate: float) -> _Attempt:
+    recipe = subject.item.recipe
+    subject.trainer.restore(start)
+    steps = subject.steps(rate)
+    attempt = _Attempt(rate, steps, loss_fall(steps), {}, recipe.precision)
+    if attempt.moved:
+        sharp = partial(counts, precision=recipe.precision)
+        attempt.floors = _floors(subject, start, steps, ("steps",), rate, sharp)
+    return attempt
+
+
+def _search(subject: Probe, start: dict[str, Array]) -> _Attempt:
+    """The steps at a learning rate that lowers the loss and is not chaotic; if there is none, those
+    where the search began.
+
+    Goes down the catalogue's rates where the first one is chaotic, and up where nothing moves.
+    """
+    recipe = subject.item.recipe
+    rates = sorted({*LEARNING_RATES[recipe.optimizer], recipe.learning_rate}, reverse=True)
+    at = rates.index(recipe.learning_rate)
+    first = _attempt(subject, start, rates[at])
+    if first.good:
+        return first
+    up, down = rates[:at][::-1], rates[at + 1 :]
+    for upwards in (False, True) if first.moved or first.lost else (True, False):
+        for rate in up if upwards else down:
+            attempt = _attempt(subject, start, rate)
+            if attempt.good:
+                return attempt
+            too_high = attempt.moved or attempt.lost
+            if upwards == too_high:
+                break
+    if not first.floors:
+        first.floors = _floors(subject, start, first.steps, ("steps",), first.rate)
+    return first

@@ -1,0 +1,99 @@
+"""What was shown on this machine, kept in the cache: a file for each pair.
+
+A proof holds for the two environments that it was made in, and the environment holds a digest of
+the sources that decide numbers: another release or another line of code has to be proved again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import ValidationError
+
+from bench.parity.model import Pair
+from bench.spec import canonical_hash
+from bench.store import write_json
+
+FOLDER = "proofs"
+COPY = "parity.json"
+"""Name of the copy in a results folder, so that a report made elsewhere knows them too."""
+
+
+class Shown(NamedTuple):
+    """What a proof speaks of."""
+
+    backbone: str
+    policy: str
+    boundary: str
+    optimizer: str
+    environments: frozenset[str]
+
+
+class Proofs:
+    """The proofs of a cache."""
+
+    def __init__(self, cache: Path) -> None:
+        self._folder = cache / FOLDER
+
+    def keep(self, pair: Pair) -> None:
+        """Write a proof over the one of the same question, passed or not."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        question = pair.model_dump(
+            mode="json",
+            include={
+                "backbone",
+                "policy",
+                "boundary",
+                "optimizer",
+                "backends",
+                "dtype",
+                "px",
+                "head",
+                "weights",
+                "environments",
+            },
+        )
+        path = self._folder / f"{canonical_hash(question)[:24]}.json"
+        write_json(path, pair.model_dump(mode="json"))
+
+    def load(self) -> list[Pair]:
+        """All that can be read; a file of another release says nothing and is passed over."""
+        return list(_read_all(sorted(self._folder.glob("*.json"))))
+
+
+def _read_all(paths: Iterable[Path]) -> Iterator[Pair]:
+    for path in paths:
+        try:
+            yield Pair.model_validate_json(path.read_bytes())
+        except (OSError, ValidationError):
+            continue
+
+
+def read_copy(folder: Path) -> list[Pair]:
+    """The proofs that lie beside results."""
+    try:
+        found = json.loads((folder / COPY).read_bytes())["pairs"]
+        return [Pair.model_validate(pair) for pair in found]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def write_copy(pairs: Iterable[Pair], folder: Path) -> None:
+    """Put proofs beside results.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    write_json(folder / COPY, {"pairs": [pair.model_dump(mode="json") for pair in pairs]})
+
+
+def shown(pairs: Iterable[Pair]) -> set[Shown]:
+    """What the proofs that passed speak of; one that failed takes back nothing but itself."""
+    return {
+        Shown(p.backbone, p.policy, p.boundary, p.optimizer, frozenset(p.environments))
+        for p in pairs
+        if p.passed
+    }

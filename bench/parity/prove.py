@@ -1,0 +1,186 @@
+"""Drives the workers of a proof and judges what they leave."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from bench.environment import environment_of
+from bench.errors import Unavailable, UserError
+from bench.launch import Finished, run_job
+from bench.parity.images import proof_split, save_split
+from bench.parity.judge import Side, first_difference, levels_of, reason_of
+from bench.parity.model import Level, Pair
+from bench.parity.plan import Claim, Question, Subject
+from bench.spec import Precision
+
+FLOORS_FROM = "keras-tensorflow"
+"""The backend whose own movement is measured, where it takes part: the quickest in float64 here."""
+DTYPES: dict[Precision, str] = {"fp64": "float64", "fp32": "float32"}
+
+
+class Watcher(Protocol):
+    """Where the progress of a proof goes."""
+
+    def measuring(self, subject: Subject, backend: str) -> None:
+        """A worker starts."""
+
+    def measured(self, subject: Subject, backend: str, key: str) -> None:
+        """A worker has measured an item."""
+
+
+@dataclass
+class _Exchange:
+    """The folder through which the workers of one proof pass their values."""
+
+    root: Path
+    question: Question
+    subject: Subject
+    watcher: Watcher
+
+    def run(self, backend: str, rates: dict[str, float] | None) -> Finished:
+        """One backend's worker; measures floors where no learning rates are known yet."""
+        self.watcher.measuring(self.subject, backend)
+        items = [
+            item if rates is None else item.model_copy(update={"learning_rate": rates.get(key)})
+            for key, item in self.subject.items.items()
+        ]
+        job = {
+            "task": "prove",
+            "items": [item.model_dump(mode="json") for item in items],
+            "data": str(self.root / "data.npz"),
+            "out": str(self.root / backend),
+            "device": self.question.device,
+            "floors": rates is None,
+        }
+        log = self.question.cache / "logs" / f"parity-{backend}.txt"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.unlink(missing_ok=True)
+
+        def on_event(event: dict[str, Any]) -> None:
+            if event["event"] == "probed":
+                self.watcher.measured(self.subject, backend, event["key"])
+
+        finished = run_job(backend, job, log, self.question.interpreters, on_event)
+        if finished.status == "bad_input":
+            raise UserError(finished.message, finished.hint)
+        if finished.status == "unavailable":
+            raise Unavailable(finished.message)
+        return finished
+
+    def side(self, backend: str, claim: Claim) -> Side:
+        """Where a backend's values of a claim lie."""
+        return Side({part: self.root / backend / key for part, key in claim.items.items()})
+
+
+def prove(subject: Subject, question: Question, watcher: Watcher) -> list[Pair]:
+    """Measure a subject with every backend and compare each with the first.
+
+    Returns:
+        A pair for each claim and backend but the first.
+
+    Raises:
+        UserError, Unavailable: A worker found that the question was wrong or a package missing.
+    """
+    floors = FLOORS_FROM if FLOORS_FROM in question.backends else question.backends[0]
+    order = [floors, *(b for b in question.backends if b != floors)]
+    with _folder(question.cache) as root:
+        save_split(proof_split(subject.setting.px, subject.images), root / "data.npz")
+        exchange = _Exchange(root, question, subject, watcher)
+        rates: dict[str, float] | None = None
+        failed: dict[str, Finished] = {}
+        for backend in order:
+            finished = exchange.run(backend, rates)
+            if finished.answer is None:
+                failed[backend] = finished
+                if backend == floors:
+                    break
+            elif backend == floors:
+                rates = finished.answer["learning_rates"]
+        return list(_pairs(exchange, floors, failed))
+
+
+@contextmanager
+def _folder(cache: Path) -> Iterator[Path]:
+    place = cache / "exchange"
+    place.mkdir(parents=True, exist_ok=True)
+    root = Path(tempfile.mkdtemp(dir=place))
+    try:
+        yield root
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def _pairs(exchange: _Exchange, floors: str, failed: dict[str, Finished]) -> Iterator[Pair]:
+    reference, *others = exchange.question.backends
+    for claim in exchange.subject.claims:
+        for other in others:
+            needed = {floors, reference, other}
+            broken = [b for b in failed if b in needed]
+            if broken:
+                first = failed[broken[0]]
+                reason = f"{broken[0]} {first.status}: {first.message}"
+                yield _pair(exchange, claim, (reference, other), (), None, None, reason)
+                continue
+            yield _judge(exchange, claim, (reference, other), floors)
+
+
+def _judge(exchange: _Exchange, claim: Claim, backends: tuple[str, str], floors: str) -> Pair:
+    precision = exchange.subject.precision
+    blueprint = exchange.subject.blueprints[claim.weights]
+    a, b = (exchange.side(backend, claim) for backend in backends)
+    noise = exchange.side(floors, claim)
+    levels = levels_of(a, b, noise, blueprint, precision)
+    facts = noise.facts("steps")
+    pair = _pair(
+        exchange,
+        claim,
+        backends,
+        levels,
+        facts["loss_fall"],
+        facts["learning_rate"],
+        reason_of(levels, facts["loss_fall"]),
+    )
+    return pair.model_copy(
+        update={"first_difference": first_difference(a, b, blueprint, precision)}
+    )
+
+
+def _pair(
+    exchange: _Exchange,
+    claim: Claim,
+    backends: tuple[str, str],
+    levels: Sequence[Level],
+    loss_fall: float | None,
+    learning_rate: float | None,
+    reason: str | None,
+) -> Pair:
+    question, subject = exchange.question, exchange.subject
+    first, second = (
+        environment_of(b, question.device, question.interpreters.of(b)).environment_id
+        for b in backends
+    )
+    return Pair(
+        backbone=subject.backbone,
+        policy=claim.policy.name,
+        boundary=claim.policy.boundary,
+        optimizer=claim.optimizer,
+        backends=backends,
+        dtype=DTYPES[subject.precision],
+        passed=reason is None,
+        levels=tuple(levels),
+        first_difference=None,
+        loss_fall=loss_fall,
+        learning_rate=learning_rate,
+        px=subject.setting.px,
+        batch_size=subject.setting.batch_size,
+        head=question.head,
+        weights=claim.weights,
+        environments=(first, second),
+        reason=reason,
+    )
