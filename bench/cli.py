@@ -180,6 +180,64 @@ def list_things(
     list_command(what, counting, as_json)
 
 
+@app.command("parity")
+def parity(
+    backbones: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[BACKBONE…]", help="Default: those of the suite quick."),
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="float64, float32.")] = "float64",
+    px: Annotated[int | None, typer.Option(help="Height and width of the input.")] = None,
+    policy: Annotated[str | None, typer.Option(help="Default: all. See `list policies`.")] = None,
+    optimizer: Annotated[str, typer.Option(help="sgd, adamw.")] = "sgd,adamw",
+    backends: Annotated[
+        str, typer.Option(help="The first is compared with each of the others.")
+    ] = "torch,keras-tensorflow",
+    head: Annotated[str, typer.Option(help="On every backbone, as in `run`.")] = "original",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda:0.")] = "auto",
+    fresh: Annotated[bool, typer.Option(help="Show again what was shown.")] = False,
+    python: Python = None,
+    as_json: Json = False,
+) -> None:
+    """Prove that backends compute the same thing; names the first operation that differs.
+
+    Lists are comma-separated. What is shown is kept, and marks the rows of reports.
+    """
+    from bench.cache import cache_root
+    from bench.catalog.policies import POLICIES
+    from bench.parity.command import (
+        DEFAULT_BACKBONES,
+        ParityCommand,
+        checked,
+        document,
+        parity_command,
+        text,
+    )
+    from bench.parity.plan import Question
+    from bench.prepare import resolve_devices
+
+    asked = Question(
+        backbones=list(dict.fromkeys(backbones or DEFAULT_BACKBONES)),
+        policies=_names(policy) or list(POLICIES),
+        optimizers=_names(optimizer) or [],  # type: ignore[arg-type]
+        precisions=(),
+        backends=_names(backends) or [],
+        head=head,
+        px=px,
+        device=resolve_devices(device)[0],
+        interpreters=_interpreters(python or []),
+        cache=cache_root(),
+    )
+    question = checked(asked, _names(dtype) or [])
+    pairs = parity_command(ParityCommand(question, fresh))
+    found = document(pairs)
+    if as_json:
+        print_json(found)
+    else:
+        print(text(pairs))
+    raise typer.Exit(OK if found["passed"] else NO)
+
+
 @app.command("doctor")
 def doctor(python: Python = None, as_json: Json = False) -> None:
     """What works on this machine, and the command that mends what does not."""

@@ -17,8 +17,8 @@ from bench.prepare import Preparation
 from bench.progress import display, label
 from bench.report import as_json as rows_as_json
 from bench.report import load_runs, write_report
-from bench.report.rows import Row, rows_of
 from bench.report.tables import FORMATS, Format, footnotes, reasons, render, standard_table
+from bench.report.twins import Row
 from bench.runner import Runner
 from bench.store import Store
 from bench.suite import Options, apply_options, load_suite, options_suite
@@ -98,8 +98,8 @@ def run_command(command: RunCommand) -> bool:
         finally:
             progress.close()
     stored, problems = load_runs([store.root], keys)
-    _, paths = write_report(stored, store.root, ("md", "csv"))
-    rows = rows_of([r for r in stored if (r.result.run_id, r.result.environment_id) in keys])
+    whole, paths = write_report(stored, store.root, ("md", "csv"))
+    rows = [row for row in whole if (row["run_id"], row["environment_id"]) in keys]
     _print_rows(rows, paths, problems, command.as_json)
     return len(rows) == len(runs) and all(row["status"] == "ok" for row in rows)
 

@@ -114,7 +114,7 @@ class Preparation:
             seed=cell.seed,
         )
         reason = weights if isinstance(weights, str) else None
-        reason = _missing_packages(environment) or reason
+        reason = missing_packages(environment) or reason
         found = None if isinstance(weights, str) else weights
         return PlannedRun(spec, environment, dataset, found, reason)
 
@@ -256,7 +256,8 @@ def _recipe(cell: Cell, policy: Policy) -> Recipe:
     )
 
 
-def _missing_packages(environment: Environment) -> str | None:
+def missing_packages(environment: Environment) -> str | None:
+    """Why a backend cannot run in an environment, and what mends it; None if it can."""
     needs = BACKENDS[environment.backend].packages
     missing = [name for name in needs if name not in environment.packages]
     if not missing:

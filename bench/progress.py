@@ -58,7 +58,7 @@ class Display(Protocol):
 
 
 @dataclass
-class _Clock:
+class Clock:
     """Work done and time left, from the speed measured so far."""
 
     total: float
@@ -76,7 +76,7 @@ class _Clock:
         return (time.monotonic() - self.began) * (self.total - finished) / finished
 
 
-def _duration(seconds: float | None) -> str:
+def duration(seconds: float | None) -> str:
     if seconds is None:
         return "?"
     minutes, rest = divmod(int(seconds), 60)
@@ -103,7 +103,7 @@ class PlainDisplay:
     """A line for each thing that happens."""
 
     def __init__(self, runs: list[RunSpec]) -> None:
-        self._clock = _Clock(sum(map(work, runs)))
+        self._clock = Clock(sum(map(work, runs)))
         self._total = len(runs)
         self._number = 0
 
@@ -115,7 +115,7 @@ class PlainDisplay:
 
     def begin(self, spec: RunSpec) -> None:
         self._number += 1
-        left = _duration(self._clock.left_s())
+        left = duration(self._clock.left_s())
         self._say(f"[{self._number}/{self._total}, {left} left] {label(spec)}")
 
     def event(self, spec: RunSpec, event: dict[str, Any]) -> None:
@@ -134,7 +134,7 @@ class RichDisplay:
     """A bar for the whole and the current run's last words beside it."""
 
     def __init__(self, runs: list[RunSpec]) -> None:
-        self._clock = _Clock(sum(map(work, runs)))
+        self._clock = Clock(sum(map(work, runs)))
         self._total = len(runs)
         self._number = 0
         self._progress = Progress(
@@ -171,7 +171,7 @@ class RichDisplay:
             self._task,
             completed=self._clock.done + self._clock.current,
             description=f"{self._number}/{self._total} {label(spec)}: {self._words}",
-            left=_duration(self._clock.left_s()),
+            left=duration(self._clock.left_s()),
         )
 
     def end(self, spec: RunSpec, result: RunResult) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import Field
 
@@ -73,6 +73,21 @@ class Difference(Frozen):
     module_path: str = Field(description="Of the module that it came from.")
 
 
+class About(NamedTuple):
+    """What a pair is about: proofs of the same question in the same environments."""
+
+    backbone: str
+    weights: str
+    policy: str
+    boundary: str
+    optimizer: str
+    dtype: str
+    px: int
+    batch_size: int
+    head: str
+    environments: tuple[str, str]
+
+
 class Pair(Frozen):
     """Two backends, compared under one policy and optimizer."""
 
@@ -93,3 +108,8 @@ class Pair(Frozen):
     weights: str = Field(description="pretrained, random or file.")
     environments: tuple[str, str] = Field(description="environment_id of each side.")
     reason: str | None = Field(default=None, description="Why it did not pass; null if it did.")
+
+    @property
+    def about(self) -> About:
+        """What it is about."""
+        return About(**{name: getattr(self, name) for name in About._fields})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,14 +20,17 @@ from bench.catalog.tolerances import (
     WEIGHT_DECAY,
     ProofSetting,
 )
+from bench.environment import environment_of
 from bench.errors import Unavailable, UserError
 from bench.head import attach_head
 from bench.launch import Interpreters
-from bench.parity.model import PARTS, Part, ProbeItem
+from bench.parity.model import PARTS, About, Part, ProbeItem
 from bench.plan import plan_training
-from bench.spec import OptimizerName, Policy, Precision, Recipe
+from bench.spec import Environment, OptimizerName, Policy, Precision, Recipe
 from bench.weights import Weights, pretrained_weights, random_weights
 
+DTYPES: dict[Precision, str] = {"fp64": "float64", "fp32": "float32"}
+"""Precision of a recipe → what proofs call it."""
 EPOCHS = 2
 """In which order, augmentation and the last batch are shown."""
 
@@ -88,6 +91,8 @@ class Subject:
     """By key, in the order in which they are measured."""
     claims: list[Claim] = field(default_factory=list)
     """What the items show together."""
+    known: list[About] = field(default_factory=list)
+    """What was asked too, and is proved."""
 
     @property
     def images(self) -> int:
@@ -95,8 +100,16 @@ class Subject:
         return self.setting.batch_size * 3 // 2
 
 
-def subject_of(backbone: str, precision: Precision, question: Question) -> Subject:
+def subject_of(
+    backbone: str, precision: Precision, question: Question, known: Collection[About] = ()
+) -> Subject:
     """Plan the proof of one backbone; its Blueprints are exported on the way.
+
+    Args:
+        backbone: Its name.
+        precision: Of the computation.
+        question: What is asked.
+        known: Pairs that are proved; a claim is made only where one of its pairs is not.
 
     Raises:
         UserError: The backbone cannot take the input size or be exported, or a policy trains
@@ -135,8 +148,42 @@ def subject_of(backbone: str, precision: Precision, question: Question) -> Subje
             )
         for optimizer in question.optimizers:
             recipe = _recipe(subject, optimizer, question.head)
+            pairs = _abouts(subject, policy, kind, recipe, question)
+            if all(about in known for about in pairs):
+                subject.known += pairs
+                continue
             _add_claim(subject, policy, kind, recipe, str(folders[kind].resolve()))
     return subject
+
+
+def _abouts(
+    subject: Subject, policy: Policy, kind: str, recipe: Recipe, question: Question
+) -> list[About]:
+    """What the pairs of a claim would be about."""
+    first, *others = (environment.environment_id for environment in environments_of(question))
+    return [
+        About(
+            backbone=subject.backbone,
+            weights=kind,
+            policy=policy.name,
+            boundary=policy.boundary,
+            optimizer=recipe.optimizer,
+            dtype=DTYPES[recipe.precision],
+            px=recipe.px,
+            batch_size=recipe.batch_size,
+            head=recipe.head,
+            environments=(first, other),
+        )
+        for other in others
+    ]
+
+
+def environments_of(question: Question) -> list[Environment]:
+    """Of each backend, in the question's order."""
+    return [
+        environment_of(backend, question.device, question.interpreters.of(backend))
+        for backend in question.backends
+    ]
 
 
 def _weights(backbone: str, policy: Policy) -> Weights:

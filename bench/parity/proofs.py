@@ -41,22 +41,7 @@ class Proofs:
     def keep(self, pair: Pair) -> None:
         """Write a proof over the one of the same question, passed or not."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        question = pair.model_dump(
-            mode="json",
-            include={
-                "backbone",
-                "policy",
-                "boundary",
-                "optimizer",
-                "backends",
-                "dtype",
-                "px",
-                "head",
-                "weights",
-                "environments",
-            },
-        )
-        path = self._folder / f"{canonical_hash(question)[:24]}.json"
+        path = self._folder / f"{canonical_hash(pair.about._asdict())[:24]}.json"
         write_json(path, pair.model_dump(mode="json"))
 
     def load(self) -> list[Pair]:
@@ -91,9 +76,11 @@ def write_copy(pairs: Iterable[Pair], folder: Path) -> None:
 
 
 def shown(pairs: Iterable[Pair]) -> set[Shown]:
-    """What the proofs that passed speak of; one that failed takes back nothing but itself."""
-    return {
-        Shown(p.backbone, p.policy, p.boundary, p.optimizer, frozenset(p.environments))
+    """What has been proved. A pair that showed a difference, at whatever size or precision, takes
+    back what the others of its question showed; one that said nothing does not."""
+    known = [
+        (Shown(p.backbone, p.policy, p.boundary, p.optimizer, frozenset(p.environments)), p)
         for p in pairs
-        if p.passed
-    }
+    ]
+    broken = {what for what, p in known if any(level.differs for level in p.levels)}
+    return {what for what, p in known if p.passed} - broken

@@ -10,18 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from bench.environment import environment_of
 from bench.errors import Unavailable, UserError
 from bench.launch import Finished, run_job
 from bench.parity.images import proof_split, save_split
 from bench.parity.judge import Side, first_difference, levels_of, reason_of
 from bench.parity.model import Level, Pair
-from bench.parity.plan import Claim, Question, Subject
-from bench.spec import Precision
+from bench.parity.plan import DTYPES, Claim, Question, Subject, environments_of
 
 FLOORS_FROM = "keras-tensorflow"
 """The backend whose own movement is measured, where it takes part: the quickest in float64 here."""
-DTYPES: dict[Precision, str] = {"fp64": "float64", "fp32": "float32"}
 
 
 class Watcher(Protocol):
@@ -30,7 +27,7 @@ class Watcher(Protocol):
     def measuring(self, subject: Subject, backend: str) -> None:
         """A worker starts."""
 
-    def measured(self, subject: Subject, backend: str, key: str) -> None:
+    def measured(self) -> None:
         """A worker has measured an item."""
 
 
@@ -64,7 +61,7 @@ class _Exchange:
 
         def on_event(event: dict[str, Any]) -> None:
             if event["event"] == "probed":
-                self.watcher.measured(self.subject, backend, event["key"])
+                self.watcher.measured()
 
         finished = run_job(backend, job, log, self.question.interpreters, on_event)
         if finished.status == "bad_input":
@@ -161,10 +158,7 @@ def _pair(
     reason: str | None,
 ) -> Pair:
     question, subject = exchange.question, exchange.subject
-    first, second = (
-        environment_of(b, question.device, question.interpreters.of(b)).environment_id
-        for b in backends
-    )
+    ids = {e.backend: e.environment_id for e in environments_of(question)}
     return Pair(
         backbone=subject.backbone,
         policy=claim.policy.name,
@@ -181,6 +175,6 @@ def _pair(
         batch_size=subject.setting.batch_size,
         head=question.head,
         weights=claim.weights,
-        environments=(first, second),
+        environments=(ids[backends[0]], ids[backends[1]]),
         reason=reason,
     )

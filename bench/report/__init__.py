@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from bench import SCHEMA_VERSION
+from bench.cache import cache_root
 from bench.errors import UserError
+from bench.parity.model import Pair
+from bench.parity.proofs import Proofs, read_copy, shown, write_copy
 from bench.report.page import write_page
-from bench.report.rows import Row, rows_of
+from bench.report.rows import rows_of
 from bench.report.tables import Format, write_tables
-from bench.spec import UNFINISHED
+from bench.report.twins import Row
+from bench.spec import UNFINISHED, canonical_json
 from bench.store import Store, StoredRun
 
 
@@ -60,14 +64,24 @@ def write_report(
     Raises:
         UserError: The folder cannot be written.
     """
-    rows = rows_of(runs)
+    pairs = known_proofs(folder, runs)
+    rows = rows_of(runs, shown(pairs))
     try:
+        write_copy(pairs, folder)
         paths = write_tables(rows, folder / "tables", formats)
         page = folder / "report.html"
         write_page(rows, runs, page)
     except OSError as error:
         raise UserError(f"Cannot write the report to '{folder}': {error.strerror}.") from error
     return rows, [*paths, page]
+
+
+def known_proofs(folder: Path, runs: Sequence[StoredRun]) -> list[Pair]:
+    """Proofs that speak of the runs' environments: this machine's, and those beside the results."""
+    environments = {run.result.environment_id for run in runs}
+    pairs = [*read_copy(folder), *Proofs(cache_root()).load()]
+    unique = {canonical_json(pair.model_dump(mode="json")): pair for pair in pairs}
+    return [pair for pair in unique.values() if environments >= set(pair.environments)]
 
 
 def as_json(rows: Sequence[Row]) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader
 
 from bench import __version__
-from bench.report.rows import Row
 from bench.report.tables import RIGHT, footnotes, reasons, standard_table
+from bench.report.twins import Row
 from bench.store import StoredRun
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from bench.catalog.backends import BACKENDS
 from bench.catalog.policies import POLICIES
+from bench.parity.proofs import Shown
+from bench.report.twins import Row, mark_parity
 from bench.store import StoredRun
-
-Row = dict[str, Any]
 
 MEASURED = (
     "test_top1",
@@ -34,6 +34,10 @@ MEASURED = (
     "blueprint_sha256",
 )
 """Fields of ``RunResult`` that a row repeats."""
+DIFFERING = frozenset(
+    {"run_id", "environment_id", "backend", "status", "failure", "parity", *MEASURED}
+)
+"""Fields in which rows of the same experiment may differ."""
 
 
 def row_of(run: StoredRun) -> Row:
@@ -85,8 +89,13 @@ def _weights(run: StoredRun) -> str:
     return ref.kind if ref.kind != "file" else f"file {ref.source} {(ref.sha256 or '')[:8]}"
 
 
-def rows_of(runs: Iterable[StoredRun]) -> list[Row]:
-    """Rows in the order of a reader: case, data, backbone, policy, what differs, backend."""
+def rows_of(runs: Iterable[StoredRun], shown: Collection[Shown] = ()) -> list[Row]:
+    """Rows in the order of a reader: case, data, backbone, policy, what differs, backend.
+
+    Args:
+        runs: From a store.
+        shown: What has been proved, for 'parity'.
+    """
     policies, backends = list(POLICIES), list(BACKENDS)
 
     def order(row: Row) -> tuple[Any, ...]:
@@ -109,7 +118,9 @@ def rows_of(runs: Iterable[StoredRun]) -> list[Row]:
             row["run_id"],
         )
 
-    return sorted((row_of(run) for run in runs), key=order)
+    rows = sorted((row_of(run) for run in runs), key=order)
+    mark_parity(rows, DIFFERING, shown)
+    return rows
 
 
 def _position(names: list[str], name: str) -> int:

@@ -12,7 +12,8 @@ from typing import Any, Literal
 import pandas as pd
 from tabulate import tabulate
 
-from bench.report.rows import MEASURED, Row
+from bench.report.rows import DIFFERING
+from bench.report.twins import Row, twins, unproved
 
 Format = Literal["md", "csv", "html", "latex"]
 FORMATS: tuple[Format, ...] = ("md", "csv", "html", "latex")
@@ -49,6 +50,7 @@ COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "total_parameters": ("total parameters", _integer),
     "trainable_parameters": ("trainable parameters", _integer),
     "fit_s": ("fit s", lambda value: f"{value:.1f}"),
+    "parity": ("parity", lambda value: str(value).replace("_", " ")),
     "status": ("status", _text),
 }
 """Field of a row → heading and how a value is printed."""
@@ -213,6 +215,7 @@ def footnotes(rows: Sequence[Row]) -> list[str]:
             "bf16, fp16: matched in all but precision; each framework chooses which operations it "
             "computes in it."
         )
+    notes += [note] if (note := unproved(rows)) else []
     notes += [f"NOT THE SAME EXPERIMENT: {pair}" for pair in mismatches(rows)]
     places = {(row["backend"], row["device"], row["environment_id"]) for row in rows}
     if len(places) > len({place[:2] for place in places}):
@@ -228,15 +231,9 @@ def is_unsteady(row: Row) -> bool:
 
 def mismatches(rows: Sequence[Row]) -> list[str]:
     """Rows that differ only in the backend, yet did not start or train on the same numbers."""
-    differing = {"run_id", "environment_id", "backend", "status", "failure", *MEASURED}
-    groups: dict[tuple[str, ...], list[Row]] = {}
-    for row in rows:
-        if row["status"] == "ok":
-            same = tuple(f"{k}={v}" for k, v in row.items() if k not in differing)
-            groups.setdefault(same, []).append(row)
     return [
         f"{field} differs between {', '.join(sorted(row['run_id'] for row in group))}"
-        for group in groups.values()
+        for group in twins(rows, DIFFERING)
         for field in SAME_EXPERIMENT
         if len({row[field] for row in group}) > 1
     ]

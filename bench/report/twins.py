@@ -1,0 +1,68 @@
+"""Rows that differ only in the backend, and whether their parity has been shown."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from bench.parity.proofs import Shown
+
+Row = dict[str, Any]
+
+
+def twins(rows: Sequence[Row], differing: Collection[str]) -> list[list[Row]]:
+    """Rows that are ok and alike in everything but ``differing``, in the order of the rows."""
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        if row["status"] == "ok":
+            same = tuple(f"{k}={v}" for k, v in row.items() if k not in differing)
+            groups.setdefault(same, []).append(row)
+    return list(groups.values())
+
+
+def mark_parity(rows: Sequence[Row], differing: Collection[str], shown: Collection[Shown]) -> None:
+    """Set 'parity' of every row in matched mode that has a twin.
+
+    Args:
+        rows: Changed in place; 'parity' stays null for a row without a twin.
+        differing: Fields in which twins may differ.
+        shown: What has been proved.
+    """
+    for group in twins(rows, differing):
+        for row in group:
+            others = {r["environment_id"] for r in group if r["backend"] != row["backend"]}
+            if not others or row["mode"] != "matched":
+                continue
+            proved = all(
+                Shown(
+                    row["backbone"],
+                    row["policy"],
+                    row["boundary"],
+                    row["optimizer"],
+                    frozenset({row["environment_id"], other}),
+                )
+                in shown
+                for other in others
+            )
+            row["parity"] = "shown" if proved else "not_shown"
+
+
+def unproved(rows: Sequence[Row]) -> str | None:
+    """What to do about rows whose parity was not shown; None if there are none."""
+    open_rows = [row for row in rows if row["parity"] == "not_shown"]
+    if not open_rows:
+        return None
+
+    def names(field: str) -> list[str]:
+        return list(dict.fromkeys(str(row[field]) for row in open_rows))
+
+    command = (
+        f"python run_bench.py parity {' '.join(names('backbone'))} "
+        f"--policy {','.join(names('policy'))} --optimizer {','.join(names('optimizer'))} "
+        f"--backends {','.join(names('backend'))}"
+    )
+    count = len(open_rows)
+    return (
+        f"parity not shown for {count} row{'s' if count > 1 else ''}: that the backends compute "
+        f"the same has not been proved on this machine; to prove it: {command}"
+    )
