@@ -19,13 +19,15 @@ class Preprocess(keras.layers.Layer):
     def __init__(self, preprocessing: Preprocessing, **options: Any) -> None:
         super().__init__(**options)
         self.preprocessing = preprocessing
+        # On the device once and for all: under torch, a copy at each call would wait for a GPU.
+        self._mean = ops.convert_to_tensor(np.asarray(preprocessing.mean, self.variable_dtype))
+        self._scale = ops.convert_to_tensor(np.asarray(preprocessing.scale, self.variable_dtype))
 
     def call(self, images: Any) -> Any:
         dtype = self.variable_dtype
         if self.preprocessing.channels == "BGR":
             images = ops.flip(images, axis=-1)
-        mean = np.asarray(self.preprocessing.mean, dtype)
-        scale = np.asarray(self.preprocessing.scale, dtype)
+        mean, scale = ops.convert_to_tensor(self._mean), ops.convert_to_tensor(self._scale)
         pixels = (ops.cast(images, dtype) - mean) * scale
         return ops.cast(pixels, self.compute_dtype)
 
