@@ -116,10 +116,18 @@ class AdaptiveAveragePool(keras.layers.Layer):
         if self.output_size == (height, width):
             return x
         if self.output_size == (1, 1):
-            return ops.mean(x, axis=(1, 2), keepdims=True)
+            return mean(x, axis=(1, 2), keepdims=True)
         rows = ops.convert_to_tensor(_bins(height, self.output_size[0]), x.dtype)
         columns = ops.convert_to_tensor(_bins(width, self.output_size[1]), x.dtype)
         return ops.einsum("oh,nhwc,pw->nopc", rows, x, columns)
+
+
+def mean(x: Any, axis: tuple[int, ...] | None = None, keepdims: bool = False) -> Any:
+    """``ops.mean``, which on torch and JAX computes in float32 even what is float64."""
+    if keras.backend.standardize_dtype(x.dtype) != "float64":
+        return ops.mean(x, axis=axis, keepdims=keepdims)
+    total = ops.sum(x, axis=axis, keepdims=keepdims)
+    return total / ops.cast(ops.size(x) // ops.size(total), x.dtype)
 
 
 def _bins(size: int, bins: int) -> Any:

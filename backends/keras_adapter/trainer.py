@@ -11,6 +11,7 @@ import numpy.typing as npt
 from keras import ops
 
 from backends.keras_adapter.engines import Engine
+from backends.keras_adapter.layers import mean
 from backends.keras_adapter.optimizer import TwinOptimizer
 from backends.keras_adapter.twin import Twin, state_variables
 from bench.backend import Batch, Counts
@@ -61,7 +62,7 @@ class KerasTrainer:
     def forward(self, images: Any, labels: Any, masks: tuple[Any, ...], scale: Any) -> Any:
         """Mean cross-entropy in training form, and the same times the loss scale."""
         logits = ops.cast(self.twin.training([images, *masks]), keras.config.floatx())
-        loss = ops.mean(
+        loss = mean(
             keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
         )
         return loss, loss * scale if self._scaled else loss
