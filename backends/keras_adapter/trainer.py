@@ -62,9 +62,7 @@ class KerasTrainer:
     def forward(self, images: Any, labels: Any, masks: tuple[Any, ...], scale: Any) -> Any:
         """Mean cross-entropy in training form, and the same times the loss scale."""
         logits = ops.cast(self.twin.training([images, *masks]), keras.config.floatx())
-        loss = mean(
-            keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
-        )
+        loss = mean(keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True))
         return loss, loss * scale if self._scaled else loss
 
     def train_step(self, prepared: Any, learning_rate: float) -> Any:
