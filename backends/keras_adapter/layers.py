@@ -122,6 +122,14 @@ class AdaptiveAveragePool(keras.layers.Layer):
         return ops.einsum("oh,nhwc,pw->nopc", rows, x, columns)
 
 
+class Dense(keras.layers.Dense):
+    """Keras's, but for ``ops.matmul``, which on torch computes in float32 even what is float64."""
+
+    def call(self, x: Any) -> Any:
+        y = x @ ops.convert_to_tensor(self.kernel)
+        return y if self.bias is None else y + ops.convert_to_tensor(self.bias)
+
+
 def mean(x: Any, axis: tuple[int, ...] | None = None, keepdims: bool = False) -> Any:
     """``ops.mean``, which on torch and JAX computes in float32 even what is float64."""
     if keras.backend.standardize_dtype(x.dtype) != "float64":
