@@ -60,6 +60,29 @@ class Trainer(Protocol):
     def tensors(self) -> dict[str, Array]:
         """Every tensor of the Blueprint as it is now, in the Blueprint's names and layout."""
 
+    def restore(self, tensors: dict[str, Array]) -> None:
+        """Set every tensor (names and layout as ``tensors`` gives them) and forget the optimizer's
+        moments, so that training starts anew."""
+
+    def activations(self, images: npt.NDArray[np.uint8]) -> dict[str, Array]:
+        """The value of every operation in inference form, and the preprocessed pixels.
+
+        Args:
+            images: (N, px, px, 3).
+
+        Returns:
+            Name of the value → (N, C, H, W) or (N, …) in the Blueprint's layout.
+        """
+
+    def gradients(self, prepared: Any) -> tuple[float, dict[str, Array]]:
+        """Mean loss of a batch in training form, and its gradient for each trained tensor.
+
+        BatchNorm statistics may move, as in a training step; nothing else does.
+        """
+
+    def cross_entropy(self, logits: Array, labels: npt.NDArray[np.int64]) -> float:
+        """Mean loss of logits (N, classes), by the function that training uses."""
+
     def counts(self) -> Counts:
         """Numbers of parameters, read from the framework's own objects."""
 

@@ -34,6 +34,12 @@ class TwinOptimizer:
         ]
         self.steps = 0
 
+    def reset(self) -> None:
+        """Forget the moments and the steps taken."""
+        for moment in (m for moments in self.moments for m in moments):
+            moment.assign(ops.zeros(moment.shape, moment.dtype))
+        self.steps = 0
+
     def scalars(self, learning_rate: float) -> tuple[float, float, float]:
         """Learning rate and AdamW's corrections of the next step, in float64 on the host."""
         step = self.steps + 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -13,9 +14,9 @@ from keras import ops
 from backends.keras_adapter.engines import Engine
 from backends.keras_adapter.layers import mean
 from backends.keras_adapter.optimizer import TwinOptimizer
-from backends.keras_adapter.twin import Twin, state_variables
+from backends.keras_adapter.twin import Twin, channels_first, state_variables
 from bench.backend import Batch, Counts
-from bench.blueprint import Array, Network
+from bench.blueprint import INPUT, Array, Network
 from bench.plan import TrainingPlan
 from bench.spec import Precision, Recipe
 
@@ -54,6 +55,8 @@ class KerasTrainer:
             self.twin.training.inputs,
         )
         self._infer = engine.make_infer(self.twin.inference)
+        self._record: tuple[list[str], Callable[..., Any]] | None = None
+        self._gradients: Callable[[Any], tuple[Any, list[Any]]] | None = None
 
     def to_device(self, batch: Batch) -> Any:
         put = self._engine.to_device
@@ -62,8 +65,11 @@ class KerasTrainer:
     def forward(self, images: Any, labels: Any, masks: tuple[Any, ...], scale: Any) -> Any:
         """Mean cross-entropy in training form, and the same times the loss scale."""
         logits = ops.cast(self.twin.training([images, *masks]), keras.config.floatx())
-        loss = mean(keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True))
+        loss = self._criterion(labels, logits)
         return loss, loss * scale if self._scaled else loss
+
+    def _criterion(self, labels: Any, logits: Any) -> Any:
+        return mean(keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True))
 
     def train_step(self, prepared: Any, learning_rate: float) -> Any:
         scalars = (*self.optimizer.scalars(learning_rate), self._scale)
@@ -102,6 +108,40 @@ class KerasTrainer:
             slot.tensor: np.array(slot.to_blueprint(ops.convert_to_numpy(slot.variable)), order="C")
             for slot in self.twin.slots
         }
+
+    def restore(self, tensors: dict[str, Array]) -> None:
+        for slot in self.twin.slots:
+            slot.variable.assign(slot.to_keras(tensors[slot.tensor]))
+        self.optimizer.reset()
+
+    def activations(self, images: npt.NDArray[np.uint8]) -> dict[str, Array]:
+        if self._record is None:
+            names = [INPUT, *(o.name for o in self.twin.blueprint.operations)]
+            model = self.twin.assemble(training=False, outputs=names)
+            self._record = names, self._engine.make_infer(model)
+        names, record = self._record
+        values = (ops.convert_to_numpy(value) for value in record(images))
+        return {
+            name: np.array(channels_first(value), order="C")
+            for name, value in zip(names, values, strict=True)
+        }
+
+    def gradients(self, prepared: Any) -> tuple[float, dict[str, Array]]:
+        if self._gradients is None:
+            self._gradients = self._engine.make_gradients(
+                self.forward, self.optimizer.variables, self.twin.training.inputs
+            )
+        loss, found = self._gradients(prepared)
+        trained = [s for s in self.twin.slots if s.tensor in self.twin.plan.trained]
+        return float(ops.convert_to_numpy(loss)), {
+            slot.tensor: np.array(slot.to_blueprint(ops.convert_to_numpy(g)), order="C")
+            for slot, g in zip(trained, found, strict=True)
+        }
+
+    def cross_entropy(self, logits: Array, labels: npt.NDArray[np.int64]) -> float:
+        values = ops.convert_to_tensor(logits, keras.config.floatx())
+        targets = ops.convert_to_tensor(labels, "int64")
+        return float(ops.convert_to_numpy(self._criterion(targets, values)))
 
     def counts(self) -> Counts:
         model = self.twin.training

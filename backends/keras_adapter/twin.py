@@ -109,6 +109,11 @@ def channels_last(shape: Shape) -> Shape:
     return (*shape[1:], shape[0])
 
 
+def channels_first(value: Array) -> Array:
+    """(N, H, W, C) → (N, C, H, W); anything else as it is."""
+    return np.moveaxis(value, -1, 1) if value.ndim == 4 else value
+
+
 def _same_padding(size: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]:
     """What ``padding="same"`` adds before and after (tensorflow.org, tf.nn, "SAME")."""
     reach = (kernel - 1) * dilation + 1

@@ -57,15 +57,24 @@ class TorchNetwork:
         pixels = (images.to(self.dtype) - self._mean) * self._scale
         return pixels.permute(0, 3, 1, 2)
 
-    def forward(self, images: Tensor, masks: tuple[Tensor, ...], training: bool) -> Tensor:
+    def forward(
+        self,
+        images: Tensor,
+        masks: tuple[Tensor, ...],
+        training: bool,
+        record: Tensors | None = None,
+    ) -> Tensor:
         """Logits (N, classes) of uint8 images (N, H, W, 3).
 
         Args:
             images: RGB on the device.
             masks: Of the plan's dropouts, in order; not read in inference.
             training: Whether the trained part runs in training form.
+            record: Takes a copy of every value, by its name; some are overwritten later.
         """
         values: dict[str, Tensor] = {INPUT: self.preprocess(images)}
+        if record is not None:
+            record[INPUT] = values[INPUT].clone()
         if training:
             kept = zip(self.plan.dropouts, masks, strict=True)
             values.update({_mask_name(o): mask for o, mask in kept})
@@ -77,6 +86,8 @@ class TorchNetwork:
             if operation.kind == "dropout" and training:
                 inputs += [v for n, v in values.items() if n == _mask_name(operation)]
             values[operation.name] = step(inputs)
+            if record is not None:
+                record[operation.name] = values[operation.name].clone()
             for name in done:
                 del values[name]
         return values[self.blueprint.output]

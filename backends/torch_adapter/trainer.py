@@ -26,6 +26,7 @@ class TorchTrainer:
         self._device = devices.prepare(device, recipe.precision)
         self._precision = recipe.precision
         self._dtype = torch.float64 if recipe.precision == "fp64" else torch.float32
+        self.plan = plan
         self.network = TorchNetwork(network, plan, self._device, self._dtype)
         self.optimizer = make_optimizer(self.network.tensors, plan, recipe)
         self._scaler = torch.amp.GradScaler(self._device.type, enabled=recipe.precision == "fp16")
@@ -51,7 +52,10 @@ class TorchTrainer:
         images, labels, masks = prepared
         with self._autocast():
             logits = self.network.forward(images, masks, training=True)
-        return F.cross_entropy(logits.to(self._dtype), labels)
+        return self._criterion(logits.to(self._dtype), labels)
+
+    def _criterion(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(logits, labels)
 
     def train_step(
         self, prepared: tuple[Tensor, Tensor, tuple[Tensor, ...]], learning_rate: float
@@ -85,6 +89,31 @@ class TorchTrainer:
             name: np.array(tensor.detach().cpu().numpy(), order="C")
             for name, tensor in self.network.tensors.items()
         }
+
+    def restore(self, tensors: dict[str, Array]) -> None:
+        with torch.no_grad():
+            for name, array in tensors.items():
+                self.network.tensors[name].copy_(torch.from_numpy(array))
+        self.optimizer.state.clear()
+
+    def activations(self, images: npt.NDArray[np.uint8]) -> dict[str, Array]:
+        record: dict[str, Tensor] = {}
+        with torch.no_grad(), self._autocast():
+            self.network.forward(self._put(images), (), training=False, record=record)
+        return {name: np.array(value.cpu().numpy(), order="C") for name, value in record.items()}
+
+    def gradients(
+        self, prepared: tuple[Tensor, Tensor, tuple[Tensor, ...]]
+    ) -> tuple[float, dict[str, Array]]:
+        names = list(self.plan.trained)
+        loss = self.loss(prepared)
+        found = torch.autograd.grad(loss, [self.network.tensors[n] for n in names])
+        arrays = (np.array(g.cpu().numpy(), order="C") for g in found)
+        return loss.item(), dict(zip(names, arrays, strict=True))
+
+    def cross_entropy(self, logits: Array, labels: npt.NDArray[np.int64]) -> float:
+        values = torch.from_numpy(logits).to(self._device, self._dtype)
+        return self._criterion(values, self._put(labels)).item()
 
     def counts(self) -> Counts:
         state = set(self.network.state_names())

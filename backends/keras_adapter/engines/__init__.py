@@ -47,7 +47,7 @@ class Engine(Protocol):
 
     def make_step(
         self,
-        forward: Callable[[Any, tuple[Any, ...]], Any],
+        forward: Callable[..., Any],
         update: Callable[[list[Any], tuple[Any, ...]], Any],
         variables: list[Any],
         inputs: list[Any],
@@ -55,14 +55,28 @@ class Engine(Protocol):
         """A training step, compiled once for batches of any size.
 
         Args:
-            forward: (images, labels, masks) → the mean loss, scaled.
+            forward: (images, labels, masks, loss scale) → the mean loss, and the same scaled.
             update: (gradients, scalars) → applies them; gives whether all were finite.
             variables: That are trained.
             inputs: Of the model: symbolic images (None, px, px, 3) uint8, then masks.
         """
 
-    def make_infer(self, model: keras.Model) -> Callable[[Any], Any]:
-        """uint8 images (N, px, px, 3) on the host → logits."""
+    def make_gradients(
+        self,
+        forward: Callable[..., Any],
+        variables: list[Any],
+        inputs: list[Any],
+    ) -> Callable[[Any], tuple[Any, list[Any]]]:
+        """Prepared batch → (mean loss, gradient of each variable), in training form.
+
+        Arguments are those of ``make_step``; moving statistics may change or not.
+        """
+
+    def make_infer(self, model: keras.Model) -> Callable[..., Any]:
+        """Host arrays, one for each input of the model → its output, or list of outputs.
+
+        The model is called with ``training=False``.
+        """
 
     def to_device(self, array: Any) -> Any:
         """A host array on the device."""

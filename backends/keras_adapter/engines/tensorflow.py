@@ -103,10 +103,7 @@ class TensorFlowEngine:
         inputs: list[Any],
     ) -> StepFunction:
         watched = [v.value for v in variables]
-        images, *masks = (tf.TensorSpec(i.shape, i.dtype) for i in inputs)
-        # With the batch left open there is one trace, also for a last batch of fewer images.
-        batch = (images, tf.TensorSpec((None,), "int64"), tuple(masks))
-        signature = (batch, tf.TensorSpec((4,), keras.config.floatx()))
+        signature = (_batch_signature(inputs), tf.TensorSpec((4,), keras.config.floatx()))
 
         @tf.function(autograph=False, input_signature=signature)  # type: ignore[untyped-decorator]
         def step(prepared: Any, scalars: Any) -> tuple[Any, Any]:
@@ -119,14 +116,34 @@ class TensorFlowEngine:
         dtype = keras.config.floatx()
         return lambda prepared, scalars: step(prepared, tf.constant(scalars, dtype))
 
-    def make_infer(self, model: keras.Model) -> Callable[[Any], Any]:
-        signature = [tf.TensorSpec(model.inputs[0].shape, model.inputs[0].dtype)]
+    def make_gradients(
+        self,
+        forward: Callable[..., Any],
+        variables: list[Any],
+        inputs: list[Any],
+    ) -> Callable[[Any], tuple[Any, list[Any]]]:
+        watched = [v.value for v in variables]
+        signature = (_batch_signature(inputs),)
 
         @tf.function(autograph=False, input_signature=signature)  # type: ignore[untyped-decorator]
-        def infer(images: Any) -> Any:
-            return model(images, training=False)
+        def gradients(prepared: Any) -> tuple[Any, list[Any]]:
+            images, labels, masks = prepared
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(watched)
+                loss, _ = forward(images, labels, masks, 1.0)
+            return loss, tape.gradient(loss, watched)
 
-        return lambda images: infer(tf.constant(images))
+        found: Callable[[Any], tuple[Any, list[Any]]] = gradients
+        return found
+
+    def make_infer(self, model: keras.Model) -> Callable[..., Any]:
+        signature = [tf.TensorSpec(i.shape, i.dtype) for i in model.inputs]
+
+        @tf.function(autograph=False, input_signature=signature)  # type: ignore[untyped-decorator]
+        def infer(*inputs: Any) -> Any:
+            return model(list(inputs), training=False)
+
+        return lambda *arrays: infer(*(tf.constant(a) for a in arrays))
 
     def to_device(self, array: Any) -> Any:
         return tf.constant(array)
@@ -160,6 +177,13 @@ class TensorFlowEngine:
             "cudnn_autotune": os.environ.get("TF_CUDNN_USE_AUTOTUNE", "1") != "0",
             "onednn": bool(port.IsMklEnabled()),
         }
+
+
+def _batch_signature(inputs: list[Any]) -> tuple[Any, ...]:
+    """Of (images, labels, masks); with the batch left open there is one trace, also for a last
+    batch of fewer images."""
+    images, *masks = (tf.TensorSpec(i.shape, i.dtype) for i in inputs)
+    return images, tf.TensorSpec((None,), "int64"), tuple(masks)
 
 
 def _unfused(
