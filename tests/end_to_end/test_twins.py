@@ -90,8 +90,9 @@ def test_mixed_precision_trains_batch_norm(tmp_path: Path, shared_cache: Path) -
     ("backend", "foreign"),
     [
         ("torch", {"keras", "tensorflow", "jax"}),
-        ("keras-tensorflow", {"torch", "jax"}),
-        ("keras-torch", {"tensorflow", "jax"}),
+        # Keras imports jax wherever it is installed (its Orbax callback), and computes nothing on it.
+        ("keras-tensorflow", {"torch"}),
+        ("keras-torch", {"tensorflow"}),
         ("keras-jax", {"tensorflow", "torch"}),
     ],
 )
