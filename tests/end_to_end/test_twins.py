@@ -90,7 +90,7 @@ def test_mixed_precision_trains_batch_norm(tmp_path: Path, shared_cache: Path) -
     ("backend", "foreign"),
     [
         ("torch", {"keras", "tensorflow", "jax"}),
-        # Keras imports jax wherever it is installed (its Orbax callback), and computes nothing on it.
+        # Keras imports an installed jax (its Orbax callback) and computes nothing on it.
         ("keras-tensorflow", {"torch"}),
         ("keras-torch", {"tensorflow"}),
         ("keras-jax", {"tensorflow", "torch"}),
