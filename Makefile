@@ -47,7 +47,7 @@ $(VENV)/.installed: $(INPUTS) | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt -e '.[$(EXTRAS),test]'
+	$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt -e '.[$(EXTRAS),jax,test]'
 	touch $@
 
 .venv-tensorflow/.installed: $(INPUTS)

@@ -13,7 +13,7 @@ from typing import Any
 from bench import __version__
 from bench.cache import cache_root
 from bench.catalog.backbones import BACKBONES
-from bench.catalog.backends import BACKENDS
+from bench.catalog.backends import BACKENDS, DEFAULT_BACKENDS
 from bench.cli import print_json
 from bench.data import dataset_kinds
 from bench.environment import cores, environment_of, gpus, processor
@@ -107,26 +107,27 @@ def _cache() -> Finding:
 
 
 def _backend(backend: str, interpreters: Interpreters) -> Iterator[Finding]:
+    needed = backend in DEFAULT_BACKENDS
     packages = BACKENDS[backend].packages
     install = f"{interpreters.of(backend)} -m pip install -c constraints.txt {' '.join(packages)}"
     try:
         environment = environment_of(backend, "cpu", interpreters.of(backend))
     except UserError as error:
-        yield Finding(backend, False, True, error.message, error.hint)
+        yield Finding(backend, False, needed, error.message, error.hint)
         return
     versions = ", ".join(f"{p} {environment.packages.get(p, 'missing')}" for p in packages)
     if any(p not in environment.packages for p in packages):
-        yield Finding(backend, False, True, versions, install)
+        yield Finding(backend, False, needed, versions, install)
         return
     answer = _ask(backend, {"task": "devices"}, interpreters)
     if isinstance(answer, str):
-        yield Finding(backend, False, True, f"{versions}; does not start: {answer}", install)
+        yield Finding(backend, False, needed, f"{versions}; does not start: {answer}", install)
         return
     devices = answer["devices"]
     seen = f"{versions}; sees {', '.join(devices)}"
     blind = bool(gpus()) and len(devices) == 1
     mend = f"{backend} was built without this GPU's CUDA; see 'On a GPU' in README.md"
-    yield Finding(backend, not blind, True, seen, mend if blind else None)
+    yield Finding(backend, not blind, needed, seen, mend if blind else None)
     for device in devices:
         if device != "cpu":
             yield _self_check(backend, device, interpreters)
@@ -135,12 +136,13 @@ def _backend(backend: str, interpreters: Interpreters) -> Iterator[Finding]:
 def _self_check(backend: str, device: str, interpreters: Interpreters) -> Finding:
     """Whether timing and memory accounting can be believed on a GPU."""
     name = f"{backend} on {device}"
+    needed = backend in DEFAULT_BACKENDS
     answer = _ask(backend, {"task": "selfcheck", "device": device}, interpreters)
     if isinstance(answer, str):
-        return Finding(name, False, True, f"self-check failed: {answer}", None)
+        return Finding(name, False, needed, f"self-check failed: {answer}", None)
     check = SelfCheck(**answer["selfcheck"])
     problems = judge(check)
-    return Finding(name, not problems, True, "; ".join(problems) or check.text(), None)
+    return Finding(name, not problems, needed, "; ".join(problems) or check.text(), None)
 
 
 def _ask(backend: str, job: dict[str, Any], interpreters: Interpreters) -> dict[str, Any] | str:

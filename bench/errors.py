@@ -43,7 +43,8 @@ def choose(kind: str, name: str, known: Iterable[str]) -> str:
     names = list(known)
     if name in names:
         return name
-    near = get_close_matches(name, names, n=1, cutoff=0.5)
-    near = near or [known for known in names if name and known.startswith(name)]
+    # A beginning is no typing error: of the names that go on from it, the catalogue's first.
+    near = [known for known in names if name and known.startswith(name)]
+    near = near or get_close_matches(name, names, n=1, cutoff=0.5)
     guess = f" Did you mean '{near[0]}'?" if near else ""
     raise UserError(f"Unknown {kind} '{name}'.{guess}", f"Known: {', '.join(names)}.")

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationErr
 from pydantic_core import ErrorDetails
 
 from bench.catalog.backbones import BACKBONES
-from bench.catalog.backends import BACKENDS
+from bench.catalog.backends import BACKENDS, DEFAULT_BACKENDS
 from bench.catalog.cases import CASES
 from bench.catalog.policies import POLICIES
 from bench.errors import UserError, choose
@@ -97,7 +97,7 @@ class Suite(Strict):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="Names its folder.")
     description: str = Field(default="", description="For ``list suites``.")
-    backends: tuple[str, ...] = Field(default=tuple(BACKENDS), min_length=1)
+    backends: tuple[str, ...] = Field(default=DEFAULT_BACKENDS, min_length=1)
     seeds: tuple[NonNegativeInt, ...] = Field(default=(0,), min_length=1)
     grid: tuple[Grid, ...] = Field(min_length=1)
 

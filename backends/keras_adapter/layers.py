@@ -19,13 +19,15 @@ class Preprocess(keras.layers.Layer):
     def __init__(self, preprocessing: Preprocessing, **options: Any) -> None:
         super().__init__(**options)
         self.preprocessing = preprocessing
+        # On the device once and for all: under torch, a copy at each call would wait for a GPU.
+        self._mean = ops.convert_to_tensor(np.asarray(preprocessing.mean, self.variable_dtype))
+        self._scale = ops.convert_to_tensor(np.asarray(preprocessing.scale, self.variable_dtype))
 
     def call(self, images: Any) -> Any:
         dtype = self.variable_dtype
         if self.preprocessing.channels == "BGR":
             images = ops.flip(images, axis=-1)
-        mean = np.asarray(self.preprocessing.mean, dtype)
-        scale = np.asarray(self.preprocessing.scale, dtype)
+        mean, scale = ops.convert_to_tensor(self._mean), ops.convert_to_tensor(self._scale)
         pixels = (ops.cast(images, dtype) - mean) * scale
         return ops.cast(pixels, self.compute_dtype)
 
@@ -114,10 +116,26 @@ class AdaptiveAveragePool(keras.layers.Layer):
         if self.output_size == (height, width):
             return x
         if self.output_size == (1, 1):
-            return ops.mean(x, axis=(1, 2), keepdims=True)
+            return mean(x, axis=(1, 2), keepdims=True)
         rows = ops.convert_to_tensor(_bins(height, self.output_size[0]), x.dtype)
         columns = ops.convert_to_tensor(_bins(width, self.output_size[1]), x.dtype)
         return ops.einsum("oh,nhwc,pw->nopc", rows, x, columns)
+
+
+class Dense(keras.layers.Dense):
+    """Keras's, but for ``ops.matmul``, which on torch computes in float32 even what is float64."""
+
+    def call(self, x: Any) -> Any:
+        y = x @ ops.convert_to_tensor(self.kernel)
+        return y if self.bias is None else y + ops.convert_to_tensor(self.bias)
+
+
+def mean(x: Any, axis: tuple[int, ...] | None = None, keepdims: bool = False) -> Any:
+    """``ops.mean``, which on torch and JAX computes in float32 even what is float64."""
+    if keras.backend.standardize_dtype(x.dtype) != "float64":
+        return ops.mean(x, axis=axis, keepdims=keepdims)
+    total = ops.sum(x, axis=axis, keepdims=keepdims)
+    return total / ops.cast(ops.size(x) // ops.size(total), x.dtype)
 
 
 def _bins(size: int, bins: int) -> Any:

@@ -63,10 +63,12 @@ class TwinOptimizer:
         for index, (variable, gradient) in enumerate(zip(self.variables, gradients, strict=True)):
             treatment = self._treatments[index]
             moments = [m[index] for m in self.moments]
+            # As tensors: under torch, a Keras variable copies each Python number to the device.
+            w, *values = (ops.convert_to_tensor(v) for v in (variable, *moments))
             decay = self._recipe.weight_decay if treatment.decays else 0.0
             step = rate * treatment.learning_rate_scale
             rule = self._sgd if self._recipe.optimizer == "sgd" else self._adamw
-            new = rule(variable, gradient, moments, step, decay, correction_1, correction_2)
+            new = rule(w, gradient, values, step, decay, correction_1, correction_2)
             for target, value in zip((variable, *moments), new, strict=True):
                 target.assign(ops.where(finite, value, target) if self._guarded else value)
         return finite

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from keras import ops
 
 from backends.keras_adapter.engines import Engine
+from backends.keras_adapter.layers import mean
 from backends.keras_adapter.optimizer import TwinOptimizer
 from backends.keras_adapter.twin import Twin, channels_first, state_variables
 from bench.backend import Batch, Counts
@@ -68,9 +69,7 @@ class KerasTrainer:
         return loss, loss * scale if self._scaled else loss
 
     def _criterion(self, labels: Any, logits: Any) -> Any:
-        return ops.mean(
-            keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
-        )
+        return mean(keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True))
 
     def train_step(self, prepared: Any, learning_rate: float) -> Any:
         scalars = (*self.optimizer.scalars(learning_rate), self._scale)

@@ -188,7 +188,7 @@ def _flatten(o: Operation, shape: Shape, engine: Engine) -> Layers:
 
 
 def _linear(o: Operation, shape: Shape, engine: Engine) -> Layers:
-    dense = keras.layers.Dense(
+    dense = layers.Dense(
         o.shape[0], use_bias="bias" in o.tensors, kernel_initializer="zeros", name=o.name
     )
     return [dense]

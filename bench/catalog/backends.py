@@ -35,7 +35,32 @@ BACKENDS: dict[str, BackendEntry] = {
         variables={"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "2"},
         description="Keras 3 on TensorFlow, graph mode, fused BatchNorm",
     ),
+    "keras-torch": BackendEntry(
+        adapter="backends.keras_adapter",
+        packages=("keras", "torch"),
+        also=("nvidia-cudnn-cu13", "nvidia-cublas"),
+        variables={"KERAS_BACKEND": "torch"},
+        description="Keras 3 on PyTorch, eager, fused BatchNorm",
+    ),
+    "keras-jax": BackendEntry(
+        adapter="backends.keras_adapter",
+        packages=("keras", "jax", "jaxlib"),
+        also=(
+            "jax-cuda12-plugin",
+            "jax-cuda13-plugin",
+            "nvidia-cudnn-cu12",
+            "nvidia-cudnn-cu13",
+            "nvidia-cublas-cu12",
+            "nvidia-cublas",
+        ),
+        # Memory is taken as it is needed, as under the other frameworks.
+        variables={"KERAS_BACKEND": "jax", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"},
+        description="Keras 3 on JAX, compiled by XLA",
+    ),
 }
+
+DEFAULT_BACKENDS = ("torch", "keras-tensorflow")
+"""What a suite compares that names none; the others run when they are asked for."""
 
 EXPORTER = "torch"
 """The backend whose adapter turns a network of torchvision or timm into a Blueprint."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from bench.catalog.backends import BACKENDS as ALL
 from bench.listing import Counting, count_backbones
 from tests.frameworks import BACKENDS, HERE
 
@@ -46,7 +47,7 @@ def test_the_article_trains_ten_of_twenty_two_million(backend: str) -> None:
     assert counts["trainable_parameters"] == 2_359_808 + 7_280_466
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ALL)
 def test_freezing_everything_leaves_the_head(backend: str) -> None:
     counting = Counting("freeze_all", "linear", 10, backend, None, HERE)
     counts = count_backbones(["efficientnet_lite0"], counting)["efficientnet_lite0"]
