@@ -57,8 +57,8 @@ SETTINGS: dict[str, ProofSetting] = {
     "vgg19": ProofSetting(32, 4),
     "resnet34": ProofSetting(64, 8),
     "resnet50": ProofSetting(64, 8),
-    "resnet101": ProofSetting(64, 8),
-    "resnet152": ProofSetting(64, 8),
+    "resnet101": ProofSetting(64, 4),
+    "resnet152": ProofSetting(64, 4),
     "mobilenet_v2": ProofSetting(64, 8),
     "squeezenet1_1": ProofSetting(64, 4),
 }
