@@ -25,7 +25,7 @@ import numpy as np  # noqa: E402
 from bench.backend import Adapter  # noqa: E402
 from bench.blueprint import Blueprint, Network, Preprocessing  # noqa: E402
 from bench.blueprints import is_readable  # noqa: E402
-from bench.catalog.backbones import BACKBONES  # noqa: E402
+from bench.catalog.backbones import BackboneEntry  # noqa: E402
 from bench.catalog.backends import BACKENDS  # noqa: E402
 from bench.data import load_packed  # noqa: E402
 from bench.data.atomic import build_folder  # noqa: E402
@@ -57,6 +57,14 @@ def load_adapter(backend: str) -> Adapter:
     return adapter
 
 
+def describe(job: Job, emit: Emit) -> dict[str, Any]:
+    """What is to be known of a backbone without a catalogue entry."""
+    load_adapter(job["backend"])
+    from backends.torch_adapter.describe import describe as entry_of
+
+    return {"entry": entry_of(job["backbone"]).model_dump(mode="json")}
+
+
 def export(job: Job, emit: Emit) -> dict[str, Any]:
     """Export a backbone into ``folder`` as a Blueprint."""
     load_adapter(job["backend"])
@@ -64,7 +72,7 @@ def export(job: Job, emit: Emit) -> dict[str, Any]:
 
     export_backbone(
         job["backbone"],
-        BACKBONES[job["backbone"]],
+        BackboneEntry.model_validate(job["entry"]),
         job["px"],
         Preprocessing.model_validate(job["preprocessing"]),
         path=Path(job["path"]) if job["path"] else None,
@@ -81,7 +89,8 @@ def architectures(job: Job, emit: Emit) -> dict[str, Any]:
 
     for item in job["items"]:
         name = item["backbone"]
-        blueprint = export_architecture(name, BACKBONES[name], item["px"])
+        entry = BackboneEntry.model_validate(item["entry"])
+        blueprint = export_architecture(name, entry, item["px"])
         build_folder(Path(item["folder"]), blueprint.save, is_readable)
     return {}
 
@@ -167,6 +176,7 @@ def _run(spec: RunSpec, job: Job, adapter: Adapter, emit: Emit) -> dict[str, Any
 
 
 TASKS: dict[str, Callable[[Job, Emit], dict[str, Any]]] = {
+    "describe": describe,
     "export": export,
     "architectures": architectures,
     "count": count,
