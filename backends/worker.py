@@ -58,11 +58,11 @@ def load_adapter(backend: str) -> Adapter:
 
 
 def describe(job: Job, emit: Emit) -> dict[str, Any]:
-    """What is to be known of a backbone without a catalogue entry."""
+    """What is to be known of backbones without a catalogue entry."""
     load_adapter(job["backend"])
     from backends.torch_adapter.describe import describe as entry_of
 
-    return {"entry": entry_of(job["backbone"]).model_dump(mode="json")}
+    return {"entries": [entry_of(name).model_dump(mode="json") for name in job["backbones"]]}
 
 
 def export(job: Job, emit: Emit) -> dict[str, Any]:

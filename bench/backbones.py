@@ -8,6 +8,7 @@ than its file.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from bench.cache import cache_root
@@ -53,6 +54,11 @@ def check_name(kind: str, name: str) -> str:
     return name
 
 
+def is_own(name: str) -> bool:
+    """Whether a name is that of a user's own network."""
+    return name.startswith(f"{OWN}:")
+
+
 def is_dynamic(name: str) -> bool:
     """Whether a name has no catalogue entry of its own."""
     return ":" in name
@@ -70,10 +76,17 @@ def folder_name(name: str) -> str:
 
 
 def backbone(name: str, interpreters: Interpreters, cache: Path | None = None) -> BackboneEntry:
-    """The entry of any backbone.
+    """The entry of any backbone; see ``backbones``."""
+    return backbones([name], interpreters, cache)[name]
+
+
+def backbones(
+    names: Iterable[str], interpreters: Interpreters, cache: Path | None = None
+) -> dict[str, BackboneEntry]:
+    """The entries of backbones; what is not yet known of them is asked of one worker.
 
     Args:
-        name: In the catalogue, or one of the ``FORMS``.
+        names: In the catalogue, or of one of the ``FORMS``.
         interpreters: Which Python is asked.
         cache: Root of the cache; None: the user's.
 
@@ -81,15 +94,20 @@ def backbone(name: str, interpreters: Interpreters, cache: Path | None = None) -
         UserError: No such network, or one that cannot be used.
         Unavailable: Its library is not installed.
     """
-    if name in BACKBONES:
-        return BACKBONES[name]
-    check_name("backbone", name)
-    cache = cache or cache_root()
-    key = (name, cache, interpreters.of(EXPORTER))
-    if key not in _asked:
-        own = name.startswith(f"{OWN}:")
-        _asked[key] = _describe(_absolute(name) if own else name, cache, interpreters, keep=not own)
-    return _asked[key]
+    names = [check_name("backbone", name) for name in names]
+    root = cache or cache_root()
+    known = {name: entry for name in names if (entry := _known(name, root, interpreters))}
+    unknown = list(dict.fromkeys(name for name in names if name not in known))
+    own = [name for name in unknown if is_own(name)]
+    published = [name for name in unknown if name not in own]
+    # Each user's own network in a worker of its own: modules of one are not to be seen by another.
+    for group in [*([published] if published else []), *([name] for name in own)]:
+        for name, entry in zip(group, _ask(group, root, interpreters), strict=True):
+            known[name] = entry
+            _asked[_memory_key(name, root, interpreters)] = entry
+            if not is_own(name):
+                _keep(entry, _folder(name, root, interpreters))
+    return known
 
 
 def check_px(name: str, entry: BackboneEntry, px: int) -> None:
@@ -132,26 +150,35 @@ def _absolute(name: str) -> str:
     return f"{OWN}:{path.resolve()}:{function}"
 
 
-def _describe(name: str, cache: Path, interpreters: Interpreters, keep: bool) -> BackboneEntry:
-    if not keep:
-        return _ask(name, cache, interpreters)
+def _memory_key(name: str, cache: Path, interpreters: Interpreters) -> tuple[str, Path, Path]:
+    return name, cache, interpreters.of(EXPORTER)
+
+
+def _known(name: str, cache: Path, interpreters: Interpreters) -> BackboneEntry | None:
+    """From the catalogue, from this process's memory, or from the disk."""
+    if name in BACKBONES:
+        return BACKBONES[name]
+    key = _memory_key(name, cache, interpreters)
+    if key not in _asked and not is_own(name):
+        entry = _read(_folder(name, cache, interpreters))
+        if entry is not None:
+            _asked[key] = entry
+    return _asked.get(key)
+
+
+def _folder(name: str, cache: Path, interpreters: Interpreters) -> Path:
     environment = environment_of(EXPORTER, "cpu", interpreters.of(EXPORTER))
     key = canonical_hash([name, environment.packages, environment.thawbench])[:24]
-    folder = cache / "backbones" / f"{folder_name(name)}-{key}"
-    entry = _read(folder)
-    if entry is None:
-        entry = _ask(name, cache, interpreters)
-        text = entry.model_dump_json(indent=1)
-        build_folder(
-            folder,
-            lambda content: _write(content, text),
-            lambda whole: _read(whole) is not None,
-        )
-    return entry
+    return cache / "backbones" / f"{folder_name(name)}-{key}"
 
 
-def _write(folder: Path, text: str) -> None:
-    (folder / FILE).write_text(text, encoding="utf-8")
+def _keep(entry: BackboneEntry, folder: Path) -> None:
+    text = entry.model_dump_json(indent=1)
+
+    def write(content: Path) -> None:
+        (content / FILE).write_text(text, encoding="utf-8")
+
+    build_folder(folder, write, lambda whole: _read(whole) is not None)
 
 
 def _read(folder: Path) -> BackboneEntry | None:
@@ -161,11 +188,13 @@ def _read(folder: Path) -> BackboneEntry | None:
         return None
 
 
-def _ask(name: str, cache: Path, interpreters: Interpreters) -> BackboneEntry:
-    log = cache / "logs" / f"describe-{folder_name(name)}.txt"
+def _ask(names: list[str], cache: Path, interpreters: Interpreters) -> list[BackboneEntry]:
+    what = public_name(names[0]) if len(names) == 1 else f"{len(names)} networks"
+    log = cache / "logs" / f"describe-{folder_name(what)}.txt"
     log.parent.mkdir(parents=True, exist_ok=True)
     log.unlink(missing_ok=True)
-    finished = run_job(EXPORTER, {"task": "describe", "backbone": name}, log, interpreters)
+    asked = [_absolute(name) if is_own(name) else name for name in names]
+    finished = run_job(EXPORTER, {"task": "describe", "backbones": asked}, log, interpreters)
     if finished.answer is None:
-        raise worker_failure(finished, f"describing {public_name(name)}", log)
-    return BackboneEntry.model_validate(finished.answer["entry"])
+        raise worker_failure(finished, f"describing {what}", log)
+    return [BackboneEntry.model_validate(entry) for entry in finished.answer["entries"]]

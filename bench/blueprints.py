@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.backbones import backbone as entry_of
-from bench.backbones import folder_name, public_name, worker_failure
+from bench.backbones import backbones, folder_name, public_name, worker_failure
 from bench.blueprint import Blueprint
 from bench.cache import mark_used
 from bench.catalog.backbones import BackboneEntry
@@ -85,7 +85,7 @@ def architecture_folders(
     Raises:
         Unavailable: The exporter's packages are not installed.
     """
-    entries = {name: entry_of(name, interpreters, cache) for name in sizes}
+    entries = backbones(sizes, interpreters, cache)
     keys = {n: _key(public_name(n), entries[n], px, interpreters) for n, px in sizes.items()}
     folders = {
         name: cache / "architectures" / f"{folder_name(name)}-{px}-{keys[name]}"

@@ -9,7 +9,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from bench.backbones import FORMS, backbone, check_px
+from bench.backbones import FORMS, backbones, check_px
 from bench.blueprints import architecture_folders
 from bench.cache import cache_root
 from bench.catalog.backbones import BACKBONES
@@ -181,7 +181,7 @@ def count_backbones(
         Unavailable: The backend is not installed.
     """
     cache = cache_root()
-    entries = {name: backbone(name, counting.interpreters, cache) for name in names}
+    entries = backbones(names, counting.interpreters, cache)
     sizes = {name: counting.px or entry.native_px for name, entry in entries.items()}
     for name, entry in entries.items():
         check_px(name, entry, sizes[name])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.backbones import backbone, check_px, public_name
+from bench.backbones import backbone, backbones, check_px, public_name
 from bench.cache import cache_root
 from bench.catalog.backbones import BackboneEntry
 from bench.catalog.backends import BACKENDS
@@ -89,9 +89,10 @@ class Preparation:
                     f"--weights {name}=…: no run uses {name}.",
                     f"The runs use {', '.join(sorted(used))}.",
                 )
+        entries = backbones(sorted(used), self.interpreters, self.cache)
         for grid in suite.grid:
             for name in grid.backbones:
-                check_px(name, self._entry(name), grid.px)
+                check_px(name, entries[name], grid.px)
         runs: dict[tuple[str, str], PlannedRun] = {}
         for cell in cells(suite):
             case = self._case(cell.grid)

@@ -72,7 +72,7 @@ class Runner:
             if data not in seen:
                 seen.add(data)
                 self._packed(run)
-            seed = run.spec.seed if run.spec.weights.kind == "random" else None
+            seed = run.spec.seed if run.weights.ref.kind == "random" else None
             network = (
                 run.backbone,
                 run.spec.recipe.px,

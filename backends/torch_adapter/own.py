@@ -20,6 +20,8 @@ from bench.blueprint import Preprocessing, hash_tensors
 from bench.catalog.backbones import IMAGENET, OwnCode, standardised
 from bench.errors import UserError
 
+LOADED_AS = "thawbench_own_"
+"""What the names of users' files begin with among Python's modules."""
 NATIVE_PX = 224
 """Input size of a network that does not say its own."""
 
@@ -155,7 +157,7 @@ def _built(file: Path, name: str) -> nn.Module:
 
 def _function(file: Path, name: str) -> Callable[[], Any]:
     """Load a file and take a function from it that needs no arguments."""
-    spec = importlib.util.spec_from_file_location(f"thawbench_own_{file.stem}", file)
+    spec = importlib.util.spec_from_file_location(f"{LOADED_AS}{file.stem}", file)
     if spec is None or spec.loader is None:
         raise UserError(f"{file} is not a Python file.")
     loaded = importlib.util.module_from_spec(spec)
@@ -208,7 +210,9 @@ def _sources(file: Path) -> list[Path]:
     for module in list(sys.modules.values()):
         path = Path(getattr(module, "__file__", None) or "/")
         package = getattr(module, "__name__", "").partition(".")[0]
-        if path.is_relative_to(file.parent) and package not in ("bench", "backends"):
+        if package in ("bench", "backends") or package.startswith(LOADED_AS):
+            continue
+        if path.is_relative_to(file.parent):
             inside = path.relative_to(file.parent).parts
             if path.is_file() and not {"site-packages", "dist-packages"} & set(inside):
                 found.add(path)

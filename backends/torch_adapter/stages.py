@@ -210,13 +210,16 @@ def _pools_to_one(module: nn.Module, rest: list[Call]) -> bool:
 
 def _parts(module: nn.Module, trunk: list[Call], head: list[Call]) -> list[Part]:
     """The trunk as blocks: containers opened as far as the resolution or the weights ask for it."""
-    total = sum(_weights(module, leaf.path) for leaf in trunk)
+    weights = [n for leaf in trunk if (n := _weights(module, leaf.path))]
+    total = sum(weights[1:])  # the first layer of a small ViT can hold most
     parts: list[Part] = []
     side: int | None = None
 
     def opened(path: str, inside: list[Call]) -> bool:
         if any(is_under(leaf.path, path) for leaf in head) or path == "":
             return True
+        if isinstance(module.get_submodule(path), nn.ModuleList | nn.ModuleDict):
+            return True  # its modules are called one by one
         before = side or _last_side(inside[:1]) or 1
         ratio = before / (_last_side(inside) or before)
         heavy = _weights(module, path) > total / 2
