@@ -26,7 +26,7 @@ import numpy as np  # noqa: E402
 from bench.backend import Adapter  # noqa: E402
 from bench.blueprint import Blueprint, Network, Preprocessing  # noqa: E402
 from bench.blueprints import is_readable  # noqa: E402
-from bench.catalog.backbones import BACKBONES  # noqa: E402
+from bench.catalog.backbones import BackboneEntry  # noqa: E402
 from bench.catalog.backends import BACKENDS  # noqa: E402
 from bench.data import load_packed  # noqa: E402
 from bench.data.atomic import build_folder  # noqa: E402
@@ -62,6 +62,14 @@ def load_adapter(backend: str) -> Adapter:
     return adapter
 
 
+def describe(job: Job, emit: Emit) -> dict[str, Any]:
+    """What is to be known of backbones without a catalogue entry."""
+    load_adapter(job["backend"])
+    from backends.torch_adapter.describe import describe as entry_of
+
+    return {"entries": [entry_of(name).model_dump(mode="json") for name in job["backbones"]]}
+
+
 def export(job: Job, emit: Emit) -> dict[str, Any]:
     """Export a backbone into ``folder`` as a Blueprint."""
     adapter = load_adapter(job["backend"])
@@ -69,7 +77,7 @@ def export(job: Job, emit: Emit) -> dict[str, Any]:
 
     network = export_backbone(
         job["backbone"],
-        BACKBONES[job["backbone"]],
+        BackboneEntry.model_validate(job["entry"]),
         job["px"],
         Preprocessing.model_validate(job["preprocessing"]),
         path=Path(job["path"]) if job["path"] else None,
@@ -89,7 +97,8 @@ def architectures(job: Job, emit: Emit) -> dict[str, Any]:
 
     for item in job["items"]:
         name = item["backbone"]
-        blueprint = export_architecture(name, BACKBONES[name], item["px"])
+        entry = BackboneEntry.model_validate(item["entry"])
+        blueprint = export_architecture(name, entry, item["px"])
         build_folder(Path(item["folder"]), blueprint.save, is_readable)
     return {}
 
@@ -190,6 +199,7 @@ def _run(spec: RunSpec, job: Job, adapter: Adapter, emit: Emit) -> dict[str, Any
 
 
 TASKS: dict[str, Callable[[Job, Emit], dict[str, Any]]] = {
+    "describe": describe,
     "export": export,
     "architectures": architectures,
     "count": count,

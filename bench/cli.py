@@ -71,7 +71,9 @@ def run(
     datasets: Annotated[
         str | None, typer.Option(help="photos, mnist5k, folder:PATH, rvl_cdip[:PATH].")
     ] = None,
-    backbones: Annotated[str | None, typer.Option(help="See `list backbones`.")] = None,
+    backbones: Annotated[
+        str | None, typer.Option(help="See `list backbones`; or torchvision:…, timm:…, module:….")
+    ] = None,
     policies: Annotated[str | None, typer.Option(help="See `list policies`.")] = None,
     backends: Annotated[str | None, typer.Option(help="See `list backends`.")] = None,
     seeds: Annotated[str | None, typer.Option(help="Such as 0,1,2.")] = None,
@@ -284,16 +286,15 @@ def _suite_of(suite: str | None, options: Options) -> str | None:
 
 
 def _weights(choices: list[str]) -> dict[str, str]:
-    from bench.catalog.backbones import BACKBONES
-    from bench.errors import choose
+    from bench.backbones import check_name, is_dynamic
 
     found: dict[str, str] = {}
     for choice in choices:
         name, equals, value = choice.partition("=")
-        if not equals or "/" in name:
+        if not equals or ("/" in name and not is_dynamic(name)):
             found[""] = choice
         else:
-            found[choose("backbone in --weights", name, BACKBONES)] = value
+            found[check_name("backbone in --weights", name)] = value
     return found
 
 

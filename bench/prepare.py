@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bench.backbones import backbone, backbones, check_px, public_name
 from bench.cache import cache_root
-from bench.catalog.backbones import BACKBONES
+from bench.catalog.backbones import BackboneEntry
 from bench.catalog.backends import BACKENDS
 from bench.catalog.cases import CASES, SIZE_BOUNDS, size_of
 from bench.catalog.policies import BASE_LEARNING_RATE, POLICIES
@@ -43,6 +44,8 @@ class PlannedRun:
     """What to run."""
     environment: Environment
     """Where."""
+    backbone: str
+    """The backbone's name as it was given, with the folder of a user's own file."""
     dataset: Dataset
     """The images, not yet decoded."""
     weights: Weights | None
@@ -79,13 +82,17 @@ class Preparation:
             UserError: Data, weights or device were named that are wrong.
             Unavailable: The package of an embedded data set is not installed.
         """
-        used = {backbone for grid in suite.grid for backbone in grid.backbones}
-        for backbone in self.weights_choices.keys() - {""}:
-            if backbone not in used:
+        used = {name for grid in suite.grid for name in grid.backbones}
+        for name in self.weights_choices.keys() - {""}:
+            if name not in used:
                 raise UserError(
-                    f"--weights {backbone}=…: no run uses {backbone}.",
+                    f"--weights {name}=…: no run uses {name}.",
                     f"The runs use {', '.join(sorted(used))}.",
                 )
+        entries = backbones(sorted(used), self.interpreters, self.cache)
+        for grid in suite.grid:
+            for name in grid.backbones:
+                check_px(name, entries[name], grid.px)
         runs: dict[tuple[str, str], PlannedRun] = {}
         for cell in cells(suite):
             case = self._case(cell.grid)
@@ -96,15 +103,14 @@ class Preparation:
 
     def _plan_cell(self, cell: Cell, case: Case, dataset: Dataset, device: str) -> PlannedRun:
         policy = _policy(cell)
+        entry = self._entry(cell.backbone)
         weights = self._find_weights(cell, policy)
-        if isinstance(weights, str):
-            ref = pretrained_ref(BACKBONES[cell.backbone].sources[0])
-        else:
-            ref = weights.ref
+        ref = pretrained_ref(entry) if isinstance(weights, str) else weights.ref
         environment = self._environment(cell.backend, device)
         spec = RunSpec(
             case=case,
-            backbone=cell.backbone,
+            backbone=public_name(cell.backbone),
+            code_sha256=None if entry.code is None else entry.code.sha256,
             weights=ref,
             policy=policy,
             recipe=_recipe(cell, policy),
@@ -116,7 +122,7 @@ class Preparation:
         reason = weights if isinstance(weights, str) else None
         reason = missing_packages(environment) or reason
         found = None if isinstance(weights, str) else weights
-        return PlannedRun(spec, environment, dataset, found, reason)
+        return PlannedRun(spec, environment, cell.backbone, dataset, found, reason)
 
     def skipped(self) -> list[str]:
         """The unreadable images that were left out, each with its reason."""
@@ -166,7 +172,7 @@ class Preparation:
             choose("weights", choice, WEIGHTS)
         key = (cell.backbone, choice)
         if key not in self._weights:
-            entry = BACKBONES[cell.backbone]
+            entry = self._entry(cell.backbone)
             try:
                 if choice == "random":
                     self._weights[key] = random_weights(entry)
@@ -177,6 +183,9 @@ class Preparation:
             except Unavailable as error:
                 self._weights[key] = str(error)
         return self._weights[key]
+
+    def _entry(self, name: str) -> BackboneEntry:
+        return backbone(name, self.interpreters, self.cache)
 
     def _environment(self, backend: str, device: str) -> Environment:
         key = (backend, device)

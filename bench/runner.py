@@ -72,9 +72,9 @@ class Runner:
             if data not in seen:
                 seen.add(data)
                 self._packed(run)
-            seed = run.spec.seed if run.weights.path is None else None
+            seed = run.spec.seed if run.weights.ref.kind == "random" else None
             network = (
-                run.spec.backbone,
+                run.backbone,
                 run.spec.recipe.px,
                 run.spec.weights,
                 seed,
@@ -103,7 +103,7 @@ class Runner:
     def _blueprint(self, run: PlannedRun) -> Path:
         assert run.weights is not None
         folder = blueprint_folder(
-            run.spec.backbone,
+            run.backbone,
             run.spec.recipe.px,
             run.weights,
             run.spec.seed,

@@ -35,26 +35,26 @@ def export_backbone(
     preprocessing: Preprocessing,
     path: Path | None,
     reader: Reader,
-    seed: int,
+    seed: int | None,
 ) -> Network:
-    """Build a backbone of the catalogue and export it with its tensors.
+    """Build a backbone and export it with its tensors.
 
     Args:
         name: Its name.
         entry: Its entry.
         px: Height and width of the input.
         preprocessing: That belongs to the weights.
-        path: The weights file, or None for random weights from ``seed``.
+        path: The weights file; None for random weights, or a user's own network as it was built.
         reader: How to read the file.
-        seed: Of random weights.
+        seed: Of random weights; else None.
 
     Raises:
         UserError: The file or the input size does not fit.
         Unavailable: The backbone's library is not installed.
     """
-    module = zoo.construct(entry, seed if path is None else None)
+    module = zoo.construct(entry, seed)
     if path is not None:
-        zoo.load_weights(module, path, reader, _last_layer(module))
+        zoo.load_weights(module, entry, path, reader, _last_layer(module))
     blueprint = export_module(module, name, px, entry.stages, preprocessing)
     state = module.state_dict()
     tensors = {
@@ -66,7 +66,7 @@ def export_backbone(
 
 def export_architecture(name: str, entry: BackboneEntry, px: int) -> Blueprint:
     """Export a backbone of the catalogue without making its tensors."""
-    module = zoo.construct(entry, None)
+    module = zoo.skeleton(entry)
     return export_module(module, name, px, entry.stages, entry.preprocessing)
 
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from tabulate import tabulate
 
-from bench.catalog.backbones import BACKBONES
+from bench.backbones import backbones, check_name
 from bench.catalog.backends import BACKENDS
 from bench.catalog.policies import POLICIES
 from bench.errors import Unavailable, UserError, choose
@@ -48,7 +48,6 @@ def checked(question: Question, dtypes: Sequence[str]) -> Question:
         Unavailable: A backend's package is missing.
     """
     for kind, names, known in (
-        ("backbone", question.backbones, BACKBONES),
         ("policy", question.policies, POLICIES),
         ("optimizer", question.optimizers, OPTIMIZERS),
         ("dtype", dtypes, PRECISIONS),
@@ -56,6 +55,8 @@ def checked(question: Question, dtypes: Sequence[str]) -> Question:
     ):
         for name in names:
             choose(kind, name, cast(Sequence[str], known))
+    for name in question.backbones:
+        check_name("backbone", name)
     hidden_units(question.head)
     if len(question.backends) < 2:
         raise UserError("A proof needs two backends.", "Such as --backends torch,keras-tensorflow.")
@@ -75,6 +76,7 @@ def parity_command(command: ParityCommand) -> list[Pair]:
     question = command.question
     proofs = Proofs(question.cache)
     known = {} if command.fresh else {p.about: p for p in proofs.load() if p.passed}
+    backbones(question.backbones, question.interpreters, question.cache)  # one worker for all
     subjects = [
         subject_of(backbone, precision, question, known)
         for backbone in question.backbones

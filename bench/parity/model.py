@@ -77,6 +77,7 @@ class About(NamedTuple):
     """What a pair is about: proofs of the same question in the same environments."""
 
     backbone: str
+    code_sha256: str | None
     weights: str
     policy: str
     boundary: str
@@ -92,6 +93,9 @@ class Pair(Frozen):
     """Two backends, compared under one policy and optimizer."""
 
     backbone: str = Field(description="Its name.")
+    code_sha256: str | None = Field(
+        default=None, description="Of the file of a user's own network; null for all others."
+    )
     policy: str = Field(description="Its name.")
     boundary: str = Field(description="From where the policy trains.")
     optimizer: str = Field(description="sgd or adamw.")

@@ -6,9 +6,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bench.backbones import backbone as entry_of
+from bench.backbones import check_px, public_name
 from bench.blueprint import Blueprint, Network
 from bench.blueprints import blueprint_folder
-from bench.catalog.backbones import BACKBONES
+from bench.catalog.backbones import BackboneEntry, OwnCode
 from bench.catalog.policies import POLICIES
 from bench.catalog.tolerances import (
     CLASSES,
@@ -85,6 +87,8 @@ class Subject:
     """Of the computation."""
     setting: ProofSetting
     """Input size and batch size."""
+    code: OwnCode | None = None
+    """Of a user's own network."""
     blueprints: dict[str, Blueprint] = field(default_factory=dict)
     """Weights → operations, with the head."""
     items: dict[str, ProbeItem] = field(default_factory=dict)
@@ -116,19 +120,15 @@ def subject_of(
             nothing in it.
         Unavailable: The exporter is not installed.
     """
-    entry = BACKBONES[backbone]
+    entry = entry_of(backbone, question.interpreters, question.cache)
     setting = SETTINGS.get(backbone, DEFAULT_SETTING)
     px = question.px or max(setting.px, entry.min_px)
-    if px < entry.min_px:
-        raise UserError(
-            f"{backbone} cannot take {px} px: it needs at least {entry.min_px}.",
-            f"Use --px {entry.min_px}.",
-        )
-    subject = Subject(backbone, precision, ProofSetting(px, setting.batch_size))
+    check_px(backbone, entry, px)
+    subject = Subject(backbone, precision, ProofSetting(px, setting.batch_size), entry.code)
     folders: dict[str, Path] = {}
     for name in question.policies:
         policy = POLICIES[name]
-        weights = _weights(backbone, policy)
+        weights = _weights(backbone, entry, policy)
         kind = weights.ref.kind
         if kind not in folders:
             folders[kind] = blueprint_folder(
@@ -138,7 +138,7 @@ def subject_of(
                 SEED,
                 question.cache,
                 question.interpreters,
-                settled=weights.path is None,
+                settled=kind == "random",
             )
             empty = Network.empty(Blueprint.load(folders[kind]))
             subject.blueprints[kind] = attach_head(empty, question.head, CLASSES, SEED).blueprint
@@ -163,7 +163,8 @@ def _abouts(
     first, *others = (environment.environment_id for environment in environments_of(question))
     return [
         About(
-            backbone=subject.backbone,
+            backbone=public_name(subject.backbone),
+            code_sha256=subject.code.sha256 if subject.code else None,
             weights=kind,
             policy=policy.name,
             boundary=policy.boundary,
@@ -186,9 +187,8 @@ def environments_of(question: Question) -> list[Environment]:
     ]
 
 
-def _weights(backbone: str, policy: Policy) -> Weights:
+def _weights(backbone: str, entry: BackboneEntry, policy: Policy) -> Weights:
     """Pretrained where the policy starts from them and this machine has them, else random."""
-    entry = BACKBONES[backbone]
     if policy.initialisation == "random":
         return random_weights(entry)
     try:

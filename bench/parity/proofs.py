@@ -26,6 +26,7 @@ class Shown(NamedTuple):
     """What a proof speaks of."""
 
     backbone: str
+    code_sha256: str | None
     policy: str
     boundary: str
     optimizer: str
@@ -79,7 +80,17 @@ def shown(pairs: Iterable[Pair]) -> set[Shown]:
     """What has been proved. A pair that showed a difference, at whatever size or precision, takes
     back what the others of its question showed; one that said nothing does not."""
     known = [
-        (Shown(p.backbone, p.policy, p.boundary, p.optimizer, frozenset(p.environments)), p)
+        (
+            Shown(
+                p.backbone,
+                p.code_sha256,
+                p.policy,
+                p.boundary,
+                p.optimizer,
+                frozenset(p.environments),
+            ),
+            p,
+        )
         for p in pairs
     ]
     broken = {what for what, p in known if any(level.differs for level in p.levels)}

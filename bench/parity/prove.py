@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from bench.backbones import public_name
 from bench.errors import Unavailable, UserError
 from bench.launch import Finished, run_job
 from bench.parity.images import proof_split, save_split
@@ -160,7 +161,8 @@ def _pair(
     question, subject = exchange.question, exchange.subject
     ids = {e.backend: e.environment_id for e in environments_of(question)}
     return Pair(
-        backbone=subject.backbone,
+        backbone=public_name(subject.backbone),
+        code_sha256=subject.code.sha256 if subject.code else None,
         policy=claim.policy.name,
         boundary=claim.policy.boundary,
         optimizer=claim.optimizer,

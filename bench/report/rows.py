@@ -57,6 +57,7 @@ def row_of(run: StoredRun) -> Row:
         "dataset_label": data.label,
         "dataset_hash": data.content_hash,
         "backbone": spec.backbone,
+        "code_sha256": spec.code_sha256,
         "policy": spec.policy.name,
         "boundary": spec.policy.boundary,
         "mode": spec.mode,

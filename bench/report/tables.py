@@ -60,6 +60,7 @@ DISTINGUISHING: dict[str, str] = {
     "mode": "mode",
     "head": "head",
     "weights": "weights",
+    "code_sha256": "code",
     "precision": "precision",
     "px": "px",
     "batch_size": "batch",

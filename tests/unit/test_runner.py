@@ -86,6 +86,7 @@ def plan(make_spec: Callable[..., RunSpec], make_environment: Callable[..., Any]
             PlannedRun(
                 make_spec(seed=seed),
                 make_environment(),
+                "efficientnet_lite0",
                 dataset,
                 None if seed in unavailable else weights,
                 "not to be had: get it" if seed in unavailable else None,
