@@ -36,7 +36,7 @@ def mark_parity(rows: Sequence[Row], differing: Collection[str], shown: Collecti
             proved = all(
                 Shown(
                     row["backbone"],
-                    row["code"],
+                    row["code_sha256"],
                     row["policy"],
                     row["boundary"],
                     row["optimizer"],
