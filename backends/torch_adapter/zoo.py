@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from backends.torch_adapter.construction import ParametersOnMeta
 from bench.catalog.backbones import BackboneEntry, Reader
 from bench.errors import Unavailable, UserError
 
@@ -35,7 +36,7 @@ def construct(entry: BackboneEntry, seed: int | None) -> nn.Module:
     if seed is not None:
         torch.manual_seed(seed)
         return _constructor(entry)().eval()
-    with torch.device("meta"):
+    with ParametersOnMeta():
         return _constructor(entry)().eval()
 
 
