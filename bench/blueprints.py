@@ -17,7 +17,7 @@ from bench.launch import Finished, Interpreters, run_job
 from bench.spec import canonical_hash
 from bench.weights import Weights
 
-EXPORT_REVISION = 1
+EXPORT_REVISION = 2
 """Raise it when the exporter or the form of a Blueprint changes."""
 
 
