@@ -145,6 +145,11 @@ def _pad(o: Operation, tensors: Tensors, training: bool, inplace: bool) -> Step:
     return lambda x: _padded(x[0], edges)
 
 
+def _hard_sigmoid(x: Tensor) -> Tensor:
+    """PyTorch's own has 1/6 in float32 in its backward pass, also of float64 (ATen, Activation)."""
+    return F.relu6(x + 3.0) / 6.0 if x.dtype == torch.float64 else F.hardsigmoid(x)
+
+
 def _simple(step: Step) -> Builder:
     """Of a kind that has neither tensors nor attributes."""
     return lambda o, tensors, training, inplace: step
@@ -167,7 +172,7 @@ BUILDERS: dict[str, Builder] = {
     "relu": _relu,
     "relu6": _relu6,
     "sigmoid": _simple(lambda x: torch.sigmoid(x[0])),
-    "hard_sigmoid": _simple(lambda x: F.hardsigmoid(x[0])),
+    "hard_sigmoid": _simple(lambda x: _hard_sigmoid(x[0])),
     "silu": _simple(lambda x: F.silu(x[0])),
     "hard_swish": _simple(lambda x: F.hardswish(x[0])),
     "gelu": _gelu,
