@@ -21,7 +21,7 @@ class Batch(NamedTuple):
     labels: npt.NDArray[np.int64]
     """(N,) class numbers."""
     masks: tuple[npt.NDArray[np.bool_], ...]
-    """For each dropout of the plan, what is kept: (N, H, W, C) or (N, features)."""
+    """For each dropout of the plan, what is kept: (N, H, W, C), (N, L, C) or (N, C)."""
 
 
 @dataclass(frozen=True)

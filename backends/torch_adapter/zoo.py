@@ -16,28 +16,13 @@ import torchvision
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
 from backends.torch_adapter import own
+from backends.torch_adapter.construction import ParametersOnMeta
 from bench.catalog.backbones import BackboneEntry, Reader
 from bench.errors import Unavailable, UserError
 
 State = dict[str, torch.Tensor]
-
-
-class _WithoutNumbers(TorchFunctionMode):
-    """Puts new parameters and statistics on the meta device, and leaves arithmetic where it is: an
-    architecture that computes its widths with tensors (RegNet) can then still read them."""
-
-    _FACTORIES = (torch.empty, torch.zeros, torch.ones, torch.full)
-
-    def __torch_function__(
-        self, function: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = dict(kwargs or {})
-        if function in self._FACTORIES and kwargs.get("device") is None:
-            kwargs["device"] = "meta"
-        return function(*args, **kwargs)
 
 
 def construct(entry: BackboneEntry, seed: int | None) -> nn.Module:
@@ -57,7 +42,7 @@ def construct(entry: BackboneEntry, seed: int | None) -> nn.Module:
     if seed is not None:
         torch.manual_seed(seed)
         return _constructor(entry)().eval()
-    with _WithoutNumbers():
+    with ParametersOnMeta():
         return _constructor(entry)().eval()
 
 

@@ -27,6 +27,9 @@ class Engine(Protocol):
     def devices(self) -> list[str]:
         """'cpu' and one 'cuda:N' for each GPU that the engine sees."""
 
+    def splits_groups(self) -> bool:
+        """Whether grouped convolutions are to be one convolution for each group."""
+
     def batch_norm_training(
         self,
         x: Any,
