@@ -98,6 +98,7 @@ def rows_of(runs: Iterable[StoredRun]) -> list[Row]:
             _position(policies, row["policy"]),
             row["head"],
             row["weights"],
+            row["mode"],
             row["px"],
             row["precision"],
             row["batch_size"],

@@ -105,6 +105,7 @@ def standard_table(rows: Sequence[Row]) -> pd.DataFrame:
     shown = [*COLUMNS]
     keys = ("case", "size", "train_images", *list(COLUMNS)[2:7], "status")
     mixed = {"precision"} if any(row["precision"] != "fp32" for row in rows) else set()
+    mixed |= {"mode"} if any(row["mode"] != "matched" for row in rows) else set()
     extra = [c for c in DISTINGUISHING if c in ALWAYS_SHOWN | mixed]
     for column in DISTINGUISHING:
         if _distinct(rows, (*keys, *extra)) == len(rows):
@@ -213,6 +214,11 @@ def footnotes(rows: Sequence[Row]) -> list[str]:
             "bf16, fp16: matched in all but precision; each framework chooses which operations it "
             "computes in it."
         )
+    if any(row["mode"] == "native" for row in rows):
+        notes.append(
+            "native: each framework's own weights, preprocessing, optimizer and initialisation; a "
+            "difference between such rows is not the framework's alone."
+        )
     notes += [f"NOT THE SAME EXPERIMENT: {pair}" for pair in mismatches(rows)]
     places = {(row["backend"], row["device"], row["environment_id"]) for row in rows}
     if len(places) > len({place[:2] for place in places}):
@@ -227,11 +233,14 @@ def is_unsteady(row: Row) -> bool:
 
 
 def mismatches(rows: Sequence[Row]) -> list[str]:
-    """Rows that differ only in the backend, yet did not start or train on the same numbers."""
+    """Rows that differ only in the backend, yet did not start or train on the same numbers.
+
+    Native rows are no pairs: they never were the same experiment.
+    """
     differing = {"run_id", "environment_id", "backend", "status", "failure", *MEASURED}
     groups: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
-        if row["status"] == "ok":
+        if row["status"] == "ok" and row["mode"] != "native":
             same = tuple(f"{k}={v}" for k, v in row.items() if k not in differing)
             groups.setdefault(same, []).append(row)
     return [
