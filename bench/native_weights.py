@@ -31,11 +31,16 @@ def keras_models_folder() -> Path:
     return Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "models"
 
 
+def file_name(application: Application, px: int) -> str:
+    """Of the file that keras.applications loads for an input of ``px``."""
+    return Path(urllib.parse.urlparse(application.location(px)).path).name
+
+
 def native_ref(application: Application, px: int) -> WeightsRef:
     """How a spec records pretrained weights of ``keras.applications``, found or not."""
     digest = application.digest
     known = digest if digest is not None and len(digest) == 64 else None
-    return WeightsRef(kind="pretrained", source=_file_name(application, px), sha256=known)
+    return WeightsRef(kind="pretrained", source=file_name(application, px), sha256=known)
 
 
 def native_weights(
@@ -53,7 +58,7 @@ def native_weights(
     Raises:
         Unavailable: They are nowhere; the message says how to get them.
     """
-    path = keras_models_folder() / _file_name(application, px)
+    path = keras_models_folder() / file_name(application, px)
     reason = "not in Keras's cache"
     try:
         if path.is_file():
@@ -99,10 +104,6 @@ def native_job(weights: Weights) -> dict[str, Any]:
 
 def _weights(path: Path, application: Application, entry: BackboneEntry, px: int) -> Weights:
     return Weights(native_ref(application, px), entry.preprocessing, path)
-
-
-def _file_name(application: Application, px: int) -> str:
-    return Path(urllib.parse.urlparse(application.location(px)).path).name
 
 
 def _checked(path: Path, application: Application) -> Path:
