@@ -6,6 +6,7 @@ The values are read by the workers from the networks and optimizers that they bu
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from bench.weights import Weights, pretrained_weights, random_weights
 
 Ledger = dict[str, Any]
 ABSENT = "–"
+WIDTH = 40
+"""Of a column, in characters."""
 
 KNOBS: dict[str, str] = {
     "network": "network",
@@ -207,18 +210,10 @@ def print_ledger(ledgers: Sequence[Ledger], everything: bool = False) -> None:
         if rows:
             backends = list(rows[0]["values"])
             table = [
-                [row["meaning"], *(_text(row["values"][backend]) for backend in backends)]
+                [_text(row["meaning"]), *(_text(row["values"][backend]) for backend in backends)]
                 for row in rows
             ]
-            # Long values are wrapped, so that two backends stand side by side on a screen.
-            print(
-                tabulate(
-                    table,
-                    headers=["knob", *backends],
-                    disable_numparse=True,
-                    maxcolwidths=[34, *(48 for _ in backends)],
-                )
-            )
+            print(tabulate(table, headers=["knob", *backends], disable_numparse=True))
         same = len(ledger["rows"]) - sum(row["differs"] for row in ledger["rows"])
         print(f"{same} of {len(ledger['rows'])} knobs are the same\n")
 
@@ -229,4 +224,8 @@ def ledger_json(ledgers: Sequence[Ledger]) -> dict[str, Any]:
 
 
 def _text(value: Any) -> str:
-    return ABSENT if value is None else f"{value:,}" if isinstance(value, int) else str(value)
+    """Long values are wrapped, so that two backends stand side by side on a screen."""
+    if value is None:
+        return ABSENT
+    text = f"{value:,}" if isinstance(value, int) else str(value)
+    return "\n".join(textwrap.wrap(text, WIDTH)) or text

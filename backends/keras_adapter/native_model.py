@@ -96,8 +96,8 @@ def _base(application: Application, request: NativeRequest) -> keras.Model:
             raise
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise UserError(
-            f"Weights file '{request.weights}' does not fit keras.applications.{application.constructor} "
-            f"without its classifier: {reason}",
+            f"Weights file '{request.weights}' does not fit keras.applications."
+            f"{application.constructor} without its classifier: {reason}",
             "It may be cut short, of another network, or with the classifier (include_top=True).",
         ) from error
     return base
