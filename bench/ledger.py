@@ -206,15 +206,17 @@ def print_ledger(ledgers: Sequence[Ledger], everything: bool = False) -> None:
         )
         for backend, reason in ledger["unavailable"].items():
             print(f"  {backend}: unavailable: {reason}")
+        if len(ledger["rows"][0]["values"] if ledger["rows"] else {}) < 2:
+            print("nothing to compare\n")
+            continue
         rows = [row for row in ledger["rows"] if row["differs"] or everything]
-        if rows:
-            backends = list(rows[0]["values"])
-            table = [
-                [_text(row["meaning"]), *(_text(row["values"][backend]) for backend in backends)]
-                for row in rows
-            ]
-            print(tabulate(table, headers=["knob", *backends], disable_numparse=True))
-        same = len(ledger["rows"]) - sum(row["differs"] for row in ledger["rows"])
+        backends = list(ledger["rows"][0]["values"])
+        table = [
+            [_text(row["meaning"]), *(_text(row["values"][backend]) for backend in backends)]
+            for row in rows
+        ]
+        print(tabulate(table, headers=["knob", *backends], disable_numparse=True))
+        same = sum(not row["differs"] for row in ledger["rows"])
         print(f"{same} of {len(ledger['rows'])} knobs are the same\n")
 
 
