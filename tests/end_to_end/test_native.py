@@ -91,7 +91,8 @@ def test_every_policy_trains_what_it_says(native: Path) -> None:
         # All that training moves is outside the hash of the frozen: the loop voids other runs.
         hashes = {r["frozen_state_sha256"] for r in results.values()}
         assert len(hashes) == 3
-        losses = results["fine_tune_last"]["train_loss_by_epoch"]
+        # Of the head alone, on random features: a convex problem, which must get better.
+        losses = results["freeze_all"]["train_loss_by_epoch"]
         assert losses[1] < losses[0]
 
 
