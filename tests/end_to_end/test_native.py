@@ -197,6 +197,7 @@ def test_keras_own_file_is_loaded_from_keras_own_cache(tmp_path: Path, shared_ca
     assert "Traceback" not in said
 
 
+@pytest.mark.slow
 def test_the_table_of_files_is_the_installed_keras_own() -> None:
     """Name, address and hash as each constructor asks keras.utils.get_file for them."""
     constructors = {name: a.constructor for name, a in APPLICATIONS.items()}
