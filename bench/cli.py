@@ -84,7 +84,7 @@ def run(
     batch_size: Annotated[int | None, typer.Option(help="Images in a step.")] = None,
     px: Annotated[int | None, typer.Option(help="Height and width of the input.")] = None,
     precision: Annotated[str | None, typer.Option(help="fp32, bf16, fp16.")] = None,
-    mode: Annotated[str | None, typer.Option(help="matched.")] = None,
+    mode: Annotated[str | None, typer.Option(help="matched, native.")] = None,
     weights: Annotated[
         list[str] | None,
         typer.Option(help="[BACKBONE=]pretrained, random or a file. Repeatable."),

@@ -20,7 +20,7 @@ from bench import SCHEMA_VERSION
 Size = Literal["small", "medium", "large"]
 Similarity = Literal["similar", "not_similar"]
 Status = Literal["ok", "diverged", "oom", "timeout", "crashed", "unavailable"]
-Mode = Literal["matched"]
+Mode = Literal["matched", "native"]
 Precision = Literal["fp32", "bf16", "fp16", "fp64"]
 OptimizerName = Literal["sgd", "adamw"]
 ScheduleName = Literal["cosine", "constant"]
@@ -118,7 +118,11 @@ class RunSpec(Frozen):
     weights: WeightsRef = Field(description="What the backbone starts from.")
     policy: Policy = Field(description="What is trained.")
     recipe: Recipe = Field(description="How.")
-    mode: Mode = Field(default="matched", description="The same arithmetic on both sides.")
+    mode: Mode = Field(
+        default="matched",
+        description="matched: the same arithmetic on both sides; native: what a user of each "
+        "framework would write.",
+    )
     backend: str = Field(description="Framework.")
     device: str = Field(description="cpu or cuda:N.")
     seed: int = Field(ge=0, description="Of head, random weights, order, augmentation, dropout.")
@@ -138,6 +142,7 @@ class RunSpec(Frozen):
             self.case.dataset.name,
             self.backbone,
             self.policy.name,
+            self.mode if self.mode != "matched" else "",
             self.backend,
             f"s{self.seed}",
         )

@@ -131,6 +131,7 @@ class Cell:
     precision: Precision
     backend: str
     seed: int
+    mode: Mode
 
 
 def suite_names() -> list[str]:
@@ -296,7 +297,12 @@ def _datasets(grids: list[Grid], wanted: Sequence[str] | None) -> list[Grid]:
 def cells(suite: Suite) -> Iterator[Cell]:
     """Every combination, backends innermost so that rows to compare are run side by side."""
     for grid in suite.grid:
-        for backbone, policy, precision, seed, backend in product(
-            grid.backbones, grid.policies, grid.precisions(), suite.seeds, suite.backends
+        for backbone, policy, precision, mode, seed, backend in product(
+            grid.backbones,
+            grid.policies,
+            grid.precisions(),
+            grid.mode,
+            suite.seeds,
+            suite.backends,
         ):
-            yield Cell(grid, backbone, policy, precision, backend, seed)
+            yield Cell(grid, backbone, policy, precision, backend, seed, mode)

@@ -108,6 +108,7 @@ def rows_of(runs: Iterable[StoredRun], shown: Collection[Shown] = ()) -> list[Ro
             _position(policies, row["policy"]),
             row["head"],
             row["weights"],
+            row["mode"],
             row["px"],
             row["precision"],
             row["batch_size"],

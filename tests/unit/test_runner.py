@@ -50,7 +50,7 @@ class _World:
             raise answer
         return answer
 
-    def pack(self, dataset: Dataset, px: int, cache: Path) -> Any:
+    def pack(self, dataset: Dataset, px: int, cache: Path, resize: str) -> Any:
         self.packed += 1
 
         class Packed:
