@@ -81,12 +81,19 @@ class Sketch:
         return self.add("linear", with_features(self.shape, features), tensors=tensors)
 
     def finished(self) -> Network:
-        """With a flattening, where there is something to flatten, and a dense layer."""
+        """With a head: a flattening, where there is something to flatten, and a dense layer."""
+        head_from = len(self._operations)
         if len(self.shape) > 1:
             self.add("flatten", (math.prod(self.shape),))
-        self.linear(CLASSES)
-        operations = [*self._operations]
-        operations[-1] = operations[-1].model_copy(update={"stage": "head"})
+        return self.linear(CLASSES).network(head_from)
+
+    def network(self, head_from: int) -> Network:
+        """As it is, with the operations from ``head_from`` on as the head."""
+        head = {o.name for o in self._operations[head_from:]}
+        operations = [
+            o.model_copy(update={"stage": "head"}) if o.name in head else o
+            for o in self._operations
+        ]
         blueprint = Blueprint.model_validate(
             {
                 "backbone": "sketch",
