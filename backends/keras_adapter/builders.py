@@ -20,13 +20,6 @@ Edges = tuple[tuple[int, int], tuple[int, int]]
 Builder = Callable[[Operation, Shape, Engine], Layers]
 
 
-def _same_padding(size: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]:
-    """What ``padding="same"`` adds before and after (tensorflow.org, tf.nn, "SAME")."""
-    reach = (kernel - 1) * dilation + 1
-    total = max((-(-size // stride) - 1) * stride + reach - size, 0)
-    return total // 2, total - total // 2
-
-
 def _edges(padding: list[int]) -> Edges:
     top, bottom, left, right = padding
     return (top, bottom), (left, right)
@@ -38,8 +31,8 @@ def _conv2d(o: Operation, shape: Shape, engine: Engine) -> Layers:
     kernel = tuple(a["kernel"])
     edges = _edges(a["padding"])
     same = edges == (
-        _same_padding(height, kernel[0], a["stride"][0], a["dilation"][0]),
-        _same_padding(width, kernel[1], a["stride"][1], a["dilation"][1]),
+        layers.same_padding(height, kernel[0], a["stride"][0], a["dilation"][0]),
+        layers.same_padding(width, kernel[1], a["stride"][1], a["dilation"][1]),
     )
     before = [] if same or not any(a["padding"]) else [keras.layers.ZeroPadding2D(edges)]
     options: dict[str, Any] = {
@@ -52,13 +45,13 @@ def _conv2d(o: Operation, shape: Shape, engine: Engine) -> Layers:
     }
     if a["groups"] == channels > 1 and a["stride"][0] == a["stride"][1]:
         multiplier = o.shape[0] // channels
-        depthwise = keras.layers.DepthwiseConv2D(
-            depth_multiplier=multiplier, depthwise_initializer="zeros", **options
-        )
+        taps = engine.taps_depthwise()
+        made = layers.TapDepthwiseConv2D if taps else keras.layers.DepthwiseConv2D
+        depthwise = made(depth_multiplier=multiplier, depthwise_initializer="zeros", **options)
         return [*before, depthwise]
     split = a["groups"] > 1 and engine.splits_groups()
-    made = layers.SplitConv2D if split else keras.layers.Conv2D
-    convolution = made(o.shape[0], groups=a["groups"], kernel_initializer="zeros", **options)
+    plain = layers.SplitConv2D if split else keras.layers.Conv2D
+    convolution = plain(o.shape[0], groups=a["groups"], kernel_initializer="zeros", **options)
     return [*before, convolution]
 
 

@@ -119,6 +119,48 @@ class SplitConv2D(keras.layers.Conv2D):
         return ops.concatenate([whole(x, k) for x, k in parts], axis=-1)
 
 
+class TapDepthwiseConv2D(keras.layers.DepthwiseConv2D):
+    """A depthwise convolution as a sum over the kernel's positions.
+
+    JAX's own took 300 times as long in float64 on a CPU (672 channels, 5×5).
+    """
+
+    def call(self, inputs: Any) -> Any:
+        size = list(inputs.shape[1:3])
+        if self.padding == "same":
+            edges = [
+                same_padding(*axis)
+                for axis in zip(
+                    size, self.kernel_size, self.strides, self.dilation_rate, strict=True
+                )
+            ]
+            inputs = ops.pad(inputs, ((0, 0), *edges, (0, 0)))
+            size = list(inputs.shape[1:3])
+        reach = [(k - 1) * d for k, d in zip(self.kernel_size, self.dilation_rate, strict=True)]
+        kernel = ops.convert_to_tensor(self.kernel)
+        values = ops.repeat(inputs, self.depth_multiplier, axis=-1)
+        flat = ops.reshape(kernel, (*self.kernel_size, -1))
+        (down, right), (tall, wide) = self.strides, self.dilation_rate
+        total = sum(
+            values[
+                :,
+                i * tall : size[0] - reach[0] + i * tall : down,
+                j * wide : size[1] - reach[1] + j * wide : right,
+            ]
+            * flat[i, j]
+            for i in range(self.kernel_size[0])
+            for j in range(self.kernel_size[1])
+        )
+        return total if self.bias is None else total + ops.convert_to_tensor(self.bias)
+
+
+def same_padding(size: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]:
+    """What ``padding="same"`` adds before and after (tensorflow.org, tf.nn, "SAME")."""
+    reach = (kernel - 1) * dilation + 1
+    total = max((-(-size // stride) - 1) * stride + reach - size, 0)
+    return total // 2, total - total // 2
+
+
 class Function(keras.layers.Layer):
     """A function of one value that has no variables."""
 

@@ -57,6 +57,9 @@ class TensorFlowEngine:
         # TensorFlow has no gradient of grouped convolutions on a CPU, and Keras compiles them.
         return self._device == "cpu"
 
+    def taps_depthwise(self) -> bool:
+        return False
+
     def batch_norm_training(
         self,
         x: Any,
