@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from bench.head import attach_head
 from bench.parity.images import proof_split, save_split
 from bench.parity.judge import Side, first_difference, levels_of, reason_of
 from bench.parity.model import PARTS, Level
+from tests.frameworks import HERE
 from tests.parity.defective_worker import FLOORS_FROM, MODULES
 from tests.parity.defects import DEFECTS, QUESTIONS
 from tests.parity.small_networks import BATCH_SIZE, PX, small_network
@@ -77,7 +77,7 @@ class Worker:
         }
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "tests.parity.defective_worker", backend, str(root)],
+                [str(HERE.of(backend)), "-P", "-m", "tests.parity.defective_worker", backend, root],
                 env=variables,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -97,6 +97,8 @@ class Worker:
     def end(self) -> None:
         self._process.kill()
         self._process.wait()
+        if self._process.stdout:
+            self._process.stdout.close()
 
 
 @pytest.fixture(scope="module")
