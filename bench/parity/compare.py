@@ -52,7 +52,7 @@ def gap(a: Values, b: Values, group: Callable[[str], str] = str) -> Gap:
     worst = Gap(0.0, None)
     for name in a:
         found = difference(a[name], b[name])
-        if found > 0.0:
+        if 0.0 < found < math.inf:  # infinite stays infinite, for it would vanish in such a scale
             scale = scales[group(name)]
             found = found / scale if scale > 0.0 else math.inf
         if found > worst.value:

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bench.blueprint import Blueprint
 from bench.catalog.tolerances import FLOOR_FACTOR, LEAST_FALL, LEVELS
-from bench.parity.compare import Gap, difference, first_above, gap, largest, operation_of
+from bench.parity.compare import Gap, first_above, gap, operation_of
 from bench.parity.files import Values, read, read_facts
 from bench.parity.model import PART_OF, Difference, Level, Part
 from bench.spec import Precision
@@ -53,11 +55,11 @@ def _frozen(level: str, a: Side, b: Side, blueprint: Blueprint) -> Gap:
 def _metrics(level: str, a: Side, b: Side, blueprint: Blueprint) -> Gap:
     """Between the sides, and on each between the loop's loss and the framework's."""
     found = [side.values(level)["metrics"] for side in (a, b)]
-    worst = difference(found[0], found[1]) / largest(found[0])
-    for top1_loss_loss in found:
-        _, loop, framework = top1_loss_loss
-        worst = max(worst, abs(loop - framework) / abs(loop))
-    return Gap(float(worst), None)
+    worst = gap({level: found[0]}, {level: found[1]}).value
+    for metrics in found:
+        _, loop, framework = np.split(metrics, 3)
+        worst = max(worst, gap({level: loop}, {level: framework}).value)
+    return Gap(worst, None)
 
 
 MEASURES: dict[str, Callable[[str, Side, Side, Blueprint], Gap]] = {

@@ -18,7 +18,7 @@ from PIL import Image
 from bench import weights
 from bench.blueprint import Network
 from bench.catalog.backbones import WeightsSource
-from bench.cli import _names, _numbers, _weights, main
+from bench.cli import _names, _numbers, _weights
 from bench.errors import Unavailable, UserError
 from bench.store import Store
 
@@ -47,29 +47,6 @@ def cli(tmp_path: Path) -> Cli:
             text=True,
             timeout=60,
         )
-
-    return call
-
-
-@pytest.fixture
-def here(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Cli:
-    """The same in this process, which is quicker; an exception is not caught."""
-
-    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
-        (tmp_path / "work").mkdir(exist_ok=True)
-        monkeypatch.chdir(tmp_path / "work")
-        monkeypatch.setenv("THAWBENCH_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setenv("COLUMNS", "100")
-        monkeypatch.setattr(sys, "argv", ["run_bench.py", *arguments])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main()
-        said = capsys.readouterr()
-        code = end.value.code
-        assert isinstance(code, int)
-        return subprocess.CompletedProcess(arguments, code, said.out, said.err)
 
     return call
 

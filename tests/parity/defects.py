@@ -1,0 +1,104 @@
+"""Each mistake that the proof must notice, and what it must say of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bench.catalog.policies import POLICIES
+from bench.catalog.tolerances import FIRST_RATE, MOMENTUM, WEIGHT_DECAY
+from bench.parity.model import PARTS, ProbeItem
+from bench.spec import OptimizerName, Recipe
+from tests.parity.small_networks import BATCH_SIZE, PX
+
+QUESTIONS: dict[str, tuple[str, OptimizerName]] = {
+    "all-sgd": ("retrain_all", "sgd"),
+    "all-adamw": ("retrain_all", "adamw"),
+    "last-sgd": ("fine_tune_last", "sgd"),
+}
+"""Key of an item → policy, optimizer."""
+
+
+def item(key: str, blueprint: str) -> ProbeItem:
+    """What is measured of the small network.
+
+    Args:
+        key: In ``QUESTIONS``.
+        blueprint: Folder.
+    """
+    policy, optimizer = QUESTIONS[key]
+    recipe = Recipe(
+        head="original",
+        px=PX,
+        epochs=2,
+        batch_size=BATCH_SIZE,
+        optimizer=optimizer,
+        learning_rate=FIRST_RATE[optimizer],
+        momentum=MOMENTUM,
+        weight_decay=WEIGHT_DECAY,
+        schedule="cosine",
+        warmup_fraction=0.0,
+        augmentation="crop_flip",
+        precision="fp64",
+    )
+    return ProbeItem(
+        key=key, blueprint=blueprint, policy=POLICIES[policy], recipe=recipe, parts=PARTS
+    )
+
+
+@dataclass(frozen=True)
+class Defect:
+    """What a mistake must do to the levels: these fail, and no other."""
+
+    levels: frozenset[str]
+    """That show a difference."""
+    item: str = "all-sgd"
+    """Key of the item under which it is planted."""
+    operation: str | None = None
+    """The first whose value in inference form differs."""
+
+
+STEPS = frozenset({"state_after_one_step", "losses", "logits_after_steps", "epoch_losses"})
+LATER = STEPS - {"state_after_one_step"}
+"""What the second step shows first."""
+TRAINING = STEPS | {"gradients"}
+FORWARD = TRAINING | {"logits", "activations"}
+STATISTICS = frozenset({"state_after_one_step", "logits_after_steps"})
+"""What depends on running statistics; losses in training form do not."""
+
+DEFECTS: dict[str, Defect] = {
+    "batch_norm_epsilon": Defect(FORWARD, operation="bn2"),
+    "batch_norm_momentum": Defect(STATISTICS),
+    "biased_variance": Defect(STATISTICS),
+    "statistics_of_batch_in_frozen_stage": Defect(TRAINING | {"frozen"}, "last-sgd"),
+    "statistics_move_in_frozen_stage": Defect(LATER | {"frozen"}, "last-sgd"),
+    "swapped_channels": Defect(FORWARD | {"pixels"}, operation="conv1"),
+    "pixel_scale": Defect(FORWARD | {"pixels"}, operation="conv1"),
+    "mean_and_std_of_another_backbone": Defect(FORWARD | {"pixels"}, operation="conv1"),
+    "asymmetric_padding": Defect(FORWARD, operation="conv1"),
+    "floor_pooling": Defect(FORWARD, operation="pool2"),
+    "max_pool_padding_with_zeros": Defect(FORWARD, operation="pool1"),
+    "flatten_order": Defect(FORWARD, operation="flat"),
+    "dropout_in_evaluation": Defect(
+        frozenset({"logits", "activations", "logits_after_steps"}), operation="drop1"
+    ),
+    "other_dropout_mask": Defect(TRAINING),
+    "learning_rate_in_velocity": Defect(LATER),
+    "coupled_decay": Defect(STEPS, "all-adamw"),
+    "decoupled_decay": Defect(LATER),
+    "decay_on_biases": Defect(STEPS, "all-adamw"),
+    "adam_epsilon": Defect(STEPS, "all-adamw"),
+    "one_learning_rate": Defect(STEPS, "last-sgd"),
+    "schedule_per_epoch": Defect(frozenset({"epoch_losses"})),
+    "other_batch_order": Defect(FORWARD | {"pixels"}, operation="conv1"),
+    "order_of_first_epoch": Defect(LATER),
+    "last_batch_dropped": Defect(frozenset({"epoch_losses"})),
+    "frozen_layer_trains": Defect(LATER | {"gradients", "frozen"}, "last-sgd"),
+    "trained_layer_is_frozen": Defect(TRAINING),
+    "optimizer_forgets_a_layer": Defect(STEPS),
+    "other_head_initialisation": Defect(FORWARD | {"initial_head"}, operation="logits"),
+    "label_off_by_one": Defect(TRAINING),
+    "label_off_by_one_in_loss": Defect(TRAINING | {"metrics"}),
+    "softmax_in_loss": Defect(TRAINING | {"metrics"}),
+    "softmax_in_evaluation": Defect(frozenset({"logits", "logits_after_steps"})),
+}
+"""Name → what it must do. Each is planted in every adapter."""

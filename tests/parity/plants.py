@@ -1,0 +1,263 @@
+"""Mistakes to plant in an adapter, as far as they need no framework."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+from scipy.special import softmax
+
+from bench.backend import Adapter, Trainer
+from bench.blueprint import Array, Network, Operation, Preprocessing
+from bench.catalog.backbones import LITE
+from bench.catalog.tolerances import SEED
+from bench.data import Split, batches
+from bench.data.batches import TrainingBatches
+from bench.parity import probe
+from bench.parity.probe import Batches, make_batches
+from bench.plan import TensorPlan, TrainingPlan
+from bench.schedule import learning_rate
+from bench.spec import Recipe
+from bench.streams import Stream, generator
+
+Patches = Callable[[], list[Any]]
+"""Makes context managers that put something in the place of something and take it out again."""
+Builders = dict[str, Any]
+"""Of an adapter: kind → (operation, more) → what it builds of it."""
+TRAINED_STAGE = "last"
+"""The only one of the small network's trunk that trains where a part of it is frozen."""
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+@dataclass(frozen=True)
+class Plant:
+    """A mistake in one adapter."""
+
+    network: Callable[[Network], Network] = _same
+    """What it builds instead of the network that it is given."""
+    plan: Callable[[TrainingPlan], TrainingPlan] = _same
+    """By which plan, instead of the given one."""
+    trainer: Callable[[Any], Trainer] = _same
+    """What it gives instead of the trainer that it built."""
+    batches: Batches = make_batches
+    """What it is trained on."""
+    patches: Patches = list
+    """What is replaced in the modules of its process while it is measured."""
+
+    @contextmanager
+    def planted(self, adapter: Adapter) -> Iterator[Adapter]:
+        """The adapter with the mistake, which is gone afterwards."""
+        with ExitStack() as stack:
+            for each in self.patches():
+                stack.enter_context(each)
+            yield _Planted(adapter, self)
+
+
+@dataclass(frozen=True)
+class _Planted:
+    """An adapter (``bench.backend.Adapter``) with a mistake."""
+
+    sound: Adapter
+    plant: Plant
+
+    def build(self, network: Network, plan: TrainingPlan, recipe: Recipe, device: str) -> Trainer:
+        network, plan = self.plant.network(network), self.plant.plan(plan)
+        return self.plant.trainer(self.sound.build(network, plan, recipe, device))
+
+    def is_out_of_memory(self, error: BaseException) -> bool:
+        return self.sound.is_out_of_memory(error)
+
+    def devices(self) -> list[str]:
+        return self.sound.devices()
+
+
+def wrapped(builders: Builders, kind: str, wrap: Callable[[Any], Any]) -> Plant:
+    """Another builder for a kind of operation: ``wrap`` of the adapter's own."""
+    return Plant(patches=lambda: [patch.dict(builders, {kind: wrap(builders[kind])})])
+
+
+def altered(builders: Builders, kind: str, change: Callable[[Operation], Operation]) -> Plant:
+    """Operations of a kind are built as if they were others: ``change`` of them."""
+    return wrapped(builders, kind, lambda build: lambda o, *more: build(change(o), *more))
+
+
+def _with(**attributes: Any) -> Callable[[Operation], Operation]:
+    """Other attributes."""
+    return lambda o: o.model_copy(update={"attributes": {**o.attributes, **attributes}})
+
+
+def _flipped_padding(o: Operation) -> Operation:
+    """What belongs below and to the right is put above and to the left, and the reverse."""
+    top, bottom, left, right = o.attributes["padding"]
+    return _with(padding=[bottom, top, right, left])(o)
+
+
+def _floor(o: Operation) -> Operation:
+    """Without the last window, which reaches beyond the input."""
+    if not o.attributes["ceil_mode"]:
+        return o
+    channels, height, width = o.shape
+    smaller = o.model_copy(update={"shape": (channels, height - 1, width - 1)})
+    return _with(ceil_mode=False)(smaller)
+
+
+def _preprocessing(change: Callable[[Preprocessing], Preprocessing]) -> Plant:
+    """Other pixels."""
+
+    def changed(network: Network) -> Network:
+        new = change(network.blueprint.preprocessing)
+        blueprint = network.blueprint.model_copy(update={"preprocessing": new})
+        return Network(blueprint, network.tensors)
+
+    return Plant(network=changed)
+
+
+def _as_bgr(p: Preprocessing) -> Preprocessing:
+    return p.model_copy(update={"channels": "BGR"})
+
+
+def _to_minus_one(p: Preprocessing) -> Preprocessing:
+    """Pixels in -1…1, as ``keras.applications`` has them for MobileNetV2."""
+    return p.model_copy(update={"scale": (1 / 127.5,) * 3})
+
+
+def _glorot(network: Network) -> Network:
+    """The last layer starts from Keras's own initialisation."""
+    name = network.blueprint.operations[-1].tensors["weight"]
+    old = network.tensors[name]
+    bound = math.sqrt(6.0 / sum(old.shape))
+    new = np.random.default_rng(0).uniform(-bound, bound, old.shape).astype(old.dtype)
+    return Network(network.blueprint, {**network.tensors, name: new})
+
+
+def _treated(change: Callable[[dict[str, TensorPlan]], dict[str, TensorPlan]]) -> Plant:
+    """Tensors are trained by another plan; what is in training form stays as it is."""
+    return Plant(plan=lambda plan: replace(plan, trained=change(plan.trained)))
+
+
+def _decay_on_biases(trained: dict[str, TensorPlan]) -> dict[str, TensorPlan]:
+    return {
+        name: replace(treatment, decays=treatment.decays or name.endswith(".bias"))
+        for name, treatment in trained.items()
+    }
+
+
+def _one_rate(trained: dict[str, TensorPlan]) -> dict[str, TensorPlan]:
+    return {name: replace(t, learning_rate_scale=1.0) for name, t in trained.items()}
+
+
+def _also(name: str) -> Callable[[dict[str, TensorPlan]], dict[str, TensorPlan]]:
+    return lambda trained: {name: TensorPlan(1.0, True), **trained}
+
+
+def _without(name: str) -> Callable[[dict[str, TensorPlan]], dict[str, TensorPlan]]:
+    return lambda trained: {n: t for n, t in trained.items() if n != name}
+
+
+def _still(name: str) -> Callable[[dict[str, TensorPlan]], dict[str, TensorPlan]]:
+    """Its gradient is computed; the optimizer does nothing with it."""
+    return lambda trained: {
+        n: TensorPlan(0.0, False) if n == name else t for n, t in trained.items()
+    }
+
+
+def _streams(change: Callable[[int, Stream, tuple[int, ...]], Any]) -> Plant:
+    """Random numbers of a batch from another generator."""
+    return Plant(
+        patches=lambda: [
+            patch.object(batches, "generator", lambda seed, stream, *at: change(seed, stream, at))
+        ]
+    )
+
+
+def _seeded_anew(other: Stream) -> Plant:
+    """One stream from another seed."""
+    return _streams(lambda seed, stream, at: generator(seed + (stream is other), stream, *at))
+
+
+def _first_order(seed: int, stream: Stream, at: tuple[int, ...]) -> np.random.Generator:
+    """The order of the first epoch in all of them."""
+    return generator(seed, stream, *((0,) if stream is Stream.ORDER else at))
+
+
+class _WholeBatches(TrainingBatches):
+    """Without the last batch, which has fewer images."""
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.images // self._recipe.batch_size
+
+
+def all_in_training(plan: TrainingPlan) -> TrainingPlan:
+    """Frozen stages run in training form too; what the optimizer trains stays as it is."""
+    return replace(plan, first_trained=0)
+
+
+def _whole_batches(split: Split, recipe: Recipe, plan: TrainingPlan) -> TrainingBatches:
+    return _WholeBatches(split, recipe, plan.dropouts, SEED)
+
+
+def _rate_of_epoch(recipe: Recipe, step: int, steps: int) -> float:
+    """The schedule, moved on once an epoch."""
+    in_epoch = steps // recipe.epochs
+    return learning_rate(recipe, step // in_epoch * in_epoch, steps)
+
+
+def _labels_from_one(trainer: Any) -> Any:
+    """Classes are counted from one in training."""
+    to_device = trainer.to_device
+    trainer.to_device = lambda batch: to_device(batch._replace(labels=batch.labels + 1))
+    return trainer
+
+
+def _probabilities(trainer: Any) -> Any:
+    """What is given for logits has been through a softmax."""
+    logits = trainer.logits
+
+    def probabilities(handles: list[Any]) -> Array:
+        found: Array = softmax(logits(handles), axis=1)
+        return found
+
+    trainer.logits = probabilities
+    return trainer
+
+
+def in_any_adapter(builders: Builders) -> dict[str, Plant]:
+    """The mistakes that are planted in every adapter alike.
+
+    Args:
+        builders: Of the adapter.
+    """
+    return {
+        "batch_norm_epsilon": altered(builders, "batch_norm", _with(epsilon=1e-3)),
+        "batch_norm_momentum": altered(builders, "batch_norm", _with(momentum=0.01)),
+        "statistics_of_batch_in_frozen_stage": Plant(plan=all_in_training),
+        "swapped_channels": _preprocessing(_as_bgr),
+        "pixel_scale": _preprocessing(_to_minus_one),
+        "mean_and_std_of_another_backbone": _preprocessing(lambda _: LITE),
+        "asymmetric_padding": altered(builders, "conv2d", _flipped_padding),
+        "floor_pooling": altered(builders, "max_pool2d", _floor),
+        "other_dropout_mask": _seeded_anew(Stream.DROPOUT),
+        "decay_on_biases": _treated(_decay_on_biases),
+        "one_learning_rate": _treated(_one_rate),
+        "schedule_per_epoch": Plant(
+            patches=lambda: [patch.object(probe, "scheduled", _rate_of_epoch)]
+        ),
+        "other_batch_order": _seeded_anew(Stream.ORDER),
+        "order_of_first_epoch": _streams(_first_order),
+        "last_batch_dropped": Plant(batches=_whole_batches),
+        "frozen_layer_trains": _treated(_also("block.conv.weight")),
+        "trained_layer_is_frozen": _treated(_without("block.conv.weight")),
+        "optimizer_forgets_a_layer": _treated(_still("block.conv.weight")),
+        "other_head_initialisation": Plant(network=_glorot),
+        "label_off_by_one": Plant(trainer=_labels_from_one),
+        "softmax_in_evaluation": Plant(trainer=_probabilities),
+    }

@@ -1,0 +1,188 @@
+"""Mistakes in the Keras adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+from unittest.mock import patch
+
+import keras
+from keras import ops
+
+from backends.keras_adapter import layers
+from backends.keras_adapter.optimizer import BETA_1, BETA_2, EPSILON, TwinOptimizer
+from backends.keras_adapter.trainer import KerasTrainer
+from backends.keras_adapter.twin import BUILDERS, Twin
+from tests.parity.plants import (
+    TRAINED_STAGE,
+    Plant,
+    all_in_training,
+    in_any_adapter,
+    wrapped,
+)
+
+
+def _method(owner: Any, name: str, wrap: Callable[[Any], Any]) -> Plant:
+    """Another method of a class: ``wrap`` of its own."""
+    return Plant(patches=lambda: [patch.object(owner, name, wrap(getattr(owner, name)))])
+
+
+class _Engine:
+    """An engine that does one thing in another way."""
+
+    def __init__(self, sound: Any) -> None:
+        self._sound = sound
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sound, name)
+
+
+class _BiasedVariance(_Engine):
+    """The running variance is the mean squared distance, as Keras's own layer has it."""
+
+    def batch_norm_training(
+        self, x: Any, gamma: Any, beta: Any, mean: Any, variance: Any, epsilon: Any, momentum: Any
+    ) -> tuple[Any, Any, Any]:
+        y, new_mean, new_variance = self._sound.batch_norm_training(
+            x, gamma, beta, mean, variance, epsilon, momentum
+        )
+        kept = variance * (1.0 - momentum)
+        values = ops.cast(ops.size(x) // x.shape[-1], variance.dtype)
+        return y, new_mean, kept + (new_variance - kept) * (values - 1.0) / values
+
+
+class _OnlyMoves(_Engine):
+    """Normalises by the running statistics, and moves them nevertheless."""
+
+    def batch_norm_training(
+        self, x: Any, gamma: Any, beta: Any, mean: Any, variance: Any, epsilon: Any, momentum: Any
+    ) -> tuple[Any, Any, Any]:
+        _, *moved = self._sound.batch_norm_training(
+            x, gamma, beta, mean, variance, epsilon, momentum
+        )
+        y = self._sound.batch_norm_inference(x, gamma, beta, mean, variance, epsilon)
+        return y, *moved
+
+
+def _with_engine(change: Callable[[Any], Any], but_in: str = "") -> Callable[[Any], Any]:
+    """A builder that gives another engine, but in one stage."""
+    return lambda build: (
+        lambda o, shape, engine: build(o, shape, engine if o.stage == but_in else change(engine))
+    )
+
+
+def _pad_zeros(call: Any) -> Any:
+    def changed(self: layers.PadLowest, x: Any) -> Any:
+        top, bottom, left, right = self.edges
+        return ops.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=0.0)
+
+    return changed
+
+
+class _Dropout(keras.layers.Layer):
+    """Drops whatever the model is told about training."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def call(self, x: Any) -> Any:
+        return keras.random.dropout(x, self.rate, seed=0)
+
+
+def _always_dropout(apply: Any) -> Any:
+    """Dropout in inference form too."""
+
+    def changed(self: Twin, operation: Any, inputs: Any, masks: Any, trains: bool) -> Any:
+        if operation.kind == "dropout" and not trains:
+            return _Dropout(operation.attributes["rate"])(inputs[0])
+        return apply(self, operation, inputs, masks, trains)
+
+    return changed
+
+
+def _keras_sgd(rule: Any) -> Any:
+    """Keras's: the learning rate is folded into the velocity."""
+
+    def changed(
+        self: TwinOptimizer, w: Any, g: Any, moments: Any, rate: Any, decay: float, *_: Any
+    ) -> Any:
+        if decay:
+            g = g + decay * w
+        velocity = self._recipe.momentum * moments[0] - rate * g
+        return w + velocity, velocity
+
+    return changed
+
+
+def _coupled(rule: Any) -> Any:
+    """Decay as part of the gradient: Adam with L2, not AdamW."""
+
+    def changed(
+        self: TwinOptimizer, w: Any, g: Any, moments: Any, rate: Any, decay: float, *more: Any
+    ) -> Any:
+        return rule(self, w, g + decay * w, moments, rate, 0.0, *more)
+
+    return changed
+
+
+def _decoupled(rule: Any) -> Any:
+    """Decay apart from the gradient: SGDW, not SGD."""
+
+    def changed(
+        self: TwinOptimizer, w: Any, g: Any, moments: Any, rate: Any, decay: float, *more: Any
+    ) -> Any:
+        return rule(self, w * (1.0 - rate * decay), g, moments, rate, 0.0, *more)
+
+    return changed
+
+
+def _keras_adam(rule: Any) -> Any:
+    """Keras's: epsilon is added to the root before its correction."""
+
+    def changed(
+        self: TwinOptimizer,
+        w: Any,
+        g: Any,
+        moments: Any,
+        rate: Any,
+        decay: float,
+        correction_1: Any,
+        correction_2: Any,
+    ) -> Any:
+        first = BETA_1 * moments[0] + (1.0 - BETA_1) * g
+        second = BETA_2 * moments[1] + (1.0 - BETA_2) * g * g
+        root = (ops.sqrt(second) + EPSILON) / correction_2
+        return w * (1.0 - rate * decay) - rate / correction_1 * first / root, first, second
+
+    return changed
+
+
+def _next_label(criterion: Any) -> Any:
+    return lambda self, labels, logits: criterion(self, (labels + 1) % logits.shape[-1], logits)
+
+
+def _softmax_first(criterion: Any) -> Any:
+    """Times one, or Keras would see the softmax and take it out again."""
+    return lambda self, labels, logits: criterion(self, labels, ops.softmax(logits) * 1.0)
+
+
+PLANTS: dict[str, Plant] = {
+    **in_any_adapter(BUILDERS),
+    "biased_variance": wrapped(BUILDERS, "batch_norm", _with_engine(_BiasedVariance)),
+    "statistics_move_in_frozen_stage": replace(
+        wrapped(BUILDERS, "batch_norm", _with_engine(_OnlyMoves, but_in=TRAINED_STAGE)),
+        plan=all_in_training,
+    ),
+    "max_pool_padding_with_zeros": _method(layers.PadLowest, "call", _pad_zeros),
+    "flatten_order": wrapped(BUILDERS, "flatten", lambda build: lambda *given: build(*given)[-1:]),
+    "dropout_in_evaluation": _method(Twin, "_apply", _always_dropout),
+    "learning_rate_in_velocity": _method(TwinOptimizer, "_sgd", _keras_sgd),
+    "coupled_decay": _method(TwinOptimizer, "_adamw", _coupled),
+    "decoupled_decay": _method(TwinOptimizer, "_sgd", _decoupled),
+    "adam_epsilon": _method(TwinOptimizer, "_adamw", _keras_adam),
+    "label_off_by_one_in_loss": _method(KerasTrainer, "_criterion", _next_label),
+    "softmax_in_loss": _method(KerasTrainer, "_criterion", _softmax_first),
+}
+"""Name in ``tests.parity.defects`` → the mistake."""

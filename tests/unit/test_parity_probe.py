@@ -1,0 +1,179 @@
+"""Nudges, the fall of the loss, and the search for a learning rate at which steps say something."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from bench.blueprint import Array, Network
+from bench.catalog.policies import POLICIES
+from bench.catalog.recipes import plain_recipe
+from bench.catalog.tolerances import FIRST_RATE, LEARNING_RATES, NUDGES, STEPS
+from bench.parity.model import PARTS, ProbeItem
+from bench.parity.probe import Measured, Probe, _search, counts, loss_fall, nudged
+from bench.spec import OptimizerName
+
+QUIET, CHAOTIC = 1e-15, 1e-3
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_nudge_moves_every_number_by_one_last_bit(dtype: Any) -> None:
+    random = np.random.default_rng(0)
+    tensors = {
+        "kernel": random.normal(size=(16, 16)).astype(dtype),
+        "zeros": np.zeros(50, dtype),
+        "large": np.full(50, 1e6, dtype),
+    }
+    moved = nudged(tensors, 0)
+    assert moved.keys() == tensors.keys()
+    for name, old in tensors.items():
+        up = np.nextafter(old, dtype(np.inf))
+        down = np.nextafter(old, dtype(-np.inf))
+        went_up = moved[name] == up
+        assert moved[name].dtype == dtype
+        assert (went_up | (moved[name] == down)).all()
+        assert went_up.any()
+        assert not went_up.all()
+
+
+def test_nudges_are_seeded_and_differ_by_their_number() -> None:
+    tensors = {"a": np.ones(100), "b": np.ones(100)}
+    first, again, other = nudged(tensors, 0), nudged(tensors, 0), nudged(tensors, 1)
+    assert all(np.array_equal(first[n], again[n]) for n in tensors)
+    assert not all(np.array_equal(first[n], other[n]) for n in tensors)
+    assert not np.array_equal(first["a"], first["b"])
+    backwards = nudged(dict(reversed(tensors.items())), 0)
+    assert all(np.array_equal(first[n], backwards[n]) for n in tensors)
+    assert (tensors["a"] == 1.0).all()
+
+
+@pytest.mark.parametrize(
+    ("losses", "fall"), [([2.0, 5.0, 1.0], 0.5), ([2.0, 2.5], -0.25), ([2.0, 2.0], 0.0)]
+)
+def test_the_fall_is_of_the_last_loss_below_the_first(losses: list[float], fall: float) -> None:
+    assert loss_fall({"losses": {"losses": np.array(losses)}}) == fall
+
+
+@pytest.mark.parametrize("last", [math.nan, math.inf])
+def test_the_fall_of_a_lost_loss_is_not_finite(last: float) -> None:
+    assert not math.isfinite(loss_fall({"losses": {"losses": np.array([2.0, last])}}))
+
+
+def test_floors_of_steps_count_below_a_tenth_of_the_tolerance() -> None:
+    assert counts({"losses": 9e-12, "state_after_one_step": 9e-11}, "fp64")
+    assert not counts({"losses": 1.1e-11}, "fp64")
+    assert not counts({"losses": math.inf}, "fp64")
+    assert counts({"losses": 9e-5}, "fp32")
+    assert counts({"gradients": 1.0}, "fp64")  # not of the steps
+
+
+class Trainer:
+    """Holds what was restored."""
+
+    def __init__(self, start: dict[str, Array]) -> None:
+        self.start = start
+        self.restore(start)
+
+    def restore(self, tensors: dict[str, Array]) -> None:
+        self.nudged = any(not np.array_equal(t, self.start[n]) for n, t in tensors.items())
+
+
+Behaviour = Callable[[float], tuple[float, float]]
+"""Learning rate → fall of the loss, movement of the losses when weights are nudged."""
+
+
+class Steps:
+    """A probe whose steps behave as they are told to."""
+
+    def __init__(self, network: Network, optimizer: OptimizerName, behaviour: Behaviour) -> None:
+        recipe = plain_recipe("original").model_copy(
+            update={
+                "optimizer": optimizer,
+                "learning_rate": FIRST_RATE[optimizer],
+                "precision": "fp64",
+            }
+        )
+        self.item = ProbeItem(
+            key="x", blueprint="x", policy=POLICIES["retrain_all"], recipe=recipe, parts=PARTS
+        )
+        self.network = network
+        self.start = dict(network.tensors)
+        self.trainer = Trainer(self.start)
+        self.behaviour = behaviour
+        self.tried: list[float] = []
+        self.nudges = 0
+
+    def steps(self, rate: float) -> Measured:
+        if not self.tried or self.tried[-1] != rate:
+            self.tried.append(rate)
+        fall, floor = self.behaviour(rate)
+        losses = 2.0 * np.linspace(1.0, 1.0 - fall, STEPS)
+        self.nudges += self.trainer.nudged
+        return {"losses": {"losses": losses * (1.0 + floor * self.trainer.nudged)}}
+
+    def measure(self, parts: tuple[str, ...], rate: float) -> Measured:
+        assert parts == ("steps",)
+        return self.steps(rate)
+
+    def search(self) -> Any:
+        return _search(cast(Probe, self), self.start)
+
+
+OPTIMIZERS: tuple[OptimizerName, ...] = ("sgd", "adamw")
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_first_rate_that_does_is_kept(network: Network, optimizer: OptimizerName) -> None:
+    steps = Steps(network, optimizer, lambda rate: (0.1, QUIET))
+    found = steps.search()
+    assert steps.tried == [found.rate] == [FIRST_RATE[optimizer]]
+    assert steps.nudges == NUDGES
+    assert 0.0 < found.floors["losses"] < 2 * QUIET
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_chaos_sends_the_search_down(network: Network, optimizer: OptimizerName) -> None:
+    first = FIRST_RATE[optimizer]
+    steps = Steps(network, optimizer, lambda rate: (0.4, CHAOTIC if rate > first / 5 else QUIET))
+    found = steps.search()
+    assert found.rate == max(r for r in LEARNING_RATES[optimizer] if r <= first / 5)
+    assert steps.tried == sorted(steps.tried, reverse=True)
+    # At a chaotic rate one nudge is enough.
+    assert steps.nudges == len(steps.tried) - 1 + NUDGES
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_rest_sends_the_search_up(network: Network, optimizer: OptimizerName) -> None:
+    first = FIRST_RATE[optimizer]
+    steps = Steps(network, optimizer, lambda rate: (0.1 if rate > first * 20 else 0.01, QUIET))
+    found = steps.search()
+    assert found.rate == min(r for r in LEARNING_RATES[optimizer] if r > first * 20)
+    assert steps.tried == sorted(steps.tried)
+    assert steps.nudges == NUDGES  # steps that move nothing need no floor
+
+
+@pytest.mark.parametrize("fall", [math.nan, -3.0])
+def test_a_lost_loss_sends_the_search_down(network: Network, fall: float) -> None:
+    steps = Steps(network, "sgd", lambda rate: (fall if rate > 1e-4 else 0.1, QUIET))
+    assert steps.search().rate == 1e-4
+
+
+@pytest.mark.parametrize("fall", [0.3, 0.0])
+def test_where_no_rate_does_the_first_is_measured(network: Network, fall: float) -> None:
+    steps = Steps(network, "sgd", lambda rate: (fall, CHAOTIC))
+    found = steps.search()
+    assert found.rate == FIRST_RATE["sgd"]
+    assert found.floors["losses"] == pytest.approx(CHAOTIC)
+    assert not found.good
+    assert not steps.trainer.nudged
+
+
+def test_between_rest_and_chaos_the_search_ends(network: Network) -> None:
+    """No rate is both: it does not try all of them."""
+    steps = Steps(network, "sgd", lambda rate: (0.2, CHAOTIC) if rate > 1e-4 else (0.0, QUIET))
+    assert steps.search().rate == FIRST_RATE["sgd"]
+    assert min(steps.tried) == 1e-4

@@ -1,0 +1,180 @@
+"""What was shown is kept, read back, taken back, and marks the rows of reports."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.parity.proofs import COPY, Proofs, Shown, read_copy, shown, write_copy
+from bench.report.rows import DIFFERING, rows_of
+from bench.report.twins import mark_parity, unproved
+from bench.store import StoredRun
+from tests.unit.pairs import BLUNT, BROKEN, pair
+
+MakeRun = Callable[..., StoredRun]
+SHOWN = Shown("squeezenet1_1", "retrain_all", "all", "sgd", frozenset({"torch-1", "keras-1"}))
+
+
+def test_what_is_kept_is_loaded(tmp_path: Path) -> None:
+    proofs = Proofs(tmp_path)
+    assert proofs.load() == []
+    kept = [pair(), pair(optimizer="adamw"), pair(dtype="float32", passed=False, reason="x")]
+    for each in kept:
+        proofs.keep(each)
+    assert sorted(proofs.load(), key=repr) == sorted(kept, key=repr)
+
+
+def test_a_later_proof_of_the_same_question_stands_in_place_of_the_first(tmp_path: Path) -> None:
+    proofs = Proofs(tmp_path)
+    proofs.keep(pair())
+    later = pair(passed=False, levels=(BROKEN,), reason="differs")
+    proofs.keep(later)
+    assert proofs.load() == [later]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"px": 32},
+        {"batch_size": 8},
+        {"head": "linear"},
+        {"weights": "random"},
+        {"boundary": "head"},
+        {"policy": "freeze_all"},
+        {"backbone": "vgg16"},
+        {"environments": ("torch-1", "keras-2")},
+    ],
+)
+def test_another_question_is_kept_apart(tmp_path: Path, changes: dict[str, Any]) -> None:
+    proofs = Proofs(tmp_path)
+    proofs.keep(pair())
+    proofs.keep(pair(**changes))
+    assert len(proofs.load()) == 2
+    assert pair(**changes).about != pair().about
+
+
+def test_what_cannot_be_read_is_passed_over(tmp_path: Path) -> None:
+    proofs = Proofs(tmp_path)
+    proofs.keep(pair())
+    (file,) = (tmp_path / "proofs").iterdir()
+    older = json.loads(file.read_text()) | {"of_another_release": 1}
+    (tmp_path / "proofs" / "a.json").write_text(json.dumps(older))
+    (tmp_path / "proofs" / "b.json").write_bytes(b"\xff\x00")
+    (tmp_path / "proofs" / "c.json").mkdir()
+    assert proofs.load() == [pair()]
+
+
+def test_a_copy_lies_beside_results(tmp_path: Path) -> None:
+    assert read_copy(tmp_path) == []
+    kept = [pair(), pair(px=32)]
+    write_copy(kept, tmp_path)
+    assert read_copy(tmp_path) == kept
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"pairs": 3}', '{"pairs": [{"px": 1}]}'])
+def test_a_foreign_copy_says_nothing(tmp_path: Path, content: str) -> None:
+    (tmp_path / COPY).write_text(content)
+    assert read_copy(tmp_path) == []
+
+
+def test_a_pair_that_passed_shows_both_ways() -> None:
+    assert shown([pair()]) == {SHOWN}
+    assert shown([pair(environments=("keras-1", "torch-1"))]) == {SHOWN}
+    assert shown([]) == set()
+    assert shown([pair(passed=False, levels=(), reason="crashed")]) == set()
+
+
+@pytest.mark.parametrize("changes", [{}, {"px": 224}, {"dtype": "float32"}, {"head": "linear"}])
+def test_a_difference_takes_back_what_was_shown(changes: dict[str, Any]) -> None:
+    broken = pair(passed=False, levels=(BROKEN,), reason="differs", **changes)
+    assert shown([pair(), broken]) == set()
+    assert shown([broken, pair()]) == set()
+
+
+@pytest.mark.parametrize(
+    "changes", [{"policy": "freeze_all"}, {"optimizer": "adamw"}, {"environments": ("a", "b")}]
+)
+def test_a_difference_elsewhere_takes_nothing_back(changes: dict[str, Any]) -> None:
+    broken = pair(passed=False, levels=(BROKEN,), reason="differs", **changes)
+    assert shown([pair(), broken]) == {SHOWN}
+
+
+def test_a_pair_that_says_nothing_takes_nothing_back() -> None:
+    silent = pair(passed=False, levels=(BLUNT,), reason="says nothing", px=224)
+    assert shown([pair(), silent]) == {SHOWN}
+
+
+def rows(make_run: MakeRun, *changes: dict[str, Any], proved: bool = False) -> list[Any]:
+    """Rows of runs; what has been proved is that the first two compute the same."""
+    runs = [make_run(**change) for change in changes]
+    first, second = (run.environment.environment_id for run in runs[:2])
+    policy = runs[0].spec.policy
+    known = Shown(
+        runs[0].spec.backbone,
+        policy.name,
+        policy.boundary,
+        runs[0].spec.recipe.optimizer,
+        frozenset({first, second}),
+    )
+    return rows_of(runs, {known} if proved else ())
+
+
+TORCH, KERAS = {"backend": "torch"}, {"backend": "keras-tensorflow"}
+
+
+@pytest.mark.parametrize(("proved", "mark"), [(True, "shown"), (False, "not_shown")])
+def test_twins_are_marked(make_run: MakeRun, proved: bool, mark: str) -> None:
+    found = rows(make_run, TORCH, KERAS, proved=proved)
+    assert [row["parity"] for row in found] == [mark, mark]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"policy": {"name": "retrain_all"}},
+        {"policy": {"boundary": "layer3"}},
+        {"recipe": {"optimizer": "adamw"}},
+        {"environment": {"packages": {"torch": "2.0.0"}}},
+    ],
+)
+def test_a_proof_marks_only_what_it_speaks_of(make_run: MakeRun, change: dict[str, Any]) -> None:
+    found = rows(
+        make_run, TORCH, KERAS, {**TORCH, **change, "seed": 1}, {**KERAS, **change, "seed": 1},
+        proved=True,
+    )  # fmt: skip
+    assert {(row["seed"], row["parity"]) for row in found} == {(0, "shown"), (1, "not_shown")}
+
+
+def test_a_row_without_a_twin_is_not_marked(make_run: MakeRun) -> None:
+    found = rows(make_run, TORCH, {**KERAS, "seed": 1}, proved=True)
+    assert [row["parity"] for row in found] == [None, None]
+    failed = {**KERAS, "result": {"status": "oom"}}
+    found = rows(make_run, TORCH, failed, proved=True)
+    assert [row["parity"] for row in found] == [None, None]
+
+
+def test_all_twins_of_a_row_must_be_proved(make_run: MakeRun) -> None:
+    found = rows(make_run, TORCH, KERAS, {"backend": "keras-jax"}, proved=True)
+    assert [row["parity"] for row in found] == ["not_shown"] * 3
+
+
+def test_native_mode_is_never_marked(make_run: MakeRun) -> None:
+    found = rows(make_run, TORCH, KERAS)
+    native = [{**row, "mode": "native", "parity": None} for row in found]
+    mark_parity(native, DIFFERING, ())
+    assert [row["parity"] for row in native] == [None, None]
+
+
+def test_what_is_not_proved_comes_with_the_command_that_proves_it(make_run: MakeRun) -> None:
+    assert unproved(rows(make_run, TORCH, KERAS, proved=True)) is None
+    said = unproved(rows(make_run, TORCH, KERAS))
+    assert said is not None
+    assert said.startswith("parity not shown for 2 rows")
+    assert said.endswith(
+        "python run_bench.py parity efficientnet_lite0 --policy freeze_all --optimizer sgd "
+        "--backends torch,keras-tensorflow"
+    )
