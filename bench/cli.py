@@ -186,7 +186,10 @@ def list_things(
 def parity(
     backbones: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[BACKBONE…]", help="Default: those of the suite quick."),
+        typer.Argument(
+            metavar="[BACKBONE…]",
+            help="Default: those of suite quick; in native mode, resnet50.",
+        ),
     ] = None,
     dtype: Annotated[str, typer.Option(help="float64, float32.")] = "float64",
     px: Annotated[int | None, typer.Option(help="Height and width of the input.")] = None,
@@ -195,8 +198,13 @@ def parity(
     backends: Annotated[
         str, typer.Option(help="The first is compared with each of the others.")
     ] = "torch,keras-tensorflow",
-    head: Annotated[str, typer.Option(help="On every backbone, as in `run`.")] = "original",
+    head: Annotated[
+        str | None, typer.Option(help="As in `run`. Default: original; in native mode, linear.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda:0.")] = "auto",
+    mode: Annotated[
+        str, typer.Option(help="matched: the proof. native: each knob that differs, side by side.")
+    ] = "matched",
     fresh: Annotated[bool, typer.Option(help="Show again what was shown.")] = False,
     python: Python = None,
     as_json: Json = False,
@@ -205,39 +213,22 @@ def parity(
 
     Lists are comma-separated. What is shown is kept, and marks the rows of reports.
     """
-    from bench.cache import cache_root
-    from bench.catalog.policies import POLICIES
-    from bench.parity.command import (
-        DEFAULT_BACKBONES,
-        ParityCommand,
-        checked,
-        document,
-        parity_command,
-        text,
-    )
-    from bench.parity.plan import Question
-    from bench.prepare import resolve_devices
+    from bench.parity.command import Asked, parity_command
 
-    asked = Question(
-        backbones=list(dict.fromkeys(backbones or DEFAULT_BACKBONES)),
-        policies=_names(policy) or list(POLICIES),
-        optimizers=_names(optimizer) or [],  # type: ignore[arg-type]
-        precisions=(),
+    asked = Asked(
+        backbones=list(dict.fromkeys(backbones or [])),
+        policies=_names(policy),
+        optimizers=_names(optimizer) or [],
+        dtypes=_names(dtype) or [],
         backends=_names(backends) or [],
         head=head,
         px=px,
-        device=resolve_devices(device)[0],
+        device=device,
+        mode=mode,
+        fresh=fresh,
         interpreters=_interpreters(python or []),
-        cache=cache_root(),
     )
-    question = checked(asked, _names(dtype) or [])
-    pairs = parity_command(ParityCommand(question, fresh))
-    found = document(pairs)
-    if as_json:
-        print_json(found)
-    else:
-        print(text(pairs))
-    raise typer.Exit(OK if found["passed"] else NO)
+    raise typer.Exit(OK if parity_command(asked, as_json) else NO)
 
 
 @app.command("doctor")

@@ -26,11 +26,11 @@ class Shown(NamedTuple):
     """What a proof speaks of."""
 
     backbone: str
-    code_sha256: str | None
     policy: str
     boundary: str
     optimizer: str
     environments: frozenset[str]
+    code_sha256: str | None = None
 
 
 class Proofs:
@@ -83,11 +83,11 @@ def shown(pairs: Iterable[Pair]) -> set[Shown]:
         (
             Shown(
                 p.backbone,
-                p.code_sha256,
                 p.policy,
                 p.boundary,
                 p.optimizer,
                 frozenset(p.environments),
+                p.code_sha256,
             ),
             p,
         )

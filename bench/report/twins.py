@@ -36,11 +36,11 @@ def mark_parity(rows: Sequence[Row], differing: Collection[str], shown: Collecti
             proved = all(
                 Shown(
                     row["backbone"],
-                    row["code_sha256"],
                     row["policy"],
                     row["boundary"],
                     row["optimizer"],
                     frozenset({row["environment_id"], other}),
+                    row["code_sha256"],
                 )
                 in shown
                 for other in others
