@@ -72,6 +72,14 @@ def load_adapter(backend: str) -> Adapter:
     return adapter
 
 
+def models(job: Job, emit: Emit) -> dict[str, Any]:
+    """Names of the networks that torchvision lists."""
+    load_adapter(job["backend"])
+    from backends.torch_adapter.describe import list_models
+
+    return {"models": list_models()}
+
+
 def describe(job: Job, emit: Emit) -> dict[str, Any]:
     """What is to be known of backbones without a catalogue entry."""
     load_adapter(job["backend"])
@@ -247,6 +255,7 @@ def _run(spec: RunSpec, job: Job, adapter: Adapter, emit: Emit) -> dict[str, Any
 
 TASKS: dict[str, Callable[[Job, Emit], dict[str, Any]]] = {
     "describe": describe,
+    "models": models,
     "export": export,
     "architectures": architectures,
     "count": count,

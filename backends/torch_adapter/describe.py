@@ -47,6 +47,13 @@ def describe(name: str) -> BackboneEntry:
     return DESCRIBERS[library](name, model)
 
 
+def list_models() -> list[str]:
+    """Every classification network of the installed torchvision."""
+    return [
+        f"torchvision:{name}" for name in torchvision.models.list_models(module=torchvision.models)
+    ]
+
+
 def _torchvision(name: str, model: str) -> BackboneEntry:
     known = torchvision.models.list_models(module=torchvision.models)
     choose("network of torchvision", model, known)

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import Field
 
-from bench.catalog.tolerances import FLOOR_FACTOR
+from bench.catalog.tolerances import FLOOR_FACTOR, NUDGES
 from bench.spec import Frozen, Policy, Recipe
 
 Part = Literal["forward", "gradients", "steps"]
@@ -37,6 +37,7 @@ class ProbeItem(Frozen):
     policy: Policy = Field(description="What trains.")
     recipe: Recipe = Field(description="How; its learning_rate is where the search begins.")
     parts: tuple[Part, ...] = Field(description="What to measure.")
+    nudges: int = Field(default=NUDGES, ge=1, description="Whose worst is a floor.")
     learning_rate: float | None = Field(
         default=None, description="Found by the side that measures floors; null: to be found."
     )

@@ -17,6 +17,7 @@ from bench.catalog.tolerances import (
     DEFAULT_SETTING,
     FIRST_RATE,
     MOMENTUM,
+    NUDGES,
     SEED,
     SETTINGS,
     WEIGHT_DECAY,
@@ -61,6 +62,10 @@ class Question:
     """Which Python runs which backend."""
     cache: Path
     """Root of the cache."""
+    parts: tuple[Part, ...] = PARTS
+    """What to measure; only all of it is a proof."""
+    nudges: int = NUDGES
+    """Whose worst is a floor."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +157,15 @@ def subject_of(
             if all(about in known for about in pairs):
                 subject.known += pairs
                 continue
-            _add_claim(subject, policy, kind, recipe, str(folders[kind].resolve()))
+            item = ProbeItem(
+                key=f"{kind}-{policy.boundary}-{policy.backbone_scale:g}-{optimizer}",
+                blueprint=str(folders[kind].resolve()),
+                policy=policy,
+                recipe=recipe,
+                parts=question.parts,
+                nudges=question.nudges,
+            )
+            _add_claim(subject, item, kind)
     return subject
 
 
@@ -214,17 +227,15 @@ def _recipe(subject: Subject, optimizer: OptimizerName, head: str) -> Recipe:
     )
 
 
-def _add_claim(subject: Subject, policy: Policy, kind: str, recipe: Recipe, folder: str) -> None:
-    """Add the items that a claim needs and that are not there yet."""
-    key = f"{kind}-{policy.boundary}-{policy.backbone_scale:g}-{recipe.optimizer}"
-    same = next((c.items for c in subject.claims if c.items["steps"] == key), None)
-    items = same or {part: _owner(subject, part, policy, kind) or key for part in PARTS}
-    if same is None:
-        parts = tuple(part for part in PARTS if items[part] == key)
-        subject.items[key] = ProbeItem(
-            key=key, blueprint=folder, policy=policy, recipe=recipe, parts=parts
-        )
-    subject.claims.append(Claim(policy, recipe.optimizer, kind, items))
+def _add_claim(subject: Subject, item: ProbeItem, kind: str) -> None:
+    """Add the item that a claim needs, with the parts that no other item measures."""
+    policy = item.policy
+    items = next((c.items for c in subject.claims if item.key in c.items.values()), None)
+    if items is None:
+        items = {part: _owner(subject, part, policy, kind) or item.key for part in item.parts}
+        parts = tuple(part for part in item.parts if items[part] == item.key)
+        subject.items[item.key] = item.model_copy(update={"parts": parts})
+    subject.claims.append(Claim(policy, item.recipe.optimizer, kind, items))
 
 
 def _owner(subject: Subject, part: Part, policy: Policy, kind: str) -> str | None:

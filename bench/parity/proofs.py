@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
+from bench.catalog.tolerances import LEVELS
 from bench.parity.model import Pair
 from bench.spec import canonical_hash
 from bench.store import write_json
@@ -94,4 +95,4 @@ def shown(pairs: Iterable[Pair]) -> set[Shown]:
         for p in pairs
     ]
     broken = {what for what, p in known if any(level.differs for level in p.levels)}
-    return {what for what, p in known if p.passed} - broken
+    return {what for what, p in known if p.passed and len(p.levels) == len(LEVELS)} - broken

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -134,16 +135,11 @@ def _judge(exchange: _Exchange, claim: Claim, backends: tuple[str, str], floors:
     a, b = (exchange.side(backend, claim) for backend in backends)
     noise = exchange.side(floors, claim)
     levels = levels_of(a, b, noise, blueprint, precision)
-    facts = noise.facts("steps")
-    pair = _pair(
-        exchange,
-        claim,
-        backends,
-        levels,
-        facts["loss_fall"],
-        facts["learning_rate"],
-        reason_of(levels, facts["loss_fall"]),
-    )
+    facts = noise.facts("steps") if "steps" in claim.items else {}
+    fall = facts.get("loss_fall")
+    fall = fall if fall is not None and math.isfinite(fall) else None
+    reason = reason_of(levels, fall)
+    pair = _pair(exchange, claim, backends, levels, fall, facts.get("learning_rate"), reason)
     return pair.model_copy(
         update={"first_difference": first_difference(a, b, blueprint, precision)}
     )
