@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, cast
 
 from tabulate import tabulate
@@ -88,12 +89,21 @@ def parity_command(command: ParityCommand) -> list[Pair]:
             for pair in new:
                 proofs.keep(pair)
                 watching.proved(pair)
-            found += kept + new
+            found += sorted(kept + new, key=partial(_place, question))
     reused = sum(len(subject.known) for subject in subjects)
     if reused:
         print(f"{reused} of {len(found)} pairs were shown before in these environments; "
               "--fresh shows them again", file=sys.stderr)  # fmt: skip
     return found
+
+
+def _place(question: Question, pair: Pair) -> tuple[int, ...]:
+    """Where a pair of a subject stands in the question."""
+    return (
+        question.policies.index(pair.policy),
+        question.optimizers.index(cast(OptimizerName, pair.optimizer)),
+        question.backends.index(pair.backends[1]),
+    )
 
 
 def document(pairs: Sequence[Pair]) -> dict[str, Any]:
