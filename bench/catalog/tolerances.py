@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-from bench.spec import OptimizerName, Precision
+from bench.spec import OptimizerName, Policy, Precision
 
 LEVELS: dict[str, dict[Precision, float]] = {
     "pixels": {"fp64": 0.0, "fp32": 0.0},
@@ -38,7 +39,17 @@ LEARNING_RATES: dict[OptimizerName, tuple[float, ...]] = {
 }
 """Peak rates that are tried, down where the steps are chaotic and up where nothing moves."""
 FIRST_RATE: dict[OptimizerName, float] = {"sgd": 1e-3, "adamw": 1e-5}
-"""Where the search begins."""
+"""Where the search begins, as the backbone's rate: about the largest that keeps most networks out
+of chaos. A head alone bears ten times AdamW's."""
+
+
+def first_rate(optimizer: OptimizerName, policy: Policy) -> float:
+    """The peak rate (the head's) that is tried first, one of ``LEARNING_RATES``."""
+    if policy.boundary == "head":
+        wanted = 1e-3 if optimizer == "sgd" else 1e-4
+    else:
+        wanted = FIRST_RATE[optimizer] / policy.backbone_scale
+    return min(LEARNING_RATES[optimizer], key=lambda rate: abs(math.log(rate / wanted)))
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,13 @@ from bench.catalog.policies import POLICIES
 from bench.catalog.tolerances import (
     CLASSES,
     DEFAULT_SETTING,
-    FIRST_RATE,
     MOMENTUM,
     NUDGES,
     SEED,
     SETTINGS,
     WEIGHT_DECAY,
     ProofSetting,
+    first_rate,
 )
 from bench.environment import environment_of
 from bench.errors import Unavailable, UserError
@@ -152,7 +152,7 @@ def subject_of(
                 f"Policy {name} trains nothing in {backbone} with head {question.head}."
             )
         for optimizer in question.optimizers:
-            recipe = _recipe(subject, optimizer, question.head)
+            recipe = _recipe(subject, policy, optimizer, question.head)
             pairs = _abouts(subject, policy, kind, recipe, question)
             if all(about in known for about in pairs):
                 subject.known += pairs
@@ -210,14 +210,14 @@ def _weights(backbone: str, entry: BackboneEntry, policy: Policy) -> Weights:
         return random_weights(entry)
 
 
-def _recipe(subject: Subject, optimizer: OptimizerName, head: str) -> Recipe:
+def _recipe(subject: Subject, policy: Policy, optimizer: OptimizerName, head: str) -> Recipe:
     return Recipe(
         head=head,
         px=subject.setting.px,
         epochs=EPOCHS,
         batch_size=subject.setting.batch_size,
         optimizer=optimizer,
-        learning_rate=FIRST_RATE[optimizer],
+        learning_rate=first_rate(optimizer, policy),
         momentum=MOMENTUM,
         weight_decay=WEIGHT_DECAY,
         schedule="cosine",

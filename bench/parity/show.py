@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
+from typing import cast
 
 from bench.backbones import backbones
 from bench.parity.model import Pair
@@ -10,6 +12,7 @@ from bench.parity.plan import Question, subject_of
 from bench.parity.proofs import Proofs
 from bench.parity.prove import prove
 from bench.parity.watch import watcher
+from bench.spec import OptimizerName
 
 
 def show(question: Question, fresh: bool) -> list[Pair]:
@@ -38,9 +41,18 @@ def show(question: Question, fresh: bool) -> list[Pair]:
             for pair in new:
                 proofs.keep(pair)
                 watching.proved(pair)
-            found += kept + new
+            found += sorted(kept + new, key=partial(_place, question))
     reused = sum(len(subject.known) for subject in subjects)
     if reused:
         print(f"{reused} of {len(found)} pairs were shown before in these environments; "
               "--fresh shows them again", file=sys.stderr)  # fmt: skip
     return found
+
+
+def _place(question: Question, pair: Pair) -> tuple[int, ...]:
+    """Where a pair of a subject stands in the question."""
+    return (
+        question.policies.index(pair.policy),
+        question.optimizers.index(cast(OptimizerName, pair.optimizer)),
+        question.backends.index(pair.backends[1]),
+    )

@@ -170,6 +170,18 @@ def test_what_was_shown_is_not_shown_again_unless_asked(here: Cli, proving: Prov
     assert "shown before" not in fresh.stderr
 
 
+def test_pairs_stand_in_the_order_of_the_question(here: Cli, proving: Proving) -> None:
+    """Also those that were shown before."""
+    question = ("parity", "squeezenet1_1", "--device", "cpu", "--optimizer", "adamw,sgd", "--json")
+    here(*question, "--policy", "retrain_all")
+    both = here(*question, "--policy", "freeze_all,retrain_all")
+    assert [(p["policy"], p["optimizer"]) for p in json.loads(both.stdout)["pairs"]] == [
+        (policy, optimizer)
+        for policy in ("freeze_all", "retrain_all")
+        for optimizer in ("adamw", "sgd")
+    ]
+
+
 def test_what_was_not_shown_is_tried_again(here: Cli, proving: Proving) -> None:
     question = ("parity", "squeezenet1_1", "--device", "cpu", "--policy", "freeze_all")
     proving.changes = {"passed": False, "levels": (BROKEN,), "reason": "differs"}

@@ -1,0 +1,118 @@
+"""Small networks are proved whole: as ``parity`` does it, with a worker for each backend."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.catalog.backbones import BACKBONES
+from bench.catalog.policies import POLICIES
+from bench.catalog.tolerances import LEVELS
+from bench.errors import Unavailable
+from bench.parity import plan
+from bench.parity.model import Pair
+from bench.parity.plan import Question, Subject, subject_of
+from bench.parity.prove import prove
+from tests.frameworks import BACKENDS, HERE
+from tests.parity.small_networks import BATCH_SIZE, NETWORKS, PX, small_network
+
+ENTRY = "squeezenet1_1"
+"""In whose place the networks stand; it has their batch size."""
+FULLY = "residual"
+"""Under every policy and optimizer; the others under those that differ most."""
+FEW = ["freeze_all", "retrain_all"]
+CLAIMS = [
+    *((FULLY, policy, optimizer) for policy in POLICIES for optimizer in ("sgd", "adamw")),
+    *((name, policy, "sgd") for name in NETWORKS if name != FULLY for policy in FEW),
+]
+
+
+class Steps:
+    """What is heard of the proof."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    def measuring(self, subject: Subject, backend: str) -> None:
+        self.heard.append(backend)
+
+    def measured(self) -> None:
+        self.heard.append("item")
+
+
+def subject(question: Question, root: Path) -> Subject:
+    """All networks as one subject, so that one worker a backend measures them."""
+    whole = Subject(ENTRY, "fp64", plan.ProofSetting(PX, BATCH_SIZE))
+    for name in NETWORKS:
+        folder = root / name
+        folder.mkdir()
+        small_network(name).save(folder)
+        asked = question if name == FULLY else replace(question, policies=FEW, optimizers=["sgd"])
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(plan, "blueprint_folder", lambda *_, at=folder, **__: at)
+            patch.setattr(plan, "pretrained_weights", _absent)
+            patch.setitem(plan.BACKBONES, ENTRY, replace(BACKBONES[ENTRY], min_px=PX))
+            found = subject_of(ENTRY, "fp64", asked)
+        assert found.setting == whole.setting
+        (whole.blueprints[name],) = found.blueprints.values()
+        for key, item in found.items.items():
+            named = f"{name}-{key}"
+            whole.items[named] = item.model_copy(update={"key": named})
+        for claim in found.claims:
+            items = {part: f"{name}-{key}" for part, key in claim.items.items()}
+            whole.claims.append(replace(claim, weights=name, items=items))
+    return whole
+
+
+def _absent(*_: Any, **__: Any) -> Any:
+    raise Unavailable("not here")
+
+
+@pytest.fixture(scope="module")
+def proof(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Pair], Steps, Subject, Path]:
+    root = tmp_path_factory.mktemp("small")
+    question = Question(
+        backbones=[ENTRY],
+        policies=list(POLICIES),
+        optimizers=["sgd", "adamw"],
+        precisions=["fp64"],
+        backends=list(BACKENDS),
+        head="original",
+        px=PX,
+        device="cpu",
+        interpreters=HERE,
+        cache=root / "cache",
+    )
+    steps, asked = Steps(), subject(question, root)
+    return prove(asked, question, steps), steps, asked, root / "cache"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "policy", "optimizer"), CLAIMS)
+def test_every_level_is_shown(proof: Any, name: str, policy: str, optimizer: str) -> None:
+    (pair,) = (
+        p for p in proof[0] if (p.weights, p.policy, p.optimizer) == (name, policy, optimizer)
+    )
+    assert pair.reason is None
+    assert pair.passed
+    assert [level.name for level in pair.levels] == list(LEVELS)
+    assert all(level.passed for level in pair.levels)
+    assert pair.loss_fall is not None
+    assert pair.loss_fall >= 0.05
+    assert pair.first_difference is None
+    assert (pair.px, pair.batch_size, pair.dtype) == (PX, BATCH_SIZE, "float64")
+    for level in pair.levels:
+        assert level.floor is None or 10 * level.floor < level.tolerance, level
+
+
+@pytest.mark.slow
+def test_nothing_else_is_shown_and_nothing_left_behind(proof: Any) -> None:
+    pairs, steps, asked, cache = proof
+    assert [(p.weights, p.policy, p.optimizer) for p in pairs] == CLAIMS
+    # The backend that measures floors goes first, for it finds the learning rates.
+    measured = ["item"] * len(asked.items)
+    assert steps.heard == ["keras-tensorflow", *measured, "torch", *measured]
+    assert list((cache / "exchange").iterdir()) == []
