@@ -17,16 +17,16 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 STARTED = time.perf_counter()
 
 import numpy as np  # noqa: E402
 
-from bench.backend import Adapter  # noqa: E402
+from bench.backend import Adapter, NativeRequest, Trainer  # noqa: E402
 from bench.blueprint import Blueprint, Network, Preprocessing  # noqa: E402
 from bench.blueprints import is_readable  # noqa: E402
-from bench.catalog.backbones import BACKBONES  # noqa: E402
+from bench.catalog.backbones import BackboneEntry  # noqa: E402
 from bench.catalog.backends import BACKENDS  # noqa: E402
 from bench.data import load_packed  # noqa: E402
 from bench.data.atomic import build_folder  # noqa: E402
@@ -37,12 +37,22 @@ from bench.parity.images import load_split  # noqa: E402
 from bench.parity.model import ProbeItem  # noqa: E402
 from bench.parity.probe import probe  # noqa: E402
 from bench.parity.untrained import settle  # noqa: E402
-from bench.plan import plan_training  # noqa: E402
+from bench.plan import TrainingPlan, plan_training  # noqa: E402
 from bench.selfcheck import measure  # noqa: E402
 from bench.spec import Failure, Policy, Recipe, RunResult, RunSpec  # noqa: E402
 
 Job = dict[str, Any]
 Emit = Callable[[dict[str, Any]], None]
+
+
+class _Built(NamedTuple):
+    """What a run is done with."""
+
+    trainer: Trainer
+    plan: TrainingPlan
+    network: Network | None
+    """None in native mode."""
+    blueprint_sha256: str | None
 
 
 def load_adapter(backend: str) -> Adapter:
@@ -62,6 +72,22 @@ def load_adapter(backend: str) -> Adapter:
     return adapter
 
 
+def models(job: Job, emit: Emit) -> dict[str, Any]:
+    """Names of the networks that torchvision lists."""
+    load_adapter(job["backend"])
+    from backends.torch_adapter.describe import list_models
+
+    return {"models": list_models()}
+
+
+def describe(job: Job, emit: Emit) -> dict[str, Any]:
+    """What is to be known of backbones without a catalogue entry."""
+    load_adapter(job["backend"])
+    from backends.torch_adapter.describe import describe as entry_of
+
+    return {"entries": [entry_of(name).model_dump(mode="json") for name in job["backbones"]]}
+
+
 def export(job: Job, emit: Emit) -> dict[str, Any]:
     """Export a backbone into ``folder`` as a Blueprint."""
     adapter = load_adapter(job["backend"])
@@ -69,7 +95,7 @@ def export(job: Job, emit: Emit) -> dict[str, Any]:
 
     network = export_backbone(
         job["backbone"],
-        BACKBONES[job["backbone"]],
+        BackboneEntry.model_validate(job["entry"]),
         job["px"],
         Preprocessing.model_validate(job["preprocessing"]),
         path=Path(job["path"]) if job["path"] else None,
@@ -89,7 +115,8 @@ def architectures(job: Job, emit: Emit) -> dict[str, Any]:
 
     for item in job["items"]:
         name = item["backbone"]
-        blueprint = export_architecture(name, BACKBONES[name], item["px"])
+        entry = BackboneEntry.model_validate(item["entry"])
+        blueprint = export_architecture(name, entry, item["px"])
         build_folder(Path(item["folder"]), blueprint.save, is_readable)
     return {}
 
@@ -162,16 +189,53 @@ def run(job: Job, emit: Emit) -> dict[str, Any]:
         return {"result": {"status": "oom", "failure": failure.model_dump()}}
 
 
-def _run(spec: RunSpec, job: Job, adapter: Adapter, emit: Emit) -> dict[str, Any]:
-    packed = load_packed(Path(job["packed"]))
-    trunk_only = spec.recipe.head != "original"
-    network = Network.load(Path(job["blueprint"]), trunk_only)
-    network = attach_head(network, spec.recipe.head, len(packed.classes), spec.seed)
+def _build(spec: RunSpec, job: Job, adapter: Adapter, classes: int) -> _Built:
+    if spec.mode == "native":
+        trainer, plan = adapter.build_native(
+            _request(job, spec.backbone, classes, spec.policy, spec.recipe, spec.device, spec.seed)
+        )
+        return _Built(trainer, plan, None, None)
+    network = Network.load(Path(job["blueprint"]), trunk_only=spec.recipe.head != "original")
+    network = attach_head(network, spec.recipe.head, classes, spec.seed)
     plan = plan_training(network.blueprint, spec.policy)
     blueprint_sha256 = network.sha256()
     trainer = adapter.build(network, plan, spec.recipe, spec.device)
     network.tensors.clear()  # the framework has its own copy; VGG19's would cost half a gigabyte
-    outcome = Run(spec, network, plan, packed, trainer, emit)(STARTED)
+    return _Built(trainer, plan, network, blueprint_sha256)
+
+
+def _request(
+    job: Job, backbone: str, classes: int, policy: Policy, recipe: Recipe, device: str, seed: int
+) -> NativeRequest:
+    native = job["native"]
+    return NativeRequest(
+        backbone=backbone,
+        entry=BackboneEntry.model_validate(native["entry"]),
+        random=native["random"],
+        weights=Path(native["weights"]) if native["weights"] else None,
+        reader=native["reader"],
+        preprocessing=Preprocessing.model_validate(native["preprocessing"]),
+        classes=classes,
+        policy=policy,
+        recipe=recipe,
+        device=device,
+        seed=seed,
+    )
+
+
+def native_knobs(job: Job, emit: Emit) -> dict[str, Any]:
+    """What is a framework's own in native mode, read from the network that it builds."""
+    recipe = Recipe.model_validate(job["recipe"])
+    policy = Policy.model_validate(job["policy"])
+    request = _request(job, job["backbone"], job["classes"], policy, recipe, job["device"], 0)
+    trainer, _ = load_adapter(job["backend"]).build_native(request)
+    return {"knobs": trainer.knobs()}
+
+
+def _run(spec: RunSpec, job: Job, adapter: Adapter, emit: Emit) -> dict[str, Any]:
+    packed = load_packed(Path(job["packed"]))
+    built = _build(spec, job, adapter, len(packed.classes))
+    outcome = Run(spec, built.network, built.plan, packed, built.trainer, emit)(STARTED)
     failure = outcome.fields.get("failure")
     if outcome.logits is not None:
         np.savez_compressed(
@@ -183,13 +247,15 @@ def _run(spec: RunSpec, job: Job, adapter: Adapter, emit: Emit) -> dict[str, Any
         run_id=spec.run_id,
         environment_id=job["environment_id"],
         status="ok" if failure is None else failure.kind,
-        blueprint_sha256=blueprint_sha256,
+        blueprint_sha256=built.blueprint_sha256,
         **outcome.fields,
     )
     return result.model_dump(mode="json")
 
 
 TASKS: dict[str, Callable[[Job, Emit], dict[str, Any]]] = {
+    "describe": describe,
+    "models": models,
     "export": export,
     "architectures": architectures,
     "count": count,
@@ -198,6 +264,7 @@ TASKS: dict[str, Callable[[Job, Emit], dict[str, Any]]] = {
     "devices": devices,
     "selfcheck": selfcheck,
     "run": run,
+    "native_knobs": native_knobs,
 }
 
 

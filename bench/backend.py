@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from bench.blueprint import Array, Network
+from bench.blueprint import Array, Network, Preprocessing
+from bench.catalog.backbones import BackboneEntry, Reader
 from bench.plan import TrainingPlan
-from bench.spec import Recipe
+from bench.spec import Policy, Recipe
 
 
 class Batch(NamedTuple):
@@ -21,7 +23,7 @@ class Batch(NamedTuple):
     labels: npt.NDArray[np.int64]
     """(N,) class numbers."""
     masks: tuple[npt.NDArray[np.bool_], ...]
-    """For each dropout of the plan, what is kept: (N, H, W, C) or (N, features)."""
+    """For each dropout of the plan, what is kept: (N, H, W, C), (N, L, C) or (N, C)."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,35 @@ class Counts:
     """Those that the framework computes gradients for."""
     state_values: int
     """BatchNorm moving statistics."""
+
+
+@dataclass(frozen=True)
+class NativeRequest:
+    """What native mode asks of an adapter: a network of the framework's own under this name."""
+
+    backbone: str
+    """Its name."""
+    entry: BackboneEntry
+    """What is known of it."""
+    weights: Path | None
+    """File with the framework's own weights; None for random ones, and for a user's own network as
+    it was built."""
+    random: bool
+    """Whether the weights are random."""
+    reader: Reader
+    """How the file is read, where the adapter knows several ways."""
+    preprocessing: Preprocessing
+    """That belongs to the file, where the network does not bring its own."""
+    classes: int
+    """Outputs of the head."""
+    policy: Policy
+    """What is trained."""
+    recipe: Recipe
+    """How."""
+    device: str
+    """cpu or cuda:N."""
+    seed: int
+    """Of random weights, head and dropout, each drawn by the framework's own generator."""
 
 
 class Trainer(Protocol):
@@ -101,6 +132,18 @@ class Adapter(Protocol):
 
         Raises:
             Unavailable: The device or precision cannot be had.
+        """
+
+    def build_native(self, request: NativeRequest) -> tuple[Trainer, TrainingPlan]:
+        """Build the framework's own network, as its user would, for training.
+
+        Returns:
+            The trainer, whose ``knobs`` tell what is its framework's own; and which of its tensors
+            are trained and frozen, by the framework's names, with no operations and no dropouts.
+
+        Raises:
+            Unavailable: The framework has no such network, or the device cannot be had.
+            UserError: The weights file, head or boundary does not fit.
         """
 
     def is_out_of_memory(self, error: BaseException) -> bool:

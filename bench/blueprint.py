@@ -2,8 +2,13 @@
 
 Both adapters build what a Blueprint describes and nothing else, so that what is trained is the
 same on both sides. Tensor layouts are PyTorch's: kernels of convolutions ``(out, in / groups,
-height, width)``, of dense layers ``(out, in)``; shapes of values leave out the batch and have the
-channels first.
+height, width)``, of dense layers ``(out, in)``; shapes of values leave out the batch.
+
+A value is of one of three forms, told by the length of its shape: an image ``(C, H, W)``, a
+sequence of tokens ``(L, C)``, a vector ``(C,)``. ``C`` is its features: what ``linear``,
+``layer_norm``, ``cat`` and BatchNorm work along, wherever they stand. An adapter may keep images
+with the channels last (Keras does, and the features are then the last axis of every value), but
+what flattens or rearranges a value does so in the order above.
 """
 
 from __future__ import annotations
@@ -24,19 +29,43 @@ from bench.spec import Frozen, canonical_json
 
 Array = npt.NDArray[Any]
 Kind = Literal[
+    # with kernels
     "conv2d",
+    "linear",
+    # normalisation over batch and positions; over the features of each position
     "batch_norm",
+    "layer_norm",
+    # element by element
     "relu",
     "relu6",
+    "sigmoid",
+    "hard_sigmoid",
+    "silu",
+    "hard_swish",
+    "gelu",
+    "tanh",
+    "dropout",
+    "affine",  # x * factor + offset, two numbers
+    "scale",  # times a parameter of its own
+    "shift",  # plus a parameter of its own
+    "add",
+    "multiply",
+    # over positions
     "max_pool2d",
     "avg_pool2d",
     "adaptive_avg_pool2d",
-    "add",
+    "mean_tokens",
+    "attention",  # scaled dot product of queries, keys and values that lie behind one another
+    # rearranging
     "cat",
     "flatten",
-    "dropout",
-    "linear",
     "pad",
+    "slice",
+    "tokens",  # an image as a sequence of its positions, row by row
+    "prepend",  # tokens that are parameters before the others
+    "select",  # one token
+    "expand",  # a vector as an image of one position
+    "channel_shuffle",
 ]
 KERNELS: frozenset[Kind] = frozenset({"conv2d", "linear"})
 """Kinds whose ``weight`` is a kernel: those that weight decay applies to."""
@@ -78,7 +107,7 @@ class Operation(Frozen):
     inputs: tuple[str, ...] = Field(description="Names of the values that it reads.")
     attributes: dict[str, Any] = Field(default={}, description="Of the kind: stride, epsilon …")
     tensors: dict[str, str] = Field(default={}, description="Role → name of the tensor.")
-    shape: tuple[int, ...] = Field(description="Of its value: (C, H, W) or (features,).")
+    shape: tuple[int, ...] = Field(description="Of its value: (C, H, W), (L, C) or (C,).")
     module_path: str = Field(description="Of the module that it came from.")
     stage: str = Field(description="Of the backbone, or 'head'.")
 
@@ -185,6 +214,16 @@ def hash_tensors(tensors: dict[str, Array]) -> str:
         digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
         digest.update(array.data)
     return digest.hexdigest()
+
+
+def channels_last(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Of an image (C, H, W) → (H, W, C); of tokens (L, C) and vectors (C,) as it is."""
+    return (*shape[1:], shape[0]) if len(shape) == 3 else shape
+
+
+def with_features(shape: tuple[int, ...], features: int) -> tuple[int, ...]:
+    """The shape of a value with another number of features."""
+    return (features, *shape[1:]) if len(shape) == 3 else (*shape[:-1], features)
 
 
 def is_under(module_path: str, prefix: str) -> bool:

@@ -1,4 +1,4 @@
-"""Blueprints of the catalogue's backbones, exported once by a torch worker and cached."""
+"""Blueprints of backbones, exported once by a torch worker and cached."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ import json
 from pathlib import Path
 from typing import Any
 
+from bench.backbones import backbone as entry_of
+from bench.backbones import backbones, folder_name, public_name, worker_failure
 from bench.blueprint import Blueprint
 from bench.cache import mark_used
-from bench.catalog.backbones import BACKBONES
+from bench.catalog.backbones import BackboneEntry
 from bench.catalog.backends import EXPORTER
 from bench.data.atomic import build_folder
 from bench.environment import environment_of
-from bench.errors import Unavailable, UserError
-from bench.launch import Finished, Interpreters, run_job
+from bench.launch import Interpreters, run_job
 from bench.spec import canonical_hash
 from bench.weights import Weights
 
-EXPORT_REVISION = 1
+EXPORT_REVISION = 2
 """Raise it when the exporter or the form of a Blueprint changes."""
 
 
@@ -33,7 +34,7 @@ def blueprint_folder(
     """The cached Blueprint of a backbone with given weights; exported if it is not there.
 
     Args:
-        backbone: Name in the catalogue.
+        backbone: Its name, of any kind.
         px: Height and width of the input.
         weights: What it starts from.
         seed: Of random weights; not used for others.
@@ -46,30 +47,35 @@ def blueprint_folder(
         Unavailable: The exporter's packages are not installed.
         UserError: The weights file or the input size does not fit.
     """
+    entry = entry_of(backbone, interpreters, cache)
+    name = public_name(backbone)
+    random = weights.ref.kind == "random"
     key = _key(
-        backbone,
+        name,
+        entry,
         px,
         interpreters,
         weights=weights.ref.sha256,
         preprocessing=weights.preprocessing.model_dump(mode="json"),
-        seed=seed if weights.path is None else None,
+        seed=seed if random else None,
         **({"settled": True} if settled else {}),
     )
-    folder = cache / "blueprints" / f"{backbone}-{px}-{key}"
+    folder = cache / "blueprints" / f"{folder_name(backbone)}-{px}-{key}"
     if not is_whole(folder):
         job = {
             "task": "export",
-            "backbone": backbone,
+            "backbone": name,
+            "entry": entry.model_dump(mode="json"),
             "px": px,
             "path": None if weights.path is None else str(weights.path.resolve()),
             "reader": weights.reader,
             "preprocessing": weights.preprocessing.model_dump(mode="json"),
-            "seed": seed,
+            "seed": seed if random else None,
             "settled": settled,
         }
 
         def write(content: Path) -> None:
-            _export({**job, "folder": str(content)}, backbone, cache, interpreters)
+            _export({**job, "folder": str(content)}, folder_name(backbone), cache, interpreters)
 
         build_folder(folder, write, is_whole)
     mark_used(folder)
@@ -89,14 +95,22 @@ def architecture_folders(
     Raises:
         Unavailable: The exporter's packages are not installed.
     """
+    entries = backbones(sizes, interpreters, cache)
+    keys = {n: _key(public_name(n), entries[n], px, interpreters) for n, px in sizes.items()}
     folders = {
-        name: cache / "architectures" / f"{name}-{px}-{_key(name, px, interpreters)}"
+        name: cache / "architectures" / f"{folder_name(name)}-{px}-{keys[name]}"
         for name, px in sizes.items()
     }
     absent = [name for name, folder in folders.items() if not is_readable(folder)]
     if absent:
         items = [
-            {"backbone": name, "px": sizes[name], "folder": str(folders[name])} for name in absent
+            {
+                "backbone": public_name(name),
+                "entry": entries[name].model_dump(mode="json"),
+                "px": sizes[name],
+                "folder": str(folders[name]),
+            }
+            for name in absent
         ]
         job = {"task": "architectures", "items": items}
         _export(job, "architectures", cache, interpreters)
@@ -112,12 +126,14 @@ def is_readable(folder: Path) -> bool:
     return True
 
 
-def _key(backbone: str, px: int, interpreters: Interpreters, **more: object) -> str:
+def _key(
+    name: str, entry: BackboneEntry, px: int, interpreters: Interpreters, **more: object
+) -> str:
     """Of everything that a Blueprint depends on."""
     environment = environment_of(EXPORTER, "cpu", interpreters.of(EXPORTER))
     what = {
-        "backbone": backbone,
-        "entry": repr(BACKBONES[backbone]),
+        "backbone": name,
+        "entry": entry.model_dump(mode="json", exclude={"code": {"file"}}),
         "px": px,
         "packages": environment.packages,
         **more,
@@ -129,7 +145,9 @@ def _export(job: dict[str, Any], name: str, cache: Path, interpreters: Interpret
     log = cache / "logs" / f"export-{name}.txt"
     log.parent.mkdir(parents=True, exist_ok=True)
     log.unlink(missing_ok=True)
-    _raise_unless_done(run_job(EXPORTER, job, log, interpreters), name, log)
+    finished = run_job(EXPORTER, job, log, interpreters)
+    if finished.answer is None:
+        raise worker_failure(finished, f"exporting {name}", log)
 
 
 def is_whole(folder: Path) -> bool:
@@ -146,13 +164,3 @@ def is_whole(folder: Path) -> bool:
     except (OSError, ValueError, KeyError, TypeError):
         return False
     return tensors.stat().st_size == 8 + header_bytes + max(ends, default=0)
-
-
-def _raise_unless_done(finished: Finished, backbone: str, log: Path) -> None:
-    if finished.status == "unavailable":
-        raise Unavailable(finished.message)
-    if finished.status == "bad_input":
-        raise UserError(finished.message, finished.hint)
-    if finished.answer is None:
-        where = f"{log.parent.name}/{log.name} in Thawbench's cache"
-        raise Unavailable(f"exporting {backbone} failed: {finished.message}; see {where}")

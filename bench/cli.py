@@ -71,7 +71,9 @@ def run(
     datasets: Annotated[
         str | None, typer.Option(help="photos, mnist5k, folder:PATH, rvl_cdip[:PATH].")
     ] = None,
-    backbones: Annotated[str | None, typer.Option(help="See `list backbones`.")] = None,
+    backbones: Annotated[
+        str | None, typer.Option(help="See `list backbones`; or torchvision:…, timm:…, module:….")
+    ] = None,
     policies: Annotated[str | None, typer.Option(help="See `list policies`.")] = None,
     backends: Annotated[str | None, typer.Option(help="See `list backends`.")] = None,
     seeds: Annotated[str | None, typer.Option(help="Such as 0,1,2.")] = None,
@@ -82,7 +84,7 @@ def run(
     batch_size: Annotated[int | None, typer.Option(help="Images in a step.")] = None,
     px: Annotated[int | None, typer.Option(help="Height and width of the input.")] = None,
     precision: Annotated[str | None, typer.Option(help="fp32, bf16, fp16.")] = None,
-    mode: Annotated[str | None, typer.Option(help="matched.")] = None,
+    mode: Annotated[str | None, typer.Option(help="matched, native.")] = None,
     weights: Annotated[
         list[str] | None,
         typer.Option(help="[BACKBONE=]pretrained, random or a file. Repeatable."),
@@ -184,7 +186,10 @@ def list_things(
 def parity(
     backbones: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[BACKBONE…]", help="Default: those of the suite quick."),
+        typer.Argument(
+            metavar="[BACKBONE…]",
+            help="Default: those of suite quick; in native mode, resnet50.",
+        ),
     ] = None,
     dtype: Annotated[str, typer.Option(help="float64, float32.")] = "float64",
     px: Annotated[int | None, typer.Option(help="Height and width of the input.")] = None,
@@ -193,8 +198,13 @@ def parity(
     backends: Annotated[
         str, typer.Option(help="The first is compared with each of the others.")
     ] = "torch,keras-tensorflow",
-    head: Annotated[str, typer.Option(help="On every backbone, as in `run`.")] = "original",
+    head: Annotated[
+        str | None, typer.Option(help="As in `run`. Default: original; in native mode, linear.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda:0.")] = "auto",
+    mode: Annotated[
+        str, typer.Option(help="matched: the proof. native: each knob that differs, side by side.")
+    ] = "matched",
     fresh: Annotated[bool, typer.Option(help="Show again what was shown.")] = False,
     python: Python = None,
     as_json: Json = False,
@@ -203,39 +213,22 @@ def parity(
 
     Lists are comma-separated. What is shown is kept, and marks the rows of reports.
     """
-    from bench.cache import cache_root
-    from bench.catalog.policies import POLICIES
-    from bench.parity.command import (
-        DEFAULT_BACKBONES,
-        ParityCommand,
-        checked,
-        document,
-        parity_command,
-        text,
-    )
-    from bench.parity.plan import Question
-    from bench.prepare import resolve_devices
+    from bench.parity.command import Asked, parity_command
 
-    asked = Question(
-        backbones=list(dict.fromkeys(backbones or DEFAULT_BACKBONES)),
-        policies=_names(policy) or list(POLICIES),
-        optimizers=_names(optimizer) or [],  # type: ignore[arg-type]
-        precisions=(),
+    asked = Asked(
+        backbones=list(dict.fromkeys(backbones or [])),
+        policies=_names(policy),
+        optimizers=_names(optimizer) or [],
+        dtypes=_names(dtype) or [],
         backends=_names(backends) or [],
         head=head,
         px=px,
-        device=resolve_devices(device)[0],
+        device=device,
+        mode=mode,
+        fresh=fresh,
         interpreters=_interpreters(python or []),
-        cache=cache_root(),
     )
-    question = checked(asked, _names(dtype) or [])
-    pairs = parity_command(ParityCommand(question, fresh))
-    found = document(pairs)
-    if as_json:
-        print_json(found)
-    else:
-        print(text(pairs))
-    raise typer.Exit(OK if found["passed"] else NO)
+    raise typer.Exit(OK if parity_command(asked, as_json) else NO)
 
 
 @app.command("doctor")
@@ -284,16 +277,15 @@ def _suite_of(suite: str | None, options: Options) -> str | None:
 
 
 def _weights(choices: list[str]) -> dict[str, str]:
-    from bench.catalog.backbones import BACKBONES
-    from bench.errors import choose
+    from bench.backbones import check_name, is_dynamic
 
     found: dict[str, str] = {}
     for choice in choices:
         name, equals, value = choice.partition("=")
-        if not equals or "/" in name:
+        if not equals or ("/" in name and not is_dynamic(name)):
             found[""] = choice
         else:
-            found[choose("backbone in --weights", name, BACKBONES)] = value
+            found[check_name("backbone in --weights", name)] = value
     return found
 
 

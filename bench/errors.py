@@ -31,11 +31,14 @@ class Unavailable(Exception):
     """
 
 
-def choose(kind: str, name: str, known: Iterable[str]) -> str:
+def choose(kind: str, name: str, known: Iterable[str], hint: str | None = None) -> str:
     """Return ``name`` if it is one of ``known``.
 
     Args:
         kind: What the names stand for, in the singular, as in "policy".
+        name: What was given.
+        known: What could have been.
+        hint: Instead of all known names, where they are too many.
 
     Raises:
         UserError: Naming the nearest known name, and all of them.
@@ -47,4 +50,4 @@ def choose(kind: str, name: str, known: Iterable[str]) -> str:
     near = [known for known in names if name and known.startswith(name)]
     near = near or get_close_matches(name, names, n=1, cutoff=0.5)
     guess = f" Did you mean '{near[0]}'?" if near else ""
-    raise UserError(f"Unknown {kind} '{name}'.{guess}", f"Known: {', '.join(names)}.")
+    raise UserError(f"Unknown {kind} '{name}'.{guess}", hint or f"Known: {', '.join(names)}.")

@@ -12,7 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from bench.blueprint import HEAD, KERNELS, Array, Blueprint, Network, Operation
+from bench.blueprint import (
+    HEAD,
+    KERNELS,
+    Array,
+    Blueprint,
+    Network,
+    Operation,
+    channels_last,
+    with_features,
+)
 from bench.errors import UserError
 from bench.streams import Stream, generator
 
@@ -73,25 +82,56 @@ def _fresh(shape: tuple[int, ...], random: np.random.Generator, dtype: np.dtype[
 
 
 def _resize_last(network: Network, classes: int, random: np.random.Generator) -> Network:
-    """Replace the last kernel of the original classifier by one with ``classes`` outputs."""
+    """Replace the last kernel of the original classifier by one with ``classes`` outputs.
+
+    Or the last kernels, where a classifier's answer is made of several (DeiT's distilled form).
+    """
     operations = list(network.blueprint.operations)
-    index = max(i for i, o in enumerate(operations) if o.stage == HEAD and o.kind in KERNELS)
+    last, after = _last_kernels(network.blueprint)
     tensors = dict(network.tensors)
-    last = operations[index]
-    weight = tensors[last.tensors["weight"]]
-    tensors[last.tensors["weight"]] = _fresh((classes, *weight.shape[1:]), random, weight.dtype)
-    if "bias" in last.tensors:
-        tensors[last.tensors["bias"]] = np.zeros(classes, weight.dtype)
-    for i in range(index, len(operations)):
-        shape = (classes, *operations[i].shape[1:])
-        operations[i] = operations[i].model_copy(update={"shape": shape})
+    for operation in operations:
+        if operation.name in last:
+            weight = tensors[operation.tensors["weight"]]
+            shape = (classes, *weight.shape[1:])
+            tensors[operation.tensors["weight"]] = _fresh(shape, random, weight.dtype)
+            if "bias" in operation.tensors:
+                tensors[operation.tensors["bias"]] = np.zeros(classes, weight.dtype)
+    for i, operation in enumerate(operations):
+        if operation.name in last | after:
+            shape = with_features(operation.shape, classes)
+            operations[i] = operation.model_copy(update={"shape": shape})
     return _network(network.blueprint, tuple(operations), tensors)
+
+
+def _last_kernels(blueprint: Blueprint) -> tuple[set[str], set[str]]:
+    """Names of the head's operations that no other kernel follows: with kernels, and after those.
+
+    Raises:
+        UserError: The answer depends on the backbone without such a kernel.
+    """
+    needed = {blueprint.output}
+    last: set[str] = set()
+    after: set[str] = set()
+    for operation in reversed(blueprint.operations):
+        if operation.name not in needed:
+            continue
+        if operation.stage != HEAD:
+            raise UserError(f"{blueprint.backbone}: its classifier has no last layer to replace.")
+        if operation.kind in KERNELS:
+            last.add(operation.name)
+        else:
+            after.add(operation.name)
+            needed.update(operation.inputs)
+    return last, after
 
 
 def _replace(
     network: Network, units: list[int], classes: int, flatten: bool, random: np.random.Generator
 ) -> Network:
-    """Dense layers over the trunk's pooled or flattened map instead of the original classifier."""
+    """Dense layers over the trunk's pooled or flattened map instead of the original classifier.
+
+    Tokens are averaged where a map is pooled; a vector is taken as it is.
+    """
     source = trunk_output(network.blueprint)
     trunk = network.blueprint.trunk()
     tensors = {t: network.tensors[t] for o in trunk for t in o.tensors.values()}
@@ -113,12 +153,13 @@ def _replace(
             )
         )
 
-    features = source.shape[0]
-    if flatten:
-        features = math.prod(source.shape)
-    else:
+    features = math.prod(source.shape) if flatten else channels_last(source.shape)[-1]
+    if len(source.shape) == 3 and not flatten:
         add("pool", "adaptive_avg_pool2d", (features, 1, 1), attributes={"output_size": [1, 1]})
-    add("flatten", "flatten", (features,))
+    if len(source.shape) == 2 and not flatten:
+        add("pool", "mean_tokens", (features,))
+    elif len(source.shape) > 1:
+        add("flatten", "flatten", (features,))
     for number, width in enumerate([*units, classes], start=1):
         last = number > len(units)
         name = "logits" if last else f"dense{number}"

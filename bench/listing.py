@@ -9,6 +9,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from bench.backbones import FORMS, backbones, check_px
 from bench.blueprints import architecture_folders
 from bench.cache import cache_root
 from bench.catalog.backbones import BACKBONES
@@ -151,6 +152,7 @@ def _backbones(counting: Counting) -> Items:
     choose("policy", counting.policy, POLICIES)
     hidden_units(counting.head)
     counts = count_backbones(list(BACKBONES), counting)
+    print(f"any other is named as one of {FORMS}", file=sys.stderr)
     return [
         {
             "name": name,
@@ -170,7 +172,7 @@ def count_backbones(
     """Parameters of backbones as a backend built them.
 
     Args:
-        names: In the catalogue.
+        names: Of any kind.
         counting: How.
         boundary: Instead of the policy's own.
 
@@ -178,12 +180,11 @@ def count_backbones(
         UserError: The worker could not build them.
         Unavailable: The backend is not installed.
     """
-    for name in names:
-        least = BACKBONES[name].min_px
-        if counting.px is not None and counting.px < least:
-            raise UserError(f"{name} cannot take {counting.px} px: it needs at least {least}.")
     cache = cache_root()
-    sizes = {name: counting.px or BACKBONES[name].native_px for name in names}
+    entries = backbones(names, counting.interpreters, cache)
+    sizes = {name: counting.px or entry.native_px for name, entry in entries.items()}
+    for name, entry in entries.items():
+        check_px(name, entry, sizes[name])
     print(f"building {len(names)} networks with {counting.backend} …", file=sys.stderr)
     folders = architecture_folders(sizes, cache, counting.interpreters)
     policy = POLICIES[counting.policy]

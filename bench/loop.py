@@ -49,7 +49,7 @@ class Run:
     def __init__(
         self,
         spec: RunSpec,
-        network: Network,
+        network: Network | None,
         plan: TrainingPlan,
         packed: Packed,
         trainer: Trainer,
@@ -223,9 +223,10 @@ class Run:
             result["step_s_p95"] = float(np.percentile(steps, 95))
             if self._first_step_s is not None:
                 result["compile_s"] = max(self._first_step_s - result["step_s_p50"], 0.0)
-        # Both are no part of a Blueprint, on either side (DESIGN section 4).
+        # Both are no part of a Blueprint, on either side (DESIGN section 4); native trainers, which
+        # may have them, say so.
         without = {"stochastic_depth": "off", "auxiliary_heads": "off"}
-        result["knobs"] = {**self._trainer.knobs(), **without}
+        result["knobs"] = {**without, **self._trainer.knobs()}
         result["notes"] = notes
 
     def _compute_rate(self) -> float | None:

@@ -24,7 +24,8 @@ class TrainingPlan:
     """A policy applied to a Blueprint; the same for both adapters."""
 
     first_trained: int
-    """Index of the first operation that trains; those before run in inference mode."""
+    """Index of the first operation that trains; those before run in inference mode. Of no use in
+    native mode, which has no operations."""
     trained: dict[str, TensorPlan]
     """Tensor name → how it is trained."""
     frozen: tuple[str, ...]

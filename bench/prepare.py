@@ -5,15 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bench.backbones import backbone, backbones, check_px, public_name
 from bench.cache import cache_root
-from bench.catalog.backbones import BACKBONES
+from bench.catalog.backbones import BackboneEntry
 from bench.catalog.backends import BACKENDS
 from bench.catalog.cases import CASES, SIZE_BOUNDS, size_of
+from bench.catalog.native import Application, application_of, is_keras, why_not_native
 from bench.catalog.policies import BASE_LEARNING_RATE, POLICIES
 from bench.data import Dataset, SplitSizes, open_dataset
 from bench.environment import environment_of, gpus
 from bench.errors import Unavailable, UserError, choose
 from bench.launch import Interpreters
+from bench.native_weights import native_ref, native_weights, native_weights_from_file
 from bench.spec import (
     Case,
     DatasetRef,
@@ -21,6 +24,7 @@ from bench.spec import (
     Policy,
     Recipe,
     RunSpec,
+    WeightsRef,
 )
 from bench.suite import Cell, Grid, Suite, cells
 from bench.weights import (
@@ -43,6 +47,8 @@ class PlannedRun:
     """What to run."""
     environment: Environment
     """Where."""
+    backbone: str
+    """The backbone's name as it was given, with the folder of a user's own file."""
     dataset: Dataset
     """The images, not yet decoded."""
     weights: Weights | None
@@ -79,13 +85,17 @@ class Preparation:
             UserError: Data, weights or device were named that are wrong.
             Unavailable: The package of an embedded data set is not installed.
         """
-        used = {backbone for grid in suite.grid for backbone in grid.backbones}
-        for backbone in self.weights_choices.keys() - {""}:
-            if backbone not in used:
+        used = {name for grid in suite.grid for name in grid.backbones}
+        for name in self.weights_choices.keys() - {""}:
+            if name not in used:
                 raise UserError(
-                    f"--weights {backbone}=…: no run uses {backbone}.",
+                    f"--weights {name}=…: no run uses {name}.",
                     f"The runs use {', '.join(sorted(used))}.",
                 )
+        entries = backbones(sorted(used), self.interpreters, self.cache)
+        for grid in suite.grid:
+            for name in grid.backbones:
+                check_px(name, entries[name], grid.px)
         runs: dict[tuple[str, str], PlannedRun] = {}
         for cell in cells(suite):
             case = self._case(cell.grid)
@@ -96,27 +106,29 @@ class Preparation:
 
     def _plan_cell(self, cell: Cell, case: Case, dataset: Dataset, device: str) -> PlannedRun:
         policy = _policy(cell)
+        entry = self._entry(cell.backbone)
         weights = self._find_weights(cell, policy)
-        if isinstance(weights, str):
-            ref = pretrained_ref(BACKBONES[cell.backbone].sources[0])
-        else:
-            ref = weights.ref
+        ref = _pretrained_ref(cell, entry) if isinstance(weights, str) else weights.ref
         environment = self._environment(cell.backend, device)
         spec = RunSpec(
             case=case,
-            backbone=cell.backbone,
+            backbone=public_name(cell.backbone),
+            code_sha256=None if entry.code is None else entry.code.sha256,
             weights=ref,
             policy=policy,
             recipe=_recipe(cell, policy),
-            mode="matched",
+            mode=cell.mode,
             backend=cell.backend,
             device=device,
             seed=cell.seed,
         )
         reason = weights if isinstance(weights, str) else None
+        if cell.mode == "native":
+            grid = cell.grid
+            reason = why_not_native(cell.backend, cell.backbone, grid.head, grid.px) or reason
         reason = missing_packages(environment) or reason
         found = None if isinstance(weights, str) else weights
-        return PlannedRun(spec, environment, dataset, found, reason)
+        return PlannedRun(spec, environment, cell.backbone, dataset, found, reason)
 
     def skipped(self) -> list[str]:
         """The unreadable images that were left out, each with its reason."""
@@ -164,11 +176,14 @@ class Preparation:
             choice = "random"
         if choice not in WEIGHTS and not any(sign in choice for sign in "./~"):
             choose("weights", choice, WEIGHTS)
-        key = (cell.backbone, choice)
+        application = _application(cell)
+        key = (cell.backbone, choice if application is None else f"native {cell.grid.px} {choice}")
         if key not in self._weights:
-            entry = BACKBONES[cell.backbone]
+            entry = self._entry(cell.backbone)
             try:
-                if choice == "random":
+                if application is not None and choice != "random":
+                    self._weights[key] = self._native(cell, choice, application)
+                elif choice == "random":
                     self._weights[key] = random_weights(entry)
                 elif choice == "pretrained":
                     self._weights[key] = pretrained_weights(cell.backbone, entry, self.download)
@@ -177,6 +192,15 @@ class Preparation:
             except Unavailable as error:
                 self._weights[key] = str(error)
         return self._weights[key]
+
+    def _entry(self, name: str) -> BackboneEntry:
+        return backbone(name, self.interpreters, self.cache)
+
+    def _native(self, cell: Cell, choice: str, application: Application) -> Weights:
+        entry, px = self._entry(cell.backbone), cell.grid.px
+        if choice == "pretrained":
+            return native_weights(cell.backbone, application, entry, px, self.download)
+        return native_weights_from_file(entry, Path(choice).expanduser())
 
     def _environment(self, backend: str, device: str) -> Environment:
         key = (backend, device)
@@ -228,6 +252,20 @@ def _check_case(case: Case, grid: Grid, bounds: tuple[int, int]) -> None:
             f"but {case.dataset.name} is {case.similarity.replace('_', ' ')}.",
             "Change case, or similarity in the grid.",
         )
+
+
+def _application(cell: Cell) -> Application | None:
+    """The class of ``keras.applications`` that a cell runs, if that is what it runs."""
+    native = cell.mode == "native" and is_keras(cell.backend)
+    return application_of(cell.backbone) if native else None
+
+
+def _pretrained_ref(cell: Cell, entry: BackboneEntry) -> WeightsRef:
+    """The weights that a cell would have, were they to be had."""
+    application = _application(cell)
+    if application is not None:
+        return native_ref(application, cell.grid.px)
+    return pretrained_ref(entry)
 
 
 def _policy(cell: Cell) -> Policy:

@@ -27,7 +27,9 @@ def label(spec: RunSpec) -> str:
     """A run in a few words."""
     case = f"case {spec.case.number} " if spec.case.number else ""
     images = f"{spec.case.dataset.name} ({spec.case.dataset.train_images})"
-    return f"{case}{images} {spec.backbone} {spec.policy.name} {spec.backend} seed {spec.seed}"
+    native = "native " if spec.mode == "native" else ""
+    what = f"{spec.backbone} {spec.policy.name} {native}{spec.backend}"
+    return f"{case}{images} {what} seed {spec.seed}"
 
 
 def work(spec: RunSpec) -> float:

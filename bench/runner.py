@@ -9,13 +9,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bench.backbones import backbone
 from bench.blueprint import Blueprint, Network
 from bench.blueprints import blueprint_folder
 from bench.cache import limit_bytes, mark_used, prune
+from bench.catalog.native import resize_of
 from bench.data import pack
+from bench.data.model import Resize
 from bench.errors import Unavailable, UserError
 from bench.head import attach_head
 from bench.launch import Finished, Interpreters, run_job
+from bench.native_weights import native_job
 from bench.plan import boundary_index
 from bench.prepare import PlannedRun
 from bench.progress import Display
@@ -68,13 +72,15 @@ class Runner:
         for run in runs:
             if run.unavailable is not None or run.weights is None:
                 continue
-            data = (run.dataset.content_hash, run.spec.recipe.px)
+            data = (run.dataset.content_hash, run.spec.recipe.px, _resize(run))
             if data not in seen:
                 seen.add(data)
                 self._packed(run)
-            seed = run.spec.seed if run.weights.path is None else None
+            if run.spec.mode == "native":
+                continue  # the framework brings its own network
+            seed = run.spec.seed if run.weights.ref.kind == "random" else None
             network = (
-                run.spec.backbone,
+                run.backbone,
                 run.spec.recipe.px,
                 run.spec.weights,
                 seed,
@@ -95,7 +101,7 @@ class Runner:
         prune(self.cache, self._used, limit_bytes())
 
     def _packed(self, run: PlannedRun) -> Path:
-        path = pack(run.dataset, run.spec.recipe.px, self.cache).path
+        path = pack(run.dataset, run.spec.recipe.px, self.cache, _resize(run)).path
         mark_used(path)
         self._used.add(path)
         return path
@@ -103,7 +109,7 @@ class Runner:
     def _blueprint(self, run: PlannedRun) -> Path:
         assert run.weights is not None
         folder = blueprint_folder(
-            run.spec.backbone,
+            run.backbone,
             run.spec.recipe.px,
             run.weights,
             run.spec.seed,
@@ -135,7 +141,7 @@ class Runner:
         on_event: Callable[[dict[str, Any]], None],
     ) -> Finished:
         try:
-            blueprint = self._blueprint(run)
+            network = self._network(run)
         except Unavailable as error:
             return Finished(None, "unavailable", "unavailable", str(error))
         job = {
@@ -143,10 +149,25 @@ class Runner:
             "spec": run.spec.model_dump(mode="json"),
             "environment_id": run.environment.environment_id,
             "packed": str(self._packed(run).resolve()),
-            "blueprint": str(blueprint.resolve()),
             "folder": str(folder.resolve()),
+            **network,
         }
         return run_job(run.spec.backend, job, log, self.interpreters, on_event, self.timeout_s)
+
+    def _network(self, run: PlannedRun) -> dict[str, Any]:
+        """What a worker needs to build the network: a Blueprint, or where native weights lie."""
+        if run.spec.mode == "native":
+            assert run.weights is not None
+            return {
+                "native": native_job(
+                    run.weights, backbone(run.backbone, self.interpreters, self.cache)
+                )
+            }
+        return {"blueprint": str(self._blueprint(run).resolve())}
+
+
+def _resize(run: PlannedRun) -> Resize:
+    return resize_of(run.spec.mode, run.spec.backend)
 
 
 def _result(run: PlannedRun, finished: Finished) -> RunResult:

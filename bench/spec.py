@@ -7,14 +7,20 @@ import json
 import re
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 
 from bench import SCHEMA_VERSION
 
 Size = Literal["small", "medium", "large"]
 Similarity = Literal["similar", "not_similar"]
 Status = Literal["ok", "diverged", "oom", "timeout", "crashed", "unavailable"]
-Mode = Literal["matched"]
+Mode = Literal["matched", "native"]
 Precision = Literal["fp32", "bf16", "fp16", "fp64"]
 OptimizerName = Literal["sgd", "adamw"]
 ScheduleName = Literal["cosine", "constant"]
@@ -105,14 +111,28 @@ class RunSpec(Frozen):
 
     schema_version: int = Field(default=SCHEMA_VERSION, description="Of the files.")
     case: Case = Field(description="Data.")
-    backbone: str = Field(description="Name in the catalogue.")
+    backbone: str = Field(description="Its name, without folders of this machine.")
+    code_sha256: str | None = Field(
+        default=None, description="Of the source files of a user's own network; else null."
+    )
     weights: WeightsRef = Field(description="What the backbone starts from.")
     policy: Policy = Field(description="What is trained.")
     recipe: Recipe = Field(description="How.")
-    mode: Mode = Field(default="matched", description="The same arithmetic on both sides.")
+    mode: Mode = Field(
+        default="matched",
+        description="matched: the same arithmetic on both sides; native: what a user of each "
+        "framework would write.",
+    )
     backend: str = Field(description="Framework.")
     device: str = Field(description="cpu or cuda:N.")
     seed: int = Field(ge=0, description="Of head, random weights, order, augmentation, dropout.")
+
+    @model_serializer(mode="wrap")
+    def _without_absent_code(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without the field that only a user's own network has: ids of other runs stay as they
+        were before there was such a field."""
+        fields: dict[str, Any] = handler(self)
+        return {k: v for k, v in fields.items() if k != "code_sha256" or v is not None}
 
     @property
     def run_id(self) -> str:
@@ -122,6 +142,7 @@ class RunSpec(Frozen):
             self.case.dataset.name,
             self.backbone,
             self.policy.name,
+            self.mode if self.mode != "matched" else "",
             self.backend,
             f"s{self.seed}",
         )

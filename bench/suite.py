@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 
+from bench.backbones import check_name, check_px
 from bench.catalog.backbones import BACKBONES
 from bench.catalog.backends import BACKENDS, DEFAULT_BACKENDS
 from bench.catalog.cases import CASES
@@ -130,6 +131,7 @@ class Cell:
     precision: Precision
     backend: str
     seed: int
+    mode: Mode
 
 
 def suite_names() -> list[str]:
@@ -211,18 +213,11 @@ def check_names(suite: Suite, where: str) -> None:
         if grid.case is not None:
             choose(f"case in {where}", str(grid.case), [str(c) for c in CASES])
         for backbone in grid.backbones:
-            choose(f"backbone in {where}", backbone, BACKBONES)
-            _check_px(backbone, grid.px)
+            check_name(f"backbone in {where}", backbone)
+            if backbone in BACKBONES:  # of others the size is known once a worker was asked
+                check_px(backbone, BACKBONES[backbone], grid.px)
         for policy in grid.policies:
             choose(f"policy in {where}", policy, POLICIES)
-
-
-def _check_px(backbone: str, px: int) -> None:
-    least = BACKBONES[backbone].min_px
-    if px < least:
-        raise UserError(
-            f"{backbone} cannot take {px} px: it needs at least {least}.", f"Use --px {least}."
-        )
 
 
 def options_suite(options: Options) -> Suite:
@@ -302,7 +297,12 @@ def _datasets(grids: list[Grid], wanted: Sequence[str] | None) -> list[Grid]:
 def cells(suite: Suite) -> Iterator[Cell]:
     """Every combination, backends innermost so that rows to compare are run side by side."""
     for grid in suite.grid:
-        for backbone, policy, precision, seed, backend in product(
-            grid.backbones, grid.policies, grid.precisions(), suite.seeds, suite.backends
+        for backbone, policy, precision, mode, seed, backend in product(
+            grid.backbones,
+            grid.policies,
+            grid.precisions(),
+            grid.mode,
+            suite.seeds,
+            suite.backends,
         ):
-            yield Cell(grid, backbone, policy, precision, backend, seed)
+            yield Cell(grid, backbone, policy, precision, backend, seed, mode)

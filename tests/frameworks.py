@@ -16,6 +16,7 @@ from bench.catalog.backbones import BACKBONES
 from bench.catalog.policies import POLICIES
 from bench.catalog.recipes import plain_recipe
 from bench.launch import Interpreters, run_job
+from bench.spec import Precision
 from bench.weights import pretrained_weights, random_weights
 
 HERE = Interpreters({})
@@ -83,14 +84,18 @@ def shake_batch_norms(folder: Path, gain: tuple[float, float]) -> None:
 
 
 def logits(
-    backend: str, items: dict[str, tuple[Path, npt.NDArray[np.uint8]]], folder: Path
-) -> dict[str, npt.NDArray[np.float32]]:
+    backend: str,
+    items: dict[str, tuple[Path, npt.NDArray[np.uint8]]],
+    folder: Path,
+    precision: Precision = "fp32",
+) -> dict[str, npt.NDArray[Any]]:
     """Logits of networks with their original classifiers, all in one worker.
 
     Args:
         backend: Whose worker.
         items: Name → (Blueprint's folder, uint8 images (N, px, px, 3)).
         folder: For the files that are exchanged.
+        precision: That they compute in.
     """
     folder.mkdir(parents=True, exist_ok=True)
     listed = []
@@ -106,7 +111,7 @@ def logits(
     job = {
         "task": "logits",
         "items": listed,
-        "recipe": plain_recipe("original").model_dump(mode="json"),
+        "recipe": {**plain_recipe("original").model_dump(mode="json"), "precision": precision},
         "policy": POLICIES["freeze_all"].model_dump(mode="json"),
         "device": "cpu",
     }

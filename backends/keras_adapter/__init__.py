@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from backends.keras_adapter.engines import Engine, load
+from backends.keras_adapter.native import NativeKerasTrainer
 from backends.keras_adapter.trainer import KerasTrainer
-from bench.backend import Adapter, Trainer
+from bench.backend import Adapter, NativeRequest, Trainer
 from bench.blueprint import Network
 from bench.plan import TrainingPlan
 from bench.spec import Recipe
@@ -18,6 +19,10 @@ class KerasAdapter:
 
     def build(self, network: Network, plan: TrainingPlan, recipe: Recipe, device: str) -> Trainer:
         return KerasTrainer(network, plan, recipe, device, self._engine)
+
+    def build_native(self, request: NativeRequest) -> tuple[Trainer, TrainingPlan]:
+        trainer = NativeKerasTrainer(request, self._engine)
+        return trainer, trainer.plan
 
     def is_out_of_memory(self, error: BaseException) -> bool:
         return self._engine.is_out_of_memory(error)

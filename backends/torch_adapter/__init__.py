@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from backends.torch_adapter import device
+from backends.torch_adapter.native import NativeTorchTrainer
 from backends.torch_adapter.trainer import TorchTrainer
-from bench.backend import Adapter, Trainer
+from bench.backend import Adapter, NativeRequest, Trainer
 from bench.blueprint import Network
 from bench.plan import TrainingPlan
 from bench.spec import Recipe
@@ -15,6 +16,10 @@ class TorchAdapter:
 
     def build(self, network: Network, plan: TrainingPlan, recipe: Recipe, device: str) -> Trainer:
         return TorchTrainer(network, plan, recipe, device)
+
+    def build_native(self, request: NativeRequest) -> tuple[Trainer, TrainingPlan]:
+        trainer = NativeTorchTrainer(request)
+        return trainer, trainer.plan
 
     def is_out_of_memory(self, error: BaseException) -> bool:
         return device.is_out_of_memory(error)

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from backends.torch_adapter.steps import BUILDERS, Step, Tensors
 from bench.blueprint import INPUT, STATE_ROLES, Blueprint, Network, Operation
 from bench.plan import TrainingPlan
 
-Tensors = dict[str, Tensor]
-Step = Callable[[list[Tensor]], Tensor]
 OVERWRITABLE = frozenset({"conv2d", "batch_norm", "linear", "add"})
 """Kinds whose backward pass does not read their own result, so that a ReLU may overwrite it."""
 
@@ -119,107 +114,3 @@ def _last_use(blueprint: Blueprint) -> list[list[str]]:
     for name, index in last.items():
         done[index].append(name)
     return done
-
-
-def _padded(x: Tensor, edges: list[int], value: float = 0.0) -> Tensor:
-    top, bottom, left, right = edges
-    return F.pad(x, (left, right, top, bottom), value=value)
-
-
-def _symmetric(edges: list[int]) -> bool:
-    return edges[0] == edges[1] and edges[2] == edges[3]
-
-
-def _conv2d(o: Operation, tensors: Tensors, training: bool, inplace: bool) -> Step:
-    a = o.attributes
-    weight = tensors[o.tensors["weight"]]
-    bias = tensors[o.tensors["bias"]] if "bias" in o.tensors else None
-    edges = a["padding"]
-    if _symmetric(edges):
-        padding = (edges[0], edges[2])
-        return lambda x: F.conv2d(
-            x[0], weight, bias, a["stride"], padding, a["dilation"], a["groups"]
-        )
-    return lambda x: F.conv2d(
-        _padded(x[0], edges), weight, bias, a["stride"], 0, a["dilation"], a["groups"]
-    )
-
-
-def _batch_norm(o: Operation, tensors: Tensors, training: bool, inplace: bool) -> Step:
-    mean, variance, weight, bias = (
-        tensors[o.tensors[role]] for role in ("running_mean", "running_var", "weight", "bias")
-    )
-    momentum, epsilon = o.attributes["momentum"], o.attributes["epsilon"]
-    return lambda x: F.batch_norm(x[0], mean, variance, weight, bias, training, momentum, epsilon)
-
-
-def _relu(o: Operation, tensors: Tensors, training: bool, inplace: bool) -> Step:
-    return lambda x: F.relu(x[0], inplace=inplace)
-
-
-def _relu6(o: Operation, tensors: Tensors, training: bool, inplace: bool) -> Step:
-    return lambda x: F.hardtanh(x[0], 0.0, 6.0, inplace=inplace)
-
-
-def _max_pool2d(o: Operation, tensors: Tensors, training: bool, inplace: bool) -> Step:
-    a = o.attributes
-    padding = (a["padding"][0], a["padding"][2])
-    return lambda x: F.max_pool2d(x[0], a["kernel"], a["stride"], padding, ceil_mode=a["ceil_mode"])
-
-
-def _avg_pool2d(o: Operation, tensors: Tensors, training: bool, inplace: bool) -> Step:
-    kernel, stride = o.attributes["kernel"], o.attributes["stride"]
-    return lambda x: F.avg_pool2d(x[0], kernel, stride)
-
-
-def _adaptive(o: Operation, tensors: Tensors, training: bool, inplace: bool) -> Step:
-    size = o.attributes["output_size"]
-    return lambda x: F.adaptive_avg_pool2d(x[0], size)
-
-
-def _add(o: Operation, tensors: Tensors, training: bool, inplace: bool) -> Step:
-    return lambda x: x[0] + x[1]
-
-
-def _cat(o: Operation, tensors: Tensors, training: bool, inplace: bool) -> Step:
-    return lambda x: torch.cat(x, 1)
-
-
-def _flatten(o: Operation, tensors: Tensors, training: bool, inplace: bool) -> Step:
-    return lambda x: torch.flatten(x[0], 1)
-
-
-def _dropout(o: Operation, tensors: Tensors, training: bool, inplace: bool) -> Step:
-    if not training:
-        return lambda x: x[0]
-    scale = 1.0 / (1.0 - o.attributes["rate"])
-    return lambda x: x[0] * (x[1].to(x[0].dtype) * scale)
-
-
-def _linear(o: Operation, tensors: Tensors, training: bool, inplace: bool) -> Step:
-    weight = tensors[o.tensors["weight"]]
-    bias = tensors[o.tensors["bias"]] if "bias" in o.tensors else None
-    return lambda x: F.linear(x[0], weight, bias)
-
-
-def _pad(o: Operation, tensors: Tensors, training: bool, inplace: bool) -> Step:
-    edges = o.attributes["padding"]
-    return lambda x: _padded(x[0], edges)
-
-
-BUILDERS: dict[str, Callable[[Operation, Tensors, bool, bool], Any]] = {
-    "conv2d": _conv2d,
-    "batch_norm": _batch_norm,
-    "relu": _relu,
-    "relu6": _relu6,
-    "max_pool2d": _max_pool2d,
-    "avg_pool2d": _avg_pool2d,
-    "adaptive_avg_pool2d": _adaptive,
-    "add": _add,
-    "cat": _cat,
-    "flatten": _flatten,
-    "dropout": _dropout,
-    "linear": _linear,
-    "pad": _pad,
-}
-"""Kind of operation → (operation, tensors, in training, may overwrite its input) → its step."""

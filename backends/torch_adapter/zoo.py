@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import pickle
 import re
+from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from backends.torch_adapter import own
+from backends.torch_adapter.construction import ParametersOnMeta
 from bench.catalog.backbones import BackboneEntry, Reader
 from bench.errors import Unavailable, UserError
 
@@ -25,23 +29,52 @@ def construct(entry: BackboneEntry, seed: int | None) -> nn.Module:
     """The network of an entry, in evaluation form.
 
     Args:
-        entry: Of the catalogue.
+        entry: Of the catalogue, or described by ``describe``.
         seed: Of random weights by the library's own initialisation; None leaves the parameters on
-            the meta device, to be loaded.
+            the meta device, to be loaded (a user's own network has the numbers it was built with).
 
     Raises:
+        UserError: A user's own network cannot be built.
         Unavailable: The library is not installed.
     """
+    if entry.code is not None:
+        return own.build(entry.code) if seed is None else own.build_random(entry.code, seed)
     if seed is not None:
         torch.manual_seed(seed)
         return _constructor(entry)().eval()
-    with torch.device("meta"):
+    with ParametersOnMeta():
         return _constructor(entry)().eval()
 
 
-def _constructor(entry: BackboneEntry) -> Any:
+def skeleton(entry: BackboneEntry) -> nn.Module:
+    """The network of an entry in evaluation form, its tensors on the meta device; a user's own
+    network keeps its numbers, for it may hold tensors that cannot be moved there.
+
+    Raises:
+        UserError: A user's own network cannot be built.
+        Unavailable: The library is not installed.
+    """
+    module = construct(entry, None)
+    return module if entry.code is not None else module.to("meta")
+
+
+AUXILIARY: dict[str, tuple[str, ...]] = {
+    "googlenet": ("aux1.", "aux2."),
+    "inception_v3": ("AuxLogits.",),
+}
+"""Network → what the names of its auxiliary heads begin with: in weights files, never built."""
+
+_TORCHVISION_ARGUMENTS: dict[str, dict[str, Any]] = {
+    # transform_input is said by the preprocessing, see ``describe``.
+    name: {"aux_logits": False, "transform_input": False, "init_weights": True}
+    for name in AUXILIARY
+}
+
+
+def _constructor(entry: BackboneEntry) -> Callable[[], nn.Module]:
     if entry.library == "torchvision":
-        return lambda: torchvision.models.get_model(entry.model, weights=None)
+        arguments = _TORCHVISION_ARGUMENTS.get(entry.model, {})
+        return lambda: torchvision.models.get_model(entry.model, weights=None, **arguments)
     try:
         import timm
     except ImportError as error:
@@ -49,11 +82,14 @@ def _constructor(entry: BackboneEntry) -> Any:
     return lambda: timm.create_model(entry.model, pretrained=False)
 
 
-def load_weights(module: nn.Module, path: Path, reader: Reader, replaced: frozenset[str]) -> None:
+def load_weights(
+    module: nn.Module, entry: BackboneEntry, path: Path, reader: Reader, replaced: frozenset[str]
+) -> None:
     """Load a weights file into a network that lies on the meta device.
 
     Args:
         module: Of the architecture that the file must be of.
+        entry: Its entry.
         path: ``.safetensors``, ``.pth`` or ``.pt``, or the packaged SqueezeNet pickle.
         reader: How its names become the network's.
         replaced: Names of tensors (the last layer's) whose shape may differ, for another number of
@@ -66,11 +102,15 @@ def load_weights(module: nn.Module, path: Path, reader: Reader, replaced: frozen
     state = _read_ndf(path, wanted) if reader == "ndf_pickle" else _read_state(path)
     if reader == "in_order":
         state = _rename_in_order(path, state, wanted)
+    state = _without_auxiliary(_with_new_names(state, wanted), entry)
     _check(path, state, wanted, replaced)
     for name in replaced & state.keys():
         owner, _, leaf = name.rpartition(".")
         setattr(module.get_submodule(owner), leaf, nn.Parameter(state[name]))
-    module.load_state_dict(state, strict=False, assign=True)
+    loaded = OrderedDict(state)
+    # Versions of the modules, without which some (MNASNet) refuse a state.
+    loaded._metadata = module.state_dict()._metadata  # type: ignore[attr-defined]
+    module.load_state_dict(loaded, strict=False, assign=True)
     for name, tensor in module.state_dict().items():
         if tensor.is_meta:  # num_batches_tracked of a file that has none: a counter, not used
             owner, _, leaf = name.rpartition(".")
@@ -128,6 +168,30 @@ def _rename_in_order(path: Path, state: State, wanted: State) -> State:
     if len(names) != len(tensors):
         raise UserError(f"Weights file '{path}' holds {len(tensors)} tensors, not {len(names)}.")
     return dict(zip(names, tensors, strict=True))
+
+
+RENAMED: tuple[tuple[str, str], ...] = (
+    (r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)", r"\1\2"),
+    (r"(\.mlp)\.linear_1\.", r"\1.0."),
+    (r"(\.mlp)\.linear_2\.", r"\1.3."),
+)
+"""Names in files that torchvision published before its modules got other names, which its own
+builders (densenet.py) and modules (vision_transformer.py, MLPBlock) rename in the same way."""
+
+
+def _with_new_names(state: State, wanted: State) -> State:
+    renamed = {}
+    for name, tensor in state.items():
+        new = name
+        for pattern, replacement in RENAMED:
+            new = re.sub(pattern, replacement, new)
+        renamed[new if name not in wanted and new in wanted else name] = tensor
+    return renamed
+
+
+def _without_auxiliary(state: State, entry: BackboneEntry) -> State:
+    beginnings = AUXILIARY.get(entry.model.partition(".")[0], ())
+    return {name: t for name, t in state.items() if not name.startswith(beginnings)}
 
 
 def _check(path: Path, state: State, wanted: State, replaced: frozenset[str]) -> None:

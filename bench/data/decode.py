@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,8 +11,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from bench.data.model import UnreadableImageError
+from bench.data.model import Resize, UnreadableImageError
 
+Box = tuple[float, float, float, float]
+"""Left, top, right and bottom, in pixels of the image."""
 _DEEP_GREY = frozenset({"I", "I;16", "I;16B", "I;16L", "I;16N", "F"})
 
 
@@ -55,7 +57,9 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def centre_square(image: Image.Image, px: int) -> npt.NDArray[np.uint8]:
+def centre_square(
+    image: Image.Image, px: int, resize: Resize = "antialias"
+) -> npt.NDArray[np.uint8]:
     """Return the image with its shorter side resized to ``px`` and the centre cropped.
 
     The crop is taken on the way, so that a very long image costs no memory.
@@ -67,16 +71,35 @@ def centre_square(image: Image.Image, px: int) -> npt.NDArray[np.uint8]:
     side = min(width, height)
     left, top = (width - side) / 2, (height - side) / 2
     box = (left, top, left + side, top + side)
-    return pixels(image.resize((px, px), Image.Resampling.BILINEAR, box=box))
+    return pixels(RESIZERS[resize](image, px, box))
 
 
-def squashed(image: Image.Image, px: int) -> npt.NDArray[np.uint8]:
+def squashed(image: Image.Image, px: int, resize: Resize = "antialias") -> npt.NDArray[np.uint8]:
     """Return the whole image resized to ``px`` by ``px``, its aspect ratio given up.
 
     Returns:
         RGB pixels, shape (px, px, 3).
     """
-    return pixels(image.resize((px, px), Image.Resampling.BILINEAR))
+    return pixels(RESIZERS[resize](image, px, (0, 0, *image.size)))
+
+
+def _antialiased(image: Image.Image, px: int, box: Box) -> Image.Image:
+    return image.resize((px, px), Image.Resampling.BILINEAR, box=box)
+
+
+def _bilinear(image: Image.Image, px: int, box: Box) -> Image.Image:
+    """Pixel centres lie at halves, as in tf.image.resize; its edges are repeated."""
+    left, top, right, bottom = box
+    matrix = ((right - left) / px, 0.0, left, 0.0, (bottom - top) / px, top)
+    return image.transform(
+        (px, px), Image.Transform.AFFINE, matrix, resample=Image.Resampling.BILINEAR
+    )
+
+
+RESIZERS: dict[Resize, Callable[[Image.Image, int, Box], Image.Image]] = {
+    "antialias": _antialiased,
+    "bilinear": _bilinear,
+}
 
 
 def pixels(image: Image.Image) -> npt.NDArray[np.uint8]:

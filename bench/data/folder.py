@@ -14,7 +14,7 @@ import numpy.typing as npt
 from bench.data.decode import centre_square, load_rgb, quiet_pillow
 from bench.data.files import hash_file, hash_parts, in_threads
 from bench.data.folder_scan import LAYOUT_HINT, Found, natural_key, scan
-from bench.data.model import SPLITS, Dataset, SplitName, SplitSizes, UnreadableImageError
+from bench.data.model import SPLITS, Dataset, Resize, SplitName, SplitSizes, UnreadableImageError
 from bench.data.packing import unreadable_error
 from bench.data.sampling import asked_for, check_sizes, proportional_order, settle
 from bench.errors import UserError
@@ -92,9 +92,11 @@ class _FolderSource:
         index = {name: label for label, name in enumerate(self.classes)}
         return np.array([index[s.class_name] for s in self.samples[split]], dtype=np.int64)
 
-    def read(self, split: SplitName, index: int, px: int) -> npt.NDArray[np.uint8]:
+    def read(
+        self, split: SplitName, index: int, px: int, resize: Resize = "antialias"
+    ) -> npt.NDArray[np.uint8]:
         """Return one image as RGB, shape (px, px, 3), its shorter side resized, its centre cut."""
-        return centre_square(load_rgb(self.samples[split][index].path), px)
+        return centre_square(load_rgb(self.samples[split][index].path), px, resize)
 
     def where(self, split: SplitName, index: int) -> str:
         """Return the image's file."""

@@ -14,7 +14,7 @@ from PIL import Image
 
 from bench.data.decode import squashed
 from bench.data.files import hash_file, hash_parts, package_file
-from bench.data.model import SPLITS, Dataset, SplitName, SplitSizes
+from bench.data.model import SPLITS, Dataset, Resize, SplitName, SplitSizes
 from bench.data.sampling import asked_for, balanced_order, check_sizes, settle
 
 # Raise it when the split or its order changes: it is part of the content hash.
@@ -86,10 +86,12 @@ class _Digits:
         """Return the digits, shape (N,)."""
         return self._rows(split)[:, -1].copy()
 
-    def read(self, split: SplitName, index: int, px: int) -> npt.NDArray[np.uint8]:
+    def read(
+        self, split: SplitName, index: int, px: int, resize: Resize = "antialias"
+    ) -> npt.NDArray[np.uint8]:
         """Return one digit as RGB, shape (px, px, 3)."""
         grey = self._rows(split)[index, :-1].astype(np.uint8).reshape(_SIDE_PX, _SIDE_PX)
-        return squashed(Image.fromarray(grey).convert("RGB"), px)
+        return squashed(Image.fromarray(grey).convert("RGB"), px, resize)
 
     def where(self, split: SplitName, index: int) -> str:
         """Return the file, which holds all of them."""

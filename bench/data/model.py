@@ -10,6 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 Similarity = Literal["similar", "not_similar"]
+Resize = Literal["antialias", "bilinear"]
+"""How an image is made smaller: a triangle as wide as the step between output pixels (Pillow,
+torchvision's transforms), or the two by two nearest pixels alone (tf.image.resize, and with it
+keras.utils.image_dataset_from_directory)."""
 SplitName = Literal["train", "val", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
 
@@ -37,7 +41,9 @@ class Source(Protocol):
         """Return the class index of each image of the split, shape (N,)."""
         ...
 
-    def read(self, split: SplitName, index: int, px: int) -> npt.NDArray[np.uint8]:
+    def read(
+        self, split: SplitName, index: int, px: int, resize: Resize = "antialias"
+    ) -> npt.NDArray[np.uint8]:
         """Return one image as RGB, shape (px, px, 3).
 
         Raises:

@@ -20,6 +20,7 @@ from bench.data.model import (
     SPLITS,
     Dataset,
     Packed,
+    Resize,
     Split,
     SplitName,
     UnreadableImageError,
@@ -52,26 +53,27 @@ class _Unreadable:
         return f"{self.where}: {self.reason}"
 
 
-def pack(dataset: Dataset, px: int, cache_dir: Path) -> Packed:
+def pack(dataset: Dataset, px: int, cache_dir: Path, resize: Resize = "antialias") -> Packed:
     """Decode a data set, unless that was done before, and return it memory-mapped.
 
     Args:
         dataset: What ``open_dataset`` returned.
         px: Side of the square images, in pixels.
         cache_dir: Where packs live, under ``packed/``; created if need be.
+        resize: How images are made smaller.
 
     Raises:
         UserError: If images cannot be read, or the folder cannot be written or has no room.
     """
     if px < 1:
         raise UserError(f"Images of {px} px were asked for; at least 1 is needed.")
-    final = cache_dir / "packed" / pack_key(dataset, px)
+    final = cache_dir / "packed" / pack_key(dataset, px, resize)
     try:
         return load_packed(final)
     except BrokenPackError:
         pass
     try:
-        build_folder(final, lambda folder: _write(dataset, px, folder), _is_good)
+        build_folder(final, lambda folder: _write(dataset, px, resize, folder), _is_good)
     except OSError as error:
         raise UserError(
             f"Cannot write the packed images under {cache_dir}: {error.strerror or error}",
@@ -113,9 +115,11 @@ def _is_good(path: Path) -> bool:
     return True
 
 
-def pack_key(dataset: Dataset, px: int) -> str:
+def pack_key(dataset: Dataset, px: int, resize: Resize = "antialias") -> str:
     """Return the name of the folder in which a data set of this content and size is packed."""
-    return hash_parts([dataset.content_hash, str(px), str(PACKING_REVISION), PILLOW])[:32]
+    parts = [dataset.content_hash, str(px), str(PACKING_REVISION), PILLOW]
+    # The first filter there was has no word in the key, so that older packs keep their names.
+    return hash_parts([*parts, *([] if resize == "antialias" else [resize])])[:32]
 
 
 def unreadable_error(failures: list[str]) -> UserError:
@@ -142,7 +146,7 @@ def _load_split(path: Path, split: SplitName) -> Split:
     return Split(images=images, labels=labels)
 
 
-def _write(dataset: Dataset, px: int, folder: Path) -> None:
+def _write(dataset: Dataset, px: int, resize: Resize, folder: Path) -> None:
     labels = {split: dataset.source.labels(split) for split in SPLITS}
     _check_room(folder, sum(len(of) for of in labels.values()) * px * px * 3)
     failures: list[_Unreadable] = []
@@ -155,17 +159,18 @@ def _write(dataset: Dataset, px: int, folder: Path) -> None:
                 dtype=np.uint8,
                 shape=(len(labels[split]), px, px, 3),
             )
-            failures.extend(_decode_split(dataset, split, px, images, pool))
+            failures.extend(_decode_split(dataset, split, px, resize, images, pool))
             images.flush()
     if failures:
         raise unreadable_error([str(failure) for failure in failures])
-    _write_meta(dataset, px, folder)
+    _write_meta(dataset, px, resize, folder)
 
 
 def _decode_split(
     dataset: Dataset,
     split: SplitName,
     px: int,
+    resize: Resize,
     images: npt.NDArray[np.uint8],
     pool: ThreadPoolExecutor,
 ) -> Iterator[_Unreadable]:
@@ -173,7 +178,7 @@ def _decode_split(
 
     def decode(index: int) -> _Unreadable | None:
         try:
-            images[index] = dataset.source.read(split, index, px)
+            images[index] = dataset.source.read(split, index, px, resize)
         except UnreadableImageError as error:
             return _Unreadable(dataset.source.where(split, index), str(error))
         return None
@@ -183,14 +188,15 @@ def _decode_split(
         yield from (failure for failure in pool.map(decode, chunk) if failure is not None)
 
 
-def _write_meta(dataset: Dataset, px: int, folder: Path) -> None:
+def _write_meta(dataset: Dataset, px: int, resize: Resize, folder: Path) -> None:
     arrays = sorted(folder.glob("*.npy"))
     meta = {
-        "key": pack_key(dataset, px),
+        "key": pack_key(dataset, px, resize),
         "revision": PACKING_REVISION,
         "name": dataset.name,
         "content_hash": dataset.content_hash,
         "px": px,
+        "resize": resize,
         "classes": list(dataset.classes),
         "images": {
             "train": dataset.train_images,

@@ -18,7 +18,7 @@ from PIL import Image
 
 from bench.data.decode import load_rgb, squashed
 from bench.data.files import hash_file, hash_parts, package_file
-from bench.data.model import SPLITS, Dataset, SplitName, SplitSizes
+from bench.data.model import SPLITS, Dataset, Resize, SplitName, SplitSizes
 from bench.data.sampling import asked_for, check_sizes
 
 # Raise it when any crop changes: it is part of the content hash.
@@ -166,13 +166,15 @@ class _Photos:
         """Return the class indices, shape (N,)."""
         return np.arange(self.counts[split], dtype=np.int64) % len(PHOTO_CLASSES)
 
-    def read(self, split: SplitName, index: int, px: int) -> npt.NDArray[np.uint8]:
+    def read(
+        self, split: SplitName, index: int, px: int, resize: Resize = "antialias"
+    ) -> npt.NDArray[np.uint8]:
         """Return one crop as RGB, shape (px, px, 3)."""
         number, label = divmod(index, len(PHOTO_CLASSES))
         photograph = self._photographs[label]
         box = crop_box(photograph.width, photograph.height, label, split, number)
         # Cropped before it is resized: a resize with a box looks across the border of the box.
-        return squashed(photograph.crop(box), px)
+        return squashed(photograph.crop(box), px, resize)
 
     def where(self, split: SplitName, index: int) -> str:
         """Return the photograph's file."""

@@ -18,6 +18,7 @@ from bench.data.files import hash_file, hash_parts, in_threads
 from bench.data.model import (
     SPLITS,
     Dataset,
+    Resize,
     Similarity,
     SplitName,
     SplitSizes,
@@ -98,9 +99,11 @@ class _Pages:
         """Return the class indices, shape (N,)."""
         return np.array([page.line.label for page in self.pages[split]], dtype=np.int64)
 
-    def read(self, split: SplitName, index: int, px: int) -> npt.NDArray[np.uint8]:
+    def read(
+        self, split: SplitName, index: int, px: int, resize: Resize = "antialias"
+    ) -> npt.NDArray[np.uint8]:
         """Return one whole page, squashed to a square, as RGB, shape (px, px, 3)."""
-        return squashed(load_rgb(self.pages[split][index].path), px)
+        return squashed(load_rgb(self.pages[split][index].path), px, resize)
 
     def where(self, split: SplitName, index: int) -> str:
         """Return the page's file."""

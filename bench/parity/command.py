@@ -1,30 +1,33 @@
-"""``parity``: what it asks, shows and prints."""
+"""``parity``: what it asks and prints."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from typing import Any, cast
 
 from tabulate import tabulate
 
-from bench.catalog.backbones import BACKBONES
+from bench.backbones import check_name
+from bench.cache import cache_root
 from bench.catalog.backends import BACKENDS
 from bench.catalog.policies import POLICIES
+from bench.cli import print_json
 from bench.errors import Unavailable, UserError, choose
 from bench.head import hidden_units
+from bench.launch import Interpreters
+from bench.ledger import ledger_json, native_ledger, print_ledger
 from bench.parity.model import Level, Pair
-from bench.parity.plan import DTYPES, Question, environments_of, subject_of
-from bench.parity.proofs import Proofs
-from bench.parity.prove import prove
-from bench.parity.watch import watcher
-from bench.prepare import missing_packages
+from bench.parity.plan import DTYPES, Question, environments_of
+from bench.parity.show import show
+from bench.prepare import missing_packages, resolve_devices
 from bench.spec import OptimizerName, Precision
 
 DEFAULT_BACKBONES = ("efficientnet_lite0", "squeezenet1_1")
 """Those of the default suite."""
+NATIVE_BACKBONES = ("resnet50",)
+"""One that both frameworks have by themselves."""
+MODES = ("matched", "native")
 OPTIMIZERS: tuple[OptimizerName, ...] = ("sgd", "adamw")
 PRECISIONS: dict[str, Precision] = {dtype: precision for precision, dtype in DTYPES.items()}
 SHOWN_LEVELS = ("logits", "gradients", "losses")
@@ -32,78 +35,100 @@ SHOWN_LEVELS = ("logits", "gradients", "losses")
 
 
 @dataclass(frozen=True)
-class ParityCommand:
+class Asked:
     """``parity`` with its options, as given."""
 
-    question: Question
-    """What is asked; ``precisions`` and ``optimizers`` are checked by ``checked``."""
+    backbones: Sequence[str]
+    """None: the default ones of the mode."""
+    policies: Sequence[str] | None
+    """None: all."""
+    optimizers: Sequence[str]
+    dtypes: Sequence[str]
+    backends: Sequence[str]
+    head: str | None
+    """None: the default one of the mode."""
+    px: int | None
+    device: str
+    mode: str
     fresh: bool
-    """Prove again what was proved."""
+    interpreters: Interpreters
 
 
-def checked(question: Question, dtypes: Sequence[str]) -> Question:
-    """A question whose names are all known and whose backends are installed.
+def parity_command(asked: Asked, as_json: bool) -> bool:
+    """Prove, or list what differs; returns whether all was shown.
 
     Raises:
         UserError: A name is unknown, or there are fewer than two backends.
         Unavailable: A backend's package is missing.
     """
+    _check(asked)
+    if asked.mode == "native":
+        _native(asked, as_json)
+        return True
+    pairs = show(_question(asked), asked.fresh)
+    if as_json:
+        print_json(document(pairs))
+    else:
+        print(text(pairs))
+    return all(pair.passed for pair in pairs)
+
+
+def _check(asked: Asked) -> None:
     for kind, names, known in (
-        ("backbone", question.backbones, BACKBONES),
-        ("policy", question.policies, POLICIES),
-        ("optimizer", question.optimizers, OPTIMIZERS),
-        ("dtype", dtypes, PRECISIONS),
-        ("backend", question.backends, BACKENDS),
+        ("policy", asked.policies or (), POLICIES),
+        ("optimizer", asked.optimizers, OPTIMIZERS),
+        ("dtype", asked.dtypes, PRECISIONS),
+        ("backend", asked.backends, BACKENDS),
+        ("mode", (asked.mode,), MODES),
     ):
         for name in names:
             choose(kind, name, cast(Sequence[str], known))
-    hidden_units(question.head)
-    if len(question.backends) < 2:
+    for name in asked.backbones:
+        check_name("backbone", name)
+    hidden_units(asked.head or "original")
+    if len(asked.backends) < 2:
         raise UserError("A proof needs two backends.", "Such as --backends torch,keras-tensorflow.")
-    for environment in environments_of(question):
+    for environment in environments_of(_question(asked)):
         reason = missing_packages(environment)
         if reason:
             raise Unavailable(reason)
-    return replace(question, precisions=[PRECISIONS[dtype] for dtype in dtypes])
 
 
-def parity_command(command: ParityCommand) -> list[Pair]:
-    """Show what has not been shown yet; every pair asked for, in the order of the question.
-
-    Raises:
-        UserError, Unavailable: See ``subject_of`` and ``prove``.
-    """
-    question = command.question
-    proofs = Proofs(question.cache)
-    known = {} if command.fresh else {p.about: p for p in proofs.load() if p.passed}
-    subjects = [
-        subject_of(backbone, precision, question, known)
-        for backbone in question.backbones
-        for precision in question.precisions
-    ]
-    found: list[Pair] = []
-    with watcher(subjects, len(question.backends)) as watching:
-        for subject in subjects:
-            kept = [known[about] for about in subject.known]
-            new = prove(subject, question, watching) if subject.claims else []
-            for pair in new:
-                proofs.keep(pair)
-                watching.proved(pair)
-            found += sorted(kept + new, key=partial(_place, question))
-    reused = sum(len(subject.known) for subject in subjects)
-    if reused:
-        print(f"{reused} of {len(found)} pairs were shown before in these environments; "
-              "--fresh shows them again", file=sys.stderr)  # fmt: skip
-    return found
-
-
-def _place(question: Question, pair: Pair) -> tuple[int, ...]:
-    """Where a pair of a subject stands in the question."""
-    return (
-        question.policies.index(pair.policy),
-        question.optimizers.index(cast(OptimizerName, pair.optimizer)),
-        question.backends.index(pair.backends[1]),
+def _question(asked: Asked) -> Question:
+    return Question(
+        backbones=asked.backbones or DEFAULT_BACKBONES,
+        policies=asked.policies or list(POLICIES),
+        optimizers=cast(Sequence[OptimizerName], asked.optimizers),
+        precisions=[PRECISIONS[dtype] for dtype in asked.dtypes],
+        backends=asked.backends,
+        head=asked.head or "original",
+        px=asked.px,
+        device=resolve_devices(asked.device)[0],
+        interpreters=asked.interpreters,
+        cache=cache_root(),
     )
+
+
+def _native(asked: Asked, as_json: bool) -> None:
+    """The knob ledger, for each optimizer."""
+    ledgers = [
+        ledger
+        for optimizer in asked.optimizers
+        for ledger in native_ledger(
+            asked.backbones or NATIVE_BACKBONES,
+            asked.backends,
+            asked.interpreters,
+            cache_root(),
+            px=asked.px,
+            optimizer=cast(OptimizerName, optimizer),
+            policy=(asked.policies or ["fine_tune_all"])[0],
+            head=asked.head or "linear",
+        )
+    ]
+    if as_json:
+        print_json(ledger_json(ledgers))
+    else:
+        print_ledger(ledgers)
 
 
 def document(pairs: Sequence[Pair]) -> dict[str, Any]:

@@ -81,7 +81,7 @@ MEASURES: dict[str, Callable[[str, Side, Side, Blueprint], Gap]] = {
 def levels_of(
     reference: Side, other: Side, floors: Side, blueprint: Blueprint, precision: Precision
 ) -> tuple[Level, ...]:
-    """Every level of two sides.
+    """Every level of two sides whose part was measured.
 
     Args:
         reference, other: The two backends.
@@ -90,7 +90,8 @@ def levels_of(
         precision: Of the computation.
     """
     levels = []
-    for name, tolerances in LEVELS.items():
+    measured = {n: t for n, t in LEVELS.items() if PART_OF[n] in reference.folders}
+    for name, tolerances in measured.items():
         value, where = MEASURES[name](name, reference, other, blueprint)
         floor = floors.facts(PART_OF[name])["floors"].get(name)
         sharp = floor is None or name not in FLOORED
@@ -135,6 +136,7 @@ def reason_of(levels: tuple[Level, ...], fall: float | None) -> str | None:
         return "says nothing, the floor is too high: " + ", ".join(
             f"{x.name} {'–' if x.floor is None else f'{x.floor:.2g}'}" for x in failed
         )
-    if fall is None or not fall >= LEAST_FALL:
+    stepped = any(PART_OF[level.name] == "steps" for level in levels)
+    if stepped and (fall is None or not fall >= LEAST_FALL):
         return f"says nothing: the loss fell by {fall or 0.0:.1%}, less than {LEAST_FALL:.0%}"
     return None

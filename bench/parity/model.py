@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import Field
 
-from bench.catalog.tolerances import FLOOR_FACTOR
+from bench.catalog.tolerances import FLOOR_FACTOR, NUDGES
 from bench.spec import Frozen, Policy, Recipe
 
 Part = Literal["forward", "gradients", "steps"]
@@ -37,6 +37,7 @@ class ProbeItem(Frozen):
     policy: Policy = Field(description="What trains.")
     recipe: Recipe = Field(description="How; its learning_rate is where the search begins.")
     parts: tuple[Part, ...] = Field(description="What to measure.")
+    nudges: int = Field(default=NUDGES, ge=1, description="Whose worst is a floor.")
     learning_rate: float | None = Field(
         default=None, description="Found by the side that measures floors; null: to be found."
     )
@@ -77,6 +78,7 @@ class About(NamedTuple):
     """What a pair is about: proofs of the same question in the same environments."""
 
     backbone: str
+    code_sha256: str | None
     weights: str
     policy: str
     boundary: str
@@ -92,6 +94,9 @@ class Pair(Frozen):
     """Two backends, compared under one policy and optimizer."""
 
     backbone: str = Field(description="Its name.")
+    code_sha256: str | None = Field(
+        default=None, description="Of the file of a user's own network; null for all others."
+    )
     policy: str = Field(description="Its name.")
     boundary: str = Field(description="From where the policy trains.")
     optimizer: str = Field(description="sgd or adamw.")

@@ -6,15 +6,18 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bench.backbones import backbone as entry_of
+from bench.backbones import check_px, public_name
 from bench.blueprint import Blueprint, Network
 from bench.blueprints import blueprint_folder
-from bench.catalog.backbones import BACKBONES
+from bench.catalog.backbones import BackboneEntry, OwnCode
 from bench.catalog.policies import POLICIES
 from bench.catalog.tolerances import (
     CLASSES,
     DEFAULT_SETTING,
     FIRST_RATE,
     MOMENTUM,
+    NUDGES,
     SEED,
     SETTINGS,
     WEIGHT_DECAY,
@@ -59,6 +62,10 @@ class Question:
     """Which Python runs which backend."""
     cache: Path
     """Root of the cache."""
+    parts: tuple[Part, ...] = PARTS
+    """What to measure; only all of it is a proof."""
+    nudges: int = NUDGES
+    """Whose worst is a floor."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +92,8 @@ class Subject:
     """Of the computation."""
     setting: ProofSetting
     """Input size and batch size."""
+    code: OwnCode | None = None
+    """Of a user's own network."""
     blueprints: dict[str, Blueprint] = field(default_factory=dict)
     """Weights → operations, with the head."""
     items: dict[str, ProbeItem] = field(default_factory=dict)
@@ -116,19 +125,15 @@ def subject_of(
             nothing in it.
         Unavailable: The exporter is not installed.
     """
-    entry = BACKBONES[backbone]
+    entry = entry_of(backbone, question.interpreters, question.cache)
     setting = SETTINGS.get(backbone, DEFAULT_SETTING)
     px = question.px or max(setting.px, entry.min_px)
-    if px < entry.min_px:
-        raise UserError(
-            f"{backbone} cannot take {px} px: it needs at least {entry.min_px}.",
-            f"Use --px {entry.min_px}.",
-        )
-    subject = Subject(backbone, precision, ProofSetting(px, setting.batch_size))
+    check_px(backbone, entry, px)
+    subject = Subject(backbone, precision, ProofSetting(px, setting.batch_size), entry.code)
     folders: dict[str, Path] = {}
     for name in question.policies:
         policy = POLICIES[name]
-        weights = _weights(backbone, policy)
+        weights = _weights(backbone, entry, policy)
         kind = weights.ref.kind
         if kind not in folders:
             folders[kind] = blueprint_folder(
@@ -138,7 +143,7 @@ def subject_of(
                 SEED,
                 question.cache,
                 question.interpreters,
-                settled=weights.path is None,
+                settled=kind == "random",
             )
             empty = Network.empty(Blueprint.load(folders[kind]))
             subject.blueprints[kind] = attach_head(empty, question.head, CLASSES, SEED).blueprint
@@ -152,7 +157,15 @@ def subject_of(
             if all(about in known for about in pairs):
                 subject.known += pairs
                 continue
-            _add_claim(subject, policy, kind, recipe, str(folders[kind].resolve()))
+            item = ProbeItem(
+                key=f"{kind}-{policy.boundary}-{policy.backbone_scale:g}-{optimizer}",
+                blueprint=str(folders[kind].resolve()),
+                policy=policy,
+                recipe=recipe,
+                parts=question.parts,
+                nudges=question.nudges,
+            )
+            _add_claim(subject, item, kind)
     return subject
 
 
@@ -163,7 +176,8 @@ def _abouts(
     first, *others = (environment.environment_id for environment in environments_of(question))
     return [
         About(
-            backbone=subject.backbone,
+            backbone=public_name(subject.backbone),
+            code_sha256=subject.code.sha256 if subject.code else None,
             weights=kind,
             policy=policy.name,
             boundary=policy.boundary,
@@ -186,9 +200,8 @@ def environments_of(question: Question) -> list[Environment]:
     ]
 
 
-def _weights(backbone: str, policy: Policy) -> Weights:
+def _weights(backbone: str, entry: BackboneEntry, policy: Policy) -> Weights:
     """Pretrained where the policy starts from them and this machine has them, else random."""
-    entry = BACKBONES[backbone]
     if policy.initialisation == "random":
         return random_weights(entry)
     try:
@@ -214,17 +227,15 @@ def _recipe(subject: Subject, optimizer: OptimizerName, head: str) -> Recipe:
     )
 
 
-def _add_claim(subject: Subject, policy: Policy, kind: str, recipe: Recipe, folder: str) -> None:
-    """Add the items that a claim needs and that are not there yet."""
-    key = f"{kind}-{policy.boundary}-{policy.backbone_scale:g}-{recipe.optimizer}"
-    same = next((c.items for c in subject.claims if c.items["steps"] == key), None)
-    items = same or {part: _owner(subject, part, policy, kind) or key for part in PARTS}
-    if same is None:
-        parts = tuple(part for part in PARTS if items[part] == key)
-        subject.items[key] = ProbeItem(
-            key=key, blueprint=folder, policy=policy, recipe=recipe, parts=parts
-        )
-    subject.claims.append(Claim(policy, recipe.optimizer, kind, items))
+def _add_claim(subject: Subject, item: ProbeItem, kind: str) -> None:
+    """Add the item that a claim needs, with the parts that no other item measures."""
+    policy = item.policy
+    items = next((c.items for c in subject.claims if item.key in c.items.values()), None)
+    if items is None:
+        items = {part: _owner(subject, part, policy, kind) or item.key for part in item.parts}
+        parts = tuple(part for part in item.parts if items[part] == item.key)
+        subject.items[item.key] = item.model_copy(update={"parts": parts})
+    subject.claims.append(Claim(policy, item.recipe.optimizer, kind, items))
 
 
 def _owner(subject: Subject, part: Part, policy: Policy, kind: str) -> str | None:

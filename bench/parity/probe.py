@@ -19,7 +19,6 @@ from bench.catalog.tolerances import (
     LEARNING_RATES,
     LEAST_FALL,
     LEVELS,
-    NUDGES,
     SEED,
     STEPS,
 )
@@ -233,7 +232,7 @@ def _floors(
     """
     worst: dict[str, float] = {}
     group = operation_of(subject.network.blueprint)
-    for number in range(NUDGES):
+    for number in range(subject.item.nudges):
         subject.trainer.restore(nudged(start, number))
         moved = subject.measure(parts, learning_rate)
         for level, values in moved.items():

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
+from bench.catalog.tolerances import LEVELS
 from bench.parity.model import Pair
 from bench.spec import canonical_hash
 from bench.store import write_json
@@ -30,6 +31,7 @@ class Shown(NamedTuple):
     boundary: str
     optimizer: str
     environments: frozenset[str]
+    code_sha256: str | None = None
 
 
 class Proofs:
@@ -79,8 +81,18 @@ def shown(pairs: Iterable[Pair]) -> set[Shown]:
     """What has been proved. A pair that showed a difference, at whatever size or precision, takes
     back what the others of its question showed; one that said nothing does not."""
     known = [
-        (Shown(p.backbone, p.policy, p.boundary, p.optimizer, frozenset(p.environments)), p)
+        (
+            Shown(
+                p.backbone,
+                p.policy,
+                p.boundary,
+                p.optimizer,
+                frozenset(p.environments),
+                p.code_sha256,
+            ),
+            p,
+        )
         for p in pairs
     ]
     broken = {what for what, p in known if any(level.differs for level in p.levels)}
-    return {what for what, p in known if p.passed} - broken
+    return {what for what, p in known if p.passed and len(p.levels) == len(LEVELS)} - broken

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from bench.backbones import public_name
 from bench.errors import Unavailable, UserError
 from bench.launch import Finished, run_job
 from bench.parity.images import proof_split, save_split
@@ -133,16 +135,11 @@ def _judge(exchange: _Exchange, claim: Claim, backends: tuple[str, str], floors:
     a, b = (exchange.side(backend, claim) for backend in backends)
     noise = exchange.side(floors, claim)
     levels = levels_of(a, b, noise, blueprint, precision)
-    facts = noise.facts("steps")
-    pair = _pair(
-        exchange,
-        claim,
-        backends,
-        levels,
-        facts["loss_fall"],
-        facts["learning_rate"],
-        reason_of(levels, facts["loss_fall"]),
-    )
+    facts = noise.facts("steps") if "steps" in claim.items else {}
+    fall = facts.get("loss_fall")
+    fall = fall if fall is not None and math.isfinite(fall) else None
+    reason = reason_of(levels, fall)
+    pair = _pair(exchange, claim, backends, levels, fall, facts.get("learning_rate"), reason)
     return pair.model_copy(
         update={"first_difference": first_difference(a, b, blueprint, precision)}
     )
@@ -160,7 +157,8 @@ def _pair(
     question, subject = exchange.question, exchange.subject
     ids = {e.backend: e.environment_id for e in environments_of(question)}
     return Pair(
-        backbone=subject.backbone,
+        backbone=public_name(subject.backbone),
+        code_sha256=subject.code.sha256 if subject.code else None,
         policy=claim.policy.name,
         boundary=claim.policy.boundary,
         optimizer=claim.optimizer,

@@ -60,6 +60,7 @@ DISTINGUISHING: dict[str, str] = {
     "mode": "mode",
     "head": "head",
     "weights": "weights",
+    "code_sha256": "code",
     "precision": "precision",
     "px": "px",
     "batch_size": "batch",
@@ -107,6 +108,7 @@ def standard_table(rows: Sequence[Row]) -> pd.DataFrame:
     shown = [*COLUMNS]
     keys = ("case", "size", "train_images", *list(COLUMNS)[2:7], "status")
     mixed = {"precision"} if any(row["precision"] != "fp32" for row in rows) else set()
+    mixed |= {"mode"} if any(row["mode"] != "matched" for row in rows) else set()
     extra = [c for c in DISTINGUISHING if c in ALWAYS_SHOWN | mixed]
     for column in DISTINGUISHING:
         if _distinct(rows, (*keys, *extra)) == len(rows):
@@ -216,6 +218,11 @@ def footnotes(rows: Sequence[Row]) -> list[str]:
             "computes in it."
         )
     notes += [note] if (note := unproved(rows)) else []
+    if any(row["mode"] == "native" for row in rows):
+        notes.append(
+            "native: each framework's own weights, preprocessing, optimizer and initialisation; a "
+            "difference between such rows is not the framework's alone."
+        )
     notes += [f"NOT THE SAME EXPERIMENT: {pair}" for pair in mismatches(rows)]
     places = {(row["backend"], row["device"], row["environment_id"]) for row in rows}
     if len(places) > len({place[:2] for place in places}):
@@ -230,10 +237,13 @@ def is_unsteady(row: Row) -> bool:
 
 
 def mismatches(rows: Sequence[Row]) -> list[str]:
-    """Rows that differ only in the backend, yet did not start or train on the same numbers."""
+    """Rows that differ only in the backend, yet did not start or train on the same numbers.
+
+    Native rows are no pairs: they never were the same experiment.
+    """
     return [
         f"{field} differs between {', '.join(sorted(row['run_id'] for row in group))}"
-        for group in twins(rows, DIFFERING)
+        for group in twins([r for r in rows if r["mode"] != "native"], DIFFERING)
         for field in SAME_EXPERIMENT
         if len({row[field] for row in group}) > 1
     ]

@@ -40,6 +40,7 @@ def mark_parity(rows: Sequence[Row], differing: Collection[str], shown: Collecti
                     row["boundary"],
                     row["optimizer"],
                     frozenset({row["environment_id"], other}),
+                    row["code_sha256"],
                 )
                 in shown
                 for other in others

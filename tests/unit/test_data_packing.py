@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pytest
 
 from bench.data import BrokenPackError, Dataset, Packed, SplitSizes, load_packed, open_dataset, pack
-from bench.data.model import SplitName, UnreadableImageError
+from bench.data.model import Resize, SplitName, UnreadableImageError
 from bench.errors import UserError
 
 
@@ -30,7 +30,9 @@ class _Source:
     def labels(self, split: SplitName) -> npt.NDArray[np.int64]:
         return np.arange({"train": 20, "val": 4, "test": 6}[split], dtype=np.int64) % 2
 
-    def read(self, split: SplitName, index: int, px: int) -> npt.NDArray[np.uint8]:
+    def read(
+        self, split: SplitName, index: int, px: int, resize: Resize = "antialias"
+    ) -> npt.NDArray[np.uint8]:
         self.reads += 1
         time.sleep(self.pause_s)
         if split == "train" and index == self.interrupt_at:

@@ -118,7 +118,7 @@ def proving(network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     folder.mkdir()
     network.save(folder)
     made = Proving()
-    monkeypatch.setattr(command, "prove", made)
+    monkeypatch.setattr("bench.parity.show.prove", made)
     monkeypatch.setattr(command, "missing_packages", lambda environment: None)
     monkeypatch.setattr(plan, "blueprint_folder", lambda *_, **__: folder)
     return made
@@ -238,7 +238,7 @@ def test_what_a_worker_refuses_ends_with_2(
     def refuse(*_: Any) -> list[Pair]:
         raise error
 
-    monkeypatch.setattr(command, "prove", refuse)
+    monkeypatch.setattr("bench.parity.show.prove", refuse)
     done = here("parity", "vgg16", "--device", "cpu")
     assert done.returncode == 2
     assert done.stderr.endswith(f"error: {error}\n")

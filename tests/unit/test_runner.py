@@ -50,7 +50,7 @@ class _World:
             raise answer
         return answer
 
-    def pack(self, dataset: Dataset, px: int, cache: Path) -> Any:
+    def pack(self, dataset: Dataset, px: int, cache: Path, resize: str) -> Any:
         self.packed += 1
 
         class Packed:
@@ -86,6 +86,7 @@ def plan(make_spec: Callable[..., RunSpec], make_environment: Callable[..., Any]
             PlannedRun(
                 make_spec(seed=seed),
                 make_environment(),
+                "efficientnet_lite0",
                 dataset,
                 None if seed in unavailable else weights,
                 "not to be had: get it" if seed in unavailable else None,

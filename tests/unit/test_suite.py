@@ -330,7 +330,7 @@ def test_all_other_options_override() -> None:
         (Options(epochs=0), "epochs"),
         (Options(batch_size=-1), "--batch-size"),
         (Options(precision=["fp23"]), "precision"),
-        (Options(mode=["native"]), "mode"),
+        (Options(mode=["nativ"]), "mode"),
     ],
 )
 def test_wrong_options_are_named(options: Options, said: str) -> None:

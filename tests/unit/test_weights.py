@@ -11,14 +11,13 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bench import weights
-from bench.catalog.backbones import BACKBONES, CAFFE, BackboneEntry
+from bench.catalog.backbones import BACKBONES, CAFFE, BackboneEntry, WeightsSource
 from bench.errors import Unavailable, UserError
 from bench.weights import checkpoints_folder, pretrained_weights, random_weights, weights_from_file
 
@@ -35,14 +34,18 @@ def _entry(package: bool = True) -> BackboneEntry:
     base = BACKBONES["squeezenet1_1"]
     packaged, download = base.sources
     sources = (
-        replace(packaged, location="thaw_fake_package/models/*.bin", sha256=_sha256(PACKED)),
-        replace(
+        _changed(packaged, location="thaw_fake_package/models/*.bin", sha256=_sha256(PACKED)),
+        _changed(
             download,
             location="https://weights.invalid/models/tiny-1234.pth?x=1",
             sha256=_sha256(GOOD)[:8],
         ),
     )
-    return replace(base, sources=sources if package else sources[1:])
+    return base.model_copy(update={"sources": sources if package else sources[1:]})
+
+
+def _changed(source: WeightsSource, **changes: Any) -> WeightsSource:
+    return source.model_copy(update=changes)
 
 
 @pytest.fixture(autouse=True)

@@ -27,6 +27,13 @@ class Engine(Protocol):
     def devices(self) -> list[str]:
         """'cpu' and one 'cuda:N' for each GPU that the engine sees."""
 
+    def splits_groups(self) -> bool:
+        """Whether grouped convolutions are to be one convolution for each group."""
+
+    def taps_depthwise(self) -> bool:
+        """Whether a depthwise convolution is to be computed as a sum over the kernel's positions,
+        for the engine's own is hopelessly slow here."""
+
     def batch_norm_training(
         self,
         x: Any,

@@ -53,6 +53,13 @@ class TensorFlowEngine:
             raise Unavailable("fp16 is for GPUs; a CPU has --precision fp32 or bf16")
         self._device = device
 
+    def splits_groups(self) -> bool:
+        # TensorFlow has no gradient of grouped convolutions on a CPU, and Keras compiles them.
+        return self._device == "cpu"
+
+    def taps_depthwise(self) -> bool:
+        return False
+
     def batch_norm_training(
         self,
         x: Any,

@@ -53,6 +53,12 @@ class TorchEngine:
         self._placement.close()
         self._placement.enter_context(keras.device(device))
 
+    def splits_groups(self) -> bool:
+        return False
+
+    def taps_depthwise(self) -> bool:
+        return False
+
     def batch_norm_training(
         self,
         x: Any,

@@ -1,0 +1,196 @@
+"""What each kind of operation does in PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from backends.torch_adapter import rearrange
+from bench.blueprint import Kind, Operation
+
+Tensors = dict[str, Tensor]
+Step = Callable[[list[Tensor]], Tensor]
+Builder = Callable[[Operation, Tensors, bool, bool], Step]
+
+
+def _optional(o: Operation, tensors: Tensors, role: str) -> Tensor | None:
+    return tensors[o.tensors[role]] if role in o.tensors else None
+
+
+def _padded(x: Tensor, edges: list[int], value: float = 0.0) -> Tensor:
+    top, bottom, left, right = edges
+    return F.pad(x, (left, right, top, bottom), value=value)
+
+
+def _symmetric(edges: list[int]) -> bool:
+    return edges[0] == edges[1] and edges[2] == edges[3]
+
+
+def _conv2d(o: Operation, tensors: Tensors, training: bool, inplace: bool) -> Step:
+    a = o.attributes
+    weight = tensors[o.tensors["weight"]]
+    bias = _optional(o, tensors, "bias")
+    edges = a["padding"]
+    if _symmetric(edges):
+        padding = (edges[0], edges[2])
+        return lambda x: F.conv2d(
+            x[0], weight, bias, a["stride"], padding, a["dilation"], a["groups"]
+        )
+    return lambda x: F.conv2d(
+        _padded(x[0], edges), weight, bias, a["stride"], 0, a["dilation"], a["groups"]
+    )
+
+
+def _batch_norm(o: Operation, tensors: Tensors, training: bool, inplace: bool) -> Step:
+    mean, variance, weight, bias = (
+        _optional(o, tensors, role) for role in ("running_mean", "running_var", "weight", "bias")
+    )
+    momentum, epsilon = o.attributes["momentum"], o.attributes["epsilon"]
+    return lambda x: F.batch_norm(x[0], mean, variance, weight, bias, training, momentum, epsilon)
+
+
+def _relu(o: Operation, tensors: Tensors, training: bool, inplace: bool) -> Step:
+    return lambda x: F.relu(x[0], inplace=inplace)
+
+
+def _relu6(o: Operation, tensors: Tensors, training: bool, inplace: bool) -> Step:
+    return lambda x: F.hardtanh(x[0], 0.0, 6.0, inplace=inplace)
+
+
+def _max_pool2d(o: Operation, tensors: Tensors, training: bool, inplace: bool) -> Step:
+    a = o.attributes
+    padding = (a["padding"][0], a["padding"][2])
+    return lambda x: F.max_pool2d(x[0], a["kernel"], a["stride"], padding, ceil_mode=a["ceil_mode"])
+
+
+def _avg_pool2d(o: Operation, tensors: Tensors, training: bool, inplace: bool) -> Step:
+    a = o.attributes
+    padding = (a["padding"][0], a["padding"][2])
+    return lambda x: F.avg_pool2d(
+        x[0], a["kernel"], a["stride"], padding, a["ceil_mode"], a["count_padding"]
+    )
+
+
+def _adaptive(o: Operation, tensors: Tensors, training: bool, inplace: bool) -> Step:
+    size = o.attributes["output_size"]
+    return lambda x: F.adaptive_avg_pool2d(x[0], size)
+
+
+def _dropout(o: Operation, tensors: Tensors, training: bool, inplace: bool) -> Step:
+    if not training:
+        return lambda x: x[0]
+    scale = 1.0 / (1.0 - o.attributes["rate"])
+    return lambda x: x[0] * (x[1].to(x[0].dtype) * scale)
+
+
+def _linear(o: Operation, tensors: Tensors, training: bool, inplace: bool) -> Step:
+    weight = tensors[o.tensors["weight"]]
+    bias = _optional(o, tensors, "bias")
+    return _along_features(lambda x: F.linear(x, weight, bias))
+
+
+def _layer_norm(o: Operation, tensors: Tensors, training: bool, inplace: bool) -> Step:
+    weight, bias = _optional(o, tensors, "weight"), _optional(o, tensors, "bias")
+    epsilon = o.attributes["epsilon"]
+    return _along_features(lambda x: F.layer_norm(x, (x.shape[-1],), weight, bias, epsilon))
+
+
+def _along_features(step: Callable[[Tensor], Tensor]) -> Step:
+    """A step that works along the last axis, along the features of any value."""
+    return lambda x: rearrange.features_first(step(rearrange.features_last(x[0])))
+
+
+def _scale(o: Operation, tensors: Tensors, training: bool, inplace: bool) -> Step:
+    weight = tensors[o.tensors["weight"]].reshape(o.attributes["shape"])
+    return lambda x: x[0] * weight
+
+
+def _shift(o: Operation, tensors: Tensors, training: bool, inplace: bool) -> Step:
+    bias = tensors[o.tensors["bias"]].reshape(o.attributes["shape"])
+    return lambda x: x[0] + bias
+
+
+def _prepend(o: Operation, tensors: Tensors, training: bool, inplace: bool) -> Step:
+    tokens = tensors[o.tensors["token"]].reshape(1, -1, o.shape[1])
+    return lambda x: torch.cat([tokens.expand(len(x[0]), -1, -1).to(x[0].dtype), x[0]], 1)
+
+
+def _attention(o: Operation, tensors: Tensors, training: bool, inplace: bool) -> Step:
+    heads, scale = o.attributes["heads"], o.attributes["scale"]
+
+    def step(x: list[Tensor]) -> Tensor:
+        query, key, value = rearrange.heads_apart(x[0], heads).unbind(0)
+        return rearrange.heads_together(
+            F.scaled_dot_product_attention(query, key, value, scale=scale)
+        )
+
+    return step
+
+
+def _affine(o: Operation, tensors: Tensors, training: bool, inplace: bool) -> Step:
+    factor, offset = o.attributes["factor"], o.attributes["offset"]
+    return lambda x: x[0] * factor + offset
+
+
+def _gelu(o: Operation, tensors: Tensors, training: bool, inplace: bool) -> Step:
+    approximate = "tanh" if o.attributes["tanh"] else "none"
+    return lambda x: F.gelu(x[0], approximate=approximate)
+
+
+def _pad(o: Operation, tensors: Tensors, training: bool, inplace: bool) -> Step:
+    edges = o.attributes["padding"]
+    return lambda x: _padded(x[0], edges)
+
+
+def _hard_sigmoid(x: Tensor) -> Tensor:
+    """PyTorch's own has 1/6 in float32 in its backward pass, also of float64 (ATen, Activation)."""
+    return F.relu6(x + 3.0) / 6.0 if x.dtype == torch.float64 else F.hardsigmoid(x)
+
+
+def _simple(step: Step) -> Builder:
+    """Of a kind that has neither tensors nor attributes."""
+    return lambda o, tensors, training, inplace: step
+
+
+def _rearranging(kind: Kind) -> Builder:
+    step = rearrange.STEPS[kind]
+
+    def build(o: Operation, tensors: Tensors, training: bool, inplace: bool) -> Step:
+        return lambda x: step(x[0], o.attributes)
+
+    return build
+
+
+BUILDERS: dict[str, Builder] = {
+    "conv2d": _conv2d,
+    "linear": _linear,
+    "batch_norm": _batch_norm,
+    "layer_norm": _layer_norm,
+    "relu": _relu,
+    "relu6": _relu6,
+    "sigmoid": _simple(lambda x: torch.sigmoid(x[0])),
+    "hard_sigmoid": _simple(lambda x: _hard_sigmoid(x[0])),
+    "silu": _simple(lambda x: F.silu(x[0])),
+    "hard_swish": _simple(lambda x: F.hardswish(x[0])),
+    "gelu": _gelu,
+    "tanh": _simple(lambda x: torch.tanh(x[0])),
+    "dropout": _dropout,
+    "affine": _affine,
+    "scale": _scale,
+    "shift": _shift,
+    "add": _simple(lambda x: x[0] + x[1]),
+    "multiply": _simple(lambda x: x[0] * x[1]),
+    "max_pool2d": _max_pool2d,
+    "avg_pool2d": _avg_pool2d,
+    "adaptive_avg_pool2d": _adaptive,
+    "mean_tokens": _simple(lambda x: x[0].mean(1)),
+    "attention": _attention,
+    "cat": _simple(lambda x: torch.cat(x, -1 if x[0].ndim == 3 else 1)),
+    "pad": _pad,
+    "prepend": _prepend,
+    **{kind: _rearranging(kind) for kind in rearrange.STEPS},
+}
+"""Kind of operation → (operation, tensors, in training, may overwrite its input) → its step."""

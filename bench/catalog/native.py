@@ -1,0 +1,164 @@
+"""Native mode: what each framework itself offers under a backbone's name.
+
+Torch's side is the catalogue's own entry (torchvision or timm). Keras's is ``keras.applications``,
+known here as strings; a test holds them to the installed Keras.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bench.catalog.backends import BACKENDS
+from bench.data.model import Resize
+
+KERAS_ADAPTER = "backends.keras_adapter"
+NATIVE_RESIZE: dict[str, Resize] = {
+    "backends.torch_adapter": "antialias",
+    KERAS_ADAPTER: "bilinear",
+}
+"""Adapter → filter with which its users' loaders make images smaller."""
+_STORE = "https://storage.googleapis.com/tensorflow/keras-applications"
+_MOBILENET_V2_PX = (96, 128, 160, 192, 224)
+
+
+@dataclass(frozen=True)
+class Application:
+    """A class of ``keras.applications`` and its ImageNet weights without the classifier."""
+
+    constructor: str
+    """Name of the class."""
+    module: str
+    """Module below ``keras.applications`` with its ``preprocess_input``."""
+    address: str
+    """Of the weights file; ``{px}`` in it stands for the input size that they were trained at."""
+    digest: str | None
+    """MD5 or SHA-256 (by its length) in hex, as keras.applications knows it; None: it has none."""
+    min_px: int = 32
+    """Smallest input size that it takes."""
+
+    def location(self, px: int) -> str:
+        """Address of the weights for an input of ``px``; its last part is the file's name."""
+        return self.address.format(px=px if px in _MOBILENET_V2_PX else 224)
+
+
+def _kernels(constructor: str, module: str, digest: str, min_px: int = 32) -> Application:
+    """Of the older classes, which keep their files in a folder of the module's name."""
+    file = f"{constructor.lower()}_weights_tf_dim_ordering_tf_kernels_notop.h5"
+    if constructor == "InceptionV3":
+        file = file.replace("inceptionv3", "inception_v3")
+    return Application(constructor, module, f"{_STORE}/{module}/{file}", digest, min_px)
+
+
+APPLICATIONS: dict[str, Application] = {
+    "vgg16": _kernels("VGG16", "vgg16", "6d6bbae143d832006294945121d1f1fc"),
+    "vgg19": _kernels("VGG19", "vgg19", "253f8cb515780f3b799900260a226db6"),
+    "resnet50": _kernels("ResNet50", "resnet", "4d473c1dd8becc155b73f8504c6f6626"),
+    "resnet101": _kernels("ResNet101", "resnet", "88cf7a10940856eca736dc7b7e228a21"),
+    "resnet152": _kernels("ResNet152", "resnet", "ee4c566cf9a93f14d82f913c2dc6dd0c"),
+    "mobilenet_v2": Application(
+        "MobileNetV2",
+        "mobilenet_v2",
+        f"{_STORE}/mobilenet_v2/mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_{{px}}"
+        "_no_top.h5",
+        None,
+    ),
+    "mobilenet_v3_small": Application(
+        "MobileNetV3Small",
+        "mobilenet_v3",
+        f"{_STORE}/mobilenet_v3/weights_mobilenet_v3_small_224_1.0_float_no_top_v2.h5",
+        "d3e8ec802a04aa4fc771ee12a9a9b836",
+    ),
+    "mobilenet_v3_large": Application(
+        "MobileNetV3Large",
+        "mobilenet_v3",
+        f"{_STORE}/mobilenet_v3/weights_mobilenet_v3_large_224_1.0_float_no_top_v2.h5",
+        "07fb09a5933dd0c8eaafa16978110389",
+    ),
+    "densenet121": _kernels("DenseNet121", "densenet", "30ee3e1110167f948a6b9946edeeb738"),
+    "densenet169": _kernels("DenseNet169", "densenet", "b8c4d4c20dd625c148057b9ff1c1176b"),
+    "densenet201": _kernels("DenseNet201", "densenet", "c13680b51ded0fb44dff2d8f86ac8bb1"),
+    "inception_v3": _kernels("InceptionV3", "inception_v3", "bcbd6486424b2319ff4ef7d526e38f63", 75),
+    **{
+        f"convnext_{size.lower()}": Application(
+            f"ConvNeXt{size}",
+            "convnext",
+            f"{_STORE}/convnext/convnext_{size.lower()}_notop.h5",
+            digest,
+        )
+        for size, digest in (
+            ("Tiny", "d547c096cabd03329d7be5562c5e14798aa39ed24b474157cef5e85ab9e49ef1"),
+            ("Small", "6fc8009faa2f00c1c1dfce59feea9b0745eb260a7dd11bee65c8e20843da6eab"),
+            ("Base", "40a20c5548a5e9202f69735ecc06c990e6b7c9d2de39f0361e27baeb24cb7c45"),
+            ("Large", "96f02b6f0753d4f543261bc9d09bed650f24dd6bc02ddde3066135b63d23a1cd"),
+        )
+    },
+    **{
+        f"efficientnet_b{number}": Application(
+            f"EfficientNetB{number}",
+            "efficientnet",
+            f"https://storage.googleapis.com/keras-applications/efficientnetb{number}_notop.h5",
+            digest,
+        )
+        for number, digest in enumerate(
+            (
+                "50bc09e76180e00e4465e1a485ddc09d",
+                "74c4e6b3e1f6a1eea24c589628592432",
+                "111f8e2ac8aa800a7a99e3239f7bfb39",
+                "af6d107764bb5b1abb91932881670226",
+                "ebc24e6d6c33eaebbd558eafbeedf1ba",
+                "38879255a25d3c92d5e44e04ae6cec6f",
+                "9ecce42647a20130c1f39a5d4cb75743",
+                "cbcfe4450ddf6f3ad90b1b398090fe4a",
+            )
+        )
+    },
+    **{
+        f"efficientnet_v2_{size}": Application(
+            f"EfficientNetV2{size.upper()}",
+            "efficientnet_v2",
+            f"{_STORE}/efficientnet_v2/efficientnetv2-{size}_notop.h5",
+            digest,
+        )
+        for size, digest in (
+            ("s", "af0682fb74e8c54910f2d4393339c070"),
+            ("m", "1b8dc055df72dde80d614482840fe342"),
+            ("l", "b0b66b5c863aef5b46e8608fe1711615"),
+        )
+    },
+}
+"""torchvision's name of a network → the class of ``keras.applications`` of the same name."""
+
+
+def application_of(backbone: str) -> Application | None:
+    """What ``keras.applications`` has under a backbone's name, ``torchvision:NAME`` among them."""
+    return APPLICATIONS.get(backbone.removeprefix("torchvision:"))
+
+
+def is_keras(backend: str) -> bool:
+    """Whether a backend's native networks are those of ``keras.applications``."""
+    return BACKENDS[backend].adapter == KERAS_ADAPTER
+
+
+def resize_of(mode: str, backend: str) -> Resize:
+    """How the images of a run are made smaller."""
+    return NATIVE_RESIZE[BACKENDS[backend].adapter] if mode == "native" else "antialias"
+
+
+def why_not_native(backend: str, backbone: str, head: str, px: int) -> str | None:
+    """Why a backend has no native form of a network; None where it has one."""
+    if not is_keras(backend):
+        return None
+    application = application_of(backbone)
+    if application is None:
+        return f"keras.applications has no {backbone}; use --mode matched"
+    if head == "original":
+        return (
+            "native mode has no head 'original' in Keras: keras.applications gives its own "
+            "classifier only with 1000 classes; use --head linear or dense:N, or --mode matched"
+        )
+    if px < application.min_px:
+        return (
+            f"keras.applications.{application.constructor} cannot take {px} px: it needs at least "
+            f"{application.min_px}; use --px {application.min_px}"
+        )
+    return None

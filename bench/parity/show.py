@@ -1,0 +1,58 @@
+"""Shows what is asked, one backbone after the other, and keeps what was shown."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from typing import cast
+
+from bench.backbones import backbones
+from bench.parity.model import Pair
+from bench.parity.plan import Question, subject_of
+from bench.parity.proofs import Proofs
+from bench.parity.prove import prove
+from bench.parity.watch import watcher
+from bench.spec import OptimizerName
+
+
+def show(question: Question, fresh: bool) -> list[Pair]:
+    """Show what has not been shown yet; every pair asked for, in the order of the question.
+
+    Args:
+        question: What is asked.
+        fresh: Whether to show again what was shown.
+
+    Raises:
+        UserError, Unavailable: See ``subject_of`` and ``prove``.
+    """
+    proofs = Proofs(question.cache)
+    known = {} if fresh else {p.about: p for p in proofs.load() if p.passed}
+    backbones(question.backbones, question.interpreters, question.cache)  # one worker for all
+    subjects = [
+        subject_of(backbone, precision, question, known)
+        for backbone in question.backbones
+        for precision in question.precisions
+    ]
+    found: list[Pair] = []
+    with watcher(subjects, len(question.backends)) as watching:
+        for subject in subjects:
+            kept = [known[about] for about in subject.known]
+            new = prove(subject, question, watching) if subject.claims else []
+            for pair in new:
+                proofs.keep(pair)
+                watching.proved(pair)
+            found += sorted(kept + new, key=partial(_place, question))
+    reused = sum(len(subject.known) for subject in subjects)
+    if reused:
+        print(f"{reused} of {len(found)} pairs were shown before in these environments; "
+              "--fresh shows them again", file=sys.stderr)  # fmt: skip
+    return found
+
+
+def _place(question: Question, pair: Pair) -> tuple[int, ...]:
+    """Where a pair of a subject stands in the question."""
+    return (
+        question.policies.index(pair.policy),
+        question.optimizers.index(cast(OptimizerName, pair.optimizer)),
+        question.backends.index(pair.backends[1]),
+    )

@@ -1,0 +1,211 @@
+"""The table of every network: ``python -m bench.parity.zoo results/parity.md``.
+
+What is measured is kept beside the table as JSON, so that the command can be stopped and goes on
+from there.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+from bench.backbones import backbone
+from bench.blueprint import STATE_ROLES, Blueprint
+from bench.blueprints import architecture_folders
+from bench.cache import cache_root, limit_bytes, prune
+from bench.catalog.backends import EXPORTER
+from bench.catalog.tolerances import LEVELS
+from bench.errors import Unavailable, UserError
+from bench.launch import Interpreters, run_job
+from bench.parity.model import Pair
+from bench.parity.plan import DTYPES, Question, environments_of, subject_of
+from bench.parity.proofs import Proofs
+from bench.parity.prove import prove
+from bench.parity.watch import Lines
+from bench.progress import duration
+from bench.report.tables import markdown
+from bench.spec import Precision
+from bench.store import write_json
+
+BACKENDS = ("torch", "keras-tensorflow")
+LARGEST = 100_000_000
+"""Parameters up to which ten steps are taken in float64; larger ones give logits in float32."""
+NUDGES = 1
+"""A floor here is of one nudge, for some eighty networks; ``parity NAME`` takes the worst of
+three."""
+TIMM = (
+    "timm:resnet18",
+    "timm:tf_efficientnet_b0",
+    "timm:mobilenetv3_small_050",
+    "timm:convnext_atto",
+    "timm:regnety_004",
+    "timm:densenet121",
+    "timm:vit_tiny_patch16_224",
+)
+"""One of each family of timm."""
+
+Entry = dict[str, Any]
+
+
+def names(interpreters: Interpreters) -> list[str]:
+    """All of torchvision's, and timm's examples.
+
+    Raises:
+        Unavailable: The exporter's packages are not installed.
+    """
+    log = cache_root() / "logs" / "models.txt"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    finished = run_job(EXPORTER, {"task": "models"}, log, interpreters)
+    if finished.answer is None:
+        raise Unavailable(finished.message)
+    return [*finished.answer["models"], *TIMM]
+
+
+def measure(name: str, interpreters: Interpreters) -> Entry:
+    """One network's row."""
+    cache = cache_root()
+    question = _question(name, "fp64", interpreters)
+    row: Entry = {
+        "model": name,
+        "environments": [e.environment_id for e in environments_of(question)],
+        "parameters": None,
+        "notes": [],
+        "pair": None,
+        "refused": None,
+    }
+    try:
+        entry = backbone(name, interpreters, cache)
+        px = entry.native_px
+        blueprint = Blueprint.load(architecture_folders({name: px}, cache, interpreters)[name])
+        row["parameters"] = _parameters(blueprint)
+        row["notes"] = list(blueprint.notes)
+        if row["parameters"] > LARGEST:
+            question = _question(name, "fp32", interpreters)
+        (pair,) = prove(subject_of(name, question.precisions[0], question), question, Lines(1.0))
+        if question.precisions[0] == "fp64":
+            Proofs(cache).keep(pair)
+        row["pair"] = pair.model_dump(mode="json")
+    except (UserError, Unavailable) as error:
+        row["refused"] = str(error)
+    prune(cache, set(), limit_bytes())
+    return row
+
+
+def _question(name: str, precision: Precision, interpreters: Interpreters) -> Question:
+    return Question(
+        backbones=(name,),
+        policies=("retrain_all",),
+        optimizers=("adamw",),
+        precisions=(precision,),
+        backends=BACKENDS,
+        head="original",
+        px=None,
+        device="cpu",
+        interpreters=interpreters,
+        cache=cache_root(),
+        parts=("forward",) if precision == "fp32" else ("forward", "gradients", "steps"),
+        nudges=NUDGES,
+    )
+
+
+def _parameters(blueprint: Blueprint) -> int:
+    state = {t for _, role, t in blueprint.named_tensors() if role in STATE_ROLES}
+    return sum(math.prod(s) for tensor, s in blueprint.shapes.items() if tensor not in state)
+
+
+def table(rows: Sequence[Entry]) -> str:
+    """The rows as Markdown, with a line that counts them."""
+    shown = [r for r in rows if r["pair"] and r["pair"]["passed"]]
+    refused = [r for r in rows if r["refused"]]
+    head = (
+        f"{len(rows)} networks: {len(shown)} shown, {len(refused)} refused, "
+        f"{len(rows) - len(shown) - len(refused)} not shown."
+    )
+    headings = ["model", "parameters", "px", "dtype", "logits", "gradients", "ten losses (floor)",
+                "loss fell", "parity", "remarks"]  # fmt: skip
+    aligned = ["left", "right", "right", "left", *["right"] * 4, "left", "left"]
+    lines = [_cells(row) for row in rows]
+    return f"{head}\n\n{tabulate(lines, headings, 'pipe', disable_numparse=True, colalign=aligned)}"
+
+
+def _cells(row: Entry) -> list[str]:
+    count = "–" if row["parameters"] is None else f"{row['parameters']:,}"
+    if row["pair"] is None:
+        words = markdown(row["refused"].splitlines()[0])
+        return [row["model"], count, *["–"] * 6, "refused", words]
+    pair = Pair.model_validate(row["pair"])
+    levels = {level.name: level for level in pair.levels}
+    figures = [
+        "–" if name not in levels else _number(levels[name].value)
+        for name in ("logits", "gradients", "losses")
+    ]
+    if "losses" in levels:
+        figures[-1] += f" ({_number(levels['losses'].floor)})"
+    fell = "–" if pair.loss_fall is None else f"{pair.loss_fall:.0%}"
+    remarks = [*row["notes"], *([pair.reason] if pair.reason else [])]
+    verdict = "shown" if pair.passed else "not shown"
+    if len(levels) < len(LEVELS):
+        verdict += " (forward pass)"
+    return [row["model"], count, str(pair.px), pair.dtype, *figures, fell, verdict,
+            markdown("; ".join(remarks))]  # fmt: skip
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1e}" if value else "0"
+
+
+INTRODUCTION = """# Parity of {backends}
+
+Written by `make parity-zoo`. Random weights with BatchNorm values of their own, {dtype}, the whole
+network trained with AdamW on one fixed batch, its learning rate falling every step. Figures are
+largest relative differences; the floor is how far the ten losses of one backend alone move when
+every weight is nudged by one last bit. Networks of more than {largest:,} parameters give the logits
+in float32. See the README, "Proof", for what is compared.
+
+"""
+
+
+def main(path: Path) -> None:
+    """Measure what is missing and write the table after each network."""
+    interpreters = Interpreters({})
+    kept = _kept(path.with_suffix(".json"))
+    wanted = names(interpreters)
+    here = [e.environment_id for e in environments_of(_question("vgg16", "fp64", interpreters))]
+    done = {r["model"]: r for r in kept if r["environments"] == here and r["model"] in wanted}
+    left = [name for name in wanted if name not in done]
+    began = time.monotonic()
+    for number, name in enumerate(left):
+        gone = time.monotonic() - began
+        rest = duration(gone / number * (len(left) - number)) if number else "?"
+        print(f"[{number + 1}/{len(left)}, {rest} left] {name}", file=sys.stderr, flush=True)
+        done[name] = measure(name, interpreters)
+        rows = [done[n] for n in wanted if n in done]
+        write_json(path.with_suffix(".json"), {"rows": rows})
+        words = INTRODUCTION.format(
+            backends=" and ".join(BACKENDS), dtype=DTYPES["fp64"], largest=LARGEST
+        )
+        path.write_text(words + table(rows) + "\n", encoding="utf-8")
+
+
+def _kept(path: Path) -> list[Entry]:
+    try:
+        rows: list[Entry] = json.loads(path.read_bytes())["rows"]
+    except (OSError, ValueError, KeyError):
+        return []
+    return rows
+
+
+if __name__ == "__main__":
+    try:
+        main(Path(sys.argv[1] if len(sys.argv) > 1 else "results/parity.md"))
+    except (UserError, Unavailable) as problem:
+        sys.exit(f"error: {problem}")
+    except KeyboardInterrupt:
+        sys.exit("\nstopped: what is measured is kept, the same command goes on from there")

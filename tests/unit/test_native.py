@@ -1,0 +1,239 @@
+"""Native mode without any framework: names, weights, planning, tables."""
+
+from __future__ import annotations
+
+import hashlib
+import urllib.request
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import native_weights, prepare
+from bench.catalog.backbones import BACKBONES
+from bench.catalog.native import (
+    APPLICATIONS,
+    application_of,
+    is_keras,
+    resize_of,
+    why_not_native,
+)
+from bench.data import Dataset
+from bench.errors import Unavailable, UserError
+from bench.launch import Interpreters
+from bench.native_weights import (
+    file_name,
+    keras_models_folder,
+    native_ref,
+    native_weights_from_file,
+)
+from bench.prepare import PlannedRun, Preparation
+from bench.report.rows import rows_of
+from bench.report.tables import SAME_EXPERIMENT, footnotes, mismatches, standard_table
+from bench.spec import RunSpec
+from bench.store import StoredRun
+from bench.suite import Options, Suite, apply_options, cells
+
+MakeRun = Callable[..., StoredRun]
+RESNET = APPLICATIONS["resnet50"]
+ENTRY = BACKBONES["resnet50"]
+BOTH = ("torch", "keras-tensorflow")
+
+
+@pytest.fixture(autouse=True)
+def keras_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of Keras, and a network that must not be asked."""
+
+    def refuse(*args: Any, **more: Any) -> None:
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    monkeypatch.setattr(native_weights, "_unreachable", {})
+    monkeypatch.setattr(urllib.request, "urlopen", refuse)
+    (tmp_path / "keras" / "models").mkdir(parents=True)
+    return tmp_path / "keras" / "models"
+
+
+def test_names_of_torchvision_lead_to_keras_applications() -> None:
+    assert application_of("torchvision:densenet121") == APPLICATIONS["densenet121"]
+    assert application_of("resnet50") == RESNET
+    assert application_of("alexnet") is None
+    assert application_of("timm:resnet50") is None
+
+
+@pytest.mark.parametrize(
+    ("backbone", "head", "px", "said"),
+    [
+        ("alexnet", "linear", 224, "keras.applications has no alexnet; use --mode matched"),
+        ("efficientnet_lite0", "linear", 224, "has no efficientnet_lite0"),
+        ("resnet50", "original", 224, "no head 'original'"),
+        ("torchvision:inception_v3", "linear", 64, "at least 75"),
+        ("resnet50", "dense:8", 32, None),
+    ],
+)
+def test_what_keras_has_not_is_said(backbone: str, head: str, px: int, said: str | None) -> None:
+    reason = why_not_native("keras-tensorflow", backbone, head, px)
+    assert (reason is None) if said is None else (reason is not None and said in reason)
+    assert why_not_native("torch", backbone, head, px) is None
+
+
+def test_each_framework_has_its_own_filter_in_native_mode_only() -> None:
+    assert [resize_of("native", b) for b in BOTH] == ["antialias", "bilinear"]
+    assert {resize_of("matched", b) for b in BOTH} == {"antialias"}
+    assert [is_keras(b) for b in BOTH] == [False, True]
+
+
+def test_mobilenet_v2_has_a_file_for_each_size_that_it_was_trained_at() -> None:
+    names = {px: file_name(APPLICATIONS["mobilenet_v2"], px) for px in (96, 100, 224)}
+    assert names[100] == names[224] != names[96]
+    assert names[96].endswith("_1.0_96_no_top.h5")
+    assert file_name(RESNET, 96) == file_name(RESNET, 224)
+
+
+def test_a_file_in_keras_cache_is_found_by_name_and_held_to_its_hash(keras_home: Path) -> None:
+    good = replace(RESNET, digest=hashlib.md5(b"good", usedforsecurity=False).hexdigest())
+    path = keras_home / file_name(good, 224)
+    path.write_bytes(b"good")
+    found = native_weights.native_weights("resnet50", good, ENTRY, 224)
+    assert found.path == path == keras_models_folder() / path.name
+    assert found.ref == native_ref(good, 224)
+    assert found.ref.kind == "pretrained"
+    path.write_bytes(b"bad")
+    with pytest.raises(Unavailable, match=r"damaged: its MD5.*--weights random"):
+        native_weights.native_weights("resnet50", good, ENTRY, 224)
+    sha = replace(RESNET, digest=hashlib.sha256(b"bad").hexdigest())
+    assert native_weights.native_weights("resnet50", sha, ENTRY, 224).path == path
+
+
+def test_weights_that_are_nowhere_say_how_to_get_them(
+    keras_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(Unavailable) as told:
+        native_weights.native_weights("resnet50", RESNET, ENTRY, 224, download=False)
+    assert str(keras_home) in str(told.value)
+    assert file_name(RESNET, 224) in str(told.value)
+    asked = []
+
+    def unreachable(address: str, timeout: float) -> None:
+        asked.append(timeout)
+        raise OSError("no route")
+
+    monkeypatch.setattr(urllib.request, "urlopen", unreachable)
+    for _ in range(2):
+        with pytest.raises(Unavailable, match="cannot be reached"):
+            native_weights.native_weights("resnet50", RESNET, ENTRY, 224)
+    assert asked == [native_weights.NETWORK_PATIENCE_S], "a host that is away is asked once"
+
+
+def test_a_users_file_must_be_hdf5(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.weights.h5"
+    mine.write_bytes(b"x")
+    assert native_weights_from_file(ENTRY, mine).ref.source == "mine.weights.h5"
+    other = tmp_path / "mine.pth"
+    other.write_bytes(b"x")
+    with pytest.raises(Unavailable, match="HDF5"):
+        native_weights_from_file(ENTRY, other)
+    with pytest.raises(UserError, match="does not exist"):
+        native_weights_from_file(ENTRY, tmp_path / "none.h5")
+
+
+def _suite(**grid: Any) -> Suite:
+    grid = {"dataset": "folder:x", "policies": ["freeze_all"], **grid}
+    return Suite.model_validate({"name": "t", "backends": BOTH, "grid": [grid]})
+
+
+def test_a_suite_and_the_command_line_multiply_by_mode() -> None:
+    suite = _suite(mode=["matched", "native"])
+    found = [(c.mode, c.backend) for c in cells(suite)]
+    assert found == [(mode, b) for mode in ("matched", "native") for b in BOTH]
+    narrowed = apply_options(_suite(), Options(mode=["native", "matched"]))
+    assert [c.mode for c in cells(narrowed)] == ["native"] * 2 + ["matched"] * 2
+    with pytest.raises(UserError, match="Did you mean 'native'"):
+        apply_options(_suite(), Options(mode=["nativ"]))
+
+
+@pytest.fixture
+def plan(monkeypatch: pytest.MonkeyPatch, make_environment: Any) -> Callable[..., list[PlannedRun]]:
+    def open_data(name: str, *args: Any, **more: Any) -> Dataset:
+        return Dataset(name, "00", ("a", "b"), 100, 10, 10, None, None, name, None)  # type: ignore[arg-type]
+
+    packages = dict.fromkeys(("torch", "torchvision", "keras", "tensorflow"), "1")
+    monkeypatch.setattr(prepare, "open_dataset", open_data)
+    monkeypatch.setattr(
+        prepare,
+        "environment_of",
+        lambda backend, device, python: make_environment(backend=backend, packages=packages),
+    )
+
+    def planned(choices: dict[str, str] | None = None, **grid: Any) -> list[PlannedRun]:
+        preparation = Preparation(
+            Interpreters({}), choices or {}, "cpu", download=False, cache=Path("unused")
+        )
+        return preparation.plan(_suite(**grid))
+
+    return planned
+
+
+def test_matched_and_native_runs_are_planned_apart(
+    plan: Callable[..., list[PlannedRun]],
+) -> None:
+    runs = plan({"": "random"}, backbones=["resnet50"], mode=["matched", "native"])
+    assert [(r.spec.mode, r.spec.backend, r.unavailable) for r in runs] == [
+        (mode, backend, None) for mode in ("matched", "native") for backend in BOTH
+    ]
+    assert len({r.spec.run_id for r in runs}) == 4
+    assert ["native" in r.spec.run_id for r in runs] == [False, False, True, True]
+
+
+def test_native_keras_looks_for_keras_own_weights(
+    plan: Callable[..., list[PlannedRun]], keras_home: Path
+) -> None:
+    grid = {"backbones": ["mobilenet_v2"], "mode": ["native"]}
+    torch, keras = plan(**grid)
+    name = file_name(APPLICATIONS["mobilenet_v2"], 96)
+    assert keras.spec.weights.source == name
+    assert torch.spec.weights.source == "mobilenet_v2-b0353104.pth"
+    assert keras.unavailable is not None
+    assert name in keras.unavailable
+    (keras_home / name).write_bytes(b"anything: Keras has no hash of this file")
+    torch, again = plan(**grid)
+    assert again.unavailable is None
+    assert again.weights is not None
+    assert again.weights.path == keras_home / name
+    assert again.spec == keras.spec, "a run is the same whether its weights were found or not"
+
+
+def test_native_rows_of_what_keras_has_not_say_so(plan: Callable[..., list[PlannedRun]]) -> None:
+    torch, keras = plan({"": "random"}, backbones=["alexnet"], mode=["native"])
+    assert torch.unavailable is None
+    assert keras.unavailable == "keras.applications has no alexnet; use --mode matched"
+
+
+def test_the_id_of_a_matched_run_is_as_it_was(make_spec: Callable[..., RunSpec]) -> None:
+    matched, native = make_spec(), make_spec(mode="native")
+    assert (
+        matched.run_id
+        == "case1-photos-efficientnet-lite0-freeze-all-torch-s0-" + (matched.run_id[-8:])
+    )
+    assert "freeze-all-native-torch" in native.run_id
+
+
+def test_native_rows_are_always_labelled(make_run: MakeRun) -> None:
+    for runs in ([make_run(mode="native")], [make_run(), make_run(mode="native")]):
+        rows = rows_of(runs)
+        assert list(standard_table(rows)["mode"]) == [row["mode"] for row in rows]
+        assert any(note.startswith("native: ") for note in footnotes(rows))
+    rows = rows_of([make_run()])
+    assert "mode" not in standard_table(rows).columns
+    assert not any(note.startswith("native: ") for note in footnotes(rows))
+
+
+@pytest.mark.parametrize("modes", [("native", "native"), ("matched", "native")])
+def test_native_rows_are_never_pairs(make_run: MakeRun, modes: tuple[str, str]) -> None:
+    one, other = dict.fromkeys(SAME_EXPERIMENT, "aa"), dict.fromkeys(SAME_EXPERIMENT, "bb")
+    rows = rows_of(
+        [make_run(one, mode=modes[0]), make_run(other, mode=modes[1], backend="keras-tensorflow")]
+    )
+    assert mismatches(rows) == []

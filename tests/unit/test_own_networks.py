@@ -1,0 +1,190 @@
+"""``module:FILE:FUNCTION``: what is found in users' networks, and what is refused, in one worker's
+process for all of them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.test_architecture import ROOT
+
+NETWORKS = ROOT / "tests" / "own_networks.py"
+SCRIPT = """
+import json, sys
+from backends.torch_adapter import describe as d, own
+from bench.catalog.backbones import OwnCode
+from bench.errors import UserError
+
+def guarded(work):
+    try:
+        return work()
+    except UserError as error:
+        return {"message": error.message, "hint": error.hint}
+
+def describe(name):
+    return d.describe(name).model_dump(mode="json")
+
+def built(name):
+    code = OwnCode.model_validate(describe(name)["code"])
+    def hashes():
+        own_state = own.state_sha256(own.build(code))
+        seeds = [own.state_sha256(own.build_random(code, s)) for s in (0, 0, 1)]
+        return {"own": own_state == code.state_sha256, "random": seeds, "first": own_state}
+    return hashes()
+
+asked = json.loads(sys.stdin.read())
+print(json.dumps({
+    "described": {n: guarded(lambda: describe(n)) for n in asked["describe"]},
+    "built": {n: guarded(lambda: built(n)) for n in asked["build"]},
+}))
+"""
+GOOD = ("tutorial", "tokens", "one_row", "lazy", "halves")
+REFUSED = {
+    "mean_without_std": "attribute 'std' must be three numbers",
+    "mean_as_tensor": "attribute 'mean' must be three numbers",
+    "std_of_zero": "std is (1, 0, 1); it must be above 0",
+    "wrong_px": "input_px is '64'",
+    "classifier_only": "one with no trainable stage",
+    "twice": "module '0' is called more than once",
+    "maps": "for 2 images it gives (2, 4, 220, 220), not logits of (2, classes)",
+    "a_pair": "it gives a tuple, not logits",
+    "not_224": "own_networks.py:not_224 cannot take 224 px: mat1 and mat2",
+    "a_class": "gives a type, not a torch.nn.Module",
+    "needs": "cannot be called without arguments: missing a required argument: 'width'",
+    "raises": "line 150: AttributeError: 'Linear' object has no attribute 'no_such_method'",
+    "absent": "own_networks.py has no function 'absent'",
+}
+FILES = {
+    "syntax": ("def build(:\n    pass\n", "syntax.py, line 1: SyntaxError"),
+    "raising": ("x = 1\n1 / 0\n", "raising.py, line 2: ZeroDivisionError: division by zero"),
+    "leaving": ("import sys\nsys.exit('no')\n", "SystemExit: no"),
+    "absent_import": ("import not_installed_at_all\n", "No module named 'not_installed_at_all'"),
+}
+WITH_NEIGHBOUR = "from layers_beside import net\n\ndef build():\n    return net()\n"
+NEIGHBOUR = "from torch import nn\n\ndef net():\n    return nn.Sequential(nn.Conv2d(3, 4, 3), \
+nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))\n"
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("own")
+    for name, (text, _) in FILES.items():
+        (folder / f"{name}.py").write_text(text)
+    (folder / "neighbour.py").write_text(WITH_NEIGHBOUR)
+    (folder / "layers_beside.py").write_text(NEIGHBOUR)
+    ours = [f"module:{NETWORKS}:{name}" for name in (*GOOD, *REFUSED)]
+    theirs = [f"module:{folder}/{name}.py:build" for name in (*FILES, "neighbour")]
+    build = [f"module:{NETWORKS}:{name}" for name in ("tutorial", "tokens", "unseeded")]
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT],
+        input=json.dumps({"describe": [*ours, *theirs], "build": build}),
+        cwd=ROOT, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout)
+    short = {
+        kind: {
+            Path(n.split(":")[1]).stem + ":" + n.split(":")[2]: v for n, v in found[kind].items()
+        }
+        for kind in found
+    }
+    return {
+        kind: {n.removeprefix("own_networks:").removesuffix(":build"): v for n, v in some.items()}
+        for kind, some in short.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "stages"),
+    [
+        (
+            "tutorial",
+            [["stage1", ["conv1"]], ["stage2", ["conv2"]], ["head", ["fc1", "fc2", "fc3"]]],
+        ),
+        (
+            "tokens",
+            [
+                ["stem", ["patches"]],
+                ["stage1", ["layers.0", "layers.1"]],
+                ["stage2", ["layers.2"]],
+                ["stage3", ["layers.3"]],
+                ["stage4", ["layers.4", "layers.5", "norm"]],
+                ["head", ["out"]],
+            ],
+        ),
+        (
+            "one_row",
+            [
+                ["stem", ["0", "1"]],
+                ["stage1", ["2", "3", "4"]],
+                ["stage2", ["5", "6"]],
+                ["head", ["7", "8", "9", "10"]],
+            ],
+        ),
+        ("lazy", [["stage1", ["0"]], ["head", ["1", "2"]]]),
+    ],
+)  # fmt: skip
+def test_stages_of_users_networks(answers: dict[str, Any], name: str, stages: list[Any]) -> None:
+    assert answers["described"][name]["stages"] == stages
+
+
+def test_the_input_sizes_are_tried(answers: dict[str, Any]) -> None:
+    found = answers["described"]
+    assert (found["tutorial"]["native_px"], found["tutorial"]["min_px"]) == (32, 32)
+    assert found["tutorial"]["fixed_px"]
+    assert (found["one_row"]["native_px"], found["one_row"]["min_px"]) == (224, 32)
+    assert not found["one_row"]["fixed_px"]
+
+
+def test_preprocessing_is_told_by_attributes(answers: dict[str, Any]) -> None:
+    said = answers["described"]["halves"]
+    assert said["native_px"] == 48
+    assert said["preprocessing"]["mean"] == [127.5] * 3
+    assert said["preprocessing"]["scale"] == [1 / 127.5, 1 / 127.5, 1 / 255]
+    from bench.catalog.backbones import IMAGENET
+
+    default = answers["described"]["tutorial"]["preprocessing"]
+    assert default == IMAGENET.model_dump(mode="json")
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_used_is_refused_in_one_sentence(answers: dict[str, Any], name: str) -> None:
+    assert REFUSED[name] in answers["described"][name]["message"]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_that_fails_is_told_by_its_line(answers: dict[str, Any], name: str) -> None:
+    said = answers["described"][name]["message"]
+    assert FILES[name][1] in said
+    assert "\n" not in said
+
+
+def test_the_modules_beside_the_file_belong_to_it(answers: dict[str, Any]) -> None:
+    assert set(answers["described"]["neighbour"]["code"]["files"]) == {
+        "neighbour.py",
+        "layers_beside.py",
+    }
+
+
+def test_own_weights_are_the_same_each_time_and_random_ones_follow_the_seed(
+    answers: dict[str, Any],
+) -> None:
+    built = answers["built"]["tutorial"]
+    assert built["own"]
+    first, again, other = built["random"]
+    assert first == again
+    assert len({first, other, built["first"]}) >= 2
+    assert first != other
+
+
+def test_what_cannot_be_drawn_anew_or_again_is_refused(answers: dict[str, Any]) -> None:
+    assert (
+        "cannot start from random weights: module '' (Tokens)"
+        in (answers["built"]["tokens"]["message"])
+    )
+    assert "gives other weights each time" in answers["built"]["unseeded"]["message"]
