@@ -10,7 +10,7 @@ import pytest
 
 from bench.catalog.backbones import BACKBONES
 from bench.catalog.policies import POLICIES
-from bench.catalog.tolerances import LEVELS
+from bench.catalog.tolerances import LEVELS, ProofSetting
 from bench.errors import Unavailable
 from bench.parity import plan
 from bench.parity.model import Pair
@@ -45,7 +45,7 @@ class Steps:
 
 def subject(question: Question, root: Path) -> Subject:
     """All networks as one subject, so that one worker a backend measures them."""
-    whole = Subject(ENTRY, "fp64", plan.ProofSetting(PX, BATCH_SIZE))
+    whole = Subject(ENTRY, "fp64", ProofSetting(PX, BATCH_SIZE))
     for name in NETWORKS:
         folder = root / name
         folder.mkdir()
@@ -54,7 +54,7 @@ def subject(question: Question, root: Path) -> Subject:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(plan, "blueprint_folder", lambda *_, at=folder, **__: at)
             patch.setattr(plan, "pretrained_weights", _absent)
-            patch.setitem(plan.BACKBONES, ENTRY, replace(BACKBONES[ENTRY], min_px=PX))
+            patch.setitem(BACKBONES, ENTRY, BACKBONES[ENTRY].model_copy(update={"min_px": PX}))
             found = subject_of(ENTRY, "fp64", asked)
         assert found.setting == whole.setting
         (whole.blueprints[name],) = found.blueprints.values()
