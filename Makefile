@@ -15,7 +15,7 @@ EXTRAS := embedded,torch$(if $(GPU),,$(comma)tensorflow)
 PIP_FLAGS := --disable-pip-version-check --quiet
 INPUTS := Makefile pyproject.toml constraints.txt
 
-.PHONY: bench test check format clean
+.PHONY: bench test check parity parity-zoo format clean
 .DELETE_ON_ERROR:
 
 bench: $(VENV)/.installed $(TENSORFLOW)
@@ -24,6 +24,17 @@ bench: $(VENV)/.installed $(TENSORFLOW)
 test: $(VENV)/.installed-test $(TENSORFLOW)
 	$(MAKE) check
 	$(BIN)/python -m pytest
+
+# The article's backbones and the embedded ones, trained whole in every backend; then every policy.
+PROVED := squeezenet1_1 efficientnet_lite0 mobilenet_v2 alexnet vgg16 vgg19 \
+	resnet34 resnet50 resnet101 resnet152
+parity: $(VENV)/.installed-test $(TENSORFLOW)
+	$(BIN)/python run_bench.py parity squeezenet1_1 efficientnet_lite0
+	$(BIN)/python run_bench.py parity $(PROVED) --policy retrain_all \
+		--backends torch,keras-tensorflow,keras-torch,keras-jax
+
+parity-zoo: $(VENV)/.installed $(TENSORFLOW)
+	$(BIN)/python -m bench.parity.zoo results/parity.md
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .

@@ -11,6 +11,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +37,7 @@ VARIABLES = (
     "LD_PRELOAD",
     "ONEDNN_MAX_CPU_ISA",
     "TF_CUDNN_USE_AUTOTUNE",
+    "NPROC",
 )
 """Environment variables that frameworks read."""
 ALWAYS = ("numpy", "pillow")
@@ -173,6 +175,12 @@ def code_digest() -> str:
     environment: rows of before and after never stand for one another."""
     root = project_root()
     files = [*sorted((root / "backends").rglob("*.py")), *(root / "bench" / f for f in DECIDING)]
+    return digest_of(files)
+
+
+def digest_of(files: Iterable[Path]) -> str:
+    """12 hex digits over the names and bytes of source files of this project."""
+    root = project_root()
     digest = hashlib.sha256()
     for path in files:
         digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())

@@ -17,7 +17,7 @@ from bench.parity.files import Values, read, read_facts
 from bench.parity.model import PART_OF, Difference, Level, Part
 from bench.spec import Precision
 
-FLOORED = ("gradients", "state_after_one_step", "losses")
+FLOORED = ("gradients", "state_after_one_step", "losses", "epoch_losses")
 """Levels that chaos can spoil: their figure counts only where their floor is far enough below the
 tolerance. The floors of the others are shown."""
 

@@ -113,6 +113,9 @@ class Pair(Frozen):
     weights: str = Field(description="pretrained, random or file.")
     environments: tuple[str, str] = Field(description="environment_id of each side.")
     reason: str | None = Field(default=None, description="Why it did not pass; null if it did.")
+    harness: str = Field(
+        default="", description="Digest of the code and tolerances that made it; see ``proofs``."
+    )
 
     @property
     def about(self) -> About:

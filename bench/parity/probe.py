@@ -94,7 +94,8 @@ class Probe:
         return {"gradients": found}
 
     def steps(self, learning_rate: float) -> Measured:
-        """Ten steps on one fixed batch, with dropout and a schedule by the step."""
+        """Ten steps on one fixed batch, with dropout and a schedule by the step; then epochs as a
+        run has them: order, augmentation, a last batch of fewer images."""
         size = self.item.recipe.batch_size
         one_batch = Split(self.split.images[:size], self.split.labels[:size])
         recipe = self.item.recipe.model_copy(
@@ -106,23 +107,21 @@ class Probe:
         for loss in self._train(one_batch, recipe):
             losses.append(loss)
             state = state or self.trainer.tensors()
+        logits = self.trainer.logits([self.trainer.infer(np.array(self.split.images))])
+        recipe = self.item.recipe.model_copy(update={"learning_rate": learning_rate})
+        epoch_losses = list(self._train(self.split, recipe))
         after = self.trainer.tensors()
-        images = np.array(self.split.images)
         return {
             "state_after_one_step": {n: t for n, t in state.items() if n not in self.plan.frozen},
             "losses": {"losses": np.array(losses)},
-            "logits_after_steps": {"logits": self.trainer.logits([self.trainer.infer(images)])},
+            "logits_after_steps": {"logits": logits},
+            "epoch_losses": {"losses": np.array(epoch_losses)},
             "frozen": {
                 "changed": np.array(
                     [float(not np.array_equal(after[n], t)) for n, t in sorted(frozen.items())]
                 )
             },
         }
-
-    def epochs(self, learning_rate: float) -> Measured:
-        """Training as a run does it: order, augmentation, a last batch of fewer images."""
-        recipe = self.item.recipe.model_copy(update={"learning_rate": learning_rate})
-        return {"epoch_losses": {"losses": np.array(list(self._train(self.split, recipe)))}}
 
     def _train(self, split: Split, recipe: Recipe) -> Iterator[float]:
         """The loss of each step."""
@@ -194,8 +193,7 @@ def probe(
             rate = item.learning_rate or item.recipe.learning_rate
             steps = subject.steps(rate)
         facts |= {"learning_rate": rate, "loss_fall": loss_fall(steps)}
-        trainer.restore(start)
-        measured |= steps | subject.epochs(rate)
+        measured |= steps
     for level, values in measured.items():
         write(out, level, values)
     write_facts(out, facts)

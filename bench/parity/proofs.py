@@ -6,6 +6,7 @@ the sources that decide numbers: another release or another line of code has to 
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from bench.catalog.tolerances import LEVELS
+from bench.environment import digest_of, project_root
 from bench.parity.model import Pair
 from bench.spec import canonical_hash
 from bench.store import write_json
@@ -34,6 +36,19 @@ class Shown(NamedTuple):
     code_sha256: str | None = None
 
 
+@functools.cache
+def harness() -> str:
+    """12 hex digits over the tolerances and the sources that measure and judge: a proof by other
+    ones is none."""
+    bench = project_root() / "bench"
+    files = [*sorted((bench / "parity").glob("*.py")), bench / "catalog" / "tolerances.py"]
+    return digest_of(files)
+
+
+def _is_ours(pair: Pair) -> bool:
+    return pair.harness == harness()
+
+
 class Proofs:
     """The proofs of a cache."""
 
@@ -44,11 +59,11 @@ class Proofs:
         """Write a proof over the one of the same question, passed or not."""
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / f"{canonical_hash(pair.about._asdict())[:24]}.json"
-        write_json(path, pair.model_dump(mode="json"))
+        write_json(path, pair.model_copy(update={"harness": harness()}).model_dump(mode="json"))
 
     def load(self) -> list[Pair]:
-        """All that can be read; a file of another release says nothing and is passed over."""
-        return list(_read_all(sorted(self._folder.glob("*.json"))))
+        """All that this harness made; a file of another one says nothing and is passed over."""
+        return [p for p in _read_all(sorted(self._folder.glob("*.json"))) if _is_ours(p)]
 
 
 def _read_all(paths: Iterable[Path]) -> Iterator[Pair]:
@@ -63,7 +78,7 @@ def read_copy(folder: Path) -> list[Pair]:
     """The proofs that lie beside results."""
     try:
         found = json.loads((folder / COPY).read_bytes())["pairs"]
-        return [Pair.model_validate(pair) for pair in found]
+        return [p for pair in found if _is_ours(p := Pair.model_validate(pair))]
     except (OSError, ValueError, KeyError, TypeError):
         return []
 

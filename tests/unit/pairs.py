@@ -6,6 +6,7 @@ from typing import Any
 
 from bench.catalog.tolerances import LEVELS
 from bench.parity.model import Level, Pair
+from bench.parity.proofs import harness
 
 
 def level(name: str = "logits", **changes: Any) -> Level:
@@ -46,5 +47,6 @@ def pair(**changes: Any) -> Pair:
         "weights": "pretrained",
         "environments": ("torch-1", "keras-1"),
         "reason": None,
+        "harness": harness(),
     }
     return Pair.model_validate({**fields, **changes})
