@@ -37,7 +37,7 @@ class ProbeItem(Frozen):
     policy: Policy = Field(description="What trains.")
     recipe: Recipe = Field(description="How; its learning_rate is where the search begins.")
     parts: tuple[Part, ...] = Field(description="What to measure.")
-    nudges: int = Field(default=NUDGES, ge=1, description="Whose worst is a floor.")
+    nudges: int = Field(default=NUDGES, ge=0, description="Whose worst is a floor; 0: no floors.")
     learning_rate: float | None = Field(
         default=None, description="Found by the side that measures floors; null: to be found."
     )

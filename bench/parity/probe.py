@@ -267,7 +267,7 @@ class _Attempt:
     @property
     def good(self) -> bool:
         """Whether it moved and no floor spoils a figure."""
-        return self.moved and bool(self.floors) and counts(self.floors, self.precision)
+        return self.moved and counts(self.floors, self.precision)
 
 
 def counts(floors: dict[str, float], precision: Precision) -> bool:
