@@ -27,7 +27,8 @@ NORMS = (nn.modules.batchnorm._BatchNorm,)
 
 def read_knobs(trainer: NativeTorchTrainer) -> Knobs:
     """By the names of ``bench.ledger.KNOBS``; values that JSON has."""
-    module, entry, request = trainer.module, trainer.entry, trainer.request
+    module, request = trainer.module, trainer.request
+    entry = request.entry
     counts = trainer.counts()
     names = [name for name, _ in module.named_modules()]
     return {
