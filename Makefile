@@ -25,13 +25,18 @@ test: $(VENV)/.installed-test $(TENSORFLOW)
 	$(MAKE) check
 	$(BIN)/python -m pytest
 
-# The article's backbones and the embedded ones, trained whole in every backend; then every policy.
+# The article's backbones and three embedded ones, trained whole in every backend, in float64 and
+# float32; every policy for the two of the suite quick. Goes on where a part fails, and says so last.
 PROVED := squeezenet1_1 efficientnet_lite0 mobilenet_v2 alexnet vgg16 vgg19 \
 	resnet34 resnet50 resnet101 resnet152
 parity: $(VENV)/.installed-test $(TENSORFLOW)
-	$(BIN)/python run_bench.py parity squeezenet1_1 efficientnet_lite0
+	failed=0; \
+	$(BIN)/python run_bench.py parity squeezenet1_1 efficientnet_lite0 || failed=1; \
 	$(BIN)/python run_bench.py parity $(PROVED) --policy retrain_all \
-		--backends torch,keras-tensorflow,keras-torch,keras-jax
+		--backends torch,keras-tensorflow,keras-torch,keras-jax || failed=1; \
+	$(BIN)/python run_bench.py parity $(PROVED) --policy retrain_all --optimizer adamw \
+		--dtype float32 || failed=1; \
+	exit $$failed
 
 parity-zoo: $(VENV)/.installed $(TENSORFLOW)
 	$(BIN)/python -m bench.parity.zoo results/parity.md

@@ -136,6 +136,7 @@ def _key(
         "entry": entry.model_dump(mode="json", exclude={"code": {"file"}}),
         "px": px,
         "packages": environment.packages,
+        "code": environment.thawbench,
         **more,
     }
     return canonical_hash({"revision": EXPORT_REVISION, **what})[:24]

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 OK, NO, WRONG, INTERRUPTED, CLOSED_PIPE = 0, 1, 2, 130, 141
 """Exit codes: done; the answer is no; the question was wrong; Ctrl-C; the reader went away."""
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 STOPPED = "\nstopped: what is finished is kept, the same command goes on from there"
 DEFAULT_SUITE = "quick"
 RESULTS = Path("results") / "runs"
@@ -56,9 +57,10 @@ def main() -> None:
         print(STOPPED, file=sys.stderr)
         sys.exit(INTERRUPTED)
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno not in UNWRITABLE:
             raise
-        print(f"error: {error.strerror}", file=sys.stderr)
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{error.strerror}", file=sys.stderr)
         sys.exit(WRONG)
 
 
@@ -192,8 +194,13 @@ def parity(
         ),
     ] = None,
     dtype: Annotated[str, typer.Option(help="float64, float32.")] = "float64",
-    px: Annotated[int | None, typer.Option(help="Height and width of the input.")] = None,
+    px: Annotated[
+        int | None, typer.Option(min=1, max=2048, help="Height and width of the input.")
+    ] = None,
     policy: Annotated[str | None, typer.Option(help="Default: all. See `list policies`.")] = None,
+    boundary: Annotated[
+        str | None, typer.Option(help="From where fine_tune_last trains: a stage or a module.")
+    ] = None,
     optimizer: Annotated[str, typer.Option(help="sgd, adamw.")] = "sgd,adamw",
     backends: Annotated[
         str, typer.Option(help="The first is compared with each of the others.")
@@ -223,6 +230,7 @@ def parity(
         backends=_names(backends) or [],
         head=head,
         px=px,
+        boundary=boundary,
         device=device,
         mode=mode,
         fresh=fresh,

@@ -14,7 +14,7 @@ from typing import Any
 from tabulate import tabulate
 
 from bench.backbones import backbone as entry_of
-from bench.backbones import folder_name
+from bench.backbones import check_px, folder_name
 from bench.catalog.backbones import BackboneEntry
 from bench.catalog.native import Application, application_of, is_keras, why_not_native
 from bench.catalog.policies import POLICIES
@@ -130,6 +130,7 @@ def native_ledger(
     for backbone in backbones:
         entry = entry_of(backbone, interpreters, cache)
         size = px or entry.native_px
+        check_px(backbone, entry, size)
         base = {"momentum": 0.9, "weight_decay": 1e-4, "optimizer": optimizer}
         recipe = plain_recipe(head, size).model_copy(update=base)
         knobs: dict[str, dict[str, Any]] = {}

@@ -25,6 +25,9 @@ from bench.spec import Failure, RunSpec
 Report = Callable[[dict[str, Any]], None]
 """Takes progress events: {'event': 'step' or 'epoch', …}."""
 REPORT_S = 0.25
+KNOBS = ("tf32", "xla", "compile", "layout", "deterministic", "threads", "onednn",
+         "cudnn_benchmark")  # fmt: skip
+"""That every result has; null where a framework has no such thing."""
 COMPUTE_STEPS = 5
 COMPUTE_PATIENCE_S = 1.5
 
@@ -226,7 +229,9 @@ class Run:
         # Both are no part of a Blueprint, on either side (DESIGN section 4); native trainers, which
         # may have them, say so.
         without = {"stochastic_depth": "off", "auxiliary_heads": "off"}
-        result["knobs"] = {**without, **self._trainer.knobs()}
+        left_out = list(self._network.blueprint.notes) if self._network else None
+        known = {**dict.fromkeys(KNOBS), **without, "left_out": left_out}
+        result["knobs"] = {**known, **self._trainer.knobs()}
         result["notes"] = notes
 
     def _compute_rate(self) -> float | None:

@@ -27,6 +27,8 @@ DEFAULT_BACKBONES = ("efficientnet_lite0", "squeezenet1_1")
 """Those of the default suite."""
 NATIVE_BACKBONES = ("resnet50",)
 """One that both frameworks have by themselves."""
+NATIVE_POLICIES = ("fine_tune_all",)
+"""One that freezes nothing, so that every knob is in force."""
 MODES = ("matched", "native")
 OPTIMIZERS: tuple[OptimizerName, ...] = ("sgd", "adamw")
 PRECISIONS: dict[str, Precision] = {dtype: precision for precision, dtype in DTYPES.items()}
@@ -48,6 +50,7 @@ class Asked:
     head: str | None
     """None: the default one of the mode."""
     px: int | None
+    boundary: str | None
     device: str
     mode: str
     fresh: bool
@@ -63,8 +66,7 @@ def parity_command(asked: Asked, as_json: bool) -> bool:
     """
     _check(asked)
     if asked.mode == "native":
-        _native(asked, as_json)
-        return True
+        return _native(asked, as_json)
     pairs = show(_question(asked), asked.fresh)
     if as_json:
         print_json(document(pairs))
@@ -86,6 +88,8 @@ def _check(asked: Asked) -> None:
     for name in asked.backbones:
         check_name("backbone", name)
     hidden_units(asked.head or "original")
+    if asked.device == "all":
+        raise UserError("--device all: a proof is of one device.", "Say --device cpu, or cuda:0.")
     if len(asked.backends) < 2:
         raise UserError("A proof needs two backends.", "Such as --backends torch,keras-tensorflow.")
     for environment in environments_of(_question(asked)):
@@ -103,17 +107,19 @@ def _question(asked: Asked) -> Question:
         backends=asked.backends,
         head=asked.head or "original",
         px=asked.px,
+        boundary=asked.boundary,
         device=resolve_devices(asked.device)[0],
         interpreters=asked.interpreters,
         cache=cache_root(),
     )
 
 
-def _native(asked: Asked, as_json: bool) -> None:
-    """The knob ledger, for each optimizer."""
+def _native(asked: Asked, as_json: bool) -> bool:
+    """The knob ledger, for each optimizer and policy; whether each has two sides to compare."""
     ledgers = [
         ledger
         for optimizer in asked.optimizers
+        for policy in asked.policies or NATIVE_POLICIES
         for ledger in native_ledger(
             asked.backbones or NATIVE_BACKBONES,
             asked.backends,
@@ -121,7 +127,7 @@ def _native(asked: Asked, as_json: bool) -> None:
             cache_root(),
             px=asked.px,
             optimizer=cast(OptimizerName, optimizer),
-            policy=(asked.policies or ["fine_tune_all"])[0],
+            policy=policy,
             head=asked.head or "linear",
         )
     ]
@@ -129,6 +135,7 @@ def _native(asked: Asked, as_json: bool) -> None:
         print_json(ledger_json(ledgers))
     else:
         print_ledger(ledgers)
+    return all(len(ledger["unavailable"]) <= len(asked.backends) - 2 for ledger in ledgers)
 
 
 def document(pairs: Sequence[Pair]) -> dict[str, Any]:

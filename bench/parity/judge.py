@@ -102,6 +102,7 @@ def levels_of(
                 value=value if math.isfinite(value) else None,
                 tolerance=tolerances[precision],
                 floor=floor if floor is None or math.isfinite(floor) else None,
+                chaotic=floor is not None and not math.isfinite(floor),
                 passed=bool(value <= tolerances[precision] and sharp),
                 detail=where if value > 0.0 else None,
             )

@@ -55,15 +55,18 @@ class Level(Frozen):
         description="How far one backend alone moves when every weight is nudged by one last bit, "
         "the worst of three; null where equality is asked."
     )
-    passed: bool = Field(description="Within the tolerance, and the floor below a tenth of it.")
+    chaotic: bool = Field(default=False, description="The floor is not finite.")
+    passed: bool = Field(
+        description="Within the tolerance; of training, also the floor below a tenth of it."
+    )
     detail: str | None = Field(default=None, description="Where the difference is largest.")
 
     @property
     def differs(self) -> bool:
         """Whether it shows a difference: beyond the tolerance, and beyond what one backend does
         by itself."""
-        if self.value is None:
-            return True
+        if self.chaotic or self.value is None:
+            return not self.chaotic
         return self.value > self.tolerance and self.value > FLOOR_FACTOR * (self.floor or 0.0)
 
 

@@ -62,6 +62,8 @@ class Question:
     """Which Python runs which backend."""
     cache: Path
     """Root of the cache."""
+    boundary: str | None = None
+    """From where a policy that trains the last stage trains instead."""
     parts: tuple[Part, ...] = PARTS
     """What to measure; only all of it is a proof."""
     nudges: int = NUDGES
@@ -132,7 +134,7 @@ def subject_of(
     subject = Subject(backbone, precision, ProofSetting(px, setting.batch_size), entry.code)
     folders: dict[str, Path] = {}
     for name in question.policies:
-        policy = POLICIES[name]
+        policy = policy_of(name, question.boundary)
         weights = _weights(backbone, entry, policy)
         kind = weights.ref.kind
         if kind not in folders:
@@ -198,6 +200,14 @@ def environments_of(question: Question) -> list[Environment]:
         environment_of(backend, question.device, question.interpreters.of(backend))
         for backend in question.backends
     ]
+
+
+def policy_of(name: str, boundary: str | None) -> Policy:
+    """A policy of the catalogue, with another boundary where it trains the last stage."""
+    policy = POLICIES[name]
+    if boundary is not None and policy.boundary == "last_stage":
+        return policy.model_copy(update={"boundary": boundary})
+    return policy
 
 
 def _weights(backbone: str, entry: BackboneEntry, policy: Policy) -> Weights:

@@ -33,6 +33,7 @@ from bench.plan import TrainingPlan, plan_training
 from bench.schedule import learning_rate as scheduled
 from bench.spec import Precision, Recipe
 
+AGAIN = "the first step's batch after all steps"
 RECORDED_IMAGES = 2
 """Images whose every activation is kept."""
 Measured = dict[str, Values]
@@ -103,19 +104,24 @@ class Probe:
         )
         frozen = {n: t for n, t in self.trainer.tensors().items() if n in self.plan.frozen}
         state: dict[str, Array] = {}
-        losses: list[float] = []
-        for loss in self._train(one_batch, recipe):
-            losses.append(loss)
+        losses: dict[str, Array] = {}
+        for number, loss in enumerate(self._train(one_batch, recipe), start=1):
+            losses[f"step {number}"] = np.array([loss])
             state = state or self.trainer.tensors()
         logits = self.trainer.logits([self.trainer.infer(np.array(self.split.images))])
+        # The first step's batch and masks once more: other masks alone would move the loss.
+        losses[AGAIN] = np.array([next(self._train(one_batch, recipe))])
         recipe = self.item.recipe.model_copy(update={"learning_rate": learning_rate})
         epoch_losses = list(self._train(self.split, recipe))
         after = self.trainer.tensors()
         return {
             "state_after_one_step": {n: t for n, t in state.items() if n not in self.plan.frozen},
-            "losses": {"losses": np.array(losses)},
+            "losses": losses,
             "logits_after_steps": {"logits": logits},
-            "epoch_losses": {"losses": np.array(epoch_losses)},
+            "epoch_losses": {
+                f"step {number}": np.array([loss])
+                for number, loss in enumerate(epoch_losses, start=1)
+            },
             "frozen": {
                 "changed": np.array(
                     [float(not np.array_equal(after[n], t)) for n, t in sorted(frozen.items())]
@@ -201,9 +207,10 @@ def probe(
 
 
 def loss_fall(steps: Measured) -> float:
-    """By which fraction the last loss is below the first; NaN where it is not finite."""
-    losses = steps["losses"]["losses"]
-    return float(1.0 - losses[-1] / losses[0])
+    """By which fraction the first batch's loss, with the same dropout masks, is lower after the
+    steps than before them; NaN where it is not finite."""
+    losses = steps["losses"]
+    return float(1.0 - losses[AGAIN][0] / losses["step 1"][0])
 
 
 def nudged(tensors: dict[str, Array], number: int) -> dict[str, Array]:

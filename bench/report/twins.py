@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from bench.catalog.policies import POLICIES
 from bench.parity.proofs import Shown
 
 Row = dict[str, Any]
@@ -30,22 +31,27 @@ def mark_parity(rows: Sequence[Row], differing: Collection[str], shown: Collecti
     """
     for group in twins(rows, differing):
         for row in group:
-            others = {r["environment_id"] for r in group if r["backend"] != row["backend"]}
+            others = {r["backend"] for r in group} - {row["backend"]}
             if not others or row["mode"] != "matched":
                 continue
-            proved = all(
-                Shown(
-                    row["backbone"],
-                    row["policy"],
-                    row["boundary"],
-                    row["optimizer"],
-                    frozenset({row["environment_id"], other}),
-                    row["code_sha256"],
-                )
-                in shown
-                for other in others
-            )
-            row["parity"] = "shown" if proved else "not_shown"
+            alike = _proved_alike(row, shown)
+            proved = {r["backend"] for r in group if r["environment_id"] in alike}
+            row["parity"] = "shown" if others <= proved else "not_shown"
+
+
+def _proved_alike(row: Row, shown: Collection[Shown]) -> set[str]:
+    """Environments that compute a row's experiment as its own does: directly, or by way of one that
+    both were compared with."""
+    about = (row["backbone"], row["policy"], row["boundary"], row["optimizer"], row["code_sha256"])
+    pairs = [
+        s.environments
+        for s in shown
+        if (s.backbone, s.policy, s.boundary, s.optimizer, s.code_sha256) == about
+    ]
+    alike = {row["environment_id"]}
+    while new := {e for pair in pairs if pair & alike for e in pair} - alike:
+        alike |= new
+    return alike - {row["environment_id"]}
 
 
 def unproved(rows: Sequence[Row]) -> str | None:
@@ -57,10 +63,12 @@ def unproved(rows: Sequence[Row]) -> str | None:
     def names(field: str) -> list[str]:
         return list(dict.fromkeys(str(row[field]) for row in open_rows))
 
+    own = [b for b in names("boundary") if b not in {p.boundary for p in POLICIES.values()}]
+    boundary = f" --boundary {own[0]}" if own else ""
     command = (
         f"python run_bench.py parity {' '.join(names('backbone'))} "
         f"--policy {','.join(names('policy'))} --optimizer {','.join(names('optimizer'))} "
-        f"--backends {','.join(names('backend'))}"
+        f"--backends {','.join(names('backend'))}{boundary}"
     )
     count = len(open_rows)
     return (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -14,7 +14,7 @@ from bench.catalog.policies import POLICIES
 from bench.catalog.recipes import plain_recipe
 from bench.catalog.tolerances import FIRST_RATE, LEARNING_RATES, NUDGES, STEPS
 from bench.parity.model import PARTS, ProbeItem
-from bench.parity.probe import Measured, Probe, _search, counts, loss_fall, nudged
+from bench.parity.probe import AGAIN, Measured, Probe, _search, counts, loss_fall, nudged
 from bench.spec import OptimizerName
 
 QUIET, CHAOTIC = 1e-15, 1e-3
@@ -51,16 +51,28 @@ def test_nudges_are_seeded_and_differ_by_their_number() -> None:
     assert (tensors["a"] == 1.0).all()
 
 
+def measured(losses: Sequence[float]) -> Measured:
+    """Of the steps, and then of the first one's batch again."""
+    *steps, again = losses
+    named = {f"step {number}": np.array([loss]) for number, loss in enumerate(steps, start=1)}
+    return {"losses": {**named, AGAIN: np.array([again])}}
+
+
 @pytest.mark.parametrize(
-    ("losses", "fall"), [([2.0, 5.0, 1.0], 0.5), ([2.0, 2.5], -0.25), ([2.0, 2.0], 0.0)]
+    ("losses", "fall"),
+    [
+        ([2.0, 5.0, 1.0], 0.5),
+        ([2.0, 2.5], -0.25),
+        ([2.0, 1.0, 2.0], 0.0),  # another step's masks lower its loss, training did not
+    ],
 )
-def test_the_fall_is_of_the_last_loss_below_the_first(losses: list[float], fall: float) -> None:
-    assert loss_fall({"losses": {"losses": np.array(losses)}}) == fall
+def test_the_fall_is_of_the_first_batch_again(losses: list[float], fall: float) -> None:
+    assert loss_fall(measured(losses)) == fall
 
 
 @pytest.mark.parametrize("last", [math.nan, math.inf])
 def test_the_fall_of_a_lost_loss_is_not_finite(last: float) -> None:
-    assert not math.isfinite(loss_fall({"losses": {"losses": np.array([2.0, last])}}))
+    assert not math.isfinite(loss_fall(measured([2.0, last])))
 
 
 def test_floors_of_steps_count_below_a_tenth_of_the_tolerance() -> None:
@@ -111,9 +123,9 @@ class Steps:
         if not self.tried or self.tried[-1] != rate:
             self.tried.append(rate)
         fall, floor = self.behaviour(rate)
-        losses = 2.0 * np.linspace(1.0, 1.0 - fall, STEPS)
+        losses = 2.0 * np.linspace(1.0, 1.0 - fall, STEPS + 1)
         self.nudges += self.trainer.nudged
-        return {"losses": {"losses": losses * (1.0 + floor * self.trainer.nudged)}}
+        return measured(list(losses * (1.0 + floor * self.trainer.nudged)))
 
     def measure(self, parts: tuple[str, ...], rate: float) -> Measured:
         assert parts == ("steps",)

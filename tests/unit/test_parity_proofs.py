@@ -162,6 +162,34 @@ def test_all_twins_of_a_row_must_be_proved(make_run: MakeRun) -> None:
     assert [row["parity"] for row in found] == ["not_shown"] * 3
 
 
+def _identity(run: StoredRun, backend: str) -> Shown:
+    spec = run.spec
+    return Shown(
+        spec.backbone,
+        spec.policy.name,
+        spec.policy.boundary,
+        spec.recipe.optimizer,
+        frozenset({run.result.environment_id, backend}),
+    )
+
+
+def test_two_that_were_compared_with_a_third_are_alike(make_run: MakeRun) -> None:
+    runs = [make_run(**change) for change in (TORCH, KERAS, {"backend": "keras-jax"})]
+    torch = runs[0].result.environment_id
+    both = {_identity(run, torch) for run in runs[1:]}
+    assert [row["parity"] for row in rows_of(runs, both)] == ["shown"] * 3
+
+
+def test_rows_of_an_older_environment_do_not_spoil_the_mark(make_run: MakeRun) -> None:
+    older = {"environment": {"python": "3.11.1"}}
+    runs = [make_run(**TORCH), make_run(**KERAS), make_run(**TORCH, **older)]
+    proof = {_identity(runs[1], runs[0].result.environment_id)}
+    found = {(r["backend"], r["environment_id"]): r["parity"] for r in rows_of(runs, proof)}
+    assert found["torch", runs[0].result.environment_id] == "shown"
+    assert found["keras-tensorflow", runs[1].result.environment_id] == "shown"
+    assert found["torch", runs[2].result.environment_id] == "not_shown"
+
+
 def test_native_mode_is_never_marked(make_run: MakeRun) -> None:
     found = rows(make_run, TORCH, KERAS)
     native = [{**row, "mode": "native", "parity": None} for row in found]
