@@ -11,15 +11,11 @@ from typing import Any
 import numpy as np
 
 from bench.blueprint import Blueprint
-from bench.catalog.tolerances import FLOOR_FACTOR, LEAST_FALL, LEVELS
+from bench.catalog.tolerances import FLOOR_FACTOR, FLOORED, LEAST_FALL, LEVELS
 from bench.parity.compare import Gap, first_above, gap, operation_of
 from bench.parity.files import Values, read, read_facts
 from bench.parity.model import PART_OF, Difference, Level, Part
 from bench.spec import Precision
-
-FLOORED = ("gradients", "state_after_one_step", "losses", "epoch_losses")
-"""Levels that chaos can spoil: their figure counts only where their floor is far enough below the
-tolerance. The floors of the others are shown."""
 
 
 @dataclass(frozen=True)

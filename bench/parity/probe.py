@@ -16,6 +16,7 @@ from bench.blueprint import HEAD, INPUT, Array, Network
 from bench.catalog.tolerances import (
     CLASSES,
     FLOOR_FACTOR,
+    FLOORED,
     LEARNING_RATES,
     LEAST_FALL,
     LEVELS,
@@ -28,7 +29,7 @@ from bench.head import attach_head
 from bench.loop import score
 from bench.parity.compare import gap, operation_of
 from bench.parity.files import Values, write, write_facts
-from bench.parity.model import PART_OF, Part, ProbeItem
+from bench.parity.model import Part, ProbeItem
 from bench.plan import TrainingPlan, plan_training
 from bench.schedule import learning_rate as scheduled
 from bench.spec import Precision, Recipe
@@ -278,11 +279,11 @@ class _Attempt:
 
 
 def counts(floors: dict[str, float], precision: Precision) -> bool:
-    """Whether every figure of the steps is sharp: its floor below a tenth of its tolerance."""
+    """Whether every loss is sharp: its floor below a tenth of its tolerance."""
     return all(
         FLOOR_FACTOR * value < LEVELS[level][precision]
         for level, value in floors.items()
-        if PART_OF[level] == "steps"
+        if level in FLOORED
     )
 
 
