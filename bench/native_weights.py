@@ -33,7 +33,8 @@ def keras_models_folder() -> Path:
 
 def file_name(application: Application, px: int) -> str:
     """Of the file that keras.applications loads for an input of ``px``."""
-    return Path(urllib.parse.urlparse(application.location(px)).path).name
+    published = Path(urllib.parse.urlparse(application.location(px)).path).name
+    return application.file or published
 
 
 def native_ref(application: Application, px: int) -> WeightsRef:
@@ -109,7 +110,7 @@ def _weights(path: Path, application: Application, entry: BackboneEntry, px: int
 
 
 def _checked(path: Path, application: Application) -> Path:
-    """``path`` if it is the file that keras.applications knows; MobileNetV2's has no hash there."""
+    """``path`` if it is the file that keras.applications knows; MobileNet's have no hash there."""
     wanted = application.digest
     if wanted is None:
         return path

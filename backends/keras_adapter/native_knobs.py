@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from backends.keras_adapter.native import NativeKerasTrainer
 
 Knobs = dict[str, Any]
-CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
+SEPARABLE = keras.layers.SeparableConv2D
+CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, SEPARABLE)
 
 
 def read_knobs(trainer: NativeKerasTrainer) -> Knobs:
@@ -91,17 +92,19 @@ def _loader_resize() -> str:
 
 
 def _convolutions(layers: list[keras.layers.Layer]) -> list[probes.Convolution]:
+    """Two of a SeparableConv2D, as torch's networks have them: its bias is of the second."""
     made_by = {id(layer.output): layer for layer in layers}
-    return [
-        probes.Convolution(
-            tuple(layer.kernel_size),
-            tuple(layer.strides),
-            _padding(layer, made_by.get(id(layer.input))),
-            layer.use_bias,
-        )
-        for layer in layers
-        if isinstance(layer, CONVOLUTIONS)
-    ]
+    found = []
+    for layer in layers:
+        if not isinstance(layer, CONVOLUTIONS):
+            continue
+        kernel, strides = tuple(layer.kernel_size), tuple(layer.strides)
+        padding = _padding(layer, made_by.get(id(layer.input)))
+        if isinstance(layer, SEPARABLE):
+            found.append(probes.Convolution(kernel, strides, padding, False))
+            kernel, strides, padding = (1, 1), (1, 1), "0+0"
+        found.append(probes.Convolution(kernel, strides, padding, layer.use_bias))
+    return found
 
 
 def _padding(layer: keras.layers.Layer, before: keras.layers.Layer | None) -> str:

@@ -18,7 +18,6 @@ NATIVE_RESIZE: dict[str, Resize] = {
 }
 """Adapter → filter with which its users' loaders make images smaller."""
 _STORE = "https://storage.googleapis.com/tensorflow/keras-applications"
-_MOBILENET_V2_PX = (96, 128, 160, 192, 224)
 
 
 @dataclass(frozen=True)
@@ -35,18 +34,23 @@ class Application:
     """MD5 or SHA-256 (by its length) in hex, as keras.applications knows it; None: it has none."""
     min_px: int = 32
     """Smallest input size that it takes."""
+    sizes: tuple[int, ...] = ()
+    """Input sizes that have a file each; any other takes that of 224."""
+    file: str | None = None
+    """The file's name in Keras's cache, where it is not the last part of the address."""
 
     def location(self, px: int) -> str:
-        """Address of the weights for an input of ``px``; its last part is the file's name."""
-        return self.address.format(px=px if px in _MOBILENET_V2_PX else 224)
+        """Address of the weights for an input of ``px``."""
+        return self.address.format(px=px if px in self.sizes else 224)
 
 
-def _kernels(constructor: str, module: str, digest: str, min_px: int = 32) -> Application:
-    """Of the older classes, which keep their files in a folder of the module's name."""
-    file = f"{constructor.lower()}_weights_tf_dim_ordering_tf_kernels_notop.h5"
-    if constructor == "InceptionV3":
-        file = file.replace("inceptionv3", "inception_v3")
-    return Application(constructor, module, f"{_STORE}/{module}/{file}", digest, min_px)
+def _kernels(
+    constructor: str, module: str, digest: str, min_px: int = 32, folder: str = ""
+) -> Application:
+    """Of the older classes, which keep their files in a folder, mostly of the module's name."""
+    stem = module if module.startswith("inception") else constructor.lower()
+    file = f"{stem}_weights_tf_dim_ordering_tf_kernels_notop.h5"
+    return Application(constructor, module, f"{_STORE}/{folder or module}/{file}", digest, min_px)
 
 
 APPLICATIONS: dict[str, Application] = {
@@ -61,6 +65,7 @@ APPLICATIONS: dict[str, Application] = {
         f"{_STORE}/mobilenet_v2/mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_{{px}}"
         "_no_top.h5",
         None,
+        sizes=(96, 128, 160, 192, 224),
     ),
     "mobilenet_v3_small": Application(
         "MobileNetV3Small",
@@ -125,12 +130,70 @@ APPLICATIONS: dict[str, Application] = {
             ("l", "b0b66b5c863aef5b46e8608fe1711615"),
         )
     },
+    "timm:convnext_xlarge": Application(
+        "ConvNeXtXLarge",
+        "convnext",
+        f"{_STORE}/convnext/convnext_xlarge_notop.h5",
+        "de3f8a54174130e0cecdc71583354753d557fcf1f4487331558e2a16ba0cfe05",
+    ),
+    **{
+        f"timm:tf_efficientnetv2_b{number}": Application(
+            f"EfficientNetV2B{number}",
+            "efficientnet_v2",
+            f"{_STORE}/efficientnet_v2/efficientnetv2-b{number}_notop.h5",
+            digest,
+        )
+        for number, digest in enumerate(
+            (
+                "893217f2bb855e2983157299931e43ff",
+                "0e80663031ca32d657f9caa404b6ec37",
+                "1dfe2e7a5d45b6632553a8961ea609eb",
+                "f6abf7b5849ac99a89b50dd3fd532856",
+            )
+        )
+    },
+    "timm:inception_resnet_v2": _kernels(
+        "InceptionResNetV2", "inception_resnet_v2", "d19885ff4a710c122648d3b5c3b684e4", 75
+    ),
+    "timm:legacy_xception": _kernels(
+        "Xception", "xception", "b0042744bf5b25fce3cb969f33bebb97", 71
+    ),
+    "timm:mobilenetv1_100": Application(
+        "MobileNet",
+        "mobilenet",
+        f"{_STORE}/mobilenet/mobilenet_1_0_{{px}}_tf_no_top.h5",
+        None,
+        sizes=(128, 160, 192, 224),
+    ),
+    "timm:nasnetalarge": Application(
+        "NASNetLarge",
+        "nasnet",
+        f"{_STORE}/nasnet/NASNet-large-no-top.h5",
+        "d81d89dc07e6e56530c4e77faddd61b5",
+        file="nasnet_large_no_top.h5",
+    ),
+    **{
+        f"timm:resnetv2_{depth}": _kernels(f"ResNet{depth}V2", "resnet_v2", digest, folder="resnet")
+        for depth, digest in (
+            (50, "fac2f116257151a9d068a22e544a4917"),
+            (101, "c0ed64b8031c3730f411d2eb4eea35b5"),
+            (152, "ed17cf2e0169df9d443503ef94b23b33"),
+        )
+    },
 }
-"""torchvision's name of a network → the class of ``keras.applications`` of the same name."""
+"""A network's name → the class of ``keras.applications`` of the same architecture.
+
+torchvision's name where it has the network, else timm's with its prefix. NASNetMobile is not here:
+neither library has it, so that no name of a backbone would lead to it.
+"""
 
 
 def application_of(backbone: str) -> Application | None:
-    """What ``keras.applications`` has under a backbone's name, ``torchvision:NAME`` among them."""
+    """What ``keras.applications`` has under a backbone's name.
+
+    ``torchvision:NAME`` is the same as NAME; ``timm:NAME`` is a name of its own, and one with a tag
+    (``timm:NAME.TAG``) asks for weights that Keras has not.
+    """
     return APPLICATIONS.get(backbone.removeprefix("torchvision:"))
 
 

@@ -64,12 +64,45 @@ def test_names_of_torchvision_lead_to_keras_applications() -> None:
 
 
 @pytest.mark.parametrize(
+    ("backbone", "constructor"),
+    [
+        ("timm:convnext_xlarge", "ConvNeXtXLarge"),
+        ("timm:inception_resnet_v2", "InceptionResNetV2"),
+        ("timm:legacy_xception", "Xception"),
+        ("timm:mobilenetv1_100", "MobileNet"),
+        ("timm:nasnetalarge", "NASNetLarge"),
+        ("timm:resnetv2_101", "ResNet101V2"),
+        ("timm:tf_efficientnetv2_b3", "EfficientNetV2B3"),
+    ],
+)
+def test_what_torchvision_has_not_goes_by_timms_name(backbone: str, constructor: str) -> None:
+    application = application_of(backbone)
+    assert application is not None
+    assert application.constructor == constructor
+    assert application_of(f"{backbone}.tag") is None
+    assert application_of(backbone.removeprefix("timm:")) is None
+
+
+def test_files_are_named_as_keras_names_them() -> None:
+    name = file_name(APPLICATIONS["timm:nasnetalarge"], 331)
+    assert name == "nasnet_large_no_top.h5"
+    assert native_ref(APPLICATIONS["timm:nasnetalarge"], 331).source == name
+    kernels = "weights_tf_dim_ordering_tf_kernels_notop.h5"
+    resnet = APPLICATIONS["timm:resnetv2_50"].location(224)
+    assert resnet.endswith(f"/resnet/resnet50v2_{kernels}")
+    inception = APPLICATIONS["timm:inception_resnet_v2"].location(224)
+    assert inception.endswith(f"/inception_resnet_v2/inception_resnet_v2_{kernels}")
+
+
+@pytest.mark.parametrize(
     ("backbone", "head", "px", "said"),
     [
         ("alexnet", "linear", 224, "keras.applications has no alexnet; use --mode matched"),
         ("efficientnet_lite0", "linear", 224, "has no efficientnet_lite0"),
         ("resnet50", "original", 224, "no head 'original'"),
         ("torchvision:inception_v3", "linear", 64, "at least 75"),
+        ("timm:inception_resnet_v2", "linear", 74, "at least 75"),
+        ("timm:legacy_xception", "linear", 70, "at least 71"),
         ("resnet50", "dense:8", 32, None),
     ],
 )
@@ -85,10 +118,13 @@ def test_each_framework_has_its_own_filter_in_native_mode_only() -> None:
     assert [is_keras(b) for b in BOTH] == [False, True]
 
 
-def test_mobilenet_v2_has_a_file_for_each_size_that_it_was_trained_at() -> None:
+def test_mobilenets_have_a_file_for_each_size_that_they_were_trained_at() -> None:
     names = {px: file_name(APPLICATIONS["mobilenet_v2"], px) for px in (96, 100, 224)}
     assert names[100] == names[224] != names[96]
     assert names[96].endswith("_1.0_96_no_top.h5")
+    first = {px: file_name(APPLICATIONS["timm:mobilenetv1_100"], px) for px in (96, 128, 224)}
+    assert first[96] == first[224] == "mobilenet_1_0_224_tf_no_top.h5"
+    assert first[128] == "mobilenet_1_0_128_tf_no_top.h5"
     assert file_name(RESNET, 96) == file_name(RESNET, 224)
 
 
