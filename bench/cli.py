@@ -218,7 +218,7 @@ def parity(
 ) -> None:
     """Prove that backends compute the same thing; names the first operation that differs.
 
-    Lists are comma-separated. What is shown is kept, and marks the rows of reports.
+    Lists are comma-separated. What is shown is kept; in float64 it marks the rows of reports.
     """
     from bench.parity.command import Asked, parity_command
 

@@ -88,6 +88,12 @@ def _check(asked: Asked) -> None:
     for name in asked.backbones:
         check_name("backbone", name)
     hidden_units(asked.head or "original")
+    last = [name for name, policy in POLICIES.items() if policy.boundary == "last_stage"]
+    if asked.boundary is not None and not set(last) & set(asked.policies or POLICIES):
+        raise UserError(
+            f"--boundary {asked.boundary}: none of the policies asked for has one to move.",
+            f"Add --policy {last[0]}.",
+        )
     if asked.device == "all":
         raise UserError("--device all: a proof is of one device.", "Say --device cpu, or cuda:0.")
     if len(asked.backends) < 2:

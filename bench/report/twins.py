@@ -54,6 +54,12 @@ def _proved_alike(row: Row, shown: Collection[Shown]) -> set[str]:
     return alike - {row["environment_id"]}
 
 
+def _nameable(backbone: str) -> str:
+    """A backbone as the command line takes it; of a user's own file, rows do not know the folder."""
+    own = backbone.removeprefix("module:")
+    return backbone if own == backbone else f"module:FOLDER/{own}"
+
+
 def unproved(rows: Sequence[Row]) -> str | None:
     """What to do about rows whose parity was not shown; None if there are none."""
     open_rows = [row for row in rows if row["parity"] == "not_shown"]
@@ -66,7 +72,7 @@ def unproved(rows: Sequence[Row]) -> str | None:
     own = [b for b in names("boundary") if b not in {p.boundary for p in POLICIES.values()}]
     boundary = f" --boundary {own[0]}" if own else ""
     command = (
-        f"python run_bench.py parity {' '.join(names('backbone'))} "
+        f"python run_bench.py parity {' '.join(map(_nameable, names('backbone')))} "
         f"--policy {','.join(names('policy'))} --optimizer {','.join(names('optimizer'))} "
         f"--backends {','.join(names('backend'))}{boundary}"
     )

@@ -204,6 +204,8 @@ def test_what_was_not_shown_is_tried_again(here: Cli, proving: Proving) -> None:
         ("vgg16 --head dense:x", "Unknown head 'dense:x'"),
         ("vgg16 --px 20", "vgg16 cannot take 20 px: it needs at least 32.\nUse --px 32."),
         ("vgg16 --device gpu", "Unknown device 'gpu'. Did you mean 'cpu'?"),
+        ("vgg16 --device all", "a proof is of one device"),
+        ("vgg16 --policy freeze_all --boundary layer4", "Add --policy fine_tune_last."),
         ("vgg16 --python torch=absent", "'absent' is no interpreter"),
         ("vgg16 --policy ,", "An empty list was given."),
         ("vgg16 --dtype ,", "An empty list was given."),

@@ -206,3 +206,10 @@ def test_what_is_not_proved_comes_with_the_command_that_proves_it(make_run: Make
         "python run_bench.py parity efficientnet_lite0 --policy freeze_all --optimizer sgd "
         "--backends torch,keras-tensorflow"
     )
+
+
+def test_the_command_for_a_users_own_file_leaves_its_folder_open(make_run: MakeRun) -> None:
+    own = {"backbone": "module:my_net.py:build", "code_sha256": "ab" * 32}
+    said = unproved(rows(make_run, {**TORCH, **own}, {**KERAS, **own}))
+    assert said is not None
+    assert "parity module:FOLDER/my_net.py:build --policy" in said
