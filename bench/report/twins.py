@@ -55,7 +55,7 @@ def _proved_alike(row: Row, shown: Collection[Shown]) -> set[str]:
 
 
 def _nameable(backbone: str) -> str:
-    """A backbone as the command line takes it; of a user's own file, rows do not know the folder."""
+    """A backbone as the command line takes it; rows do not know the folder of a user's file."""
     own = backbone.removeprefix("module:")
     return backbone if own == backbone else f"module:FOLDER/{own}"
 
