@@ -53,8 +53,8 @@ class JaxEngine:
         jax.config.update("jax_enable_x64", precision == "fp64")
         jax.config.update("jax_default_matmul_precision", "highest")  # no TF32
         self._device = chosen
-        # XLA has no good grouped convolution in float64 on a CPU: a step of EfficientNet-Lite0 (64 px,
-        # batch 4) took 17 s of one core, and 0.2 s with depthwise convolutions by taps.
+        # XLA has no good grouped convolution in float64 on a CPU: a step of EfficientNet-Lite0
+        # (64 px, batch 4) took 17 s of one core, and 0.2 s with depthwise convolutions by taps.
         self._slow_groups = on_cpu and precision == "fp64"
 
     def splits_groups(self) -> bool:
