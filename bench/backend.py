@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -91,7 +92,7 @@ class Trainer(Protocol):
     def tensors(self) -> dict[str, Array]:
         """Every tensor of the Blueprint as it is now, in the Blueprint's names and layout."""
 
-    def restore(self, tensors: dict[str, Array]) -> None:
+    def restore(self, tensors: Mapping[str, Array]) -> None:
         """Set every tensor (names and layout as ``tensors`` gives them) and forget the optimizer's
         moments, so that training starts anew."""
 

@@ -13,8 +13,9 @@ from bench.cache import mark_used
 from bench.catalog.backbones import BackboneEntry
 from bench.catalog.backends import EXPORTER
 from bench.data.atomic import build_folder
-from bench.environment import environment_of
+from bench.environment import digest_of, environment_of
 from bench.launch import Interpreters, run_job
+from bench.parity import untrained
 from bench.spec import canonical_hash
 from bench.weights import Weights
 
@@ -58,7 +59,7 @@ def blueprint_folder(
         weights=weights.ref.sha256,
         preprocessing=weights.preprocessing.model_dump(mode="json"),
         seed=seed if random else None,
-        **({"settled": True} if settled else {}),
+        **({"settled": digest_of([Path(untrained.__file__).resolve()])} if settled else {}),
     )
     folder = cache / "blueprints" / f"{folder_name(backbone)}-{px}-{key}"
     if not is_whole(folder):

@@ -10,9 +10,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from bench.catalog.backends import BACKENDS
@@ -56,6 +59,57 @@ class Interpreters:
         return Path(sys.executable)
 
 
+class Stopped(Exception):
+    """The group that a worker belongs to was ended."""
+
+
+class WorkerGroup:
+    """Workers of several threads, which can be ended together."""
+
+    def __init__(self) -> None:
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._lock = threading.Lock()
+        self._ended = False
+
+    @contextmanager
+    def joined(self) -> Iterator[None]:
+        """Workers that this thread starts inside belong to the group."""
+        token = _group.set(self)
+        try:
+            yield
+        finally:
+            _group.reset(token)
+
+    def end(self) -> None:
+        """End all that run; whoever starts one afterwards, or waits for one, gets ``Stopped``."""
+        with self._lock:
+            self._ended = True
+            for process in self._running:
+                _kill(process)
+
+    @contextmanager
+    def holding(self, process: subprocess.Popen[bytes]) -> Iterator[None]:
+        """While a worker runs.
+
+        Raises:
+            Stopped: The group was ended, before or meanwhile.
+        """
+        with self._lock:
+            self._running.add(process)
+            if self._ended:
+                _kill(process)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._running.discard(process)
+        if self._ended:
+            raise Stopped
+
+
+_group: ContextVar[WorkerGroup | None] = ContextVar("group", default=None)
+
+
 def run_job(
     backend: str,
     job: dict[str, Any],
@@ -63,6 +117,7 @@ def run_job(
     interpreters: Interpreters,
     on_event: Callable[[Event], None] = lambda event: None,
     timeout_s: float | None = None,
+    variables: Mapping[str, str] = MappingProxyType({}),
 ) -> Finished:
     """Do one job in a worker process of its own.
 
@@ -73,6 +128,10 @@ def run_job(
         interpreters: Which Python.
         on_event: Called with each event that the task sends.
         timeout_s: After which the worker is ended.
+        variables: Of its environment, besides the backend's own.
+
+    Raises:
+        Stopped: The group of this thread was ended.
     """
     killed_before = _oom_kills()
     with log.open("ab") as sink:
@@ -81,11 +140,13 @@ def run_job(
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=sink,
-            env=_variables(backend),
+            env={**_variables(backend), **variables},
             start_new_session=True,
         )
+    group = _group.get()
     try:
-        finished = _converse(process, {**job, "backend": backend}, log, on_event, timeout_s)
+        with nullcontext() if group is None else group.holding(process):
+            finished = _converse(process, {**job, "backend": backend}, log, on_event, timeout_s)
     finally:
         _end(process)
     if finished.kind == "SIGKILL" and _oom_kills() > killed_before:
@@ -186,12 +247,17 @@ def _signal_name(number: int) -> str:
         return str(number)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Make sure that the worker and its children are gone, also those that outlived it."""
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """The worker and its children, also those that outlived it."""
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
         pass
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Make sure that the worker and its children are gone."""
+    _kill(process)
     process.wait()
     for pipe in (process.stdin, process.stdout):
         if pipe is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -109,7 +109,7 @@ class KerasTrainer:
             for slot in self.twin.slots
         }
 
-    def restore(self, tensors: dict[str, Array]) -> None:
+    def restore(self, tensors: Mapping[str, Array]) -> None:
         for slot in self.twin.slots:
             slot.variable.assign(slot.to_keras(tensors[slot.tensor]))
         self.optimizer.reset()

@@ -5,6 +5,7 @@ Sources: docs.pytorch.org, "CUDA semantics", "torch.backends", "Automatic Mixed 
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import torch
@@ -75,6 +76,13 @@ def knobs(device: torch.device) -> dict[str, Any]:
         "tf32_matmul": torch.backends.cuda.matmul.allow_tf32,
         "tf32_convolution": torch.backends.cudnn.allow_tf32,
         "onednn": torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled,
+        "compile": _compiled(),
         "cuda": torch.version.cuda if device.type == "cuda" else None,
         "cudnn": torch.backends.cudnn.version() if device.type == "cuda" else None,
     }
+
+
+def _compiled() -> bool:
+    """Whether ``torch.compile`` has compiled anything in this process, by its own counter."""
+    dynamo = sys.modules.get("torch._dynamo.utils")
+    return dynamo is not None and dynamo.counters["stats"]["unique_graphs"] > 0

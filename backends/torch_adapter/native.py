@@ -100,7 +100,6 @@ class NativeTorchTrainer(TorchTrainer):
     def knobs(self) -> dict[str, Any]:
         return {
             **devices.knobs(self._device),
-            "compile": False,
             "autocast": self._precision if self._precision in devices.AUTOCAST else None,
             "loss_scale": self._scaler.get_scale() if self._scaler.is_enabled() else None,
             **read_knobs(self),

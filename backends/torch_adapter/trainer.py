@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -90,7 +91,7 @@ class TorchTrainer:
             for name, tensor in self.network.tensors.items()
         }
 
-    def restore(self, tensors: dict[str, Array]) -> None:
+    def restore(self, tensors: Mapping[str, Array]) -> None:
         with torch.no_grad():
             for name, array in tensors.items():
                 self.network.tensors[name].copy_(torch.from_numpy(array))
@@ -132,7 +133,6 @@ class TorchTrainer:
         return {
             **devices.knobs(self._device),
             "layout": "channels_last" if last else "channels_first",
-            "compile": False,
             "autocast": self._precision if self._precision in devices.AUTOCAST else None,
             "loss_scale": self._scaler.get_scale() if self._scaler.is_enabled() else None,
             "optimizer": type(self.optimizer).__name__,

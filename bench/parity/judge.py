@@ -12,7 +12,7 @@ import numpy as np
 
 from bench.blueprint import Blueprint
 from bench.catalog.tolerances import FLOOR_FACTOR, FLOORED, LEAST_FALL, LEVELS
-from bench.parity.compare import Gap, first_above, gap, operation_of
+from bench.parity.compare import Gap, first_above, gap, largest, operation_of
 from bench.parity.files import Values, read, read_facts
 from bench.parity.model import PART_OF, Difference, Level, Part
 from bench.spec import Precision
@@ -119,8 +119,21 @@ def first_difference(
     return Difference(operation=name, module_path=operation.module_path)
 
 
-def reason_of(levels: tuple[Level, ...], fall: float | None) -> str | None:
-    """Why a pair did not pass, in a sentence; None if it did."""
+def is_blind(side: Side, precision: Precision) -> bool:
+    """Whether the logits are the same for every image: such a network's head learns from its bias
+    alone, and two of them agree whatever lies before it."""
+    logits = side.values("logits")["logits"]
+    return largest(np.ptp(logits, axis=0)) <= LEVELS["logits"][precision] * largest(logits)
+
+
+def reason_of(levels: tuple[Level, ...], fall: float | None, blind: bool = False) -> str | None:
+    """Why a pair did not pass, in a sentence; None if it did.
+
+    Args:
+        levels: That were measured.
+        fall: Of the loss, a fraction.
+        blind: Whether the network gives the same logits for every image.
+    """
     failed = [level for level in levels if not level.passed]
     above = [x for x in failed if x.differs]
     if above:
@@ -133,6 +146,8 @@ def reason_of(levels: tuple[Level, ...], fall: float | None) -> str | None:
         return "says nothing, the floor is too high: " + ", ".join(
             f"{x.name} {'–' if x.floor is None else f'{x.floor:.2g}'}" for x in failed
         )
+    if blind:
+        return "says nothing: the network gives the same logits for every image"
     stepped = any(PART_OF[level.name] == "steps" for level in levels)
     if stepped and (fall is None or not fall >= LEAST_FALL):
         return f"says nothing: the loss fell by {fall or 0.0:.1%}, less than {LEAST_FALL:.0%}"

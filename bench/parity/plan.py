@@ -68,6 +68,8 @@ class Question:
     """What to measure; only all of it is a proof."""
     nudges: int = NUDGES
     """Whose worst is a floor."""
+    threads: int | None = None
+    """Of each worker; None: as many as its framework takes."""
 
 
 @dataclass(frozen=True)

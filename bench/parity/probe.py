@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,17 +29,20 @@ from bench.data.batches import TrainingBatches
 from bench.head import attach_head
 from bench.loop import score
 from bench.parity.compare import gap, operation_of
-from bench.parity.files import Values, write, write_facts
+from bench.parity.files import Values, read, write, write_facts
 from bench.parity.model import Part, ProbeItem
 from bench.plan import TrainingPlan, plan_training
 from bench.schedule import learning_rate as scheduled
 from bench.spec import Precision, Recipe
 
 AGAIN = "the first step's batch after all steps"
+ATTEMPT = "rate-"
+"""Beginning of the folder of an attempt at a learning rate."""
 RECORDED_IMAGES = 2
 """Images whose every activation is kept."""
-Measured = dict[str, Values]
-"""Level → its values."""
+Take = Callable[[str, Values], None]
+"""What is done with a level's values as soon as they are there: only then they need not all be in
+memory at once, and VGG19's are a gigabyte a level."""
 Batches = Callable[[Split, Recipe, TrainingPlan], TrainingBatches]
 
 
@@ -64,38 +68,33 @@ class Probe:
     batches: Batches = make_batches
     """Where the batches come from."""
 
-    def measure(self, parts: tuple[Part, ...], learning_rate: float) -> Measured:
+    def measure(self, parts: tuple[Part, ...], learning_rate: float, take: Take) -> None:
         """Values of every level of ``parts``, from the trainer as it stands."""
-        measured: Measured = {}
         for part in parts:
             if part == "steps":
-                measured |= self.steps(learning_rate)
+                self.steps(learning_rate, take)
             else:
-                measured |= {"forward": self.forward, "gradients": self.gradients}[part]()
-        return measured
+                {"forward": self.forward, "gradients": self.gradients}[part](take)
 
-    def forward(self) -> Measured:
+    def forward(self, take: Take) -> None:
         """What does not depend on the optimizer or on what trains."""
         trainer = self.trainer
         head = {t for o, _, t in self.network.blueprint.named_tensors() if o.stage == HEAD}
         images = self._first_batch().images
         recorded = trainer.activations(images[:RECORDED_IMAGES])
-        pixels = recorded.pop(INPUT)
-        return {
-            "pixels": {"pixels": pixels},
-            "initial_head": {n: t for n, t in trainer.tensors().items() if n in head},
-            "logits": {"logits": trainer.logits([trainer.infer(images)])},
-            "activations": recorded,
-            "metrics": {"metrics": self._metrics()},
-        }
+        take("pixels", {"pixels": recorded.pop(INPUT)})
+        take("activations", recorded)
+        take("initial_head", {n: t for n, t in trainer.tensors().items() if n in head})
+        take("logits", {"logits": trainer.logits([trainer.infer(images)])})
+        take("metrics", {"metrics": self._metrics()})
 
-    def gradients(self) -> Measured:
+    def gradients(self, take: Take) -> None:
         """Of the first batch, in training form."""
         prepared = self.trainer.to_device(self._first_batch())
         _, found = self.trainer.gradients(prepared)
-        return {"gradients": found}
+        take("gradients", found)
 
-    def steps(self, learning_rate: float) -> Measured:
+    def steps(self, learning_rate: float, take: Take) -> None:
         """Ten steps on one fixed batch, with dropout and a schedule by the step; then epochs as a
         run has them: order, augmentation, a last batch of fewer images."""
         size = self.item.recipe.batch_size
@@ -103,32 +102,32 @@ class Probe:
         recipe = self.item.recipe.model_copy(
             update={"learning_rate": learning_rate, "epochs": STEPS, "augmentation": "none"}
         )
-        frozen = {n: t for n, t in self.trainer.tensors().items() if n in self.plan.frozen}
-        state: dict[str, Array] = {}
+        frozen = self._frozen()
         losses: dict[str, Array] = {}
         for number, loss in enumerate(self._train(one_batch, recipe), start=1):
             losses[f"step {number}"] = np.array([loss])
-            state = state or self.trainer.tensors()
+            if number == 1:
+                take("state_after_one_step", self._state())
         logits = self.trainer.logits([self.trainer.infer(np.array(self.split.images))])
         # The first step's batch and masks once more: other masks alone would move the loss.
         losses[AGAIN] = np.array([next(self._train(one_batch, recipe))])
         recipe = self.item.recipe.model_copy(update={"learning_rate": learning_rate})
-        epoch_losses = list(self._train(self.split, recipe))
-        after = self.trainer.tensors()
-        return {
-            "state_after_one_step": {n: t for n, t in state.items() if n not in self.plan.frozen},
-            "losses": losses,
-            "logits_after_steps": {"logits": logits},
-            "epoch_losses": {
-                f"step {number}": np.array([loss])
-                for number, loss in enumerate(epoch_losses, start=1)
-            },
-            "frozen": {
-                "changed": np.array(
-                    [float(not np.array_equal(after[n], t)) for n, t in sorted(frozen.items())]
-                )
-            },
-        }
+        epochs = enumerate(self._train(self.split, recipe), start=1)
+        epoch_losses = {f"step {number}": np.array([loss]) for number, loss in epochs}
+        take("losses", losses)
+        take("logits_after_steps", {"logits": logits})
+        take("epoch_losses", epoch_losses)
+        after = self._frozen()
+        changed = [float(not np.array_equal(after[n], t)) for n, t in sorted(frozen.items())]
+        take("frozen", {"changed": np.array(changed)})
+
+    def _frozen(self) -> dict[str, Array]:
+        """The tensors that must not change."""
+        return {n: t for n, t in self.trainer.tensors().items() if n in self.plan.frozen}
+
+    def _state(self) -> dict[str, Array]:
+        """The tensors that may."""
+        return {n: t for n, t in self.trainer.tensors().items() if n not in self.plan.frozen}
 
     def _train(self, split: Split, recipe: Recipe) -> Iterator[float]:
         """The loss of each step."""
@@ -183,51 +182,77 @@ def probe(
     network = attach_head(Network.load(Path(item.blueprint)), item.recipe.head, CLASSES, SEED)
     plan = plan_training(network.blueprint, item.policy)
     trainer = adapter.build(network, plan, item.recipe, device)
+    network.tensors.clear()  # the framework has its own copy
     subject = Probe(trainer, network, plan, item, split, batches)
     start = trainer.tensors()
     facts: dict[str, Any] = {"floors": {}, "learning_rate": item.learning_rate}
     still = tuple(p for p in item.parts if p != "steps")
-    measured = subject.measure(still, item.recipe.learning_rate)
+    subject.measure(still, item.recipe.learning_rate, into(out))
     if floors and still:
-        facts["floors"] |= _floors(subject, start, measured, still, item.recipe.learning_rate)
+        facts["floors"] |= _floors(subject, start, out, still, item.recipe.learning_rate)
     if "steps" in item.parts:
         trainer.restore(start)
         if floors:
-            found = _search(subject, start)
-            steps, rate = found.steps, found.rate
+            found = _search(subject, start, out)
+            rate = found.rate
             facts["floors"] |= found.floors
+            found.settle(out)
         else:
             rate = item.learning_rate or item.recipe.learning_rate
-            steps = subject.steps(rate)
-        facts |= {"learning_rate": rate, "loss_fall": loss_fall(steps)}
-        measured |= steps
-    for level, values in measured.items():
-        write(out, level, values)
+            subject.steps(rate, into(out))
+        facts |= {"learning_rate": rate, "loss_fall": loss_fall(out)}
     write_facts(out, facts)
     return facts
 
 
-def loss_fall(steps: Measured) -> float:
+def into(folder: Path) -> Take:
+    """Writes each level's file."""
+    return lambda level, values: write(folder, level, values)
+
+
+def loss_fall(folder: Path) -> float:
     """By which fraction the first batch's loss, with the same dropout masks, is lower after the
-    steps than before them; NaN where it is not finite."""
-    losses = steps["losses"]
+    steps than before them; NaN where it is not finite.
+
+    Args:
+        folder: With the file of the level ``losses``.
+    """
+    losses = read(folder, "losses")
     return float(1.0 - losses[AGAIN][0] / losses["step 1"][0])
 
 
-def nudged(tensors: dict[str, Array], number: int) -> dict[str, Array]:
-    """Every number moved by one last bit, up or down by a seeded coin."""
-    random = np.random.default_rng([SEED, number])
-    moved = {}
-    for name, tensor in sorted(tensors.items()):
-        direction = np.where(random.random(tensor.shape) < 0.5, -np.inf, np.inf)
-        moved[name] = np.nextafter(tensor, direction.astype(tensor.dtype))
-    return moved
+class Nudged(Mapping[str, Array]):
+    """Every number moved by one last bit, up or down by a seeded coin; made when asked for."""
+
+    def __init__(self, tensors: Mapping[str, Array], number: int) -> None:
+        """
+        Args:
+            tensors: To be moved; they are not changed.
+            number: Of the nudge; each is another.
+        """
+        self._tensors = tensors
+        self._number = number
+        self._places = {name: place for place, name in enumerate(sorted(tensors))}
+
+    def __getitem__(self, name: str) -> Array:
+        tensor = self._tensors[name]
+        random = np.random.default_rng([SEED, self._number, self._places[name]])
+        up = random.integers(0, 2, tensor.shape, dtype=np.bool_)
+        direction = np.where(up, tensor.dtype.type(np.inf), tensor.dtype.type(-np.inf))
+        moved: Array = np.nextafter(tensor, direction)
+        return moved
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
 
 
 def _floors(
     subject: Probe,
     start: dict[str, Array],
-    measured: Measured,
+    measured: Path,
     parts: tuple[Part, ...],
     learning_rate: float,
     good_enough: Callable[[dict[str, float]], bool] = lambda floors: True,
@@ -235,17 +260,22 @@ def _floors(
     """Level → how far the same measurement moves, the worst of the nudges.
 
     Stops early where ``good_enough`` says no.
+
+    Args:
+        measured: Folder with what was measured without a nudge.
     """
     worst: dict[str, float] = {}
     group = operation_of(subject.network.blueprint)
+
+    def compare(level: str, values: Values) -> None:
+        if LEVELS[level]["fp64"] > 0.0 and level != "metrics":
+            by_operation = level in ("gradients", "state_after_one_step")
+            found = gap(read(measured, level), values, group if by_operation else str).value
+            worst[level] = max(worst.get(level, 0.0), found)
+
     for number in range(subject.item.nudges):
-        subject.trainer.restore(nudged(start, number))
-        moved = subject.measure(parts, learning_rate)
-        for level, values in moved.items():
-            if LEVELS[level]["fp64"] > 0.0 and level != "metrics":
-                by_operation = level in ("gradients", "state_after_one_step")
-                found = gap(measured[level], values, group if by_operation else str).value
-                worst[level] = max(worst.get(level, 0.0), found)
+        subject.trainer.restore(Nudged(start, number))
+        subject.measure(parts, learning_rate, compare)
         if not good_enough(worst):
             break
     subject.trainer.restore(start)
@@ -257,10 +287,17 @@ class _Attempt:
     """Ten steps at one learning rate."""
 
     rate: float
-    steps: Measured
+    folder: Path
     fall: float
     floors: dict[str, float]
     precision: Precision
+
+    def settle(self, out: Path) -> None:
+        """Put the files of this attempt into ``out`` and remove those of the others."""
+        for path in self.folder.iterdir():
+            path.replace(out / path.name)
+        for folder in out.glob(f"{ATTEMPT}*"):
+            shutil.rmtree(folder)
 
     @property
     def moved(self) -> bool:
@@ -287,18 +324,19 @@ def counts(floors: dict[str, float], precision: Precision) -> bool:
     )
 
 
-def _attempt(subject: Probe, start: dict[str, Array], rate: float) -> _Attempt:
+def _attempt(subject: Probe, start: dict[str, Array], out: Path, rate: float) -> _Attempt:
     recipe = subject.item.recipe
+    folder = out / f"{ATTEMPT}{rate:g}"
     subject.trainer.restore(start)
-    steps = subject.steps(rate)
-    attempt = _Attempt(rate, steps, loss_fall(steps), {}, recipe.precision)
+    subject.steps(rate, into(folder))
+    attempt = _Attempt(rate, folder, loss_fall(folder), {}, recipe.precision)
     if attempt.moved:
         sharp = partial(counts, precision=recipe.precision)
-        attempt.floors = _floors(subject, start, steps, ("steps",), rate, sharp)
+        attempt.floors = _floors(subject, start, folder, ("steps",), rate, sharp)
     return attempt
 
 
-def _search(subject: Probe, start: dict[str, Array]) -> _Attempt:
+def _search(subject: Probe, start: dict[str, Array], out: Path) -> _Attempt:
     """The steps at a learning rate that lowers the loss and is not chaotic; if there is none, those
     where the search began.
 
@@ -307,18 +345,18 @@ def _search(subject: Probe, start: dict[str, Array]) -> _Attempt:
     recipe = subject.item.recipe
     rates = sorted({*LEARNING_RATES[recipe.optimizer], recipe.learning_rate}, reverse=True)
     at = rates.index(recipe.learning_rate)
-    first = _attempt(subject, start, rates[at])
+    first = _attempt(subject, start, out, rates[at])
     if first.good:
         return first
     up, down = rates[:at][::-1], rates[at + 1 :]
     for upwards in (False, True) if first.moved or first.lost else (True, False):
         for rate in up if upwards else down:
-            attempt = _attempt(subject, start, rate)
+            attempt = _attempt(subject, start, out, rate)
             if attempt.good:
                 return attempt
             too_high = attempt.moved or attempt.lost
             if upwards == too_high:
                 break
     if not first.floors:
-        first.floors = _floors(subject, start, first.steps, ("steps",), first.rate)
+        first.floors = _floors(subject, start, first.folder, ("steps",), first.rate)
     return first

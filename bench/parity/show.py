@@ -1,8 +1,9 @@
-"""Shows what is asked, one backbone after the other, and keeps what was shown."""
+"""Shows what is asked, and keeps what was shown."""
 
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from functools import partial
 from typing import cast
 
@@ -11,6 +12,7 @@ from bench.parity.model import Pair
 from bench.parity.plan import Question, subject_of
 from bench.parity.proofs import Proofs
 from bench.parity.prove import prove
+from bench.parity.side_by_side import Task, jobs_on, need_bytes, side_by_side, threads_of
 from bench.parity.watch import watcher
 from bench.spec import OptimizerName
 
@@ -33,15 +35,21 @@ def show(question: Question, fresh: bool) -> list[Pair]:
         for backbone in question.backbones
         for precision in question.precisions
     ]
-    found: list[Pair] = []
+    pairs = [[known[about] for about in subject.known] for subject in subjects]
     with watcher(subjects, len(question.backends)) as watching:
-        for subject in subjects:
-            kept = [known[about] for about in subject.known]
-            new = prove(subject, question, watching) if subject.claims else []
+        jobs = jobs_on(question.device)
+        shared = replace(question, threads=threads_of(jobs))
+        open_ones = [number for number, subject in enumerate(subjects) if subject.claims]
+        tasks = [
+            Task(need_bytes(subject), partial(prove, subject, shared, watching))
+            for subject in (subjects[number] for number in open_ones)
+        ]
+        for task, new in side_by_side(tasks, jobs):
             for pair in new:
                 proofs.keep(pair)
                 watching.proved(pair)
-            found += sorted(kept + new, key=partial(_place, question))
+            pairs[open_ones[task]] += new
+    found = [pair for each in pairs for pair in sorted(each, key=partial(_place, question))]
     reused = sum(len(subject.known) for subject in subjects)
     if reused:
         print(f"{reused} of {len(found)} pairs were shown before in these environments; "

@@ -2,7 +2,10 @@
 
 Fresh BatchNorms have factors 1, offsets 0, means 0 and variances 1, which hide a confusion of any
 two; and with those statistics the signal of a deep network dies out or explodes. So each gets
-values of its own, and statistics near those of real activations.
+values of its own, and statistics near those of real activations. Residual branches end in small
+factors: where every branch is as strong as what it is added to, gradients grow from block to block
+and training is chaotic at any learning rate. ResNet152 (64 px, batch 4, SGD at 1e-5): with factors
+of 0.4 to 0.8 a last bit moved the ten losses by 6e-2, with 0.1 to 0.3 by 8e-15.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from bench.backend import Adapter
-from bench.blueprint import Array, Network
+from bench.blueprint import Array, Blueprint, Network, Operation
 from bench.catalog.policies import POLICIES
 from bench.catalog.recipes import plain_recipe
 from bench.data.batches import TrainingBatches
@@ -32,21 +35,36 @@ def settle(network: Network, adapter: Adapter) -> Network:
         return network
     random = np.random.default_rng(0)
     tensors = dict(network.tensors)
+    branches = _branch_ends(network.blueprint)
 
-    def scatter(role: str, factor: tuple[float, float], offset: float) -> None:
-        for norm in norms:
+    def scatter(
+        role: str, factor: tuple[float, float], offset: float, some: list[Operation] = norms
+    ) -> None:
+        for norm in some:
             if role in norm.tensors:
                 tensor = tensors[norm.tensors[role]]
                 moved = tensor * random.uniform(*factor, tensor.shape)
                 moved += random.uniform(-offset, offset, tensor.shape)
                 tensors[norm.tensors[role]] = moved.astype(tensor.dtype)
 
-    scatter("weight", (0.4, 0.8), 0.0)
+    scatter("weight", (0.4, 0.8), 0.0, [o for o in norms if o.name not in branches])
+    scatter("weight", (0.1, 0.3), 0.0, [o for o in norms if o.name in branches])
     scatter("bias", (1.0, 1.0), 0.3)
     tensors |= _statistics(Network(network.blueprint, tensors), adapter)
     scatter("running_mean", (0.8, 1.2), 0.01)
     scatter("running_var", (0.7, 1.4), 0.0)
     return Network(network.blueprint, tensors)
+
+
+def _branch_ends(blueprint: Blueprint) -> set[str]:
+    """Names of the BatchNorms whose value is added to what went around them. Where both operands of
+    a sum are BatchNorms, the first is: the other is the shortcut's."""
+    kinds = {o.name: o.kind for o in blueprint.operations}
+    ends = set()
+    for operation in blueprint.operations:
+        if operation.kind == "add":
+            ends |= set([n for n in operation.inputs if kinds.get(n) == "batch_norm"][:1])
+    return ends
 
 
 def _statistics(network: Network, adapter: Adapter) -> dict[str, Array]:

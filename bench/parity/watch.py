@@ -62,7 +62,7 @@ class Bar(Lines):
 
     def measuring(self, subject: Subject, backend: str) -> None:
         words = f"{subject.backbone} {subject.precision} {backend}"
-        self._progress.update(self._task, description=words)
+        self._progress.update(self._task, description=words)  # of those at work, the latest
 
     def measured(self) -> None:
         self._progress.advance(self._task)

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tabulate import tabulate
 
-from bench.backbones import backbone
+from bench.backbones import backbones
 from bench.blueprint import STATE_ROLES, Blueprint
-from bench.blueprints import architecture_folders
-from bench.cache import cache_root, limit_bytes, prune
+from bench.cache import cache_root
 from bench.catalog.backends import EXPORTER
 from bench.catalog.tolerances import LEVELS
 from bench.errors import Unavailable, UserError
@@ -29,15 +29,20 @@ from bench.parity.model import Pair
 from bench.parity.plan import DTYPES, Question, environments_of, subject_of
 from bench.parity.proofs import harness
 from bench.parity.prove import prove
+from bench.parity.side_by_side import MOST_BYTES, Task, jobs_on, side_by_side, threads_of
 from bench.parity.watch import Lines
-from bench.progress import duration
+from bench.progress import Clock, duration
 from bench.report.tables import markdown
 from bench.spec import Precision
 from bench.store import write_json
 
 BACKENDS = ("torch", "keras-tensorflow")
+DEVICE = "cpu"
 LARGEST = 100_000_000
 """Parameters up to which ten steps are taken in float64; larger ones give logits in float32."""
+NEED_BYTES = MOST_BYTES // 2
+"""Of a worker: two at a time. More than 100 million parameters, in float32 and without training,
+need no more than 100 million in float64 with it."""
 NUDGES = 0
 """No floors, which take three times as long; ``parity NAME`` measures them. Two frameworks round
 differently: where they agree, the steps were not chaotic."""
@@ -71,7 +76,6 @@ def names(interpreters: Interpreters) -> list[str]:
 
 def measure(name: str, interpreters: Interpreters) -> Entry:
     """One network's row."""
-    cache = cache_root()
     question = _question(name, "fp64", interpreters)
     row: Entry = {
         "model": name,
@@ -84,9 +88,9 @@ def measure(name: str, interpreters: Interpreters) -> Entry:
         "failed": None,
     }
     try:
-        entry = backbone(name, interpreters, cache)
-        px = entry.native_px
-        blueprint = Blueprint.load(architecture_folders({name: px}, cache, interpreters)[name])
+        subject = subject_of(name, "fp64", question)
+        (folder,) = {Path(item.blueprint) for item in subject.items.values()}
+        blueprint = Blueprint.load(folder)
         row["parameters"] = _parameters(blueprint)
         row["notes"] = list(blueprint.notes)
         if row["parameters"] > LARGEST:
@@ -95,11 +99,11 @@ def measure(name: str, interpreters: Interpreters) -> Entry:
         if not pair.passed and pair.levels and "steps" in question.parts:
             pair = _prove(name, replace(question, nudges=1))  # tells chaos from a difference
         row["pair"] = pair.model_dump(mode="json")
+        shutil.rmtree(folder)  # nobody asks for it again
     except UserError as error:
         row["refused"] = str(error)
     except Unavailable as error:
         row["failed"] = str(error)
-    prune(cache, set(), limit_bytes())
     return row
 
 
@@ -118,11 +122,12 @@ def _question(name: str, precision: Precision, interpreters: Interpreters) -> Qu
         backends=BACKENDS,
         head="original",
         px=None,
-        device="cpu",
+        device=DEVICE,
         interpreters=interpreters,
         cache=cache_root(),
         parts=("forward",) if precision == "fp32" else ("forward", "gradients", "steps"),
         nudges=NUDGES,
+        threads=threads_of(jobs_on(DEVICE)),
     )
 
 
@@ -150,8 +155,7 @@ def _cells(row: Entry) -> list[str]:
     count = "–" if row["parameters"] is None else f"{row['parameters']:,}"
     if row["pair"] is None:
         words = markdown((row["refused"] or row["failed"]).splitlines()[0])
-        verdict = "refused" if row["refused"] else "failed"
-        return [row["model"], count, *["–"] * 6, verdict, words]
+        return [row["model"], count, *["–"] * 6, verdict(row), words]
     pair = Pair.model_validate(row["pair"])
     levels = {level.name: level for level in pair.levels}
     figures = [
@@ -160,10 +164,7 @@ def _cells(row: Entry) -> list[str]:
     ]
     fell = "–" if pair.loss_fall is None else f"{pair.loss_fall:.0%}"
     remarks = [*row["notes"], *([pair.reason] if pair.reason else [])]
-    verdict = "shown" if pair.passed else "not shown"
-    if len(levels) < len(LEVELS):
-        verdict += " (forward pass)"
-    return [row["model"], count, str(pair.px), pair.dtype, *figures, fell, verdict,
+    return [row["model"], count, str(pair.px), pair.dtype, *figures, fell, verdict(row),
             markdown("; ".join(remarks))]  # fmt: skip
 
 
@@ -193,18 +194,30 @@ def main(path: Path) -> None:
         if r["model"] in wanted and r["environments"] == here and r.get("harness") == harness()
     }
     left = [name for name in wanted if name not in done]
-    began = time.monotonic()
-    for number, name in enumerate(left):
-        gone = time.monotonic() - began
-        rest = duration(gone / number * (len(left) - number)) if number else "?"
-        print(f"[{number + 1}/{len(left)}, {rest} left] {name}", file=sys.stderr, flush=True)
-        done[name] = measure(name, interpreters)
+    backbones(left, interpreters)  # one worker describes them all
+    tasks = [Task(NEED_BYTES, partial(measure, name, interpreters)) for name in left]
+    clock = Clock(float(len(left)))
+    for number, row in side_by_side(tasks, jobs_on(DEVICE)):
+        done[left[number]] = row
+        clock.done += 1
+        print(f"[{clock.done:.0f}/{len(left)}, {duration(clock.left_s())} left] {left[number]}: "
+              f"{verdict(row)}", file=sys.stderr, flush=True)  # fmt: skip
         rows = [done[n] for n in wanted if n in done]
         write_json(path.with_suffix(".json"), {"rows": rows})
         words = INTRODUCTION.format(
             backends=" and ".join(BACKENDS), dtype=DTYPES["fp64"], largest=LARGEST
         )
         path.write_text(words + table(rows) + "\n", encoding="utf-8")
+
+
+def verdict(row: Entry) -> str:
+    """In a word: shown, not shown, refused or failed."""
+    if row["pair"] is None:
+        return "refused" if row["refused"] else "failed"
+    pair = Pair.model_validate(row["pair"])
+    if not pair.passed:
+        return "not shown"
+    return "shown" if len(pair.levels) == len(LEVELS) else "shown (forward pass)"
 
 
 def _kept(path: Path) -> list[Entry]:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from bench import launch
-from bench.launch import Event, Finished, Interpreters, run_job
+from bench.launch import Event, Finished, Interpreters, Stopped, WorkerGroup, run_job
 
 READ_JOB = "import sys, os, json, time, signal\njob = json.loads(sys.stdin.readline())\n"
 DONE = 'print(json.dumps({"event": "done", "said": job}), flush=True)\n'
@@ -263,3 +263,31 @@ def test_interpreters(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     second.touch()
     assert chosen.of("keras-tensorflow") == second
     assert Interpreters({}).of("torch") == Path(sys.executable)
+
+
+def test_a_group_of_workers_is_ended_together(run: Run, tmp_path: Path) -> None:
+    """Whoever waits for one is told, and whoever starts another."""
+    group = WorkerGroup()
+    pids: list[int] = []
+
+    def end(event: Event) -> None:
+        pids.append(event["pid"])
+        group.end()
+
+    code = (
+        'print(json.dumps({"event": "pid", "pid": os.getpid()}), flush=True)\n'
+        "time.sleep(60)\n" + DONE
+    )
+    began = time.monotonic()
+    with group.joined(), pytest.raises(Stopped):
+        run(code, on_event=end)
+    assert time.monotonic() - began < 30.0
+    assert _gone(pids[0])
+    with group.joined(), pytest.raises(Stopped):
+        run(DONE)
+    assert run(DONE).status == "ok"  # outside the group
+
+
+def test_a_job_may_have_variables_of_its_own(run: Run) -> None:
+    code = 'print(json.dumps({"event": "done", "said": os.environ["OF_A_JOB"]}), flush=True)\n'
+    assert run(code, variables={"OF_A_JOB": "here"}).answer == {"event": "done", "said": "here"}

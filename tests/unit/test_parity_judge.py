@@ -12,7 +12,15 @@ import pytest
 from bench.blueprint import INPUT, Blueprint, Network
 from bench.catalog.tolerances import LEVELS
 from bench.parity.files import Values, read, write, write_facts
-from bench.parity.judge import FLOORED, MEASURES, Side, first_difference, levels_of
+from bench.parity.judge import (
+    FLOORED,
+    MEASURES,
+    Side,
+    first_difference,
+    is_blind,
+    levels_of,
+    reason_of,
+)
 from bench.parity.model import PART_OF, PARTS, Level
 
 Levels = dict[str, Values]
@@ -207,3 +215,19 @@ def test_files_give_back_what_was_written(tmp_path: Path) -> None:
         assert found[name].dtype == array.dtype
     with pytest.raises(KeyError):
         found["absent"]
+
+
+def test_a_network_that_does_not_see_its_images_shows_nothing(
+    values: Levels, tmp_path: Path
+) -> None:
+    """Its head's bias learns all the same, and alike on both sides."""
+    same = np.tile(np.arange(10.0), (4, 1))
+    other = same.copy()
+    other[2, 3] += 1e-9
+    for logits, blind in ((same, True), (other, False), (np.zeros((4, 10)), True)):
+        given = side(tmp_path, {**values, "logits": {"logits": logits}})
+        assert is_blind(given, "fp64") == blind
+    assert reason_of((), 0.3, blind=True) == (
+        "says nothing: the network gives the same logits for every image"
+    )
+    assert reason_of((), 0.3) is None

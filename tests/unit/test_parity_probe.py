@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import numpy as np
@@ -13,8 +15,9 @@ from bench.blueprint import Array, Network
 from bench.catalog.policies import POLICIES
 from bench.catalog.recipes import plain_recipe
 from bench.catalog.tolerances import FIRST_RATE, LEARNING_RATES, NUDGES, STEPS
+from bench.parity.files import write
 from bench.parity.model import PARTS, ProbeItem
-from bench.parity.probe import AGAIN, Measured, Probe, _search, counts, loss_fall, nudged
+from bench.parity.probe import AGAIN, ATTEMPT, Nudged, Probe, Take, _search, counts, loss_fall
 from bench.spec import OptimizerName
 
 QUIET, CHAOTIC = 1e-15, 1e-3
@@ -28,8 +31,9 @@ def test_a_nudge_moves_every_number_by_one_last_bit(dtype: Any) -> None:
         "zeros": np.zeros(50, dtype),
         "large": np.full(50, 1e6, dtype),
     }
-    moved = nudged(tensors, 0)
+    moved = Nudged(tensors, 0)
     assert moved.keys() == tensors.keys()
+    assert len(moved) == 3
     for name, old in tensors.items():
         up = np.nextafter(old, dtype(np.inf))
         down = np.nextafter(old, dtype(-np.inf))
@@ -42,20 +46,25 @@ def test_a_nudge_moves_every_number_by_one_last_bit(dtype: Any) -> None:
 
 def test_nudges_are_seeded_and_differ_by_their_number() -> None:
     tensors = {"a": np.ones(100), "b": np.ones(100)}
-    first, again, other = nudged(tensors, 0), nudged(tensors, 0), nudged(tensors, 1)
+    first, again, other = Nudged(tensors, 0), Nudged(tensors, 0), Nudged(tensors, 1)
     assert all(np.array_equal(first[n], again[n]) for n in tensors)
     assert not all(np.array_equal(first[n], other[n]) for n in tensors)
     assert not np.array_equal(first["a"], first["b"])
-    backwards = nudged(dict(reversed(tensors.items())), 0)
+    backwards = Nudged(dict(reversed(tensors.items())), 0)
     assert all(np.array_equal(first[n], backwards[n]) for n in tensors)
     assert (tensors["a"] == 1.0).all()
 
 
-def measured(losses: Sequence[float]) -> Measured:
+def named(losses: Sequence[float]) -> dict[str, Array]:
     """Of the steps, and then of the first one's batch again."""
     *steps, again = losses
-    named = {f"step {number}": np.array([loss]) for number, loss in enumerate(steps, start=1)}
-    return {"losses": {**named, AGAIN: np.array([again])}}
+    each = {f"step {number}": np.array([loss]) for number, loss in enumerate(steps, start=1)}
+    return {**each, AGAIN: np.array([again])}
+
+
+def fall_of(losses: Sequence[float], folder: Path) -> float:
+    write(folder, "losses", named(losses))
+    return loss_fall(folder)
 
 
 @pytest.mark.parametrize(
@@ -66,13 +75,15 @@ def measured(losses: Sequence[float]) -> Measured:
         ([2.0, 1.0, 2.0], 0.0),  # another step's masks lower its loss, training did not
     ],
 )
-def test_the_fall_is_of_the_first_batch_again(losses: list[float], fall: float) -> None:
-    assert loss_fall(measured(losses)) == fall
+def test_the_fall_is_of_the_first_batch_again(
+    losses: list[float], fall: float, tmp_path: Path
+) -> None:
+    assert fall_of(losses, tmp_path) == fall
 
 
 @pytest.mark.parametrize("last", [math.nan, math.inf])
-def test_the_fall_of_a_lost_loss_is_not_finite(last: float) -> None:
-    assert not math.isfinite(loss_fall(measured([2.0, last])))
+def test_the_fall_of_a_lost_loss_is_not_finite(last: float, tmp_path: Path) -> None:
+    assert not math.isfinite(fall_of([2.0, last], tmp_path))
 
 
 def test_floors_of_steps_count_below_a_tenth_of_the_tolerance() -> None:
@@ -90,7 +101,7 @@ class Trainer:
         self.start = start
         self.restore(start)
 
-    def restore(self, tensors: dict[str, Array]) -> None:
+    def restore(self, tensors: Mapping[str, Array]) -> None:
         self.nudged = any(not np.array_equal(t, self.start[n]) for n, t in tensors.items())
 
 
@@ -119,20 +130,28 @@ class Steps:
         self.tried: list[float] = []
         self.nudges = 0
 
-    def steps(self, rate: float) -> Measured:
+    def steps(self, rate: float, take: Take) -> None:
         if not self.tried or self.tried[-1] != rate:
             self.tried.append(rate)
         fall, floor = self.behaviour(rate)
         losses = 2.0 * np.linspace(1.0, 1.0 - fall, STEPS + 1)
         self.nudges += self.trainer.nudged
-        return measured(list(losses * (1.0 + floor * self.trainer.nudged)))
+        take("losses", named(list(losses * (1.0 + floor * self.trainer.nudged))))
 
-    def measure(self, parts: tuple[str, ...], rate: float) -> Measured:
+    def measure(self, parts: tuple[str, ...], rate: float, take: Take) -> None:
         assert parts == ("steps",)
-        return self.steps(rate)
+        self.steps(rate, take)
 
     def search(self) -> Any:
-        return _search(cast(Probe, self), self.start)
+        """And whether the files of the rate that was found, and no others, are left."""
+        with TemporaryDirectory() as folder:
+            out = Path(folder)
+            found = _search(cast(Probe, self), self.start, out)
+            found.settle(out)
+            assert [path.name for path in out.iterdir()] == ["losses.safetensors"]
+            assert loss_fall(out) == found.fall or math.isnan(found.fall)
+            assert found.folder.name == f"{ATTEMPT}{found.rate:g}"
+        return found
 
 
 OPTIMIZERS: tuple[OptimizerName, ...] = ("sgd", "adamw")

@@ -159,7 +159,7 @@ class JaxEngine:
             "jaxlib": jaxlib.__version__,
             # XLA starts one thread a core, or as many as NPROC says.
             "threads": int(os.environ.get("NPROC") or cores()) if on_cpu else None,
-            "xla": True,
+            "xla": not settings["jax_disable_jit"],
             "xla_flags": flags or None,
             "x64": settings["jax_enable_x64"],
             "matmul_precision": settings["jax_default_matmul_precision"],

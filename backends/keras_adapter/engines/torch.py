@@ -7,6 +7,7 @@ in Keras alone.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
@@ -144,7 +145,7 @@ class TorchEngine:
             "onednn": torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled,
             "cuda": torch.version.cuda if on_gpu else None,
             "cudnn": torch.backends.cudnn.version() if on_gpu else None,
-            "compile": False,
+            "compile": _compiled(),
         }
 
 
@@ -163,6 +164,12 @@ def _batch_norm(
         x.permute(0, 3, 1, 2), mean, variance, gamma, beta, training, momentum, epsilon
     )
     return y.permute(0, 2, 3, 1)
+
+
+def _compiled() -> bool:
+    """Whether ``torch.compile`` has compiled anything in this process, by its own counter."""
+    dynamo = sys.modules.get("torch._dynamo.utils")
+    return dynamo is not None and dynamo.counters["stats"]["unique_graphs"] > 0
 
 
 def engine() -> TorchEngine:

@@ -1,0 +1,126 @@
+"""Several proofs at once: no more than memory and cores bear, and all end together."""
+
+from __future__ import annotations
+
+import threading
+import time
+from functools import partial
+
+import pytest
+
+from bench.blueprint import Network
+from bench.catalog.tolerances import DEFAULT_SETTING
+from bench.launch import WorkerGroup
+from bench.parity import side_by_side as module
+from bench.parity.plan import Subject
+from bench.parity.side_by_side import (
+    COPIES,
+    MOST_JOBS,
+    WORKER_BYTES,
+    Task,
+    jobs_on,
+    need_bytes,
+    side_by_side,
+    threads_of,
+)
+from bench.spec import Precision
+
+
+def test_results_come_with_the_number_of_their_task() -> None:
+    tasks = [Task(1, lambda number=number: number * number) for number in range(20)]
+    assert sorted(side_by_side(tasks, 3)) == [(n, n * n) for n in range(20)]
+    assert list(side_by_side([], 3)) == []
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_as_many_run_at_once_as_was_said(jobs: int) -> None:
+    meet = threading.Barrier(jobs)
+    tasks = [Task(1, lambda: meet.wait(timeout=10.0))] * (2 * jobs)
+    assert len(list(side_by_side(tasks, jobs))) == 2 * jobs
+
+
+def test_a_failure_ends_the_rest() -> None:
+    begun: list[int] = []
+
+    def do(number: int) -> None:
+        begun.append(number)
+        if number == 0:
+            raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        list(side_by_side([Task(1, partial(do, n)) for n in range(1000)], 1))
+    assert len(begun) < 1000
+
+
+def test_a_reader_that_leaves_ends_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[bool] = []
+    monkeypatch.setattr(WorkerGroup, "end", lambda self: ended.append(True))
+    results = side_by_side([Task(1, lambda: 1)] * 3, 1)
+    next(results)
+    assert not ended
+    results.close()  # type: ignore[attr-defined]
+    assert ended
+
+
+def test_memory_is_shared_out_and_given_back() -> None:
+    held: list[int] = []
+    most: list[int] = []
+    lock = threading.Lock()
+
+    def do(wanted: int) -> None:
+        with lock:
+            held.append(wanted)
+            most.append(sum(held))
+        time.sleep(0.01)
+        with lock:
+            held.remove(wanted)
+
+    wanted = [4, 5, 6, 3, 7, 2, 10, 1]
+    tasks = [Task(w, partial(do, w)) for w in wanted]
+    assert len(list(side_by_side(tasks, 4, most_bytes=10))) == len(wanted)
+    assert max(most) <= 10
+    assert any(m not in wanted for m in most)  # some were at work together
+
+
+def test_what_fits_goes_before_what_does_not() -> None:
+    """And what needs more than there is at all goes when nothing else is at work."""
+    order: list[str] = []
+    small_began = threading.Event()
+
+    def large() -> None:
+        assert small_began.wait(10.0)
+        order.append("large")
+
+    def small() -> None:
+        small_began.set()
+
+    tasks = [Task(8, large), Task(100, lambda: order.append("huge")), Task(2, small)]
+    list(side_by_side(tasks, 2, most_bytes=10))
+    assert order == ["large", "huge"]
+
+
+@pytest.mark.parametrize(("precision", "item_bytes"), [("fp64", 8), ("fp32", 4)])
+def test_need_grows_with_the_network(
+    network: Network, precision: Precision, item_bytes: int
+) -> None:
+    subject = Subject("x", precision, DEFAULT_SETTING)
+    assert need_bytes(subject) == WORKER_BYTES
+    subject.blueprints["random"] = network.blueprint
+    values = sum(tensor.size for tensor in network.tensors.values())
+    assert need_bytes(subject) == WORKER_BYTES + COPIES * item_bytes * values
+
+
+def test_a_gpu_is_held_by_one_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "cores", lambda: 64)
+    assert jobs_on("cuda:0") == 1
+    assert jobs_on("cpu") == MOST_JOBS
+    monkeypatch.setattr(module, "cores", lambda: 1)
+    assert jobs_on("cpu") == 1
+
+
+def test_workers_side_by_side_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "cores", lambda: 8)
+    assert threads_of(4) == 2
+    assert threads_of(1) is None
+    monkeypatch.setattr(module, "cores", lambda: 2)
+    assert threads_of(4) == 1
