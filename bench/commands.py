@@ -83,6 +83,9 @@ def run_command(command: RunCommand) -> bool:
         _print_dry_run(listed, command.as_json)
         return True
     store.prepare()
+    if len(missing) < len(runs):
+        there = f"{len(runs) - len(missing)} of {len(runs)} runs are there already"
+        print(f"{there}; --fresh runs them again", file=sys.stderr)
     if missing:
         progress = display([r.spec for r in missing])
         progress.note(f"{len(missing)} of {len(runs)} runs to do, results in {store.root}")

@@ -23,14 +23,14 @@ class Gap(NamedTuple):
 
 def largest(values: Array) -> float:
     """Largest magnitude; 0 of nothing."""
-    return float(np.abs(values).max(initial=0.0))
+    return float(max(values.max(initial=0.0), -values.min(initial=0.0)))
 
 
 def difference(a: Array, b: Array) -> float:
     """Largest absolute difference; infinite where a value is not finite or the shapes differ."""
     if a.shape != b.shape or not (np.isfinite(a).all() and np.isfinite(b).all()):
         return math.inf
-    return largest(a.astype(np.float64) - b.astype(np.float64))
+    return largest(np.subtract(a, b, dtype=np.float64))
 
 
 def gap(a: Values, b: Values, group: Callable[[str], str] = str) -> Gap:

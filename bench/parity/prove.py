@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -39,6 +40,10 @@ def worker_variables(threads: int | None) -> dict[str, str]:
         threads: Of each; None: as many as its framework takes.
     """
     return {**ALLOCATOR, **({} if threads is None else dict.fromkeys(THREADS, str(threads)))}
+
+
+ABANDONED_S = 24 * 3600.0
+"""Age of an exchange folder that nobody can be using any more."""
 
 
 class Watcher(Protocol):
@@ -135,6 +140,9 @@ def prove(subject: Subject, question: Question, watcher: Watcher) -> list[Pair]:
 def _folder(cache: Path) -> Iterator[Path]:
     place = cache / "exchange"
     place.mkdir(parents=True, exist_ok=True)
+    for left in place.iterdir():  # of a proof that was killed, for VGG19 some gigabytes
+        if time.time() - left.stat().st_mtime > ABANDONED_S:
+            shutil.rmtree(left, ignore_errors=True)
     root = Path(tempfile.mkdtemp(dir=place))
     try:
         yield root

@@ -148,7 +148,7 @@ class Steps:
             out = Path(folder)
             found = _search(cast(Probe, self), self.start, out)
             found.settle(out)
-            assert [path.name for path in out.iterdir()] == ["losses.safetensors"]
+            assert [path.name for path in out.iterdir()] == ["losses.npz"]
             assert loss_fall(out) == found.fall or math.isnan(found.fall)
             assert found.folder.name == f"{ATTEMPT}{found.rate:g}"
         return found

@@ -1,0 +1,152 @@
+"""The table of every network: what a row says, what is kept, what is asked again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.blueprint import Network
+from bench.catalog.tolerances import LEVELS
+from bench.errors import Unavailable, UserError
+from bench.launch import Interpreters
+from bench.parity import plan, zoo
+from bench.parity.model import Pair
+from bench.parity.plan import Question, Subject, environments_of
+from bench.parity.zoo import main, measure, table, verdict
+from tests.unit.pairs import BROKEN, pair
+
+HERE = Interpreters({})
+NAMES = ["alexnet", "squeezenet1_1"]
+Answer = Callable[[Question], Pair]
+
+
+class Proving:
+    """Stands for the workers."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, Question]] = []
+        self.answers: dict[str, Answer | Exception] = {}
+
+    def __call__(self, subject: Subject, question: Question, _: Any) -> list[Pair]:
+        self.asked.append((subject.backbone, question))
+        answer = self.answers.get(subject.backbone, lambda _: pair())
+        if isinstance(answer, Exception):
+            raise answer
+        return [answer(question)]
+
+
+@pytest.fixture
+def proving(network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Proving:
+    made = Proving()
+
+    def exported(name: str, *_: Any, **__: Any) -> Path:
+        folder = tmp_path / "blueprints" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        network.save(folder)
+        return folder
+
+    monkeypatch.setenv("THAWBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(plan, "blueprint_folder", exported)
+    monkeypatch.setattr(zoo, "prove", made)
+    monkeypatch.setattr(zoo, "names", lambda _: NAMES)
+    return made
+
+
+def _count(network: Network) -> int:
+    named = network.blueprint.named_tensors()
+    return sum(network.tensors[t].size for _, role, t in named if not role.startswith("running_"))
+
+
+def test_a_row_counts_the_network_and_keeps_its_figures(
+    proving: Proving, network: Network, tmp_path: Path
+) -> None:
+    row = measure("alexnet", HERE)
+    assert row["parameters"] == _count(network)
+    assert Pair.model_validate(row["pair"]).passed
+    assert verdict(row) == "shown"
+    ((_, question),) = proving.asked
+    assert question.precisions == ("fp64",)
+    assert question.parts == ("forward", "gradients", "steps")
+    assert not (tmp_path / "blueprints" / "alexnet").exists()  # nobody needs it again
+
+
+def test_a_large_network_gives_its_logits_in_float32(
+    proving: Proving, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zoo, "LARGEST", _count(network) - 1)
+    forward = tuple(level for level in pair().levels if level.name in ("logits", "activations"))
+    proving.answers["alexnet"] = lambda _: pair(levels=forward, dtype="float32")
+    row = measure("alexnet", HERE)
+    ((_, question),) = proving.asked
+    assert (question.precisions, question.parts) == (("fp32",), ("forward",))
+    assert verdict(row) == "shown (forward pass)"
+
+
+def test_what_differs_is_asked_again_with_a_nudge(proving: Proving) -> None:
+    """To tell chaos from a difference."""
+    proving.answers["alexnet"] = lambda q: pair(passed=False, levels=[BROKEN] * len(LEVELS))
+    assert verdict(measure("alexnet", HERE)) == "not shown"
+    assert [question.nudges for _, question in proving.asked] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(UserError("rolls by windows", "Use another."), "refused"), (Unavailable("crash"), "failed")],
+)
+def test_what_cannot_be_built_stands_in_the_table(
+    proving: Proving, error: Exception, said: str
+) -> None:
+    proving.answers["alexnet"] = error
+    row = measure("alexnet", HERE)
+    assert verdict(row) == said
+    line = table([row]).splitlines()[-1]
+    assert str(error).splitlines()[0] in line
+    assert said in line
+
+
+def test_the_table_counts_and_marks(proving: Proving) -> None:
+    proving.answers["squeezenet1_1"] = UserError("no")
+    rows = [measure(name, HERE) for name in NAMES]
+    text = table(rows)
+    assert text.startswith("2 networks: 1 shown, 1 refused, 0 not shown.")
+    assert "| alexnet" in text
+    assert "| shown" in text
+
+
+def test_the_command_goes_on_from_where_it_was_stopped(proving: Proving, tmp_path: Path) -> None:
+    path = tmp_path / "parity.md"
+    proving.answers["squeezenet1_1"] = KeyError("a defect of ours")
+    with pytest.raises(KeyError):
+        main(path)
+    assert [r["model"] for r in json.loads(path.with_suffix(".json").read_text())["rows"]] == [
+        "alexnet"
+    ]
+    proving.asked.clear()
+    del proving.answers["squeezenet1_1"]
+    main(path)
+    assert [name for name, _ in proving.asked] == ["squeezenet1_1"]
+    assert "2 networks: 2 shown" in path.read_text()
+    proving.asked.clear()
+    main(path)
+    assert proving.asked == []
+
+
+def test_rows_of_another_harness_are_measured_again(
+    proving: Proving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "parity.md"
+    main(path)
+    proving.asked.clear()
+    monkeypatch.setattr(zoo, "harness", lambda: "another")
+    main(path)
+    assert sorted(name for name, _ in proving.asked) == NAMES
+
+
+def test_rows_tell_their_environments(proving: Proving) -> None:
+    row = measure("alexnet", HERE)
+    ((_, question),) = proving.asked
+    assert row["environments"] == [e.environment_id for e in environments_of(question)]
