@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bench.backbones import backbone as entry_of
@@ -133,7 +133,7 @@ def subject_of(
     setting = SETTINGS.get(backbone, DEFAULT_SETTING)
     px = question.px or max(setting.px, entry.min_px)
     check_px(backbone, entry, px)
-    subject = Subject(backbone, precision, ProofSetting(px, setting.batch_size), entry.code)
+    subject = Subject(backbone, precision, replace(setting, px=px), entry.code)
     folders: dict[str, Path] = {}
     for name in question.policies:
         policy = policy_of(name, question.boundary)
@@ -229,7 +229,7 @@ def _recipe(subject: Subject, policy: Policy, optimizer: OptimizerName, head: st
         epochs=EPOCHS,
         batch_size=subject.setting.batch_size,
         optimizer=optimizer,
-        learning_rate=first_rate(optimizer, policy),
+        learning_rate=first_rate(optimizer, policy, subject.setting),
         momentum=MOMENTUM,
         weight_decay=WEIGHT_DECAY,
         schedule="cosine",
