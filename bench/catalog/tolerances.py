@@ -71,6 +71,8 @@ SETTINGS: dict[str, ProofSetting] = {
     "resnet152": ProofSetting(64, 4, 3e-5),
     "mobilenet_v2": ProofSetting(64, 8, 1e-4),
     "squeezenet1_1": ProofSetting(64, 4),
+    "torchvision:vit_b_16": ProofSetting(224, 2),
+    "torchvision:vit_b_32": ProofSetting(224, 2),
 }
 DEFAULT_SETTING = ProofSetting(64, 4)
 """Of every other backbone; a least input size above it is used instead."""

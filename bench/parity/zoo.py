@@ -194,7 +194,8 @@ def main(path: Path) -> None:
         if r["model"] in wanted and r["environments"] == here and r.get("harness") == harness()
     }
     left = [name for name in wanted if name not in done]
-    backbones(left, interpreters)  # one worker describes them all
+    entries = backbones(left, interpreters)  # one worker describes them all
+    left.sort(key=lambda name: -entries[name].min_px)  # the slowest first: ViTs have one size
     tasks = [Task(NEED_BYTES, partial(measure, name, interpreters)) for name in left]
     clock = Clock(float(len(left)))
     for number, row in side_by_side(tasks, jobs_on(DEVICE)):

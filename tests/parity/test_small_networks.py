@@ -114,5 +114,5 @@ def test_nothing_else_is_shown_and_nothing_left_behind(proof: Any) -> None:
     assert [(p.weights, p.policy, p.optimizer) for p in pairs] == CLAIMS
     # The backend that measures floors goes first, for it finds the learning rates.
     measured = ["item"] * len(asked.items)
-    assert steps.heard == ["keras-tensorflow", *measured, "torch", *measured]
+    assert steps.heard == ["torch", *measured, "keras-tensorflow", *measured]
     assert list((cache / "exchange").iterdir()) == []
