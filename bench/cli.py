@@ -6,6 +6,8 @@ import errno
 import io
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -139,11 +141,8 @@ def run(
         interpreters=_interpreters(python or []),
         as_json=as_json,
     )
-    try:
+    with _interruptible():
         good = run_command(command)
-    except KeyboardInterrupt:
-        print(STOPPED, file=sys.stderr)
-        raise typer.Exit(INTERRUPTED) from None
     raise typer.Exit(OK if good else NO)
 
 
@@ -236,7 +235,9 @@ def parity(
         fresh=fresh,
         interpreters=_interpreters(python or []),
     )
-    raise typer.Exit(OK if parity_command(asked, as_json) else NO)
+    with _interruptible():
+        good = parity_command(asked, as_json)
+    raise typer.Exit(OK if good else NO)
 
 
 @app.command("doctor")
@@ -245,6 +246,16 @@ def doctor(python: Python = None, as_json: Json = False) -> None:
     from bench.doctor import doctor_command
 
     raise typer.Exit(OK if doctor_command(_interpreters(python or []), as_json) else NO)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C ends a command that keeps what it has with a word about that."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(STOPPED, file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
 
 
 def print_json(document: dict[str, Any]) -> None:

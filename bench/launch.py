@@ -73,7 +73,13 @@ class WorkerGroup:
 
     @contextmanager
     def joined(self) -> Iterator[None]:
-        """Workers that this thread starts inside belong to the group."""
+        """Workers that this thread starts inside belong to the group.
+
+        Raises:
+            Stopped: It was ended.
+        """
+        if self._ended:
+            raise Stopped
         token = _group.set(self)
         try:
             yield
@@ -81,7 +87,7 @@ class WorkerGroup:
             _group.reset(token)
 
     def end(self) -> None:
-        """End all that run; whoever starts one afterwards, or waits for one, gets ``Stopped``."""
+        """End all that run; whoever waits for one, or comes afterwards, gets ``Stopped``."""
         with self._lock:
             self._ended = True
             for process in self._running:

@@ -20,7 +20,7 @@ from bench.data.batches import TrainingBatches
 from bench.measure import Windows, peak_host_bytes
 from bench.plan import TrainingPlan
 from bench.schedule import learning_rate
-from bench.spec import Failure, RunSpec
+from bench.spec import Failure, Recipe, RunSpec
 
 Report = Callable[[dict[str, Any]], None]
 """Takes progress events: {'event': 'step' or 'epoch', …}."""
@@ -44,6 +44,22 @@ class Outcome:
     """By the names of ``RunResult``."""
     logits: Array | None = None
     """(test images, classes)."""
+
+
+def take_step(
+    trainer: Trainer, batch: Batch, recipe: Recipe, at: tuple[int, int], steps_per_epoch: int
+) -> Any:
+    """One optimizer step at the rate that the schedule has for it, in a run and in a proof.
+
+    Args:
+        at: Epoch, and step in it.
+
+    Returns:
+        A handle of the loss.
+    """
+    epoch, index = at
+    step, steps = epoch * steps_per_epoch + index, recipe.epochs * steps_per_epoch
+    return trainer.train_step(trainer.to_device(batch), learning_rate(recipe, step, steps))
 
 
 class Run:
@@ -157,9 +173,7 @@ class Run:
             asked = time.perf_counter()
             batch = next(batches)
             waited = time.perf_counter() - asked
-            step = epoch * steps + index
-            rate = learning_rate(self._recipe, step, steps * self._recipe.epochs)
-            handles.append(self._trainer.train_step(self._trainer.to_device(batch), rate))
+            handles.append(take_step(self._trainer, batch, self._recipe, (epoch, index), steps))
             weights.append(len(batch.labels))
             if self._first_step_s is None:
                 self._first_batch = batch

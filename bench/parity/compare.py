@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bench.blueprint import Array, Blueprint
+from bench.blueprint import STATE_ROLES, Array, Blueprint
 from bench.parity.files import Values
 
 
@@ -71,6 +71,10 @@ def first_above(a: Values, b: Values, order: list[str], tolerance: float) -> str
 
 
 def operation_of(blueprint: Blueprint) -> Callable[[str], str]:
-    """Tensor name → name of the operation that it belongs to."""
-    owners: Mapping[str, str] = {t: o.name for o, _, t in blueprint.named_tensors()}
+    """Tensor name → name of the operation that it belongs to; of a statistic, and its role: a
+    variance of thousands must not lend its scale to the factors beside it."""
+    owners: Mapping[str, str] = {
+        tensor: f"{o.name} {role}" if role in STATE_ROLES else o.name
+        for o, role, tensor in blueprint.named_tensors()
+    }
     return owners.__getitem__

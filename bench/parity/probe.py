@@ -27,12 +27,11 @@ from bench.catalog.tolerances import (
 from bench.data import Split
 from bench.data.batches import TrainingBatches
 from bench.head import attach_head
-from bench.loop import score
+from bench.loop import score, take_step
 from bench.parity.compare import gap, operation_of
 from bench.parity.files import Values, read, write, write_facts
 from bench.parity.model import Part, ProbeItem
 from bench.plan import TrainingPlan, plan_training
-from bench.schedule import learning_rate as scheduled
 from bench.spec import Precision, Recipe
 
 AGAIN = "the first step's batch after all steps"
@@ -132,11 +131,10 @@ class Probe:
     def _train(self, split: Split, recipe: Recipe) -> Iterator[float]:
         """The loss of each step."""
         batches = self.batches(split, recipe, self.plan)
-        steps = batches.steps_per_epoch * recipe.epochs
         for epoch in range(recipe.epochs):
             for index, batch in enumerate(batches.epoch(epoch)):
-                rate = scheduled(recipe, epoch * batches.steps_per_epoch + index, steps)
-                handle = self.trainer.train_step(self.trainer.to_device(batch), rate)
+                at = epoch, index
+                handle = take_step(self.trainer, batch, recipe, at, batches.steps_per_epoch)
                 yield from self.trainer.losses([handle])
 
     def _first_batch(self) -> Any:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
-from bench.catalog.tolerances import LEVELS
+from bench.catalog.tolerances import FLOORED, LEVELS
 from bench.environment import digest_of, project_root
 from bench.parity.model import Pair
 from bench.spec import canonical_hash
@@ -61,8 +61,11 @@ class Proofs:
         self._folder = cache / FOLDER
 
     def keep(self, pair: Pair) -> None:
-        """Write a proof over the one of the same question, passed or not."""
+        """Write a proof over the one of the same question, passed or not. What was never measured,
+        for a worker died, takes nothing back."""
         self._folder.mkdir(parents=True, exist_ok=True)
+        if not pair.levels and any(p.about == pair.about and p.passed for p in self.load()):
+            return
         path = self._folder / f"{canonical_hash(pair.about._asdict())[:24]}.json"
         write_json(path, pair.model_copy(update={"harness": harness()}).model_dump(mode="json"))
 
@@ -80,10 +83,10 @@ def _read_all(paths: Iterable[Path]) -> Iterator[Pair]:
 
 
 def read_copy(folder: Path) -> list[Pair]:
-    """The proofs that lie beside results."""
+    """The proofs by this harness that lie beside results."""
     try:
         found = json.loads((folder / COPY).read_bytes())["pairs"]
-        return [Pair.model_validate(pair) for pair in found]
+        return [pair for pair in map(Pair.model_validate, found) if _is_ours(pair)]
     except (OSError, ValueError, KeyError, TypeError):
         return []
 
@@ -121,4 +124,6 @@ def shown(pairs: Iterable[Pair]) -> set[Shown]:
 
 
 def _is_whole(pair: Pair) -> bool:
-    return len(pair.levels) == len(LEVELS)
+    """Whether it has every level, and the floors without which training says nothing."""
+    floors = [level.floor for level in pair.levels if level.name in FLOORED]
+    return len(pair.levels) == len(LEVELS) and None not in floors

@@ -141,8 +141,11 @@ def _folder(cache: Path) -> Iterator[Path]:
     place = cache / "exchange"
     place.mkdir(parents=True, exist_ok=True)
     for left in place.iterdir():  # of a proof that was killed, for VGG19 some gigabytes
-        if time.time() - left.stat().st_mtime > ABANDONED_S:
-            shutil.rmtree(left, ignore_errors=True)
+        try:
+            if time.time() - left.stat().st_mtime > ABANDONED_S:
+                shutil.rmtree(left, ignore_errors=True)
+        except FileNotFoundError:
+            continue  # another proof has ended meanwhile
     root = Path(tempfile.mkdtemp(dir=place))
     try:
         yield root

@@ -12,7 +12,14 @@ from bench.parity.model import Pair
 from bench.parity.plan import Question, subject_of
 from bench.parity.proofs import Proofs
 from bench.parity.prove import prove
-from bench.parity.side_by_side import Task, jobs_on, need_bytes, side_by_side, threads_of
+from bench.parity.side_by_side import (
+    Task,
+    jobs_on,
+    most_bytes,
+    need_bytes,
+    side_by_side,
+    threads_of,
+)
 from bench.parity.watch import watcher
 from bench.spec import OptimizerName
 
@@ -37,14 +44,14 @@ def show(question: Question, fresh: bool) -> list[Pair]:
     ]
     pairs = [[known[about] for about in subject.known] for subject in subjects]
     with watcher(subjects, len(question.backends)) as watching:
-        jobs = jobs_on(question.device)
-        shared = replace(question, threads=threads_of(jobs))
         open_ones = [number for number, subject in enumerate(subjects) if subject.claims]
+        jobs = jobs_on(question.device, len(open_ones))
+        shared = replace(question, threads=threads_of(jobs))
         tasks = [
             Task(need_bytes(subject), partial(prove, subject, shared, watching))
             for subject in (subjects[number] for number in open_ones)
         ]
-        for task, new in side_by_side(tasks, jobs):
+        for task, new in side_by_side(tasks, jobs, most_bytes()):
             for pair in new:
                 proofs.keep(pair)
                 watching.proved(pair)

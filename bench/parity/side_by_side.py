@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Generic, TypeVar
 
 from bench.environment import cores
@@ -16,10 +17,11 @@ from bench.parity.plan import Subject
 from bench.spec import Precision
 
 MOST_JOBS = 4
-MOST_BYTES = 19 * 2**30
-"""What the workers of proofs may hold together."""
+MOST_BYTES = 20 * 2**30
+"""What the workers of proofs may hold together, where the machine has as much."""
+SPARE_BYTES = 2**30
 WORKER_BYTES = 2 * 2**30
-COPIES = 10
+COPIES = 11
 """A worker holds its framework, and its network about so often: weights, start, gradients,
 moments, their successors, values on their way to a file. Seen with ResNet152 and VGG19 under
 TensorFlow."""
@@ -36,9 +38,19 @@ def need_bytes(subject: Subject) -> int:
     return WORKER_BYTES + COPIES * ITEM_BYTES[subject.precision] * values
 
 
-def jobs_on(device: str) -> int:
-    """How many proofs at once: on a GPU one worker at a time holds the device."""
-    return max(1, min(MOST_JOBS, cores())) if device == "cpu" else 1
+def jobs_on(device: str, tasks: int) -> int:
+    """How many of so many proofs at once: on a GPU one worker at a time holds the device."""
+    return max(1, min(MOST_JOBS, cores(), tasks)) if device == "cpu" else 1
+
+
+def most_bytes() -> int:
+    """What the workers of proofs may hold together on this machine now."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        (line,) = (each for each in lines if each.startswith("MemAvailable:"))
+        return max(0, min(MOST_BYTES, int(line.split()[1]) * 1024 - SPARE_BYTES))
+    except (OSError, ValueError):  # not Linux, or an old one
+        return MOST_BYTES
 
 
 def threads_of(jobs: int) -> int | None:
@@ -56,9 +68,7 @@ class Task(Generic[T]):
     """It."""
 
 
-def side_by_side(
-    tasks: Sequence[Task[T]], jobs: int, most_bytes: int = MOST_BYTES
-) -> Iterator[tuple[int, T]]:
+def side_by_side(tasks: Sequence[Task[T]], jobs: int, limit_bytes: int) -> Iterator[tuple[int, T]]:
     """Do tasks; each result with its task's number, as they come. An exception of one, or of the
     reader, ends the workers of all.
 
@@ -66,18 +76,26 @@ def side_by_side(
         tasks: What to do. The next one is the first that fits into the memory that is left; one
             that needs more than there is at all runs alone.
         jobs: How many at once.
-        most_bytes: What they may hold together.
+        limit_bytes: What they may hold together.
     """
-    group, turns = WorkerGroup(), _Turns([task.need_bytes for task in tasks], most_bytes)
+    group, turns = WorkerGroup(), _Turns([task.need_bytes for task in tasks], limit_bytes)
 
     def one() -> tuple[int, T]:
         with turns.next() as number, group.joined():
             return number, tasks[number].do()
 
     pool = ThreadPoolExecutor(jobs)
+    failed: BaseException | None = None
     try:
         for future in as_completed([pool.submit(one) for _ in tasks]):
-            yield future.result()
+            error = future.exception()
+            if error is None:
+                yield future.result()
+            elif failed is None:  # what others have finished meanwhile is not lost
+                failed = error
+                group.end()  # also for those that are not begun
+        if failed is not None:
+            raise failed
     finally:
         group.end()
         pool.shutdown(wait=True, cancel_futures=True)

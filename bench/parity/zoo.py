@@ -10,8 +10,9 @@ import json
 import math
 import shutil
 import sys
+import traceback
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,20 @@ from bench.cache import cache_root
 from bench.catalog.backends import EXPORTER
 from bench.catalog.tolerances import LEVELS
 from bench.errors import Unavailable, UserError
-from bench.launch import Interpreters, run_job
+from bench.launch import Interpreters, Stopped, run_job
 from bench.parity.model import Pair
 from bench.parity.plan import DTYPES, Question, environments_of, subject_of
 from bench.parity.proofs import harness
-from bench.parity.prove import prove
-from bench.parity.side_by_side import MOST_BYTES, Task, jobs_on, side_by_side, threads_of
+from bench.parity.prove import FLOORS_FROM, prove
+from bench.parity.side_by_side import (
+    MOST_BYTES,
+    MOST_JOBS,
+    Task,
+    jobs_on,
+    most_bytes,
+    side_by_side,
+    threads_of,
+)
 from bench.parity.watch import Lines
 from bench.progress import Clock, duration
 from bench.report.tables import markdown
@@ -43,9 +52,8 @@ LARGEST = 100_000_000
 NEED_BYTES = MOST_BYTES // 2
 """Of a worker: two at a time. More than 100 million parameters, in float32 and without training,
 need no more than 100 million in float64 with it."""
-NUDGES = 0
-"""No floors, which take three times as long; ``parity NAME`` measures them. Two frameworks round
-differently: where they agree, the steps were not chaotic."""
+NUDGES = 1
+"""``parity NAME`` takes the worst of three."""
 TIMM = (
     "timm:resnet18",
     "timm:tf_efficientnet_b0",
@@ -96,14 +104,17 @@ def measure(name: str, interpreters: Interpreters) -> Entry:
         if row["parameters"] > LARGEST:
             question = _question(name, "fp32", interpreters)
         pair = _prove(name, question)
-        if not pair.passed and pair.levels and "steps" in question.parts:
-            pair = _prove(name, replace(question, nudges=1))  # tells chaos from a difference
         row["pair"] = pair.model_dump(mode="json")
         shutil.rmtree(folder)  # nobody asks for it again
     except UserError as error:
         row["refused"] = str(error)
     except Unavailable as error:
         row["failed"] = str(error)
+    except Stopped:
+        raise
+    except Exception as error:  # one network's trouble is not the others'
+        traceback.print_exc()
+        row["failed"] = f"{type(error).__name__}: {error}"
     return row
 
 
@@ -127,7 +138,7 @@ def _question(name: str, precision: Precision, interpreters: Interpreters) -> Qu
         cache=cache_root(),
         parts=("forward",) if precision == "fp32" else ("forward", "gradients", "steps"),
         nudges=NUDGES,
-        threads=threads_of(jobs_on(DEVICE)),
+        threads=threads_of(jobs_on(DEVICE, MOST_JOBS)),
     )
 
 
@@ -138,15 +149,12 @@ def _parameters(blueprint: Blueprint) -> int:
 
 def table(rows: Sequence[Entry]) -> str:
     """The rows as Markdown, with a line that counts them."""
-    shown = [r for r in rows if r["pair"] and r["pair"]["passed"]]
-    refused = [r for r in rows if r["refused"]]
-    head = (
-        f"{len(rows)} networks: {len(shown)} shown, {len(refused)} refused, "
-        f"{len(rows) - len(shown) - len(refused)} not shown."
-    )
+    counted = Counter(verdict(row) for row in rows)
+    verdicts = ", ".join(f"{counted[word]} {word}" for word in VERDICTS if counted[word])
+    head = f"{len(rows)} networks: {verdicts}."
     headings = ["model", "parameters", "px", "dtype", "logits", "gradients", "ten losses",
-                "loss fell", "parity", "remarks"]  # fmt: skip
-    aligned = ["left", "right", "right", "left", *["right"] * 4, "left", "left"]
+                "floor", "loss fell", "parity", "remarks"]  # fmt: skip
+    aligned = ["left", "right", "right", "left", *["right"] * 5, "left", "left"]
     lines = [_cells(row) for row in rows]
     return f"{head}\n\n{tabulate(lines, headings, 'pipe', disable_numparse=True, colalign=aligned)}"
 
@@ -155,16 +163,18 @@ def _cells(row: Entry) -> list[str]:
     count = "–" if row["parameters"] is None else f"{row['parameters']:,}"
     if row["pair"] is None:
         words = markdown((row["refused"] or row["failed"]).splitlines()[0])
-        return [row["model"], count, *["–"] * 6, verdict(row), words]
+        return [row["model"], count, *["–"] * 7, verdict(row), words]
     pair = Pair.model_validate(row["pair"])
     levels = {level.name: level for level in pair.levels}
     figures = [
         "–" if name not in levels else _number(levels[name].value)
         for name in ("logits", "gradients", "losses")
     ]
+    floor = _number(levels["losses"].floor) if "losses" in levels else "–"
     fell = "–" if pair.loss_fall is None else f"{pair.loss_fall:.0%}"
-    remarks = [*row["notes"], *([pair.reason] if pair.reason else [])]
-    return [row["model"], count, str(pair.px), pair.dtype, *figures, fell, verdict(row),
+    weights = [] if pair.weights == "random" else [f"{pair.weights} weights"]
+    remarks = [*weights, *row["notes"], *([pair.reason] if pair.reason else [])]
+    return [row["model"], count, str(pair.px), pair.dtype, *figures, floor, fell, verdict(row),
             markdown("; ".join(remarks))]  # fmt: skip
 
 
@@ -174,10 +184,12 @@ def _number(value: float | None) -> str:
 
 INTRODUCTION = """# Parity of {backends}
 
-Written by `make parity-zoo`. Random weights with BatchNorm values of their own, {dtype}, the whole
-network trained with AdamW on one fixed batch, its learning rate falling every step. Figures are
-largest relative differences. Networks of more than {largest:,} parameters give the logits in
-float32. See the README, "Proof", for what is compared; no floors are measured here.
+Written by `make parity-zoo`. Random weights with BatchNorm values of their own (pretrained ones
+where they lie on the machine, which the remarks say), {dtype}, the whole network trained with AdamW
+on one fixed batch, its learning rate falling every step. Figures are largest relative differences;
+the floor is how far the ten losses of {floors} alone move when every weight is nudged by one last
+bit, once. Networks of more than {largest:,} parameters give the logits in float32. See the README,
+"Proof", for what is compared.
 
 """
 
@@ -191,14 +203,17 @@ def main(path: Path) -> None:
     done = {
         r["model"]: r
         for r in kept
-        if r["model"] in wanted and r["environments"] == here and r.get("harness") == harness()
+        if r["model"] in wanted
+        and r["environments"] == here
+        and r.get("harness") == harness()
+        and (r["refused"] or (r["pair"] and r["pair"]["levels"]))  # or a worker had died
     }
     left = [name for name in wanted if name not in done]
     entries = backbones(left, interpreters)  # one worker describes them all
     left.sort(key=lambda name: -entries[name].min_px)  # the slowest first: ViTs have one size
     tasks = [Task(NEED_BYTES, partial(measure, name, interpreters)) for name in left]
     clock = Clock(float(len(left)))
-    for number, row in side_by_side(tasks, jobs_on(DEVICE)):
+    for number, row in side_by_side(tasks, jobs_on(DEVICE, len(left)), most_bytes()):
         done[left[number]] = row
         clock.done += 1
         print(f"[{clock.done:.0f}/{len(left)}, {duration(clock.left_s())} left] {left[number]}: "
@@ -206,13 +221,19 @@ def main(path: Path) -> None:
         rows = [done[n] for n in wanted if n in done]
         write_json(path.with_suffix(".json"), {"rows": rows})
         words = INTRODUCTION.format(
-            backends=" and ".join(BACKENDS), dtype=DTYPES["fp64"], largest=LARGEST
+            backends=" and ".join(BACKENDS),
+            dtype=DTYPES["fp64"],
+            largest=LARGEST,
+            floors=FLOORS_FROM,
         )
         path.write_text(words + table(rows) + "\n", encoding="utf-8")
 
 
+VERDICTS = ("shown", "shown (forward pass)", "not shown", "refused", "failed")
+
+
 def verdict(row: Entry) -> str:
-    """In a word: shown, not shown, refused or failed."""
+    """One of ``VERDICTS``."""
     if row["pair"] is None:
         return "refused" if row["refused"] else "failed"
     pair = Pair.model_validate(row["pair"])

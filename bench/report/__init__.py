@@ -15,7 +15,7 @@ from bench.report.page import write_page
 from bench.report.rows import rows_of
 from bench.report.tables import Format, write_tables
 from bench.report.twins import Row
-from bench.spec import UNFINISHED, canonical_json
+from bench.spec import UNFINISHED
 from bench.store import Store, StoredRun
 
 
@@ -80,8 +80,9 @@ def known_proofs(folder: Path, runs: Sequence[StoredRun]) -> list[Pair]:
     """Proofs that speak of the runs' environments: this machine's, and those beside the results."""
     environments = {run.result.environment_id for run in runs}
     pairs = [*read_copy(folder), *Proofs(cache_root()).load()]
-    unique = {canonical_json(pair.model_dump(mode="json")): pair for pair in pairs}
-    return [pair for pair in unique.values() if environments >= set(pair.environments)]
+    newest = {pair.about: pair for pair in pairs}  # this machine's come last
+    # Also through a third environment, with which two were compared.
+    return [pair for pair in newest.values() if environments & set(pair.environments)]
 
 
 def as_json(rows: Sequence[Row]) -> dict[str, Any]:

@@ -85,7 +85,9 @@ def test_the_first_above_is_the_first_in_order_and_not_the_largest() -> None:
 def test_tensors_belong_to_operations(network: Network) -> None:
     owner = operation_of(network.blueprint)
     assert owner("layer1.0.conv.bias") == "a"
-    assert owner("bn1.running_var") == "bn"
+    assert owner("bn1.weight") == owner("bn1.bias") == "bn"
+    # A variance of thousands lends no scale to the factors beside it.
+    assert len({owner(f"bn1.{role}") for role in ("weight", "running_mean", "running_var")}) == 3
 
 
 @pytest.mark.parametrize(

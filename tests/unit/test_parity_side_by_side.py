@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -15,28 +16,32 @@ from bench.parity import side_by_side as module
 from bench.parity.plan import Subject
 from bench.parity.side_by_side import (
     COPIES,
+    MOST_BYTES,
     MOST_JOBS,
     WORKER_BYTES,
     Task,
     jobs_on,
+    most_bytes,
     need_bytes,
     side_by_side,
     threads_of,
 )
 from bench.spec import Precision
 
+LIMIT = 100
+
 
 def test_results_come_with_the_number_of_their_task() -> None:
     tasks = [Task(1, lambda number=number: number * number) for number in range(20)]
-    assert sorted(side_by_side(tasks, 3)) == [(n, n * n) for n in range(20)]
-    assert list(side_by_side([], 3)) == []
+    assert sorted(side_by_side(tasks, 3, LIMIT)) == [(n, n * n) for n in range(20)]
+    assert list(side_by_side([], 3, LIMIT)) == []
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_as_many_run_at_once_as_was_said(jobs: int) -> None:
     meet = threading.Barrier(jobs)
     tasks = [Task(1, lambda: meet.wait(timeout=10.0))] * (2 * jobs)
-    assert len(list(side_by_side(tasks, jobs))) == 2 * jobs
+    assert len(list(side_by_side(tasks, jobs, LIMIT))) == 2 * jobs
 
 
 def test_a_failure_ends_the_rest() -> None:
@@ -48,14 +53,32 @@ def test_a_failure_ends_the_rest() -> None:
             raise ValueError("no")
 
     with pytest.raises(ValueError, match="no"):
-        list(side_by_side([Task(1, partial(do, n)) for n in range(1000)], 1))
+        list(side_by_side([Task(1, partial(do, n)) for n in range(1000)], 1, LIMIT))
     assert len(begun) < 1000
+
+
+def test_what_is_finished_when_another_fails_is_not_lost() -> None:
+    failing = threading.Event()
+
+    def fail() -> None:
+        failing.set()
+        raise ValueError("no")
+
+    def finish() -> str:
+        assert failing.wait(10.0)
+        time.sleep(0.1)
+        return "finished"
+
+    results = side_by_side([Task(1, finish), Task(1, fail)], 2, LIMIT)
+    assert next(results) == (0, "finished")
+    with pytest.raises(ValueError, match="no"):
+        next(results)
 
 
 def test_a_reader_that_leaves_ends_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     ended: list[bool] = []
     monkeypatch.setattr(WorkerGroup, "end", lambda self: ended.append(True))
-    results = side_by_side([Task(1, lambda: 1)] * 3, 1)
+    results = side_by_side([Task(1, lambda: 1)] * 3, 1, LIMIT)
     next(results)
     assert not ended
     results.close()  # type: ignore[attr-defined]
@@ -77,7 +100,7 @@ def test_memory_is_shared_out_and_given_back() -> None:
 
     wanted = [4, 5, 6, 3, 7, 2, 10, 1]
     tasks = [Task(w, partial(do, w)) for w in wanted]
-    assert len(list(side_by_side(tasks, 4, most_bytes=10))) == len(wanted)
+    assert len(list(side_by_side(tasks, 4, 10))) == len(wanted)
     assert max(most) <= 10
     assert any(m not in wanted for m in most)  # some were at work together
 
@@ -95,7 +118,7 @@ def test_what_fits_goes_before_what_does_not() -> None:
         small_began.set()
 
     tasks = [Task(8, large), Task(100, lambda: order.append("huge")), Task(2, small)]
-    list(side_by_side(tasks, 2, most_bytes=10))
+    list(side_by_side(tasks, 2, 10))
     assert order == ["large", "huge"]
 
 
@@ -112,10 +135,23 @@ def test_need_grows_with_the_network(
 
 def test_a_gpu_is_held_by_one_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "cores", lambda: 64)
-    assert jobs_on("cuda:0") == 1
-    assert jobs_on("cpu") == MOST_JOBS
+    assert jobs_on("cuda:0", 9) == 1
+    assert jobs_on("cpu", 9) == MOST_JOBS
+    assert jobs_on("cpu", 2) == 2
+    assert jobs_on("cpu", 0) == 1
     monkeypatch.setattr(module, "cores", lambda: 1)
-    assert jobs_on("cpu") == 1
+    assert jobs_on("cpu", 9) == 1
+
+
+def test_a_small_machine_bears_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    def told(text: str) -> int:
+        monkeypatch.setattr(Path, "read_text", lambda _: text)
+        return most_bytes()
+
+    assert told("MemTotal: 9 kB\nMemAvailable:    6291456 kB\n") == 5 * 2**30
+    assert told("MemAvailable: 1000 kB\n") == 0  # one at a time, whatever it needs
+    assert told(f"MemAvailable: {2**40} kB\n") == MOST_BYTES
+    assert told("something else\n") == MOST_BYTES
 
 
 def test_workers_side_by_side_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -12,6 +13,17 @@ from bench.spec import Precision
 
 StepFunction = Callable[[Any, tuple[float, float, float, float]], tuple[Any, Any]]
 """(prepared batch, (learning rate, 1 - b1^t, sqrt(1 - b2^t), loss scale)) → (loss, all finite)."""
+
+
+OFF = (None, "0", "-1", "false", "False")
+"""What ``flag`` gives of one that is not in force."""
+
+
+def flag(name: str, flags: str) -> str | None:
+    """The value of ``--name=value`` or ``--name`` among ``flags``, the last one; None if it is not
+    there."""
+    found = re.findall(rf"(?:^|\s)--{re.escape(name)}(?:=(\S+))?(?=\s|$)", flags)
+    return (found[-1] or "true") if found else None
 
 
 class Engine(Protocol):

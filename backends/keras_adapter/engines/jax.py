@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import jaxlib
 import keras
 
-from backends.keras_adapter.engines import StepFunction
+from backends.keras_adapter.engines import OFF, StepFunction, flag
 from bench.environment import cores
 from bench.errors import Unavailable
 from bench.spec import Precision
@@ -164,7 +164,7 @@ class JaxEngine:
             "x64": settings["jax_enable_x64"],
             "matmul_precision": settings["jax_default_matmul_precision"],
             "tf32": settings["jax_default_matmul_precision"] not in ("highest", "float32"),
-            "deterministic": any(flag in flags for flag in DETERMINISTIC_FLAGS),
+            "deterministic": any(flag(name, flags) not in OFF for name in DETERMINISTIC_FLAGS),
             "async_dispatch": not on_cpu or settings["jax_cpu_enable_async_dispatch"],
             "donated_buffers": True,
             "compiled_for_batch_sizes": sorted(self._batch_sizes) or None,

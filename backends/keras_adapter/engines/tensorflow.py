@@ -16,7 +16,7 @@ import tensorflow as tf
 from tensorflow.python.framework import config
 from tensorflow.python.util import _pywrap_util_port as port
 
-from backends.keras_adapter.engines import StepFunction
+from backends.keras_adapter.engines import OFF, StepFunction, flag
 from bench.environment import cores
 from bench.errors import Unavailable
 from bench.spec import Precision
@@ -171,19 +171,27 @@ class TensorFlowEngine:
         build = tf.sysconfig.get_build_info()
         return {
             "tensorflow": tf.__version__,
-            # 0 is TensorFlow's word for one thread a core.
-            "threads": tf.config.threading.get_intra_op_parallelism_threads() or cores(),
-            "interop_threads": tf.config.threading.get_inter_op_parallelism_threads() or cores(),
+            "threads": _threads(
+                tf.config.threading.get_intra_op_parallelism_threads(), "TF_NUM_INTRAOP_THREADS"
+            ),
+            "interop_threads": _threads(
+                tf.config.threading.get_inter_op_parallelism_threads(), "TF_NUM_INTEROP_THREADS"
+            ),
             "xla": bool(tf.config.optimizer.get_jit())
-            or "auto_jit" in os.environ.get("TF_XLA_FLAGS", ""),
+            or flag("tf_xla_auto_jit", os.environ.get("TF_XLA_FLAGS", "")) not in OFF,
             "tf32": tf.config.experimental.tensor_float_32_execution_enabled(),
             "cuda": build.get("cuda_version") if self._device != "cpu" else None,
             "cudnn": build.get("cudnn_version") if self._device != "cpu" else None,
             "batch_norm_in_training": sorted(self._batch_norms) or None,
             "deterministic": config.is_op_determinism_enabled(),
-            "cudnn_autotune": os.environ.get("TF_CUDNN_USE_AUTOTUNE", "1") != "0",
+            "cudnn_benchmark": os.environ.get("TF_CUDNN_USE_AUTOTUNE", "1") != "0",
             "onednn": bool(port.IsMklEnabled()),
         }
+
+
+def _threads(configured: int, variable: str) -> int:
+    """0 is TensorFlow's word for its default: the variable's number, else one thread a core."""
+    return configured or int(os.environ.get(variable) or 0) or cores()
 
 
 def _batch_signature(inputs: list[Any]) -> tuple[Any, ...]:
