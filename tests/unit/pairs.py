@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from bench.catalog.tolerances import LEVELS
+import numpy as np
+
+from bench.blueprint import Network
+from bench.catalog.tolerances import FLOORED, LEVELS
+from bench.parity.files import Values
 from bench.parity.model import Level, Pair
 from bench.parity.proofs import harness
 
@@ -27,6 +31,29 @@ BLUNT = level("losses", value=1e-9, floor=1e-9, passed=False)
 """It says nothing: one backend moves as far by itself."""
 
 
+QUIET = dict.fromkeys(("logits", "activations", "gradients", *FLOORED), 1e-16)
+"""Floors of a backend that holds still."""
+
+
+def level_values(network: Network) -> dict[str, Values]:
+    """Values of every level, as one side leaves them."""
+    random = np.random.default_rng(0)
+    blueprint = network.blueprint
+    return {
+        "pixels": {"pixels": random.normal(size=(2, 3, 8, 8))},
+        "initial_head": {"classifier.1.weight": random.normal(size=(10, 6))},
+        "logits": {"logits": random.normal(size=(4, 10))},
+        "activations": {o.name: random.normal(size=(2, *o.shape)) for o in blueprint.operations},
+        "gradients": {n: random.normal(size=s) for n, s in blueprint.shapes.items()},
+        "state_after_one_step": {n: random.normal(size=s) for n, s in blueprint.shapes.items()},
+        "losses": {"losses": np.linspace(2.0, 1.0, 10)},
+        "logits_after_steps": {"logits": random.normal(size=(4, 10))},
+        "epoch_losses": {"losses": np.array([2.0, 1.5, 1.2, 1.0])},
+        "frozen": {"changed": np.zeros(3)},
+        "metrics": {"metrics": np.array([0.5, 1.25, 1.25])},
+    }
+
+
 def pair(**changes: Any) -> Pair:
     """A pair that passed."""
     fields: dict[str, Any] = {
@@ -37,7 +64,7 @@ def pair(**changes: Any) -> Pair:
         "backends": ("torch", "keras-tensorflow"),
         "dtype": "float64",
         "passed": True,
-        "levels": tuple(level(name) for name in LEVELS),
+        "levels": tuple(level(n, floor=1e-15 if n in FLOORED else None) for n in LEVELS),
         "first_difference": None,
         "loss_fall": 0.2,
         "learning_rate": 1e-3,

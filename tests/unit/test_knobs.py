@@ -6,11 +6,12 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bench.catalog.backends import BACKENDS
-from bench.environment import project_root
+from bench.environment import cores, project_root
 
 COMPILED = "torch.compile(lambda x: x + 1, backend='eager')(torch.ones(2))"
 TORCH = """
@@ -40,6 +41,71 @@ print(json.dumps([before, made.knobs()["xla"]]))
 """
 
 
+TENSORFLOW = """
+import json
+from backends.keras_adapter.engines.tensorflow import engine
+made = engine()
+made.prepare("cpu", "fp32")
+knobs = made.knobs()
+print(json.dumps([knobs[k] for k in ("threads", "interop_threads", "xla", "cudnn_benchmark")]))
+"""
+
+
+def _said(backend: str, code: str, home: Path, **variables: str) -> list[Any]:
+    """What a process of a backend prints last."""
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code],
+        env={"PATH": "/usr/bin:/bin", "HOME": str(home), "PYTHONPATH": str(project_root()),
+             **BACKENDS[backend].variables, **variables},
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    said: list[Any] = json.loads(done.stdout.splitlines()[-1])
+    return said
+
+
+@pytest.mark.parametrize(
+    ("flags", "value"),
+    [
+        ("", None),
+        ("--a=1", None),
+        ("--b", "true"),
+        ("--a --b=2 --c", "2"),
+        ("--b=1 --b=0", "0"),
+        ("--bb=1", None),
+    ],
+)
+def test_a_flag_has_the_value_that_was_given_last(
+    flags: str, value: str | None, tmp_path: Path
+) -> None:
+    code = f"""
+import json
+from backends.keras_adapter.engines import flag
+print(json.dumps([flag("b", {flags!r})]))
+"""
+    assert _said("keras-torch", code, tmp_path) == [value]
+
+
+def test_tensorflow_tells_what_its_variables_set(tmp_path: Path) -> None:
+    said = _said(
+        "keras-tensorflow", TENSORFLOW, tmp_path, TF_NUM_INTRAOP_THREADS="3",
+        TF_NUM_INTEROP_THREADS="5", TF_XLA_FLAGS="--tf_xla_auto_jit=2", TF_CUDNN_USE_AUTOTUNE="0",
+    )  # fmt: skip
+    assert said == [3, 5, True, False]
+    said = _said("keras-tensorflow", TENSORFLOW, tmp_path, TF_XLA_FLAGS="--tf_xla_auto_jit=0")
+    assert said == [cores(), cores(), False, True]
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [("", False), ("--xla_gpu_deterministic_ops=true", True),
+     ("--xla_gpu_deterministic_ops=false", False)],
+)  # fmt: skip
+def test_jax_tells_whether_it_is_deterministic(flags: str, said: bool, tmp_path: Path) -> None:
+    code = JAX.replace('["xla"]', '["deterministic"]')
+    assert _said("keras-jax", code, tmp_path, XLA_FLAGS=flags) == [said, said]
+
+
 @pytest.mark.parametrize(
     ("backend", "code", "said"),
     [
@@ -51,11 +117,4 @@ print(json.dumps([before, made.knobs()["xla"]]))
 def test_compilation_is_read_back(
     backend: str, code: str, said: list[bool], tmp_path: Path
 ) -> None:
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", code.replace("{compiled}", COMPILED)],
-        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "PYTHONPATH": str(project_root()),
-             **BACKENDS[backend].variables},
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1]) == said
+    assert _said(backend, code.replace("{compiled}", COMPILED), tmp_path) == said

@@ -22,29 +22,15 @@ from bench.parity.judge import (
     reason_of,
 )
 from bench.parity.model import PART_OF, PARTS, Level
+from tests.unit.pairs import QUIET, level_values
 
 Levels = dict[str, Values]
-QUIET = dict.fromkeys(("logits", "activations", "gradients", *FLOORED), 1e-16)
 
 
 @pytest.fixture
 def values(network: Network) -> Levels:
     """Of every level, as one side leaves them."""
-    random = np.random.default_rng(0)
-    blueprint = network.blueprint
-    return {
-        "pixels": {"pixels": random.normal(size=(2, 3, 8, 8))},
-        "initial_head": {"classifier.1.weight": random.normal(size=(10, 6))},
-        "logits": {"logits": random.normal(size=(4, 10))},
-        "activations": {o.name: random.normal(size=(2, *o.shape)) for o in blueprint.operations},
-        "gradients": {n: random.normal(size=s) for n, s in blueprint.shapes.items()},
-        "state_after_one_step": {n: random.normal(size=s) for n, s in blueprint.shapes.items()},
-        "losses": {"losses": np.linspace(2.0, 1.0, 10)},
-        "logits_after_steps": {"logits": random.normal(size=(4, 10))},
-        "epoch_losses": {"losses": np.array([2.0, 1.5, 1.2, 1.0])},
-        "frozen": {"changed": np.zeros(3)},
-        "metrics": {"metrics": np.array([0.5, 1.25, 1.25])},
-    }
+    return level_values(network)
 
 
 def side(folder: Path, values: Levels, floors: dict[str, float] | None = None) -> Side:

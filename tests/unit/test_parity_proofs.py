@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from bench.parity.proofs import COPY, Proofs, Shown, read_copy, shown, write_copy
+from bench.report import known_proofs
 from bench.report.rows import DIFFERING, rows_of
 from bench.report.twins import mark_parity, unproved
 from bench.store import StoredRun
@@ -57,6 +58,16 @@ def test_another_question_is_kept_apart(tmp_path: Path, changes: dict[str, Any])
     assert pair(**changes).about != pair().about
 
 
+def test_a_worker_that_died_takes_no_proof_back(tmp_path: Path) -> None:
+    proofs = Proofs(tmp_path)
+    proofs.keep(pair())
+    proofs.keep(pair(passed=False, levels=(), reason="torch oom"))
+    assert proofs.load() == [pair()]
+    unproved_one = pair(px=32, passed=False, levels=(), reason="torch oom")
+    proofs.keep(unproved_one)
+    assert len(proofs.load()) == 2
+
+
 def test_what_cannot_be_read_is_passed_over(tmp_path: Path) -> None:
     proofs = Proofs(tmp_path)
     proofs.keep(pair())
@@ -73,6 +84,11 @@ def test_a_copy_lies_beside_results(tmp_path: Path) -> None:
     kept = [pair(), pair(px=32)]
     write_copy(kept, tmp_path)
     assert read_copy(tmp_path) == kept
+
+
+def test_a_copy_of_another_harness_says_nothing(tmp_path: Path) -> None:
+    write_copy([pair(harness="older"), pair(px=32)], tmp_path)
+    assert read_copy(tmp_path) == [pair(px=32)]
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"pairs": 3}', '{"pairs": [{"px": 1}]}'])
@@ -101,6 +117,11 @@ def test_a_difference_takes_back_what_was_shown(changes: dict[str, Any]) -> None
 def test_a_difference_elsewhere_takes_nothing_back(changes: dict[str, Any]) -> None:
     broken = pair(passed=False, levels=(BROKEN,), reason="differs", **changes)
     assert shown([pair(), broken]) == {SHOWN}
+
+
+def test_without_floors_a_pair_shows_nothing() -> None:
+    bare = [level.model_copy(update={"floor": None}) for level in pair().levels]
+    assert shown([pair(levels=bare)]) == set()
 
 
 def test_a_pair_that_says_nothing_takes_nothing_back() -> None:
@@ -213,3 +234,35 @@ def test_the_command_for_a_users_own_file_leaves_its_folder_open(make_run: MakeR
     said = unproved(rows(make_run, {**TORCH, **own}, {**KERAS, **own}))
     assert said is not None
     assert "parity module:FOLDER/my_net.py:build --policy" in said
+
+
+def test_the_last_word_on_a_question_is_this_machines(
+    make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever a copy beside the results says of the same question; others of it stay."""
+    monkeypatch.setenv("THAWBENCH_CACHE", str(tmp_path / "cache"))
+    runs = [make_run(**TORCH), make_run(**KERAS)]
+    ids = tuple(run.result.environment_id for run in runs)
+    broken = pair(environments=ids, passed=False, levels=(BROKEN,), reason="differs")
+    write_copy([broken, pair(environments=("x", "y"))], tmp_path)
+    assert known_proofs(tmp_path, runs) == [broken]
+    good = pair(environments=ids)
+    Proofs(tmp_path / "cache").keep(good)
+    assert known_proofs(tmp_path, runs) == [good]
+
+
+def test_proofs_by_way_of_an_environment_without_rows_count(
+    make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("THAWBENCH_CACHE", str(tmp_path / "cache"))
+    runs = [make_run(backend="keras-torch"), make_run(backend="keras-jax")]
+    proofs = Proofs(tmp_path / "cache")
+    spec = runs[0].spec
+    about = {
+        "backbone": spec.backbone, "policy": spec.policy.name, "boundary": spec.policy.boundary,
+        "optimizer": spec.recipe.optimizer,
+    }  # fmt: skip
+    for run in runs:
+        proofs.keep(pair(**about, environments=("torch-1", run.result.environment_id)))
+    found = rows_of(runs, shown(known_proofs(tmp_path, runs)))
+    assert [row["parity"] for row in found] == ["shown", "shown"]

@@ -1,0 +1,208 @@
+"""The gate itself: from what the workers leave to a verdict, whatever becomes of a worker."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bench.blueprint import Network
+from bench.catalog.tolerances import LEVELS
+from bench.errors import Unavailable, UserError
+from bench.launch import Finished, Interpreters
+from bench.parity import plan
+from bench.parity import prove as module
+from bench.parity.files import Values, write, write_facts
+from bench.parity.model import Pair
+from bench.parity.plan import Question, Subject, subject_of
+from bench.parity.prove import FLOORS_FROM, prove, worker_variables
+from bench.weights import Weights
+from tests.unit.pairs import QUIET, level_values
+
+BACKENDS = ("torch", "keras-tensorflow", "keras-jax")
+Change = Callable[[dict[str, Values]], None]
+
+
+@dataclass
+class Workers:
+    """Stand for the real ones: each leaves the same values, unless told otherwise."""
+
+    values: dict[str, Values]
+    changes: dict[str, Change] = field(default_factory=dict)
+    ends: dict[str, Finished] = field(default_factory=dict)
+    fall: float = 0.3
+    jobs: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+
+    def run_job(
+        self, backend: str, job: dict[str, Any], log: Path, _: Any, on_event: Any, **__: Any
+    ) -> Finished:
+        self.jobs.append((backend, job))
+        if backend in self.ends:
+            return self.ends[backend]
+        for item in job["items"]:
+            values = {level: dict(arrays) for level, arrays in self.values.items()}
+            self.changes.get(backend, lambda _: None)(values)
+            out = Path(job["out"]) / item["key"]
+            for level, arrays in values.items():
+                write(out, level, arrays)
+            floors = QUIET if job["floors"] else {}
+            write_facts(out, {"floors": floors, "learning_rate": 1e-4, "loss_fall": self.fall})
+            on_event({"event": "probed", "key": item["key"]})
+        rates = {item["key"]: 1e-4 for item in job["items"]}
+        return Finished({"event": "done", "learning_rates": rates})
+
+
+class Deaf:
+    """Hears nothing of the progress."""
+
+    def measuring(self, subject: Subject, backend: str) -> None:
+        pass
+
+    def measured(self) -> None:
+        pass
+
+
+@pytest.fixture
+def workers(network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workers:
+    folder = tmp_path / "blueprint"
+    folder.mkdir()
+    network.save(folder)
+
+    def absent(*_: Any, **__: Any) -> Weights:
+        raise Unavailable("not here")
+
+    made = Workers(level_values(network))
+    monkeypatch.setattr(plan, "blueprint_folder", lambda *_, **__: folder)
+    monkeypatch.setattr(plan, "pretrained_weights", absent)
+    monkeypatch.setattr(module, "run_job", made.run_job)
+    return made
+
+
+@pytest.fixture
+def proved(workers: Workers, tmp_path: Path) -> Callable[[], dict[str, Pair]]:
+    """The pairs of a proof, by the backend that is compared."""
+
+    def proved() -> dict[str, Pair]:
+        question = Question(
+            backbones=["squeezenet1_1"],
+            policies=["retrain_all"],
+            optimizers=["sgd"],
+            precisions=["fp64"],
+            backends=BACKENDS,
+            head="original",
+            px=None,
+            device="cpu",
+            interpreters=Interpreters({}),
+            cache=tmp_path / "cache",
+        )
+        pairs = prove(subject_of("squeezenet1_1", "fp64", question), question, Deaf())
+        assert list((tmp_path / "cache" / "exchange").iterdir()) == []
+        return {pair.backends[1]: pair for pair in pairs}
+
+    return proved
+
+
+def test_alike_passes_with_every_level(workers: Workers, proved: Any) -> None:
+    pairs = proved()
+    assert list(pairs) == ["keras-tensorflow", "keras-jax"]
+    for pair in pairs.values():
+        assert pair.passed
+        assert pair.reason is None
+        assert pair.backends[0] == "torch"
+        assert [level.name for level in pair.levels] == list(LEVELS)
+        assert pair.first_difference is None
+        assert (pair.loss_fall, pair.learning_rate) == (0.3, 1e-4)
+    # One finds the rate and the floors, and the others are told.
+    asked = {backend: (job["floors"], job["items"][0]["learning_rate"]) for backend, job in
+             workers.jobs}  # fmt: skip
+    assert asked[FLOORS_FROM] == (True, None)
+    assert asked["keras-tensorflow"] == asked["keras-jax"] == (False, 1e-4)
+
+
+@pytest.mark.parametrize("defective", ["keras-tensorflow", "keras-jax"])
+def test_who_differs_fails_alone_and_the_operation_is_named(
+    workers: Workers, proved: Any, defective: str
+) -> None:
+    def change(values: dict[str, Values]) -> None:
+        values["activations"] = {
+            **values["activations"], "sum": values["activations"]["sum"] + 1e-6
+        }  # fmt: skip
+        values["losses"] = {"losses": values["losses"]["losses"] * (1 + 1e-6)}
+
+    workers.changes[defective] = change
+    pairs = proved()
+    assert {backend: pair.passed for backend, pair in pairs.items()} == {
+        backend: backend != defective for backend in BACKENDS[1:]
+    }
+    bad = pairs[defective]
+    assert {level.name for level in bad.levels if not level.passed} == {"activations", "losses"}
+    assert bad.first_difference is not None
+    assert (bad.first_difference.operation, bad.first_difference.module_path) == (
+        "sum", "layer1.0",
+    )  # fmt: skip
+    assert bad.reason is not None
+    assert bad.reason.startswith("differs: activations")
+
+
+def test_a_reference_that_differs_fails_with_all(workers: Workers, proved: Any) -> None:
+    workers.changes["torch"] = lambda values: values.update(
+        logits={"logits": values["logits"]["logits"] * 1.01}
+    )
+    assert not any(pair.passed for pair in proved().values())
+
+
+def test_a_worker_that_died_shows_nothing_of_its_own(workers: Workers, proved: Any) -> None:
+    workers.ends["keras-jax"] = Finished(None, "crashed", "SIGSEGV", "by signal SIGSEGV")
+    pairs = proved()
+    assert pairs["keras-tensorflow"].passed
+    assert not pairs["keras-jax"].passed
+    assert pairs["keras-jax"].levels == ()
+    assert pairs["keras-jax"].reason == "keras-jax crashed: by signal SIGSEGV"
+
+
+def test_without_floors_nothing_is_shown(workers: Workers, proved: Any) -> None:
+    workers.ends[FLOORS_FROM] = Finished(None, "oom", "SIGKILL", "out of memory")
+    pairs = proved()
+    assert {pair.reason for pair in pairs.values()} == {f"{FLOORS_FROM} oom: out of memory"}
+    assert [backend for backend, _ in workers.jobs] == [FLOORS_FROM]
+
+
+@pytest.mark.parametrize(("fall", "kept"), [(0.01, 0.01), (math.nan, None), (-0.5, -0.5)])
+def test_steps_that_move_nothing_show_nothing(
+    workers: Workers, proved: Any, fall: float, kept: float | None
+) -> None:
+    workers.fall = fall
+    for pair in proved().values():
+        assert not pair.passed
+        assert pair.loss_fall == kept
+        assert pair.reason is not None
+        assert pair.reason.startswith("says nothing: the loss fell by")
+
+
+def test_a_blind_network_shows_nothing(workers: Workers, proved: Any) -> None:
+    workers.values["logits"] = {"logits": np.tile(np.arange(10.0), (4, 1))}
+    assert {pair.reason for pair in proved().values()} == {
+        "says nothing: the network gives the same logits for every image"
+    }
+
+
+@pytest.mark.parametrize(
+    ("status", "error"), [("bad_input", UserError), ("unavailable", Unavailable)]
+)
+def test_a_wrong_question_is_handed_on(
+    workers: Workers, proved: Any, status: str, error: type[Exception]
+) -> None:
+    workers.ends["keras-tensorflow"] = Finished(None, status, "x", "cannot")
+    with pytest.raises(error, match="cannot"):
+        proved()
+
+
+def test_threads_are_told_to_every_framework() -> None:
+    assert "OMP_NUM_THREADS" not in worker_variables(None)
+    told = worker_variables(3)
+    assert {told[name] for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "NPROC")} == {"3"}
