@@ -128,7 +128,8 @@ def _question(name: str, precision: Precision, interpreters: Interpreters) -> Qu
     return Question(
         backbones=(name,),
         policies=("retrain_all",),
-        optimizers=("adamw",),
+        # Without steps the one with fewer moments: those of 600 million parameters are 5 GB.
+        optimizers=("adamw",) if precision == "fp64" else ("sgd",),
         precisions=(precision,),
         backends=BACKENDS,
         head="original",
@@ -195,38 +196,46 @@ bit, once. Networks of more than {largest:,} parameters give the logits in float
 
 
 def main(path: Path) -> None:
-    """Measure what is missing and write the table after each network."""
+    """Measure what is missing and write the table after each network; then once more, one at a
+    time, those whose worker died: two large ones may want more memory than there is."""
     interpreters = Interpreters({})
-    kept = _kept(path.with_suffix(".json"))
     wanted = names(interpreters)
     here = [e.environment_id for e in environments_of(_question("vgg16", "fp64", interpreters))]
     done = {
-        r["model"]: r
-        for r in kept
-        if r["model"] in wanted
-        and r["environments"] == here
-        and r.get("harness") == harness()
-        and (r["refused"] or (r["pair"] and r["pair"]["levels"]))  # or a worker had died
+        row["model"]: row
+        for row in _kept(path.with_suffix(".json"))
+        if row["model"] in wanted
+        and row["environments"] == here
+        and row.get("harness") == harness()
     }
-    left = [name for name in wanted if name not in done]
-    entries = backbones(left, interpreters)  # one worker describes them all
-    left.sort(key=lambda name: -entries[name].min_px)  # the slowest first: ViTs have one size
-    tasks = [Task(NEED_BYTES, partial(measure, name, interpreters)) for name in left]
-    clock = Clock(float(len(left)))
-    for number, row in side_by_side(tasks, jobs_on(DEVICE, len(left)), most_bytes()):
-        done[left[number]] = row
-        clock.done += 1
-        print(f"[{clock.done:.0f}/{len(left)}, {duration(clock.left_s())} left] {left[number]}: "
-              f"{verdict(row)}", file=sys.stderr, flush=True)  # fmt: skip
-        rows = [done[n] for n in wanted if n in done]
-        write_json(path.with_suffix(".json"), {"rows": rows})
-        words = INTRODUCTION.format(
-            backends=" and ".join(BACKENDS),
-            dtype=DTYPES["fp64"],
-            largest=LARGEST,
-            floors=FLOORS_FROM,
-        )
-        path.write_text(words + table(rows) + "\n", encoding="utf-8")
+    for jobs in (jobs_on(DEVICE, len(wanted)), 1):
+        left = [name for name in wanted if name not in done or _died(done[name])]
+        entries = backbones(left, interpreters)  # one worker describes them all
+        left.sort(key=lambda name: -entries[name].min_px)  # the slowest first: ViTs have one size
+        tasks = [Task(NEED_BYTES, partial(measure, name, interpreters)) for name in left]
+        clock = Clock(float(len(left)))
+        for number, row in side_by_side(tasks, jobs, most_bytes()):
+            done[left[number]] = row
+            clock.done += 1
+            print(f"[{clock.done:.0f}/{len(left)}, {duration(clock.left_s())} left] "
+                  f"{left[number]}: {verdict(row)}", file=sys.stderr, flush=True)  # fmt: skip
+            _write(path, [done[name] for name in wanted if name in done])
+
+
+def _died(row: Entry) -> bool:
+    """Whether a worker ended without an answer."""
+    return not row["refused"] and not (row["pair"] and row["pair"]["levels"])
+
+
+def _write(path: Path, rows: list[Entry]) -> None:
+    write_json(path.with_suffix(".json"), {"rows": rows})
+    words = INTRODUCTION.format(
+        backends=" and ".join(BACKENDS),
+        dtype=DTYPES["fp64"],
+        largest=LARGEST,
+        floors=FLOORS_FROM,
+    )
+    path.write_text(words + table(rows) + "\n", encoding="utf-8")
 
 
 VERDICTS = ("shown", "shown (forward pass)", "not shown", "refused", "failed")

@@ -166,9 +166,12 @@ def test_rows_tell_their_environments(proving: Proving) -> None:
     "died", [Unavailable("the exporter ran out of memory"), lambda _: pair(passed=False, levels=())]
 )
 def test_a_worker_that_died_is_tried_again(proving: Proving, tmp_path: Path, died: Any) -> None:
+    """At once, alone; and by the next command."""
     path = tmp_path / "parity.md"
     proving.answers["alexnet"] = died
     main(path)
+    assert [name for name, _ in proving.asked].count("alexnet") == 2
+    assert "2 networks: 1 shown" in path.read_text()
     proving.asked.clear()
     proving.answers.clear()
     main(path)
