@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from bench.catalog.tolerances import FLOORED, LEVELS
 from bench.environment import digest_of, project_root
+from bench.parity.judge import differing
 from bench.parity.model import Pair
 from bench.spec import canonical_hash
 from bench.store import write_json
@@ -118,7 +119,7 @@ def shown(pairs: Iterable[Pair]) -> set[Shown]:
         )
         for p in pairs
     ]
-    broken = {what for what, p in known if any(level.differs for level in p.levels)}
+    broken = {what for what, p in known if differing(p.levels)}
     sharp = {what for what, p in known if p.passed and p.dtype == "float64" and _is_whole(p)}
     return sharp - broken
 
