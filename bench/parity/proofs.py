@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +16,8 @@ from pydantic import ValidationError
 
 from bench.catalog.tolerances import FLOORED, LEVELS
 from bench.environment import digest_of, project_root
-from bench.parity.model import Level, Pair
+from bench.parity.judge import differing
+from bench.parity.model import Pair
 from bench.spec import canonical_hash
 from bench.store import write_json
 
@@ -25,8 +26,6 @@ JUDGING = ("compare.py", "files.py", "images.py", "judge.py", "model.py", "plan.
            "prove.py", "untrained.py")  # fmt: skip
 TABLES = ("tolerances.py", "policies.py")
 """Sources that decide what a proof says."""
-AFTER_STEPS = ("losses", "logits_after_steps", "epoch_losses")
-"""Levels that chaos reaches."""
 COPY = "parity.json"
 """Name of the copy in a results folder, so that a report made elsewhere knows them too."""
 
@@ -123,16 +122,6 @@ def shown(pairs: Iterable[Pair]) -> set[Shown]:
     broken = {what for what, p in known if differing(p.levels)}
     sharp = {what for what, p in known if p.passed and p.dtype == "float64" and _is_whole(p)}
     return sharp - broken
-
-
-def differing(levels: Sequence[Level]) -> list[Level]:
-    """The levels that show a difference. Where training is chaotic outright, so that a last bit
-    moves the losses by more than even float32 may, nothing that comes after ten steps does."""
-    chaotic = any(
-        x.chaotic or (x.floor or 0.0) > LEVELS[x.name]["fp32"] for x in levels if x.name in FLOORED
-    )
-    spoiled = AFTER_STEPS if chaotic else ()
-    return [x for x in levels if not x.passed and x.differs and x.name not in spoiled]
 
 
 def _is_whole(pair: Pair) -> bool:

@@ -16,13 +16,14 @@ from bench.parity.judge import (
     FLOORED,
     MEASURES,
     Side,
+    differing,
     first_difference,
     is_blind,
     levels_of,
     reason_of,
 )
 from bench.parity.model import PART_OF, PARTS, Level
-from tests.unit.pairs import QUIET, level_values
+from tests.unit.pairs import QUIET, level, level_values
 
 Levels = dict[str, Values]
 
@@ -217,3 +218,21 @@ def test_a_network_that_does_not_see_its_images_shows_nothing(
         "says nothing: the network gives the same logits for every image"
     )
     assert reason_of((), 0.3) is None
+
+
+@pytest.mark.parametrize("after", ["logits_after_steps", "epoch_losses", "losses"])
+def test_in_chaos_nothing_after_the_steps_shows_a_difference(after: str) -> None:
+    apart = level(after, value=0.5, floor=1e-15, passed=False)
+    quiet = [level(name, floor=1e-15) for name in FLOORED if name != after]
+    wild = [level(name, floor=0.1, passed=False) for name in FLOORED if name != after]
+    assert differing([*quiet, apart]) == [apart]
+    assert differing([*wild, apart]) == []
+    reason = reason_of((*wild, apart), 0.3)
+    assert reason is not None
+    assert reason.startswith("says nothing, the floor is too high")
+
+
+def test_in_chaos_the_first_step_still_shows_a_difference() -> None:
+    apart = level("state_after_one_step", value=0.5, floor=1e-15, passed=False)
+    wild = level("losses", value=0.5, floor=0.1, passed=False)
+    assert differing([apart, wild]) == [apart]

@@ -9,13 +9,12 @@ from typing import Any
 
 import pytest
 
-from bench.catalog.tolerances import FLOORED
-from bench.parity.proofs import COPY, Proofs, Shown, differing, read_copy, shown, write_copy
+from bench.parity.proofs import COPY, Proofs, Shown, read_copy, shown, write_copy
 from bench.report import known_proofs
 from bench.report.rows import DIFFERING, rows_of
 from bench.report.twins import mark_parity, unproved
 from bench.store import StoredRun
-from tests.unit.pairs import BLUNT, BROKEN, level, pair
+from tests.unit.pairs import BLUNT, BROKEN, pair
 
 MakeRun = Callable[..., StoredRun]
 SHOWN = Shown("squeezenet1_1", "retrain_all", "all", "sgd", frozenset({"torch-1", "keras-1"}))
@@ -267,19 +266,3 @@ def test_proofs_by_way_of_an_environment_without_rows_count(
         proofs.keep(pair(**about, environments=("torch-1", run.result.environment_id)))
     found = rows_of(runs, shown(known_proofs(tmp_path, runs)))
     assert [row["parity"] for row in found] == ["shown", "shown"]
-
-
-@pytest.mark.parametrize("after", ["logits_after_steps", "epoch_losses", "losses"])
-def test_in_chaos_nothing_after_the_steps_shows_a_difference(after: str) -> None:
-    apart = level(after, value=0.5, floor=1e-15, passed=False)
-    quiet = [level(name, floor=1e-15) for name in FLOORED if name != after]
-    wild = [level(name, floor=0.1, passed=False) for name in FLOORED if name != after]
-    assert differing([*quiet, apart]) == [apart]
-    assert differing([*wild, apart]) == []
-    assert shown([pair(), pair(passed=False, levels=(*wild, apart), reason="x", px=32)]) == {SHOWN}
-
-
-def test_in_chaos_the_first_step_still_shows_a_difference() -> None:
-    apart = level("state_after_one_step", value=0.5, floor=1e-15, passed=False)
-    wild = level("losses", value=0.5, floor=0.1, passed=False)
-    assert differing([apart, wild]) == [apart]
