@@ -294,8 +294,14 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+DEEPEST = 10_000
+"""Python's limit of nested calls. Keras walks a functional model from its end by calling itself:
+EfficientNetV2-L, a thousand operations deep, is too much for the 1,000 that are the default."""
+
+
 def main() -> int:
     """Do one job."""
+    sys.setrecursionlimit(DEEPEST)
     events = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     job = json.loads(sys.stdin.buffer.readline())

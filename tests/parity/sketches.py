@@ -169,7 +169,18 @@ def _average(s: Sketch, **more: Any) -> Sketch:
 Grow = Callable[[Sketch], Sketch]
 ELEMENTWISE = ("relu", "relu6", "sigmoid", "hard_sigmoid", "silu", "hard_swish", "tanh")
 
+DEEP = 1_500
+"""Operations in a row, more than Python's default limit of nested calls."""
+
+
+def _deep(sketch: Sketch) -> Sketch:
+    for _ in range(DEEP):
+        sketch = sketch.add("relu")
+    return sketch
+
+
 SKETCHES: dict[str, Grow] = {
+    "relu, a great many": lambda s: _deep(_image(s)),
     "conv2d": lambda s: _image(s).conv(6, (5, 3), padding=[2, 2, 1, 1]),
     "conv2d, uneven strides": lambda s: _image(s).conv(6, (3, 3), stride=[2, 1]),
     "conv2d, dilated": lambda s: _image(s).conv(6, (3, 3), dilation=[2, 2], padding=[2] * 4),
