@@ -17,7 +17,7 @@ from bench.parity import plan, zoo
 from bench.parity.model import Pair
 from bench.parity.plan import Question, Subject, environments_of
 from bench.parity.zoo import main, measure, table, verdict
-from tests.unit.pairs import BROKEN, pair
+from tests.unit.pairs import BROKEN, level, pair
 
 HERE = Interpreters({})
 NAMES = ["alexnet", "squeezenet1_1"]
@@ -85,6 +85,37 @@ def test_a_large_network_gives_its_logits_in_float32(
     ((_, question),) = proving.asked
     assert (question.precisions, question.parts) == (("fp32",), ("forward",))
     assert verdict(row) == "shown (forward pass)"
+
+
+def test_a_large_network_that_float32_says_nothing_of_is_asked_in_float64(
+    proving: Proving, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zoo, "LARGEST", _count(network) - 1)
+    blunt = level(value=2e-5, tolerance=1e-5, floor=3e-5, passed=False)
+
+    def answer(question: Question) -> Pair:
+        if question.precisions == ("fp32",):
+            return pair(passed=False, levels=(blunt,), dtype="float32", reason="says nothing")
+        return pair(levels=(level(),))
+
+    proving.answers["alexnet"] = answer
+    row = measure("alexnet", HERE)
+    assert [(q.precisions, q.parts) for _, q in proving.asked] == [
+        (("fp32",), ("forward",)),
+        (("fp64",), ("forward",)),
+    ]
+    assert verdict(row) == "shown (forward pass)"
+    assert row["notes"] == ["float32 says nothing: floor of logits 3.0e-05"]
+
+
+def test_a_large_network_that_differs_in_float32_is_not_asked_again(
+    proving: Proving, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zoo, "LARGEST", _count(network) - 1)
+    apart = level(value=2e-2, tolerance=1e-5, floor=1e-6, passed=False)
+    proving.answers["alexnet"] = lambda _: pair(passed=False, levels=(apart,), reason="differs")
+    assert verdict(measure("alexnet", HERE)) == "not shown"
+    assert len(proving.asked) == 1
 
 
 def test_what_differs_is_said(proving: Proving) -> None:
