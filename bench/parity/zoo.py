@@ -241,7 +241,7 @@ def main(path: Path) -> None:
             clock.done += 1
             print(f"[{clock.done:.0f}/{len(left)}, {duration(clock.left_s())} left] "
                   f"{left[number]}: {verdict(row)}", file=sys.stderr, flush=True)  # fmt: skip
-            _write(path, [done[name] for name in wanted if name in done])
+            _write(path, [done[name] for name in wanted if name in done], len(wanted))
 
 
 def _died(row: Entry) -> bool:
@@ -249,7 +249,7 @@ def _died(row: Entry) -> bool:
     return not row["refused"] and not (row["pair"] and row["pair"]["levels"])
 
 
-def _write(path: Path, rows: list[Entry]) -> None:
+def _write(path: Path, rows: list[Entry], wanted: int) -> None:
     write_json(path.with_suffix(".json"), {"rows": rows})
     words = INTRODUCTION.format(
         backends=" and ".join(BACKENDS),
@@ -257,7 +257,9 @@ def _write(path: Path, rows: list[Entry]) -> None:
         largest=LARGEST,
         floors=FLOORS_FROM,
     )
-    path.write_text(words + table(rows) + "\n", encoding="utf-8")
+    left = wanted - len(rows)
+    more = f"\n{left} more are not measured yet: `make parity-zoo` goes on.\n" if left else ""
+    path.write_text(f"{words}{table(rows)}\n{more}", encoding="utf-8")
 
 
 VERDICTS = ("shown", "shown (forward pass)", "not shown", "refused", "failed")

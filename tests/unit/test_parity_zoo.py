@@ -166,9 +166,11 @@ def test_the_command_goes_on_from_where_it_was_stopped(
     assert [r["model"] for r in json.loads(path.with_suffix(".json").read_text())["rows"]] == [
         "alexnet"
     ]
+    assert "1 more are not measured yet" in path.read_text()
     proving.asked.clear()
     del proving.answers["squeezenet1_1"]
     main(path)
+    assert "not measured yet" not in path.read_text()
     assert [name for name, _ in proving.asked] == ["squeezenet1_1"]
     assert "2 networks: 2 shown" in path.read_text()
     proving.asked.clear()
