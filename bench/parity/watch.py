@@ -13,6 +13,12 @@ from bench.parity.plan import Subject
 from bench.progress import Clock, duration
 
 
+def _say(line: str) -> None:
+    """In one piece, for several proofs are at work."""
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
+
+
 class Lines:
     """Progress as plain lines, with the time left."""
 
@@ -26,18 +32,16 @@ class Lines:
         pass
 
     def measuring(self, subject: Subject, backend: str) -> None:
-        print(
+        _say(
             f"[{duration(self._clock.left_s())} left] {subject.backbone} {subject.precision} "
-            f"{backend}: {len(subject.items)} measurements",
-            file=sys.stderr,
-            flush=True,
+            f"{backend}: {len(subject.items)} measurements"
         )
 
     def measured(self) -> None:
         self._clock.done += 1
 
     def proved(self, pair: Pair) -> None:
-        print(f"    {summary(pair)}", file=sys.stderr, flush=True)
+        _say(f"    {summary(pair)}")
 
 
 class Bar(Lines):
