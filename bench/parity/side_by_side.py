@@ -48,7 +48,8 @@ def most_bytes() -> int:
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         (line,) = (each for each in lines if each.startswith("MemAvailable:"))
-        return max(0, min(MOST_BYTES, int(line.split()[1]) * 1024 - SPARE_BYTES))
+        available = int(line.split()[1]) * 1024 - SPARE_BYTES
+        return max(1, min(MOST_BYTES, available))  # of nothing, everybody's share would fit
     except (OSError, ValueError):  # not Linux, or an old one
         return MOST_BYTES
 

@@ -149,9 +149,23 @@ def test_a_small_machine_bears_less(monkeypatch: pytest.MonkeyPatch) -> None:
         return most_bytes()
 
     assert told("MemTotal: 9 kB\nMemAvailable:    6291456 kB\n") == 5 * 2**30
-    assert told("MemAvailable: 1000 kB\n") == 0  # one at a time, whatever it needs
+    assert told("MemAvailable: 1000 kB\n") == 1
     assert told(f"MemAvailable: {2**40} kB\n") == MOST_BYTES
     assert told("something else\n") == MOST_BYTES
+
+
+def test_where_there_is_no_memory_one_runs_at_a_time() -> None:
+    at_work: list[int] = []
+    most: list[int] = []
+
+    def do() -> None:
+        at_work.append(1)
+        most.append(len(at_work))
+        time.sleep(0.02)
+        at_work.pop()
+
+    assert len(list(side_by_side([Task(2**33, do)] * 6, 3, 1))) == 6
+    assert max(most) == 1
 
 
 def test_workers_side_by_side_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
