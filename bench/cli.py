@@ -192,7 +192,7 @@ def parity(
             help="Default: those of suite quick; in native mode, resnet50.",
         ),
     ] = None,
-    dtype: Annotated[str, typer.Option(help="float64, float32.")] = "float64",
+    dtype: Annotated[str | None, typer.Option(help="float64, float32. Default: float64.")] = None,
     px: Annotated[
         int | None, typer.Option(min=1, max=2048, help="Height and width of the input.")
     ] = None,
@@ -225,7 +225,7 @@ def parity(
         backbones=list(dict.fromkeys(backbones or [])),
         policies=_names(policy),
         optimizers=_names(optimizer) or [],
-        dtypes=_names(dtype) or [],
+        dtypes=_names(dtype),
         backends=_names(backends) or [],
         head=head,
         px=px,

@@ -124,13 +124,15 @@ def native_ledger(
         {backend: reason}, "rows": from merge_knobs}``.
 
     Raises:
-        UserError: A worker found the question wrong.
+        UserError: ``keras.applications`` has the network, but not with this head or at this size;
+            or a worker found the question wrong.
     """
     ledgers = []
     for backbone in backbones:
         entry = entry_of(backbone, interpreters, cache)
         size = px or entry.native_px
         check_px(backbone, entry, size)
+        _check_native(backbone, head, size, backends)
         base = {"momentum": 0.9, "weight_decay": 1e-4, "optimizer": optimizer}
         recipe = plain_recipe(head, size).model_copy(update=base)
         knobs: dict[str, dict[str, Any]] = {}
@@ -155,6 +157,14 @@ def native_ledger(
             }
         )
     return ledgers
+
+
+def _check_native(backbone: str, head: str, px: int, backends: Sequence[str]) -> None:
+    """That a framework lacks a network is an answer; a head or size that it cannot take is none."""
+    for backend in backends:
+        reason = why_not_native(backend, backbone, head, px)
+        if reason is not None and application_of(backbone) is not None:
+            raise UserError(f"{backbone}: {reason}.")
 
 
 def _weights(backend: str, backbone: str, entry: BackboneEntry, px: int, weights: str) -> Weights:

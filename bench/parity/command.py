@@ -30,6 +30,7 @@ NATIVE_BACKBONES = ("resnet50",)
 NATIVE_POLICIES = ("fine_tune_all",)
 """One that freezes nothing, so that every knob is in force."""
 MODES = ("matched", "native")
+DEFAULT_DTYPES = ("float64",)
 OPTIMIZERS: tuple[OptimizerName, ...] = ("sgd", "adamw")
 PRECISIONS: dict[str, Precision] = {dtype: precision for precision, dtype in DTYPES.items()}
 SHOWN_LEVELS = ("logits", "gradients", "losses")
@@ -45,7 +46,8 @@ class Asked:
     policies: Sequence[str] | None
     """None: all."""
     optimizers: Sequence[str]
-    dtypes: Sequence[str]
+    dtypes: Sequence[str] | None
+    """None: float64."""
     backends: Sequence[str]
     head: str | None
     """None: the default one of the mode."""
@@ -79,7 +81,7 @@ def _check(asked: Asked) -> None:
     for kind, names, known in (
         ("policy", asked.policies or (), POLICIES),
         ("optimizer", asked.optimizers, OPTIMIZERS),
-        ("dtype", asked.dtypes, PRECISIONS),
+        ("dtype", asked.dtypes or (), PRECISIONS),
         ("backend", asked.backends, BACKENDS),
         ("mode", (asked.mode,), MODES),
     ):
@@ -94,6 +96,8 @@ def _check(asked: Asked) -> None:
             f"--boundary {asked.boundary}: none of the policies asked for has one to move.",
             f"Add --policy {last[0]}.",
         )
+    if asked.mode == "native":
+        _check_native(asked)
     if asked.device == "all":
         raise UserError("--device all: a proof is of one device.", "Say --device cpu, or cuda:0.")
     if len(asked.backends) < 2:
@@ -104,12 +108,29 @@ def _check(asked: Asked) -> None:
             raise Unavailable(reason)
 
 
+def _check_native(asked: Asked) -> None:
+    """A ledger is made anew each time, on the CPU, in float32: options about that say nothing."""
+    given = {
+        "--dtype": asked.dtypes is not None,
+        "--boundary": asked.boundary is not None,
+        "--device": asked.device not in ("auto", "cpu"),
+        "--fresh": asked.fresh,
+    }
+    idle = [option for option, is_given in given.items() if is_given]
+    if idle:
+        raise UserError(
+            f"{', '.join(idle)}: of no effect with --mode native, which proves nothing: it lists "
+            "what differs, in float32 on the CPU.",
+            f"Leave out {', '.join(idle)}, or --mode native.",
+        )
+
+
 def _question(asked: Asked) -> Question:
     return Question(
         backbones=asked.backbones or DEFAULT_BACKBONES,
         policies=asked.policies or list(POLICIES),
         optimizers=cast(Sequence[OptimizerName], asked.optimizers),
-        precisions=[PRECISIONS[dtype] for dtype in asked.dtypes],
+        precisions=[PRECISIONS[dtype] for dtype in asked.dtypes or DEFAULT_DTYPES],
         backends=asked.backends,
         head=asked.head or "original",
         px=asked.px,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ ENTRY = "squeezenet1_1"
 FULLY = "residual"
 """Under every policy and optimizer; the others under those that differ most."""
 FEW = ["freeze_all", "retrain_all"]
+ENGINES = ("torch", "keras-torch", "keras-jax")
 CLAIMS = [
     *((FULLY, policy, optimizer) for policy in POLICIES for optimizer in ("sgd", "adamw")),
     *((name, policy, "sgd") for name in NETWORKS if name != FULLY for policy in FEW),
@@ -43,14 +45,15 @@ class Steps:
         self.heard.append("item")
 
 
-def subject(question: Question, root: Path) -> Subject:
+def subject(question: Question, root: Path, names: Sequence[str] = tuple(NETWORKS)) -> Subject:
     """All networks as one subject, so that one worker a backend measures them."""
     whole = Subject(ENTRY, "fp64", ProofSetting(PX, BATCH_SIZE))
-    for name in NETWORKS:
+    for name in names:
         folder = root / name
         folder.mkdir()
         small_network(name).save(folder)
-        asked = question if name == FULLY else replace(question, policies=FEW, optimizers=["sgd"])
+        few = replace(question, policies=FEW, optimizers=["sgd"])
+        asked = few if name != FULLY or len(names) == 1 else question
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(plan, "blueprint_folder", lambda *_, at=folder, **__: at)
             patch.setattr(plan, "pretrained_weights", _absent)
@@ -71,21 +74,25 @@ def _absent(*_: Any, **__: Any) -> Any:
     raise Unavailable("not here")
 
 
-@pytest.fixture(scope="module")
-def proof(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Pair], Steps, Subject, Path]:
-    root = tmp_path_factory.mktemp("small")
-    question = Question(
+def question_of(backends: Sequence[str], root: Path) -> Question:
+    return Question(
         backbones=[ENTRY],
         policies=list(POLICIES),
         optimizers=["sgd", "adamw"],
         precisions=["fp64"],
-        backends=list(BACKENDS),
+        backends=list(backends),
         head="original",
         px=PX,
         device="cpu",
         interpreters=HERE,
         cache=root / "cache",
     )
+
+
+@pytest.fixture(scope="module")
+def proof(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Pair], Steps, Subject, Path]:
+    root = tmp_path_factory.mktemp("small")
+    question = question_of(BACKENDS, root)
     steps, asked = Steps(), subject(question, root)
     return prove(asked, question, steps), steps, asked, root / "cache"
 
@@ -116,3 +123,16 @@ def test_nothing_else_is_shown_and_nothing_left_behind(proof: Any) -> None:
     measured = ["item"] * len(asked.items)
     assert steps.heard == ["torch", *measured, "keras-tensorflow", *measured]
     assert list((cache / "exchange").iterdir()) == []
+
+
+@pytest.mark.slow
+def test_keras_is_the_same_on_its_other_engines(tmp_path: Path) -> None:
+    """At the same tolerances; the network has every kind of layer that engines do differently."""
+    question = question_of(ENGINES, tmp_path)
+    pairs = prove(subject(question, tmp_path, [FULLY]), question, Steps())
+    assert [(p.backends, p.policy) for p in pairs] == [
+        (("torch", engine), policy) for policy in FEW for engine in ENGINES[1:]
+    ]
+    for pair in pairs:
+        assert (pair.passed, pair.reason) == (True, None)
+        assert [level.name for level in pair.levels] == list(LEVELS)

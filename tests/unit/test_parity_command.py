@@ -209,6 +209,14 @@ def test_what_was_not_shown_is_tried_again(here: Cli, proving: Proving) -> None:
         ("vgg16 --python torch=absent", "'absent' is no interpreter"),
         ("vgg16 --policy ,", "An empty list was given."),
         ("vgg16 --dtype ,", "An empty list was given."),
+        ("--mode native --dtype float64", "--dtype: of no effect with --mode native"),
+        ("--mode native --fresh --device cuda:0", "--device, --fresh: of no effect"),
+        ("--mode native --policy fine_tune_last --boundary x", "Leave out --boundary, or --mode"),
+        ("--mode native --head original", "no head 'original' in Keras"),
+        (
+            "--mode native torchvision:inception_v3 --px 74 --backends keras-tensorflow,keras-jax",
+            "needs at least 75",
+        ),
     ],
 )
 def test_a_wrong_question_ends_with_2(
