@@ -219,8 +219,9 @@ def _failure(pair: Pair) -> str:
 
 
 def _level(level: Level) -> str:
+    word = "ok " if level.passed else "NO " if level.counts else "–  "
     return (
-        f"{'ok ' if level.passed else 'NO '} {level.name:<22} {_number(level.value):>8} "
+        f"{word} {level.name:<22} {_number(level.value):>8} "
         f"at most {level.tolerance:.0e}, floor {_number(level.floor)}"
         f"{f', largest at {level.detail}' if level.detail else ''}"
     )

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from bench.blueprint import Blueprint
-from bench.catalog.tolerances import FLOOR_FACTOR, FLOORED, LEAST_FALL, LEVELS
+from bench.catalog.tolerances import BLUNT, FLOOR_FACTOR, FLOORED, LEAST_FALL, LEVELS
 from bench.parity.compare import Gap, first_above, gap, largest, operation_of
 from bench.parity.files import Values, read, read_facts
 from bench.parity.model import PART_OF, Difference, Level, Part
@@ -93,19 +93,18 @@ def levels_of(
     for name, tolerances in measured.items():
         value, where = MEASURES[name](name, reference, other, blueprint)
         floor = floors.facts(PART_OF[name])["floors"].get(name)
-        sharp = floor is None or name not in FLOORED
-        sharp = sharp or FLOOR_FACTOR * floor < tolerances[precision]
-        levels.append(
-            Level(
-                name=name,
-                value=value if math.isfinite(value) else None,
-                tolerance=tolerances[precision],
-                floor=floor if floor is None or math.isfinite(floor) else None,
-                chaotic=floor is not None and not math.isfinite(floor),
-                passed=bool(value <= tolerances[precision] and sharp),
-                detail=where if value > 0.0 else None,
-            )
+        sharp = floor is None or FLOOR_FACTOR * floor < tolerances[precision]
+        level = Level(
+            name=name,
+            value=value if math.isfinite(value) else None,
+            tolerance=tolerances[precision],
+            floor=floor if floor is None or math.isfinite(floor) else None,
+            chaotic=floor is not None and not math.isfinite(floor),
+            passed=bool(value <= tolerances[precision] and (sharp or name not in FLOORED)),
+            detail=where if value > 0.0 else None,
         )
+        may_be_blunt = name in BLUNT[precision] and not sharp
+        levels.append(level.model_copy(update={"counts": level.differs or not may_be_blunt}))
     return tuple(levels)
 
 
@@ -147,7 +146,7 @@ def reason_of(levels: tuple[Level, ...], fall: float | None, blind: bool = False
         fall: Of the loss, a fraction.
         blind: Whether the network gives the same logits for every image.
     """
-    failed = [level for level in levels if not level.passed]
+    failed = [level for level in levels if level.counts and not level.passed]
     above = differing(levels)
     if above:
         return "differs: " + ", ".join(

@@ -15,6 +15,7 @@ import numpy as np
 from bench.backend import Adapter, Trainer
 from bench.blueprint import HEAD, INPUT, Array, Network
 from bench.catalog.tolerances import (
+    BLUNT,
     CLASSES,
     FLOOR_FACTOR,
     FLOORED,
@@ -318,7 +319,7 @@ def counts(floors: dict[str, float], precision: Precision) -> bool:
     return all(
         FLOOR_FACTOR * value < LEVELS[level][precision]
         for level, value in floors.items()
-        if level in FLOORED
+        if level in FLOORED and level not in BLUNT[precision]
     )
 
 

@@ -58,6 +58,16 @@ def test_a_pair_that_did_not_pass_is_listed_with_all_levels() -> None:
     ]
 
 
+def test_a_level_that_says_nothing_is_neither_yes_nor_no() -> None:
+    blunt = level("gradients", value=0.3, floor=0.3, passed=False).model_copy(
+        update={"counts": False}
+    )
+    broken = pair(passed=False, levels=(blunt, BROKEN), reason="differs: logits 0.001")
+    lines = text([broken]).splitlines()
+    assert any(line.startswith("  –   gradients") for line in lines)
+    assert any(line.startswith("  NO  logits") for line in lines)
+
+
 def test_a_pair_that_was_never_measured_has_a_reason_alone() -> None:
     crashed = pair(
         passed=False, levels=(), loss_fall=None, learning_rate=None, reason="torch crashed: x"

@@ -13,6 +13,7 @@ from bench.blueprint import INPUT, Blueprint, Network
 from bench.catalog.tolerances import LEVELS
 from bench.parity.files import Values, read, write, write_facts
 from bench.parity.judge import (
+    BLUNT,
     FLOORED,
     MEASURES,
     Side,
@@ -139,6 +140,35 @@ def test_a_figure_counts_only_where_its_floor_is_low(judge: Judged, level: str) 
 def test_the_floors_of_other_levels_are_only_shown(judge: Judged, level: str) -> None:
     found = judge({}, {level: 1.0})[level]
     assert (found.passed, found.floor) == (True, 1.0)
+
+
+@pytest.mark.parametrize("level", BLUNT["fp32"])
+def test_in_float32_a_floor_that_accounts_for_the_figure_takes_the_level_out(
+    judge: Judged, level: str
+) -> None:
+    tolerance = LEVELS[level]["fp32"]
+    name = next(iter(judge.values[level]))
+    moved = judge.changed(level, name, 3 * tolerance)
+    for floor, counts, reason in (
+        (tolerance / 100, True, "differs"),
+        (tolerance / 4, True, "differs"),  # ten times it is less than the figure
+        (tolerance, False, None),
+        (math.inf, False, None),
+    ):
+        floors = {**QUIET, level: floor}
+        found = judge(moved, floors, precision="fp32")
+        assert (found[level].passed, found[level].counts) == (False, counts), floor
+        said = reason_of(tuple(found.values()), 0.5)
+        assert said is None if reason is None else (said or "").startswith(reason)
+        # In float64 every level counts.
+        small = judge.changed(level, name, 3 * LEVELS[level]["fp64"])
+        assert judge(small, floors)[level].counts
+
+
+def test_the_ten_losses_always_count(judge: Judged) -> None:
+    for precision in ("fp32", "fp64"):
+        found = judge({}, {**QUIET, "losses": 1.0}, precision=precision)["losses"]
+        assert (found.passed, found.counts) == (False, True)
 
 
 @pytest.mark.parametrize("worse", ["reference", "other"])

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from bench.blueprint import Blueprint, Network
-from bench.parity.untrained import _branch_ends
+from bench.parity.untrained import PLAIN_BRANCHES, _branch_ends, _end_factors
 
 
 def _sum(name: str, *inputs: str) -> dict[str, Any]:
@@ -34,3 +36,9 @@ def test_the_end_of_a_branch_is_the_norm_that_is_added(network: Network) -> None
 
 def test_of_two_norms_one_is_the_shortcuts(network: Network) -> None:
     assert _ends(network, _sum("s", "branch", "shortcut")) == {"branch"}
+
+
+def test_many_branches_end_in_smaller_factors() -> None:
+    assert _end_factors(0) == _end_factors(1) == _end_factors(PLAIN_BRANCHES) == (0.1, 0.3)
+    four_times = _end_factors(4 * PLAIN_BRANCHES)
+    assert four_times == (pytest.approx(0.1 / 8), pytest.approx(0.3 / 8))
