@@ -1,16 +1,19 @@
 """The only place where a framework enters a process: ``python -m backends.worker``.
 
-The parent writes one job, a line of JSON, to standard input and keeps the pipe open; this process
-ends when the pipe closes. Events go back as lines of JSON on what was standard output; all else
-that is printed goes to standard error, which is the run's log.
+The parent writes jobs to standard input, each a line of JSON, the next one when it has the answer
+to the one before, and keeps the pipe open; this process ends when the pipe closes. Events go back
+as lines of JSON on what was standard output; all else that is printed goes to standard error, which
+is the job's log.
 """
 
 from __future__ import annotations
 
+import functools
 import gc
 import importlib
 import json
 import os
+import queue
 import sys
 import threading
 import time
@@ -33,6 +36,7 @@ from bench.data.atomic import build_folder  # noqa: E402
 from bench.errors import Unavailable, UserError  # noqa: E402
 from bench.head import attach_head  # noqa: E402
 from bench.loop import FrozenChanged, Run  # noqa: E402
+from bench.measure import forget_peak, held_bytes  # noqa: E402
 from bench.parity.images import load_split  # noqa: E402
 from bench.parity.model import ProbeItem  # noqa: E402
 from bench.parity.probe import probe  # noqa: E402
@@ -55,6 +59,7 @@ class _Built(NamedTuple):
     blueprint_sha256: str | None
 
 
+@functools.cache
 def load_adapter(backend: str) -> Adapter:
     """Import a backend's adapter, and with it the framework.
 
@@ -178,9 +183,13 @@ def selfcheck(job: Job, emit: Emit) -> dict[str, Any]:
 def run(job: Job, emit: Emit) -> dict[str, Any]:
     """One run; writes ``predictions.npz`` and gives the fields of the result."""
     spec = RunSpec.model_validate(job["spec"])
+    is_warm = load_adapter.cache_info().currsize > 0
+    knows_peak = not is_warm or forget_peak()
     adapter = load_adapter(spec.backend)
+    start_s = None if is_warm else time.perf_counter() - STARTED
     try:
-        return {"result": _run(spec, job, adapter, emit)}
+        result = {**_run(spec, job, adapter, emit), "start_s": start_s}
+        return {"result": result if knows_peak else {**result, "peak_host_bytes": None}}
     except Exception as error:
         if not adapter.is_out_of_memory(error):
             raise
@@ -233,9 +242,10 @@ def native_knobs(job: Job, emit: Emit) -> dict[str, Any]:
 
 
 def _run(spec: RunSpec, job: Job, adapter: Adapter, emit: Emit) -> dict[str, Any]:
+    started = time.perf_counter()
     packed = load_packed(Path(job["packed"]))
     built = _build(spec, job, adapter, len(packed.classes))
-    outcome = Run(spec, built.network, built.plan, packed, built.trainer, emit)(STARTED)
+    outcome = Run(spec, built.network, built.plan, packed, built.trainer, emit)(started)
     failure = outcome.fields.get("failure")
     if outcome.logits is not None:
         np.savez_compressed(
@@ -284,14 +294,18 @@ def _failed(error: BaseException) -> dict[str, Any]:
     return {"event": "failed", "status": "crashed", "kind": kind, "message": _first_line(error)}
 
 
-def _end_with_parent() -> None:
-    """End when the parent is gone, so that no orphan holds the device."""
+def _jobs() -> queue.Queue[bytes]:
+    """Lines of standard input. The process ends when that is closed, also in the middle of a job,
+    so that no orphan holds the device."""
+    lines: queue.Queue[bytes] = queue.Queue()
 
-    def watch() -> None:
-        sys.stdin.buffer.read()
+    def read() -> None:
+        for line in sys.stdin.buffer:
+            lines.put(line)
         os._exit(1)
 
-    threading.Thread(target=watch, daemon=True).start()
+    threading.Thread(target=read, daemon=True).start()
+    return lines
 
 
 DEEPEST = 10_000
@@ -299,26 +313,50 @@ DEEPEST = 10_000
 EfficientNetV2-L, a thousand operations deep, is too much for the 1,000 that are the default."""
 
 
-def main() -> int:
-    """Do one job."""
+def main() -> None:
+    """Do jobs until the parent wants no more."""
     sys.setrecursionlimit(DEEPEST)
     events = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    job = json.loads(sys.stdin.buffer.readline())
-    _end_with_parent()
+    jobs = _jobs()
 
     def emit(event: dict[str, Any]) -> None:
         events.write(json.dumps(event) + "\n")
         events.flush()
 
+    while True:
+        job = json.loads(jobs.get())
+        if "log" in job:
+            _log_to(Path(job["log"]))
+        try:
+            answer = {"event": "done", **TASKS[job["task"]](job, emit)}
+        except Exception as error:
+            traceback.print_exc()
+            answer = _failed(error)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        emit({**answer, "held_bytes": _tidy(job["backend"])})
+
+
+def _log_to(log: Path) -> None:
+    """What is printed from now on goes to the end of ``log``."""
+    with log.open("ab") as sink:
+        os.dup2(sink.fileno(), 1)
+        os.dup2(sink.fileno(), 2)
+
+
+def _tidy(backend: str) -> int | None:
+    """Give back what the last job held, and tell how many bytes the process holds still; None if it
+    is not fit for another job."""
     try:
-        emit({"event": "done", **TASKS[job["task"]](job, emit)})
-    except Exception as error:
+        gc.collect()
+        if load_adapter.cache_info().currsize:
+            load_adapter(backend).release()
+            gc.collect()
+        return held_bytes()
+    except Exception:
         traceback.print_exc()
-        emit(_failed(error))
-    sys.stdout.flush()
-    # Not through the interpreter's teardown: frameworks crash there at times, after the work.
-    os._exit(0)
+        return None
 
 
 if __name__ == "__main__":

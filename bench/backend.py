@@ -152,3 +152,7 @@ class Adapter(Protocol):
 
     def devices(self) -> list[str]:
         """Devices that the framework sees, as 'cpu' and 'cuda:N'."""
+
+    def release(self) -> None:
+        """Give back what networks that nobody holds any more have left: graphs, compiled code, a
+        GPU's memory."""

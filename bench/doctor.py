@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from bench.catalog.backbones import BACKBONES
 from bench.catalog.backends import BACKENDS, DEFAULT_BACKENDS
 from bench.cli import print_json
 from bench.data import dataset_kinds
-from bench.environment import cores, environment_of, gpus, processor
+from bench.environment import cores, environment_of, gpus, machine_bytes, processor
 from bench.errors import UserError
 from bench.launch import Interpreters, run_job
 from bench.listing import has_weights
@@ -76,8 +75,7 @@ def _machine() -> Iterator[Finding]:
         f"{version}, Thawbench {__version__}",
         None if good else "make PYTHON=python3.11 bench",
     )
-    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    detail = f"{processor()}, {cores()} cores, {memory_bytes / 1e9:.0f} GB of memory"
+    detail = f"{processor()}, {cores()} cores, {machine_bytes() / 1e9:.0f} GB of memory"
     yield Finding("processor", True, True, detail)
     devices = gpus()
     if devices:

@@ -137,6 +137,11 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+def machine_bytes() -> int:
+    """Memory of the machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def package_version(distribution: str) -> str | None:
     """Version of an installed distribution, None if it is not."""
     try:

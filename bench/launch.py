@@ -139,26 +139,64 @@ def run_job(
     Raises:
         Stopped: The group of this thread was ended.
     """
-    killed_before = _oom_kills()
-    with log.open("ab") as sink:
-        process = subprocess.Popen(
-            [str(interpreters.of(backend)), "-P", "-m", "backends.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=sink,
-            env={**_variables(backend), **variables},
-            start_new_session=True,
-        )
+    worker = Worker(backend, log, interpreters, variables)
     group = _group.get()
     try:
-        with nullcontext() if group is None else group.holding(process):
-            finished = _converse(process, {**job, "backend": backend}, log, on_event, timeout_s)
+        with nullcontext() if group is None else group.holding(worker.process):
+            return worker.do(job, log, on_event, timeout_s)
     finally:
-        _end(process)
-    if finished.kind == "SIGKILL" and _oom_kills() > killed_before:
-        message = "the worker was killed because the machine's memory ran out"
-        return Finished(None, "oom", "SIGKILL", message)
-    return finished
+        worker.end()
+
+
+class Worker:
+    """A process that does jobs for a backend, one after the other."""
+
+    def __init__(
+        self,
+        backend: str,
+        log: Path,
+        interpreters: Interpreters,
+        variables: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """Start it; arguments as those of ``run_job``. ``log`` takes its output from now on."""
+        self._backend = backend
+        with log.open("ab") as sink:
+            self.process = subprocess.Popen(
+                [str(interpreters.of(backend)), "-P", "-m", "backends.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=sink,
+                env={**_variables(backend), **variables},
+                start_new_session=True,
+            )
+        self._events = _reader(self.process)
+
+    def do(
+        self,
+        job: dict[str, Any],
+        log: Path,
+        on_event: Callable[[Event], None] = lambda event: None,
+        timeout_s: float | None = None,
+    ) -> Finished:
+        """Do one job; arguments as those of ``run_job``, ``log`` where the last words are read.
+
+        A worker that gave no answer is of no use afterwards: ``end`` it.
+        """
+        killed_before = _oom_kills()
+        whole = {**job, "backend": self._backend}
+        finished = _converse(self.process, self._events, whole, log, on_event, timeout_s)
+        if finished.kind == "SIGKILL" and _oom_kills() > killed_before:
+            message = "the worker was killed because the machine's memory ran out"
+            return Finished(None, "oom", "SIGKILL", message)
+        return finished
+
+    def is_running(self) -> bool:
+        """Whether the process is there."""
+        return self.process.poll() is None
+
+    def end(self) -> None:
+        """Make sure that the process and its children are gone."""
+        _end(self.process)
 
 
 def _variables(backend: str) -> dict[str, str]:
@@ -174,6 +212,7 @@ def _variables(backend: str) -> dict[str, str]:
 
 def _converse(
     process: subprocess.Popen[bytes],
+    events: queue.Queue[Event | None],
     job: dict[str, Any],
     log: Path,
     on_event: Callable[[Event], None],
@@ -181,7 +220,6 @@ def _converse(
 ) -> Finished:
     assert process.stdin is not None
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
-    events = _reader(process)
     try:
         process.stdin.write(json.dumps(job).encode() + b"\n")
         process.stdin.flush()

@@ -93,7 +93,7 @@ class Run:
         """Fit, evaluate, measure.
 
         Args:
-            started: ``time.perf_counter()`` when the worker began.
+            started: ``time.perf_counter()`` when the worker began with this run.
 
         Raises:
             FrozenChanged: Freezing did not hold.

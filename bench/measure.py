@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 WINDOW_S = 0.1
 """A window closes at the first step that ends this long after it opened."""
@@ -78,7 +79,37 @@ class Windows:
         return statistics.median(self.rates_per_s)
 
 
+def forget_peak() -> bool:
+    """From here on ``peak_host_bytes`` is of what follows; whether the system can do that.
+
+    Source: proc_pid_clear_refs(5): 5 sets the peak to what is held now.
+    """
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
 def peak_host_bytes() -> int:
-    """Most memory that this process held so far (getrusage(2): KiB on Linux, bytes on macOS)."""
+    """Most memory that this process held since it began, or since ``forget_peak``."""
+    found = _status_bytes("VmHWM")
+    if found is not None:
+        return found
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    return peak if sys.platform == "darwin" else peak * 1024  # getrusage(2): KiB but on macOS
+
+
+def held_bytes() -> int | None:
+    """Memory that this process holds now; None where the system does not tell."""
+    return _status_bytes("VmRSS")
+
+
+def _status_bytes(name: str) -> int | None:
+    """A line of /proc/self/status (proc_pid_status(5)), which is in KiB."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    found = [line.split()[1] for line in lines if line.startswith(f"{name}:")]
+    return int(found[0]) * 1024 if found else None

@@ -18,20 +18,21 @@ from bench.data import pack
 from bench.data.model import Resize
 from bench.errors import Unavailable, UserError
 from bench.head import attach_head
-from bench.launch import Finished, Interpreters, run_job
+from bench.launch import Finished, Interpreters
 from bench.native_weights import native_job
 from bench.plan import boundary_index
 from bench.prepare import PlannedRun
 from bench.progress import Display
 from bench.spec import Failure, RunResult
 from bench.store import Store
+from bench.warm import WarmWorkers, kind_of
 
 LOG = "log.txt"
 
 
 @dataclass
 class Runner:
-    """Executes planned runs one after the other, each in a worker process of its own."""
+    """Executes planned runs one after the other, in worker processes that serve run after run."""
 
     store: Store
     """Where results go."""
@@ -52,10 +53,11 @@ class Runner:
         """
         try:
             self._prepare(runs, display)
-            for run in runs:
-                display.begin(run.spec)
-                result = self._run(run, partial(display.event, run.spec))
-                display.end(run.spec, result)
+            with WarmWorkers(self.interpreters) as workers:
+                for run in runs:
+                    display.begin(run.spec)
+                    result = self._run(run, workers, partial(display.event, run.spec))
+                    display.end(run.spec, result)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
                 raise
@@ -119,14 +121,19 @@ class Runner:
         self._used.add(folder)
         return folder
 
-    def _run(self, run: PlannedRun, on_event: Callable[[dict[str, Any]], None]) -> RunResult:
+    def _run(
+        self,
+        run: PlannedRun,
+        workers: WarmWorkers,
+        on_event: Callable[[dict[str, Any]], None],
+    ) -> RunResult:
         folder = self.store.partial_folder()
         log = folder / LOG
         log.touch()
         if run.unavailable is not None:
             finished = Finished(None, "unavailable", "unavailable", run.unavailable)
         else:
-            finished = self._start(run, folder, log, on_event)
+            finished = self._start(run, workers, folder, log, on_event)
         result = _result(run, finished)
         if result.status != "ok":
             (folder / "predictions.npz").unlink(missing_ok=True)
@@ -136,6 +143,7 @@ class Runner:
     def _start(
         self,
         run: PlannedRun,
+        workers: WarmWorkers,
         folder: Path,
         log: Path,
         on_event: Callable[[dict[str, Any]], None],
@@ -152,7 +160,7 @@ class Runner:
             "folder": str(folder.resolve()),
             **network,
         }
-        return run_job(run.spec.backend, job, log, self.interpreters, on_event, self.timeout_s)
+        return workers.do(kind_of(run.spec), job, log, on_event, self.timeout_s)
 
     def _network(self, run: PlannedRun) -> dict[str, Any]:
         """What a worker needs to build the network: a Blueprint, or where native weights lie."""

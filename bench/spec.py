@@ -212,14 +212,23 @@ class RunResult(Frozen):
     input_wait_fraction: float | None = Field(
         default=None, description="Share of the training time in which a step waited for data."
     )
-    setup_s: float | None = Field(default=None, description="Import, build, data, before step 1.")
+    start_s: float | None = Field(
+        default=None,
+        description="Starting the worker and importing the framework; null where a worker did the "
+        "run that had done another before.",
+    )
+    setup_s: float | None = Field(
+        default=None, description="Data and building the network, before step 1."
+    )
     compile_s: float | None = Field(
         default=None, description="First training step less the median one."
     )
     fit_s: float | None = Field(
         default=None, description="Training and validation of all epochs, compile included."
     )
-    peak_host_bytes: int | None = Field(default=None, description="Of the worker process.")
+    peak_host_bytes: int | None = Field(
+        default=None, description="Of the worker process, during the run."
+    )
     peak_device_bytes: int | None = Field(default=None, description="On a GPU; else null.")
 
     initial_state_sha256: str | None = Field(

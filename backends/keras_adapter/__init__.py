@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import keras
+
 from backends.keras_adapter.engines import Engine, load
 from backends.keras_adapter.native import NativeKerasTrainer
 from backends.keras_adapter.trainer import KerasTrainer
@@ -29,6 +31,10 @@ class KerasAdapter:
 
     def devices(self) -> list[str]:
         return self._engine.devices()
+
+    def release(self) -> None:
+        keras.utils.clear_session()
+        self._engine.release()
 
 
 def adapter() -> Adapter:

@@ -27,6 +27,9 @@ class TorchAdapter:
     def devices(self) -> list[str]:
         return device.devices()
 
+    def release(self) -> None:
+        device.release()
+
 
 def adapter() -> Adapter:
     """The adapter of this process."""

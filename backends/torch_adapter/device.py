@@ -57,6 +57,12 @@ def peak_bytes(device: torch.device) -> int | None:
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
 
 
+def release() -> None:
+    """Give a GPU's memory that no tensor holds back to it."""
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """PyTorch's own exception on a GPU; its allocator's words on a CPU."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):

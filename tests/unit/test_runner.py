@@ -21,6 +21,7 @@ from bench.progress import PlainDisplay
 from bench.runner import Runner
 from bench.spec import RunSpec
 from bench.store import Store
+from bench.warm import Kind, WarmWorkers
 from bench.weights import random_weights
 
 ANSWER = {"status": "ok", "test_top1": 0.5, "fit_s": 1.0, "train_images_per_s": 10.0}
@@ -40,7 +41,8 @@ class _World:
     export_fails: Exception | None = None
     saved_before: list[int] = field(default_factory=list)
 
-    def run_job(self, backend: str, job: dict[str, Any], log: Path, *_: Any) -> Finished:
+    def do(self, kind: Kind, job: dict[str, Any], log: Path, *_: Any) -> Finished:
+        assert kind.backend == job["spec"]["backend"]
         self.jobs.append(job)
         self.saved_before.append(len(self.store.load()[0]) if self.store.root.is_dir() else 0)
         assert Path(job["folder"]).is_dir()
@@ -70,7 +72,8 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: Network) -> 
     world = _World(Store(tmp_path / "out"), tmp_path / "blueprint")
     world.blueprint.mkdir()
     network.save(world.blueprint)
-    for name in ("run_job", "pack", "blueprint_folder"):
+    monkeypatch.setattr(WarmWorkers, "do", lambda _, *arguments: world.do(*arguments))
+    for name in ("pack", "blueprint_folder"):
         monkeypatch.setattr(runner, name, getattr(world, name))
     return world
 
@@ -307,13 +310,12 @@ def test_data_and_networks_are_prepared_before_the_first_run(
     world: _World, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ready: list[tuple[int, int]] = []
-    run_job = world.run_job
 
-    def watched(*arguments: Any) -> Finished:
+    def watched(_: WarmWorkers, *arguments: Any) -> Finished:
         ready.append((world.packed, world.exported))
-        return run_job(*arguments)
+        return world.do(*arguments)
 
-    monkeypatch.setattr(runner, "run_job", watched)
+    monkeypatch.setattr(WarmWorkers, "do", watched)
     _run(world, plan(0, 1, 0), tmp_path)
     # Random weights depend on the seed, so two networks; the data are the same for all.
     assert ready[0] == (1 + 1, 2 + 1)  # the run itself looks them up in the cache again

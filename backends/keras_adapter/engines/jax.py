@@ -57,6 +57,11 @@ class JaxEngine:
         # (64 px, batch 4) took 17 s of one core, and 0.2 s with depthwise convolutions by taps.
         self._slow_groups = on_cpu and precision == "fp64"
 
+    def release(self) -> None:
+        self._pending.clear()
+        self._batch_sizes.clear()
+        jax.clear_caches()
+
     def splits_groups(self) -> bool:
         return self._slow_groups
 

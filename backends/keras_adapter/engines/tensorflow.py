@@ -48,10 +48,16 @@ class TensorFlowEngine:
         tf.config.set_visible_devices(chosen, "GPU")
         for gpu in chosen:
             tf.config.experimental.set_memory_growth(gpu, True)
+        if chosen and self._device != "cpu":  # another run was here before
+            tf.config.experimental.reset_memory_stats("GPU:0")
         tf.config.experimental.enable_tensor_float_32_execution(False)
         if device == "cpu" and precision == "fp16":
             raise Unavailable("fp16 is for GPUs; a CPU has --precision fp32 or bf16")
         self._device = device
+        self._batch_norms.clear()
+
+    def release(self) -> None:
+        pass  # graphs fall with the session; TensorFlow keeps a GPU's memory until the process ends
 
     def splits_groups(self) -> bool:
         # TensorFlow has no gradient of grouped convolutions on a CPU, and Keras compiles them.

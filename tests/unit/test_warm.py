@@ -1,0 +1,164 @@
+"""Warm workers: one does run after run, and is replaced when it is not fit for another."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import warm
+from bench.launch import Interpreters
+from bench.spec import RunSpec
+from bench.warm import Kind, WarmWorkers, kind_of
+
+STUB = """
+import json, os, sys, time
+for number, line in enumerate(sys.stdin):
+    job = json.loads(line)
+    done = {"event": "done", "pid": os.getpid(), "number": number, "held_bytes": 10}
+    exec(job.get("code", ""))
+    print(json.dumps({**done, **job.get("answer", {})}), flush=True)
+"""
+TORCH = Kind("torch", "cpu", "matched", "fp32")
+
+
+@pytest.fixture
+def workers(tmp_path: Path) -> Iterator[WarmWorkers]:
+    stub = tmp_path / "stub.py"
+    stub.write_text(STUB)
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{stub}"\n')
+    python.chmod(0o755)
+    interpreters = Interpreters({"torch": python, "keras-tensorflow": python})
+    with WarmWorkers(interpreters) as made:
+        yield made
+
+
+@pytest.fixture
+def do(workers: WarmWorkers, tmp_path: Path) -> Callable[..., Any]:
+    def do(kind: Kind = TORCH, timeout_s: float | None = None, **job: Any) -> Any:
+        return workers.do(kind, job, tmp_path / "log", timeout_s=timeout_s)
+
+    return do
+
+
+def test_the_same_worker_does_the_next_job(do: Callable[..., Any]) -> None:
+    answers = [do().answer for _ in range(3)]
+    assert [a["number"] for a in answers] == [0, 1, 2]
+    assert len({a["pid"] for a in answers}) == 1
+
+
+@pytest.mark.parametrize("change", ["backend", "mode", "precision"])
+def test_another_kind_has_a_worker_of_its_own_and_both_stay(
+    do: Callable[..., Any], change: str
+) -> None:
+    others = {"backend": "keras-tensorflow", "mode": "native", "precision": "fp64"}
+    other = TORCH._replace(**{change: others[change]})
+    first, second = do(TORCH).answer, do(other).answer
+    assert first["pid"] != second["pid"]
+    assert (do(TORCH).answer["number"], do(other).answer["number"]) == (1, 1)
+
+
+def test_on_a_gpu_one_worker_at_a_time_holds_the_device(
+    do: Callable[..., Any], workers: WarmWorkers
+) -> None:
+    torch = TORCH._replace(device="cuda:0")
+    keras = torch._replace(backend="keras-tensorflow")
+    second_gpu = TORCH._replace(device="cuda:1")
+    do(TORCH), do(torch), do(second_gpu)
+    assert set(workers._workers) == {TORCH, torch, second_gpu}
+    do(keras)
+    assert set(workers._workers) == {TORCH, second_gpu, keras}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"held_bytes": warm.LEAST_HELD_BYTES + 1},
+        {"held_bytes": None},
+        {"result": {"status": "oom"}},
+        {"event": "failed", "status": "crashed", "kind": "ValueError", "message": "m"},
+        {"event": "failed", "status": "unavailable", "kind": "unavailable", "message": "m"},
+    ],
+)
+def test_a_worker_that_is_not_fit_is_replaced(
+    do: Callable[..., Any],
+    workers: WarmWorkers,
+    monkeypatch: pytest.MonkeyPatch,
+    answer: dict[str, Any],
+) -> None:
+    monkeypatch.setattr(workers, "_most_held_bytes", warm.LEAST_HELD_BYTES)
+    first = do().answer["pid"]
+    do(answer=answer)
+    again = do().answer
+    assert again["number"] == 0
+    assert again["pid"] != first
+
+
+def test_what_a_worker_may_hold_is_a_share_of_the_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(warm, "machine_bytes", lambda: 128 * 2**30)
+    assert WarmWorkers(Interpreters({}))._most_held_bytes == 16 * 2**30
+    monkeypatch.setattr(warm, "machine_bytes", lambda: 8 * 2**30)
+    assert WarmWorkers(Interpreters({}))._most_held_bytes == warm.LEAST_HELD_BYTES
+
+
+@pytest.mark.parametrize(
+    ("job", "status"),
+    [
+        ({"code": "os.abort()"}, "crashed"),
+        ({"code": "os._exit(3)"}, "crashed"),
+        ({"code": "time.sleep(60)", "timeout_s": 0.3}, "timeout"),
+    ],
+)
+def test_a_crash_costs_its_own_run_only(
+    do: Callable[..., Any], job: dict[str, Any], status: str
+) -> None:
+    do()
+    assert do(**job).status == status
+    assert do().answer["number"] == 0
+
+
+def test_a_worker_that_died_between_two_jobs_is_replaced(do: Callable[..., Any]) -> None:
+    first = do(code="import threading; threading.Timer(0.05, os._exit, (7,)).start()").answer
+    time.sleep(0.5)
+    again = do()
+    assert again.status == "ok"
+    assert again.answer["pid"] != first["pid"]
+
+
+def test_all_are_ended_at_the_end(do: Callable[..., Any], workers: WarmWorkers) -> None:
+    do(), do(TORCH._replace(precision="fp64"))
+    held = list(workers._workers.values())
+    assert all(w.is_running() for w in held)
+    workers.__exit__(None, None, None)
+    assert not any(w.is_running() for w in held)
+
+
+def test_ctrl_c_ends_the_worker(
+    do: Callable[..., Any], workers: WarmWorkers, tmp_path: Path
+) -> None:
+    do()
+    (held,) = workers._workers.values()
+
+    def interrupted(event: Any) -> None:
+        raise KeyboardInterrupt
+
+    job = {"code": 'print(json.dumps({"event": "step"}), flush=True); time.sleep(60)'}
+    with pytest.raises(KeyboardInterrupt):
+        workers.do(TORCH, job, tmp_path / "log", interrupted)
+    assert not held.is_running()
+
+
+def test_each_job_has_its_own_log(do: Callable[..., Any], tmp_path: Path) -> None:
+    assert do(code='done["log"] = job["log"]').answer["log"] == str(tmp_path / "log")
+
+
+def test_the_kind_is_what_a_process_cannot_change(make_spec: Callable[..., RunSpec]) -> None:
+    spec = make_spec()
+    assert kind_of(spec) == Kind(spec.backend, spec.device, spec.mode, spec.recipe.precision)
