@@ -20,20 +20,21 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 STARTED = time.perf_counter()
 
 import numpy as np  # noqa: E402
 
-from bench.backend import Adapter, NativeRequest, Trainer  # noqa: E402
-from bench.blueprint import Blueprint, Network, Preprocessing  # noqa: E402
+from bench.backend import Adapter, NativeRequest, ResumingTrainer, Trainer  # noqa: E402
+from bench.blueprint import Blueprint, Network, Preprocessing, hash_tensors  # noqa: E402
 from bench.blueprints import is_readable  # noqa: E402
 from bench.catalog.backbones import BackboneEntry  # noqa: E402
 from bench.catalog.backends import BACKENDS  # noqa: E402
-from bench.data import load_packed  # noqa: E402
+from bench.data import Packed, load_packed  # noqa: E402
 from bench.data.atomic import build_folder  # noqa: E402
 from bench.errors import Unavailable, UserError  # noqa: E402
+from bench.features import Features, features_of_run  # noqa: E402
 from bench.head import attach_head  # noqa: E402
 from bench.loop import FrozenChanged, Run  # noqa: E402
 from bench.measure import forget_peak, held_bytes  # noqa: E402
@@ -57,6 +58,8 @@ class _Built(NamedTuple):
     network: Network | None
     """None in native mode."""
     blueprint_sha256: str | None
+    frozen_sha256: str | None
+    """Of the frozen tensors before the framework had them; None in native mode."""
 
 
 @functools.cache
@@ -203,14 +206,15 @@ def _build(spec: RunSpec, job: Job, adapter: Adapter, classes: int) -> _Built:
         trainer, plan = adapter.build_native(
             _request(job, spec.backbone, classes, spec.policy, spec.recipe, spec.device, spec.seed)
         )
-        return _Built(trainer, plan, None, None)
+        return _Built(trainer, plan, None, None, None)
     network = Network.load(Path(job["blueprint"]), trunk_only=spec.recipe.head != "original")
     network = attach_head(network, spec.recipe.head, classes, spec.seed)
     plan = plan_training(network.blueprint, spec.policy)
     blueprint_sha256 = network.sha256()
+    frozen_sha256 = hash_tensors({name: network.tensors[name] for name in plan.frozen})
     trainer = adapter.build(network, plan, spec.recipe, spec.device)
     network.tensors.clear()  # the framework has its own copy; VGG19's would cost half a gigabyte
-    return _Built(trainer, plan, network, blueprint_sha256)
+    return _Built(trainer, plan, network, blueprint_sha256, frozen_sha256)
 
 
 def _request(
@@ -245,7 +249,10 @@ def _run(spec: RunSpec, job: Job, adapter: Adapter, emit: Emit) -> dict[str, Any
     started = time.perf_counter()
     packed = load_packed(Path(job["packed"]))
     built = _build(spec, job, adapter, len(packed.classes))
-    outcome = Run(spec, built.network, built.plan, packed, built.trainer, emit)(started)
+    features, note = _features(spec, job, built, packed, emit)
+    run = Run(spec, built.network, built.plan, packed, built.trainer, emit, features)
+    outcome = run(started)
+    outcome.fields["notes"] += [note] if note else []
     failure = outcome.fields.get("failure")
     if outcome.logits is not None:
         np.savez_compressed(
@@ -261,6 +268,25 @@ def _run(spec: RunSpec, job: Job, adapter: Adapter, emit: Emit) -> dict[str, Any
         **outcome.fields,
     )
     return result.model_dump(mode="json")
+
+
+def _features(
+    spec: RunSpec, job: Job, built: _Built, packed: Packed, emit: Emit
+) -> tuple[Features | None, str | None]:
+    """What stands for the images, where the part before it is frozen; and why nothing does."""
+    if built.network is None or built.frozen_sha256 is None:
+        return None, None
+    return features_of_run(
+        spec,
+        built.network,
+        built.plan,
+        built.frozen_sha256,
+        packed,
+        cast(ResumingTrainer, built.trainer),
+        Path(job["cache"]),
+        job["environment_id"],
+        emit,
+    )
 
 
 TASKS: dict[str, Callable[[Job, Emit], dict[str, Any]]] = {

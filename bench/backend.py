@@ -19,8 +19,9 @@ from bench.spec import Policy, Recipe
 class Batch(NamedTuple):
     """One training step's input, in host memory."""
 
-    images: npt.NDArray[np.uint8]
-    """(N, px, px, 3) RGB, augmented."""
+    images: Array
+    """uint8 (N, px, px, 3) RGB, augmented; or in its place the values at which training starts, as
+    ``Trainer.values`` gives them."""
     labels: npt.NDArray[np.int64]
     """(N,) class numbers."""
     masks: tuple[npt.NDArray[np.bool_], ...]
@@ -80,8 +81,9 @@ class Trainer(Protocol):
     def losses(self, handles: list[Any]) -> list[float]:
         """The losses of handles; waits for the device."""
 
-    def infer(self, images: npt.NDArray[np.uint8]) -> Any:
-        """A handle of the logits of ``images`` (N, px, px, 3), in inference form."""
+    def infer(self, images: Array) -> Any:
+        """A handle of the logits of uint8 images (N, px, px, 3), or of values of the frozen prefix,
+        in inference form."""
 
     def logits(self, handles: list[Any]) -> Array:
         """(sum of N, classes) logits of handles, in float32 or float64; waits for the device."""
@@ -125,10 +127,23 @@ class Trainer(Protocol):
         """Most memory that the run held on a GPU; None where it cannot be known."""
 
 
+class ResumingTrainer(Trainer, Protocol):
+    """One that can do the frozen prefix and what follows it apart."""
+
+    def prefix(self, images: npt.NDArray[np.uint8]) -> Any:
+        """A handle of the value that the frozen prefix (``bench.prefix.boundary_of``) gives for
+        images (N, px, px, 3)."""
+
+    def values(self, handles: list[Any]) -> Array:
+        """(sum of N, …) values of handles of ``prefix``, channels last; waits for the device."""
+
+
 class Adapter(Protocol):
     """A framework."""
 
-    def build(self, network: Network, plan: TrainingPlan, recipe: Recipe, device: str) -> Trainer:
+    def build(
+        self, network: Network, plan: TrainingPlan, recipe: Recipe, device: str
+    ) -> ResumingTrainer:
         """Build a network for training.
 
         Raises:

@@ -1,4 +1,4 @@
-"""Content-keyed folders that runs share: packed data and Blueprints."""
+"""Content-keyed folders that runs share: packed data, Blueprints, values of frozen prefixes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import shutil
 from pathlib import Path
 
 DEFAULT_LIMIT_GB = 20.0
+KINDS = ("blueprints", "packed", "features")
+"""Folders of the cache whose folders are pruned."""
 
 
 def cache_root() -> Path:
@@ -36,14 +38,14 @@ def prune(root: Path, keep: set[Path], limit: int) -> list[Path]:
     """Remove the cached folders used longest ago until the rest fits.
 
     Args:
-        root: The cache; its folders lie two levels down, ``blueprints/KEY``, ``packed/KEY``.
+        root: The cache; its folders lie two levels down, ``packed/KEY`` and so on.
         keep: Folders that this call needs.
         limit: Most bytes that may stay.
 
     Returns:
         What was removed.
     """
-    folders = [f for kind in ("blueprints", "packed") for f in (root / kind).glob("[!.]*")]
+    folders = [f for kind in KINDS for f in (root / kind).glob("[!.]*")]
     aged = sorted((f for f in folders if f.is_dir()), key=lambda f: f.stat().st_mtime)
     sizes = {f: sum(p.stat().st_size for p in f.rglob("*") if p.is_file()) for f in aged}
     total, removed = sum(sizes.values()), []
@@ -55,3 +57,10 @@ def prune(root: Path, keep: set[Path], limit: int) -> list[Path]:
             total -= sizes[folder]
             removed.append(folder)
     return removed
+
+
+def make_room(root: Path, needed: int, limit: int) -> None:
+    """Remove values of frozen prefixes, those used longest ago first, until ``needed`` bytes more
+    fit into ``limit``; what runs need to begin stays."""
+    kept = {f for kind in KINDS if kind != "features" for f in (root / kind).glob("[!.]*")}
+    prune(root, kept, limit - needed)

@@ -89,6 +89,10 @@ def run(
     px: Annotated[int | None, typer.Option(help="Height and width of the input.")] = None,
     precision: Annotated[str | None, typer.Option(help="fp32, bf16, fp16.")] = None,
     mode: Annotated[str | None, typer.Option(help="matched, native.")] = None,
+    prefix_cache: Annotated[
+        str | None,
+        typer.Option(help="auto: compute what is frozen once. off: in every step."),
+    ] = None,
     weights: Annotated[
         list[str] | None,
         typer.Option(help="[BACKBONE=]pretrained, random or a file. Repeatable."),
@@ -125,6 +129,7 @@ def run(
         px=px,
         precision=_names(precision),
         mode=_names(mode),
+        prefix_cache=prefix_cache,
     )
     if timeout is not None and timeout <= 0:
         raise UserError(f"--timeout {timeout:g} is not a time.", "Give seconds above 0.")

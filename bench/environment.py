@@ -46,10 +46,12 @@ ALWAYS = ("numpy", "pillow")
 DECIDING = (
     "backend.py",
     "blueprint.py",
+    "features.py",
     "head.py",
     "loop.py",
     "measure.py",
     "plan.py",
+    "prefix.py",
     "schedule.py",
     "streams.py",
     "data/augment.py",

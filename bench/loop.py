@@ -15,8 +15,9 @@ from scipy.special import log_softmax
 
 from bench.backend import Batch, Trainer
 from bench.blueprint import Array, Network, hash_tensors
-from bench.data import Packed, Split
+from bench.data import Packed
 from bench.data.batches import TrainingBatches
+from bench.features import Features
 from bench.measure import Windows, peak_host_bytes
 from bench.plan import TrainingPlan
 from bench.schedule import learning_rate
@@ -73,7 +74,20 @@ class Run:
         packed: Packed,
         trainer: Trainer,
         report: Report,
+        features: Features | None = None,
     ) -> None:
+        """
+        Args:
+            spec: What is run.
+            network: Without its numbers; None in native mode.
+            plan: What is trained.
+            packed: Images.
+            trainer: The network as a framework built it.
+            report: Takes events.
+            features: Values that stand for the images of train and val, with a trainer that can
+                begin there.
+        """
+        self._features = features
         self._recipe = spec.recipe
         self._device = spec.device
         self._network = network
@@ -81,10 +95,18 @@ class Run:
         self._packed = packed
         self._trainer = trainer
         self._report = report
-        self._batches = TrainingBatches(packed.train, spec.recipe, plan.dropouts, spec.seed)
+        self._batches = TrainingBatches(
+            packed.train,
+            spec.recipe,
+            plan.dropouts,
+            spec.seed,
+            features.train if features else None,
+        )
+        self._val = features.val if features else packed.val.images
         self._windows = Windows(trainer.synchronise)
         self._step_s: list[float] = []
         self._first_step_s: float | None = None
+        self._train_s = 0.0
         self._compute_step_s: list[float] = []
         self._first_batch: Batch | None = None
         self._said = 0.0
@@ -107,7 +129,8 @@ class Run:
         counts = self._trainer.counts()
         result.update(vars(counts))
         result["frozen_parameters"] = counts.total_parameters - counts.trainable_parameters
-        result["setup_s"] = time.perf_counter() - started
+        prefix_s = self._features.seconds if self._features else 0.0
+        result["setup_s"] = time.perf_counter() - started - prefix_s
         diverged = self._fit(result)
         result["batches_sha256"] = self._batches.sha256()
         if self._frozen_hash(self._trainer.tensors()) != result["frozen_state_sha256"]:
@@ -129,7 +152,7 @@ class Run:
         losses: list[float | None] = []
         accuracies: list[float | None] = []
         result["train_loss_by_epoch"], result["val_top1_by_epoch"] = losses, accuracies
-        began = time.perf_counter()
+        began = time.perf_counter() - (self._features.seconds if self._features else 0.0)
         for epoch in range(self._recipe.epochs):
             loss = self._train_epoch(epoch)
             losses.append(loss if math.isfinite(loss) else None)
@@ -141,7 +164,7 @@ class Run:
                     f"learning_rate may help (the peak was {self._recipe.learning_rate:g})",
                 )
                 return True
-            logits = self._logits(self._packed.val)
+            logits = self._logits(self._val)
             result["fit_s"] = time.perf_counter() - began
             if not np.isfinite(logits).all():
                 accuracies.append(None)
@@ -165,6 +188,7 @@ class Run:
 
     def _train_epoch(self, epoch: int) -> float:
         """One pass; returns the mean loss over its images."""
+        began = time.perf_counter()
         handles, weights = [], []
         steps = self._batches.steps_per_epoch
         batches = self._batches.epoch(epoch)
@@ -186,6 +210,7 @@ class Run:
         batches.close()
         losses = self._trainer.losses(handles)
         self._windows.close()
+        self._train_s += time.perf_counter() - began
         return float(np.average(losses, weights=weights))
 
     def _say_step(self, epoch: int, share: float) -> None:
@@ -194,14 +219,14 @@ class Run:
             done = (epoch + share) / self._recipe.epochs
             self._report({"event": "step", "share": done})
 
-    def _logits(self, split: Split, windows: Windows | None = None) -> Array:
-        """(N, classes) logits of a split in inference form."""
+    def _logits(self, inputs: Array, windows: Windows | None = None) -> Array:
+        """(N, classes) logits of images, or what stands for them, in inference form."""
         size = self._recipe.batch_size
         handles = []
         if windows:
             windows.open()
-        for first in range(0, len(split.labels), size):
-            images = np.array(split.images[first : first + size])  # off the read-only map
+        for first in range(0, len(inputs), size):
+            images = np.array(inputs[first : first + size])  # off the read-only map
             handles.append(self._trainer.infer(images))
             if windows:
                 windows.step(len(images))
@@ -213,7 +238,7 @@ class Run:
     def _test(self, result: dict[str, Any]) -> Array:
         """The only use of the test split."""
         windows = Windows(self._trainer.synchronise, warmup_steps=1)
-        logits = self._logits(self._packed.test, windows)
+        logits = self._logits(self._packed.test.images, windows)
         result["test_top1"], result["test_loss"] = score(logits, self._packed.test.labels)
         result["infer_images_per_s"] = windows.median_per_s()
         return logits
@@ -222,17 +247,12 @@ class Run:
         notes: list[str] = []
         if result.get("test_top1") is not None and result["infer_images_per_s"] is None:
             notes.append("the test split is too small for an inference throughput")
-        windows = self._windows
         result["peak_host_bytes"] = peak_host_bytes()
         result["peak_device_bytes"] = self._trainer.peak_device_bytes()
-        result["train_images_per_s"] = windows.median_per_s()
-        result["train_images_per_s_windows"] = windows.rates_per_s
-        if result["train_images_per_s"] is None:
-            found = len(windows.rates_per_s)
-            notes.append(f"training was too short for a throughput: steady windows: {found}")
-        if windows.seconds:
-            result["input_wait_fraction"] = windows.waited_s / windows.seconds
-        result["compute_images_per_s"] = self._compute_rate()
+        if self._features is None:
+            self._measure_throughput(result, notes)
+        else:
+            self._measure_effective(result, self._features, notes)
         # A GPU's steps are only queued while training; those of the compute phase are waited for.
         steps = self._step_s if self._device == "cpu" else self._compute_step_s
         if steps:
@@ -247,6 +267,27 @@ class Run:
         known = {**dict.fromkeys(KNOBS), **without, "left_out": left_out}
         result["knobs"] = {**known, **self._trainer.knobs()}
         result["notes"] = notes
+
+    def _measure_throughput(self, result: dict[str, Any], notes: list[str]) -> None:
+        windows = self._windows
+        result["train_images_per_s"] = windows.median_per_s()
+        result["train_images_per_s_windows"] = windows.rates_per_s
+        if result["train_images_per_s"] is None:
+            found = len(windows.rates_per_s)
+            notes.append(f"training was too short for a throughput: steady windows: {found}")
+        if windows.seconds:
+            result["input_wait_fraction"] = windows.waited_s / windows.seconds
+        result["compute_images_per_s"] = self._compute_rate()
+
+    def _measure_effective(
+        self, result: dict[str, Any], features: Features, notes: list[str]
+    ) -> None:
+        """Where most of the network ran once, steps do not tell what a step of it costs."""
+        result["prefix_values"] = "reused" if features.is_reused else "computed"
+        result["prefix_s"] = features.seconds
+        images = len(result["train_loss_by_epoch"]) * self._batches.images
+        result["effective_images_per_s"] = images / (features.seconds + self._train_s)
+        notes += [features.note] if features.note else []
 
     def _compute_rate(self) -> float | None:
         """Images per second of steps on one full batch that lies on the device.

@@ -291,6 +291,8 @@ def _recipe(cell: Cell, policy: Policy) -> Recipe:
         warmup_fraction=grid.warmup_fraction,
         augmentation=grid.augmentation,
         precision=cell.precision,
+        views=grid.views if grid.augmentation != "none" else None,  # else all are the same
+        prefix_cache=grid.prefix_cache,
     )
 
 

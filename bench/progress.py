@@ -96,8 +96,9 @@ def _epoch_text(event: dict[str, Any]) -> str:
 def _end_text(result: RunResult) -> str:
     if result.status != "ok":
         return f"{result.status}: {result.failure.message if result.failure else ''}"
-    rate = result.train_images_per_s
+    rate, effective = result.train_images_per_s, result.effective_images_per_s
     speed = f", {rate:.0f} images/s" if rate else ""
+    speed += f", {effective:.0f} effective images/s" if effective else ""
     return f"test top-1 {result.test_top1:.1%}, fit {result.fit_s:.1f} s{speed}"
 
 
@@ -123,6 +124,8 @@ class PlainDisplay:
     def event(self, spec: RunSpec, event: dict[str, Any]) -> None:
         if event["event"] == "epoch":
             self._say(f"    {_epoch_text(event)}")
+        elif event["event"] == "prefix" and event["share"] == 1.0:
+            self._say("    frozen part computed")
 
     def end(self, spec: RunSpec, result: RunResult) -> None:
         self._clock.done += work(spec)
@@ -164,6 +167,8 @@ class RichDisplay:
         if event["event"] == "epoch":
             self._words = _epoch_text(event)
             self._clock.current = work(spec) * event["epoch"] / event["epochs"]
+        elif event["event"] == "prefix":
+            self._words = f"computing the frozen part, {event['share']:.0%}"
         elif event["event"] == "step":
             self._clock.current = work(spec) * event["share"]
         self._show(spec)

@@ -158,6 +158,7 @@ class Runner:
             "environment_id": run.environment.environment_id,
             "packed": str(self._packed(run).resolve()),
             "folder": str(folder.resolve()),
+            "cache": str(self.cache.resolve()),
             **network,
         }
         return workers.do(kind_of(run.spec), job, log, on_event, self.timeout_s)

@@ -25,6 +25,7 @@ Precision = Literal["fp32", "bf16", "fp16", "fp64"]
 OptimizerName = Literal["sgd", "adamw"]
 ScheduleName = Literal["cosine", "constant"]
 AugmentationName = Literal["none", "crop", "crop_flip"]
+PrefixCache = Literal["auto", "off"]
 Initialisation = Literal["pretrained", "random"]
 
 UNFINISHED: frozenset[str] = frozenset({"unavailable", "crashed", "timeout"})
@@ -104,6 +105,24 @@ class Recipe(Frozen):
     warmup_fraction: float = Field(ge=0, lt=1, description="Share of the steps in linear warm-up.")
     augmentation: AugmentationName = Field(description="Seeded, the same for both frameworks.")
     precision: Precision = Field(description="fp32, or mixed bf16 or fp16; fp64 for proofs.")
+    views: int | None = Field(
+        default=None,
+        ge=1,
+        description="Number of augmented views that the epochs go through in turn; null: every "
+        "epoch augments anew.",
+    )
+    prefix_cache: PrefixCache = Field(
+        default="auto",
+        description="auto: what comes before the first trained part is computed once, where the "
+        "pixels repeat; off: in every step.",
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without later fields that say nothing: ids of runs stay as they were before."""
+        fields: dict[str, Any] = handler(self)
+        later = {"views": None, "prefix_cache": "auto"}
+        return {k: v for k, v in fields.items() if k not in later or v != later[k]}
 
 
 class RunSpec(Frozen):
@@ -207,6 +226,19 @@ class RunResult(Frozen):
         default=None, description="Training steps on one batch that already lies on the device."
     )
     infer_images_per_s: float | None = Field(default=None, description="Median window, on test.")
+    effective_images_per_s: float | None = Field(
+        default=None,
+        description="Where the frozen part was computed once: images of all epochs over the time "
+        "of that and of all training steps. Never beside train_images_per_s.",
+    )
+    prefix_values: Literal["computed", "reused"] | None = Field(
+        default=None,
+        description="Whether the values of the frozen part were computed in this run or an "
+        "earlier one; null: they were computed in every step.",
+    )
+    prefix_s: float | None = Field(
+        default=None, description="Time to compute or read these values; part of fit_s."
+    )
     step_s_p50: float | None = Field(default=None, description="Median of a training step.")
     step_s_p95: float | None = Field(default=None, description="95th percentile of a step.")
     input_wait_fraction: float | None = Field(

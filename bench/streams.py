@@ -14,6 +14,7 @@ class Stream(IntEnum):
     ORDER = 2
     AUGMENTATION = 3
     DROPOUT = 4
+    VIEWS = 5
 
 
 def generator(seed: int, stream: Stream, index: int = 0) -> np.random.Generator:

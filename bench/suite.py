@@ -26,6 +26,7 @@ from bench.spec import (
     Mode,
     OptimizerName,
     Precision,
+    PrefixCache,
     ScheduleName,
     Similarity,
     Size,
@@ -71,6 +72,12 @@ class Grid(Strict):
     schedule: ScheduleName = "cosine"
     warmup_fraction: float = Field(default=0.1, ge=0, lt=1)
     augmentation: AugmentationName = "none"
+    views: int | None = Field(
+        default=None, ge=1, description="Augmented views that repeat; left out: always new ones."
+    )
+    prefix_cache: PrefixCache = Field(
+        default="auto", description="'off': compute the frozen part anew in every step."
+    )
     precision: Precision | tuple[Precision, ...] = "fp32"
     mode: tuple[Mode, ...] = ("matched",)
 
@@ -119,6 +126,7 @@ class Options:
     px: int | None = None
     precision: Sequence[str] | None = None
     mode: Sequence[str] | None = None
+    prefix_cache: str | None = None
 
 
 @dataclass(frozen=True)
@@ -250,7 +258,7 @@ def apply_options(suite: Suite, options: Options) -> Suite:
     grids = _datasets(grids, options.datasets)
     changes: dict[str, Any] = {
         key: value
-        for key in ("head", "epochs", "batch_size", "px", "precision", "mode")
+        for key in ("head", "epochs", "batch_size", "px", "precision", "mode", "prefix_cache")
         if (value := getattr(options, key)) is not None
     }
     lists: dict[str, Any] = {

@@ -7,7 +7,7 @@ import keras
 from backends.keras_adapter.engines import Engine, load
 from backends.keras_adapter.native import NativeKerasTrainer
 from backends.keras_adapter.trainer import KerasTrainer
-from bench.backend import Adapter, NativeRequest, Trainer
+from bench.backend import Adapter, NativeRequest, ResumingTrainer, Trainer
 from bench.blueprint import Network
 from bench.plan import TrainingPlan
 from bench.spec import Recipe
@@ -19,7 +19,9 @@ class KerasAdapter:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def build(self, network: Network, plan: TrainingPlan, recipe: Recipe, device: str) -> Trainer:
+    def build(
+        self, network: Network, plan: TrainingPlan, recipe: Recipe, device: str
+    ) -> ResumingTrainer:
         return KerasTrainer(network, plan, recipe, device, self._engine)
 
     def build_native(self, request: NativeRequest) -> tuple[Trainer, TrainingPlan]:

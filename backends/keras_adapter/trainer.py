@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import keras
@@ -11,13 +12,14 @@ import numpy as np
 import numpy.typing as npt
 from keras import ops
 
-from backends.keras_adapter.engines import Engine
+from backends.keras_adapter.engines import Engine, StepFunction
 from backends.keras_adapter.layers import mean
 from backends.keras_adapter.optimizer import TwinOptimizer
 from backends.keras_adapter.twin import Twin, channels_first, state_variables
 from bench.backend import Batch, Counts
 from bench.blueprint import INPUT, Array, Network
 from bench.plan import TrainingPlan
+from bench.prefix import boundary_of
 from bench.spec import Precision, Recipe
 
 POLICIES: dict[Precision, str] = {
@@ -48,23 +50,45 @@ class KerasTrainer:
         self._scaled = recipe.precision == "fp16"
         self._scale = FIRST_LOSS_SCALE if self._scaled else 1.0
         self._good_steps = 0
-        self._step = engine.make_step(
-            self.forward,
-            self.optimizer.apply,
-            self.optimizer.variables,
-            self.twin.training.inputs,
-        )
+        self._boundary = boundary_of(network.blueprint, plan)
+        self._step = self._step_of(self.twin.training)
         self._infer = engine.make_infer(self.twin.inference)
+        self._resumed: tuple[StepFunction, Callable[..., Any]] | None = None
+        self._prefix: Callable[..., Any] | None = None
         self._record: tuple[list[str], Callable[..., Any]] | None = None
         self._gradients: Callable[[Any], tuple[Any, list[Any]]] | None = None
+
+    def _step_of(self, model: keras.Model) -> StepFunction:
+        return self._engine.make_step(
+            partial(self.forward, model=model),
+            self.optimizer.apply,
+            self.optimizer.variables,
+            model.inputs,
+        )
+
+    def _resume(self) -> tuple[StepFunction, Callable[..., Any]]:
+        """Step and inference from the values of the frozen prefix on."""
+        if self._resumed is None:
+            training = self.twin.assemble(training=True, resumed=self._boundary)
+            inference = self.twin.assemble(training=False, resumed=self._boundary)
+            self._resumed = self._step_of(training), self._engine.make_infer(inference)
+        return self._resumed
 
     def to_device(self, batch: Batch) -> Any:
         put = self._engine.to_device
         return put(batch.images), put(batch.labels), tuple(put(m) for m in batch.masks)
 
-    def forward(self, images: Any, labels: Any, masks: tuple[Any, ...], scale: Any) -> Any:
+    def forward(
+        self,
+        images: Any,
+        labels: Any,
+        masks: tuple[Any, ...],
+        scale: Any,
+        model: keras.Model | None = None,
+    ) -> Any:
         """Mean cross-entropy in training form, and the same times the loss scale."""
-        logits = ops.cast(self.twin.training([images, *masks]), keras.config.floatx())
+        model = model or self.twin.training
+        logits = ops.cast(model([images, *masks]), keras.config.floatx())
         loss = self._criterion(labels, logits)
         return loss, loss * scale if self._scaled else loss
 
@@ -73,7 +97,8 @@ class KerasTrainer:
 
     def train_step(self, prepared: Any, learning_rate: float) -> Any:
         scalars = (*self.optimizer.scalars(learning_rate), self._scale)
-        loss, finite = self._step(prepared, scalars)
+        step = self._step if is_pixels(prepared[0]) else self._resume()[0]
+        loss, finite = step(prepared, scalars)
         if self._scaled:
             self._adapt_scale(bool(finite))
         else:
@@ -93,8 +118,19 @@ class KerasTrainer:
     def losses(self, handles: list[Any]) -> list[float]:
         return [float(value) for value in ops.convert_to_numpy(ops.stack(handles))]
 
-    def infer(self, images: npt.NDArray[np.uint8]) -> Any:
-        return self._infer(images)
+    def infer(self, images: Array) -> Any:
+        return self._infer(images) if is_pixels(images) else self._resume()[1](images)
+
+    def prefix(self, images: npt.NDArray[np.uint8]) -> Any:
+        if self._prefix is None:
+            assert self._boundary is not None, "nothing is frozen"
+            whole = self.twin.assemble(training=False, outputs=[self._boundary.value])
+            (value,) = whole.outputs
+            self._prefix = self._engine.make_infer(keras.Model(whole.inputs, value))
+        return self._prefix(images)
+
+    def values(self, handles: list[Any]) -> Array:
+        return np.concatenate([ops.convert_to_numpy(handle) for handle in handles])
 
     def logits(self, handles: list[Any]) -> Array:
         dtype = keras.config.floatx()
@@ -171,6 +207,11 @@ class KerasTrainer:
 
     def peak_device_bytes(self) -> int | None:
         return self._engine.peak_device_bytes()
+
+
+def is_pixels(images: Any) -> bool:
+    """Whether this is uint8 images and not values of the frozen prefix."""
+    return keras.backend.standardize_dtype(images.dtype) == "uint8"
 
 
 def _values(variables: Any) -> int:

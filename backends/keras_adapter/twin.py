@@ -15,6 +15,7 @@ from backends.keras_adapter.engines import Engine
 from backends.keras_adapter.layouts import LAYOUTS
 from bench.blueprint import INPUT, Array, Blueprint, Network, Operation, channels_last
 from bench.plan import TrainingPlan
+from bench.prefix import Boundary
 
 SEVERAL_INPUTS = frozenset({"add", "multiply", "cat"})
 """Kinds whose layer reads a list of values."""
@@ -58,26 +59,39 @@ class Twin:
                 layer.trainable = plan.in_training(index)
         self.training = self.assemble(training=True)
 
-    def assemble(self, training: bool, outputs: list[str] | None = None) -> keras.Model:
+    def assemble(
+        self, training: bool, outputs: list[str] | None = None, resumed: Boundary | None = None
+    ) -> keras.Model:
         """A functional model over the shared layers.
 
         Args:
             training: Whether the trained part runs in training form, with masks as inputs.
             outputs: Values to give, by the operation's name; the logits if None.
+            resumed: It takes the value there, channels last, instead of images.
         """
-        px = self.blueprint.px
-        images = keras.Input((px, px, 3), dtype="uint8", name="images")
+        first = 0 if resumed is None else resumed.index
+        source, given = self._source(resumed)
         masks = {
             o.name: keras.Input(channels_last(o.shape), dtype="bool", name=f"mask_{o.name}")
             for o in (self.plan.dropouts if training else ())
         }
-        values: dict[str, Any] = {INPUT: self._preprocess(images)}
-        for index, operation in enumerate(self.blueprint.operations):
+        values: dict[str, Any] = dict([given])
+        for index, operation in enumerate(self.blueprint.operations[first:], first):
             inputs = [values[name] for name in operation.inputs]
             trains = training and self.plan.in_training(index)
             values[operation.name] = self._apply(operation, inputs, masks, trains)
-        given = [values[n] for n in outputs] if outputs else values[self.blueprint.output]
-        return keras.Model([images, *masks.values()], given)
+        answer = [values[n] for n in outputs] if outputs else values[self.blueprint.output]
+        return keras.Model([source, *masks.values()], answer)
+
+    def _source(self, resumed: Boundary | None) -> tuple[Any, tuple[str, Any]]:
+        """A model's first input, and the value that its operations read, with its name."""
+        if resumed is not None:
+            shape = channels_last(resumed.shape)
+            values = keras.Input(shape, dtype=keras.config.floatx(), name="values")
+            return values, (resumed.value, values)
+        px = self.blueprint.px
+        images = keras.Input((px, px, 3), dtype="uint8", name="images")
+        return images, (INPUT, self._preprocess(images))
 
     def _apply(
         self, operation: Operation, inputs: list[Any], masks: dict[str, Any], trains: bool

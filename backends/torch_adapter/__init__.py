@@ -5,7 +5,7 @@ from __future__ import annotations
 from backends.torch_adapter import device
 from backends.torch_adapter.native import NativeTorchTrainer
 from backends.torch_adapter.trainer import TorchTrainer
-from bench.backend import Adapter, NativeRequest, Trainer
+from bench.backend import Adapter, NativeRequest, ResumingTrainer, Trainer
 from bench.blueprint import Network
 from bench.plan import TrainingPlan
 from bench.spec import Recipe
@@ -14,7 +14,9 @@ from bench.spec import Recipe
 class TorchAdapter:
     """``bench.backend.Adapter`` for PyTorch."""
 
-    def build(self, network: Network, plan: TrainingPlan, recipe: Recipe, device: str) -> Trainer:
+    def build(
+        self, network: Network, plan: TrainingPlan, recipe: Recipe, device: str
+    ) -> ResumingTrainer:
         return TorchTrainer(network, plan, recipe, device)
 
     def build_native(self, request: NativeRequest) -> tuple[Trainer, TrainingPlan]:

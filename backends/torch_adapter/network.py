@@ -8,6 +8,7 @@ from torch import Tensor
 from backends.torch_adapter.steps import BUILDERS, Step, Tensors
 from bench.blueprint import INPUT, STATE_ROLES, Blueprint, Network, Operation
 from bench.plan import TrainingPlan
+from bench.prefix import Boundary, boundary_of
 
 OVERWRITABLE = frozenset({"conv2d", "batch_norm", "linear", "add"})
 """Kinds whose backward pass does not read their own result, so that a ReLU may overwrite it."""
@@ -39,6 +40,7 @@ class TorchNetwork:
         self._inference = self._steps(training=False)
         self._training = self._steps(training=True)
         self._last_use = _last_use(self.blueprint)
+        self._boundary = boundary_of(self.blueprint, plan)
 
     def state_names(self) -> list[str]:
         """Names of the BatchNorm statistics."""
@@ -70,22 +72,53 @@ class TorchNetwork:
         values: dict[str, Tensor] = {INPUT: self.preprocess(images)}
         if record is not None:
             record[INPUT] = values[INPUT].clone()
+        everything = range(len(self.blueprint.operations))
+        self._run(values, everything, masks, training, record)
+        return values[self.blueprint.output]
+
+    def prefix(self, images: Tensor) -> Tensor:
+        """The value at the boundary, channels last, of uint8 images (N, H, W, 3)."""
+        boundary = self._at_boundary()
+        values = {INPUT: self.preprocess(images)}
+        self._run(values, range(boundary.index), (), training=False)
+        value = values[boundary.value]
+        return value.permute(0, 2, 3, 1) if value.ndim == 4 else value
+
+    def resume(self, value: Tensor, masks: tuple[Tensor, ...], training: bool) -> Tensor:
+        """Logits of what ``prefix`` gave; it may be overwritten."""
+        boundary = self._at_boundary()
+        values = {boundary.value: value.permute(0, 3, 1, 2) if value.ndim == 4 else value}
+        rest = range(boundary.index, len(self.blueprint.operations))
+        self._run(values, rest, masks, training)
+        return values[self.blueprint.output]
+
+    def _at_boundary(self) -> Boundary:
+        assert self._boundary is not None, "nothing is frozen"
+        return self._boundary
+
+    def _run(
+        self,
+        values: Tensors,
+        indices: range,
+        masks: tuple[Tensor, ...],
+        training: bool,
+        record: Tensors | None = None,
+    ) -> None:
+        """Add the values of these operations; those that no later operation reads are dropped."""
         if training:
             kept = zip(self.plan.dropouts, masks, strict=True)
             values.update({_mask_name(o): mask for o, mask in kept})
         steps = self._training if training else self._inference
-        for operation, step, done in zip(
-            self.blueprint.operations, steps, self._last_use, strict=True
-        ):
+        for index in indices:
+            operation = self.blueprint.operations[index]
             inputs = [values[name] for name in operation.inputs]
             if operation.kind == "dropout" and training:
                 inputs += [v for n, v in values.items() if n == _mask_name(operation)]
-            values[operation.name] = step(inputs)
+            values[operation.name] = steps[index](inputs)
             if record is not None:
                 record[operation.name] = values[operation.name].clone()
-            for name in done:
+            for name in self._last_use[index]:
                 del values[name]
-        return values[self.blueprint.output]
 
     def _steps(self, training: bool) -> list[Step]:
         readers = self.blueprint.consumers()

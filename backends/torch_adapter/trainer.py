@@ -52,8 +52,13 @@ class TorchTrainer:
         """Mean cross-entropy of a batch in training form."""
         images, labels, masks = prepared
         with self._autocast():
-            logits = self.network.forward(images, masks, training=True)
+            logits = self._forward(images, masks, training=True)
         return self._criterion(logits.to(self._dtype), labels)
+
+    def _forward(self, images: Tensor, masks: tuple[Tensor, ...], training: bool) -> Tensor:
+        """Of pixels, or of values of the frozen prefix."""
+        way = self.network.forward if images.dtype == torch.uint8 else self.network.resume
+        return way(images, masks, training)
 
     def _criterion(self, logits: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(logits, labels)
@@ -74,9 +79,17 @@ class TorchTrainer:
         values: list[float] = torch.stack(handles).tolist()
         return values
 
-    def infer(self, images: npt.NDArray[np.uint8]) -> Tensor:
+    def infer(self, images: Array) -> Tensor:
         with torch.no_grad(), self._autocast():
-            return self.network.forward(self._put(images), (), training=False)
+            return self._forward(self._put(images), (), training=False)
+
+    def prefix(self, images: npt.NDArray[np.uint8]) -> Tensor:
+        with torch.no_grad(), self._autocast():
+            return self.network.prefix(self._put(images))
+
+    def values(self, handles: list[Tensor]) -> Array:
+        array: Array = torch.cat(handles).contiguous().cpu().numpy()
+        return array
 
     def logits(self, handles: list[Tensor]) -> Array:
         array: Array = torch.cat([h.to(self._dtype) for h in handles]).cpu().numpy()

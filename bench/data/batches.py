@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import queue
 import threading
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.backend import Batch
-from bench.blueprint import Operation, channels_last
+from bench.blueprint import Array, Operation, channels_last
 from bench.data import Split, augment
 from bench.spec import Recipe
 from bench.streams import Stream, generator
@@ -25,16 +26,24 @@ class TrainingBatches:
     """The batches of a run, epoch by epoch, prepared ahead in a thread."""
 
     def __init__(
-        self, split: Split, recipe: Recipe, dropouts: Sequence[Operation], seed: int
+        self,
+        split: Split,
+        recipe: Recipe,
+        dropouts: Sequence[Operation],
+        seed: int,
+        features: Array | None = None,
     ) -> None:
         """
         Args:
-            split: Training images.
+            split: Training images, N of them.
             recipe: Batch size and augmentation.
             dropouts: Operations to draw masks for.
             seed: Of the run.
+            features: (views * N, …) values that stand for the images, view by view; batches hold
+                them instead of pixels.
         """
         self._split = split
+        self._features = features
         self._recipe = recipe
         self._dropouts = dropouts
         self._seed = seed
@@ -95,19 +104,32 @@ class TrainingBatches:
         for index in range(self.steps_per_epoch):
             chosen = order[index * size : (index + 1) * size]
             step = number * self.steps_per_epoch + index
-            yield self._batch(chosen, step)
+            yield self._batch(chosen, number, step)
 
-    def _batch(self, chosen: npt.NDArray[np.int64], step: int) -> Made:
+    def _batch(self, chosen: npt.NDArray[np.int64], epoch: int, step: int) -> Made:
         """The batch, and the hash of what decides it."""
         digest = hashlib.sha256()
-        random = generator(self._seed, Stream.AUGMENTATION, step)
-        name = self._recipe.augmentation
-        parameters = augment.draw(name, len(chosen), self._recipe.px, random)
+        parameters = self._parameters(chosen, epoch, step)
         masks = self._masks(len(chosen), step)
         for array in (chosen, parameters, *(np.packbits(m) for m in masks)):
             digest.update(np.ascontiguousarray(array).data)
-        images = augment.apply(self._split.images[chosen], parameters)
+        if self._features is None:
+            images: Array = augment.apply(self._split.images[chosen], parameters)
+        else:
+            images = self._features[chosen + self._view(epoch) * self.images]
         return Batch(images, self._split.labels[chosen], masks), digest.digest()
+
+    def _view(self, epoch: int) -> int:
+        return epoch % (self._recipe.views or 1)
+
+    def _parameters(
+        self, chosen: npt.NDArray[np.int64], epoch: int, step: int
+    ) -> augment.Parameters:
+        name, px = self._recipe.augmentation, self._recipe.px
+        if self._recipe.views is not None:
+            return view_parameters(self._recipe, self._seed, self._view(epoch), self.images)[chosen]
+        random = generator(self._seed, Stream.AUGMENTATION, step)
+        return augment.draw(name, len(chosen), px, random)
 
     def _masks(self, images: int, step: int) -> tuple[npt.NDArray[np.bool_], ...]:
         random = generator(self._seed, Stream.DROPOUT, step)
@@ -116,3 +138,24 @@ class TrainingBatches:
             shape = (images, *channels_last(dropout.shape))
             masks.append(random.random(shape, np.float32) >= dropout.attributes["rate"])
         return tuple(masks)
+
+
+@functools.lru_cache(maxsize=4)
+def view_parameters(recipe: Recipe, seed: int, view: int, images: int) -> augment.Parameters:
+    """(N, 3) parameters of the augmentation of all images in one of a recipe's views."""
+    random = generator(seed, Stream.VIEWS, view)
+    return augment.draw(recipe.augmentation, images, recipe.px, random)
+
+
+def view_batches(
+    split: Split, recipe: Recipe, seed: int, augmented: bool
+) -> Iterator[npt.NDArray[np.uint8]]:
+    """All images in order, in every view if ``augmented``, in batches of uint8 (N, px, px, 3)."""
+    size, images = recipe.batch_size, len(split.labels)
+    for view in range((recipe.views or 1) if augmented else 1):
+        for first in range(0, images, size):
+            batch = np.array(split.images[first : first + size])  # off the read-only map
+            if augmented and recipe.views is not None:
+                drawn = view_parameters(recipe, seed, view, images)
+                batch = augment.apply(batch, drawn[first : first + size])
+            yield batch

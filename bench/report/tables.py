@@ -46,6 +46,7 @@ COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "backend": ("backend", _text),
     "test_top1": ("test top-1", _percent),
     "train_images_per_s": ("train images/s", _rate),
+    "effective_images_per_s": ("effective images/s", _rate),
     "infer_images_per_s": ("infer images/s", _rate),
     "total_parameters": ("total parameters", _integer),
     "trainable_parameters": ("trainable parameters", _integer),
@@ -54,6 +55,8 @@ COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "status": ("status", _text),
 }
 """Field of a row → heading and how a value is printed."""
+WHERE_PRESENT = frozenset({"effective_images_per_s"})
+"""Columns that stand only in tables that have a value for them."""
 
 DISTINGUISHING: dict[str, str] = {
     "boundary": "trained from",
@@ -72,6 +75,8 @@ DISTINGUISHING: dict[str, str] = {
     "schedule": "schedule",
     "warmup_fraction": "warm-up",
     "augmentation": "augmentation",
+    "views": "views",
+    "prefix_cache": "prefix cache",
     "val_images": "val images",
     "test_images": "test images",
     "seed": "seed",
@@ -105,7 +110,8 @@ def standard_table(rows: Sequence[Row]) -> pd.DataFrame:
     Returns:
         A frame of strings, headings as columns.
     """
-    shown = [*COLUMNS]
+    absent = {c for c in WHERE_PRESENT if all(row[c] is None for row in rows)}
+    shown = [c for c in COLUMNS if c not in absent]
     keys = ("case", "size", "train_images", *list(COLUMNS)[2:7], "status")
     mixed = {"precision"} if any(row["precision"] != "fp32" for row in rows) else set()
     mixed |= {"mode"} if any(row["mode"] != "matched" for row in rows) else set()
@@ -150,8 +156,17 @@ def markdown(text: str) -> str:
 
 
 RIGHT = frozenset(
-    {"case", "test top-1", "train images/s", "infer images/s", "total parameters"}
-    | {"trainable parameters", "fit s", "px", "epochs", "batch", "seed", "test images"}
+    {"case", "test top-1", "train images/s", "effective images/s", "infer images/s"}
+    | {
+        "total parameters",
+        "trainable parameters",
+        "fit s",
+        "px",
+        "epochs",
+        "batch",
+        "seed",
+        "test images",
+    }
 )
 
 
@@ -201,9 +216,9 @@ def footnotes(rows: Sequence[Row]) -> list[str]:
         notes.append("synthetic pages: generated images; accuracy says nothing about real pages.")
     if any(row["weights"] == "random" and row["policy"] != "from_scratch" for row in rows):
         notes.append("weights random: no pretrained weights were used; accuracy shows nothing.")
-    rates = ("train_images_per_s", "infer_images_per_s")
-    if any(row[rate] is None for row in rows if row["status"] == "ok" for rate in rates):
+    if any(_is_short(row) for row in rows):
         notes.append(f"{ABSENT} images/s: too short for a steady rate.")
+    notes += [note] if (note := _cached(rows)) else []
     unsteady = [row for row in rows if is_unsteady(row)]
     if unsteady:
         notes.append(
@@ -228,6 +243,25 @@ def footnotes(rows: Sequence[Row]) -> list[str]:
     if len(places) > len({place[:2] for place in places}):
         notes.append("rows come from several environments (machine, versions, device).")
     return notes
+
+
+def _cached(rows: Sequence[Row]) -> str | None:
+    cached = [row for row in rows if row["prefix_values"]]
+    if not cached:
+        return None
+    reused = sum(row["prefix_values"] == "reused" for row in cached)
+    return (
+        f"effective images/s: in {len(cached)} of {len(rows)} runs the values of the frozen part "
+        "were computed once and not in every epoch"
+        f"{f' ({reused} took them from an earlier run)' if reused else ''}; images of all epochs "
+        "over the time of that and of training. --prefix-cache off measures whole steps."
+    )
+
+
+def _is_short(row: Row) -> bool:
+    """Whether a run is without a rate that it should have."""
+    trained = row["train_images_per_s"] or row["effective_images_per_s"]
+    return row["status"] == "ok" and (trained is None or row["infer_images_per_s"] is None)
 
 
 def is_unsteady(row: Row) -> bool:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from bench.backend import Batch
 from bench.blueprint import Network, Operation
 from bench.data import Split, augment
-from bench.data.batches import TrainingBatches
+from bench.data.batches import TrainingBatches, view_batches
 from bench.spec import RunSpec
 from bench.streams import Stream, generator
 
@@ -232,3 +232,45 @@ def test_each_image_has_its_own_parameters() -> None:
     assert np.array_equal(out[0], images[0])
     assert np.array_equal(out[1], images[1][:, ::-1])
     assert np.array_equal(out[2][:-1], images[2][1:])
+
+
+def test_views_come_back_in_turn(make_spec: MakeSpec) -> None:
+    """Of an image, epoch K is epoch 0 again; the order of the images is new."""
+    batches = _batches(make_spec, augmentation="crop_flip", views=2)
+    epochs = []
+    for number in range(4):
+        images = {}
+        for batch in batches.epoch(number):
+            images.update(zip(batch.labels.tolist(), batch.images, strict=True))
+        epochs.append([images[label] for label in sorted(images)])
+    assert np.array_equal(epochs[0], epochs[2])
+    assert np.array_equal(epochs[1], epochs[3])
+    assert not np.array_equal(epochs[0], epochs[1])
+    assert not np.array_equal(epochs[0], _split(23).images)
+
+
+@pytest.mark.parametrize("recipe", [{}, {"augmentation": "crop_flip", "views": 3}])
+def test_what_stands_for_images_comes_in_their_place(
+    make_spec: MakeSpec, recipe: dict[str, Any]
+) -> None:
+    """The mean of an image's pixels stands for it."""
+    what = make_spec(recipe={"px": PX, "batch_size": 5, **recipe}).recipe
+    views = view_batches(_split(23), what, 0, augmented=True)
+    values = np.concatenate(list(views)).astype(float).mean((1, 2, 3))
+    assert len(values) == 23 * (what.views or 1)
+    pixels = _batches(make_spec, **recipe)
+    instead = TrainingBatches(_split(23), what, (), 0, values)
+    for number in range(5):
+        for one, other in zip(pixels.epoch(number), instead.epoch(number), strict=True):
+            assert np.array_equal(one.images.astype(float).mean((1, 2, 3)), other.images)
+            assert np.array_equal(one.labels, other.labels)
+    assert pixels.sha256() == instead.sha256()
+
+
+def test_images_that_are_not_augmented_come_in_order(make_spec: MakeSpec) -> None:
+    recipe = make_spec(
+        recipe={"px": PX, "batch_size": 5, "augmentation": "crop", "views": 2}
+    ).recipe
+    found = list(view_batches(_split(13), recipe, 0, augmented=False))
+    assert [len(batch) for batch in found] == [5, 5, 3]
+    assert np.array_equal(np.concatenate(found), _split(13).images)

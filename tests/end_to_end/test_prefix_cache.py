@@ -1,0 +1,93 @@
+"""Runs whose frozen part is computed once give what runs give that compute it in every step."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.end_to_end.test_command import command
+
+SUITE = """
+name = "prefix"
+backends = [{backends}]
+[[grid]]
+dataset = "photos"
+train_images = 36
+val_images = 18
+test_images = 36
+backbones = ["squeezenet1_1", "efficientnet_lite0"]
+policies = ["freeze_all", "fine_tune_last"]
+px = 32
+epochs = 4
+batch_size = 16
+learning_rate = 0.01
+augmentation = "crop_flip"
+views = 2
+precision = "{precision}"
+"""
+Results = dict[tuple[str, str, str], dict[str, Any]]
+
+
+def _run(folder: Path, cache: Path, name: str, *more: str, **suite: str) -> Results:
+    """(backend, backbone, policy) → result, with the test logits as 'logits'."""
+    path = folder / f"{name}.toml"
+    path.write_text(SUITE.format(**suite))
+    out = folder / name
+    command("run", "--suite", str(path), "--out", str(out), "--fresh", *more, cache=cache)
+    found = {}
+    for file in out.glob("runs/*/*/result.json"):
+        spec, result = (json.loads((file.parent / f).read_text()) for f in (
+            "spec.json", "result.json"
+        ))  # fmt: skip
+        result["logits"] = np.load(file.parent / "predictions.npz")["logits"]
+        found[spec["backend"], spec["backbone"], spec["policy"]["name"]] = result
+    return found
+
+
+def _same_experiment(one: dict[str, Any], other: dict[str, Any]) -> None:
+    for field in ("batches_sha256", "initial_state_sha256", "frozen_state_sha256",
+                  "blueprint_sha256", "trainable_parameters", "frozen_parameters"):  # fmt: skip
+        assert one[field] == other[field], field
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "backends", ['"torch", "keras-tensorflow"', '"keras-torch", "keras-jax"'], ids=str
+)
+def test_in_float64_losses_are_those_of_whole_steps(
+    tmp_path: Path, shared_cache: Path, backends: str
+) -> None:
+    asked = {"backends": backends, "precision": "fp64"}
+    once = _run(tmp_path, tmp_path / "cache", "once", **asked)
+    whole = _run(tmp_path, tmp_path / "cache", "whole", "--prefix-cache", "off", **asked)
+    again = _run(tmp_path, tmp_path / "cache", "again", **asked)
+    assert once.keys() == whole.keys() == again.keys()
+    assert len(once) == 8
+    for key, result in once.items():
+        losses = result["train_loss_by_epoch"]
+        assert losses[-1] < losses[0], "a network that does not move proves nothing"
+        assert losses == pytest.approx(whole[key]["train_loss_by_epoch"], rel=1e-10)
+        assert result["val_top1_by_epoch"] == whole[key]["val_top1_by_epoch"]
+        assert result["test_loss"] == pytest.approx(whole[key]["test_loss"], rel=1e-9)
+        _same_experiment(result, whole[key])
+        assert (result["prefix_values"], whole[key]["prefix_values"]) == ("computed", None)
+        assert result["train_images_per_s"] is result["compute_images_per_s"] is None
+        assert result["effective_images_per_s"] > 0
+        assert whole[key]["effective_images_per_s"] is None
+        assert again[key]["prefix_values"] == "reused"
+        assert again[key]["train_loss_by_epoch"] == pytest.approx(losses, rel=1e-12)
+        assert np.isfinite(result["logits"]).all()
+
+
+def test_in_float32_they_agree(tmp_path: Path) -> None:
+    asked = {"backends": '"torch", "keras-tensorflow"', "precision": "fp32"}
+    once = _run(tmp_path, tmp_path / "cache", "once", **asked)
+    whole = _run(tmp_path, tmp_path / "cache", "whole", "--prefix-cache", "off", **asked)
+    for key, result in once.items():
+        losses = whole[key]["train_loss_by_epoch"]
+        assert result["train_loss_by_epoch"] == pytest.approx(losses, rel=1e-3)
+        _same_experiment(result, whole[key])

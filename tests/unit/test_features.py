@@ -1,0 +1,201 @@
+"""Values of a frozen part: computed once, kept whole or not at all, and never wrong."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from bench import features
+from bench.blueprint import Array
+from bench.features import KIND, Features, NoRoom, Wanted, features_of
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (13, 4, 4, 3), np.uint8)
+SHAPES = {"train": (10, 2), "val": (3, 2)}
+
+
+class Trainer:
+    """The values are the mean and the maximum of each image."""
+
+    def __init__(self) -> None:
+        self.computed = 0
+        self.spoil = False
+
+    def prefix(self, images: npt.NDArray[np.uint8]) -> Array:
+        self.computed += len(images)
+        flat = images.reshape(len(images), -1).astype(np.float32)
+        return np.stack([flat.mean(1), flat.max(1)], 1)[: 1 if self.spoil else None]
+
+    def values(self, handles: list[Array]) -> Array:
+        return np.concatenate(handles)
+
+
+def _batches(first: int, last: int) -> Callable[[], Iterator[npt.NDArray[np.uint8]]]:
+    return lambda: (IMAGES[at : min(at + 4, last)] for at in range(first, last, 4))
+
+
+def _wanted(dtype: str = "float32", **shapes: tuple[int, ...]) -> Wanted:
+    images = {"train": _batches(0, 10), "val": _batches(10, 13)}
+    return Wanted(images, {**SHAPES, **shapes}, dtype)
+
+
+def _features(trainer: Trainer, root: Path, key: str = "key", **more: Any) -> Features:
+    return features_of(trainer, _wanted(), root, key, **more)  # type: ignore[arg-type]
+
+
+EXPECTED = Trainer().prefix(IMAGES)
+
+
+def _right(found: Features) -> bool:
+    return np.array_equal(found.train, EXPECTED[:10]) and np.array_equal(found.val, EXPECTED[10:])
+
+
+@pytest.fixture(params=["in memory", "mapped"])
+def memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    if request.param == "mapped":
+        monkeypatch.setattr(features, "machine_bytes", lambda: 8)
+    name: str = request.param
+    return name
+
+
+def test_they_are_computed_once(tmp_path: Path, memory: str) -> None:
+    trainer, shares = Trainer(), []
+    first = _features(trainer, tmp_path, on_share=shares.append)
+    again = _features(trainer, tmp_path)
+    assert trainer.computed == 13
+    assert _right(first)
+    assert _right(again)
+    assert (first.is_reused, again.is_reused) == (False, True)
+    assert (first.note, again.note) == (None, None)
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+    is_mapped = isinstance(again.train, np.memmap)
+    assert is_mapped == (memory == "mapped")
+
+
+def test_another_key_is_computed_anew(tmp_path: Path) -> None:
+    trainer = Trainer()
+    _features(trainer, tmp_path)
+    assert not _features(trainer, tmp_path, "other").is_reused
+    assert trainer.computed == 26
+
+
+@pytest.mark.parametrize("damage", ["bit", "cut", "gone", "meta", "shape", "dtype", "pickle"])
+def test_what_is_damaged_is_computed_anew(tmp_path: Path, memory: str, damage: str) -> None:
+    trainer = Trainer()
+    _features(trainer, tmp_path)
+    folder = tmp_path / KIND / "key"
+    file = folder / "train.npy"
+    if damage == "bit":
+        content = bytearray(file.read_bytes())
+        content[-3] ^= 1
+        file.write_bytes(content)
+    elif damage == "cut":
+        file.write_bytes(file.read_bytes()[:-8])
+    elif damage == "gone":
+        file.unlink()
+    elif damage == "meta":
+        (folder / "meta.json").write_text("{")
+    elif damage == "shape":
+        np.save(file, EXPECTED)
+    elif damage == "dtype":
+        np.save(file, EXPECTED[:10].astype(np.float64))
+    else:
+        np.save(file, np.array([{}] * 10), allow_pickle=True)
+    found = _features(trainer, tmp_path)
+    assert _right(found)
+    assert not found.is_reused
+    assert _features(trainer, tmp_path).is_reused, "and it is whole again"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_a_cache_that_cannot_be_written_costs_no_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(number, "no")
+
+    monkeypatch.setattr(features, "build_folder", full)
+    found = _features(Trainer(), tmp_path)
+    assert _right(found)
+    assert found.note is not None
+    assert "not kept for later runs" in found.note
+    assert not (tmp_path / KIND / "key").exists()
+
+
+def test_more_than_the_cache_may_hold_is_kept_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(features, "limit_bytes", lambda: 10)
+    found = _features(Trainer(), tmp_path)
+    assert _right(found)
+    assert "more than the cache may hold" in (found.note or "")
+
+
+def test_what_fits_nowhere_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features, "limit_bytes", lambda: 10)
+    monkeypatch.setattr(features, "machine_bytes", lambda: 8)
+    with pytest.raises(NoRoom, match="more than the cache may hold"):
+        _features(Trainer(), tmp_path)
+
+
+def test_the_oldest_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, age in (("old", 100), ("new", 10)):
+        _features(Trainer(), tmp_path, name)
+        folder = tmp_path / KIND / name
+        os.utime(folder, (folder.stat().st_atime - age, folder.stat().st_mtime - age))
+    packed = tmp_path / "packed" / "data"
+    packed.mkdir(parents=True)
+    (packed / "x").write_bytes(b"x" * 1000)
+    held = sum(f.stat().st_size for f in tmp_path.rglob("*") if f.is_file())
+    monkeypatch.setattr(features, "limit_bytes", lambda: held)
+    _features(Trainer(), tmp_path, "third")
+    assert {f.name for f in (tmp_path / KIND).iterdir()} == {"new", "third"}
+    assert packed.is_dir(), "what a run needs to begin stays"
+
+
+def test_several_writers_do_no_harm(tmp_path: Path) -> None:
+    found: list[Features] = []
+    threads = [
+        threading.Thread(target=lambda: found.append(_features(Trainer(), tmp_path)))
+        for _ in range(6)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 6
+    assert all(_right(each) for each in found)
+    assert [f.name for f in (tmp_path / KIND).iterdir()] == ["key"]
+
+
+def test_values_of_another_shape_are_not_spread(tmp_path: Path) -> None:
+    """NumPy would write the one value to all images of the batch: an accuracy that looks right."""
+    trainer = Trainer()
+    trainer.spoil = True
+    with pytest.raises(ValueError, match="for 4 images"):
+        _features(trainer, tmp_path)
+    assert not (tmp_path / KIND / "key").exists()
+
+
+def test_nothing_is_left_of_what_was_interrupted(tmp_path: Path) -> None:
+    def interrupted(share: float) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        _features(Trainer(), tmp_path, on_share=interrupted)
+    assert list((tmp_path / KIND).iterdir()) == []
+
+
+def test_the_meta_file_is_json(tmp_path: Path) -> None:
+    _features(Trainer(), tmp_path)
+    meta = json.loads((tmp_path / KIND / "key" / "meta.json").read_text())
+    assert set(meta["checksums"]) == {"train", "val"}
