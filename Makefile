@@ -15,7 +15,7 @@ EXTRAS := embedded,torch$(if $(GPU),,$(comma)tensorflow)
 PIP_FLAGS := --disable-pip-version-check --quiet
 INPUTS := Makefile pyproject.toml constraints.txt
 
-.PHONY: bench test check parity parity-zoo format clean
+.PHONY: bench test check parity parity-zoo benchmarks format clean
 .DELETE_ON_ERROR:
 
 bench: $(VENV)/.installed $(TENSORFLOW)
@@ -42,6 +42,15 @@ parity: $(VENV)/.installed-test $(TENSORFLOW)
 
 parity-zoo: $(VENV)/.installed $(TENSORFLOW)
 	$(BIN)/python -m bench.parity.zoo results/parity.md
+
+# Training speed, and what the harness costs beside loops by hand. More flags of pytest-benchmark:
+# make benchmarks FLAGS="--benchmark-save=before".
+DEVICE ?= $(if $(GPU),cuda:0,cpu)
+FLAGS ?= --benchmark-json=results/benchmarks/speed.json
+benchmarks: $(VENV)/.installed-test $(TENSORFLOW)
+	mkdir -p results/benchmarks
+	$(BIN)/python -m pytest tests/speed --speed-size usual --speed-device $(DEVICE) \
+		--benchmark-columns=median,iqr,rounds --benchmark-sort=name $(FLAGS)
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .

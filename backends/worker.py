@@ -45,6 +45,7 @@ from bench.parity.untrained import settle  # noqa: E402
 from bench.plan import TrainingPlan, plan_training  # noqa: E402
 from bench.selfcheck import measure  # noqa: E402
 from bench.spec import Failure, Policy, Recipe, RunResult, RunSpec  # noqa: E402
+from bench.timing import time_training  # noqa: E402
 
 Job = dict[str, Any]
 Emit = Callable[[dict[str, Any]], None]
@@ -183,6 +184,28 @@ def selfcheck(job: Job, emit: Emit) -> dict[str, Any]:
     return {"selfcheck": vars(measure(load_adapter(job["backend"]), job["device"]))}
 
 
+def speed(job: Job, emit: Emit) -> dict[str, Any]:
+    """Time training and inference of a network on noise."""
+    adapter = load_adapter(job["backend"])
+    knows_peak = forget_peak()
+    network = Network.load(Path(job["blueprint"]), trunk_only=True)
+    recipe = Recipe.model_validate(job["recipe"])
+    network = attach_head(network, recipe.head, job["classes"], seed=0)
+    plan = plan_training(network.blueprint, Policy.model_validate(job["policy"]))
+    timed = time_training(
+        adapter,
+        network,
+        plan,
+        recipe,
+        job["device"],
+        rounds=job["rounds"],
+        epochs=job["epochs"],
+        epoch_steps=job["epoch_steps"],
+        classes=job["classes"],
+    )
+    return {"timed": {**vars(timed), **({} if knows_peak else {"peak_host_bytes": None})}}
+
+
 def run(job: Job, emit: Emit) -> dict[str, Any]:
     """One run; writes ``predictions.npz`` and gives the fields of the result."""
     spec = RunSpec.model_validate(job["spec"])
@@ -299,6 +322,7 @@ TASKS: dict[str, Callable[[Job, Emit], dict[str, Any]]] = {
     "prove": prove,
     "devices": devices,
     "selfcheck": selfcheck,
+    "speed": speed,
     "run": run,
     "native_knobs": native_knobs,
 }

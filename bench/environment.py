@@ -54,6 +54,7 @@ DECIDING = (
     "prefix.py",
     "schedule.py",
     "streams.py",
+    "timing.py",
     "data/augment.py",
     "data/batches.py",
 )

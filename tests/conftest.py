@@ -13,6 +13,15 @@ from bench.blueprint import Blueprint, Network
 from bench.spec import Environment, RunResult, RunSpec
 from bench.store import Store, StoredRun
 
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """For tests/speed."""
+    group = parser.getgroup("speed")
+    group.addoption("--speed-size", choices=["smallest", "usual"], default="smallest")
+    group.addoption("--speed-backends", default="torch,keras-tensorflow")
+    group.addoption("--speed-device", default="cpu", help="cpu or cuda:N")
+
+
 SPEC: dict[str, Any] = {
     "case": {
         "number": 1,

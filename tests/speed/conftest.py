@@ -1,0 +1,44 @@
+"""One benchmark for each case of ``bench.speed`` and each measure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any
+
+import pytest
+
+from bench.cache import cache_root
+from bench.catalog.backends import BACKENDS
+from bench.errors import choose
+from bench.launch import Interpreters
+from bench.speed import MEASURES, SpeedCase, cases, size_of, time_case
+from bench.warm import WarmWorkers
+
+HERE = Interpreters({})
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if {"case", "measure"} <= set(metafunc.fixturenames):
+        option = metafunc.config.getoption
+        backends = option("--speed-backends").split(",")
+        for backend in backends:
+            choose("backend", backend, list(BACKENDS))
+        size = size_of(option("--speed-size"), option("--speed-device"))
+        every = [(case, measure) for case in cases(size, backends) for measure in MEASURES]
+        metafunc.parametrize(("case", "measure"), every, ids=[f"{m}-{c}" for c, m in every])
+
+
+@pytest.fixture(scope="session")
+def timed(request: pytest.FixtureRequest) -> Iterator[Callable[[SpeedCase], dict[str, Any]]]:
+    """Times a case, once for all its measures, in workers that serve case after case."""
+    option = request.config.getoption
+    device = option("--speed-device")
+    size = size_of(option("--speed-size"), device)
+    with WarmWorkers(HERE) as workers:
+
+        @cache
+        def time(case: SpeedCase) -> dict[str, Any]:
+            return time_case(case, size, device, workers, HERE, cache_root())
+
+        yield time

@@ -1,0 +1,166 @@
+"""What the harness costs beside a hand-written loop: epochs of both, turn by turn, in one process.
+
+``python -m tests.speed.tax torch resnet50 --px 224 …`` prints one JSON document: seconds of each
+epoch through the harness and by hand. Same framework, network, weights, shapes, layout, precision
+and optimizer; the loop by hand has its images in memory and does nothing that it need not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.catalog.backends import BACKENDS
+
+CLASSES = 100
+MOMENTUM = 0.9
+RATE = 1e-4
+
+
+def by_hand_torch(blueprint: Any, images: Any, labels: Any, batch_size: int) -> Callable[[], float]:
+    """PyTorch's own modules in channels_last and ``torch.optim.SGD``, as tutorials have it."""
+    import timm
+    import torch
+    import torchvision
+
+    if blueprint.backbone == "resnet50":
+        network = torchvision.models.resnet50(num_classes=CLASSES)
+    else:
+        network = timm.create_model("tf_efficientnet_lite0", num_classes=CLASSES, drop_rate=0.0)
+    network = network.train().to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(network.parameters(), lr=RATE, momentum=MOMENTUM)
+    criterion = torch.nn.CrossEntropyLoss()
+    mean = torch.tensor(blueprint.preprocessing.mean)
+    scale = torch.tensor(blueprint.preprocessing.scale)
+
+    def epoch() -> float:
+        order = np.random.permutation(len(labels))
+        losses = []
+        began = time.perf_counter()
+        for first in range(0, len(order), batch_size):
+            chosen = order[first : first + batch_size]
+            pixels = (torch.from_numpy(images[chosen]).float() - mean) * scale
+            optimizer.zero_grad()
+            loss = criterion(network(pixels.permute(0, 3, 1, 2)), torch.from_numpy(labels[chosen]))
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.detach())
+        torch.stack(losses).tolist()
+        return time.perf_counter() - began
+
+    return epoch
+
+
+def by_hand_tensorflow(
+    model: Any, images: Any, labels: Any, batch_size: int
+) -> Callable[[], float]:
+    """A Keras model in a ``tf.function`` with ``GradientTape`` and ``keras.optimizers.SGD``."""
+    import keras
+    import tensorflow as tf
+
+    optimizer = keras.optimizers.SGD(RATE, MOMENTUM)
+    optimizer.build(model.trainable_variables)
+    criterion = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+    @tf.function(autograph=False)
+    def step(pixels: Any, targets: Any) -> Any:
+        with tf.GradientTape() as tape:
+            loss = criterion(targets, model([pixels], training=True))
+        optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
+        return loss
+
+    def epoch() -> float:
+        order = np.random.permutation(len(labels))
+        losses = []
+        began = time.perf_counter()
+        for first in range(0, len(order), batch_size):
+            chosen = order[first : first + batch_size]
+            losses.append(step(tf.constant(images[chosen]), tf.constant(labels[chosen])))
+        tf.stack(losses).numpy()
+        return time.perf_counter() - began
+
+    return epoch
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("backend", choices=["torch", "keras-tensorflow"])
+    parser.add_argument("blueprint", type=Path, help="folder")
+    for name, default in (("--batch-size", 16), ("--steps", 8), ("--epochs", 8)):
+        parser.add_argument(name, type=int, default=default)
+    asked = parser.parse_args()
+    os.environ.update(BACKENDS[asked.backend].variables)
+    print(json.dumps(compare(asked)))
+
+
+def compare(asked: argparse.Namespace) -> dict[str, Any]:
+    import importlib
+
+    from bench.blueprint import Network
+    from bench.catalog.policies import POLICIES
+    from bench.catalog.recipes import plain_recipe
+    from bench.data import Packed, Split
+    from bench.head import attach_head
+    from bench.loop import Run
+    from bench.plan import plan_training
+    from bench.spec import Case, DatasetRef, RunSpec, WeightsRef
+
+    network = attach_head(Network.load(asked.blueprint, trunk_only=True), "linear", CLASSES, 0)
+    random = np.random.default_rng(0)
+    px, count = network.blueprint.px, asked.steps * asked.batch_size
+    images = random.integers(0, 256, (count, px, px, 3), np.uint8)
+    labels = random.integers(0, CLASSES, count)
+    recipe = plain_recipe("linear", px, asked.batch_size).model_copy(
+        update={"momentum": MOMENTUM, "learning_rate": RATE}
+    )
+    policy = POLICIES["fine_tune_all"].model_copy(update={"backbone_scale": 1.0})
+    plan = plan_training(network.blueprint, policy)
+    adapter = importlib.import_module(BACKENDS[asked.backend].adapter).adapter()
+    trainer = adapter.build(network, plan, recipe, "cpu")
+    names = tuple(str(number) for number in range(CLASSES))
+    data = DatasetRef(name="noise", label="noise", content_hash="0" * 64, classes=names,
+                      train_images=count, val_images=0, test_images=0)  # fmt: skip
+    spec = RunSpec(
+        case=Case(number=None, dataset=data, size="small", similarity=None),
+        backbone=network.blueprint.backbone,
+        weights=WeightsRef(kind="random", source="random", sha256=None),
+        policy=policy,
+        recipe=recipe.model_copy(update={"epochs": asked.epochs + 1}),
+        backend=asked.backend,
+        device="cpu",
+        seed=0,
+    )
+    split = Split(images, labels)
+    packed = Packed(names, split, split, split, Path("nowhere"))
+    run = Run(spec, network, plan, packed, trainer, lambda event: None)
+    if asked.backend == "torch":
+        by_hand = by_hand_torch(network.blueprint, images, labels, asked.batch_size)
+    else:
+        model = adapter.build(network, plan, recipe, "cpu").twin.training
+        by_hand = by_hand_tensorflow(model, images, labels, asked.batch_size)
+
+    def through_the_harness(number: int) -> float:
+        began = time.perf_counter()
+        run._train_epoch(number)
+        return time.perf_counter() - began
+
+    harness, hand = [], []
+    for number in range(asked.epochs + 1):  # who goes first changes, for machines get warm
+        if number % 2:
+            hand.append(by_hand())
+            harness.append(through_the_harness(number))
+        else:
+            harness.append(through_the_harness(number))
+            hand.append(by_hand())
+    return {"harness_s": harness[1:], "by_hand_s": hand[1:], "images": count, "steps": asked.steps}
+
+
+if __name__ == "__main__":
+    main()

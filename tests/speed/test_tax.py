@@ -1,0 +1,71 @@
+"""Full fine-tuning through the harness beside a loop by hand (``tests.speed.tax``)."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from bench.blueprints import blueprint_folder
+from bench.cache import cache_root
+from bench.catalog.backbones import BACKBONES
+from bench.environment import project_root
+from bench.weights import random_weights
+from tests.speed.clock import CLOCK, hand_over
+from tests.speed.conftest import HERE
+
+BACKBONES_TIMED = ("efficientnet_lite0", "resnet50")
+SIZES = {
+    "smallest": {"px": 32, "batch-size": 2, "steps": 2, "epochs": 2},
+    "usual": {"px": 96, "batch-size": 16, "steps": 8, "epochs": 12},
+}
+_found: dict[tuple[str, str], dict[str, Any]] = {}
+
+
+def _compare(backend: str, backbone: str, size: dict[str, int]) -> dict[str, Any]:
+    if (backend, backbone) not in _found:
+        weights = random_weights(BACKBONES[backbone])
+        folder: Path = blueprint_folder(backbone, size["px"], weights, 0, cache_root(), HERE)
+        options = [f"--{k}={v}" for k, v in size.items() if k != "px"]
+        answer = subprocess.run(
+            [sys.executable, "-m", "tests.speed.tax", backend, str(folder), *options],
+            capture_output=True,
+            text=True,
+            timeout=1200,
+            cwd=project_root(),
+        )
+        assert answer.returncode == 0, answer.stderr
+        _found[backend, backbone] = json.loads(answer.stdout.splitlines()[-1])
+    return _found[backend, backbone]
+
+
+@pytest.mark.benchmark(timer=CLOCK)
+@pytest.mark.parametrize("backbone", BACKBONES_TIMED)
+@pytest.mark.parametrize("way", ["harness", "by_hand"])
+@pytest.mark.parametrize("backend", ["torch", "keras-tensorflow"])
+def test_tax(
+    benchmark: BenchmarkFixture,
+    request: pytest.FixtureRequest,
+    backend: str,
+    way: str,
+    backbone: str,
+) -> None:
+    size = SIZES[request.config.getoption("--speed-size")]
+    found = _compare(backend, backbone, size)
+    pairs = zip(found["harness_s"], found["by_hand_s"], strict=True)
+    overheads = [(ours - theirs) / found["steps"] * 1e3 for ours, theirs in pairs]
+    medians = {name: statistics.median(found[f"{name}_s"]) for name in ("harness", "by_hand")}
+    benchmark.group = f"tax {backbone} {backend}"
+    benchmark.extra_info.update(
+        **size,
+        images_per_s=found["images"] / medians[way],
+        harness_over_by_hand=medians["by_hand"] / medians["harness"],
+        overhead_ms_per_step=statistics.median(overheads),
+    )
+    hand_over(benchmark, found[f"{way}_s"])

@@ -1,0 +1,107 @@
+"""The speed suite's definitions, and what is timed of a trainer."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bench.backend import Batch
+from bench.blueprint import Network
+from bench.catalog.backbones import BACKBONES
+from bench.catalog.policies import POLICIES
+from bench.catalog.recipes import plain_recipe
+from bench.measure import WARMUP_STEPS
+from bench.plan import plan_training
+from bench.speed import MEASURES, SMALLEST, USUAL_CPU, USUAL_GPU, cases, size_of
+from bench.timing import Timed, time_training
+
+
+def test_there_is_a_case_for_each_combination_backends_side_by_side() -> None:
+    found = cases(USUAL_GPU, ["torch", "keras-tensorflow"])
+    assert len({str(case) for case in found}) == len(found) == 3 * 3 * 2 * 2
+    assert [case.backend for case in found[:2]] == ["torch", "keras-tensorflow"]
+    assert found[0].policy == found[1].policy
+
+
+def test_sizes_name_what_there_is() -> None:
+    for size in (SMALLEST, USUAL_CPU, USUAL_GPU):
+        assert set(size.backbones) <= set(BACKBONES)
+        assert set(size.policies) <= set(POLICIES)
+    assert size_of("smallest", "cuda:0") == SMALLEST
+    assert size_of("usual", "cpu") == USUAL_CPU
+    assert size_of("usual", "cuda:0") == USUAL_GPU
+    assert (USUAL_GPU.px, USUAL_GPU.precisions) == (224, ("fp32", "bf16"))
+    assert USUAL_GPU.batch_size >= 64
+
+
+class _Trainer:
+    """A device on which a step takes 10 ms, the first 100, and inference 20; all of it queued."""
+
+    def __init__(self) -> None:
+        self.trained: list[int] = []
+        self.inferred = 0
+        self.queued_s = 0.0
+
+    def to_device(self, batch: Batch) -> Batch:
+        return batch
+
+    def train_step(self, prepared: Batch, learning_rate: float) -> int:
+        self.queued_s += 0.01 if self.trained else 0.1
+        self.trained.append(len(prepared.labels))
+        return len(self.trained)
+
+    def losses(self, handles: list[int]) -> list[float]:
+        self.synchronise()
+        return [0.0] * len(handles)
+
+    def infer(self, images: Any) -> Any:
+        self.inferred += 1
+        self.queued_s += 0.02
+        return images
+
+    def logits(self, handles: list[Any]) -> Any:
+        self.synchronise()
+        return handles
+
+    def synchronise(self) -> None:
+        time.sleep(self.queued_s)
+        self.queued_s = 0.0
+
+    def knobs(self) -> dict[str, Any]:
+        return {"toy": True}
+
+    def peak_device_bytes(self) -> int:
+        return 7
+
+
+def test_durations_are_of_work_that_is_done(network: Network) -> None:
+    trainer = _Trainer()
+
+    class Adapter:
+        def build(self, *_: Any) -> _Trainer:
+            return trainer
+
+    recipe = plain_recipe("original", 8, 4)
+    plan = plan_training(network.blueprint, POLICIES["fine_tune_all"])
+    found = time_training(
+        Adapter(), network, plan, recipe, "cpu",  # type: ignore[arg-type]
+        rounds=5, epochs=2, epoch_steps=3, classes=10,
+    )  # fmt: skip
+    assert [len(getattr(found, f"{m}_s")) for m in MEASURES] == [5, 2, 5]
+    assert min(found.train_step_s) >= 0.01, "it waits for the device"
+    assert min(found.train_epoch_s) >= 0.03
+    assert min(found.inference_s) >= 0.02
+    assert found.compile_s > 0.05
+    assert found.images == {"train_step": 4, "train_epoch": 12, "inference": 4}
+    assert trainer.trained == [4] * (1 + WARMUP_STEPS + 5 + 2 * 3)
+    assert trainer.inferred == 6, "the first inference warms up"
+    assert (found.peak_device_bytes, found.knobs) == (7, {"toy": True})
+    assert np.isfinite(found.setup_s)
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_measures_are_fields(name: str) -> None:
+    assert f"{name}_s" in Timed.__dataclass_fields__
