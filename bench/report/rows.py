@@ -119,6 +119,8 @@ def rows_of(runs: Iterable[StoredRun], shown: Collection[Shown] = ()) -> list[Ro
             row["precision"],
             row["batch_size"],
             row["epochs"],
+            row["views"] or 0,
+            row["prefix_cache"],
             row["seed"],
             row["device"],
             _position(backends, row["backend"]),

@@ -242,6 +242,28 @@ def test_other_precision_needs_no_note(make_run: MakeRun, precision: str, shown:
     assert not any("precision" in note for note in footnotes(rows))
 
 
+def test_cached_runs_have_a_rate_of_their_own_and_a_note(make_run: MakeRun) -> None:
+    cached = {
+        "train_images_per_s": None, "effective_images_per_s": 4321.0,
+        "prefix_values": "computed", "prefix_s": 1.5,
+    }  # fmt: skip
+    rows = rows_of([make_run(result=cached), make_run(seed=1)])
+    table = standard_table(rows)
+    assert table["effective images/s"].tolist() == ["4321", "–"]
+    assert table["train images/s"].tolist() == ["–", "123"]
+    (note,) = (n for n in footnotes(rows) if n.startswith("effective images/s"))
+    assert "in 1 of 2 runs" in note
+    assert "earlier run" not in note
+    reused = rows_of([make_run(result={**cached, "prefix_values": "reused"})])
+    assert any("1 took them from an earlier run" in note for note in footnotes(reused))
+    assert "effective images/s" not in standard_table(rows_of([make_run()])).columns
+
+
+def test_whether_values_were_kept_is_seen_where_rows_differ_in_it(make_run: MakeRun) -> None:
+    rows = rows_of([make_run(), make_run(recipe={"prefix_cache": "off"})])
+    assert standard_table(rows)["prefix cache"].tolist() == ["auto", "off"]
+
+
 def test_several_environments_of_any_backend_are_said(make_run: MakeRun) -> None:
     keras = {"backend": "keras-tensorflow", "case": {"dataset": {"label": "flowers"}}}
     runs = [make_run(case={"dataset": {"label": "flowers"}}), make_run(**keras),
