@@ -16,7 +16,7 @@ from scipy.special import log_softmax
 from bench.backend import Batch, Trainer
 from bench.blueprint import Array, Network, hash_tensors
 from bench.data import Packed
-from bench.data.batches import TrainingBatches
+from bench.data.batches import TrainingBatches, input_threads
 from bench.features import Features
 from bench.measure import Windows, peak_host_bytes
 from bench.plan import TrainingPlan
@@ -101,6 +101,7 @@ class Run:
             plan.dropouts,
             spec.seed,
             features.train if features else None,
+            input_threads(spec.device),
         )
         self._val = features.val if features else packed.val.images
         self._windows = Windows(trainer.synchronise)

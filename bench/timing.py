@@ -12,7 +12,7 @@ import numpy as np
 from bench.backend import Adapter, Trainer
 from bench.blueprint import Network
 from bench.data import Split
-from bench.data.batches import TrainingBatches
+from bench.data.batches import TrainingBatches, input_threads
 from bench.measure import WARMUP_STEPS, peak_host_bytes
 from bench.plan import TrainingPlan
 from bench.spec import Recipe
@@ -74,7 +74,7 @@ def time_training(
     trainer = adapter.build(network, plan, recipe, device)
     setup_s = time.perf_counter() - began
     split = _noise(recipe, epoch_steps, classes)
-    batches = TrainingBatches(split, recipe, plan.dropouts, seed=0)
+    batches = TrainingBatches(split, recipe, plan.dropouts, seed=0, threads=input_threads(device))
     first_s, steps = _steps(trainer, batches, rounds)
     passes = [_epoch(trainer, batches, number) for number in range(epochs)]
     images = np.array(split.images[: recipe.batch_size])

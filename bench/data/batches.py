@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import queue
-import threading
+from collections import deque
 from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
@@ -14,16 +14,24 @@ import numpy.typing as npt
 from bench.backend import Batch
 from bench.blueprint import Array, Operation, channels_last
 from bench.data import Split, augment
+from bench.environment import cores
 from bench.spec import Recipe
 from bench.streams import Stream, generator
 
 PREFETCH_BATCHES = 2
+"""Made ahead, besides those in the threads' hands."""
+MOST_THREADS = 8
 Made = tuple[Batch, bytes]
 """A batch and the hash of what decides it."""
 
 
+def input_threads(device: str) -> int:
+    """How many threads make batches: one beside a CPU that trains, half the cores beside a GPU."""
+    return 1 if device == "cpu" else max(1, min(MOST_THREADS, cores() // 2))
+
+
 class TrainingBatches:
-    """The batches of a run, epoch by epoch, prepared ahead in a thread."""
+    """The batches of a run, epoch by epoch, prepared ahead in threads."""
 
     def __init__(
         self,
@@ -32,6 +40,7 @@ class TrainingBatches:
         dropouts: Sequence[Operation],
         seed: int,
         features: Array | None = None,
+        threads: int = 1,
     ) -> None:
         """
         Args:
@@ -41,9 +50,11 @@ class TrainingBatches:
             seed: Of the run.
             features: (views * N, …) values that stand for the images, view by view; batches hold
                 them instead of pixels.
+            threads: That make batches.
         """
         self._split = split
         self._features = features
+        self._threads = threads
         self._recipe = recipe
         self._dropouts = dropouts
         self._seed = seed
@@ -64,47 +75,26 @@ class TrainingBatches:
         return self._digest.hexdigest()
 
     def epoch(self, number: int) -> Generator[Batch]:
-        """The batches of epoch ``number`` (from 0), each made while the one before is used."""
-        ready: queue.Queue[Made | BaseException | None] = queue.Queue(PREFETCH_BATCHES)
-        stopped = threading.Event()
+        """The batches of epoch ``number`` (from 0), made ahead while those before are used.
 
-        def put(item: Made | BaseException | None) -> None:
-            while not stopped.is_set():
-                try:
-                    ready.put(item, timeout=0.1)
-                except queue.Full:
-                    continue
-                return
-
-        def produce() -> None:
-            try:
-                for made in self._make(number):
-                    put(made)
-                    if stopped.is_set():
-                        return
-                put(None)
-            except Exception as error:  # raised again where the batch is wanted
-                put(error)
-
-        thread = threading.Thread(target=produce, daemon=True)
-        thread.start()
-        try:
-            while (item := ready.get()) is not None:
-                if isinstance(item, BaseException):
-                    raise item
-                self._digest.update(item[1])
-                yield item[0]
-        finally:
-            stopped.set()
-            thread.join()
-
-    def _make(self, number: int) -> Iterator[Made]:
+        What decides a batch depends on its number alone, so that threads change nothing.
+        """
         order = generator(self._seed, Stream.ORDER, number).permutation(self.images)
-        size = self._recipe.batch_size
-        for index in range(self.steps_per_epoch):
-            chosen = order[index * size : (index + 1) * size]
-            step = number * self.steps_per_epoch + index
-            yield self._batch(chosen, number, step)
+        size, steps = self._recipe.batch_size, self.steps_per_epoch
+        pool = ThreadPoolExecutor(self._threads, "batches")
+        made: deque[Future[Made]] = deque()
+        try:
+            for index in range(steps + self._threads + PREFETCH_BATCHES):
+                if index < steps:
+                    chosen = order[index * size : (index + 1) * size]
+                    step = number * steps + index
+                    made.append(pool.submit(self._batch, chosen, number, step))
+                if made and index >= self._threads + PREFETCH_BATCHES - 1:
+                    batch, digest = made.popleft().result()
+                    self._digest.update(digest)
+                    yield batch
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
 
     def _batch(self, chosen: npt.NDArray[np.int64], epoch: int, step: int) -> Made:
         """The batch, and the hash of what decides it."""

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from bench.backend import Batch
 from bench.blueprint import Network, Operation
 from bench.data import Split, augment
-from bench.data.batches import TrainingBatches, view_batches
+from bench.data.batches import TrainingBatches, input_threads, view_batches
 from bench.spec import RunSpec
 from bench.streams import Stream, generator
 
@@ -274,3 +274,29 @@ def test_images_that_are_not_augmented_come_in_order(make_spec: MakeSpec) -> Non
     found = list(view_batches(_split(13), recipe, 0, augmented=False))
     assert [len(batch) for batch in found] == [5, 5, 3]
     assert np.array_equal(np.concatenate(found), _split(13).images)
+
+
+@pytest.mark.parametrize("threads", [2, 5, 8])
+@pytest.mark.parametrize("augmentation", ["none", "crop_flip"])
+def test_threads_change_nothing(
+    make_spec: MakeSpec, network: Network, threads: int, augmentation: str
+) -> None:
+    changes = {"px": PX, "batch_size": 3, "augmentation": augmentation}
+    recipe = make_spec(recipe=changes).recipe
+    dropouts = _dropouts(network)
+    one = TrainingBatches(_split(23), recipe, dropouts, 0)
+    several = TrainingBatches(_split(23), recipe, dropouts, 0, threads=threads)
+    for number in range(2):
+        assert _same(list(one.epoch(number)), list(several.epoch(number)))
+    assert one.sha256() == several.sha256()
+
+
+@pytest.mark.parametrize(
+    ("device", "cores", "threads"), [("cpu", 64, 1), ("cuda:0", 16, 8), ("cuda:1", 6, 3),
+                                     ("cuda:0", 1, 1), ("cuda:0", 64, 8)]
+)  # fmt: skip
+def test_a_gpu_is_fed_by_several_threads(
+    monkeypatch: pytest.MonkeyPatch, device: str, cores: int, threads: int
+) -> None:
+    monkeypatch.setattr("bench.data.batches.cores", lambda: cores)
+    assert input_threads(device) == threads
