@@ -13,13 +13,15 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import log_softmax
 
+from bench.accounting import saving, work_of
 from bench.backend import Batch, Trainer
 from bench.blueprint import Array, Network, hash_tensors
+from bench.catalog.policies import POLICIES
 from bench.data import Packed
 from bench.data.batches import TrainingBatches, input_threads
 from bench.features import Features
 from bench.measure import Windows, peak_host_bytes
-from bench.plan import TrainingPlan
+from bench.plan import TrainingPlan, plan_training
 from bench.schedule import learning_rate
 from bench.spec import Failure, Recipe, RunSpec
 
@@ -130,6 +132,7 @@ class Run:
         counts = self._trainer.counts()
         result.update(vars(counts))
         result["frozen_parameters"] = counts.total_parameters - counts.trainable_parameters
+        result.update(self._work())
         prefix_s = self._features.seconds if self._features else 0.0
         result["setup_s"] = time.perf_counter() - started - prefix_s
         diverged = self._fit(result)
@@ -144,6 +147,20 @@ class Run:
                 outcome.logits = result["test_top1"] = result["test_loss"] = None
         self._measure(result)
         return outcome
+
+    def _work(self) -> dict[str, Any]:
+        """What a step costs by arithmetic; nothing is known of native networks."""
+        if self._network is None:
+            return {}
+        blueprint = self._network.blueprint
+        work = work_of(blueprint, self._plan)
+        full = work_of(blueprint, plan_training(blueprint, POLICIES["fine_tune_all"]))
+        return {
+            "forward_multiply_adds": work.forward_multiply_adds,
+            "backward_multiply_adds": work.backward_multiply_adds,
+            "activation_bytes": work.activation_bytes,
+            "predicted_saving": saving(work, full),
+        }
 
     def _frozen_hash(self, tensors: dict[str, Array]) -> str:
         return hash_tensors({name: tensors[name] for name in self._plan.frozen})

@@ -217,6 +217,19 @@ class RunResult(Frozen):
     trainable_parameters: int | None = Field(default=None, description="Of those, trained.")
     frozen_parameters: int | None = Field(default=None, description="Of those, frozen.")
     state_values: int | None = Field(default=None, description="BatchNorm moving statistics.")
+    forward_multiply_adds: int | None = Field(
+        default=None, description="Of one image through the network, counted from the Blueprint."
+    )
+    backward_multiply_adds: int | None = Field(
+        default=None, description="Of one image's backward pass, as far as the policy trains."
+    )
+    activation_bytes: int | None = Field(
+        default=None, description="Of one image: float32 values that the backward pass reads."
+    )
+    predicted_saving: float | None = Field(
+        default=None,
+        description="Share of a step's multiply-adds that the policy spares beside training all.",
+    )
 
     train_images_per_s: float | None = Field(
         default=None, description="End to end, input wait included: median synchronised window."

@@ -1,0 +1,106 @@
+"""Multiply-adds against published figures, and gradients that flow as far as something trains."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.accounting import Work, multiply_adds, saving, work_of
+from bench.blueprint import Blueprint, Network, Operation
+from bench.blueprints import architecture_folders
+from bench.catalog.policies import POLICIES
+from bench.plan import plan_training
+from tests.frameworks import HERE
+
+PX = 8
+
+
+def _work(network: Network, policy: str, **changes: Any) -> Work:
+    chosen = POLICIES[policy].model_copy(update=changes)
+    return work_of(network.blueprint, plan_training(network.blueprint, chosen))
+
+
+def test_of_the_small_network_by_hand(network: Network) -> None:
+    """conv 4×3×3×3 on 8×8, a 4×4×3×3 on 8×8, b 6×4×3×3 on 4×4, fc 10×6."""
+    conv, a, b, fc = 108 * 64, 144 * 64, 216 * 16, 60
+    every = conv + a + b + fc
+    assert _work(network, "fine_tune_all").forward_multiply_adds == every
+    # Of the first layer, only the weights have a gradient: nothing before it trains.
+    assert _work(network, "fine_tune_all").backward_multiply_adds == conv + 2 * (a + b + fc)
+    assert _work(network, "freeze_all").backward_multiply_adds == fc
+    assert _work(network, "fine_tune_last").backward_multiply_adds == b + 2 * fc
+    assert _work(network, "freeze_all").forward_multiply_adds == every
+
+
+def test_a_frozen_skip_takes_no_gradient(network: Network) -> None:
+    """From a on: its weights train, its input, the frozen stem, needs none."""
+    found = _work(network, "fine_tune_last", boundary="stage1")
+    assert found.backward_multiply_adds == 144 * 64 + 2 * (216 * 16 + 60)
+
+
+def test_what_is_kept_for_the_way_back(network: Network) -> None:
+    """freeze_all: the input of fc. From stage2 on: input of b, of its BatchNorm, and of fc."""
+    assert _work(network, "freeze_all").activation_bytes == 4 * 6
+    expected = 4 * 8 * 8 + 6 * 4 * 4 + 6
+    assert _work(network, "fine_tune_last").activation_bytes == 4 * expected
+
+
+def test_what_comes_before_the_boundary_is_counted_apart(network: Network) -> None:
+    blueprint = network.blueprint
+    plan = plan_training(blueprint, POLICIES["fine_tune_last"])
+    index = next(i for i, o in enumerate(blueprint.operations) if o.name == "b")
+    assert work_of(blueprint, plan, index).prefix_multiply_adds == 108 * 64 + 144 * 64
+    assert work_of(blueprint, plan).prefix_multiply_adds == 0
+
+
+def test_savings_are_ordered_as_policies_are(network: Network) -> None:
+    full = _work(network, "fine_tune_all")
+    found = [saving(_work(network, p), full) for p in ("freeze_all", "fine_tune_last",
+                                                       "fine_tune_all")]  # fmt: skip
+    assert found == sorted(found, reverse=True)
+    assert 0 < found[0] < 1
+    assert found[-1] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "weight", "expected"),
+    [
+        ("linear", (5,), (5, 7), 35),
+        ("linear", (11, 5), (5, 7), 35 * 11),
+        ("linear", (5, 2, 3), (5, 7), 35 * 6),
+        ("conv2d", (8, 4, 4), (8, 1, 3, 3), 72 * 16),  # depthwise
+        ("relu", (8, 4, 4), None, 0),
+        ("attention", (11, 6), None, 2 * 11 * 11 * 6),
+    ],
+)
+def test_of_single_operations(
+    network: Network, kind: Any, shape: tuple[int, ...], weight: Any, expected: int
+) -> None:
+    operation = Operation(
+        name="x", kind=kind, inputs=("pixels",), shape=shape, module_path="x", stage="s",
+        tensors={"weight": "w"} if weight else {},
+    )  # fmt: skip
+    shapes = {"w": weight} if weight else {}
+    blueprint = network.blueprint.model_copy(update={"operations": (operation,), "shapes": shapes})
+    assert multiply_adds(operation, blueprint) == expected
+
+
+PUBLISHED = {"resnet50": 4.09e9, "vgg16": 15.47e9, "mobilenet_v2": 0.30e9, "alexnet": 0.71e9}
+"""GFLOPS of torchvision's table of weights (docs.pytorch.org, "Models and pre-trained weights"),
+which counts a multiply-add as one, at 224 px with 1,000 classes."""
+
+
+@pytest.fixture(scope="module")
+def architectures(shared_cache: Path) -> dict[str, Path]:
+    return architecture_folders(dict.fromkeys(PUBLISHED, 224), shared_cache, HERE)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_figures(name: str, architectures: dict[str, Path]) -> None:
+    blueprint = Blueprint.load(architectures[name])
+    plan = plan_training(blueprint, POLICIES["retrain_all"])
+    found = work_of(blueprint, plan)
+    assert found.forward_multiply_adds == pytest.approx(PUBLISHED[name], rel=0.01)
+    assert 1.85 < found.backward_multiply_adds / found.forward_multiply_adds <= 2.0
