@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from bench.accounting import work_of
 from bench.backend import Adapter, Batch
 from bench.blueprint import Blueprint, Network, Operation, Preprocessing
 from bench.catalog.policies import POLICIES
@@ -86,7 +87,7 @@ def measure(adapter: Adapter, device: str, px: int = 64, width: int = 128) -> Se
 
     queued_s, synchronised_s = steps(lambda handle: trainer.synchronise())
     _, fetched_s = steps(lambda handle: trainer.losses([handle]))
-    flop = STEPS * batch_size * _training_flop(network.blueprint)
+    flop = 2 * STEPS * batch_size * work_of(network.blueprint, plan).step_multiply_adds
     return SelfCheck(
         queued_s,
         synchronised_s,
@@ -95,16 +96,6 @@ def measure(adapter: Adapter, device: str, px: int = 64, width: int = 128) -> Se
         trainer.peak_device_bytes(),
         parameter_bytes,
     )
-
-
-def _training_flop(blueprint: Blueprint) -> int:
-    """Per image: two per multiply-add, three passes, of which the first layer skips one."""
-    total = 0
-    for index, operation in enumerate(o for o in blueprint.operations if o.kind == "conv2d"):
-        kernel = math.prod(blueprint.shapes[operation.tensors["weight"]])
-        passes = 2 if index == 0 else 3
-        total += 2 * passes * kernel * math.prod(operation.shape[1:])
-    return total
 
 
 def _network(px: int, width: int) -> Network:

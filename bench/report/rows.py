@@ -8,6 +8,7 @@ from typing import Any
 from bench.catalog.backends import BACKENDS
 from bench.catalog.policies import POLICIES
 from bench.parity.proofs import Shown
+from bench.report.savings import mark_savings
 from bench.report.twins import Row, mark_parity
 from bench.store import StoredRun
 
@@ -43,7 +44,8 @@ MEASURED = (
 )
 """Fields of ``RunResult`` that a row repeats."""
 DIFFERING = frozenset(
-    {"run_id", "environment_id", "backend", "status", "failure", "parity", *MEASURED}
+    {"run_id", "environment_id", "backend", "status", "failure", "parity", "achieved_saving"}
+    | set(MEASURED)
 )
 """Fields in which rows of the same experiment may differ."""
 
@@ -91,6 +93,7 @@ def row_of(run: StoredRun) -> Row:
         "status": result.status,
         "failure": result.failure.model_dump() if result.failure else None,
         "parity": None,
+        "achieved_saving": None,
         **{name: getattr(result, name) for name in MEASURED},
     }
 
@@ -134,6 +137,7 @@ def rows_of(runs: Iterable[StoredRun], shown: Collection[Shown] = ()) -> list[Ro
 
     rows = sorted((row_of(run) for run in runs), key=order)
     mark_parity(rows, DIFFERING, shown)
+    mark_savings(rows)
     return rows
 
 
