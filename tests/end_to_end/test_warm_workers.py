@@ -1,0 +1,71 @@
+"""A run in a worker that did others before gives what it gives in a worker of its own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.end_to_end.test_command import command
+
+SUITE = """
+name = "warm"
+backends = [{backends}]
+seeds = [0, 1]
+[[grid]]
+dataset = "photos"
+train_images = 36
+val_images = 18
+test_images = 36
+backbones = ["squeezenet1_1", "efficientnet_lite0"]
+policies = ["fine_tune_all", "freeze_all"]
+px = 32
+epochs = 2
+batch_size = 16
+learning_rate = 0.01
+augmentation = "crop_flip"
+"""
+Key = tuple[str, str, str, int]
+
+
+def _run(folder: Path, cache: Path, out: str, *more: str) -> dict[Key, dict[str, Any]]:
+    command("run", "--suite", str(folder / "warm.toml"), "--out", str(folder / out), *more,
+            cache=cache)  # fmt: skip
+    found = {}
+    for file in (folder / out).glob("runs/*/*/result.json"):
+        spec = json.loads((file.parent / "spec.json").read_text())
+        result = json.loads(file.read_text())
+        result["logits"] = np.load(file.parent / "predictions.npz")["logits"]
+        result["log"] = (file.parent / "log.txt").read_text()
+        key = spec["backend"], spec["backbone"], spec["policy"]["name"], spec["seed"]
+        found[key] = result
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["torch", "keras-tensorflow", "keras-jax"])
+def test_what_ran_before_changes_nothing(tmp_path: Path, shared_cache: Path, backend: str) -> None:
+    (tmp_path / "warm.toml").write_text(SUITE.format(backends=f'"{backend}"'))
+    together = _run(tmp_path, shared_cache, "together")
+    assert len(together) == 8
+    cold = [key for key, result in together.items() if result["start_s"] is not None]
+    assert len(cold) == 1, "one worker does them all"
+    last = (backend, "efficientnet_lite0", "freeze_all", 1)
+    assert together[last]["start_s"] is None
+    alone = _run(
+        tmp_path, shared_cache, "alone", "--backbones", "efficientnet_lite0", "--policies",
+        "freeze_all", "--seeds", "1",
+    )  # fmt: skip
+    (result,) = alone.values()
+    assert result["start_s"] is not None
+    for field in ("initial_state_sha256", "frozen_state_sha256", "batches_sha256", "knobs",
+                  "test_top1", "val_top1_by_epoch", "trainable_parameters"):  # fmt: skip
+        assert result[field] == together[last][field], field
+    losses = result["train_loss_by_epoch"]
+    assert together[last]["train_loss_by_epoch"] == pytest.approx(losses, rel=1e-5)
+    np.testing.assert_allclose(together[last]["logits"], result["logits"], rtol=1e-3, atol=1e-4)
+    assert together[last]["peak_host_bytes"] > 0
+    assert "Traceback" not in together[last]["log"]
