@@ -20,47 +20,33 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any
 
 STARTED = time.perf_counter()
 
 import numpy as np  # noqa: E402
 
-from bench.backend import Adapter, NativeRequest, ResumingTrainer, Trainer  # noqa: E402
-from bench.blueprint import Blueprint, Network, Preprocessing, hash_tensors  # noqa: E402
+from backends.runs import Emit, Job, native_request, run_spec  # noqa: E402
+from bench.backend import Adapter  # noqa: E402
+from bench.blueprint import Blueprint, Network, Preprocessing  # noqa: E402
 from bench.blueprints import is_readable  # noqa: E402
 from bench.catalog.backbones import BackboneEntry  # noqa: E402
 from bench.catalog.backends import BACKENDS  # noqa: E402
-from bench.data import Packed, load_packed  # noqa: E402
 from bench.data.atomic import build_folder  # noqa: E402
 from bench.errors import Unavailable, UserError  # noqa: E402
-from bench.features import Features, features_of_run  # noqa: E402
 from bench.head import attach_head  # noqa: E402
-from bench.loop import FrozenChanged, Run  # noqa: E402
-from bench.measure import forget_peak, held_bytes  # noqa: E402
+from bench.loop import FrozenChanged  # noqa: E402
+from bench.measure import forget_peak, give_back, held_bytes  # noqa: E402
 from bench.parity.images import load_split  # noqa: E402
 from bench.parity.model import ProbeItem  # noqa: E402
 from bench.parity.probe import probe  # noqa: E402
 from bench.parity.untrained import settle  # noqa: E402
-from bench.plan import TrainingPlan, plan_training  # noqa: E402
+from bench.plan import plan_training  # noqa: E402
 from bench.selfcheck import measure  # noqa: E402
-from bench.spec import Failure, Policy, Recipe, RunResult, RunSpec  # noqa: E402
+from bench.spec import Failure, Policy, Recipe, RunSpec  # noqa: E402
 from bench.timing import time_training  # noqa: E402
 
-Job = dict[str, Any]
-Emit = Callable[[dict[str, Any]], None]
-
-
-class _Built(NamedTuple):
-    """What a run is done with."""
-
-    trainer: Trainer
-    plan: TrainingPlan
-    network: Network | None
-    """None in native mode."""
-    blueprint_sha256: str | None
-    frozen_sha256: str | None
-    """Of the frozen tensors before the framework had them; None in native mode."""
+Task = Callable[[Job, Emit], dict[str, Any]]
 
 
 @functools.cache
@@ -214,7 +200,7 @@ def run(job: Job, emit: Emit) -> dict[str, Any]:
     adapter = load_adapter(spec.backend)
     start_s = None if is_warm else time.perf_counter() - STARTED
     try:
-        result = {**_run(spec, job, adapter, emit), "start_s": start_s}
+        result = {**run_spec(spec, job, adapter, emit), "start_s": start_s}
         return {"result": result if knows_peak else {**result, "peak_host_bytes": None}}
     except Exception as error:
         if not adapter.is_out_of_memory(error):
@@ -224,95 +210,16 @@ def run(job: Job, emit: Emit) -> dict[str, Any]:
         return {"result": {"status": "oom", "failure": failure.model_dump()}}
 
 
-def _build(spec: RunSpec, job: Job, adapter: Adapter, classes: int) -> _Built:
-    if spec.mode == "native":
-        trainer, plan = adapter.build_native(
-            _request(job, spec.backbone, classes, spec.policy, spec.recipe, spec.device, spec.seed)
-        )
-        return _Built(trainer, plan, None, None, None)
-    network = Network.load(Path(job["blueprint"]), trunk_only=spec.recipe.head != "original")
-    network = attach_head(network, spec.recipe.head, classes, spec.seed)
-    plan = plan_training(network.blueprint, spec.policy)
-    blueprint_sha256 = network.sha256()
-    frozen_sha256 = hash_tensors({name: network.tensors[name] for name in plan.frozen})
-    trainer = adapter.build(network, plan, spec.recipe, spec.device)
-    network.tensors.clear()  # the framework has its own copy; VGG19's would cost half a gigabyte
-    return _Built(trainer, plan, network, blueprint_sha256, frozen_sha256)
-
-
-def _request(
-    job: Job, backbone: str, classes: int, policy: Policy, recipe: Recipe, device: str, seed: int
-) -> NativeRequest:
-    native = job["native"]
-    return NativeRequest(
-        backbone=backbone,
-        entry=BackboneEntry.model_validate(native["entry"]),
-        random=native["random"],
-        weights=Path(native["weights"]) if native["weights"] else None,
-        reader=native["reader"],
-        preprocessing=Preprocessing.model_validate(native["preprocessing"]),
-        classes=classes,
-        policy=policy,
-        recipe=recipe,
-        device=device,
-        seed=seed,
-    )
-
-
 def native_knobs(job: Job, emit: Emit) -> dict[str, Any]:
     """What is a framework's own in native mode, read from the network that it builds."""
     recipe = Recipe.model_validate(job["recipe"])
     policy = Policy.model_validate(job["policy"])
-    request = _request(job, job["backbone"], job["classes"], policy, recipe, job["device"], 0)
+    request = native_request(job, job["backbone"], job["classes"], policy, recipe, job["device"], 0)
     trainer, _ = load_adapter(job["backend"]).build_native(request)
     return {"knobs": trainer.knobs()}
 
 
-def _run(spec: RunSpec, job: Job, adapter: Adapter, emit: Emit) -> dict[str, Any]:
-    started = time.perf_counter()
-    packed = load_packed(Path(job["packed"]))
-    built = _build(spec, job, adapter, len(packed.classes))
-    features, note = _features(spec, job, built, packed, emit)
-    run = Run(spec, built.network, built.plan, packed, built.trainer, emit, features)
-    outcome = run(started)
-    outcome.fields["notes"] += [note] if note else []
-    failure = outcome.fields.get("failure")
-    if outcome.logits is not None:
-        np.savez_compressed(
-            Path(job["folder"]) / "predictions.npz",
-            logits=outcome.logits.astype(np.float32),
-            labels=packed.test.labels,
-        )
-    result = RunResult(
-        run_id=spec.run_id,
-        environment_id=job["environment_id"],
-        status="ok" if failure is None else failure.kind,
-        blueprint_sha256=built.blueprint_sha256,
-        **outcome.fields,
-    )
-    return result.model_dump(mode="json")
-
-
-def _features(
-    spec: RunSpec, job: Job, built: _Built, packed: Packed, emit: Emit
-) -> tuple[Features | None, str | None]:
-    """What stands for the images, where the part before it is frozen; and why nothing does."""
-    if built.network is None or built.frozen_sha256 is None:
-        return None, None
-    return features_of_run(
-        spec,
-        built.network,
-        built.plan,
-        built.frozen_sha256,
-        packed,
-        cast(ResumingTrainer, built.trainer),
-        Path(job["cache"]),
-        job["environment_id"],
-        emit,
-    )
-
-
-TASKS: dict[str, Callable[[Job, Emit], dict[str, Any]]] = {
+TASKS: dict[str, Task] = {
     "describe": describe,
     "models": models,
     "export": export,
@@ -385,7 +292,8 @@ def main() -> None:
             answer = _failed(error)
         sys.stdout.flush()
         sys.stderr.flush()
-        emit({**answer, "held_bytes": _tidy(job["backend"])})
+        emit(answer)  # before tidying: frameworks crash there at times, after the work
+        emit({"event": "idle", "held_bytes": _tidy(job["backend"])})
 
 
 def _log_to(log: Path) -> None:
@@ -400,10 +308,10 @@ def _tidy(backend: str) -> int | None:
     is not fit for another job."""
     try:
         gc.collect()
-        if load_adapter.cache_info().currsize:
-            load_adapter(backend).release()
-            gc.collect()
-        return held_bytes()
+        is_fit = not load_adapter.cache_info().currsize or load_adapter(backend).release()
+        gc.collect()
+        give_back()
+        return held_bytes() if is_fit else None
     except Exception:
         traceback.print_exc()
         return None

@@ -3,7 +3,8 @@
 Counted are the multiply-adds of convolutions, dense layers and attention; all else is less than a
 few per cent of a network's work. A backward pass does the work of a forward pass once for the
 gradient of the weights, where they train, and once for that of the input, where something before
-it trains (Baydin et al. 2018, "Automatic Differentiation in Machine Learning: a Survey", 3.2).
+it trains; attention has two inputs in each of its products (Baydin et al. 2018, "Automatic
+Differentiation in Machine Learning: a Survey", 3.2).
 """
 
 from __future__ import annotations
@@ -32,8 +33,6 @@ class Work:
     """Of the whole network."""
     backward_multiply_adds: int
     """Of what the policy trains."""
-    prefix_multiply_adds: int
-    """Of the forward ones, those before the boundary, which need be done once only."""
     activation_bytes: int
     """Values that the backward pass reads, in float32; a framework may keep more."""
 
@@ -43,30 +42,23 @@ class Work:
         return self.forward_multiply_adds + self.backward_multiply_adds
 
 
-def work_of(blueprint: Blueprint, plan: TrainingPlan, boundary_index: int = 0) -> Work:
-    """Count the work of a training step.
-
-    Args:
-        blueprint: With its head.
-        plan: What is trained.
-        boundary_index: Of the first operation that a cached run repeats; 0 where none is spared.
-    """
+def work_of(blueprint: Blueprint, plan: TrainingPlan) -> Work:
+    """Count the work of a training step of a Blueprint with its head."""
     needs = _needs_gradient(blueprint, plan)
     shapes: dict[str, tuple[int, ...]] = {INPUT: (3, blueprint.px, blueprint.px)}
     shapes |= {o.name: o.shape for o in blueprint.operations}
-    forward = backward = prefix = 0
+    forward = backward = 0
     kept: set[str] = set()
-    for index, operation in enumerate(blueprint.operations):
+    for operation in blueprint.operations:
         cost = multiply_adds(operation, blueprint)
         forward += cost
-        prefix += cost if index < boundary_index else 0
         trains = operation.tensors.get("weight") in plan.trained
         flows = any(needs[name] for name in operation.inputs)
-        backward += cost * (trains + flows)
+        backward += cost * (2 * flows if operation.kind == "attention" else trains + flows)
         if needs[operation.name]:
             kept |= _read_backward(operation, trains)
     size = sum(math.prod(shapes[name]) for name in kept)
-    return Work(forward, backward, prefix, VALUE_BYTES * size)
+    return Work(forward, backward, VALUE_BYTES * size)
 
 
 def multiply_adds(operation: Operation, blueprint: Blueprint) -> int:

@@ -21,7 +21,7 @@ class Batch(NamedTuple):
 
     images: Array
     """uint8 (N, px, px, 3) RGB, augmented; or in its place the values at which training starts, as
-    ``Trainer.values`` gives them."""
+    ``ResumingTrainer.values`` gives them."""
     labels: npt.NDArray[np.int64]
     """(N,) class numbers."""
     masks: tuple[npt.NDArray[np.bool_], ...]
@@ -168,6 +168,7 @@ class Adapter(Protocol):
     def devices(self) -> list[str]:
         """Devices that the framework sees, as 'cpu' and 'cuda:N'."""
 
-    def release(self) -> None:
+    def release(self) -> bool:
         """Give back what networks that nobody holds any more have left: graphs, compiled code, a
-        GPU's memory."""
+        GPU's memory as far as the framework can. Whether the process is as good as new; where it is
+        not, another does the next run."""

@@ -46,8 +46,9 @@ def prune(root: Path, keep: set[Path], limit: int) -> list[Path]:
         What was removed.
     """
     folders = [f for kind in KINDS for f in (root / kind).glob("[!.]*")]
-    aged = sorted((f for f in folders if f.is_dir()), key=lambda f: f.stat().st_mtime)
-    sizes = {f: sum(p.stat().st_size for p in f.rglob("*") if p.is_file()) for f in aged}
+    ages = {f: _age(f) for f in folders if f.is_dir()}
+    aged = sorted(ages, key=lambda f: ages[f])
+    sizes = {f: _size_bytes(f) for f in aged}
     total, removed = sum(sizes.values()), []
     for folder in aged:
         if total <= limit:
@@ -59,8 +60,34 @@ def prune(root: Path, keep: set[Path], limit: int) -> list[Path]:
     return removed
 
 
+def _age(path: Path) -> float:
+    """When it was used last; 0 if another call removed it meanwhile."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _size_bytes(path: Path) -> int:
+    """Of a folder or file; nothing if another call removed it meanwhile."""
+    try:
+        return sum(_size_bytes(p) for p in path.iterdir()) if path.is_dir() else path.stat().st_size
+    except OSError:
+        return 0
+
+
 def make_room(root: Path, needed: int, limit: int) -> None:
     """Remove values of frozen prefixes, those used longest ago first, until ``needed`` bytes more
-    fit into ``limit``; what runs need to begin stays."""
+    fit into ``limit``; what runs need to begin stays.
+
+    Raises:
+        OSError: That does not make room enough.
+    """
     kept = {f for kind in KINDS if kind != "features" for f in (root / kind).glob("[!.]*")}
+    held = sum(map(_size_bytes, kept))
+    if held + needed > limit:
+        raise OSError(
+            f"{needed / 1e9:.1f} GB do not fit beside {held / 1e9:.1f} GB of images and networks: "
+            f"the cache may hold {limit / 1e9:.1f} GB (THAWBENCH_CACHE_GB)"
+        )
     prune(root, kept, limit - needed)

@@ -44,6 +44,7 @@ ALWAYS = ("numpy", "pillow")
 
 
 DECIDING = (
+    "accounting.py",
     "backend.py",
     "blueprint.py",
     "features.py",
@@ -54,7 +55,6 @@ DECIDING = (
     "prefix.py",
     "schedule.py",
     "streams.py",
-    "timing.py",
     "data/augment.py",
     "data/batches.py",
 )
@@ -71,6 +71,12 @@ class Gpu:
     """Driver version."""
     memory_bytes: int | None
     """Of the device; None where it shares the machine's."""
+
+
+CONTAINER_LIMITS = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
 
 
 @functools.cache
@@ -140,9 +146,27 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+def is_alive(pid: str) -> bool:
+    """Whether a process of this machine has the number."""
+    try:
+        os.kill(int(pid), 0)
+    except PermissionError:
+        return True
+    except (OSError, ValueError, OverflowError):
+        return False
+    return True
+
+
 def machine_bytes() -> int:
-    """Memory of the machine."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """Memory of the machine, or of the container that this process is in (docs.kernel.org, "Control
+    Group v2" and "Memory Resource Controller")."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for path in CONTAINER_LIMITS:
+        try:
+            limits.append(int(path.read_text()))
+        except (OSError, ValueError):  # no such controller, or 'max'
+            continue
+    return min(limits)
 
 
 def package_version(distribution: str) -> str | None:

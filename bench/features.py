@@ -44,7 +44,10 @@ class Features:
     val: Array
     """(N, …)."""
     seconds: float
-    """That it took to compute them, or to read them."""
+    """That it took to compute and write them, in this run or the one that did it: figures must not
+    depend on what a cache happened to hold."""
+    spent_s: float
+    """That this run spent on them."""
     is_reused: bool
     """Whether another run had computed them."""
     note: str | None = None
@@ -96,61 +99,69 @@ def features_of(
     folder = root / KIND / key
     in_memory = wanted.size_bytes <= machine_bytes() // MEMORY_SHARE
 
-    def made(parts: Parts, is_reused: bool = False, note: str | None = None) -> Features:
-        seconds = time.perf_counter() - began
-        return Features(parts["train"], parts["val"], seconds, is_reused, note)
-
     kept = load(folder, wanted, in_memory)
     if kept is not None:
         mark_used(folder)
-        return made(kept, is_reused=True)
+        parts, seconds = kept
+        spent_s = time.perf_counter() - began
+        return Features(parts["train"], parts["val"], seconds, spent_s, is_reused=True)
+    note, parts = None, {}
     try:
-        if wanted.size_bytes > limit_bytes():
-            raise OSError(f"{wanted.size_bytes / 1e9:.1f} GB are more than the cache may hold")
         make_room(root, wanted.size_bytes, limit_bytes())
-        return made(_compute_into(folder, trainer, wanted, in_memory, on_share))
+        _compute_into(folder, trainer, wanted, parts if in_memory else None, on_share)
+        if not in_memory:
+            parts, _ = _read_back(folder, wanted)
     except OSError as error:
         reason = f"{root / KIND}: {error.strerror or error}"
-    if not in_memory:
-        raise NoRoom(reason)
-    return made(
-        _compute(trainer, wanted, _in_memory(wanted), on_share),
-        note=f"the values of the frozen part were not kept for later runs: {reason}",
-    )
+        if not in_memory:
+            raise NoRoom(reason) from error
+        note = f"the values of the frozen part were not kept for later runs: {reason}"
+        if not parts:
+            parts = _compute(trainer, wanted, _in_memory(wanted), on_share)
+    seconds = time.perf_counter() - began
+    return Features(parts["train"], parts["val"], seconds, seconds, is_reused=False, note=note)
 
 
 def _compute_into(
     folder: Path,
     trainer: ResumingTrainer,
     wanted: Wanted,
-    in_memory: bool,
+    found: Parts | None,
     on_share: Callable[[float], None],
-) -> Parts:
+) -> None:
     """Compute the values and leave them in ``folder``.
+
+    Args:
+        found: Takes them as soon as they are there, whatever comes of the folder; None: they do not
+            fit into memory.
 
     Raises:
         OSError: It cannot be written.
     """
-    found: Parts = {}
+    began = time.perf_counter()
 
     def write(into: Path) -> None:
-        parts = _compute(
-            trainer, wanted, _in_memory(wanted) if in_memory else _mapped(wanted, into), on_share
-        )
-        if in_memory:
+        if found is None:
+            parts = _compute(trainer, wanted, _mapped(wanted, into), on_share)
+        else:
+            parts = _compute(trainer, wanted, _in_memory(wanted), on_share)
             found.update(parts)
             for name, array in parts.items():
                 np.save(into / f"{name}.npy", array)
-        checksums = {name: _checksum(array) for name, array in parts.items()}
-        (into / META).write_text(json.dumps({"checksums": checksums}), encoding="utf-8")
+        meta = {
+            "checksums": {name: _checksum(array) for name, array in parts.items()},
+            "seconds": time.perf_counter() - began,
+        }
+        (into / META).write_text(json.dumps(meta), encoding="utf-8")
 
     build_folder(folder, write, lambda path: load(path, wanted, False) is not None)
-    if not in_memory:
-        kept = load(folder, wanted, False)
-        if kept is None:
-            raise OSError("what was written cannot be read back")
-        return kept
-    return found
+
+
+def _read_back(folder: Path, wanted: Wanted) -> tuple[Parts, float]:
+    kept = load(folder, wanted, False)
+    if kept is None:
+        raise OSError("what was written cannot be read back")
+    return kept
 
 
 def _in_memory(wanted: Wanted) -> Parts:
@@ -178,6 +189,7 @@ def _compute(
         at = 0
         for images in wanted.images[name]():
             values = trainer.values([trainer.prefix(images)])
+            trainer.synchronise()  # JAX's engine keeps what was not waited for
             if values.shape != (len(images), *part.shape[1:]):  # NumPy would spread it
                 raise ValueError(f"a value of shape {values.shape} for {len(images)} images")
             part[at : at + len(images)] = values
@@ -186,10 +198,12 @@ def _compute(
     return parts
 
 
-def load(folder: Path, wanted: Wanted, in_memory: bool) -> Parts | None:
-    """Values that were kept; None if they are absent, damaged or others than wanted."""
+def load(folder: Path, wanted: Wanted, in_memory: bool) -> tuple[Parts, float] | None:
+    """Values that were kept, and the seconds that it took to compute them; None if they are absent,
+    damaged or others than wanted."""
     try:
-        checksums = json.loads((folder / META).read_text(encoding="utf-8"))["checksums"]
+        meta = json.loads((folder / META).read_text(encoding="utf-8"))
+        checksums, seconds = meta["checksums"], float(meta["seconds"])
         parts: Parts = {}
         for name, shape in wanted.shapes.items():
             array = np.load(
@@ -200,9 +214,9 @@ def load(folder: Path, wanted: Wanted, in_memory: bool) -> Parts | None:
             if _checksum(array) != checksums[name]:
                 return None
             parts[name] = array
-    except (OSError, ValueError, KeyError, TypeError, EOFError):
+    except Exception:  # a damaged header is whatever Python's parser calls it
         return None
-    return parts
+    return parts, seconds
 
 
 def _checksum(array: Array) -> int:
@@ -243,10 +257,12 @@ def features_of_run(
     """
     recipe = spec.recipe
     boundary = boundary_of(network.blueprint, plan)
-    if boundary is None or recipe.prefix_cache == "off":
+    if plan.first_trained == 0 or recipe.prefix_cache == "off":
         return None, None
     reason = why_not_cached(recipe)
-    if reason is None:
+    if boundary is None:
+        reason = "it has no place that a single value crosses"
+    elif reason is None:
         key = prefix_key(
             network.blueprint, boundary, tensors_sha256, packed.path.name, spec, environment_id
         )

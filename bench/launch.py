@@ -180,7 +180,8 @@ class Worker:
     ) -> Finished:
         """Do one job; arguments as those of ``run_job``, ``log`` where the last words are read.
 
-        A worker that gave no answer is of no use afterwards: ``end`` it.
+        A worker that gave no answer is of no use afterwards: ``end`` it. Of one that did, ask
+        ``held_bytes`` before the next job.
         """
         killed_before = _oom_kills()
         whole = {**job, "backend": self._backend}
@@ -189,6 +190,21 @@ class Worker:
             message = "the worker was killed because the machine's memory ran out"
             return Finished(None, "oom", "SIGKILL", message)
         return finished
+
+    def held_bytes(self, patience_s: float) -> int | None:
+        """Memory that the worker holds, once it has tidied up after its last job; None if it is
+        gone, does not know, or is not ready within ``patience_s``."""
+        deadline = time.monotonic() + patience_s
+        while True:
+            try:
+                event = self._events.get(timeout=max(deadline - time.monotonic(), 0.0))
+            except queue.Empty:
+                return None
+            if event is None:
+                return None
+            if event["event"] == "idle":
+                held: int | None = event["held_bytes"]
+                return held
 
     def is_running(self) -> bool:
         """Whether the process is there."""

@@ -133,8 +133,8 @@ class Run:
         result.update(vars(counts))
         result["frozen_parameters"] = counts.total_parameters - counts.trainable_parameters
         result.update(self._work())
-        prefix_s = self._features.seconds if self._features else 0.0
-        result["setup_s"] = time.perf_counter() - started - prefix_s
+        spent_s = self._features.spent_s if self._features else 0.0
+        result["setup_s"] = time.perf_counter() - started - spent_s
         diverged = self._fit(result)
         result["batches_sha256"] = self._batches.sha256()
         if self._frozen_hash(self._trainer.tensors()) != result["frozen_state_sha256"]:
@@ -271,13 +271,6 @@ class Run:
             self._measure_throughput(result, notes)
         else:
             self._measure_effective(result, self._features, notes)
-        # A GPU's steps are only queued while training; those of the compute phase are waited for.
-        steps = self._step_s if self._device == "cpu" else self._compute_step_s
-        if steps:
-            result["step_s_p50"] = statistics.median(steps)
-            result["step_s_p95"] = float(np.percentile(steps, 95))
-            if self._first_step_s is not None:
-                result["compile_s"] = max(self._first_step_s - result["step_s_p50"], 0.0)
         # Both are no part of a Blueprint, on either side (DESIGN section 4); native trainers, which
         # may have them, say so.
         without = {"stochastic_depth": "off", "auxiliary_heads": "off"}
@@ -296,6 +289,13 @@ class Run:
         if windows.seconds:
             result["input_wait_fraction"] = windows.waited_s / windows.seconds
         result["compute_images_per_s"] = self._compute_rate()
+        # A GPU's steps are only queued while training; those of the compute phase are waited for.
+        steps = self._step_s if self._device == "cpu" else self._compute_step_s
+        if steps:
+            result["step_s_p50"] = statistics.median(steps)
+            result["step_s_p95"] = float(np.percentile(steps, 95))
+            if self._first_step_s is not None:
+                result["compile_s"] = max(self._first_step_s - result["step_s_p50"], 0.0)
 
     def _measure_effective(
         self, result: dict[str, Any], features: Features, notes: list[str]

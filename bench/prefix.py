@@ -59,7 +59,7 @@ def why_not_cached(recipe: Recipe) -> str | None:
     if recipe.precision not in FULL_PRECISIONS:
         return f"{recipe.precision} values are not kept"
     views = 1 if recipe.views is None else recipe.views
-    if recipe.epochs <= views and recipe.augmentation != "none":
+    if recipe.epochs <= views:
         return f"{recipe.epochs} epochs see no view twice"
     return None
 

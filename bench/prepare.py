@@ -276,7 +276,7 @@ def _policy(cell: Cell) -> Policy:
 
 
 def _recipe(cell: Cell, policy: Policy) -> Recipe:
-    grid = cell.grid
+    grid, freezes = cell.grid, policy.boundary != "all"
     base = grid.learning_rate or BASE_LEARNING_RATE[grid.optimizer]
     return Recipe(
         head=grid.head,
@@ -292,7 +292,8 @@ def _recipe(cell: Cell, policy: Policy) -> Recipe:
         augmentation=grid.augmentation,
         precision=cell.precision,
         views=grid.views if grid.augmentation != "none" else None,  # else all are the same
-        prefix_cache=grid.prefix_cache,
+        # Where nothing is frozen, or the framework's own loop runs, 'off' changes nothing.
+        prefix_cache=grid.prefix_cache if freezes and cell.mode == "matched" else "auto",
     )
 
 

@@ -250,9 +250,11 @@ class RunResult(Frozen):
         "earlier one; null: they were computed in every step.",
     )
     prefix_s: float | None = Field(
-        default=None, description="Time to compute or read these values; part of fit_s."
+        default=None,
+        description="Time to compute these values, in this run or the one that kept them; part of "
+        "fit_s, so that a figure does not depend on what a cache held.",
     )
-    step_s_p50: float | None = Field(default=None, description="Median of a training step.")
+    step_s_p50: float | None = Field(default=None, description="Median of a whole training step.")
     step_s_p95: float | None = Field(default=None, description="95th percentile of a step.")
     input_wait_fraction: float | None = Field(
         default=None, description="Share of the training time in which a step waited for data."
@@ -272,7 +274,9 @@ class RunResult(Frozen):
         default=None, description="Training and validation of all epochs, compile included."
     )
     peak_host_bytes: int | None = Field(
-        default=None, description="Of the worker process, during the run."
+        default=None,
+        description="Of the worker process, during the run; with what one that did others before "
+        "held at the start.",
     )
     peak_device_bytes: int | None = Field(default=None, description="On a GPU; else null.")
 

@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from bench import SCHEMA_VERSION
+from bench.environment import is_alive
 from bench.errors import UserError
 from bench.spec import UNFINISHED, Environment, RunResult, RunSpec
 
@@ -121,7 +122,7 @@ class Store:
         """Remove what this call and interrupted ones left; not what another one is writing."""
         for folder in (self.root / ".partial").glob("*"):
             owner = folder.name.partition("-")[0]
-            if owner == str(os.getpid()) or not _is_alive(owner):
+            if owner == str(os.getpid()) or not is_alive(owner):
                 shutil.rmtree(folder, ignore_errors=True)
 
     def load(self) -> tuple[list[StoredRun], list[str]]:
@@ -144,17 +145,6 @@ class Store:
     def _folders(self) -> Iterator[Path]:
         for run in sorted((self.root / "runs").glob("*")):
             yield from sorted(f for f in run.glob("*") if f.is_dir())
-
-
-def _is_alive(pid: str) -> bool:
-    """Whether a process of this machine has the number."""
-    try:
-        os.kill(int(pid), 0)
-    except PermissionError:
-        return True
-    except (OSError, ValueError, OverflowError):
-        return False
-    return True
 
 
 def write_json(path: Path, value: Any) -> None:

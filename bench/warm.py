@@ -11,10 +11,12 @@ from bench.environment import machine_bytes
 from bench.launch import Event, Finished, Interpreters, Worker
 from bench.spec import Mode, Precision, RunSpec
 
-LEAST_HELD_BYTES = 3 * 2**30
-HELD_SHARE = 8
-"""A worker that holds more than 1/8 of the machine's memory between runs, and more than 3 GiB, has
-leaked, or keeps a large network's buffers: another takes its place."""
+LEAST_HELD_BYTES = 3 * 2**29
+HELD_SHARE = 16
+"""A worker that holds more than 1/16 of the machine's memory between runs, and more than 1.5 GiB,
+has leaked, or keeps a large network's buffers: another takes its place."""
+PATIENCE_S = 20.0
+"""For a worker that tidies up."""
 
 
 class Kind(NamedTuple):
@@ -28,15 +30,20 @@ class Kind(NamedTuple):
     """Native networks seed and compile by the framework's own means."""
     precision: Precision
     """Frameworks keep default types for the whole process."""
+    code_sha256: str | None = None
+    """Of a user's own network, whose code may set anything, where the worker runs it: in native
+    mode."""
 
 
 def kind_of(spec: RunSpec) -> Kind:
     """The kind of worker that a run needs."""
-    return Kind(spec.backend, spec.device, spec.mode, spec.recipe.precision)
+    code = spec.code_sha256 if spec.mode == "native" else None
+    return Kind(spec.backend, spec.device, spec.mode, spec.recipe.precision, code)
 
 
 class WarmWorkers:
-    """At most one worker of each kind; on a GPU one at all, for frameworks do not give memory back.
+    """At most one worker of each backend on a device; on a GPU one at all, for frameworks do not
+    give its memory back.
 
     A context manager: at its end all are ended.
     """
@@ -83,29 +90,33 @@ class WarmWorkers:
         is_fit = False
         try:
             finished = worker.do({**job, "log": str(log.resolve())}, log, on_event, timeout_s)
-            is_fit = self._is_fit(finished)
+            is_fit = finished.answer is not None and not _ran_out(finished.answer)
         finally:
             if not is_fit:
                 self._end(kind)
         return finished
 
     def _take(self, kind: Kind, log: Path) -> Worker:
-        if kind.device != "cpu":
-            for other in [k for k in self._workers if k != kind and k.device == kind.device]:
-                self._end(other)
-        if kind in self._workers and not self._workers[kind].is_running():
-            self._end(kind)
+        for other in [k for k in self._workers if k != kind and _in_the_way(k, kind)]:
+            self._end(other)
+        if kind in self._workers:
+            held = self._workers[kind].held_bytes(PATIENCE_S)
+            is_there = self._workers[kind].is_running()
+            if not is_there or held is None or held > self._most_held_bytes:
+                self._end(kind)
         if kind not in self._workers:
             self._workers[kind] = Worker(kind.backend, log, self._interpreters)
         return self._workers[kind]
 
-    def _is_fit(self, finished: Finished) -> bool:
-        """Whether the worker may do another job: it gave an answer, and gave its memory back."""
-        if finished.answer is None or finished.answer.get("held_bytes") is None:
-            return False
-        if finished.answer.get("result", {}).get("status") == "oom":
-            return False
-        return bool(finished.answer["held_bytes"] <= self._most_held_bytes)
-
     def _end(self, kind: Kind) -> None:
         self._workers.pop(kind).end()
+
+
+def _in_the_way(held: Kind, wanted: Kind) -> bool:
+    """Whether a worker must go before another kind's can work."""
+    same_device = held.device == wanted.device
+    return same_device and (held.backend == wanted.backend or wanted.device != "cpu")
+
+
+def _ran_out(answer: dict[str, Any]) -> bool:
+    return bool(answer.get("result", {}).get("status") == "oom")

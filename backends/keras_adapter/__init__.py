@@ -34,9 +34,9 @@ class KerasAdapter:
     def devices(self) -> list[str]:
         return self._engine.devices()
 
-    def release(self) -> None:
+    def release(self) -> bool:
         keras.utils.clear_session()
-        self._engine.release()
+        return self._engine.release()
 
 
 def adapter() -> Adapter:

@@ -29,8 +29,9 @@ class TorchAdapter:
     def devices(self) -> list[str]:
         return device.devices()
 
-    def release(self) -> None:
+    def release(self) -> bool:
         device.release()
+        return True
 
 
 def adapter() -> Adapter:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import shutil
+import socket
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+from bench.environment import is_alive
 
 _PREFIX = ".writing-"
 # A temporary folder untouched for so long, in seconds, has no owner any more.
@@ -67,12 +72,24 @@ def _temporary_folder(final: Path) -> Path:
     """Make an empty folder beside ``final``, from which a rename stays on one file system."""
     final.parent.mkdir(parents=True, exist_ok=True)
     _sweep(final.parent)
-    return Path(tempfile.mkdtemp(prefix=_PREFIX, dir=final.parent))
+    owner = f"{_host()}-{os.getpid()}-"
+    return Path(tempfile.mkdtemp(prefix=_PREFIX + owner, dir=final.parent))
+
+
+def _host() -> str:
+    """This machine, in a word without hyphens: a cache may be shared by several."""
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
 
 
 def _sweep(folder: Path) -> None:
-    """Delete what killed processes left behind: folders that nobody wrote to for a day."""
+    """Delete what killed processes left behind: at once those of this machine, whose numbers tell
+    that they are gone; of others, folders that nobody wrote to for a day."""
     for path in folder.glob(f"{_PREFIX}*"):
+        host, _, rest = path.name.removeprefix(_PREFIX).partition("-")
+        pid = rest.partition("-")[0]
+        if host == _host() and not is_alive(pid):
+            shutil.rmtree(path, ignore_errors=True)
+            continue
         try:
             touched_s = max(part.stat().st_mtime for part in (path, *path.rglob("*")))
         except OSError:  # its owner is moving it right now

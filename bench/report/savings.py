@@ -10,7 +10,8 @@ from typing import Any
 from bench.report.twins import Row
 
 SAME = (
-    "backbone", "code_sha256", "mode", "head", "precision", "px", "batch_size", "optimizer",
+    "dataset_hash", "backbone", "code_sha256", "mode", "head", "precision", "px", "batch_size",
+    "optimizer", "augmentation", "views",
     "backend", "device", "device_model", "environment_id",
 )  # fmt: skip
 """Fields that decide what a training step costs, besides what it trains."""
@@ -24,7 +25,7 @@ def mark_savings(rows: Sequence[Row]) -> None:
     """
     full: dict[tuple[Any, ...], list[float]] = defaultdict(list)
     for row in rows:
-        if row["boundary"] == "all" and row["train_images_per_s"]:
+        if row["boundary"] == "all" and row["status"] == "ok" and row["train_images_per_s"]:
             full[_key(row)].append(row["train_images_per_s"])
     for row in rows:
         rate, rates = row["train_images_per_s"], full.get(_key(row))

@@ -250,11 +250,11 @@ def _cached(rows: Sequence[Row]) -> str | None:
     if not cached:
         return None
     reused = sum(row["prefix_values"] == "reused" for row in cached)
+    others = f" ({reused} took them, and the time they cost, from another run)" if reused else ""
     return (
         f"effective images/s: in {len(cached)} of {len(rows)} runs the values of the frozen part "
-        "were computed once and not in every epoch"
-        f"{f' ({reused} took them from an earlier run)' if reused else ''}; images of all epochs "
-        "over the time of that and of training. --prefix-cache off measures whole steps."
+        f"were computed once and not in every epoch{others}; images of all epochs over the time of "
+        "that and of training. --prefix-cache off measures whole steps."
     )
 
 

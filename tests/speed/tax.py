@@ -1,8 +1,9 @@
 """What the harness costs beside a hand-written loop: epochs of both, turn by turn, in one process.
 
-``python -m tests.speed.tax torch resnet50 --px 224 …`` prints one JSON document: seconds of each
-epoch through the harness and by hand. Same framework, network, weights, shapes, layout, precision
-and optimizer; the loop by hand has its images in memory and does nothing that it need not.
+``python -m tests.speed.tax torch FOLDER …`` prints one JSON document: seconds of each epoch through
+the harness and by hand. Same framework, network, shapes, layout, precision and optimizer; with
+TensorFlow the layers too, so that it times the loop around them. The loop by hand has its images in
+memory and does nothing that it need not.
 """
 
 from __future__ import annotations

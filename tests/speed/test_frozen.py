@@ -46,11 +46,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize(("backbone", "policy"), cases, ids=["-".join(case) for case in cases])
 
 
-def _row(folder: Path, cache: Path, *more: str) -> dict[str, Any]:
+def _row(folder: Path, cache: Path, device: str, *more: str) -> dict[str, Any]:
     """A run in a worker of its own."""
     answer = command(
         "run", "--suite", str(folder / "frozen.toml"), "--out", str(folder / "out"), "--fresh",
-        "--json", *more, cache=cache,
+        "--json", "--device", device, *more, cache=cache,
     )  # fmt: skip
     (row,) = (r for r in json.loads(answer.stdout)["rows"] if r["prefix_cache"] == _mode(more))
     assert row["status"] == "ok"
@@ -75,18 +75,19 @@ def test_frozen(
     """Rounds: the whole fit, values of the frozen part computed. Beside it the whole fit of whole
     steps; and the limit, one pass of inference over the images and the training of the rest."""
     size = SIZES[request.config.getoption("--speed-size")]
+    device = request.config.getoption("--speed-device")
     text = SUITE.format(backend=backend, backbone=backbone, policy=policy, **size)
     (tmp_path / "frozen.toml").write_text(text)
     computed, limits, whole = [], [], []
     for number in range(size["rounds"]):
         cache = tmp_path / f"cache{number}"
-        first, again = _row(tmp_path, cache), _row(tmp_path, cache)
+        first, again = _row(tmp_path, cache, device), _row(tmp_path, cache, device)
         assert (first["prefix_values"], again["prefix_values"]) == ("computed", "reused")
         computed.append(first["fit_s"])
         images = first["train_images"] + first["val_images"]
         rate = first["infer_images_per_s"] or float("inf")  # too few for one, at the smallest size
         limits.append(images / rate + again["fit_s"] - again["prefix_s"])
-        whole.append(_row(tmp_path, cache, "--prefix-cache", "off")["fit_s"])
+        whole.append(_row(tmp_path, cache, device, "--prefix-cache", "off")["fit_s"])
     benchmark.group = f"fit {backbone} {policy}"
     benchmark.extra_info.update(
         **size,

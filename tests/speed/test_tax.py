@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import statistics
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,7 @@ def _compare(backend: str, backbone: str, size: dict[str, int]) -> dict[str, Any
         folder: Path = blueprint_folder(backbone, size["px"], weights, 0, cache_root(), HERE)
         options = [f"--{k}={v}" for k, v in size.items() if k != "px"]
         answer = subprocess.run(
-            [sys.executable, "-m", "tests.speed.tax", backend, str(folder), *options],
+            [str(HERE.of(backend)), "-m", "tests.speed.tax", backend, str(folder), *options],
             capture_output=True,
             text=True,
             timeout=1200,

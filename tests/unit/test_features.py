@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +18,7 @@ import pytest
 
 from bench import features
 from bench.blueprint import Array
+from bench.environment import project_root
 from bench.features import KIND, Features, NoRoom, Wanted, features_of
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (13, 4, 4, 3), np.uint8)
@@ -36,6 +39,9 @@ class Trainer:
 
     def values(self, handles: list[Array]) -> Array:
         return np.concatenate(handles)
+
+    def synchronise(self) -> None:
+        pass
 
 
 def _batches(first: int, last: int) -> Callable[[], Iterator[npt.NDArray[np.uint8]]]:
@@ -75,6 +81,8 @@ def test_they_are_computed_once(tmp_path: Path, memory: str) -> None:
     assert _right(again)
     assert (first.is_reused, again.is_reused) == (False, True)
     assert (first.note, again.note) == (None, None)
+    assert again.seconds == pytest.approx(first.seconds, abs=0.5)
+    assert again.spent_s < again.seconds + 0.5
     assert shares == sorted(shares)
     assert shares[-1] == 1.0
     is_mapped = isinstance(again.train, np.memmap)
@@ -86,6 +94,26 @@ def test_another_key_is_computed_anew(tmp_path: Path) -> None:
     _features(trainer, tmp_path)
     assert not _features(trainer, tmp_path, "other").is_reused
     assert trainer.computed == 26
+
+
+def test_what_was_kept_says_what_it_cost(tmp_path: Path) -> None:
+    """However fast it is read: figures must not depend on what the cache held."""
+    _features(Trainer(), tmp_path)
+    meta = tmp_path / KIND / "key" / "meta.json"
+    meta.write_text(json.dumps({**json.loads(meta.read_text()), "seconds": 77.0}))
+    again = _features(Trainer(), tmp_path)
+    assert (again.seconds, again.is_reused) == (77.0, True)
+    assert again.spent_s < 5.0
+
+
+@pytest.mark.parametrize("byte", range(0, 128, 3))
+def test_a_bit_of_a_header_is_damage_too(tmp_path: Path, byte: int) -> None:
+    _features(Trainer(), tmp_path)
+    file = tmp_path / KIND / "key" / "train.npy"
+    content = bytearray(file.read_bytes())
+    content[byte] ^= 4
+    file.write_bytes(content)
+    assert _right(_features(Trainer(), tmp_path))
 
 
 @pytest.mark.parametrize("damage", ["bit", "cut", "gone", "meta", "shape", "dtype", "pickle"])
@@ -116,6 +144,20 @@ def test_what_is_damaged_is_computed_anew(tmp_path: Path, memory: str, damage: s
     assert _features(trainer, tmp_path).is_reused, "and it is whole again"
 
 
+def test_a_disk_that_is_full_at_the_end_costs_no_second_computation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(features.np, "save", full)
+    trainer = Trainer()
+    found = _features(trainer, tmp_path)
+    assert trainer.computed == 13
+    assert _right(found)
+    assert "No space left" in (found.note or "")
+
+
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
 def test_a_cache_that_cannot_be_written_costs_no_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
@@ -137,13 +179,13 @@ def test_more_than_the_cache_may_hold_is_kept_in_memory(
     monkeypatch.setattr(features, "limit_bytes", lambda: 10)
     found = _features(Trainer(), tmp_path)
     assert _right(found)
-    assert "more than the cache may hold" in (found.note or "")
+    assert "the cache may hold" in (found.note or "")
 
 
 def test_what_fits_nowhere_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(features, "limit_bytes", lambda: 10)
     monkeypatch.setattr(features, "machine_bytes", lambda: 8)
-    with pytest.raises(NoRoom, match="more than the cache may hold"):
+    with pytest.raises(NoRoom, match="the cache may hold"):
         _features(Trainer(), tmp_path)
 
 
@@ -199,3 +241,19 @@ def test_the_meta_file_is_json(tmp_path: Path) -> None:
     _features(Trainer(), tmp_path)
     meta = json.loads((tmp_path / KIND / "key" / "meta.json").read_text())
     assert set(meta["checksums"]) == {"train", "val"}
+    assert meta["seconds"] > 0
+
+
+def test_what_a_killed_worker_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    """At once, for it may be as large as the cache."""
+    code = (
+        "import os, sys; from pathlib import Path; from bench.data.atomic import build_folder\n"
+        "def write(into): (into / 'x').write_text('x'); os._exit(9)\n"
+        "build_folder(Path(sys.argv[1]), write, lambda path: True)\n"
+    )
+    target = tmp_path / KIND / "killed"
+    done = subprocess.run([sys.executable, "-c", code, str(target)], cwd=project_root())
+    assert done.returncode == 9
+    assert len(list((tmp_path / KIND).glob(".writing-*"))) == 1
+    _features(Trainer(), tmp_path)
+    assert [f.name for f in (tmp_path / KIND).iterdir()] == ["key"]

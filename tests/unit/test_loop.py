@@ -15,6 +15,7 @@ from bench.backend import Batch, Counts
 from bench.blueprint import Array, Blueprint, Network, Operation, Preprocessing
 from bench.catalog.policies import POLICIES
 from bench.data import Packed, Split
+from bench.features import Features
 from bench.loop import FrozenChanged, Run, score
 from bench.plan import plan_training
 from bench.spec import Case, DatasetRef, Recipe, RunSpec, WeightsRef
@@ -267,3 +268,50 @@ def test_score_against_scikit_learn() -> None:
     top1, loss = score(logits, labels)
     assert top1 == metrics.accuracy_score(labels, logits.argmax(axis=1))
     assert loss == pytest.approx(metrics.log_loss(labels, p, labels=range(5)))
+
+
+class ResumingTrainer(NumpyTrainer):
+    """Its frozen part is the preprocessing; it may begin with the preprocessed pixels."""
+
+    def _pixels(self, images: Array) -> Array:
+        return super()._pixels(images) if images.dtype == np.uint8 else images
+
+    def prefix(self, images: npt.NDArray[np.uint8]) -> Array:
+        return self._pixels(images)
+
+
+def test_with_values_in_place_of_images_it_gives_the_same() -> None:
+    whole, _ = run(NumpyTrainer(network()))
+    trainer, data, what = ResumingTrainer(network()), packed(), spec()
+    values = Features(
+        trainer.prefix(data.train.images), trainer.prefix(data.val.images),
+        seconds=50.0, spent_s=0.25, is_reused=True, note="x was full",
+    )  # fmt: skip
+    plan = plan_training(trainer.net.blueprint, what.policy)
+    loop = Run(what, trainer.net, plan, data, trainer, lambda event: None, values)
+    began = time.perf_counter() - 1.0
+    fields = loop(began).fields
+    for field in ("train_loss_by_epoch", "val_top1_by_epoch", "test_top1", "test_loss"):
+        assert fields[field] == whole.fields[field]
+    assert fields["batches_sha256"] == whole.fields["batches_sha256"]
+    # What the values cost belongs to the fit, whoever paid for it, and not to the set-up.
+    assert 50.0 < fields["fit_s"] < 55.0
+    assert 0.7 < fields["setup_s"] < 5.0
+    assert fields["prefix_s"] == 50.0
+    assert 3 * 50 / 55.0 < fields["effective_images_per_s"] < 3 * 50 / 50.0
+    assert (fields["prefix_values"], fields["notes"][-1]) == ("reused", "x was full")
+    # Steps are of the rest alone: no figure of theirs may stand beside whole steps.
+    absent = ("train_images_per_s", "compute_images_per_s", "step_s_p50", "step_s_p95", "compile_s",
+              "input_wait_fraction")  # fmt: skip
+    assert [f for f in absent if fields.get(f) is not None] == []
+    assert whole.fields.get("effective_images_per_s") is None
+
+
+def test_what_the_policy_spares_is_counted() -> None:
+    fields = run(NumpyTrainer(network()))[0].fields
+    assert fields["forward_multiply_adds"] == PIXELS * PIXELS + CLASSES * PIXELS
+    assert fields["backward_multiply_adds"] == CLASSES * PIXELS
+    assert fields["activation_bytes"] == 4 * PIXELS
+    full = fields["forward_multiply_adds"] + PIXELS * PIXELS + 2 * CLASSES * PIXELS
+    step = fields["forward_multiply_adds"] + CLASSES * PIXELS
+    assert fields["predicted_saving"] == pytest.approx(1 - step / full)

@@ -96,7 +96,8 @@ def test_of_a_real_network_with_a_head(network: Network) -> None:
     ("recipe", "said"),
     [
         ({"augmentation": "none"}, None),
-        ({"augmentation": "none", "epochs": 1}, None),
+        ({"augmentation": "none", "epochs": 1}, "no view twice"),
+        ({"augmentation": "none", "epochs": 2}, None),
         ({"augmentation": "crop_flip"}, "augments anew"),
         ({"augmentation": "crop_flip", "views": 3, "epochs": 4}, None),
         ({"augmentation": "crop", "views": 3, "epochs": 3}, "no view twice"),

@@ -39,8 +39,9 @@ class Engine(Protocol):
     def devices(self) -> list[str]:
         """'cpu' and one 'cuda:N' for each GPU that the engine sees."""
 
-    def release(self) -> None:
-        """Give back what networks that nobody holds any more have left."""
+    def release(self) -> bool:
+        """Give back what networks that nobody holds any more have left; whether figures of the next
+        run are as if it were the first."""
 
     def splits_groups(self) -> bool:
         """Whether grouped convolutions are to be one convolution for each group."""

@@ -56,8 +56,8 @@ class TensorFlowEngine:
         self._device = device
         self._batch_norms.clear()
 
-    def release(self) -> None:
-        pass  # graphs fall with the session; TensorFlow keeps a GPU's memory until the process ends
+    def release(self) -> bool:
+        return True  # graphs fall with the session; a GPU's memory stays, its peak is reset
 
     def splits_groups(self) -> bool:
         # TensorFlow has no gradient of grouped convolutions on a CPU, and Keras compiles them.

@@ -54,9 +54,10 @@ class TorchEngine:
         self._placement.close()
         self._placement.enter_context(keras.device(device))
 
-    def release(self) -> None:
+    def release(self) -> bool:
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
+        return True
 
     def splits_groups(self) -> bool:
         return False

@@ -1,0 +1,61 @@
+"""Rows whose frozen part was computed once, and what freezing saved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from bench.catalog.policies import POLICIES
+from bench.report.rows import rows_of
+from bench.report.tables import footnotes, standard_table
+from bench.store import StoredRun
+
+MakeRun = Callable[..., StoredRun]
+
+
+def test_cached_runs_have_a_rate_of_their_own_and_a_note(make_run: MakeRun) -> None:
+    cached = {
+        "train_images_per_s": None, "effective_images_per_s": 4321.0,
+        "prefix_values": "computed", "prefix_s": 1.5,
+    }  # fmt: skip
+    rows = rows_of([make_run(result=cached), make_run(seed=1)])
+    table = standard_table(rows)
+    assert table["effective images/s"].tolist() == ["4321", "–"]
+    assert table["train images/s"].tolist() == ["–", "123"]
+    (note,) = (n for n in footnotes(rows) if n.startswith("effective images/s"))
+    assert "in 1 of 2 runs" in note
+    assert "another run" not in note
+    reused = rows_of([make_run(result={**cached, "prefix_values": "reused"})])
+    assert any("(1 took them" in note for note in footnotes(reused))
+    assert "effective images/s" not in standard_table(rows_of([make_run()])).columns
+
+
+def test_what_freezing_saved_is_measured_beside_training_all(make_run: MakeRun) -> None:
+    def run(policy: str, rate: float | None, seed: int = 0, **more: Any) -> StoredRun:
+        chosen = POLICIES[policy].model_dump()
+        return make_run(policy=chosen, seed=seed, result={"train_images_per_s": rate}, **more)
+
+    rows = rows_of(
+        [
+            run("freeze_all", 400.0),
+            run("freeze_all", None, seed=1),
+            run("fine_tune_all", 90.0),
+            run("retrain_all", 100.0),
+            run("from_scratch", 110.0),
+            run("freeze_all", 400.0, recipe={"px": 224}),
+            run("freeze_all", 400.0, backend="keras-tensorflow"),
+        ]
+    )
+    found = {(r["policy"], r["px"], r["backend"], r["seed"]): r["achieved_saving"] for r in rows}
+    assert found.pop(("freeze_all", 96, "torch", 0)) == pytest.approx(1 - 100 / 400)
+    assert found.pop(("retrain_all", 96, "torch", 0)) == pytest.approx(0.0)
+    assert found.pop(("fine_tune_all", 96, "torch", 0)) == pytest.approx(1 - 100 / 90)
+    assert found.pop(("from_scratch", 96, "torch", 0)) == pytest.approx(1 - 100 / 110)
+    assert set(found.values()) == {None}, "too short, or nothing to compare with"
+
+
+def test_whether_values_were_kept_is_seen_where_rows_differ_in_it(make_run: MakeRun) -> None:
+    rows = rows_of([make_run(), make_run(recipe={"prefix_cache": "off"})])
+    assert standard_table(rows)["prefix cache"].tolist() == ["auto", "off"]
