@@ -93,6 +93,9 @@ def run(
         str | None,
         typer.Option(help="auto: compute what is frozen once. off: in every step."),
     ] = None,
+    tune: Annotated[
+        str | None, typer.Option(help="lr: validation chooses the learning rate of every run.")
+    ] = None,
     weights: Annotated[
         list[str] | None,
         typer.Option(help="[BACKBONE=]pretrained, random or a file. Repeatable."),
@@ -130,6 +133,7 @@ def run(
         precision=_names(precision),
         mode=_names(mode),
         prefix_cache=prefix_cache,
+        tune=tune,
     )
     if timeout is not None and timeout <= 0:
         raise UserError(f"--timeout {timeout:g} is not a time.", "Give seconds above 0.")

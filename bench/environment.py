@@ -54,7 +54,9 @@ DECIDING = (
     "plan.py",
     "prefix.py",
     "schedule.py",
+    "scores.py",
     "streams.py",
+    "tuning.py",
     "data/augment.py",
     "data/batches.py",
 )

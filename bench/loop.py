@@ -7,11 +7,10 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from scipy.special import log_softmax
 
 from bench.accounting import saving, work_of
 from bench.backend import Batch, Trainer
@@ -23,7 +22,9 @@ from bench.features import Features
 from bench.measure import Windows, peak_host_bytes
 from bench.plan import TrainingPlan, plan_training
 from bench.schedule import learning_rate
+from bench.scores import score
 from bench.spec import Failure, Recipe, RunSpec
+from bench.tuning import tune
 
 Report = Callable[[dict[str, Any]], None]
 """Takes progress events: {'event': 'step' or 'epoch', …}."""
@@ -97,7 +98,8 @@ class Run:
         self._packed = packed
         self._trainer = trainer
         self._report = report
-        self._batches = TrainingBatches(
+        self._make_batches = partial(
+            TrainingBatches,
             packed.train,
             spec.recipe,
             plan.dropouts,
@@ -105,6 +107,7 @@ class Run:
             features.train if features else None,
             input_threads(spec.device),
         )
+        self._batches = self._make_batches()
         self._val = features.val if features else packed.val.images
         self._windows = Windows(trainer.synchronise)
         self._step_s: list[float] = []
@@ -135,6 +138,8 @@ class Run:
         result.update(self._work())
         spent_s = self._features.spent_s if self._features else 0.0
         result["setup_s"] = time.perf_counter() - started - spent_s
+        if self._recipe.learning_rate_grid:
+            self._tune(result)
         diverged = self._fit(result)
         result["batches_sha256"] = self._batches.sha256()
         if self._frozen_hash(self._trainer.tensors()) != result["frozen_state_sha256"]:
@@ -164,6 +169,14 @@ class Run:
 
     def _frozen_hash(self, tensors: dict[str, Array]) -> str:
         return hash_tensors({name: tensors[name] for name in self._plan.frozen})
+
+    def _tune(self, result: dict[str, Any]) -> None:
+        """Choose the learning rate that the fit takes."""
+        validation = self._val, self._packed.val.labels
+        tuned = tune(self._trainer, self._recipe, self._make_batches, validation, self._report)
+        self._recipe = self._recipe.model_copy(update={"learning_rate": tuned.chosen})
+        result["tuning"], result["tune_s"] = list(tuned.trials), tuned.seconds
+        result["learning_rate"] = tuned.chosen
 
     def _fit(self, result: dict[str, Any]) -> bool:
         """Train and validate; returns whether the loss left the finite numbers."""
@@ -327,19 +340,3 @@ class Run:
             if time.perf_counter() - began > COMPUTE_PATIENCE_S and len(self._compute_step_s) >= 2:
                 break
         return size / statistics.median(self._compute_step_s)
-
-
-def score(logits: Array, labels: npt.NDArray[np.int64]) -> tuple[float, float | None]:
-    """Top-1 accuracy and mean cross-entropy.
-
-    Args:
-        logits: (N, classes).
-        labels: (N,) class numbers.
-
-    Returns:
-        Share of right answers; mean of ``-log softmax(logits)[label]``, None if not finite.
-    """
-    top1 = float(np.mean(np.argmax(logits, axis=1) == labels))
-    chosen = log_softmax(logits.astype(np.float64), axis=1)[np.arange(len(labels)), labels]
-    loss = float(-np.mean(chosen))
-    return top1, loss if math.isfinite(loss) else None

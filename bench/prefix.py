@@ -58,8 +58,8 @@ def why_not_cached(recipe: Recipe) -> str | None:
         return "every epoch augments anew; `views = K` in the suite repeats K views"
     if recipe.precision not in FULL_PRECISIONS:
         return f"{recipe.precision} values are not kept"
-    views = 1 if recipe.views is None else recipe.views
-    if recipe.epochs <= views:
+    passes = recipe.epochs * (1 + len(recipe.learning_rate_grid))
+    if passes <= (recipe.views or 1):
         return f"{recipe.epochs} epochs see no view twice"
     return None
 

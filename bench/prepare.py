@@ -12,6 +12,7 @@ from bench.catalog.backends import BACKENDS
 from bench.catalog.cases import CASES, SIZE_BOUNDS, size_of
 from bench.catalog.native import Application, application_of, is_keras, why_not_native
 from bench.catalog.policies import BASE_LEARNING_RATE, POLICIES
+from bench.catalog.recipes import TUNE_FACTORS
 from bench.data import Dataset, SplitSizes, open_dataset
 from bench.environment import environment_of, gpus
 from bench.errors import Unavailable, UserError, choose
@@ -278,13 +279,19 @@ def _policy(cell: Cell) -> Policy:
 def _recipe(cell: Cell, policy: Policy) -> Recipe:
     grid, freezes = cell.grid, policy.boundary != "all"
     base = grid.learning_rate or BASE_LEARNING_RATE[grid.optimizer]
+    rate = base * policy.learning_rate_scale
+    if grid.tune and cell.mode == "native":
+        raise UserError(
+            "tune = 'lr' is of matched mode: native loops do not go back to where they began.",
+            "Leave out --tune, or --mode native.",
+        )
     return Recipe(
         head=grid.head,
         px=grid.px,
         epochs=grid.epochs,
         batch_size=grid.batch_size,
         optimizer=grid.optimizer,
-        learning_rate=base * policy.learning_rate_scale,
+        learning_rate=rate,
         momentum=grid.momentum,
         weight_decay=grid.weight_decay,
         schedule=grid.schedule,
@@ -293,6 +300,7 @@ def _recipe(cell: Cell, policy: Policy) -> Recipe:
         precision=cell.precision,
         views=grid.views if grid.augmentation != "none" else None,  # else all are the same
         # Where nothing is frozen, or the framework's own loop runs, 'off' changes nothing.
+        learning_rate_grid=tuple(rate * f for f in TUNE_FACTORS) if grid.tune else (),
         prefix_cache=grid.prefix_cache if freezes and cell.mode == "matched" else "auto",
     )
 

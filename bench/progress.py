@@ -169,6 +169,8 @@ class RichDisplay:
             self._clock.current = work(spec) * event["epoch"] / event["epochs"]
         elif event["event"] == "prefix":
             self._words = f"computing the frozen part, {event['share']:.0%}"
+        elif event["event"] == "trial":
+            self._words = f"trying learning rate {event['number']} of {event['of']}"
         elif event["event"] == "step":
             self._clock.current = work(spec) * event["share"]
         self._show(spec)

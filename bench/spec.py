@@ -26,6 +26,7 @@ OptimizerName = Literal["sgd", "adamw"]
 ScheduleName = Literal["cosine", "constant"]
 AugmentationName = Literal["none", "crop", "crop_flip"]
 PrefixCache = Literal["auto", "off"]
+TuneName = Literal["lr"]
 Initialisation = Literal["pretrained", "random"]
 
 UNFINISHED: frozenset[str] = frozenset({"unavailable", "crashed", "timeout"})
@@ -117,12 +118,22 @@ class Recipe(Frozen):
         "pixels repeat; off: in every step.",
     )
 
+    learning_rate_grid: tuple[float, ...] = Field(
+        default=(),
+        description="Peak rates among which validation chooses, learning_rate's place then; empty: "
+        "learning_rate it is.",
+    )
+
     @model_serializer(mode="wrap")
     def _without_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Without later fields that say nothing: ids of runs stay as they were before."""
         fields: dict[str, Any] = handler(self)
-        later = {"views": None, "prefix_cache": "auto"}
-        return {k: v for k, v in fields.items() if k not in later or v != later[k]}
+        later: dict[str, tuple[Any, ...]] = {
+            "views": (None,),
+            "prefix_cache": ("auto",),
+            "learning_rate_grid": ((), []),
+        }
+        return {k: v for k, v in fields.items() if k not in later or v not in later[k]}
 
 
 class RunSpec(Frozen):
@@ -199,6 +210,16 @@ class Failure(Frozen):
     message: str = Field(description="For people.")
 
 
+class Trial(Frozen):
+    """A learning rate that was tried."""
+
+    learning_rate: float = Field(description="Peak rate of the head.")
+    val_top1: float | None = Field(
+        default=None, description="After the last epoch; null: it diverged."
+    )
+    val_loss: float | None = Field(default=None, description="Mean cross-entropy, of the same.")
+
+
 class RunResult(Frozen):
     """What a run gave. Null is 'could not be measured', never a guess."""
 
@@ -230,6 +251,12 @@ class RunResult(Frozen):
         default=None,
         description="Share of a step's multiply-adds that the policy spares beside training all.",
     )
+
+    tuning: list[Trial] = Field(default=[], description="Rates that validation chose among.")
+    learning_rate: float | None = Field(
+        default=None, description="That was chosen; null where there was no choice."
+    )
+    tune_s: float | None = Field(default=None, description="For all trials, not part of fit_s.")
 
     train_images_per_s: float | None = Field(
         default=None, description="End to end, input wait included: median synchronised window."

@@ -30,6 +30,7 @@ from bench.spec import (
     ScheduleName,
     Similarity,
     Size,
+    TuneName,
 )
 
 COMMAND_LINE = "the command line"
@@ -77,6 +78,9 @@ class Grid(Strict):
     )
     prefix_cache: PrefixCache = Field(
         default="auto", description="'off': compute the frozen part anew in every step."
+    )
+    tune: TuneName | None = Field(
+        default=None, description="'lr': validation chooses the learning rate from a small grid."
     )
     precision: Precision | tuple[Precision, ...] = "fp32"
     mode: tuple[Mode, ...] = ("matched",)
@@ -127,6 +131,11 @@ class Options:
     precision: Sequence[str] | None = None
     mode: Sequence[str] | None = None
     prefix_cache: str | None = None
+    tune: str | None = None
+
+
+OVERRIDING = ("head", "epochs", "batch_size", "px", "precision", "mode", "prefix_cache", "tune")
+"""Options that take the place of every grid's value."""
 
 
 @dataclass(frozen=True)
@@ -258,7 +267,16 @@ def apply_options(suite: Suite, options: Options) -> Suite:
     grids = _datasets(grids, options.datasets)
     changes: dict[str, Any] = {
         key: value
-        for key in ("head", "epochs", "batch_size", "px", "precision", "mode", "prefix_cache")
+        for key in (
+            "head",
+            "epochs",
+            "batch_size",
+            "px",
+            "precision",
+            "mode",
+            "prefix_cache",
+            "tune",
+        )
         if (value := getattr(options, key)) is not None
     }
     lists: dict[str, Any] = {

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from bench.spec import Recipe
 
+TUNE_FACTORS = (0.3, 1.0, 3.0)
+"""Of ``--tune lr``: what the policy's own peak rate is multiplied by."""
+
 
 def plain_recipe(head: str, px: int = 1, batch_size: int = 1) -> Recipe:
     """SGD without momentum, decay, schedule or augmentation, one epoch."""

@@ -28,11 +28,12 @@ from bench.catalog.tolerances import (
 from bench.data import Split
 from bench.data.batches import TrainingBatches
 from bench.head import attach_head
-from bench.loop import score, take_step
+from bench.loop import take_step
 from bench.parity.compare import gap, operation_of
 from bench.parity.files import Values, read, write, write_facts
 from bench.parity.model import Part, ProbeItem
 from bench.plan import TrainingPlan, plan_training
+from bench.scores import score
 from bench.spec import Precision, Recipe
 
 AGAIN = "the first step's batch after all steps"

@@ -29,6 +29,7 @@ MEASURED = (
     "predicted_saving",
     "fit_s",
     "start_s",
+    "tune_s",
     "setup_s",
     "prefix_s",
     "prefix_values",
@@ -44,7 +45,16 @@ MEASURED = (
 )
 """Fields of ``RunResult`` that a row repeats."""
 DIFFERING = frozenset(
-    {"run_id", "environment_id", "backend", "status", "failure", "parity", "achieved_saving"}
+    {
+        "run_id",
+        "environment_id",
+        "backend",
+        "status",
+        "failure",
+        "parity",
+        "achieved_saving",
+        "learning_rate_chosen",
+    }
     | set(MEASURED)
 )
 """Fields in which rows of the same experiment may differ."""
@@ -85,6 +95,8 @@ def row_of(run: StoredRun) -> Row:
         "warmup_fraction": recipe.warmup_fraction,
         "augmentation": recipe.augmentation,
         "views": recipe.views,
+        "tune": "lr" if recipe.learning_rate_grid else None,
+        "learning_rate_chosen": result.learning_rate,
         "prefix_cache": recipe.prefix_cache,
         "backend": spec.backend,
         "device": spec.device,
@@ -128,6 +140,7 @@ def rows_of(runs: Iterable[StoredRun], shown: Collection[Shown] = ()) -> list[Ro
             row["epochs"],
             row["views"] or 0,
             row["prefix_cache"],
+            row["tune"] or "",
             row["seed"],
             row["device"],
             _position(backends, row["backend"]),

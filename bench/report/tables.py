@@ -70,6 +70,7 @@ DISTINGUISHING: dict[str, str] = {
     "epochs": "epochs",
     "optimizer": "optimizer",
     "learning_rate": "learning rate",
+    "tune": "tuned",
     "momentum": "momentum",
     "weight_decay": "weight decay",
     "schedule": "schedule",
@@ -219,6 +220,12 @@ def footnotes(rows: Sequence[Row]) -> list[str]:
     if any(_is_short(row) for row in rows):
         notes.append(f"{ABSENT} images/s: too short for a steady rate.")
     notes += [note] if (note := _cached(rows)) else []
+    tuned = [row for row in rows if row["learning_rate_chosen"] is not None]
+    if tuned:
+        notes.append(
+            f"tuned: in {len(tuned)} of {len(rows)} runs the learning rate was chosen on the "
+            "validation images, from the same grid around each policy's own."
+        )
     unsteady = [row for row in rows if is_unsteady(row)]
     if unsteady:
         notes.append(

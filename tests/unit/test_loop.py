@@ -16,8 +16,9 @@ from bench.blueprint import Array, Blueprint, Network, Operation, Preprocessing
 from bench.catalog.policies import POLICIES
 from bench.data import Packed, Split
 from bench.features import Features
-from bench.loop import FrozenChanged, Run, score
+from bench.loop import FrozenChanged, Run
 from bench.plan import plan_training
+from bench.scores import score
 from bench.spec import Case, DatasetRef, Recipe, RunSpec, WeightsRef
 
 PX, CLASSES = 4, 3

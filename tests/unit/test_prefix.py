@@ -98,6 +98,7 @@ def test_of_a_real_network_with_a_head(network: Network) -> None:
         ({"augmentation": "none"}, None),
         ({"augmentation": "none", "epochs": 1}, "no view twice"),
         ({"augmentation": "none", "epochs": 2}, None),
+        ({"augmentation": "none", "epochs": 1, "learning_rate_grid": (0.1, 0.2)}, None),
         ({"augmentation": "crop_flip"}, "augments anew"),
         ({"augmentation": "crop_flip", "views": 3, "epochs": 4}, None),
         ({"augmentation": "crop", "views": 3, "epochs": 3}, "no view twice"),

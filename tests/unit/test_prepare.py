@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from bench import prepare
 from bench.catalog.cases import CASES, SIZE_BOUNDS, size_of
 from bench.catalog.policies import POLICIES
+from bench.catalog.recipes import TUNE_FACTORS
 from bench.data import Dataset, SplitSizes
 from bench.environment import Gpu
 from bench.errors import Unavailable, UserError
@@ -188,6 +189,25 @@ def test_the_learning_rate_is_the_optimizers_base_times_the_policys_scale(
         assert rate == pytest.approx(base * policy.learning_rate_scale)
         rate = _one(name, optimizer=optimizer, learning_rate=0.3).spec.recipe.learning_rate
         assert rate == pytest.approx(0.3 * policy.learning_rate_scale)
+
+
+def test_tuned_runs_have_a_grid_around_the_policys_rate(fakes: _Fakes) -> None:
+    for name in POLICIES:
+        rate = _one(name).spec.recipe.learning_rate
+        grid = _one(name, tune="lr").spec.recipe.learning_rate_grid
+        assert grid == pytest.approx([rate * factor for factor in TUNE_FACTORS])
+        assert _one(name).spec.recipe.learning_rate_grid == ()
+    with pytest.raises(UserError, match="tune = 'lr' is of matched mode"):
+        _one("freeze_all", tune="lr", mode=("native",))
+
+
+def test_what_changes_nothing_makes_no_other_run(fakes: _Fakes) -> None:
+    """'off' where nothing is frozen, and views of images that are not augmented."""
+    for name, policy in POLICIES.items():
+        kept = _one(name, prefix_cache="off").spec.recipe.prefix_cache
+        assert kept == ("auto" if policy.boundary == "all" else "off")
+        assert _one(name, views=3).spec.recipe.views is None
+        assert _one(name, views=3, augmentation="crop").spec.recipe.views == 3
 
 
 def test_fine_tuning_everything_is_gentler_than_retraining(fakes: _Fakes) -> None:

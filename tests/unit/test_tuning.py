@@ -1,0 +1,126 @@
+"""The learning rate is chosen on validation images, with the same budget everywhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bench.catalog.policies import POLICIES
+from bench.catalog.recipes import TUNE_FACTORS
+from bench.data import Packed, Split
+from bench.loop import Run
+from bench.plan import plan_training
+from bench.report.rows import rows_of
+from bench.report.tables import footnotes, standard_table
+from bench.spec import Recipe, RunSpec, Trial
+from bench.store import StoredRun
+from bench.tuning import choose_rate
+from tests.unit.test_loop import NumpyTrainer, network, packed, spec
+
+
+class Restorable(NumpyTrainer):
+    """Counts how often it began anew."""
+
+    restored = 0
+
+    def restore(self, tensors: Any) -> None:
+        self.restored += 1
+        self.weights = {name: array.copy() for name, array in tensors.items()}
+
+
+def _run(grid: tuple[float, ...], data: Packed | None = None) -> tuple[dict[str, Any], Restorable]:
+    what = spec()
+    recipe = what.recipe.model_copy(update={"learning_rate_grid": grid})
+    what = what.model_copy(update={"recipe": recipe})
+    trainer = Restorable(network())
+    plan = plan_training(trainer.net.blueprint, POLICIES["freeze_all"])
+    loop = Run(what, trainer.net, plan, data or packed(), trainer, lambda event: None)
+    return loop(time.perf_counter()).fields, trainer
+
+
+@pytest.mark.parametrize(
+    ("trials", "chosen"),
+    [
+        ([(0.1, 0.5, 1.0), (0.2, 0.7, 1.0), (0.3, 0.6, 0.1)], 0.2),
+        ([(0.1, 0.7, 1.0), (0.2, 0.7, 0.9)], 0.2),  # as many right, surer
+        ([(0.2, 0.7, 1.0), (0.1, 0.7, 1.0)], 0.1),  # the gentler of two equals
+        ([(0.1, 0.2, 3.0), (0.2, None, None)], 0.1),
+        ([(0.2, None, None), (0.1, None, None)], 0.1),
+        ([(0.1, 0.7, None), (0.2, 0.7, 5.0)], 0.2),
+    ],
+)
+def test_the_best_on_validation_is_chosen(
+    trials: list[tuple[float, float | None, float | None]], chosen: float
+) -> None:
+    assert choose_rate([
+        Trial(learning_rate=r, val_top1=a, val_loss=loss) for r, a, loss in trials
+    ]) == chosen  # fmt: skip
+
+
+def test_the_fit_is_that_of_the_chosen_rate_alone() -> None:
+    grid = (1e-4, 0.1, 0.3)
+    fields, trainer = _run(grid)
+    assert [trial.learning_rate for trial in fields["tuning"]] == list(grid)
+    assert trainer.restored == 3
+    chosen = fields["learning_rate"]
+    assert chosen == choose_rate(fields["tuning"])
+    assert chosen != 1e-4, "at that rate nothing is learnt"
+    plain = spec().recipe.model_copy(update={"learning_rate": chosen})
+    alone = Restorable(network())
+    plan = plan_training(alone.net.blueprint, POLICIES["freeze_all"])
+    what = spec().model_copy(update={"recipe": plain})
+    expected = Run(what, alone.net, plan, packed(), alone, lambda event: None)(0.0).fields
+    for field in ("train_loss_by_epoch", "val_top1_by_epoch", "test_top1", "test_loss",
+                  "batches_sha256", "initial_state_sha256", "frozen_state_sha256"):  # fmt: skip
+        assert fields[field] == expected[field], field
+    trial = next(t for t in fields["tuning"] if t.learning_rate == chosen)
+    assert trial.val_top1 == fields["val_top1_by_epoch"][-1]
+    assert fields["tune_s"] > 0
+
+
+def test_the_test_images_have_no_say() -> None:
+    """They are looked at once, after the choice."""
+    data = packed()
+    wrong = Split(data.test.images, (data.test.labels + 1) % 3)
+    other = Packed(data.classes, data.train, data.val, wrong, Path("nowhere"))
+    fields, trainer = _run((0.03, 0.3))
+    spoiled, _ = _run((0.03, 0.3), other)
+    assert spoiled["tuning"] == fields["tuning"]
+    assert spoiled["learning_rate"] == fields["learning_rate"]
+    assert trainer.inferred == 2 * 9 + 3 * 9 + 12
+
+
+def test_a_rate_that_diverges_is_not_chosen() -> None:
+    with np.errstate(all="ignore"):
+        fields, _ = _run((0.1, 1e308))
+    first, second = fields["tuning"]
+    assert first.val_top1 is not None
+    assert (second.val_top1, second.val_loss) == (None, None)
+    assert fields["learning_rate"] == 0.1
+
+
+def test_where_nothing_is_tuned_the_spec_is_as_it_was(make_spec: Callable[..., RunSpec]) -> None:
+    recipe = make_spec().recipe.model_dump(mode="json")
+    assert {"learning_rate_grid", "views", "prefix_cache"}.isdisjoint(recipe)
+    tuned = make_spec(recipe={"learning_rate_grid": [0.1, 0.2]})
+    assert tuned.run_id != make_spec().run_id
+    assert Recipe.model_validate(tuned.recipe.model_dump(mode="json")) == tuned.recipe
+
+
+def test_tables_say_that_rates_were_chosen(make_run: Callable[..., StoredRun]) -> None:
+    grid = {"learning_rate_grid": [0.1, 0.2]}
+    chosen = {"learning_rate": 0.2, "tuning": [{"learning_rate": 0.2, "val_top1": 0.5}]}
+    rows = rows_of([make_run(recipe=grid, result=chosen), make_run()])
+    assert sorted(row["tune"] or "" for row in rows) == ["", "lr"]
+    assert "tuned" in standard_table(rows).columns
+    assert any(note.startswith("tuned: in 1 of 2 runs") for note in footnotes(rows))
+
+
+def test_the_grid_is_around_the_policys_own_rate() -> None:
+    assert 1.0 in TUNE_FACTORS
+    assert min(TUNE_FACTORS) < 1.0 < max(TUNE_FACTORS)
