@@ -102,6 +102,7 @@ def _policies(_: Counting) -> Items:
                 for name, base in BASE_LEARNING_RATE.items()
             ),
             "backbone_over_head": 0.0 if policy.boundary == "head" else policy.backbone_scale,
+            "stage_over_next": policy.stage_decay,
             "description": DESCRIPTIONS[policy.name],
         }
         for policy in POLICIES.values()

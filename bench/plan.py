@@ -77,8 +77,16 @@ def plan_training(blueprint: Blueprint, policy: Policy) -> TrainingPlan:
             elif role in STATE_ROLES:
                 moving.append(tensor)
             else:
-                scale = 1.0 if operation.stage == HEAD else policy.backbone_scale
+                scale = _scale(blueprint, operation.stage, policy)
                 decays = role == "weight" and operation.kind in KERNELS
                 trained[tensor] = TensorPlan(scale, decays)
     dropouts = tuple(o for o in blueprint.operations[first:] if o.kind == "dropout")
     return TrainingPlan(first, trained, tuple(frozen), tuple(moving), dropouts)
+
+
+def _scale(blueprint: Blueprint, stage: str, policy: Policy) -> float:
+    """Learning rate of a stage over that of the head."""
+    if stage == HEAD:
+        return 1.0
+    before_last = len(blueprint.stages) - 2 - blueprint.stages.index(stage)
+    return policy.backbone_scale * policy.stage_decay**before_last

@@ -127,6 +127,8 @@ class Preparation:
         if cell.mode == "native":
             grid = cell.grid
             reason = why_not_native(cell.backend, cell.backbone, grid.head, grid.px) or reason
+            if policy.stage_decay != 1.0:
+                reason = f"native mode has no stages for {policy.name}; use --mode matched"
         reason = missing_packages(environment) or reason
         found = None if isinstance(weights, str) else weights
         return PlannedRun(spec, environment, cell.backbone, dataset, found, reason)

@@ -85,6 +85,19 @@ class Policy(Frozen):
     backbone_scale: float = Field(
         gt=0, le=1, description="Learning rate of trained backbone layers over that of the head."
     )
+    stage_decay: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="Learning rate of each stage over that of the stage after it, from "
+        "backbone_scale, the last one's, on.",
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without a later field that says nothing: ids of runs stay as they were before."""
+        fields: dict[str, Any] = handler(self)
+        return {k: v for k, v in fields.items() if k != "stage_decay" or v != 1.0}
 
 
 class Recipe(Frozen):

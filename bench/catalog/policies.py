@@ -6,7 +6,8 @@ base rate, the backbone, which has more to lose, at a tenth of it. ``retrain_all
 network as a new model that merely starts well: the full base rate everywhere. ``from_scratch`` is
 the same training from random weights, so that the two differ in nothing but initialisation (and in
 preprocessing, where the pretrained weights want one of their own: the packaged SqueezeNet's BGR
-would be nonsense for random ones).
+would be nonsense for random ones). ``discriminative_lr`` lies between the two: the head at the full
+base rate, and each stage from the last to the first at 1/2.6 of the rate of the one after it.
 """
 
 from __future__ import annotations
@@ -26,11 +27,16 @@ PRESCRIBED: dict[int, str] = {
 
 CONTROL = "from_scratch"
 
+STAGE_RATIO = 2.6
+"""A layer's learning rate over that of the layer before it: Howard and Ruder 2018, "Universal
+Language Model Fine-tuning for Text Classification", 3.2; here from stage to stage."""
+
 DESCRIPTIONS: dict[str, str] = {
     "freeze_all": "freeze every backbone layer, train the head",
     "fine_tune_last": "freeze the early layers, fine-tune the last stage and the head",
     "fine_tune_all": "train the whole network, the backbone with a small learning rate",
     "retrain_all": "start from pretrained weights, then train like a new model",
+    "discriminative_lr": "train the whole network, each stage slower than the one after it",
     "from_scratch": "control: random weights, trained like a new model",
 }
 
@@ -64,6 +70,14 @@ POLICIES: dict[str, Policy] = {
             initialisation="pretrained",
             learning_rate_scale=1.0,
             backbone_scale=1.0,
+        ),
+        Policy(
+            name="discriminative_lr",
+            boundary="all",
+            initialisation="pretrained",
+            learning_rate_scale=1.0,
+            backbone_scale=1 / STAGE_RATIO,
+            stage_decay=1 / STAGE_RATIO,
         ),
         Policy(
             name="from_scratch",

@@ -162,7 +162,7 @@ def subject_of(
                 subject.known += pairs
                 continue
             item = ProbeItem(
-                key=f"{kind}-{policy.boundary}-{policy.backbone_scale:g}-{optimizer}",
+                key=f"{kind}-{policy.boundary}-{_rates(policy)}-{optimizer}",
                 blueprint=str(folders[kind].resolve()),
                 policy=policy,
                 recipe=recipe,
@@ -171,6 +171,12 @@ def subject_of(
             )
             _add_claim(subject, item, kind)
     return subject
+
+
+def _rates(policy: Policy) -> str:
+    """What tells policies with the same boundary apart."""
+    decay = f"x{policy.stage_decay:g}" if policy.stage_decay != 1.0 else ""
+    return f"{policy.backbone_scale:g}{decay}"
 
 
 def _abouts(

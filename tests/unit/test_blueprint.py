@@ -286,6 +286,17 @@ def test_kernels_decay_and_the_backbone_is_gentler(network: Network) -> None:
         assert planned.learning_rate_scale == (1.0 if operation.stage == HEAD else 0.3)
 
 
+def test_each_stage_learns_slower_than_the_one_after_it(network: Network) -> None:
+    plan = plan_training(network.blueprint, POLICIES["discriminative_lr"])
+    scales = {
+        operation.stage: plan.trained[name].learning_rate_scale
+        for operation, role, name in network.blueprint.named_tensors()
+        if role not in STATE_ROLES
+    }
+    assert list(scales) == ["stem", "stage1", "stage2", "head"]
+    assert [scales[s] for s in scales] == pytest.approx([2.6**-3, 2.6**-2, 2.6**-1, 1.0])
+
+
 @pytest.mark.parametrize(
     ("boundary", "dropouts"), [("all", ["drop", "drop2"]), ("head", ["drop2"]), ("fc", None)]
 )

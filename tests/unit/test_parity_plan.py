@@ -93,13 +93,15 @@ def test_what_policies_share_is_measured_once(exports: Exports, question: Questi
         "random-all-0.1-adamw": ("steps",),
         "random-all-1-sgd": ("steps",),
         "random-all-1-adamw": ("steps",),
+        "random-all-0.384615x0.384615-sgd": ("steps",),
+        "random-all-0.384615x0.384615-adamw": ("steps",),
     }
     assert exports.asked == [{"px": 64, "weights": "random", "settled": True}]
 
 
 def test_other_weights_share_nothing(pretrained: Exports, question: Question) -> None:
     found = parts(question)
-    assert len(found) == 10
+    assert len(found) == 12
     assert found["pretrained-head-1-sgd"] == found["random-all-1-sgd"] == ALL
     assert found["pretrained-all-1-sgd"] == found["random-all-1-adamw"] == ("steps",)
     assert pretrained.asked == [

@@ -86,8 +86,8 @@ def test_standard_is_every_case_and_policy_with_three_seeds() -> None:
     assert {(g.case, p) for g in suite.grid for p in g.policies} == set(
         product((1, 2, 3, 4), POLICIES)
     )
-    # 4 cases × 2 networks × 5 policies × 3 seeds × 2 backends
-    assert len(list(cells(suite))) == 240
+    # 4 cases × 2 networks × 6 policies × 3 seeds × 2 backends
+    assert len(list(cells(suite))) == 288
 
 
 def test_article_backbones_are_the_seven_with_random_weights_written_down() -> None:
