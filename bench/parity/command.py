@@ -123,6 +123,12 @@ def _check_native(asked: Asked) -> None:
             "what differs, in float32 on the CPU.",
             f"Leave out {', '.join(idle)}, or --mode native.",
         )
+    staged = [name for name in asked.policies or () if POLICIES[name].stage_decay != 1.0]
+    if staged:
+        raise UserError(
+            f"--policy {staged[0]}: native mode has no stages for it.",
+            f"Use another of {', '.join(n for n, p in POLICIES.items() if p.stage_decay == 1.0)}.",
+        )
 
 
 def _question(asked: Asked) -> Question:
