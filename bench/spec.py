@@ -315,8 +315,8 @@ class RunResult(Frozen):
     )
     peak_host_bytes: int | None = Field(
         default=None,
-        description="Of the worker process, during the run; with what one that did others before "
-        "held at the start.",
+        description="Of the worker process, during the run; null where more than a tenth of it is "
+        "what earlier runs left there.",
     )
     peak_device_bytes: int | None = Field(default=None, description="On a GPU; else null.")
 
