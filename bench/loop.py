@@ -33,7 +33,7 @@ KNOBS = ("tf32", "xla", "compile", "layout", "deterministic", "threads", "onednn
          "cudnn_benchmark")  # fmt: skip
 """That every result has; null where a framework has no such thing."""
 COMPUTE_STEPS = 5
-COMPUTE_PATIENCE_S = 1.5
+COMPUTE_PATIENCE_S = 1.0
 
 
 class FrozenChanged(Exception):
