@@ -19,7 +19,10 @@ from bench.weights import random_weights
 from tests.speed.clock import CLOCK, hand_over
 from tests.speed.conftest import HERE
 
-BACKBONES_TIMED = ("efficientnet_lite0", "resnet50")
+BACKBONES_TIMED = {
+    "smallest": ["efficientnet_lite0"],
+    "usual": ["efficientnet_lite0", "resnet50"],
+}
 SIZES = {
     "smallest": {"px": 32, "batch-size": 2, "steps": 2, "epochs": 2},
     "usual": {"px": 96, "batch-size": 16, "steps": 8, "epochs": 12},
@@ -44,8 +47,11 @@ def _compare(backend: str, backbone: str, size: dict[str, int]) -> dict[str, Any
     return _found[backend, backbone]
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    metafunc.parametrize("backbone", BACKBONES_TIMED[metafunc.config.getoption("--speed-size")])
+
+
 @pytest.mark.benchmark(timer=CLOCK)
-@pytest.mark.parametrize("backbone", BACKBONES_TIMED)
 @pytest.mark.parametrize("way", ["harness", "by_hand"])
 @pytest.mark.parametrize("backend", ["torch", "keras-tensorflow"])
 def test_tax(
