@@ -19,7 +19,7 @@ from bench.catalog.policies import POLICIES
 from bench.data import Packed
 from bench.data.batches import TrainingBatches, input_threads
 from bench.features import Features
-from bench.measure import Windows, peak_host_bytes
+from bench.measure import LEAST_WINDOWS, WINDOW_S, Windows, peak_host_bytes
 from bench.plan import TrainingPlan, plan_training
 from bench.schedule import learning_rate
 from bench.scores import score
@@ -32,6 +32,8 @@ REPORT_S = 0.25
 KNOBS = ("tf32", "xla", "compile", "layout", "deterministic", "threads", "onednn",
          "cudnn_benchmark")  # fmt: skip
 """That every result has; null where a framework has no such thing."""
+LEAST_EFFECTIVE_S = LEAST_WINDOWS * WINDOW_S
+"""As long as the windows without which there is no rate of whole steps."""
 COMPUTE_STEPS = 5
 COMPUTE_PATIENCE_S = 1.0
 
@@ -317,7 +319,11 @@ class Run:
         result["prefix_values"] = "reused" if features.is_reused else "computed"
         result["prefix_s"] = features.seconds
         images = len(result["train_loss_by_epoch"]) * self._batches.images
-        result["effective_images_per_s"] = images / (features.seconds + self._train_s)
+        took_s = features.seconds + self._train_s
+        if took_s >= LEAST_EFFECTIVE_S:
+            result["effective_images_per_s"] = images / took_s
+        else:
+            notes.append(f"training was too short for a throughput: {took_s:.2g} s in all")
         notes += [features.note] if features.note else []
 
     def _compute_rate(self) -> float | None:

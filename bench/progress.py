@@ -99,6 +99,8 @@ def _end_text(result: RunResult) -> str:
     rate, effective = result.train_images_per_s, result.effective_images_per_s
     speed = f", {rate:.0f} images/s" if rate else ""
     speed += f", {effective:.0f} effective images/s" if effective else ""
+    chosen = result.learning_rate
+    speed += f", learning rate {chosen:g} of {len(result.tuning)}" if chosen is not None else ""
     return f"test top-1 {result.test_top1:.1%}, fit {result.fit_s:.1f} s{speed}"
 
 
@@ -126,6 +128,8 @@ class PlainDisplay:
             self._say(f"    {_epoch_text(event)}")
         elif event["event"] == "prefix" and event["share"] == 1.0:
             self._say("    frozen part computed")
+        elif event["event"] == "trial":
+            self._say(f"    trying learning rate {event['number']} of {event['of']}")
 
     def end(self, spec: RunSpec, result: RunResult) -> None:
         self._clock.done += work(spec)

@@ -253,7 +253,7 @@ def footnotes(rows: Sequence[Row]) -> list[str]:
 
 
 def _cached(rows: Sequence[Row]) -> str | None:
-    cached = [row for row in rows if row["prefix_values"]]
+    cached = [row for row in rows if row["effective_images_per_s"]]
     if not cached:
         return None
     reused = sum(row["prefix_values"] == "reused" for row in cached)

@@ -308,6 +308,19 @@ def test_with_values_in_place_of_images_it_gives_the_same() -> None:
     assert whole.fields.get("effective_images_per_s") is None
 
 
+def test_too_short_a_time_is_no_effective_rate() -> None:
+    trainer, data, what = ResumingTrainer(network()), packed(), spec()
+    values = Features(
+        trainer.prefix(data.train.images), trainer.prefix(data.val.images),
+        seconds=0.01, spent_s=0.01, is_reused=False,
+    )  # fmt: skip
+    plan = plan_training(trainer.net.blueprint, what.policy)
+    loop = Run(what, trainer.net, plan, data, trainer, lambda event: None, values)
+    fields = loop(time.perf_counter()).fields
+    assert fields.get("effective_images_per_s") is None
+    assert any("too short" in note for note in fields["notes"])
+
+
 def test_what_the_policy_spares_is_counted() -> None:
     fields = run(NumpyTrainer(network()))[0].fields
     assert fields["forward_multiply_adds"] == PIXELS * PIXELS + CLASSES * PIXELS
