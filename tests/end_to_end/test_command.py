@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,16 @@ def result_files(out: Path, policy: str) -> dict[str, dict[str, Any]]:
         spec = json.loads((path.parent / "spec.json").read_text())
         found[spec["backend"]] = json.loads(path.read_text())
     return found
+
+
+def stored(out: Path) -> Iterator[tuple[dict[str, Any], dict[str, Any], Path]]:
+    """Spec, result (with the test logits as 'logits') and folder of each run."""
+    for path in out.glob("runs/*/*/result.json"):
+        folder = path.parent
+        spec = json.loads((folder / "spec.json").read_text())
+        result = json.loads(path.read_text())
+        result["logits"] = np.load(folder / "predictions.npz")["logits"]
+        yield spec, result, folder
 
 
 def test_every_cell_is_there_and_ok(results: Path, shared_cache: Path) -> None:

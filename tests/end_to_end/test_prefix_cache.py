@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.end_to_end.test_command import command
+from tests.end_to_end.test_command import command, stored
 
 SUITE = """
 name = "prefix"
@@ -38,14 +37,10 @@ def _run(folder: Path, cache: Path, name: str, *more: str, **suite: str) -> Resu
     path.write_text(SUITE.format(**suite))
     out = folder / name
     command("run", "--suite", str(path), "--out", str(out), "--fresh", *more, cache=cache)
-    found = {}
-    for file in out.glob("runs/*/*/result.json"):
-        spec, result = (json.loads((file.parent / f).read_text()) for f in (
-            "spec.json", "result.json"
-        ))  # fmt: skip
-        result["logits"] = np.load(file.parent / "predictions.npz")["logits"]
-        found[spec["backend"], spec["backbone"], spec["policy"]["name"]] = result
-    return found
+    return {
+        (spec["backend"], spec["backbone"], spec["policy"]["name"]): result
+        for spec, result, _ in stored(out)
+    }
 
 
 def _same_experiment(one: dict[str, Any], other: dict[str, Any]) -> None:

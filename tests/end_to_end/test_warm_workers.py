@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.end_to_end.test_command import command
+from tests.end_to_end.test_command import command, stored
 
 SUITE = """
 name = "warm"
@@ -33,15 +32,12 @@ Key = tuple[str, str, str, int]
 def _run(folder: Path, cache: Path, out: str, *more: str) -> dict[Key, dict[str, Any]]:
     command("run", "--suite", str(folder / "warm.toml"), "--out", str(folder / out), *more,
             cache=cache)  # fmt: skip
-    found = {}
-    for file in (folder / out).glob("runs/*/*/result.json"):
-        spec = json.loads((file.parent / "spec.json").read_text())
-        result = json.loads(file.read_text())
-        result["logits"] = np.load(file.parent / "predictions.npz")["logits"]
-        result["log"] = (file.parent / "log.txt").read_text()
-        key = spec["backend"], spec["backbone"], spec["policy"]["name"], spec["seed"]
-        found[key] = result
-    return found
+    return {
+        (spec["backend"], spec["backbone"], spec["policy"]["name"], spec["seed"]): {
+            **result, "log": (run / "log.txt").read_text(),
+        }
+        for spec, result, run in stored(folder / out)
+    }  # fmt: skip
 
 
 @pytest.mark.slow
