@@ -50,7 +50,7 @@ def run_spec(spec: RunSpec, job: Job, adapter: Adapter, emit: Emit) -> dict[str,
     started = time.perf_counter()
     packed = load_packed(Path(job["packed"]))
     built = _build(spec, job, adapter, len(packed.classes))
-    features, note = _features(spec, job, built, packed, emit)
+    features, note = _features(spec, job, adapter, built, packed, emit)
     run = Run(spec, built.network, built.plan, packed, built.trainer, emit, features)
     outcome = run(started)
     outcome.fields["notes"] += [note] if note else []
@@ -72,7 +72,7 @@ def run_spec(spec: RunSpec, job: Job, adapter: Adapter, emit: Emit) -> dict[str,
 
 
 def _features(
-    spec: RunSpec, job: Job, built: _Built, packed: Packed, emit: Emit
+    spec: RunSpec, job: Job, adapter: Adapter, built: _Built, packed: Packed, emit: Emit
 ) -> tuple[Features | None, str | None]:
     """What stands for the images, where the part before it is frozen; and why nothing does."""
     if built.network is None or built.frozen_sha256 is None:
@@ -83,6 +83,7 @@ def _features(
         built.plan,
         built.frozen_sha256,
         packed,
+        adapter,
         cast(ResumingTrainer, built.trainer),
         Path(job["cache"]),
         job["environment_id"],

@@ -127,15 +127,26 @@ class Trainer(Protocol):
         """Most memory that the run held on a GPU; None where it cannot be known."""
 
 
-class ResumingTrainer(Trainer, Protocol):
-    """One that can do the frozen prefix and what follows it apart."""
+class Prefix(Protocol):
+    """What computes the value at which training starts, where all before it is frozen."""
 
     def prefix(self, images: npt.NDArray[np.uint8]) -> Any:
         """A handle of the value that the frozen prefix (``bench.prefix.boundary_of``) gives for
         images (N, px, px, 3)."""
 
     def values(self, handles: list[Any]) -> Array:
-        """(sum of N, …) values of handles of ``prefix``, channels last; waits for the device."""
+        """(sum of N, …) values of handles of ``prefix``, channels last, in float64 if that is the
+        recipe's precision and else in float32; waits for the device."""
+
+    def synchronise(self) -> None:
+        """Wait until the device has done all that it was given."""
+
+    def prefix_form(self) -> str:
+        """The form that it took (``bench.forms``), and why where that is not the one wanted."""
+
+
+class ResumingTrainer(Trainer, Prefix, Protocol):
+    """One that can do the frozen prefix and what follows it apart."""
 
 
 class Adapter(Protocol):
@@ -148,6 +159,16 @@ class Adapter(Protocol):
 
         Raises:
             Unavailable: The device or precision cannot be had.
+        """
+
+    def build_prefix(self, network: Network, recipe: Recipe, device: str, compiled: bool) -> Prefix:
+        """Build a frozen prefix by itself.
+
+        Args:
+            network: Its answer is the wanted value.
+            recipe: Of the run; of it the precision counts.
+            device: cpu or cuda:N, prepared by ``build``.
+            compiled: By the framework's compiler, where it has one.
         """
 
     def build_native(self, request: NativeRequest) -> tuple[Trainer, TrainingPlan]:

@@ -48,6 +48,8 @@ DECIDING = (
     "backend.py",
     "blueprint.py",
     "features.py",
+    "fold.py",
+    "forms.py",
     "head.py",
     "loop.py",
     "measure.py",

@@ -8,19 +8,21 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from bench.backend import ResumingTrainer
+from bench.backend import Adapter, Prefix, ResumingTrainer
 from bench.blueprint import Array, Network, channels_last
 from bench.cache import limit_bytes, make_room, mark_used
 from bench.data import Packed
 from bench.data.atomic import build_folder
 from bench.data.batches import view_batches
 from bench.environment import machine_bytes
+from bench.forms import form_for, make_prefix
 from bench.plan import TrainingPlan
 from bench.prefix import Boundary, boundary_of, prefix_key, why_not_cached
 from bench.spec import Recipe, RunSpec
@@ -50,6 +52,8 @@ class Features:
     """That this run spent on them."""
     is_reused: bool
     """Whether another run had computed them."""
+    form: str
+    """In which they were computed: plain, folded or compiled (``bench.forms``)."""
     note: str | None = None
     """What kept them from being kept."""
 
@@ -66,6 +70,11 @@ class Wanted:
     """float32 or float64."""
 
     @property
+    def images_in_all(self) -> int:
+        """Of all views and splits."""
+        return sum(shape[0] for shape in self.shapes.values())
+
+    @property
     def size_bytes(self) -> int:
         """Of all values."""
         item = np.dtype(self.dtype).itemsize
@@ -77,7 +86,7 @@ class NoRoom(Exception):
 
 
 def features_of(
-    trainer: ResumingTrainer,
+    make: Callable[[], Prefix],
     wanted: Wanted,
     root: Path,
     key: str,
@@ -86,7 +95,7 @@ def features_of(
     """The values, from the cache if they are there and whole, else computed and kept.
 
     Args:
-        trainer: Computes them.
+        make: Builds what computes them, if it must be.
         wanted: Of which images.
         root: The cache.
         key: From ``prefix_key``.
@@ -102,31 +111,36 @@ def features_of(
     kept = load(folder, wanted, in_memory)
     if kept is not None:
         mark_used(folder)
-        parts, seconds = kept
         spent_s = time.perf_counter() - began
-        return Features(parts["train"], parts["val"], seconds, spent_s, is_reused=True)
-    note, parts = None, {}
+        return Features(
+            kept.parts["train"], kept.parts["val"], kept.seconds, spent_s, True, kept.form
+        )
+    note: str | None = None
+    parts: Parts = {}
+    prefix = make()
     try:
         make_room(root, wanted.size_bytes, limit_bytes())
-        _compute_into(folder, trainer, wanted, parts if in_memory else None, on_share)
+        _compute_into(folder, prefix, wanted, parts if in_memory else None, began, on_share)
         if not in_memory:
-            parts, _ = _read_back(folder, wanted)
+            parts = _read_back(folder, wanted).parts
     except OSError as error:
         reason = f"{root / KIND}: {error.strerror or error}"
         if not in_memory:
             raise NoRoom(reason) from error
         note = f"the values of the frozen part were not kept for later runs: {reason}"
         if not parts:
-            parts = _compute(trainer, wanted, _in_memory(wanted), on_share)
+            parts = _compute(prefix, wanted, _in_memory(wanted), on_share)
     seconds = time.perf_counter() - began
-    return Features(parts["train"], parts["val"], seconds, seconds, is_reused=False, note=note)
+    form = prefix.prefix_form()
+    return Features(parts["train"], parts["val"], seconds, seconds, False, form, note)
 
 
 def _compute_into(
     folder: Path,
-    trainer: ResumingTrainer,
+    prefix: Prefix,
     wanted: Wanted,
     found: Parts | None,
+    began: float,
     on_share: Callable[[float], None],
 ) -> None:
     """Compute the values and leave them in ``folder``.
@@ -134,30 +148,31 @@ def _compute_into(
     Args:
         found: Takes them as soon as they are there, whatever comes of the folder; None: they do not
             fit into memory.
+        began: ``time.perf_counter()`` when the work on them began.
 
     Raises:
         OSError: It cannot be written.
     """
-    began = time.perf_counter()
 
     def write(into: Path) -> None:
         if found is None:
-            parts = _compute(trainer, wanted, _mapped(wanted, into), on_share)
+            parts = _compute(prefix, wanted, _mapped(wanted, into), on_share)
         else:
-            parts = _compute(trainer, wanted, _in_memory(wanted), on_share)
+            parts = _compute(prefix, wanted, _in_memory(wanted), on_share)
             found.update(parts)
             for name, array in parts.items():
                 np.save(into / f"{name}.npy", array)
         meta = {
             "checksums": {name: _checksum(array) for name, array in parts.items()},
             "seconds": time.perf_counter() - began,
+            "form": prefix.prefix_form(),
         }
         (into / META).write_text(json.dumps(meta), encoding="utf-8")
 
     build_folder(folder, write, lambda path: load(path, wanted, False) is not None)
 
 
-def _read_back(folder: Path, wanted: Wanted) -> tuple[Parts, float]:
+def _read_back(folder: Path, wanted: Wanted) -> Kept:
     kept = load(folder, wanted, False)
     if kept is None:
         raise OSError("what was written cannot be read back")
@@ -181,15 +196,15 @@ def _mapped(wanted: Wanted, folder: Path) -> Parts:
 
 
 def _compute(
-    trainer: ResumingTrainer, wanted: Wanted, parts: Parts, on_share: Callable[[float], None]
+    prefix: Prefix, wanted: Wanted, parts: Parts, on_share: Callable[[float], None]
 ) -> Parts:
     """Fill ``parts``, and return them."""
     total, done = sum(len(part) for part in parts.values()), 0
     for name, part in parts.items():
         at = 0
         for images in wanted.images[name]():
-            values = trainer.values([trainer.prefix(images)])
-            trainer.synchronise()  # JAX's engine keeps what was not waited for
+            values = prefix.values([prefix.prefix(images)])
+            prefix.synchronise()  # JAX's engine keeps what was not waited for
             if values.shape != (len(images), *part.shape[1:]):  # NumPy would spread it
                 raise ValueError(f"a value of shape {values.shape} for {len(images)} images")
             part[at : at + len(images)] = values
@@ -198,12 +213,21 @@ def _compute(
     return parts
 
 
-def load(folder: Path, wanted: Wanted, in_memory: bool) -> tuple[Parts, float] | None:
-    """Values that were kept, and the seconds that it took to compute them; None if they are absent,
-    damaged or others than wanted."""
+class Kept(NamedTuple):
+    """What a folder holds."""
+
+    parts: Parts
+    seconds: float
+    """That it took to compute them."""
+    form: str
+    """In which they were computed."""
+
+
+def load(folder: Path, wanted: Wanted, in_memory: bool) -> Kept | None:
+    """Values that were kept; None if they are absent, damaged or others than wanted."""
     try:
         meta = json.loads((folder / META).read_text(encoding="utf-8"))
-        checksums, seconds = meta["checksums"], float(meta["seconds"])
+        checksums, seconds, form = meta["checksums"], float(meta["seconds"]), str(meta["form"])
         parts: Parts = {}
         for name, shape in wanted.shapes.items():
             array = np.load(
@@ -216,7 +240,7 @@ def load(folder: Path, wanted: Wanted, in_memory: bool) -> tuple[Parts, float] |
             parts[name] = array
     except Exception:  # a damaged header is whatever Python's parser calls it
         return None
-    return parts, seconds
+    return Kept(parts, seconds, form)
 
 
 def _checksum(array: Array) -> int:
@@ -234,6 +258,7 @@ def features_of_run(
     plan: TrainingPlan,
     tensors_sha256: str,
     packed: Packed,
+    adapter: Adapter,
     trainer: ResumingTrainer,
     root: Path,
     environment_id: str,
@@ -247,7 +272,8 @@ def features_of_run(
         plan: Of the policy.
         tensors_sha256: Of the frozen tensors.
         packed: Its images.
-        trainer: Computes the values.
+        adapter: Of the framework.
+        trainer: Has the frozen part, and its numbers.
         root: The cache.
         environment_id: Where it runs.
         report: Takes progress events.
@@ -267,13 +293,14 @@ def features_of_run(
             network.blueprint, boundary, tensors_sha256, packed.path.name, spec, environment_id
         )
         wanted = _wanted(recipe, spec.seed, boundary, packed)
+        blueprint = network.blueprint
+        form = form_for(blueprint, boundary, wanted.images_in_all, spec.backend, spec.device)
+        make = partial(
+            make_prefix, form, adapter, trainer, blueprint, boundary, recipe, spec.device
+        )
         try:
             return features_of(
-                trainer,
-                wanted,
-                root,
-                key,
-                lambda share: report({"event": "prefix", "share": share}),
+                make, wanted, root, key, lambda share: report({"event": "prefix", "share": share})
             ), None
         except NoRoom as error:
             reason = str(error)

@@ -317,7 +317,7 @@ class Run:
     ) -> None:
         """Where most of the network ran once, steps do not tell what a step of it costs."""
         result["prefix_values"] = "reused" if features.is_reused else "computed"
-        result["prefix_s"] = features.seconds
+        result["prefix_s"], result["prefix_form"] = features.seconds, features.form
         images = len(result["train_loss_by_epoch"]) * self._batches.images
         took_s = features.seconds + self._train_s
         if took_s >= LEAST_EFFECTIVE_S:

@@ -8,9 +8,6 @@ from bench.blueprint import INPUT, Blueprint
 from bench.plan import TrainingPlan
 from bench.spec import Recipe, RunSpec, canonical_hash
 
-FULL_PRECISIONS = ("fp32", "fp64")
-"""Whose values NumPy holds as they are."""
-
 
 @dataclass(frozen=True)
 class Boundary:
@@ -31,9 +28,9 @@ def boundary_of(blueprint: Blueprint, plan: TrainingPlan) -> Boundary | None:
     in training and in inference; dropout does not.
 
     Returns:
-        None where nothing is frozen.
+        None where nothing is frozen, or nothing trains.
     """
-    if plan.first_trained == 0:
+    if plan.first_trained == 0 or not plan.trained:
         return None
     operations = blueprint.operations
     last = next(
@@ -56,8 +53,6 @@ def why_not_cached(recipe: Recipe) -> str | None:
     """Why the values of a frozen prefix are not computed once for all epochs; None if they are."""
     if recipe.augmentation != "none" and recipe.views is None:
         return "every epoch augments anew; `views = K` in the suite repeats K views"
-    if recipe.precision not in FULL_PRECISIONS:
-        return f"{recipe.precision} values are not kept"
     passes = recipe.epochs * (1 + len(recipe.learning_rate_grid))
     if passes <= (recipe.views or 1):
         return f"{recipe.epochs} epochs see no view twice"

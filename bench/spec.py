@@ -294,6 +294,10 @@ class RunResult(Frozen):
         description="Time to compute these values, in this run or the one that kept them; part of "
         "fit_s, so that a figure does not depend on what a cache held.",
     )
+    prefix_form: str | None = Field(
+        default=None,
+        description="In which form they were computed: plain, folded or compiled (bench/forms.py).",
+    )
     step_s_p50: float | None = Field(default=None, description="Median of a whole training step.")
     step_s_p95: float | None = Field(default=None, description="95th percentile of a step.")
     input_wait_fraction: float | None = Field(

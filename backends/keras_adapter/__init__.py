@@ -6,8 +6,9 @@ import keras
 
 from backends.keras_adapter.engines import Engine, load
 from backends.keras_adapter.native import NativeKerasTrainer
+from backends.keras_adapter.prefix import KerasPrefix
 from backends.keras_adapter.trainer import KerasTrainer
-from bench.backend import Adapter, NativeRequest, ResumingTrainer, Trainer
+from bench.backend import Adapter, NativeRequest, Prefix, ResumingTrainer, Trainer
 from bench.blueprint import Network
 from bench.plan import TrainingPlan
 from bench.spec import Recipe
@@ -23,6 +24,9 @@ class KerasAdapter:
         self, network: Network, plan: TrainingPlan, recipe: Recipe, device: str
     ) -> ResumingTrainer:
         return KerasTrainer(network, plan, recipe, device, self._engine)
+
+    def build_prefix(self, network: Network, recipe: Recipe, device: str, compiled: bool) -> Prefix:
+        return KerasPrefix(network, self._engine)  # as compiled as the engine is anyway
 
     def build_native(self, request: NativeRequest) -> tuple[Trainer, TrainingPlan]:
         trainer = NativeKerasTrainer(request, self._engine)

@@ -15,6 +15,7 @@ from keras import ops
 from backends.keras_adapter.engines import Engine, StepFunction
 from backends.keras_adapter.layers import mean
 from backends.keras_adapter.optimizer import TwinOptimizer
+from backends.keras_adapter.prefix import host_values
 from backends.keras_adapter.twin import Twin, channels_first, state_variables
 from bench.backend import Batch, Counts
 from bench.blueprint import INPUT, Array, Network
@@ -130,7 +131,10 @@ class KerasTrainer:
         return self._prefix(images)
 
     def values(self, handles: list[Any]) -> Array:
-        return np.concatenate([ops.convert_to_numpy(handle) for handle in handles])
+        return host_values(handles)
+
+    def prefix_form(self) -> str:
+        return "plain"
 
     def logits(self, handles: list[Any]) -> Array:
         dtype = keras.config.floatx()

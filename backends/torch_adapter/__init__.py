@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from backends.torch_adapter import device
 from backends.torch_adapter.native import NativeTorchTrainer
+from backends.torch_adapter.prefix import TorchPrefix
 from backends.torch_adapter.trainer import TorchTrainer
-from bench.backend import Adapter, NativeRequest, ResumingTrainer, Trainer
+from bench.backend import Adapter, NativeRequest, Prefix, ResumingTrainer, Trainer
 from bench.blueprint import Network
 from bench.plan import TrainingPlan
 from bench.spec import Recipe
@@ -18,6 +19,9 @@ class TorchAdapter:
         self, network: Network, plan: TrainingPlan, recipe: Recipe, device: str
     ) -> ResumingTrainer:
         return TorchTrainer(network, plan, recipe, device)
+
+    def build_prefix(self, network: Network, recipe: Recipe, device: str, compiled: bool) -> Prefix:
+        return TorchPrefix(network, recipe, device, compiled)
 
     def build_native(self, request: NativeRequest) -> tuple[Trainer, TrainingPlan]:
         trainer = NativeTorchTrainer(request)

@@ -6,9 +6,13 @@ Sources: docs.pytorch.org, "CUDA semantics", "torch.backends", "Automatic Mixed 
 from __future__ import annotations
 
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from bench.errors import Unavailable
 from bench.spec import Precision
@@ -46,6 +50,29 @@ def prepare(name: str, precision: Precision) -> torch.device:
     return device
 
 
+def put(array: npt.NDArray[Any], device: torch.device) -> Tensor:
+    """A host array on the device."""
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
+    """Of a mixed precision; of another, nothing."""
+    if precision in AUTOCAST:
+        return torch.autocast(device.type, AUTOCAST[precision])
+    return nullcontext()
+
+
+def values(handles: list[Tensor]) -> npt.NDArray[Any]:
+    """In float64 if they are, else in float32, on the host."""
+    joined = torch.cat(handles)
+    dtype = joined.dtype if joined.dtype == torch.float64 else torch.float32
+    found: npt.NDArray[Any] = joined.to(dtype).contiguous().cpu().numpy()
+    return found
+
+
 def synchronise(device: torch.device) -> None:
     """Wait for the device; a CPU has nothing to wait for."""
     if device.type == "cuda":
@@ -58,7 +85,9 @@ def peak_bytes(device: torch.device) -> int | None:
 
 
 def release() -> None:
-    """Give a GPU's memory that no tensor holds back to it."""
+    """Give back compiled code, and a GPU's memory that no tensor holds."""
+    if "torch._dynamo" in sys.modules:
+        torch._dynamo.reset()
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
 
@@ -88,7 +117,14 @@ def knobs(device: torch.device) -> dict[str, Any]:
     }
 
 
+def forget_compilation() -> None:
+    """Let ``knobs`` speak of what is compiled from now on."""
+    dynamo = sys.modules.get("torch._dynamo.utils")
+    if dynamo is not None:
+        dynamo.counters.clear()
+
+
 def _compiled() -> bool:
-    """Whether ``torch.compile`` has compiled anything in this process, by its own counter."""
+    """Whether ``torch.compile`` has compiled anything, by its own counter."""
     dynamo = sys.modules.get("torch._dynamo.utils")
     return dynamo is not None and dynamo.counters["stats"]["unique_graphs"] > 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -38,15 +38,10 @@ class TorchTrainer:
         return self._put(batch.images), self._put(batch.labels), masks
 
     def _put(self, array: npt.NDArray[Any]) -> Tensor:
-        tensor = torch.from_numpy(np.ascontiguousarray(array))
-        if self._device.type == "cuda":
-            return tensor.pin_memory().to(self._device, non_blocking=True)
-        return tensor
+        return devices.put(array, self._device)
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        if self._precision in devices.AUTOCAST:
-            return torch.autocast(self._device.type, devices.AUTOCAST[self._precision])
-        return nullcontext()
+        return devices.autocast(self._device, self._precision)
 
     def loss(self, prepared: tuple[Tensor, Tensor, tuple[Tensor, ...]]) -> Tensor:
         """Mean cross-entropy of a batch in training form."""
@@ -88,8 +83,10 @@ class TorchTrainer:
             return self.network.prefix(self._put(images))
 
     def values(self, handles: list[Tensor]) -> Array:
-        array: Array = torch.cat(handles).contiguous().cpu().numpy()
-        return array
+        return devices.values(handles)
+
+    def prefix_form(self) -> str:
+        return "plain"
 
     def logits(self, handles: list[Tensor]) -> Array:
         array: Array = torch.cat([h.to(self._dtype) for h in handles]).cpu().numpy()

@@ -43,6 +43,9 @@ class Trainer:
     def synchronise(self) -> None:
         pass
 
+    def prefix_form(self) -> str:
+        return "folded"
+
 
 def _batches(first: int, last: int) -> Callable[[], Iterator[npt.NDArray[np.uint8]]]:
     return lambda: (IMAGES[at : min(at + 4, last)] for at in range(first, last, 4))
@@ -54,7 +57,7 @@ def _wanted(dtype: str = "float32", **shapes: tuple[int, ...]) -> Wanted:
 
 
 def _features(trainer: Trainer, root: Path, key: str = "key", **more: Any) -> Features:
-    return features_of(trainer, _wanted(), root, key, **more)  # type: ignore[arg-type]
+    return features_of(lambda: trainer, _wanted(), root, key, **more)
 
 
 EXPECTED = Trainer().prefix(IMAGES)
@@ -87,6 +90,14 @@ def test_they_are_computed_once(tmp_path: Path, memory: str) -> None:
     assert shares[-1] == 1.0
     is_mapped = isinstance(again.train, np.memmap)
     assert is_mapped == (memory == "mapped")
+
+
+def test_what_is_kept_needs_no_network_and_says_how_it_was_made(tmp_path: Path) -> None:
+    first = _features(Trainer(), tmp_path)
+    again = features_of(
+        lambda: pytest.fail("nothing is to be computed"), _wanted(), tmp_path, "key"
+    )
+    assert (first.form, again.form) == ("folded", "folded")
 
 
 def test_another_key_is_computed_anew(tmp_path: Path) -> None:

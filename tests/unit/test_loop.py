@@ -286,7 +286,7 @@ def test_with_values_in_place_of_images_it_gives_the_same() -> None:
     trainer, data, what = ResumingTrainer(network()), packed(), spec()
     values = Features(
         trainer.prefix(data.train.images), trainer.prefix(data.val.images),
-        seconds=50.0, spent_s=0.25, is_reused=True, note="x was full",
+        seconds=50.0, spent_s=0.25, is_reused=True, form="folded", note="x was full",
     )  # fmt: skip
     plan = plan_training(trainer.net.blueprint, what.policy)
     loop = Run(what, trainer.net, plan, data, trainer, lambda event: None, values)
@@ -298,7 +298,7 @@ def test_with_values_in_place_of_images_it_gives_the_same() -> None:
     # What the values cost belongs to the fit, whoever paid for it, and not to the set-up.
     assert 50.0 < fields["fit_s"] < 55.0
     assert 0.7 < fields["setup_s"] < 5.0
-    assert fields["prefix_s"] == 50.0
+    assert (fields["prefix_s"], fields["prefix_form"]) == (50.0, "folded")
     assert 3 * 50 / 55.0 < fields["effective_images_per_s"] < 3 * 50 / 50.0
     assert (fields["prefix_values"], fields["notes"][-1]) == ("reused", "x was full")
     # Steps are of the rest alone: no figure of theirs may stand beside whole steps.
@@ -312,7 +312,7 @@ def test_too_short_a_time_is_no_effective_rate() -> None:
     trainer, data, what = ResumingTrainer(network()), packed(), spec()
     values = Features(
         trainer.prefix(data.train.images), trainer.prefix(data.val.images),
-        seconds=0.01, spent_s=0.01, is_reused=False,
+        seconds=0.01, spent_s=0.01, is_reused=False, form="plain",
     )  # fmt: skip
     plan = plan_training(trainer.net.blueprint, what.policy)
     loop = Run(what, trainer.net, plan, data, trainer, lambda event: None, values)

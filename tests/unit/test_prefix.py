@@ -102,7 +102,7 @@ def test_of_a_real_network_with_a_head(network: Network) -> None:
         ({"augmentation": "crop_flip"}, "augments anew"),
         ({"augmentation": "crop_flip", "views": 3, "epochs": 4}, None),
         ({"augmentation": "crop", "views": 3, "epochs": 3}, "no view twice"),
-        ({"augmentation": "none", "precision": "bf16"}, "bf16 values are not kept"),
+        ({"augmentation": "none", "precision": "bf16"}, None),
         ({"augmentation": "none", "precision": "fp64"}, None),
     ],
 )

@@ -101,6 +101,9 @@ class Engine(Protocol):
         The model is called with ``training=False``.
         """
 
+    def make_constant(self, model: keras.Model) -> Callable[..., Any]:
+        """As ``make_infer``, of a model with one output whose variables never change again."""
+
     def to_device(self, array: Any) -> Any:
         """A host array on the device."""
 

@@ -138,6 +138,9 @@ class JaxEngine:
 
         return infer
 
+    def make_constant(self, model: keras.Model) -> Callable[..., Any]:
+        return self.make_infer(model)
+
     def to_device(self, array: Any) -> Any:
         return jax.device_put(array, self._device)
 

@@ -14,6 +14,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 from tensorflow.python.framework import config
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 from tensorflow.python.util import _pywrap_util_port as port
 
 from backends.keras_adapter.engines import OFF, StepFunction, flag
@@ -157,6 +158,17 @@ class TensorFlowEngine:
             return model(list(inputs), training=False)
 
         return lambda *arrays: infer(*(tf.constant(a) for a in arrays))
+
+    def make_constant(self, model: keras.Model) -> Callable[..., Any]:
+        signature = [tf.TensorSpec(i.shape, i.dtype) for i in model.inputs]
+
+        @tf.function(autograph=False, input_signature=signature)  # type: ignore[untyped-decorator]
+        def infer(*inputs: Any) -> Any:
+            return model(list(inputs), training=False)
+
+        # Grappler joins convolution, bias and activation, and lays kernels out, for constants only.
+        constant = convert_variables_to_constants_v2(infer.get_concrete_function())
+        return lambda *arrays: constant(*(tf.constant(a) for a in arrays))[0]
 
     def to_device(self, array: Any) -> Any:
         return tf.constant(array)

@@ -116,6 +116,9 @@ class TorchEngine:
 
         return infer
 
+    def make_constant(self, model: keras.Model) -> Callable[..., Any]:
+        return self.make_infer(model)
+
     def to_device(self, array: Any) -> Any:
         tensor = torch.from_numpy(np.ascontiguousarray(array))
         if self._device.type == "cuda":

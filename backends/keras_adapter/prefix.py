@@ -1,0 +1,46 @@
+"""The frozen prefix by itself, in inference form."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+from keras import ops
+
+from backends.keras_adapter.engines import Engine
+from backends.keras_adapter.twin import Twin
+from bench.blueprint import Array, Network
+from bench.plan import TrainingPlan
+
+
+class KerasPrefix:
+    """``bench.backend.Prefix``: a network without BatchNorm's work, nothing of which trains.
+
+    ``KerasTrainer`` has set device and dtype policy of the process.
+    """
+
+    def __init__(self, network: Network, engine: Engine) -> None:
+        self._engine = engine
+        frozen = TrainingPlan(len(network.blueprint.operations), {}, tuple(network.tensors), (), ())
+        self._infer = engine.make_constant(Twin(network, frozen, engine).inference)
+
+    def prefix(self, images: npt.NDArray[np.uint8]) -> Any:
+        return self._infer(images)
+
+    def values(self, handles: list[Any]) -> Array:
+        return host_values(handles)
+
+    def synchronise(self) -> None:
+        self._engine.synchronise()
+
+    def prefix_form(self) -> str:
+        return "folded"
+
+
+def host_values(handles: list[Any]) -> Array:
+    """In float64 if they are, else in float32, on the host."""
+    is_double = keras.backend.standardize_dtype(handles[0].dtype) == "float64"
+    dtype = "float64" if is_double else "float32"
+    return np.concatenate([ops.convert_to_numpy(ops.cast(h, dtype)) for h in handles])
