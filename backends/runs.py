@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 
 from bench.backend import Adapter, NativeRequest, ResumingTrainer, Trainer
-from bench.blueprint import Network, Preprocessing, hash_tensors
+from bench.blueprint import Array, Network, Preprocessing, hash_tensors
 from bench.catalog.backbones import BackboneEntry
 from bench.data import Packed, load_packed
 from bench.features import Features, features_of_run
@@ -56,11 +56,7 @@ def run_spec(spec: RunSpec, job: Job, adapter: Adapter, emit: Emit) -> dict[str,
     outcome.fields["notes"] += [note] if note else []
     failure = outcome.fields.get("failure")
     if outcome.logits is not None:
-        np.savez_compressed(
-            Path(job["folder"]) / "predictions.npz",
-            logits=outcome.logits.astype(np.float32),
-            labels=packed.test.labels,
-        )
+        save_predictions(Path(job["folder"]), outcome.logits, packed)
     result = RunResult(
         run_id=spec.run_id,
         environment_id=job["environment_id"],
@@ -69,6 +65,13 @@ def run_spec(spec: RunSpec, job: Job, adapter: Adapter, emit: Emit) -> dict[str,
         **outcome.fields,
     )
     return result.model_dump(mode="json")
+
+
+def save_predictions(folder: Path, logits: Array, packed: Packed) -> None:
+    """Keep the test logits (N, classes) of a run."""
+    np.savez_compressed(
+        folder / "predictions.npz", logits=logits.astype(np.float32), labels=packed.test.labels
+    )
 
 
 def _features(

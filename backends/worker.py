@@ -28,6 +28,7 @@ STARTED = time.perf_counter()
 import numpy as np  # noqa: E402
 
 from backends.runs import Emit, Job, native_request, run_spec  # noqa: E402
+from backends.sweeps import run_sweep  # noqa: E402
 from bench.backend import Adapter  # noqa: E402
 from bench.blueprint import Blueprint, Network, Preprocessing  # noqa: E402
 from bench.blueprints import is_readable  # noqa: E402
@@ -214,6 +215,20 @@ def run(job: Job, emit: Emit) -> dict[str, Any]:
         return {"result": {"status": "oom", "failure": failure.model_dump()}}
 
 
+def sweep(job: Job, emit: Emit) -> dict[str, Any]:
+    """The runs of a sweep at once; gives the fields of the result of each."""
+    specs = [RunSpec.model_validate(value) for value in job["specs"]]
+    adapter = load_adapter(specs[0].backend)
+    try:
+        return {"results": run_sweep(specs, job, adapter, emit)}
+    except Exception as error:
+        if not adapter.is_out_of_memory(error):
+            raise
+        traceback.print_exc()
+        failure = Failure(kind=type(error).__name__, message=_first_line(error))
+        return {"results": [{"status": "oom", "failure": failure.model_dump()} for _ in specs]}
+
+
 FOREIGN_SHARE = 0.1
 """Most of a run's peak of memory that may be what earlier runs left in the process."""
 
@@ -253,6 +268,7 @@ TASKS: dict[str, Task] = {
     "selfcheck": selfcheck,
     "speed": speed,
     "run": run,
+    "sweep": sweep,
     "native_knobs": native_knobs,
 }
 

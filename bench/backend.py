@@ -149,6 +149,44 @@ class ResumingTrainer(Trainer, Prefix, Protocol):
     """One that can do the frozen prefix and what follows it apart."""
 
 
+class Heads(NamedTuple):
+    """Linear heads of S seeds, R of each, over F features and C classes."""
+
+    weights: Array
+    """(S, R, C, F)."""
+    biases: Array
+    """(S, R, C)."""
+    learning_rates: Array
+    """(S, R) peak rates."""
+    weight_decays: Array
+    """(S, R), on the weights."""
+
+
+class HeadsTrainer(Protocol):
+    """Many linear heads that train at once, each as if it were alone."""
+
+    def step(self, values: Array, labels: npt.NDArray[np.int64], factor: float) -> Any:
+        """One optimizer step of every head.
+
+        Args:
+            values: (S, N, F): each seed has its own order of the images.
+            labels: (S, N) class numbers.
+            factor: Learning rate over its peak, by the schedule.
+
+        Returns:
+            A handle of their mean losses.
+        """
+
+    def losses(self, handles: list[Any]) -> Array:
+        """(steps, S, R) losses of handles; waits for the device."""
+
+    def logits(self, values: Array) -> Array:
+        """(S, R, N, C) of values (N, F)."""
+
+    def tensors(self) -> tuple[Array, Array]:
+        """Weights (S, R, C, F) and biases (S, R, C) as they are now."""
+
+
 class Adapter(Protocol):
     """A framework."""
 
@@ -169,6 +207,15 @@ class Adapter(Protocol):
             recipe: Of the run; of it the precision counts.
             device: cpu or cuda:N, prepared by ``build``.
             compiled: By the framework's compiler, where it has one.
+        """
+
+    def build_heads(self, heads: Heads, recipe: Recipe, device: str) -> HeadsTrainer:
+        """Build linear heads to be trained at once.
+
+        Args:
+            heads: Their first numbers, and what sets them apart.
+            recipe: What they have in common: optimizer, momentum, precision.
+            device: cpu or cuda:N, prepared by ``build``.
         """
 
     def build_native(self, request: NativeRequest) -> tuple[Trainer, TrainingPlan]:

@@ -89,6 +89,10 @@ def run(
     px: Annotated[int | None, typer.Option(help="Height and width of the input.")] = None,
     precision: Annotated[str | None, typer.Option(help="fp32, bf16, fp16.")] = None,
     mode: Annotated[str | None, typer.Option(help="matched, native.")] = None,
+    learning_rates: Annotated[
+        str | None, typer.Option(help="Base rates of a new model, such as 0.001,0.01.")
+    ] = None,
+    weight_decays: Annotated[str | None, typer.Option(help="Such as 0,0.0001.")] = None,
     prefix_cache: Annotated[
         str | None,
         typer.Option(help="auto: compute what is frozen once. off: in every step."),
@@ -132,6 +136,8 @@ def run(
         px=px,
         precision=_names(precision),
         mode=_names(mode),
+        learning_rate=_decimals("--learning-rates", learning_rates),
+        weight_decay=_decimals("--weight-decays", weight_decays),
         prefix_cache=prefix_cache,
         tune=tune,
     )
@@ -295,6 +301,18 @@ def _numbers(option: str, text: str | None) -> list[int] | None:
     if wrong:
         raise UserError(f"{option}: '{wrong[0]}' is not a whole number of 0 or more.")
     return [int(n) for n in names]
+
+
+def _decimals(option: str, text: str | None) -> list[float] | None:
+    names = _names(text)
+    if names is None:
+        return None
+    try:
+        return [float(name) for name in names]
+    except ValueError as error:
+        raise UserError(
+            f"{option}: {error}.".replace("could not convert", "cannot read")
+        ) from error
 
 
 def _suite_of(suite: str | None, options: Options) -> str | None:

@@ -58,6 +58,7 @@ DECIDING = (
     "schedule.py",
     "scores.py",
     "streams.py",
+    "sweep.py",
     "tuning.py",
     "data/augment.py",
     "data/batches.py",

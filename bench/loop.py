@@ -12,15 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from bench.accounting import saving, work_of
+from bench.accounting import costs_of
 from bench.backend import Batch, Trainer
 from bench.blueprint import Array, Network, hash_tensors
-from bench.catalog.policies import POLICIES
 from bench.data import Packed
 from bench.data.batches import TrainingBatches, input_threads
 from bench.features import Features
 from bench.measure import LEAST_WINDOWS, WINDOW_S, Windows, peak_host_bytes
-from bench.plan import TrainingPlan, plan_training
+from bench.plan import TrainingPlan
 from bench.schedule import learning_rate
 from bench.scores import score
 from bench.spec import Failure, Recipe, RunSpec
@@ -159,15 +158,7 @@ class Run:
         """What a step costs by arithmetic; nothing is known of native networks."""
         if self._network is None:
             return {}
-        blueprint = self._network.blueprint
-        work = work_of(blueprint, self._plan)
-        full = work_of(blueprint, plan_training(blueprint, POLICIES["fine_tune_all"]))
-        return {
-            "forward_multiply_adds": work.forward_multiply_adds,
-            "backward_multiply_adds": work.backward_multiply_adds,
-            "activation_bytes": work.activation_bytes,
-            "predicted_saving": saving(work, full),
-        }
+        return costs_of(self._network.blueprint, self._plan)
 
     def _frozen_hash(self, tensors: dict[str, Array]) -> str:
         return hash_tensors({name: tensors[name] for name in self._plan.frozen})

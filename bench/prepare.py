@@ -28,6 +28,7 @@ from bench.spec import (
     WeightsRef,
 )
 from bench.suite import Cell, Grid, Suite, cells
+from bench.sweep import may_sweep
 from bench.weights import (
     Weights,
     pretrained_ref,
@@ -280,14 +281,14 @@ def _policy(cell: Cell) -> Policy:
 
 def _recipe(cell: Cell, policy: Policy) -> Recipe:
     grid, freezes = cell.grid, policy.boundary != "all"
-    base = grid.learning_rate or BASE_LEARNING_RATE[grid.optimizer]
+    base = cell.learning_rate or BASE_LEARNING_RATE[grid.optimizer]
     rate = base * policy.learning_rate_scale
     if grid.tune and cell.mode == "native":
         raise UserError(
             "tune = 'lr' is of matched mode: native loops do not go back to where they began.",
             "Leave out --tune, or --mode native.",
         )
-    return Recipe(
+    recipe = Recipe(
         head=grid.head,
         px=grid.px,
         epochs=grid.epochs,
@@ -295,7 +296,7 @@ def _recipe(cell: Cell, policy: Policy) -> Recipe:
         optimizer=grid.optimizer,
         learning_rate=rate,
         momentum=grid.momentum,
-        weight_decay=grid.weight_decay,
+        weight_decay=cell.weight_decay,
         schedule=grid.schedule,
         warmup_fraction=grid.warmup_fraction,
         augmentation=grid.augmentation,
@@ -305,6 +306,9 @@ def _recipe(cell: Cell, policy: Policy) -> Recipe:
         learning_rate_grid=tuple(rate * f for f in TUNE_FACTORS) if grid.tune else (),
         prefix_cache=grid.prefix_cache if freezes and cell.mode == "matched" else "auto",
     )
+    is_swept = len(grid.learning_rates()) * len(grid.weight_decays()) > 1
+    sweep = is_swept and may_sweep(policy.boundary, recipe, cell.mode)
+    return recipe.model_copy(update={"sweep": sweep})
 
 
 def missing_packages(environment: Environment) -> str | None:

@@ -29,7 +29,9 @@ def label(spec: RunSpec) -> str:
     images = f"{spec.case.dataset.name} ({spec.case.dataset.train_images})"
     native = "native " if spec.mode == "native" else ""
     what = f"{spec.backbone} {spec.policy.name} {native}{spec.backend}"
-    return f"{case}{images} {what} seed {spec.seed}"
+    recipe = spec.recipe
+    swept = f" rate {recipe.learning_rate:g} decay {recipe.weight_decay:g}" if recipe.sweep else ""
+    return f"{case}{images} {what} seed {spec.seed}{swept}"
 
 
 def work(spec: RunSpec) -> float:
@@ -93,6 +95,10 @@ def _epoch_text(event: dict[str, Any]) -> str:
     )
 
 
+def _sweep_text(event: dict[str, Any]) -> str:
+    return f"epoch {event['epoch']}/{event['epochs']} best val {event['val_top1']:.1%}"
+
+
 def _end_text(result: RunResult) -> str:
     if result.status != "ok":
         return f"{result.status}: {result.failure.message if result.failure else ''}"
@@ -101,7 +107,10 @@ def _end_text(result: RunResult) -> str:
     speed += f", {effective:.0f} effective images/s" if effective else ""
     chosen = result.learning_rate
     speed += f", learning rate {chosen:g} of {len(result.tuning)}" if chosen is not None else ""
-    return f"test top-1 {result.test_top1:.1%}, fit {result.fit_s:.1f} s{speed}"
+    took = f", fit {result.fit_s:.1f} s" if result.fit_s is not None else ""
+    if result.sweep_s is not None:
+        took = f", {result.sweep_runs} at once in {result.sweep_s:.1f} s"
+    return f"test top-1 {result.test_top1:.1%}{took}{speed}"
 
 
 class PlainDisplay:
@@ -126,6 +135,8 @@ class PlainDisplay:
     def event(self, spec: RunSpec, event: dict[str, Any]) -> None:
         if event["event"] == "epoch":
             self._say(f"    {_epoch_text(event)}")
+        elif event["event"] == "sweep":
+            self._say(f"    {_sweep_text(event)}")
         elif event["event"] == "prefix" and event["share"] == 1.0:
             self._say("    frozen part computed")
         elif event["event"] == "trial":
@@ -171,6 +182,8 @@ class RichDisplay:
         if event["event"] == "epoch":
             self._words = _epoch_text(event)
             self._clock.current = work(spec) * event["epoch"] / event["epochs"]
+        elif event["event"] == "sweep":
+            self._words = _sweep_text(event)
         elif event["event"] == "prefix":
             self._words = f"computing the frozen part, {event['share']:.0%}"
         elif event["event"] == "trial":

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,7 @@ from bench.prepare import PlannedRun
 from bench.progress import Display
 from bench.spec import Failure, RunResult
 from bench.store import Store
+from bench.sweep import sweep_key
 from bench.warm import WarmWorkers, kind_of
 
 LOG = "log.txt"
@@ -32,7 +34,8 @@ LOG = "log.txt"
 
 @dataclass
 class Runner:
-    """Executes planned runs one after the other, in worker processes that serve run after run."""
+    """Executes planned runs one after the other, those of a sweep at once, in worker processes that
+    serve run after run."""
 
     store: Store
     """Where results go."""
@@ -54,10 +57,14 @@ class Runner:
         try:
             self._prepare(runs, display)
             with WarmWorkers(self.interpreters) as workers:
-                for run in runs:
-                    display.begin(run.spec)
-                    result = self._run(run, workers, partial(display.event, run.spec))
-                    display.end(run.spec, result)
+                for together in _together(runs):
+                    display.begin(together[0].spec)
+                    heard = partial(display.event, together[0].spec)
+                    results = self._run(together, workers, heard)
+                    display.end(together[0].spec, results[0])
+                    for run, result in zip(together[1:], results[1:], strict=True):
+                        display.begin(run.spec)
+                        display.end(run.spec, result)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
                 raise
@@ -123,45 +130,61 @@ class Runner:
 
     def _run(
         self,
-        run: PlannedRun,
+        runs: Sequence[PlannedRun],
         workers: WarmWorkers,
         on_event: Callable[[dict[str, Any]], None],
-    ) -> RunResult:
-        folder = self.store.partial_folder()
-        log = folder / LOG
+    ) -> list[RunResult]:
+        """Do one run, or those of a sweep; all results are on disk afterwards."""
+        folders = [self.store.partial_folder() for _ in runs]
+        log = folders[0] / LOG
         log.touch()
-        if run.unavailable is not None:
-            finished = Finished(None, "unavailable", "unavailable", run.unavailable)
+        first = runs[0]
+        if first.unavailable is not None:
+            finished = [Finished(None, "unavailable", "unavailable", first.unavailable)]
         else:
-            finished = self._start(run, workers, folder, log, on_event)
-        result = _result(run, finished)
-        if result.status != "ok":
-            (folder / "predictions.npz").unlink(missing_ok=True)
-        self.store.save(run.spec, run.environment, result, folder)
-        return result
+            finished = self._start(runs, workers, folders, log, on_event)
+        results = []
+        for run, folder, end in zip(runs, folders, finished, strict=True):
+            result = _result(run, end)
+            if result.status != "ok":
+                (folder / "predictions.npz").unlink(missing_ok=True)
+            if folder != folders[0]:
+                shutil.copyfile(log, folder / LOG)
+            results.append(result)
+        for run, folder, result in zip(runs, folders, results, strict=True):
+            self.store.save(run.spec, run.environment, result, folder)
+        return results
 
     def _start(
         self,
-        run: PlannedRun,
+        runs: Sequence[PlannedRun],
         workers: WarmWorkers,
-        folder: Path,
+        folders: Sequence[Path],
         log: Path,
         on_event: Callable[[dict[str, Any]], None],
-    ) -> Finished:
+    ) -> list[Finished]:
+        """How each run ended."""
+        first = runs[0]
         try:
-            network = self._network(run)
+            network = self._network(first)
         except Unavailable as error:
-            return Finished(None, "unavailable", "unavailable", str(error))
+            return [Finished(None, "unavailable", "unavailable", str(error))] * len(runs)
         job = {
-            "task": "run",
-            "spec": run.spec.model_dump(mode="json"),
-            "environment_id": run.environment.environment_id,
-            "packed": str(self._packed(run).resolve()),
-            "folder": str(folder.resolve()),
+            "environment_id": first.environment.environment_id,
+            "packed": str(self._packed(first).resolve()),
             "cache": str(self.cache.resolve()),
             **network,
         }
-        return workers.do(kind_of(run.spec), job, log, on_event, self.timeout_s)
+        specs = [run.spec.model_dump(mode="json") for run in runs]
+        places = [str(folder.resolve()) for folder in folders]
+        if first.spec.recipe.sweep:
+            job |= {"task": "sweep", "specs": specs, "folders": places}
+        else:
+            job |= {"task": "run", "spec": specs[0], "folder": places[0]}
+        finished = workers.do(kind_of(first.spec), job, log, on_event, self.timeout_s)
+        if finished.answer is None or "results" not in finished.answer:
+            return [finished] * len(runs)
+        return [Finished({"result": result}) for result in finished.answer["results"]]
 
     def _network(self, run: PlannedRun) -> dict[str, Any]:
         """What a worker needs to build the network: a Blueprint, or where native weights lie."""
@@ -173,6 +196,16 @@ class Runner:
                 )
             }
         return {"blueprint": str(self._blueprint(run).resolve())}
+
+
+def _together(runs: Sequence[PlannedRun]) -> list[list[PlannedRun]]:
+    """Runs in order, those of a sweep as one."""
+    groups: dict[Hashable, list[PlannedRun]] = {}
+    for number, run in enumerate(runs):
+        key = sweep_key(run.spec) if run.unavailable is None else None
+        alone = number if key is None else (key, run.environment.environment_id)
+        groups.setdefault(alone, []).append(run)
+    return list(groups.values())
 
 
 def _resize(run: PlannedRun) -> Resize:

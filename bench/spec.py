@@ -137,6 +137,12 @@ class Recipe(Frozen):
         "learning_rate it is.",
     )
 
+    sweep: bool = Field(
+        default=False,
+        description="Whether it is trained at once with runs that differ in learning rate, weight "
+        "decay or seed alone, so that no speed is its own (bench/sweep.py).",
+    )
+
     @model_serializer(mode="wrap")
     def _without_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Without later fields that say nothing: ids of runs stay as they were before."""
@@ -145,6 +151,7 @@ class Recipe(Frozen):
             "views": (None,),
             "prefix_cache": ("auto",),
             "learning_rate_grid": ((), []),
+            "sweep": (False,),
         }
         return {k: v for k, v in fields.items() if k not in later or v not in later[k]}
 
@@ -297,6 +304,12 @@ class RunResult(Frozen):
     prefix_form: str | None = Field(
         default=None,
         description="In which form they were computed: plain, folded or compiled (bench/forms.py).",
+    )
+    sweep_runs: int | None = Field(
+        default=None, description="Runs that were trained at once, this one among them; else null."
+    )
+    sweep_s: float | None = Field(
+        default=None, description="For all of these, set-up and the values' computing included."
     )
     step_s_p50: float | None = Field(default=None, description="Median of a whole training step.")
     step_s_p95: float | None = Field(default=None, description="95th percentile of a step.")

@@ -9,9 +9,17 @@ from dataclasses import dataclass
 from importlib import resources
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    ValidationError,
+    field_validator,
+)
 from pydantic_core import ErrorDetails
 
 from bench.backbones import check_name, check_px
@@ -33,6 +41,7 @@ from bench.spec import (
     TuneName,
 )
 
+T = TypeVar("T")
 COMMAND_LINE = "the command line"
 BUILT_IN = resources.files("bench.catalog") / "suites"
 
@@ -41,6 +50,10 @@ class Strict(BaseModel):
     """A table of a suite file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+Positive = Annotated[float, Field(gt=0)]
+Listed = Annotated[tuple[T, ...], Field(min_length=1)]
 
 
 class Grid(Strict):
@@ -65,11 +78,11 @@ class Grid(Strict):
     epochs: int = Field(default=10, gt=0)
     batch_size: int = Field(default=32, gt=0)
     optimizer: OptimizerName = "adamw"
-    learning_rate: float | None = Field(
-        default=None, gt=0, description="Base rate of a new model; policies scale it."
+    learning_rate: Positive | Listed[Positive] | None = Field(
+        default=None, description="Base rate of a new model, or several; policies scale it."
     )
     momentum: float = Field(default=0.9, ge=0, lt=1)
-    weight_decay: float = Field(default=1e-4, ge=0)
+    weight_decay: NonNegativeFloat | Listed[NonNegativeFloat] = Field(default=1e-4)
     schedule: ScheduleName = "cosine"
     warmup_fraction: float = Field(default=0.1, ge=0, lt=1)
     augmentation: AugmentationName = "none"
@@ -101,7 +114,19 @@ class Grid(Strict):
 
     def precisions(self) -> tuple[Precision, ...]:
         """As a tuple."""
-        return self.precision if isinstance(self.precision, tuple) else (self.precision,)
+        return _listed(self.precision)
+
+    def learning_rates(self) -> tuple[float | None, ...]:
+        """As a tuple."""
+        return _listed(self.learning_rate)
+
+    def weight_decays(self) -> tuple[float, ...]:
+        """As a tuple."""
+        return _listed(self.weight_decay)
+
+
+def _listed(value: T | tuple[T, ...]) -> tuple[T, ...]:
+    return value if isinstance(value, tuple) else (value,)
 
 
 class Suite(Strict):
@@ -130,11 +155,16 @@ class Options:
     px: int | None = None
     precision: Sequence[str] | None = None
     mode: Sequence[str] | None = None
+    learning_rate: Sequence[float] | None = None
+    weight_decay: Sequence[float] | None = None
     prefix_cache: str | None = None
     tune: str | None = None
 
 
-OVERRIDING = ("head", "epochs", "batch_size", "px", "precision", "mode", "prefix_cache", "tune")
+OVERRIDING = (
+    "head", "epochs", "batch_size", "px", "precision", "mode", "learning_rate", "weight_decay",
+    "prefix_cache", "tune",
+)  # fmt: skip
 """Options that take the place of every grid's value."""
 
 
@@ -149,6 +179,8 @@ class Cell:
     backend: str
     seed: int
     mode: Mode
+    learning_rate: float | None = None
+    weight_decay: float = 0.0
 
 
 def suite_names() -> list[str]:
@@ -196,7 +228,8 @@ def _validate(model: type[Suite], data: dict[str, Any], where: str) -> Suite:
         place = ".".join(str(part) for part in first["loc"])
         if where == COMMAND_LINE:
             names = [p for p in first["loc"] if p in Grid.model_fields or p in Suite.model_fields]
-            place = f"--{names[-1]}".replace("_", "-")
+            plural = "s" if names[-1] in ("learning_rate", "weight_decay") else ""
+            place = f"--{names[-1]}{plural}".replace("_", "-")
         if first["type"] == "extra_forbidden":
             table = Grid if first["loc"][0] == "grid" else Suite
             try:
@@ -266,18 +299,7 @@ def apply_options(suite: Suite, options: Options) -> Suite:
     grids = _narrow(grids, "policies", options.policies)
     grids = _datasets(grids, options.datasets)
     changes: dict[str, Any] = {
-        key: value
-        for key in (
-            "head",
-            "epochs",
-            "batch_size",
-            "px",
-            "precision",
-            "mode",
-            "prefix_cache",
-            "tune",
-        )
-        if (value := getattr(options, key)) is not None
+        key: value for key in OVERRIDING if (value := getattr(options, key)) is not None
     }
     lists: dict[str, Any] = {
         key: value for key in ("backends", "seeds") if (value := getattr(options, key)) is not None
@@ -323,12 +345,14 @@ def _datasets(grids: list[Grid], wanted: Sequence[str] | None) -> list[Grid]:
 def cells(suite: Suite) -> Iterator[Cell]:
     """Every combination, backends innermost so that rows to compare are run side by side."""
     for grid in suite.grid:
-        for backbone, policy, precision, mode, seed, backend in product(
+        for backbone, policy, precision, mode, rate, decay, seed, backend in product(
             grid.backbones,
             grid.policies,
             grid.precisions(),
             grid.mode,
+            grid.learning_rates(),
+            grid.weight_decays(),
             suite.seeds,
             suite.backends,
         ):
-            yield Cell(grid, backbone, policy, precision, backend, seed, mode)
+            yield Cell(grid, backbone, policy, precision, backend, seed, mode, rate, decay)

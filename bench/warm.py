@@ -119,4 +119,5 @@ def _in_the_way(held: Kind, wanted: Kind) -> bool:
 
 
 def _ran_out(answer: dict[str, Any]) -> bool:
-    return bool(answer.get("result", {}).get("status") == "oom")
+    results = [answer.get("result", {}), *answer.get("results", [])]
+    return any(result.get("status") == "oom" for result in results)

@@ -5,10 +5,19 @@ from __future__ import annotations
 import keras
 
 from backends.keras_adapter.engines import Engine, load
+from backends.keras_adapter.heads import KerasHeads
 from backends.keras_adapter.native import NativeKerasTrainer
 from backends.keras_adapter.prefix import KerasPrefix
 from backends.keras_adapter.trainer import KerasTrainer
-from bench.backend import Adapter, NativeRequest, Prefix, ResumingTrainer, Trainer
+from bench.backend import (
+    Adapter,
+    Heads,
+    HeadsTrainer,
+    NativeRequest,
+    Prefix,
+    ResumingTrainer,
+    Trainer,
+)
 from bench.blueprint import Network
 from bench.plan import TrainingPlan
 from bench.spec import Recipe
@@ -27,6 +36,9 @@ class KerasAdapter:
 
     def build_prefix(self, network: Network, recipe: Recipe, device: str, compiled: bool) -> Prefix:
         return KerasPrefix(network, self._engine)  # as compiled as the engine is anyway
+
+    def build_heads(self, heads: Heads, recipe: Recipe, device: str) -> HeadsTrainer:
+        return KerasHeads(heads, recipe, self._engine)
 
     def build_native(self, request: NativeRequest) -> tuple[Trainer, TrainingPlan]:
         trainer = NativeKerasTrainer(request, self._engine)

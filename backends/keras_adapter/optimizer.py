@@ -6,7 +6,8 @@ uncorrected root (DESIGN section 4). Formulas: docs.pytorch.org, torch.optim.SGD
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import keras
 from keras import ops
@@ -18,13 +19,34 @@ from bench.spec import Recipe
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
 
 
+class Treatment(NamedTuple):
+    """A trained variable, and how."""
+
+    variable: Any
+    """``keras.Variable``."""
+    scale: Any
+    """Its learning rate over the step's: a number, or a tensor that goes along with its shape."""
+    decay: Any
+    """Its weight decay: a number or such a tensor; None: none."""
+
+
+def treatments_of(slots: list[Slot], plan: TrainingPlan, recipe: Recipe) -> list[Treatment]:
+    """Of the variables that a plan trains."""
+    found = []
+    for slot in slots:
+        if slot.tensor in plan.trained:
+            planned = plan.trained[slot.tensor]
+            decay = recipe.weight_decay if planned.decays and recipe.weight_decay else None
+            found.append(Treatment(slot.variable, planned.learning_rate_scale, decay))
+    return found
+
+
 class TwinOptimizer:
     """One rule over the trained variables."""
 
-    def __init__(self, slots: list[Slot], plan: TrainingPlan, recipe: Recipe) -> None:
-        trained = [s for s in slots if s.tensor in plan.trained]
-        self.variables = [s.variable for s in trained]
-        self._treatments = [plan.trained[s.tensor] for s in trained]
+    def __init__(self, treatments: Sequence[Treatment], recipe: Recipe) -> None:
+        self.variables = [t.variable for t in treatments]
+        self._treatments = treatments
         self._recipe = recipe
         self._guarded = recipe.precision == "fp16"
         moments = 1 if recipe.optimizer == "sgd" else 2
@@ -65,18 +87,17 @@ class TwinOptimizer:
             moments = [m[index] for m in self.moments]
             # As tensors: under torch, a Keras variable copies each Python number to the device.
             w, *values = (ops.convert_to_tensor(v) for v in (variable, *moments))
-            decay = self._recipe.weight_decay if treatment.decays else 0.0
-            step = rate * treatment.learning_rate_scale
+            step = rate * treatment.scale
             rule = self._sgd if self._recipe.optimizer == "sgd" else self._adamw
-            new = rule(w, gradient, values, step, decay, correction_1, correction_2)
+            new = rule(w, gradient, values, step, treatment.decay, correction_1, correction_2)
             for target, value in zip((variable, *moments), new, strict=True):
                 target.assign(ops.where(finite, value, target) if self._guarded else value)
         return finite
 
     def _sgd(
-        self, w: Any, g: Any, moments: list[Any], rate: Any, decay: float, *_: Any
+        self, w: Any, g: Any, moments: list[Any], rate: Any, decay: Any, *_: Any
     ) -> tuple[Any, ...]:
-        if decay:
+        if decay is not None:
             g = g + decay * w
         velocity = self._recipe.momentum * moments[0] + g
         return w - rate * velocity, velocity
@@ -87,13 +108,13 @@ class TwinOptimizer:
         g: Any,
         moments: list[Any],
         rate: Any,
-        decay: float,
+        decay: Any,
         correction_1: Any,
         correction_2: Any,
     ) -> tuple[Any, ...]:
         first = moments[0] + (1.0 - BETA_1) * (g - moments[0])
         second = BETA_2 * moments[1] + (1.0 - BETA_2) * (g * g)
-        if decay:
+        if decay is not None:
             w = w * (1.0 - rate * decay)
         root = ops.sqrt(second) / correction_2 + EPSILON
         return w - (rate / correction_1) * (first / root), first, second

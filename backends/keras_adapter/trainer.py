@@ -14,7 +14,7 @@ from keras import ops
 
 from backends.keras_adapter.engines import Engine, StepFunction
 from backends.keras_adapter.layers import mean
-from backends.keras_adapter.optimizer import TwinOptimizer
+from backends.keras_adapter.optimizer import TwinOptimizer, treatments_of
 from backends.keras_adapter.prefix import host_values
 from backends.keras_adapter.twin import Twin, channels_first, state_variables
 from bench.backend import Batch, Counts
@@ -47,7 +47,7 @@ class KerasTrainer:
         keras.config.set_image_data_format("channels_last")
         self._engine = engine
         self.twin = Twin(network, plan, engine)
-        self.optimizer = TwinOptimizer(self.twin.slots, plan, recipe)
+        self.optimizer = TwinOptimizer(treatments_of(self.twin.slots, plan, recipe), recipe)
         self._scaled = recipe.precision == "fp16"
         self._scale = FIRST_LOSS_SCALE if self._scaled else 1.0
         self._good_steps = 0

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from backends.torch_adapter import device
+from backends.torch_adapter.heads import TorchHeads
 from backends.torch_adapter.native import NativeTorchTrainer
 from backends.torch_adapter.prefix import TorchPrefix
 from backends.torch_adapter.trainer import TorchTrainer
-from bench.backend import Adapter, NativeRequest, Prefix, ResumingTrainer, Trainer
+from bench.backend import (
+    Adapter,
+    Heads,
+    HeadsTrainer,
+    NativeRequest,
+    Prefix,
+    ResumingTrainer,
+    Trainer,
+)
 from bench.blueprint import Network
 from bench.plan import TrainingPlan
 from bench.spec import Recipe
@@ -22,6 +31,9 @@ class TorchAdapter:
 
     def build_prefix(self, network: Network, recipe: Recipe, device: str, compiled: bool) -> Prefix:
         return TorchPrefix(network, recipe, device, compiled)
+
+    def build_heads(self, heads: Heads, recipe: Recipe, device: str) -> HeadsTrainer:
+        return TorchHeads(heads, recipe, device)
 
     def build_native(self, request: NativeRequest) -> tuple[Trainer, TrainingPlan]:
         trainer = NativeTorchTrainer(request)

@@ -78,6 +78,7 @@ DISTINGUISHING: dict[str, str] = {
     "augmentation": "augmentation",
     "views": "views",
     "prefix_cache": "prefix cache",
+    "sweep": "trained",
     "val_images": "val images",
     "test_images": "test images",
     "seed": "seed",
@@ -220,6 +221,12 @@ def footnotes(rows: Sequence[Row]) -> list[str]:
     if any(_is_short(row) for row in rows):
         notes.append(f"{ABSENT} images/s: too short for a steady rate.")
     notes += [note] if (note := _cached(rows)) else []
+    swept = [row for row in rows if row["sweep_runs"] is not None]
+    if swept:
+        notes.append(
+            f"{ABSENT} in {len(swept)} of {len(rows)} runs: heads that were trained at once, "
+            "so that no time is one's own; sweep_s of --json is that of all."
+        )
     tuned = [row for row in rows if row["learning_rate_chosen"] is not None]
     if tuned:
         notes.append(
@@ -268,7 +275,8 @@ def _cached(rows: Sequence[Row]) -> str | None:
 def _is_short(row: Row) -> bool:
     """Whether a run is without a rate that it should have."""
     trained = row["train_images_per_s"] or row["effective_images_per_s"]
-    return row["status"] == "ok" and (trained is None or row["infer_images_per_s"] is None)
+    is_ok = row["status"] == "ok" and row["sweep_runs"] is None
+    return is_ok and (trained is None or row["infer_images_per_s"] is None)
 
 
 def is_unsteady(row: Row) -> bool:

@@ -106,7 +106,7 @@ def _keras_sgd(rule: Any) -> Any:
     """Keras's: the learning rate is folded into the velocity."""
 
     def changed(
-        self: TwinOptimizer, w: Any, g: Any, moments: Any, rate: Any, decay: float, *_: Any
+        self: TwinOptimizer, w: Any, g: Any, moments: Any, rate: Any, decay: Any, *_: Any
     ) -> Any:
         if decay:
             g = g + decay * w
@@ -120,9 +120,9 @@ def _coupled(rule: Any) -> Any:
     """Decay as part of the gradient: Adam with L2, not AdamW."""
 
     def changed(
-        self: TwinOptimizer, w: Any, g: Any, moments: Any, rate: Any, decay: float, *more: Any
+        self: TwinOptimizer, w: Any, g: Any, moments: Any, rate: Any, decay: Any, *more: Any
     ) -> Any:
-        return rule(self, w, g + decay * w, moments, rate, 0.0, *more)
+        return rule(self, w, g + (decay or 0.0) * w, moments, rate, None, *more)
 
     return changed
 
@@ -131,9 +131,9 @@ def _decoupled(rule: Any) -> Any:
     """Decay apart from the gradient: SGDW, not SGD."""
 
     def changed(
-        self: TwinOptimizer, w: Any, g: Any, moments: Any, rate: Any, decay: float, *more: Any
+        self: TwinOptimizer, w: Any, g: Any, moments: Any, rate: Any, decay: Any, *more: Any
     ) -> Any:
-        return rule(self, w * (1.0 - rate * decay), g, moments, rate, 0.0, *more)
+        return rule(self, w * (1.0 - rate * (decay or 0.0)), g, moments, rate, None, *more)
 
     return changed
 
@@ -147,14 +147,14 @@ def _keras_adam(rule: Any) -> Any:
         g: Any,
         moments: Any,
         rate: Any,
-        decay: float,
+        decay: Any,
         correction_1: Any,
         correction_2: Any,
     ) -> Any:
         first = BETA_1 * moments[0] + (1.0 - BETA_1) * g
         second = BETA_2 * moments[1] + (1.0 - BETA_2) * g * g
         root = (ops.sqrt(second) + EPSILON) / correction_2
-        return w * (1.0 - rate * decay) - rate / correction_1 * first / root, first, second
+        return w * (1.0 - rate * (decay or 0.0)) - rate / correction_1 * first / root, first, second
 
     return changed
 
