@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,7 +11,7 @@ from typing import Any
 from bench.backbones import backbone
 from bench.blueprint import Blueprint, Network
 from bench.blueprints import blueprint_folder
-from bench.cache import limit_bytes, mark_used, prune
+from bench.cache import limit_bytes, mark_used, prune, unwritable
 from bench.catalog.native import resize_of
 from bench.data import pack
 from bench.data.model import Resize
@@ -59,12 +58,9 @@ class Runner:
                     result = self._run(run, workers, partial(display.event, run.spec))
                     display.end(run.spec, result)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            if (told := unwritable(error, str(self.store.root))) is None:
                 raise
-            raise UserError(
-                f"Cannot write {error.filename or self.store.root}: {error.strerror}.",
-                "Finished runs are kept; make room and give the same command again.",
-            ) from error
+            raise told from error
         finally:
             self.store.discard_partials()
 

@@ -116,6 +116,19 @@ def test_a_broken_pack_is_made_again(tmp_path: Path, damage: str) -> None:
     assert _leftovers(tmp_path) == [path.name]
 
 
+@pytest.mark.parametrize("name", ["train_images.npy", "test_labels.npy"])
+def test_a_pack_in_which_a_bit_has_changed_is_made_again(tmp_path: Path, name: str) -> None:
+    path = pack(_dataset(_Source()), 4, tmp_path).path
+    data = bytearray((path / name).read_bytes())
+    data[-7] ^= 1
+    (path / name).write_bytes(data)
+    os.utime(path / name, ns=(0, 0))  # the clock of files may not have ticked
+    _check(pack(_dataset(_Source()), 4, tmp_path))
+    source = _Source()
+    pack(_dataset(source), 4, tmp_path)
+    assert source.reads == 0, "the new one is good"
+
+
 def test_an_interruption_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         pack(_dataset(_Source(interrupt_at=7)), 4, tmp_path)
