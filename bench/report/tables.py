@@ -47,6 +47,7 @@ COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "test_top1": ("test top-1", _percent),
     "train_images_per_s": ("train images/s", _rate),
     "effective_images_per_s": ("effective images/s", _rate),
+    "model_flop_utilisation": ("model FLOP utilisation", _percent),
     "infer_images_per_s": ("infer images/s", _rate),
     "total_parameters": ("total parameters", _integer),
     "trainable_parameters": ("trainable parameters", _integer),
@@ -55,7 +56,7 @@ COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "status": ("status", _text),
 }
 """Field of a row → heading and how a value is printed."""
-WHERE_PRESENT = frozenset({"effective_images_per_s"})
+WHERE_PRESENT = frozenset({"effective_images_per_s", "model_flop_utilisation"})
 """Columns that stand only in tables that have a value for them."""
 
 DISTINGUISHING: dict[str, str] = {
@@ -159,6 +160,7 @@ def markdown(text: str) -> str:
 RIGHT = frozenset(
     {"case", "test top-1", "train images/s", "effective images/s", "infer images/s"}
     | {
+        "model FLOP utilisation",
         "total parameters",
         "trainable parameters",
         "fit s",
@@ -220,6 +222,11 @@ def footnotes(rows: Sequence[Row]) -> list[str]:
     if any(_is_short(row) for row in rows):
         notes.append(f"{ABSENT} images/s: too short for a steady rate.")
     notes += [note] if (note := _cached(rows)) else []
+    if any(row["model_flop_utilisation"] is not None for row in rows):
+        notes.append(
+            "model FLOP utilisation: the FLOP of the training steps at train images/s, over the "
+            "rate of a large matrix product in the same framework and precision on the same GPU."
+        )
     tuned = [row for row in rows if row["learning_rate_chosen"] is not None]
     if tuned:
         notes.append(
