@@ -16,7 +16,7 @@ import PIL
 from bench.checksums import checksum
 from bench.data.atomic import build_folder
 from bench.data.decode import quiet_pillow
-from bench.data.files import hash_parts, thread_count
+from bench.data.files import hash_parts, mapped_array, thread_count
 from bench.data.model import (
     SPLITS,
     Dataset,
@@ -172,12 +172,8 @@ def _write(dataset: Dataset, px: int, resize: Resize, folder: Path) -> None:
     with quiet_pillow(), ThreadPoolExecutor(thread_count()) as pool:
         for split in SPLITS:
             np.save(folder / f"{split}_labels.npy", labels[split])
-            images = np.lib.format.open_memmap(
-                folder / f"{split}_images.npy",
-                mode="w+",
-                dtype=np.uint8,
-                shape=(len(labels[split]), px, px, 3),
-            )
+            shape = (len(labels[split]), px, px, 3)
+            images = mapped_array(folder / f"{split}_images.npy", np.uint8, shape)
             failures.extend(_decode_split(dataset, split, px, resize, images, pool))
             images.flush()
     if failures:
@@ -230,7 +226,7 @@ def _write_meta(dataset: Dataset, px: int, resize: Resize, folder: Path) -> None
 
 
 def _check_room(folder: Path, needed_bytes: int) -> None:
-    # The arrays are sparse at first: on a full disk, writing to them would kill the process.
+    # Before an hour of decoding, and in words that say how much is missing.
     free_bytes = shutil.disk_usage(folder).free
     if free_bytes < needed_bytes:
         raise UserError(

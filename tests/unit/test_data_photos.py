@@ -105,11 +105,14 @@ def test_a_photograph_that_runs_out_of_different_crops_says_so(
 ) -> None:
     grey = Image.fromarray(np.full((64, 64, 3), 90, np.uint8))
     assert list(distinct_crops(grey, 0, "train")) == []
-    tiny = Image.fromarray(np.arange(8 * 8 * 3, dtype=np.uint8).reshape(8, 8, 3))
+    # Of cells of 4 × 4 pixels, 8 of which are for training, crops are 2 × 2 at most.
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+    tiny = Image.fromarray(pixels)
+    assert len(list(islice(distinct_crops(tiny, 0, "train"), 100))) == 8 * 9
     monkeypatch.setattr("bench.data.photos.load_rgb", lambda path: tiny)
     many = open_dataset("photos", SplitSizes(1800, 18, 18), cache_dir=tmp_path)
-    with pytest.raises(UserError, match=r"has no more than \d+ train crops that differ"):
-        pack(many, 8, tmp_path)
+    with pytest.raises(UserError, match=r"has no more than 72 train crops that differ"):
+        many.source.read("train", 1799, 8)
 
 
 def _count(split: SplitName) -> int:
