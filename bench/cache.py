@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -38,9 +39,10 @@ def unwritable(error: OSError, place: str = "to the disk") -> UserError | None:
     if error.errno not in UNWRITABLE:
         return None
     where = str(error.filename or place)
+    verb = "read or write" if error.errno == errno.EACCES else "write"
     in_cache = where.startswith(str(cache_root().absolute()))
     return UserError(
-        f"Cannot write {where}: {error.strerror}.",
+        f"Cannot {verb} {where}: {error.strerror}.",
         "Make room, or set THAWBENCH_CACHE to a folder that can be written to; then give the same "
         "command again."
         if in_cache

@@ -90,6 +90,8 @@ DISTINGUISHING: dict[str, str] = {
 }
 """Columns that are shown where two rows would look the same without them."""
 
+HASHES = frozenset({"code_sha256", "dataset_hash"})
+"""Of which a table shows the beginning."""
 ALWAYS_SHOWN = frozenset({"weights", "px", "epochs", "test_images"})
 """Distinguishing columns that stand in every table: random weights must be seen, for one."""
 UNSTEADY = 3.0
@@ -147,6 +149,8 @@ def _cell(row: Row, column: str) -> str:
         return ABSENT
     if column == "size":
         return f"{value} ({row['train_images']:,})"
+    if column in HASHES:
+        return str(value)[:12]
     if column in COLUMNS:
         return COLUMNS[column][1](value)
     return repr(value) if isinstance(value, float) else str(value)
