@@ -32,6 +32,7 @@ from backends.sweeps import run_sweep  # noqa: E402
 from bench.backend import Adapter  # noqa: E402
 from bench.blueprint import Blueprint, Network, Preprocessing  # noqa: E402
 from bench.blueprints import is_readable  # noqa: E402
+from bench.cache import unwritable  # noqa: E402
 from bench.catalog.backbones import BackboneEntry  # noqa: E402
 from bench.catalog.backends import BACKENDS  # noqa: E402
 from bench.data.atomic import build_folder  # noqa: E402
@@ -285,6 +286,9 @@ def _failed(error: BaseException) -> dict[str, Any]:
     if isinstance(error, UserError):
         return {"event": "failed", "status": "bad_input", "kind": "bad_input",
                 "message": error.message, "hint": error.hint}  # fmt: skip
+    if isinstance(error, OSError) and (told := unwritable(error)) is not None:
+        return {"event": "failed", "status": "bad_input", "kind": "bad_input",
+                "message": told.message, "hint": told.hint}  # fmt: skip
     kind = "frozen_changed" if isinstance(error, FrozenChanged) else type(error).__name__
     return {"event": "failed", "status": "crashed", "kind": kind, "message": _first_line(error)}
 

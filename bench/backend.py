@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -125,6 +125,10 @@ class Trainer(Protocol):
 
     def peak_device_bytes(self) -> int | None:
         """Most memory that the run held on a GPU; None where it cannot be known."""
+
+    def matrix_product(self, side: int) -> Callable[[], object]:
+        """A function that gives the device one product of two (side, side) matrices to do, in the
+        precision in which the run multiplies; ``synchronise`` waits for it."""
 
 
 class Prefix(Protocol):

@@ -14,6 +14,8 @@ what flattens or rearranges a value does so in the order above.
 from __future__ import annotations
 
 import hashlib
+import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -182,12 +184,20 @@ class Network:
         return cls(blueprint, {name: np.zeros(shape, np.float32) for name, shape in shapes})
 
     def save(self, folder: Path) -> None:
-        """Write ``blueprint.json`` and ``tensors.safetensors`` into ``folder``."""
+        """Write ``blueprint.json`` and ``tensors.safetensors`` into ``folder``.
+
+        Raises:
+            OSError: They cannot be written.
+        """
         self.blueprint.save(folder)
-        save_file(
-            {name: np.ascontiguousarray(array) for name, array in self.tensors.items()},
-            folder / "tensors.safetensors",
-        )
+        path = folder / "tensors.safetensors"
+        try:
+            save_file({n: np.ascontiguousarray(a) for n, a in self.tensors.items()}, path)
+        except SafetensorError as error:  # the system's error, as words
+            number = re.search(r"os error (\d+)", str(error))
+            if number is None:
+                raise
+            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
 
     @classmethod
     def load(cls, folder: Path, trunk_only: bool = False) -> Network:

@@ -12,6 +12,7 @@ from bench.blueprint import Blueprint
 from bench.cache import mark_used
 from bench.catalog.backbones import BackboneEntry
 from bench.catalog.backends import EXPORTER
+from bench.checksums import checksum
 from bench.data.atomic import build_folder
 from bench.environment import digest_of, environment_of
 from bench.launch import Interpreters, run_job
@@ -19,8 +20,11 @@ from bench.parity import untrained
 from bench.spec import canonical_hash
 from bench.weights import Weights
 
-EXPORT_REVISION = 2
+EXPORT_REVISION = 3
 """Raise it when the exporter or the form of a Blueprint changes."""
+FILES = ("blueprint.json", "tensors.safetensors")
+CHECKSUMS = "checksums.json"
+"""Beside them: name → CRC-32."""
 
 
 def blueprint_folder(
@@ -77,6 +81,7 @@ def blueprint_folder(
 
         def write(content: Path) -> None:
             _export({**job, "folder": str(content)}, folder_name(backbone), cache, interpreters)
+            write_checksums(content)
 
         build_folder(folder, write, is_whole)
     mark_used(folder)
@@ -153,16 +158,18 @@ def _export(job: dict[str, Any], name: str, cache: Path, interpreters: Interpret
 
 
 def is_whole(folder: Path) -> bool:
-    """Whether a folder holds a Blueprint and tensors of the length that they claim."""
+    """Whether a folder holds a Blueprint and tensors, every byte as it was written."""
     try:
         Blueprint.load(folder)
-        tensors = folder / "tensors.safetensors"
-        with tensors.open("rb") as file:
-            header_bytes = int.from_bytes(file.read(8), "little")
-            if header_bytes > tensors.stat().st_size:
-                return False
-            header = json.loads(file.read(header_bytes))
-        ends = [v["data_offsets"][1] for k, v in header.items() if k != "__metadata__"]
-    except (OSError, ValueError, KeyError, TypeError):
+        written = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
+        return set(written) == set(FILES) and all(
+            checksum(folder / name) == written[name] for name in FILES
+        )
+    except (OSError, ValueError, TypeError):
         return False
-    return tensors.stat().st_size == 8 + header_bytes + max(ends, default=0)
+
+
+def write_checksums(folder: Path) -> None:
+    """Note what the files of a Blueprint are now, for ``is_whole``."""
+    written = {name: checksum(folder / name) for name in FILES}
+    (folder / CHECKSUMS).write_text(json.dumps(written) + "\n", encoding="utf-8")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from pathlib import Path
+
+from bench.errors import UNWRITABLE, UserError
 
 DEFAULT_LIMIT_GB = 20.0
 KINDS = ("blueprints", "packed", "features")
@@ -24,6 +27,27 @@ def limit_bytes() -> int:
         return int(float(os.environ["THAWBENCH_CACHE_GB"]) * 1e9)
     except (KeyError, ValueError):
         return int(DEFAULT_LIMIT_GB * 1e9)
+
+
+def unwritable(error: OSError, place: str = "to the disk") -> UserError | None:
+    """What to tell a user of a disk that is full or must not be written; None of other errors.
+
+    Args:
+        error: What the system said.
+        place: That was written to, where the error does not name it.
+    """
+    if error.errno not in UNWRITABLE:
+        return None
+    where = str(error.filename or place)
+    verb = "read or write" if error.errno == errno.EACCES else "write"
+    in_cache = where.startswith(str(cache_root().absolute()))
+    return UserError(
+        f"Cannot {verb} {where}: {error.strerror}.",
+        "Make room, or set THAWBENCH_CACHE to a folder that can be written to; then give the same "
+        "command again."
+        if in_cache
+        else "Finished runs are kept; make room and give the same command again.",
+    )
 
 
 def mark_used(folder: Path) -> None:

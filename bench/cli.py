@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import json
 import sys
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bench.cache import unwritable
 from bench.errors import Unavailable, UserError
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 OK, NO, WRONG, INTERRUPTED, CLOSED_PIPE = 0, 1, 2, 130, 141
 """Exit codes: done; the answer is no; the question was wrong; Ctrl-C; the reader went away."""
-UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 STOPPED = "\nstopped: what is finished is kept, the same command goes on from there"
 DEFAULT_SUITE = "quick"
 RESULTS = Path("results") / "runs"
@@ -59,10 +58,10 @@ def main() -> None:
         print(STOPPED, file=sys.stderr)
         sys.exit(INTERRUPTED)
     except OSError as error:
-        if error.errno not in UNWRITABLE:
+        told = unwritable(error)
+        if told is None:
             raise
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"error: {where}{error.strerror}", file=sys.stderr)
+        print(f"error: {told}", file=sys.stderr)
         sys.exit(WRONG)
 
 
@@ -180,7 +179,8 @@ def list_things(
     what: Annotated[
         str,
         typer.Argument(
-            metavar="WHAT", help="cases, backbones, policies, datasets, suites or backends."
+            metavar="[WHAT]",
+            help="cases, backbones, policies, datasets, suites or backends. Default: these.",
         ),
     ] = "",
     policy: Annotated[str, typer.Option(help="For counting trainable parameters.")] = "retrain_all",

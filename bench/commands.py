@@ -6,14 +6,15 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from tabulate import tabulate
 
 from bench.cli import RESULTS, print_json
+from bench.devices import check_seen
 from bench.errors import choose
 from bench.launch import Interpreters
-from bench.prepare import Preparation
+from bench.prepare import PlannedRun, Preparation
 from bench.progress import display, label
 from bench.report import as_json as rows_as_json
 from bench.report import load_runs, write_report
@@ -78,10 +79,9 @@ def run_command(command: RunCommand) -> bool:
         if command.fresh or store.is_missing(r.spec.run_id, r.environment.environment_id)
     ]
     if command.dry_run:
-        absent = {r.spec.run_id for r in missing}
-        listed = [(r.spec.run_id, label(r.spec), r.spec.run_id in absent) for r in runs]
-        _print_dry_run(listed, command.as_json)
+        _print_dry_run(runs, missing, command.as_json)
         return True
+    check_seen(command.device, missing, command.interpreters)
     store.prepare()
     if len(missing) < len(runs):
         there = f"{len(runs) - len(missing)} of {len(runs)} runs are there already"
@@ -120,13 +120,35 @@ def report_command(folders: Sequence[Path], formats: Sequence[str], as_json: boo
     _print_rows(rows, paths, problems, as_json)
 
 
-def _print_dry_run(listed: list[tuple[str, str, bool]], as_json: bool) -> None:
+def _print_dry_run(
+    runs: Sequence[PlannedRun], missing: Sequence[PlannedRun], as_json: bool
+) -> None:
+    """What would be done; what only a worker finds out (a network that cannot be rebuilt, an image
+    that cannot be read) is not known yet."""
+    absent = {(r.spec.run_id, r.environment.environment_id) for r in missing}
+    listed = [
+        {
+            "run_id": run.spec.run_id,
+            "run": label(run.spec),
+            "missing": (run.spec.run_id, run.environment.environment_id) in absent,
+            "unavailable": run.unavailable,
+        }
+        for run in runs
+    ]
     if as_json:
-        print_json({"runs": [{"run_id": i, "run": w, "missing": m} for i, w, m in listed]})
+        print_json({"runs": listed})
         return
-    print(tabulate([(i, w, "to do" if m else "there") for i, w, m in listed],
-                   headers=["run", "", ""], disable_numparse=True))  # fmt: skip
-    print(f"{sum(m for *_, m in listed)} of {len(listed)} runs to do", file=sys.stderr)
+    rows = [(run["run_id"], run["run"], _state(run)) for run in listed]
+    print(tabulate(rows, headers=["run", "", ""], disable_numparse=True))
+    for reason in dict.fromkeys(r.unavailable for r in missing if r.unavailable):
+        print(f"not here: {reason}")
+    print(f"{len(missing)} of {len(runs)} runs to do", file=sys.stderr)
+
+
+def _state(run: dict[str, Any]) -> str:
+    if not run["missing"]:
+        return "there"
+    return "to do; not all is here" if run["unavailable"] else "to do"
 
 
 def _print_rows(

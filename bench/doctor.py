@@ -22,6 +22,8 @@ from bench.listing import has_weights
 from bench.selfcheck import SelfCheck, judge
 
 PATIENCE_S = 120.0
+HEALTHY = "All that the default suite needs is here; 'optional' marks what it can do without."
+ILL = "The default suite needs what is marked FAIL; 'optional' marks what it can do without."
 
 
 @dataclass(frozen=True)
@@ -46,14 +48,23 @@ def doctor_command(interpreters: Interpreters, as_json: bool) -> bool:
     for finding in findings(interpreters):
         found.append(finding)
         if not as_json:
-            mark = "ok  " if finding.ok else ("FAIL" if finding.needed else "--  ")
-            print(f"{mark} {finding.what}: {finding.detail}", flush=True)
+            mark, remedy = _words(finding)
+            print(f"{mark:8} {finding.what}: {finding.detail}", flush=True)
             if finding.mend:
-                print(f"       mend: {finding.mend}", flush=True)
+                print(f"           {remedy}: {finding.mend}", flush=True)
     healthy = all(f.ok for f in found if f.needed)
     if as_json:
         print_json({"healthy": healthy, "findings": [asdict(f) for f in found]})
+    else:
+        print(HEALTHY if healthy else ILL)
     return healthy
+
+
+def _words(finding: Finding) -> tuple[str, str]:
+    """How a finding is marked, and what its command is called."""
+    if finding.ok or finding.needed:
+        return "ok" if finding.ok else "FAIL", "mend"
+    return "optional", "to have it"
 
 
 def findings(interpreters: Interpreters) -> Iterator[Finding]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from bench.cache import limit_bytes, make_room, mark_used
 from bench.data import Packed
 from bench.data.atomic import build_folder
 from bench.data.batches import view_batches
+from bench.data.files import mapped_array
 from bench.environment import machine_bytes
 from bench.forms import form_for, make_prefix
 from bench.plan import TrainingPlan
@@ -184,15 +184,11 @@ def _in_memory(wanted: Wanted) -> Parts:
 
 
 def _mapped(wanted: Wanted, folder: Path) -> Parts:
-    """Files in place of memory; their space is taken at once, for a full disk met later, through a
-    map, would end the process."""
-    parts: Parts = {}
-    for name, shape in wanted.shapes.items():
-        path = folder / f"{name}.npy"
-        parts[name] = np.lib.format.open_memmap(path, "w+", wanted.dtype, shape)
-        with path.open("r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-    return parts
+    """Files in place of memory."""
+    return {
+        name: mapped_array(folder / f"{name}.npy", wanted.dtype, shape)
+        for name, shape in wanted.shapes.items()
+    }
 
 
 def _compute(

@@ -50,12 +50,17 @@ class Counting:
 def list_command(what: str, counting: Counting, as_json: bool) -> None:
     """Print one list.
 
+    Args:
+        what: Its name; '': the lists themselves.
+        counting: How backbones are counted.
+        as_json: As one document.
+
     Raises:
         UserError: ``what`` is no list, or a name in ``counting`` is unknown.
     """
-    items = LISTS[choose("list", what, LISTS)](counting)
+    items = LISTS[choose("list", what, LISTS)](counting) if what else _lists(counting)
     if as_json:
-        print_json({what: items})
+        print_json({what or "lists": items})
         return
     rows = [[_text(v) for v in item.values()] for item in items]
     headings = [h.replace("_", " ") for h in items[0]]
@@ -72,6 +77,10 @@ def _text(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(str(v) for v in value)
     return "–" if value is None else str(value)
+
+
+def _lists(_: Counting) -> Items:
+    return [{"list": name, "shows": ABOUT[name]} for name in LISTS]
 
 
 def _cases(_: Counting) -> Items:
@@ -214,5 +223,14 @@ LISTS: dict[str, Callable[[Counting], Items]] = {
     "datasets": _datasets,
     "suites": _suites,
     "backends": _backends,
+}
+"""Argument of ``list`` → its items."""
+ABOUT = {
+    "cases": "the article's four cases: size and similarity of the data, prescribed policy",
+    "backbones": "networks with a name of their own, their parameters as a backend counts them",
+    "policies": "what is trained, from where on and how fast",
+    "datasets": "images that are here, and kinds that can be named",
+    "suites": "grids of runs that come with Thawbench",
+    "backends": "frameworks",
 }
 """Argument of ``list`` → what it shows."""

@@ -24,6 +24,7 @@ from bench.schedule import learning_rate
 from bench.scores import score
 from bench.spec import Failure, Recipe, RunSpec
 from bench.tuning import tune
+from bench.utilisation import utilisation
 
 Report = Callable[[dict[str, Any]], None]
 """Takes progress events: {'event': 'step' or 'epoch', …}."""
@@ -283,6 +284,7 @@ class Run:
         left_out = list(self._network.blueprint.notes) if self._network else None
         known = {**dict.fromkeys(KNOBS), **without, "left_out": left_out}
         result["knobs"] = {**known, **self._trainer.knobs()}
+        result |= utilisation(result, self._trainer, self._device, self._recipe.precision, notes)
         result["notes"] = notes
 
     def _measure_throughput(self, result: dict[str, Any], notes: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -227,7 +228,9 @@ def resolve_devices(device: str) -> list[str]:
         return ["cpu", *cuda]
     if device == "cuda":
         device = "cuda:0"
-    choose("device", device, ["auto", "all", "cpu", *(cuda or ["cuda:0"])])
+    if not cuda and re.fullmatch(r"cuda:\d+", device):
+        return [device]  # whoever has no nvidia-smi is told what the frameworks see
+    choose("device", device, ["auto", "all", "cpu", *cuda])
     return [device]
 
 
@@ -301,7 +304,7 @@ def _recipe(cell: Cell, policy: Policy) -> Recipe:
         warmup_fraction=grid.warmup_fraction,
         augmentation=grid.augmentation,
         precision=cell.precision,
-        views=grid.views if grid.augmentation != "none" else None,  # else all are the same
+        views=grid.views,
         # Where nothing is frozen, or the framework's own loop runs, 'off' changes nothing.
         learning_rate_grid=tuple(rate * f for f in TUNE_FACTORS) if grid.tune else (),
         prefix_cache=grid.prefix_cache if freezes and cell.mode == "matched" else "auto",

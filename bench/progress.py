@@ -28,7 +28,8 @@ def label(spec: RunSpec) -> str:
     case = f"case {spec.case.number} " if spec.case.number else ""
     images = f"{spec.case.dataset.name} ({spec.case.dataset.train_images})"
     native = "native " if spec.mode == "native" else ""
-    what = f"{spec.backbone} {spec.policy.name} {native}{spec.backend}"
+    code = f" (code {spec.code_sha256[:8]})" if spec.code_sha256 else ""
+    what = f"{spec.backbone}{code} {spec.policy.name} {native}{spec.backend}"
     recipe = spec.recipe
     swept = f" rate {recipe.learning_rate:g} decay {recipe.weight_decay:g}" if recipe.sweep else ""
     return f"{case}{images} {what} seed {spec.seed}{swept}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import shutil
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from typing import Any
 from bench.backbones import backbone
 from bench.blueprint import Blueprint, Network
 from bench.blueprints import blueprint_folder
-from bench.cache import limit_bytes, mark_used, prune
+from bench.cache import limit_bytes, mark_used, prune, unwritable
 from bench.catalog.native import resize_of
 from bench.data import pack
 from bench.data.model import Resize
@@ -66,12 +65,9 @@ class Runner:
                         display.begin(run.spec)
                         display.end(run.spec, result)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            if (told := unwritable(error, str(self.store.root))) is None:
                 raise
-            raise UserError(
-                f"Cannot write {error.filename or self.store.root}: {error.strerror}.",
-                "Finished runs are kept; make room and give the same command again.",
-            ) from error
+            raise told from error
         finally:
             self.store.discard_partials()
 

@@ -16,8 +16,12 @@ from bench.blueprint import Blueprint, Network, Operation, Preprocessing
 from bench.catalog.policies import POLICIES
 from bench.catalog.recipes import plain_recipe
 from bench.plan import plan_training
+from bench.utilisation import peak_flops_per_s
 
 STEPS = 20
+MOST_OVER_PEAK = 4.0
+"""Convolutions of 3×3 can be done with a quarter of the multiplications (Lavin & Gray 2016, "Fast
+Algorithms for Convolutional Neural Networks"), and so seem faster than a matrix product."""
 MOST_FLOP_PER_S = 2.5e15
 """No single device does more in float32 or TF32; more means that work was not waited for."""
 
@@ -34,6 +38,8 @@ class SelfCheck:
     """The same, to the arrival of the last loss on the host, which cannot be early."""
     flop_per_s: float
     """Floating-point operations over the synchronised time."""
+    peak_flop_per_s: float
+    """Of a large matrix product, as for model FLOP utilisation."""
     peak_device_bytes: int | None
     """As accounted by the framework."""
     parameter_bytes: int
@@ -43,7 +49,8 @@ class SelfCheck:
         """In a line."""
         return (
             f"{STEPS} steps queued in {self.queued_s * 1e3:.1f} ms, done in "
-            f"{self.synchronised_s * 1e3:.1f} ms, {self.flop_per_s / 1e12:.2f} TFLOP/s, "
+            f"{self.synchronised_s * 1e3:.1f} ms, {self.flop_per_s / 1e12:.2f} TFLOP/s of "
+            f"the {self.peak_flop_per_s / 1e12:.1f} of a matrix product, "
             f"peak memory {(self.peak_device_bytes or 0) / 1e6:.0f} MB"
         )
 
@@ -56,8 +63,14 @@ def judge(check: SelfCheck) -> list[str]:
             f"synchronise returned after {check.synchronised_s:.3g} s, but the result of the same "
             f"work took {check.fetched_s:.3g} s: it does not wait"
         )
-    if not 0 < check.flop_per_s < MOST_FLOP_PER_S:
-        problems.append(f"{check.flop_per_s:.3g} FLOP/s cannot be: synchronise does not wait")
+    for rate in (check.flop_per_s, check.peak_flop_per_s):
+        if not 0 < rate < MOST_FLOP_PER_S:
+            problems.append(f"{rate:.3g} FLOP/s cannot be: synchronise does not wait")
+    if check.flop_per_s > MOST_OVER_PEAK * check.peak_flop_per_s:
+        problems.append(
+            f"{check.flop_per_s:.3g} FLOP/s are too many beside the {check.peak_flop_per_s:.3g} "
+            "of a large matrix product"
+        )
     if check.peak_device_bytes is not None and check.peak_device_bytes < check.parameter_bytes:
         problems.append("peak memory is less than the parameters: it is not accounted")
     return problems
@@ -87,13 +100,15 @@ def measure(adapter: Adapter, device: str, px: int = 64, width: int = 128) -> Se
 
     queued_s, synchronised_s = steps(lambda handle: trainer.synchronise())
     _, fetched_s = steps(lambda handle: trainer.losses([handle]))
+    peak_bytes = trainer.peak_device_bytes()  # before the matrices
     flop = 2 * STEPS * batch_size * work_of(network.blueprint, plan).step_multiply_adds
     return SelfCheck(
         queued_s,
         synchronised_s,
         fetched_s,
         flop / synchronised_s,
-        trainer.peak_device_bytes(),
+        peak_flops_per_s(trainer.matrix_product, trainer.synchronise),
+        peak_bytes,
         parameter_bytes,
     )
 

@@ -285,6 +285,16 @@ class RunResult(Frozen):
     compute_images_per_s: float | None = Field(
         default=None, description="Training steps on one batch that already lies on the device."
     )
+    device_peak_flops_per_s: float | None = Field(
+        default=None,
+        description="Of a GPU: best rate of a large matrix product in the run's precision, by its "
+        "framework; null where model_flop_utilisation is.",
+    )
+    model_flop_utilisation: float | None = Field(
+        default=None,
+        description="On a GPU: 2 FLOP for each multiply-add of the training steps, at "
+        "train_images_per_s (end to end), over device_peak_flops_per_s.",
+    )
     infer_images_per_s: float | None = Field(default=None, description="Median window, on test.")
     effective_images_per_s: float | None = Field(
         default=None,

@@ -266,6 +266,12 @@ def check_names(suite: Suite, where: str) -> None:
             check_name(f"backbone in {where}", backbone)
             if backbone in BACKBONES:  # of others the size is known once a worker was asked
                 check_px(backbone, BACKBONES[backbone], grid.px)
+        if grid.views is not None and grid.augmentation == "none":
+            raise UserError(
+                f"{where}: views = {grid.views} repeats augmented views, but augmentation is "
+                "'none': all views would be the same.",
+                "Leave out views, or write augmentation = 'crop' or 'crop_flip'.",
+            )
         for policy in grid.policies:
             choose(f"policy in {where}", policy, POLICIES)
 
@@ -290,7 +296,9 @@ def apply_options(suite: Suite, options: Options) -> Suite:
         known = sorted({g.case for g in grids if g.case is not None})
         if not known:
             raise UserError(
-                "--cases narrows a suite, but there are no cases here.", "Name one with --suite."
+                f"--cases narrows a suite to some of its cases, but {suite.name} has none: no grid "
+                "says which case it is.",
+                "Leave out --cases, write case = 1 to 4 into the grids, or take --suite quick.",
             )
         for case in options.cases:
             choose(f"case in suite {suite.name}", str(case), [str(c) for c in known])

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.blueprint import Network
-from bench.blueprints import blueprint_folder
+from bench.blueprints import blueprint_folder, write_checksums
 from bench.catalog.backbones import BACKBONES
 from bench.catalog.policies import POLICIES
 from bench.catalog.recipes import plain_recipe
@@ -81,6 +81,7 @@ def shake_batch_norms(folder: Path, gain: tuple[float, float]) -> None:
             network.tensors[operation.tensors[role]] = values
     if norms:
         network.save(folder)
+        write_checksums(folder)
 
 
 def logits(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -148,6 +149,9 @@ class NativeKerasTrainer:
 
     def peak_device_bytes(self) -> int | None:
         return self._engine.peak_device_bytes()
+
+    def matrix_product(self, side: int) -> Callable[[], Any]:
+        return self._engine.matrix_product(side, self.request.recipe.precision)
 
 
 def _values(variables: Any) -> int:

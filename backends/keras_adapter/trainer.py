@@ -41,6 +41,7 @@ class KerasTrainer:
         self, network: Network, plan: TrainingPlan, recipe: Recipe, device: str, engine: Engine
     ) -> None:
         engine.prepare(device, recipe.precision)
+        self._precision = recipe.precision
         # Learning rates and constants follow floatx, not the dtype policy.
         keras.config.set_floatx("float64" if recipe.precision == "fp64" else "float32")
         keras.config.set_dtype_policy(POLICIES[recipe.precision])
@@ -211,6 +212,9 @@ class KerasTrainer:
 
     def peak_device_bytes(self) -> int | None:
         return self._engine.peak_device_bytes()
+
+    def matrix_product(self, side: int) -> Callable[[], Any]:
+        return self._engine.matrix_product(side, self._precision)
 
 
 def is_pixels(images: Any) -> bool:

@@ -6,6 +6,7 @@ Sources: docs.pytorch.org, "CUDA semantics", "torch.backends", "Automatic Mixed 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -82,6 +83,24 @@ def synchronise(device: torch.device) -> None:
 def peak_bytes(device: torch.device) -> int | None:
     """Most bytes that the allocator gave out since ``prepare``; None on a CPU."""
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+
+
+def matrix_product(device: torch.device, precision: Precision, side: int) -> Callable[[], Any]:
+    """A function that queues one product of (side, side) matrices, in half precision where autocast
+    multiplies in it. Each takes the product before as a factor, so that it cannot be left out."""
+    dtype = torch.float64 if precision == "fp64" else AUTOCAST.get(precision, torch.float32)
+    random = torch.Generator(device).manual_seed(0)
+    # Of this size, products neither grow nor vanish.
+    factor = torch.randn(side, side, generator=random, device=device) / side**0.5
+    factor = factor.to(dtype)
+    product = factor.clone()
+
+    def multiply() -> Any:
+        nonlocal product
+        product = factor @ product
+        return product
+
+    return multiply
 
 
 def release() -> None:

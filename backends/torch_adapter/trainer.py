@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -150,6 +150,9 @@ class TorchTrainer:
 
     def peak_device_bytes(self) -> int | None:
         return devices.peak_bytes(self._device)
+
+    def matrix_product(self, side: int) -> Callable[[], Any]:
+        return devices.matrix_product(self._device, self._precision, side)
 
 
 def make_optimizer(

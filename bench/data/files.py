@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
-from os import cpu_count
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
 
 from bench.errors import Unavailable
 
@@ -39,6 +42,21 @@ def package_file(package: str, distribution: str, relative: str) -> Path:
             f"pip install --upgrade --force-reinstall {distribution}"
         )
     return path
+
+
+def mapped_array(path: Path, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> np.memmap[Any, Any]:
+    """Return a new ``.npy`` file as a writable map whose space on the disk is taken already.
+
+    Without that, a disk that is full would be met through the map, and end the process.
+
+    Raises:
+        OSError: There is no room, for one.
+    """
+    array = np.lib.format.open_memmap(path, "w+", np.dtype(dtype), shape)
+    if hasattr(os, "posix_fallocate"):  # macOS has none
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
 
 
 def hash_file(path: Path) -> str:
@@ -75,4 +93,4 @@ def in_threads(function: Callable[[_Item], _Result], items: Sequence[_Item]) -> 
 
 def thread_count() -> int:
     """Return how many threads decode and hash: one per core, 16 at most."""
-    return min(16, cpu_count() or 1)
+    return min(16, os.cpu_count() or 1)

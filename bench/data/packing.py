@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import PIL
 
+from bench.checksums import checksum
 from bench.data.atomic import build_folder
 from bench.data.decode import quiet_pillow
-from bench.data.files import hash_parts, thread_count
+from bench.data.files import hash_parts, mapped_array, thread_count
 from bench.data.model import (
     SPLITS,
     Dataset,
@@ -28,7 +29,7 @@ from bench.data.model import (
 from bench.errors import UserError
 
 # Raise it when decoding or the layout on disk changes: packs of older code are then left alone.
-PACKING_REVISION = 1
+PACKING_REVISION = 2
 PILLOW = PIL.__version__
 
 _META = "meta.json"
@@ -69,7 +70,7 @@ def pack(dataset: Dataset, px: int, cache_dir: Path, resize: Resize = "antialias
         raise UserError(f"Images of {px} px were asked for; at least 1 is needed.")
     final = cache_dir / "packed" / pack_key(dataset, px, resize)
     try:
-        return load_packed(final)
+        return _load_sound(final)
     except BrokenPackError:
         pass
     try:
@@ -89,7 +90,8 @@ def load_packed(path: Path) -> Packed:
         path: ``Packed.path`` of what ``pack`` returned, perhaps in another process.
 
     Raises:
-        BrokenPackError: If a file is missing, of the wrong size or unreadable.
+        BrokenPackError: If a file is missing, of the wrong size or unreadable. Its bytes are not
+            all read: ``pack`` did that.
     """
     try:
         meta = json.loads((path / _META).read_text(encoding="utf-8"))
@@ -107,9 +109,26 @@ def load_packed(path: Path) -> Packed:
         raise BrokenPackError(f"{path} is no complete packed data set: {error}") from error
 
 
+def _load_sound(path: Path) -> Packed:
+    """``load_packed`` of a folder whose every byte is as it was written.
+
+    Raises:
+        BrokenPackError: As there, or a file was changed.
+    """
+    packed = load_packed(path)
+    try:
+        meta = json.loads((path / _META).read_text(encoding="utf-8"))
+        changed = [n for n, written in meta["checksums"].items() if checksum(path / n) != written]
+        if changed or set(meta["checksums"]) != set(meta["file_bytes"]):
+            raise BrokenPackError(f"{path} was changed after it was written")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BrokenPackError(f"{path} is no complete packed data set: {error}") from error
+    return packed
+
+
 def _is_good(path: Path) -> bool:
     try:
-        load_packed(path)
+        _load_sound(path)
     except BrokenPackError:
         return False
     return True
@@ -153,12 +172,8 @@ def _write(dataset: Dataset, px: int, resize: Resize, folder: Path) -> None:
     with quiet_pillow(), ThreadPoolExecutor(thread_count()) as pool:
         for split in SPLITS:
             np.save(folder / f"{split}_labels.npy", labels[split])
-            images = np.lib.format.open_memmap(
-                folder / f"{split}_images.npy",
-                mode="w+",
-                dtype=np.uint8,
-                shape=(len(labels[split]), px, px, 3),
-            )
+            shape = (len(labels[split]), px, px, 3)
+            images = mapped_array(folder / f"{split}_images.npy", np.uint8, shape)
             failures.extend(_decode_split(dataset, split, px, resize, images, pool))
             images.flush()
     if failures:
@@ -204,13 +219,14 @@ def _write_meta(dataset: Dataset, px: int, resize: Resize, folder: Path) -> None
             "test": dataset.test_images,
         },
         "file_bytes": {path.name: path.stat().st_size for path in arrays},
+        "checksums": {path.name: checksum(path) for path in arrays},
         "pillow": PILLOW,
     }
     (folder / _META).write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
 
 
 def _check_room(folder: Path, needed_bytes: int) -> None:
-    # The arrays are sparse at first: on a full disk, writing to them would kill the process.
+    # Before an hour of decoding, and in words that say how much is missing.
     free_bytes = shutil.disk_usage(folder).free
     if free_bytes < needed_bytes:
         raise UserError(

@@ -27,6 +27,8 @@ MEASURED = (
     "backward_multiply_adds",
     "activation_bytes",
     "predicted_saving",
+    "device_peak_flops_per_s",
+    "model_flop_utilisation",
     "fit_s",
     "start_s",
     "tune_s",

@@ -47,6 +47,7 @@ COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "test_top1": ("test top-1", _percent),
     "train_images_per_s": ("train images/s", _rate),
     "effective_images_per_s": ("effective images/s", _rate),
+    "model_flop_utilisation": ("model FLOP utilisation", _percent),
     "infer_images_per_s": ("infer images/s", _rate),
     "total_parameters": ("total parameters", _integer),
     "trainable_parameters": ("trainable parameters", _integer),
@@ -55,7 +56,7 @@ COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "status": ("status", _text),
 }
 """Field of a row → heading and how a value is printed."""
-WHERE_PRESENT = frozenset({"effective_images_per_s"})
+WHERE_PRESENT = frozenset({"effective_images_per_s", "model_flop_utilisation"})
 """Columns that stand only in tables that have a value for them."""
 
 DISTINGUISHING: dict[str, str] = {
@@ -90,6 +91,8 @@ DISTINGUISHING: dict[str, str] = {
 }
 """Columns that are shown where two rows would look the same without them."""
 
+HASHES = frozenset({"code_sha256", "dataset_hash"})
+"""Of which a table shows the beginning."""
 ALWAYS_SHOWN = frozenset({"weights", "px", "epochs", "test_images"})
 """Distinguishing columns that stand in every table: random weights must be seen, for one."""
 UNSTEADY = 3.0
@@ -147,6 +150,8 @@ def _cell(row: Row, column: str) -> str:
         return ABSENT
     if column == "size":
         return f"{value} ({row['train_images']:,})"
+    if column in HASHES:
+        return str(value)[:12]
     if column in COLUMNS:
         return COLUMNS[column][1](value)
     return repr(value) if isinstance(value, float) else str(value)
@@ -160,6 +165,7 @@ def markdown(text: str) -> str:
 RIGHT = frozenset(
     {"case", "test top-1", "train images/s", "effective images/s", "infer images/s"}
     | {
+        "model FLOP utilisation",
         "total parameters",
         "trainable parameters",
         "fit s",
@@ -226,6 +232,11 @@ def footnotes(rows: Sequence[Row]) -> list[str]:
         notes.append(
             f"{ABSENT} in {len(swept)} of {len(rows)} runs: heads that were trained at once, "
             "so that no time is one's own; sweep_s of --json is that of all."
+        )
+    if any(row["model_flop_utilisation"] is not None for row in rows):
+        notes.append(
+            "model FLOP utilisation: the FLOP of the training steps at train images/s, over the "
+            "rate of a large matrix product in the same framework and precision on the same GPU."
         )
     tuned = [row for row in rows if row["learning_rate_chosen"] is not None]
     if tuned:

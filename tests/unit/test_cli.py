@@ -20,6 +20,7 @@ from bench.blueprint import Network
 from bench.catalog.backbones import WeightsSource
 from bench.cli import _names, _numbers, _weights
 from bench.errors import Unavailable, UserError
+from bench.listing import LISTS
 from bench.store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -60,6 +61,7 @@ def _no_traceback(done: subprocess.CompletedProcess[str]) -> None:
     ("arguments", "said"),
     [
         ("run --cases 9", "Unknown case in suite quick '9'"),
+        ("run --datasets photos --cases 1", "has none: no grid says which case it is"),
         ("run --cases one", "--cases: 'one' is not a whole number"),
         ("run --suite standart", "Did you mean 'standard'?"),
         ("run --suite absent.toml", "'absent.toml' does not exist"),
@@ -159,6 +161,14 @@ def test_a_list_as_json_is_one_document(here: Cli, what: str) -> None:
     items = json.loads(done.stdout)[what]
     assert items
     assert all(isinstance(item, dict) for item in items)
+
+
+def test_list_alone_names_the_lists(here: Cli) -> None:
+    done = here("list", "--json")
+    assert done.returncode == 0
+    names = [item["list"] for item in json.loads(done.stdout)["lists"]]
+    assert names == list(LISTS)
+    assert all(name in here("list").stdout for name in names)
 
 
 def test_a_list_for_people_names_everything(here: Cli) -> None:
@@ -311,7 +321,10 @@ def test_a_dry_run_never_downloads(
         "run", "--datasets", f"folder:{images}", "--backends", "torch", "--backbones", "vgg16",
         "--policies", "freeze_all", "--device", "cpu", "--out", str(tmp_path / "out"),
     )  # fmt: skip
-    assert here(*given, "--dry-run").returncode == 0
+    dry = here(*given, "--dry-run")
+    assert dry.returncode == 0
+    assert "not all is here" in dry.stdout
+    assert dry.stdout.count("not here: no pretrained weights for vgg16") == 1
     assert asked == []
     assert here(*given).returncode == 1  # the run itself asks
     assert asked != []

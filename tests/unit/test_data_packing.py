@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -116,6 +117,19 @@ def test_a_broken_pack_is_made_again(tmp_path: Path, damage: str) -> None:
     assert _leftovers(tmp_path) == [path.name]
 
 
+@pytest.mark.parametrize("name", ["train_images.npy", "test_labels.npy"])
+def test_a_pack_in_which_a_bit_has_changed_is_made_again(tmp_path: Path, name: str) -> None:
+    path = pack(_dataset(_Source()), 4, tmp_path).path
+    data = bytearray((path / name).read_bytes())
+    data[-7] ^= 1
+    (path / name).write_bytes(data)
+    os.utime(path / name, ns=(0, 0))  # the clock of files may not have ticked
+    _check(pack(_dataset(_Source()), 4, tmp_path))
+    source = _Source()
+    pack(_dataset(source), 4, tmp_path)
+    assert source.reads == 0, "the new one is good"
+
+
 def test_an_interruption_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         pack(_dataset(_Source(interrupt_at=7)), 4, tmp_path)
@@ -143,6 +157,22 @@ def test_too_little_room_is_said_before_anything_is_written(
     monkeypatch.setattr("bench.data.packing.shutil.disk_usage", lambda path: Usage)
     with pytest.raises(UserError, match="GB are free"):
         pack(_dataset(_Source()), 4, tmp_path)
+
+
+def test_a_disk_that_another_fills_meanwhile_is_met_before_the_first_pixel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its free space looked large enough, or a quota is not seen in it."""
+
+    def full(*_: int) -> None:
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    monkeypatch.setattr("bench.data.files.os.posix_fallocate", full)
+    source = _Source()
+    with pytest.raises(UserError, match="Cannot write the packed images.*quota exceeded"):
+        pack(_dataset(source), 4, tmp_path)
+    assert source.reads == 0
+    assert _leftovers(tmp_path) == []
 
 
 def test_a_cache_that_cannot_be_written(tmp_path: Path) -> None:

@@ -6,16 +6,27 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
-from bench.data import EMBEDDED, SplitSizes, dataset_kinds, open_dataset, pack
-from bench.data.model import SPLITS
-from bench.data.photos import PHOTO_CLASSES, cells, crop_box
+from bench.data import EMBEDDED, Dataset, SplitSizes, dataset_kinds, open_dataset, pack
+from bench.data.decode import load_rgb
+from bench.data.model import SPLITS, SplitName
+from bench.data.photos import (
+    PHOTO_CLASSES,
+    PHOTOS_DEFAULTS,
+    cells,
+    crop_box,
+    distinct_crops,
+    photo_paths,
+)
+from bench.data.sampling import asked_for
 from bench.errors import Unavailable, UserError
 
 
@@ -60,6 +71,52 @@ def test_a_crop_depends_on_class_split_and_number_only() -> None:
     ]
     assert boxes[0] == crop_box(512, 512, 0, "train", 0)
     assert len(set(boxes)) == len(boxes)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return open_dataset("photos", SplitSizes(), cache_dir=tmp_path_factory.mktemp("cache"))
+
+
+def test_every_crop_shows_something_and_no_two_are_equal(photos: Dataset) -> None:
+    crops = [photos.source.read(s, i, 48) for s in SPLITS for i in range(_count(s))]
+    assert len({crop.tobytes() for crop in crops}) == len(crops) == 3240
+    assert min(crop.astype(float).std() for crop in crops) > 0.2
+
+
+def test_only_crops_that_were_left_out_are_drawn_anew(photos: Dataset) -> None:
+    """Those of the other classes stay what they were, and what was measured on them holds."""
+    moved = Counter()
+    for label, path in enumerate(photo_paths()):
+        photograph = load_rgb(path)
+        for split in SPLITS:
+            count = _count(split) // 18
+            drawn = [crop_box(*photograph.size, label, split, n) for n in range(3 * count)]
+            kept = list(islice(distinct_crops(photograph, label, split), count))
+            stay = set(kept)
+            assert kept == [box for box in dict.fromkeys(drawn) if box in stay]
+            moved[PHOTO_CLASSES[label]] += len(set(drawn[:count]) - stay)
+    assert {name for name, lost in moved.items() if lost} == {"horse", "retina"}
+    assert moved["horse"] == 56 + 7 + 30  # plain black, or white
+
+
+def test_a_photograph_that_runs_out_of_different_crops_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grey = Image.fromarray(np.full((64, 64, 3), 90, np.uint8))
+    assert list(distinct_crops(grey, 0, "train")) == []
+    # Of cells of 4 × 4 pixels, 8 of which are for training, crops are 2 × 2 at most.
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+    tiny = Image.fromarray(pixels)
+    assert len(list(islice(distinct_crops(tiny, 0, "train"), 100))) == 8 * 9
+    monkeypatch.setattr("bench.data.photos.load_rgb", lambda path: tiny)
+    many = open_dataset("photos", SplitSizes(1800, 18, 18), cache_dir=tmp_path)
+    with pytest.raises(UserError, match=r"has no more than 72 train crops that differ"):
+        many.source.read("train", 1799, 8)
+
+
+def _count(split: SplitName) -> int:
+    return asked_for(PHOTOS_DEFAULTS, split) or 0
 
 
 @pytest.mark.parametrize(("name", "classes"), [("photos", 18), ("mnist5k", 10)])

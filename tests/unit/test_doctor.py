@@ -6,8 +6,30 @@ import pytest
 
 from bench import doctor
 from bench.catalog.backends import BACKENDS, DEFAULT_BACKENDS
+from bench.doctor import Finding
 from bench.launch import Interpreters
 from tests.conftest import _environment
+
+
+def test_what_can_be_done_without_does_not_read_like_a_fault(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = [
+        Finding("torch", True, True, "sees cpu"),
+        Finding("weights vgg16", False, False, "not on this machine", "downloaded at need"),
+    ]
+    monkeypatch.setattr(doctor, "findings", lambda _: found)
+    assert doctor.doctor_command(Interpreters({}), as_json=False)
+    said = capsys.readouterr().out
+    assert "optional weights vgg16: not on this machine" in said
+    assert "to have it: downloaded at need" in said
+    assert "FAIL" not in said
+    assert "All that the default suite needs is here" in said
+    found.append(Finding("keras-tensorflow", False, True, "missing", "pip install tensorflow"))
+    assert not doctor.doctor_command(Interpreters({}), as_json=False)
+    said = capsys.readouterr().out
+    assert "FAIL     keras-tensorflow: missing" in said
+    assert "mend: pip install tensorflow" in said
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

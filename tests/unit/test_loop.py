@@ -193,6 +193,23 @@ def test_it_learns_and_counts_what_it_did() -> None:
     assert fields["knobs"]["stochastic_depth"] == "off"
 
 
+def test_the_device_s_peak_is_measured_after_all_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[dict[str, Any]] = []
+
+    def utilisation(fields: dict[str, Any], _: Any, device: str, precision: str, notes: Any) -> Any:
+        found.append(dict(fields))
+        notes.append("noted")
+        assert (device, precision) == ("cpu", "fp32")
+        return {"model_flop_utilisation": 0.25}
+
+    monkeypatch.setattr("bench.loop.utilisation", utilisation)
+    fields = run(NumpyTrainer(network()))[0].fields
+    measured = {"peak_device_bytes", "compute_images_per_s", "infer_images_per_s", "knobs"}
+    assert measured <= found[0].keys()
+    assert fields["model_flop_utilisation"] == 0.25
+    assert "noted" in fields["notes"]
+
+
 def test_the_schedule_goes_by_step() -> None:
     trainer = NumpyTrainer(network())
     run(trainer)

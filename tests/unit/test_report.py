@@ -120,6 +120,7 @@ CHANGES: list[dict[str, Any]] = [
     {"case": {"dataset": {"test_images": 1}}},
     {"case": {"dataset": {"classes": ["a", "b"]}}},
     {"backbone": "vgg16"},
+    {"code_sha256": "ab" * 32},
     {"weights": {"kind": "random"}},
     {"weights": {"sha256": "00"}},
     {"policy": {"name": "x"}},

@@ -32,6 +32,16 @@ def test_cached_runs_have_a_rate_of_their_own_and_a_note(make_run: MakeRun) -> N
     assert "effective images/s" not in standard_table(rows_of([make_run()])).columns
 
 
+def test_the_utilisation_of_a_gpu_has_a_column_where_it_is_known(make_run: MakeRun) -> None:
+    known = {"device_peak_flops_per_s": 5e13, "model_flop_utilisation": 0.125}
+    rows = rows_of([make_run(result=known), make_run(seed=1)])
+    assert (rows[0]["device_peak_flops_per_s"], rows[0]["model_flop_utilisation"]) == (5e13, 0.125)
+    assert standard_table(rows)["model FLOP utilisation"].tolist() == ["12.5%", "–"]
+    assert any(note.startswith("model FLOP utilisation") for note in footnotes(rows))
+    assert "model FLOP utilisation" not in standard_table(rows[1:]).columns
+    assert not any(note.startswith("model FLOP") for note in footnotes(rows[1:]))
+
+
 def test_what_freezing_saved_is_measured_beside_training_all(make_run: MakeRun) -> None:
     def run(policy: str, rate: float | None, seed: int = 0, **more: Any) -> StoredRun:
         chosen = POLICIES[policy].model_dump()

@@ -278,7 +278,7 @@ def test_a_disk_that_fills_up_ends_the_call_and_keeps_what_is_done(
         return save(spec, *more)
 
     monkeypatch.setattr(world.store, "save", full)
-    with pytest.raises(UserError, match="Cannot write /results/x: it is full") as error:
+    with pytest.raises(UserError, match="write /results/x: it is full") as error:
         _run(world, plan(0, 1, 2, 3), tmp_path)
     assert "Finished runs are kept" in str(error.value)
     assert _kept(world) == {0: "ok", 1: "ok"}

@@ -15,6 +15,7 @@ GOOD = SelfCheck(
     synchronised_s=0.1,
     fetched_s=0.1,
     flop_per_s=1e13,
+    peak_flop_per_s=4e13,
     peak_device_bytes=10**9,
     parameter_bytes=10**6,
 )
@@ -29,7 +30,9 @@ def test_a_device_that_can_be_believed() -> None:
     ("change", "word"),
     [
         ({"synchronised_s": 0.01}, "does not wait"),
-        ({"flop_per_s": MOST_FLOP_PER_S * 2}, "cannot be"),
+        ({"flop_per_s": MOST_FLOP_PER_S * 1.1, "peak_flop_per_s": 2e15}, "cannot be"),
+        ({"peak_flop_per_s": MOST_FLOP_PER_S * 2}, "cannot be"),
+        ({"flop_per_s": 4.1 * GOOD.peak_flop_per_s}, "too many beside"),
         ({"peak_device_bytes": 10}, "not accounted"),
     ],
 )
@@ -65,6 +68,9 @@ class Device:
 
     def peak_device_bytes(self) -> int:
         return 2**30
+
+    def matrix_product(self, side: int) -> Any:
+        return lambda: self.train_step(None, 0.0)
 
 
 def test_it_measures_the_device_s_own_time() -> None:

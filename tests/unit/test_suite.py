@@ -228,6 +228,7 @@ def test_unknown_words_of_a_grid_list_the_known_ones(tmp_path: Path, key: str, v
         ('similarity = "similr"', "Unknown similarity in {} 'similr'. Did you mean 'similar'?"),
         ('schedule = "cosin"', "Unknown schedule in {} 'cosin'. Did you mean 'cosine'?"),
         ("views = 0", "'grid.0.views': Input should be greater than or equal to 1"),
+        ("views = 2", "{}: views = 2 repeats augmented views, but augmentation is 'none'"),
         ('prefix_cache = "on"', "prefix_cache"),
         ('augmentation = "cropp"', "Unknown augmentation in {} 'cropp'. Did you mean 'crop'?"),
         ('mode = ["mached"]', "Unknown mode in {} 'mached'. Did you mean 'matched'?"),

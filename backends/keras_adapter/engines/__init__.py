@@ -113,11 +113,24 @@ class Engine(Protocol):
     def peak_device_bytes(self) -> int | None:
         """Most memory held on a GPU; None on a CPU."""
 
+    def matrix_product(self, side: int, precision: Precision) -> Callable[[], Any]:
+        """A function that queues one product of (side, side) matrices, in half precision where the
+        dtype policy computes in it. Each takes the product before as a factor."""
+
     def is_out_of_memory(self, error: BaseException) -> bool:
         """Whether an exception says that memory did not suffice."""
 
     def knobs(self) -> dict[str, Any]:
         """What is in force, read back from the engine."""
+
+
+PRODUCT_DTYPES: dict[Precision, str] = {
+    "fp32": "float32",
+    "fp64": "float64",
+    "bf16": "bfloat16",
+    "fp16": "float16",
+}
+"""Precision → dtype in which a run multiplies."""
 
 
 def load() -> Engine:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import jaxlib
 import keras
 
-from backends.keras_adapter.engines import OFF, StepFunction, flag
+from backends.keras_adapter.engines import OFF, PRODUCT_DTYPES, StepFunction, flag
 from bench.environment import cores
 from bench.errors import Unavailable
 from bench.spec import Precision
@@ -154,6 +154,19 @@ class JaxEngine:
             return None
         statistics = self._device.memory_stats()
         return None if statistics is None else int(statistics["peak_bytes_in_use"])
+
+    def matrix_product(self, side: int, precision: Precision) -> Callable[[], Any]:
+        factor = jax.random.normal(jax.random.key(0), (side, side), jnp.float32) / side**0.5
+        factor = jax.device_put(factor.astype(PRODUCT_DTYPES[precision]), self._device)
+        product, compiled = factor, jax.jit(jnp.matmul)
+
+        def multiply() -> Any:
+            nonlocal product
+            product = compiled(factor, product)
+            self._pending = [product]  # those before it are its factors
+            return product
+
+        return multiply
 
     def is_out_of_memory(self, error: BaseException) -> bool:
         if isinstance(error, MemoryError):

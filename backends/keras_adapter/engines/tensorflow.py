@@ -17,7 +17,7 @@ from tensorflow.python.framework import config
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 from tensorflow.python.util import _pywrap_util_port as port
 
-from backends.keras_adapter.engines import OFF, StepFunction, flag
+from backends.keras_adapter.engines import OFF, PRODUCT_DTYPES, StepFunction, flag
 from bench.environment import cores
 from bench.errors import Unavailable
 from bench.spec import Precision
@@ -181,6 +181,18 @@ class TensorFlowEngine:
         if self._device == "cpu":
             return None
         return int(tf.config.experimental.get_memory_info("GPU:0")["peak"])
+
+    def matrix_product(self, side: int, precision: Precision) -> Callable[[], Any]:
+        factor = tf.random.stateless_normal((side, side), seed=(0, 0)) / side**0.5
+        factor = tf.cast(factor, PRODUCT_DTYPES[precision])
+        product = factor
+
+        def multiply() -> Any:
+            nonlocal product
+            product = tf.linalg.matmul(factor, product)
+            return product
+
+        return multiply
 
     def is_out_of_memory(self, error: BaseException) -> bool:
         return isinstance(error, MemoryError | tf.errors.ResourceExhaustedError)

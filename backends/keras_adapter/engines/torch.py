@@ -17,7 +17,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from backends.keras_adapter.engines import StepFunction
+from backends.keras_adapter.engines import PRODUCT_DTYPES, StepFunction
 from bench.errors import Unavailable
 from bench.spec import Precision
 
@@ -133,6 +133,19 @@ class TorchEngine:
         if self._device.type == "cpu":
             return None
         return torch.cuda.max_memory_allocated(self._device)
+
+    def matrix_product(self, side: int, precision: Precision) -> Callable[[], Any]:
+        random = torch.Generator(self._device).manual_seed(0)
+        factor = torch.randn(side, side, generator=random, device=self._device) / side**0.5
+        factor = factor.to(getattr(torch, PRODUCT_DTYPES[precision]))
+        product = factor.clone()
+
+        def multiply() -> Any:
+            nonlocal product
+            product = factor @ product
+            return product
+
+        return multiply
 
     def is_out_of_memory(self, error: BaseException) -> bool:
         if isinstance(error, MemoryError | torch.OutOfMemoryError):

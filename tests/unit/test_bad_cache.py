@@ -1,0 +1,144 @@
+"""A cache that is full, must not be written, or holds what nobody wrote: clear words, no harm."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors import SafetensorError
+
+from backends import worker
+from bench import blueprint, blueprints
+from bench.backbones import worker_failure
+from bench.blueprint import Network
+from bench.blueprints import CHECKSUMS, FILES, blueprint_folder, is_whole, write_checksums
+from bench.cache import unwritable
+from bench.catalog.backbones import BACKBONES
+from bench.checksums import checksum
+from bench.errors import UserError
+from bench.launch import Finished, Interpreters
+from bench.weights import random_weights
+
+FULL = SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+
+def _flip(path: Path, place: int = -3) -> None:
+    changed_ns = path.stat().st_mtime_ns
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.write_bytes(data)
+    # A clock of files that ticks every few milliseconds may not have moved.
+    os.utime(path, ns=(changed_ns, changed_ns + 10**9))
+
+
+def test_a_checksum_follows_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"123456789")
+    assert checksum(path) == 0xCBF43926  # the check value of CRC-32
+    _flip(path)
+    assert checksum(path) != 0xCBF43926
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_blueprint_in_which_a_bit_has_changed_is_not_whole(
+    network: Network, tmp_path: Path, name: str
+) -> None:
+    network.save(tmp_path)
+    assert not is_whole(tmp_path), "of another version, without checksums"
+    write_checksums(tmp_path)
+    assert is_whole(tmp_path)
+    _flip(tmp_path / name)
+    assert not is_whole(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"blueprint.json": 1}'])
+def test_checksums_of_another_form_are_none(network: Network, tmp_path: Path, text: str) -> None:
+    network.save(tmp_path)
+    (tmp_path / CHECKSUMS).write_text(text)
+    assert not is_whole(tmp_path)
+
+
+def test_a_damaged_blueprint_is_exported_again(
+    network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exported: list[str] = []
+
+    def run_job(backend: str, job: dict[str, Any], *_: Any) -> Finished:
+        exported.append(job["folder"])
+        network.save(Path(job["folder"]))
+        return Finished({})
+
+    monkeypatch.setattr(blueprints, "run_job", run_job)
+
+    def folder() -> Path:
+        weights = random_weights(BACKBONES["squeezenet1_1"])
+        return blueprint_folder("squeezenet1_1", 32, weights, 0, tmp_path, Interpreters({}))
+
+    assert folder() == folder()
+    assert len(exported) == 1
+    _flip(folder() / "tensors.safetensors")
+    assert Network.load(folder()).sha256() == network.sha256()
+    assert len(exported) == 2
+
+
+def test_a_disk_that_is_full_while_a_network_is_written(
+    network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the library's words to the user's, through the worker that exports."""
+
+    def save_file(*_: Any) -> None:
+        raise FULL
+
+    monkeypatch.setattr(blueprint, "save_file", save_file)
+    monkeypatch.setenv("THAWBENCH_CACHE", str(tmp_path))
+    with pytest.raises(OSError, match="No space left") as caught:
+        network.save(tmp_path)
+    assert caught.value.errno == errno.ENOSPC
+    told = worker._failed(caught.value)
+    finished = Finished(None, told["status"], told["kind"], told["message"], told["hint"])
+    failure = worker_failure(finished, "exporting x", tmp_path / "log.txt")
+    assert isinstance(failure, UserError)
+    assert (
+        failure.message == f"Cannot write {tmp_path}/tensors.safetensors: {caught.value.strerror}."
+    )
+    assert "THAWBENCH_CACHE" in (failure.hint or "")
+
+
+def test_other_errors_of_the_system_are_no_full_disk() -> None:
+    assert unwritable(OSError(errno.EIO, "input/output error")) is None
+    assert worker._failed(OSError(errno.EIO, "input/output error"))["status"] == "crashed"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT])
+def test_what_mends_it_depends_on_where_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    monkeypatch.setenv("THAWBENCH_CACHE", str(tmp_path / "cache"))
+
+    def told(*where: str) -> str:
+        error = unwritable(OSError(number, "not so", *where), "/results")
+        return str(error)
+
+    assert "THAWBENCH_CACHE" in told(str(tmp_path / "cache" / "packed" / "x"))
+    verb = "read or write" if number == errno.EACCES else "write"
+    assert told("/results/y").startswith(f"Cannot {verb} /results/y: not so.\nFinished runs are")
+    assert told().startswith(f"Cannot {verb} /results: not so.\nFinished runs are kept")
+
+
+def test_a_command_that_finds_the_cache_read_only_says_what_to_set(
+    here: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "cache" / "logs" / "describe.txt"
+
+    def read_only(*_: Any, **__: Any) -> Any:
+        raise OSError(errno.EROFS, "Read-only file system", str(place))
+
+    monkeypatch.setattr("bench.doctor.findings", read_only)
+    done = here("doctor")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: Cannot write {place}: Read-only file system.")
+    assert "set THAWBENCH_CACHE" in done.stderr

@@ -1,0 +1,99 @@
+"""A GPU that was asked for by name and is not there ends the call before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from bench import devices, prepare
+from bench.devices import check_seen
+from bench.errors import UserError
+from bench.launch import Finished, Interpreters
+
+SEEN = {"torch": ["cpu", "cuda:0"], "keras-tensorflow": ["cpu"], "keras-torch": None}
+"""Backend → what it sees; None: it does not start."""
+Cli = Callable[..., "CompletedProcess[str]"]
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Backends whose workers were asked."""
+    found: list[str] = []
+
+    def run_job(backend: str, job: dict[str, Any], log: Path, *_: Any, **__: Any) -> Finished:
+        assert job == {"task": "devices"}
+        assert log.parent.is_dir()
+        found.append(backend)
+        seen = SEEN[backend]
+        if seen is None:
+            return Finished(None, "crashed", "x", "no libcuda")
+        return Finished({"devices": seen})
+
+    monkeypatch.setattr(devices, "run_job", run_job)
+    return found
+
+
+def _runs(*backends: str, device: str = "cuda:0", unavailable: str | None = None) -> Any:
+    return [
+        SimpleNamespace(
+            spec=SimpleNamespace(backend=backend, device=device), unavailable=unavailable
+        )
+        for backend in backends
+    ]
+
+
+def _check(device: str, runs: Any) -> None:
+    check_seen(device, runs, Interpreters({}))
+
+
+def test_it_is_enough_that_one_backend_sees_the_device(asked: list[str]) -> None:
+    _check("cuda:0", _runs("keras-tensorflow", "torch", "keras-torch"))
+    assert asked == ["keras-tensorflow", "torch"]
+
+
+def test_where_none_does_the_message_says_what_each_sees(asked: list[str]) -> None:
+    with pytest.raises(UserError) as error:
+        _check("cuda:0", _runs("keras-tensorflow", "keras-torch", "keras-tensorflow"))
+    assert error.value.message == (
+        "There is no cuda:0 here: keras-tensorflow sees only cpu; "
+        "keras-torch does not start (no libcuda)."
+    )
+    assert "doctor" in (error.value.hint or "")
+    with pytest.raises(UserError, match="There is no cuda:1 here: torch sees only cpu, cuda:0"):
+        _check("cuda:1", _runs("torch", device="cuda:1"))
+
+
+@pytest.mark.parametrize(
+    ("device", "runs"),
+    [
+        ("cpu", _runs("keras-tensorflow", device="cpu")),
+        ("auto", _runs("keras-tensorflow")),  # nvidia-smi named it, not the user
+        ("cuda:0", []),  # all are there already
+        ("cuda:0", _runs("keras-tensorflow", unavailable="not installed")),  # rows say why
+    ],
+)
+def test_nobody_is_asked_where_nothing_hangs_on_it(
+    asked: list[str], device: str, runs: Any
+) -> None:
+    _check(device, runs)
+    assert asked == []
+
+
+@pytest.mark.parametrize("device", ["cuda:0", "cuda", "cuda:7"])
+def test_the_command_writes_nothing(
+    here: Cli, asked: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str
+) -> None:
+    monkeypatch.setattr(prepare, "gpus", tuple)
+    done = here(
+        "run", "--datasets", "photos", "--backends", "keras-tensorflow", "--weights", "random",
+        "--device", device, "--out", str(tmp_path / "out"), "--json",
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"There is no {device if ':' in device else 'cuda:0'} here" in done.stderr
+    assert asked == ["keras-tensorflow"]
+    assert not (tmp_path / "out").exists()
