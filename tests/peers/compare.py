@@ -14,6 +14,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -61,7 +62,9 @@ def compare(
     python: Annotated[
         list[str] | None, typer.Option(help="ENVIRONMENT=PATH: another interpreter. Repeatable.")
     ] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Written after each.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Written after each program.")
+    ] = None,
 ) -> None:
     """What people do today, beside Thawbench."""
     defaults = WHOLE if whole else FROZEN
@@ -93,11 +96,13 @@ def compare(
         document["recipe"] = programs.recipe_of(question)
         for number in range(rounds):
             for backbone in networks:
-                _round(number, backbone, question, chosen, own, found, document)
-                summary = (whole_summary if whole else frozen_summary)(document["measured"])
-                document["summary"] = summary
-                if json_file is not None:
-                    write_json(json_file, _compact(document))
+                for measured in _round(number, backbone, question, chosen, own, found):
+                    document["measured"].append(measured)
+                    if json_file is not None:
+                        write_json(json_file, _compact(document))
+        document["summary"] = (whole_summary if whole else frozen_summary)(document["measured"])
+    if json_file is not None:
+        write_json(json_file, _compact(document))
     print(render(document["summary"]))
 
 
@@ -108,8 +113,7 @@ def _round(
     peers: list[Peer],
     backends: list[str],
     pythons: dict[str, Path],
-    document: dict[str, Any],
-) -> None:
+) -> Iterator[Measured]:
     """Every program once; in every other round in the opposite order, so that a machine that
     warms up favours nobody."""
     pretrained = not question.whole and programs.weights_of(backbone) is not None
@@ -131,8 +135,7 @@ def _round(
                 f"{name}, {backbone}: too few steps for a rate.",
                 "Give more images or epochs: --images, --epochs.",
             )
-        measured: Measured = {**found, "round": number, "backbone": backbone, "program": name}
-        document["measured"].append(measured)
+        yield {**found, "round": number, "backbone": backbone, "program": name}
         print(f"round {number + 1}: {backbone}, {name}: {found['whole_s']:.1f} s", file=sys.stderr)
 
 

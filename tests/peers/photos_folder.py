@@ -9,14 +9,15 @@ from PIL import Image
 
 from bench.data import Dataset, SplitSizes, open_dataset
 from bench.data.model import SPLITS, SplitName
+from bench.data.photos import PHOTO_CLASSES
 from bench.data.sampling import asked_for
 from bench.errors import UserError
 
 JPEG_PX = 256
 """Side of each image, so that decoding costs what it does with a user's own."""
 JPEG_QUALITY = 90
-SPARE = 4
-"""Crops that are looked at for each image that is written: some are all white, and alike."""
+SPARE = 100
+"""Crops of a class that may be left out: some are all white, and alike."""
 
 
 def write_folder(root: Path, sizes: SplitSizes) -> None:
@@ -31,8 +32,8 @@ def write_folder(root: Path, sizes: SplitSizes) -> None:
         UserError: There are not so many different crops.
     """
     counts = {split: asked_for(sizes, split) or 0 for split in SPLITS}
-    spare = SplitSizes(*(SPARE * counts[split] for split in SPLITS))
-    dataset = open_dataset("photos", spare, cache_dir=root)
+    most = max(counts.values()) + SPARE * len(PHOTO_CLASSES)
+    dataset = open_dataset("photos", SplitSizes(most, most, most), cache_dir=root)
     seen: set[bytes] = set()
     for split, count in counts.items():
         crops = [_crops(dataset, split, label, seen) for label in range(len(dataset.classes))]
