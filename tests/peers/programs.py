@@ -99,15 +99,22 @@ def interpreter(environment: str, chosen: dict[str, Path]) -> Path:
     """The Python of a peer's environment.
 
     Raises:
-        UserError: It was not made.
+        UserError: It was not made, or not to the end.
     """
-    python = chosen.get(environment, project_root() / ".venv-peers" / environment / "bin/python")
-    if not python.is_file():
+    made = Path(".venv-peers") / environment / ".installed"
+    if environment in chosen:
+        if not chosen[environment].is_file():
+            raise UserError(
+                f"--python {environment}: '{chosen[environment]}' is no interpreter.",
+                f"Leave it out, and make {made} first.",
+            )
+        return chosen[environment]
+    if not (project_root() / made).is_file():
         raise UserError(
-            f"The environment of the peer {environment} is not there: {python}.",
-            f"Make it: make .venv-peers/{environment}/.installed (`make peers` makes them all).",
+            f"The environment of the peer {environment} is not there, or not whole.",
+            f"Make it: make {made} (`make peers` makes them all).",
         )
-    return python
+    return project_root() / made.parent / "bin" / "python"
 
 
 def weights_of(backbone: str) -> Path | None:

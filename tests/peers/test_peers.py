@@ -118,9 +118,9 @@ def test_another_recipe_than_the_peers_were_told_is_refused(tmp_path: Path) -> N
 
 def test_answers_are_put_into_the_order_of_class_and_file() -> None:
     files = ["x/a-b/1.jpg", "x/a/2.jpg", "x/a/10.jpg"]
-    found = answer.in_path_order(files, [True, False, True])
-    assert found["correct"] == [1, 0, 1]  # a/10, a/2, a-b/1
-    assert found["test_top1"] == pytest.approx(2 / 3)
+    found = answer.in_path_order(files, [False, False, True])
+    assert found["correct"] == [1, 0, 0]  # a/10, a/2, a-b/1
+    assert found["test_top1"] == pytest.approx(1 / 3)
 
 
 def test_the_stopwatch_leaves_out_warm_up_and_wants_windows(
@@ -197,7 +197,8 @@ def test_rates_of_full_fine_tuning_are_thawbenchs_over_the_peers() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--python", "torch=/nowhere/python"], "make .venv-peers/torch/.installed"),
+        (["--python", "torch=/nowhere/python"], "'/nowhere/python' is no interpreter"),
+        (["--python", "troch=/python"], "Did you mean 'torch'?"),
         (["--peers", "troch"], "Did you mean 'torch'?"),
         (["--backbones", "vgg17"], "Did you mean 'vgg16'?"),
     ],
@@ -213,6 +214,11 @@ def test_a_wrong_question_ends_with_2(
         main()
     assert end.value.code == 2
     assert words in capsys.readouterr().err
+
+
+def test_an_environment_that_is_missing_is_named_with_the_command_that_makes_it() -> None:
+    with pytest.raises(UserError, match="make .venv-peers/nobody/.installed"):
+        programs.interpreter("nobody", {})
 
 
 def test_a_program_that_takes_too_long_ends_with_what_it_started(tmp_path: Path) -> None:
