@@ -52,14 +52,19 @@ benchmarks: $(VENV)/.installed-test $(TENSORFLOW)
 	$(BIN)/python -m pytest tests/speed --speed-size usual --speed-device $(DEVICE) \
 		--benchmark-columns=median,iqr,rounds --benchmark-sort=name $(FLAGS)
 
-# What people do today, beside Thawbench: each peer in an environment of its own. More flags:
-# make peers PEERS_FLAGS="--rounds 1 --backbones efficientnet_lite0".
+# What people do today, beside Thawbench: each peer in an environment of its own. VGG16 takes long
+# enough for one round, and its weights are random: few test images. Flags for all three commands:
+# make peers PEERS_FLAGS="--timeout 7200".
 PEERS := keras torch fastai
 PEERS_FLAGS ?=
 peers: $(VENV)/.installed-test $(TENSORFLOW) $(PEERS:%=.venv-peers/%/.installed)
 	mkdir -p results/benchmarks
-	$(BIN)/python -m tests.peers.compare --json results/benchmarks/peers.json $(PEERS_FLAGS)
-	$(BIN)/python -m tests.peers.compare --whole --json results/benchmarks/peers-whole.json
+	$(BIN)/python -m tests.peers.compare --backbones efficientnet_lite0 \
+		--json results/benchmarks/peers-lite0.json $(PEERS_FLAGS)
+	$(BIN)/python -m tests.peers.compare --backbones vgg16 --rounds 1 --test-images 18 \
+		--json results/benchmarks/peers-vgg16.json $(PEERS_FLAGS)
+	$(BIN)/python -m tests.peers.compare --whole \
+		--json results/benchmarks/peers-whole.json $(PEERS_FLAGS)
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .

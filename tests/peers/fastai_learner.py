@@ -1,11 +1,11 @@
 """fastai: ``vision_learner`` with its body frozen, ``fit``.
 
-fastai's own: its data loaders and their workers, its optimizer, and BatchNorm of the frozen body
-that goes on training and averaging (``train_bn=True``; --frozen-statistics says False, with
-fastai's callback ``BnFreeze``). What is not: every image is squashed to the input size with no
-augmentation, the learning rate is warmed up and falls by a cosine, and the head is one linear layer
-over the pooled map, as on the other sides (--head own: fastai's, with a hidden layer, dropout and
-BatchNorm).
+fastai's own: its data loaders and their workers, which leave out an incomplete last batch in
+training, its optimizer, and BatchNorm of the frozen body that goes on training and averaging
+(``train_bn=True``; --frozen-statistics says False, with fastai's callback ``BnFreeze``). What is
+not: every image is squashed to the input size with no augmentation, the learning rate is warmed up
+and falls by a cosine, and the head is one linear layer over the pooled map with PyTorch's own first
+numbers, as on the other sides (--head own: fastai's, with a hidden layer, dropout and BatchNorm).
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def make_learner(asked: argparse.Namespace) -> Learner:
         architecture,
         n_out=classes,
         pretrained=False,
-        custom_head=linear if asked.head == "linear" else None,
+        **({"custom_head": linear, "init": None} if asked.head == "linear" else {}),
         metrics=accuracy,
         train_bn=not asked.frozen_statistics,
         cbs=[BnFreeze()] if asked.frozen_statistics else None,
