@@ -40,23 +40,25 @@ WHOLE = {"images": 320, "px": 224, "epochs": 2, "batch_size": 16}
 FROZEN_BACKBONES = ("efficientnet_lite0", "vgg16")
 WHOLE_BACKBONES = ("resnet50", "efficientnet_lite0")
 KNOWN = ("efficientnet_lite0", "resnet50", "vgg16")
+NAMES = tuple(p.name for p in PEERS if not p.is_variant)
 HELD_OUT = {False: (180, 540), True: (len(PHOTO_CLASSES), len(PHOTO_CLASSES))}
 """--whole → validation and test images."""
 
-Lists = Annotated[str | None, typer.Option(help="Comma-separated; all where left out.")]
+AT_LEAST = len(PHOTO_CLASSES)
+Images = Annotated[int | None, typer.Option(min=AT_LEAST, help="Every class needs one.")]
 
 
 def compare(
-    images: Annotated[int | None, typer.Option(min=len(PHOTO_CLASSES))] = None,
-    px: Annotated[int | None, typer.Option(min=32)] = None,
-    epochs: Annotated[int | None, typer.Option(min=1)] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1)] = None,
-    val_images: Annotated[int | None, typer.Option(min=len(PHOTO_CLASSES))] = None,
-    test_images: Annotated[int | None, typer.Option(min=len(PHOTO_CLASSES))] = None,
-    rounds: Annotated[int, typer.Option(min=1)] = 3,
-    backbones: Lists = None,
-    peers: Lists = None,
-    backends: Lists = None,
+    images: Images = None,
+    px: Annotated[int | None, typer.Option(min=32, help="Height and width of the input.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Over the training images.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Images in a step.")] = None,
+    val_images: Images = None,
+    test_images: Images = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Each runs every program once.")] = 3,
+    backbones: Annotated[str | None, typer.Option(help=f"Of {', '.join(KNOWN)}.")] = None,
+    peers: Annotated[str | None, typer.Option(help=f"Of {', '.join(NAMES)}.")] = None,
+    backends: Annotated[str | None, typer.Option(help=f"Of {', '.join(BACKENDS)}.")] = None,
     whole: Annotated[bool, typer.Option("--whole", help="Train all; images/s.")] = False,
     timeout: Annotated[float, typer.Option(help="Seconds for one program.")] = 3600.0,
     python: Annotated[
@@ -66,18 +68,21 @@ def compare(
         Path | None, typer.Option("--json", help="Written after each program.")
     ] = None,
 ) -> None:
-    """What people do today, beside Thawbench."""
+    """What people do today, beside Thawbench. Lists are comma-separated."""
     defaults = WHOLE if whole else FROZEN
     given = {"images": images, "px": px, "epochs": epochs, "batch_size": batch_size}
     asked = {key: value or defaults[key] for key, value in given.items()}
     networks = _chosen("backbone", backbones, KNOWN, WHOLE_BACKBONES if whole else FROZEN_BACKBONES)
-    names = _chosen("peer", peers, [p.name for p in PEERS if not p.is_variant])
-    chosen = [p for p in PEERS if p.environment in names and not (whole and p.is_variant)]
+    names = _chosen("peer", peers, NAMES)
+    # A variant is of the peer whose name begins its own.
+    chosen = [p for p in PEERS if p.name.split(",")[0] in names and not (whole and p.is_variant)]
     own = _chosen("backend", backends, BACKENDS)
     for name in networks:
         check_px(name, BACKBONES[name], asked["px"])
     pythons = _interpreters(python or [])
     found = {p.environment: programs.interpreter(p.environment, pythons) for p in chosen}
+    if json_file is not None:
+        json_file.parent.mkdir(parents=True, exist_ok=True)
     val, test = HELD_OUT[whole]
     sizes = SplitSizes(asked["images"], val_images or val, test_images or test)
     document = {
@@ -140,7 +145,7 @@ def _round(
 
 
 def _chosen(
-    kind: str, text: str | None, known: tuple[str, ...] | list[str], default: Any = None
+    kind: str, text: str | None, known: tuple[str, ...], default: tuple[str, ...] = ()
 ) -> list[str]:
     if text is None:
         return list(default or known)
@@ -198,7 +203,7 @@ def main() -> None:
     """Mistakes of the user end with a word and code 2."""
     try:
         typer.run(compare)
-    except (UserError, Unavailable) as error:
+    except (UserError, Unavailable, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(WRONG)
 
