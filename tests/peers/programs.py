@@ -213,11 +213,14 @@ def _stored(out: Path, question: Question) -> dict[str, Any]:
     """What the only run in a results folder found, its test images in the order of peers.
 
     Raises:
-        UserError: It was no run of the recipe that the peers were told.
+        UserError: It cannot be read, or was no run of the recipe that the peers were told.
     """
-    (run,), _ = Store(out).load()
+    runs, problems = Store(out).load()
+    if len(runs) != 1:
+        raise UserError(f"{out} holds {len(runs)} runs, not one. {' '.join(problems)}".strip())
+    (run,) = runs
     _check_recipe(run.spec.recipe, question)
-    keys = ("fit_s", "setup_s", "prefix_s", "start_s", "test_top1", "prefix_values",
+    keys = ("fit_s", "setup_s", "prefix_s", "start_s", "test_top1", "prefix_values", "prefix_form",
             "train_images_per_s", "train_images_per_s_windows", "notes", "knobs")  # fmt: skip
     result = run.result.model_dump(mode="json")
     found = {key: result[key] for key in keys}
