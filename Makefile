@@ -15,7 +15,7 @@ EXTRAS := embedded,torch$(if $(GPU),,$(comma)tensorflow)
 PIP_FLAGS := --disable-pip-version-check --quiet
 INPUTS := Makefile pyproject.toml constraints.txt
 
-.PHONY: bench test check parity parity-zoo benchmarks format clean
+.PHONY: bench test check parity parity-zoo benchmarks peers format clean
 .DELETE_ON_ERROR:
 
 bench: $(VENV)/.installed $(TENSORFLOW)
@@ -52,6 +52,20 @@ benchmarks: $(VENV)/.installed-test $(TENSORFLOW)
 	$(BIN)/python -m pytest tests/speed --speed-size usual --speed-device $(DEVICE) \
 		--benchmark-columns=median,iqr,rounds --benchmark-sort=name $(FLAGS)
 
+# What people do today, beside Thawbench: each peer in an environment of its own. VGG16 takes long
+# enough for one round, and its weights are random: few test images. Flags for all three commands:
+# make peers PEERS_FLAGS="--timeout 7200".
+PEERS := keras torch fastai
+PEERS_FLAGS ?=
+peers: $(VENV)/.installed-test $(TENSORFLOW) $(PEERS:%=.venv-peers/%/.installed)
+	mkdir -p results/benchmarks
+	$(BIN)/python -m tests.peers.compare --backbones efficientnet_lite0 \
+		--json results/benchmarks/peers-lite0.json $(PEERS_FLAGS)
+	$(BIN)/python -m tests.peers.compare --backbones vgg16 --rounds 1 --test-images 18 \
+		--json results/benchmarks/peers-vgg16.json $(PEERS_FLAGS)
+	$(BIN)/python -m tests.peers.compare --whole \
+		--json results/benchmarks/peers-whole.json $(PEERS_FLAGS)
+
 check: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -83,5 +97,12 @@ $(VENV)/.installed-test: $(VENV)/.installed
 	.venv-tensorflow/bin/python -m pip install $(PIP_FLAGS) -c constraints.txt -e '.[tensorflow-gpu]'
 	touch $@
 
+.venv-peers/%/.installed: tests/peers/environments/%.txt constraints.txt
+	@test -n "$(PYTHON)" || { echo "error: Python 3.11, 3.12 or 3.13 is needed" >&2; exit 2; }
+	@echo "installing into .venv-peers/$*: up to 6 GB"
+	$(PYTHON) -m venv .venv-peers/$*
+	.venv-peers/$*/bin/python -m pip install $(PIP_FLAGS) -c constraints.txt -r $<
+	touch $@
+
 clean:
-	rm -rf $(VENV) .venv-tensorflow *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-tensorflow .venv-peers *.egg-info .pytest_cache .mypy_cache .ruff_cache
