@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from bench.blueprint import INPUT, Blueprint
 from bench.plan import TrainingPlan
-from bench.spec import Recipe, RunSpec, canonical_hash
+from bench.spec import Recipe, RunSpec
+from bench.values import canonical_hash
 
 FULL_PRECISIONS = ("fp32", "fp64")
 """Whose values NumPy holds as they are."""

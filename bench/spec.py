@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from typing import Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    model_serializer,
-)
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from bench import SCHEMA_VERSION
+from bench.values import Frozen, canonical_hash
 
 Size = Literal["small", "medium", "large"]
 Similarity = Literal["similar", "not_similar"]
@@ -33,10 +26,9 @@ UNFINISHED: frozenset[str] = frozenset({"unavailable", "crashed", "timeout"})
 """Statuses after which a run counts as missing and is tried again (DESIGN section 7)."""
 
 
-class Frozen(BaseModel):
-    """A value: immutable, and it refuses fields it does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+def _without(later: dict[str, tuple[Any, ...]], fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields but those that hold one of the values that ``later`` has for them."""
+    return {k: v for k, v in fields.items() if k not in later or v not in later[k]}
 
 
 class DatasetRef(Frozen):
@@ -70,13 +62,20 @@ class WeightsRef(Frozen):
     sha256: str | None = Field(description="Of the file, in hex, or its known prefix.")
 
 
+class PolicyPhase(Frozen):
+    """A share of the epochs, and what trains in it."""
+
+    boundary: str = Field(description="As that of a policy.")
+    share: float = Field(gt=0, le=1, description="Of the epochs, rounded down; at least one.")
+
+
 class Policy(Frozen):
     """From where on a network is trained, and how gently."""
 
     name: str = Field(description="Name in the catalogue.")
     boundary: str = Field(
         description="'all', 'last_stage', 'head', a stage, or a module path inside one: the first "
-        "part that trains; all that comes before it is frozen."
+        "part that trains; all that comes before it is frozen. Of phases, that of the last one."
     )
     initialisation: Initialisation = Field(description="What the backbone starts from.")
     learning_rate_scale: float = Field(
@@ -92,12 +91,16 @@ class Policy(Frozen):
         description="Learning rate of each stage over that of the stage after it, from "
         "backbone_scale, the last one's, on.",
     )
+    phases: tuple[PolicyPhase, ...] | Literal["by_stage"] = Field(
+        default=(),
+        description="What trains in turn, see ``bench.phases``; by_stage: the head, then one stage "
+        "more each epoch. Empty: the same in all epochs.",
+    )
 
     @model_serializer(mode="wrap")
-    def _without_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without a later field that says nothing: ids of runs stay as they were before."""
-        fields: dict[str, Any] = handler(self)
-        return {k: v for k, v in fields.items() if k != "stage_decay" or v != 1.0}
+    def _without_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without later fields that say nothing: ids of runs stay as they were before."""
+        return _without({"stage_decay": (1.0,), "phases": ((), [])}, handler(self))
 
 
 class Recipe(Frozen):
@@ -140,13 +143,12 @@ class Recipe(Frozen):
     @model_serializer(mode="wrap")
     def _without_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Without later fields that say nothing: ids of runs stay as they were before."""
-        fields: dict[str, Any] = handler(self)
         later: dict[str, tuple[Any, ...]] = {
             "views": (None,),
             "prefix_cache": ("auto",),
             "learning_rate_grid": ((), []),
         }
-        return {k: v for k, v in fields.items() if k not in later or v not in later[k]}
+        return _without(later, handler(self))
 
 
 class RunSpec(Frozen):
@@ -233,6 +235,25 @@ class Trial(Frozen):
     val_loss: float | None = Field(default=None, description="Mean cross-entropy, of the same.")
 
 
+class PhaseResult(Frozen):
+    """What a phase gave, of a run of several. Rates are of its own steps alone."""
+
+    boundary: str = Field(description="From where on it trained.")
+    epochs: int = Field(description="Trained; fewer than planned where the run diverged in it.")
+    trainable_parameters: int = Field(description="As the backend built it.")
+    frozen_state_sha256: str = Field(description="Of what it froze, the same before and after.")
+    prefix_values: Literal["computed", "reused"] | None = Field(description="As of a run.")
+    prefix_s: float | None = Field(description="As of a run.")
+    train_images_per_s: float | None = Field(description="As of a run.")
+    effective_images_per_s: float | None = Field(description="As of a run.")
+    setup_s: float | None = Field(
+        description="Building it from what the phase before left; null of the first, whose set-up "
+        "is the run's."
+    )
+    fit_s: float = Field(description="Its part of the run's fit_s, setup_s and prefix_s included.")
+    notes: list[str] = Field(default=[], description="What a reader must know.")
+
+
 class RunResult(Frozen):
     """What a run gave. Null is 'could not be measured', never a guess."""
 
@@ -248,21 +269,32 @@ class RunResult(Frozen):
     train_loss_by_epoch: list[float | None] = Field(default=[], description="Mean over images.")
 
     total_parameters: int | None = Field(default=None, description="As the backend built it.")
-    trainable_parameters: int | None = Field(default=None, description="Of those, trained.")
-    frozen_parameters: int | None = Field(default=None, description="Of those, frozen.")
+    trainable_parameters: int | None = Field(
+        default=None, description="Of those, trained; of several phases, in the last one."
+    )
+    frozen_parameters: int | None = Field(default=None, description="The others of them.")
     state_values: int | None = Field(default=None, description="BatchNorm moving statistics.")
     forward_multiply_adds: int | None = Field(
         default=None, description="Of one image through the network, counted from the Blueprint."
     )
     backward_multiply_adds: int | None = Field(
-        default=None, description="Of one image's backward pass, as far as the policy trains."
+        default=None,
+        description="Of one image's backward pass, as far as the policy trains; of several phases, "
+        "the mean over the epochs.",
     )
     activation_bytes: int | None = Field(
-        default=None, description="Of one image: float32 values that the backward pass reads."
+        default=None,
+        description="Of one image: float32 values that the backward pass reads; of several phases, "
+        "the most.",
     )
     predicted_saving: float | None = Field(
         default=None,
-        description="Share of a step's multiply-adds that the policy spares beside training all.",
+        description="Share of a step's multiply-adds that the policy spares beside training all; "
+        "of several phases, of all steps together.",
+    )
+
+    phases: list[PhaseResult] = Field(
+        default=[], description="In order; empty where the policy has none."
     )
 
     tuning: list[Trial] = Field(default=[], description="Rates that validation chose among.")
@@ -281,13 +313,14 @@ class RunResult(Frozen):
     infer_images_per_s: float | None = Field(default=None, description="Median window, on test.")
     effective_images_per_s: float | None = Field(
         default=None,
-        description="Where the frozen part was computed once: images of all epochs over the time "
-        "of that and of all training steps. Never beside train_images_per_s.",
+        description="Where the frozen part was computed once, or there are several phases: images "
+        "of all epochs over the time of that and of all training steps. Never beside "
+        "train_images_per_s.",
     )
     prefix_values: Literal["computed", "reused"] | None = Field(
         default=None,
-        description="Whether the values of the frozen part were computed in this run or an "
-        "earlier one; null: they were computed in every step.",
+        description="Whether the values of the frozen part, of any phase's, were computed in this "
+        "run or an earlier one; null: they were computed in every step.",
     )
     prefix_s: float | None = Field(
         default=None,
@@ -311,7 +344,9 @@ class RunResult(Frozen):
         default=None, description="First training step less the median one."
     )
     fit_s: float | None = Field(
-        default=None, description="Training and validation of all epochs, compile included."
+        default=None,
+        description="Training and validation of all epochs, compile included, and the set-up of "
+        "all phases but the first.",
     )
     peak_host_bytes: int | None = Field(
         default=None,
@@ -324,7 +359,9 @@ class RunResult(Frozen):
         default=None, description="Of all tensors before training: equal in matched backends."
     )
     frozen_state_sha256: str | None = Field(
-        default=None, description="Of the frozen tensors, the same before and after."
+        default=None,
+        description="Of the frozen tensors, the same before and after; of several phases, of those "
+        "that the last one freezes.",
     )
     batches_sha256: str | None = Field(
         default=None,
@@ -333,13 +370,3 @@ class RunResult(Frozen):
     blueprint_sha256: str | None = Field(default=None, description="Of the network with its head.")
     knobs: dict[str, Any] = Field(default={}, description="In force, read back afterwards.")
     notes: list[str] = Field(default=[], description="What a reader must know.")
-
-
-def canonical_json(value: object) -> str:
-    """JSON with sorted keys and no spaces: the same text for the same value."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def canonical_hash(value: object) -> str:
-    """SHA-256 (hex) of the canonical JSON of ``value``."""
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()

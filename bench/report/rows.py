@@ -54,6 +54,7 @@ DIFFERING = frozenset(
         "parity",
         "achieved_saving",
         "learning_rate_chosen",
+        "phases",
     }
     | set(MEASURED)
 )
@@ -106,6 +107,7 @@ def row_of(run: StoredRun) -> Row:
         "failure": result.failure.model_dump() if result.failure else None,
         "parity": None,
         "achieved_saving": None,
+        "phases": [phase.model_dump(mode="json") for phase in result.phases],
         **{name: getattr(result, name) for name in MEASURED},
     }
 

@@ -12,7 +12,7 @@ from unittest.mock import patch
 import numpy as np
 from scipy.special import softmax
 
-from bench import loop
+from bench import fit
 from bench.backend import Adapter, Trainer
 from bench.blueprint import Array, Network, Operation, Preprocessing
 from bench.catalog.backbones import LITE
@@ -249,7 +249,7 @@ def in_any_adapter(builders: Builders) -> dict[str, Plant]:
         "decay_on_biases": _treated(_decay_on_biases),
         "one_learning_rate": _treated(_one_rate),
         "schedule_per_epoch": Plant(
-            patches=lambda: [patch.object(loop, "learning_rate", _rate_of_epoch)]
+            patches=lambda: [patch.object(fit, "learning_rate", _rate_of_epoch)]
         ),
         "other_batch_order": _seeded_anew(Stream.ORDER),
         "order_of_first_epoch": _streams(_first_order),

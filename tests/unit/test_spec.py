@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from bench.spec import Environment, RunResult, RunSpec, canonical_hash, canonical_json
+from bench.spec import Environment, RunResult, RunSpec
+from bench.values import canonical_hash, canonical_json
 
 MakeSpec = Callable[..., RunSpec]
 MakeEnvironment = Callable[..., Environment]
