@@ -6,6 +6,7 @@ import gc
 import time
 import weakref
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,6 +23,7 @@ from bench.loop import Phased, Run
 from bench.phases import Phase, phases_of
 from bench.plan import TrainingPlan, plan_training
 from bench.schedule import learning_rate
+from bench.scores import score
 from bench.spec import RunSpec
 from tests.unit.test_loop import CLASSES, PIXELS, NumpyTrainer, network, packed, spec
 from tests.unit.test_phases import GRADUAL, PROBE
@@ -226,6 +228,23 @@ def test_values_of_a_frozen_part_count_in_their_phase() -> None:
     assert head.train_images_per_s is None
 
 
+class CachedTwice(Cached):
+    """In both phases; the second one's values took 20 s to read."""
+
+    def features(self, plan: TrainingPlan) -> Features | None:
+        frozen = super().features(replace(plan, frozen=("frozen.weight",)))
+        assert frozen is not None
+        return frozen if plan.frozen else replace(frozen, spent_s=20.0)
+
+
+def test_what_others_paid_for_values_counts_and_what_it_took_to_read_them_does_not() -> None:
+    fields = CachedTwice(asked()).run()
+    assert 80.0 < fields["fit_s"] < 85.0  # no second was spent in truth
+    assert fields["prefix_s"] == 100.0
+    assert fields["prefix_values"] == "computed"
+    assert [p.prefix_values for p in fields["phases"]] == ["computed", "reused"]
+
+
 def test_values_that_tuning_computed_were_computed_in_this_run() -> None:
     fields = Cached(asked(learning_rate_grid=(0.01, 0.1))).run()
     assert fields["prefix_values"] == fields["phases"][0].prefix_values == "computed"
@@ -260,9 +279,12 @@ def test_every_rate_goes_through_all_phases_before_one_is_chosen() -> None:
     assert len(bench.rates) == 4, "two phases for all rates, two for the chosen one"
     assert [e["number"] for e in bench.events if e["event"] == "trial"] == list(range(1, 7))
     for trial, rate in zip(fields["tuning"], grid, strict=True):
-        alone = Bench(asked(learning_rate=rate)).run()
+        _, tensors = by_hand(asked(learning_rate=rate))
+        plan = plan_training(network().blueprint, POLICIES["fine_tune_all"])
+        alone = Thawing(Network(network().blueprint, tensors), plan)
+        val = packed().val
         assert trial.learning_rate == rate
-        assert trial.val_top1 == alone["val_top1_by_epoch"][-1]
+        assert (trial.val_top1, trial.val_loss) == score(alone.infer(val.images), val.labels)
     chosen = fields["learning_rate"]
     assert chosen != 1e-4
     alone = Bench(asked(learning_rate=chosen)).run()
