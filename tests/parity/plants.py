@@ -14,7 +14,7 @@ from scipy.special import softmax
 
 from bench import fit
 from bench.backend import Adapter, Trainer
-from bench.blueprint import Array, Network, Operation, Preprocessing
+from bench.blueprint import HEAD, Array, Network, Operation, Preprocessing
 from bench.catalog.backbones import LITE
 from bench.catalog.tolerances import SEED
 from bench.data import Split, batches
@@ -136,6 +136,19 @@ def _glorot(network: Network) -> Network:
     bound = math.sqrt(6.0 / sum(old.shape))
     new = np.random.default_rng(0).uniform(-bound, bound, old.shape).astype(old.dtype)
     return Network(network.blueprint, {**network.tensors, name: new})
+
+
+def _with_first_head() -> Callable[[Network], Network]:
+    """Each phase begins with the head that the first one began with."""
+    first: dict[str, Array] = {}
+
+    def changed(network: Network) -> Network:
+        head = [t for o, _, t in network.blueprint.named_tensors() if o.stage == HEAD]
+        if not first:
+            first.update({name: network.tensors[name] for name in head})
+        return Network(network.blueprint, {**network.tensors, **first})
+
+    return changed
 
 
 def _treated(change: Callable[[dict[str, TensorPlan]], dict[str, TensorPlan]]) -> Plant:
@@ -260,4 +273,5 @@ def in_any_adapter(builders: Builders) -> dict[str, Plant]:
         "other_head_initialisation": Plant(network=_glorot),
         "label_off_by_one": Plant(trainer=_labels_from_one),
         "softmax_in_evaluation": Plant(trainer=_probabilities),
+        "head_not_handed_over": Plant(network=_with_first_head()),
     }
