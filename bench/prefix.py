@@ -61,7 +61,8 @@ def why_not_cached(recipe: Recipe) -> str | None:
         return f"{recipe.precision} values are not kept"
     passes = recipe.epochs * (1 + len(recipe.learning_rate_grid))
     if passes <= (recipe.views or 1):
-        return f"{recipe.epochs} epochs see no view twice"
+        epochs = "1 epoch sees" if recipe.epochs == 1 else f"{recipe.epochs} epochs see"
+        return f"{epochs} no view twice"
     return None
 
 

@@ -93,6 +93,11 @@ def _epoch_text(event: dict[str, Any]) -> str:
     )
 
 
+def _trial_text(event: dict[str, Any]) -> str:
+    phase = f", phase {event['phase']} of {event['phases']}" if "phase" in event else ""
+    return f"trying learning rate {event['number']} of {event['of']}{phase}"
+
+
 def _end_text(result: RunResult) -> str:
     if result.status != "ok":
         return f"{result.status}: {result.failure.message if result.failure else ''}"
@@ -129,7 +134,7 @@ class PlainDisplay:
         elif event["event"] == "prefix" and event["share"] == 1.0:
             self._say("    frozen part computed")
         elif event["event"] == "trial":
-            self._say(f"    trying learning rate {event['number']} of {event['of']}")
+            self._say(f"    {_trial_text(event)}")
 
     def end(self, spec: RunSpec, result: RunResult) -> None:
         self._clock.done += work(spec)
@@ -174,7 +179,7 @@ class RichDisplay:
         elif event["event"] == "prefix":
             self._words = f"computing the frozen part, {event['share']:.0%}"
         elif event["event"] == "trial":
-            self._words = f"trying learning rate {event['number']} of {event['of']}"
+            self._words = _trial_text(event)
         elif event["event"] == "step":
             self._clock.current = work(spec) * event["share"]
         self._show(spec)

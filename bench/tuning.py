@@ -91,8 +91,8 @@ def tune_phases(
     for number, phase in enumerate(phases):
         is_last = number == len(phases) - 1
         for index, rate in enumerate(rates):
-            done = number * len(rates) + index
-            report({"event": "trial", "number": done + 1, "of": len(phases) * len(rates)})
+            event = {"event": "trial", "number": index + 1, "of": len(rates)}
+            report({**event, "phase": number + 1, "phases": len(phases)})
             trial = Trial(learning_rate=rate)
             tensors = left[index]
             if tensors is not None:

@@ -122,6 +122,8 @@ def test_runs_of_other_policies_are_the_runs_they_were() -> None:
         assert name not in IDS or run.run_id.endswith(IDS[name])
         assert RunSpec.model_validate_json(run.model_dump_json()) == run
         assert ("phases" in run.model_dump(mode="json")["policy"]) == (name in PHASED)
+        plain = run.model_copy(update={"policy": policy.model_copy(update={"phases": ()})})
+        assert (plain.run_id != run.run_id) == (name in PHASED)
 
 
 def test_policies_of_the_catalogue_end_where_they_say() -> None:
