@@ -2,37 +2,29 @@
 
 from __future__ import annotations
 
+import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from bench.backend import Adapter, NativeRequest, ResumingTrainer, Trainer
+from bench.backend import Adapter, NativeRequest
 from bench.blueprint import Array, Network, Preprocessing, hash_tensors
 from bench.catalog.backbones import BackboneEntry
 from bench.data import Packed, load_packed
-from bench.features import Features, features_of_run
+from bench.features import features_of_run
+from bench.fit import Ready
 from bench.head import attach_head
-from bench.loop import Run
-from bench.plan import TrainingPlan, plan_training
-from bench.spec import Policy, Recipe, RunResult, RunSpec
+from bench.loop import Phased, Run
+from bench.phases import Phase, build_phase, phases_of
+from bench.plan import plan_training
+from bench.result import RunResult
+from bench.spec import Policy, Recipe, RunSpec
 
 Job = dict[str, Any]
 Emit = Callable[[dict[str, Any]], None]
-
-
-class _Built(NamedTuple):
-    """What a run is done with."""
-
-    trainer: Trainer
-    plan: TrainingPlan
-    network: Network | None
-    """None in native mode."""
-    blueprint_sha256: str | None
-    frozen_sha256: str | None
-    """Of the frozen tensors before the framework had them; None in native mode."""
 
 
 def run_spec(spec: RunSpec, job: Job, adapter: Adapter, emit: Emit) -> dict[str, Any]:
@@ -49,9 +41,9 @@ def run_spec(spec: RunSpec, job: Job, adapter: Adapter, emit: Emit) -> dict[str,
     """
     started = time.perf_counter()
     packed = load_packed(Path(job["packed"]))
-    built = _build(spec, job, adapter, len(packed.classes))
-    features, note = _features(spec, job, adapter, built, packed, emit)
-    run = Run(spec, built.network, built.plan, packed, built.trainer, emit, features)
+    asked = _Asked(spec, job, adapter, packed, emit)
+    make = _native if spec.mode == "native" else _matched
+    run, note, blueprint_sha256 = make(asked)
     outcome = run(started)
     outcome.fields["notes"] += [note] if note else []
     failure = outcome.fields.get("failure")
@@ -61,7 +53,7 @@ def run_spec(spec: RunSpec, job: Job, adapter: Adapter, emit: Emit) -> dict[str,
         run_id=spec.run_id,
         environment_id=job["environment_id"],
         status="ok" if failure is None else failure.kind,
-        blueprint_sha256=built.blueprint_sha256,
+        blueprint_sha256=blueprint_sha256,
         **outcome.fields,
     )
     return result.model_dump(mode="json")
@@ -74,42 +66,92 @@ def save_predictions(folder: Path, logits: Array, packed: Packed) -> None:
     )
 
 
-def _features(
-    spec: RunSpec, job: Job, adapter: Adapter, built: _Built, packed: Packed, emit: Emit
-) -> tuple[Features | None, str | None]:
-    """What stands for the images, where the part before it is frozen; and why nothing does."""
-    if built.network is None or built.frozen_sha256 is None:
-        return None, None
-    return features_of_run(
-        spec,
-        built.network,
-        built.plan,
-        built.frozen_sha256,
-        packed,
-        adapter,
-        cast(ResumingTrainer, built.trainer),
-        Path(job["cache"]),
-        job["environment_id"],
-        emit,
+class _Asked(NamedTuple):
+    """A run, and what it is done with."""
+
+    spec: RunSpec
+    job: Job
+    adapter: Adapter
+    packed: Packed
+    emit: Emit
+
+
+_Made = tuple[Run, str | None, str | None]
+"""The run, what a reader of its result must know, and the hash of its network."""
+
+
+def _native(asked: _Asked) -> _Made:
+    spec, packed = asked.spec, asked.packed
+    request = native_request(
+        asked.job,
+        spec.backbone,
+        len(packed.classes),
+        spec.policy,
+        spec.recipe,
+        spec.device,
+        spec.seed,
     )
+    trainer, plan = asked.adapter.build_native(request)
+    return Run(spec, None, plan, packed, trainer, asked.emit), None, None
 
 
-def _build(spec: RunSpec, job: Job, adapter: Adapter, classes: int) -> _Built:
-    if spec.mode == "native":
-        trainer, plan = adapter.build_native(
-            native_request(
-                job, spec.backbone, classes, spec.policy, spec.recipe, spec.device, spec.seed
-            )
-        )
-        return _Built(trainer, plan, None, None, None)
-    network = Network.load(Path(job["blueprint"]), trunk_only=spec.recipe.head != "original")
-    network = attach_head(network, spec.recipe.head, classes, spec.seed)
-    plan = plan_training(network.blueprint, spec.policy)
+def _matched(asked: _Asked) -> _Made:
+    """Build the network of the first phase; what builds the others holds no trainer."""
+    spec, packed = asked.spec, asked.packed
+    path, whole = Path(asked.job["blueprint"]), spec.recipe.head == "original"
+    network = Network.load(path, trunk_only=not whole)
+    network = attach_head(network, spec.recipe.head, len(packed.classes), spec.seed)
+    phases = phases_of(network.blueprint, spec.policy, spec.recipe.epochs)
     blueprint_sha256 = network.sha256()
-    frozen_sha256 = hash_tensors({name: network.tensors[name] for name in plan.frozen})
-    trainer = adapter.build(network, plan, spec.recipe, spec.device)
-    network.tensors.clear()  # the framework has its own copy; VGG19's would cost half a gigabyte
-    return _Built(trainer, plan, network, blueprint_sha256, frozen_sha256)
+    build = _Builder(asked, network, phases)
+    first = build(phases[0], network.tensors)
+    phased = Phased(phases, build, first.note) if len(phases) > 1 else None
+    run = Run(spec, network, first.plan, packed, first.trainer, asked.emit, first.features, phased)
+    return run, None if phased else first.note, blueprint_sha256
+
+
+class _Builder:
+    """Builds the phases of a run, from the first one on."""
+
+    def __init__(self, asked: _Asked, network: Network, phases: tuple[Phase, ...]) -> None:
+        """
+        Args:
+            network: As it is before training: what a phase freezes, no phase before it has
+                trained.
+            phases: Of the run.
+        """
+        self._asked = asked
+        self._network = network
+        self._frozen_sha256 = {p: self._hash_frozen(p) for p in phases}
+
+    def _hash_frozen(self, phase: Phase) -> str:
+        frozen = plan_training(self._network.blueprint, phase.policy).frozen
+        return hash_tensors({name: self._network.tensors[name] for name in frozen})
+
+    def __call__(self, phase: Phase, tensors: Mapping[str, Array]) -> Ready:
+        """Build one, once what the one before it left behind is gone."""
+        asked, network = self._asked, self._network
+        recipe = phase.recipe(asked.spec.recipe)
+        if phase.first_epoch > 0:
+            gc.collect()  # a model and its graphs point at each other
+            asked.adapter.release()
+        trainer, plan = build_phase(
+            asked.adapter, network.blueprint, tensors, phase.policy, recipe, asked.spec.device
+        )
+        network.tensors.clear()  # the framework has its own copy; VGG19's cost half a gigabyte
+        features, note = features_of_run(
+            asked.spec.model_copy(update={"recipe": recipe}),
+            network,
+            plan,
+            self._frozen_sha256[phase],
+            asked.packed,
+            asked.adapter,
+            trainer,
+            Path(asked.job["cache"]),
+            asked.job["environment_id"],
+            asked.emit,
+        )
+        return Ready(phase, plan, trainer, features, note)
 
 
 def native_request(

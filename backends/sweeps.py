@@ -10,17 +10,19 @@ from typing import Any, cast
 import numpy as np
 
 from backends.runs import Emit, Job, save_predictions
-from bench.accounting import costs_of
 from bench.backend import Adapter, ResumingTrainer
 from bench.blueprint import Array, Network, hash_tensors
 from bench.data import Packed, load_packed
 from bench.data.batches import view_batches
 from bench.errors import Unavailable
 from bench.features import Features, features_of_run
+from bench.figures import work_fields
+from bench.fit import FrozenChanged
 from bench.head import attach_head
-from bench.loop import FrozenChanged
+from bench.phases import Phase
 from bench.plan import TrainingPlan, plan_training
-from bench.spec import RunResult, RunSpec
+from bench.result import RunResult
+from bench.spec import RunSpec
 from bench.sweep import Values, heads_of, layout_of, train_heads
 
 
@@ -65,7 +67,8 @@ def run_sweep(
     if _frozen_hash(trainer.tensors(), plan) != frozen_sha256:
         raise FrozenChanged("frozen tensors changed during training; the run is void")
     seconds = time.perf_counter() - began - features.spent_s + features.seconds
-    common = _common(network, plan, trainer, features, frozen_sha256, len(specs), seconds)
+    phase = Phase(specs[0].policy, 0, recipe.epochs)
+    common = _common(network, phase, trainer, features, frozen_sha256, len(specs), seconds)
     hashes = [_hashes(n, before, names) for n in networks]
     results = []
     for index, spec in enumerate(specs):
@@ -95,7 +98,7 @@ def _test_values(trainer: ResumingTrainer, packed: Packed, spec: RunSpec) -> Arr
 
 def _common(
     network: Network,
-    plan: TrainingPlan,
+    phase: Phase,
     trainer: ResumingTrainer,
     features: Features,
     frozen_sha256: str,
@@ -108,7 +111,7 @@ def _common(
     return {
         **vars(counts),
         "frozen_parameters": counts.total_parameters - counts.trainable_parameters,
-        **costs_of(network.blueprint, plan),
+        **work_fields(network.blueprint, [phase]),
         "frozen_state_sha256": frozen_sha256,
         "prefix_values": "reused" if features.is_reused else "computed",
         "prefix_s": features.seconds,

@@ -37,16 +37,17 @@ from bench.catalog.backbones import BackboneEntry  # noqa: E402
 from bench.catalog.backends import BACKENDS  # noqa: E402
 from bench.data.atomic import build_folder  # noqa: E402
 from bench.errors import Unavailable, UserError  # noqa: E402
+from bench.fit import FrozenChanged  # noqa: E402
 from bench.head import attach_head  # noqa: E402
-from bench.loop import FrozenChanged  # noqa: E402
 from bench.measure import forget_peak, give_back, held_bytes  # noqa: E402
 from bench.parity.images import load_split  # noqa: E402
 from bench.parity.model import ProbeItem  # noqa: E402
 from bench.parity.probe import probe  # noqa: E402
 from bench.parity.untrained import settle  # noqa: E402
 from bench.plan import plan_training  # noqa: E402
+from bench.result import Failure  # noqa: E402
 from bench.selfcheck import measure  # noqa: E402
-from bench.spec import Failure, Policy, Recipe, RunSpec  # noqa: E402
+from bench.spec import Policy, Recipe, RunSpec  # noqa: E402
 from bench.timing import time_training  # noqa: E402
 
 Task = Callable[[Job, Emit], dict[str, Any]]

@@ -11,11 +11,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 from bench.blueprint import INPUT, Blueprint, Operation
-from bench.catalog.policies import POLICIES
-from bench.plan import TrainingPlan, plan_training
+from bench.plan import TrainingPlan
 
 VALUE_BYTES = 4
 """Of a float32."""
@@ -61,18 +59,6 @@ def work_of(blueprint: Blueprint, plan: TrainingPlan) -> Work:
             kept |= _read_backward(operation, trains)
     size = sum(math.prod(shapes[name]) for name in kept)
     return Work(forward, backward, VALUE_BYTES * size)
-
-
-def costs_of(blueprint: Blueprint, plan: TrainingPlan) -> dict[str, Any]:
-    """The work of a policy as fields of ``RunResult``, beside that of training all."""
-    work = work_of(blueprint, plan)
-    full = work_of(blueprint, plan_training(blueprint, POLICIES["fine_tune_all"]))
-    return {
-        "forward_multiply_adds": work.forward_multiply_adds,
-        "backward_multiply_adds": work.backward_multiply_adds,
-        "activation_bytes": work.activation_bytes,
-        "predicted_saving": saving(work, full),
-    }
 
 
 def multiply_adds(operation: Operation, blueprint: Blueprint) -> int:

@@ -18,7 +18,7 @@ from bench.data.atomic import build_folder
 from bench.environment import environment_of
 from bench.errors import Unavailable, UserError, choose
 from bench.launch import Finished, Interpreters, run_job
-from bench.spec import canonical_hash
+from bench.values import canonical_hash
 
 LIBRARIES = ("torchvision", "timm")
 OWN = "module"

@@ -27,7 +27,7 @@ from pydantic import Field
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from bench.spec import Frozen, canonical_json
+from bench.values import Frozen, canonical_json
 
 Array = npt.NDArray[Any]
 Kind = Literal[

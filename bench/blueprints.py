@@ -17,7 +17,7 @@ from bench.data.atomic import build_folder
 from bench.environment import digest_of, environment_of
 from bench.launch import Interpreters, run_job
 from bench.parity import untrained
-from bench.spec import canonical_hash
+from bench.values import canonical_hash
 from bench.weights import Weights
 
 EXPORT_REVISION = 3

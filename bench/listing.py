@@ -23,6 +23,7 @@ from bench.environment import package_version
 from bench.errors import Unavailable, UserError, choose
 from bench.head import hidden_units
 from bench.launch import Interpreters, run_job
+from bench.spec import Policy
 from bench.suite import load_suite, suite_names
 from bench.weights import pretrained_weights
 
@@ -100,11 +101,18 @@ def _cases(_: Counting) -> Items:
     ]
 
 
+def _trains_from(policy: Policy) -> str:
+    """The boundaries of the phases, in order; those of stages depend on the network."""
+    if policy.phases == "by_stage":
+        return "head, …, all"
+    return ", ".join(phase.boundary for phase in policy.phases) or policy.boundary
+
+
 def _policies(_: Counting) -> Items:
     return [
         {
             "name": policy.name,
-            "trains_from": policy.boundary,
+            "trains_from": _trains_from(policy),
             "starts_from": policy.initialisation,
             "head_learning_rate": ", ".join(
                 f"{name} {base * policy.learning_rate_scale:g}"

@@ -19,6 +19,32 @@ WARMUP_STEPS = 3
 """Steps at the start of a run that are outside every window: compilation, allocation, caches."""
 
 
+class Stopwatch:
+    """Seconds that are counted, up to now where it goes."""
+
+    def __init__(self) -> None:
+        self._counted = 0.0
+        self._began: float | None = None
+
+    def go(self) -> None:
+        """Count from now on."""
+        self._began = time.perf_counter()
+
+    def stop(self) -> None:
+        """Count no more."""
+        self._counted, self._began = self.seconds, None
+
+    def add(self, seconds: float) -> None:
+        """Count these too."""
+        self._counted += seconds
+
+    @property
+    def seconds(self) -> float:
+        """Counted so far."""
+        running = 0.0 if self._began is None else time.perf_counter() - self._began
+        return self._counted + running
+
+
 @dataclass
 class Windows:
     """Images per second over windows that end with a device synchronise.

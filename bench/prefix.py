@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from bench.blueprint import INPUT, Blueprint
 from bench.plan import TrainingPlan
-from bench.spec import Recipe, RunSpec, canonical_hash
+from bench.spec import Recipe, RunSpec
+from bench.values import canonical_hash
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ def why_not_cached(recipe: Recipe) -> str | None:
         return "every epoch augments anew; `views = K` in the suite repeats K views"
     passes = recipe.epochs * (1 + len(recipe.learning_rate_grid))
     if passes <= (recipe.views or 1):
-        return f"{recipe.epochs} epochs see no view twice"
+        epochs = "1 epoch sees" if recipe.epochs == 1 else f"{recipe.epochs} epochs see"
+        return f"{epochs} no view twice"
     return None
 
 

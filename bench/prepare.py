@@ -19,6 +19,7 @@ from bench.environment import environment_of, gpus
 from bench.errors import Unavailable, UserError, choose
 from bench.launch import Interpreters
 from bench.native_weights import native_ref, native_weights, native_weights_from_file
+from bench.phases import check_epochs, needs_stages
 from bench.spec import (
     Case,
     DatasetRef,
@@ -109,6 +110,7 @@ class Preparation:
 
     def _plan_cell(self, cell: Cell, case: Case, dataset: Dataset, device: str) -> PlannedRun:
         policy = _policy(cell)
+        check_epochs(policy, cell.grid.epochs)
         entry = self._entry(cell.backbone)
         weights = self._find_weights(cell, policy)
         ref = _pretrained_ref(cell, entry) if isinstance(weights, str) else weights.ref
@@ -129,7 +131,7 @@ class Preparation:
         if cell.mode == "native":
             grid = cell.grid
             reason = why_not_native(cell.backend, cell.backbone, grid.head, grid.px) or reason
-            if policy.stage_decay != 1.0:
+            if needs_stages(policy):
                 reason = f"native mode has no stages for {policy.name}; use --mode matched"
         reason = missing_packages(environment) or reason
         found = None if isinstance(weights, str) else weights
@@ -283,7 +285,7 @@ def _policy(cell: Cell) -> Policy:
 
 
 def _recipe(cell: Cell, policy: Policy) -> Recipe:
-    grid, freezes = cell.grid, policy.boundary != "all"
+    grid, freezes = cell.grid, policy.boundary != "all" or bool(policy.phases)
     base = cell.learning_rate or BASE_LEARNING_RATE[grid.optimizer]
     rate = base * policy.learning_rate_scale
     if grid.tune and cell.mode == "native":

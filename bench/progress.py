@@ -17,7 +17,8 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from bench.spec import RunResult, RunSpec
+from bench.result import RunResult
+from bench.spec import RunSpec
 
 BACKWARD_COST = 2.0
 """A backward pass costs about two forward passes; for the share of work that a run is."""
@@ -100,6 +101,11 @@ def _sweep_text(event: dict[str, Any]) -> str:
     return f"epoch {event['epoch']}/{event['epochs']} best val {event['val_top1']:.1%}"
 
 
+def _trial_text(event: dict[str, Any]) -> str:
+    phase = f", phase {event['phase']} of {event['phases']}" if "phase" in event else ""
+    return f"trying learning rate {event['number']} of {event['of']}{phase}"
+
+
 def _end_text(result: RunResult) -> str:
     if result.status != "ok":
         return f"{result.status}: {result.failure.message if result.failure else ''}"
@@ -141,7 +147,7 @@ class PlainDisplay:
         elif event["event"] == "prefix" and event["share"] == 1.0:
             self._say("    frozen part computed")
         elif event["event"] == "trial":
-            self._say(f"    trying learning rate {event['number']} of {event['of']}")
+            self._say(f"    {_trial_text(event)}")
 
     def end(self, spec: RunSpec, result: RunResult) -> None:
         self._clock.done += work(spec)
@@ -188,7 +194,7 @@ class RichDisplay:
         elif event["event"] == "prefix":
             self._words = f"computing the frozen part, {event['share']:.0%}"
         elif event["event"] == "trial":
-            self._words = f"trying learning rate {event['number']} of {event['of']}"
+            self._words = _trial_text(event)
         elif event["event"] == "step":
             self._clock.current = work(spec) * event["share"]
         self._show(spec)

@@ -23,7 +23,7 @@ from bench.native_weights import native_job
 from bench.plan import boundary_index
 from bench.prepare import PlannedRun
 from bench.progress import Display
-from bench.spec import Failure, RunResult
+from bench.result import Failure, RunResult
 from bench.store import Store
 from bench.sweep import sweep_key
 from bench.warm import WarmWorkers, kind_of

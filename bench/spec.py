@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from typing import Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    model_serializer,
-)
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from bench import SCHEMA_VERSION
+from bench.values import Frozen, canonical_hash
 
 Size = Literal["small", "medium", "large"]
 Similarity = Literal["similar", "not_similar"]
@@ -33,10 +26,9 @@ UNFINISHED: frozenset[str] = frozenset({"unavailable", "crashed", "timeout"})
 """Statuses after which a run counts as missing and is tried again (DESIGN section 7)."""
 
 
-class Frozen(BaseModel):
-    """A value: immutable, and it refuses fields it does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+def _without(later: dict[str, tuple[Any, ...]], fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields but those that hold one of the values that ``later`` has for them."""
+    return {k: v for k, v in fields.items() if k not in later or v not in later[k]}
 
 
 class DatasetRef(Frozen):
@@ -70,13 +62,20 @@ class WeightsRef(Frozen):
     sha256: str | None = Field(description="Of the file, in hex, or its known prefix.")
 
 
+class PolicyPhase(Frozen):
+    """A share of the epochs, and what trains in it."""
+
+    boundary: str = Field(description="As that of a policy.")
+    share: float = Field(gt=0, le=1, description="Of the epochs, rounded down; at least one.")
+
+
 class Policy(Frozen):
     """From where on a network is trained, and how gently."""
 
     name: str = Field(description="Name in the catalogue.")
     boundary: str = Field(
         description="'all', 'last_stage', 'head', a stage, or a module path inside one: the first "
-        "part that trains; all that comes before it is frozen."
+        "part that trains; all that comes before it is frozen. Of phases, that of the last one."
     )
     initialisation: Initialisation = Field(description="What the backbone starts from.")
     learning_rate_scale: float = Field(
@@ -92,12 +91,16 @@ class Policy(Frozen):
         description="Learning rate of each stage over that of the stage after it, from "
         "backbone_scale, the last one's, on.",
     )
+    phases: tuple[PolicyPhase, ...] | Literal["by_stage"] = Field(
+        default=(),
+        description="What trains in turn, see ``bench.phases``; by_stage: the head, then one stage "
+        "more each epoch. Empty: the same in all epochs.",
+    )
 
     @model_serializer(mode="wrap")
-    def _without_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without a later field that says nothing: ids of runs stay as they were before."""
-        fields: dict[str, Any] = handler(self)
-        return {k: v for k, v in fields.items() if k != "stage_decay" or v != 1.0}
+    def _without_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without later fields that say nothing: ids of runs stay as they were before."""
+        return _without({"stage_decay": (1.0,), "phases": ((), [])}, handler(self))
 
 
 class Recipe(Frozen):
@@ -146,14 +149,13 @@ class Recipe(Frozen):
     @model_serializer(mode="wrap")
     def _without_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Without later fields that say nothing: ids of runs stay as they were before."""
-        fields: dict[str, Any] = handler(self)
         later: dict[str, tuple[Any, ...]] = {
             "views": (None,),
             "prefix_cache": ("auto",),
             "learning_rate_grid": ((), []),
             "sweep": (False,),
         }
-        return {k: v for k, v in fields.items() if k not in later or v not in later[k]}
+        return _without(later, handler(self))
 
 
 class RunSpec(Frozen):
@@ -221,152 +223,3 @@ class Environment(Frozen):
     def environment_id(self) -> str:
         """12 hex digits of the hash of all fields."""
         return canonical_hash(self.model_dump(mode="json"))[:12]
-
-
-class Failure(Frozen):
-    """Why a run is not ``ok``."""
-
-    kind: str = Field(description="A word: the exception's name, or what was missing.")
-    message: str = Field(description="For people.")
-
-
-class Trial(Frozen):
-    """A learning rate that was tried."""
-
-    learning_rate: float = Field(description="Peak rate of the head.")
-    val_top1: float | None = Field(
-        default=None, description="After the last epoch; null: it diverged."
-    )
-    val_loss: float | None = Field(default=None, description="Mean cross-entropy, of the same.")
-
-
-class RunResult(Frozen):
-    """What a run gave. Null is 'could not be measured', never a guess."""
-
-    schema_version: int = Field(default=SCHEMA_VERSION, description="Of this file.")
-    run_id: str = Field(description="Of the spec.")
-    environment_id: str = Field(description="Of the environment.")
-    status: Status = Field(description="ok or why not.")
-    failure: Failure | None = Field(default=None, description="Null exactly when ok.")
-
-    test_top1: float | None = Field(default=None, description="Share right on the test split.")
-    test_loss: float | None = Field(default=None, description="Mean cross-entropy on test.")
-    val_top1_by_epoch: list[float | None] = Field(default=[], description="After each epoch.")
-    train_loss_by_epoch: list[float | None] = Field(default=[], description="Mean over images.")
-
-    total_parameters: int | None = Field(default=None, description="As the backend built it.")
-    trainable_parameters: int | None = Field(default=None, description="Of those, trained.")
-    frozen_parameters: int | None = Field(default=None, description="Of those, frozen.")
-    state_values: int | None = Field(default=None, description="BatchNorm moving statistics.")
-    forward_multiply_adds: int | None = Field(
-        default=None, description="Of one image through the network, counted from the Blueprint."
-    )
-    backward_multiply_adds: int | None = Field(
-        default=None, description="Of one image's backward pass, as far as the policy trains."
-    )
-    activation_bytes: int | None = Field(
-        default=None, description="Of one image: float32 values that the backward pass reads."
-    )
-    predicted_saving: float | None = Field(
-        default=None,
-        description="Share of a step's multiply-adds that the policy spares beside training all.",
-    )
-
-    tuning: list[Trial] = Field(default=[], description="Rates that validation chose among.")
-    learning_rate: float | None = Field(
-        default=None, description="That was chosen; null where there was no choice."
-    )
-    tune_s: float | None = Field(default=None, description="For all trials, not part of fit_s.")
-
-    train_images_per_s: float | None = Field(
-        default=None, description="End to end, input wait included: median synchronised window."
-    )
-    train_images_per_s_windows: list[float] = Field(default=[], description="Each window.")
-    compute_images_per_s: float | None = Field(
-        default=None, description="Training steps on one batch that already lies on the device."
-    )
-    device_peak_flops_per_s: float | None = Field(
-        default=None,
-        description="Of a GPU: best rate of a large matrix product in the run's precision, by its "
-        "framework; null where model_flop_utilisation is.",
-    )
-    model_flop_utilisation: float | None = Field(
-        default=None,
-        description="On a GPU: 2 FLOP for each multiply-add of the training steps, at "
-        "train_images_per_s (end to end), over device_peak_flops_per_s.",
-    )
-    infer_images_per_s: float | None = Field(default=None, description="Median window, on test.")
-    effective_images_per_s: float | None = Field(
-        default=None,
-        description="Where the frozen part was computed once: images of all epochs over the time "
-        "of that and of all training steps. Never beside train_images_per_s.",
-    )
-    prefix_values: Literal["computed", "reused"] | None = Field(
-        default=None,
-        description="Whether the values of the frozen part were computed in this run or an "
-        "earlier one; null: they were computed in every step.",
-    )
-    prefix_s: float | None = Field(
-        default=None,
-        description="Time to compute these values, in this run or the one that kept them; part of "
-        "fit_s, so that a figure does not depend on what a cache held.",
-    )
-    prefix_form: str | None = Field(
-        default=None,
-        description="In which form they were computed: plain, folded or compiled (bench/forms.py).",
-    )
-    sweep_runs: int | None = Field(
-        default=None, description="Runs that were trained at once, this one among them; else null."
-    )
-    sweep_s: float | None = Field(
-        default=None, description="For all of these, set-up and the values' computing included."
-    )
-    step_s_p50: float | None = Field(default=None, description="Median of a whole training step.")
-    step_s_p95: float | None = Field(default=None, description="95th percentile of a step.")
-    input_wait_fraction: float | None = Field(
-        default=None, description="Share of the training time in which a step waited for data."
-    )
-    start_s: float | None = Field(
-        default=None,
-        description="Starting the worker and importing the framework; null where a worker did the "
-        "run that had done another before.",
-    )
-    setup_s: float | None = Field(
-        default=None, description="Data and building the network, before step 1."
-    )
-    compile_s: float | None = Field(
-        default=None, description="First training step less the median one."
-    )
-    fit_s: float | None = Field(
-        default=None, description="Training and validation of all epochs, compile included."
-    )
-    peak_host_bytes: int | None = Field(
-        default=None,
-        description="Of the worker process, during the run; null where more than a tenth of it is "
-        "what earlier runs left there.",
-    )
-    peak_device_bytes: int | None = Field(default=None, description="On a GPU; else null.")
-
-    initial_state_sha256: str | None = Field(
-        default=None, description="Of all tensors before training: equal in matched backends."
-    )
-    frozen_state_sha256: str | None = Field(
-        default=None, description="Of the frozen tensors, the same before and after."
-    )
-    batches_sha256: str | None = Field(
-        default=None,
-        description="Of image order, augmentation and dropout seeds: equal in matched backends.",
-    )
-    blueprint_sha256: str | None = Field(default=None, description="Of the network with its head.")
-    knobs: dict[str, Any] = Field(default={}, description="In force, read back afterwards.")
-    notes: list[str] = Field(default=[], description="What a reader must know.")
-
-
-def canonical_json(value: object) -> str:
-    """JSON with sorted keys and no spaces: the same text for the same value."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def canonical_hash(value: object) -> str:
-    """SHA-256 (hex) of the canonical JSON of ``value``."""
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()

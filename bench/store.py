@@ -16,7 +16,8 @@ from pydantic import ValidationError
 from bench import SCHEMA_VERSION
 from bench.environment import is_alive
 from bench.errors import UserError
-from bench.spec import UNFINISHED, Environment, RunResult, RunSpec
+from bench.result import RunResult
+from bench.spec import UNFINISHED, Environment, RunSpec
 
 
 @dataclass(frozen=True)

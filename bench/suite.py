@@ -26,7 +26,7 @@ from bench.backbones import check_name, check_px
 from bench.catalog.backbones import BACKBONES
 from bench.catalog.backends import BACKENDS, DEFAULT_BACKENDS
 from bench.catalog.cases import CASES
-from bench.catalog.policies import POLICIES
+from bench.catalog.policies import DEFAULT_POLICIES, POLICIES
 from bench.errors import UserError, choose
 from bench.head import hidden_units
 from bench.spec import (
@@ -70,7 +70,7 @@ class Grid(Strict):
     )
     similarity: Similarity | None = Field(default=None, description="Of a user's own data.")
     backbones: tuple[str, ...] = Field(default=("efficientnet_lite0",), min_length=1)
-    policies: tuple[str, ...] = Field(default=tuple(POLICIES), min_length=1)
+    policies: tuple[str, ...] = Field(default=DEFAULT_POLICIES, min_length=1)
     boundary: str | None = Field(default=None, description="First part that fine_tune_last trains.")
     head: str = Field(default="linear")
     weights: str = Field(default="pretrained", description="'pretrained', 'random' or a file.")

@@ -17,9 +17,10 @@ from bench.backend import Heads, HeadsTrainer
 from bench.blueprint import Array
 from bench.data import Packed
 from bench.data.batches import TrainingBatches
+from bench.result import Failure
 from bench.schedule import learning_rate
 from bench.scores import score
-from bench.spec import Failure, Recipe, RunSpec
+from bench.spec import Recipe, RunSpec
 
 Report = Callable[[dict[str, Any]], None]
 IGNORED = {"learning_rate", "weight_decay"}

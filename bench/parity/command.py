@@ -20,6 +20,7 @@ from bench.ledger import ledger_json, native_ledger, print_ledger
 from bench.parity.model import Level, Pair
 from bench.parity.plan import DTYPES, Question, environments_of
 from bench.parity.show import show
+from bench.phases import needs_stages
 from bench.prepare import missing_packages, resolve_devices
 from bench.spec import OptimizerName, Precision
 
@@ -123,11 +124,11 @@ def _check_native(asked: Asked) -> None:
             "what differs, in float32 on the CPU.",
             f"Leave out {', '.join(idle)}, or --mode native.",
         )
-    staged = [name for name in asked.policies or () if POLICIES[name].stage_decay != 1.0]
+    staged = [name for name in asked.policies or () if needs_stages(POLICIES[name])]
     if staged:
         raise UserError(
             f"--policy {staged[0]}: native mode has no stages for it.",
-            f"Use another of {', '.join(n for n, p in POLICIES.items() if p.stage_decay == 1.0)}.",
+            f"Use another of {', '.join(n for n, p in POLICIES.items() if not needs_stages(p))}.",
         )
 
 

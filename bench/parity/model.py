@@ -7,7 +7,8 @@ from typing import Literal, NamedTuple
 from pydantic import Field
 
 from bench.catalog.tolerances import FLOOR_FACTOR, NUDGES
-from bench.spec import Frozen, Policy, Recipe
+from bench.spec import Policy, Recipe
+from bench.values import Frozen
 
 Part = Literal["forward", "gradients", "steps"]
 PARTS: tuple[Part, ...] = ("forward", "gradients", "steps")

@@ -28,6 +28,7 @@ from bench.errors import Unavailable, UserError
 from bench.head import attach_head
 from bench.launch import Interpreters
 from bench.parity.model import PARTS, About, Part, ProbeItem
+from bench.phases import phases_of
 from bench.plan import plan_training
 from bench.spec import Environment, OptimizerName, Policy, Precision, Recipe
 from bench.weights import Weights, pretrained_weights, random_weights
@@ -151,7 +152,7 @@ def subject_of(
             )
             empty = Network.empty(Blueprint.load(folders[kind]))
             subject.blueprints[kind] = attach_head(empty, question.head, CLASSES, SEED).blueprint
-        if not plan_training(subject.blueprints[kind], policy).trained:
+        if not _trains(subject.blueprints[kind], policy):
             raise UserError(
                 f"Policy {name} trains nothing in {backbone} with head {question.head}."
             )
@@ -176,7 +177,14 @@ def subject_of(
 def _rates(policy: Policy) -> str:
     """What tells policies with the same boundary apart."""
     decay = f"x{policy.stage_decay:g}" if policy.stage_decay != 1.0 else ""
-    return f"{policy.backbone_scale:g}{decay}"
+    phases = f"-{policy.name}" if policy.phases else ""
+    return f"{policy.backbone_scale:g}{decay}{phases}"
+
+
+def _trains(blueprint: Blueprint, policy: Policy) -> bool:
+    """Whether something is trained in every phase."""
+    phases = phases_of(blueprint, policy, EPOCHS)
+    return all(plan_training(blueprint, phase.policy).trained for phase in phases)
 
 
 def _abouts(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from bench.backend import Adapter, Trainer
-from bench.blueprint import HEAD, INPUT, Array, Network
+from bench.blueprint import HEAD, INPUT, Array, Blueprint, Network
 from bench.catalog.tolerances import (
     BLUNT,
     CLASSES,
@@ -27,14 +28,16 @@ from bench.catalog.tolerances import (
 )
 from bench.data import Split
 from bench.data.batches import TrainingBatches
+from bench.fit import take_step
 from bench.head import attach_head
-from bench.loop import take_step
 from bench.parity.compare import gap, operation_of
 from bench.parity.files import Values, read, write, write_facts
 from bench.parity.model import Part, ProbeItem
+from bench.parity.nudge import Nudged
+from bench.phases import build_phase, phases_of
 from bench.plan import TrainingPlan, plan_training
 from bench.scores import score
-from bench.spec import Precision, Recipe
+from bench.spec import Policy, Precision, Recipe
 
 AGAIN = "the first step's batch after all steps"
 ATTEMPT = "rate-"
@@ -44,6 +47,7 @@ RECORDED_IMAGES = 2
 Take = Callable[[str, Values], None]
 """What is done with a level's values as soon as they are there: only then they need not all be in
 memory at once, and VGG19's are a gigabyte a level."""
+Build = Callable[[Policy, dict[str, Array]], Trainer]
 Batches = Callable[[Split, Recipe, TrainingPlan], TrainingBatches]
 
 
@@ -57,17 +61,23 @@ class Probe:
     """A network built by one backend, and what is asked of it."""
 
     trainer: Trainer
-    """Of the backend."""
-    network: Network
+    """Of the backend; in steps, of the phase that they are in."""
+    blueprint: Blueprint
     """With its head."""
-    plan: TrainingPlan
-    """Of the policy."""
     item: ProbeItem
     """What is measured."""
     split: Split
     """Training images."""
+    build: Build
+    """Builds the network of a phase."""
     batches: Batches = make_batches
     """Where the batches come from."""
+
+    def __post_init__(self) -> None:
+        self._policy = self.item.policy
+        self.plan = plan_training(self.blueprint, self._policy)
+        self._before: dict[str, Array] = {}
+        self._changed: list[float] = []
 
     def measure(self, parts: tuple[Part, ...], learning_rate: float, take: Take) -> None:
         """Values of every level of ``parts``, from the trainer as it stands."""
@@ -80,7 +90,7 @@ class Probe:
     def forward(self, take: Take) -> None:
         """What does not depend on the optimizer or on what trains."""
         trainer = self.trainer
-        head = {t for o, _, t in self.network.blueprint.named_tensors() if o.stage == HEAD}
+        head = {t for o, _, t in self.blueprint.named_tensors() if o.stage == HEAD}
         images = self._first_batch().images
         recorded = trainer.activations(images[:RECORDED_IMAGES])
         take("pixels", {"pixels": recorded.pop(INPUT)})
@@ -97,13 +107,17 @@ class Probe:
 
     def steps(self, learning_rate: float, take: Take) -> None:
         """Ten steps on one fixed batch, with dropout and a schedule by the step; then epochs as a
-        run has them: order, augmentation, a last batch of fewer images."""
+        run has them: order, augmentation, a last batch of fewer images.
+
+        Phases divide the steps, and the epochs, as they do a run's epochs.
+        """
         size = self.item.recipe.batch_size
         one_batch = Split(self.split.images[:size], self.split.labels[:size])
         recipe = self.item.recipe.model_copy(
             update={"learning_rate": learning_rate, "epochs": STEPS, "augmentation": "none"}
         )
-        frozen = self._frozen()
+        self._changed.clear()
+        self._watch()
         losses: dict[str, Array] = {}
         for number, loss in enumerate(self._train(one_batch, recipe), start=1):
             losses[f"step {number}"] = np.array([loss])
@@ -118,9 +132,32 @@ class Probe:
         take("losses", losses)
         take("logits_after_steps", {"logits": logits})
         take("epoch_losses", epoch_losses)
+        self._compare()
+        take("frozen", {"changed": np.array(self._changed)})
+
+    def _watch(self) -> None:
+        """Remember what must not change from now on."""
+        self._before = self._frozen()
+
+    def _compare(self) -> None:
+        """Note what has changed of it."""
         after = self._frozen()
-        changed = [float(not np.array_equal(after[n], t)) for n, t in sorted(frozen.items())]
-        take("frozen", {"changed": np.array(changed)})
+        before = sorted(self._before.items())
+        self._changed += [float(not np.array_equal(after[n], t)) for n, t in before]
+
+    def _enter(self, policy: Policy) -> None:
+        """Go on under a phase's policy, as a run does: with the network built anew from the
+        tensors as they are."""
+        if policy == self._policy:
+            return
+        self._compare()
+        tensors = self.trainer.tensors()
+        del self.trainer  # so that there is memory for the next one
+        self._before.clear()
+        gc.collect()
+        self.trainer = self.build(policy, tensors)
+        self._policy, self.plan = policy, plan_training(self.blueprint, policy)
+        self._watch()
 
     def _frozen(self) -> dict[str, Array]:
         """The tensors that must not change."""
@@ -132,12 +169,15 @@ class Probe:
 
     def _train(self, split: Split, recipe: Recipe) -> Iterator[float]:
         """The loss of each step."""
-        batches = self.batches(split, recipe, self.plan)
-        for epoch in range(recipe.epochs):
-            for index, batch in enumerate(batches.epoch(epoch)):
-                at = epoch, index
-                handle = take_step(self.trainer, batch, recipe, at, batches.steps_per_epoch)
-                yield from self.trainer.losses([handle])
+        for phase in phases_of(self.blueprint, self.item.policy, recipe.epochs):
+            self._enter(phase.policy)
+            own = phase.recipe(recipe)
+            batches = self.batches(split, recipe, self.plan)
+            for epoch in phase.numbers:
+                for index, batch in enumerate(batches.epoch(epoch)):
+                    at = epoch - phase.first_epoch, index
+                    handle = take_step(self.trainer, batch, own, at, batches.steps_per_epoch)
+                    yield from self.trainer.losses([handle])
 
     def _first_batch(self) -> Any:
         batches = self.batches(self.split, self.item.recipe, self.plan).epoch(0)
@@ -180,18 +220,23 @@ def probe(
         learning_rate, loss_fall and floors, as written into ``facts.json``.
     """
     network = attach_head(Network.load(Path(item.blueprint)), item.recipe.head, CLASSES, SEED)
-    plan = plan_training(network.blueprint, item.policy)
-    trainer = adapter.build(network, plan, item.recipe, device)
-    network.tensors.clear()  # the framework has its own copy
-    subject = Probe(trainer, network, plan, item, split, batches)
-    start = trainer.tensors()
+    blueprint = network.blueprint
+
+    def build(policy: Policy, tensors: dict[str, Array]) -> Trainer:
+        return build_phase(adapter, blueprint, tensors, policy, item.recipe, device)[0]
+
+    first = build(item.policy, network.tensors)
+    del network  # the framework has its own copy
+    subject = Probe(first, blueprint, item, split, build, batches)
+    del first
+    start = subject.trainer.tensors()
     facts: dict[str, Any] = {"floors": {}, "learning_rate": item.learning_rate}
     still = tuple(p for p in item.parts if p != "steps")
     subject.measure(still, item.recipe.learning_rate, into(out))
     if floors and still:
         facts["floors"] |= _floors(subject, start, out, still, item.recipe.learning_rate)
     if "steps" in item.parts:
-        trainer.restore(start)
+        subject.trainer.restore(start)
         if floors:
             found = _search(subject, start, out)
             rate = found.rate
@@ -221,34 +266,6 @@ def loss_fall(folder: Path) -> float:
     return float(1.0 - losses[AGAIN][0] / losses["step 1"][0])
 
 
-class Nudged(Mapping[str, Array]):
-    """Every number moved by one last bit, up or down by a seeded coin; made when asked for."""
-
-    def __init__(self, tensors: Mapping[str, Array], number: int) -> None:
-        """
-        Args:
-            tensors: To be moved; they are not changed.
-            number: Of the nudge; each is another.
-        """
-        self._tensors = tensors
-        self._number = number
-        self._places = {name: place for place, name in enumerate(sorted(tensors))}
-
-    def __getitem__(self, name: str) -> Array:
-        tensor = self._tensors[name]
-        random = np.random.default_rng([SEED, self._number, self._places[name]])
-        up = random.integers(0, 2, tensor.shape, dtype=np.bool_)
-        direction = np.where(up, tensor.dtype.type(np.inf), tensor.dtype.type(-np.inf))
-        moved: Array = np.nextafter(tensor, direction)
-        return moved
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._tensors)
-
-    def __len__(self) -> int:
-        return len(self._tensors)
-
-
 def _floors(
     subject: Probe,
     start: dict[str, Array],
@@ -265,7 +282,7 @@ def _floors(
         measured: Folder with what was measured without a nudge.
     """
     worst: dict[str, float] = {}
-    group = operation_of(subject.network.blueprint)
+    group = operation_of(subject.blueprint)
 
     def compare(level: str, values: Values) -> None:
         if LEVELS[level]["fp64"] > 0.0 and level != "metrics":

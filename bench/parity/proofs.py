@@ -18,12 +18,12 @@ from bench.catalog.tolerances import FLOORED, LEVELS
 from bench.environment import digest_of, project_root
 from bench.parity.judge import differing
 from bench.parity.model import Pair
-from bench.spec import canonical_hash
 from bench.store import write_json
+from bench.values import canonical_hash
 
 FOLDER = "proofs"
-JUDGING = ("compare.py", "files.py", "images.py", "judge.py", "model.py", "plan.py", "probe.py",
-           "prove.py", "untrained.py")  # fmt: skip
+JUDGING = ("compare.py", "files.py", "images.py", "judge.py", "model.py", "nudge.py", "plan.py",
+           "probe.py", "prove.py", "untrained.py")  # fmt: skip
 TABLES = ("tolerances.py", "policies.py")
 """Sources that decide what a proof says."""
 COPY = "parity.json"

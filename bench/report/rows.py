@@ -59,6 +59,7 @@ DIFFERING = frozenset(
         "parity",
         "achieved_saving",
         "learning_rate_chosen",
+        "phases",
     }
     | set(MEASURED)
 )
@@ -112,6 +113,7 @@ def row_of(run: StoredRun) -> Row:
         "failure": result.failure.model_dump() if result.failure else None,
         "parity": None,
         "achieved_saving": None,
+        "phases": [phase.model_dump(mode="json") for phase in result.phases],
         **{name: getattr(result, name) for name in MEASURED},
     }
 

@@ -238,6 +238,7 @@ def footnotes(rows: Sequence[Row]) -> list[str]:
             "model FLOP utilisation: the FLOP of the training steps at train images/s, over the "
             "rate of a large matrix product in the same framework and precision on the same GPU."
         )
+    notes += [note] if (note := _phased(rows)) else []
     tuned = [row for row in rows if row["learning_rate_chosen"] is not None]
     if tuned:
         notes.append(
@@ -270,8 +271,21 @@ def footnotes(rows: Sequence[Row]) -> list[str]:
     return notes
 
 
+def _phased(rows: Sequence[Row]) -> str | None:
+    phased = [row for row in rows if row["phases"]]
+    if not phased:
+        return None
+    policies = ", ".join(dict.fromkeys(row["policy"] for row in phased))
+    return (
+        f"phases: {policies} thaw the network as they go ({len(phased)} of {len(rows)} runs); "
+        "effective images/s: images of all epochs over the time of all training and of values "
+        "computed once; trainable parameters: of the last phase; fit s: with the set-up of every "
+        "phase but the first. Each phase by itself stands in result.json."
+    )
+
+
 def _cached(rows: Sequence[Row]) -> str | None:
-    cached = [row for row in rows if row["effective_images_per_s"]]
+    cached = [row for row in rows if row["effective_images_per_s"] and not row["phases"]]
     if not cached:
         return None
     reused = sum(row["prefix_values"] == "reused" for row in cached)
@@ -317,7 +331,11 @@ def to_csv(rows: Sequence[Row]) -> str:
     writer.writeheader()
     for row in rows:
         failure = row["failure"]
-        flat = {**row, "failure": f"{failure['kind']}: {failure['message']}" if failure else None}
+        flat = {
+            **row,
+            "failure": f"{failure['kind']}: {failure['message']}" if failure else None,
+            "phases": ", ".join(f"{p['boundary']} {p['epochs']}" for p in row["phases"]),
+        }
         writer.writerow({k: _safe(v) for k, v in flat.items()})
     return out.getvalue()
 

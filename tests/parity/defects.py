@@ -14,6 +14,7 @@ QUESTIONS: dict[str, tuple[str, OptimizerName]] = {
     "all-sgd": ("retrain_all", "sgd"),
     "all-adamw": ("retrain_all", "adamw"),
     "last-sgd": ("fine_tune_last", "sgd"),
+    "thawed-sgd": ("linear_probe_then_fine_tune", "sgd"),
 }
 """Key of an item → policy, optimizer."""
 
@@ -100,5 +101,6 @@ DEFECTS: dict[str, Defect] = {
     "label_off_by_one_in_loss": Defect(TRAINING | {"metrics"}),
     "softmax_in_loss": Defect(TRAINING | {"metrics"}),
     "softmax_in_evaluation": Defect(frozenset({"logits", "logits_after_steps"})),
+    "head_not_handed_over": Defect(LATER, "thawed-sgd"),
 }
 """Name → what it must do. Each is planted in every adapter."""

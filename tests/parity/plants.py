@@ -12,9 +12,9 @@ from unittest.mock import patch
 import numpy as np
 from scipy.special import softmax
 
-from bench import loop
+from bench import fit
 from bench.backend import Adapter, Trainer
-from bench.blueprint import Array, Network, Operation, Preprocessing
+from bench.blueprint import HEAD, Array, Network, Operation, Preprocessing
 from bench.catalog.backbones import LITE
 from bench.catalog.tolerances import SEED
 from bench.data import Split, batches
@@ -138,6 +138,19 @@ def _glorot(network: Network) -> Network:
     return Network(network.blueprint, {**network.tensors, name: new})
 
 
+def _with_first_head() -> Callable[[Network], Network]:
+    """Each phase begins with the head that the first one began with."""
+    first: dict[str, Array] = {}
+
+    def changed(network: Network) -> Network:
+        head = [t for o, _, t in network.blueprint.named_tensors() if o.stage == HEAD]
+        if not first:
+            first.update({name: network.tensors[name] for name in head})
+        return Network(network.blueprint, {**network.tensors, **first})
+
+    return changed
+
+
 def _treated(change: Callable[[dict[str, TensorPlan]], dict[str, TensorPlan]]) -> Plant:
     """Tensors are trained by another plan; what is in training form stays as it is."""
     return Plant(plan=lambda plan: replace(plan, trained=change(plan.trained)))
@@ -249,7 +262,7 @@ def in_any_adapter(builders: Builders) -> dict[str, Plant]:
         "decay_on_biases": _treated(_decay_on_biases),
         "one_learning_rate": _treated(_one_rate),
         "schedule_per_epoch": Plant(
-            patches=lambda: [patch.object(loop, "learning_rate", _rate_of_epoch)]
+            patches=lambda: [patch.object(fit, "learning_rate", _rate_of_epoch)]
         ),
         "other_batch_order": _seeded_anew(Stream.ORDER),
         "order_of_first_epoch": _streams(_first_order),
@@ -260,4 +273,5 @@ def in_any_adapter(builders: Builders) -> dict[str, Plant]:
         "other_head_initialisation": Plant(network=_glorot),
         "label_off_by_one": Plant(trainer=_labels_from_one),
         "softmax_in_evaluation": Plant(trainer=_probabilities),
+        "head_not_handed_over": Plant(network=_with_first_head()),
     }

@@ -149,7 +149,7 @@ def compare(asked: argparse.Namespace) -> dict[str, Any]:
 
     def through_the_harness(number: int) -> float:
         began = time.perf_counter()
-        run._train_epoch(number)
+        run.fit.train_epoch(number)
         return time.perf_counter() - began
 
     harness, hand = [], []

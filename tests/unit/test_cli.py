@@ -176,6 +176,11 @@ def test_a_list_for_people_names_everything(here: Cli) -> None:
     assert done.returncode == 0
     for name in ("freeze_all", "fine_tune_last", "fine_tune_all", "retrain_all", "from_scratch"):
         assert name in done.stdout
+    for name, thawed in (("linear_probe_then_fine_tune", "head, all"),
+                         ("gradual_unfreeze", "head, …, all")):  # fmt: skip
+        (line,) = (line for line in done.stdout.splitlines() if line.startswith(f"{name} "))
+        assert line.removeprefix(name).strip().startswith(f"{thawed}  ")
+        assert "schedule begun anew" in line
 
 
 # Runs, with a worker that needs no framework

@@ -16,7 +16,8 @@ from bench.blueprint import Array, Blueprint, Network, Operation, Preprocessing
 from bench.catalog.policies import POLICIES
 from bench.data import Packed, Split
 from bench.features import Features
-from bench.loop import FrozenChanged, Run
+from bench.fit import FrozenChanged
+from bench.loop import Run
 from bench.plan import plan_training
 from bench.scores import score
 from bench.spec import Case, DatasetRef, Recipe, RunSpec, WeightsRef

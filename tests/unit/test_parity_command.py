@@ -223,6 +223,7 @@ def test_what_was_not_shown_is_tried_again(here: Cli, proving: Proving) -> None:
         ("--mode native --fresh --device cuda:0", "--device, --fresh: of no effect"),
         ("--mode native --policy fine_tune_last --boundary x", "Leave out --boundary, or --mode"),
         ("--mode native --policy discriminative_lr", "native mode has no stages for it"),
+        ("--mode native --policy gradual_unfreeze", "Use another of freeze_all, fine_tune_last,"),
         ("--mode native --head original", "no head 'original' in Keras"),
         (
             "--mode native torchvision:inception_v3 --px 74 --backends keras-tensorflow,keras-jax",

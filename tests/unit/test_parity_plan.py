@@ -95,13 +95,17 @@ def test_what_policies_share_is_measured_once(exports: Exports, question: Questi
         "random-all-1-adamw": ("steps",),
         "random-all-0.384615x0.384615-sgd": ("steps",),
         "random-all-0.384615x0.384615-adamw": ("steps",),
+        "random-all-0.1-linear_probe_then_fine_tune-sgd": ("steps",),
+        "random-all-0.1-linear_probe_then_fine_tune-adamw": ("steps",),
+        "random-all-0.1-gradual_unfreeze-sgd": ("steps",),
+        "random-all-0.1-gradual_unfreeze-adamw": ("steps",),
     }
     assert exports.asked == [{"px": 64, "weights": "random", "settled": True}]
 
 
 def test_other_weights_share_nothing(pretrained: Exports, question: Question) -> None:
     found = parts(question)
-    assert len(found) == 12
+    assert len(found) == 16
     assert found["pretrained-head-1-sgd"] == found["random-all-1-sgd"] == ALL
     assert found["pretrained-all-1-sgd"] == found["random-all-1-adamw"] == ("steps",)
     assert pretrained.asked == [

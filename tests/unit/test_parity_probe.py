@@ -17,7 +17,8 @@ from bench.catalog.recipes import plain_recipe
 from bench.catalog.tolerances import FIRST_RATE, LEARNING_RATES, NUDGES, STEPS
 from bench.parity.files import write
 from bench.parity.model import PARTS, ProbeItem
-from bench.parity.probe import AGAIN, ATTEMPT, Nudged, Probe, Take, _search, counts, loss_fall
+from bench.parity.nudge import Nudged
+from bench.parity.probe import AGAIN, ATTEMPT, Probe, Take, _search, counts, loss_fall
 from bench.spec import OptimizerName
 
 QUIET, CHAOTIC = 1e-15, 1e-3
@@ -123,7 +124,7 @@ class Steps:
         self.item = ProbeItem(
             key="x", blueprint="x", policy=POLICIES["retrain_all"], recipe=recipe, parts=PARTS
         )
-        self.network = network
+        self.blueprint = network.blueprint
         self.start = dict(network.tensors)
         self.trainer = Trainer(self.start)
         self.behaviour = behaviour

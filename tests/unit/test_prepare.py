@@ -205,8 +205,19 @@ def test_what_changes_nothing_makes_no_other_run(fakes: _Fakes) -> None:
     """'off' where nothing is frozen."""
     for name, policy in POLICIES.items():
         kept = _one(name, prefix_cache="off").spec.recipe.prefix_cache
-        assert kept == ("auto" if policy.boundary == "all" else "off")
+        assert kept == ("off" if policy.boundary != "all" or policy.phases else "auto")
         assert _one(name, views=3, augmentation="crop").spec.recipe.views == 3
+
+
+@pytest.mark.parametrize("name", [n for n, p in POLICIES.items() if p.phases])
+def test_a_policy_in_phases_needs_epochs_for_them_and_matched_mode(
+    fakes: _Fakes, name: str
+) -> None:
+    assert _one(name, epochs=2).unavailable is None
+    with pytest.raises(UserError, match=f"Policy {name} needs 2 epochs or more"):
+        _one(name, epochs=1)
+    native = _one(name, epochs=2, mode=("native",), weights="random", backbones=["resnet50"])
+    assert native.unavailable == f"native mode has no stages for {name}; use --mode matched"
 
 
 def test_fine_tuning_everything_is_gentler_than_retraining(fakes: _Fakes) -> None:

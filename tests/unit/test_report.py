@@ -24,7 +24,7 @@ from bench.report.tables import (
     standard_table,
     to_csv,
 )
-from bench.spec import RunResult
+from bench.result import RunResult
 from bench.store import Store, StoredRun
 
 CONTRACT = [

@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from bench.spec import Environment, RunResult, RunSpec, canonical_hash, canonical_json
+from bench.result import RunResult
+from bench.spec import Environment, RunSpec
+from bench.values import canonical_hash, canonical_json
 
 MakeSpec = Callable[..., RunSpec]
 MakeEnvironment = Callable[..., Environment]

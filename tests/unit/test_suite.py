@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from bench.catalog.backbones import BACKBONES
 from bench.catalog.backends import BACKENDS
-from bench.catalog.policies import POLICIES, PRESCRIBED
+from bench.catalog.policies import DEFAULT_POLICIES, POLICIES, PRESCRIBED
 from bench.errors import UserError
 from bench.suite import (
     Grid,
@@ -84,7 +84,7 @@ def test_standard_is_every_case_and_policy_with_three_seeds() -> None:
     suite = load_suite("standard")
     assert suite.seeds == (0, 1, 2)
     assert {(g.case, p) for g in suite.grid for p in g.policies} == set(
-        product((1, 2, 3, 4), POLICIES)
+        product((1, 2, 3, 4), DEFAULT_POLICIES)
     )
     # 4 cases × 2 networks × 6 policies × 3 seeds × 2 backends
     assert len(list(cells(suite))) == 288
@@ -96,7 +96,7 @@ def test_article_backbones_are_the_seven_with_random_weights_written_down() -> N
         "alexnet", "vgg16", "vgg19", "resnet34", "resnet50", "resnet101", "resnet152",
     }  # fmt: skip
     assert grid.weights == "random"
-    assert grid.policies == tuple(POLICIES)
+    assert grid.policies == DEFAULT_POLICIES
 
 
 def test_the_article_never_has_random_weights_silently() -> None:
@@ -111,7 +111,7 @@ def test_what_is_left_out_has_its_default(tmp_path: Path) -> None:
     assert (suite.backends, suite.seeds) == (("torch", "keras-tensorflow"), (0,))
     (grid,) = suite.grid
     assert grid == Grid(dataset="photos")
-    assert (grid.policies, grid.head, grid.weights) == (tuple(POLICIES), "linear", "pretrained")
+    assert (grid.policies, grid.head, grid.weights) == (DEFAULT_POLICIES, "linear", "pretrained")
     assert (grid.case, grid.train_images, grid.precisions()) == (None, None, ("fp32",))
 
 

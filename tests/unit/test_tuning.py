@@ -17,7 +17,8 @@ from bench.loop import Run
 from bench.plan import plan_training
 from bench.report.rows import rows_of
 from bench.report.tables import footnotes, standard_table
-from bench.spec import Recipe, RunSpec, Trial
+from bench.result import Trial
+from bench.spec import Recipe, RunSpec
 from bench.store import StoredRun
 from bench.tuning import choose_rate
 from tests.unit.test_loop import NumpyTrainer, network, packed, spec

@@ -1,0 +1,186 @@
+"""What came out of a run (DESIGN section 2)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from bench import SCHEMA_VERSION
+from bench.spec import Status
+from bench.values import Frozen
+
+
+class Failure(Frozen):
+    """Why a run is not ``ok``."""
+
+    kind: str = Field(description="A word: the exception's name, or what was missing.")
+    message: str = Field(description="For people.")
+
+
+class Trial(Frozen):
+    """A learning rate that was tried."""
+
+    learning_rate: float = Field(description="Peak rate of the head.")
+    val_top1: float | None = Field(
+        default=None, description="After the last epoch; null: it diverged."
+    )
+    val_loss: float | None = Field(default=None, description="Mean cross-entropy, of the same.")
+
+
+class PhaseResult(Frozen):
+    """What a phase gave, of a run of several. Rates are of its own steps alone."""
+
+    boundary: str = Field(description="From where on it trained.")
+    epochs: int = Field(description="Trained; fewer than planned where the run diverged in it.")
+    trainable_parameters: int = Field(description="As the backend built it.")
+    frozen_state_sha256: str = Field(description="Of what it froze, the same before and after.")
+    prefix_values: Literal["computed", "reused"] | None = Field(description="As of a run.")
+    prefix_s: float | None = Field(description="As of a run.")
+    prefix_form: str | None = Field(default=None, description="As of a run.")
+    train_images_per_s: float | None = Field(description="As of a run.")
+    effective_images_per_s: float | None = Field(description="As of a run.")
+    setup_s: float | None = Field(
+        description="Building it from what the phase before left; null of the first, whose set-up "
+        "is the run's."
+    )
+    fit_s: float = Field(description="Its part of the run's fit_s, setup_s and prefix_s included.")
+    notes: list[str] = Field(default=[], description="What a reader must know.")
+
+
+class RunResult(Frozen):
+    """What a run gave. Null is 'could not be measured', never a guess."""
+
+    schema_version: int = Field(default=SCHEMA_VERSION, description="Of this file.")
+    run_id: str = Field(description="Of the spec.")
+    environment_id: str = Field(description="Of the environment.")
+    status: Status = Field(description="ok or why not.")
+    failure: Failure | None = Field(default=None, description="Null exactly when ok.")
+
+    test_top1: float | None = Field(default=None, description="Share right on the test split.")
+    test_loss: float | None = Field(default=None, description="Mean cross-entropy on test.")
+    val_top1_by_epoch: list[float | None] = Field(default=[], description="After each epoch.")
+    train_loss_by_epoch: list[float | None] = Field(default=[], description="Mean over images.")
+
+    total_parameters: int | None = Field(default=None, description="As the backend built it.")
+    trainable_parameters: int | None = Field(
+        default=None, description="Of those, trained; of several phases, in the last one."
+    )
+    frozen_parameters: int | None = Field(default=None, description="The others of them.")
+    state_values: int | None = Field(default=None, description="BatchNorm moving statistics.")
+    forward_multiply_adds: int | None = Field(
+        default=None, description="Of one image through the network, counted from the Blueprint."
+    )
+    backward_multiply_adds: int | None = Field(
+        default=None,
+        description="Of one image's backward pass, as far as the policy trains; of several phases, "
+        "the mean over the epochs.",
+    )
+    activation_bytes: int | None = Field(
+        default=None,
+        description="Of one image: float32 values that the backward pass reads; of several phases, "
+        "the most.",
+    )
+    predicted_saving: float | None = Field(
+        default=None,
+        description="Share of a step's multiply-adds that the policy spares beside training all; "
+        "of several phases, of all steps together.",
+    )
+
+    phases: list[PhaseResult] = Field(
+        default=[], description="In order; empty where the policy has none."
+    )
+
+    tuning: list[Trial] = Field(default=[], description="Rates that validation chose among.")
+    learning_rate: float | None = Field(
+        default=None, description="That was chosen; null where there was no choice."
+    )
+    tune_s: float | None = Field(default=None, description="For all trials, not part of fit_s.")
+
+    train_images_per_s: float | None = Field(
+        default=None, description="End to end, input wait included: median synchronised window."
+    )
+    train_images_per_s_windows: list[float] = Field(default=[], description="Each window.")
+    compute_images_per_s: float | None = Field(
+        default=None, description="Training steps on one batch that already lies on the device."
+    )
+    device_peak_flops_per_s: float | None = Field(
+        default=None,
+        description="Of a GPU: best rate of a large matrix product in the run's precision, by its "
+        "framework; null where model_flop_utilisation is.",
+    )
+    model_flop_utilisation: float | None = Field(
+        default=None,
+        description="On a GPU: 2 FLOP for each multiply-add of the training steps, at "
+        "train_images_per_s (end to end), over device_peak_flops_per_s.",
+    )
+    infer_images_per_s: float | None = Field(default=None, description="Median window, on test.")
+    effective_images_per_s: float | None = Field(
+        default=None,
+        description="Where the frozen part was computed once, or there are several phases: images "
+        "of all epochs over the time of that and of all training steps. Never beside "
+        "train_images_per_s.",
+    )
+    prefix_values: Literal["computed", "reused"] | None = Field(
+        default=None,
+        description="Whether the values of the frozen part, of any phase's, were computed in this "
+        "run or an earlier one; null: they were computed in every step.",
+    )
+    prefix_s: float | None = Field(
+        default=None,
+        description="Time to compute these values, in this run or the one that kept them; part of "
+        "fit_s, so that a figure does not depend on what a cache held.",
+    )
+    prefix_form: str | None = Field(
+        default=None,
+        description="In which form they were computed: plain, folded or compiled (bench/forms.py).",
+    )
+    sweep_runs: int | None = Field(
+        default=None, description="Runs that were trained at once, this one among them; else null."
+    )
+    sweep_s: float | None = Field(
+        default=None, description="For all of these, set-up and the values' computing included."
+    )
+    step_s_p50: float | None = Field(default=None, description="Median of a whole training step.")
+    step_s_p95: float | None = Field(default=None, description="95th percentile of a step.")
+    input_wait_fraction: float | None = Field(
+        default=None, description="Share of the training time in which a step waited for data."
+    )
+    start_s: float | None = Field(
+        default=None,
+        description="Starting the worker and importing the framework; null where a worker did the "
+        "run that had done another before.",
+    )
+    setup_s: float | None = Field(
+        default=None, description="Data and building the network, before step 1."
+    )
+    compile_s: float | None = Field(
+        default=None, description="First training step less the median one."
+    )
+    fit_s: float | None = Field(
+        default=None,
+        description="Training and validation of all epochs, compile included, and the set-up of "
+        "all phases but the first.",
+    )
+    peak_host_bytes: int | None = Field(
+        default=None,
+        description="Of the worker process, during the run; null where more than a tenth of it is "
+        "what earlier runs left there.",
+    )
+    peak_device_bytes: int | None = Field(default=None, description="On a GPU; else null.")
+
+    initial_state_sha256: str | None = Field(
+        default=None, description="Of all tensors before training: equal in matched backends."
+    )
+    frozen_state_sha256: str | None = Field(
+        default=None,
+        description="Of the frozen tensors, the same before and after; of several phases, of those "
+        "that the last one freezes.",
+    )
+    batches_sha256: str | None = Field(
+        default=None,
+        description="Of image order, augmentation and dropout seeds: equal in matched backends.",
+    )
+    blueprint_sha256: str | None = Field(default=None, description="Of the network with its head.")
+    knobs: dict[str, Any] = Field(default={}, description="In force, read back afterwards.")
+    notes: list[str] = Field(default=[], description="What a reader must know.")
