@@ -210,7 +210,7 @@ class Cached(Bench):
             return None
         data, pixels = packed(), NumpyTrainer(self.net)._pixels
         return Features(pixels(data.train.images), pixels(data.val.images),
-                        seconds=50.0, spent_s=0.0, is_reused=len(self.rates) > 1, form="plain")  # fmt: skip
+                        seconds=50.0, spent_s=0.0, is_reused=len(self.rates) > 1, form="folded")  # fmt: skip
 
 
 def test_values_of_a_frozen_part_count_in_their_phase() -> None:
@@ -222,6 +222,7 @@ def test_values_of_a_frozen_part_count_in_their_phase() -> None:
     assert (head.prefix_values, head.prefix_s) == ("computed", 50.0)
     assert (everything.prefix_values, everything.prefix_s) == (None, None)
     assert (fields["prefix_values"], fields["prefix_s"]) == ("computed", 50.0)
+    assert fields["prefix_form"] == head.prefix_form == "folded"
     assert 2 * 50 / 52 < head.effective_images_per_s < 2 * 50 / 50
     assert 5 * 50 / 55 < fields["effective_images_per_s"] < 5 * 50 / 50
     assert everything.effective_images_per_s is None
