@@ -210,7 +210,8 @@ class Cached(Bench):
             return None
         data, pixels = packed(), NumpyTrainer(self.net)._pixels
         return Features(pixels(data.train.images), pixels(data.val.images),
-                        seconds=50.0, spent_s=0.0, is_reused=len(self.rates) > 1, form="folded")  # fmt: skip
+                        seconds=50.0, spent_s=0.0, is_reused=len(self.rates) > 1,
+                        form="folded")  # fmt: skip
 
 
 def test_values_of_a_frozen_part_count_in_their_phase() -> None:
