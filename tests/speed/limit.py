@@ -24,7 +24,6 @@ from bench.head import attach_head
 from bench.plan import plan_training
 from bench.prefix import boundary_of
 
-
 ONE_AND_THE_SAME = ("compiled", "keras-tensorflow")
 """TensorFlow's folded form is a compiled graph already."""
 
