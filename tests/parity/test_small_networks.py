@@ -24,10 +24,12 @@ ENTRY = "squeezenet1_1"
 """In whose place the networks stand; it has their batch size."""
 FULLY = "residual"
 """Under every policy and optimizer; the others under those that differ most."""
+POLICIES_HERE = [name for name in POLICIES if name != "linear_probe_then_fine_tune"]
+"""All but the one whose proof ``test_defects`` makes."""
 FEW = ["freeze_all", "retrain_all"]
 ENGINES = ("torch", "keras-torch", "keras-jax")
 CLAIMS = [
-    *((FULLY, policy, optimizer) for policy in POLICIES for optimizer in ("sgd", "adamw")),
+    *((FULLY, policy, optimizer) for policy in POLICIES_HERE for optimizer in ("sgd", "adamw")),
     *((name, policy, "sgd") for name in NETWORKS if name != FULLY for policy in FEW),
 ]
 
@@ -77,7 +79,7 @@ def _absent(*_: Any, **__: Any) -> Any:
 def question_of(backends: Sequence[str], root: Path) -> Question:
     return Question(
         backbones=[ENTRY],
-        policies=list(POLICIES),
+        policies=POLICIES_HERE,
         optimizers=["sgd", "adamw"],
         precisions=["fp64"],
         backends=list(backends),
