@@ -16,7 +16,7 @@ from bench.data import Packed, load_packed
 from bench.data.batches import view_batches
 from bench.errors import Unavailable
 from bench.features import Features, features_of_run
-from bench.figures import work_fields
+from bench.figures import all_knobs, work_fields
 from bench.fit import FrozenChanged
 from bench.head import attach_head
 from bench.phases import Phase
@@ -91,7 +91,8 @@ def _frozen_hash(tensors: dict[str, Array], plan: TrainingPlan) -> str:
 
 
 def _test_values(trainer: ResumingTrainer, packed: Packed, spec: RunSpec) -> Array:
-    """(N, F): the only use of the test split's images."""
+    """(N, F): the only use of the test split's images; as the network stands, so that a run of its
+    own would give the same logits."""
     batches = view_batches(packed.test, spec.recipe, spec.seed, augmented=False)
     return np.concatenate([trainer.values([trainer.prefix(images)]) for images in batches])
 
@@ -118,7 +119,7 @@ def _common(
         "prefix_form": features.form,
         "sweep_runs": runs,
         "sweep_s": seconds,
-        "knobs": trainer.knobs(),
+        "knobs": all_knobs(network, trainer),
         "notes": [note, *([features.note] if features.note else [])],
     }
 

@@ -12,7 +12,6 @@ import functools
 import gc
 import importlib
 import json
-import math
 import os
 import queue
 import sys
@@ -27,6 +26,7 @@ STARTED = time.perf_counter()
 
 import numpy as np  # noqa: E402
 
+from backends.memory import Peak, note_fresh  # noqa: E402
 from backends.runs import Emit, Job, native_request, run_spec  # noqa: E402
 from backends.sweeps import run_sweep  # noqa: E402
 from bench.backend import Adapter  # noqa: E402
@@ -39,7 +39,7 @@ from bench.data.atomic import build_folder  # noqa: E402
 from bench.errors import Unavailable, UserError  # noqa: E402
 from bench.fit import FrozenChanged  # noqa: E402
 from bench.head import attach_head  # noqa: E402
-from bench.measure import forget_peak, give_back, held_bytes  # noqa: E402
+from bench.measure import give_back, held_bytes  # noqa: E402
 from bench.parity.images import load_split  # noqa: E402
 from bench.parity.model import ProbeItem  # noqa: E402
 from bench.parity.probe import probe  # noqa: E402
@@ -51,6 +51,11 @@ from bench.spec import Policy, Recipe, RunSpec  # noqa: E402
 from bench.timing import time_training  # noqa: E402
 
 Task = Callable[[Job, Emit], dict[str, Any]]
+
+
+def _is_warm() -> bool:
+    """Whether this process has loaded its framework for another job."""
+    return load_adapter.cache_info().currsize > 0
 
 
 @functools.cache
@@ -68,6 +73,7 @@ def load_adapter(backend: str) -> Adapter:
         raise Unavailable(
             f"{backend} cannot start ({error}); install what it needs: pip install {needs}"
         ) from error
+    note_fresh()
     return adapter
 
 
@@ -176,8 +182,8 @@ def selfcheck(job: Job, emit: Emit) -> dict[str, Any]:
 
 def speed(job: Job, emit: Emit) -> dict[str, Any]:
     """Time training and inference of a network on noise."""
+    peak = Peak(_is_warm())
     adapter = load_adapter(job["backend"])
-    knows_peak = forget_peak()
     network = Network.load(Path(job["blueprint"]), trunk_only=True)
     recipe = Recipe.model_validate(job["recipe"])
     network = attach_head(network, recipe.head, job["classes"], seed=0)
@@ -193,22 +199,19 @@ def speed(job: Job, emit: Emit) -> dict[str, Any]:
         epoch_steps=job["epoch_steps"],
         classes=job["classes"],
     )
-    return {"timed": {**vars(timed), **({} if knows_peak else {"peak_host_bytes": None})}}
+    return {"timed": {**vars(timed), "peak_host_bytes": peak.own_bytes(timed.peak_host_bytes)}}
 
 
 def run(job: Job, emit: Emit) -> dict[str, Any]:
     """One run; writes ``predictions.npz`` and gives the fields of the result."""
     spec = RunSpec.model_validate(job["spec"])
-    is_warm = load_adapter.cache_info().currsize > 0
-    knows_peak = not is_warm or forget_peak()
+    is_warm = _is_warm()
+    peak = Peak(is_warm)
     adapter = load_adapter(spec.backend)
     start_s = None if is_warm else time.perf_counter() - STARTED
-    left = _left_bytes()
     try:
         result = {**run_spec(spec, job, adapter, emit), "start_s": start_s}
-        if not knows_peak or left > FOREIGN_SHARE * result["peak_host_bytes"]:
-            result["peak_host_bytes"] = None
-        return {"result": result}
+        return {"result": {**result, "peak_host_bytes": peak.own_bytes(result["peak_host_bytes"])}}
     except Exception as error:
         if not adapter.is_out_of_memory(error):
             raise
@@ -229,24 +232,6 @@ def sweep(job: Job, emit: Emit) -> dict[str, Any]:
         traceback.print_exc()
         failure = Failure(kind=type(error).__name__, message=_first_line(error))
         return {"results": [{"status": "oom", "failure": failure.model_dump()} for _ in specs]}
-
-
-FOREIGN_SHARE = 0.1
-"""Most of a run's peak of memory that may be what earlier runs left in the process."""
-
-
-def _left_bytes() -> float:
-    """What the process holds more than when its framework had just been imported, at the first
-    call; 0 then, and infinite later where the system does not tell."""
-    held = held_bytes()
-    if not _held_at_first:
-        _held_at_first.append(held)
-        return 0.0
-    first = _held_at_first[0]
-    return math.inf if held is None or first is None else held - first
-
-
-_held_at_first: list[int | None] = []
 
 
 def native_knobs(job: Job, emit: Emit) -> dict[str, Any]:

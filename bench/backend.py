@@ -96,7 +96,7 @@ class Trainer(Protocol):
 
     def restore(self, tensors: Mapping[str, Array]) -> None:
         """Set every tensor (names and layout as ``tensors`` gives them) and forget the optimizer's
-        moments, so that training starts anew."""
+        moments and the loss scale, so that training starts anew."""
 
     def activations(self, images: npt.NDArray[np.uint8]) -> dict[str, Array]:
         """The value of every operation in inference form, and the preprocessed pixels.

@@ -38,6 +38,14 @@ VARIABLES = (
     "ONEDNN_MAX_CPU_ISA",
     "TF_CUDNN_USE_AUTOTUNE",
     "NPROC",
+    "OMP_WAIT_POLICY",
+    "OMP_PROC_BIND",
+    "GOMP_SPINCOUNT",
+    "GOMP_CPU_AFFINITY",
+    "KMP_BLOCKTIME",
+    "MKL_DYNAMIC",
+    "TORCHINDUCTOR_FREEZING",
+    "TORCHINDUCTOR_MAX_AUTOTUNE",
 )
 """Environment variables that frameworks read."""
 ALWAYS = ("numpy", "pillow")
@@ -63,6 +71,7 @@ DECIDING = (
     "streams.py",
     "sweep.py",
     "tuning.py",
+    "utilisation.py",
     "data/augment.py",
     "data/batches.py",
 )

@@ -121,8 +121,8 @@ def features_of(
     try:
         make_room(root, wanted.size_bytes, limit_bytes())
         _compute_into(folder, prefix, wanted, parts if in_memory else None, began, on_share)
-        if not in_memory:
-            parts = _read_back(folder, wanted).parts
+        kept = None if in_memory else _read_back(folder, wanted)
+        parts = parts if kept is None else kept.parts
     except OSError as error:
         reason = f"{root / KIND}: {error.strerror or error}"
         if not in_memory:
@@ -130,9 +130,17 @@ def features_of(
         note = f"the values of the frozen part were not kept for later runs: {reason}"
         if not parts:
             parts = _compute(prefix, wanted, _in_memory(wanted), on_share)
-    seconds = time.perf_counter() - began
-    form = prefix.prefix_form()
-    return Features(parts["train"], parts["val"], seconds, seconds, False, form, note)
+    spent_s, form = time.perf_counter() - began, prefix.prefix_form()
+    seconds = _told_seconds(folder) or spent_s  # the same figure for this run and for later ones
+    return Features(parts["train"], parts["val"], seconds, spent_s, False, form, note)
+
+
+def _told_seconds(folder: Path) -> float | None:
+    """What a folder says that its values cost; None if it is not there."""
+    try:
+        return float(json.loads((folder / META).read_text(encoding="utf-8"))["seconds"])
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def _compute_into(

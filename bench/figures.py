@@ -10,16 +10,20 @@ from typing import Any
 import numpy as np
 
 from bench.accounting import Work, saving, work_of
-from bench.blueprint import Blueprint
+from bench.backend import Trainer
+from bench.blueprint import Blueprint, Network
 from bench.catalog.policies import POLICIES
 from bench.fit import Fit
-from bench.measure import LEAST_WINDOWS, WINDOW_S
 from bench.phases import Phase
 from bench.plan import plan_training
 from bench.result import PhaseResult
 
-LEAST_EFFECTIVE_S = LEAST_WINDOWS * WINDOW_S
-"""As long as the windows without which there is no rate of whole steps."""
+LEAST_EFFECTIVE_S = 1.0
+"""Less than that is start-up and chance: fits of 0.5 s gave one framework twice the other's rate,
+and the other way round for the next network."""
+KNOBS = ("tf32", "xla", "compile", "layout", "deterministic", "threads", "onednn",
+         "cudnn_benchmark")  # fmt: skip
+"""That every result has; null where a framework has no such thing."""
 COMPUTE_STEPS = 5
 COMPUTE_PATIENCE_S = 1.0
 
@@ -72,9 +76,19 @@ def whole_steps(fit: Fit, device: str, notes: list[str]) -> dict[str, Any]:
     if steps:
         fields["step_s_p50"] = statistics.median(steps)
         fields["step_s_p95"] = float(np.percentile(steps, 95))
-        if fit.first_step_s is not None:
-            fields["compile_s"] = max(fit.first_step_s - fields["step_s_p50"], 0.0)
+        fields["compile_s"] = compile_s(fit, steps)
     return fields
+
+
+def compile_s(fit: Fit, steps: Sequence[float]) -> float | None:
+    """What the first step took more than another.
+
+    Args:
+        steps: Durations of others; none: it is not known.
+    """
+    if not steps or fit.first_step_s is None:
+        return None
+    return max(fit.first_step_s - statistics.median(steps), 0.0)
 
 
 def _compute_step_s(fit: Fit) -> list[float]:
@@ -103,13 +117,32 @@ def effective_rate(images: int, took_s: float, notes: list[str]) -> float | None
 
     Args:
         images: Of all epochs.
-        took_s: Training, and computing the values of the frozen part.
+        took_s: From ``steady_s``.
         notes: Takes what a reader must know.
     """
     if took_s >= LEAST_EFFECTIVE_S:
         return images / took_s
     notes.append(f"training was too short for a throughput: {took_s:.2g} s in all")
     return None
+
+
+def steady_s(fit: Fit) -> float:
+    """Computing the values of a frozen part, and training, compilation left out."""
+    values_s = fit.features.seconds if fit.features else 0.0
+    return values_s + fit.train_s - (compile_s(fit, fit.step_s) or 0.0)
+
+
+def all_knobs(network: Network | None, trainer: Trainer) -> dict[str, Any]:
+    """What was in force.
+
+    Args:
+        network: None in native mode, whose trainers speak for themselves.
+        trainer: Reads them back.
+    """
+    # Both are no part of a Blueprint, on either side (DESIGN section 4).
+    without = {"stochastic_depth": "off", "auxiliary_heads": "off"}
+    left_out = list(network.blueprint.notes) if network else None
+    return {**dict.fromkeys(KNOBS), **without, "left_out": left_out, **trainer.knobs()}
 
 
 def prefix_fields(fit: Fit, is_reused: bool) -> dict[str, Any]:
@@ -152,8 +185,7 @@ def phase_result(
     if fit.features is None:
         rate = fit.windows.median_per_s()
     else:
-        took_s = fit.features.seconds + fit.train_s
-        effective = effective_rate(fit.epochs * fit.batches.images, took_s, notes)
+        effective = effective_rate(fit.epochs * fit.batches.images, steady_s(fit), notes)
         notes += [fit.features.note] if fit.features.note else []
     return PhaseResult(
         boundary=fit.phase.policy.boundary,

@@ -76,7 +76,8 @@ def _join(
         of(norm, "running_var", 1.0) + norm.attributes["epsilon"]
     )
     offset = of(norm, "bias", 0.0) - of(norm, "running_mean", 0.0) * factor
-    names = {"weight": kernel.tensors["weight"], "bias": f"{norm.name}.folded_bias"}
+    # Names of their own: a kernel that two layers share is folded with the BatchNorm of each.
+    names = {role: f"{norm.name}.folded_{role}" for role in ("weight", "bias")}
     numbers = {
         names["weight"]: weight * factor.reshape(-1, *[1] * (weight.ndim - 1)),
         names["bias"]: of(kernel, "bias", 0.0) * factor + offset,

@@ -15,9 +15,12 @@ from bench.blueprint import Array, Network, hash_tensors
 from bench.data import Packed
 from bench.features import Features
 from bench.figures import (
+    all_knobs,
+    compile_s,
     effective_rate,
     phase_result,
     prefix_fields,
+    steady_s,
     sum_of_prefixes,
     whole_steps,
     work_fields,
@@ -32,10 +35,6 @@ from bench.spec import RunSpec
 from bench.tuning import tune, tune_phases
 from bench.utilisation import utilisation
 from bench.values import canonical_hash
-
-KNOBS = ("tf32", "xla", "compile", "layout", "deterministic", "threads", "onednn",
-         "cudnn_benchmark")  # fmt: skip
-"""That every result has; null where a framework has no such thing."""
 
 
 @dataclass
@@ -207,7 +206,7 @@ class Run:
         fit.check_frozen(frozen_sha256)
         is_reused = phase not in self._computed
         self._prefixes.append(prefix_fields(fit, is_reused))
-        self._took_s += fit.train_s + (features.seconds if features else 0.0)
+        self._took_s += steady_s(fit)
         if self._phased:
             fit_s = result["fit_s"] - at_s
             result["phases"].append(phase_result(fit, frozen_sha256, is_reused, setup_s, fit_s))
@@ -272,6 +271,9 @@ class Run:
             result.update(sum_of_prefixes(self._prefixes))
             images = len(result["train_loss_by_epoch"]) * fit.batches.images
             result["effective_images_per_s"] = effective_rate(images, self._took_s, notes)
+            result["compile_s"] = None if self._phased else compile_s(fit, fit.step_s)
+        if self._spec.recipe.learning_rate_grid:
+            result["compile_s"] = None  # the trials paid for it
         if self._phased:
             notes.append(
                 "the policy trains in phases: a rate of whole steps, where there is one, stands "
@@ -279,12 +281,7 @@ class Run:
             )
         elif fit.features and fit.features.note:
             notes.append(fit.features.note)
-        # Both are no part of a Blueprint, on either side (DESIGN section 4); native trainers, which
-        # may have them, say so.
-        without = {"stochastic_depth": "off", "auxiliary_heads": "off"}
-        left_out = list(self._network.blueprint.notes) if self._network else None
-        knobs = {**dict.fromkeys(KNOBS), **without, "left_out": left_out}
-        result["knobs"] = {**knobs, **fit.trainer.knobs()}
+        result["knobs"] = all_knobs(self._network, fit.trainer)
         result |= utilisation(
             result, fit.trainer, self._spec.device, self._spec.recipe.precision, notes
         )

@@ -72,7 +72,7 @@ def prefix_key(
         boundary: Where the prefix ends.
         tensors_sha256: Of the prefix's tensors.
         data: Key of the packed images.
-        spec: Of the run; of it the precision and the augmentation count.
+        spec: Of the run; of it precision, batch size and augmentation count.
         environment_id: Versions, machine, device and code.
     """
     recipe = spec.recipe
@@ -89,6 +89,7 @@ def prefix_key(
             "tensors": tensors_sha256,
             "data": data,
             "precision": recipe.precision,
+            "batch_size": recipe.batch_size,  # what they cost depends on it
             "views": views,
             "environment": environment_id,
         }

@@ -307,8 +307,8 @@ def _recipe(cell: Cell, policy: Policy) -> Recipe:
         augmentation=grid.augmentation,
         precision=cell.precision,
         views=grid.views,
-        # Where nothing is frozen, or the framework's own loop runs, 'off' changes nothing.
         learning_rate_grid=tuple(rate * f for f in TUNE_FACTORS) if grid.tune else (),
+        # Where nothing is frozen, or the framework's own loop runs, 'off' changes nothing.
         prefix_cache=grid.prefix_cache if freezes and cell.mode == "matched" else "auto",
     )
     is_swept = len(grid.learning_rates()) * len(grid.weight_decays()) > 1

@@ -118,8 +118,8 @@ class RunResult(Frozen):
     effective_images_per_s: float | None = Field(
         default=None,
         description="Where the frozen part was computed once, or there are several phases: images "
-        "of all epochs over the time of that and of all training steps. Never beside "
-        "train_images_per_s.",
+        "of all epochs over the time of that and of all training steps, compilation left out. "
+        "Never beside train_images_per_s.",
     )
     prefix_values: Literal["computed", "reused"] | None = Field(
         default=None,

@@ -56,7 +56,7 @@ class Runner:
         try:
             self._prepare(runs, display)
             with WarmWorkers(self.interpreters) as workers:
-                for together in _together(runs):
+                for together in _together(_in_order(runs)):
                     display.begin(together[0].spec)
                     heard = partial(display.event, together[0].spec)
                     results = self._run(together, workers, heard)
@@ -192,6 +192,17 @@ class Runner:
                 )
             }
         return {"blueprint": str(self._blueprint(run).resolve())}
+
+
+def _in_order(runs: Sequence[PlannedRun]) -> list[PlannedRun]:
+    """As given on a CPU, where workers of all backends wait side by side; on a GPU those of a kind
+    of worker in a row, for there is one at a time, and each begins with importing its framework."""
+    kinds = list(dict.fromkeys(kind_of(run.spec) for run in runs))
+
+    def turn(run: PlannedRun) -> int:
+        return 0 if run.spec.device == "cpu" else kinds.index(kind_of(run.spec))
+
+    return sorted(runs, key=turn)
 
 
 def _together(runs: Sequence[PlannedRun]) -> list[list[PlannedRun]]:

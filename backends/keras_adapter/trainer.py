@@ -154,6 +154,7 @@ class KerasTrainer:
         for slot in self.twin.slots:
             slot.variable.assign(slot.to_keras(tensors[slot.tensor]))
         self.optimizer.reset()
+        self._scale, self._good_steps = FIRST_LOSS_SCALE if self._scaled else 1.0, 0
 
     def activations(self, images: npt.NDArray[np.uint8]) -> dict[str, Array]:
         if self._record is None:

@@ -28,17 +28,21 @@ class TorchHeads:
         self._seeds, self._each, self._classes, features = heads.weights.shape
         layers = heads.weights.reshape(self._seeds, -1, features)
         # Copies, for a tensor may lie in the very memory of the array that it was made of.
-        self._weights = self._put(layers).clone().requires_grad_()
-        self._biases = self._put(heads.biases.reshape(self._seeds, 1, -1)).clone().requires_grad_()
+        self._weights = self._put(layers).clone()
+        self._biases = self._put(heads.biases.reshape(self._seeds, 1, -1)).clone()
         # One number for each output, along the axis of the outputs.
         rates, decays = (
             self._put(np.repeat(a, self._classes, axis=1))
             for a in (heads.learning_rates, heads.weight_decays)
         )
-        self._rates = {self._weights: rates[:, :, None], self._biases: rates[:, None, :]}
+        self._rates = (rates[:, :, None], rates[:, None, :])
         self._decay = decays[:, :, None]
+        parameters = (self._weights, self._biases)
         moments = 1 if recipe.optimizer == "sgd" else 2
-        self._moments = {p: [torch.zeros_like(p) for _ in range(moments)] for p in self._rates}
+        self._moments = [[torch.zeros_like(p) for _ in range(moments)] for p in parameters]
+        # Kept from step to step: new memory for each cost more than what is computed in it.
+        self._gradients = [torch.empty_like(p) for p in parameters]
+        self._scratch = [torch.empty_like(p) for p in parameters]
         self._steps = 0
 
     def _put(self, array: npt.NDArray[Any]) -> Tensor:
@@ -46,48 +50,50 @@ class TorchHeads:
 
     def step(self, values: Array, labels: npt.NDArray[np.int64], factor: float) -> Tensor:
         x, targets = self._put(values), devices.put(labels, self._device)
-        logits = torch.baddbmm(self._biases, x, self._weights.transpose(1, 2))
+        logits = torch.baddbmm(self._biases, x, self._weights.transpose(1, 2)).requires_grad_()
         apart = logits.view(*x.shape[:2], self._each, self._classes)
         wanted = targets[:, :, None].expand(-1, -1, self._each)
         losses = F.cross_entropy(apart.permute(0, 3, 1, 2), wanted, reduction="none").mean(1)
-        gradients = torch.autograd.grad(losses.sum(), list(self._rates))
+        (error,) = torch.autograd.grad(losses.sum(), logits)
+        torch.bmm(error.transpose(1, 2), x, out=self._gradients[0])
+        torch.sum(error, 1, keepdim=True, out=self._gradients[1])
         self._steps += 1
         rule = self._sgd if self._recipe.optimizer == "sgd" else self._adamw
-        with torch.no_grad():
-            for parameter, gradient in zip(self._rates, gradients, strict=True):
-                rule(parameter, gradient, factor * self._rates[parameter])
+        for index, parameter in enumerate((self._weights, self._biases)):
+            decay = self._decay if parameter is self._weights else None
+            rule(index, parameter, factor * self._rates[index], decay)
         return losses.detach()
 
-    def _sgd(self, w: Tensor, g: Tensor, rate: Tensor) -> None:
+    def _sgd(self, index: int, w: Tensor, rate: Tensor, decay: Tensor | None) -> None:
         """docs.pytorch.org, torch.optim.SGD."""
-        if w is self._weights:
-            g = g + self._decay * w
-        (velocity,) = self._moments[w]
-        velocity.mul_(self._recipe.momentum).add_(g)
-        w.sub_(rate * velocity)
+        gradient, (velocity,) = self._gradients[index], self._moments[index]
+        if decay is not None:
+            gradient.addcmul_(w, decay)
+        velocity.mul_(self._recipe.momentum).add_(gradient)
+        w.addcmul_(velocity, rate, value=-1.0)
 
-    def _adamw(self, w: Tensor, g: Tensor, rate: Tensor) -> None:
+    def _adamw(self, index: int, w: Tensor, rate: Tensor, decay: Tensor | None) -> None:
         """docs.pytorch.org, torch.optim.AdamW."""
-        first, second = self._moments[w]
-        if w is self._weights:
-            w.mul_(1.0 - rate * self._decay)
-        first.lerp_(g, 1.0 - BETA_1)
-        second.mul_(BETA_2).addcmul_(g, g, value=1.0 - BETA_2)
-        root = second.sqrt().div_((1.0 - BETA_2**self._steps) ** 0.5).add_(EPSILON)
-        w.sub_(root.reciprocal_().mul_(first).mul_(rate / (1.0 - BETA_1**self._steps)))
+        gradient, (first, second) = self._gradients[index], self._moments[index]
+        if decay is not None:
+            w.mul_(1.0 - rate * decay)
+        first.lerp_(gradient, 1.0 - BETA_1)
+        second.mul_(BETA_2).addcmul_(gradient, gradient, value=1.0 - BETA_2)
+        root = torch.sqrt(second, out=self._scratch[index])
+        root.div_((1.0 - BETA_2**self._steps) ** 0.5).add_(EPSILON)
+        w.addcmul_(root.reciprocal_().mul_(first), rate / (1.0 - BETA_1**self._steps), value=-1.0)
 
     def losses(self, handles: list[Tensor]) -> Array:
         found: Array = torch.stack(handles).cpu().numpy()
         return found
 
     def logits(self, values: Array) -> Array:
-        with torch.no_grad():
-            logits = self._put(values) @ self._weights.transpose(1, 2) + self._biases
+        logits = self._put(values) @ self._weights.transpose(1, 2) + self._biases
         apart = logits.view(self._seeds, -1, self._each, self._classes).transpose(1, 2)
         found: Array = apart.contiguous().cpu().numpy()
         return found
 
     def tensors(self) -> tuple[Array, Array]:
         shape = (self._seeds, self._each, self._classes)
-        weights, biases = (t.detach().cpu().numpy() for t in (self._weights, self._biases))
+        weights, biases = (t.cpu().numpy() for t in (self._weights, self._biases))
         return weights.reshape(*shape, -1).copy(), biases.reshape(shape).copy()

@@ -30,7 +30,10 @@ class TorchTrainer:
         self.plan = plan
         self.network = TorchNetwork(network, plan, self._device, self._dtype)
         self.optimizer = make_optimizer(self.network.tensors, plan, recipe)
-        self._scaler = torch.amp.GradScaler(self._device.type, enabled=recipe.precision == "fp16")
+        self._scaler = self._fresh_scaler()
+
+    def _fresh_scaler(self) -> torch.amp.GradScaler:
+        return torch.amp.GradScaler(self._device.type, enabled=self._precision == "fp16")
 
     def to_device(self, batch: Batch) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
         masks = tuple(self._put(m) for m in batch.masks)
@@ -106,6 +109,7 @@ class TorchTrainer:
             for name, array in tensors.items():
                 self.network.tensors[name].copy_(torch.from_numpy(array))
         self.optimizer.state.clear()
+        self._scaler = self._fresh_scaler()
 
     def activations(self, images: npt.NDArray[np.uint8]) -> dict[str, Array]:
         record: dict[str, Tensor] = {}

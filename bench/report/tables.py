@@ -279,7 +279,7 @@ def _phased(rows: Sequence[Row]) -> str | None:
     return (
         f"phases: {policies} thaw the network as they go ({len(phased)} of {len(rows)} runs); "
         "effective images/s: images of all epochs over the time of all training, compilation "
-        "included, and of values computed once; trainable parameters: of the last phase; fit s: "
+        "left out, and of values computed once; trainable parameters: of the last phase; fit s: "
         "with the set-up of every phase but the first. Each phase by itself is in result.json."
     )
 

@@ -10,6 +10,7 @@ import pytest
 
 from bench.cache import cache_root
 from bench.catalog.backends import BACKENDS
+from bench.environment import environment_of
 from bench.errors import choose
 from bench.launch import Interpreters
 from bench.speed import MEASURES, SpeedCase, cases, size_of, time_case
@@ -27,6 +28,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         size = size_of(option("--speed-size"), option("--speed-device"))
         every = [(case, measure) for case in cases(size, backends) for measure in MEASURES]
         metafunc.parametrize(("case", "measure"), every, ids=[f"{m}-{c}" for c, m in every])
+
+
+def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: Any) -> None:
+    """Versions, processor and code, as Thawbench knows them."""
+    device = config.getoption("--speed-device")
+    for backend in config.getoption("--speed-backends").split(","):
+        environment = environment_of(backend, device, HERE.of(backend))
+        machine_info[f"environment {backend}"] = environment.model_dump(mode="json")
 
 
 @pytest.fixture(scope="session")

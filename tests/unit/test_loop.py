@@ -320,10 +320,11 @@ def test_with_values_in_place_of_images_it_gives_the_same() -> None:
     assert 3 * 50 / 55.0 < fields["effective_images_per_s"] < 3 * 50 / 50.0
     assert (fields["prefix_values"], fields["notes"][-1]) == ("reused", "x was full")
     # Steps are of the rest alone: no figure of theirs may stand beside whole steps.
-    absent = ("train_images_per_s", "compute_images_per_s", "step_s_p50", "step_s_p95", "compile_s",
+    absent = ("train_images_per_s", "compute_images_per_s", "step_s_p50", "step_s_p95",
               "input_wait_fraction")  # fmt: skip
     assert [f for f in absent if fields.get(f) is not None] == []
     assert whole.fields.get("effective_images_per_s") is None
+    assert fields["compile_s"] >= 0.0
 
 
 def test_too_short_a_time_is_no_effective_rate() -> None:

@@ -1,0 +1,64 @@
+"""What a run costs besides its fit, with a worker that is warm: the wall clock of the command."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from tests.end_to_end.test_command import command
+from tests.speed.clock import CLOCK, hand_over
+
+SUITE = """
+name = "fixed"
+backends = ["{backend}"]
+seeds = {seeds}
+[[grid]]
+dataset = "photos"
+train_images = 36
+val_images = 18
+test_images = 36
+backbones = ["{backbone}"]
+policies = ["freeze_all"]
+px = 64
+epochs = 2
+"""
+SIZES = {
+    "smallest": {"backbone": "squeezenet1_1", "runs": 8, "rounds": 1},
+    "usual": {"backbone": "efficientnet_lite0", "runs": 8, "rounds": 3},
+}
+
+
+@pytest.mark.benchmark(timer=CLOCK)
+@pytest.mark.parametrize("backend", ["torch", "keras-tensorflow"])
+def test_fixed(
+    benchmark: BenchmarkFixture, request: pytest.FixtureRequest, tmp_path: Path, backend: str
+) -> None:
+    """Rounds: seconds a run, of a call with several runs more than another, less their fits. A
+    first call leaves images, network and values in the cache."""
+    size = SIZES[request.config.getoption("--speed-size")]
+    more = int(size["runs"])
+    device = request.config.getoption("--speed-device")
+    found = []
+    for number in range(int(size["rounds"])):
+        took_s, fits_s = [], []
+        for name, seeds in (("cache", [0]), ("few", [0, 1]), ("many", list(range(2 + more)))):
+            text = SUITE.format(backend=backend, backbone=size["backbone"], seeds=seeds)
+            (tmp_path / "fixed.toml").write_text(text)
+            out = tmp_path / f"{number}-{name}"
+            began = time.perf_counter()
+            answer = command(
+                "run", "--suite", str(tmp_path / "fixed.toml"), "--out", str(out), "--json",
+                "--device", device, cache=tmp_path / "cache",
+            )  # fmt: skip
+            took_s.append(time.perf_counter() - began)
+            rows = json.loads(answer.stdout)["rows"]
+            # What the values cost is told with every run, and was spent in the first.
+            fits_s.append(sum(row["fit_s"] - row["prefix_s"] for row in rows))
+        found.append((took_s[2] - took_s[1] - (fits_s[2] - fits_s[1])) / more)
+    benchmark.group = "fixed cost of a run, warm worker"
+    benchmark.extra_info.update(**size, backend=backend)
+    hand_over(benchmark, found)
