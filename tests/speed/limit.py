@@ -1,8 +1,9 @@
 """One pass of inference over images up to where training starts, by hand in each form:
-``python -m tests.speed.limit BACKEND BLUEPRINT --policy P --images N --batch-size B``.
+``python -m tests.speed.limit BACKEND BLUEPRINT --policy P --images N --batch-size B``; and
+training a linear head on the values, by hand too.
 
-Prints one line of JSON: form → seconds, those of making the form included. The least of them is
-what no harness can be faster than.
+Prints one line of JSON: ``passes``, form → seconds, those of making the form included, of which the
+least counts; and ``head_s``, None where more than a head is trained.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import get_args
 import numpy as np
 
 from backends.worker import load_adapter
-from bench.blueprint import Network
+from bench.blueprint import Array, Network
 from bench.catalog.policies import POLICIES
 from bench.catalog.recipes import plain_recipe
 from bench.forms import Form, make_prefix
@@ -24,8 +25,50 @@ from bench.head import attach_head
 from bench.plan import plan_training
 from bench.prefix import boundary_of
 
+CLASSES = 18
 ONE_AND_THE_SAME = ("compiled", "keras-tensorflow")
 """TensorFlow's folded form is a compiled graph already."""
+
+
+def head_torch(values: Array, batch_size: int, epochs: int) -> None:
+    """As a user of PyTorch would: a linear layer, AdamW, random batches."""
+    import torch
+
+    x, y = torch.from_numpy(values), torch.randint(0, CLASSES, (len(values),))
+    head = torch.nn.Linear(values.shape[1], CLASSES)
+    optimizer = torch.optim.AdamW(head.parameters(), lr=1e-3)
+    for _ in range(epochs):
+        for chosen in torch.randperm(len(x)).split(batch_size):
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(head(x[chosen]), y[chosen]).backward()
+            optimizer.step()
+
+
+def head_tensorflow(values: Array, batch_size: int, epochs: int) -> None:
+    """As a user of TensorFlow would: a dense layer, AdamW, a graph for the step."""
+    import keras
+    import tensorflow as tf
+
+    labels = np.random.default_rng(0).integers(0, CLASSES, len(values))
+    head = keras.layers.Dense(CLASSES)
+    head.build((None, values.shape[1]))
+    optimizer = keras.optimizers.AdamW(1e-3)
+    optimizer.build(head.trainable_variables)
+
+    @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]
+    def step(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(
+                tf.nn.sparse_softmax_cross_entropy_with_logits(labels=y, logits=head(x))
+            )
+        gradients = tape.gradient(loss, head.trainable_variables)
+        optimizer.apply(gradients)
+        return loss
+
+    for _ in range(epochs):
+        data = tf.data.Dataset.from_tensor_slices((values, labels))
+        for x, y in data.shuffle(len(values)).batch(batch_size):
+            step(x, y)
 
 
 def main() -> None:
@@ -36,10 +79,12 @@ def main() -> None:
     parser.add_argument("--policy", default="freeze_all")
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--forms", default="plain,folded,compiled")
     asked = parser.parse_args()
     adapter = load_adapter(asked.backend)
-    network = attach_head(Network.load(asked.blueprint, trunk_only=True), "linear", 18, 0)
+    network = Network.load(asked.blueprint, trunk_only=True)
+    network = attach_head(network, "linear", CLASSES, 0)
     blueprint = network.blueprint
     plan = plan_training(blueprint, POLICIES[asked.policy])
     recipe = plain_recipe("linear", blueprint.px, asked.batch_size)
@@ -57,7 +102,14 @@ def main() -> None:
         for first in range(0, asked.images, asked.batch_size):
             prefix.values([prefix.prefix(images[first : first + asked.batch_size])])
         found[form] = time.perf_counter() - began
-    print(json.dumps(found))
+    head_s = None
+    if asked.policy == "freeze_all":
+        by_hand = {"torch": head_torch, "keras-tensorflow": head_tensorflow}[asked.backend]
+        values = np.random.default_rng(0).normal(size=(asked.images, boundary.shape[0]))
+        began = time.perf_counter()
+        by_hand(values.astype(np.float32), asked.batch_size, asked.epochs)
+        head_s = time.perf_counter() - began
+    print(json.dumps({"passes": found, "head_s": head_s}))
 
 
 if __name__ == "__main__":
