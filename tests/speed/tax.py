@@ -13,6 +13,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +32,12 @@ def by_hand_torch(blueprint: Any, images: Any, labels: Any, batch_size: int) -> 
     import torch
     import torchvision
 
-    if blueprint.backbone == "resnet50":
-        network = torchvision.models.resnet50(num_classes=CLASSES)
-    else:
-        network = timm.create_model("tf_efficientnet_lite0", num_classes=CLASSES, drop_rate=0.0)
+    make = {
+        "resnet50": torchvision.models.resnet50,
+        "squeezenet1_1": partial(torchvision.models.squeezenet1_1, dropout=0.0),
+        "efficientnet_lite0": partial(timm.create_model, "tf_efficientnet_lite0", drop_rate=0.0),
+    }[blueprint.backbone]
+    network = make(num_classes=CLASSES)
     network = network.train().to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(network.parameters(), lr=RATE, momentum=MOMENTUM)
     criterion = torch.nn.CrossEntropyLoss()
