@@ -47,9 +47,12 @@ def form_for(
 ) -> Form:
     """The form for a pass of ``images`` images through the operations before ``boundary``."""
     kind = device.partition(":")[0]
-    work = images * sum(multiply_adds(o, blueprint) for o in blueprint.operations[: boundary.index])
+    before = blueprint.operations[: boundary.index]
+    work = images * sum(multiply_adds(o, blueprint) for o in before)
     scale = cores() if kind == "cpu" else 1
-    return [f.form for f in FORMS[backend, kind] if f.multiply_adds * scale <= work][-1]
+    form = [f.form for f in FORMS[backend, kind] if f.multiply_adds * scale <= work][-1]
+    has_norms = any(o.kind == "batch_norm" for o in before)
+    return "plain" if form == "folded" and not has_norms else form
 
 
 def make_prefix(
