@@ -8,11 +8,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from bench.blueprint import Blueprint, Network
 from bench.result import RunResult
 from bench.spec import Environment, RunSpec
 from bench.store import Store, StoredRun
+
+
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
+# A deadline is a test of speed, which a busy machine fails.
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -57,7 +57,7 @@ def _same(a: list[Batch], b: list[Batch]) -> bool:
     )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     images=st.integers(1, 40),
     size=st.integers(1, 12),
