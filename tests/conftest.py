@@ -15,7 +15,6 @@ from bench.result import RunResult
 from bench.spec import Environment, RunSpec
 from bench.store import Store, StoredRun
 
-
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
 # A deadline is a test of speed, which a busy machine fails.
