@@ -30,10 +30,14 @@ SIZES = {
     "smallest": {"backbone": "squeezenet1_1", "runs": 8, "rounds": 1},
     "usual": {"backbone": "efficientnet_lite0", "runs": 8, "rounds": 3},
 }
+BACKENDS = {"smallest": ["torch"], "usual": ["torch", "keras-tensorflow"]}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    metafunc.parametrize("backend", BACKENDS[metafunc.config.getoption("--speed-size")])
 
 
 @pytest.mark.benchmark(timer=CLOCK)
-@pytest.mark.parametrize("backend", ["torch", "keras-tensorflow"])
 def test_fixed(
     benchmark: BenchmarkFixture, request: pytest.FixtureRequest, tmp_path: Path, backend: str
 ) -> None:
