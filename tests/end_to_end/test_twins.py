@@ -80,7 +80,7 @@ def test_in_float32_the_fused_batch_norm_is_pytorchs(tmp_path: Path, shared_cach
 
 
 def test_mixed_precision_trains_batch_norm(tmp_path: Path, shared_cache: Path) -> None:
-    out = run(tmp_path, shared_cache, "fine_tune_last", "sgd", "bf16")
+    out = run(tmp_path, shared_cache, "fine_tune_last", "adamw", "bf16")
     for result in result_files(out, "fine-tune-last").values():
         assert result["status"] == "ok", result["failure"]
         assert result["train_loss_by_epoch"][1] < result["train_loss_by_epoch"][0]
