@@ -23,7 +23,7 @@ policies = ["freeze_all", "fine_tune_last"]
 px = 32
 epochs = 4
 batch_size = 16
-learning_rate = 0.01
+learning_rate = {rate}
 augmentation = "crop_flip"
 views = 2
 precision = "{precision}"
@@ -61,7 +61,8 @@ def _same_experiment(one: dict[str, Any], other: dict[str, Any]) -> None:
 def test_in_float64_losses_are_those_of_whole_steps(
     tmp_path: Path, backends: list[str], backbones: list[str]
 ) -> None:
-    asked = {"backends": _listed(backends), "backbones": _listed(backbones), "precision": "fp64"}
+    asked = {"backends": _listed(backends), "backbones": _listed(backbones), "precision": "fp64",
+             "rate": "0.01"}  # fmt: skip
     once = _run(tmp_path, tmp_path / "cache", "once", **asked)
     whole = _run(tmp_path, tmp_path / "cache", "whole", "--prefix-cache", "off", **asked)
     again = _run(tmp_path, tmp_path / "cache", "again", "--policies", "freeze_all", **asked)
@@ -95,16 +96,13 @@ def _listed(names: list[str]) -> str:
 
 def test_in_float32_they_agree(tmp_path: Path) -> None:
     asked = {"backends": _listed(["torch", "keras-tensorflow"]), "precision": "fp32",
-             "backbones": _listed(["efficientnet_lite0"])}  # fmt: skip
+             "backbones": _listed(["efficientnet_lite0"]), "rate": "0.001"}  # fmt: skip
     once = _run(tmp_path, tmp_path / "cache", "once", **asked)
     whole = _run(tmp_path, tmp_path / "cache", "whole", "--prefix-cache", "off", **asked)
     assert len(once) == 4
     for key, result in once.items():
         losses = whole[key]["train_loss_by_epoch"]
-        assert result["train_loss_by_epoch"][0] == pytest.approx(losses[0], rel=1e-3)
-        # Training BatchNorm on maps of one pixel makes 1 % of a last bit in four epochs; float64,
-        # above, shows that it is no more than that.
-        chaos = 0.05 if key[2] == "fine_tune_last" else 1e-3
-        assert result["train_loss_by_epoch"] == pytest.approx(losses, rel=chaos)
+        assert losses[-1] < 0.98 * losses[0], "a network that does not move proves nothing"
+        assert result["train_loss_by_epoch"] == pytest.approx(losses, rel=1e-3)
         assert result["test_top1"] == pytest.approx(whole[key]["test_top1"], abs=3 / 36)
         _same_experiment(result, whole[key])

@@ -17,8 +17,8 @@ FORMS = {
     "torch": ["folded", "compiled"],
     "keras-tensorflow": ["folded"],
     "keras-torch": ["folded"],
+    "keras-jax": ["folded"],
 }
-"""keras-jax differs from keras-torch in ``make_infer`` alone, which every run of it takes."""
 TOLERANCE = {"fp64": 1e-13, "bf16": 0.03}
 """bf16 has 8 bits; folding rounds the product of kernel and factor instead of each."""
 
