@@ -37,7 +37,9 @@ class KerasHeads:
             for a in (heads.learning_rates, heads.weight_decays)
         )
         self._optimizer = TwinOptimizer(
-            [Treatment(self._weights, rates, decays), Treatment(self._biases, rates, None)], recipe
+            [Treatment(self._weights, rates, decays), Treatment(self._biases, rates, None)],
+            recipe,
+            engine,
         )
         # The engines' steps have the images first: (N, S, F), and labels (N S,).
         values = keras.Input((seeds, features), dtype=dtype)

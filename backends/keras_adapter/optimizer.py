@@ -12,11 +12,10 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
+from backends.keras_adapter.engines import BETA_1, BETA_2, EPSILON, Engine, Scalars, Update
 from backends.keras_adapter.twin import Slot
 from bench.plan import TrainingPlan
 from bench.spec import Recipe
-
-BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
 
 
 class Treatment(NamedTuple):
@@ -44,7 +43,8 @@ def treatments_of(slots: list[Slot], plan: TrainingPlan, recipe: Recipe) -> list
 class TwinOptimizer:
     """One rule over the trained variables."""
 
-    def __init__(self, treatments: Sequence[Treatment], recipe: Recipe) -> None:
+    def __init__(self, treatments: Sequence[Treatment], recipe: Recipe, engine: Engine) -> None:
+        self._fused = engine.fused_update(recipe)
         self.variables = [t.variable for t in treatments]
         self._treatments = treatments
         self._recipe = recipe
@@ -85,14 +85,23 @@ class TwinOptimizer:
         for index, (variable, gradient) in enumerate(zip(self.variables, gradients, strict=True)):
             treatment = self._treatments[index]
             moments = [m[index] for m in self.moments]
+            step = rate * treatment.scale
+            if kernel := self._kernel(treatment):
+                found = Scalars(step, self._recipe.momentum, correction_1, correction_2)
+                kernel(variable, moments, gradient, treatment.decay, found)
+                continue
             # As tensors: under torch, a Keras variable copies each Python number to the device.
             w, *values = (ops.convert_to_tensor(v) for v in (variable, *moments))
-            step = rate * treatment.scale
             rule = self._sgd if self._recipe.optimizer == "sgd" else self._adamw
             new = rule(w, gradient, values, step, treatment.decay, correction_1, correction_2)
             for target, value in zip((variable, *moments), new, strict=True):
                 target.assign(ops.where(finite, value, target) if self._guarded else value)
         return finite
+
+    def _kernel(self, treatment: Treatment) -> Update | None:
+        """The engine's own: it takes one learning rate for all of a variable, and no condition."""
+        one_rate = isinstance(treatment.scale, float)
+        return self._fused if one_rate and not self._guarded else None
 
     def _sgd(
         self, w: Any, g: Any, moments: list[Any], rate: Any, decay: Any, *_: Any

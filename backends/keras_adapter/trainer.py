@@ -48,12 +48,13 @@ class KerasTrainer:
         keras.config.set_image_data_format("channels_last")
         self._engine = engine
         self.twin = Twin(network, plan, engine)
-        self.optimizer = TwinOptimizer(treatments_of(self.twin.slots, plan, recipe), recipe)
+        treatments = treatments_of(self.twin.slots, plan, recipe)
+        self.optimizer = TwinOptimizer(treatments, recipe, engine)
         self._scaled = recipe.precision == "fp16"
         self._scale = FIRST_LOSS_SCALE if self._scaled else 1.0
         self._good_steps = 0
         self._boundary = boundary_of(network.blueprint, plan)
-        self._step = self._step_of(self.twin.training)
+        self._step: StepFunction | None = None
         self._infer = engine.make_infer(self.twin.inference)
         self._resumed: tuple[StepFunction, Callable[..., Any]] | None = None
         self._prefix: Callable[..., Any] | None = None
@@ -67,6 +68,12 @@ class KerasTrainer:
             self.optimizer.variables,
             model.inputs,
         )
+
+    def _whole_step(self) -> StepFunction:
+        """From the pixels on."""
+        if self._step is None:
+            self._step = self._step_of(self.twin.training)
+        return self._step
 
     def _resume(self) -> tuple[StepFunction, Callable[..., Any]]:
         """Step and inference from the values of the frozen prefix on."""
@@ -99,7 +106,7 @@ class KerasTrainer:
 
     def train_step(self, prepared: Any, learning_rate: float) -> Any:
         scalars = (*self.optimizer.scalars(learning_rate), self._scale)
-        step = self._step if is_pixels(prepared[0]) else self._resume()[0]
+        step = self._whole_step() if is_pixels(prepared[0]) else self._resume()[0]
         loss, finite = step(prepared, scalars)
         if self._scaled:
             self._adapt_scale(bool(finite))
@@ -186,7 +193,7 @@ class KerasTrainer:
         return float(ops.convert_to_numpy(self._criterion(targets, values)))
 
     def counts(self) -> Counts:
-        model = self.twin.training
+        model = self.twin.inference
         state = {id(v) for v in state_variables(self.twin.blueprint, self.twin.slots)}
         return Counts(
             total_parameters=_values(v for v in model.variables if id(v) not in state),
@@ -197,7 +204,7 @@ class KerasTrainer:
     def knobs(self) -> dict[str, Any]:
         layouts = {
             layer.data_format
-            for layer in self.twin.training.layers
+            for layer in self.twin.inference.layers
             if hasattr(layer, "data_format") and hasattr(layer, "kernel")
         }
         return {

@@ -28,6 +28,16 @@ def _method(owner: Any, name: str, wrap: Callable[[Any], Any]) -> Plant:
     return Plant(patches=lambda: [patch.object(owner, name, wrap(getattr(owner, name)))])
 
 
+def _rule(name: str, wrap: Callable[[Any], Any]) -> Plant:
+    """Another rule of the optimizer, and no kernel of an engine in its place."""
+    return Plant(
+        patches=lambda: [
+            patch.object(TwinOptimizer, name, wrap(getattr(TwinOptimizer, name))),
+            patch.object(TwinOptimizer, "_kernel", lambda self, treatment: None),
+        ]
+    )
+
+
 class _Engine:
     """An engine that does one thing in another way."""
 
@@ -178,10 +188,10 @@ PLANTS: dict[str, Plant] = {
     "max_pool_padding_with_zeros": _method(layers.PadLowest, "call", _pad_zeros),
     "flatten_order": wrapped(BUILDERS, "flatten", lambda build: lambda *given: build(*given)[-1:]),
     "dropout_in_evaluation": _method(Twin, "_apply", _always_dropout),
-    "learning_rate_in_velocity": _method(TwinOptimizer, "_sgd", _keras_sgd),
-    "coupled_decay": _method(TwinOptimizer, "_adamw", _coupled),
-    "decoupled_decay": _method(TwinOptimizer, "_sgd", _decoupled),
-    "adam_epsilon": _method(TwinOptimizer, "_adamw", _keras_adam),
+    "learning_rate_in_velocity": _rule("_sgd", _keras_sgd),
+    "coupled_decay": _rule("_adamw", _coupled),
+    "decoupled_decay": _rule("_sgd", _decoupled),
+    "adam_epsilon": _rule("_adamw", _keras_adam),
     "label_off_by_one_in_loss": _method(KerasTrainer, "_criterion", _next_label),
     "softmax_in_loss": _method(KerasTrainer, "_criterion", _softmax_first),
 }

@@ -5,15 +5,34 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import keras
 
-from bench.spec import Precision
+from bench.spec import Precision, Recipe
 
 StepFunction = Callable[[Any, tuple[float, float, float, float]], tuple[Any, Any]]
 """(prepared batch, (learning rate, 1 - b1^t, sqrt(1 - b2^t), loss scale)) → (loss, all finite)."""
 
+BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
+"""Of AdamW."""
+
+
+class Scalars(NamedTuple):
+    """Numbers of a step's update; tensors within a compiled step."""
+
+    rate: Any
+    """Learning rate of the variable."""
+    momentum: float
+    """Of SGD."""
+    correction_1: Any
+    """AdamW's 1 - b1^t."""
+    correction_2: Any
+    """AdamW's sqrt(1 - b2^t)."""
+
+
+Update = Callable[[Any, list[Any], Any, float | None, Scalars], None]
+"""(variable, its moments, its gradient, its weight decay, scalars): updates all in place."""
 
 OFF = (None, "0", "-1", "false", "False")
 """What ``flag`` gives of one that is not in force."""
@@ -83,6 +102,10 @@ class Engine(Protocol):
             variables: That are trained.
             inputs: Of the model: symbolic images (None, px, px, 3) uint8, then masks.
         """
+
+    def fused_update(self, recipe: Recipe) -> Update | None:
+        """The engine's own kernel for the recipe's optimizer; None: it compiles or runs Keras's
+        operations as well as it can."""
 
     def make_gradients(
         self,

@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import jaxlib
 import keras
 
-from backends.keras_adapter.engines import OFF, PRODUCT_DTYPES, StepFunction, flag
+from backends.keras_adapter.engines import OFF, PRODUCT_DTYPES, StepFunction, Update, flag
 from bench.environment import cores
 from bench.errors import Unavailable
-from bench.spec import Precision
+from bench.spec import Precision, Recipe
 
 DETERMINISTIC_FLAGS = ("xla_gpu_deterministic_ops", "xla_gpu_exclude_nondeterministic_ops")
 
@@ -120,6 +120,9 @@ class JaxEngine:
             return done
 
         return step
+
+    def fused_update(self, recipe: Recipe) -> Update | None:
+        return None  # the compiler joins the operations
 
     def make_gradients(
         self, forward: Callable[..., Any], variables: list[Any], inputs: list[Any]

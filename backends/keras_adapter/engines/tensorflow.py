@@ -17,10 +17,11 @@ from tensorflow.python.framework import config
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 from tensorflow.python.util import _pywrap_util_port as port
 
-from backends.keras_adapter.engines import OFF, PRODUCT_DTYPES, StepFunction, flag
+from backends.keras_adapter.engines import OFF, PRODUCT_DTYPES, StepFunction, Update, flag
+from backends.keras_adapter.engines.tensorflow_updates import adamw_update, sgd_update
 from bench.environment import cores
 from bench.errors import Unavailable
-from bench.spec import Precision
+from bench.spec import Precision, Recipe
 
 FUSED_DTYPES = ("float32", "float16", "bfloat16")
 """What FusedBatchNormV3 exists for."""
@@ -129,6 +130,9 @@ class TensorFlowEngine:
 
         dtype = keras.config.floatx()
         return lambda prepared, scalars: step(prepared, tf.constant(scalars, dtype))
+
+    def fused_update(self, recipe: Recipe) -> Update | None:
+        return sgd_update if recipe.optimizer == "sgd" else adamw_update
 
     def make_gradients(
         self,

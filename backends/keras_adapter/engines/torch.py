@@ -17,9 +17,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from backends.keras_adapter.engines import PRODUCT_DTYPES, StepFunction
+from backends.keras_adapter.engines import PRODUCT_DTYPES, StepFunction, Update
 from bench.errors import Unavailable
-from bench.spec import Precision
+from bench.spec import Precision, Recipe
 
 
 class TorchEngine:
@@ -99,6 +99,9 @@ class TorchEngine:
                 return loss.detach(), update(list(gradients), scalars)
 
         return step
+
+    def fused_update(self, recipe: Recipe) -> Update | None:
+        return None  # PyTorch's fused kernels for one tensor are not public
 
     def make_gradients(
         self, forward: Callable[..., Any], variables: list[Any], inputs: list[Any]
