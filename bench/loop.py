@@ -250,8 +250,10 @@ class Run:
 
     def _test(self, result: dict[str, Any]) -> Array:
         """The only use of the test split."""
+        began = time.perf_counter()
         windows = Windows(self.fit.trainer.synchronise, warmup_steps=1)
         logits = self.fit.logits(self._packed.test.images, windows)
+        result["test_s"] = time.perf_counter() - began
         result["test_top1"], result["test_loss"] = score(logits, self._packed.test.labels)
         result["infer_images_per_s"] = windows.median_per_s()
         return logits

@@ -162,6 +162,9 @@ class RunResult(Frozen):
         description="Training and validation of all epochs, compile included, and the set-up of "
         "all phases but the first.",
     )
+    test_s: float | None = Field(
+        default=None, description="Inference over the test split; null in a sweep."
+    )
     peak_host_bytes: int | None = Field(
         default=None,
         description="Of the worker process, during the run; null where more than a tenth of it is "

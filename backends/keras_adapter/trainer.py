@@ -133,9 +133,7 @@ class KerasTrainer:
     def prefix(self, images: npt.NDArray[np.uint8]) -> Any:
         if self._prefix is None:
             assert self._boundary is not None, "nothing is frozen"
-            whole = self.twin.assemble(training=False, outputs=[self._boundary.value])
-            (value,) = whole.outputs
-            self._prefix = self._engine.make_infer(keras.Model(whole.inputs, value))
+            self._prefix = self._engine.make_infer(self.twin.up_to(self._boundary.value))
         return self._prefix(images)
 
     def values(self, handles: list[Any]) -> Array:
@@ -166,8 +164,7 @@ class KerasTrainer:
     def activations(self, images: npt.NDArray[np.uint8]) -> dict[str, Array]:
         if self._record is None:
             names = [INPUT, *(o.name for o in self.twin.blueprint.operations)]
-            model = self.twin.assemble(training=False, outputs=names)
-            self._record = names, self._engine.make_infer(model)
+            self._record = names, self._engine.make_infer(self.twin.up_to(names))
         names, record = self._record
         values = (ops.convert_to_numpy(value) for value in record(images))
         return {

@@ -30,6 +30,7 @@ MEASURED = (
     "device_peak_flops_per_s",
     "model_flop_utilisation",
     "fit_s",
+    "test_s",
     "start_s",
     "tune_s",
     "setup_s",
