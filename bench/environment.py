@@ -72,6 +72,7 @@ DECIDING = (
     "sweep.py",
     "tuning.py",
     "utilisation.py",
+    "catalog/backends.py",
     "data/augment.py",
     "data/batches.py",
 )

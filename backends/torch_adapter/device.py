@@ -5,6 +5,7 @@ Sources: docs.pytorch.org, "CUDA semantics", "torch.backends", "Automatic Mixed 
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -131,6 +132,7 @@ def knobs(device: torch.device) -> dict[str, Any]:
         "tf32_convolution": torch.backends.cudnn.allow_tf32,
         "onednn": torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled,
         "compile": _compiled(),
+        "malloc_mmap_threshold_bytes": _mmap_threshold_bytes(),
         "cuda": torch.version.cuda if device.type == "cuda" else None,
         "cudnn": torch.backends.cudnn.version() if device.type == "cuda" else None,
     }
@@ -141,6 +143,12 @@ def forget_compilation() -> None:
     dynamo = sys.modules.get("torch._dynamo.utils")
     if dynamo is not None:
         dynamo.counters.clear()
+
+
+def _mmap_threshold_bytes() -> int | None:
+    """What the C library was told when the process began (mallopt(3)); None: its default."""
+    told = os.environ.get("MALLOC_MMAP_THRESHOLD_", "")
+    return int(told) if told.isdecimal() else None
 
 
 def _compiled() -> bool:

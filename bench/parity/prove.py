@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bench.backbones import folder_name, public_name
+from bench.catalog.backends import ALLOCATOR
 from bench.errors import Unavailable, UserError
 from bench.launch import Finished, run_job
 from bench.parity.images import proof_split, save_split
@@ -24,9 +25,6 @@ FLOORS_FROM = "torch"
 """The backend whose own movement is measured, where it takes part: that is four times the work, and
 it is the quickest where networks are large (VGG19 at 32 px in float64, no floors, 2 cores: 31 s
 under torch, 48 s under TensorFlow)."""
-ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "1000000000", "MALLOC_TRIM_THRESHOLD_": "16000000000"}
-"""The C library keeps large blocks instead of giving them back after each step: in float64, VGG19
-under torch spends half of its time on clearing pages otherwise (64 s a proof, 31 s so)."""
 THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "NPROC")
 """What tells OpenMP (torch), TensorFlow and XLA how many threads to start. Workers that start one a
 core each, side by side, wait for one another: EfficientNet-Lite0 under torch in float64, two at a
@@ -34,7 +32,8 @@ time on 2 cores, 1.84 s a step; with one thread each 0.29 s."""
 
 
 def worker_variables(threads: int | None) -> dict[str, str]:
-    """The environment of a proof's workers.
+    """The environment of a proof's workers. In float64 TensorFlow's heap is kept too; VGG19 under
+    torch spends half of its time on clearing pages otherwise (64 s a proof, 31 s so).
 
     Args:
         threads: Of each; None: as many as its framework takes.
