@@ -1,0 +1,216 @@
+"""Intervals of accuracies, of their differences and of ratios of speed.
+
+Every interval is of 95 %. What it speaks of depends on what was run:
+
+- **recipes**: with three seeds or more, what training again would give, and other test images. A t
+  interval over the seeds' means. The images are the same for every seed, so that their share of
+  the noise is no smaller with more seeds and does not show between the means; where the answers
+  have such a share it is added (Satterthwaite's degrees of freedom for seeds and images, both
+  random and crossed). Where they have none this is the paired t interval.
+- **models**: with fewer seeds, just these trained models, on other test images (bootstrap over the
+  images).
+
+Sources: Satterthwaite 1946; Brennan, Generalizability Theory (2001), chapter 6, for the mean
+squares of crossed random effects; Holm 1979.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+Values = npt.NDArray[Any]
+LEVEL = 0.95
+LEAST_SEEDS = 3
+"""From which on seeds speak of the recipe."""
+LEAST_WINDOWS = 5
+"""Of each of two runs, for an interval of their rates' ratio."""
+RESAMPLES = 9_999
+SEED = 20_260_101
+"""Of the bootstrap: the same results have the same intervals."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with its interval."""
+
+    value: float
+    """Mean, difference or ratio."""
+    low: float | None
+    """Lower end; None where there is no interval."""
+    high: float | None
+    """Upper end."""
+    p: float | None
+    """Two-sided, of the value being 0 (of a ratio, 1); None where there is no interval."""
+    about: Literal["recipes", "models"]
+    """What the interval speaks of."""
+    seeds: int
+    """Runs a side."""
+    images: int
+    """Test images; of a ratio, measured windows a side."""
+
+    @property
+    def half_width(self) -> float | None:
+        """Of the interval."""
+        return None if self.low is None or self.high is None else (self.high - self.low) / 2
+
+
+def accuracy(right: Values) -> Estimate:
+    """Share of right answers.
+
+    Args:
+        right: (seeds, images), 0 or 1.
+    """
+    seeds, images = right.shape
+    mean = float(right.mean())
+    if seeds >= LEAST_SEEDS and right.std() > 0:
+        found = _crossed(right.astype(np.float64))
+        return Estimate(
+            found.value, max(found.low or 0.0, 0.0), min(found.high or 1.0, 1.0), None,
+            "recipes", seeds, images,
+        )  # fmt: skip
+    # Of two seeds, as if their answers were one model's: no narrower than is true.
+    exact = stats.binomtest(round(mean * images), images).proportion_ci(LEVEL, "wilson")
+    about: Literal["recipes", "models"] = "recipes" if seeds >= LEAST_SEEDS else "models"
+    return Estimate(mean, float(exact.low), float(exact.high), None, about, seeds, images)
+
+
+def difference(a: Values, b: Values) -> Estimate:
+    """Mean of ``b - a``, image by image and seed by seed.
+
+    Args:
+        a: (seeds, images): right or wrong, or any figure of an image.
+        b: The same images, seeds in the same order.
+
+    Raises:
+        ValueError: The shapes differ, or there is nothing in them.
+    """
+    if a.shape != b.shape or a.size == 0:
+        raise ValueError(f"cannot pair {a.shape} with {b.shape}")
+    apart = b.astype(np.float64) - a.astype(np.float64)
+    if not apart.any():
+        return _no_difference(apart)
+    return _crossed(apart) if len(apart) >= LEAST_SEEDS else _bootstrap(apart.mean(axis=0), apart)
+
+
+def _no_difference(apart: Values) -> Estimate:
+    """Not one image was judged otherwise: the share of such images may still be as large as would
+    leave none among so many once in forty times (Clopper and Pearson)."""
+    seeds, images = apart.shape
+    most = 1.0 - ((1.0 - LEVEL) / 2) ** (1.0 / images)
+    about: Literal["recipes", "models"] = "recipes" if seeds >= LEAST_SEEDS else "models"
+    return Estimate(0.0, -most, most, 1.0, about, seeds, images)
+
+
+def _crossed(x: Values) -> Estimate:
+    """Mean of (seeds, images), both random."""
+    seeds, images = x.shape
+    mean = float(x.mean())
+    by_seed, by_image = x.mean(axis=1), x.mean(axis=0)
+    of_seeds = images * float(by_seed.var(ddof=1))
+    of_images = seeds * float(by_image.var(ddof=1)) if images > 1 else 0.0
+    rest = x - by_seed[:, None] - by_image[None, :] + mean
+    freedom = (seeds - 1) * max(images - 1, 1)
+    of_rest = float((rest**2).sum()) / freedom
+    total, terms = of_seeds, of_seeds**2 / (seeds - 1)
+    if of_images > of_rest:  # the images have a share of their own
+        total += of_images - of_rest
+        terms += of_images**2 / (images - 1) + of_rest**2 / freedom
+    if total == 0.0:
+        return Estimate(mean, mean, mean, 0.0 if mean else 1.0, "recipes", seeds, images)
+    error = (total / (seeds * images)) ** 0.5
+    degrees = total**2 / terms
+    half = float(stats.t.ppf((1 + LEVEL) / 2, degrees)) * error
+    p = float(2 * stats.t.sf(abs(mean) / error, degrees))
+    return Estimate(mean, mean - half, mean + half, p, "recipes", seeds, images)
+
+
+def _bootstrap(by_image: Values, apart: Values) -> Estimate:
+    """Mean over images: percentiles of its bootstrap.
+
+    Differences have few values, so that to draw how often each comes is to draw the images.
+    """
+    seeds, images = apart.shape
+    values, counts = np.unique(by_image, return_counts=True)
+    random = np.random.default_rng(SEED)
+    drawn = random.multinomial(images, counts / images, size=RESAMPLES) @ values / images
+    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    side = min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))
+    p = min(1.0, 2 * (side + 1) / (RESAMPLES + 1))
+    return Estimate(float(by_image.mean()), float(low), float(high), p, "models", seeds, images)
+
+
+def ratio(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]]) -> Estimate:
+    """How many times the rate of ``a`` that of ``b`` is; of times, the other way round.
+
+    With three pairs of runs or more, the t interval of the logarithms of their medians' ratios;
+    with fewer, the bootstrap over the windows of each run, where there are enough.
+
+    Args:
+        a: For each run its windows' rates, all above 0.
+        b: The runs that are their pairs, in the same order.
+
+    Raises:
+        ValueError: Not as many runs, or one without a window.
+    """
+    if len(a) != len(b) or not a or not all(len(run) for run in (*a, *b)):
+        raise ValueError("a ratio needs pairs of runs with windows")
+    logs = np.log([np.median(y) / np.median(x) for x, y in zip(a, b, strict=True)])
+    value, seeds = float(np.exp(logs.mean())), len(a)
+    windows = min(min(map(len, a)), min(map(len, b)))
+    if seeds >= LEAST_SEEDS:
+        if logs.std() == 0:
+            return Estimate(value, value, value, float(value == 1.0), "recipes", seeds, windows)
+        test = stats.ttest_1samp(logs, 0.0)
+        ends = test.confidence_interval(LEVEL)
+        low, high = np.exp(float(ends.low)), np.exp(float(ends.high))
+        return Estimate(
+            value, float(low), float(high), float(test.pvalue), "recipes", seeds, windows
+        )
+    if windows < LEAST_WINDOWS:
+        return Estimate(value, None, None, None, "models", seeds, windows)
+    random = np.random.default_rng(SEED)
+    drawn = np.mean(
+        [_log_medians(y, random) - _log_medians(x, random) for x, y in zip(a, b, strict=True)],
+        axis=0,
+    )
+    low, high = np.exp(np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]))
+    side = min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))
+    p = min(1.0, 2 * (side + 1) / (len(drawn) + 1))
+    return Estimate(value, float(low), float(high), p, "models", seeds, windows)
+
+
+def _log_medians(windows: Sequence[float], random: np.random.Generator) -> Values:
+    """(999,) logarithms of medians of windows drawn anew."""
+    rates = np.asarray(windows)
+    drawn = rates[random.integers(0, len(rates), (999, len(rates)))]
+    logs: Values = np.log(np.median(drawn, axis=1))
+    return logs
+
+
+def mean_of_runs(values: Sequence[float]) -> Estimate:
+    """Mean of one figure a run, t interval with three runs or more."""
+    x = np.asarray(values, dtype=np.float64)
+    mean, seeds = float(x.mean()), len(x)
+    if seeds < LEAST_SEEDS:
+        return Estimate(mean, None, None, None, "models", seeds, 0)
+    if x.std() == 0:
+        return Estimate(mean, mean, mean, None, "recipes", seeds, 0)
+    ends = stats.ttest_1samp(x, 0.0).confidence_interval(LEVEL)
+    return Estimate(mean, float(ends.low), float(ends.high), None, "recipes", seeds, 0)
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """p values corrected for their number (Holm 1979), in the same order."""
+    order = np.argsort(ps)
+    count, most = len(ps), 0.0
+    found = [1.0] * count
+    for place, index in enumerate(order):
+        most = max(most, min(1.0, (count - place) * ps[index]))
+        found[index] = most
+    return found
