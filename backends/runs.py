@@ -21,6 +21,7 @@ from bench.loop import Phased, Run
 from bench.phases import Phase, build_phase, phases_of
 from bench.plan import plan_training
 from bench.result import RunResult
+from bench.scores import of_each_image
 from bench.spec import Policy, Recipe, RunSpec
 
 Job = dict[str, Any]
@@ -60,9 +61,15 @@ def run_spec(spec: RunSpec, job: Job, adapter: Adapter, emit: Emit) -> dict[str,
 
 
 def save_predictions(folder: Path, logits: Array, packed: Packed) -> None:
-    """Keep the test logits (N, classes) of a run."""
+    """Keep what a run says of the test images: logits (N, classes), labels (N,), whether each is
+    right (N,), and the true class's probability (N,)."""
+    right, probability = of_each_image(logits, packed.test.labels)
     np.savez_compressed(
-        folder / "predictions.npz", logits=logits.astype(np.float32), labels=packed.test.labels
+        folder / "predictions.npz",
+        logits=logits.astype(np.float32),
+        labels=packed.test.labels,
+        correct=right,
+        true_probability=probability,
     )
 
 

@@ -59,6 +59,17 @@ class RunResult(Frozen):
 
     test_top1: float | None = Field(default=None, description="Share right on the test split.")
     test_loss: float | None = Field(default=None, description="Mean cross-entropy on test.")
+    test_balanced_accuracy: float | None = Field(
+        default=None, description="Mean over the classes of the share of theirs that is right."
+    )
+    test_macro_f1: float | None = Field(
+        default=None, description="Mean over the classes of the F1 score."
+    )
+    test_calibration_error: float | None = Field(
+        default=None,
+        description="Mean distance of confidence and accuracy over 15 bins of confidence, weighed "
+        "by their images (expected calibration error, Guo et al. 2017).",
+    )
     val_top1_by_epoch: list[float | None] = Field(default=[], description="After each epoch.")
     train_loss_by_epoch: list[float | None] = Field(default=[], description="Mean over images.")
 

@@ -17,6 +17,7 @@ from bench.catalog.native import resize_of
 from bench.data import pack
 from bench.data.model import Resize
 from bench.errors import Unavailable, UserError
+from bench.grades import FILE, grades_of
 from bench.head import attach_head
 from bench.launch import Finished, Interpreters
 from bench.native_weights import native_job
@@ -143,7 +144,9 @@ class Runner:
         for run, folder, end in zip(runs, folders, finished, strict=True):
             result = _result(run, end)
             if result.status != "ok":
-                (folder / "predictions.npz").unlink(missing_ok=True)
+                (folder / FILE).unlink(missing_ok=True)
+            elif graded := grades_of(folder):
+                result = result.model_copy(update=graded)
             if folder != folders[0]:
                 shutil.copyfile(log, folder / LOG)
             results.append(result)

@@ -15,6 +15,9 @@ from bench.store import StoredRun
 MEASURED = (
     "test_top1",
     "test_loss",
+    "test_balanced_accuracy",
+    "test_macro_f1",
+    "test_calibration_error",
     "train_images_per_s",
     "compute_images_per_s",
     "effective_images_per_s",

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from bench.report.statistics import Estimate
+
 ABSENT = "–"
 
 
@@ -31,6 +33,8 @@ class Cell:
     """What it is sorted by."""
     raw: Any = None
     """Unrounded, for CSV files; None: nothing."""
+    ends: tuple[float | None, float | None] | None = None
+    """Of its interval, for CSV files; None: a figure that has none."""
 
 
 @dataclass(frozen=True)
@@ -65,3 +69,13 @@ class Table:
 def text(value: str | None) -> Cell:
     """A cell of words."""
     return Cell(ABSENT) if value is None else Cell(value, value, value)
+
+
+def figure(shown: str, value: float | str | None = None, raw: Any = None) -> Cell:
+    """A cell of a figure, or of what sorts as another text than it shows."""
+    return Cell(shown, value, value if raw is None else raw)
+
+
+def estimated(shown: str, e: Estimate) -> Cell:
+    """A cell of a figure with an interval."""
+    return Cell(shown, e.value, e.value, (e.low, e.high))

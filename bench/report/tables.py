@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -106,15 +106,26 @@ def frame(rows: Sequence[Row]) -> pd.DataFrame:
     return pd.DataFrame(list(rows), dtype=object)
 
 
-def standard_table(rows: Sequence[Row]) -> pd.DataFrame:
+def standard_table(rows: Sequence[Row], columns: Sequence[str] | None = None) -> pd.DataFrame:
     """The table as text, ready to print; rows that differ in anything look different.
 
     Args:
         rows: From ``rows_of``.
+        columns: Fields of rows; None: those of ``columns_of``.
 
     Returns:
         A frame of strings, headings as columns.
     """
+    order = columns_of(rows) if columns is None else columns
+    return pd.DataFrame(
+        [[cell_text(row, c) for c in order] for row in rows],
+        columns=[heading(c) for c in order],
+        dtype=object,
+    )
+
+
+def columns_of(rows: Sequence[Row]) -> list[str]:
+    """Fields that the table of these rows shows."""
     absent = {c for c in WHERE_PRESENT if all(row[c] is None for row in rows)}
     shown = [c for c in COLUMNS if c not in absent]
     keys = ("case", "size", "train_images", *list(COLUMNS)[2:7], "status")
@@ -128,23 +139,22 @@ def standard_table(rows: Sequence[Row]) -> pd.DataFrame:
         if column not in extra and more:
             extra.append(column)
     position = shown.index("test_top1")
-    order = [*shown[:position], *sorted(extra, key=list(DISTINGUISHING).index), *shown[position:]]
-    return pd.DataFrame(
-        [{_heading(c): _cell(row, c) for c in order} for row in rows],
-        columns=[_heading(c) for c in order],
-        dtype=object,
-    )
+    return [*shown[:position], *sorted(extra, key=list(DISTINGUISHING).index), *shown[position:]]
 
 
 def _distinct(rows: Sequence[Row], columns: Sequence[str]) -> int:
     return len({tuple(str(row[c]) for c in columns) for row in rows})
 
 
-def _heading(column: str) -> str:
-    return COLUMNS[column][0] if column in COLUMNS else DISTINGUISHING[column]
+def heading(column: str) -> str:
+    """Of a field of rows."""
+    if column in COLUMNS:
+        return COLUMNS[column][0]
+    return DISTINGUISHING.get(column, column.replace("_", " "))
 
 
-def _cell(row: Row, column: str) -> str:
+def cell_text(row: Row, column: str) -> str:
+    """A field of a row as printed."""
     value = row[column]
     if value is None:
         return ABSENT
@@ -178,15 +188,25 @@ RIGHT = frozenset(
 )
 
 
-def render(table: pd.DataFrame, form: Literal["md", "html", "latex", "terminal"]) -> str:
-    """A table of strings as text of one form."""
+def render(
+    table: pd.DataFrame,
+    form: Literal["md", "html", "latex", "terminal"],
+    right: Collection[str] = RIGHT,
+) -> str:
+    """A table of strings as text of one form.
+
+    Args:
+        table: Of strings.
+        form: Which.
+        right: Headings whose columns are aligned to the right.
+    """
     styles = {
         "md": "pipe",
         "html": "html",
         "latex": "latex_booktabs",
         "terminal": "simple",
     }
-    alignment = ["right" if column in RIGHT else "left" for column in table.columns]
+    alignment = ["right" if column in right else "left" for column in table.columns]
     values = table.to_numpy().tolist()
     if form == "md":
         values = [[markdown(str(v)) for v in row] for row in values]
@@ -323,10 +343,10 @@ def mismatches(rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def to_csv(rows: Sequence[Row]) -> str:
-    """All fields, unrounded; a cell that a spreadsheet would run as a formula is quoted."""
+def to_csv(rows: Sequence[Row], columns: Sequence[str] | None = None) -> str:
+    """All fields or some, unrounded; a cell that a spreadsheet would run as a formula is quoted."""
     out = io.StringIO()
-    columns = list(rows[0]) if rows else []
+    columns = list(rows[0]) if rows and columns is None else list(columns or ())
     writer = csv.DictWriter(out, columns, lineterminator="\r\n")
     writer.writeheader()
     for row in rows:
@@ -336,23 +356,30 @@ def to_csv(rows: Sequence[Row]) -> str:
             "failure": f"{failure['kind']}: {failure['message']}" if failure else None,
             "phases": ", ".join(f"{p['boundary']} {p['epochs']}" for p in row["phases"]),
         }
-        writer.writerow({k: _safe(v) for k, v in flat.items()})
+        writer.writerow({k: safe(flat[k]) for k in columns})
     return out.getvalue()
 
 
-def _safe(value: Any) -> Any:
+def safe(value: Any) -> Any:
+    """A cell that no spreadsheet runs as a formula."""
     return f"'{value}" if isinstance(value, str) and value[:1] in "=+-@\t\r" else value
 
 
-def write_tables(rows: Sequence[Row], folder: Path, formats: Sequence[Format]) -> list[Path]:
-    """Write ``table.md``, ``table.csv`` … into ``folder``; returns the paths."""
+def write_tables(
+    rows: Sequence[Row],
+    folder: Path,
+    formats: Sequence[Format],
+    columns: Sequence[str] | None = None,
+) -> list[Path]:
+    """Write ``table.md``, ``table.csv`` … into ``folder``; returns the paths. The CSV file has all
+    fields, unless ``columns`` names some."""
     folder.mkdir(parents=True, exist_ok=True)
-    table = standard_table(rows)
+    table = standard_table(rows, columns)
     paths = []
     for form in formats:
         path = folder / f"table.{'tex' if form == 'latex' else form}"
         if form == "csv":
-            text = to_csv(rows)
+            text = to_csv(rows, columns)
         else:
             text = render(table, form) + "\n"
             if form == "md":

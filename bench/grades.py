@@ -1,0 +1,65 @@
+"""What a run's predictions are worth besides top-1: by scikit-learn, in the parent process."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import softmax
+
+from bench.blueprint import Array
+
+BINS = 15
+"""Of confidence: Guo et al. 2017, "On Calibration of Modern Neural Networks"."""
+FILE = "predictions.npz"
+UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+"""What reading a damaged or foreign file of arrays may raise."""
+
+
+def grades(logits: Array, labels: npt.NDArray[np.int64]) -> dict[str, float]:
+    """Fields of ``RunResult``.
+
+    Args:
+        logits: (N, classes).
+        labels: (N,) class numbers. A class without images counts nowhere.
+    """
+    from sklearn.metrics import f1_score, recall_score
+
+    said, there = np.argmax(logits, axis=1), np.unique(labels)
+    return {
+        # balanced_accuracy_score warns of classes that are said and not there; this is the same.
+        "test_balanced_accuracy": float(
+            recall_score(labels, said, labels=there, average="macro", zero_division=0.0)
+        ),
+        "test_macro_f1": float(
+            f1_score(labels, said, labels=there, average="macro", zero_division=0.0)
+        ),
+        "test_calibration_error": calibration_error(logits, labels),
+    }
+
+
+def calibration_error(logits: Array, labels: npt.NDArray[np.int64]) -> float:
+    """Expected calibration error over ``BINS`` bins of equal width (Guo et al. 2017, 3).
+
+    Args:
+        logits: (N, classes).
+        labels: (N,) class numbers.
+    """
+    shares = softmax(logits.astype(np.float64), axis=1)
+    confidence, right = shares.max(axis=1), shares.argmax(axis=1) == labels
+    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    # |sum of (right - confidence)| of a bin is its images times the distance of its means.
+    apart = np.bincount(bins, weights=right - confidence, minlength=BINS)
+    return float(np.abs(apart).sum() / len(labels))
+
+
+def grades_of(folder: Path) -> dict[str, float]:
+    """Of a run's folder; nothing where there are no predictions, or none that can be read."""
+    try:
+        with np.load(folder / FILE, allow_pickle=False) as arrays:
+            return grades(arrays["logits"], arrays["labels"])
+    except UNREADABLE:
+        return {}

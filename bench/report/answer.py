@@ -1,0 +1,201 @@
+"""What was asked, and the answer in three sentences, as far as the numbers go."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from bench.catalog.policies import PRESCRIBED
+from bench.report.cells import Cell, Contest, contestant
+from bench.report.findings import Findings, Pair
+from bench.report.speeds import compare_speeds, faster
+from bench.report.statistics import LEAST_SEEDS
+from bench.report.twins import Row
+from bench.report.words import listed, number_of, percent, points, seconds
+from bench.store import StoredRun
+
+MODELS_ONLY = "with fewer than three seeds this speaks of these trained models, not of the recipes"
+
+
+def asked(rows: Sequence[Row], runs: Sequence[StoredRun]) -> str:
+    """What was run, and where."""
+
+    def names(field: str, most: int = 6) -> str:
+        found = list(dict.fromkeys(str(row[field]) for row in rows))
+        if len(found) > most:
+            return f"{', '.join(found[:most])} and {len(found) - most} more"
+        return listed(found)
+
+    seeds = len({row["seed"] for row in rows})
+    places = {r.environment.environment_id: r.environment for r in runs}
+    machines = list(dict.fromkeys(
+        e.device_model if e.device != "cpu" else f"{number_of(e.cores, 'core')} of {e.processor}"
+        for e in places.values()
+    ))  # fmt: skip
+    return (
+        f"{number_of(len(rows), 'run')} of {names('backbone')} on {names('dataset_label')}, "
+        f"trained as {names('policy', 9)}, by {names('backend')}, with "
+        f"{number_of(seeds, 'seed')}, on {listed(machines)}."
+    )
+
+
+def answer(found: Findings) -> list[str]:
+    """Up to three sentences: the policy, the framework, the price."""
+    if not found.cells:
+        return ["No run is ok, so there is no answer; what failed stands below."]
+    contests = [c for c in found.contests if c.comparisons]
+    telling = [c for c in contests if c.is_telling]
+    three = [_policies(telling), _backends(found.pairs), _price(telling)]
+    sentences = [sentence for sentence in three if sentence is not None]
+    return sentences or [_why_not(found.cells, contests)]
+
+
+def _why_not(cells: Sequence[Cell], contests: Sequence[Contest]) -> str:
+    if contests:
+        return (
+            "These results name no best policy: no pretrained weights were used, or the images "
+            "are generated, so that accuracy shows nothing."
+        )
+    if len(cells) > 1:
+        return "Nothing here differs in policy or backend alone, so there is nothing to compare."
+    only = cells[0]
+    return (
+        f"One experiment, so there is nothing to compare: {contestant(only)} reaches "
+        f"{percent(only.top1)} of the test images."
+    )
+
+
+def _policies(contests: Sequence[Contest]) -> str | None:
+    if not contests:
+        return None
+    in_cases = [c for c in contests if _prescribed(c) is not None]
+    sentence = _cases(in_cases) if in_cases else _best(contests)
+    few = all(len(cell.rows) < LEAST_SEEDS for c in contests for cell in c.cells)
+    return f"{sentence}{f' ({MODELS_ONLY})' if few else ''}."
+
+
+def _prescribed(contest: Contest) -> Cell | None:
+    """The article's policy, if it is a case and the policy took part."""
+    wanted = PRESCRIBED.get(contest.row["case"] or 0)
+    return next((c for c in contest.cells if contestant(c) == wanted), None)
+
+
+def _cases(contests: Sequence[Contest]) -> str:
+    """Whether the article's prescriptions hold."""
+    beaten = []
+    for contest in contests:
+        ours, best = _prescribed(contest), contest.cells[0]
+        assert ours is not None
+        if ours not in contest.leaders:
+            beaten.append((contest, best, ours))
+    alone = sum(len(c.leaders) == 1 and c.leaders[0] is _prescribed(c) for c in contests)
+    tied = len(contests) - len(beaten) - alone
+    counts = {"best in": alone, "tied with the best in": tied, "beaten in": len(beaten)}
+    parts = [f"{words} {count}" for words, count in counts.items() if count]
+    sentence = (
+        f"Of {number_of(len(contests), 'question')} (a case, network and backend each) the "
+        f"article's policy is {listed(parts)}"
+    )
+    if beaten:
+        contest, best, ours = max(beaten, key=lambda b: b[1].top1.value - b[2].top1.value)
+        e = contest.between(best, ours).over(ours)
+        assert e is not None
+        more = f"{contestant(best)} gets {points(e)} more than {contestant(ours)}"
+        sentence += f", most on {_where(contest)}, where {more}"
+    return sentence
+
+
+def _best(contests: Sequence[Contest]) -> str:
+    """Without cases: the best policy of the question with most rivals."""
+    contest = max(contests, key=lambda c: len(c.cells))
+    best, leaders = contest.cells[0], contest.leaders
+    more = f"; {number_of(len(contests) - 1, 'further question')} below" if contests[1:] else ""
+    if len(leaders) == 1:
+        second = contest.cells[1]
+        e = contest.between(best, second).over(second)
+        assert e is not None
+        return (
+            f"On {_where(contest)} {contestant(best)} is best: {percent(best.top1)} of the test "
+            f"images, {points(e)} more than {contestant(second)}{more}"
+        )
+    ties = listed([contestant(c) for c in leaders])
+    return (
+        f"On {_where(contest)} there is no single best policy: {ties} cannot be told apart "
+        f"(the first has {percent(best.top1)} of the test images){more}"
+    )
+
+
+def _where(contest: Contest) -> str:
+    row = contest.row
+    case = f"case {row['case']}: " if row["case"] else ""
+    return (
+        f"{case}{row['dataset_label']}, {row['train_images']:,} images, {row['backbone']}, "
+        f"{row['backend']}"
+    )
+
+
+def _backends(pairs: Sequence[Pair]) -> str | None:
+    """Whether the frameworks differ in accuracy and in speed."""
+    compared = [p for p in pairs if p.top1.top1 is not None]
+    if not compared:
+        return None
+    widest = max(compared, key=lambda p: abs(p.top1.top1.value if p.top1.top1 else 0.0))
+    assert widest.top1.top1 is not None
+    differ = sum(p.top1.verdict == "real" for p in compared)
+    told = f"differ in {differ} of" if differ else "show no difference in accuracy in"
+    names = sorted({c.row["backend"] for p in compared for c in (p.a, p.b)})
+    return (
+        f"{listed(names)} {told} {number_of(len(compared), 'paired experiment')} (largest "
+        f"difference {points(widest.top1.top1)}, {widest.b.row['backend']} less "
+        f"{widest.a.row['backend']}, {widest.a.row['backbone']}, {contestant(widest.a)})"
+        f"{_speeds(pairs)}."
+    )
+
+
+def _speeds(pairs: Sequence[Pair]) -> str:
+    """How often each backend is faster, and where most."""
+    known = [p for p in pairs if p.speed.p is not None]
+    if not known:
+        return ""
+    wins = Counter(p.speed.verdict(p.a.row["backend"], p.b.row["backend"]) for p in known)
+    told = [
+        f"no difference is shown in {count}" if name == "tie" else f"{name} in {count}"
+        for name, count in wins.most_common()
+    ]
+    real = [p for p in known if p.speed.is_real]
+    sentence = f"; of {number_of(len(known), 'speed')} compared, {listed(told)}"
+    if not real:
+        return sentence
+    most = max(real, key=lambda p: p.speed.size)
+    names = most.a.row["backend"], most.b.row["backend"]
+    where = f"{most.a.row['backbone']}, {contestant(most.a)}"
+    return f"{sentence} (most: {faster(most.speed, names)}, {where})"
+
+
+def _price(contests: Sequence[Contest]) -> str | None:
+    """The cheapest policy that ties with the best."""
+    found = []
+    for contest in contests:
+        timed = [c for c in contest.leaders if c.mean("fit_s")]
+        best = contest.cells[0]
+        if best.mean("fit_s") and len(timed) > 1:
+            cheapest = min(timed, key=lambda c: c.mean("fit_s") or 0.0)
+            if cheapest is not best:
+                found.append((contest, best, cheapest))
+    if not found:
+        return None
+
+    def saving(item: tuple[Contest, Cell, Cell]) -> float:
+        return (item[1].mean("fit_s") or 0.0) / (item[2].mean("fit_s") or 1.0)
+
+    contest, best, cheapest = max(found, key=saving)
+    (speed,) = compare_speeds([(best, cheapest)])
+    e = contest.between(best, cheapest).over(best)
+    assert e is not None
+    span = f"{seconds(cheapest.mean('fit_s'))} against {seconds(best.mean('fit_s'))}"
+    real = f", {faster(speed, (contestant(best), contestant(cheapest)))}" if speed.is_real else ""
+    return (
+        f"In {len(found)} of {number_of(len(contests), 'question')} a cheaper policy ties with the "
+        f"best; most is saved on {_where(contest)}: {contestant(cheapest)} fits in {span} of "
+        f"{contestant(best)}{real}, at {points(e)}."
+    )

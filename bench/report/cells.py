@@ -1,0 +1,250 @@
+"""Runs that differ in the seed alone, taken together; and contests between such cells.
+
+Nothing is taken together over machines, devices, versions or anything else that a spec says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
+from typing import Any, Literal
+
+import numpy as np
+
+from bench.catalog.policies import POLICIES
+from bench.report import statistics
+from bench.report.predictions import Answers, answers_of
+from bench.report.rows import DIFFERING
+from bench.report.statistics import Estimate, Values, holm
+from bench.report.twins import Row
+from bench.store import StoredRun
+
+Verdict = Literal["real", "tie", "tie after correction", "not comparable"]
+SIGNIFICANT = 1.0 - statistics.LEVEL
+CHOSEN = frozenset({"boundary", "learning_rate", "weight_decay", "weights", "tune", "prefix_cache",
+                    "sweep", "policy"})  # fmt: skip
+"""Fields that go with a policy: cells that differ in these alone compete."""
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """Runs of one experiment in one environment, a seed each; all of them ok."""
+
+    rows: tuple[Row, ...]
+    """In the order of their seeds."""
+    runs: tuple[StoredRun, ...]
+    """The same, as they lie on disk."""
+
+    @property
+    def row(self) -> Row:
+        """One of them, for what they have in common."""
+        return self.rows[0]
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Ascending."""
+        return tuple(row["seed"] for row in self.rows)
+
+    @cached_property
+    def answers(self) -> dict[int, Answers]:
+        """Seed → what that run said of each test image; without those that cannot be read."""
+        found = {
+            row["seed"]: answers_of(r.folder) for row, r in zip(self.rows, self.runs, strict=True)
+        }
+        return {seed: a for seed, a in found.items() if a is not None}
+
+    @cached_property
+    def top1(self) -> Estimate:
+        """Share of right answers; without an interval where the images' answers are missing."""
+        answers = [self.answers[s] for s in self.seeds if s in self.answers]
+        alike = len({a.labels.tobytes() for a in answers}) == 1
+        if not alike or len(answers) < len(self.rows):
+            return statistics.mean_of_runs([row["test_top1"] for row in self.rows])
+        return statistics.accuracy(np.stack([a.right for a in answers]))
+
+    def mean(self, field: str) -> float | None:
+        """Of a measured field, over the seeds; None where one of them lacks it."""
+        values = [row[field] for row in self.rows]
+        return None if any(v is None for v in values) else float(np.mean(values))
+
+    @property
+    def machine(self) -> tuple[Any, ...]:
+        """Where it ran, apart from versions."""
+        e = self.runs[0].environment
+        return e.system, e.processor, e.cores, e.device, e.device_model
+
+    @property
+    def val_top1(self) -> float:
+        """Mean accuracy on the validation images after the last epoch; below 0 where unknown."""
+        last = [(run.result.val_top1_by_epoch or [None])[-1] for run in self.runs]
+        return float(np.mean([-1.0 if v is None else v for v in last]))
+
+
+def cells_of(rows: Sequence[Row], runs: Sequence[StoredRun]) -> list[Cell]:
+    """Cells of the rows that are ok, in the order of the rows."""
+    stored = {(r.result.run_id, r.result.environment_id): r for r in runs}
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        if row["status"] == "ok" and row["test_top1"] is not None:
+            groups.setdefault(_key(row, {"seed"}), []).append(row)
+    cells = []
+    for members in groups.values():
+        members.sort(key=lambda row: row["seed"])
+        kept = tuple(stored[row["run_id"], row["environment_id"]] for row in members)
+        cells.append(Cell(tuple(members), kept))
+    return cells
+
+
+def _key(row: Row, without: Iterable[str]) -> tuple[str, ...]:
+    """What a row is, apart from what was measured and from some fields."""
+    left = DIFFERING - {"backend", "environment_id"} | set(without)
+    return tuple(f"{k}={v}" for k, v in row.items() if k not in left)
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Two cells, image by image."""
+
+    a: Cell
+    b: Cell
+    top1: Estimate | None
+    """Of b less that of a; None where they cannot be paired."""
+    p: float | None
+    """Corrected for all comparisons of the same question."""
+    of: int
+    """Comparisons of that question."""
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether the accuracies differ."""
+        if self.top1 is None or self.top1.p is None or self.p is None:
+            return "not comparable"
+        if self.p < SIGNIFICANT and not self.holds_zero:
+            return "real"
+        return "tie" if self.holds_zero else "tie after correction"
+
+    @property
+    def holds_zero(self) -> bool:
+        """Whether the interval has both signs."""
+        found = self.top1
+        return found is None or found.low is None or found.high is None or (
+            found.low <= 0.0 <= found.high
+        )  # fmt: skip
+
+    def over(self, cell: Cell) -> Estimate | None:
+        """The accuracy of the other cell less that of ``cell``."""
+        e = self.top1
+        if e is None or self.a is cell:
+            return e
+        low, high = (None if end is None else -end for end in (e.high, e.low))
+        return Estimate(-e.value, low, high, e.p, e.about, e.seeds, e.images)
+
+
+def paired(a: Cell, b: Cell) -> tuple[Values, Values] | None:
+    """Right answers (seeds, images) of both; None where they have no seed or images in common."""
+    common = [s for s in a.seeds if s in a.answers and s in b.answers]
+    if not common:
+        return None
+    labels = {c.answers[s].labels.tobytes() for c in (a, b) for s in common}
+    if len(labels) > 1 or a.row["dataset_hash"] != b.row["dataset_hash"]:
+        return None
+    first, second = (np.stack([c.answers[s].right for s in common]) for c in (a, b))
+    return first, second
+
+
+def compare(pairs: Sequence[tuple[Cell, Cell]]) -> list[Comparison]:
+    """Comparisons of one question, corrected for their number."""
+    found = [None if (p := paired(a, b)) is None else statistics.difference(*p) for a, b in pairs]
+    known = [e.p for e in found if e is not None and e.p is not None]
+    corrected = iter(holm(known))
+    return [
+        Comparison(a, b, e, next(corrected) if e is not None and e.p is not None else None,
+                   len(known))
+        for (a, b), e in zip(pairs, found, strict=True)
+    ]  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Contest:
+    """Policies on the same data, with the same network, in the same environment."""
+
+    cells: tuple[Cell, ...]
+    """Best first, by mean accuracy."""
+    comparisons: tuple[Comparison, ...]
+    """Of every two."""
+    passed_over: int
+    """Cells of a policy beside the one that validation preferred."""
+
+    @property
+    def row(self) -> Row:
+        """For what they have in common."""
+        return self.cells[0].row
+
+    @property
+    def is_telling(self) -> bool:
+        """Whether policies compete, and their accuracies say anything: not with generated images,
+        and not where pretrained weights are missing from what is called after them."""
+        if not self.comparisons or "synthetic" in self.row["dataset_label"]:
+            return False
+        return all(
+            cell.row["weights"] != "random" or cell.row["policy"] == "from_scratch"
+            for cell in self.cells
+        )
+
+    def between(self, a: Cell, b: Cell) -> Comparison:
+        """The comparison of two of them, whichever way round."""
+        return next(c for c in self.comparisons if {id(c.a), id(c.b)} == {id(a), id(b)})
+
+    @property
+    def leaders(self) -> tuple[Cell, ...]:
+        """The best, and all that cannot be told from it."""
+        best, *others = self.cells
+        return best, *(c for c in others if self.between(best, c).verdict != "real")
+
+
+def contests_of(cells: Sequence[Cell]) -> list[Contest]:
+    """A contest for each question, in the order of the cells; also of one policy alone."""
+    groups = _grouped(cells, lambda cell: _key(cell.row, {*CHOSEN, "seed"}))
+    found = []
+    for group in groups:
+        by_name = _grouped(group, contestant)
+        kept = [max(same, key=lambda cell: cell.val_top1) for same in by_name]
+        ranked = sorted(kept, key=lambda cell: -cell.top1.value)
+        pairs = compare(list(combinations(ranked, 2)))
+        found.append(Contest(tuple(ranked), tuple(pairs), len(group) - len(kept)))
+    return found
+
+
+def _grouped(cells: Sequence[Cell], key: Callable[[Cell], Any]) -> list[list[Cell]]:
+    groups: dict[Any, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(key(cell), []).append(cell)
+    return list(groups.values())
+
+
+def contestant(cell: Cell) -> str:
+    """Name of a policy, with what is unusual about what it starts from or trains."""
+    row = cell.row
+    policy = POLICIES.get(row["policy"])
+    usual = policy is not None and row["weights"] == policy.initialisation
+    weights = "" if usual else f", {row['weights']} weights"
+    own = policy is not None and row["boundary"] != policy.boundary
+    return f"{row['policy']}{weights}" + (f" from {row['boundary']}" if own else "")
+
+
+def backend_pairs(cells: Sequence[Cell]) -> list[tuple[Cell, Cell]]:
+    """Cells of one experiment on one machine in two backends, in matched mode; PyTorch or else the
+    first backend comes first."""
+    ignored = {"backend", "environment_id", "seed"}
+    groups = _grouped(
+        [c for c in cells if c.row["mode"] == "matched"],
+        lambda cell: (cell.machine, _key(cell.row, ignored)),
+    )
+    return [
+        (a, b)
+        for group in groups
+        for a, b in combinations(group, 2)
+        if a.row["backend"] != b.row["backend"]
+    ]

@@ -1,0 +1,61 @@
+"""All that a report compares, computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bench.report.cells import (
+    Cell,
+    Comparison,
+    Contest,
+    backend_pairs,
+    cells_of,
+    compare,
+    contests_of,
+)
+from bench.report.speeds import SpeedComparison, compare_speeds
+from bench.report.twins import Row
+from bench.store import StoredRun
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One experiment in two backends."""
+
+    a: Cell
+    """The backend that the catalogue has first."""
+    b: Cell
+    top1: Comparison
+    """Accuracy."""
+    speed: SpeedComparison
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What the numbers say."""
+
+    rows: Sequence[Row]
+    """All runs."""
+    runs: Sequence[StoredRun]
+    """The same, as they lie on disk."""
+    cells: Sequence[Cell]
+    """Of the runs that are ok."""
+    contests: Sequence[Contest]
+    """Policies against each other; in some of them there is one alone."""
+    pairs: Sequence[Pair]
+    """Backends against each other."""
+
+
+def findings_of(rows: Sequence[Row], runs: Sequence[StoredRun]) -> Findings:
+    """Compare what can be compared."""
+    cells = cells_of(rows, runs)
+    pairs = backend_pairs(cells)
+    together = zip(pairs, compare(pairs), compare_speeds(pairs), strict=True)
+    return Findings(
+        rows,
+        runs,
+        cells,
+        contests_of(cells),
+        [Pair(a, b, top1, speed) for (a, b), top1, speed in together],
+    )

@@ -1,0 +1,114 @@
+"""The command that repeats a run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from bench.catalog.cases import SIZE_BOUNDS, size_of
+from bench.catalog.policies import POLICIES
+from bench.spec import RunSpec
+from bench.suite import Grid
+
+END = "THAWBENCH"
+
+
+def repeat_command(spec: RunSpec, swept: Sequence[RunSpec] = ()) -> str:
+    """Shell commands that write a suite of just this run and run it.
+
+    A spec holds no folders of the machine that it ran on, so that the path of a folder of images,
+    of a weights file or of a user's own network is the reader's to complete.
+
+    Args:
+        spec: Of the run.
+        swept: Those that were trained at once with it, this one among them.
+    """
+    lines = [*_comments(spec), *_suite(spec, swept)]
+    text = "\n".join(lines)
+    return (
+        f"cat > repeat.toml <<'{END}'\n{text}\n{END}\n"
+        f"python run_bench.py run --suite repeat.toml --device {spec.device}"
+    )
+
+
+def _comments(spec: RunSpec) -> list[str]:
+    said = []
+    if spec.case.dataset.name.startswith("folder:"):
+        said.append("# dataset: complete the path of the folder")
+    if spec.code_sha256 is not None:
+        said.append("# backbones: complete the path, module:PATH/FILE.py:FUNCTION")
+    if spec.weights.kind == "file":
+        said.append("# weights: complete the path of the file")
+    return said
+
+
+def _suite(spec: RunSpec, swept: Sequence[RunSpec]) -> list[str]:
+    grid = {key: value for key, value in _grid(spec, swept).items() if _is_told(key, value)}
+    return [
+        'name = "repeat"',
+        f"backends = {_toml([spec.backend])}",
+        f"seeds = {_toml([spec.seed])}",
+        "",
+        "[[grid]]",
+        *(f"{key} = {_toml(value)}" for key, value in grid.items()),
+    ]
+
+
+def _is_told(key: str, value: Any) -> bool:
+    """Whether a suite must say it: not what is so by default."""
+    return value is not None and value != Grid.model_fields[key].default
+
+
+def _grid(spec: RunSpec, swept: Sequence[RunSpec]) -> dict[str, Any]:
+    recipe, data, policy = spec.recipe, spec.case.dataset, spec.policy
+    known = POLICIES.get(policy.name, policy)
+    weights = {"file": spec.weights.source, "random": "random"}.get(spec.weights.kind)
+    return {
+        "case": spec.case.number,
+        "dataset": data.name,
+        "train_images": data.train_images,
+        "val_images": data.val_images,
+        "test_images": data.test_images,
+        "size_bounds": _bounds(spec),
+        "similarity": spec.case.similarity if data.name.startswith("folder:") else None,
+        "backbones": [spec.backbone],
+        "policies": [policy.name],
+        "boundary": policy.boundary if policy.boundary != known.boundary else None,
+        "weights": None if known.initialisation == "random" else weights,
+        **{
+            name: getattr(recipe, name)
+            for name in (
+                "head", "px", "epochs", "batch_size", "optimizer", "momentum", "schedule",
+                "warmup_fraction", "augmentation", "views", "prefix_cache",
+            )
+        },
+        "learning_rate": _rates(spec, swept, known.learning_rate_scale),
+        "weight_decay": _decays(spec, swept),
+        "tune": "lr" if recipe.learning_rate_grid else None,
+        "precision": recipe.precision,
+        "mode": [spec.mode] if spec.mode != "matched" else None,
+    }  # fmt: skip
+
+
+def _rates(spec: RunSpec, swept: Sequence[RunSpec], scale: float) -> Any:
+    rates = sorted({s.recipe.learning_rate / scale for s in swept} if swept else ())
+    return rates if len(rates) > 1 else spec.recipe.learning_rate / scale
+
+
+def _decays(spec: RunSpec, swept: Sequence[RunSpec]) -> Any:
+    decays = sorted({s.recipe.weight_decay for s in swept} if swept else ())
+    return decays if len(decays) > 1 else spec.recipe.weight_decay
+
+
+def _bounds(spec: RunSpec) -> list[int] | None:
+    """Bounds by which the data are of the size that the run says; None where they are anyway."""
+    images, size = spec.case.dataset.train_images, spec.case.size
+    if not spec.case.dataset.name.startswith("folder:") or size_of(images, SIZE_BOUNDS) == size:
+        return None
+    return {"small": [images, images + 1], "medium": [images - 1, images], "large": [1, 2]}[size]
+
+
+def _toml(value: Any) -> str:
+    """Strings of JSON, numbers and lists of them are TOML too."""
+    return json.dumps(value)

@@ -1,0 +1,338 @@
+"""The tables of a report, besides that of its runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bench.catalog.policies import PRESCRIBED
+from bench.report.cells import (
+    Cell,
+    Contest,
+    contestant,
+)
+from bench.report.cost import cost_table
+from bench.report.findings import Findings, Pair
+from bench.report.speeds import Speed, rate_of
+from bench.report.table_model import Cell as TableCell
+from bench.report.table_model import Column, Table, estimated, figure, text
+from bench.report.twins import Row
+from bench.report.words import count, megabytes, percent, points, seconds, times
+
+INTERVALS = (
+    "± and ranges in brackets are 95 % intervals. With three seeds or more they speak of the "
+    "recipes: training again, and other test images. With fewer they speak of these trained "
+    "models alone, on other test images."
+)
+
+
+def standard_set(found: Findings) -> list[Table]:
+    """All that have rows."""
+    tables = [
+        cases_table(found.contests),
+        policies_table(found.cells, found.contests),
+        backbones_table(found.cells),
+        backends_table(found.pairs),
+        cost_table(found.cells),
+        problems_table(found.rows),
+    ]
+    return [table for table in tables if table.rows]
+
+
+def data_of(row: Row) -> str:
+    """Data set and number of training images."""
+    return f"{row['dataset_label']}, {row['train_images']:,} images"
+
+
+def common(row: Row) -> list[TableCell]:
+    """Data, network and backend, as most tables begin."""
+    return [
+        figure(data_of(row), f"{row['dataset_label']} {row['train_images']:09}", data_of(row)),
+        text(row["backbone"]),
+    ]
+
+
+COMMON = (Column("data", "data"), Column("backbone", "backbone"))
+
+
+def cases_table(contests: Sequence[Contest]) -> Table:
+    """The article's four cases: its policy and the one that was best."""
+    rows = []
+    for contest in contests:
+        case = contest.row["case"]
+        if case is None:
+            continue
+        best = contest.cells[0]
+        ours = next((c for c in contest.cells if contestant(c) == PRESCRIBED[case]), None)
+        rows.append(
+            [
+                figure(str(case), case),
+                *common(contest.row),
+                text(contest.row["backend"]),
+                text(PRESCRIBED[case]),
+                figure("not run") if ours is None else _accuracy(ours),
+                text(" = ".join(contestant(c) for c in contest.leaders)),
+                _accuracy(best),
+                *_judged(contest, best, ours),
+            ]
+        )
+    return Table(
+        "cases",
+        "The four cases",
+        "The article's policy for each case beside the best one here. Several names: a tie. "
+        + INTERVALS,
+        (
+            Column("case", "case", True),
+            *COMMON,
+            Column("backend", "backend"),
+            Column("prescribed", "the article's policy"),
+            Column("prescribed_top1", "its test top-1", True),
+            Column("best", "best here"),
+            Column("best_top1", "its test top-1", True),
+            Column("difference", "best less the article's", True),
+            Column("verdict", "verdict"),
+        ),
+        rows,
+        tuple(_passed_over(contests)),
+    )
+
+
+def _judged(contest: Contest, best: Cell, ours: Cell | None) -> list[TableCell]:
+    if ours is None:
+        return [text(None), text("the article's policy was not run")]
+    if not contest.comparisons:
+        return [text(None), text("no other policy was run")]
+    if ours is best:
+        alone = len(contest.leaders) == 1
+        return [text(None), text("the article's is best" if alone else "tie")]
+    found = contest.between(best, ours)
+    e = found.over(ours)
+    if e is None:
+        return [text(None), text("not comparable")]
+    words = "another is better" if found.verdict == "real" else found.verdict
+    return [estimated(points(e), e), text(words)]
+
+
+def _passed_over(contests: Sequence[Contest]) -> list[str]:
+    beside = sum(c.passed_over for c in contests)
+    if not beside:
+        return []
+    return [
+        f"{beside} further settings of the same policies (learning rates, weight decays and the "
+        "like) do not compete: of each policy the one with the best validation accuracy does."
+    ]
+
+
+def _accuracy(cell: Cell) -> TableCell:
+    return estimated(percent(cell.top1), cell.top1)
+
+
+def policies_table(cells: Sequence[Cell], contests: Sequence[Contest]) -> Table:
+    """Policy × backend: accuracy, speed, memory, parameters."""
+    rival = {id(cell): contest for contest in contests for cell in contest.cells}
+    rows = []
+    for cell in cells:
+        row = cell.row
+        speed = rate_of(cell)
+        rows.append(
+            [
+                *common(row),
+                text(contestant(cell)),
+                text(row["backend"]),
+                figure(str(len(cell.rows)), len(cell.rows)),
+                _accuracy(cell),
+                _beside_best(cell, rival.get(id(cell))),
+                *(_mean(cell, field, "{:.1%}") for field in SHARES),
+                _mean(cell, "test_loss", "{:.3f}"),
+                figure(speed.text, speed.value),
+                _timed(cell),
+                _bytes(cell),
+                figure(count(row["total_parameters"]), row["total_parameters"]),
+                figure(
+                    count(row["trainable_parameters"]),
+                    row["trainable_parameters"],
+                    row["trainable_parameters"],
+                ),
+            ]
+        )
+    return Table(
+        "policies",
+        "Policy × backend",
+        "Accuracy, speed, memory and parameters of every policy in every backend. " + INTERVALS,
+        (
+            *COMMON,
+            Column("policy", "policy"),
+            Column("backend", "backend"),
+            Column("seeds", "seeds", True),
+            Column("test_top1", "test top-1", True),
+            Column("beside_best", "beside the best policy"),
+            Column("test_balanced_accuracy", "balanced accuracy", True),
+            Column("test_macro_f1", "macro F1", True),
+            Column("test_calibration_error", "calibration error", True),
+            Column("test_loss", "log loss", True),
+            Column("images_per_s", "train images/s", True),
+            Column("fit_s", "fit", True),
+            Column("peak_bytes", "peak memory", True),
+            Column("total_parameters", "parameters", True),
+            Column("trainable_parameters", "trainable", True),
+        ),
+        rows,
+        (Speed.NOTE, *_families(contests), *_passed_over(contests)),
+    )
+
+
+SHARES = ("test_balanced_accuracy", "test_macro_f1", "test_calibration_error")
+
+
+def _families(contests: Sequence[Contest]) -> list[str]:
+    most = max((c.comparisons[0].of for c in contests if c.comparisons), default=0)
+    if most < 2:
+        return []
+    return [
+        f"Policies are compared in pairs, up to {most} to a question (one data set, network and "
+        "backend); the verdicts are corrected for that number (Holm). 'tie after correction': the "
+        "interval by itself leaves out zero."
+    ]
+
+
+def _beside_best(cell: Cell, contest: Contest | None) -> TableCell:
+    if contest is None or not contest.comparisons:
+        return text(None)
+    best = contest.cells[0]
+    if cell is best:
+        return text("best" if len(contest.leaders) == 1 else "best, with a tie")
+    found = contest.between(best, cell)
+    e = found.over(best)
+    if e is None:
+        return text("not comparable")
+    verdict = "" if found.verdict == "real" else f", {found.verdict}"
+    return estimated(points(e) + verdict, e)
+
+
+def _mean(cell: Cell, field: str, form: str) -> TableCell:
+    value = cell.mean(field)
+    return text(None) if value is None else figure(form.format(value), value)
+
+
+def _timed(cell: Cell) -> TableCell:
+    value = cell.mean("fit_s")
+    return figure(seconds(value), value)
+
+
+def _bytes(cell: Cell) -> TableCell:
+    """Of the device, or of the process on a CPU."""
+    field = "peak_host_bytes" if cell.row["device"] == "cpu" else "peak_device_bytes"
+    values = [row[field] for row in cell.rows if row[field] is not None]
+    value = max(values) if values else None
+    return figure(megabytes(value), value)
+
+
+def backbones_table(cells: Sequence[Cell]) -> Table:
+    """Backbone × policy; nothing where there is one backbone."""
+    names = list(dict.fromkeys(cell.row["backbone"] for cell in cells))
+    lines: dict[tuple[str, ...], dict[str, Cell]] = {}
+    for cell in cells:
+        row = cell.row
+        setting = (row["px"], row["epochs"], row["batch_size"], row["precision"], row["mode"],
+                   row["head"], row["learning_rate"], row["weight_decay"])  # fmt: skip
+        key = (data_of(row), contestant(cell), row["backend"], row["environment_id"], str(setting))
+        lines.setdefault(key, {})[row["backbone"]] = cell
+    rows = [
+        [
+            *(text(part) for part in key[:3]),
+            *(_accuracy(found[n]) if n in found else text(None) for n in names),
+        ]
+        for key, found in lines.items()
+        if len(found) > 1
+    ]
+    return Table(
+        "backbones",
+        "Backbone × policy",
+        "Test top-1 of each network under each policy. " + INTERVALS,
+        (
+            Column("data", "data"),
+            Column("policy", "policy"),
+            Column("backend", "backend"),
+            *(Column(f"{name}_test_top1", name, True) for name in names),
+        ),
+        rows,
+        ("Networks are not compared in pairs here: overlapping intervals name no winner.",),
+    )
+
+
+def backends_table(pairs: Sequence[Pair]) -> Table:
+    """One backend against another, the same experiment on the same machine."""
+    rows = []
+    for pair in pairs:
+        found, speed, a, b = pair.top1, pair.speed, pair.a.row, pair.b.row
+        e = found.top1
+        rows.append(
+            [
+                *common(a),
+                text(contestant(found.a)),
+                text(f"{b['backend']} less {a['backend']}"),
+                figure(str(min(len(found.a.rows), len(found.b.rows))), len(found.a.rows)),
+                text(None) if e is None else estimated(points(e), e),
+                text("differ" if found.verdict == "real" else found.verdict),
+                text(None) if speed.ratio is None else estimated(times(speed.ratio), speed.ratio),
+                text(speed.verdict(a["backend"], b["backend"])),
+                text(speed.of),
+                text((a["parity"] or "–").replace("_", " ")),
+            ]
+        )
+    many = f" ({len(rows)} comparisons, corrected for their number: Holm)" if len(rows) > 1 else ""
+    return Table(
+        "backends",
+        "Keras against PyTorch",
+        f"The same experiment in two backends on one machine, image by image{many}. " + INTERVALS,
+        (
+            *COMMON,
+            Column("policy", "policy"),
+            Column("backends", "difference"),
+            Column("seeds", "seeds", True),
+            Column("top1_difference", "test top-1", True),
+            Column("verdict", "accuracy"),
+            Column("speed_ratio", "speed, the former over the latter", True),
+            Column("speed_verdict", "speed"),
+            Column("speed_of", "measured by"),
+            Column("parity", "parity"),
+        ),
+        rows,
+        (
+            "speed over 1: the backend named first is faster. An interval of fewer than three "
+            "seeds speaks of these runs alone.",
+        ),
+    )
+
+
+def problems_table(rows: Sequence[Row]) -> Table:
+    """Runs that failed or could not be done, those of one reason together."""
+    found: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        if row["status"] != "ok":
+            why = (row["failure"] or {}).get("message", "")
+            key = (row["status"], why, row["backbone"], row["policy"], row["backend"])
+            found.setdefault(key, []).append(row)
+    lines = [
+        [
+            *(text(part) for part in (key[0], key[2], key[3], key[4])),
+            figure(str(len(group)), len(group)),
+            text(key[1]),
+            text(group[0]["run_id"]),
+        ]
+        for key, group in found.items()
+    ]
+    return Table(
+        "problems",
+        "Failed and unavailable",
+        "Runs without a result, and why.",
+        (
+            Column("status", "status"),
+            Column("backbone", "backbone"),
+            Column("policy", "policy"),
+            Column("backend", "backend"),
+            Column("runs", "runs", True),
+            Column("reason", "reason"),
+            Column("run_id", "first of them"),
+        ),
+        lines,
+    )

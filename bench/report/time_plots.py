@@ -1,0 +1,150 @@
+"""Plots of speed and of where the time goes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from bench.report.cells import Cell, contestant
+from bench.report.figures import COLOURS, Figure, axis, escaped, plot
+from bench.report.speeds import rate_of
+from bench.report.twins import Row
+
+
+def _grouped_bars(
+    cells: Sequence[Cell],
+) -> list[tuple[str, list[Cell]]]:
+    """By backend."""
+    groups: dict[str, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(cell.row["backend"], []).append(cell)
+    return list(groups.items())
+
+
+APART = ("px", "epochs", "batch_size", "precision", "mode", "head", "learning_rate",
+         "weight_decay", "tune", "prefix_cache", "device", "environment_id")  # fmt: skip
+"""What tells bars apart that would bear the same name, and so stand on one another."""
+
+
+def _labels(cells: Sequence[Cell]) -> list[str]:
+    """A name for each bar; no two of a backend the same."""
+    plain = [
+        f"{escaped(contestant(c))}<br>{escaped(c.row['backbone'])}, {c.row['train_images']:,}"
+        for c in cells
+    ]
+    groups: dict[tuple[str, str], list[Cell]] = {}
+    for name, cell in zip(plain, cells, strict=True):
+        groups.setdefault((name, cell.row["backend"]), []).append(cell)
+    return [name + _apart(cell, groups[name, cell.row["backend"]])
+            for name, cell in zip(plain, cells, strict=True)]  # fmt: skip
+
+
+def _apart(cell: Cell, alike: Sequence[Cell]) -> str:
+    differing = [f for f in APART if len({str(c.row[f]) for c in alike}) > 1]
+    return "".join(f", {f.replace('_', ' ')} {escaped(cell.row[f])}" for f in differing)
+
+
+def throughput(cells: Sequence[Cell]) -> dict[str, Any]:
+    """Whole steps only: effective rates never stand beside them."""
+    whole = [c for c in cells if c.row["train_images_per_s"] is not None]
+    labels = {id(c): label for c, label in zip(whole, _labels(whole), strict=True)}
+    data: list[Figure] = []
+    for place, (backend, group) in enumerate(_grouped_bars(whole)):
+        windows = [
+            [w for r in c.runs for w in r.result.train_images_per_s_windows] or [0.0] for c in group
+        ]
+        middle = [rate_of(c).value or 0.0 for c in group]
+        ends = [np.quantile(w, [0.05, 0.95]) for w in windows]
+        both = list(zip(ends, middle, strict=True))
+        data.append(
+            {
+                "type": "bar",
+                "name": escaped(backend),
+                "x": [labels[id(c)] for c in group],
+                "y": middle,
+                "error_y": {
+                    "type": "data",
+                    "symmetric": False,
+                    "array": [max(float(e[1]) - m, 0.0) for e, m in both],
+                    "arrayminus": [max(m - float(e[0]), 0.0) for e, m in both],
+                    "thickness": 1,
+                },
+                "marker": {"color": COLOURS[place % len(COLOURS)]},
+                "hovertemplate": "%{y:,.0f} images/s",
+            }
+        )
+    made = plot(
+        "throughput",
+        "Throughput",
+        "Training images/s of whole steps, the median window; bars from the 5th to the 95th "
+        "percentile of the windows. Runs whose frozen part was computed once are left out.",
+        data,
+        {"automargin": True},
+        axis("images/s", rangemode="tozero"),
+    )
+    made["figure"]["layout"]["barmode"] = "group"
+    return made
+
+
+def _windows(cell: Cell) -> list[float]:
+    """Rates of all windows of its runs."""
+    return [w for r in cell.runs for w in r.result.train_images_per_s_windows] or [0.0]
+
+
+PARTS = (
+    ("start_s", "start of the worker"),
+    ("setup_s", "set-up"),
+    ("compile_s", "compile"),
+    ("prefix_s", "frozen part"),
+    ("input_s", "input"),
+    ("compute_s", "compute and validation"),
+    ("test_s", "test"),
+)
+"""Of a run's time, in order."""
+
+
+def parts_of(row: Row) -> dict[str, float]:
+    """What the time of a run went to, in seconds; nothing where it has no time of its own."""
+    if row["fit_s"] is None:
+        return {}
+    compiled, prefix = row["compile_s"] or 0.0, row["prefix_s"] or 0.0
+    rest = max(row["fit_s"] - compiled - prefix, 0.0)
+    waited = rest * (row["input_wait_fraction"] or 0.0)
+    found = {name: row.get(name) or 0.0 for name in ("start_s", "setup_s", "test_s")}
+    return {**found, "compile_s": compiled, "prefix_s": prefix, "input_s": waited,
+            "compute_s": rest - waited}  # fmt: skip
+
+
+def time_parts(cells: Sequence[Cell]) -> dict[str, Any]:
+    timed = [(c, [parts_of(row) for row in c.rows]) for c in cells]
+    timed = [(c, parts) for c, parts in timed if all(parts)]
+    labels = _labels([c for c, _ in timed])
+    names = [f"{n}, {escaped(c.row['backend'])}" for n, (c, _) in zip(labels, timed, strict=True)]
+    data: list[Figure] = []
+    for place, (name, title) in enumerate(PARTS):
+        means = [float(np.mean([p[name] for p in parts])) for _, parts in timed]
+        if any(means):
+            data.append(
+                {
+                    "type": "bar",
+                    "orientation": "h",
+                    "name": title,
+                    "y": names,
+                    "x": means,
+                    "marker": {"color": COLOURS[place % len(COLOURS)]},
+                    "hovertemplate": f"{title}: %{{x:.2f}} s",
+                }
+            )
+    made = plot(
+        "time_parts",
+        "Where the time of a run goes",
+        "Means over the seeds. Input: the share of the training that steps waited for data. "
+        "Compile: the first step less the median one. Trials of --tune are not in it.",
+        data,
+        axis("seconds"),
+        {"automargin": True, "autorange": "reversed"},
+    )
+    made["figure"]["layout"] |= {"barmode": "stack", "height": max(320, 80 + 44 * len(timed))}
+    return made

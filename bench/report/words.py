@@ -1,0 +1,98 @@
+"""Figures as people read them: rounded to their own uncertainty."""
+
+from __future__ import annotations
+
+import math
+
+from bench.report.statistics import Estimate
+from bench.report.table_model import ABSENT
+
+MINUS = "−"
+
+
+def places(half_width: float | None, default: int = 1) -> int:
+    """Decimal places that a figure with this uncertainty deserves: one digit of the uncertainty,
+    two where the first is a 1."""
+    if not half_width or not math.isfinite(half_width):
+        return default
+    exponent = math.floor(math.log10(half_width))
+    leading = half_width / 10.0**exponent
+    return min(max(-exponent + (leading < 2.0), 0), 3)
+
+
+def signed(value: float, digits: int) -> str:
+    """With its sign, and a minus as typographers set it."""
+    shown = f"{abs(value):.{digits}f}"
+    if not float(shown):
+        return shown
+    return ("+" if value > 0 else MINUS) + shown
+
+
+def plain(value: float, digits: int) -> str:
+    """A number that may be negative."""
+    return f"{value:.{digits}f}".replace("-", MINUS)
+
+
+def percent(e: Estimate) -> str:
+    """An accuracy: ``85.8 ± 2.1%``."""
+    half = e.half_width
+    if half is None:
+        return f"{e.value:.1%}"
+    digits = places(100 * half)
+    return f"{100 * e.value:.{digits}f} ± {100 * half:.{digits}f}%"
+
+
+def points(e: Estimate) -> str:
+    """A difference of accuracies: ``+1.4 points (−0.3 to 3.1)``."""
+    if e.low is None or e.high is None:
+        return f"{signed(100 * e.value, 1)} points"
+    digits = places(100 * (e.half_width or 0.0))
+    low, high = (plain(100 * end, digits) for end in (e.low, e.high))
+    return f"{signed(100 * e.value, digits)} points ({low} to {high})"
+
+
+def times(e: Estimate) -> str:
+    """A ratio: ``1.23 × (1.18 to 1.29)``."""
+    if e.low is None or e.high is None:
+        return f"{e.value:.3g} ×"
+    digits = places(e.half_width, default=2)
+    return f"{e.value:.{digits}f} × ({e.low:.{digits}f} to {e.high:.{digits}f})"
+
+
+def measured(e: Estimate, unit: str = "") -> str:
+    """A figure with its interval: ``205 ± 4``; without one, three digits."""
+    half = e.half_width
+    tail = f" {unit}" if unit else ""
+    if not half:
+        return f"{e.value:,.0f}{tail}" if abs(e.value) >= 100 else f"{e.value:.3g}{tail}"
+    digits = places(half)
+    return f"{e.value:,.{digits}f} ± {half:,.{digits}f}{tail}"
+
+
+def count(value: int | float | None) -> str:
+    """A whole number."""
+    return ABSENT if value is None else f"{int(value):,}"
+
+
+def megabytes(value: float | None) -> str:
+    """Of a number of bytes."""
+    return ABSENT if value is None else f"{value / 1e6:,.0f} MB"
+
+
+def seconds(value: float | None) -> str:
+    """A time, three digits of it."""
+    if value is None:
+        return ABSENT
+    return f"{value:,.0f} s" if value >= 100 else f"{value:.3g} s"
+
+
+def listed(names: list[str]) -> str:
+    """``a, b and c``."""
+    if len(names) < 2:
+        return "".join(names)
+    return f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def number_of(things: int, name: str) -> str:
+    """``1 run``, ``2 runs``."""
+    return f"{things:,} {name}{'' if things == 1 else 's'}"
