@@ -166,12 +166,54 @@ def report(
     formats: Annotated[
         str, typer.Option("--format", help="md, csv, html, latex: tables to write.")
     ] = "md,csv",
+    columns: Annotated[
+        str | None, typer.Option(help="Fields of --json for the table of runs.")
+    ] = None,
+    sort: Annotated[
+        str | None, typer.Option(help="By fields of --json; descending: -test_top1.")
+    ] = None,
+    cases: Annotated[str | None, typer.Option(help="Only these; likewise what follows.")] = None,
+    datasets: Annotated[str | None, typer.Option()] = None,
+    backbones: Annotated[str | None, typer.Option()] = None,
+    policies: Annotated[str | None, typer.Option()] = None,
+    backends: Annotated[str | None, typer.Option()] = None,
+    seeds: Annotated[str | None, typer.Option()] = None,
+    head: Annotated[str | None, typer.Option()] = None,
+    precision: Annotated[str | None, typer.Option()] = None,
+    mode: Annotated[str | None, typer.Option()] = None,
+    px: Annotated[str | None, typer.Option()] = None,
+    epochs: Annotated[str | None, typer.Option()] = None,
+    batch_size: Annotated[str | None, typer.Option()] = None,
+    device: Annotated[str | None, typer.Option()] = None,
+    status: Annotated[str | None, typer.Option()] = None,
     as_json: Json = False,
 ) -> None:
-    """Tables and report from results, without any framework."""
-    from bench.commands import report_command
+    """Tables and report from results, without any framework; of two folders, what differs.
 
-    report_command(folders, _names(formats) or [], as_json)
+    Lists are comma-separated. All is written into the first folder.
+    """
+    from bench.commands import ReportCommand, report_command
+    from bench.report import View
+    from bench.report.filters import Filters
+
+    filters = Filters(
+        cases=_numbers("--cases", cases),
+        datasets=_names(datasets),
+        backbones=_names(backbones),
+        policies=_names(policies),
+        backends=_names(backends),
+        seeds=_numbers("--seeds", seeds),
+        head=_names(head),
+        precision=_names(precision),
+        mode=_names(mode),
+        px=_numbers("--px", px),
+        epochs=_numbers("--epochs", epochs),
+        batch_size=_numbers("--batch-size", batch_size),
+        device=_names(device),
+        status=_names(status),
+    )
+    view = View(_names(columns), _names(sort))
+    report_command(ReportCommand(folders, _names(formats) or [], filters, view, as_json))
 
 
 @app.command("list")

@@ -12,16 +12,19 @@ from tabulate import tabulate
 
 from bench.cli import RESULTS, print_json
 from bench.devices import check_seen
-from bench.errors import choose
+from bench.errors import UserError, choose
 from bench.launch import Interpreters
 from bench.prepare import PlannedRun, Preparation
 from bench.progress import display, label
 from bench.report import as_json as rows_as_json
-from bench.report import load_runs, write_report
+from bench.report import STANDARD, View, load_runs, write_report
+from bench.report.filters import Filters, kept
+from bench.report.side_by_side import SideBySide, side_by_side
 from bench.report.tables import FORMATS, Format, footnotes, reasons, render, standard_table
 from bench.report.twins import Row
+from bench.report.write import as_text
 from bench.runner import Runner
-from bench.store import Store
+from bench.store import Store, StoredRun
 from bench.suite import Options, apply_options, load_suite, options_suite
 
 
@@ -101,23 +104,65 @@ def run_command(command: RunCommand) -> bool:
         finally:
             progress.close()
     stored, problems = load_runs([store.root], keys)
-    whole, paths = write_report(stored, store.root, ("md", "csv"))
+    whole, paths = write_report(stored, store.root, ("md", "csv"), problems)
     rows = [row for row in whole if (row["run_id"], row["environment_id"]) in keys]
     _print_rows(rows, paths, problems, command.as_json)
     return len(rows) == len(runs) and all(row["status"] == "ok" for row in rows)
 
 
-def report_command(folders: Sequence[Path], formats: Sequence[str], as_json: bool) -> None:
-    """Tables and page of results folders, written into the first one.
+@dataclass(frozen=True)
+class ReportCommand:
+    """``report`` with its options."""
+
+    folders: Sequence[Path]
+    """Results folders; of two, the second is what became of the first."""
+    formats: Sequence[str]
+    """Of the tables."""
+    filters: Filters
+    """Which runs."""
+    view: View
+    """Columns and order of the table of runs."""
+    as_json: bool
+    """Print JSON instead of the table."""
+
+
+def report_command(command: ReportCommand) -> None:
+    """Tables and page of results folders, written into the first one; of two folders, what differs
+    between them besides.
 
     Raises:
-        UserError: No results, an unknown format, or a folder that cannot be written.
+        UserError: No results, an unknown format, name or column, or a folder that cannot be
+            written.
     """
-    for name in formats:
+    for name in command.formats:
         choose("format", name, FORMATS)
-    runs, problems = load_runs(folders)
-    rows, paths = write_report(runs, folders[0], cast(Sequence[Format], formats))
-    _print_rows(rows, paths, problems, as_json)
+    runs, problems = load_runs(command.folders)
+    runs = kept(runs, command.filters)
+    side = None
+    if len(command.folders) == 2:
+        first, second = (_kept_alone(folder, command.filters) for folder in command.folders)
+        names = _short_names(command.folders)
+        side = side_by_side(first, second, names)
+    formats = cast(Sequence[Format], command.formats)
+    rows, paths = write_report(
+        runs, command.folders[0], formats, problems, command.view, side
+    )
+    _print_rows(rows, paths, problems, command.as_json, command.view, side)
+
+
+def _kept_alone(folder: Path, filters: Filters) -> list[StoredRun]:
+    """Runs of one of two folders; none is no mistake there."""
+    found = load_runs([folder])[0]
+    try:
+        return kept(found, filters)
+    except UserError:
+        return []
+
+
+def _short_names(folders: Sequence[Path]) -> tuple[str, str]:
+    """Of two folders: their last parts, or the whole paths where these are alike."""
+    a, b = (folder.resolve() for folder in folders)
+    return (a.name, b.name) if a.name != b.name else (str(a), str(b))
 
 
 def _print_dry_run(
@@ -152,14 +197,26 @@ def _state(run: dict[str, Any]) -> str:
 
 
 def _print_rows(
-    rows: Sequence[Row], paths: Sequence[Path], problems: Sequence[str], as_json: bool
+    rows: Sequence[Row],
+    paths: Sequence[Path],
+    problems: Sequence[str],
+    as_json: bool,
+    view: View = STANDARD,
+    side: SideBySide | None = None,
 ) -> None:
     for problem in problems:
         print(problem, file=sys.stderr)
     if as_json:
-        print_json(rows_as_json(rows))
+        more = {"side_by_side": side.as_json()} if side else {}
+        print_json({**rows_as_json(rows), **more})
         return
-    print(render(standard_table(rows), "terminal"))
+    if side:
+        for table in side.tables:
+            print(as_text(table, "terminal"))
+        for sentence in side.sentences:
+            print(sentence)
+        print()
+    print(render(standard_table(rows, view.columns), "terminal"))
     for line in [*reasons(rows), *footnotes(rows)]:
         print(line)
     print("written: " + ", ".join(str(p) for p in paths), file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,16 @@ from bench.cache import cache_root
 from bench.errors import UserError
 from bench.parity.model import Pair
 from bench.parity.proofs import Proofs, read_copy, shown, write_copy
+from bench.report.document import document
+from bench.report.filters import chosen_columns, in_order
+from bench.report.findings import findings_of
 from bench.report.page import write_page
 from bench.report.rows import rows_of
+from bench.report.side_by_side import SideBySide
+from bench.report.standard_set import standard_set
 from bench.report.tables import Format, write_tables
 from bench.report.twins import Row
+from bench.report.write import runs_table, write_set
 from bench.spec import UNFINISHED
 from bench.store import Store, StoredRun
 
@@ -56,21 +63,54 @@ def load_runs(
     return kept, problems
 
 
+@dataclass(frozen=True)
+class View:
+    """How the table of runs is shown."""
+
+    columns: Sequence[str] | None = None
+    """Fields of rows; None: the standard ones."""
+    sort: Sequence[str] | None = None
+    """Fields of rows, with a minus: descending; None: the order of cases."""
+
+
+STANDARD = View()
+
+
 def write_report(
-    runs: Sequence[StoredRun], folder: Path, formats: Sequence[Format]
+    runs: Sequence[StoredRun],
+    folder: Path,
+    formats: Sequence[Format],
+    problems: Sequence[str] = (),
+    view: View = STANDARD,
+    side: SideBySide | None = None,
 ) -> tuple[list[Row], list[Path]]:
     """Write ``tables/*`` and ``report.html`` into ``folder``; returns the rows and the paths.
 
+    Args:
+        runs: That it is about.
+        folder: To write into.
+        formats: Of the tables.
+        problems: Sentences about what could not be read.
+        view: Of the table of runs.
+        side: Of ``report A B``.
+
     Raises:
-        UserError: The folder cannot be written.
+        UserError: The folder cannot be written, or there is no such column.
     """
     pairs = known_proofs(folder, runs)
-    rows = rows_of(runs, shown(pairs))
+    rows = in_order(rows_of(runs, shown(pairs)), view.sort)
+    columns = chosen_columns(view.columns, rows)
+    found = findings_of(rows, runs)
+    tables = standard_set(found)
+    extra = side.tables if side else []
+    shown_side = side.as_json() if side else None
+    whole = document(found, [*tables, runs_table(rows, columns)], problems, shown_side)
     try:
         write_copy(pairs, folder)
-        paths = write_tables(rows, folder / "tables", formats)
+        paths = write_tables(rows, folder / "tables", formats, columns)
+        paths += write_set([*tables, *extra], folder / "tables", formats)
         page = folder / "report.html"
-        write_page(rows, runs, page)
+        write_page(whole, page)
     except OSError as error:
         raise UserError(f"Cannot write the report to '{folder}': {error.strerror}.") from error
     return rows, [*paths, page]

@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -45,7 +45,7 @@ def _sorted_by(row: Row, column: str) -> float | str | None:
     return value if isinstance(value, int | float | str) or value is None else str(value)
 
 
-def as_text(table: Table, form: Format) -> str:
+def as_text(table: Table, form: Format | Literal["terminal"]) -> str:
     """A table in one form, with its title, caption and notes where the form has room for them."""
     if form == "csv":
         return to_csv(table)
@@ -56,6 +56,8 @@ def as_text(table: Table, form: Format) -> str:
     )
     right = frozenset(c.heading for c in table.columns if c.right)
     body = render(frame, form, right)
+    if form == "terminal":
+        return "\n".join([table.title, body, *table.notes, ""])
     if form != "md":
         return body + "\n"
     notes = "".join(f"\n- {markdown(note)}" for note in table.notes)

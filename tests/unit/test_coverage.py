@@ -1,0 +1,98 @@
+"""Do 95 % intervals hold the truth 95 times in a hundred? By simulated experiments."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from scipy.special import expit
+
+from bench.report.statistics import difference, holm
+
+EXPERIMENTS = 1000
+
+
+@dataclass(frozen=True)
+class World:
+    """How right answers come about: a recipe's strength, how hard an image is, how hard it is for
+    this recipe, and what a seed adds, on the scale of log odds."""
+
+    gap: float
+    """Of the two recipes' strengths."""
+    own: float
+    """Spread of an image's difficulty for one recipe beside the other: does not average out over
+    seeds."""
+    luck: float
+    """Spread of a seed."""
+    hard: float = 1.5
+    """Spread of an image's difficulty for both."""
+    base: float = 1.5
+
+    def shares(self, random: np.random.Generator, seeds: int, images: int) -> np.ndarray:
+        """(2, seeds, images) probabilities of a right answer."""
+        hard = random.normal(0, self.hard, images)
+        own = random.normal(0, self.own, (2, 1, images))
+        luck = random.normal(0, self.luck, (2, seeds, 1))
+        gap = np.array([0.0, self.gap]).reshape(2, 1, 1)
+        return expit(self.base + gap + hard + own + luck)
+
+    def truth(self) -> float:
+        """Difference of the recipes, over all images and seeds."""
+        shares = self.shares(np.random.default_rng(0), 2000, 2000)
+        a, b = shares.mean(axis=(1, 2))
+        return float(b - a)
+
+
+WORLDS = {
+    "seeds": World(gap=0.3, own=0.0, luck=0.3),
+    "images": World(gap=0.3, own=1.0, luck=0.05),
+    "both": World(gap=0.3, own=0.7, luck=0.2),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seeds", [3, 5])
+@pytest.mark.parametrize("world", WORLDS)
+def test_seeds_hold_the_difference_of_the_recipes(world: str, seeds: int) -> None:
+    random, truth = np.random.default_rng(seeds), WORLDS[world].truth()
+    held = 0
+    for _ in range(EXPERIMENTS):
+        shares = WORLDS[world].shares(random, seeds, 400)
+        a, b = random.random(shares.shape) < shares
+        found = difference(a, b)
+        held += found.low <= truth <= found.high
+    assert 0.93 <= held / EXPERIMENTS <= 0.97
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", WORLDS)
+def test_one_seed_holds_the_difference_of_the_models(world: str) -> None:
+    """Of these two models: their seeds' luck stays, the images are drawn anew."""
+    random, held = np.random.default_rng(7), 0
+    for _ in range(EXPERIMENTS):
+        luck = random.normal(0, WORLDS[world].luck, (2, 1, 1))
+        models = World(WORLDS[world].gap, WORLDS[world].own, 0.0)
+        many = expit(np.log(1 / (1 / models.shares(random, 1, 20_000) - 1)) + luck)
+        truth = float(many[1].mean() - many[0].mean())
+        shares = many[:, :, :400]
+        a, b = random.random(shares.shape) < shares
+        found = difference(a, b)
+        held += found.low <= truth <= found.high
+    assert 0.93 <= held / EXPERIMENTS <= 0.97
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seeds", [1, 3, 5])
+def test_ties_are_declared_different_in_at_most_one_of_twenty(seeds: int) -> None:
+    """Three recipes that are alike, compared in pairs and corrected: any difference is wrong."""
+    random, wrong = np.random.default_rng(11 + seeds), 0
+    world = World(gap=0.0, own=0.7, luck=0.2 if seeds > 1 else 0.0)
+    for _ in range(EXPERIMENTS):
+        first, second = world.shares(random, seeds, 400), world.shares(random, seeds, 400)
+        # Pairs of one draw are alike as recipes; the third shares the images' common difficulty.
+        a, b = random.random(first.shape) < first
+        c = random.random(second[0].shape) < second[0]
+        ps = [difference(a, b).p, difference(a, c).p, difference(b, c).p]
+        wrong += min(holm(ps)) < 0.05
+    assert wrong / EXPERIMENTS <= 0.05

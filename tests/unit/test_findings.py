@@ -1,0 +1,250 @@
+"""What a report compares with what, and what it says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bench.report.answer import answer, asked
+from bench.report.cells import cells_of, contestant
+from bench.report.findings import Findings, findings_of
+from bench.report.plots import pareto, plots
+from bench.report.rows import rows_of
+from bench.report.standard_set import standard_set
+from bench.report.strategy import strategy_map
+from bench.report.table_model import Table
+from bench.store import StoredRun
+
+IMAGES = 400
+Make = Callable[..., StoredRun]
+
+POLICIES: dict[str, dict[str, Any]] = {
+    "freeze_all": {"boundary": "head"},
+    "fine_tune_last": {"boundary": "last_stage"},
+    "fine_tune_all": {"boundary": "all", "backbone_scale": 0.1},
+    "from_scratch": {"boundary": "all", "initialisation": "random"},
+}
+RANDOM = {"kind": "random", "source": "random", "sha256": None}
+
+
+@pytest.fixture
+def make(make_run: Callable[..., StoredRun], tmp_path: Path) -> Make:
+    """``make(share, policy=…, seed=…)``: a run that is right on the first ``share`` of the images,
+    and on a few others by its seed."""
+
+    def made(
+        share: float, policy: str = "freeze_all", seed: int = 0,
+        result: dict[str, Any] | None = None, luck: float = 0.02, **changes: Any,
+    ) -> StoredRun:  # fmt: skip
+        changes.setdefault("policy", {"name": policy, **POLICIES[policy]})
+        if policy == "from_scratch":
+            changes.setdefault("weights", RANDOM)
+        random = np.random.default_rng([seed, len(policy)])
+        right = np.arange(IMAGES) < share * IMAGES
+        right ^= random.random(IMAGES) < luck
+        fields = {"test_top1": float(right.mean()), "val_top1_by_epoch": [0.5, share]}
+        run = make_run(result={**fields, **(result or {})}, seed=seed, **changes)
+        folder = tmp_path / run.result.run_id / run.result.environment_id
+        folder.mkdir(parents=True, exist_ok=True)
+        labels = np.arange(IMAGES) % 2
+        logits = np.stack([labels == 0, labels == 1], 1) * 4.0 - 2.0
+        logits[~right] *= -1
+        np.savez(folder / "predictions.npz", logits=logits, labels=labels, correct=right,
+                 true_probability=np.where(right, 0.98, 0.02))  # fmt: skip
+        return replace(run, folder=folder)
+
+    return made
+
+
+def found(*runs: StoredRun) -> Findings:
+    return findings_of(rows_of(runs), runs)
+
+
+def tables(*runs: StoredRun) -> dict[str, Table]:
+    return {table.name: table for table in standard_set(found(*runs))}
+
+
+def cell(table: Table, row: int, column: str) -> str:
+    place = [c.name for c in table.columns].index(column)
+    return table.rows[row][place].text
+
+
+def test_seeds_are_taken_together_and_nothing_else(make: Make) -> None:
+    runs = [make(0.8, seed=s) for s in range(3)]
+    others = [make(0.8, recipe={"px": 64}), make(0.8, environment={"cores": 64})]
+    others.append(make(0.8, environment={"packages": {"torch": "9"}}))
+    cells = cells_of(rows_of([*runs, *others]), [*runs, *others])
+    assert sorted(len(c.rows) for c in cells) == [1, 1, 1, 3]
+
+
+def test_a_clear_winner_is_named_and_a_tie_is_called_a_tie(make: Make) -> None:
+    runs = [make(share, policy, seed) for seed in range(3)
+            for share, policy in ((0.9, "freeze_all"), (0.895, "fine_tune_last"),
+                                  (0.6, "from_scratch"))]  # fmt: skip
+    (contest,) = found(*runs).contests
+    assert {contestant(c) for c in contest.leaders} == {"freeze_all", "fine_tune_last"}
+    told = " ".join(answer(found(*runs)))
+    assert "the article's policy is tied with the best in 1" in told
+    alone = [run for run in runs if run.spec.policy.name != "fine_tune_last"]
+    assert "the article's policy is best in 1" in " ".join(answer(found(*alone)))
+
+
+def test_the_article_s_policy_can_be_beaten(make: Make) -> None:
+    runs = [make(share, policy, seed) for seed in range(3)
+            for share, policy in ((0.7, "freeze_all"), (0.9, "fine_tune_all"))]  # fmt: skip
+    told = answer(found(*runs))[0]
+    assert "beaten in 1" in told
+    assert "fine_tune_all gets +20" in told
+    table = tables(*runs)["cases"]
+    assert cell(table, 0, "verdict") == "another is better"
+    assert cell(table, 0, "best") == "fine_tune_all"
+    assert cell(table, 0, "difference").startswith("+20 ")
+
+
+def test_few_seeds_speak_of_these_models_and_say_so(make: Make) -> None:
+    runs = [make(0.9), make(0.6, "from_scratch")]
+    assert "these trained models, not of the recipes" in answer(found(*runs))[0]
+    more = [make(*a, seed=s) for s in range(3) for a in ((0.9,), (0.6, "from_scratch"))]
+    assert "trained models" not in answer(found(*more))[0]
+
+
+def test_without_predictions_nothing_is_said_to_differ(make: Make) -> None:
+    runs = [make(0.9), make(0.5, "from_scratch")]
+    for run in runs:
+        (run.folder / "predictions.npz").write_bytes(b"torn")
+    (contest,) = found(*runs).contests
+    assert contest.comparisons[0].verdict == "not comparable"
+    assert len(contest.leaders) == 2
+
+
+def test_other_test_images_are_not_paired(make: Make) -> None:
+    runs = [make(0.9), make(0.5, "from_scratch")]
+    with np.load(runs[1].folder / "predictions.npz") as arrays:
+        other = {**arrays, "labels": 1 - arrays["labels"]}
+    np.savez(runs[1].folder / "predictions.npz", **other)
+    assert found(*runs).contests[0].comparisons[0].top1 is None
+
+
+def test_accuracies_from_random_weights_answer_nothing(make: Make) -> None:
+    runs = [make(0.9, weights=RANDOM), make(0.6, "fine_tune_all", weights=RANDOM)]
+    told = answer(found(*runs))
+    assert told == [
+        "These results name no best policy: no pretrained weights were used, or the images are "
+        "generated, so that accuracy shows nothing."
+    ]
+    assert strategy_map(found(*runs).contests) is None
+
+
+def test_backends_are_compared_on_one_machine_only(make: Make) -> None:
+    ours = [make(0.9, seed=s) for s in range(3)]
+    keras = [make(0.9, seed=s, backend="keras-tensorflow") for s in range(3)]
+    far = [make(0.9, seed=s, backend="keras-tensorflow", environment={"processor": "Another"})
+           for s in range(3)]  # fmt: skip
+    assert len(found(*ours, *keras).pairs) == 1
+    assert found(*ours, *far).pairs == []
+    table = tables(*ours, *keras)["backends"]
+    assert cell(table, 0, "verdict") == "tie"
+    assert cell(table, 0, "backends") == "keras-tensorflow less torch"
+
+
+def test_speeds_carry_intervals_and_ties(make: Make) -> None:
+    def run(backend: str, seed: int, rate: float) -> StoredRun:
+        windows = (rate + np.random.default_rng([seed, int(rate)]).normal(0, 1, 20)).tolist()
+        return make(0.9, seed=seed, backend=backend, result={
+            "train_images_per_s": rate, "train_images_per_s_windows": windows})  # fmt: skip
+
+    fast = [run("torch", s, 100.0) for s in range(3)] + [
+        run("keras-tensorflow", s, 150.0 + s) for s in range(3)
+    ]
+    table = tables(*fast)["backends"]
+    assert cell(table, 0, "speed_verdict") == "keras-tensorflow is faster"
+    assert cell(table, 0, "speed_ratio").startswith("1.51")
+    even = [run("torch", s, 100.0 + 9 * s) for s in range(3)] + [
+        run("keras-tensorflow", s, 118.0 - 9 * s) for s in range(3)
+    ]
+    assert cell(tables(*even)["backends"], 0, "speed_verdict") == "tie"
+
+
+def test_several_settings_of_a_policy_compete_as_one_that_validation_chose(make: Make) -> None:
+    runs = [
+        make(0.9, recipe={"learning_rate": 0.1}, result={"val_top1_by_epoch": [0.4]}),
+        make(0.7, recipe={"learning_rate": 0.2}, result={"val_top1_by_epoch": [0.8]}),
+        make(0.5, "from_scratch"),
+    ]
+    (contest,) = found(*runs).contests
+    assert contest.passed_over == 1
+    (best,) = (c for c in contest.cells if contestant(c) == "freeze_all")
+    assert best.row["learning_rate"] == 0.2
+
+
+def test_the_cost_to_reach_an_accuracy(make: Make) -> None:
+    runs = [
+        make(0.9, result={"val_top1_by_epoch": [0.5, 0.88, 0.9, 0.9], "fit_s": 8.0},
+             recipe={"epochs": 4}),
+        make(0.6, "from_scratch", result={"val_top1_by_epoch": [0.1, 0.2, 0.3, 0.4]},
+             recipe={"epochs": 4}),
+    ]  # fmt: skip
+    table = tables(*runs)["cost"]
+    assert cell(table, 0, "target_val_top1") == "85.5%"
+    assert (cell(table, 0, "epochs"), cell(table, 0, "seconds")) == ("2", "4 s")
+    assert cell(table, 0, "images") == "432"
+    assert (cell(table, 1, "reached"), cell(table, 1, "seconds")) == ("0 of 1", "–")
+
+
+def test_failures_have_a_table_and_only_failures_no_other(make: Make) -> None:
+    failed = {"status": "oom", "failure": {"kind": "SIGKILL", "message": "no memory"},
+              "test_top1": None, "fit_s": None}  # fmt: skip
+    made = tables(make(0.9, result=failed))
+    assert list(made) == ["problems"]
+    assert cell(made["problems"], 0, "reason") == "no memory"
+    assert answer(found(make(0.9, result=failed)))[0].startswith("No run is ok")
+
+
+def test_the_map_names_leaders_beside_the_prescription(make: Make) -> None:
+    runs = [make(share, policy, seed) for seed in range(3)
+            for share, policy in ((0.9, "freeze_all"), (0.6, "from_scratch"))]  # fmt: skip
+    drawn = strategy_map(found(*runs).contests)
+    assert drawn is not None
+    at = {(c["size"], c["similarity"]): c for c in drawn["cells"]}
+    assert at["small", "similar"]["best"] == ["freeze_all"]
+    assert at["medium", "similar"] == {
+        "size": "medium", "similarity": "similar", "prescribed": "fine_tune_last", "best": [],
+        "text": "not run",
+    }  # fmt: skip
+    assert at["small", "not_similar"]["prescribed"] is None
+
+
+def test_the_front_is_of_what_nothing_beats() -> None:
+    points = [(1, 0.5), (2, 0.4), (3, 0.7), (3, 0.6), (9, 0.7), (10, 0.9)]
+    assert pareto(points) == [(1, 0.5), (3, 0.7), (10, 0.9)]
+
+
+def test_plots_escape_names_and_hold_numbers_only(make: Make) -> None:
+    name = "<b>flowers</b>"
+    runs = [make(0.9, case={"dataset": {"name": name, "label": name}}),
+            make(0.6, "from_scratch", case={"dataset": {"name": name, "label": name}})]  # fmt: skip
+    made = plots(found(*runs))
+    assert {p["name"] for p in made} >= {"accuracy_time", "accuracy_parameters", "learning_curves"}
+    assert "<b>" not in str(made)
+    assert "&lt;b&gt;" in str(made)
+
+
+def test_bars_of_two_machines_do_not_stand_on_one_another(make: Make) -> None:
+    runs = [make(0.9), make(0.9, environment={"cores": 64})]
+    (parts,) = (p for p in plots(found(*runs)) if p["name"] == "time_parts")
+    (bars,) = (d for d in parts["figure"]["data"] if "compute" in d["name"])
+    assert len(set(bars["y"])) == 2
+
+
+def test_what_was_asked_names_data_networks_and_machine(make: Make) -> None:
+    runs = [make(0.9)]
+    told = asked(rows_of(runs), runs)
+    assert told == (
+        "1 run of efficientnet_lite0 on photos (stand-in), trained as freeze_all, by torch, with "
+        "1 seed, on 2 cores of A CPU."
+    )

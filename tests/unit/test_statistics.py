@@ -1,0 +1,146 @@
+"""Intervals: against SciPy where it has the same, and by what must hold of any."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from bench.report.statistics import accuracy, difference, holm, mean_of_runs, ratio
+
+
+def answers(seeds: int, images: int, share: float, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).random((seeds, images)) < share
+
+
+def test_seeds_alone_give_the_paired_t_interval() -> None:
+    """Where a seed judges all images alike, images add nothing."""
+    a = np.zeros((4, 50))
+    b = np.repeat([[0.1], [0.3], [0.2], [0.25]], 50, axis=1)
+    found = difference(a, b)
+    expected = stats.ttest_rel(b.mean(axis=1), a.mean(axis=1))
+    low, high = expected.confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((low, high))
+    assert found.p == pytest.approx(expected.pvalue)
+    assert found.about == "recipes"
+
+
+def test_images_alone_give_the_t_interval_over_images() -> None:
+    """Where every seed gives the same answers, more seeds know no more: a paired t over the seeds'
+    means would have no width at all."""
+    one = answers(1, 200, 0.5).astype(float) - answers(1, 200, 0.4, seed=1)
+    found = difference(np.zeros((3, 200)), np.repeat(one, 3, axis=0))
+    low, high = stats.ttest_1samp(one[0], 0.0).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((low, high), rel=1e-3)
+
+
+def test_both_are_wider_than_either() -> None:
+    random = np.random.default_rng(3)
+    by_seed, by_image = random.normal(0, 0.1, (3, 1)), random.normal(0, 0.5, (1, 100))
+    zero = np.zeros((3, 100))
+    both = difference(zero, by_seed + by_image)
+    assert both.half_width > difference(zero, by_seed + 0 * by_image).half_width * 0.9
+    assert both.half_width > 1.96 * by_image.std(ddof=1) / 10
+
+
+@settings(deadline=None, max_examples=25)
+@given(seeds=st.sampled_from([1, 2, 3, 5]), seed=st.integers(0, 99))
+def test_the_other_way_round_is_the_opposite(seeds: int, seed: int) -> None:
+    a, b = answers(seeds, 60, 0.7, seed), answers(seeds, 60, 0.6, seed + 100)
+    there, back = difference(a, b), difference(b, a)
+    assert there.value == pytest.approx(-back.value)
+    assert there.low <= there.value <= there.high
+    if seeds >= 3:
+        assert (there.low, there.high) == pytest.approx((-back.high, -back.low))
+
+
+def test_one_seed_gives_the_bootstrap_over_images() -> None:
+    a, b = answers(1, 300, 0.8), answers(1, 300, 0.7, seed=1)
+    found = difference(a, b)
+    apart = b[0].astype(float) - a[0]
+    expected = stats.bootstrap(
+        (apart,), np.mean, method="percentile", n_resamples=9999, rng=np.random.default_rng(0)
+    ).confidence_interval
+    assert found.about == "models"
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.01)
+
+
+def test_no_image_judged_otherwise_is_no_certainty() -> None:
+    same = answers(1, 100, 0.8)
+    few, many = difference(same, same), difference(np.tile(same, 10), np.tile(same, 10))
+    assert few.low < 0.0 < few.high
+    assert few.p == 1.0
+    assert 0.0 < many.high < few.high < 0.05
+
+
+@pytest.mark.parametrize(
+    ("a", "b"), [(np.zeros((1, 3)), np.zeros((1, 4))), (np.zeros((0, 3)), np.zeros((0, 3)))]
+)
+def test_what_cannot_be_paired(a: np.ndarray, b: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="pair"):
+        difference(a, b)
+
+
+def test_accuracy_of_one_model_is_wilson_s() -> None:
+    found = accuracy(np.zeros((1, 10), bool))
+    assert (found.low, found.high) == pytest.approx((0.0, 0.2775), abs=1e-3)
+    right = np.arange(100)[None] < 90
+    assert accuracy(right).low == pytest.approx(0.8256, abs=1e-3)
+
+
+def test_perfect_seeds_are_no_certainty() -> None:
+    found = accuracy(np.ones((3, 50), bool))
+    assert found.low < 0.95
+    assert found.high == 1.0
+
+
+def test_accuracies_stay_within_0_and_1() -> None:
+    found = accuracy(answers(3, 20, 0.97))
+    assert 0.0 <= found.low <= found.value <= found.high <= 1.0
+
+
+def test_three_runs_give_the_t_interval_of_log_ratios() -> None:
+    a, b = [[100.0], [110.0], [95.0]], [[120.0], [126.0], [119.0]]
+    logs = np.log([y[0] / x[0] for x, y in zip(a, b, strict=True)])
+    low, high = np.exp(stats.ttest_1samp(logs, 0.0).confidence_interval(0.95))
+    found = ratio(a, b)
+    assert (found.low, found.high) == pytest.approx((low, high))
+    assert found.value == pytest.approx(np.exp(logs.mean()))
+
+
+def test_one_run_gives_an_interval_over_its_windows() -> None:
+    random = np.random.default_rng(0)
+    a, b = 100 + random.normal(0, 2, 40), 120 + random.normal(0, 2, 40)
+    found = ratio([list(a)], [list(b)])
+    assert 1.15 < found.low < found.value < found.high < 1.25
+    assert found.p < 0.01
+
+
+def test_too_few_windows_have_no_interval() -> None:
+    found = ratio([[100.0]], [[50.0]])
+    assert (found.value, found.low, found.high, found.p) == (0.5, None, None, None)
+
+
+def test_a_ratio_needs_pairs() -> None:
+    with pytest.raises(ValueError, match="pairs"):
+        ratio([[1.0]], [[1.0], [2.0]])
+
+
+def test_holm() -> None:
+    """The worked example of Holm's procedure: 0.005 × 4, 0.01 × 3, 0.03 × 2, then no less."""
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([]) == []
+    assert holm([0.7]) == [0.7]
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holm_lies_between_nothing_and_bonferroni(ps: list[float]) -> None:
+    for raw, corrected in zip(ps, holm(ps), strict=True):
+        assert raw <= corrected <= min(1.0, raw * len(ps)) or corrected == max(holm(ps))
+
+
+def test_means_of_few_runs_have_no_interval() -> None:
+    assert mean_of_runs([1.0, 2.0]).low is None
+    assert mean_of_runs([1.0, 2.0, 3.0]).low < 1.0
