@@ -13,17 +13,29 @@ TENSORFLOW := $(if $(GPU),.venv-tensorflow/.installed,)
 comma := ,
 EXTRAS := embedded,torch$(if $(GPU),,$(comma)tensorflow)
 PIP_FLAGS := --disable-pip-version-check --quiet
+CHROMIUM := chromium fonts-liberation
 INPUTS := Makefile pyproject.toml constraints.txt
 
-.PHONY: bench test check parity parity-zoo benchmarks peers format clean
+.PHONY: bench test chromium check parity parity-zoo benchmarks peers format clean
 .DELETE_ON_ERROR:
 
 bench: $(VENV)/.installed $(TENSORFLOW)
 	$(BIN)/python run_bench.py run
 
-test: $(VENV)/.installed-test $(TENSORFLOW)
+test: $(VENV)/.installed-test $(TENSORFLOW) chromium
 	$(MAKE) check
 	$(BIN)/python -m pytest
+
+# The browser of tests/browser, which fail without it. Debian's, where there is none and this user
+# may install it.
+chromium:
+	@command -v chromium >/dev/null && exit; \
+	if [ "$$(id -u)" = 0 ]; then as=; \
+	elif sudo -n true 2>/dev/null; then as="sudo -n"; \
+	else echo "tests/browser need Chromium: apt-get install $(CHROMIUM)" >&2; exit; fi; \
+	echo "installing $(CHROMIUM)"; \
+	$$as apt-get update -qq && \
+	$$as env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(CHROMIUM)
 
 # The article's backbones and three embedded ones, trained whole in every backend in float64, and by
 # the default pair in float32; those of the suite quick under every policy. Heavy ones first, so that

@@ -322,7 +322,7 @@ def problems_table(rows: Sequence[Row]) -> Table:
         for key, group in found.items()
     ]
     return Table(
-        "problems",
+        "failed",
         "Failed and unavailable",
         "Runs without a result, and why.",
         (

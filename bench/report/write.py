@@ -23,7 +23,7 @@ from bench.report.tables import (
 )
 from bench.report.twins import Row
 
-NAMES = ("cases", "policies", "backbones", "backends", "cost", "problems")
+NAMES = ("cases", "policies", "backbones", "backends", "cost", "failed")
 """Of the tables of ``standard_set``."""
 
 
@@ -87,9 +87,10 @@ def write_set(tables: Sequence[Table], folder: Path, formats: Sequence[Format]) 
     """Write ``NAME.md``, ``NAME.csv`` … of each table; returns the paths. What an earlier report
     left of tables that have no rows now is removed."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in NAMES:
+    for name in (*NAMES, "side_by_side*"):
         for ending in ("md", "csv", "html", "tex"):
-            (folder / f"{name}.{ending}").unlink(missing_ok=True)
+            for old in folder.glob(f"{name}.{ending}"):
+                old.unlink()
     paths = []
     for table in tables:
         for form in formats:

@@ -200,8 +200,8 @@ def test_failures_have_a_table_and_only_failures_no_other(make: Make) -> None:
     failed = {"status": "oom", "failure": {"kind": "SIGKILL", "message": "no memory"},
               "test_top1": None, "fit_s": None}  # fmt: skip
     made = tables(make(0.9, result=failed))
-    assert list(made) == ["problems"]
-    assert cell(made["problems"], 0, "reason") == "no memory"
+    assert list(made) == ["failed"]
+    assert cell(made["failed"], 0, "reason") == "no memory"
     assert answer(found(make(0.9, result=failed)))[0].startswith("No run is ok")
 
 

@@ -1,0 +1,110 @@
+/* Tables that sort by a click on a heading, and the filter of the table of all runs. */
+const collator = new Intl.Collator("en", { numeric: true });
+
+/** What a cell is sorted by: a number, a text, or null, which comes last. */
+function sortKey(cell) {
+  const key = cell.dataset.sort ?? cell.textContent;
+  if (key === "") return null;
+  const number = Number(key);
+  return Number.isFinite(number) ? number : key;
+}
+
+function compare(a, b) {
+  if (typeof a === "number" && typeof b === "number") return a - b;
+  return collator.compare(String(a), String(b));
+}
+
+function sortBy(heading) {
+  const table = heading.closest("table");
+  const column = heading.cellIndex;
+  const down = heading.getAttribute("aria-sort") === "ascending";
+  for (const other of table.tHead.rows[0].cells) other.setAttribute("aria-sort", "none");
+  heading.setAttribute("aria-sort", down ? "descending" : "ascending");
+  const body = table.tBodies[0];
+  const keyed = Array.from(body.rows, (row) => [sortKey(row.cells[column]), row]);
+  keyed.sort(([a], [b]) => {
+    if (a === null || b === null) return (a === null) - (b === null);
+    return down ? compare(b, a) : compare(a, b);
+  });
+  body.append(...keyed.map(([, row]) => row));
+  say(`Sorted by ${heading.textContent}, ${down ? "descending" : "ascending"}.`);
+}
+
+function makeSortable(table) {
+  for (const heading of table.tHead.rows[0].cells) {
+    const button = make("button", { type: "button" }, ...heading.childNodes);
+    button.addEventListener("click", () => sortBy(heading));
+    heading.append(button);
+    heading.setAttribute("aria-sort", "none");
+  }
+}
+
+/* Columns that get a choice of their own: always, and where there is something to choose. */
+const ALWAYS_CHOICES = ["backbone", "policy", "backend", "status"];
+const OTHER_CHOICES = [
+  "case", "size", "similarity", "dataset", "dataset_label", "mode", "head", "weights", "precision",
+  "device", "device_model", "environment_id", "parity", "seed",
+];
+const MOST_CHOICES = 60;
+
+function choicesOf(heading, rows) {
+  const texts = rows.map((row) => row.cells[heading.cellIndex].textContent);
+  return [...new Set(texts)].sort(collator.compare);
+}
+
+function makeChoice(heading, values) {
+  const select = make("select", {}, new Option("all", ""));
+  // A value may itself be empty or "all": options are told apart by their place.
+  for (const value of values) select.append(new Option(value === "" ? "(none)" : value, "some"));
+  const words = heading.textContent;
+  return { select, values, column: heading.cellIndex, label: make("label", {}, words, select) };
+}
+
+function makeFilter(table, region) {
+  const rows = Array.from(table.tBodies[0].rows);
+  const words = new Map(rows.map((row) => [
+    row, Array.from(row.cells, (cell) => cell.textContent).join("\n").toLowerCase(),
+  ]));
+  const headings = Array.from(table.tHead.rows[0].cells);
+  const choices = [];
+  for (const name of [...ALWAYS_CHOICES, ...OTHER_CHOICES]) {
+    const heading = headings.find((one) => one.dataset.name === name);
+    if (!heading) continue;
+    const values = choicesOf(heading, rows);
+    const wanted = ALWAYS_CHOICES.includes(name) || values.length > 1;
+    if (wanted && values.length <= MOST_CHOICES) choices.push(makeChoice(heading, values));
+  }
+  const box = make("input", { type: "search", autocomplete: "off", spellcheck: "false" });
+  const reset = make("button", { type: "reset" }, "Show all");
+  const form = make(
+    "form", { class: "filters", role: "search", "aria-label": "Filter the runs" },
+    make("label", {}, "any text", box), ...choices.map((choice) => choice.label), reset,
+  );
+  const count = make("p", { class: "count", "aria-live": "polite" });
+
+  function apply() {
+    const text = box.value.trim().toLowerCase();
+    const set = choices.filter(({ select }) => select.selectedIndex > 0);
+    let shown = 0;
+    for (const row of rows) {
+      const fits = words.get(row).includes(text) && set.every(({ select, values, column }) =>
+        row.cells[column].textContent === values[select.selectedIndex - 1]);
+      row.hidden = !fits;
+      shown += fits;
+      const fold = row.dataset.fold && byId(`run-${row.dataset.fold}`);
+      if (fold) fold.hidden = !fits;
+    }
+    count.textContent = `${shown} of ${rows.length} runs`;
+  }
+
+  form.addEventListener("input", apply);
+  form.addEventListener("reset", () => setTimeout(apply));
+  form.addEventListener("submit", (event) => event.preventDefault());
+  region.before(form, count);
+  apply();
+}
+
+for (const table of document.querySelectorAll("table.sortable")) makeSortable(table);
+const runsRegion = document.querySelector("#runs-table + .scroll");
+if (runsRegion) makeFilter(runsRegion.querySelector("table"), runsRegion);
+performance.mark("thawbench-sortable");

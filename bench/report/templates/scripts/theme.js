@@ -1,0 +1,52 @@
+/* Light and dark: the system's, until the reader chooses. The choice lasts as long as the page. */
+const systemDark = matchMedia("(prefers-color-scheme: dark)");
+const followers = [];
+let chosen = null;
+let onPaper = false;
+
+function isDark() {
+  return !onPaper && (chosen === null ? systemDark.matches : chosen === "dark");
+}
+
+/** Calls `follow` after each change of the colours. */
+function followTheme(follow) {
+  followers.push(follow);
+}
+
+function showTheme() {
+  const root = document.documentElement;
+  if (onPaper) root.dataset.theme = "light";
+  else if (chosen !== null) root.dataset.theme = chosen;
+  else delete root.dataset.theme;
+  byId("theme").textContent = isDark() ? "Light theme" : "Dark theme";
+  for (const follow of followers) follow();
+}
+
+/** Paper is light, whatever the screen is. */
+function setOnPaper(value) {
+  onPaper = value;
+  showTheme();
+}
+
+/** Colours of page.css as they are now: name without dashes → rgb(…). */
+function colours() {
+  const names = ["page", "raised", "ink", "quiet", "rule", "strong-rule"];
+  for (let number = 0; number < 8; number++) names.push(`c${number}`);
+  const probe = make("span", { hidden: "" });
+  document.body.append(probe);
+  const found = {};
+  for (const name of names) {
+    probe.style.color = `var(--${name})`;
+    found[name] = getComputedStyle(probe).color;
+  }
+  probe.remove();
+  return found;
+}
+
+byId("theme").hidden = false;
+byId("theme").addEventListener("click", () => {
+  chosen = isDark() ? "light" : "dark";
+  showTheme();
+});
+systemDark.addEventListener("change", showTheme);
+showTheme();
