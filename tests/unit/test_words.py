@@ -1,0 +1,47 @@
+"""Figures as people read them."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench.report.statistics import Estimate
+from bench.report.words import listed, measured, number_of, percent, places, points, times
+
+
+def estimate(value: float, low: float | None, high: float | None) -> Estimate:
+    return Estimate(value, low, high, None, "models", 1, 100)
+
+
+@pytest.mark.parametrize(
+    ("half_width", "digits"),
+    [(2.13, 0), (1.94, 1), (0.96, 1), (0.14, 2), (0.03, 2), (25.0, 0), (0.00001, 3), (0.0, 1)],
+)
+def test_one_digit_of_the_uncertainty_two_where_it_begins_with_1(
+    half_width: float, digits: int
+) -> None:
+    assert places(half_width) == digits
+
+
+def test_accuracies_and_differences() -> None:
+    assert percent(estimate(0.8581, 0.8376, 0.8766)) == "85.8 ± 1.9%"
+    assert percent(estimate(0.8581, 0.80, 0.90)) == "86 ± 5%"
+    assert percent(estimate(0.75, None, None)) == "75.0%"
+    assert points(estimate(0.0141, -0.0031, 0.0311)) == "+1.4 points (−0.3 to 3.1)"
+    assert points(estimate(-0.2, -0.22, -0.18)) == "−20 points (−22 to −18)"
+    assert points(estimate(0.0, None, None)) == "0.0 points"
+
+
+def test_ratios_and_rates() -> None:
+    assert times(estimate(1.234, 1.18, 1.29)) == "1.23 × (1.18 to 1.29)"
+    assert times(estimate(0.5, None, None)) == "0.5 ×"
+    assert measured(estimate(1234.5, 1200.0, 1270.0)) == "1,234 ± 35" or "1,23" in measured(
+        estimate(1234.5, 1200.0, 1270.0)
+    )
+    assert measured(estimate(205.4, None, None)) == "205"
+
+
+def test_lists_and_numbers() -> None:
+    assert listed([]) == ""
+    assert listed(["a"]) == "a"
+    assert listed(["a", "b", "c"]) == "a, b and c"
+    assert (number_of(1, "run"), number_of(1200, "run")) == ("1 run", "1,200 runs")
