@@ -1,0 +1,402 @@
+"""Two results folders beside each other: two machines, two versions, before and after.
+
+Runs match where their specs are the same, seed and device included: the same ``run_id``. What may
+differ is the environment, and where that is the same too, they are one run and its repetition. Of
+a folder that holds a run in several environments, one that the other folder does not hold goes
+first (a folder that was copied before the upgrade); where that leaves more than one, nothing is
+compared. All differences go from the first folder to the second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bench.report import statistics
+from bench.report.cells import SIGNIFICANT, Cell, contestant, paired
+from bench.report.differences import environment_table, told_environment
+from bench.report.matching import Unmatched, match
+from bench.report.rows import DIFFERING, row_of, rows_of
+from bench.report.speeds import Speed, rate_of
+from bench.report.statistics import Estimate, holm
+from bench.report.table_model import Cell as TableCell
+from bench.report.table_model import Column, Table, estimated, figure, text
+from bench.report.twins import Row
+from bench.report.words import number_of, percent, points, seconds, times
+from bench.store import StoredRun
+
+Names = tuple[str, str]
+INTERVALS = (
+    "Ranges in brackets are 95 % intervals. With three seeds or more they speak of the recipes. "
+    "With fewer, those of accuracy speak of these trained models alone, on other test images; "
+    "those of speed are of the measured windows of these very runs, and a run on another day may "
+    "lie outside. A difference is real where its interval does not hold 'none' and its p value, "
+    f"corrected for all comparisons of its table (Holm), is below {round(SIGNIFICANT, 6):g}."
+)
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """What ``report A B`` says."""
+
+    tables: list[Table]
+    """Accuracy, training speed and fit time, then environments and what was not compared; those
+    that have rows."""
+    sentences: list[str]
+    """What changed, in words."""
+
+    def as_json(self) -> dict[str, Any]:
+        """For the page."""
+        return {"tables": [t.as_json() for t in self.tables], "sentences": self.sentences}
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Something that is compared."""
+
+    name: str
+    """Of the table."""
+    title: str
+    """What is measured."""
+    unit: str
+    """End of the columns' names."""
+    neutral: float
+    """The difference or ratio that is none."""
+    more: str
+    """What the second folder does where the estimate lies above ``neutral``."""
+    less: str
+    """And below."""
+    estimate: Callable[[Cell, Cell], Estimate | None]
+    """None where the two cannot be compared."""
+    side: Callable[[Cell], TableCell]
+    """A folder's own figure."""
+    shown: Callable[[Estimate], str]
+    """The difference or ratio."""
+    lacking: str
+    """Why there may be no interval."""
+    notes: tuple[str, ...] = ()
+    """Of the table."""
+
+
+def _top1(a: Cell, b: Cell) -> Estimate | None:
+    answers = paired(a, b)
+    if answers is not None and len(answers[0]) == len(a.seeds):
+        return statistics.difference(*answers)
+    value = float(np.mean([y["test_top1"] - x["test_top1"] for x, y in _rows(a, b)]))
+    return Estimate(value, None, None, None, "models", len(a.seeds), 0)
+
+
+def _rate(a: Cell, b: Cell) -> Estimate | None:
+    whole = _single(a, b, "train_images_per_s")
+    windows = [[run.result.train_images_per_s_windows for run in c.runs] for c in (a, b)]
+    if whole is not None and all(len(run) for side in windows for run in side):
+        return statistics.ratio(*windows)
+    return whole or _single(a, b, "effective_images_per_s")
+
+
+def _fit(a: Cell, b: Cell) -> Estimate | None:
+    return _single(a, b, "fit_s")
+
+
+def _single(a: Cell, b: Cell, field: str) -> Estimate | None:
+    """The ratio of a figure that a run has one of."""
+    pairs = [(x[field], y[field]) for x, y in _rows(a, b)]
+    if not all(x and y for x, y in pairs):
+        return None
+    return statistics.ratio([[x] for x, _ in pairs], [[y] for _, y in pairs])
+
+
+def _rows(a: Cell, b: Cell) -> Iterable[tuple[Row, Row]]:
+    return zip(a.rows, b.rows, strict=True)
+
+
+def _rate_cell(cell: Cell) -> TableCell:
+    rate = rate_of(cell)
+    return figure(rate.text, rate.value)
+
+
+def _fit_cell(cell: Cell) -> TableCell:
+    mean = cell.mean("fit_s")
+    return figure(seconds(mean), mean)
+
+
+MEASURES = (
+    Measure(
+        "side_by_side_top1", "test top-1", "top1", 0.0, "is better", "is worse", _top1,
+        lambda cell: estimated(percent(cell.top1), cell.top1), points,
+        "the answers to the test images are not there (predictions.npz)",
+    ),
+    Measure(
+        "side_by_side_images_per_s", "train images/s", "images_per_s", 1.0, "is faster",
+        "is slower", _rate, _rate_cell, times,
+        f"it takes three seeds, or {statistics.LEAST_WINDOWS} measured windows of whole steps",
+        (Speed.NOTE,),
+    ),
+    Measure(
+        "side_by_side_fit_s", "fit time", "fit_s", 1.0, "takes longer", "takes less time", _fit,
+        _fit_cell, times, "a run has one fit time, so that it takes three seeds",
+    ),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Compared:
+    """A measure of one experiment in both folders."""
+
+    measure: Measure
+    a: Cell
+    b: Cell
+    estimate: Estimate
+    p: float | None
+    """Corrected for all comparisons of the measure."""
+
+    @property
+    def word(self) -> str | None:
+        """What the second folder does, of a difference that is real; else None."""
+        e, neutral = self.estimate, self.measure.neutral
+        if e.low is None or e.high is None or self.p is None or self.p >= SIGNIFICANT:
+            return None
+        if e.low <= neutral <= e.high:
+            return None
+        return self.measure.more if e.value > neutral else self.measure.less
+
+    @property
+    def size(self) -> float:
+        """Of the difference, whichever way round."""
+        e = self.estimate.value
+        return abs(e) if self.measure.neutral == 0.0 else abs(float(np.log(e)))
+
+    def verdict(self, names: Names) -> str:
+        """In words."""
+        if self.estimate.low is None:
+            return "no interval"
+        if self.word:
+            return f"real: {names[1]} {self.word}"
+        neutral = self.measure.neutral
+        holds = self.estimate.low <= neutral <= (self.estimate.high or neutral)
+        return "no difference shown" + ("" if holds else " after correction")
+
+
+def side_by_side(a: Sequence[StoredRun], b: Sequence[StoredRun], names: Names) -> SideBySide:
+    """What differs between two results folders.
+
+    Args:
+        a: Runs of the first.
+        b: Runs of the second.
+        names: Of the folders.
+    """
+    if names[0] == names[1]:
+        names = (f"{names[0]} (first)", f"{names[1]} (second)")
+    pairs, unmatched = match(a, b)
+    cells = _experiments(pairs)
+    compared = _compare(cells)
+    tables = [
+        *(_measure_table(measure, cells, compared, names) for measure in MEASURES),
+        environment_table(pairs, names),
+        _unmatched_table(unmatched, names),
+    ]
+    sentences = [
+        _counted(len(pairs), len(cells), unmatched, names),
+        *(told_environment(pairs) if pairs else ()),
+        *(said for m in MEASURES if (said := _told(m, compared, names))),
+        *_limits(compared),
+    ]
+    return SideBySide([table for table in tables if table.rows], sentences)
+
+
+def _experiments(pairs: Sequence[tuple[StoredRun, StoredRun]]) -> list[tuple[Cell, Cell]]:
+    """Pairs that differ in the seed alone, taken together, in the order of a report."""
+    partner = {_key(first): second for first, second in pairs}
+    runs = {_key(first): first for first, _ in pairs}
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows_of(runs.values()):
+        key = (row["run_id"], row["environment_id"])
+        without_seed = runs[key].spec.model_copy(update={"seed": 0}).run_id
+        where = row["environment_id"], partner[key].result.environment_id
+        groups.setdefault((without_seed, *where), []).append(row)
+    cells = []
+    for rows in groups.values():
+        rows.sort(key=lambda row: row["seed"])
+        keys = [(row["run_id"], row["environment_id"]) for row in rows]
+        others = tuple(partner[key] for key in keys)
+        first = Cell(tuple(rows), tuple(runs[key] for key in keys))
+        cells.append((first, Cell(tuple(map(row_of, others)), others)))
+    return cells
+
+
+def _key(run: StoredRun) -> tuple[str, str]:
+    return run.result.run_id, run.result.environment_id
+
+
+def _compare(cells: Sequence[tuple[Cell, Cell]]) -> list[Compared]:
+    """All measures of all experiments, each corrected for the number of its comparisons."""
+    compared = []
+    for measure in MEASURES:
+        found = [(a, b, e) for a, b in cells if (e := measure.estimate(a, b)) is not None]
+        corrected = iter(holm([e.p for *_, e in found if e.p is not None]))
+        for a, b, e in found:
+            p = None if e.p is None else next(corrected)
+            compared.append(Compared(measure, a, b, e, p))
+    return compared
+
+
+FIXED = (
+    Column("data", "data"),
+    Column("backbone", "backbone"),
+    Column("policy", "policy"),
+    Column("backend", "backend"),
+)
+
+
+def _identity(cell: Cell) -> list[TableCell]:
+    row = cell.row
+    data = f"{row['dataset_label']}, {row['train_images']:,} images"
+    return [
+        figure(data, f"{row['dataset_label']} {row['train_images']:09}", data),
+        text(row["backbone"]),
+        text(contestant(cell)),
+        text(row["backend"]),
+    ]
+
+
+def _telling(cells: Sequence[tuple[Cell, Cell]]) -> dict[str, list[str]]:
+    """Further columns, without which two experiments would look the same: name → values."""
+    rows = [
+        {
+            **{k: v for k, v in a.row.items() if k not in DIFFERING and k != "seed"},
+            "environments": f"{a.row['environment_id']}, {b.row['environment_id']}",
+            "run_id": a.row["run_id"],
+        }
+        for a, b in cells
+    ]
+    looks = [tuple(cell.text for cell in _identity(a)) for a, _ in cells]
+    found: dict[str, list[str]] = {}
+    for name in rows[0] if rows else ():
+        values = [str(row[name]) for row in rows]
+        more = [(*look, value) for look, value in zip(looks, values, strict=True)]
+        if len(set(more)) > len(set(looks)):
+            looks, found[name] = more, values
+    return found
+
+
+def _measure_table(
+    measure: Measure, cells: Sequence[tuple[Cell, Cell]], compared: Sequence[Compared], names: Names
+) -> Table:
+    telling = _telling(cells)
+    estimates = {id(c.a): c for c in compared if c.measure is measure}
+    kind, by = ("difference", "less") if measure.neutral == 0.0 else ("ratio", "over")
+    rows = []
+    for place, (a, b) in enumerate(cells):
+        found = estimates.get(id(a))
+        if found is None:
+            continue
+        rows.append(
+            [
+                *_identity(a),
+                *(text(values[place]) for values in telling.values()),
+                figure(str(len(a.seeds)), len(a.seeds)),
+                measure.side(a),
+                measure.side(b),
+                estimated(measure.shown(found.estimate), found.estimate),
+                _p(found.p),
+                text(found.verdict(names)),
+            ]
+        )
+    columns = [
+        *FIXED,
+        *(Column(name, name.replace("_", " ")) for name in telling),
+        Column("seeds", "seeds", right=True),
+        Column(f"first_{measure.unit}", names[0], right=True),
+        Column(f"second_{measure.unit}", names[1], right=True),
+        Column(f"{kind}_{measure.unit}", f"{kind}, {names[1]} {by} {names[0]}", right=True),
+        Column("p_corrected", "p, corrected", right=True),
+        Column("verdict", "verdict"),
+    ]
+    lacking = any(c.estimate.low is None for c in estimates.values())
+    notes = [*measure.notes, *([f"no interval: {measure.lacking}."] if lacking else [])]
+    title = f"{measure.title[0].upper()}{measure.title[1:]}: {names[0]} and {names[1]}"
+    return Table(measure.name, title, INTERVALS, columns, rows, notes)
+
+
+def _p(p: float | None) -> TableCell:
+    if p is None:
+        return text(None)
+    return figure("< 0.001" if p < 0.001 else f"{p:.3f}", p)
+
+
+def _unmatched_table(unmatched: Sequence[Unmatched], names: Names) -> Table:
+    return Table(
+        "side_by_side_not_compared",
+        "Runs that were not compared",
+        "Runs of one folder only, and runs that are not ok in both.",
+        [
+            Column("run_id", "run"),
+            Column("first_status", names[0]),
+            Column("second_status", names[1]),
+            Column("reason", "why"),
+        ],
+        [[text(u.run_id), text(u.first), text(u.second), text(u.reason)] for u in unmatched],
+    )
+
+
+def _counted(pairs: int, experiments: int, unmatched: Sequence[Unmatched], names: Names) -> str:
+    """How much there is to compare, and what is not."""
+    left = [
+        (sum(u.second is None for u in unmatched), f"only in '{names[0]}'"),
+        (sum(u.first is None for u in unmatched), f"only in '{names[1]}'"),
+        (sum(u.is_worse for u in unmatched), f"ok in '{names[0]}' and not in '{names[1]}'"),
+        (sum(u.is_mended for u in unmatched), f"ok in '{names[1]}' and not in '{names[0]}'"),
+        (sum(u.is_other for u in unmatched), "in both and not compared"),
+    ]
+    rest = ", ".join(f"{number_of(n, 'run')} {where}" for n, where in left if n)
+    if not pairs:
+        return (
+            f"Nothing was compared: no run that is ok in '{names[0]}' has one of the same spec "
+            f"that is ok in '{names[1]}'; {rest}."
+        )
+    runs = f"{number_of(pairs, 'run')} of {number_of(experiments, 'experiment')}"
+    said = f"'{names[0]}' and '{names[1]}' were compared in {runs}, of the same spec"
+    return f"{said}; {rest}." if rest else f"{said}."
+
+
+def _told(measure: Measure, compared: Sequence[Compared], names: Names) -> str | None:
+    """What changed in a measure; None where it was compared nowhere."""
+    mine = [c for c in compared if c.measure is measure]
+    if not mine:
+        return None
+    told = [c for c in mine if c.estimate.low is not None]
+    parts = []
+    for word in (measure.more, measure.less):
+        real = [c for c in told if c.word == word]
+        if real:
+            most = max(real, key=lambda c: c.size)
+            what = f"{measure.shown(most.estimate)} for {_experiment(most.a)}"
+            parts.append(
+                f"'{names[1]}' {word} in {len(real)} of {number_of(len(mine), 'comparison')}"
+                f" ({'most: ' if len(real) > 1 else ''}{what})"
+            )
+    same = sum(c.word is None for c in told)
+    if same:
+        parts.append(f"no difference is shown in {same} of {number_of(len(mine), 'comparison')}")
+    if len(told) < len(mine):
+        parts.append(
+            f"nothing is said of {len(mine) - len(told)} of {number_of(len(mine), 'comparison')}, "
+            f"which have no interval: {measure.lacking}"
+        )
+    return f"{measure.title[0].upper()}{measure.title[1:]}: {'; '.join(parts)}."
+
+
+def _experiment(cell: Cell) -> str:
+    return ", ".join(c.text for c in _identity(cell))
+
+
+def _limits(compared: Sequence[Compared]) -> list[str]:
+    if any(c.word and c.estimate.about == "models" for c in compared):
+        return [
+            "With fewer than three seeds this speaks of these trained models and these runs, not "
+            "of the recipes."
+        ]
+    return []
