@@ -4,6 +4,46 @@ Nothing in this package imports a deep-learning framework; those live in ``backe
 worker processes of their own.
 """
 
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
 __version__ = "0.1.0"
 SCHEMA_VERSION = 1
 """Version of ``result.json`` and of the JSON that the commands print."""
+
+
+def results(*folders: str | Path) -> pd.DataFrame:
+    """The runs of results folders as a pandas frame: one row a run, units in the columns' names.
+
+    Fractions, not percent; what could not be measured is missing. ``attrs["columns"]`` says what
+    each column is, ``attrs["environments"]`` where the runs were made, ``attrs["problems"]`` which
+    folders could not be read.
+
+    Args:
+        folders: Such as ``results/runs/quick``.
+
+    Raises:
+        UserError: A folder does not exist, or there is no run in any.
+    """
+    from bench.report import frame  # pandas takes a second, which no other command should wait for
+
+    return frame.results(*folders)
+
+
+def curves(*folders: str | Path) -> pd.DataFrame:
+    """The epochs of these runs: run_id, environment_id, epoch, train_loss and val_top1.
+
+    Args:
+        folders: Such as ``results/runs/quick``.
+
+    Raises:
+        UserError: A folder does not exist, or there is no run in any.
+    """
+    from bench.report import frame
+
+    return frame.curves(*folders)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench import SCHEMA_VERSION
 from bench.cache import cache_root
@@ -24,6 +24,9 @@ from bench.report.twins import Row
 from bench.report.write import runs_table, write_set
 from bench.spec import UNFINISHED
 from bench.store import Store, StoredRun
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 def load_runs(
@@ -128,3 +131,14 @@ def known_proofs(folder: Path, runs: Sequence[StoredRun]) -> list[Pair]:
 def as_json(rows: Sequence[Row]) -> dict[str, Any]:
     """The document that ``run`` and ``report`` print with ``--json``."""
     return {"schema_version": SCHEMA_VERSION, "rows": list(rows)}
+
+
+def load(page: str | Path) -> DataFrame:
+    """The runs of a ``report.html`` as a pandas frame, as ``bench.results`` gives a folder's.
+
+    Raises:
+        UserError: There is no such file, it is no whole page of Thawbench, or one of a newer one.
+    """
+    from bench.report import frame  # which reads folders by what is above
+
+    return frame.load(page)
