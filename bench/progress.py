@@ -1,24 +1,18 @@
-"""What is going on, on standard error: a bar on a terminal, plain lines elsewhere."""
+"""What is going on, on standard error: a table on a terminal (bench/live.py), plain lines
+elsewhere; and the time left, from the speed measured so far."""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    SpinnerColumn,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-)
-
 from bench.result import RunResult
 from bench.spec import RunSpec
+from bench.sweep import sweep_key
 
 BACKWARD_COST = 2.0
 """A backward pass costs about two forward passes; for the share of work that a run is."""
@@ -82,6 +76,140 @@ class Clock:
         return (time.monotonic() - self.began) * (self.total - finished) / finished
 
 
+@dataclass(frozen=True)
+class Speed:
+    """What was measured of some kind of work."""
+
+    seconds: float = 0.0
+    """That it took."""
+    work: float = 0.0
+    """That was done."""
+
+
+Kind = tuple[Hashable, ...]
+
+
+def kinds(spec: RunSpec) -> tuple[Kind, ...]:
+    """What runs of about the same cost have in common, the nearest kind first, everything last.
+
+    A pass over an image costs twenty times as much through one network as through another, and
+    what is frozen may be computed once or in every epoch; so a backend's speed is that of its
+    other runs only until such a one has been seen.
+    """
+    recipe, place = spec.recipe, (spec.backend, spec.device)
+    how = (spec.policy.name, spec.policy.boundary, spec.mode, recipe.precision, recipe.sweep)
+    once = (recipe.augmentation, recipe.views, recipe.prefix_cache, len(recipe.learning_rate_grid))
+    return (*place, spec.backbone, *how, *once), (*place, spec.backbone), place, ()
+
+
+class RunClock:
+    """Time left of a grid: each run's work at the speed of the nearest kind measured so far.
+
+    A run that has ended counts with all its time, so that what starting a worker takes is shared
+    by the runs of its kind; one that failed counts as far as it came. The current one counts from
+    the first that it said of its training on: what it did before comes once.
+
+    Args:
+        runs: All of the grid.
+        now: In seconds.
+    """
+
+    def __init__(self, runs: Sequence[RunSpec], now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._work: dict[str, float] = defaultdict(float)
+        together: dict[Hashable, str] = {}
+        for spec in runs:
+            key = sweep_key(spec)  # those of a sweep are trained in the time of the first
+            first = spec.run_id if key is None else together.setdefault(key, spec.run_id)
+            self._work[first] += work(spec)
+        self._chains = {kinds(spec)[0]: kinds(spec) for spec in runs}
+        self._waiting = dict.fromkeys(self._chains, 0.0)
+        """Work of the runs that have not begun. A table reads it in a thread of its own: what is
+        asked of a clock works on what it finds, and no dictionary grows under its hands."""
+        for spec in runs:
+            self._waiting[kinds(spec)[0]] += self._work[spec.run_id]
+        self._total = sum(self._work.values())
+        self._speeds: dict[Kind, Speed] = {}
+        self._current: RunSpec | None = None
+        self._began = self._heard = 0.0
+        self._share = 0.0
+        self._first: tuple[float, float] | None = None
+        """When the current run first said how far it had come, and how far."""
+
+    def begin(self, spec: RunSpec) -> None:
+        """A run starts."""
+        self._waiting[kinds(spec)[0]] -= self._work[spec.run_id]
+        self._current, self._share, self._first = spec, 0.0, None
+        self._began = self._heard = self._now()
+
+    def heard(self, share: float) -> None:
+        """The current run has come so far."""
+        self._share, self._heard = share, self._now()
+        self._first = self._first or (self._heard, share)
+
+    def end(self, is_ok: bool) -> None:
+        """The current run has ended."""
+        spec, share = self._current, 1.0 if is_ok else self._share
+        self._current = None
+        if spec is None or share == 0.0:
+            return  # a run that came to nothing says nothing of speed
+        took, done = self._now() - self._began, self._work[spec.run_id] * share
+        known = {kind: self._speeds.get(kind, Speed()) for kind in kinds(spec)}
+        more = {kind: Speed(s.seconds + took, s.work + done) for kind, s in known.items()}
+        self._speeds = {**self._speeds, **more}
+
+    def done_share(self) -> float:
+        """Of all work, the part that is done: from 0 to 1."""
+        current, waiting = self._current, sum(self._waiting.values())
+        if current is not None:
+            waiting += self._work[current.run_id] * (1.0 - self._share)
+        return min(max(1.0 - waiting / self._total, 0.0), 1.0) if self._total else 1.0
+
+    def left_s(self) -> float | None:
+        """None where nothing has been measured yet."""
+        current, left = self._current, 0.0
+        speeds = self._with(current)
+        for nearest, amount in self._waiting.items():
+            pace = _pace(self._chains[nearest], speeds) if amount else 0.0
+            if pace is None:
+                return None
+            left += amount * pace
+        if current is not None:
+            pace = _pace(kinds(current), speeds)
+            if pace is None:
+                return None
+            rest = self._work[current.run_id] * (1.0 - self._share) * pace
+            left += max(rest - (self._now() - self._heard), 0.0)
+        return left
+
+    def _with(self, current: RunSpec | None) -> dict[Kind, Speed]:
+        """What was measured, of the current run too."""
+        first = self._first
+        if current is None or first is None:
+            return self._speeds
+        began, share = first
+        seconds, done = self._heard - began, self._work[current.run_id] * (self._share - share)
+        known = {kind: self._speeds.get(kind, Speed()) for kind in kinds(current)}
+        more = {kind: Speed(s.seconds + seconds, s.work + done) for kind, s in known.items()}
+        return {**self._speeds, **more}
+
+
+def _pace(chain: Sequence[Kind], speeds: dict[Kind, Speed]) -> float | None:
+    """Seconds for a unit of work, of the nearest kind of which some was done."""
+    for kind in chain:
+        speed = speeds.get(kind)
+        if speed is not None and speed.work > 0.0:
+            return speed.seconds / speed.work
+    return None
+
+
+def share_of(event: dict[str, Any]) -> float | None:
+    """How far a run has come, of those events that say it."""
+    if event["event"] in ("epoch", "sweep"):
+        return float(event["epoch"] / event["epochs"])
+    return float(event["share"]) if event["event"] == "step" else None
+
+
 def duration(seconds: float | None) -> str:
     if seconds is None:
         return "?"
@@ -106,7 +234,20 @@ def _trial_text(event: dict[str, Any]) -> str:
     return f"trying learning rate {event['number']} of {event['of']}{phase}"
 
 
-def _end_text(result: RunResult) -> str:
+def words(event: dict[str, Any]) -> str | None:
+    """What an event says; None: nothing new."""
+    if event["event"] == "epoch":
+        return _epoch_text(event)
+    if event["event"] == "sweep":
+        return _sweep_text(event)
+    if event["event"] == "trial":
+        return _trial_text(event)
+    return (
+        f"computing the frozen part, {event['share']:.0%}" if event["event"] == "prefix" else None
+    )
+
+
+def end_text(result: RunResult) -> str:
     if result.status != "ok":
         return f"{result.status}: {result.failure.message if result.failure else ''}"
     rate, effective = result.train_images_per_s, result.effective_images_per_s
@@ -124,7 +265,7 @@ class PlainDisplay:
     """A line for each thing that happens."""
 
     def __init__(self, runs: list[RunSpec]) -> None:
-        self._clock = Clock(sum(map(work, runs)))
+        self._clock = RunClock(runs)
         self._total = len(runs)
         self._number = 0
 
@@ -136,87 +277,34 @@ class PlainDisplay:
 
     def begin(self, spec: RunSpec) -> None:
         self._number += 1
-        left = duration(self._clock.left_s())
+        left = duration(self._clock.left_s())  # this run's time included
         self._say(f"[{self._number}/{self._total}, {left} left] {label(spec)}")
+        self._clock.begin(spec)
 
     def event(self, spec: RunSpec, event: dict[str, Any]) -> None:
-        if event["event"] == "epoch":
-            self._say(f"    {_epoch_text(event)}")
-        elif event["event"] == "sweep":
-            self._say(f"    {_sweep_text(event)}")
-        elif event["event"] == "prefix" and event["share"] == 1.0:
-            self._say("    frozen part computed")
-        elif event["event"] == "trial":
-            self._say(f"    {_trial_text(event)}")
+        if (share := share_of(event)) is not None:
+            self._clock.heard(share)
+        if event["event"] == "prefix":
+            if event["share"] == 1.0:
+                self._say("    frozen part computed")
+        elif (said := words(event)) is not None:
+            self._say(f"    {said}")
 
     def end(self, spec: RunSpec, result: RunResult) -> None:
-        self._clock.done += work(spec)
-        self._say(f"    {_end_text(result)}")
+        self._clock.end(result.status == "ok")
+        self._say(f"    {end_text(result)}")
 
     def close(self) -> None:
         pass
 
 
-class RichDisplay:
-    """A bar for the whole and the current run's last words beside it."""
-
-    def __init__(self, runs: list[RunSpec]) -> None:
-        self._clock = Clock(sum(map(work, runs)))
-        self._total = len(runs)
-        self._number = 0
-        self._progress = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            TextColumn("{task.percentage:>3.0f}%"),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[left]} left", markup=False),
-            console=Console(stderr=True),
-        )
-        self._task: TaskID = self._progress.add_task("", total=self._clock.total, left="?")
-        self._words = ""
-        self._progress.start()
-
-    def note(self, text: str) -> None:
-        self._progress.console.print(text, markup=False, highlight=False)
-
-    def begin(self, spec: RunSpec) -> None:
-        self._number += 1
-        self._words = "starting"
-        self._show(spec)
-
-    def event(self, spec: RunSpec, event: dict[str, Any]) -> None:
-        if event["event"] == "epoch":
-            self._words = _epoch_text(event)
-            self._clock.current = work(spec) * event["epoch"] / event["epochs"]
-        elif event["event"] == "sweep":
-            self._words = _sweep_text(event)
-        elif event["event"] == "prefix":
-            self._words = f"computing the frozen part, {event['share']:.0%}"
-        elif event["event"] == "trial":
-            self._words = _trial_text(event)
-        elif event["event"] == "step":
-            self._clock.current = work(spec) * event["share"]
-        self._show(spec)
-
-    def _show(self, spec: RunSpec) -> None:
-        self._progress.update(
-            self._task,
-            completed=self._clock.done + self._clock.current,
-            description=f"{self._number}/{self._total} {label(spec)}: {self._words}",
-            left=duration(self._clock.left_s()),
-        )
-
-    def end(self, spec: RunSpec, result: RunResult) -> None:
-        self._clock.done += work(spec)
-        self._clock.current = 0.0
-        self.note(f"{label(spec)}: {_end_text(result)}")
-        self._show(spec)
-
-    def close(self) -> None:
-        self._progress.stop()
-
-
 def display(runs: list[RunSpec]) -> Display:
-    """The one that suits standard error."""
-    return RichDisplay(runs) if sys.stderr.isatty() else PlainDisplay(runs)
+    """The one that suits standard error: a table that fills in on a terminal that can draw one."""
+    if not sys.stderr.isatty():
+        return PlainDisplay(runs)
+    from rich.console import Console
+
+    from bench.live import LiveDisplay  # which says what this module says
+
+    console = Console(stderr=True)
+    return PlainDisplay(runs) if console.is_dumb_terminal else LiveDisplay(runs, console)

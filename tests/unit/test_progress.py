@@ -1,0 +1,181 @@
+"""Time left, by numbers; and the plain lines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from bench.progress import PlainDisplay, RunClock, display, duration, work
+from bench.result import RunResult
+from bench.spec import RunSpec
+
+MakeSpec = Callable[..., RunSpec]
+SLOW = {"backbone": "vgg16"}
+
+
+class Watch:
+    """A clock that is turned by hand."""
+
+    def __init__(self) -> None:
+        self.now_s = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def watch() -> Watch:
+    return Watch()
+
+
+def _pass(clock: RunClock, watch: Watch, spec: RunSpec, seconds: float, is_ok: bool = True) -> None:
+    clock.begin(spec)
+    watch.now_s += seconds
+    clock.end(is_ok)
+
+
+def test_nothing_is_said_before_anything_was_measured(make_spec: MakeSpec, watch: Watch) -> None:
+    clock = RunClock([make_spec(seed=s) for s in (0, 1)], watch)
+    assert clock.left_s() is None
+    clock.begin(make_spec(seed=0))
+    watch.now_s += 5.0
+    assert clock.left_s() is None
+    assert duration(clock.left_s()) == "?"
+
+
+def test_each_backend_goes_on_at_its_own_speed(make_spec: MakeSpec, watch: Watch) -> None:
+    runs = [make_spec(backend=b, seed=s) for s in range(4) for b in ("torch", "keras-torch")]
+    clock = RunClock(runs, watch)
+    _pass(clock, watch, runs[0], 10.0)
+    _pass(clock, watch, runs[1], 100.0)
+    assert clock.left_s() == pytest.approx(3 * 10.0 + 3 * 100.0)
+    assert clock.done_share() == pytest.approx(2 / 8)
+
+
+def test_a_backend_that_was_not_seen_is_as_fast_as_all_others(
+    make_spec: MakeSpec, watch: Watch
+) -> None:
+    runs = [make_spec(backend=b) for b in ("torch", "keras-tensorflow", "keras-jax")]
+    clock = RunClock(runs, watch)
+    _pass(clock, watch, runs[0], 10.0)
+    _pass(clock, watch, runs[1], 30.0)
+    assert clock.left_s() == pytest.approx(20.0)
+
+
+def test_each_network_and_each_policy_goes_on_at_its_own_speed(
+    make_spec: MakeSpec, watch: Watch
+) -> None:
+    whole = {"name": "retrain_all", "boundary": "all"}
+    runs = [make_spec(seed=s, **kind) for s in (0, 1) for kind in ({}, SLOW, {"policy": whole})]
+    clock = RunClock(runs, watch)
+    for spec, seconds in zip(runs, (2.0, 50.0, 9.0), strict=False):
+        _pass(clock, watch, spec, seconds)
+    assert clock.left_s() == pytest.approx(2.0 + 50.0 + 9.0)
+
+
+def test_twice_the_work_takes_twice_as_long(make_spec: MakeSpec, watch: Watch) -> None:
+    short, long = make_spec(recipe={"epochs": 4}), make_spec(recipe={"epochs": 8})
+    clock = RunClock([short, long], watch)
+    _pass(clock, watch, short, 7.0)
+    assert clock.left_s() == pytest.approx(7.0 * work(long) / work(short))
+
+
+def test_the_current_run_counts_from_its_first_step_on(make_spec: MakeSpec, watch: Watch) -> None:
+    runs = [make_spec(seed=s) for s in (0, 1)]
+    clock = RunClock(runs, watch)
+    clock.begin(runs[0])
+    watch.now_s += 30.0  # a framework is imported
+    clock.heard(0.1)
+    assert clock.left_s() is None
+    watch.now_s += 2.0
+    clock.heard(0.2)
+    assert clock.left_s() == pytest.approx(0.8 * 20.0 + 20.0)
+    watch.now_s += 3.0  # and goes down while nothing is heard
+    assert clock.left_s() == pytest.approx(0.8 * 20.0 - 3.0 + 20.0)
+    watch.now_s += 1_000.0  # but never below what the others take
+    assert clock.left_s() == pytest.approx(20.0)
+    clock.end(True)
+    assert clock.left_s() == pytest.approx(1_035.0)
+
+
+def test_a_run_that_came_to_nothing_says_nothing_of_speed(
+    make_spec: MakeSpec, watch: Watch
+) -> None:
+    runs = [make_spec(seed=s) for s in range(4)]
+    clock = RunClock(runs, watch)
+    _pass(clock, watch, runs[0], 0.01, is_ok=False)
+    assert clock.left_s() is None
+    _pass(clock, watch, runs[1], 10.0)
+    assert clock.left_s() == pytest.approx(2 * 10.0)
+    clock.begin(runs[2])
+    watch.now_s += 4.0
+    clock.heard(0.5)
+    clock.end(False)  # diverged half-way, in 4 s
+    assert clock.left_s() == pytest.approx(14.0 / 1.5)
+
+
+def test_a_sweep_takes_the_time_of_its_first_run(make_spec: MakeSpec, watch: Watch) -> None:
+    rates = (0.1, 0.2, 0.3)
+    runs = [
+        make_spec(recipe={"sweep": True, "learning_rate": rate}, case={"size": size})
+        for size in ("small", "medium")
+        for rate in rates
+    ]
+    clock = RunClock(runs, watch)
+    clock.begin(runs[0])
+    clock.heard(0.0)
+    watch.now_s += 6.0
+    clock.heard(0.5)
+    assert clock.left_s() == pytest.approx(6.0 + 12.0)
+    watch.now_s += 6.0
+    clock.end(True)
+    for spec in runs[1:3]:
+        _pass(clock, watch, spec, 0.0)
+    assert clock.left_s() == pytest.approx(12.0)
+    assert clock.done_share() == pytest.approx(0.5)
+
+
+def test_all_done_is_nothing_left(make_spec: MakeSpec, watch: Watch) -> None:
+    runs = [make_spec(seed=s) for s in (0, 1)]
+    clock = RunClock(runs, watch)
+    for spec in runs:
+        _pass(clock, watch, spec, 3.0)
+    assert (clock.left_s(), clock.done_share()) == (0.0, 1.0)
+    assert RunClock([], watch).done_share() == 1.0
+
+
+def test_elsewhere_than_on_a_terminal_each_thing_is_a_line(
+    make_spec: MakeSpec,
+    make_result: Callable[..., RunResult],
+    make_environment: Callable[..., Any],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    spec = make_spec()
+    shown = display([spec])
+    assert isinstance(shown, PlainDisplay)
+    shown.note("1 of 1 runs to do")
+    shown.begin(spec)
+    shown.event(spec, {"event": "prefix", "share": 0.5})
+    shown.event(spec, {"event": "prefix", "share": 1.0})
+    shown.event(spec, {"event": "trial", "number": 1, "of": 3})
+    shown.event(spec, {"event": "step", "share": 0.25})
+    shown.event(
+        spec, {"event": "epoch", "epoch": 6, "epochs": 12, "train_loss": 0.5, "val_top1": 0.8}
+    )
+    shown.event(spec, {"event": "sweep", "epoch": 12, "epochs": 12, "val_top1": 0.9})
+    shown.event(spec, {"event": "unheard of"})
+    shown.end(spec, make_result(spec, make_environment()))
+    shown.close()
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.splitlines() == [
+        "1 of 1 runs to do",
+        "[1/1, ? left] case 1 photos (216) efficientnet_lite0 freeze_all torch seed 0",
+        "    frozen part computed",
+        "    trying learning rate 1 of 3",
+        "    epoch 6/12 loss 0.500 val 80.0%",
+        "    epoch 12/12 best val 90.0%",
+        "    test top-1 75.1%, fit 12.3 s, 123 images/s",
+    ]
