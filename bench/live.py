@@ -27,6 +27,10 @@ PER_SECOND = 1
 AROUND = 6
 """Lines beside the rows of runs: title, heading with its rule, counts, bar, and the cursor's."""
 BAR_WIDTH = 30
+STATUS_WIDTH = (14, 34)
+"""Least and most; the least holds 'epoch 10/12 …'."""
+FIGURES_WIDTH = 22
+"""Of top-1, images/s and fit time, with a space before each."""
 ABSENT = "–"
 
 FIELDS: dict[str, Callable[[RunSpec], Any]] = {
@@ -51,18 +55,37 @@ SAID_ONCE = ("case", "data", "seed", "device")
 """Fields that the title says where all runs have the same."""
 
 
-def columns_of(runs: Sequence[RunSpec]) -> list[str]:
-    """Fields without which two runs would look the same, and a few that always help."""
-    shown = list(ALWAYS)
-    shown += [name for name in SAID_ONCE if len({FIELDS[name](spec) for spec in runs}) > 1]
+def columns_of(runs: Sequence[RunSpec], width: int | None = None) -> list[str]:
+    """Fields without which two runs would look the same, and a few that always help.
+
+    Args:
+        runs: All of the grid.
+        width: Of the terminal, in characters: where the table would be wider, those that help go,
+            all but the first. None: it is wide enough.
+    """
+    varying = [name for name in SAID_ONCE if len({FIELDS[name](spec) for spec in runs}) > 1]
+    shown = _telling(runs, [*ALWAYS, *varying])
+    if width is None or _width(runs, shown) + STATUS_WIDTH[0] + FIGURES_WIDTH <= width:
+        return shown
+    return _telling(runs, ALWAYS[:1])
+
+
+def _telling(runs: Sequence[RunSpec], always: Sequence[str]) -> list[str]:
+    """Some fields, and all others that tell two runs apart which look the same without them."""
+    shown = list(always)
+    looks = {tuple(FIELDS[name](spec) for name in shown) for spec in runs}
     for name in FIELDS:
-        if name in shown:
-            continue
-        looks = {tuple(FIELDS[n](spec) for n in shown) for spec in runs}
         more = {tuple(FIELDS[n](spec) for n in (*shown, name)) for spec in runs}
         if len(more) > len(looks):
+            looks = more
             shown.append(name)
     return [name for name in FIELDS if name in shown]
+
+
+def _width(runs: Sequence[RunSpec], names: Sequence[str]) -> int:
+    """Of these columns, uncut, each with a space after it."""
+    longest = [max(len(str(FIELDS[name](spec))) for spec in runs) for name in names]
+    return sum(1 + max(len(n), most) for n, most in zip(names, longest, strict=True))
 
 
 @dataclass
@@ -81,11 +104,12 @@ class LiveDisplay:
         self._clock = RunClock(runs)
         self._began = time.monotonic()
         self._total = len(runs)
-        self._columns = columns_of(runs)
+        self._columns = columns_of(runs, console.width)
+        self._names_width = _width(runs, self._columns)
         self._title = ", ".join(
             f"{name} {FIELDS[name](runs[0])}"
             for name in SAID_ONCE
-            if runs and name not in self._columns
+            if runs and len({FIELDS[name](spec) for spec in runs}) == 1
         )
         self._lines: list[Line] = []
         self._ended: Counter[str] = Counter()
@@ -135,10 +159,12 @@ class LiveDisplay:
         yield self._bar()
 
     def _table(self, lines: Sequence[Line], width: int) -> Table:
-        table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+        table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=0, show_edge=False)
         for name in self._columns:
             table.add_column(name, justify="right" if name in ("case", "seed") else "left")
-        table.add_column("status", width=min(max(width - 90, 14), 34))
+        least, most = STATUS_WIDTH
+        room = width - self._names_width - FIGURES_WIDTH
+        table.add_column("status", width=min(max(room, least), most))
         for name in ("top-1", "images/s", "fit s"):
             table.add_column(name, justify="right", no_wrap=True)
         for line in lines:

@@ -73,11 +73,13 @@ class RunResult(Frozen):
     val_top1_by_epoch: list[float | None] = Field(default=[], description="After each epoch.")
     train_loss_by_epoch: list[float | None] = Field(default=[], description="Mean over images.")
 
-    total_parameters: int | None = Field(default=None, description="As the backend built it.")
-    trainable_parameters: int | None = Field(
-        default=None, description="Of those, trained; of several phases, in the last one."
+    total_parameters: int | None = Field(
+        default=None, description="Of the network, as the backend built it."
     )
-    frozen_parameters: int | None = Field(default=None, description="The others of them.")
+    trainable_parameters: int | None = Field(
+        default=None, description="Those that are trained; of several phases, in the last one."
+    )
+    frozen_parameters: int | None = Field(default=None, description="Those that are not trained.")
     state_values: int | None = Field(default=None, description="BatchNorm moving statistics.")
     forward_multiply_adds: int | None = Field(
         default=None, description="Of one image through the network, counted from the Blueprint."
@@ -104,9 +106,9 @@ class RunResult(Frozen):
 
     tuning: list[Trial] = Field(default=[], description="Rates that validation chose among.")
     learning_rate: float | None = Field(
-        default=None, description="That was chosen; null where there was no choice."
+        default=None, description="The rate that was chosen; null where there was no choice."
     )
-    tune_s: float | None = Field(default=None, description="For all trials, not part of fit_s.")
+    tune_s: float | None = Field(default=None, description="Time of all trials, not part of fit_s.")
 
     train_images_per_s: float | None = Field(
         default=None, description="End to end, input wait included: median synchronised window."
@@ -139,18 +141,20 @@ class RunResult(Frozen):
     )
     prefix_s: float | None = Field(
         default=None,
-        description="Time to compute these values, in this run or the one that kept them; part of "
-        "fit_s, so that a figure does not depend on what a cache held.",
+        description="Time to compute the values of the frozen part, in this run or the one that "
+        "kept them; part of fit_s, so that a figure does not depend on what a cache held.",
     )
     prefix_form: str | None = Field(
         default=None,
-        description="In which form they were computed: plain, folded or compiled (bench/forms.py).",
+        description="In which form these were computed: plain, folded or compiled "
+        "(bench/forms.py).",
     )
     sweep_runs: int | None = Field(
         default=None, description="Runs that were trained at once, this one among them; else null."
     )
     sweep_s: float | None = Field(
-        default=None, description="For all of these, set-up and the values' computing included."
+        default=None,
+        description="Time of all these runs, set-up and the values' computing included.",
     )
     step_s_p50: float | None = Field(default=None, description="Median of a whole training step.")
     step_s_p95: float | None = Field(default=None, description="95th percentile of a step.")
@@ -181,7 +185,7 @@ class RunResult(Frozen):
         description="Of the worker process, during the run; null where more than a tenth of it is "
         "what earlier runs left there.",
     )
-    peak_device_bytes: int | None = Field(default=None, description="On a GPU; else null.")
+    peak_device_bytes: int | None = Field(default=None, description="Of a GPU; else null.")
 
     initial_state_sha256: str | None = Field(
         default=None, description="Of all tensors before training: equal in matched backends."

@@ -111,6 +111,9 @@ UNITS: dict[str, str] = {
     "_fraction": "As a fraction of 1.",
     "_saving": "As a fraction of 1.",
     "_top1": "As a fraction of 1.",
+    "_accuracy": "As a fraction of 1.",
+    "_f1": "As a fraction of 1.",
+    "_error": "As a fraction of 1.",
     "_utilisation": "As a fraction of 1.",
     "_loss": "In nats.",
 }
