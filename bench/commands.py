@@ -16,8 +16,8 @@ from bench.errors import UserError, choose
 from bench.launch import Interpreters
 from bench.prepare import PlannedRun, Preparation
 from bench.progress import display, label
-from bench.report import as_json as rows_as_json
 from bench.report import STANDARD, View, load_runs, write_report
+from bench.report import as_json as rows_as_json
 from bench.report.filters import Filters, kept
 from bench.report.side_by_side import SideBySide, side_by_side
 from bench.report.tables import FORMATS, Format, footnotes, reasons, render, standard_table
@@ -144,9 +144,7 @@ def report_command(command: ReportCommand) -> None:
         names = _short_names(command.folders)
         side = side_by_side(first, second, names)
     formats = cast(Sequence[Format], command.formats)
-    rows, paths = write_report(
-        runs, command.folders[0], formats, problems, command.view, side
-    )
+    rows, paths = write_report(runs, command.folders[0], formats, problems, command.view, side)
     _print_rows(rows, paths, problems, command.as_json, command.view, side)
 
 
