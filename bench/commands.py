@@ -150,9 +150,8 @@ def report_command(command: ReportCommand) -> None:
 
 def _kept_alone(folder: Path, filters: Filters) -> list[StoredRun]:
     """Runs of one of two folders; none is no mistake there."""
-    found = load_runs([folder])[0]
     try:
-        return kept(found, filters)
+        return kept(load_runs([folder])[0], filters)
     except UserError:
         return []
 

@@ -20,7 +20,8 @@ class Speed:
     NOTE: ClassVar[str] = (
         "train images/s: whole steps, the median window; * in its place images of all epochs over "
         "the time of all training, where the values of a frozen part were computed once or the "
-        "policy has phases. The two are never compared."
+        "policy has phases. The two are never compared. ± is over the runs where there are three "
+        "or more, else over the windows of one run."
     )
 
     value: float | None
@@ -30,7 +31,11 @@ class Speed:
 
 
 def rate_of(cell: Cell) -> Speed:
-    """With the interval over runs where there are three or more."""
+    """With an interval over the runs, or over the windows of one."""
+    if len(cell.runs) == 1 and (windows := cell.runs[0].result.train_images_per_s_windows):
+        if cell.row["train_images_per_s"] is not None:
+            found = statistics.median_of_windows(windows)
+            return Speed(found.value, measured(found))
     for field, mark in (("train_images_per_s", ""), ("effective_images_per_s", " *")):
         values = [row[field] for row in cell.rows if row[field] is not None]
         if values:

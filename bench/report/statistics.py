@@ -193,6 +193,16 @@ def _log_medians(windows: Sequence[float], random: np.random.Generator) -> Value
     return logs
 
 
+def median_of_windows(windows: Sequence[float]) -> Estimate:
+    """Median rate of one run: bootstrap over its windows, where there are enough."""
+    value = float(np.median(windows))
+    if len(windows) < LEAST_WINDOWS:
+        return Estimate(value, None, None, None, "models", 1, len(windows))
+    drawn = np.exp(_log_medians(windows, np.random.default_rng(SEED)))
+    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Estimate(value, float(low), float(high), None, "models", 1, len(windows))
+
+
 def mean_of_runs(values: Sequence[float]) -> Estimate:
     """Mean of one figure a run, t interval with three runs or more."""
     x = np.asarray(values, dtype=np.float64)
