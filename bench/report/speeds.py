@@ -32,10 +32,10 @@ class Speed:
 
 def rate_of(cell: Cell) -> Speed:
     """With an interval over the runs, or over the windows of one."""
-    if len(cell.runs) == 1 and (windows := cell.runs[0].result.train_images_per_s_windows):
-        if cell.row["train_images_per_s"] is not None:
-            found = statistics.median_of_windows(windows)
-            return Speed(found.value, measured(found))
+    windows = cell.runs[0].result.train_images_per_s_windows
+    if len(cell.runs) == 1 and windows and cell.row["train_images_per_s"] is not None:
+        found = statistics.median_of_windows(windows)
+        return Speed(found.value, measured(found))
     for field, mark in (("train_images_per_s", ""), ("effective_images_per_s", " *")):
         values = [row[field] for row in cell.rows if row[field] is not None]
         if values:
