@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +20,18 @@ BINS = 15
 FILE = "predictions.npz"
 UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
 """What reading a damaged or foreign file of arrays may raise."""
+
+
+@contextmanager
+def opened(folder: Path) -> Iterator[Any]:
+    """The arrays of a run's predictions by name.
+
+    Raises:
+        UNREADABLE: They are missing or damaged.
+    """
+    # NumPy leaves a file open that turns out to be none of its own.
+    with (folder / FILE).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        yield arrays
 
 
 def grades(logits: Array, labels: npt.NDArray[np.int64]) -> dict[str, float]:
@@ -59,7 +74,7 @@ def calibration_error(logits: Array, labels: npt.NDArray[np.int64]) -> float:
 def grades_of(folder: Path) -> dict[str, float]:
     """Of a run's folder; nothing where there are no predictions, or none that can be read."""
     try:
-        with np.load(folder / FILE, allow_pickle=False) as arrays:
+        with opened(folder) as arrays:
             return grades(arrays["logits"], arrays["labels"])
     except UNREADABLE:
         return {}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bench.grades import FILE, UNREADABLE
+from bench.grades import UNREADABLE, opened
 from bench.scores import of_each_image
 
 
@@ -28,7 +28,7 @@ class Answers:
 def answers_of(folder: Path) -> Answers | None:
     """Of a run's folder; None where there are none that can be read."""
     try:
-        with np.load(folder / FILE, allow_pickle=False) as arrays:
+        with opened(folder) as arrays:
             labels = arrays["labels"]
             if "correct" in arrays and "true_probability" in arrays:
                 found = Answers(labels, arrays["correct"], arrays["true_probability"])
@@ -45,7 +45,7 @@ def confusion(folder: Path, classes: int) -> list[list[int]] | None:
     from sklearn.metrics import confusion_matrix
 
     try:
-        with np.load(folder / FILE, allow_pickle=False) as arrays:
+        with opened(folder) as arrays:
             said = np.argmax(arrays["logits"], axis=1)
             matrix: Any = confusion_matrix(arrays["labels"], said, labels=list(range(classes)))
     except UNREADABLE:

@@ -2,11 +2,13 @@
 
 Every interval is of 95 %. What it speaks of depends on what was run:
 
-- **recipes**: with three seeds or more, what training again would give, and other test images. A t
-  interval over the seeds' means. The images are the same for every seed, so that their share of
-  the noise is no smaller with more seeds and does not show between the means; where the answers
-  have such a share it is added (Satterthwaite's degrees of freedom for seeds and images, both
-  random and crossed). Where they have none this is the paired t interval.
+- **recipes**: with three seeds or more, what training again would give, and other test images. The
+  paired t interval over the seeds' means, and no narrower than the images allow: these are the
+  same for every seed, so that their share of the noise is no smaller with more seeds and does not
+  show between the means. Where they have such a share, the interval for seeds and images, both
+  random and crossed (Satterthwaite's degrees of freedom), is taken if it is the wider. By
+  simulation (tests/unit/test_coverage.py) the paired t alone holds the truth in 89 to 95 of a
+  hundred experiments, both together in 94 to 96.
 - **models**: with fewer seeds, just these trained models, on other test images (bootstrap over the
   images).
 
@@ -117,17 +119,22 @@ def _crossed(x: Values) -> Estimate:
     rest = x - by_seed[:, None] - by_image[None, :] + mean
     freedom = (seeds - 1) * max(images - 1, 1)
     of_rest = float((rest**2).sum()) / freedom
-    total, terms = of_seeds, of_seeds**2 / (seeds - 1)
+    found = [_t(mean, of_seeds, float(seeds - 1), x.size)]
     if of_images > of_rest:  # the images have a share of their own
-        total += of_images - of_rest
-        terms += of_images**2 / (images - 1) + of_rest**2 / freedom
-    if total == 0.0:
-        return Estimate(mean, mean, mean, 0.0 if mean else 1.0, "recipes", seeds, images)
-    error = (total / (seeds * images)) ** 0.5
-    degrees = total**2 / terms
-    half = float(stats.t.ppf((1 + LEVEL) / 2, degrees)) * error
-    p = float(2 * stats.t.sf(abs(mean) / error, degrees))
+        total = of_seeds + of_images - of_rest
+        terms = (of_seeds**2 / (seeds - 1), of_images**2 / (images - 1), of_rest**2 / freedom)
+        found.append(_t(mean, total, total**2 / sum(terms), x.size))
+    half, p = max(half for half, _ in found), max(p for _, p in found)
     return Estimate(mean, mean - half, mean + half, p, "recipes", seeds, images)
+
+
+def _t(mean: float, square: float, degrees: float, values: int) -> tuple[float, float]:
+    """Half-width of a t interval and its p value, from a mean square."""
+    if square == 0.0:
+        return 0.0, float(mean == 0.0)
+    error = (square / values) ** 0.5
+    half = float(stats.t.ppf((1 + LEVEL) / 2, degrees)) * error
+    return half, float(2 * stats.t.sf(abs(mean) / error, degrees))
 
 
 def _bootstrap(by_image: Values, apart: Values) -> Estimate:
@@ -164,7 +171,7 @@ def ratio(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]]) -> Estimat
     value, seeds = float(np.exp(logs.mean())), len(a)
     windows = min(min(map(len, a)), min(map(len, b)))
     if seeds >= LEAST_SEEDS:
-        if logs.std() == 0:
+        if _alike(logs):
             return Estimate(value, value, value, float(value == 1.0), "recipes", seeds, windows)
         test = stats.ttest_1samp(logs, 0.0)
         ends = test.confidence_interval(LEVEL)
@@ -209,10 +216,15 @@ def mean_of_runs(values: Sequence[float]) -> Estimate:
     mean, seeds = float(x.mean()), len(x)
     if seeds < LEAST_SEEDS:
         return Estimate(mean, None, None, None, "models", seeds, 0)
-    if x.std() == 0:
+    if _alike(x):
         return Estimate(mean, mean, mean, None, "recipes", seeds, 0)
     ends = stats.ttest_1samp(x, 0.0).confidence_interval(LEVEL)
     return Estimate(mean, float(ends.low), float(ends.high), None, "recipes", seeds, 0)
+
+
+def _alike(values: Values) -> bool:
+    """Whether what differs is rounding, of which SciPy warns."""
+    return float(np.ptp(values)) <= 1e-9 * max(float(np.abs(values).max()), 1e-9)
 
 
 def holm(ps: Sequence[float]) -> list[float]:

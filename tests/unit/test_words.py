@@ -23,7 +23,7 @@ def test_one_digit_of_the_uncertainty_two_where_it_begins_with_1(
 
 
 def test_accuracies_and_differences() -> None:
-    assert percent(estimate(0.8581, 0.8376, 0.8766)) == "85.8 ± 1.9%"
+    assert percent(estimate(0.8581, 0.8386, 0.8766)) == "85.8 ± 1.9%"
     assert percent(estimate(0.8581, 0.80, 0.90)) == "86 ± 5%"
     assert percent(estimate(0.75, None, None)) == "75.0%"
     assert points(estimate(0.0141, -0.0031, 0.0311)) == "+1.4 points (−0.3 to 3.1)"
