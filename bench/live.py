@@ -156,7 +156,7 @@ class LiveDisplay:
             yield _cut(self._title)
         yield self._table(self._lines[-room:], options.max_width)
         yield _cut(self._counts())
-        yield self._bar()
+        yield self._bar(options.max_width)
 
     def _table(self, lines: Sequence[Line], width: int) -> Table:
         table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=0, show_edge=False)
@@ -178,15 +178,15 @@ class LiveDisplay:
         counts = [f"{self._ended['ok']} ok", *failed, f"{self._total - ended} left"]
         return f"{ended} of {self._total} runs done: {', '.join(counts)}"
 
-    def _bar(self) -> Table:
+    def _bar(self, width: int) -> Table:
         share = self._clock.done_share()
-        row = Table.grid(padding=(0, 1))
-        row.add_row(
-            ProgressBar(total=1.0, completed=share, width=BAR_WIDTH),
-            f"{share:.0%}",
-            f"{duration(time.monotonic() - self._began)} so far,",
-            f"{duration(self._clock.left_s())} left",
+        so_far, left = duration(time.monotonic() - self._began), duration(self._clock.left_s())
+        said = f"{share:.0%}, {so_far} so far, {left} left"
+        bar = ProgressBar(
+            total=1.0, completed=share, width=min(BAR_WIDTH, max(width - len(said) - 1, 1))
         )
+        row = Table.grid(padding=(0, 1, 0, 0))
+        row.add_row(bar, _cut(said))
         return row
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from bench.catalog.backends import BACKENDS
 from bench.report.table_model import ABSENT, Column, Table, text
 from bench.spec import Environment
 from bench.store import StoredRun
@@ -47,7 +48,7 @@ def _value(value: Any) -> str:
 
 
 def differences(pairs: Pairs) -> dict[Difference, list[str]]:
-    """What differs → the backends of the pairs in which it does, in the order of ``pairs``."""
+    """What differs → the backends in whose runs it does, in the order of the catalogue."""
     found: dict[Difference, list[str]] = {}
     for a, b in pairs:
         first = _environment(a.environment) | _knobs(a)
@@ -57,7 +58,8 @@ def differences(pairs: Pairs) -> dict[Difference, list[str]]:
             if values[0] != values[1]:
                 backends = found.setdefault((name, *values), [])
                 backends += [a.spec.backend] if a.spec.backend not in backends else []
-    return found
+    known = list(BACKENDS)
+    return {what: sorted(backends, key=lambda b: (b not in known, known.index(b) if b in known else 0)) for what, backends in found.items()}
 
 
 def environment_table(pairs: Pairs, names: tuple[str, str]) -> Table:

@@ -30,12 +30,15 @@ class Screen:
         self.written = io.StringIO()
 
     def open(self, runs: list[RunSpec], width: int = 140, height: int = 20) -> LiveDisplay:
-        self.console = Console(
-            file=self.written, force_terminal=True, width=width, height=height,
-            color_system=None, legacy_windows=False, _environ={},
-        )  # fmt: skip
-        self.display = LiveDisplay(runs, self.console)
+        self.paper = self._console(io.StringIO(), width, height)
+        self.display = LiveDisplay(runs, self._console(self.written, width, height))
         return self.display
+
+    def _console(self, file: io.StringIO, width: int, height: int) -> Console:
+        return Console(
+            file=file, force_terminal=True, width=width, height=height, color_system=None,
+            legacy_windows=False, _environ={},
+        )  # fmt: skip
 
     def result(self, spec: RunSpec, **changes: Any) -> RunResult:
         return self._make_result(spec, self._environment, **changes)
@@ -47,8 +50,8 @@ class Screen:
 
     def lines(self) -> list[str]:
         """As drawn now."""
-        with self.console.capture() as drawn:
-            self.console.print(self.display)
+        with self.paper.capture() as drawn:
+            self.paper.print(self.display)
         return [line.rstrip() for line in drawn.get().splitlines()]
 
 
@@ -78,7 +81,7 @@ def test_a_row_for_each_run_that_has_begun(make_spec: MakeSpec, screen: Screen) 
         "case 1, data photos (216), device cpu",
         "backbone           policy     backend          seed status                             "
         "top-1 images/s fit s",
-        "─" * 109,
+        "─" * 107,
         "efficientnet_lite0 freeze_all torch               0 ok                                 "
         "75.1%      123  12.3",
         "efficientnet_lite0 freeze_all keras-tensorflow    0 ok                                 "
@@ -87,7 +90,7 @@ def test_a_row_for_each_run_that_has_begun(make_spec: MakeSpec, screen: Screen) 
         "2 of 4 runs done: 2 ok, 2 left",
         screen.lines()[-1],
     ]
-    assert "56% " in screen.lines()[-1]  # of two runs and a quarter
+    assert "56%, " in screen.lines()[-1]  # of two runs and a quarter
     assert screen.lines()[-1].endswith(" left")
 
 

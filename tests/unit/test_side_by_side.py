@@ -159,7 +159,7 @@ def test_many_comparisons_are_corrected_for_their_number(folders: Folders) -> No
     """One of 40 differs by what would be real alone."""
     base = _right(0.80)
     better = base.copy()
-    better[np.flatnonzero(~base)[:9]] = True
+    better[np.flatnonzero(~base)[:6]] = True
     folders.add("before", base)
     folders.add("after", better, environment=NEW)
     assert _column(folders.compare(), "top1", "verdict") == ["real: after is better"]
