@@ -59,7 +59,10 @@ def differences(pairs: Pairs) -> dict[Difference, list[str]]:
                 backends = found.setdefault((name, *values), [])
                 backends += [a.spec.backend] if a.spec.backend not in backends else []
     known = list(BACKENDS)
-    return {what: sorted(backends, key=lambda b: (b not in known, known.index(b) if b in known else 0)) for what, backends in found.items()}
+    return {
+        what: sorted(backends, key=lambda b: (b not in known, known.index(b) if b in known else 0))
+        for what, backends in found.items()
+    }
 
 
 def environment_table(pairs: Pairs, names: tuple[str, str]) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def test_it_is_committed_without_outputs() -> None:
 
 
 def test_it_runs_and_draws_every_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
     monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")  # else it warns of its folders of old
     notebook = _read()
     NotebookClient(
