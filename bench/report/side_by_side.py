@@ -85,7 +85,10 @@ def _top1(a: Cell, b: Cell) -> Estimate | None:
     answers = paired(a, b)
     if answers is not None and len(answers[0]) == len(a.seeds):
         return statistics.difference(*answers)
-    value = float(np.mean([y["test_top1"] - x["test_top1"] for x, y in _rows(a, b)]))
+    shares = [(x["test_top1"], y["test_top1"]) for x, y in _rows(a, b)]
+    if any(share is None for pair in shares for share in pair):
+        return None
+    value = float(np.mean([y - x for x, y in shares]))
     return Estimate(value, None, None, None, "models", len(a.seeds), 0)
 
 
