@@ -12,7 +12,6 @@ from bench.result import RunResult
 from bench.spec import RunSpec
 
 MakeSpec = Callable[..., RunSpec]
-SLOW = {"backbone": "vgg16"}
 
 
 class Watch:
@@ -46,12 +45,16 @@ def test_nothing_is_said_before_anything_was_measured(make_spec: MakeSpec, watch
 
 
 def test_each_backend_goes_on_at_its_own_speed(make_spec: MakeSpec, watch: Watch) -> None:
-    runs = [make_spec(backend=b, seed=s) for s in range(4) for b in ("torch", "keras-torch")]
-    clock = RunClock(runs, watch)
-    _pass(clock, watch, runs[0], 10.0)
-    _pass(clock, watch, runs[1], 100.0)
-    assert clock.left_s() == pytest.approx(3 * 10.0 + 3 * 100.0)
+    fast = [make_spec(backend="torch", seed=s) for s in range(5)]
+    slow = [make_spec(backend="keras-torch", seed=s) for s in range(3)]
+    clock = RunClock([*fast, *slow], watch)
+    _pass(clock, watch, fast[0], 10.0)
+    _pass(clock, watch, slow[0], 100.0)
+    assert clock.left_s() == pytest.approx(4 * 10.0 + 2 * 100.0)
     assert clock.done_share() == pytest.approx(2 / 8)
+    for spec in fast[1:]:
+        _pass(clock, watch, spec, 20.0)
+    assert clock.left_s() == pytest.approx(2 * 100.0)
 
 
 def test_a_backend_that_was_not_seen_is_as_fast_as_all_others(
@@ -64,15 +67,31 @@ def test_a_backend_that_was_not_seen_is_as_fast_as_all_others(
     assert clock.left_s() == pytest.approx(20.0)
 
 
-def test_each_network_and_each_policy_goes_on_at_its_own_speed(
-    make_spec: MakeSpec, watch: Watch
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"backbone": "vgg16"}, {"policy": {"name": "b"}}, {"policy": {"boundary": "all"}},
+        {"mode": "native"}, {"recipe": {"precision": "bf16"}}, {"recipe": {"prefix_cache": "off"}},
+        {"recipe": {"augmentation": "crop"}}, {"recipe": {"learning_rate_grid": (0.1, 0.2)}},
+        {"device": "cuda:0"},
+    ],
+)  # fmt: skip
+def test_each_network_and_each_way_goes_on_at_its_own_speed(
+    make_spec: MakeSpec, watch: Watch, other: dict[str, Any]
 ) -> None:
-    whole = {"name": "retrain_all", "boundary": "all"}
-    runs = [make_spec(seed=s, **kind) for s in (0, 1) for kind in ({}, SLOW, {"policy": whole})]
-    clock = RunClock(runs, watch)
-    for spec, seconds in zip(runs, (2.0, 50.0, 9.0), strict=False):
-        _pass(clock, watch, spec, seconds)
-    assert clock.left_s() == pytest.approx(2.0 + 50.0 + 9.0)
+    runs = [make_spec(seed=s) for s in range(4)]
+    others = [make_spec(seed=s, **other) for s in range(2)]
+    clock = RunClock([*runs, *others], watch)
+    _pass(clock, watch, runs[0], 2.0)
+    clock.begin(others[0])
+    watch.now_s += 3.0
+    clock.heard(0.5)
+    watch.now_s += 25.0
+    clock.heard(0.75)
+    assert clock.left_s() == pytest.approx(3 * 2.0 + 25.0 + 100.0)
+    watch.now_s += 22.0
+    clock.end(True)
+    assert clock.left_s() == pytest.approx(3 * 2.0 + 50.0)
 
 
 def test_twice_the_work_takes_twice_as_long(make_spec: MakeSpec, watch: Watch) -> None:

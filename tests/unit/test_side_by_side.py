@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from bench.report.cells import cells_of
 from bench.report.matching import match
+from bench.report.measures import MEASURES, Compared
+from bench.report.rows import rows_of
 from bench.report.side_by_side import SideBySide, side_by_side
+from bench.report.statistics import Estimate
 from bench.report.table_model import Table
 from bench.spec import Environment, RunSpec
 from bench.store import Store, StoredRun
@@ -212,6 +217,30 @@ def test_speed_is_a_ratio_of_windows(folders: Folders) -> None:
     assert "'after' is faster in 1 of 3 comparisons (1.2" in said
     assert "'after' is slower in 1 of 3 comparisons (0.8" in said
     assert "no difference is shown in 1 of 3 comparisons" in said
+
+
+def test_the_greatest_difference_is_the_one_that_is_named(folders: Folders) -> None:
+    for backend, times in (("torch", 1.1), ("keras-torch", 1.6), ("keras-jax", 1.3)):
+        folders.add("before", result=_windows(100.0), backend=backend)
+        folders.add("after", result=_windows(100.0 * times), environment=NEW, backend=backend)
+    said = _said(folders.compare(), "Train images/s")
+    assert "'after' is faster in 3 of 3 comparisons (most: 1.6" in said
+    assert said.endswith("freeze_all, keras-torch).")
+
+
+def test_a_small_p_value_alone_makes_no_difference_real(folders: Folders) -> None:
+    """The interval and the p value of a bootstrap may part at the edge."""
+    folders.add("before", _right(0.7))
+    folders.add("after", _right(0.8), environment=NEW)
+    (a,), (b,) = (
+        cells_of(rows_of(runs), runs) for runs in (s.load()[0] for s in folders.stores.values())
+    )
+    edge = Estimate(0.02, 0.0, 0.04, 0.01, "models", 1, 100)
+    assert Compared(MEASURES[0], a, b, edge, 0.01).verdict(NAMES) == "no difference shown"
+    clear = replace(edge, low=0.001)
+    assert Compared(MEASURES[0], a, b, clear, 0.01).verdict(NAMES) == "real: after is better"
+    corrected = Compared(MEASURES[0], a, b, clear, 0.06)
+    assert corrected.verdict(NAMES) == "no difference shown after correction"
 
 
 def test_whole_steps_and_effective_rates_are_never_compared(folders: Folders) -> None:
