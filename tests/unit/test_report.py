@@ -293,8 +293,9 @@ def test_a_name_is_text_in_html(make_run: MakeRun, name: str, tmp_path: Path) ->
     write_report(runs, tmp_path, ["html"])
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     for text in (table, page):
-        assert "<script>" not in text
+        assert "<script>alert" not in text
         assert name.strip() in html.unescape(text)
+    assert "<script>" not in table  # the page has some of its own
     assert f"{html.unescape(name)} broke".strip() in html.unescape(page)
 
 
@@ -322,8 +323,9 @@ def test_an_environment_is_escaped_too(make_run: MakeRun, tmp_path: Path) -> Non
     run = make_run(environment={"processor": "<b>fast</b>", "variables": {"X": "<i>"}})
     write_report([run], tmp_path, [])
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "<b>" not in page
-    assert "<i>" not in page
+    assert "<b>fast" not in page
+    assert '"<i>"' not in page
+    assert "&lt;i&gt;" in page
     assert run.environment.environment_id in page
 
 
@@ -332,10 +334,13 @@ def test_an_environment_is_escaped_too(make_run: MakeRun, tmp_path: Path) -> Non
 
 def test_all_forms_are_written(make_run: MakeRun, tmp_path: Path) -> None:
     _, paths = write_report([make_run()], tmp_path, FORMATS)
-    assert sorted(p.name for p in paths) == [
-        "report.html", "table.csv", "table.html", "table.md", "table.tex",
-    ]  # fmt: skip
+    names = {p.name for p in paths}
+    for table in ("table", "policies"):
+        assert {f"{table}.{form}" for form in ("csv", "html", "md", "tex")} <= names
+    assert "report.html" in names
     assert all(p.read_text(encoding="utf-8").endswith(("\n", "</html>")) for p in paths)
+    write_report([make_run(result={"status": "oom", "test_top1": None})], tmp_path, FORMATS)
+    assert not (tmp_path / "tables" / "policies.md").exists()  # of runs that are no longer there
     assert "table.md" in {p.name for p in (tmp_path / "tables").iterdir()}
 
 
