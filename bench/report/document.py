@@ -11,8 +11,8 @@ from bench import SCHEMA_VERSION, __version__
 from bench.report.answer import answer, asked
 from bench.report.findings import Findings
 from bench.report.plots import plots
-from bench.report.predictions import confusion
 from bench.report.repeat import repeat_command
+from bench.report.rows import MEASURED
 from bench.report.strategy import strategy_map
 from bench.report.table_model import Table
 from bench.report.tables import footnotes, reasons
@@ -54,7 +54,7 @@ def document(
         "map": strategy_map(found.contests),
         "plots": plots(found),
         "rows": list(found.rows),
-        "runs": _runs(found.runs),
+        "runs": _runs(found),
         "environments": {
             run.environment.environment_id: run.environment.model_dump(mode="json")
             for run in found.runs
@@ -65,7 +65,11 @@ def document(
     }
 
 
-def _runs(runs: Sequence[StoredRun]) -> dict[str, Any]:
+def _runs(findings: Findings) -> dict[str, Any]:
+    runs = findings.runs
+    answers = {
+        id(run): cell.answers.get(run.spec.seed) for cell in findings.cells for run in cell.runs
+    }
     together: dict[Any, list[StoredRun]] = {}
     for run in runs:
         if (key := sweep_key(run.spec)) is not None:
@@ -75,16 +79,29 @@ def _runs(runs: Sequence[StoredRun]) -> dict[str, Any]:
         key = sweep_key(run.spec)
         swept = together.get((key, run.result.environment_id), []) if key is not None else []
         classes = run.spec.case.dataset.classes
-        few = run.result.status == "ok" and len(classes) <= MOST_CLASSES
+        said = answers.get(id(run)) if len(classes) <= MOST_CLASSES else None
         found[f"{run.result.run_id}/{run.result.environment_id}"] = {
             "spec": run.spec.model_dump(mode="json"),
-            "result": run.result.model_dump(mode="json", exclude={"knobs"}, exclude_defaults=True),
+            "result": _result(run),
             "log_tail": _tail(run.folder / "log.txt", run.result.status == "ok"),
             "repeat": repeat_command(run.spec, [other.spec for other in swept]),
-            "confusion": confusion(run.folder, len(classes)) if few else None,
+            "confusion": said.confusion(len(classes)) if said else None,
             "classes": list(classes),
         }
     return found
+
+
+IN_ROWS = set(MEASURED) | {"knobs", "phases", "learning_rate"}
+"""Fields of a result that the page holds elsewhere."""
+DIGITS = 5
+"""Of each window's rate that the page keeps: more is noise, and there are thousands."""
+
+
+def _result(run: StoredRun) -> dict[str, Any]:
+    fields = run.result.model_dump(mode="json", exclude=IN_ROWS, exclude_defaults=True)
+    if windows := fields.get("train_images_per_s_windows"):
+        fields["train_images_per_s_windows"] = [float(f"{w:.{DIGITS}g}") for w in windows]
+    return fields
 
 
 def _tail(log: Path, is_ok: bool) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +22,14 @@ class Answers:
     """(N,)."""
     probability: npt.NDArray[np.float32]
     """(N,) of the true class."""
+    said: npt.NDArray[np.int64]
+    """(N,) class with the greatest logit."""
+
+    def confusion(self, classes: int) -> list[list[int]]:
+        """(classes, classes) images by true class and said class."""
+        counted = np.bincount(self.labels * classes + self.said, minlength=classes * classes)
+        counts: list[list[int]] = counted.reshape(classes, classes).tolist()
+        return counts
 
 
 def answers_of(folder: Path) -> Answers | None:
@@ -31,24 +38,11 @@ def answers_of(folder: Path) -> Answers | None:
         with opened(folder) as arrays:
             labels = arrays["labels"]
             if "correct" in arrays and "true_probability" in arrays:
-                found = Answers(labels, arrays["correct"], arrays["true_probability"])
+                each = arrays["correct"], arrays["true_probability"]
             else:  # of an earlier Thawbench
-                found = Answers(labels, *of_each_image(arrays["logits"], labels))
+                each = of_each_image(arrays["logits"], labels)
+            found = Answers(labels, *each, np.argmax(arrays["logits"], axis=1))
     except UNREADABLE:
         return None
-    shapes = {found.labels.shape, found.right.shape, found.probability.shape}
+    shapes = {found.labels.shape, found.right.shape, found.probability.shape, found.said.shape}
     return found if len(shapes) == 1 and found.labels.ndim == 1 and found.labels.size else None
-
-
-def confusion(folder: Path, classes: int) -> list[list[int]] | None:
-    """(classes, classes) images by true class and said class; None where nothing can be read."""
-    from sklearn.metrics import confusion_matrix
-
-    try:
-        with opened(folder) as arrays:
-            said = np.argmax(arrays["logits"], axis=1)
-            matrix: Any = confusion_matrix(arrays["labels"], said, labels=list(range(classes)))
-    except UNREADABLE:
-        return None
-    counts: list[list[int]] = matrix.tolist()
-    return counts
