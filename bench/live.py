@@ -106,10 +106,11 @@ class LiveDisplay:
         self._total = len(runs)
         self._columns = columns_of(runs, console.width)
         self._names_width = _width(runs, self._columns)
+        values = {name: {str(FIELDS[name](spec)) for spec in runs} for name in SAID_ONCE}
         self._title = ", ".join(
-            f"{name} {FIELDS[name](runs[0])}"
-            for name in SAID_ONCE
-            if runs and len({FIELDS[name](spec) for spec in runs}) == 1
+            f"{name} {found.pop()}"
+            for name, found in values.items()
+            if len(found) == 1 and ABSENT not in found
         )
         self._lines: list[Line] = []
         self._ended: Counter[str] = Counter()

@@ -245,16 +245,16 @@ def _told(measure: Measure, compared: Sequence[Compared], names: Names) -> str |
             most = max(real, key=lambda c: c.size)
             what = f"{measure.shown(most.estimate)} for {_experiment(most.a)}"
             parts.append(
-                f"'{names[1]}' {word} in {len(real)} of {number_of(len(mine), 'comparison')}"
+                f"'{names[1]}' {word} in {len(real):,} of {number_of(len(mine), 'comparison')}"
                 f" ({'most: ' if len(real) > 1 else ''}{what})"
             )
     same = sum(c.word is None for c in told)
     if same:
-        parts.append(f"no difference is shown in {same} of {number_of(len(mine), 'comparison')}")
+        parts.append(f"no difference is shown in {same:,} of {number_of(len(mine), 'comparison')}")
     if len(told) < len(mine):
         parts.append(
-            f"nothing is said of {len(mine) - len(told)} of {number_of(len(mine), 'comparison')}, "
-            f"which have no interval: {measure.lacking}"
+            f"nothing is said of {len(mine) - len(told):,} of "
+            f"{number_of(len(mine), 'comparison')}, which have no interval: {measure.lacking}"
         )
     return f"{measure.title[0].upper()}{measure.title[1:]}: {'; '.join(parts)}."
 

@@ -115,6 +115,12 @@ def test_the_words_follow_the_run(make_spec: MakeSpec, screen: Screen) -> None:
     assert said() == "epoch 2/4 best val 90.0%"
 
 
+def test_the_title_says_what_all_runs_have(make_spec: MakeSpec, screen: Screen) -> None:
+    case = {"number": None, "dataset": {"name": "mine"}}
+    screen.open([make_spec(seed=s, case=case) for s in (0, 1)])
+    assert screen.lines()[0] == "data mine (216), device cpu"
+
+
 def test_the_latest_rows_that_fit(make_spec: MakeSpec, screen: Screen) -> None:
     runs = [make_spec(seed=s) for s in range(100, 150)]
     shown = screen.open(runs, height=12)
