@@ -19,8 +19,9 @@ from bench.progress import display, label
 from bench.report import STANDARD, View, load_runs, write_report
 from bench.report import as_json as rows_as_json
 from bench.report.filters import Filters, kept
+from bench.report.notes import footnotes, reasons
 from bench.report.side_by_side import SideBySide, side_by_side
-from bench.report.tables import FORMATS, Format, footnotes, reasons, render, standard_table
+from bench.report.tables import FORMATS, Format, render, standard_table
 from bench.report.twins import Row
 from bench.report.write import as_text
 from bench.runner import Runner

@@ -10,12 +10,13 @@ from typing import Any
 from bench import SCHEMA_VERSION, __version__
 from bench.report.answer import answer, asked
 from bench.report.findings import Findings
+from bench.report.notes import footnotes, reasons
 from bench.report.plots import plots
+from bench.report.predictions import confusion
 from bench.report.repeat import repeat_command
 from bench.report.rows import MEASURED
 from bench.report.strategy import strategy_map
 from bench.report.table_model import Table
-from bench.report.tables import footnotes, reasons
 from bench.store import StoredRun
 from bench.sweep import sweep_key
 
@@ -54,7 +55,7 @@ def document(
         "map": strategy_map(found.contests),
         "plots": plots(found),
         "rows": list(found.rows),
-        "runs": _runs(found),
+        "runs": _runs(found.runs),
         "environments": {
             run.environment.environment_id: run.environment.model_dump(mode="json")
             for run in found.runs
@@ -65,11 +66,7 @@ def document(
     }
 
 
-def _runs(findings: Findings) -> dict[str, Any]:
-    runs = findings.runs
-    answers = {
-        id(run): cell.answers.get(run.spec.seed) for cell in findings.cells for run in cell.runs
-    }
+def _runs(runs: Sequence[StoredRun]) -> dict[str, Any]:
     together: dict[Any, list[StoredRun]] = {}
     for run in runs:
         if (key := sweep_key(run.spec)) is not None:
@@ -79,13 +76,13 @@ def _runs(findings: Findings) -> dict[str, Any]:
         key = sweep_key(run.spec)
         swept = together.get((key, run.result.environment_id), []) if key is not None else []
         classes = run.spec.case.dataset.classes
-        said = answers.get(id(run)) if len(classes) <= MOST_CLASSES else None
+        few = run.result.status == "ok" and len(classes) <= MOST_CLASSES
         found[f"{run.result.run_id}/{run.result.environment_id}"] = {
             "spec": run.spec.model_dump(mode="json"),
             "result": _result(run),
             "log_tail": _tail(run.folder / "log.txt", run.result.status == "ok"),
             "repeat": repeat_command(run.spec, [other.spec for other in swept]),
-            "confusion": said.confusion(len(classes)) if said else None,
+            "confusion": confusion(run.folder, len(classes)) if few else None,
             "classes": list(classes),
         }
     return found

@@ -20,16 +20,6 @@ class Answers:
     """(N,)."""
     right: npt.NDArray[np.bool_]
     """(N,)."""
-    probability: npt.NDArray[np.float32]
-    """(N,) of the true class."""
-    said: npt.NDArray[np.int64]
-    """(N,) class with the greatest logit."""
-
-    def confusion(self, classes: int) -> list[list[int]]:
-        """(classes, classes) images by true class and said class."""
-        counted = np.bincount(self.labels * classes + self.said, minlength=classes * classes)
-        counts: list[list[int]] = counted.reshape(classes, classes).tolist()
-        return counts
 
 
 def answers_of(folder: Path) -> Answers | None:
@@ -37,12 +27,23 @@ def answers_of(folder: Path) -> Answers | None:
     try:
         with opened(folder) as arrays:
             labels = arrays["labels"]
-            if "correct" in arrays and "true_probability" in arrays:
-                each = arrays["correct"], arrays["true_probability"]
+            if "correct" in arrays:  # without the logits: they are most of the file
+                found = Answers(labels, arrays["correct"])
             else:  # of an earlier Thawbench
-                each = of_each_image(arrays["logits"], labels)
-            found = Answers(labels, *each, np.argmax(arrays["logits"], axis=1))
+                found = Answers(labels, of_each_image(arrays["logits"], labels)[0])
     except UNREADABLE:
         return None
-    shapes = {found.labels.shape, found.right.shape, found.probability.shape, found.said.shape}
-    return found if len(shapes) == 1 and found.labels.ndim == 1 and found.labels.size else None
+    alike = found.labels.shape == found.right.shape
+    return found if alike and found.labels.ndim == 1 and found.labels.size else None
+
+
+def confusion(folder: Path, classes: int) -> list[list[int]] | None:
+    """(classes, classes) images by true class and said class; None where nothing can be read."""
+    try:
+        with opened(folder) as arrays:
+            labels, said = arrays["labels"], np.argmax(arrays["logits"], axis=1)
+            counted = np.bincount(labels * classes + said, minlength=classes * classes)
+            counts: list[list[int]] = counted.reshape(classes, classes).tolist()
+    except UNREADABLE:
+        return None
+    return counts

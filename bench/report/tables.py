@@ -12,12 +12,12 @@ from typing import Any, Literal
 import pandas as pd
 from tabulate import tabulate
 
-from bench.report.rows import DIFFERING
-from bench.report.twins import Row, twins, unproved
+from bench.report.notes import footnotes, reasons
+from bench.report.table_model import ABSENT
+from bench.report.twins import Row
 
 Format = Literal["md", "csv", "html", "latex"]
 FORMATS: tuple[Format, ...] = ("md", "csv", "html", "latex")
-ABSENT = "–"
 
 
 def _integer(value: Any) -> str:
@@ -95,10 +95,6 @@ HASHES = frozenset({"code_sha256", "dataset_hash"})
 """Of which a table shows the beginning."""
 ALWAYS_SHOWN = frozenset({"weights", "px", "epochs", "test_images"})
 """Distinguishing columns that stand in every table: random weights must be seen, for one."""
-UNSTEADY = 3.0
-"""Quiet machines here gave p95 / p50 of 1.1 to 1.7; a shared one 15."""
-SAME_EXPERIMENT = ("blueprint_sha256", "initial_state_sha256", "batches_sha256")
-"""What rows that differ only in the backend must have in common."""
 
 
 def frame(rows: Sequence[Row]) -> pd.DataFrame:
@@ -132,18 +128,34 @@ def columns_of(rows: Sequence[Row]) -> list[str]:
     mixed = {"precision"} if any(row["precision"] != "fp32" for row in rows) else set()
     mixed |= {"mode"} if any(row["mode"] != "matched" for row in rows) else set()
     extra = [c for c in DISTINGUISHING if c in ALWAYS_SHOWN | mixed]
+    looks = _Looks(rows, (*keys, *extra))
     for column in DISTINGUISHING:
-        if _distinct(rows, (*keys, *extra)) == len(rows):
+        if looks.distinct == len(rows):
             break
-        more = _distinct(rows, (*keys, *extra, column)) > _distinct(rows, (*keys, *extra))
-        if column not in extra and more:
+        if column not in extra and looks.tell_apart(column):
             extra.append(column)
     position = shown.index("test_top1")
     return [*shown[:position], *sorted(extra, key=list(DISTINGUISHING).index), *shown[position:]]
 
 
-def _distinct(rows: Sequence[Row], columns: Sequence[str]) -> int:
-    return len({tuple(str(row[c]) for c in columns) for row in rows})
+class _Looks:
+    """Which rows look the same by the columns that were taken up."""
+
+    def __init__(self, rows: Sequence[Row], columns: Sequence[str]) -> None:
+        self._rows = rows
+        self._groups = [0] * len(rows)
+        self.distinct = min(1, len(rows))
+        for column in columns:
+            self.tell_apart(column)
+
+    def tell_apart(self, column: str) -> bool:
+        """Take a column up; returns whether that tells any rows apart."""
+        numbers: dict[tuple[int, str], int] = {}
+        both = zip(self._groups, self._rows, strict=True)
+        self._groups = [numbers.setdefault((g, str(r[column])), len(numbers)) for g, r in both]
+        more = len(numbers) > self.distinct
+        self.distinct = len(numbers)
+        return more
 
 
 def heading(column: str) -> str:
@@ -217,130 +229,6 @@ def render(
         colalign=alignment if values else None,
         disable_numparse=True,
     )
-
-
-def reasons(rows: Sequence[Row]) -> list[str]:
-    """A line for each run that is not ok, the same reason named once."""
-    found: dict[str, list[str]] = {}
-    for row in rows:
-        if row["status"] != "ok":
-            why = (row["failure"] or {}).get("message", "")
-            found.setdefault(f"{row['status']}: {why}", []).append(row["run_id"])
-    return [
-        f"{why} [{len(ids)} run{'s' if len(ids) > 1 else ''}: {ids[0]}{' …' if ids[1:] else ''}]"
-        for why, ids in found.items()
-    ]
-
-
-def footnotes(rows: Sequence[Row]) -> list[str]:
-    """What a reader of the table must know."""
-    notes = []
-    if any("stand-in" in row["dataset_label"] for row in rows):
-        notes.append(
-            "stand-in: a small embedded data set in the place of a real one; the words small, "
-            "medium and large are scaled down with it."
-        )
-    if any("synthetic" in row["dataset_label"] for row in rows):
-        notes.append("synthetic pages: generated images; accuracy says nothing about real pages.")
-    if any(row["weights"] == "random" and row["policy"] != "from_scratch" for row in rows):
-        notes.append("weights random: no pretrained weights were used; accuracy shows nothing.")
-    if any(_is_short(row) for row in rows):
-        notes.append(f"{ABSENT} images/s: too short for a steady rate.")
-    notes += [note] if (note := _cached(rows)) else []
-    swept = [row for row in rows if row["sweep_runs"] is not None]
-    if swept:
-        notes.append(
-            f"{ABSENT} in {len(swept)} of {len(rows)} runs: heads that were trained at once, "
-            "so that no time is one's own; sweep_s of --json is that of all."
-        )
-    if any(row["model_flop_utilisation"] is not None for row in rows):
-        notes.append(
-            "model FLOP utilisation: the FLOP of the training steps at train images/s, over the "
-            "rate of a large matrix product in the same framework and precision on the same GPU."
-        )
-    notes += [note] if (note := _phased(rows)) else []
-    tuned = [row for row in rows if row["learning_rate_chosen"] is not None]
-    if tuned:
-        notes.append(
-            f"tuned: in {len(tuned)} of {len(rows)} runs the learning rate was chosen on the "
-            "validation images, from the same grid around each policy's own."
-        )
-    unsteady = [row for row in rows if is_unsteady(row)]
-    if unsteady:
-        notes.append(
-            f"unsteady: in {len(unsteady)} of {len(rows)} runs the slowest steps took over "
-            f"{UNSTEADY:g} times the median one; the machine was probably busy with other work, so "
-            f"compare no speeds of {', '.join(row['run_id'] for row in unsteady[:3])}"
-            f"{' …' if unsteady[3:] else ''}."
-        )
-    if any(row["precision"] in ("bf16", "fp16") for row in rows):
-        notes.append(
-            "bf16, fp16: matched in all but precision; each framework chooses which operations it "
-            "computes in it."
-        )
-    notes += [note] if (note := unproved(rows)) else []
-    if any(row["mode"] == "native" for row in rows):
-        notes.append(
-            "native: each framework's own weights, preprocessing, optimizer and initialisation; a "
-            "difference between such rows is not the framework's alone."
-        )
-    notes += [f"NOT THE SAME EXPERIMENT: {pair}" for pair in mismatches(rows)]
-    places = {(row["backend"], row["device"], row["environment_id"]) for row in rows}
-    if len(places) > len({place[:2] for place in places}):
-        notes.append("rows come from several environments (machine, versions, device).")
-    return notes
-
-
-def _phased(rows: Sequence[Row]) -> str | None:
-    phased = [row for row in rows if row["phases"]]
-    if not phased:
-        return None
-    policies = ", ".join(dict.fromkeys(row["policy"] for row in phased))
-    return (
-        f"phases: {policies} thaw the network as they go ({len(phased)} of {len(rows)} runs); "
-        "effective images/s: images of all epochs over the time of all training, compilation "
-        "left out, and of values computed once; trainable parameters: of the last phase; fit s: "
-        "with the set-up of every phase but the first. Each phase by itself is in result.json."
-    )
-
-
-def _cached(rows: Sequence[Row]) -> str | None:
-    cached = [row for row in rows if row["effective_images_per_s"] and not row["phases"]]
-    if not cached:
-        return None
-    reused = sum(row["prefix_values"] == "reused" for row in cached)
-    others = f" ({reused} took them, and the time they cost, from another run)" if reused else ""
-    return (
-        f"effective images/s: in {len(cached)} of {len(rows)} runs the values of the frozen part "
-        f"were computed once and not in every epoch{others}; images of all epochs over the time of "
-        "that and of training. --prefix-cache off measures whole steps."
-    )
-
-
-def _is_short(row: Row) -> bool:
-    """Whether a run is without a rate that it should have."""
-    trained = row["train_images_per_s"] or row["effective_images_per_s"]
-    is_ok = row["status"] == "ok" and row["sweep_runs"] is None
-    return is_ok and (trained is None or row["infer_images_per_s"] is None)
-
-
-def is_unsteady(row: Row) -> bool:
-    """Whether the 95th percentile of the training steps is far above their median."""
-    p50, p95 = row["step_s_p50"], row["step_s_p95"]
-    return bool(p50 and p95 and p95 > UNSTEADY * p50)
-
-
-def mismatches(rows: Sequence[Row]) -> list[str]:
-    """Rows that differ only in the backend, yet did not start or train on the same numbers.
-
-    Native rows are no pairs: they never were the same experiment.
-    """
-    return [
-        f"{field} differs between {', '.join(sorted(row['run_id'] for row in group))}"
-        for group in twins([r for r in rows if r["mode"] != "native"], DIFFERING)
-        for field in SAME_EXPERIMENT
-        if len({row[field] for row in group}) > 1
-    ]
 
 
 def to_csv(rows: Sequence[Row], columns: Sequence[str] | None = None) -> str:

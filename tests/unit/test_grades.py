@@ -9,7 +9,7 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix, f1_score
 
 from bench.grades import FILE, calibration_error, grades, grades_of
-from bench.report.predictions import answers_of
+from bench.report.predictions import answers_of, confusion
 from bench.scores import of_each_image
 
 
@@ -54,9 +54,10 @@ def test_files_of_an_earlier_version_and_torn_ones(tmp_path: Path) -> None:
     answers = answers_of(tmp_path)
     assert answers is not None
     assert answers.right.mean() == pytest.approx(np.mean(logits.argmax(1) == labels))
-    assert answers.confusion(4) == confusion_matrix(labels, logits.argmax(1)).tolist()
+    assert confusion(tmp_path, 4) == confusion_matrix(labels, logits.argmax(1)).tolist()
     whole = (tmp_path / FILE).read_bytes()
     for torn in (b"", whole[:50], whole[: len(whole) // 2], b"no archive"):
         (tmp_path / FILE).write_bytes(torn)
         assert answers_of(tmp_path) is None
         assert grades_of(tmp_path) == {}
+        assert confusion(tmp_path, 4) is None

@@ -30,8 +30,9 @@ from bench.native_weights import (
     native_weights_from_file,
 )
 from bench.prepare import PlannedRun, Preparation
+from bench.report.notes import SAME_EXPERIMENT, footnotes, mismatches
 from bench.report.rows import rows_of
-from bench.report.tables import SAME_EXPERIMENT, footnotes, mismatches, standard_table
+from bench.report.tables import standard_table
 from bench.spec import RunSpec
 from bench.store import StoredRun
 from bench.suite import Options, Suite, apply_options, cells

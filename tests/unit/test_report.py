@@ -15,15 +15,9 @@ import pytest
 
 from bench.errors import UserError
 from bench.report import as_json, load_runs, write_report
+from bench.report.notes import footnotes, reasons
 from bench.report.rows import MEASURED, Row, row_of, rows_of
-from bench.report.tables import (
-    FORMATS,
-    footnotes,
-    reasons,
-    render,
-    standard_table,
-    to_csv,
-)
+from bench.report.tables import FORMATS, render, standard_table, to_csv
 from bench.result import RunResult
 from bench.store import Store, StoredRun
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from bench.report.notes import SAME_EXPERIMENT, footnotes, mismatches
 from bench.report.rows import Row, rows_of
-from bench.report.tables import SAME_EXPERIMENT, footnotes, mismatches
 from bench.store import StoredRun
 
 MakeRun = Callable[..., StoredRun]

@@ -9,8 +9,9 @@ from typing import Any
 
 from bench.catalog.policies import POLICIES
 from bench.parity.proofs import Shown
+from bench.report.notes import footnotes, mismatches
 from bench.report.rows import rows_of
-from bench.report.tables import footnotes, mismatches, standard_table, to_csv
+from bench.report.tables import standard_table, to_csv
 from bench.store import StoredRun
 
 MakeRun = Callable[..., StoredRun]

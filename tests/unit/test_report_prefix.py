@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from bench.catalog.policies import POLICIES
+from bench.report.notes import footnotes
 from bench.report.rows import rows_of
-from bench.report.tables import footnotes, standard_table
+from bench.report.tables import standard_table
 from bench.store import StoredRun
 
 MakeRun = Callable[..., StoredRun]

@@ -15,8 +15,9 @@ from bench.catalog.recipes import TUNE_FACTORS
 from bench.data import Packed, Split
 from bench.loop import Run
 from bench.plan import plan_training
+from bench.report.notes import footnotes
 from bench.report.rows import rows_of
-from bench.report.tables import footnotes, standard_table
+from bench.report.tables import standard_table
 from bench.result import Trial
 from bench.spec import Recipe, RunSpec
 from bench.store import StoredRun
