@@ -55,6 +55,13 @@ def small() -> Document:
     return document(runs)
 
 
+def few() -> Document:
+    """Two runs, of few classes; one failed: as little as has one of everything."""
+    dataset = {"classes": ["a", "b", "c"]}
+    done, lost = (_run(number, backend=BACKENDS[number], dataset=dataset) for number in range(2))
+    return document([done, _failed(lost, "crashed", "ValueError", "no such layer")])
+
+
 def many(count: int) -> Document:
     """A grid of ``count`` runs, each with as much beside it as real ones have."""
     runs = [
