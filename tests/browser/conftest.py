@@ -42,8 +42,9 @@ class Opened:
 Open = Callable[..., Opened]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
+    """Chromium, for this package only: while Playwright runs, nobody else can run asyncio."""
     path = shutil.which("chromium")
     if path is None:
         pytest.fail(f"There is no 'chromium' here. Install it: {INSTALL}", pytrace=False)
