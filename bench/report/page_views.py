@@ -98,6 +98,9 @@ def _words(row: Mapping[str, Any]) -> str:
         row["backend"],
         row["device"],
         f"seed {row['seed']}",
+        # The end of the id, which tells runs apart that differ in anything else.
+        str(row["run_id"])[-8:],
+        "" if row["test_top1"] is None else f"{row['test_top1']:.1%}",
     ]
     return " · ".join(str(part) for part in parts if part)
 

@@ -15,6 +15,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from bench.report.page import write_page
 from tests.browser import documents
 
+NOTHING_IDLE = "window.requestIdleCallback = () => 0;"
 INSTALL = "make chromium, or as root: apt-get install chromium"
 
 
@@ -41,8 +42,9 @@ class Opened:
 Open = Callable[..., Opened]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
+    """Chromium, for this package only: while Playwright runs, nobody else can run asyncio."""
     path = shutil.which("chromium")
     if path is None:
         pytest.fail(f"There is no 'chromium' here. Install it: {INSTALL}", pytrace=False)
@@ -70,10 +72,14 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 @pytest.fixture
 def open_page(browser: Browser, pages: Callable[[str], Path]) -> Iterator[Open]:
-    """``open_page("small", color_scheme="dark")``; options are those of a browser context."""
+    """``open_page("small", color_scheme="dark")``; options are those of a browser context.
+
+    With ``draws`` all plots are drawn, as soon as the browser is idle; else, to save time, those
+    near the screen.
+    """
     contexts = []
 
-    def open_it(name: str, before: str = "", **options: Any) -> Opened:
+    def open_it(name: str, draws: bool = False, **options: Any) -> Opened:
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
         context.set_default_timeout(10_000)
         contexts.append(context)
@@ -83,8 +89,8 @@ def open_page(browser: Browser, pages: Callable[[str], Path]) -> Iterator[Open]:
         page.on("pageerror", lambda error: opened.errors.append(str(error)))
         page.on("request", lambda request: opened.requests.append(request.url))
         page.on("dialog", lambda dialog: (opened.dialogs.append(dialog.message), dialog.dismiss()))
-        if before:
-            page.add_init_script(before)
+        if not draws:
+            page.add_init_script(NOTHING_IDLE)
         page.goto(pages(name).as_uri())
         return opened
 

@@ -55,6 +55,13 @@ def small() -> Document:
     return document(runs)
 
 
+def few() -> Document:
+    """Two runs, of few classes; one failed: as little as has one of everything."""
+    dataset = {"classes": ["a", "b", "c"]}
+    done, lost = (_run(number, backend=BACKENDS[number], dataset=dataset) for number in range(2))
+    return document([done, _failed(lost, "crashed", "ValueError", "no such layer")])
+
+
 def many(count: int) -> Document:
     """A grid of ``count`` runs, each with as much beside it as real ones have."""
     runs = [
@@ -75,12 +82,9 @@ def hostile() -> Document:
     """Every name and text is one of ``HOSTILE``."""
     runs = []
     for number, text in enumerate(HOSTILE):
-        changes = {
-            "backbone": text,
-            "case": {"dataset": {"name": text, "label": text, "classes": [text, "b"]}},
-            "policy": {"name": text},
-        }
-        run = _run(number=number, backend=BACKENDS[number % 2], **changes)
+        dataset = {"name": text, "label": text, "classes": [text, "b"]}
+        backend = BACKENDS[number % 2]
+        run = _run(number, backend=backend, backbone=text, policy=text, dataset=dataset)
         runs.append(_failed(run, "crashed", text, f"at {text}") if number % 3 == 0 else run)
     made = document(runs)
     for run in made["runs"].values():
@@ -140,20 +144,21 @@ def document(runs: Sequence[StoredRun]) -> Document:
     }  # fmt: skip
 
 
-def _run(number: int = 0, case: Any = CASES[0], **changes: Any) -> StoredRun:
+def _run(
+    number: int = 0,
+    case: tuple[int, str, str] = CASES[0],
+    policy: str = "freeze_all",
+    dataset: dict[str, Any] | None = None,
+    **changes: Any,
+) -> StoredRun:
+    """A run whose numbers are drawn from ``number``."""
     numbers = random.Random(number)
-    position, size, similarity = case if isinstance(case, tuple) else CASES[0]
-    dataset = {
-        "classes": list(CLASSES),
-        **(case.get("dataset", {}) if isinstance(case, dict) else {}),
-    }
-    changes["case"] = {"number": position, "size": size, "similarity": similarity,
-                       "dataset": dataset}  # fmt: skip
-    changes["policy"] = (
-        {"name": changes.get("policy", "freeze_all")}
-        if not isinstance(changes.get("policy"), dict)
-        else changes["policy"]
-    )
+    position, size, similarity = case
+    changes |= {
+        "case": {"number": position, "size": size, "similarity": similarity,
+                 "dataset": {"classes": list(CLASSES), **(dataset or {})}},
+        "policy": {"name": policy},
+    }  # fmt: skip
     spec = RunSpec.model_validate(merged(SPEC, changes))
     is_torch = spec.backend == "torch"
     packages = {"numpy": "2.4.6", **({"torch": "2.14.1"} if is_torch else {"keras": "3.15.1"})}
@@ -210,8 +215,9 @@ def _stored(run: StoredRun) -> dict[str, Any]:
         "spec": run.spec.model_dump(mode="json"),
         "result": run.result.model_dump(mode="json", exclude={"knobs"}),
         "log_tail": log,
-        "repeat": f"python run_bench.py run --backbones {run.spec.backbone} --policies "
-        f"{run.spec.policy.name} --backends {run.spec.backend} --seeds {run.spec.seed}",
+        "repeat": f"python run_bench.py run --cases {run.spec.case.number} --backbones "
+        f"{run.spec.backbone} --policies {run.spec.policy.name} --backends {run.spec.backend} "
+        f"--seeds {run.spec.seed}",
         "confusion": matrix if is_ok else None,
         "classes": classes,
     }

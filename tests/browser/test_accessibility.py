@@ -8,12 +8,13 @@ from axe_playwright_python.sync_playwright import Axe
 from tests.browser.conftest import Open
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("name", ["small", "hostile"])
+@pytest.mark.parametrize(
+    ("name", "scheme"), [("few", "light"), ("few", "dark"), ("hostile", "light")]
+)
 def test_axe_finds_nothing_serious(open_page: Open, name: str, scheme: str) -> None:
-    opened = open_page(name, color_scheme=scheme)
+    opened = open_page(name, draws=True, color_scheme=scheme)
     opened.draw_all()
-    for number in (0, 1, 5):
+    for number in (0, 1):
         opened.page.locator(f"#run-{number} summary").click()
     opened.page.locator("th button").first.click()
     found = Axe().run(opened.page).response

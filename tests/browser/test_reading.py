@@ -12,13 +12,10 @@ from playwright.sync_api import Locator, Page, expect
 from tests.browser import documents
 from tests.browser.conftest import Open
 
-NOTHING_IDLE = "window.requestIdleCallback = () => 0;"
-"""So that only what is near the screen is drawn."""
-
 
 def column(page: Page, region: str, name: str) -> list[str]:
     """Texts of a column, rows that are hidden left out."""
-    table = page.locator(f"#{region} + .scroll table")
+    table = page.locator(f"#{region}-region table")
     headings: list[str] = table.locator("thead th").evaluate_all(
         "all => all.map(h => h.dataset.name)"
     )
@@ -27,18 +24,18 @@ def column(page: Page, region: str, name: str) -> list[str]:
 
 
 def heading(page: Page, region: str, name: str) -> Locator:
-    return page.locator(f'#{region} + .scroll th[data-name="{name}"]')
+    return page.locator(f'#{region}-region th[data-name="{name}"]')
 
 
 def test_the_first_screen_asks_answers_and_shows_the_four_cases(open_page: Open) -> None:
     page = open_page("small").page
     for text in (documents.small()["asked"], *documents.small()["answer"], "The four cases"):
         expect(page.get_by_text(text, exact=True).first).to_be_in_viewport()
-    expect(page.locator("#cases + .scroll tbody tr").last).to_be_in_viewport()
+    expect(page.locator("#cases-region tbody tr").last).to_be_in_viewport()
 
 
 def test_no_error_and_no_request_whatever_is_done(open_page: Open) -> None:
-    opened = open_page("small")
+    opened = open_page("small", draws=True)
     assert opened.draw_all() == 4
     opened.page.locator("#run-0 summary").click()
     opened.page.locator("#theme").click()
@@ -117,7 +114,7 @@ def test_a_fold_is_filled_when_it_is_first_opened(open_page: Open) -> None:
 def test_a_run_in_the_table_leads_to_its_own_fold(open_page: Open) -> None:
     page = open_page("300").page
     heading(page, "runs-table", "test_top1").locator("button").click()
-    link = page.locator("#runs-table + .scroll tbody tr a").nth(7)
+    link = page.locator("#runs-table-region tbody tr a").nth(7)
     name = link.inner_text()
     link.click()
     fold = page.locator(".folds details[open]")
@@ -145,7 +142,7 @@ def test_the_command_can_be_copied(open_page: Open) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_theme_is_the_systems_until_it_is_chosen(open_page: Open, scheme: str) -> None:
-    opened = open_page("small", color_scheme=scheme)
+    opened = open_page("small", draws=True, color_scheme=scheme)
     opened.draw_all()
     page = opened.page
 
@@ -196,13 +193,13 @@ def test_everything_is_reached_by_keyboard(open_page: Open) -> None:
 
 def test_without_its_script_the_page_still_has_its_tables(open_page: Open) -> None:
     page = open_page("small", java_script_enabled=False).page
-    expect(page.locator("#cases + .scroll tbody tr")).to_have_count(4)
-    expect(page.locator("#runs-table + .scroll tbody tr")).to_have_count(16)
+    expect(page.locator("#cases-region tbody tr")).to_have_count(4)
+    expect(page.locator("#runs-table-region tbody tr")).to_have_count(16)
     expect(page.locator("button:visible")).to_have_count(0)
 
 
 def test_plots_far_from_the_screen_wait_until_the_browser_is_idle(open_page: Open) -> None:
-    opened = open_page("small", before=NOTHING_IDLE)
+    opened = open_page("small")
     figures = opened.page.locator("figure.plot")
     assert figures.last.get_attribute("data-drawn") is None
     figures.last.scroll_into_view_if_needed()
@@ -210,7 +207,7 @@ def test_plots_far_from_the_screen_wait_until_the_browser_is_idle(open_page: Ope
 
 
 def test_printing_draws_every_plot_in_light_at_once(open_page: Open, tmp_path: Path) -> None:
-    opened = open_page("small", before=NOTHING_IDLE, color_scheme="dark")
+    opened = open_page("small", color_scheme="dark")
     page = opened.page
     assert page.locator("figure.plot:not([data-drawn])").count() > 0
     at_once = page.evaluate("""() => {
@@ -230,7 +227,7 @@ def test_printing_draws_every_plot_in_light_at_once(open_page: Open, tmp_path: P
 
 
 def test_a_browser_that_prints_calls_for_every_plot(open_page: Open, tmp_path: Path) -> None:
-    opened = open_page("small", before=NOTHING_IDLE)
+    opened = open_page("small")
     printed = opened.page.pdf(path=tmp_path / "report.pdf", prefer_css_page_size=True)
     assert opened.page.locator("figure.plot[data-drawn]").count() == 4
     assert len(re.findall(rb"/Type\s*/Page\b", printed)) >= 4

@@ -31,7 +31,9 @@ function readable(value) {
 function fields(pairs) {
   const list = make("dl", { class: "fields" });
   for (const [name, value] of pairs) {
-    list.append(make("dt", {}, name.replaceAll("_", " ")), make("dd", {}, value));
+    // A checksum is known by its beginning; the whole one stands in the data.
+    const shown = /^[0-9a-f]{64}$/.test(value) ? `${value.slice(0, 12)}…` : value;
+    list.append(make("dt", {}, name.replaceAll("_", " ")), make("dd", { title: value }, shown));
   }
   return list;
 }
@@ -117,6 +119,7 @@ function openNamed() {
   if (!named) return;
   named.hidden = false;
   named.open = true;
+  named.scrollIntoView();
 }
 
 // "toggle" does not bubble.

@@ -1,5 +1,5 @@
 /* Plots: drawn when they come near the screen, all when the browser is idle or before printing. */
-const PAPER_WIDTH_PX = 660;
+const PAPER_PX = { width: 480, height: 320 };
 const figures = Array.from(document.querySelectorAll("figure.plot"));
 
 /** Everything of a figure that depends on light or dark. */
@@ -33,7 +33,7 @@ function draw(figure) {
   const { data, layout } = structuredClone(report().plots[Number(figure.dataset.plot)].figure);
   delete layout.title; // The page has it as a heading.
   if (layout.height) canvas.style.height = `${layout.height}px`;
-  const size = onPaper ? { width: PAPER_WIDTH_PX, autosize: false } : { autosize: true };
+  const size = onPaper ? { ...PAPER_PX, autosize: false } : { autosize: true };
   const options = { responsive: true, displayModeBar: false };
   const whole = { ...layout, ...size, template: plotTemplate(), uirevision: "kept" };
   Plotly.react(canvas, data, whole, options);

@@ -56,8 +56,14 @@ function makeChoice(heading, values) {
   const select = make("select", {}, new Option("all", ""));
   // A value may itself be empty or "all": options are told apart by their place.
   for (const value of values) select.append(new Option(value === "" ? "(none)" : value, "some"));
-  const words = heading.textContent;
-  return { select, values, column: heading.cellIndex, label: make("label", {}, words, select) };
+  const field = labelled(heading.textContent, select, `filter-${heading.cellIndex}`);
+  return { select, values, column: heading.cellIndex, field };
+}
+
+/** A control under its label; a label around a choice would be named by all its options too. */
+function labelled(words, control, id) {
+  control.id = id;
+  return make("div", {}, make("label", { for: id }, words), control);
 }
 
 function makeFilter(table, region) {
@@ -78,7 +84,7 @@ function makeFilter(table, region) {
   const reset = make("button", { type: "reset" }, "Show all");
   const form = make(
     "form", { class: "filters", role: "search", "aria-label": "Filter the runs" },
-    make("label", {}, "any text", box), ...choices.map((choice) => choice.label), reset,
+    labelled("any text", box, "filter-text"), ...choices.map(({ field }) => field), reset,
   );
   const count = make("p", { class: "count", "aria-live": "polite" });
 
@@ -105,6 +111,6 @@ function makeFilter(table, region) {
 }
 
 for (const table of document.querySelectorAll("table.sortable")) makeSortable(table);
-const runsRegion = document.querySelector("#runs-table + .scroll");
+const runsRegion = document.querySelector("#runs-table-region");
 if (runsRegion) makeFilter(runsRegion.querySelector("table"), runsRegion);
 performance.mark("thawbench-sortable");
