@@ -61,7 +61,7 @@ def cost_table(cells: Sequence[Cell]) -> Table:
         rows.append(
             [
                 figure(
-                    f"{cell.row['dataset_label']}, {cell.row['train_images']:,} images",
+                    f"{cell.row['dataset_label']}, {cell.row['train_images']:,}",
                     f"{cell.row['dataset_label']} {cell.row['train_images']:09}",
                 ),
                 text(cell.row["backbone"]),
@@ -82,7 +82,7 @@ def cost_table(cells: Sequence[Cell]) -> Table:
         f"When validation first showed {SHARE:.0%} of the best validation accuracy that any run "
         "reached on the same images; means over the seeds, where every seed got there.",
         (
-            Column("data", "data"),
+            Column("data", "data, training images"),
             Column("backbone", "backbone"),
             Column("policy", "policy"),
             Column("backend", "backend"),

@@ -55,6 +55,7 @@ def document(
         "map": strategy_map(found.contests),
         "plots": plots(found),
         "rows": list(found.rows),
+        "measured": list(MEASURED),
         "runs": _runs(found.runs),
         "environments": {
             run.environment.environment_id: run.environment.model_dump(mode="json")

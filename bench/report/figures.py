@@ -18,7 +18,7 @@ def plot(name: str, title: str, caption: str, data: list[Figure], x: Any, y: Any
         "xaxis": x,
         "yaxis": y,
         "hovermode": "closest",
-        "legend": {"orientation": "h", "y": -0.2},
+        "legend": {"orientation": "h", "y": -0.3},
         "margin": {"t": 24, "r": 16},
     }
     figure = {"data": data, "layout": layout}

@@ -40,7 +40,7 @@ def standard_set(found: Findings) -> list[Table]:
 
 def data_of(row: Row) -> str:
     """Data set and number of training images."""
-    return f"{row['dataset_label']}, {row['train_images']:,} images"
+    return f"{row['dataset_label']}, {row['train_images']:,}"
 
 
 def common(row: Row) -> list[TableCell]:
@@ -51,7 +51,7 @@ def common(row: Row) -> list[TableCell]:
     ]
 
 
-COMMON = (Column("data", "data"), Column("backbone", "backbone"))
+COMMON = (Column("data", "data, training images"), Column("backbone", "backbone"))
 
 
 def cases_table(contests: Sequence[Contest]) -> Table:
@@ -84,11 +84,11 @@ def cases_table(contests: Sequence[Contest]) -> Table:
             Column("case", "case", True),
             *COMMON,
             Column("backend", "backend"),
-            Column("prescribed", "the article's policy"),
-            Column("prescribed_top1", "its test top-1", True),
+            Column("prescribed", "article's"),
+            Column("prescribed_top1", "its top-1", True),
             Column("best", "best here"),
-            Column("best_top1", "its test top-1", True),
-            Column("difference", "best less the article's", True),
+            Column("best_top1", "its top-1", True),
+            Column("difference", "best − article's", True),
             Column("verdict", "verdict"),
         ),
         rows,
@@ -249,7 +249,7 @@ def backbones_table(cells: Sequence[Cell]) -> Table:
         "Backbone × policy",
         "Test top-1 of each network under each policy. " + INTERVALS,
         (
-            Column("data", "data"),
+            Column("data", "data, training images"),
             Column("policy", "policy"),
             Column("backend", "backend"),
             *(Column(f"{name}_test_top1", name, True) for name in names),

@@ -85,7 +85,9 @@ function contents(key, run) {
   ].filter((one) => one !== null);
   if (curves.length > 0) fold.append(part("Learning curve", ...curves));
 
-  const numbers = Object.fromEntries(Object.entries(result).filter(([name]) => !APART.includes(name)));
+  const measured = (report().measured ?? []).map((name) => [name, row?.[name] ?? null]);
+  const numbers = Object.fromEntries(
+    [...measured, ...Object.entries(result)].filter(([name, value]) => value !== null && !APART.includes(name)));
   const knobs = report().knobs.flatMap(({ knob, values }) =>
     (environment in values ? [[knob, readable(values[environment])]] : []));
   const proof = PARITY[row?.parity] ?? "Nothing was to be shown for this run.";
