@@ -32,6 +32,8 @@ LEAST_SEEDS = 3
 """From which on seeds speak of the recipe."""
 LEAST_WINDOWS = 5
 """Of each of two runs, for an interval of their rates' ratio."""
+ROUNDING = 1e-9
+"""Differences below this share of a figure are none."""
 RESAMPLES = 9_999
 SEED = 20_260_101
 """Of the bootstrap: the same results have the same intervals."""
@@ -171,8 +173,9 @@ def ratio(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]]) -> Estimat
     value, seeds = float(np.exp(logs.mean())), len(a)
     windows = min(min(map(len, a)), min(map(len, b)))
     if seeds >= LEAST_SEEDS:
-        if _alike(logs):
-            return Estimate(value, value, value, float(value == 1.0), "recipes", seeds, windows)
+        if _alike(logs, 1.0):
+            same = float(abs(logs.mean()) < ROUNDING)
+            return Estimate(value, value, value, same, "recipes", seeds, windows)
         test = stats.ttest_1samp(logs, 0.0)
         ends = test.confidence_interval(LEVEL)
         low, high = np.exp(float(ends.low)), np.exp(float(ends.high))
@@ -187,8 +190,9 @@ def ratio(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]]) -> Estimat
         axis=0,
     )
     low, high = np.exp(np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]))
-    side = min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))
-    p = min(1.0, 2 * (side + 1) / (len(drawn) + 1))
+    # By the normal law, for counted draws could never be as rare as many comparisons ask for.
+    spread = max(float(drawn.std(ddof=1)), ROUNDING)
+    p = float(2 * stats.norm.sf(abs(logs.mean()) / spread))
     return Estimate(value, float(low), float(high), p, "models", seeds, windows)
 
 
@@ -216,15 +220,15 @@ def mean_of_runs(values: Sequence[float]) -> Estimate:
     mean, seeds = float(x.mean()), len(x)
     if seeds < LEAST_SEEDS:
         return Estimate(mean, None, None, None, "models", seeds, 0)
-    if _alike(x):
+    if _alike(x, float(np.abs(x).max())):
         return Estimate(mean, mean, mean, None, "recipes", seeds, 0)
     ends = stats.ttest_1samp(x, 0.0).confidence_interval(LEVEL)
     return Estimate(mean, float(ends.low), float(ends.high), None, "recipes", seeds, 0)
 
 
-def _alike(values: Values) -> bool:
+def _alike(values: Values, scale: float) -> bool:
     """Whether what differs is rounding, of which SciPy warns."""
-    return float(np.ptp(values)) <= 1e-9 * max(float(np.abs(values).max()), 1e-9)
+    return float(np.ptp(values)) <= ROUNDING * scale
 
 
 def holm(ps: Sequence[float]) -> list[float]:

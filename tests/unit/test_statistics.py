@@ -116,6 +116,20 @@ def test_one_run_gives_an_interval_over_its_windows() -> None:
     assert found.p < 0.01
 
 
+@pytest.mark.parametrize("rate", [50.0, 1 / 3])
+def test_runs_that_are_alike_are_no_certain_difference(rate: float) -> None:
+    alike = [[rate], [rate * (1 + 1e-15)], [rate]]
+    assert ratio(alike, alike[::-1]).p == 1.0
+    double = [[2 * rate * r[0] / rate] for r in alike]
+    assert ratio(alike, double).p == 0.0
+
+
+def test_a_clear_ratio_of_one_run_stands_correction_for_many() -> None:
+    random = np.random.default_rng(0)
+    a, b = 100 + random.normal(0, 2, 40), 150 + random.normal(0, 2, 40)
+    assert holm([ratio([list(a)], [list(b)]).p] + [1.0] * 99)[0] < 0.001
+
+
 def test_too_few_windows_have_no_interval() -> None:
     found = ratio([[100.0]], [[50.0]])
     assert (found.value, found.low, found.high, found.p) == (0.5, None, None, None)
