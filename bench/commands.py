@@ -16,7 +16,7 @@ from bench.errors import UserError, choose
 from bench.launch import Interpreters
 from bench.prepare import PlannedRun, Preparation
 from bench.progress import display, label
-from bench.report import STANDARD, View, load_runs, write_report
+from bench.report import STANDARD, View, load_runs, make_report, write_report
 from bench.report import as_json as rows_as_json
 from bench.report.filters import Filters, kept
 from bench.report.notes import footnotes, reasons
@@ -145,8 +145,12 @@ def report_command(command: ReportCommand) -> None:
         names = _short_names(command.folders)
         side = side_by_side(first, second, names)
     formats = cast(Sequence[Format], command.formats)
-    rows, paths = write_report(runs, command.folders[0], formats, problems, command.view, side)
-    _print_rows(rows, paths, problems, command.as_json, command.view, side)
+    report = make_report(runs, command.folders[0], problems, command.view, side)
+    paths: list[Path] = []
+    try:
+        paths = report.write(formats)
+    finally:  # what cannot be written can still be read here
+        _print_rows(report.rows, paths, problems, command.as_json, command.view, side)
 
 
 def _kept_alone(folder: Path, filters: Filters) -> list[StoredRun]:
@@ -217,4 +221,5 @@ def _print_rows(
     print(render(standard_table(rows, view.columns), "terminal"))
     for line in [*reasons(rows), *footnotes(rows)]:
         print(line)
-    print("written: " + ", ".join(str(p) for p in paths), file=sys.stderr)
+    if paths:
+        print("written: " + ", ".join(str(p) for p in paths), file=sys.stderr)

@@ -19,6 +19,7 @@ from bench.report.page import write_page
 from bench.report.rows import rows_of
 from bench.report.side_by_side import SideBySide
 from bench.report.standard_set import standard_set
+from bench.report.table_model import Table
 from bench.report.tables import Format, write_tables
 from bench.report.twins import Row
 from bench.report.write import runs_table, write_set
@@ -79,44 +80,83 @@ class View:
 STANDARD = View()
 
 
-def write_report(
+@dataclass(frozen=True)
+class Report:
+    """A report, ready to be written."""
+
+    folder: Path
+    """Where to."""
+    rows: list[Row]
+    """In the order that was asked for."""
+    pairs: Sequence[Pair]
+    """Proofs that speak of them."""
+    columns: Sequence[str] | None
+    """Of the table of runs."""
+    tables: Sequence[Table]
+    """All others."""
+    page: dict[str, Any]
+    """The document of the page."""
+
+    def write(self, formats: Sequence[Format]) -> list[Path]:
+        """Write ``tables/*`` and ``report.html``; returns the paths.
+
+        Raises:
+            UserError: The folder cannot be written.
+        """
+        tables, page = self.folder / "tables", self.folder / "report.html"
+        try:
+            write_copy(self.pairs, self.folder)
+            paths = write_tables(self.rows, tables, formats, self.columns)
+            paths += write_set(self.tables, tables, formats)
+            write_page(self.page, page)
+        except OSError as error:
+            reason = error.strerror or error
+            raise UserError(f"Cannot write the report to '{self.folder}': {reason}.") from error
+        return [*paths, page]
+
+
+def make_report(
     runs: Sequence[StoredRun],
     folder: Path,
-    formats: Sequence[Format],
     problems: Sequence[str] = (),
     view: View = STANDARD,
     side: SideBySide | None = None,
-) -> tuple[list[Row], list[Path]]:
-    """Write ``tables/*`` and ``report.html`` into ``folder``; returns the rows and the paths.
+) -> Report:
+    """A report of runs.
 
     Args:
         runs: That it is about.
-        folder: To write into.
-        formats: Of the tables.
+        folder: That it will be written into.
         problems: Sentences about what could not be read.
         view: Of the table of runs.
         side: Of ``report A B``.
 
     Raises:
-        UserError: The folder cannot be written, or there is no such column.
+        UserError: There is no such column.
     """
     pairs = known_proofs(folder, runs)
     rows = in_order(rows_of(runs, shown(pairs)), view.sort)
     columns = chosen_columns(view.columns, rows)
     found = findings_of(rows, runs)
     tables = standard_set(found)
-    extra = side.tables if side else []
-    shown_side = side.as_json() if side else None
-    whole = document(found, [*tables, runs_table(rows, columns)], problems, shown_side)
-    try:
-        write_copy(pairs, folder)
-        paths = write_tables(rows, folder / "tables", formats, columns)
-        paths += write_set([*tables, *extra], folder / "tables", formats)
-        page = folder / "report.html"
-        write_page(whole, page)
-    except OSError as error:
-        raise UserError(f"Cannot write the report to '{folder}': {error.strerror}.") from error
-    return rows, [*paths, page]
+    beside = side.as_json() if side else None
+    page = document(found, [*tables, runs_table(rows, columns)], problems, beside)
+    return Report(folder, rows, pairs, columns, [*tables, *(side.tables if side else ())], page)
+
+
+def write_report(
+    runs: Sequence[StoredRun],
+    folder: Path,
+    formats: Sequence[Format],
+    problems: Sequence[str] = (),
+) -> tuple[list[Row], list[Path]]:
+    """Make a report and write it; returns the rows and the paths.
+
+    Raises:
+        UserError: The folder cannot be written.
+    """
+    made = make_report(runs, folder, problems)
+    return made.rows, made.write(formats)
 
 
 def known_proofs(folder: Path, runs: Sequence[StoredRun]) -> list[Pair]:

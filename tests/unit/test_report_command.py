@@ -1,0 +1,171 @@
+"""``report`` from the command line: some runs, two folders, and what is wrong in a folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.cli import main
+from bench.report.page import read_document
+from bench.store import Store
+
+Answer = tuple[int, str, str]
+Report = Callable[..., Answer]
+
+
+@pytest.fixture
+def report(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Report:
+    """``report("DIR", …)`` → exit code, stdout, stderr."""
+    monkeypatch.setenv("THAWBENCH_CACHE", str(tmp_path / "cache"))
+
+    def called(*words: object) -> Answer:
+        monkeypatch.setattr("sys.argv", ["run_bench.py", "report", *map(str, words)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        told = capsys.readouterr()
+        return int(end.value.code or 0), told.out, told.err
+
+    return called
+
+
+@pytest.fixture
+def folder(tmp_path: Path, save_run: Callable[..., Path], make_spec: Any) -> Path:
+    store = Store(tmp_path / "results")
+    for seed in range(2):
+        for backend in ("torch", "keras-tensorflow"):
+            save_run(store, make_spec(seed=seed, backend=backend))
+    return store.root
+
+
+def test_filters_narrow_tables_page_and_json(report: Report, folder: Path) -> None:
+    code, out, _ = report(folder, "--backends", "torch", "--seeds", "1", "--json")
+    assert code == 0
+    (row,) = json.loads(out)["rows"]
+    assert (row["backend"], row["seed"]) == ("torch", 1)
+    assert [r["seed"] for r in read_document(folder / "report.html")["rows"]] == [1]
+    assert len((folder / "tables" / "table.csv").read_text().splitlines()) == 2
+
+
+def test_columns_and_order(report: Report, folder: Path) -> None:
+    code, out, _ = report(folder, "--columns", "seed,backend", "--sort", "-seed,backend")
+    assert code == 0
+    lines = [line.split() for line in out.splitlines()[:6]]
+    assert lines[0] == ["seed", "backend"]
+    assert lines[2:] == [
+        ["1", "keras-tensorflow"], ["1", "torch"], ["0", "keras-tensorflow"], ["0", "torch"],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--policies", "freeze_al"], "Did you mean 'freeze_all'?"),
+        (["--columns", "top1"], "Unknown column 'top1'"),
+        (["--sort", "test_top"], "Did you mean 'test_top1'?"),
+        (["--format", "pdf"], "Unknown format 'pdf'"),
+        (["--px", "big"], "'big' is not a whole number"),
+    ],
+)
+def test_wrong_names_are_the_reader_s_mistake(
+    report: Report, folder: Path, words: list[str], told: str
+) -> None:
+    code, out, err = report(folder, *words)
+    assert (code, out) == (2, "")
+    assert told in err
+    assert "Traceback" not in err
+
+
+def test_what_cannot_be_read_is_told_and_the_rest_reported(report: Report, folder: Path) -> None:
+    runs = sorted(folder.glob("runs/*/*/result.json"))
+    runs[0].write_text(runs[0].read_text()[:100])
+    runs[1].write_text('{"some": "thing"}')
+    newer = json.loads(runs[2].read_text()) | {"schema_version": 99}
+    runs[2].write_text(json.dumps(newer))
+    (folder / "runs" / "stray").mkdir()
+    (folder / "runs" / "stray" / "note.txt").write_text("hello")
+    code, out, err = report(folder, "--json")
+    assert code == 0
+    assert len(json.loads(out)["rows"]) == 1
+    assert err.count("skipped:") == 3
+    assert "newer Thawbench (schema 99" in err
+    assert len(read_document(folder / "report.html")["problems"]) == 3
+
+
+def test_an_empty_folder(report: Report, tmp_path: Path) -> None:
+    code, _, err = report(tmp_path)
+    assert code == 2
+    assert "No results in" in err
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_a_folder_that_cannot_be_written(report: Report, folder: Path) -> None:
+    folder.chmod(0o500)
+    try:
+        code, _, err = report(folder)
+    finally:
+        folder.chmod(0o700)
+    assert code == 2
+    assert "Cannot write the report" in err
+
+
+def test_a_file_in_the_way_of_the_tables(report: Report, folder: Path) -> None:
+    (folder / "tables").write_text("in the way")
+    code, out, err = report(folder)
+    assert code == 2
+    assert "efficientnet_lite0" in out  # what cannot be written can still be read here
+    assert "Cannot write the report" in err
+    assert "Traceback" not in err
+
+
+def test_only_failures(report: Report, folder: Path) -> None:
+    for path in folder.glob("runs/*/*/result.json"):
+        failed = json.loads(path.read_text()) | {
+            "status": "oom", "test_top1": None, "failure": {"kind": "x", "message": "no memory"},
+        }  # fmt: skip
+        path.write_text(json.dumps(failed))
+    code, out, _ = report(folder)
+    assert code == 0
+    assert "no memory" in out
+    told = read_document(folder / "report.html")
+    assert told["answer"] == ["No run is ok, so there is no answer; what failed stands below."]
+    assert (folder / "tables" / "failed.md").is_file()
+
+
+def test_two_machines_stay_apart(
+    report: Report, folder: Path, save_run: Callable[..., Path], make_spec: Any,
+    make_environment: Any,
+) -> None:  # fmt: skip
+    save_run(Store(folder), make_spec(), make_environment(processor="Another", cores=64))
+    code, out, _ = report(folder)
+    assert code == 0
+    assert "rows come from several environments" in out
+    policies = (folder / "tables" / "policies.csv").read_text().splitlines()
+    assert len(policies) == 1 + 3  # torch here, torch there, Keras here
+
+
+def test_two_folders_are_laid_side_by_side(report: Report, folder: Path, tmp_path: Path) -> None:
+    after = tmp_path / "after"
+    shutil.copytree(folder, after)
+    code, out, _ = report(folder, after, "--json")
+    assert code == 0
+    side = json.loads(out)["side_by_side"]
+    assert side["sentences"]
+    assert read_document(folder / "report.html")["side_by_side"] == side
+    assert list((folder / "tables").glob("side_by_side*.md"))
+    report(folder)
+    assert not list((folder / "tables").glob("side_by_side*"))
+
+
+def test_two_folders_of_which_one_is_empty(report: Report, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    code, _, err = report(folder, tmp_path / "empty")
+    assert code == 0
+    assert "Traceback" not in err
