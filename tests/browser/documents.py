@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import SCHEMA_VERSION, __version__
-from bench.report.rows import rows_of
+from bench.report.rows import MEASURED, rows_of
 from bench.result import RunResult
 from bench.spec import Environment, RunSpec
 from bench.store import StoredRun
@@ -131,6 +131,7 @@ def document(runs: Sequence[StoredRun]) -> Document:
         "map": _map(),
         "plots": _plots(rows),
         "rows": rows,
+        "measured": list(MEASURED),
         "runs": {f"{r.result.run_id}/{r.result.environment_id}": _stored(r) for r in runs},
         "environments": {k: e.model_dump(mode="json") for k, e in environments.items()},
         "knobs": [
@@ -213,7 +214,9 @@ def _stored(run: StoredRun) -> dict[str, Any]:
                     for n in range(1, 26))  # fmt: skip
     return {
         "spec": run.spec.model_dump(mode="json"),
-        "result": run.result.model_dump(mode="json", exclude={"knobs"}),
+        "result": run.result.model_dump(
+            mode="json", exclude={*MEASURED, "knobs", "phases"}, exclude_defaults=True
+        ),
         "log_tail": log,
         "repeat": f"python run_bench.py run --cases {run.spec.case.number} --backbones "
         f"{run.spec.backbone} --policies {run.spec.policy.name} --backends {run.spec.backend} "
@@ -343,8 +346,18 @@ def _plots(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         plots.append({"name": f"accuracy_{name}", "title": f"Accuracy against {title}",
                       "caption": "Each dot is a run; up and to the left is better.",
                       "figure": {"data": data, "layout": layout}})  # fmt: skip
-    bars = {"type": "bar", "orientation": "h", "x": [1, 2, 3][: len(policies)],
-            "y": [html.escape(policy, quote=False) for policy in policies[:3]]}  # fmt: skip
+    label = [html.escape(policy, quote=False) for policy in policies]
+    bars = [{"type": "bar", "orientation": "h", "x": [number + 1], "y": [name], "name": name,
+             "visible": number == 0} for number, name in enumerate(label)]  # fmt: skip
+    menu = [
+        {
+            "label": name,
+            "method": "restyle",
+            "args": [{"visible": [name == other for other in label]}],
+        }
+        for name in label
+    ]
+    layout = {"updatemenus": [{"buttons": menu}], "legend": {"orientation": "h"}}
     plots.append({"name": "throughput", "title": "Throughput", "caption": "Images a second.",
-                  "figure": {"data": [bars], "layout": {}}})  # fmt: skip
+                  "figure": {"data": bars, "layout": layout}})  # fmt: skip
     return plots

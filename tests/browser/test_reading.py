@@ -102,7 +102,7 @@ def test_a_fold_is_filled_when_it_is_first_opened(open_page: Open) -> None:
     assert fold.locator(".fold").count() == 0
     fold.locator("summary").click()
     key, run = next(iter(documents.small()["runs"].items()))
-    for text in (run["repeat"], run["log_tail"], key.split("/")[0], "channels_last", "Parity"):
+    for text in (run["repeat"], run["log_tail"], key.split("/")[0], "channels_last", "3,347,966"):
         expect(fold).to_contain_text(text)
     expect(fold.locator("svg.curve")).to_have_count(2)
     expect(fold.locator(".confusion tbody tr")).to_have_count(len(documents.CLASSES))
@@ -168,8 +168,27 @@ def test_the_map_shows_ties_hatched_beside_the_article(open_page: Open) -> None:
     tie = maps.first.locator("td.tie").first
     expect(tie).to_contain_text("tie: freeze_all, fine_tune_last")
     assert "repeating-linear-gradient" in tie.evaluate("e => getComputedStyle(e).backgroundImage")
-    expect(maps.first.locator("td.none")).to_have_text("not run")
+    expect(maps.first.locator("td.none")).to_have_text("not compared")
     expect(maps.last).to_contain_text("retrain_all")
+
+
+def test_a_plots_choices_are_a_menu_of_the_page_and_all_of_them_are_printed(
+    open_page: Open,
+) -> None:
+    opened = open_page("small", draws=True)
+    opened.draw_all()
+    page = opened.page
+    figure = page.locator("figure.plot").last
+    expect(figure.locator(".ytick")).to_have_text(["freeze_all"])
+    figure.get_by_label("shown").select_option(label="fine_tune_all")
+    expect(figure.locator(".ytick")).to_have_text(["fine_tune_all"])
+    page.locator("#theme").click()
+    expect(figure.locator(".ytick")).to_have_text(["fine_tune_all"])
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    expect(figure.locator(".ytick")).to_have_text(["fine_tune_all", "freeze_all"])
+    expect(figure.locator("p.extra")).to_have_text(["fine_tune_all", "freeze_all"])
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    expect(figure.locator(".extra")).to_have_count(0)
 
 
 def test_everything_is_reached_by_keyboard(open_page: Open) -> None:

@@ -9,11 +9,12 @@ function plotTemplate() {
     gridcolor: now.rule, linecolor: now["strong-rule"], zerolinecolor: now.rule,
     tickcolor: now.rule, automargin: true,
   };
+  const family = getComputedStyle(document.body).fontFamily;
   return {
     layout: {
       paper_bgcolor: "rgba(0,0,0,0)",
       plot_bgcolor: "rgba(0,0,0,0)",
-      font: { family: getComputedStyle(document.body).fontFamily, size: 13, color: now.ink },
+      font: { family, size: onPaper ? 10 : 13, color: now.ink },
       colorway: Array.from({ length: 8 }, (_, number) => now[`c${number}`]),
       xaxis: axis,
       yaxis: axis,
@@ -25,19 +26,74 @@ function plotTemplate() {
   };
 }
 
+/** A copy of a figure's data and layout, since plotly writes into what it is given. */
+function figureOf(figure) {
+  const { data, layout } = structuredClone(report().plots[Number(figure.dataset.plot)].figure);
+  const buttons = layout.updatemenus?.[0]?.buttons ?? [];
+  delete layout.updatemenus; // Plotly's menus cannot be reached by keyboard: `addMenu`.
+  delete layout.title; // The page has it as a heading.
+  if (layout.legend?.orientation === "h") {
+    // Above, where no title of an axis is in its way.
+    Object.assign(layout.legend, { x: 0, xanchor: "left", y: 1.02, yanchor: "bottom" });
+  }
+  return { data, layout, buttons };
+}
+
+/** What a button of plotly's menu would do to a figure that is not drawn yet. */
+function choose(data, button) {
+  for (const [name, values] of Object.entries(button?.args?.[0] ?? {})) {
+    data.forEach((trace, number) => { trace[name] = Array.isArray(values) ? values[number] : values; });
+  }
+}
+
+/** plotly's texts are HTML without elements; a page's are plain. */
+function unescaped(text) {
+  return new DOMParser().parseFromString(text, "text/html").documentElement.textContent;
+}
+
+function addMenu(figure, buttons) {
+  const select = make("select");
+  for (const { label } of buttons) select.append(new Option(unescaped(label)));
+  select.addEventListener("change", () => draw(figure));
+  const menu = labelled("shown", select, `menu-${figure.dataset.plot}`);
+  menu.className = "menu";
+  figure.querySelector(".canvas").before(menu);
+}
+
+/** Draws one choice of a figure into a canvas. */
+function drawInto(canvas, { data, layout, buttons }, chosenButton) {
+  choose(data, buttons[chosenButton]);
+  const paper = { ...PAPER_PX, height: Math.max(PAPER_PX.height, layout.height ?? 0) };
+  const size = onPaper ? { ...paper, autosize: false } : { autosize: true };
+  const whole = { ...layout, ...size, template: plotTemplate(), uirevision: chosenButton };
+  canvas.style.height = whole.height ? `${whole.height}px` : "";
+  Plotly.react(canvas, data, whole, { responsive: !onPaper, displayModeBar: false });
+}
+
 /** Draws a figure, or draws it again in the colours of now. */
 function draw(figure) {
   if (typeof Plotly === "undefined") return;
-  const canvas = figure.querySelector(".canvas");
-  // A copy: plotly writes into what it is given.
-  const { data, layout } = structuredClone(report().plots[Number(figure.dataset.plot)].figure);
-  delete layout.title; // The page has it as a heading.
-  if (layout.height) canvas.style.height = `${layout.height}px`;
-  const size = onPaper ? { ...PAPER_PX, autosize: false } : { autosize: true };
-  const options = { responsive: true, displayModeBar: false };
-  const whole = { ...layout, ...size, template: plotTemplate(), uirevision: "kept" };
-  Plotly.react(canvas, data, whole, options);
+  const content = figureOf(figure);
+  if (content.buttons.length > 0 && !figure.querySelector(".menu")) addMenu(figure, content.buttons);
+  const chosenButton = figure.querySelector(".menu select")?.selectedIndex ?? 0;
+  drawInto(figure.querySelector(".canvas"), content, chosenButton);
   figure.dataset.drawn = isDark() ? "dark" : "light";
+  for (const extra of figure.querySelectorAll(".extra")) extra.remove();
+  if (onPaper) drawOtherChoices(figure, content.buttons, chosenButton);
+}
+
+/** Paper has no menu: what else could be chosen is drawn below. */
+function drawOtherChoices(figure, buttons, chosenButton) {
+  buttons.forEach(({ label }, number) => {
+    const words = make("p", { class: "extra" }, unescaped(label));
+    if (number === chosenButton) {
+      figure.querySelector(".canvas").before(words);
+      return;
+    }
+    const canvas = make("div", { class: "canvas extra" });
+    figure.append(words, canvas);
+    drawInto(canvas, figureOf(figure), number);
+  });
 }
 
 function drawMissing() {
