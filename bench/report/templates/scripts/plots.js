@@ -1,5 +1,6 @@
 /* Plots: drawn when they come near the screen, all when the browser is idle or before printing. */
-const PAPER_PX = { width: 480, height: 320 };
+/* Two of them, with their words, on a sheet of print.css. */
+const PAPER_PX = { width: 960, height: 275 };
 const figures = Array.from(document.querySelectorAll("figure.plot"));
 
 /** Everything of a figure that depends on light or dark. */
@@ -18,7 +19,7 @@ function plotTemplate() {
       colorway: Array.from({ length: 8 }, (_, number) => now[`c${number}`]),
       xaxis: axis,
       yaxis: axis,
-      margin: { l: 64, r: 16, t: 16, b: 52 },
+      margin: { l: 64, r: 16, t: 16, b: onPaper ? 40 : 52 },
       hoverlabel: { bgcolor: now.raised, bordercolor: now["strong-rule"], font: { color: now.ink } },
       legend: { bgcolor: "rgba(0,0,0,0)" },
       hovermode: "closest",
