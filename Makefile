@@ -30,8 +30,8 @@ test: $(VENV)/.installed-test $(TENSORFLOW) chromium
 # may install it.
 chromium:
 	@command -v chromium >/dev/null && exit; \
-	if [ "$$(id -u)" = 0 ]; then as=; \
-	elif sudo -n true 2>/dev/null; then as="sudo -n"; \
+	if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then as=; \
+	elif command -v apt-get >/dev/null && sudo -n true 2>/dev/null; then as="sudo -n"; \
 	else echo "tests/browser need Chromium: apt-get install $(CHROMIUM)" >&2; exit; fi; \
 	echo "installing $(CHROMIUM)"; \
 	$$as apt-get update -qq && \
