@@ -23,8 +23,9 @@ def test_300_runs_can_be_read_and_sorted_within_two_seconds(open_page: Open) -> 
         new PerformanceObserver(list => resolve(list.getEntriesByName(name)[0].startTime))
             .observe({type: "paint", buffered: true});
     })""")
+    read_ms = page.evaluate("performance.getEntriesByType('navigation')[0].domInteractive")
     expect(page.locator("#cases-region tbody tr").first).to_be_in_viewport()
-    assert max(sortable_ms, painted_ms) < VISIBLE_MS
+    assert max(sortable_ms, painted_ms, read_ms) < VISIBLE_MS
     start_s = time.perf_counter()
     page.locator('#runs-table-region th[data-name="test_top1"] button').click()
     expect(page.locator('th[aria-sort="ascending"]')).to_have_count(1)

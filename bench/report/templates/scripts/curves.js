@@ -72,7 +72,9 @@ function confusion(matrix, classes) {
     body.append(row);
   });
   const table = make("table", { class: "confusion" }, make("thead", {}, head), body);
-  const attributes = { class: "scroll", role: "region", tabindex: "0", "aria-label": "Confusion matrix" };
+  const attributes = {
+    class: "scroll", role: "region", tabindex: "0", "aria-label": "Confusion matrix",
+  };
   return make("div", attributes, table);
 }
 

@@ -16,7 +16,8 @@ function leaves(value, path = "") {
     return value.flatMap((item, number) => leaves(item, `${path} ${number + 1}`));
   }
   if (typeof value === "object") {
-    return Object.entries(value).flatMap(([key, inner]) => leaves(inner, path ? `${path}: ${key}` : key));
+    return Object.entries(value).flatMap(([key, inner]) =>
+      leaves(inner, path ? `${path}: ${key}` : key));
   }
   return [[path, readable(value)]];
 }
@@ -24,7 +25,9 @@ function leaves(value, path = "") {
 function readable(value) {
   if (value === null) return "–";
   if (typeof value !== "number") return String(value);
-  if (Number.isInteger(value)) return Math.abs(value) < 1e4 ? String(value) : value.toLocaleString("en");
+  if (Number.isInteger(value)) {
+    return Math.abs(value) < 1e4 ? String(value) : value.toLocaleString("en");
+  }
   return String(Number(value.toPrecision(5)));
 }
 
@@ -43,7 +46,8 @@ function part(title, ...children) {
 }
 
 function copyButton(text, what) {
-  const button = make("button", { type: "button", class: "copy", "aria-label": `Copy ${what}` }, "Copy");
+  const attributes = { type: "button", class: "copy", "aria-label": `Copy ${what}` };
+  const button = make("button", attributes, "Copy");
   button.addEventListener("click", async () => {
     try {
       await navigator.clipboard.writeText(text);
@@ -76,8 +80,8 @@ function contents(key, run) {
     fold.append(part("Why it is not ok", make("p", {}, make("strong", { class: "bad" }, reason))));
   }
   if (run.repeat) {
-    const command = make("div", { class: "command" }, box(run.repeat, "Command"), copyButton(run.repeat, "the command"));
-    fold.append(part("Command that repeats it", command));
+    const both = [box(run.repeat, "Command"), copyButton(run.repeat, "the command")];
+    fold.append(part("Command that repeats it", make("div", { class: "command" }, ...both)));
   }
   const curves = [
     curve("validation top-1", result.val_top1_by_epoch ?? [], percent),
@@ -86,8 +90,8 @@ function contents(key, run) {
   if (curves.length > 0) fold.append(part("Learning curve", ...curves));
 
   const measured = (report().measured ?? []).map((name) => [name, row?.[name] ?? null]);
-  const numbers = Object.fromEntries(
-    [...measured, ...Object.entries(result)].filter(([name, value]) => value !== null && !APART.includes(name)));
+  const numbers = Object.fromEntries([...measured, ...Object.entries(result)].filter(
+    ([name, value]) => value !== null && !APART.includes(name)));
   const knobs = report().knobs.flatMap(({ knob, values }) =>
     (environment in values ? [[knob, readable(values[environment])]] : []));
   const proof = PARITY[row?.parity] ?? "Nothing was to be shown for this run.";
@@ -102,7 +106,10 @@ function contents(key, run) {
   }
   columns.append(right);
   fold.append(columns);
-  if (run.confusion) fold.append(part("Confusion matrix, test images", confusion(run.confusion, run.classes ?? [])));
+  if (run.confusion) {
+    const matrix = confusion(run.confusion, run.classes ?? []);
+    fold.append(part("Confusion matrix, test images", matrix));
+  }
   if (run.log_tail) fold.append(part("End of the log", box(run.log_tail, "End of the log")));
   return fold;
 }

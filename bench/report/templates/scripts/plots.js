@@ -3,6 +3,17 @@
 const PAPER_PX = { width: 960, height: 275 };
 const figures = Array.from(document.querySelectorAll("figure.plot"));
 
+/**
+ * Plotly lies in the page as text, and is run when a plot is first drawn: its five million
+ * characters hold up nobody who reads a table. An inline script runs at once.
+ */
+function loadPlotly() {
+  if (typeof Plotly !== "undefined") return;
+  const script = make("script", {}, byId("plotly").textContent);
+  document.body.append(script);
+  script.remove();
+}
+
 /** Everything of a figure that depends on light or dark. */
 function plotTemplate() {
   const now = colours();
@@ -20,7 +31,9 @@ function plotTemplate() {
       xaxis: axis,
       yaxis: axis,
       margin: { l: 64, r: 16, t: 16, b: onPaper ? 40 : 52 },
-      hoverlabel: { bgcolor: now.raised, bordercolor: now["strong-rule"], font: { color: now.ink } },
+      hoverlabel: {
+        bgcolor: now.raised, bordercolor: now["strong-rule"], font: { color: now.ink },
+      },
       legend: { bgcolor: "rgba(0,0,0,0)" },
       hovermode: "closest",
     },
@@ -43,7 +56,9 @@ function figureOf(figure) {
 /** What a button of plotly's menu would do to a figure that is not drawn yet. */
 function choose(data, button) {
   for (const [name, values] of Object.entries(button?.args?.[0] ?? {})) {
-    data.forEach((trace, number) => { trace[name] = Array.isArray(values) ? values[number] : values; });
+    data.forEach((trace, number) => {
+      trace[name] = Array.isArray(values) ? values[number] : values;
+    });
   }
 }
 
@@ -73,9 +88,10 @@ function drawInto(canvas, { data, layout, buttons }, chosenButton) {
 
 /** Draws a figure, or draws it again in the colours of now. */
 function draw(figure) {
-  if (typeof Plotly === "undefined") return;
+  loadPlotly();
   const content = figureOf(figure);
-  if (content.buttons.length > 0 && !figure.querySelector(".menu")) addMenu(figure, content.buttons);
+  const hasMenu = figure.querySelector(".menu") !== null;
+  if (content.buttons.length > 0 && !hasMenu) addMenu(figure, content.buttons);
   const chosenButton = figure.querySelector(".menu select")?.selectedIndex ?? 0;
   drawInto(figure.querySelector(".canvas"), content, chosenButton);
   figure.dataset.drawn = isDark() ? "dark" : "light";
@@ -119,7 +135,7 @@ function drawNext() {
 
 whenRead.then(() => {
   for (const figure of figures) near.observe(figure);
-  if (typeof Plotly !== "undefined") whenIdle(drawNext);
+  whenIdle(drawNext);
 });
 followTheme(() => {
   for (const figure of figures) if (figure.dataset.drawn) draw(figure);
