@@ -26,8 +26,8 @@ def plot(name: str, title: str, caption: str, data: list[Figure], x: Any, y: Any
 
 
 def escaped(value: object) -> str:
-    """Plotly reads some HTML in its texts."""
-    return html.escape(str(value))
+    """Plotly reads some HTML in its texts; of entities it does not know those of quotes."""
+    return html.escape(str(value), quote=False)
 
 
 def axis(title: str, **more: Any) -> dict[str, Any]:

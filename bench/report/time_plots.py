@@ -70,6 +70,7 @@ def throughput(cells: Sequence[Cell]) -> dict[str, Any]:
                     "array": [max(float(e[1]) - m, 0.0) for e, m in both],
                     "arrayminus": [max(m - float(e[0]), 0.0) for e, m in both],
                     "thickness": 1,
+                    "color": "#8c8c8c",
                 },
                 "marker": {"color": COLOURS[place % len(COLOURS)]},
                 "hovertemplate": "%{y:,.0f} images/s",
