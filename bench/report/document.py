@@ -84,7 +84,6 @@ def _runs(runs: Sequence[StoredRun]) -> dict[str, Any]:
             "log_tail": _tail(run.folder / "log.txt", run.result.status == "ok"),
             "repeat": repeat_command(run.spec, [other.spec for other in swept]),
             "confusion": confusion(run.folder, len(classes)) if few else None,
-            "classes": list(classes),
         }
     return found
 

@@ -222,7 +222,6 @@ def _stored(run: StoredRun) -> dict[str, Any]:
         f"{run.spec.backbone} --policies {run.spec.policy.name} --backends {run.spec.backend} "
         f"--seeds {run.spec.seed}",
         "confusion": matrix if is_ok else None,
-        "classes": classes,
     }
 
 

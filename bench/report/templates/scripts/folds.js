@@ -107,7 +107,7 @@ function contents(key, run) {
   columns.append(right);
   fold.append(columns);
   if (run.confusion) {
-    const matrix = confusion(run.confusion, run.classes ?? []);
+    const matrix = confusion(run.confusion, run.spec.case.dataset.classes);
     fold.append(part("Confusion matrix, test images", matrix));
   }
   if (run.log_tail) fold.append(part("End of the log", box(run.log_tail, "End of the log")));
