@@ -184,6 +184,7 @@ def report(
     px: Annotated[str | None, typer.Option()] = None,
     epochs: Annotated[str | None, typer.Option()] = None,
     batch_size: Annotated[str | None, typer.Option()] = None,
+    weights: Annotated[str | None, typer.Option()] = None,
     device: Annotated[str | None, typer.Option()] = None,
     status: Annotated[str | None, typer.Option()] = None,
     as_json: Json = False,
@@ -209,6 +210,7 @@ def report(
         px=_numbers("--px", px),
         epochs=_numbers("--epochs", epochs),
         batch_size=_numbers("--batch-size", batch_size),
+        weights=_names(weights),
         device=_names(device),
         status=_names(status),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -137,20 +137,24 @@ def report_command(command: ReportCommand) -> None:
     """
     for name in command.formats:
         choose("format", name, FORMATS)
-    runs, problems = load_runs(command.folders)
-    runs = kept(runs, command.filters)
+    everything, problems = load_runs(command.folders)
+    runs = kept(everything, command.filters)
+    view = command.view
+    if told := command.filters.told():
+        view = replace(view, selection=f"Selected from {len(everything)} runs by {told}.")
+        print(view.selection, file=sys.stderr)
     side = None
     if len(command.folders) == 2:
         first, second = (_kept_alone(folder, command.filters) for folder in command.folders)
         names = _short_names(command.folders)
         side = side_by_side(first, second, names)
     formats = cast(Sequence[Format], command.formats)
-    report = make_report(runs, command.folders[0], problems, command.view, side)
+    report = make_report(runs, command.folders[0], problems, view, side)
     paths: list[Path] = []
     try:
         paths = report.write(formats)
     finally:  # what cannot be written can still be read here
-        _print_rows(report.rows, paths, problems, command.as_json, command.view, side)
+        _print_rows(report.rows, paths, problems, command.as_json, view, side)
 
 
 def _kept_alone(folder: Path, filters: Filters) -> list[StoredRun]:
@@ -210,7 +214,7 @@ def _print_rows(
         print(problem, file=sys.stderr)
     if as_json:
         more = {"side_by_side": side.as_json()} if side else {}
-        print_json({**rows_as_json(rows), **more})
+        print_json({**rows_as_json(rows), "problems": list(problems), **more})
         return
     if side:
         for table in side.tables:

@@ -57,7 +57,9 @@ class RunResult(Frozen):
     status: Status = Field(description="ok or why not.")
     failure: Failure | None = Field(default=None, description="Null exactly when ok.")
 
-    test_top1: float | None = Field(default=None, description="Share right on the test split.")
+    test_top1: float | None = Field(
+        default=None, ge=0, le=1, description="Share right on the test split."
+    )
     test_loss: float | None = Field(default=None, description="Mean cross-entropy on test.")
     test_balanced_accuracy: float | None = Field(
         default=None, description="Mean over the classes of the share of theirs that is right."

@@ -138,14 +138,24 @@ class Store:
         for folder in self._folders():
             try:
                 runs.append(_read_run(folder))
-            except (OSError, ValueError, UserError) as error:
-                reason = "not a run of Thawbench" if isinstance(error, ValueError) else error
-                problems.append(f"{folder}: skipped: {reason}")
+            except (OSError, ValueError, RecursionError, UserError) as error:
+                problems.append(f"{folder}: skipped: {_reason(error)}")
         return runs, problems
 
     def _folders(self) -> Iterator[Path]:
         for run in sorted((self.root / "runs").glob("*")):
             yield from sorted(f for f in run.glob("*") if f.is_dir())
+
+
+def _reason(error: Exception) -> str:
+    """Why a folder is left out."""
+    if isinstance(error, FileNotFoundError):
+        return f"not a run of Thawbench: {Path(error.filename).name} is missing"
+    if isinstance(error, OSError):
+        return f"cannot be read: {error.strerror}"
+    if isinstance(error, json.JSONDecodeError | RecursionError):
+        return "not a run of Thawbench: a file is cut off, or is no JSON"
+    return str(error) if isinstance(error, UserError) else "not a run of Thawbench"
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -162,6 +172,9 @@ def _read_run(folder: Path) -> StoredRun:
         environment = Environment.model_validate_json((folder / "environment.json").read_bytes())
     except ValidationError as error:
         raise ValueError(str(error)) from error
+    for name, told in (("run_id", spec.run_id), ("environment_id", environment.environment_id)):
+        if getattr(result, name) != told:
+            raise UserError(f"result.json is of another run: its {name} is not this spec's")
     return StoredRun(spec, environment, result, folder)
 
 

@@ -75,6 +75,8 @@ class View:
     """Fields of rows; None: the standard ones."""
     sort: Sequence[str] | None = None
     """Fields of rows, with a minus: descending; None: the order of cases."""
+    selection: str = ""
+    """A sentence on what was left out; empty: nothing was."""
 
 
 STANDARD = View()
@@ -140,7 +142,8 @@ def make_report(
     found = findings_of(rows, runs)
     tables = standard_set(found)
     beside = side.as_json() if side else None
-    page = document(found, [*tables, runs_table(rows, columns)], problems, beside)
+    shown_tables = [*tables, runs_table(rows, columns)]
+    page = document(found, shown_tables, problems, view.selection, beside)
     return Report(folder, rows, pairs, columns, [*tables, *(side.tables if side else ())], page)
 
 

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from bench.catalog.policies import PRESCRIBED
 from bench.report.cells import Cell, Contest, contestant
 from bench.report.findings import Findings, Pair
-from bench.report.speeds import compare_speeds, faster
+from bench.report.speeds import faster, fit_ratio
 from bench.report.statistics import LEAST_SEEDS
 from bench.report.twins import Row
-from bench.report.words import listed, number_of, percent, points, seconds
+from bench.report.words import listed, number_of, percent, points, seconds, times
 from bench.store import StoredRun
 
 MODELS_ONLY = "with fewer than three seeds this speaks of these trained models, not of the recipes"
@@ -70,7 +70,7 @@ def _policies(contests: Sequence[Contest]) -> str | None:
         return None
     in_cases = [c for c in contests if _prescribed(c) is not None]
     sentence = _cases(in_cases) if in_cases else _best(contests)
-    few = all(len(cell.rows) < LEAST_SEEDS for c in contests for cell in c.cells)
+    few = any(len(cell.rows) < LEAST_SEEDS for c in contests for cell in c.cells)
     return f"{sentence}{f' ({MODELS_ONLY})' if few else ''}."
 
 
@@ -142,10 +142,11 @@ def _backends(pairs: Sequence[Pair]) -> str | None:
     widest = max(compared, key=lambda p: abs(p.top1.top1.value if p.top1.top1 else 0.0))
     assert widest.top1.top1 is not None
     differ = sum(p.top1.verdict == "real" for p in compared)
-    told = f"differ in {differ} of" if differ else "show no difference in accuracy in"
+    many = ", after correction for their number" if compared[1:] else ""
+    told = f"differ in accuracy in {differ} of" if differ else "show no difference in accuracy in"
     names = sorted({c.row["backend"] for p in compared for c in (p.a, p.b)})
     return (
-        f"{listed(names)} {told} {number_of(len(compared), 'paired experiment')} (largest "
+        f"{listed(names)} {told} {number_of(len(compared), 'paired experiment')}{many} (largest "
         f"difference {points(widest.top1.top1)}, {widest.b.row['backend']} less "
         f"{widest.a.row['backend']}, {widest.a.row['backbone']}, {contestant(widest.a)})"
         f"{_speeds(pairs)}."
@@ -189,13 +190,14 @@ def _price(contests: Sequence[Contest]) -> str | None:
         return (item[1].mean("fit_s") or 0.0) / (item[2].mean("fit_s") or 1.0)
 
     contest, best, cheapest = max(found, key=saving)
-    (speed,) = compare_speeds([(best, cheapest)])
     e = contest.between(best, cheapest).over(best)
-    assert e is not None
+    assert e is not None  # the best was compared with all of them
+    ratio = fit_ratio(best, cheapest)
     span = f"{seconds(cheapest.mean('fit_s'))} against {seconds(best.mean('fit_s'))}"
-    real = f", {faster(speed, (contestant(best), contestant(cheapest)))}" if speed.is_real else ""
+    known = ratio is not None and ratio.low is not None
+    real = f", {times(ratio)} as fast" if ratio is not None and known else ", one measurement each"
     return (
         f"In {len(found)} of {number_of(len(contests), 'question')} a cheaper policy ties with the "
-        f"best; most is saved on {_where(contest)}: {contestant(cheapest)} fits in {span} of "
-        f"{contestant(best)}{real}, at {points(e)}."
+        f"best; most is saved on {_where(contest)}: {contestant(cheapest)} fits in {span} "
+        f"of {contestant(best)}{real}, at {points(e)}."
     )

@@ -5,6 +5,7 @@ Nothing is taken together over machines, devices, versions or anything else that
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from bench.catalog.backends import BACKENDS
 from bench.catalog.policies import POLICIES
 from bench.report import statistics
 from bench.report.predictions import Answers, answers_of
@@ -36,6 +38,8 @@ class Cell:
     """In the order of their seeds."""
     runs: tuple[StoredRun, ...]
     """The same, as they lie on disk."""
+    lost: int = 0
+    """Seeds of the same experiment that were not ok: without them, the others say too much."""
 
     @property
     def row(self) -> Row:
@@ -53,7 +57,13 @@ class Cell:
         found = {
             row["seed"]: answers_of(r.folder) for row, r in zip(self.rows, self.runs, strict=True)
         }
-        return {seed: a for seed, a in found.items() if a is not None}
+        said = {row["seed"]: row["test_top1"] for row in self.rows}
+        # Answers that do not add up to the run's own accuracy are of another run.
+        return {
+            seed: a
+            for seed, a in found.items()
+            if a is not None and abs(float(a.right.mean()) - said[seed]) < 1.5 / a.right.size
+        }
 
     @cached_property
     def top1(self) -> Estimate:
@@ -89,11 +99,12 @@ def cells_of(rows: Sequence[Row], runs: Sequence[StoredRun]) -> list[Cell]:
     for row in rows:
         if row["status"] == "ok" and row["test_top1"] is not None:
             groups.setdefault(_key(row, {"seed"}), []).append(row)
+    lost = Counter(_key(row, {"seed"}) for row in rows if row["status"] != "ok")
     cells = []
-    for members in groups.values():
+    for key, members in groups.items():
         members.sort(key=lambda row: row["seed"])
         kept = tuple(stored[row["run_id"], row["environment_id"]] for row in members)
-        cells.append(Cell(tuple(members), kept))
+        cells.append(Cell(tuple(members), kept, lost[key]))
     return cells
 
 
@@ -101,6 +112,16 @@ def _key(row: Row, without: Iterable[str]) -> tuple[str, ...]:
     """What a row is, apart from what was measured and from some fields."""
     left = DIFFERING - {"backend", "environment_id"} | set(without)
     return tuple(f"{k}={v}" for k, v in row.items() if k not in left)
+
+
+def alike_but(cell: Cell, fields: Iterable[str]) -> tuple[str, ...]:
+    """What a cell has in common with those that differ from it in these fields at most."""
+    return _key(cell.row, fields)
+
+
+def question_of(row: Row) -> tuple[str, ...]:
+    """What policies that compete have in common."""
+    return _key(row, {*CHOSEN, "seed"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,9 +164,11 @@ class Comparison:
 
 
 def paired(a: Cell, b: Cell) -> tuple[Values, Values] | None:
-    """Right answers (seeds, images) of both; None where they have no seed or images in common."""
-    common = [s for s in a.seeds if s in a.answers and s in b.answers]
-    if not common:
+    """Right answers (seeds, images) of both; None where they have other seeds or images, where
+    answers are missing, or where seeds of one were lost: its others may be the lucky ones."""
+    common = list(a.seeds)
+    whole = all(s in a.answers and s in b.answers for s in common)
+    if a.seeds != b.seeds or a.lost or b.lost or not whole:
         return None
     labels = {c.answers[s].labels.tobytes() for c in (a, b) for s in common}
     if len(labels) > 1 or a.row["dataset_hash"] != b.row["dataset_hash"]:
@@ -183,10 +206,19 @@ class Contest:
         return self.cells[0].row
 
     @property
+    def is_decided(self) -> bool:
+        """Whether the best could be compared with every other."""
+        best, *others = self.cells
+        return all(self.between(best, c).verdict != "not comparable" for c in others)
+
+    @property
     def is_telling(self) -> bool:
         """Whether policies compete, and their accuracies say anything: not with generated images,
-        and not where pretrained weights are missing from what is called after them."""
+        not where pretrained weights are missing from what is called after them, and not where
+        some could not be compared."""
         if not self.comparisons or "synthetic" in self.row["dataset_label"]:
+            return False
+        if not self.is_decided:
             return False
         return all(
             cell.row["weights"] != "random" or cell.row["policy"] == "from_scratch"
@@ -201,12 +233,13 @@ class Contest:
     def leaders(self) -> tuple[Cell, ...]:
         """The best, and all that cannot be told from it."""
         best, *others = self.cells
-        return best, *(c for c in others if self.between(best, c).verdict != "real")
+        ties = ("tie", "tie after correction")
+        return best, *(c for c in others if self.between(best, c).verdict in ties)
 
 
 def contests_of(cells: Sequence[Cell]) -> list[Contest]:
     """A contest for each question, in the order of the cells; also of one policy alone."""
-    groups = _grouped(cells, lambda cell: _key(cell.row, {*CHOSEN, "seed"}))
+    groups = _grouped(cells, lambda cell: question_of(cell.row))
     found = []
     for group in groups:
         by_name = _grouped(group, contestant)
@@ -242,9 +275,10 @@ def backend_pairs(cells: Sequence[Cell]) -> list[tuple[Cell, Cell]]:
         [c for c in cells if c.row["mode"] == "matched"],
         lambda cell: (cell.machine, _key(cell.row, ignored)),
     )
+    order = {name: place for place, name in enumerate(BACKENDS)}
     return [
         (a, b)
         for group in groups
-        for a, b in combinations(group, 2)
+        for a, b in combinations(sorted(group, key=lambda c: order.get(c.row["backend"], 99)), 2)
         if a.row["backend"] != b.row["backend"]
     ]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from bench.report.cells import Cell, contestant
 from bench.report.table_model import Column, Table, figure, text
+from bench.report.table_parts import told_apart
 from bench.report.words import count, seconds
 from bench.store import StoredRun
 
@@ -47,12 +48,13 @@ def cost_table(cells: Sequence[Cell]) -> Table:
         best = max((v for r in cell.runs for v in r.result.val_top1_by_epoch if v is not None),
                    default=0.0)  # fmt: skip
         targets[_data(cell)] = max(best, targets.get(_data(cell), 0.0))
-    rows = []
+    rows, shown = [], []
     for cell in cells:
         target = SHARE * targets[_data(cell)]
         found = [r for run in cell.runs if (r := reached(run, target)) is not None]
         if not target:
             continue
+        shown.append(cell)
         every = len(found) == len(cell.runs)
         epochs = sum(r.epoch for r in found) / len(found) if every else None
         times = [r.seconds for r in found if r.seconds is not None]
@@ -74,9 +76,10 @@ def cost_table(cells: Sequence[Cell]) -> Table:
                 text(None) if epochs is None else figure(f"{epochs:.3g}", epochs),
                 figure(count(images), images),
                 figure(seconds(took), took),
+                figure(seconds(tuned := cell.mean("tune_s")), tuned),
             ]
         )
-    return Table(
+    made = Table(
         "cost",
         "Cost to reach an accuracy",
         f"When validation first showed {SHARE:.0%} of the best validation accuracy that any run "
@@ -91,13 +94,16 @@ def cost_table(cells: Sequence[Cell]) -> Table:
             Column("epochs", "epochs", True),
             Column("images", "images seen", True),
             Column("seconds", "time", True),
+            Column("tune_s", "trials before", True),
         ),
         rows,
         (
-            "the time of an epoch is the fit's over the number of epochs; the computing of a "
-            "frozen part's values is counted whole",
+            "the time of an epoch is the fit's over the number of epochs, compilation spread over "
+            "them; the computing of a frozen part's values is counted whole; what --tune spent on "
+            "choosing a learning rate stands beside and is not in it",
         ),
     )
+    return told_apart(made, shown)
 
 
 def _data(cell: Cell) -> tuple[str, ...]:

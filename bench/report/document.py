@@ -31,6 +31,7 @@ def document(
     found: Findings,
     tables: Sequence[Table],
     problems: Sequence[str],
+    selection: str = "",
     side_by_side: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The document.
@@ -39,6 +40,7 @@ def document(
         found: What the numbers say.
         tables: All, the standard table of runs last.
         problems: Sentences about what could not be read.
+        selection: A sentence on what was left out.
         side_by_side: Of ``report A B``: its tables and sentences.
     """
     return {
@@ -47,7 +49,7 @@ def document(
         "thawbench": __version__,
         "written": datetime.date.today().isoformat(),
         "title": "Thawbench report",
-        "asked": asked(found.rows, found.runs),
+        "asked": f"{asked(found.rows, found.runs)} {selection}".strip(),
         "answer": answer(found),
         "notes": [*reasons(found.rows), *footnotes(found.rows)],
         "problems": list(problems),

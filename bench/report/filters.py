@@ -28,8 +28,17 @@ class Filters:
     px: Sequence[int] | None = None
     epochs: Sequence[int] | None = None
     batch_size: Sequence[int] | None = None
+    weights: Sequence[str] | None = None
     device: Sequence[str] | None = None
     status: Sequence[str] | None = None
+
+    def told(self) -> str:
+        """As on the command line; nothing where all runs are asked for."""
+        return " ".join(
+            f"--{f.name.replace('_', '-')} {','.join(map(str, values))}"
+            for f in fields(self)
+            if (values := getattr(self, f.name)) is not None
+        )
 
 
 FIELDS = {
@@ -64,11 +73,9 @@ def kept(runs: Sequence[StoredRun], filters: Filters) -> list[StoredRun]:
         if all(row[FIELDS.get(o, o)] in values for o, values in asked.items())
     ]
     if not found:
-        words = ", ".join(
-            f"--{option.replace('_', '-')} {','.join(map(str, values))}"
-            for option, values in asked.items()
+        raise UserError(
+            f"No run here has all of {filters.told()}.", "Leave out one of the filters."
         )
-        raise UserError(f"No run here has all of {words}.", "Leave out one of the filters.")
     return found
 
 

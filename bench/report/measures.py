@@ -9,7 +9,7 @@ import numpy as np
 
 from bench.report import statistics
 from bench.report.cells import SIGNIFICANT, Cell, paired
-from bench.report.speeds import Speed, rate_of
+from bench.report.speeds import Speed, rate_of, shares_prefix, without_interval
 from bench.report.statistics import Estimate
 from bench.report.table_model import Cell as TableCell
 from bench.report.table_model import estimated, figure
@@ -61,11 +61,17 @@ def _rate(a: Cell, b: Cell) -> Estimate | None:
     windows = [[run.result.train_images_per_s_windows for run in c.runs] for c in (a, b)]
     if whole is not None and all(len(run) for side in windows for run in side):
         return statistics.ratio(*windows)
-    return whole or _single(a, b, "effective_images_per_s")
+    if whole is not None:
+        return whole
+    found = _single(a, b, "effective_images_per_s")
+    shared = shares_prefix(a) or shares_prefix(b)
+    return without_interval(found) if found is not None and shared else found
 
 
 def _fit(a: Cell, b: Cell) -> Estimate | None:
-    return _single(a, b, "fit_s")
+    found = _single(a, b, "fit_s")
+    shared = shares_prefix(a) or shares_prefix(b)
+    return without_interval(found) if found is not None and shared else found
 
 
 def _single(a: Cell, b: Cell, field: str) -> Estimate | None:
@@ -82,7 +88,8 @@ def _rows(a: Cell, b: Cell) -> Iterable[tuple[Row, Row]]:
 
 def _rate_cell(cell: Cell) -> TableCell:
     rate = rate_of(cell)
-    return figure(rate.text, rate.value)
+    found = rate.whole or rate.effective
+    return figure(rate.text) if found is None else estimated(rate.text, found)
 
 
 def _fit_cell(cell: Cell) -> TableCell:

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from bench.catalog.policies import POLICIES
-from bench.report.cells import Cell, contestant
+from bench.report.cells import Cell, alike_but, contestant
 from bench.report.figures import COLOURS, Figure, axis, escaped, plot
 from bench.report.findings import Findings
+from bench.report.settings import settings
 from bench.report.time_plots import throughput, time_parts
 from bench.report.twins import Row
 
@@ -22,7 +23,7 @@ def plots(found: Findings) -> list[dict[str, Any]]:
     """For the page: name, title, caption and figure of each that has something to show."""
     made = [
         _scatter(found.cells, "accuracy_time", "Accuracy against training time", "fit_s",
-                 "time of the fit in seconds"),
+                 "time of the fit in seconds, trials of --tune left out"),
         _scatter(found.cells, "accuracy_parameters", "Accuracy against trained parameters",
                  "trainable_parameters", "parameters that are trained"),
         _curves(found.cells),
@@ -98,7 +99,7 @@ def _scatter(cells: Sequence[Cell], name: str, title: str, field: str, cost: str
                 },
             }
         )
-    for (label, points), dash in zip(_by_data(placed).items(), DASHES * 9, strict=False):
+    for ((label, _), points), dash in zip(_by_data(placed).items(), DASHES * 9, strict=False):
         front = pareto([(x, c.top1.value) for c, x in points])
         if len(front) > 1:
             data.append(
@@ -114,17 +115,18 @@ def _scatter(cells: Sequence[Cell], name: str, title: str, field: str, cost: str
             )
     caption = (
         f"Each mark is a policy in a backend, seeds taken together; up and to the left is better. "
-        f"The grey lines join what nothing beats in both accuracy and {cost}, for each data set. "
-        "Bars: 95 % intervals."
+        f"The grey lines join what nothing beats in both accuracy and {cost}, for each data set "
+        "and machine. Bars: 95 % intervals."
     )
     return plot(name, title, caption, data, axis(cost, type="log"), ACCURACY)
 
 
-def _by_data(placed: Sequence[tuple[Cell, float]]) -> dict[str, list[tuple[Cell, float]]]:
-    groups: dict[str, list[tuple[Cell, float]]] = {}
+def _by_data(placed: Sequence[tuple[Cell, float]]) -> dict[Any, list[tuple[Cell, float]]]:
+    """By data set and machine: times of two machines have no front in common."""
+    groups: dict[Any, list[tuple[Cell, float]]] = {}
     for cell, x in placed:
         label = f"{cell.row['dataset_label']}, {cell.row['train_images']:,} images"
-        groups.setdefault(label, []).append((cell, x))
+        groups.setdefault((label, cell.machine), []).append((cell, x))
     return groups
 
 
@@ -151,9 +153,12 @@ def _curves(cells: Sequence[Cell]) -> dict[str, Any]:
         groups.setdefault(label, []).append(cell)
     data: list[Figure] = []
     belongs: list[str] = []
+    left_out = 0
     for label, group in groups.items():
-        for cell in group[:MOST_CURVES]:
-            lines = _curve(cell, looks)
+        shown = group[:MOST_CURVES]
+        left_out += len(group) - len(shown)
+        for cell, apart in zip(shown, settings(shown), strict=True):
+            lines = _curve(cell, looks, apart)
             data += lines
             belongs += [label] * len(lines)
     names = list(groups)
@@ -163,7 +168,8 @@ def _curves(cells: Sequence[Cell]) -> dict[str, Any]:
         "learning_curves",
         "Learning curves",
         "Validation accuracy after each epoch, mean over the seeds; bands from the lowest seed to "
-        "the highest.",
+        "the highest."
+        + (f" {left_out} curves beyond {MOST_CURVES} are left out." if left_out else ""),
         data,
         axis("epoch", dtick=1, tick0=1) if _few_epochs(cells) else axis("epoch"),
         axis("validation top-1", tickformat=".0%"),
@@ -184,13 +190,16 @@ def _few_epochs(cells: Sequence[Cell]) -> bool:
     return max((c.row["epochs"] for c in cells), default=0) <= 20
 
 
-def _curve(cell: Cell, looks: _Looks) -> list[Figure]:
+def _curve(cell: Cell, looks: _Looks, apart: str) -> list[Figure]:
     curves = [r.result.val_top1_by_epoch for r in cell.runs]
     if len({len(c) for c in curves}) != 1 or any(v is None for c in curves for v in c):
         return []
     values = np.array(curves, dtype=float)
     epochs = list(range(1, values.shape[1] + 1))
-    colour, name = looks.colour(cell), escaped(f"{contestant(cell)}, {cell.row['backend']}")
+    colour, name = (
+        looks.colour(cell),
+        escaped(", ".join(filter(None, (contestant(cell), cell.row["backend"], apart)))),
+    )
     line: Figure = {
         "type": "scatter",
         "mode": "lines+markers",
@@ -217,16 +226,21 @@ def _curve(cell: Cell, looks: _Looks) -> list[Figure]:
     return [band, line]
 
 
+SIZED = frozenset({"case", "size", "train_images", "val_images", "dataset_hash", "epochs", "seed"})
+"""In which cells on a line of ``_sizes`` may differ."""
+
+
 def _sizes(cells: Sequence[Cell]) -> dict[str, Any]:
     """Accuracy against the number of training images, where a data set has several."""
     looks = _Looks(cells)
     lines: dict[tuple[str, ...], list[Cell]] = {}
     for cell in cells:
-        row = cell.row
-        key = (row["dataset"], row["backbone"], contestant(cell), row["backend"], str(row["px"]))
-        lines.setdefault(key, []).append(cell)
+        lines.setdefault(alike_but(cell, SIZED), []).append(cell)
     data: list[Figure] = []
-    for (dataset, backbone, policy, backend, _), group in lines.items():
+    for group in lines.values():
+        row = group[0].row
+        dataset, backbone, backend = row["dataset"], row["backbone"], row["backend"]
+        policy = contestant(group[0])
         if len({c.row["train_images"] for c in group}) < 2:
             continue
         group.sort(key=lambda c: c.row["train_images"])

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from bench.report import statistics
 from bench.report.cells import SIGNIFICANT, Cell
+from bench.report.notes import is_unsteady
 from bench.report.statistics import Estimate, holm
 from bench.report.table_model import ABSENT
 from bench.report.words import measured, times
+from bench.store import StoredRun
 
 
 @dataclass(frozen=True)
@@ -18,30 +20,49 @@ class Speed:
     """Images/s of a cell's training."""
 
     NOTE: ClassVar[str] = (
-        "train images/s: whole steps, the median window; * in its place images of all epochs over "
-        "the time of all training, where the values of a frozen part were computed once or the "
-        "policy has phases. The two are never compared. ± is over the runs where there are three "
-        "or more, else over the windows of one run."
+        "train images/s: whole steps, the median window. effective images/s: images of all epochs "
+        "over the time of all training, where the values of a frozen part were computed once or "
+        "the policy has phases. The two are never compared. ± is over the runs where there are "
+        "three or more, else over the windows of one run; runs that shared one computing of a "
+        "frozen part have none."
     )
 
-    value: float | None
-    """None: over too soon, or trained at once with others."""
-    text: str
-    """As printed."""
+    whole: Estimate | None
+    """None: over too soon, trained at once with others, or no whole steps."""
+    effective: Estimate | None
+    """None likewise."""
+
+    @property
+    def text(self) -> str:
+        """The one that there is, as printed."""
+        found = self.whole or self.effective
+        return ABSENT if found is None else measured(found) + ("" if self.whole else " *")
 
 
 def rate_of(cell: Cell) -> Speed:
     """With an interval over the runs, or over the windows of one."""
     windows = cell.runs[0].result.train_images_per_s_windows
     if len(cell.runs) == 1 and windows and cell.row["train_images_per_s"] is not None:
-        found = statistics.median_of_windows(windows)
-        return Speed(found.value, measured(found))
-    for field, mark in (("train_images_per_s", ""), ("effective_images_per_s", " *")):
+        return Speed(statistics.median_of_windows(windows), None)
+    found = []
+    for field in ("train_images_per_s", "effective_images_per_s"):
         values = [row[field] for row in cell.rows if row[field] is not None]
-        if values:
-            found = statistics.mean_of_runs(values)
-            return Speed(found.value, measured(found) + mark)
-    return Speed(None, ABSENT)
+        found.append(statistics.mean_of_runs(values) if values else None)
+    whole, effective = found
+    if effective is not None and shares_prefix(cell):
+        effective = without_interval(effective)
+    return Speed(whole, effective)
+
+
+def shares_prefix(cell: Cell) -> bool:
+    """Whether runs of a cell carry one and the same measurement, of a frozen part's values: their
+    times are alike because of that, and no interval can be had from them."""
+    return any(row["prefix_values"] == "reused" for row in cell.rows)
+
+
+def without_interval(e: Estimate) -> Estimate:
+    """A figure whose uncertainty is not known."""
+    return replace(e, low=None, high=None, p=None)
 
 
 @dataclass(frozen=True)
@@ -81,7 +102,8 @@ class SpeedComparison:
             return "no interval"
         if not self.is_real:
             return "tie"
-        return f"{second if self.ratio.value > 1.0 else first} is faster"
+        here = " in these runs" if self.ratio.about == "models" else ""
+        return f"{second if self.ratio.value > 1.0 else first} is faster{here}"
 
 
 def compare_speeds(pairs: Sequence[tuple[Cell, Cell]]) -> list[SpeedComparison]:
@@ -96,18 +118,32 @@ def compare_speeds(pairs: Sequence[tuple[Cell, Cell]]) -> list[SpeedComparison]:
 
 
 def _ratio(a: Cell, b: Cell) -> tuple[Estimate | None, str | None]:
-    if a.machine != b.machine:
+    if a.machine != b.machine or not set(a.seeds) & set(b.seeds):
         return None, None
+    if any(is_unsteady(row) for row in (*a.rows, *b.rows)):
+        return None, "unsteady"
+    windows = [[r.result.train_images_per_s_windows for r in side] for side in common_runs(a, b)]
+    if all(len(w) for side in windows for w in side):
+        return statistics.ratio(*windows), "whole steps"
+    fits = fit_ratio(a, b)
+    return fits, None if fits is None else "whole fits"
+
+
+def common_runs(a: Cell, b: Cell) -> tuple[list[StoredRun], list[StoredRun]]:
+    """Runs of both with the seeds that they have in common."""
     common = [seed for seed in a.seeds if seed in b.seeds]
     first, second = ([c.runs[c.seeds.index(s)] for s in common] for c in (a, b))
-    windows = [[run.result.train_images_per_s_windows for run in runs] for runs in (first, second)]
-    if common and all(len(w) for side in windows for w in side):
-        return statistics.ratio(*windows), "whole steps"
-    fits = [[run.result.fit_s for run in runs] for runs in (first, second)]
-    if not common or any(not fit for side in fits for fit in side):
-        return None, None
-    rates = [[[1.0 / fit] for fit in side if fit] for side in fits]
-    return statistics.ratio(*rates), "whole fits"
+    return first, second
+
+
+def fit_ratio(a: Cell, b: Cell) -> Estimate | None:
+    """How many times as fast the fits of ``b`` are; without an interval where runs of either share
+    a measurement."""
+    fits = [[run.result.fit_s for run in side] for side in common_runs(a, b)]
+    if not fits[0] or any(not fit for side in fits for fit in side):
+        return None
+    found = statistics.ratio(*([[1.0 / fit] for fit in side if fit] for side in fits))
+    return without_interval(found) if shares_prefix(a) or shares_prefix(b) else found
 
 
 def faster(found: SpeedComparison, names: tuple[str, str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench.catalog.policies import PRESCRIBED
+from bench.report.cases_table import cases_table
 from bench.report.cells import (
     Cell,
     Contest,
@@ -15,20 +15,24 @@ from bench.report.findings import Findings, Pair
 from bench.report.speeds import Speed, rate_of
 from bench.report.table_model import Cell as TableCell
 from bench.report.table_model import Column, Table, estimated, figure, text
-from bench.report.twins import Row
-from bench.report.words import count, megabytes, percent, points, seconds, times
-
-INTERVALS = (
-    "± and ranges in brackets are 95 % intervals. With three seeds or more they speak of the "
-    "recipes: training again, and other test images. With fewer they speak of these trained "
-    "models alone, on other test images."
+from bench.report.table_parts import (
+    COMMON,
+    INTERVALS,
+    accuracy_of,
+    common,
+    data_of,
+    passed_over,
+    seeds_of,
+    told_apart,
 )
+from bench.report.twins import Row
+from bench.report.words import count, measured, megabytes, points, seconds, times
 
 
 def standard_set(found: Findings) -> list[Table]:
     """All that have rows."""
     tables = [
-        cases_table(found.contests),
+        cases_table(found.contests, found.rows),
         policies_table(found.cells, found.contests),
         backbones_table(found.cells),
         backends_table(found.pairs),
@@ -36,94 +40,6 @@ def standard_set(found: Findings) -> list[Table]:
         problems_table(found.rows),
     ]
     return [table for table in tables if table.rows]
-
-
-def data_of(row: Row) -> str:
-    """Data set and number of training images."""
-    return f"{row['dataset_label']}, {row['train_images']:,}"
-
-
-def common(row: Row) -> list[TableCell]:
-    """Data, network and backend, as most tables begin."""
-    return [
-        figure(data_of(row), f"{row['dataset_label']} {row['train_images']:09}", data_of(row)),
-        text(row["backbone"]),
-    ]
-
-
-COMMON = (Column("data", "data, training images"), Column("backbone", "backbone"))
-
-
-def cases_table(contests: Sequence[Contest]) -> Table:
-    """The article's four cases: its policy and the one that was best."""
-    rows = []
-    for contest in contests:
-        case = contest.row["case"]
-        if case is None:
-            continue
-        best = contest.cells[0]
-        ours = next((c for c in contest.cells if contestant(c) == PRESCRIBED[case]), None)
-        rows.append(
-            [
-                figure(str(case), case),
-                *common(contest.row),
-                text(contest.row["backend"]),
-                text(PRESCRIBED[case]),
-                figure("not run") if ours is None else _accuracy(ours),
-                text(" = ".join(contestant(c) for c in contest.leaders)),
-                _accuracy(best),
-                *_judged(contest, best, ours),
-            ]
-        )
-    return Table(
-        "cases",
-        "The four cases",
-        "The article's policy for each case beside the best one here. Several names: a tie. "
-        + INTERVALS,
-        (
-            Column("case", "case", True),
-            *COMMON,
-            Column("backend", "backend"),
-            Column("prescribed", "article's"),
-            Column("prescribed_top1", "its top-1", True),
-            Column("best", "best here"),
-            Column("best_top1", "its top-1", True),
-            Column("difference", "best − article's", True),
-            Column("verdict", "verdict"),
-        ),
-        rows,
-        tuple(_passed_over(contests)),
-    )
-
-
-def _judged(contest: Contest, best: Cell, ours: Cell | None) -> list[TableCell]:
-    if ours is None:
-        return [text(None), text("the article's policy was not run")]
-    if not contest.comparisons:
-        return [text(None), text("no other policy was run")]
-    if ours is best:
-        alone = len(contest.leaders) == 1
-        return [text(None), text("the article's is best" if alone else "tie")]
-    found = contest.between(best, ours)
-    e = found.over(ours)
-    if e is None:
-        return [text(None), text("not comparable")]
-    words = "another is better" if found.verdict == "real" else found.verdict
-    return [estimated(points(e), e), text(words)]
-
-
-def _passed_over(contests: Sequence[Contest]) -> list[str]:
-    beside = sum(c.passed_over for c in contests)
-    if not beside:
-        return []
-    return [
-        f"{beside} further settings of the same policies (learning rates, weight decays and the "
-        "like) do not compete: of each policy the one with the best validation accuracy does."
-    ]
-
-
-def _accuracy(cell: Cell) -> TableCell:
-    return estimated(percent(cell.top1), cell.top1)
 
 
 def policies_table(cells: Sequence[Cell], contests: Sequence[Contest]) -> Table:
@@ -138,12 +54,15 @@ def policies_table(cells: Sequence[Cell], contests: Sequence[Contest]) -> Table:
                 *common(row),
                 text(contestant(cell)),
                 text(row["backend"]),
-                figure(str(len(cell.rows)), len(cell.rows)),
-                _accuracy(cell),
+                seeds_of(cell),
+                accuracy_of(cell),
                 _beside_best(cell, rival.get(id(cell))),
                 *(_mean(cell, field, "{:.1%}") for field in SHARES),
                 _mean(cell, "test_loss", "{:.3f}"),
-                figure(speed.text, speed.value),
+                *(
+                    text(None) if e is None else estimated(measured(e), e)
+                    for e in (speed.whole, speed.effective)
+                ),
                 _timed(cell),
                 _bytes(cell),
                 figure(count(row["total_parameters"]), row["total_parameters"]),
@@ -154,7 +73,7 @@ def policies_table(cells: Sequence[Cell], contests: Sequence[Contest]) -> Table:
                 ),
             ]
         )
-    return Table(
+    made = Table(
         "policies",
         "Policy × backend",
         "Accuracy, speed, memory and parameters of every policy in every backend. " + INTERVALS,
@@ -169,15 +88,17 @@ def policies_table(cells: Sequence[Cell], contests: Sequence[Contest]) -> Table:
             Column("test_macro_f1", "macro F1", True),
             Column("test_calibration_error", "calibration error", True),
             Column("test_loss", "log loss", True),
-            Column("images_per_s", "train images/s", True),
+            Column("train_images_per_s", "train images/s", True),
+            Column("effective_images_per_s", "effective images/s", True),
             Column("fit_s", "fit", True),
             Column("peak_bytes", "peak memory", True),
             Column("total_parameters", "parameters", True),
             Column("trainable_parameters", "trainable", True),
         ),
         rows,
-        (Speed.NOTE, *_families(contests), *_passed_over(contests)),
+        (Speed.NOTE, *_families(contests), *passed_over(contests)),
     )
+    return told_apart(made, cells)
 
 
 SHARES = ("test_balanced_accuracy", "test_macro_f1", "test_calibration_error")
@@ -239,7 +160,7 @@ def backbones_table(cells: Sequence[Cell]) -> Table:
     rows = [
         [
             *(text(part) for part in key[:3]),
-            *(_accuracy(found[n]) if n in found else text(None) for n in names),
+            *(accuracy_of(found[n]) if n in found else text(None) for n in names),
         ]
         for key, found in lines.items()
         if len(found) > 1
@@ -280,7 +201,7 @@ def backends_table(pairs: Sequence[Pair]) -> Table:
             ]
         )
     many = f" ({len(rows)} comparisons, corrected for their number: Holm)" if len(rows) > 1 else ""
-    return Table(
+    made = Table(
         "backends",
         "Keras against PyTorch",
         f"The same experiment in two backends on one machine, image by image{many}. " + INTERVALS,
@@ -302,6 +223,7 @@ def backends_table(pairs: Sequence[Pair]) -> Table:
             "seeds speaks of these runs alone.",
         ),
     )
+    return told_apart(made, [pair.a for pair in pairs])
 
 
 def problems_table(rows: Sequence[Row]) -> Table:

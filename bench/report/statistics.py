@@ -121,7 +121,8 @@ def _crossed(x: Values) -> Estimate:
     rest = x - by_seed[:, None] - by_image[None, :] + mean
     freedom = (seeds - 1) * max(images - 1, 1)
     of_rest = float((rest**2).sum()) / freedom
-    found = [_t(mean, of_seeds, float(seeds - 1), x.size)]
+    # Means of few seeds may be alike by chance: no narrower than the images' own noise either.
+    found = [_t(mean, of_seeds, float(seeds - 1), x.size), _t(mean, of_rest, freedom, x.size)]
     if of_images > of_rest:  # the images have a share of their own
         total = of_seeds + of_images - of_rest
         terms = (of_seeds**2 / (seeds - 1), of_images**2 / (images - 1), of_rest**2 / freedom)
@@ -150,8 +151,11 @@ def _bootstrap(by_image: Values, apart: Values) -> Estimate:
     drawn = random.multinomial(images, counts / images, size=RESAMPLES) @ values / images
     low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     side = min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))
-    p = min(1.0, 2 * (side + 1) / (RESAMPLES + 1))
-    return Estimate(float(by_image.mean()), float(low), float(high), p, "models", seeds, images)
+    mean, spread = float(by_image.mean()), float(drawn.std(ddof=1))
+    # What never happened in so many draws is told by the normal law: many comparisons ask for less
+    # than one in ten thousand.
+    p = min(1.0, 2 * side / RESAMPLES) if side else float(2 * stats.norm.sf(abs(mean) / spread))
+    return Estimate(mean, float(low), float(high), p, "models", seeds, images)
 
 
 def ratio(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]]) -> Estimate:

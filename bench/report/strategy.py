@@ -56,7 +56,8 @@ def _words(contests: Sequence[Contest]) -> str:
         return "not run"
     first = max(contests, key=lambda c: c.cells[0].top1.value)
     best = first.cells[0]
+    tie = ", in a tie" if len(first.leaders) > 1 else ""
     return (
-        f"{percent(best.top1)} at best ({contestant(best)}, {first.row['backbone']}, "
+        f"{percent(best.top1)} at best ({contestant(best)}{tie}, {first.row['backbone']}, "
         f"{first.row['backend']}); {number_of(len(contests), 'question')}"
     )

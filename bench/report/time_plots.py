@@ -9,6 +9,7 @@ import numpy as np
 
 from bench.report.cells import Cell, contestant
 from bench.report.figures import COLOURS, Figure, axis, escaped, plot
+from bench.report.settings import settings
 from bench.report.speeds import rate_of
 from bench.report.twins import Row
 
@@ -23,27 +24,13 @@ def _grouped_bars(
     return list(groups.items())
 
 
-APART = ("px", "epochs", "batch_size", "precision", "mode", "head", "learning_rate",
-         "weight_decay", "tune", "prefix_cache", "device", "environment_id")  # fmt: skip
-"""What tells bars apart that would bear the same name, and so stand on one another."""
-
-
 def _labels(cells: Sequence[Cell]) -> list[str]:
-    """A name for each bar; no two of a backend the same."""
-    plain = [
+    """A name for each bar; no two of a backend the same, or they would stand on one another."""
+    return [
         f"{escaped(contestant(c))}<br>{escaped(c.row['backbone'])}, {c.row['train_images']:,}"
-        for c in cells
+        + (f"<br>{escaped(apart)}" if apart else "")
+        for c, apart in zip(cells, settings(cells), strict=True)
     ]
-    groups: dict[tuple[str, str], list[Cell]] = {}
-    for name, cell in zip(plain, cells, strict=True):
-        groups.setdefault((name, cell.row["backend"]), []).append(cell)
-    return [name + _apart(cell, groups[name, cell.row["backend"]])
-            for name, cell in zip(plain, cells, strict=True)]  # fmt: skip
-
-
-def _apart(cell: Cell, alike: Sequence[Cell]) -> str:
-    differing = [f for f in APART if len({str(c.row[f]) for c in alike}) > 1]
-    return "".join(f", {f.replace('_', ' ')} {escaped(cell.row[f])}" for f in differing)
 
 
 def throughput(cells: Sequence[Cell]) -> dict[str, Any]:
@@ -55,7 +42,7 @@ def throughput(cells: Sequence[Cell]) -> dict[str, Any]:
         windows = [
             [w for r in c.runs for w in r.result.train_images_per_s_windows] or [0.0] for c in group
         ]
-        middle = [rate_of(c).value or 0.0 for c in group]
+        middle = [found.value if (found := rate_of(c).whole) else 0.0 for c in group]
         ends = [np.quantile(w, [0.05, 0.95]) for w in windows]
         both = list(zip(ends, middle, strict=True))
         data.append(

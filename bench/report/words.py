@@ -30,15 +30,24 @@ def signed(value: float, digits: int) -> str:
 
 def plain(value: float, digits: int) -> str:
     """A number that may be negative."""
-    return f"{value:.{digits}f}".replace("-", MINUS)
+    shown = f"{value:.{digits}f}"
+    return shown.replace("-", MINUS) if float(shown) else shown.replace("-", "")
+
+
+LOPSIDED = 1.2
+"""Longer arm of an interval over the shorter, from which on ± would mislead."""
 
 
 def percent(e: Estimate) -> str:
-    """An accuracy: ``85.8 ± 2.1%``."""
+    """An accuracy: ``85.8 ± 2.1%``; near 0 or 1, ``100% (91 to 100)``."""
     half = e.half_width
-    if half is None:
+    if half is None or e.low is None or e.high is None:
         return f"{e.value:.1%}"
     digits = places(100 * half)
+    arms = sorted((e.value - e.low, e.high - e.value))
+    if arms[1] > LOPSIDED * arms[0] + 10.0**-digits / 200:
+        low, high = (f"{100 * end:.{digits}f}" for end in (e.low, e.high))
+        return f"{100 * e.value:.{digits}f}% ({low} to {high})"
     return f"{100 * e.value:.{digits}f} ± {100 * half:.{digits}f}%"
 
 

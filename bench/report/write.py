@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
+from tabulate import LATEX_ESCAPE_RULES
 
 from bench.report.table_model import Cell, Column, Table
 from bench.report.tables import (
@@ -58,10 +60,31 @@ def as_text(table: Table, form: Format | Literal["terminal"]) -> str:
     body = render(frame, form, right)
     if form == "terminal":
         return "\n".join([table.title, body, *table.notes, ""])
-    if form != "md":
-        return body + "\n"
+    said = [table.caption, *table.notes]
+    if form == "latex":
+        small = "\n\n".join(latex(line) for line in said)
+        return f"{in_latex(body)}\n\n{{\\footnotesize {small}\\par}}\n"
+    if form == "html":
+        return f"{body}\n" + "".join(f"<p>{html.escape(line)}</p>\n" for line in said)
     notes = "".join(f"\n- {markdown(note)}" for note in table.notes)
     return f"## {table.title}\n\n{markdown(table.caption)}\n\n{body}\n{notes}"
+
+
+SIGNS = {"−": "$-$", "±": "$\\pm$", "×": "$\\times$", "–": "--", "↓": "", "↑": ""}
+"""That LaTeX without further packages has no letters for."""
+
+
+def latex(words: str) -> str:
+    """Words that stay words in LaTeX."""
+    escaped = "".join(LATEX_ESCAPE_RULES.get(letter, letter) for letter in words)
+    return in_latex(escaped)
+
+
+def in_latex(text: str) -> str:
+    """LaTeX with commands in place of signs."""
+    for sign, command in SIGNS.items():
+        text = text.replace(sign, command)
+    return text
 
 
 def to_csv(table: Table) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -119,7 +120,91 @@ def test_without_predictions_nothing_is_said_to_differ(make: Make) -> None:
         (run.folder / "predictions.npz").write_bytes(b"torn")
     (contest,) = found(*runs).contests
     assert contest.comparisons[0].verdict == "not comparable"
-    assert len(contest.leaders) == 2
+    assert not contest.is_decided
+    assert strategy_map(found(*runs).contests) is None
+    assert "best" not in answer(found(*runs))[0].replace("no best policy", "")
+    table = tables(*runs)
+    assert cell(table["cases"], 0, "verdict") == "not comparable"
+    assert cell(table["policies"], 1, "beside_best") == "not comparable"
+
+
+def test_answers_of_another_run_are_not_taken(make: Make) -> None:
+    runs = [make(0.9), make(0.5, "from_scratch")]
+    shutil.copyfile(runs[0].folder / "predictions.npz", runs[1].folder / "predictions.npz")
+    assert found(*runs).contests[0].comparisons[0].verdict == "not comparable"
+
+
+def test_the_seed_that_survived_names_no_winner(make: Make) -> None:
+    failed = {"status": "diverged", "test_top1": None, "fit_s": None,
+              "failure": {"kind": "diverged", "message": "no loss"}}  # fmt: skip
+    runs = [make(0.7, seed=s) for s in range(3)]
+    runs += [make(0.9, "fine_tune_all"), make(0.9, "fine_tune_all", 1, failed)]
+    (contest,) = found(*runs).contests
+    assert not contest.is_decided
+    assert cell(tables(*runs)["policies"], 1, "seeds") == "1 of 2"
+
+
+def test_seeds_that_were_not_run_are_not_made_up_for(make: Make) -> None:
+    runs = [*(make(0.7, seed=s) for s in range(3)), make(0.9, "fine_tune_all")]
+    assert found(*runs).contests[0].comparisons[0].top1 is None
+
+
+def test_a_policy_that_failed_was_run(make: Make) -> None:
+    failed = {"status": "diverged", "test_top1": None, "fit_s": None,
+              "failure": {"kind": "diverged", "message": "no loss"}}  # fmt: skip
+    made = tables(make(0.9, result=failed), make(0.6, "from_scratch"))
+    assert cell(made["cases"], 0, "verdict") == "the article's policy: failed: diverged"
+
+
+def test_seeds_that_share_one_measurement_have_no_interval_of_time(make: Make) -> None:
+    """The values of the frozen part were computed once; their time stands in every fit."""
+
+    def run(backend: str, seed: int, prefix_s: float) -> StoredRun:
+        return make(0.9, seed=seed, backend=backend, result={
+            "fit_s": prefix_s + 0.1 + seed / 100, "prefix_s": prefix_s, "train_images_per_s": None,
+            "prefix_values": "reused" if seed else "computed",
+            "effective_images_per_s": 300.0 + seed})  # fmt: skip
+
+    runs = [run(b, s, p) for s in range(3) for b, p in (("torch", 2.0), ("keras-tensorflow", 0.5))]
+    made = tables(*runs)
+    assert cell(made["backends"], 0, "speed_verdict") == "no interval"
+    assert "±" not in cell(made["policies"], 0, "effective_images_per_s")
+    assert cell(made["policies"], 0, "train_images_per_s") == "–"
+
+
+def test_speeds_of_a_busy_machine_are_not_compared(make: Make) -> None:
+    runs = [make(0.9, backend=b, result={"train_images_per_s_windows": [100.0] * 9,
+                                         "step_s_p50": 0.1, "step_s_p95": 0.9})
+            for b in ("torch", "keras-tensorflow")]  # fmt: skip
+    table = tables(*runs)["backends"]
+    assert (cell(table, 0, "speed_ratio"), cell(table, 0, "speed_of")) == ("–", "unsteady")
+
+
+def test_the_order_of_rows_turns_no_difference_round(make: Make) -> None:
+    runs = [make(0.9), make(0.9, backend="keras-tensorflow")]
+    rows = rows_of(runs)
+    for order in (rows, rows[::-1]):
+        (pair,) = findings_of(order, runs).pairs
+        assert (pair.a.row["backend"], pair.b.row["backend"]) == ("torch", "keras-tensorflow")
+
+
+def test_rows_that_would_look_alike_are_told_apart(make: Make) -> None:
+    runs = [make(0.9), make(0.9, recipe={"px": 64}), make(0.9, environment={"cores": 64})]
+    table = tables(*runs)["policies"]
+    told = [cell(table, row, "setting") for row in range(3)]
+    assert len(set(told)) == 3
+    assert "px 64" in " ".join(told)
+    assert "setting" not in [c.name for c in tables(make(0.9))["policies"].columns]
+
+
+def test_lines_of_size_join_one_setting_only(make: Make) -> None:
+    def run(images: int, cores: int) -> StoredRun:
+        data = {"dataset": {"train_images": images, "content_hash": f"{images:064x}"}}
+        return make(0.9, case=data, environment={"cores": cores})
+
+    made = plots(found(*(run(n, c) for n in (100, 200) for c in (2, 64))))
+    (sizes,) = (p for p in made if p["name"] == "accuracy_size")
+    assert [line["x"] for line in sizes["figure"]["data"]] == [[100, 200], [100, 200]]
 
 
 def test_other_test_images_are_not_paired(make: Make) -> None:
@@ -200,7 +285,8 @@ def test_failures_have_a_table_and_only_failures_no_other(make: Make) -> None:
     failed = {"status": "oom", "failure": {"kind": "SIGKILL", "message": "no memory"},
               "test_top1": None, "fit_s": None}  # fmt: skip
     made = tables(make(0.9, result=failed))
-    assert list(made) == ["failed"]
+    assert list(made) == ["cases", "failed"]
+    assert cell(made["cases"], 0, "verdict") == "no run is ok"
     assert cell(made["failed"], 0, "reason") == "no memory"
     assert answer(found(make(0.9, result=failed)))[0].startswith("No run is ok")
 

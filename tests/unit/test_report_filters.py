@@ -53,7 +53,7 @@ def test_filters_keep_what_has_all(runs: list[StoredRun], filters: Filters, left
         (Filters(cases=[2]), "Unknown case among these runs '2'"),
         (Filters(batch_size=[33]), "Unknown batch size among these runs '33'"),
         (Filters(backends=["keras-tensorflow"], seeds=[1]),
-         "No run here has all of --backends keras-tensorflow, --seeds 1."),
+         "No run here has all of --backends keras-tensorflow --seeds 1."),
     ],
 )  # fmt: skip
 def test_a_wrong_name_is_told(runs: list[StoredRun], filters: Filters, words: str) -> None:

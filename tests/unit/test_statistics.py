@@ -65,6 +65,21 @@ def test_one_seed_gives_the_bootstrap_over_images() -> None:
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.01)
 
 
+def test_means_that_are_alike_by_chance_are_no_certainty() -> None:
+    """Each seed gains one image, another one each: the means differ in nothing, the images do."""
+    b = np.zeros((3, 100))
+    b[0, 0] = b[1, 1] = b[2, 2] = 1.0
+    found = difference(np.zeros((3, 100)), b)
+    assert found.value == pytest.approx(0.01)
+    assert found.low < 0.0 < found.high or found.p > 0.01
+    assert found.half_width > 0.005
+
+
+def test_a_clear_difference_of_one_seed_stands_correction_for_many() -> None:
+    a, b = np.ones((1, 300)), np.arange(300)[None] > 100
+    assert holm([difference(a, b).p] * 1000)[0] < 0.001
+
+
 def test_no_image_judged_otherwise_is_no_certainty() -> None:
     same = answers(1, 100, 0.8)
     few, many = difference(same, same), difference(np.tile(same, 10), np.tile(same, 10))

@@ -24,7 +24,8 @@ def test_one_digit_of_the_uncertainty_two_where_it_begins_with_1(
 
 def test_accuracies_and_differences() -> None:
     assert percent(estimate(0.8581, 0.8386, 0.8766)) == "85.8 ± 1.9%"
-    assert percent(estimate(0.8581, 0.80, 0.90)) == "86 ± 5%"
+    assert percent(estimate(0.8581, 0.81, 0.91)) == "86 ± 5%"
+    assert percent(estimate(1.0, 0.912, 1.0)) == "100% (91 to 100)"  # ± would hide half of it
     assert percent(estimate(0.75, None, None)) == "75.0%"
     assert points(estimate(0.0141, -0.0031, 0.0311)) == "+1.4 points (−0.3 to 3.1)"
     assert points(estimate(-0.2, -0.22, -0.18)) == "−20 points (−22 to −18)"

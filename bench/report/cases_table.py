@@ -1,0 +1,115 @@
+"""The article's four cases: its policy and the one that was best."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bench.catalog.policies import PRESCRIBED
+from bench.report.cells import Cell, Contest, contestant, question_of
+from bench.report.table_model import Cell as TableCell
+from bench.report.table_model import Column, Table, estimated, figure, text
+from bench.report.table_parts import (
+    COMMON,
+    INTERVALS,
+    accuracy_of,
+    common,
+    passed_over,
+    told_apart,
+)
+from bench.report.twins import Row
+from bench.report.words import points
+
+Lost = dict[tuple[str, ...], list[Row]]
+"""Question → its runs that are not ok."""
+
+
+def cases_table(contests: Sequence[Contest], rows: Sequence[Row]) -> Table:
+    """A row for each case, network and backend; those without any run that is ok come last."""
+    lost: Lost = {}
+    for row in rows:
+        if row["status"] != "ok" and row["case"] is not None:
+            lost.setdefault(question_of(row), []).append(row)
+    asked = [c for c in contests if c.row["case"] is not None]
+    answered = {question_of(c.row) for c in asked}
+    made = told_apart(
+        Table(
+            "cases",
+            "The four cases",
+            "The article's policy for each case beside the best one here. Several names: a tie. "
+            + INTERVALS,
+            (
+                Column("case", "case", True),
+                *COMMON,
+                Column("backend", "backend"),
+                Column("prescribed", "article's"),
+                Column("prescribed_top1", "its top-1", True),
+                Column("best", "best here"),
+                Column("best_top1", "its top-1", True),
+                Column("difference", "best − article's", True),
+                Column("verdict", "verdict"),
+            ),
+            [_line(contest, lost) for contest in asked],
+            tuple(passed_over(contests)),
+        ),
+        [contest.cells[0] for contest in asked],
+        by_policy=False,
+    )
+    missing = [
+        _empty(group, len(made.columns)) for key, group in lost.items() if key not in answered
+    ]
+    return Table(
+        made.name, made.title, made.caption, made.columns, [*made.rows, *missing], made.notes
+    )
+
+
+def _line(contest: Contest, lost: Lost) -> list[TableCell]:
+    case, best = contest.row["case"], contest.cells[0]
+    ours = next((c for c in contest.cells if contestant(c) == PRESCRIBED[case]), None)
+    failed = _failed(lost.get(question_of(contest.row), []), case)
+    absent = f"failed: {failed}" if failed else "not run"
+    return [
+        *_head(contest.row),
+        text(absent) if ours is None else accuracy_of(ours),
+        text(" = ".join(contestant(c) for c in contest.leaders)),
+        accuracy_of(best),
+        *_judged(contest, best, ours, absent),
+    ]
+
+
+def _head(row: Row) -> list[TableCell]:
+    case = row["case"]
+    start = [figure(str(case), case), *common(row)]
+    return [*start, text(row["backend"]), text(PRESCRIBED[case])]
+
+
+def _failed(rows: Sequence[Row], case: int) -> str:
+    """How runs of the article's policy ended; nothing where there are none."""
+    statuses = (row["status"] for row in rows if row["policy"] == PRESCRIBED[case])
+    return ", ".join(dict.fromkeys(statuses))
+
+
+def _empty(rows: Sequence[Row], width: int) -> list[TableCell]:
+    """Of a question without a run that is ok."""
+    row = rows[0]
+    failed = _failed(rows, row["case"])
+    line = [*_head(row), text(f"failed: {failed}" if failed else "not run")]
+    ends = [text(None), text(None), text(None), text("no run is ok")]
+    return [*line, *ends, *[text(None)] * (width - len(line) - len(ends))]
+
+
+def _judged(contest: Contest, best: Cell, ours: Cell | None, absent: str) -> list[TableCell]:
+    if ours is None:
+        return [text(None), text(f"the article's policy: {absent}")]
+    if not contest.comparisons:
+        return [text(None), text("no other policy was run")]
+    if not contest.is_decided:
+        return [text(None), text("not comparable")]
+    if ours is best:
+        alone = len(contest.leaders) == 1
+        return [text(None), text("the article's is best" if alone else "tie")]
+    found = contest.between(best, ours)
+    e = found.over(ours)
+    if e is None:
+        return [text(None), text("not comparable")]
+    words = "another is better" if found.verdict == "real" else found.verdict
+    return [estimated(points(e), e), text(words)]

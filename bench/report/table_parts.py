@@ -1,0 +1,72 @@
+"""Cells and columns that the tables of a report have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from bench.report.cells import Cell, Contest
+from bench.report.settings import settings
+from bench.report.table_model import Cell as TableCell
+from bench.report.table_model import Column, Table, estimated, figure, text
+from bench.report.twins import Row
+from bench.report.words import percent
+
+INTERVALS = (
+    "± and ranges in brackets are 95 % intervals. With three seeds or more they speak of the "
+    "recipes: training again, and other test images. With fewer they speak of these trained "
+    "models alone, on other test images."
+)
+
+
+def data_of(row: Row) -> str:
+    """Data set and number of training images."""
+    return f"{row['dataset_label']}, {row['train_images']:,}"
+
+
+def common(row: Row) -> list[TableCell]:
+    """Data, network and backend, as most tables begin."""
+    return [
+        figure(data_of(row), f"{row['dataset_label']} {row['train_images']:09}", data_of(row)),
+        text(row["backbone"]),
+    ]
+
+
+COMMON = (Column("data", "data, training images"), Column("backbone", "backbone"))
+
+
+def accuracy_of(cell: Cell) -> TableCell:
+    """Test top-1 with its interval."""
+    return estimated(percent(cell.top1), cell.top1)
+
+
+def seeds_of(cell: Cell) -> TableCell:
+    """How many, and how many there should be."""
+    count = len(cell.rows)
+    return figure(f"{count} of {count + cell.lost}" if cell.lost else str(count), count)
+
+
+def told_apart(table: Table, cells: Sequence[Cell], by_policy: bool = True) -> Table:
+    """A table with a column of settings, where some of its rows would look alike without.
+
+    Args:
+        table: One row for each of ``cells``.
+        cells: That its rows are about.
+        by_policy: Whether the table has a column of policies.
+    """
+    found = settings(cells, by_policy)
+    if not any(found):
+        return table
+    rows = [[*row, text(told or None)] for row, told in zip(table.rows, found, strict=True)]
+    return replace(table, columns=[*table.columns, Column("setting", "setting")], rows=rows)
+
+
+def passed_over(contests: Sequence[Contest]) -> list[str]:
+    """A note on settings that do not compete."""
+    beside = sum(c.passed_over for c in contests)
+    if not beside:
+        return []
+    return [
+        f"{beside} further settings of the same policies (learning rates, weight decays and the "
+        "like) do not compete: of each policy the one with the best validation accuracy does."
+    ]
