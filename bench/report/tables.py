@@ -200,6 +200,17 @@ RIGHT = frozenset(
 )
 
 
+SIGNS = {"−": "$-$", "±": "$\\pm$", "×": "$\\times$", "–": "--", "↓": "", "↑": ""}
+"""That LaTeX without further packages has no letters for."""
+
+
+def in_latex(text: str) -> str:
+    """LaTeX with commands in place of signs."""
+    for sign, command in SIGNS.items():
+        text = text.replace(sign, command)
+    return text
+
+
 def render(
     table: pd.DataFrame,
     form: Literal["md", "html", "latex", "terminal"],
@@ -222,13 +233,14 @@ def render(
     values = table.to_numpy().tolist()
     if form == "md":
         values = [[markdown(str(v)) for v in row] for row in values]
-    return tabulate(
+    printed = tabulate(
         values,
         headers=list(table.columns),
         tablefmt=styles[form],
         colalign=alignment if values else None,
         disable_numparse=True,
     )
+    return in_latex(printed) if form == "latex" else printed
 
 
 def to_csv(rows: Sequence[Row], columns: Sequence[str] | None = None) -> str:

@@ -19,6 +19,7 @@ from bench.report.tables import (
     cell_text,
     columns_of,
     heading,
+    in_latex,
     markdown,
     render,
     safe,
@@ -63,28 +64,17 @@ def as_text(table: Table, form: Format | Literal["terminal"]) -> str:
     said = [table.caption, *table.notes]
     if form == "latex":
         small = "\n\n".join(latex(line) for line in said)
-        return f"{in_latex(body)}\n\n{{\\footnotesize {small}\\par}}\n"
+        return f"{body}\n\n{{\\footnotesize {small}\\par}}\n"
     if form == "html":
         return f"{body}\n" + "".join(f"<p>{html.escape(line)}</p>\n" for line in said)
     notes = "".join(f"\n- {markdown(note)}" for note in table.notes)
     return f"## {table.title}\n\n{markdown(table.caption)}\n\n{body}\n{notes}"
 
 
-SIGNS = {"−": "$-$", "±": "$\\pm$", "×": "$\\times$", "–": "--", "↓": "", "↑": ""}
-"""That LaTeX without further packages has no letters for."""
-
-
 def latex(words: str) -> str:
     """Words that stay words in LaTeX."""
     escaped = "".join(LATEX_ESCAPE_RULES.get(letter, letter) for letter in words)
     return in_latex(escaped)
-
-
-def in_latex(text: str) -> str:
-    """LaTeX with commands in place of signs."""
-    for sign, command in SIGNS.items():
-        text = text.replace(sign, command)
-    return text
 
 
 def to_csv(table: Table) -> str:

@@ -99,6 +99,45 @@ def test_what_cannot_be_read_is_told_and_the_rest_reported(report: Report, folde
     assert len(read_document(folder / "report.html")["problems"]) == 3
 
 
+def test_files_of_different_runs_are_no_run(report: Report, folder: Path) -> None:
+    first, second, *_ = sorted(folder.glob("runs/*/*/spec.json"))
+    shutil.copyfile(first, second)
+    code, out, err = report(folder, "--json")
+    assert code == 0
+    assert len(json.loads(out)["rows"]) == 3
+    assert "result.json is of another run" in err
+    assert json.loads(out)["problems"] == err.splitlines()[: len(json.loads(out)["problems"])]
+
+
+@pytest.mark.parametrize("text", ["[" * 200_000, '{"a": 1', "", "\x00\x01", '"words"', "[1, 2]"])
+def test_whatever_lies_there_is_no_run(report: Report, folder: Path, text: str) -> None:
+    sorted(folder.glob("runs/*/*/result.json"))[0].write_text(text)
+    code, _, err = report(folder)
+    assert code == 0
+    assert err.count("skipped: not a run of Thawbench") == 1
+    assert "Traceback" not in err
+
+
+def test_a_selection_says_that_it_is_one(report: Report, folder: Path) -> None:
+    _, _, err = report(folder, "--seeds", "1")
+    assert "Selected from 4 runs by --seeds 1." in err
+    assert "Selected from 4 runs by --seeds 1." in read_document(folder / "report.html")["asked"]
+    report(folder)
+    assert "Selected" not in read_document(folder / "report.html")["asked"]
+
+
+def test_tables_in_latex_hold_only_what_latex_has(report: Report, folder: Path) -> None:
+    report(folder, "--format", "latex,html")
+    tables = sorted((folder / "tables").glob("*.tex"))
+    assert tables
+    for path in tables:
+        text = path.read_text()
+        assert text.isascii(), {c for c in text if not c.isascii()}
+        assert r"\toprule" in text
+    assert "trained models alone" in (folder / "tables" / "policies.tex").read_text()
+    assert "trained models alone" in (folder / "tables" / "policies.html").read_text()
+
+
 def test_an_empty_folder(report: Report, tmp_path: Path) -> None:
     code, _, err = report(tmp_path)
     assert code == 2
