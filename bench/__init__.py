@@ -6,7 +6,9 @@ worker processes of their own.
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,6 +17,13 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 SCHEMA_VERSION = 1
 """Version of ``result.json`` and of the JSON that the commands print."""
+
+
+def __getattr__(name: str) -> ModuleType:
+    """``bench.report`` without an import of its own."""
+    if name == "report":
+        return import_module("bench.report")
+    raise AttributeError(f"module 'bench' has no attribute '{name}'")
 
 
 def results(*folders: str | Path) -> pd.DataFrame:

@@ -43,10 +43,10 @@ def cases_table(contests: Sequence[Contest], rows: Sequence[Row]) -> Table:
                 Column("backend", "backend"),
                 Column("prescribed", "article's"),
                 Column("prescribed_top1", "its top-1", True),
+                Column("verdict", "verdict"),
                 Column("best", "best here"),
                 Column("best_top1", "its top-1", True),
                 Column("difference", "best − article's", True),
-                Column("verdict", "verdict"),
             ),
             [_line(contest, lost) for contest in asked],
             tuple(passed_over(contests)),
@@ -67,12 +67,14 @@ def _line(contest: Contest, lost: Lost) -> list[TableCell]:
     ours = next((c for c in contest.cells if contestant(c) == PRESCRIBED[case]), None)
     failed = _failed(lost.get(question_of(contest.row), []), case)
     absent = f"failed: {failed}" if failed else "not run"
+    difference, verdict = _judged(contest, best, ours, absent)
     return [
         *_head(contest.row),
         text(absent) if ours is None else accuracy_of(ours),
+        verdict,
         text(" = ".join(contestant(c) for c in contest.leaders)),
         accuracy_of(best),
-        *_judged(contest, best, ours, absent),
+        difference,
     ]
 
 
@@ -93,7 +95,7 @@ def _empty(rows: Sequence[Row], width: int) -> list[TableCell]:
     row = rows[0]
     failed = _failed(rows, row["case"])
     line = [*_head(row), text(f"failed: {failed}" if failed else "not run")]
-    ends = [text(None), text(None), text(None), text("no run is ok")]
+    ends = [text("no run is ok"), text(None), text(None), text(None)]
     return [*line, *ends, *[text(None)] * (width - len(line) - len(ends))]
 
 

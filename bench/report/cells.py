@@ -86,6 +86,12 @@ class Cell:
         return e.system, e.processor, e.cores, e.device, e.device_model
 
     @property
+    def circumstances(self) -> tuple[Any, ...]:
+        """What of its environment is no backend's own: Thawbench's code, and variables."""
+        e = self.runs[0].environment
+        return e.thawbench, tuple(sorted(e.variables.items()))
+
+    @property
     def val_top1(self) -> float:
         """Mean accuracy on the validation images after the last epoch; below 0 where unknown."""
         last = [(run.result.val_top1_by_epoch or [None])[-1] for run in self.runs]
@@ -273,7 +279,7 @@ def backend_pairs(cells: Sequence[Cell]) -> list[tuple[Cell, Cell]]:
     ignored = {"backend", "environment_id", "seed"}
     groups = _grouped(
         [c for c in cells if c.row["mode"] == "matched"],
-        lambda cell: (cell.machine, _key(cell.row, ignored)),
+        lambda cell: (cell.machine, cell.circumstances, _key(cell.row, ignored)),
     )
     order = {name: place for place, name in enumerate(BACKENDS)}
     return [

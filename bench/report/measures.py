@@ -9,6 +9,7 @@ import numpy as np
 
 from bench.report import statistics
 from bench.report.cells import SIGNIFICANT, Cell, paired
+from bench.report.notes import is_unsteady
 from bench.report.speeds import Speed, rate_of, shares_prefix, without_interval
 from bench.report.statistics import Estimate
 from bench.report.table_model import Cell as TableCell
@@ -57,6 +58,8 @@ def _top1(a: Cell, b: Cell) -> Estimate | None:
 
 
 def _rate(a: Cell, b: Cell) -> Estimate | None:
+    if _is_unsteady(a, b):
+        return None
     whole = _single(a, b, "train_images_per_s")
     windows = [[run.result.train_images_per_s_windows for run in c.runs] for c in (a, b)]
     if whole is not None and all(len(run) for side in windows for run in side):
@@ -68,7 +71,14 @@ def _rate(a: Cell, b: Cell) -> Estimate | None:
     return without_interval(found) if found is not None and shared else found
 
 
+def _is_unsteady(a: Cell, b: Cell) -> bool:
+    """Whether a machine was busy with other work, so that no speeds are compared."""
+    return any(is_unsteady(row) for row in (*a.rows, *b.rows))
+
+
 def _fit(a: Cell, b: Cell) -> Estimate | None:
+    if _is_unsteady(a, b):
+        return None
     found = _single(a, b, "fit_s")
     shared = shares_prefix(a) or shares_prefix(b)
     return without_interval(found) if found is not None and shared else found

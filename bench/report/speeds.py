@@ -101,7 +101,8 @@ class SpeedComparison:
         if self.ratio.low is None:
             return "no interval"
         if not self.is_real:
-            return "tie"
+            holds = self.ratio.low <= 1.0 <= (self.ratio.high or 1.0)
+            return "tie" if holds else "tie after correction"
         here = " in these runs" if self.ratio.about == "models" else ""
         return f"{second if self.ratio.value > 1.0 else first} is faster{here}"
 

@@ -157,6 +157,7 @@ def backbones_table(cells: Sequence[Cell]) -> Table:
                    row["head"], row["learning_rate"], row["weight_decay"])  # fmt: skip
         key = (data_of(row), contestant(cell), row["backend"], row["environment_id"], str(setting))
         lines.setdefault(key, {})[row["backbone"]] = cell
+    shown = [found for found in lines.values() if len(found) > 1]
     rows = [
         [
             *(text(part) for part in key[:3]),
@@ -165,7 +166,7 @@ def backbones_table(cells: Sequence[Cell]) -> Table:
         for key, found in lines.items()
         if len(found) > 1
     ]
-    return Table(
+    made = Table(
         "backbones",
         "Backbone × policy",
         "Test top-1 of each network under each policy. " + INTERVALS,
@@ -178,6 +179,7 @@ def backbones_table(cells: Sequence[Cell]) -> Table:
         rows,
         ("Networks are not compared in pairs here: overlapping intervals name no winner.",),
     )
+    return told_apart(made, [next(iter(found.values())) for found in shown])
 
 
 def backends_table(pairs: Sequence[Pair]) -> Table:

@@ -260,9 +260,12 @@ def to_csv(rows: Sequence[Row], columns: Sequence[str] | None = None) -> str:
     return out.getvalue()
 
 
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
 def safe(value: Any) -> Any:
     """A cell that no spreadsheet runs as a formula."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in "=+-@\t\r" else value
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 
 
 def write_tables(
@@ -274,6 +277,8 @@ def write_tables(
     """Write ``table.md``, ``table.csv`` … into ``folder``; returns the paths. The CSV file has all
     fields, unless ``columns`` names some."""
     folder.mkdir(parents=True, exist_ok=True)
+    for old in ("md", "csv", "html", "tex"):  # of another selection, perhaps
+        (folder / f"table.{old}").unlink(missing_ok=True)
     table = standard_table(rows, columns)
     paths = []
     for form in formats:

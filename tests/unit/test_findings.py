@@ -122,7 +122,6 @@ def test_without_predictions_nothing_is_said_to_differ(make: Make) -> None:
     assert contest.comparisons[0].verdict == "not comparable"
     assert not contest.is_decided
     assert strategy_map(found(*runs).contests) is None
-    assert "best" not in answer(found(*runs))[0].replace("no best policy", "")
     table = tables(*runs)
     assert cell(table["cases"], 0, "verdict") == "not comparable"
     assert cell(table["policies"], 1, "beside_best") == "not comparable"
@@ -325,6 +324,40 @@ def test_bars_of_two_machines_do_not_stand_on_one_another(make: Make) -> None:
     (parts,) = (p for p in plots(found(*runs)) if p["name"] == "time_parts")
     (bars,) = (d for d in parts["figure"]["data"] if "compute" in d["name"])
     assert len(set(bars["y"])) == 2
+
+
+def _timed(make: Make, share: float, policy: str, seed: int, fit_s: float) -> StoredRun:
+    return make(share, policy, seed, {"fit_s": fit_s * (1 + seed / 50)}, luck=0.0)
+
+
+def test_a_quicker_policy_that_loses_nothing_is_told_with_both_intervals(make: Make) -> None:
+    ways = ((0.905, "fine_tune_all", 20.0), (0.9, "freeze_all", 2.0))
+    runs = [_timed(make, share, name, seed, t) for seed in range(3) for share, name, t in ways]
+    told = answer(found(*runs))[-1]
+    assert "freeze_all fits in 2.04 s against 20.4 s of fine_tune_all, 10.0" in told
+    assert "points (" in told
+
+
+@pytest.mark.parametrize(("share", "fit_s"), [(0.7, 2.0), (0.9, 19.9)])
+def test_a_quicker_policy_that_loses_much_or_saves_nothing_is_not(
+    make: Make, share: float, fit_s: float
+) -> None:
+    runs = [_timed(make, *a, seed=seed, fit_s=t) for seed in range(3) for *a, t in (
+        (0.9, "fine_tune_all", 20.0 - seed), (share, "freeze_all", fit_s))]  # fmt: skip
+    assert "quicker" not in " ".join(answer(found(*runs)))
+
+
+def test_the_answer_says_why_policies_could_not_be_compared(make: Make) -> None:
+    runs = [make(0.9), make(0.5, "from_scratch")]
+    (runs[0].folder / "predictions.npz").unlink()
+    assert "no predictions.npz" in answer(found(*runs))[0]
+
+
+def test_backends_are_paired_under_the_same_circumstances(make: Make) -> None:
+    runs = [make(0.9, backend=b, environment={"variables": v})
+            for b in ("torch", "keras-tensorflow")
+            for v in ({}, {"OMP_WAIT_POLICY": "PASSIVE"})]  # fmt: skip
+    assert len(found(*runs).pairs) == 2
 
 
 def test_what_was_asked_names_data_networks_and_machine(make: Make) -> None:
