@@ -91,9 +91,9 @@ def _cases(contests: Sequence[Contest]) -> str:
     for contest in contests:
         ours, best = _prescribed(contest), contest.cells[0]
         assert ours is not None
-        if ours not in contest.leaders:
+        if ours is not best and contest.between(best, ours).verdict == "real":
             beaten.append((contest, best, ours))
-    alone = sum(len(c.leaders) == 1 and c.leaders[0] is _prescribed(c) for c in contests)
+    alone = sum(c.is_won and c.cells[0] is _prescribed(c) for c in contests)
     tied = len(contests) - len(beaten) - alone
     counts = {"best in": alone, "tied with the best in": tied, "beaten in": len(beaten)}
     parts = [f"{words} {count}" for words, count in counts.items() if count]
@@ -113,17 +113,17 @@ def _cases(contests: Sequence[Contest]) -> str:
 def _best(contests: Sequence[Contest]) -> str:
     """Without cases: the best policy of the question with most rivals."""
     contest = max(contests, key=lambda c: len(c.cells))
-    best, leaders = contest.cells[0], contest.leaders
+    best, second, *_ = contest.cells
     more = f"; {number_of(len(contests) - 1, 'further question')} below" if contests[1:] else ""
-    if len(leaders) == 1:
-        second = contest.cells[1]
+    if contest.is_won:
         e = contest.between(best, second).over(second)
         assert e is not None
         return (
             f"On {_where(contest)} {contestant(best)} is best: {percent(best.top1)} of the test "
             f"images, {points(e)} more than {contestant(second)}{more}"
         )
-    ties = listed([contestant(c) for c in leaders])
+    names = [contestant(c) for c in contest.leaders]
+    ties = listed(names if names[1:] else [*names, contestant(second)])
     return (
         f"On {_where(contest)} there is no single best policy: {ties} cannot be told apart "
         f"(the first has {percent(best.top1)} of the test images){more}"
@@ -163,9 +163,12 @@ def _speeds(pairs: Sequence[Pair]) -> str:
     known = [p for p in pairs if p.speed.p is not None]
     if not known:
         return ""
-    wins = Counter(p.speed.verdict(p.a.row["backend"], p.b.row["backend"]) for p in known)
+    wins = Counter(
+        p.speed.verdict(p.a.row["backend"], p.b.row["backend"]) if p.speed.is_real else None
+        for p in known
+    )
     told = [
-        f"{name} in {count}" if name and "faster" in name else f"there is a {name} in {count}"
+        f"no difference is shown in {count}" if name is None else f"{name} in {count}"
         for name, count in wins.most_common()
     ]
     real = [p for p in known if p.speed.is_real]

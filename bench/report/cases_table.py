@@ -107,8 +107,8 @@ def _judged(contest: Contest, best: Cell, ours: Cell | None, absent: str) -> lis
     if not contest.is_decided:
         return [text(None), text("not comparable")]
     if ours is best:
-        alone = len(contest.leaders) == 1
-        return [text(None), text("the article's is best" if alone else "tie")]
+        tied = "tie" if len(contest.leaders) > 1 else "tie after correction"
+        return [text(None), text("the article's is best" if contest.is_won else tied)]
     found = contest.between(best, ours)
     e = found.over(ours)
     if e is None:

@@ -237,10 +237,15 @@ class Contest:
 
     @property
     def leaders(self) -> tuple[Cell, ...]:
-        """The best, and all that cannot be told from it."""
+        """The best, and all whose difference from it may be none, by its interval."""
         best, *others = self.cells
-        ties = ("tie", "tie after correction")
-        return best, *(c for c in others if self.between(best, c).verdict in ties)
+        return best, *(c for c in others if self.between(best, c).verdict == "tie")
+
+    @property
+    def is_won(self) -> bool:
+        """Whether the best is better than every other, after correction too."""
+        best, *others = self.cells
+        return all(self.between(best, c).verdict == "real" for c in others)
 
 
 def contests_of(cells: Sequence[Cell]) -> list[Contest]:

@@ -120,7 +120,7 @@ def _beside_best(cell: Cell, contest: Contest | None) -> TableCell:
         return text(None)
     best = contest.cells[0]
     if cell is best:
-        return text("best" if len(contest.leaders) == 1 else "best, with a tie")
+        return text("best" if contest.is_won else "highest, not alone")
     found = contest.between(best, cell)
     e = found.over(best)
     if e is None:

@@ -44,7 +44,11 @@ def strategy_map(contests: Sequence[Contest]) -> dict[str, Any] | None:
 
 
 def _best(contests: Sequence[Contest]) -> list[str]:
-    leaders = [[contestant(cell) for cell in c.leaders] for c in contests]
+    # The first two where one alone leads by its interval, but not after correction.
+    leaders = [
+        [contestant(cell) for cell in (c.leaders if c.is_won or c.leaders[1:] else c.cells[:2])]
+        for c in contests
+    ]
     if not leaders:
         return []
     everywhere = [name for name in leaders[0] if all(name in found for found in leaders)]
@@ -56,7 +60,7 @@ def _words(contests: Sequence[Contest]) -> str:
         return "not run"
     first = max(contests, key=lambda c: c.cells[0].top1.value)
     best = first.cells[0]
-    tie = ", in a tie" if len(first.leaders) > 1 else ""
+    tie = "" if first.is_won else ", in a tie"
     return (
         f"{percent(best.top1)} at best ({contestant(best)}{tie}, {first.row['backbone']}, "
         f"{first.row['backend']}); {number_of(len(contests), 'question')}"
