@@ -27,7 +27,11 @@ def settings(cells: Sequence[Cell], by_policy: bool = True) -> list[str]:
     groups: dict[tuple[str, ...], list[Cell]] = {}
     for cell in cells:
         groups.setdefault(_looks(cell, by_policy), []).append(cell)
-    return [_apart(cell, groups[_looks(cell, by_policy)]) for cell in cells]
+    differing = {looks: _differing(alike) for looks, alike in groups.items()}
+    return [
+        ", ".join(_told(field, cell.row[field]) for field in differing[_looks(cell, by_policy)])
+        for cell in cells
+    ]
 
 
 def _looks(cell: Cell, by_policy: bool) -> tuple[str, ...]:
@@ -41,9 +45,9 @@ def _looks(cell: Cell, by_policy: bool) -> tuple[str, ...]:
     )
 
 
-def _apart(cell: Cell, alike: Sequence[Cell]) -> str:
-    differing = [f for f in APART if len({str(c.row[f]) for c in alike}) > 1]
-    return ", ".join(_told(field, cell.row[field]) for field in differing)
+def _differing(alike: Sequence[Cell]) -> list[str]:
+    """Fields in which cells that look alike differ."""
+    return [f for f in APART if len({str(cell.row[f]) for cell in alike}) > 1]
 
 
 def _told(field: str, value: object) -> str:
