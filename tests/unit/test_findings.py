@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 
 from bench.report.answer import answer, asked
-from bench.report.cells import cells_of, contestant
+from bench.report.cases_table import cases_table
+from bench.report.cells import Comparison, Contest, cells_of, contestant
 from bench.report.findings import Findings, findings_of
 from bench.report.plots import pareto, plots
 from bench.report.rows import rows_of
 from bench.report.standard_set import standard_set
+from bench.report.statistics import Estimate
 from bench.report.strategy import strategy_map
 from bench.report.table_model import Table
 from bench.store import StoredRun
@@ -93,6 +95,21 @@ def test_a_clear_winner_is_named_and_a_tie_is_called_a_tie(make: Make) -> None:
     assert "the article's policy is tied with the best in 1" in told
     alone = [run for run in runs if run.spec.policy.name != "fine_tune_last"]
     assert "the article's policy is best in 1" in " ".join(answer(found(*alone)))
+
+
+def test_what_does_not_stand_correction_names_no_winner(make: Make) -> None:
+    """The interval by itself leaves out zero, the p value corrected for fifteen pairs is 0.2."""
+    runs = [make(0.9), make(0.8, "from_scratch")]
+    best, other = cells_of(rows_of(runs), runs)
+    apart = Estimate(-0.1, -0.19, -0.01, 0.03, "recipes", 3, IMAGES)
+    contest = Contest((best, other), (Comparison(best, other, apart, 0.2, 15),), 0)
+    assert contest.leaders == (best,)
+    assert not contest.is_won
+    table = cases_table([contest], [])
+    assert cell(table, 0, "verdict") == "tie after correction"
+    sure = Contest((best, other), (Comparison(best, other, apart, 0.03, 1),), 0)
+    assert sure.is_won
+    assert cell(cases_table([sure], []), 0, "verdict") == "the article's is best"
 
 
 def test_the_article_s_policy_can_be_beaten(make: Make) -> None:
