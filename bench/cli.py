@@ -34,6 +34,7 @@ app = typer.Typer(
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+Only = Annotated[str | None, typer.Option(help="Only these.")]
 Python = Annotated[
     list[str] | None,
     typer.Option("--python", help="BACKEND=PATH: interpreter for a backend. Repeatable."),
@@ -172,21 +173,22 @@ def report(
     sort: Annotated[
         str | None, typer.Option(help="By fields of --json; descending: -test_top1.")
     ] = None,
-    cases: Annotated[str | None, typer.Option(help="Only these; likewise what follows.")] = None,
-    datasets: Annotated[str | None, typer.Option()] = None,
-    backbones: Annotated[str | None, typer.Option()] = None,
-    policies: Annotated[str | None, typer.Option()] = None,
-    backends: Annotated[str | None, typer.Option()] = None,
-    seeds: Annotated[str | None, typer.Option()] = None,
-    head: Annotated[str | None, typer.Option()] = None,
-    precision: Annotated[str | None, typer.Option()] = None,
-    mode: Annotated[str | None, typer.Option()] = None,
-    px: Annotated[str | None, typer.Option()] = None,
-    epochs: Annotated[str | None, typer.Option()] = None,
-    batch_size: Annotated[str | None, typer.Option()] = None,
-    weights: Annotated[str | None, typer.Option()] = None,
-    device: Annotated[str | None, typer.Option()] = None,
-    status: Annotated[str | None, typer.Option()] = None,
+    cases: Only = None,
+    datasets: Only = None,
+    backbones: Only = None,
+    policies: Only = None,
+    backends: Only = None,
+    seeds: Only = None,
+    head: Only = None,
+    precision: Only = None,
+    mode: Only = None,
+    px: Only = None,
+    epochs: Only = None,
+    batch_size: Only = None,
+    weights: Only = None,
+    device: Only = None,
+    status: Only = None,
+    page: Annotated[bool, typer.Option(help="Write report.html, too.")] = True,
     as_json: Json = False,
 ) -> None:
     """Tables and report from results, without any framework; of two folders, what differs.
@@ -215,7 +217,7 @@ def report(
         status=_names(status),
     )
     view = View(_names(columns), _names(sort))
-    report_command(ReportCommand(folders, _names(formats) or [], filters, view, as_json))
+    report_command(ReportCommand(folders, _names(formats) or [], filters, view, as_json, page))
 
 
 @app.command("list")

@@ -125,6 +125,8 @@ class ReportCommand:
     """Columns and order of the table of runs."""
     as_json: bool
     """Print JSON instead of the table."""
+    with_page: bool = True
+    """Write the page too."""
 
 
 def report_command(command: ReportCommand) -> None:
@@ -149,7 +151,7 @@ def report_command(command: ReportCommand) -> None:
         names = _short_names(command.folders)
         side = side_by_side(first, second, names)
     formats = cast(Sequence[Format], command.formats)
-    report = make_report(runs, command.folders[0], problems, view, side)
+    report = make_report(runs, command.folders[0], problems, view, side, command.with_page)
     paths: list[Path] = []
     try:
         paths = report.write(formats)

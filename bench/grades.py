@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -14,6 +16,8 @@ import numpy.typing as npt
 from scipy.special import softmax
 
 from bench.blueprint import Array
+from bench.result import ImageAnswers
+from bench.scores import of_each_image
 
 BINS = 15
 """Of confidence: Guo et al. 2017, "On Calibration of Modern Neural Networks"."""
@@ -71,10 +75,29 @@ def calibration_error(logits: Array, labels: npt.NDArray[np.int64]) -> float:
     return float(np.abs(apart).sum() / len(labels))
 
 
-def grades_of(folder: Path) -> dict[str, float]:
-    """Of a run's folder; nothing where there are no predictions, or none that can be read."""
+def labels_sha256(labels: npt.NDArray[np.integer[Any]]) -> str:
+    """Of (N,) class numbers."""
+    return hashlib.sha256(labels.astype("<i8").tobytes()).hexdigest()
+
+
+def answers(logits: Array, labels: npt.NDArray[np.int64]) -> ImageAnswers:
+    """Field ``test_answers`` of ``RunResult``.
+
+    Args:
+        logits: (N, classes).
+        labels: (N,) class numbers.
+    """
+    right = of_each_image(logits, labels)[0]
+    bits = base64.b64encode(np.packbits(right).tobytes()).decode()
+    return ImageAnswers(images=len(labels), labels_sha256=labels_sha256(labels), right_bits=bits)
+
+
+def grades_of(folder: Path) -> dict[str, Any]:
+    """Fields of ``RunResult`` that a run's predictions give; nothing where there are none, or none
+    that can be read."""
     try:
         with opened(folder) as arrays:
-            return grades(arrays["logits"], arrays["labels"])
+            logits, labels = arrays["logits"], arrays["labels"]
+            return {**grades(logits, labels), "test_answers": answers(logits, labels)}
     except UNREADABLE:
         return {}

@@ -48,6 +48,18 @@ class PhaseResult(Frozen):
     notes: list[str] = Field(default=[], description="What a reader must know.")
 
 
+class ImageAnswers(Frozen):
+    """Which test images were answered rightly: what comparing runs reads of ``predictions.npz``,
+    beside the result, for thousands of archives take long to open."""
+
+    images: int = Field(ge=1, description="Of the test split, in its order.")
+    labels_sha256: str = Field(description="Of the true classes, as int64: the same, same images.")
+    right_bits: str = Field(
+        description="Base64 of one bit an image, the first one the highest of the first byte: 1, "
+        "right."
+    )
+
+
 class RunResult(Frozen):
     """What a run gave. Null is 'could not be measured', never a guess."""
 
@@ -71,6 +83,9 @@ class RunResult(Frozen):
         default=None,
         description="Mean distance of confidence and accuracy over 15 bins of confidence, weighed "
         "by their images (expected calibration error, Guo et al. 2017).",
+    )
+    test_answers: ImageAnswers | None = Field(
+        default=None, description="Image by image; null where there are no predictions."
     )
     val_top1_by_epoch: list[float | None] = Field(default=[], description="After each epoch.")
     train_loss_by_epoch: list[float | None] = Field(default=[], description="Mean over images.")

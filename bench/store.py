@@ -8,6 +8,7 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from pydantic import ValidationError
 from bench import SCHEMA_VERSION
 from bench.environment import is_alive
 from bench.errors import UserError
+from bench.memory import collector_paused
 from bench.result import RunResult
 from bench.spec import UNFINISHED, Environment, RunSpec
 
@@ -126,6 +128,7 @@ class Store:
             if owner == str(os.getpid()) or not is_alive(owner):
                 shutil.rmtree(folder, ignore_errors=True)
 
+    @collector_paused()
     def load(self) -> tuple[list[StoredRun], list[str]]:
         """All runs, and a sentence for each folder that could not be read.
 
@@ -143,8 +146,17 @@ class Store:
         return runs, problems
 
     def _folders(self) -> Iterator[Path]:
-        for run in sorted((self.root / "runs").glob("*")):
-            yield from sorted(f for f in run.glob("*") if f.is_dir())
+        for run in _inside(self.root / "runs"):
+            yield from _inside(run)
+
+
+def _inside(folder: Path) -> list[Path]:
+    """The folders in a folder, by name; none where there is no such folder."""
+    try:
+        with os.scandir(folder) as entries:  # twice as fast as glob, which matters for thousands
+            return sorted(Path(entry.path) for entry in entries if entry.is_dir())
+    except OSError:
+        return []
 
 
 def _reason(error: Exception) -> str:
@@ -169,13 +181,20 @@ def _read_run(folder: Path) -> StoredRun:
     result = _read_result(folder)
     try:
         spec = RunSpec.model_validate_json((folder / "spec.json").read_bytes())
-        environment = Environment.model_validate_json((folder / "environment.json").read_bytes())
+        environment, environment_id = _environment((folder / "environment.json").read_bytes())
     except ValidationError as error:
         raise ValueError(str(error)) from error
-    for name, told in (("run_id", spec.run_id), ("environment_id", environment.environment_id)):
+    for name, told in (("run_id", spec.run_id), ("environment_id", environment_id)):
         if getattr(result, name) != told:
             raise UserError(f"result.json is of another run: its {name} is not this spec's")
     return StoredRun(spec, environment, result, folder)
+
+
+@lru_cache(maxsize=64)
+def _environment(text: bytes) -> tuple[Environment, str]:
+    """An environment and its id: thousands of runs have the same."""
+    environment = Environment.model_validate_json(text)
+    return environment, environment.environment_id
 
 
 def _read_result(folder: Path) -> RunResult:
@@ -184,10 +203,19 @@ def _read_result(folder: Path) -> RunResult:
         OSError, ValueError: Missing or not a result.
         UserError: Written by a newer Thawbench.
     """
-    data = json.loads((folder / "result.json").read_bytes())
-    version = data.get("schema_version") if isinstance(data, dict) else None
+    text = (folder / "result.json").read_bytes()
+    try:
+        result = RunResult.model_validate_json(text)
+    except ValidationError:
+        data = json.loads(text)
+        _refuse_newer(data.get("schema_version") if isinstance(data, dict) else None)
+        raise
+    _refuse_newer(result.schema_version)
+    return result
+
+
+def _refuse_newer(version: Any) -> None:
     if isinstance(version, int) and version > SCHEMA_VERSION:
         raise UserError(
             f"written by a newer Thawbench (schema {version}, this one reads {SCHEMA_VERSION})"
         )
-    return RunResult.model_validate(data)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bench import SCHEMA_VERSION
 from bench.cache import cache_root
 from bench.errors import UserError
+from bench.memory import collector_paused
 from bench.parity.model import Pair
 from bench.parity.proofs import Proofs, read_copy, shown, write_copy
 from bench.report.document import document
@@ -96,9 +97,10 @@ class Report:
     """Of the table of runs."""
     tables: Sequence[Table]
     """All others."""
-    page: dict[str, Any]
-    """The document of the page."""
+    page: dict[str, Any] | None
+    """The document of the page; None: there is none."""
 
+    @collector_paused()
     def write(self, formats: Sequence[Format]) -> list[Path]:
         """Write ``tables/*`` and ``report.html``; returns the paths.
 
@@ -110,19 +112,22 @@ class Report:
             write_copy(self.pairs, self.folder)
             paths = write_tables(self.rows, tables, formats, self.columns)
             paths += write_set(self.tables, tables, formats)
-            write_page(self.page, page)
+            if self.page is not None:
+                write_page(self.page, page)
         except OSError as error:
             reason = error.strerror or error
             raise UserError(f"Cannot write the report to '{self.folder}': {reason}.") from error
-        return [*paths, page]
+        return paths if self.page is None else [*paths, page]
 
 
+@collector_paused()
 def make_report(
     runs: Sequence[StoredRun],
     folder: Path,
     problems: Sequence[str] = (),
     view: View = STANDARD,
     side: SideBySide | None = None,
+    with_page: bool = True,
 ) -> Report:
     """A report of runs.
 
@@ -132,6 +137,7 @@ def make_report(
         problems: Sentences about what could not be read.
         view: Of the table of runs.
         side: Of ``report A B``.
+        with_page: Whether there is to be a page, which takes longer than all tables.
 
     Raises:
         UserError: There is no such column.
@@ -141,9 +147,11 @@ def make_report(
     columns = chosen_columns(view.columns, rows)
     found = findings_of(rows, runs)
     tables = standard_set(found)
-    beside = side.as_json() if side else None
-    shown_tables = [*tables, runs_table(rows, columns)]
-    page = document(found, shown_tables, problems, view.selection, beside)
+    page = None
+    if with_page:
+        beside = side.as_json() if side else None
+        shown_tables = [*tables, runs_table(rows, columns)]
+        page = document(found, shown_tables, problems, view.selection, beside)
     return Report(folder, rows, pairs, columns, [*tables, *(side.tables if side else ())], page)
 
 

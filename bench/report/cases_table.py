@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 from bench.catalog.policies import PRESCRIBED
 from bench.report.cells import Cell, Contest, contestant, question_of
@@ -19,7 +19,7 @@ from bench.report.table_parts import (
 from bench.report.twins import Row
 from bench.report.words import points
 
-Lost = dict[tuple[str, ...], list[Row]]
+Lost = dict[tuple[Hashable, ...], list[Row]]
 """Question → its runs that are not ok."""
 
 

@@ -6,10 +6,11 @@ Nothing is taken together over machines, devices, versions or anything else that
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import combinations
+from operator import itemgetter
 from typing import Any, Literal
 
 import numpy as np
@@ -54,9 +55,7 @@ class Cell:
     @cached_property
     def answers(self) -> dict[int, Answers]:
         """Seed → what that run said of each test image; without those that cannot be read."""
-        found = {
-            row["seed"]: answers_of(r.folder) for row, r in zip(self.rows, self.runs, strict=True)
-        }
+        found = {row["seed"]: answers_of(r) for row, r in zip(self.rows, self.runs, strict=True)}
         said = {row["seed"]: row["test_top1"] for row in self.rows}
         # Answers that do not add up to the run's own accuracy are of another run.
         return {
@@ -69,7 +68,7 @@ class Cell:
     def top1(self) -> Estimate:
         """Share of right answers; without an interval where the images' answers are missing."""
         answers = [self.answers[s] for s in self.seeds if s in self.answers]
-        alike = len({a.labels.tobytes() for a in answers}) == 1
+        alike = len({a.labels_sha256 for a in answers}) == 1
         if not alike or len(answers) < len(self.rows):
             return statistics.mean_of_runs([row["test_top1"] for row in self.rows])
         return statistics.accuracy(np.stack([a.right for a in answers]))
@@ -101,7 +100,7 @@ class Cell:
 def cells_of(rows: Sequence[Row], runs: Sequence[StoredRun]) -> list[Cell]:
     """Cells of the rows that are ok, in the order of the rows."""
     stored = {(r.result.run_id, r.result.environment_id): r for r in runs}
-    groups: dict[tuple[str, ...], list[Row]] = {}
+    groups: dict[tuple[Hashable, ...], list[Row]] = {}
     for row in rows:
         if row["status"] == "ok" and row["test_top1"] is not None:
             groups.setdefault(_key(row, {"seed"}), []).append(row)
@@ -114,18 +113,24 @@ def cells_of(rows: Sequence[Row], runs: Sequence[StoredRun]) -> list[Cell]:
     return cells
 
 
-def _key(row: Row, without: Iterable[str]) -> tuple[str, ...]:
+def _key(row: Row, without: Iterable[str]) -> tuple[Hashable, ...]:
     """What a row is, apart from what was measured and from some fields."""
-    left = DIFFERING - {"backend", "environment_id"} | set(without)
-    return tuple(f"{k}={v}" for k, v in row.items() if k not in left)
+    key: tuple[Hashable, ...] = _identifying(tuple(row), frozenset(without))(row)
+    return key
 
 
-def alike_but(cell: Cell, fields: Iterable[str]) -> tuple[str, ...]:
+@cache
+def _identifying(fields: tuple[str, ...], without: frozenset[str]) -> itemgetter[Any]:
+    left = DIFFERING - {"backend", "environment_id"} | without
+    return itemgetter(*(field for field in fields if field not in left))
+
+
+def alike_but(cell: Cell, fields: Iterable[str]) -> tuple[Hashable, ...]:
     """What a cell has in common with those that differ from it in these fields at most."""
     return _key(cell.row, fields)
 
 
-def question_of(row: Row) -> tuple[str, ...]:
+def question_of(row: Row) -> tuple[Hashable, ...]:
     """What policies that compete have in common."""
     return _key(row, {*CHOSEN, "seed"})
 
@@ -176,7 +181,7 @@ def paired(a: Cell, b: Cell) -> tuple[Values, Values] | None:
     whole = all(s in a.answers and s in b.answers for s in common)
     if a.seeds != b.seeds or a.lost or b.lost or not whole:
         return None
-    labels = {c.answers[s].labels.tobytes() for c in (a, b) for s in common}
+    labels = {c.answers[s].labels_sha256 for c in (a, b) for s in common}
     if len(labels) > 1 or a.row["dataset_hash"] != b.row["dataset_hash"]:
         return None
     first, second = (np.stack([c.answers[s].right for s in common]) for c in (a, b))

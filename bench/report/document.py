@@ -90,8 +90,8 @@ def _runs(runs: Sequence[StoredRun]) -> dict[str, Any]:
     return found
 
 
-IN_ROWS = set(MEASURED) | {"knobs", "phases", "learning_rate"}
-"""Fields of a result that the page holds elsewhere."""
+IN_ROWS = set(MEASURED) | {"knobs", "phases", "learning_rate", "test_answers"}
+"""Fields of a result that the page holds elsewhere, or has no use for."""
 DIGITS = 5
 """Of each window's rate that the page keeps: more is noise, and there are thousands."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -233,7 +233,7 @@ SIZED = frozenset({"case", "size", "train_images", "val_images", "dataset_hash",
 def _sizes(cells: Sequence[Cell]) -> dict[str, Any]:
     """Accuracy against the number of training images, where a data set has several."""
     looks = _Looks(cells)
-    lines: dict[tuple[str, ...], list[Cell]] = {}
+    lines: dict[tuple[Hashable, ...], list[Cell]] = {}
     for cell in cells:
         lines.setdefault(alike_but(cell, SIZED), []).append(cell)
     data: list[Figure] = []

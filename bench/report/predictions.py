@@ -2,39 +2,62 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from bench.grades import UNREADABLE, opened
+from bench.grades import UNREADABLE, labels_sha256, opened
+from bench.result import ImageAnswers
 from bench.scores import of_each_image
+from bench.store import StoredRun
 
 
 @dataclass(frozen=True)
 class Answers:
     """Of one run."""
 
-    labels: npt.NDArray[np.int64]
-    """(N,)."""
+    labels_sha256: str
+    """Of the true classes: runs with the same one answered the same images."""
     right: npt.NDArray[np.bool_]
     """(N,)."""
 
 
-def answers_of(folder: Path) -> Answers | None:
-    """Of a run's folder; None where there are none that can be read."""
+def answers_of(run: StoredRun) -> Answers | None:
+    """None where there are none that can be read.
+
+    They lie beside the result; of an earlier Thawbench's run, in its predictions.
+    """
+    kept = run.result.test_answers
+    return _from_file(run.folder) if kept is None else _unpacked(kept)
+
+
+def _unpacked(kept: ImageAnswers) -> Answers | None:
+    try:
+        bits = np.frombuffer(base64.b64decode(kept.right_bits, validate=True), np.uint8)
+    except binascii.Error:
+        return None
+    if len(bits) != -(-kept.images // 8):
+        return None
+    return Answers(kept.labels_sha256, np.unpackbits(bits, count=kept.images).astype(np.bool_))
+
+
+def _from_file(folder: Path) -> Answers | None:
     try:
         with opened(folder) as arrays:
             labels = arrays["labels"]
             if "correct" in arrays:  # without the logits: they are most of the file
-                found = Answers(labels, arrays["correct"])
-            else:  # of an earlier Thawbench
-                found = Answers(labels, of_each_image(arrays["logits"], labels)[0])
+                right = arrays["correct"]
+            else:
+                right = of_each_image(arrays["logits"], labels)[0]
     except UNREADABLE:
         return None
-    alike = found.labels.shape == found.right.shape
-    return found if alike and found.labels.ndim == 1 and found.labels.size else None
+    if labels.shape != right.shape or labels.ndim != 1 or not labels.size:
+        return None
+    return Answers(labels_sha256(labels), right)
 
 
 def confusion(folder: Path, classes: int) -> list[list[int]] | None:

@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import special, stats
 
 Values = npt.NDArray[Any]
 LEVEL = 0.95
@@ -136,8 +136,9 @@ def _t(mean: float, square: float, degrees: float, values: int) -> tuple[float, 
     if square == 0.0:
         return 0.0, float(mean == 0.0)
     error = (square / values) ** 0.5
-    half = float(stats.t.ppf((1 + LEVEL) / 2, degrees)) * error
-    return half, float(2 * stats.t.sf(abs(mean) / error, degrees))
+    # The functions behind scipy.stats.t, whose checks of its arguments take ten times as long.
+    half = float(special.stdtrit(degrees, (1 + LEVEL) / 2)) * error
+    return half, float(2 * special.stdtr(degrees, -abs(mean) / error))
 
 
 def _bootstrap(by_image: Values, apart: Values) -> Estimate:

@@ -6,6 +6,7 @@ import csv
 import io
 import re
 from collections.abc import Callable, Collection, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -179,6 +180,7 @@ def cell_text(row: Row, column: str) -> str:
     return repr(value) if isinstance(value, float) else str(value)
 
 
+@lru_cache(maxsize=10_000)
 def markdown(text: str) -> str:
     """Text that stays text in Markdown: no markup, no links, one line."""
     return re.sub(r"([\\`*\[\]<>|])", r"\\\1", " ".join(text.split()))

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix, f1_score
 
-from bench.grades import FILE, calibration_error, grades, grades_of
+from bench.grades import FILE, answers, calibration_error, grades, grades_of
 from bench.report.predictions import answers_of, confusion
+from bench.result import RunResult
 from bench.scores import of_each_image
+from bench.store import StoredRun
 
 
 def logits_and_labels(classes: int = 4) -> tuple[np.ndarray, np.ndarray]:
@@ -48,16 +52,47 @@ def test_each_image_has_its_answer_and_the_true_class_s_probability() -> None:
     assert probability == pytest.approx([0.7, 0.4])
 
 
-def test_files_of_an_earlier_version_and_torn_ones(tmp_path: Path) -> None:
+@pytest.mark.parametrize("images", [1, 8, 200])
+def test_answers_lie_beside_the_result(
+    make_run: Callable[..., StoredRun], tmp_path: Path, images: int
+) -> None:
+    logits, labels = (part[:images] for part in logits_and_labels())
+    np.savez_compressed(tmp_path / FILE, logits=logits, labels=labels)
+    of_file = answers_of(replace(make_run(), folder=tmp_path))
+    kept = RunResult.model_validate_json(
+        make_run(result=grades_of(tmp_path)).result.model_dump_json()
+    )
+    (tmp_path / FILE).unlink()
+    beside = answers_of(StoredRun(make_run().spec, make_run().environment, kept, tmp_path))
+    assert of_file is not None
+    assert beside is not None
+    assert beside.right.tolist() == of_file.right.tolist() == (logits.argmax(1) == labels).tolist()
+    assert beside.labels_sha256 == of_file.labels_sha256
+    others = np.where(labels == 0, 1, 0)
+    assert answers(logits, others).labels_sha256 != of_file.labels_sha256
+
+
+@pytest.mark.parametrize("bits", ["AA", "AAA=", "no base64!", ""])
+def test_answers_that_are_cut_off_are_none(make_run: Callable[..., StoredRun], bits: str) -> None:
+    told = {"images": 12, "labels_sha256": "ab" * 32, "right_bits": bits}
+    run = make_run(result={"test_answers": told})
+    found = answers_of(run)
+    assert (found is None) == (bits != "AAA=")
+
+
+def test_files_of_an_earlier_version_and_torn_ones(
+    make_run: Callable[..., StoredRun], tmp_path: Path
+) -> None:
     logits, labels = logits_and_labels()
     np.savez_compressed(tmp_path / FILE, logits=logits, labels=labels)
-    answers = answers_of(tmp_path)
-    assert answers is not None
-    assert answers.right.mean() == pytest.approx(np.mean(logits.argmax(1) == labels))
+    run = replace(make_run(), folder=tmp_path)
+    found = answers_of(run)
+    assert found is not None
+    assert found.right.mean() == pytest.approx(np.mean(logits.argmax(1) == labels))
     assert confusion(tmp_path, 4) == confusion_matrix(labels, logits.argmax(1)).tolist()
     whole = (tmp_path / FILE).read_bytes()
     for torn in (b"", whole[:50], whole[: len(whole) // 2], b"no archive"):
         (tmp_path / FILE).write_bytes(torn)
-        assert answers_of(tmp_path) is None
+        assert answers_of(run) is None
         assert grades_of(tmp_path) == {}
         assert confusion(tmp_path, 4) is None
