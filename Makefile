@@ -22,9 +22,14 @@ INPUTS := Makefile pyproject.toml constraints.txt
 bench: $(VENV)/.installed $(TENSORFLOW)
 	$(BIN)/python run_bench.py run
 
+# As many files at once as there are JOBS, each some 3 GB: half of the time goes into starting
+# frameworks and compiling, on one core. Benchmarks and the browser's times are taken alone.
+JOBS ?= 2
 test: $(VENV)/.installed-test $(TENSORFLOW) chromium
 	$(MAKE) check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadscope --no-loadscope-reorder --benchmark-disable \
+		--ignore tests/speed --ignore tests/browser
+	$(BIN)/python -m pytest tests/speed tests/browser
 
 # The browser of tests/browser, which fail without it. Debian's, where there is none and this user
 # may install it.
