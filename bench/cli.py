@@ -14,6 +14,7 @@ import typer
 
 from bench.cache import unwritable
 from bench.errors import Unavailable, UserError
+from bench.lists import decimals, names, numbers
 
 if TYPE_CHECKING:
     from bench.launch import Interpreters
@@ -124,20 +125,20 @@ def run(
     from bench.suite import Options
 
     options = Options(
-        cases=_numbers("--cases", cases),
-        datasets=_names(datasets),
-        backbones=_names(backbones),
-        policies=_names(policies),
-        backends=_names(backends),
-        seeds=_numbers("--seeds", seeds),
+        cases=numbers("--cases", cases),
+        datasets=names(datasets),
+        backbones=names(backbones),
+        policies=names(policies),
+        backends=names(backends),
+        seeds=numbers("--seeds", seeds),
         head=head,
         epochs=epochs,
         batch_size=batch_size,
         px=px,
-        precision=_names(precision),
-        mode=_names(mode),
-        learning_rate=_decimals("--learning-rates", learning_rates),
-        weight_decay=_decimals("--weight-decays", weight_decays),
+        precision=names(precision),
+        mode=names(mode),
+        learning_rate=decimals("--learning-rates", learning_rates),
+        weight_decay=decimals("--weight-decays", weight_decays),
         prefix_cache=prefix_cache,
         tune=tune,
     )
@@ -186,6 +187,10 @@ def report(
     epochs: Only = None,
     batch_size: Only = None,
     weights: Only = None,
+    learning_rates: Only = None,
+    weight_decays: Only = None,
+    prefix_cache: Only = None,
+    tune: Only = None,
     device: Only = None,
     status: Only = None,
     page: Annotated[bool, typer.Option(help="Write report.html, too.")] = True,
@@ -200,24 +205,28 @@ def report(
     from bench.report.filters import Filters
 
     filters = Filters(
-        cases=_numbers("--cases", cases),
-        datasets=_names(datasets),
-        backbones=_names(backbones),
-        policies=_names(policies),
-        backends=_names(backends),
-        seeds=_numbers("--seeds", seeds),
-        head=_names(head),
-        precision=_names(precision),
-        mode=_names(mode),
-        px=_numbers("--px", px),
-        epochs=_numbers("--epochs", epochs),
-        batch_size=_numbers("--batch-size", batch_size),
-        weights=_names(weights),
-        device=_names(device),
-        status=_names(status),
+        cases=numbers("--cases", cases),
+        datasets=names(datasets),
+        backbones=names(backbones),
+        policies=names(policies),
+        backends=names(backends),
+        seeds=numbers("--seeds", seeds),
+        head=names(head),
+        precision=names(precision),
+        mode=names(mode),
+        px=numbers("--px", px),
+        epochs=numbers("--epochs", epochs),
+        batch_size=numbers("--batch-size", batch_size),
+        weights=names(weights),
+        learning_rates=decimals("--learning-rates", learning_rates),
+        weight_decays=decimals("--weight-decays", weight_decays),
+        prefix_cache=names(prefix_cache),
+        tune=names(tune),
+        device=names(device),
+        status=names(status),
     )
-    view = View(_names(columns), _names(sort))
-    report_command(ReportCommand(folders, _names(formats) or [], filters, view, as_json, page))
+    view = View(names(columns), names(sort))
+    report_command(ReportCommand(folders, names(formats) or [], filters, view, as_json, page))
 
 
 @app.command("list")
@@ -284,10 +293,10 @@ def parity(
 
     asked = Asked(
         backbones=list(dict.fromkeys(backbones or [])),
-        policies=_names(policy),
-        optimizers=_names(optimizer) or [],
-        dtypes=_names(dtype),
-        backends=_names(backends) or [],
+        policies=names(policy),
+        optimizers=names(optimizer) or [],
+        dtypes=names(dtype),
+        backends=names(backends) or [],
         head=head,
         px=px,
         boundary=boundary,
@@ -322,43 +331,6 @@ def _interruptible() -> Iterator[None]:
 def print_json(document: dict[str, Any]) -> None:
     """One document on stdout."""
     print(json.dumps(document, indent=1, allow_nan=False))
-
-
-def _names(text: str | None) -> list[str] | None:
-    """A comma-separated list; a comma inside a path can be written as ``\\,``.
-
-    Raises:
-        UserError: There is nothing in it.
-    """
-    if text is None:
-        return None
-    parts = text.replace("\\,", "\0").split(",")
-    names = [p.strip().replace("\0", ",") for p in parts if p.strip()]
-    if not names:
-        raise UserError("An empty list was given.", "Lists are comma-separated: a,b,c.")
-    return list(dict.fromkeys(names))
-
-
-def _numbers(option: str, text: str | None) -> list[int] | None:
-    names = _names(text)
-    if names is None:
-        return None
-    wrong = [n for n in names if not (n.isascii() and n.isdigit())]
-    if wrong:
-        raise UserError(f"{option}: '{wrong[0]}' is not a whole number of 0 or more.")
-    return [int(n) for n in names]
-
-
-def _decimals(option: str, text: str | None) -> list[float] | None:
-    names = _names(text)
-    if names is None:
-        return None
-    try:
-        return [float(name) for name in names]
-    except ValueError as error:
-        raise UserError(
-            f"{option}: {error}.".replace("could not convert", "cannot read")
-        ) from error
 
 
 def _suite_of(suite: str | None, options: Options) -> str | None:

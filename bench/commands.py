@@ -16,7 +16,7 @@ from bench.errors import UserError, choose
 from bench.launch import Interpreters
 from bench.prepare import PlannedRun, Preparation
 from bench.progress import display, label
-from bench.report import STANDARD, View, load_runs, make_report, write_report
+from bench.report import STANDARD, View, load_runs, make_report
 from bench.report import as_json as rows_as_json
 from bench.report.filters import Filters, kept
 from bench.report.notes import footnotes, reasons
@@ -105,9 +105,13 @@ def run_command(command: RunCommand) -> bool:
         finally:
             progress.close()
     stored, problems = load_runs([store.root], keys)
-    whole, paths = write_report(stored, store.root, ("md", "csv"), problems)
-    rows = [row for row in whole if (row["run_id"], row["environment_id"]) in keys]
-    _print_rows(rows, paths, problems, command.as_json)
+    report = make_report(stored, store.root, problems)
+    rows = [row for row in report.rows if (row["run_id"], row["environment_id"]) in keys]
+    paths: list[Path] = []
+    try:
+        paths = report.write(("md", "csv"))
+    finally:  # what cannot be written can still be read here
+        _print_rows(rows, paths, problems, command.as_json)
     return len(rows) == len(runs) and all(row["status"] == "ok" for row in rows)
 
 

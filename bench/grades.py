@@ -22,7 +22,10 @@ from bench.scores import of_each_image
 BINS = 15
 """Of confidence: Guo et al. 2017, "On Calibration of Modern Neural Networks"."""
 FILE = "predictions.npz"
-UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+UNREADABLE = (
+    OSError, ValueError, TypeError, LookupError, EOFError, RuntimeError,
+    zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 """What reading a damaged or foreign file of arrays may raise."""
 
 

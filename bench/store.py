@@ -204,6 +204,8 @@ def _read_result(folder: Path) -> RunResult:
         UserError: Written by a newer Thawbench.
     """
     text = (folder / "result.json").read_bytes()
+    if b"NaN" in text or b"Infinity" in text:
+        json.loads(text, parse_constant=_refuse_constant)
     try:
         result = RunResult.model_validate_json(text)
     except ValidationError:
@@ -212,6 +214,10 @@ def _read_result(folder: Path) -> RunResult:
         raise
     _refuse_newer(result.schema_version)
     return result
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number")
 
 
 def _refuse_newer(version: Any) -> None:

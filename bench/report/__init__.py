@@ -143,9 +143,10 @@ def make_report(
         UserError: There is no such column.
     """
     pairs = known_proofs(folder, runs)
-    rows = in_order(rows_of(runs, shown(pairs)), view.sort)
+    proved = shown(pairs)
+    rows = in_order(rows_of(runs, proved), view.sort)
     columns = chosen_columns(view.columns, rows)
-    found = findings_of(rows, runs)
+    found = findings_of(rows, runs, proved)
     tables = standard_set(found)
     page = None
     if with_page:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from bench.catalog.policies import PRESCRIBED
-from bench.report.cells import Cell, Contest, contestant
+from bench.report.cells import Cell, Contest, contestant, experiment_of
 from bench.report.findings import Findings, Pair
+from bench.report.notes import is_unsteady
 from bench.report.speeds import faster, fit_ratio
 from bench.report.statistics import LEAST_SEEDS
 from bench.report.twins import Row
@@ -26,7 +26,10 @@ def asked(rows: Sequence[Row], runs: Sequence[StoredRun]) -> str:
             return f"{', '.join(found[:most])} and {len(found) - most} more"
         return listed(found)
 
-    seeds = len({row["seed"] for row in rows})
+    seeds = Counter(experiment_of(row) for row in rows).values()
+    each = number_of(max(seeds), "seed") + (" each" if max(seeds) > 1 else "")
+    if min(seeds) < max(seeds):
+        each = f"{min(seeds)} to {max(seeds)} seeds each"
     places = {r.environment.environment_id: r.environment for r in runs}
     machines = list(dict.fromkeys(
         e.device_model if e.device != "cpu" else f"{number_of(e.cores, 'core')} of {e.processor}"
@@ -35,7 +38,7 @@ def asked(rows: Sequence[Row], runs: Sequence[StoredRun]) -> str:
     return (
         f"{number_of(len(rows), 'run')} of {names('backbone')} on {names('dataset_label')}, "
         f"trained as {names('policy', 9)}, by {names('backend')}, with "
-        f"{number_of(seeds, 'seed')}, on {listed(machines)}."
+        f"{each}, on {listed(machines)}."
     )
 
 
@@ -45,7 +48,8 @@ def answer(found: Findings) -> list[str]:
         return ["No run is ok, so there is no answer; what failed stands below."]
     contests = [c for c in found.contests if c.comparisons]
     telling = [c for c in contests if c.is_telling]
-    three = [_policies(telling), _backends(found.pairs), _price(telling)]
+    undecided = sum(not c.is_decided for c in contests)
+    three = [_policies(telling, undecided), _backends(found.pairs), _price(telling)]
     sentences = [sentence for sentence in three if sentence is not None]
     return sentences or [_why_not(found.cells, contests)]
 
@@ -70,36 +74,36 @@ def _why_not(cells: Sequence[Cell], contests: Sequence[Contest]) -> str:
     )
 
 
-def _policies(contests: Sequence[Contest]) -> str | None:
+def _policies(contests: Sequence[Contest], undecided: int) -> str | None:
     if not contests:
         return None
-    in_cases = [c for c in contests if _prescribed(c) is not None]
+    in_cases = [c for c in contests if c.prescribed is not None]
     sentence = _cases(in_cases) if in_cases else _best(contests)
-    few = any(len(cell.rows) < LEAST_SEEDS for c in contests for cell in c.cells)
-    return f"{sentence}{f' ({MODELS_ONLY})' if few else ''}."
+    if undecided:
+        sentence += f"; {number_of(undecided, 'further question')} could not be decided"
+    return f"{sentence}{_models_only(cell for c in contests for cell in c.cells)}."
 
 
-def _prescribed(contest: Contest) -> Cell | None:
-    """The article's policy, if it is a case and the policy took part."""
-    wanted = PRESCRIBED.get(contest.row["case"] or 0)
-    return next((c for c in contest.cells if contestant(c) == wanted), None)
+def _models_only(cells: Iterable[Cell]) -> str:
+    return f" ({MODELS_ONLY})" if any(len(cell.rows) < LEAST_SEEDS for cell in cells) else ""
 
 
 def _cases(contests: Sequence[Contest]) -> str:
     """Whether the article's prescriptions hold."""
     beaten = []
     for contest in contests:
-        ours, best = _prescribed(contest), contest.cells[0]
+        ours = contest.prescribed
         assert ours is not None
-        if ours is not best and contest.between(best, ours).verdict == "real":
-            beaten.append((contest, best, ours))
-    alone = sum(c.is_won and c.cells[0] is _prescribed(c) for c in contests)
+        if better := contest.better_than(ours):
+            beaten.append((contest, better[0], ours))
+    alone = sum(c.is_won and c.cells[0] is c.prescribed for c in contests)
     tied = len(contests) - len(beaten) - alone
     counts = {"best in": alone, "tied with the best in": tied, "beaten in": len(beaten)}
     parts = [f"{words} {count}" for words, count in counts.items() if count]
     sentence = (
         f"Of {number_of(len(contests), 'question')} (a case, network and backend each) the "
         f"article's policy is {listed(parts)}"
+        + (", each question corrected for its own comparisons" if contests[1:] else "")
     )
     if beaten:
         contest, best, ours = max(beaten, key=lambda b: b[1].top1.value - b[2].top1.value)
@@ -122,8 +126,7 @@ def _best(contests: Sequence[Contest]) -> str:
             f"On {_where(contest)} {contestant(best)} is best: {percent(best.top1)} of the test "
             f"images, {points(e)} more than {contestant(second)}{more}"
         )
-    names = [contestant(c) for c in contest.leaders]
-    ties = listed(names if names[1:] else [*names, contestant(second)])
+    ties = listed([contestant(c) for c in contest.leaders])
     return (
         f"On {_where(contest)} there is no single best policy: {ties} cannot be told apart "
         f"(the first has {percent(best.top1)} of the test images){more}"
@@ -154,7 +157,7 @@ def _backends(pairs: Sequence[Pair]) -> str | None:
         f"{listed(names)} {told} {number_of(len(compared), 'paired experiment')}{many} (largest "
         f"difference {points(widest.top1.top1)}, {widest.b.row['backend']} less "
         f"{widest.a.row['backend']}, {widest.a.row['backbone']}, {contestant(widest.a)})"
-        f"{_speeds(pairs)}."
+        f"{_speeds(pairs)}{_models_only(c for p in compared for c in (p.a, p.b))}."
     )
 
 
@@ -187,10 +190,13 @@ MARGIN = 0.03
 
 def _price(contests: Sequence[Contest]) -> str | None:
     """A policy that is quicker than the best and loses next to nothing, by both intervals."""
-    found = []
+    found, looked_at = [], 0
     for contest in contests:
         best, *others = contest.cells
         for cell in others:
+            if any(is_unsteady(row) for row in (*best.rows, *cell.rows)):
+                continue
+            looked_at += 1
             e, ratio = contest.between(best, cell).over(best), fit_ratio(best, cell)
             close = e is not None and e.low is not None and e.low >= -MARGIN
             if close and ratio is not None and ratio.low is not None and ratio.low > 1.0:
@@ -198,13 +204,14 @@ def _price(contests: Sequence[Contest]) -> str | None:
     if not found:
         return None
     questions = len({id(contest) for _, contest, _, _ in found})
+    own = f" (by their own intervals, of {looked_at} pairs looked at)" if looked_at > 1 else ""
     ratio, contest, best, cell = max(found, key=lambda item: item[0].low or 0.0)
     e = contest.between(best, cell).over(best)
     assert e is not None
     span = f"{seconds(cell.mean('fit_s'))} against {seconds(best.mean('fit_s'))}"
     return (
         f"In {questions} of {number_of(len(contests), 'question')} a quicker policy loses at most "
-        f"{100 * MARGIN:.0f} points to the best; most is saved on {_where(contest)}: "
+        f"{100 * MARGIN:.0f} points to the highest{own}; most is saved on {_where(contest)}: "
         f"{contestant(cell)} fits in {span} of {contestant(best)}, {times(ratio)} as fast, at "
-        f"{points(e)}."
+        f"{points(e)}{_models_only((best, cell))}."
     )

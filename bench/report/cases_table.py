@@ -49,7 +49,7 @@ def cases_table(contests: Sequence[Contest], rows: Sequence[Row]) -> Table:
                 Column("difference", "best − article's", True),
             ),
             [_line(contest, lost) for contest in asked],
-            tuple(passed_over(contests)),
+            (*_beyond(asked), *passed_over(contests)),
         ),
         [contest.cells[0] for contest in asked],
         by_policy=False,
@@ -62,9 +62,20 @@ def cases_table(contests: Sequence[Contest], rows: Sequence[Row]) -> Table:
     )
 
 
+def _beyond(contests: Sequence[Contest]) -> list[str]:
+    """What the correction leaves."""
+    compared = [c for c in contests if c.comparisons]
+    if len(compared) < 2:
+        return []
+    return [
+        "Each row is a question of its own: its verdict is corrected for its own comparisons, not "
+        f"for the {len(compared)} rows, so that where no policies differ at all, up to one row in "
+        "twenty may still name a better one."
+    ]
+
+
 def _line(contest: Contest, lost: Lost) -> list[TableCell]:
-    case, best = contest.row["case"], contest.cells[0]
-    ours = next((c for c in contest.cells if contestant(c) == PRESCRIBED[case]), None)
+    case, best, ours = contest.row["case"], contest.cells[0], contest.prescribed
     failed = _failed(lost.get(question_of(contest.row), []), case)
     absent = f"failed: {failed}" if failed else "not run"
     difference, verdict = _judged(contest, best, ours, absent)
@@ -72,10 +83,17 @@ def _line(contest: Contest, lost: Lost) -> list[TableCell]:
         *_head(contest.row),
         text(absent) if ours is None else accuracy_of(ours),
         verdict,
-        text(" = ".join(contestant(c) for c in contest.leaders)),
+        text(_named(contest)),
         accuracy_of(best),
         difference,
     ]
+
+
+def _named(contest: Contest) -> str:
+    """The best, or all that may be."""
+    if contest.comparisons and not contest.is_decided:
+        return f"{contestant(contest.cells[0])} is highest, not compared with all"
+    return " = ".join(contestant(c) for c in contest.leaders)
 
 
 def _head(row: Row) -> list[TableCell]:
@@ -107,11 +125,15 @@ def _judged(contest: Contest, best: Cell, ours: Cell | None, absent: str) -> lis
     if not contest.is_decided:
         return [text(None), text("not comparable")]
     if ours is best:
-        tied = "tie" if len(contest.leaders) > 1 else "tie after correction"
+        verdicts = [contest.between(best, c).verdict for c in contest.leaders[1:]]
+        tied = "tie" if "tie" in verdicts else "tie after correction"
         return [text(None), text("the article's is best" if contest.is_won else tied)]
     found = contest.between(best, ours)
     e = found.over(ours)
     if e is None:
         return [text(None), text("not comparable")]
-    words = "another is better" if found.verdict == "real" else found.verdict
+    better = contest.better_than(ours)
+    words: str = found.verdict
+    if better:
+        words = "another is better" if better[0] is best else f"{contestant(better[0])} is better"
     return [estimated(points(e), e), text(words)]

@@ -8,20 +8,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from itertools import combinations
-from operator import itemgetter
 from typing import Any, Literal
 
 import numpy as np
 
 from bench.catalog.backends import BACKENDS
-from bench.catalog.policies import POLICIES
+from bench.catalog.policies import POLICIES, PRESCRIBED
 from bench.report import statistics
 from bench.report.predictions import Answers, answers_of
 from bench.report.rows import DIFFERING
 from bench.report.statistics import Estimate, Values, holm
-from bench.report.twins import Row
+from bench.report.twins import Row, identity
 from bench.store import StoredRun
 
 Verdict = Literal["real", "tie", "tie after correction", "not comparable"]
@@ -29,6 +28,10 @@ SIGNIFICANT = 1.0 - statistics.LEVEL
 CHOSEN = frozenset({"boundary", "learning_rate", "weight_decay", "weights", "tune", "prefix_cache",
                     "sweep", "policy"})  # fmt: skip
 """Fields that go with a policy: cells that differ in these alone compete."""
+
+
+SAID = DIFFERING - {"backend", "environment_id"}
+"""Fields that say what came out, not what was run and where."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +60,7 @@ class Cell:
         """Seed → what that run said of each test image; without those that cannot be read."""
         found = {row["seed"]: answers_of(r) for row, r in zip(self.rows, self.runs, strict=True)}
         said = {row["seed"]: row["test_top1"] for row in self.rows}
+        found = {seed: answers for seed, answers in found.items() if said[seed] is not None}
         # Answers that do not add up to the run's own accuracy are of another run.
         return {
             seed: a
@@ -103,8 +107,8 @@ def cells_of(rows: Sequence[Row], runs: Sequence[StoredRun]) -> list[Cell]:
     groups: dict[tuple[Hashable, ...], list[Row]] = {}
     for row in rows:
         if row["status"] == "ok" and row["test_top1"] is not None:
-            groups.setdefault(_key(row, {"seed"}), []).append(row)
-    lost = Counter(_key(row, {"seed"}) for row in rows if row["status"] != "ok")
+            groups.setdefault(experiment_of(row), []).append(row)
+    lost = Counter(experiment_of(row) for row in rows if row["status"] != "ok")
     cells = []
     for key, members in groups.items():
         members.sort(key=lambda row: row["seed"])
@@ -115,19 +119,17 @@ def cells_of(rows: Sequence[Row], runs: Sequence[StoredRun]) -> list[Cell]:
 
 def _key(row: Row, without: Iterable[str]) -> tuple[Hashable, ...]:
     """What a row is, apart from what was measured and from some fields."""
-    key: tuple[Hashable, ...] = _identifying(tuple(row), frozenset(without))(row)
-    return key
-
-
-@cache
-def _identifying(fields: tuple[str, ...], without: frozenset[str]) -> itemgetter[Any]:
-    left = DIFFERING - {"backend", "environment_id"} | without
-    return itemgetter(*(field for field in fields if field not in left))
+    return identity(row, SAID | set(without))
 
 
 def alike_but(cell: Cell, fields: Iterable[str]) -> tuple[Hashable, ...]:
     """What a cell has in common with those that differ from it in these fields at most."""
     return _key(cell.row, fields)
+
+
+def experiment_of(row: Row) -> tuple[Hashable, ...]:
+    """What the seeds of an experiment have in common."""
+    return _key(row, {"seed"})
 
 
 def question_of(row: Row) -> tuple[Hashable, ...]:
@@ -242,15 +244,27 @@ class Contest:
 
     @property
     def leaders(self) -> tuple[Cell, ...]:
-        """The best, and all whose difference from it may be none, by its interval."""
+        """The best, and all that it is not shown to be better than, after correction."""
         best, *others = self.cells
-        return best, *(c for c in others if self.between(best, c).verdict == "tie")
+        return best, *(c for c in others if self.between(best, c).verdict != "real")
 
     @property
     def is_won(self) -> bool:
         """Whether the best is better than every other, after correction too."""
-        best, *others = self.cells
-        return all(self.between(best, c).verdict == "real" for c in others)
+        return len(self.leaders) == 1
+
+    def better_than(self, cell: Cell) -> tuple[Cell, ...]:
+        """Those that are shown to be better than one of them, best first."""
+        above = self.cells[: self.cells.index(cell)]
+        return tuple(c for c in above if self.between(c, cell).verdict == "real")
+
+    @property
+    def prescribed(self) -> Cell | None:
+        """That of the article's policy, if this is one of its cases and the policy took part; with
+        weights from a file, or from a boundary of the user's own, it is the article's still."""
+        name = PRESCRIBED.get(self.row["case"] or 0)
+        ours = [c for c in self.cells if c.row["policy"] == name and c.row["weights"] != "random"]
+        return next((c for c in ours if contestant(c) == name), ours[0] if ours else None)
 
 
 def contests_of(cells: Sequence[Cell]) -> list[Contest]:

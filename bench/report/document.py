@@ -75,6 +75,7 @@ def _runs(runs: Sequence[StoredRun]) -> dict[str, Any]:
         if (key := sweep_key(run.spec)) is not None:
             together.setdefault((key, run.result.environment_id), []).append(run)
     found = {}
+    ledger = {line["knob"]: line["values"] for line in knob_ledger(runs)}
     for run in runs:
         key = sweep_key(run.spec)
         swept = together.get((key, run.result.environment_id), []) if key is not None else []
@@ -83,6 +84,7 @@ def _runs(runs: Sequence[StoredRun]) -> dict[str, Any]:
         found[f"{run.result.run_id}/{run.result.environment_id}"] = {
             "spec": run.spec.model_dump(mode="json"),
             "result": _result(run),
+            "knobs": _own_knobs(run, ledger),
             "log_tail": _tail(run.folder / "log.txt", run.result.status == "ok"),
             "repeat": repeat_command(run.spec, [other.spec for other in swept]),
             "confusion": confusion(run.folder, len(classes)) if few else None,
@@ -126,6 +128,17 @@ def knob_ledger(runs: Sequence[StoredRun]) -> list[dict[str, Any]]:
         {"knob": knob, "values": {place: ", ".join(seen) for place, seen in by_place.items()}}
         for knob, by_place in sorted(values.items())
     ]
+
+
+def _own_knobs(run: StoredRun, ledger: dict[str, dict[str, str]]) -> dict[str, str | None]:
+    """Those of which its environment's ledger holds other values too; None: it has none."""
+    place, own = run.result.environment_id, run.result.knobs
+    told = {
+        knob: None if own.get(knob) is None else _told(own[knob])
+        for knob, values in ledger.items()
+        if place in values
+    }
+    return {knob: value for knob, value in told.items() if value != ledger[knob][place]}
 
 
 def _told(value: Any) -> str:

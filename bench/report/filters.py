@@ -29,6 +29,10 @@ class Filters:
     epochs: Sequence[int] | None = None
     batch_size: Sequence[int] | None = None
     weights: Sequence[str] | None = None
+    learning_rates: Sequence[float] | None = None
+    weight_decays: Sequence[float] | None = None
+    prefix_cache: Sequence[str] | None = None
+    tune: Sequence[str] | None = None
     device: Sequence[str] | None = None
     status: Sequence[str] | None = None
 
@@ -48,6 +52,8 @@ FIELDS = {
     "policies": "policy",
     "backends": "backend",
     "seeds": "seed",
+    "learning_rates": "learning_rate",
+    "weight_decays": "weight_decay",
 }
 """Option → field of a row, where they differ."""
 

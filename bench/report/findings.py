@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from bench.parity.proofs import Shown
 from bench.report.cells import (
     Cell,
     Comparison,
@@ -15,7 +16,7 @@ from bench.report.cells import (
     contests_of,
 )
 from bench.report.speeds import SpeedComparison, compare_speeds
-from bench.report.twins import Row
+from bench.report.twins import Row, is_proved
 from bench.store import StoredRun
 
 
@@ -29,6 +30,8 @@ class Pair:
     top1: Comparison
     """Accuracy."""
     speed: SpeedComparison
+    is_proved: bool
+    """Whether both were shown to compute the same, in these environments."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,16 @@ class Findings:
     """Backends against each other."""
 
 
-def findings_of(rows: Sequence[Row], runs: Sequence[StoredRun]) -> Findings:
-    """Compare what can be compared."""
+def findings_of(
+    rows: Sequence[Row], runs: Sequence[StoredRun], shown: Collection[Shown] = ()
+) -> Findings:
+    """Compare what can be compared.
+
+    Args:
+        rows: Of ``rows_of``.
+        runs: The same, as they lie on disk.
+        shown: What has been proved.
+    """
     cells = cells_of(rows, runs)
     pairs = backend_pairs(cells)
     together = zip(pairs, compare(pairs), compare_speeds(pairs), strict=True)
@@ -57,5 +68,8 @@ def findings_of(rows: Sequence[Row], runs: Sequence[StoredRun]) -> Findings:
         runs,
         cells,
         contests_of(cells),
-        [Pair(a, b, top1, speed) for (a, b), top1, speed in together],
+        [
+            Pair(a, b, top1, speed, is_proved(a.row, b.row, shown))
+            for (a, b), top1, speed in together
+        ],
     )

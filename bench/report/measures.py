@@ -111,7 +111,8 @@ MEASURES = (
     Measure(
         "side_by_side_top1", "test top-1", "top1", 0.0, "is better", "is worse", _top1,
         lambda cell: estimated(percent(cell.top1), cell.top1), points,
-        "the answers to the test images are not there (predictions.npz)",
+        "a seed of the experiment failed, or the answers to the test images are not there "
+        "(predictions.npz)",
     ),
     Measure(
         "side_by_side_images_per_s", "train images/s", "images_per_s", 1.0, "is faster",

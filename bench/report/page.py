@@ -66,7 +66,7 @@ def write_page(document: dict[str, Any], path: Path) -> None:
         failures=failures(document["rows"]),
         runs=tables.get("runs"),
         folds=folds(document),
-        fold_of_row=_folds_of_rows(document, tables.get("runs")),
+        fold_of_row=_folds_of_rows(document),
         colours=policy_colours(document["map"]),
         knobs=knobs_view(document["knobs"], document["environments"]),
         environments=environments_view(document["environments"]),
@@ -123,23 +123,10 @@ def _embedded(document: dict[str, Any]) -> str:
     return text.translate(ESCAPED_IN_JSON)
 
 
-def _folds_of_rows(document: dict[str, Any], table: dict[str, Any] | None) -> list[int | None]:
-    """Number of the fold that each row of the table of all runs stands for; None: not known."""
-    if table is None:
-        return []
-    names = [column["name"] for column in table["columns"]]
-    keys = [name for name in ("run_id", "environment_id") if name in names]
-    left: dict[tuple[str, ...], list[int]] = {}
-    for number, run in enumerate(document["runs"]):
-        run_id, _, environment_id = run.rpartition("/")
-        parts = {"run_id": run_id, "environment_id": environment_id}
-        left.setdefault(tuple(parts[key] for key in keys), []).append(number)
-    found: list[int | None] = []
-    for row in table["rows"]:
-        texts = dict(zip(names, (cell["text"] for cell in row), strict=True))
-        same = left.get(tuple(texts[key] for key in keys), []) if keys else []
-        found.append(same.pop(0) if same else None)
-    return found
+def _folds_of_rows(document: dict[str, Any]) -> list[int | None]:
+    """Number of the fold that each row of the table of all runs stands for; None: there is none."""
+    numbers = {run: number for number, run in enumerate(document["runs"])}
+    return [numbers.get(f"{r['run_id']}/{r['environment_id']}") for r in document["rows"]]
 
 
 def _own_script() -> str:

@@ -15,7 +15,8 @@ from bench.report.settings import settings
 from bench.report.time_plots import throughput, time_parts
 from bench.report.twins import Row
 
-SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x")
+SYMBOLS = ("circle", "diamond-open", "square", "triangle-up-open", "cross-thin-open", "star-open")
+"""Every other one is open: where two backends stand on one spot, both are seen."""
 DASHES = ("solid", "dash", "dot", "dashdot")
 
 
@@ -79,55 +80,94 @@ def _bars(cells: Sequence[Cell]) -> dict[str, Any]:
 def _scatter(cells: Sequence[Cell], name: str, title: str, field: str, cost: str) -> dict[str, Any]:
     """Accuracy against a cost, with the front that nothing beats in both, for each data set."""
     looks = _Looks(cells)
-    placed = [(c, x) for c in cells if (x := c.mean(field)) is not None and x > 0]
-    data: list[Figure] = []
-    for (policy, backend), group in _series(c for c, _ in placed).items():
-        data.append(
-            {
-                "type": "scatter",
-                "mode": "markers",
-                "name": escaped(f"{policy}, {backend}"),
-                "x": [c.mean(field) for c in group],
-                "y": [c.top1.value for c in group],
-                "error_y": _bars(group),
-                "text": [escaped(where(c.row)) for c in group],
-                "hovertemplate": "%{text}<br>%{y:.1%}, %{x:,.4~g}",
-                "marker": {
-                    "color": looks.colour(group[0]),
-                    "symbol": looks.symbol(group[0]),
-                    "size": 9,
-                },
-            }
-        )
-    for ((label, _), points), dash in zip(_by_data(placed).items(), DASHES * 9, strict=False):
-        front = pareto([(x, c.top1.value) for c, x in points])
+    placed: dict[str, list[Cell]] = {}
+    for cell in cells:
+        if (cell.mean(field) or 0.0) > 0:
+            label = f"{cell.row['dataset_label']}, {cell.row['train_images']:,} images"
+            placed.setdefault(label, []).append(cell)
+    traces = {
+        label: [*_marks(group, field, looks), *_fronts(group, field)]
+        for label, group in placed.items()
+    }
+    caption = (
+        "Each mark is a policy in a backend, seeds taken together; up and to the left is better. "
+        f"The grey line joins what nothing beats in both accuracy and {cost}, on one machine. "
+        "Bars: 95 % intervals."
+    )
+    return _one_at_a_time(plot(name, title, caption, [], axis(cost, type="log"), ACCURACY), traces)
+
+
+def _marks(cells: Sequence[Cell], field: str, looks: _Looks) -> list[Figure]:
+    return [
+        {
+            "type": "scatter",
+            "mode": "markers",
+            "name": escaped(f"{policy}, {backend}"),
+            "x": [c.mean(field) for c in group],
+            "y": [c.top1.value for c in group],
+            "error_y": _bars(group),
+            "text": [escaped(where(c.row)) for c in group],
+            "hovertemplate": "%{text}<br>%{y:.1%}, %{x:,.4~g}",
+            "marker": {
+                "color": looks.colour(group[0]),
+                "symbol": looks.symbol(group[0]),
+                "size": 10,
+                "line": {"width": 2},
+            },
+        }
+        for (policy, backend), group in _series(cells).items()
+    ]
+
+
+def _fronts(cells: Sequence[Cell], field: str) -> list[Figure]:
+    """For each machine: times of two have no front in common."""
+    groups: dict[Any, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(cell.machine, []).append(cell)
+    lines: list[Figure] = []
+    for group, dash in zip(groups.values(), DASHES * len(groups), strict=False):
+        front = pareto([(x, c.top1.value) for c in group if (x := c.mean(field)) is not None])
         if len(front) > 1:
-            data.append(
+            place = group[0].row["device_model"]
+            lines.append(
                 {
                     "type": "scatter",
                     "mode": "lines",
-                    "name": escaped(f"front: {label}"),
+                    "name": escaped(f"front on {place}" if len(groups) > 1 else "front"),
                     "x": [x for x, _ in front],
                     "y": [y for _, y in front],
                     "line": {"color": "#8c8c8c", "width": 1.5, "dash": dash, "shape": "hv"},
                     "hoverinfo": "skip",
                 }
             )
-    caption = (
-        f"Each mark is a policy in a backend, seeds taken together; up and to the left is better. "
-        f"The grey lines join what nothing beats in both accuracy and {cost}, for each data set "
-        "and machine. Bars: 95 % intervals."
-    )
-    return plot(name, title, caption, data, axis(cost, type="log"), ACCURACY)
+    return lines
 
 
-def _by_data(placed: Sequence[tuple[Cell, float]]) -> dict[Any, list[tuple[Cell, float]]]:
-    """By data set and machine: times of two machines have no front in common."""
-    groups: dict[Any, list[tuple[Cell, float]]] = {}
-    for cell, x in placed:
-        label = f"{cell.row['dataset_label']}, {cell.row['train_images']:,} images"
-        groups.setdefault((label, cell.machine), []).append((cell, x))
-    return groups
+def _one_at_a_time(made: dict[str, Any], traces: dict[str, list[Figure]]) -> dict[str, Any]:
+    """A plot with a choice of what is shown; of one group alone there is none.
+
+    Args:
+        made: Without data.
+        traces: Of each choice.
+    """
+    figure = made["figure"]
+    belongs = [label for label, group in traces.items() for _ in group]
+    figure["data"] = [
+        {**trace, "visible": label == belongs[0]}
+        for label, trace in zip(belongs, (t for group in traces.values() for t in group),
+                                strict=True)
+    ]  # fmt: skip
+    names = list(dict.fromkeys(belongs))
+    if len(names) > 1:
+        buttons = [
+            {"label": escaped(name), "method": "restyle",
+             "args": [{"visible": [label == name for label in belongs]}]}
+            for name in names
+        ]  # fmt: skip
+        menu = {"buttons": buttons, "x": 0, "xanchor": "left", "y": 1.18, "yanchor": "top"}
+        figure["layout"]["updatemenus"] = [menu]
+        figure["layout"]["margin"]["t"] = 60
+    return made
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -151,39 +191,24 @@ def _curves(cells: Sequence[Cell]) -> dict[str, Any]:
         row = cell.row
         label = f"{row['dataset_label']}, {row['train_images']:,} images, {row['backbone']}"
         groups.setdefault(label, []).append(cell)
-    data: list[Figure] = []
-    belongs: list[str] = []
+    traces: dict[str, list[Figure]] = {}
     left_out = 0
     for label, group in groups.items():
         shown = group[:MOST_CURVES]
         left_out += len(group) - len(shown)
-        for cell, apart in zip(shown, settings(shown), strict=True):
-            lines = _curve(cell, looks, apart)
-            data += lines
-            belongs += [label] * len(lines)
-    names = list(groups)
-    for trace, label in zip(data, belongs, strict=True):
-        trace["visible"] = label == names[0]
+        drawn = [_curve(c, looks, apart) for c, apart in zip(shown, settings(shown), strict=True)]
+        traces[label] = [line for lines in drawn for line in lines]
     made = plot(
         "learning_curves",
         "Learning curves",
         "Validation accuracy after each epoch, mean over the seeds; bands from the lowest seed to "
         "the highest."
         + (f" {left_out} curves beyond {MOST_CURVES} are left out." if left_out else ""),
-        data,
+        [],
         axis("epoch", dtick=1, tick0=1) if _few_epochs(cells) else axis("epoch"),
         axis("validation top-1", tickformat=".0%"),
     )
-    if len(names) > 1:
-        buttons = [
-            {"label": escaped(name), "method": "restyle",
-             "args": [{"visible": [label == name for label in belongs]}]}
-            for name in names
-        ]  # fmt: skip
-        menu = {"buttons": buttons, "x": 0, "xanchor": "left", "y": 1.18, "yanchor": "top"}
-        made["figure"]["layout"]["updatemenus"] = [menu]
-        made["figure"]["layout"]["margin"]["t"] = 60
-    return made
+    return _one_at_a_time(made, traces)
 
 
 def _few_epochs(cells: Sequence[Cell]) -> bool:

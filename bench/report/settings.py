@@ -8,6 +8,7 @@ from bench.report.cells import Cell, contestant
 
 APART = (
     "px", "epochs", "batch_size", "precision", "mode", "head", "optimizer", "learning_rate",
+    "momentum", "schedule", "warmup_fraction",
     "weight_decay", "augmentation", "views", "tune", "prefix_cache", "sweep", "weights",
     "dataset_hash", "val_images", "test_images", "code_sha256", "device", "device_model",
     "environment_id",

@@ -9,6 +9,7 @@ compared. All differences go from the first folder to the second.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -61,7 +62,7 @@ def side_by_side(a: Sequence[StoredRun], b: Sequence[StoredRun], names: Names) -
     if names[0] == names[1]:
         names = (f"{names[0]} (first)", f"{names[1]} (second)")
     pairs, unmatched = match(a, b)
-    cells = _experiments(pairs)
+    cells = _experiments(pairs, (_lost(a), _lost(b)))
     compared = _compare(cells)
     tables = [
         *(_measure_table(measure, cells, compared, names) for measure in MEASURES),
@@ -71,30 +72,58 @@ def side_by_side(a: Sequence[StoredRun], b: Sequence[StoredRun], names: Names) -
     sentences = [
         _counted(len(pairs), len(cells), unmatched, names),
         *(told_environment(pairs) if pairs else ()),
+        *_repeated(pairs, names),
         *(said for m in MEASURES if (said := _told(m, compared, names))),
         *_limits(compared),
     ]
     return SideBySide([table for table in tables if table.rows], sentences)
 
 
-def _experiments(pairs: Sequence[tuple[StoredRun, StoredRun]]) -> list[tuple[Cell, Cell]]:
+Experiment = tuple[str, str]
+"""A ``run_id``, whatever the seed, and an environment."""
+
+
+def _experiment_of(run: StoredRun) -> Experiment:
+    return run.spec.model_copy(update={"seed": 0}).run_id, run.result.environment_id
+
+
+def _lost(runs: Sequence[StoredRun]) -> Counter[Experiment]:
+    """Seeds that are not ok: those that are left may be the lucky ones."""
+    return Counter(_experiment_of(run) for run in runs if run.result.status != "ok")
+
+
+def _experiments(
+    pairs: Sequence[tuple[StoredRun, StoredRun]],
+    lost: tuple[Counter[Experiment], Counter[Experiment]],
+) -> list[tuple[Cell, Cell]]:
     """Pairs that differ in the seed alone, taken together, in the order of a report."""
     partner = {_key(first): second for first, second in pairs}
     runs = {_key(first): first for first, _ in pairs}
-    groups: dict[tuple[str, ...], list[Row]] = {}
+    groups: dict[tuple[Experiment, Experiment], list[Row]] = {}
     for row in rows_of(runs.values()):
         key = (row["run_id"], row["environment_id"])
-        without_seed = runs[key].spec.model_copy(update={"seed": 0}).run_id
-        where = row["environment_id"], partner[key].result.environment_id
-        groups.setdefault((without_seed, *where), []).append(row)
+        both = _experiment_of(runs[key]), _experiment_of(partner[key])
+        groups.setdefault(both, []).append(row)
     cells = []
-    for rows in groups.values():
+    for (one, other), rows in groups.items():
         rows.sort(key=lambda row: row["seed"])
         keys = [(row["run_id"], row["environment_id"]) for row in rows]
         others = tuple(partner[key] for key in keys)
-        first = Cell(tuple(rows), tuple(runs[key] for key in keys))
-        cells.append((first, Cell(tuple(map(row_of, others)), others)))
+        first = Cell(tuple(rows), tuple(runs[key] for key in keys), lost[0][one])
+        cells.append((first, Cell(tuple(map(row_of, others)), others, lost[1][other])))
     return cells
+
+
+def _repeated(pairs: Sequence[tuple[StoredRun, StoredRun]], names: Names) -> list[str]:
+    """What the rest of the page shows of runs that both folders have."""
+    again = sum(_key(a) == _key(b) for a, b in pairs)
+    if not again:
+        return []
+    return [
+        f"{number_of(again, 'run')} of the same environment "
+        f"{'is' if again == 1 else 'are'} in both folders: everything but this comparison shows "
+        f"what '{names[1]}' has of {'it' if again == 1 else 'them'}."
+    ]
 
 
 def _key(run: StoredRun) -> tuple[str, str]:

@@ -47,7 +47,7 @@ def rate_of(cell: Cell) -> Speed:
     found = []
     for field in ("train_images_per_s", "effective_images_per_s"):
         values = [row[field] for row in cell.rows if row[field] is not None]
-        found.append(statistics.mean_of_runs(values) if values else None)
+        found.append(statistics.mean_rate(values) if values else None)
     whole, effective = found
     if effective is not None and shares_prefix(cell):
         effective = without_interval(effective)
@@ -123,9 +123,12 @@ def _ratio(a: Cell, b: Cell) -> tuple[Estimate | None, str | None]:
         return None, None
     if any(is_unsteady(row) for row in (*a.rows, *b.rows)):
         return None, "unsteady"
-    windows = [[r.result.train_images_per_s_windows for r in side] for side in common_runs(a, b)]
-    if all(len(w) for side in windows for w in side):
-        return statistics.ratio(*windows), "whole steps"
+    sides = common_runs(a, b)
+    # A rate that a run does not state was measured over too few windows.
+    if all(r.result.train_images_per_s is not None for side in sides for r in side):
+        windows = [[r.result.train_images_per_s_windows for r in side] for side in sides]
+        if all(len(w) for side in windows for w in side):
+            return statistics.ratio(*windows), "whole steps"
     fits = fit_ratio(a, b)
     return fits, None if fits is None else "whole fits"
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 from bench.report.cases_table import cases_table
 from bench.report.cells import (
     Cell,
     Contest,
+    alike_but,
     contestant,
 )
 from bench.report.cost import cost_table
 from bench.report.findings import Findings, Pair
-from bench.report.speeds import Speed, rate_of
+from bench.report.speeds import Speed, rate_of, shares_prefix
+from bench.report.statistics import mean_rate
 from bench.report.table_model import Cell as TableCell
 from bench.report.table_model import Column, Table, estimated, figure, text
 from bench.report.table_parts import (
@@ -26,7 +28,7 @@ from bench.report.table_parts import (
     told_apart,
 )
 from bench.report.twins import Row
-from bench.report.words import count, measured, megabytes, points, seconds, times
+from bench.report.words import count, measured, megabytes, places, points, seconds, times
 
 
 def standard_set(found: Findings) -> list[Table]:
@@ -56,8 +58,8 @@ def policies_table(cells: Sequence[Cell], contests: Sequence[Contest]) -> Table:
                 text(row["backend"]),
                 seeds_of(cell),
                 accuracy_of(cell),
-                _beside_best(cell, rival.get(id(cell))),
-                *(_mean(cell, field, "{:.1%}") for field in SHARES),
+                *_beside_best(cell, rival.get(id(cell))),
+                *(_share(cell, field) for field in SHARES),
                 _mean(cell, "test_loss", "{:.3f}"),
                 *(
                     text(None) if e is None else estimated(measured(e), e)
@@ -84,6 +86,7 @@ def policies_table(cells: Sequence[Cell], contests: Sequence[Contest]) -> Table:
             Column("seeds", "seeds", True),
             Column("test_top1", "test top-1", True),
             Column("beside_best", "beside the best policy"),
+            Column("beside_best_verdict", "verdict"),
             Column("test_balanced_accuracy", "balanced accuracy", True),
             Column("test_macro_f1", "macro F1", True),
             Column("test_calibration_error", "calibration error", True),
@@ -115,18 +118,17 @@ def _families(contests: Sequence[Contest]) -> list[str]:
     ]
 
 
-def _beside_best(cell: Cell, contest: Contest | None) -> TableCell:
+def _beside_best(cell: Cell, contest: Contest | None) -> list[TableCell]:
     if contest is None or not contest.comparisons:
-        return text(None)
+        return [text(None), text(None)]
     best = contest.cells[0]
     if cell is best:
-        return text("best" if contest.is_won else "highest, not alone")
+        return [text(None), text("best" if contest.is_won else "highest, not alone")]
     found = contest.between(best, cell)
     e = found.over(best)
     if e is None:
-        return text("not comparable")
-    verdict = "" if found.verdict == "real" else f", {found.verdict}"
-    return estimated(points(e) + verdict, e)
+        return [text(None), text("not comparable")]
+    return [estimated(points(e), e), text("worse" if found.verdict == "real" else found.verdict)]
 
 
 def _mean(cell: Cell, field: str, form: str) -> TableCell:
@@ -134,9 +136,20 @@ def _mean(cell: Cell, field: str, form: str) -> TableCell:
     return text(None) if value is None else figure(form.format(value), value)
 
 
+def _share(cell: Cell, field: str) -> TableCell:
+    """Of the test images, rounded as the accuracy is, whose uncertainty is much the same."""
+    half = cell.top1.half_width
+    return _mean(cell, field, f"{{:.{places(100 * half) if half else 1}%}}")
+
+
 def _timed(cell: Cell) -> TableCell:
-    value = cell.mean("fit_s")
-    return figure(seconds(value), value)
+    values = [row["fit_s"] for row in cell.rows]
+    if not all(values):
+        return text(None)
+    found = mean_rate(values)
+    if shares_prefix(cell) or found.low is None:
+        return figure(seconds(found.value), found.value)
+    return estimated(measured(found, "s"), found)
 
 
 def _bytes(cell: Cell) -> TableCell:
@@ -147,24 +160,27 @@ def _bytes(cell: Cell) -> TableCell:
     return figure(megabytes(value), value)
 
 
+OF_A_BACKBONE = frozenset({"backbone", "code_sha256", "boundary", "weights", "seed"})
+"""Fields that may differ in a row of ``backbones_table``."""
+
+
 def backbones_table(cells: Sequence[Cell]) -> Table:
     """Backbone × policy; nothing where there is one backbone."""
     names = list(dict.fromkeys(cell.row["backbone"] for cell in cells))
-    lines: dict[tuple[str, ...], dict[str, Cell]] = {}
+    lines: dict[tuple[Hashable, ...], dict[str, Cell]] = {}
     for cell in cells:
-        row = cell.row
-        setting = (row["px"], row["epochs"], row["batch_size"], row["precision"], row["mode"],
-                   row["head"], row["learning_rate"], row["weight_decay"])  # fmt: skip
-        key = (data_of(row), contestant(cell), row["backend"], row["environment_id"], str(setting))
-        lines.setdefault(key, {})[row["backbone"]] = cell
+        key = (contestant(cell), *alike_but(cell, OF_A_BACKBONE))
+        if cell.row["backbone"] in lines.get(key, {}):  # the user's own, its code changed
+            key = (*key, cell.row["code_sha256"])
+        lines.setdefault(key, {})[cell.row["backbone"]] = cell
     shown = [found for found in lines.values() if len(found) > 1]
     rows = [
         [
-            *(text(part) for part in key[:3]),
+            *(text(part) for part in (data_of(one.row), contestant(one), one.row["backend"])),
             *(accuracy_of(found[n]) if n in found else text(None) for n in names),
         ]
-        for key, found in lines.items()
-        if len(found) > 1
+        for found in shown
+        for one in [next(iter(found.values()))]
     ]
     made = Table(
         "backbones",
@@ -199,7 +215,7 @@ def backends_table(pairs: Sequence[Pair]) -> Table:
                 text(None) if speed.ratio is None else estimated(times(speed.ratio), speed.ratio),
                 text(speed.verdict(a["backend"], b["backend"])),
                 text(speed.of),
-                text((a["parity"] or "–").replace("_", " ")),
+                text("shown" if pair.is_proved else "not shown"),
             ]
         )
     many = f" ({len(rows)} comparisons, corrected for their number: Holm)" if len(rows) > 1 else ""
@@ -225,7 +241,7 @@ def backends_table(pairs: Sequence[Pair]) -> Table:
             "seeds speaks of these runs alone.",
         ),
     )
-    return told_apart(made, [pair.a for pair in pairs])
+    return told_apart(made, [pair.a for pair in pairs], beside=[pair.b for pair in pairs])
 
 
 def problems_table(rows: Sequence[Row]) -> Table:

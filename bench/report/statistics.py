@@ -19,7 +19,7 @@ squares of crossed random effects; Holm 1979.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -148,6 +148,8 @@ def _bootstrap(by_image: Values, apart: Values) -> Estimate:
     """
     seeds, images = apart.shape
     values, counts = np.unique(by_image, return_counts=True)
+    if len(values) == 1:
+        return _every_image_alike(float(values[0]), seeds, images)
     random = np.random.default_rng(SEED)
     drawn = random.multinomial(images, counts / images, size=RESAMPLES) @ values / images
     low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
@@ -157,6 +159,15 @@ def _bootstrap(by_image: Values, apart: Values) -> Estimate:
     # than one in ten thousand.
     p = min(1.0, 2 * side / RESAMPLES) if side else float(2 * stats.norm.sf(abs(mean) / spread))
     return Estimate(mean, float(low), float(high), p, "models", seeds, images)
+
+
+def _every_image_alike(value: float, seeds: int, images: int) -> Estimate:
+    """Every image differs by the same: drawing them anew knows of nothing else, but the share of
+    those that do may be as low as would leave no other once in forty times (Clopper and Pearson),
+    and others may differ the other way. p is the sign test's."""
+    least = ((1.0 - LEVEL) / 2) ** (1.0 / images)
+    ends = sorted((value, value * (2.0 * least - 1.0)))
+    return Estimate(value, ends[0], ends[1], min(1.0, 2.0 * 0.5**images), "models", seeds, images)
 
 
 def ratio(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]]) -> Estimate:
@@ -221,11 +232,26 @@ def median_of_windows(windows: Sequence[float]) -> Estimate:
 
 def mean_of_runs(values: Sequence[float]) -> Estimate:
     """Mean of one figure a run, t interval with three runs or more."""
-    x = np.asarray(values, dtype=np.float64)
-    mean, seeds = float(x.mean()), len(x)
+    return _of_runs(np.asarray(values, dtype=np.float64), float(np.mean(values)))
+
+
+def mean_rate(values: Sequence[float]) -> Estimate:
+    """Mean of one rate or time a run, all above 0. With three runs or more, the t interval of the
+    logarithms about it, as ``ratio`` has it: no rate is below 0."""
+    mean = float(np.mean(values))
+    logs = np.log(np.asarray(values, dtype=np.float64))
+    found = _of_runs(logs - logs.mean(), 0.0)
+    if found.low is None or found.high is None:
+        return replace(found, value=mean)
+    low, high = mean * float(np.exp(found.low)), mean * float(np.exp(found.high))
+    return replace(found, value=mean, low=low, high=high)
+
+
+def _of_runs(x: Values, mean: float) -> Estimate:
+    seeds = len(x)
     if seeds < LEAST_SEEDS:
         return Estimate(mean, None, None, None, "models", seeds, 0)
-    if _alike(x, float(np.abs(x).max())):
+    if _alike(x, max(float(np.abs(x).max()), 1.0)):
         return Estimate(mean, mean, mean, None, "recipes", seeds, 0)
     ends = stats.ttest_1samp(x, 0.0).confidence_interval(LEVEL)
     return Estimate(mean, float(ends.low), float(ends.high), None, "recipes", seeds, 0)

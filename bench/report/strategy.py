@@ -7,7 +7,7 @@ from typing import Any
 
 from bench.catalog.cases import CASES
 from bench.catalog.policies import PRESCRIBED
-from bench.report.cells import Contest, contestant
+from bench.report.cells import Cell, Contest, contestant
 from bench.report.words import number_of, percent
 
 SIZES = ("small", "medium", "large")
@@ -18,8 +18,9 @@ def strategy_map(contests: Sequence[Contest]) -> dict[str, Any] | None:
     """For the page (see ``document``); None where the data say nothing of size and similarity, or
     accuracy says nothing of policies.
 
-    A cell names the policies that lead in every question that was asked of such data; where no
-    policy leads in all of them, those that lead in any, as a tie.
+    A cell names one policy where it is the best alone in every question that was asked of such
+    data; else those that may be the best in all of them and, where that is not two, in any. They
+    tie where some policy may be the best in all; if none may, the best depends on the question.
     """
     known = [c for c in contests if c.row["similarity"] in SIMILARITIES and c.is_telling]
     if not known:
@@ -31,28 +32,35 @@ def strategy_map(contests: Sequence[Contest]) -> dict[str, Any] | None:
     for similarity in SIMILARITIES:
         for size in SIZES:
             here = [c for c in known if (c.row["size"], c.row["similarity"]) == (size, similarity)]
+            best, is_tie = _best(here)
             cells.append(
                 {
                     "size": size,
                     "similarity": similarity,
                     "prescribed": prescribed.get((size, similarity)),
-                    "best": _best(here),
+                    "best": [contestant(cell) for cell in best],
+                    "is_tie": is_tie,
+                    "is_prescribed": [
+                        any(
+                            c.prescribed and contestant(c.prescribed) == contestant(cell)
+                            for c in here
+                        )
+                        for cell in best
+                    ],
                     "text": _words(here),
                 }
             )
     return {"sizes": list(SIZES), "similarities": list(SIMILARITIES), "cells": cells}
 
 
-def _best(contests: Sequence[Contest]) -> list[str]:
-    # The first two where one alone leads by its interval, but not after correction.
-    leaders = [
-        [contestant(cell) for cell in (c.leaders if c.is_won or c.leaders[1:] else c.cells[:2])]
-        for c in contests
-    ]
-    if not leaders:
-        return []
-    everywhere = [name for name in leaders[0] if all(name in found for found in leaders)]
-    return everywhere or list(dict.fromkeys(name for found in leaders for name in found))
+def _best(contests: Sequence[Contest]) -> tuple[list[Cell], bool]:
+    """A cell of each policy that may be the best, and whether some may be so in all questions."""
+    leaders = [{contestant(cell): cell for cell in c.leaders} for c in contests]
+    anywhere = {name: cell for found in leaders for name, cell in found.items()}
+    everywhere = {n: c for n, c in anywhere.items() if all(n in found for found in leaders)}
+    if len(everywhere) > 1:
+        return list(everywhere.values()), True
+    return list({**everywhere, **anywhere}.values()), bool(everywhere)
 
 
 def _words(contests: Sequence[Contest]) -> str:

@@ -46,15 +46,23 @@ def seeds_of(cell: Cell) -> TableCell:
     return figure(f"{count} of {count + cell.lost}" if cell.lost else str(count), count)
 
 
-def told_apart(table: Table, cells: Sequence[Cell], by_policy: bool = True) -> Table:
+def told_apart(
+    table: Table, cells: Sequence[Cell], by_policy: bool = True, beside: Sequence[Cell] = ()
+) -> Table:
     """A table with a column of settings, where some of its rows would look alike without.
 
     Args:
         table: One row for each of ``cells``.
         cells: That its rows are about.
         by_policy: Whether the table has a column of policies.
+        beside: Of a table of pairs, the second of each.
     """
     found = settings(cells, by_policy)
+    if beside:
+        others = settings(beside, by_policy)
+        both = zip(found, others, [c.row["backend"] for c in beside], strict=True)
+        found = ["; ".join(filter(None, (one, other and f"{name}: {other}")))
+                 if one != other else one for one, other, name in both]  # fmt: skip
     if not any(found):
         return table
     rows = [[*row, text(told or None)] for row, told in zip(table.rows, found, strict=True)]

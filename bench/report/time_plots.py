@@ -14,14 +14,11 @@ from bench.report.speeds import rate_of
 from bench.report.twins import Row
 
 
-def _grouped_bars(
-    cells: Sequence[Cell],
-) -> list[tuple[str, list[Cell]]]:
-    """By backend."""
+def _by_backend(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
     groups: dict[str, list[Cell]] = {}
     for cell in cells:
         groups.setdefault(cell.row["backend"], []).append(cell)
-    return list(groups.items())
+    return groups
 
 
 def _labels(cells: Sequence[Cell]) -> list[str]:
@@ -38,7 +35,7 @@ def throughput(cells: Sequence[Cell]) -> dict[str, Any]:
     whole = [c for c in cells if c.row["train_images_per_s"] is not None]
     labels = {id(c): label for c, label in zip(whole, _labels(whole), strict=True)}
     data: list[Figure] = []
-    for place, (backend, group) in enumerate(_grouped_bars(whole)):
+    for place, (backend, group) in enumerate(_by_backend(whole).items()):
         windows = [
             [w for r in c.runs for w in r.result.train_images_per_s_windows] or [0.0] for c in group
         ]
@@ -48,10 +45,11 @@ def throughput(cells: Sequence[Cell]) -> dict[str, Any]:
         data.append(
             {
                 "type": "bar",
+                "orientation": "h",
                 "name": escaped(backend),
-                "x": [labels[id(c)] for c in group],
-                "y": middle,
-                "error_y": {
+                "y": [labels[id(c)] for c in group],
+                "x": middle,
+                "error_x": {
                     "type": "data",
                     "symmetric": False,
                     "array": [max(float(e[1]) - m, 0.0) for e, m in both],
@@ -60,7 +58,7 @@ def throughput(cells: Sequence[Cell]) -> dict[str, Any]:
                     "color": "#8c8c8c",
                 },
                 "marker": {"color": COLOURS[place % len(COLOURS)]},
-                "hovertemplate": "%{y:,.0f} images/s",
+                "hovertemplate": "%{x:,.0f} images/s",
             }
         )
     made = plot(
@@ -69,16 +67,16 @@ def throughput(cells: Sequence[Cell]) -> dict[str, Any]:
         "Training images/s of whole steps, the median window; bars from the 5th to the 95th "
         "percentile of the windows. Runs whose frozen part was computed once are left out.",
         data,
-        {"automargin": True},
         axis("images/s", rangemode="tozero"),
+        {"automargin": True, "autorange": "reversed"},
     )
-    made["figure"]["layout"]["barmode"] = "group"
+    made["figure"]["layout"] |= {"barmode": "group", "height": _height(len(set(labels.values())))}
     return made
 
 
-def _windows(cell: Cell) -> list[float]:
-    """Rates of all windows of its runs."""
-    return [w for r in cell.runs for w in r.result.train_images_per_s_windows] or [0.0]
+def _height(bars: int) -> int:
+    """In pixels, so that no label stands on the next: each has up to three lines."""
+    return max(320, 80 + 44 * bars)
 
 
 PARTS = (
@@ -134,5 +132,5 @@ def time_parts(cells: Sequence[Cell]) -> dict[str, Any]:
         axis("seconds"),
         {"automargin": True, "autorange": "reversed"},
     )
-    made["figure"]["layout"] |= {"barmode": "stack", "height": max(320, 80 + 44 * len(timed))}
+    made["figure"]["layout"] |= {"barmode": "stack", "height": _height(len(timed))}
     return made

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Hashable, Sequence
+from functools import cache
+from operator import itemgetter
 from typing import Any
 
 from bench.catalog.policies import POLICIES
@@ -13,16 +15,27 @@ Row = dict[str, Any]
 
 def twins(rows: Sequence[Row], differing: Collection[str]) -> list[list[Row]]:
     """Rows that are ok and alike in everything but ``differing``, in the order of the rows."""
-    groups: dict[tuple[str, ...], list[Row]] = {}
+    groups: dict[tuple[Hashable, ...], list[Row]] = {}
     for row in rows:
         if row["status"] == "ok":
-            same = tuple(f"{k}={v}" for k, v in row.items() if k not in differing)
-            groups.setdefault(same, []).append(row)
+            groups.setdefault(identity(row, differing), []).append(row)
     return list(groups.values())
 
 
+def identity(row: Row, without: Collection[str]) -> tuple[Hashable, ...]:
+    """What a row says in all fields but some."""
+    key: tuple[Hashable, ...] = _picking(tuple(row), frozenset(without))(row)
+    return key
+
+
+@cache
+def _picking(fields: tuple[str, ...], without: frozenset[str]) -> itemgetter[Any]:
+    return itemgetter(*(field for field in fields if field not in without))
+
+
 def mark_parity(rows: Sequence[Row], differing: Collection[str], shown: Collection[Shown]) -> None:
-    """Set 'parity' of every row in matched mode that has a twin.
+    """Set 'parity' of every row in matched mode that has a twin: shown where it is for every twin,
+    in each of their environments.
 
     Args:
         rows: Changed in place; 'parity' stays null for a row without a twin.
@@ -31,12 +44,15 @@ def mark_parity(rows: Sequence[Row], differing: Collection[str], shown: Collecti
     """
     for group in twins(rows, differing):
         for row in group:
-            others = {r["backend"] for r in group} - {row["backend"]}
+            others = {r["environment_id"] for r in group if r["backend"] != row["backend"]}
             if not others or row["mode"] != "matched":
                 continue
-            alike = _proved_alike(row, shown)
-            proved = {r["backend"] for r in group if r["environment_id"] in alike}
-            row["parity"] = "shown" if others <= proved else "not_shown"
+            row["parity"] = "shown" if others <= _proved_alike(row, shown) else "not_shown"
+
+
+def is_proved(a: Row, b: Row, shown: Collection[Shown]) -> bool:
+    """Whether two rows of one experiment compute the same, each in its own environment."""
+    return b["environment_id"] in _proved_alike(a, shown)
 
 
 def _proved_alike(row: Row, shown: Collection[Shown]) -> set[str]:

@@ -10,14 +10,14 @@ from bench.report.table_model import ABSENT
 MINUS = "−"
 
 
-def places(half_width: float | None, default: int = 1) -> int:
+def places(half_width: float | None, default: int = 1, least: int = 0) -> int:
     """Decimal places that a figure with this uncertainty deserves: one digit of the uncertainty,
-    two where the first is a 1."""
+    two where the first is a 1. Below 0, tens and hundreds are rounded too."""
     if not half_width or not math.isfinite(half_width):
         return default
     exponent = math.floor(math.log10(half_width))
     leading = half_width / 10.0**exponent
-    return min(max(-exponent + (leading < 2.0), 0), 3)
+    return min(max(-exponent + (leading < 2.0), least), 3)
 
 
 def signed(value: float, digits: int) -> str:
@@ -51,11 +51,27 @@ def percent(e: Estimate) -> str:
     return f"{100 * e.value:.{digits}f} ± {100 * half:.{digits}f}%"
 
 
+MOST_DIGITS = 4
+
+
+def _telling(ends: tuple[float, float], none: float, digits: int) -> int:
+    """As many places as show on which side of ``none`` an interval lies that does not hold it."""
+    if ends[0] <= none <= ends[1]:
+        return digits
+    while digits < MOST_DIGITS and any(_looks_like(end, none, digits) for end in ends):
+        digits += 1
+    return digits
+
+
+def _looks_like(end: float, none: float, digits: int) -> bool:
+    return float(f"{end:.{digits}f}") in (0.0, none) and end != none
+
+
 def points(e: Estimate) -> str:
     """A difference of accuracies: ``+1.4 points (−0.3 to 3.1)``."""
     if e.low is None or e.high is None:
         return f"{signed(100 * e.value, 1)} points"
-    digits = places(100 * (e.half_width or 0.0))
+    digits = _telling((100 * e.low, 100 * e.high), 0.0, places(100 * (e.half_width or 0.0)))
     low, high = (plain(100 * end, digits) for end in (e.low, e.high))
     return f"{signed(100 * e.value, digits)} points ({low} to {high})"
 
@@ -64,18 +80,28 @@ def times(e: Estimate) -> str:
     """A ratio: ``1.23 × (1.18 to 1.29)``."""
     if e.low is None or e.high is None:
         return f"{e.value:.3g} ×"
-    digits = places(e.half_width, default=2)
+    digits = _telling((e.low, e.high), 1.0, places(e.half_width, default=2))
     return f"{e.value:.{digits}f} × ({e.low:.{digits}f} to {e.high:.{digits}f})"
 
 
 def measured(e: Estimate, unit: str = "") -> str:
-    """A figure with its interval: ``205 ± 4``; without one, three digits."""
+    """A figure above 0 with its interval: ``205 ± 4``, and where it is lopsided ``700 (100 to
+    5,700)``; without one, three digits."""
     half = e.half_width
     tail = f" {unit}" if unit else ""
-    if not half:
+    if not half or e.low is None or e.high is None:
         return f"{e.value:,.0f}{tail}" if abs(e.value) >= 100 else f"{e.value:.3g}{tail}"
-    digits = places(half)
-    return f"{e.value:,.{digits}f} ± {half:,.{digits}f}{tail}"
+    arms = sorted((e.value - e.low, e.high - e.value))
+    if arms[1] > LOPSIDED * arms[0]:
+        value, low, high = (_rounded(v, arms[0]) for v in (e.value, e.low, e.high))
+        return f"{value} ({low} to {high}){tail}"
+    return f"{_rounded(e.value, half)} ± {_rounded(half, half)}{tail}"
+
+
+def _rounded(value: float, half_width: float) -> str:
+    """To its uncertainty, tens and hundreds too."""
+    digits = places(half_width, least=-9)
+    return f"{round(value, digits):,.{max(digits, 0)}f}"
 
 
 def count(value: int | float | None) -> str:

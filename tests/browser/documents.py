@@ -92,7 +92,8 @@ def hostile() -> Document:
     lines = list(HOSTILE)
     cells = [
         {"size": size, "similarity": similarity, "prescribed": lines[number], "text": lines[number],
-         "best": lines[number : number + 1 + number % 2]}
+         "best": lines[number : number + 1 + number % 2], "is_tie": number % 4 == 1,
+         "is_prescribed": [False] * (1 + number % 2)}
         for number, (size, similarity) in enumerate(_grid())
     ]  # fmt: skip
     columns = [{"name": line, "heading": line, "right": False} for line in lines]
@@ -316,6 +317,7 @@ def _map() -> dict[str, Any]:
     for size, similarity in _grid():
         names, says = best.get((size, similarity), ([], None))
         cells.append({"size": size, "similarity": similarity, "prescribed": says, "best": names,
+                      "is_tie": size != "large", "is_prescribed": [n == says for n in names],
                       "text": "85.8% (3 seeds)" if names else None})  # fmt: skip
     return {"sizes": ["small", "medium", "large"], "similarities": ["similar", "not_similar"],
             "cells": cells}  # fmt: skip

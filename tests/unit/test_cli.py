@@ -18,9 +18,10 @@ from PIL import Image
 from bench import weights
 from bench.blueprint import Network
 from bench.catalog.backbones import WeightsSource
-from bench.cli import _names, _numbers, _weights
+from bench.cli import _weights
 from bench.errors import Unavailable, UserError
 from bench.listing import LISTS
+from bench.lists import names, numbers
 from bench.store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -351,19 +352,19 @@ def test_a_report_does_not_depend_on_the_locale(
 
 
 def test_lists_are_comma_separated_and_a_comma_can_be_kept() -> None:
-    assert _names(None) is None
-    assert _names(" a, b,a,,") == ["a", "b"]
-    assert _names("folder:a\\,b,c") == ["folder:a,b", "c"]
+    assert names(None) is None
+    assert names(" a, b,a,,") == ["a", "b"]
+    assert names("folder:a\\,b,c") == ["folder:a,b", "c"]
     for nothing in ("", ",", " , "):
         with pytest.raises(UserError, match="empty list"):
-            _names(nothing)
+            names(nothing)
 
 
 def test_numbers_are_whole_and_not_negative() -> None:
-    assert _numbers("--seeds", "0,12") == [0, 12]
+    assert numbers("--seeds", "0,12") == [0, 12]
     for wrong in ("-1", "1.5", "x", "²"):
         with pytest.raises(UserError, match="--seeds"):
-            _numbers("--seeds", wrong)
+            numbers("--seeds", wrong)
 
 
 def test_weights_are_for_all_or_for_one_backbone() -> None:

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,67 +10,13 @@ import pytest
 from bench.report.answer import answer, asked
 from bench.report.cases_table import cases_table
 from bench.report.cells import Comparison, Contest, cells_of, contestant
-from bench.report.findings import Findings, findings_of
+from bench.report.findings import findings_of
 from bench.report.plots import pareto, plots
 from bench.report.rows import rows_of
-from bench.report.standard_set import standard_set
 from bench.report.statistics import Estimate
 from bench.report.strategy import strategy_map
-from bench.report.table_model import Table
 from bench.store import StoredRun
-
-IMAGES = 400
-Make = Callable[..., StoredRun]
-
-POLICIES: dict[str, dict[str, Any]] = {
-    "freeze_all": {"boundary": "head"},
-    "fine_tune_last": {"boundary": "last_stage"},
-    "fine_tune_all": {"boundary": "all", "backbone_scale": 0.1},
-    "from_scratch": {"boundary": "all", "initialisation": "random"},
-}
-RANDOM = {"kind": "random", "source": "random", "sha256": None}
-
-
-@pytest.fixture
-def make(make_run: Callable[..., StoredRun], tmp_path: Path) -> Make:
-    """``make(share, policy=…, seed=…)``: a run that is right on the first ``share`` of the images,
-    and on a few others by its seed."""
-
-    def made(
-        share: float, policy: str = "freeze_all", seed: int = 0,
-        result: dict[str, Any] | None = None, luck: float = 0.02, **changes: Any,
-    ) -> StoredRun:  # fmt: skip
-        changes.setdefault("policy", {"name": policy, **POLICIES[policy]})
-        if policy == "from_scratch":
-            changes.setdefault("weights", RANDOM)
-        random = np.random.default_rng([seed, len(policy)])
-        right = np.arange(IMAGES) < share * IMAGES
-        right ^= random.random(IMAGES) < luck
-        fields = {"test_top1": float(right.mean()), "val_top1_by_epoch": [0.5, share]}
-        run = make_run(result={**fields, **(result or {})}, seed=seed, **changes)
-        folder = tmp_path / run.result.run_id / run.result.environment_id
-        folder.mkdir(parents=True, exist_ok=True)
-        labels = np.arange(IMAGES) % 2
-        logits = np.stack([labels == 0, labels == 1], 1) * 4.0 - 2.0
-        logits[~right] *= -1
-        np.savez(folder / "predictions.npz", logits=logits, labels=labels, correct=right,
-                 true_probability=np.where(right, 0.98, 0.02))  # fmt: skip
-        return replace(run, folder=folder)
-
-    return made
-
-
-def found(*runs: StoredRun) -> Findings:
-    return findings_of(rows_of(runs), runs)
-
-
-def tables(*runs: StoredRun) -> dict[str, Table]:
-    return {table.name: table for table in standard_set(found(*runs))}
-
-
-def cell(table: Table, row: int, column: str) -> str:
-    place = [c.name for c in table.columns].index(column)
-    return table.rows[row][place].text
+from tests.unit.made_runs import IMAGES, RANDOM, Make, cell, found, tables
 
 
 def test_seeds_are_taken_together_and_nothing_else(make: Make) -> None:
@@ -103,10 +45,11 @@ def test_what_does_not_stand_correction_names_no_winner(make: Make) -> None:
     best, other = cells_of(rows_of(runs), runs)
     apart = Estimate(-0.1, -0.19, -0.01, 0.03, "recipes", 3, IMAGES)
     contest = Contest((best, other), (Comparison(best, other, apart, 0.2, 15),), 0)
-    assert contest.leaders == (best,)
+    assert contest.leaders == (best, other)
     assert not contest.is_won
     table = cases_table([contest], [])
     assert cell(table, 0, "verdict") == "tie after correction"
+    assert cell(table, 0, "best") == "freeze_all = from_scratch"
     sure = Contest((best, other), (Comparison(best, other, apart, 0.03, 1),), 0)
     assert sure.is_won
     assert cell(cases_table([sure], []), 0, "verdict") == "the article's is best"
@@ -118,6 +61,10 @@ def test_the_article_s_policy_can_be_beaten(make: Make) -> None:
     told = answer(found(*runs))[0]
     assert "beaten in 1" in told
     assert "fine_tune_all gets +19 points (14 to 23) more than freeze_all" in told
+    policies = tables(*runs)["policies"]
+    assert cell(policies, 0, "beside_best") == "−19 points (−23 to −14)"
+    assert cell(policies, 0, "beside_best_verdict") == "worse"
+    assert cell(policies, 1, "beside_best_verdict") == "best"
     table = tables(*runs)["cases"]
     assert cell(table, 0, "verdict") == "another is better"
     assert cell(table, 0, "best") == "fine_tune_all"
@@ -141,7 +88,7 @@ def test_without_predictions_nothing_is_said_to_differ(make: Make) -> None:
     assert strategy_map(found(*runs).contests) is None
     table = tables(*runs)
     assert cell(table["cases"], 0, "verdict") == "not comparable"
-    assert cell(table["policies"], 1, "beside_best") == "not comparable"
+    assert cell(table["policies"], 1, "beside_best_verdict") == "not comparable"
 
 
 def test_answers_of_another_run_are_not_taken(make: Make) -> None:
@@ -316,7 +263,7 @@ def test_the_map_names_leaders_beside_the_prescription(make: Make) -> None:
     assert at["small", "similar"]["best"] == ["freeze_all"]
     assert at["medium", "similar"] == {
         "size": "medium", "similarity": "similar", "prescribed": "fine_tune_last", "best": [],
-        "text": "not run",
+        "is_tie": False, "is_prescribed": [], "text": "not run",
     }  # fmt: skip
     assert at["small", "not_similar"]["prescribed"] is None
 
@@ -384,3 +331,11 @@ def test_what_was_asked_names_data_networks_and_machine(make: Make) -> None:
         "1 run of efficientnet_lite0 on photos (stand-in), trained as freeze_all, by torch, with "
         "1 seed, on 2 cores of A CPU."
     )
+
+
+def test_seeds_are_counted_by_experiment(make: Make) -> None:
+    three = [make(0.9, seed=s) for s in range(3)]
+    assert "with 3 seeds each, on" in asked(rows_of(three), three)
+    one = make(0.5, "from_scratch", seed=7)
+    assert "with 1 seed, on" in asked(rows_of([one]), [one])
+    assert "with 1 to 3 seeds each, on" in asked(rows_of([*three, one]), [*three, one])

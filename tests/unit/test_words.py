@@ -32,12 +32,21 @@ def test_accuracies_and_differences() -> None:
     assert points(estimate(0.0, None, None)) == "0.0 points"
 
 
+def test_an_interval_that_leaves_out_none_shows_it() -> None:
+    assert points(estimate(0.03, 0.002, 0.058)) == "+3.0 points (0.2 to 5.8)"
+    assert points(estimate(-0.03, -0.058, -0.0004)) == "−3.00 points (−5.80 to −0.04)"
+    assert points(estimate(0.03, -0.002, 0.06)) == "+3 points (0 to 6)"
+    assert times(estimate(1.1, 1.02, 20.0)) == "1.10 × (1.02 to 20.00)"
+    assert times(estimate(0.7, 0.3, 0.99)) == "0.70 × (0.30 to 0.99)"
+
+
 def test_ratios_and_rates() -> None:
     assert times(estimate(1.234, 1.18, 1.29)) == "1.23 × (1.18 to 1.29)"
     assert times(estimate(0.5, None, None)) == "0.5 ×"
-    assert measured(estimate(1234.5, 1200.0, 1270.0)) == "1,234 ± 35" or "1,23" in measured(
-        estimate(1234.5, 1200.0, 1270.0)
-    )
+    assert measured(estimate(1234.5, 1200.0, 1270.0)) == "1,230 ± 40"
+    assert measured(estimate(1234.5, 1219.5, 1249.5)) == "1,234 ± 15"
+    assert measured(estimate(1234.5, 1199.0, 1270.0), "s") == "1,230 ± 40 s"
+    assert measured(estimate(673.2, 84.3, 5712.0)) == "700 (100 to 5,700)"
     assert measured(estimate(205.4, None, None)) == "205"
 
 

@@ -92,8 +92,11 @@ function contents(key, run) {
   const measured = (report().measured ?? []).map((name) => [name, row?.[name] ?? null]);
   const numbers = Object.fromEntries([...measured, ...Object.entries(result)].filter(
     ([name, value]) => value !== null && !APART.includes(name)));
-  const knobs = report().knobs.flatMap(({ knob, values }) =>
-    (environment in values ? [[knob, readable(values[environment])]] : []));
+  const own = run.knobs ?? {};
+  const knobs = report().knobs.flatMap(({ knob, values }) => {
+    const value = Object.hasOwn(own, knob) ? own[knob] : values[environment];
+    return value === undefined || value === null ? [] : [[knob, readable(value)]];
+  });
   const proof = PARITY[row?.parity] ?? "Nothing was to be shown for this run.";
   const columns = make("div", { class: "columns" },
     part("Result", fields([["run id", key.slice(0, key.lastIndexOf("/"))], ...leaves(numbers)])),
@@ -101,7 +104,7 @@ function contents(key, run) {
   );
   const right = part("Parity", make("p", { class: "quiet" }, proof));
   if (knobs.length > 0) {
-    const where = `As the ledger has them for environment ${environment}.`;
+    const where = `In force during this run, in environment ${environment}.`;
     right.append(make("h4", {}, "Knobs"), make("p", { class: "quiet" }, where), fields(knobs));
   }
   columns.append(right);

@@ -1,4 +1,4 @@
-/* Tables that sort by a click on a heading, and the filter of the table of all runs. */
+/* Tables that sort by a click on a heading, and their filters. */
 const collator = new Intl.Collator("en", { numeric: true });
 
 /** What a cell is sorted by: a number, a text, or null, which comes last. */
@@ -66,11 +66,41 @@ function labelled(words, control, id) {
   return make("div", {}, make("label", { for: id }, words), control);
 }
 
-function makeFilter(table, region) {
-  const rows = Array.from(table.tBodies[0].rows);
-  const words = new Map(rows.map((row) => [
+/** The text of each row, in small letters. */
+function wordsOf(rows) {
+  return new Map(rows.map((row) => [
     row, Array.from(row.cells, (cell) => cell.textContent).join("\n").toLowerCase(),
   ]));
+}
+
+/* A table with fewer rows is read at a glance. */
+const FEW_ROWS = 8;
+
+function makeTextFilter(table, region) {
+  const rows = Array.from(table.tBodies[0].rows);
+  if (rows.length < FEW_ROWS) return;
+  const words = wordsOf(rows);
+  const box = make("input", { type: "search", autocomplete: "off", spellcheck: "false" });
+  const title = byId(region.getAttribute("aria-labelledby")).textContent;
+  const form = make(
+    "form", { class: "filters", role: "search", "aria-label": `Filter the table ${title}` },
+    labelled("rows with", box, `${region.id}-text`),
+  );
+  const count = make("p", { class: "count", "aria-live": "polite" });
+  function apply() {
+    const text = box.value.trim().toLowerCase();
+    for (const row of rows) row.hidden = !words.get(row).includes(text);
+    const shown = rows.filter((row) => !row.hidden).length;
+    count.textContent = shown < rows.length ? `${shown} of ${rows.length} rows` : "";
+  }
+  form.addEventListener("input", apply);
+  form.addEventListener("submit", (event) => event.preventDefault());
+  region.before(form, count);
+}
+
+function makeFilter(table, region) {
+  const rows = Array.from(table.tBodies[0].rows);
+  const words = wordsOf(rows);
   const headings = Array.from(table.tHead.rows[0].cells);
   const choices = [];
   for (const name of [...ALWAYS_CHOICES, ...OTHER_CHOICES]) {
@@ -113,4 +143,8 @@ function makeFilter(table, region) {
 for (const table of document.querySelectorAll("table.sortable")) makeSortable(table);
 const runsRegion = document.querySelector("#runs-table-region");
 if (runsRegion) makeFilter(runsRegion.querySelector("table"), runsRegion);
+for (const region of document.querySelectorAll(".scroll:not(#runs-table-region, #cases-region)")) {
+  const table = region.querySelector("table.sortable");
+  if (table) makeTextFilter(table, region);
+}
 performance.mark("thawbench-sortable");

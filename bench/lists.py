@@ -1,0 +1,52 @@
+"""Comma-separated lists on the command line."""
+
+from __future__ import annotations
+
+from bench.errors import UserError
+
+
+def names(text: str | None) -> list[str] | None:
+    """A comma-separated list; a comma inside a path can be written as ``\\,``.
+
+    Raises:
+        UserError: There is nothing in it.
+    """
+    if text is None:
+        return None
+    parts = text.replace("\\,", "\0").split(",")
+    found = [p.strip().replace("\0", ",") for p in parts if p.strip()]
+    if not found:
+        raise UserError("An empty list was given.", "Lists are comma-separated: a,b,c.")
+    return list(dict.fromkeys(found))
+
+
+def numbers(option: str, text: str | None) -> list[int] | None:
+    """Whole numbers of 0 or more.
+
+    Raises:
+        UserError: Something else is in it.
+    """
+    found = names(text)
+    if found is None:
+        return None
+    wrong = [n for n in found if not (n.isascii() and n.isdigit())]
+    if wrong:
+        raise UserError(f"{option}: '{wrong[0]}' is not a whole number of 0 or more.")
+    return [int(n) for n in found]
+
+
+def decimals(option: str, text: str | None) -> list[float] | None:
+    """Numbers.
+
+    Raises:
+        UserError: Something else is in it.
+    """
+    found = names(text)
+    if found is None:
+        return None
+    try:
+        return [float(name) for name in found]
+    except ValueError as error:
+        raise UserError(
+            f"{option}: {error}.".replace("could not convert", "cannot read")
+        ) from error

@@ -1,0 +1,37 @@
+"""Runs whose answers to the test images are made up, and what a report makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from bench.report.findings import Findings, findings_of
+from bench.report.rows import rows_of
+from bench.report.standard_set import standard_set
+from bench.report.table_model import Table
+from bench.store import StoredRun
+
+IMAGES = 400
+Make = Callable[..., StoredRun]
+
+POLICIES: dict[str, dict[str, Any]] = {
+    "freeze_all": {"boundary": "head"},
+    "fine_tune_last": {"boundary": "last_stage"},
+    "fine_tune_all": {"boundary": "all", "backbone_scale": 0.1},
+    "retrain_all": {"boundary": "all"},
+    "from_scratch": {"boundary": "all", "initialisation": "random"},
+}
+RANDOM = {"kind": "random", "source": "random", "sha256": None}
+
+
+def found(*runs: StoredRun) -> Findings:
+    return findings_of(rows_of(runs), runs)
+
+
+def tables(*runs: StoredRun) -> dict[str, Table]:
+    return {table.name: table for table in standard_set(found(*runs))}
+
+
+def cell(table: Table, row: int, column: str) -> str:
+    place = [c.name for c in table.columns].index(column)
+    return table.rows[row][place].text

@@ -1,0 +1,186 @@
+"""What a report may not claim: each of these was once said of numbers that do not allow it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bench.parity.proofs import Shown
+from bench.report.answer import answer
+from bench.report.cases_table import cases_table
+from bench.report.cells import Cell, Comparison, Contest, cells_of
+from bench.report.findings import findings_of
+from bench.report.rows import rows_of
+from bench.report.speeds import compare_speeds
+from bench.report.standard_set import backbones_table, backends_table
+from bench.report.statistics import Estimate, difference
+from bench.report.strategy import strategy_map
+from bench.report.twins import is_proved
+from bench.store import StoredRun
+from tests.unit.made_runs import IMAGES, Make, cell, found, tables
+
+Result = dict[str, Any]
+
+
+def proof(*runs: StoredRun) -> Shown:
+    row = rows_of(runs[:1])[0]
+    about = (row[k] for k in ("backbone", "policy", "boundary", "optimizer"))
+    return Shown(*about, frozenset(r.result.environment_id for r in runs))
+
+
+def test_a_proof_speaks_of_its_own_environments_alone(make: Make) -> None:
+    """After an upgrade of Keras, the old proof says nothing of the new one."""
+    torch = make(0.9)
+    old, new = (make(0.9, backend="keras-tensorflow", environment={"packages": {"keras": v}})
+                for v in ("1", "2"))  # fmt: skip
+    runs, shown = [torch, old, new], [proof(torch, old)]
+    parity = {row["environment_id"]: row["parity"] for row in rows_of(runs, shown)}
+    assert parity[old.result.environment_id] == "shown"
+    assert parity[new.result.environment_id] == "not_shown"
+    assert parity[torch.result.environment_id] == "not_shown"
+    table = backends_table(findings_of(rows_of(runs, shown), runs, shown).pairs)
+    places = [cell(table, n, "setting") for n in range(2)]
+    told = {place: cell(table, n, "parity") for n, place in enumerate(places)}
+    assert told == {
+        f"keras-tensorflow: environment {old.result.environment_id[:8]}": "shown",
+        f"keras-tensorflow: environment {new.result.environment_id[:8]}": "not shown",
+    }
+    (a, b) = rows_of([torch, new])
+    assert not is_proved(a, b, shown)
+
+
+def contest(make: Make, *others: tuple[str, float, Estimate, float]) -> Contest:
+    """The best, and others by (policy, accuracy, its difference from the best, corrected p); these
+    cannot be told apart among themselves."""
+    runs = [make(0.9), *(make(share, name) for name, share, _, _ in others)]
+    best, *rest = cells_of(rows_of(runs), runs)
+    rest.sort(key=lambda c: -c.top1.value)
+    tie = Estimate(0.0, -0.1, 0.1, 1.0, "recipes", 3, IMAGES)
+    pairs = [Comparison(best, c, e, p, 9) for c, (_, _, e, p) in zip(rest, others, strict=True)]
+    pairs += [Comparison(a, b, tie, 1.0, 9) for n, a in enumerate(rest) for b in rest[n + 1 :]]
+    return Contest((best, *rest), tuple(pairs), 0)
+
+
+REAL = Estimate(-0.05, -0.06, -0.04, 0.001, "recipes", 3, IMAGES)
+WIDE = Estimate(-0.2, -0.39, -0.01, 0.03, "recipes", 3, IMAGES)
+
+
+def test_a_tie_is_of_those_that_tie_not_of_the_first_two(make: Make) -> None:
+    """The second is shown to be worse than the best; the third, less sure, is not."""
+    made = contest(make, ("fine_tune_last", 0.85, REAL, 0.005), ("from_scratch", 0.7, WIDE, 0.053))
+    names = [c.row["policy"] for c in made.leaders]
+    assert names == ["freeze_all", "from_scratch"]
+    drawn = strategy_map([made])
+    assert drawn is not None
+    (here,) = (c for c in drawn["cells"] if c["best"])
+    assert (here["best"], here["is_tie"]) == (names, True)
+    table = cases_table([made], [])
+    assert cell(table, 0, "best") == "freeze_all = from_scratch"
+    assert cell(table, 0, "verdict") == "tie after correction"
+
+
+def test_the_map_names_one_policy_only_where_it_is_best_everywhere(make: Make) -> None:
+    runs = {name: make(share, name) for name, share in (("freeze_all", 0.9), ("retrain_all", 0.8))}
+    a, b = cells_of(rows_of(runs.values()), list(runs.values()))
+
+    def judged(first: Cell, second: Cell, p: float) -> Contest:
+        return Contest((first, second), (Comparison(first, second, REAL, p, 1),), 0)
+
+    def best(*contests: Contest) -> tuple[list[str], bool]:
+        drawn = strategy_map(contests)
+        assert drawn is not None
+        (here,) = (c for c in drawn["cells"] if c["best"])
+        return here["best"], here["is_tie"]
+
+    names = ["freeze_all", "retrain_all"]
+    assert best(judged(a, b, 0.001), judged(a, b, 0.001))[0] == names[:1]
+    assert best(judged(a, b, 0.001), judged(a, b, 0.2)) == (names, True)
+    assert best(judged(a, b, 0.001), judged(b, a, 0.001)) == (names, False)
+
+
+def test_the_article_s_policy_from_a_file_is_still_the_article_s(make: Make) -> None:
+    weights = {"kind": "file", "source": "own.pth", "sha256": "ef" * 32}
+    runs = [make(0.9, weights=weights), make(0.6, "fine_tune_all", weights=weights)]
+    table = tables(*runs)["cases"]
+    assert cell(table, 0, "verdict") == "the article's is best"
+    assert "article's policy is best in 1" in answer(found(*runs))[0]
+    drawn = strategy_map(found(*runs).contests)
+    assert drawn is not None
+    (here,) = (c for c in drawn["cells"] if c["best"])
+    assert here["is_prescribed"] == [True]
+
+
+def test_where_seeds_were_lost_the_highest_is_not_called_best(make: Make) -> None:
+    runs = [make(share, policy, seed) for seed in range(3)
+            for share, policy in ((0.9, "freeze_all"), (0.6, "from_scratch"))]  # fmt: skip
+    lost = {"status": "diverged", "failure": {"kind": "d", "message": "m"}, "test_top1": None}
+    runs[0] = make(0.9, result=lost)
+    told = cell(tables(*runs)["cases"], 0, "best")
+    assert told == "freeze_all is highest, not compared with all"
+
+
+def test_a_policy_is_beaten_by_any_that_is_better(make: Make) -> None:
+    """The first is too unsure to be better than the article's, the second is surely better."""
+    runs = [make(0.95, "from_scratch"), make(0.9, "fine_tune_all"), make(0.85)]
+    first, second, ours = sorted(cells_of(rows_of(runs), runs), key=lambda c: -c.top1.value)
+    tie = Estimate(0.0, -0.1, 0.1, 1.0, "recipes", 3, IMAGES)
+    pairs = (Comparison(first, second, tie, 1.0, 3), Comparison(first, ours, WIDE, 0.2, 3),
+             Comparison(second, ours, REAL, 0.001, 3))  # fmt: skip
+    made = Contest((first, second, ours), pairs, 0)
+    assert made.better_than(ours) == (second,)
+    assert cell(cases_table([made], []), 0, "verdict") == "fine_tune_all is better"
+
+
+def test_networks_stand_in_one_row_only_with_the_same_settings(make: Make) -> None:
+    runs = [make(share, luck=0.0, backbone=name, recipe={"augmentation": how})
+            for name, how, share in (("vgg16", "none", 0.5), ("vgg16", "crop_flip", 0.7),
+                                     ("resnet50", "none", 0.6), ("resnet50", "crop_flip", 0.8))
+            ]  # fmt: skip
+    table = backbones_table(cells_of(rows_of(runs), runs))
+    shares = {(cell(table, n, "resnet50_test_top1")[:2], cell(table, n, "vgg16_test_top1")[:2])
+              for n in range(len(table.rows))}  # fmt: skip
+    assert shares == {("60", "50"), ("80", "70")}
+    assert {cell(table, n, "setting") for n in range(2)} == {
+        "augmentation none", "augmentation crop_flip",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("images", "is_sure"), [(1, False), (5, False), (6, True), (200, True)])
+def test_where_every_image_differs_the_sign_test_decides(images: int, is_sure: bool) -> None:
+    e = difference(np.zeros((1, images)), np.ones((1, images)))
+    assert e.value == 1.0
+    assert e.low is not None
+    assert e.high == 1.0
+    assert e.p == pytest.approx(min(1.0, 2 * 0.5**images))
+    assert (e.low > 0.0) == is_sure == (e.p < 0.05)
+    turned = difference(np.ones((1, images)), np.zeros((1, images)))
+    assert (turned.value, turned.low, turned.high) == (-1.0, -1.0, -e.low)
+
+
+def test_a_rate_over_too_few_windows_is_not_compared(make: Make) -> None:
+    """The run itself does not state it."""
+    runs = [make(0.9, backend=b, seed=s, result={"train_images_per_s": None, "fit_s": None,
+                                                 "train_images_per_s_windows": [rate]})
+            for s in range(3) for b, rate in (("torch", 100.0 + s), ("keras-tensorflow", 50.0))
+            ]  # fmt: skip
+    cells = cells_of(rows_of(runs), runs)
+    assert compare_speeds([(cells[0], cells[1])])[0].ratio is None
+
+
+def test_with_few_seeds_frameworks_too_are_compared_as_trained_models(make: Make) -> None:
+    runs = [make(0.9), make(0.9, backend="keras-tensorflow")]
+    (told,) = answer(found(*runs))
+    assert "these trained models, not of the recipes" in told
+
+
+def test_a_recommendation_is_not_made_of_unsteady_runs(make: Make) -> None:
+    def runs(**more: Any) -> list[StoredRun]:
+        ways = ((0.905, "fine_tune_all", 20.0), (0.9, "freeze_all", 2.0))
+        return [make(share, name, s, {"fit_s": t * (1 + s / 50), **more}, luck=0.0)
+                for s in range(3) for share, name, t in ways]  # fmt: skip
+
+    assert "quicker" in " ".join(answer(found(*runs())))
+    busy = {"step_s_p50": 0.1, "step_s_p95": 0.9}
+    assert "quicker" not in " ".join(answer(found(*runs(**busy))))
