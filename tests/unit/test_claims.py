@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 
 from bench.parity.proofs import Shown
+from bench.report import make_report
 from bench.report.answer import answer
 from bench.report.cases_table import cases_table
 from bench.report.cells import Cell, Comparison, Contest, cells_of
 from bench.report.findings import findings_of
+from bench.report.page import _folds_of_rows
 from bench.report.rows import rows_of
+from bench.report.side_by_side import side_by_side
 from bench.report.speeds import compare_speeds
 from bench.report.standard_set import backbones_table, backends_table
 from bench.report.statistics import Estimate, difference
@@ -184,3 +188,48 @@ def test_a_recommendation_is_not_made_of_unsteady_runs(make: Make) -> None:
     assert "quicker" in " ".join(answer(found(*runs())))
     busy = {"step_s_p50": 0.1, "step_s_p95": 0.9}
     assert "quicker" not in " ".join(answer(found(*runs(**busy))))
+
+
+NEW = {"packages": {"torch": "9"}}
+LOST: Result = {"status": "diverged", "failure": {"kind": "d", "message": "m"}, "test_top1": None}
+
+
+def test_before_and_after_are_not_compared_where_seeds_were_lost(make: Make) -> None:
+    """The seeds that are left may be the lucky ones."""
+    before = [make(0.7, seed=s) for s in range(3)]
+    after = [make(0.9, seed=s, environment=NEW) for s in range(3)]
+    names = ("before", "after")
+
+    def verdict(after: Sequence[StoredRun]) -> str:
+        table = next(t for t in side_by_side(before, after, names).tables if "top1" in t.name)
+        return cell(table, 0, "verdict")
+
+    assert verdict(after) == "real: after is better"
+    assert verdict([*after[:2], make(0.9, seed=2, environment=NEW, result=LOST)]) == "no interval"
+
+
+def test_what_both_folders_hold_is_said_to_be_shown_once(make: Make) -> None:
+    before = [make(0.7, seed=s) for s in range(2)]
+    told = " ".join(side_by_side(before, before, ("a", "b")).sentences)
+    assert "2 runs of the same environment are in both folders" in told
+    after = [make(0.7, seed=s, environment=NEW) for s in range(2)]
+    assert "in both folders" not in " ".join(side_by_side(before, after, ("a", "b")).sentences)
+
+
+def test_a_row_leads_to_its_own_run_where_one_spec_ran_on_two_machines(make: Make) -> None:
+    runs = [make(0.9), make(0.8, environment={"cores": 64})]
+    for order in (runs, runs[::-1]):
+        made = make_report(order, order[0].folder.parent).page
+        assert made is not None
+        keys = list(made["runs"])
+        told = [keys[n] for n in _folds_of_rows(made) if n is not None]
+        assert told == [f"{r['run_id']}/{r['environment_id']}" for r in made["rows"]]
+
+
+def test_a_fold_has_the_knobs_of_its_own_run(make: Make) -> None:
+    runs = [make(0.9, seed=s, result={"knobs": {"layout": layout, "threads": 2, "fused": fused}})
+            for s, (layout, fused) in enumerate((("NHWC", True), ("NCHW", None)))]  # fmt: skip
+    page = make_report(runs, runs[0].folder.parent).page
+    assert page is not None
+    own = [page["runs"][f"{r.result.run_id}/{r.result.environment_id}"]["knobs"] for r in runs]
+    assert own == [{"layout": "NHWC"}, {"layout": "NCHW", "fused": None}]

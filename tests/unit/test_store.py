@@ -266,6 +266,19 @@ def test_json_is_strict_and_moved_into_place(tmp_path: Path) -> None:
     assert json.loads(path.read_text()) == {"a": 1}
 
 
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
+def test_what_is_no_number_is_left_out_wherever_it_stands(
+    store: Store, save_run: Save, make_spec: Callable[..., RunSpec], number: str
+) -> None:
+    """Among the knobs too, whose values may be anything: the page could not hold it."""
+    save_run(store, make_spec(seed=1))
+    path = save_run(store) / "result.json"
+    path.write_text(path.read_text().replace('"knobs": {}', f'"knobs": {{"a": {number}}}'))
+    runs, problems = store.load()
+    assert [run.spec.seed for run in runs] == [1]
+    assert len(problems) == 1
+
+
 def test_the_result_file_holds_the_fields_of_the_design(store: Store, save_run: Save) -> None:
     data = json.loads((save_run(store) / "result.json").read_text())
     assert set(data) >= {
