@@ -19,6 +19,8 @@ from bench.report.table_parts import (
 from bench.report.twins import Row
 from bench.report.words import points
 
+MOST_NAMES = 3
+"""That may be the best, in one line."""
 Lost = dict[tuple[Hashable, ...], list[Row]]
 """Question → its runs that are not ok."""
 
@@ -93,7 +95,10 @@ def _named(contest: Contest) -> str:
     """The best, or all that may be."""
     if contest.comparisons and not contest.is_decided:
         return f"{contestant(contest.cells[0])} is highest, not compared with all"
-    return " = ".join(contestant(c) for c in contest.leaders)
+    names = [contestant(c) for c in contest.leaders]
+    if len(names) > MOST_NAMES:  # the table of policies has them all
+        names = [*names[: MOST_NAMES - 1], f"{len(names) - MOST_NAMES + 1} more"]
+    return " = ".join(names)
 
 
 def _head(row: Row) -> list[TableCell]:

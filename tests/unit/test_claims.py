@@ -233,3 +233,12 @@ def test_a_fold_has_the_knobs_of_its_own_run(make: Make) -> None:
     assert page is not None
     own = [page["runs"][f"{r.result.run_id}/{r.result.environment_id}"]["knobs"] for r in runs]
     assert own == [{"layout": "NHWC"}, {"layout": "NCHW", "fused": None}]
+
+
+def test_many_that_tie_are_counted(make: Make) -> None:
+    names = ("freeze_all", "fine_tune_last", "fine_tune_all", "retrain_all", "from_scratch")
+    table = tables(*(make(0.9, name) for name in names))["cases"]
+    assert cell(table, 0, "best").count("=") == 2
+    assert cell(table, 0, "best").endswith("= 3 more")
+    few = tables(*(make(0.9, name) for name in names[:3]))["cases"]
+    assert set(cell(few, 0, "best").split(" = ")) == set(names[:3])
