@@ -159,6 +159,8 @@ def report_command(command: ReportCommand) -> None:
     paths: list[Path] = []
     try:
         paths = report.write(formats)
+        if not command.with_page and (command.folders[0] / "report.html").exists():
+            problems.append("report.html there was left as it was: it is of an earlier report")
     finally:  # what cannot be written can still be read here
         _print_rows(report.rows, paths, problems, command.as_json, view, side)
 

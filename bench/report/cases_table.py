@@ -140,5 +140,8 @@ def _judged(contest: Contest, best: Cell, ours: Cell | None, absent: str) -> lis
     better = contest.better_than(ours)
     words: str = found.verdict
     if better:
-        words = "another is better" if better[0] is best else f"{contestant(better[0])} is better"
+        words = "another is better"
+        if better[0] is not best:
+            by = contest.between(better[0], ours).over(ours)
+            words = f"{contestant(better[0])} is better" + (f", {points(by)}" if by else "")
     return [estimated(points(e), e), text(words)]

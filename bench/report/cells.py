@@ -244,9 +244,8 @@ class Contest:
 
     @property
     def leaders(self) -> tuple[Cell, ...]:
-        """The best, and all that it is not shown to be better than, after correction."""
-        best, *others = self.cells
-        return best, *(c for c in others if self.between(best, c).verdict != "real")
+        """The best, and all that none is shown to be better than, after correction."""
+        return tuple(c for c in self.cells if not self.better_than(c))
 
     @property
     def is_won(self) -> bool:
@@ -262,9 +261,13 @@ class Contest:
     def prescribed(self) -> Cell | None:
         """That of the article's policy, if this is one of its cases and the policy took part; with
         weights from a file, or from a boundary of the user's own, it is the article's still."""
-        name = PRESCRIBED.get(self.row["case"] or 0)
-        ours = [c for c in self.cells if c.row["policy"] == name and c.row["weights"] != "random"]
-        return next((c for c in ours if contestant(c) == name), ours[0] if ours else None)
+        return self.named(PRESCRIBED.get(self.row["case"] or 0))
+
+    def named(self, policy: str | None) -> Cell | None:
+        """Of a policy: as the catalogue has it, else the variant that validation prefers."""
+        ours = [c for c in self.cells if c.row["policy"] == policy and c.row["weights"] != "random"]
+        usual = (c for c in ours if contestant(c) == policy)
+        return next(usual, max(ours, key=lambda c: c.val_top1, default=None))
 
 
 def contests_of(cells: Sequence[Cell]) -> list[Contest]:

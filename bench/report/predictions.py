@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,7 +37,7 @@ def answers_of(run: StoredRun) -> Answers | None:
 def _unpacked(kept: ImageAnswers) -> Answers | None:
     try:
         bits = np.frombuffer(base64.b64decode(kept.right_bits, validate=True), np.uint8)
-    except binascii.Error:
+    except ValueError:
         return None
     if len(bits) != -(-kept.images // 8):
         return None
@@ -53,11 +52,11 @@ def _from_file(folder: Path) -> Answers | None:
                 right = arrays["correct"]
             else:
                 right = of_each_image(arrays["logits"], labels)[0]
+        if labels.shape != right.shape or labels.ndim != 1 or not labels.size:
+            return None
+        return Answers(labels_sha256(labels), right.astype(np.bool_))
     except UNREADABLE:
         return None
-    if labels.shape != right.shape or labels.ndim != 1 or not labels.size:
-        return None
-    return Answers(labels_sha256(labels), right)
 
 
 def confusion(folder: Path, classes: int) -> list[list[int]] | None:

@@ -13,6 +13,7 @@ from bench.report.cells import (
 )
 from bench.report.cost import cost_table
 from bench.report.findings import Findings, Pair
+from bench.report.settings import HASH_DIGITS
 from bench.report.speeds import Speed, rate_of, shares_prefix
 from bench.report.statistics import mean_rate
 from bench.report.table_model import Cell as TableCell
@@ -60,6 +61,7 @@ def policies_table(cells: Sequence[Cell], contests: Sequence[Contest]) -> Table:
                 accuracy_of(cell),
                 *_beside_best(cell, rival.get(id(cell))),
                 *(_share(cell, field) for field in SHARES),
+                _mean(cell, "test_calibration_error", "{:.1%}"),
                 _mean(cell, "test_loss", "{:.3f}"),
                 *(
                     text(None) if e is None else estimated(measured(e), e)
@@ -104,7 +106,7 @@ def policies_table(cells: Sequence[Cell], contests: Sequence[Contest]) -> Table:
     return told_apart(made, cells)
 
 
-SHARES = ("test_balanced_accuracy", "test_macro_f1", "test_calibration_error")
+SHARES = ("test_balanced_accuracy", "test_macro_f1")
 
 
 def _families(contests: Sequence[Contest]) -> list[str]:
@@ -123,12 +125,17 @@ def _beside_best(cell: Cell, contest: Contest | None) -> list[TableCell]:
         return [text(None), text(None)]
     best = contest.cells[0]
     if cell is best:
-        return [text(None), text("best" if contest.is_won else "highest, not alone")]
+        alone = "best" if contest.is_won else "highest, not alone"
+        return [text(None), text(alone if contest.is_decided else "highest, not compared with all")]
     found = contest.between(best, cell)
     e = found.over(best)
     if e is None:
         return [text(None), text("not comparable")]
-    return [estimated(points(e), e), text("worse" if found.verdict == "real" else found.verdict)]
+    words: str = "worse" if found.verdict == "real" else found.verdict
+    better = contest.better_than(cell)
+    if better and found.verdict != "real":
+        words = f"{words}, worse than {contestant(better[0])}"
+    return [estimated(points(e), e), text(words)]
 
 
 def _mean(cell: Cell, field: str, form: str) -> TableCell:
@@ -166,13 +173,20 @@ OF_A_BACKBONE = frozenset({"backbone", "code_sha256", "boundary", "weights", "se
 
 def backbones_table(cells: Sequence[Cell]) -> Table:
     """Backbone × policy; nothing where there is one backbone."""
-    names = list(dict.fromkeys(cell.row["backbone"] for cell in cells))
+    codes: dict[str, set[str | None]] = {}
+    for cell in cells:
+        codes.setdefault(cell.row["backbone"], set()).add(cell.row["code_sha256"])
+
+    def network(cell: Cell) -> str:
+        """Its name; of a user's own whose code changed, with the hash of that."""
+        name, code = cell.row["backbone"], cell.row["code_sha256"] or ""
+        return f"{name} {code[:HASH_DIGITS]}" if len(codes[name]) > 1 else name
+
+    names = list(dict.fromkeys(map(network, cells)))
     lines: dict[tuple[Hashable, ...], dict[str, Cell]] = {}
     for cell in cells:
         key = (contestant(cell), *alike_but(cell, OF_A_BACKBONE))
-        if cell.row["backbone"] in lines.get(key, {}):  # the user's own, its code changed
-            key = (*key, cell.row["code_sha256"])
-        lines.setdefault(key, {})[cell.row["backbone"]] = cell
+        lines.setdefault(key, {})[network(cell)] = cell
     shown = [found for found in lines.values() if len(found) > 1]
     rows = [
         [

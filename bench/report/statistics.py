@@ -99,6 +99,9 @@ def difference(a: Values, b: Values) -> Estimate:
     apart = b.astype(np.float64) - a.astype(np.float64)
     if not apart.any():
         return _no_difference(apart)
+    by_image = apart.mean(axis=0)
+    if np.ptp(by_image) == 0.0:
+        return _every_image_alike(float(by_image[0]), apart)
     return _crossed(apart) if len(apart) >= LEAST_SEEDS else _bootstrap(apart.mean(axis=0), apart)
 
 
@@ -148,8 +151,6 @@ def _bootstrap(by_image: Values, apart: Values) -> Estimate:
     """
     seeds, images = apart.shape
     values, counts = np.unique(by_image, return_counts=True)
-    if len(values) == 1:
-        return _every_image_alike(float(values[0]), seeds, images)
     random = np.random.default_rng(SEED)
     drawn = random.multinomial(images, counts / images, size=RESAMPLES) @ values / images
     low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
@@ -161,13 +162,21 @@ def _bootstrap(by_image: Values, apart: Values) -> Estimate:
     return Estimate(mean, float(low), float(high), p, "models", seeds, images)
 
 
-def _every_image_alike(value: float, seeds: int, images: int) -> Estimate:
+def _every_image_alike(value: float, apart: Values) -> Estimate:
     """Every image differs by the same: drawing them anew knows of nothing else, but the share of
     those that do may be as low as would leave no other once in forty times (Clopper and Pearson),
-    and others may differ the other way. p is the sign test's."""
-    least = ((1.0 - LEVEL) / 2) ** (1.0 / images)
-    ends = sorted((value, value * (2.0 * least - 1.0)))
-    return Estimate(value, ends[0], ends[1], min(1.0, 2.0 * 0.5**images), "models", seeds, images)
+    and others may differ as far as any can. p is the sign test's. Of several seeds, no narrower
+    than their own spread allows."""
+    seeds, images = apart.shape
+    least, most = ((1.0 - LEVEL) / 2) ** (1.0 / images), max(1.0, abs(value))
+    low, high = least * value - (1.0 - least) * most, least * value + (1.0 - least) * most
+    p = min(1.0, 2.0 * 0.5**images) if value else 1.0
+    about: Literal["recipes", "models"] = "recipes" if seeds >= LEAST_SEEDS else "models"
+    if seeds >= LEAST_SEEDS and np.ptp(apart) > 0.0:
+        crossed = _crossed(apart)
+        low, high = min(low, crossed.low or 0.0), max(high, crossed.high or 0.0)
+        p = max(p, crossed.p or 0.0)
+    return Estimate(value, max(low, -most), min(high, most), p, about, seeds, images)
 
 
 def ratio(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]]) -> Estimate:
@@ -239,6 +248,8 @@ def mean_rate(values: Sequence[float]) -> Estimate:
     """Mean of one rate or time a run, all above 0. With three runs or more, the t interval of the
     logarithms about it, as ``ratio`` has it: no rate is below 0."""
     mean = float(np.mean(values))
+    if min(values) <= 0.0:
+        return mean_of_runs(values)
     logs = np.log(np.asarray(values, dtype=np.float64))
     found = _of_runs(logs - logs.mean(), 0.0)
     if found.low is None or found.high is None:

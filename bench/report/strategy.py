@@ -19,8 +19,8 @@ def strategy_map(contests: Sequence[Contest]) -> dict[str, Any] | None:
     accuracy says nothing of policies.
 
     A cell names one policy where it is the best alone in every question that was asked of such
-    data; else those that may be the best in all of them and, where that is not two, in any. They
-    tie where some policy may be the best in all; if none may, the best depends on the question.
+        else those that may be the best in all of them: they tie. Where that is not two, those that
+    may be the best in any: which one is depends on the network or the backend.
     """
     known = [c for c in contests if c.row["similarity"] in SIMILARITIES and c.is_telling]
     if not known:
@@ -33,20 +33,16 @@ def strategy_map(contests: Sequence[Contest]) -> dict[str, Any] | None:
         for size in SIZES:
             here = [c for c in known if (c.row["size"], c.row["similarity"]) == (size, similarity)]
             best, is_tie = _best(here)
+            wanted = prescribed.get((size, similarity))
+            article = {contestant(ours) for c in here if (ours := c.named(wanted)) is not None}
             cells.append(
                 {
                     "size": size,
                     "similarity": similarity,
-                    "prescribed": prescribed.get((size, similarity)),
+                    "prescribed": wanted,
                     "best": [contestant(cell) for cell in best],
                     "is_tie": is_tie,
-                    "is_prescribed": [
-                        any(
-                            c.prescribed and contestant(c.prescribed) == contestant(cell)
-                            for c in here
-                        )
-                        for cell in best
-                    ],
+                    "is_prescribed": [contestant(cell) in article for cell in best],
                     "text": _words(here),
                 }
             )
@@ -54,13 +50,13 @@ def strategy_map(contests: Sequence[Contest]) -> dict[str, Any] | None:
 
 
 def _best(contests: Sequence[Contest]) -> tuple[list[Cell], bool]:
-    """A cell of each policy that may be the best, and whether some may be so in all questions."""
+    """A cell of each policy that may be the best, and whether they may be so in all questions."""
     leaders = [{contestant(cell): cell for cell in c.leaders} for c in contests]
     anywhere = {name: cell for found in leaders for name, cell in found.items()}
     everywhere = {n: c for n, c in anywhere.items() if all(n in found for found in leaders)}
     if len(everywhere) > 1:
         return list(everywhere.values()), True
-    return list({**everywhere, **anywhere}.values()), bool(everywhere)
+    return list({**everywhere, **anywhere}.values()), False
 
 
 def _words(contests: Sequence[Contest]) -> str:

@@ -24,8 +24,8 @@ def _by_backend(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
 def _labels(cells: Sequence[Cell]) -> list[str]:
     """A name for each bar; no two of a backend the same, or they would stand on one another."""
     return [
-        f"{escaped(contestant(c))}<br>{escaped(c.row['backbone'])}, {c.row['train_images']:,}"
-        + (f"<br>{escaped(apart)}" if apart else "")
+        f"{escaped(contestant(c))}<br>{escaped(c.row['dataset'])}, {c.row['train_images']:,}, "
+        f"{escaped(c.row['backbone'])}" + (f"<br>{escaped(apart)}" if apart else "")
         for c, apart in zip(cells, settings(cells), strict=True)
     ]
 
@@ -36,11 +36,9 @@ def throughput(cells: Sequence[Cell]) -> dict[str, Any]:
     labels = {id(c): label for c, label in zip(whole, _labels(whole), strict=True)}
     data: list[Figure] = []
     for place, (backend, group) in enumerate(_by_backend(whole).items()):
-        windows = [
-            [w for r in c.runs for w in r.result.train_images_per_s_windows] or [0.0] for c in group
-        ]
+        windows = [[w for r in c.runs for w in r.result.train_images_per_s_windows] for c in group]
         middle = [found.value if (found := rate_of(c).whole) else 0.0 for c in group]
-        ends = [np.quantile(w, [0.05, 0.95]) for w in windows]
+        ends = [np.quantile(w or [m], [0.05, 0.95]) for w, m in zip(windows, middle, strict=True)]
         both = list(zip(ends, middle, strict=True))
         data.append(
             {
@@ -76,7 +74,7 @@ def throughput(cells: Sequence[Cell]) -> dict[str, Any]:
 
 def _height(bars: int) -> int:
     """In pixels, so that no label stands on the next: each has up to three lines."""
-    return max(320, 80 + 44 * bars)
+    return max(320, 120 + 54 * bars)
 
 
 PARTS = (

@@ -34,8 +34,8 @@ def _picking(fields: tuple[str, ...], without: frozenset[str]) -> itemgetter[Any
 
 
 def mark_parity(rows: Sequence[Row], differing: Collection[str], shown: Collection[Shown]) -> None:
-    """Set 'parity' of every row in matched mode that has a twin: shown where it is for every twin,
-    in each of their environments.
+    """Set 'parity' of every row in matched mode that has a twin: shown where each other backend has
+    a twin, in whatever environment, for which it is; ``is_proved`` speaks of two rows.
 
     Args:
         rows: Changed in place; 'parity' stays null for a row without a twin.
@@ -44,10 +44,12 @@ def mark_parity(rows: Sequence[Row], differing: Collection[str], shown: Collecti
     """
     for group in twins(rows, differing):
         for row in group:
-            others = {r["environment_id"] for r in group if r["backend"] != row["backend"]}
+            others = {r["backend"] for r in group} - {row["backend"]}
             if not others or row["mode"] != "matched":
                 continue
-            row["parity"] = "shown" if others <= _proved_alike(row, shown) else "not_shown"
+            alike = _proved_alike(row, shown)
+            proved = {r["backend"] for r in group if r["environment_id"] in alike}
+            row["parity"] = "shown" if others <= proved else "not_shown"
 
 
 def is_proved(a: Row, b: Row, shown: Collection[Shown]) -> bool:

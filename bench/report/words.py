@@ -91,16 +91,21 @@ def measured(e: Estimate, unit: str = "") -> str:
     tail = f" {unit}" if unit else ""
     if not half or e.low is None or e.high is None:
         return f"{e.value:,.0f}{tail}" if abs(e.value) >= 100 else f"{e.value:.3g}{tail}"
+    digits = places(half, least=-9)
     arms = sorted((e.value - e.low, e.high - e.value))
     if arms[1] > LOPSIDED * arms[0]:
-        value, low, high = (_rounded(v, arms[0]) for v in (e.value, e.low, e.high))
+        # Nothing above 0 is called 0, unless that took more than three digits of the figure.
+        while round(e.low, digits) <= 0.0 < e.low and digits < 2 - math.floor(math.log10(e.value)):
+            digits += 1
+        value, low, high = (_rounded(v, digits) for v in (e.value, e.low, e.high))
         return f"{value} ({low} to {high}){tail}"
-    return f"{_rounded(e.value, half)} ± {_rounded(half, half)}{tail}"
+    if digits < 0:  # a range is not made narrower by rounding
+        half = math.ceil(half * 10.0**digits) / 10.0**digits
+    return f"{_rounded(e.value, digits)} ± {_rounded(half, digits)}{tail}"
 
 
-def _rounded(value: float, half_width: float) -> str:
-    """To its uncertainty, tens and hundreds too."""
-    digits = places(half_width, least=-9)
+def _rounded(value: float, digits: int) -> str:
+    """To so many places, tens and hundreds too."""
     return f"{round(value, digits):,.{max(digits, 0)}f}"
 
 

@@ -128,7 +128,7 @@ def document(runs: Sequence[StoredRun]) -> Document:
         ],
         "notes": ["photos is a stand-in for a user's own data.", "No parity was shown here."],
         "problems": [],
-        "tables": [_cases(), _speeds(), _runs_table(rows)],
+        "tables": [_cases(), _speeds(), _costs(), _runs_table(rows)],
         "map": _map(),
         "plots": _plots(rows),
         "rows": rows,
@@ -270,6 +270,18 @@ def _speeds() -> dict[str, Any]:
     ]
     return {"name": "speed", "title": "Speed", "caption": "Training, end to end.",
             "columns": columns, "rows": rows, "notes": []}  # fmt: skip
+
+
+def _costs() -> dict[str, Any]:
+    """Of as many rows as have a filter."""
+    columns = [
+        {"name": "policy", "heading": "policy", "right": False},
+        {"name": "epochs", "heading": "epochs", "right": True},
+    ]
+    names = (f"{policy}, {backend}" for policy in POLICIES for backend in BACKENDS)
+    rows = [[_cell(name), _cell(str(n), n)] for n, name in enumerate(names, 1)]
+    return {"name": "cost", "title": "Cost", "caption": "Epochs to get there.", "columns": columns,
+            "rows": rows, "notes": []}  # fmt: skip
 
 
 RUN_COLUMNS = (

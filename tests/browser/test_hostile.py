@@ -36,7 +36,9 @@ def test_hostile_names_can_be_filtered_by(open_page: Open) -> None:
     backbones = page.get_by_label("backbone", exact=True)
     for name in (HOSTILE[1], HOSTILE[5], "__proto__"):
         backbones.select_option(index=backbones.locator("option").all_text_contents().index(name))
-        expect(page.locator(".count")).to_have_text(f"1 of {len(HOSTILE)} runs")
+        expect(page.locator("form[aria-label='Filter the runs'] + .count")).to_have_text(
+            f"1 of {len(HOSTILE)} runs"
+        )
 
 
 def test_hostile_names_stay_text_where_a_plot_shows_them(open_page: Open) -> None:

@@ -40,7 +40,7 @@ def test_no_error_and_no_request_whatever_is_done(open_page: Open) -> None:
     opened.page.locator("#run-0 summary").click()
     opened.page.locator("#theme").click()
     opened.page.locator("th button").first.click()
-    opened.page.locator("input[type=search]").fill("torch")
+    opened.page.locator("#filter-text").fill("torch")
     opened.page.mouse.move(300, 300)
     opened.page.pdf()
     assert opened.errors == []
@@ -68,7 +68,7 @@ def test_a_heading_sorts_up_and_down_and_what_is_absent_stays_last(open_page: Op
 
 def test_the_runs_are_filtered_by_text_and_by_choices(open_page: Open) -> None:
     page = open_page("300").page
-    count = page.locator(".count")
+    count = page.locator("form[aria-label='Filter the runs'] + .count")
     expect(count).to_have_attribute("aria-live", "polite")
     expect(count).to_have_text("300 of 300 runs")
     page.get_by_label("policy", exact=True).select_option(label="fine_tune_all")
@@ -85,6 +85,18 @@ def test_the_runs_are_filtered_by_text_and_by_choices(open_page: Open) -> None:
     expect(count).to_have_text("300 of 300 runs")
     for name in ("backbone", "policy", "backend", "status"):
         expect(page.get_by_label(name, exact=True)).to_be_visible()
+
+
+def test_a_long_table_has_a_filter_and_a_short_one_none(open_page: Open) -> None:
+    page = open_page("small").page
+    expect(page.get_by_role("search", name="Filter the table Speed")).to_have_count(0)
+    form = page.get_by_role("search", name="Filter the table Cost")
+    form.get_by_label("rows with").fill("KERAS")
+    assert column(page, "table-2", "epochs") == ["2", "4", "6", "8", "10"]
+    expect(page.locator("form:has(#table-2-region-text) + .count")).to_have_text("5 of 10 rows")
+    assert len(column(page, "runs-table", "backend")) == 16
+    form.get_by_label("rows with").fill("")
+    assert len(column(page, "table-2", "epochs")) == 10
 
 
 def test_a_sorted_table_is_filtered_all_the_same(open_page: Open) -> None:
@@ -241,7 +253,7 @@ def test_printing_draws_every_plot_in_light_at_once(open_page: Open, tmp_path: P
     expect(page.locator('figure.plot[data-drawn="dark"]')).to_have_count(4)
     page.emulate_media(media="print")
     expect(page.locator("nav")).to_be_hidden()
-    expect(page.locator(".filters")).to_be_hidden()
+    expect(page.locator(".filters:visible")).to_have_count(0)
     expect(page.locator("details[open]")).to_have_count(0)
 
 

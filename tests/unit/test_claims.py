@@ -15,11 +15,12 @@ from bench.report.cases_table import cases_table
 from bench.report.cells import Cell, Comparison, Contest, cells_of
 from bench.report.findings import findings_of
 from bench.report.page import _folds_of_rows
+from bench.report.plots import plots
 from bench.report.rows import rows_of
 from bench.report.side_by_side import side_by_side
 from bench.report.speeds import compare_speeds
-from bench.report.standard_set import backbones_table, backends_table
-from bench.report.statistics import Estimate, difference
+from bench.report.standard_set import backbones_table, backends_table, policies_table
+from bench.report.statistics import Estimate, difference, mean_rate
 from bench.report.strategy import strategy_map
 from bench.report.twins import is_proved
 from bench.store import StoredRun
@@ -43,7 +44,7 @@ def test_a_proof_speaks_of_its_own_environments_alone(make: Make) -> None:
     parity = {row["environment_id"]: row["parity"] for row in rows_of(runs, shown)}
     assert parity[old.result.environment_id] == "shown"
     assert parity[new.result.environment_id] == "not_shown"
-    assert parity[torch.result.environment_id] == "not_shown"
+    assert parity[torch.result.environment_id] == "shown"  # of one of the two
     table = backends_table(findings_of(rows_of(runs, shown), runs, shown).pairs)
     places = [cell(table, n, "setting") for n in range(2)]
     told = {place: cell(table, n, "parity") for n, place in enumerate(places)}
@@ -100,7 +101,8 @@ def test_the_map_names_one_policy_only_where_it_is_best_everywhere(make: Make) -
 
     names = ["freeze_all", "retrain_all"]
     assert best(judged(a, b, 0.001), judged(a, b, 0.001))[0] == names[:1]
-    assert best(judged(a, b, 0.001), judged(a, b, 0.2)) == (names, True)
+    assert best(judged(a, b, 0.2), judged(a, b, 0.2)) == (names, True)
+    assert best(judged(a, b, 0.001), judged(a, b, 0.2)) == (names, False)
     assert best(judged(a, b, 0.001), judged(b, a, 0.001)) == (names, False)
 
 
@@ -116,6 +118,25 @@ def test_the_article_s_policy_from_a_file_is_still_the_article_s(make: Make) -> 
     assert here["is_prescribed"] == [True]
 
 
+def test_the_map_knows_the_article_s_policy_of_data_that_are_no_case(make: Make) -> None:
+    runs = [make(0.9, case={"number": None}), make(0.6, "fine_tune_all", case={"number": None})]
+    drawn = strategy_map(found(*runs).contests)
+    assert drawn is not None
+    (here,) = (c for c in drawn["cells"] if c["best"])
+    assert (here["best"], here["prescribed"]) == (["freeze_all"], "freeze_all")
+    assert here["is_prescribed"] == [True]
+
+
+def test_of_two_files_of_weights_validation_says_which_is_the_article_s(make: Make) -> None:
+    """Not the test images: the better one of two would always be best."""
+    files = [{"kind": "file", "source": f"{n}.pth", "sha256": n * 64} for n in "ab"]
+    runs = [make(share, weights=w, result={"val_top1_by_epoch": [val]})
+            for w, share, val in zip(files, (0.5, 0.9), (0.8, 0.7), strict=True)]  # fmt: skip
+    (contest,) = found(*runs).contests
+    assert contest.prescribed is not None
+    assert contest.prescribed.row["weights"].startswith("file a.pth")
+
+
 def test_where_seeds_were_lost_the_highest_is_not_called_best(make: Make) -> None:
     runs = [make(share, policy, seed) for seed in range(3)
             for share, policy in ((0.9, "freeze_all"), (0.6, "from_scratch"))]  # fmt: skip
@@ -123,6 +144,8 @@ def test_where_seeds_were_lost_the_highest_is_not_called_best(make: Make) -> Non
     runs[0] = make(0.9, result=lost)
     told = cell(tables(*runs)["cases"], 0, "best")
     assert told == "freeze_all is highest, not compared with all"
+    policies = tables(*runs)["policies"]
+    assert cell(policies, 0, "beside_best_verdict") == "highest, not compared with all"
 
 
 def test_a_policy_is_beaten_by_any_that_is_better(make: Make) -> None:
@@ -134,7 +157,12 @@ def test_a_policy_is_beaten_by_any_that_is_better(make: Make) -> None:
              Comparison(second, ours, REAL, 0.001, 3))  # fmt: skip
     made = Contest((first, second, ours), pairs, 0)
     assert made.better_than(ours) == (second,)
-    assert cell(cases_table([made], []), 0, "verdict") == "fine_tune_all is better"
+    table = cases_table([made], [])
+    assert cell(table, 0, "verdict") == "fine_tune_all is better, +5.0 points (4.0 to 6.0)"
+    assert cell(table, 0, "best") == "from_scratch = fine_tune_all"
+    policies = policies_table(made.cells, [made])
+    told = [cell(policies, n, "beside_best_verdict") for n in range(3)]
+    assert told == ["highest, not alone", "tie", "tie after correction, worse than fine_tune_all"]
 
 
 def test_networks_stand_in_one_row_only_with_the_same_settings(make: Make) -> None:
@@ -161,6 +189,60 @@ def test_where_every_image_differs_the_sign_test_decides(images: int, is_sure: b
     assert (e.low > 0.0) == is_sure == (e.p < 0.05)
     turned = difference(np.ones((1, images)), np.zeros((1, images)))
     assert (turned.value, turned.low, turned.high) == (-1.0, -1.0, -e.low)
+    three = difference(np.zeros((3, images)), np.ones((3, images)))
+    assert (three.low, three.high, three.p, three.about) == (e.low, 1.0, e.p, "recipes")
+
+
+def test_seeds_that_differ_the_opposite_way_on_every_image_are_no_difference() -> None:
+    e = difference(np.array([[0.0] * 9, [1.0] * 9]), np.array([[1.0] * 9, [0.0] * 9]))
+    assert (e.value, e.p) == (0.0, 1.0)
+    assert e.low is not None
+    assert e.high is not None
+    assert e.low < 0.0 < e.high
+    half = difference(np.zeros((2, 9)), np.array([[1.0] * 9, [0.0] * 9]))
+    assert half.low is not None
+    assert half.low < 0.25  # any other image may be one less
+
+
+def test_rates_have_no_interval_below_zero() -> None:
+    e = mean_rate([900.0, 1000.0, 100.0])
+    assert e.value == pytest.approx(2000 / 3)
+    assert e.low is not None
+    assert 0.0 < e.low < 100.0
+    steady = mean_rate([100.0, 101.0, 99.0])
+    assert steady.low == pytest.approx(97.5, abs=0.1)
+    assert steady.high == pytest.approx(102.5, abs=0.1)
+    assert mean_rate([5.0, 5.0]).low is None
+    assert mean_rate([5.0, 0.0, 5.0]).value == pytest.approx(10 / 3)
+
+
+def test_a_network_whose_code_changed_has_a_column_for_each(make: Make) -> None:
+    runs = [make(share, luck=0.0, backbone=name, code_sha256=code)
+            for name, code, share in (("module:own", "aa" * 32, 0.5),
+                                      ("module:own", "bb" * 32, 0.7), ("vgg16", None, 0.6))]  # fmt: skip
+    table = backbones_table(cells_of(rows_of(runs), runs))
+    names = ("module:own aaaaaaaa", "module:own bbbbbbbb", "vgg16")
+    assert [cell(table, 0, f"{n}_test_top1")[:2] for n in names] == ["50", "70", "60"]
+
+
+def test_bars_of_two_data_sets_have_two_places(make: Make) -> None:
+    runs = [make(0.9, case={"dataset": {"name": n, "label": n}},
+                 result={"train_images_per_s": 100.0}) for n in ("aa", "bb")]  # fmt: skip
+    (made,) = (p for p in plots(found(*runs)) if p["name"] == "throughput")
+    (bars,) = made["figure"]["data"]
+    assert len(set(bars["y"])) == 2
+    assert bars["error_x"]["arrayminus"] == [0.0, 0.0]
+
+
+def test_a_plot_of_several_data_sets_shows_one_at_a_time(make: Make) -> None:
+    runs = [make(0.9, policy, case={"dataset": {"name": n, "label": n}}, result={"fit_s": t})
+            for n in ("aa", "bb")
+            for policy, t in (("freeze_all", 1.0), ("fine_tune_all", 9.0))]  # fmt: skip
+    (made,) = (p for p in plots(found(*runs)) if p["name"] == "accuracy_time")
+    (menu,) = made["figure"]["layout"]["updatemenus"]
+    seen = [b["args"][0]["visible"] for b in menu["buttons"]]
+    assert seen[0] == [t["visible"] for t in made["figure"]["data"]]
+    assert [sum(both) for both in zip(*seen, strict=True)] == [1] * len(made["figure"]["data"])
 
 
 def test_a_rate_over_too_few_windows_is_not_compared(make: Make) -> None:

@@ -72,7 +72,7 @@ def test_answers_lie_beside_the_result(
     assert answers(logits, others).labels_sha256 != of_file.labels_sha256
 
 
-@pytest.mark.parametrize("bits", ["AA", "AAA=", "no base64!", ""])
+@pytest.mark.parametrize("bits", ["AA", "AAA=", "no base64!", "", "é"])
 def test_answers_that_are_cut_off_are_none(make_run: Callable[..., StoredRun], bits: str) -> None:
     told = {"images": 12, "labels_sha256": "ab" * 32, "right_bits": bits}
     run = make_run(result={"test_answers": told})
@@ -90,6 +90,9 @@ def test_files_of_an_earlier_version_and_torn_ones(
     assert found is not None
     assert found.right.mean() == pytest.approx(np.mean(logits.argmax(1) == labels))
     assert confusion(tmp_path, 4) == confusion_matrix(labels, logits.argmax(1)).tolist()
+    np.savez(tmp_path / FILE, logits=logits, labels=np.full(len(labels), "cat"))
+    assert answers_of(run) is None  # no numbers
+    np.savez_compressed(tmp_path / FILE, logits=logits, labels=labels)
     whole = (tmp_path / FILE).read_bytes()
     for torn in (b"", whole[:50], whole[: len(whole) // 2], b"no archive"):
         (tmp_path / FILE).write_bytes(torn)

@@ -279,6 +279,13 @@ def test_what_is_no_number_is_left_out_wherever_it_stands(
     assert len(problems) == 1
 
 
+def test_a_failure_that_names_a_file_that_is_no_utf_8_is_kept(store: Store, save_run: Save) -> None:
+    save_run(store, status="crashed", failure={"kind": "k", "message": "cannot read x\udcff.jpg"})
+    run = _loaded(store)
+    assert run.result.failure is not None
+    assert run.result.failure.message.endswith("x\udcff.jpg")
+
+
 def test_the_result_file_holds_the_fields_of_the_design(store: Store, save_run: Save) -> None:
     data = json.loads((save_run(store) / "result.json").read_text())
     assert set(data) >= {

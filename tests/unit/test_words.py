@@ -44,6 +44,8 @@ def test_ratios_and_rates() -> None:
     assert times(estimate(1.234, 1.18, 1.29)) == "1.23 × (1.18 to 1.29)"
     assert times(estimate(0.5, None, None)) == "0.5 ×"
     assert measured(estimate(1234.5, 1200.0, 1270.0)) == "1,230 ± 40"
+    assert measured(estimate(250.0, 225.0, 275.0)) == "250 ± 30"
+    assert measured(estimate(1000.0, 999.99, 1100.0)) == "1,000 (1,000 to 1,100)"
     assert measured(estimate(1234.5, 1219.5, 1249.5)) == "1,234 ± 15"
     assert measured(estimate(1234.5, 1199.0, 1270.0), "s") == "1,230 ± 40 s"
     assert measured(estimate(673.2, 84.3, 5712.0)) == "700 (100 to 5,700)"
