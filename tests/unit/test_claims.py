@@ -217,9 +217,15 @@ def test_rates_have_no_interval_below_zero() -> None:
 
 
 def test_a_network_whose_code_changed_has_a_column_for_each(make: Make) -> None:
-    runs = [make(share, luck=0.0, backbone=name, code_sha256=code)
-            for name, code, share in (("module:own", "aa" * 32, 0.5),
-                                      ("module:own", "bb" * 32, 0.7), ("vgg16", None, 0.6))]  # fmt: skip
+    a, b = "aa" * 32, "bb" * 32
+    runs = [
+        make(share, luck=0.0, backbone=name, code_sha256=code)
+        for name, code, share in (
+            ("module:own", a, 0.5),
+            ("module:own", b, 0.7),
+            ("vgg16", None, 0.6),
+        )
+    ]
     table = backbones_table(cells_of(rows_of(runs), runs))
     names = ("module:own aaaaaaaa", "module:own bbbbbbbb", "vgg16")
     assert [cell(table, 0, f"{n}_test_top1")[:2] for n in names] == ["50", "70", "60"]
