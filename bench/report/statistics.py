@@ -201,12 +201,10 @@ def ratio(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]]) -> Estimat
         if _alike(logs, 1.0):
             same = float(abs(logs.mean()) < ROUNDING)
             return Estimate(value, value, value, same, "recipes", seeds, windows)
-        test = stats.ttest_1samp(logs, 0.0)
-        ends = test.confidence_interval(LEVEL)
-        low, high = np.exp(float(ends.low)), np.exp(float(ends.high))
-        return Estimate(
-            value, float(low), float(high), float(test.pvalue), "recipes", seeds, windows
-        )
+        middle = float(logs.mean())
+        half, p = _t(middle, float(logs.var(ddof=1)), seeds - 1.0, seeds)
+        low, high = float(np.exp(middle - half)), float(np.exp(middle + half))
+        return Estimate(value, low, high, p, "recipes", seeds, windows)
     if windows < LEAST_WINDOWS:
         return Estimate(value, None, None, None, "models", seeds, windows)
     random = np.random.default_rng(SEED)
@@ -264,8 +262,8 @@ def _of_runs(x: Values, mean: float) -> Estimate:
         return Estimate(mean, None, None, None, "models", seeds, 0)
     if _alike(x, max(float(np.abs(x).max()), 1.0)):
         return Estimate(mean, mean, mean, None, "recipes", seeds, 0)
-    ends = stats.ttest_1samp(x, 0.0).confidence_interval(LEVEL)
-    return Estimate(mean, float(ends.low), float(ends.high), None, "recipes", seeds, 0)
+    half, _ = _t(mean, float(x.var(ddof=1)), seeds - 1.0, seeds)
+    return Estimate(mean, mean - half, mean + half, None, "recipes", seeds, 0)
 
 
 def _alike(values: Values, scale: float) -> bool:

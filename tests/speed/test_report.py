@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
@@ -91,14 +92,18 @@ def test_report(
     fill: Fill,
     what: str,
 ) -> None:
-    """Rounds: all of ``report``, from the folder on; of ``tables``, without the page."""
+    """Rounds: from what was read to all files; of ``tables``, without the page. How long reading
+    took stands beside."""
     size = SIZES[request.config.getoption("--speed-size")]
     fill(tmp_path, size[what])
 
+    began = time.perf_counter()
+    runs, problems = load_runs([tmp_path])
+    benchmark.extra_info["read_s"] = time.perf_counter() - began
+    assert (len(runs), problems) == (size[what], [])
+
     def report() -> None:
-        runs, problems = load_runs([tmp_path])
-        made = make_report(runs, tmp_path, problems, with_page=what == "page")
-        made.write(("md", "csv"))
+        make_report(runs, tmp_path, with_page=what == "page").write(("md", "csv"))
 
     benchmark.group = f"report of {size[what]:,} runs"
     benchmark.pedantic(report, rounds=size["rounds"], iterations=1)
