@@ -22,7 +22,7 @@ INPUTS := Makefile pyproject.toml constraints.txt
 bench: $(VENV)/.installed $(TENSORFLOW)
 	$(BIN)/python run_bench.py run
 
-# As many files at once as there are JOBS, each some 3 GB: half of the time goes into starting
+# As many files at once as there are JOBS: half of the time goes into starting
 # frameworks and compiling, on one core. Benchmarks and the browser's times are taken alone.
 JOBS ?= 2
 test: $(VENV)/.installed-test $(TENSORFLOW) chromium

@@ -16,6 +16,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from bench.grades import FILE, grades_of
 from bench.report import load_runs, make_report
 from bench.store import Store
+from tests.unit.made_runs import POLICIES
 
 SIZES = {
     "smallest": {"tables": 200, "page": 60, "rounds": 1},
@@ -27,13 +28,6 @@ PAGE_BYTES = 10e6
 CASES = {1: ("small", "similar", 216), 2: ("large", "similar", 1_980),
          3: ("medium", "similar", 720),
          4: ("large", "not_similar", 2_520)}  # fmt: skip
-POLICIES: dict[str, dict[str, Any]] = {
-    "freeze_all": {"boundary": "head"},
-    "fine_tune_last": {"boundary": "last_stage"},
-    "fine_tune_all": {"boundary": "all", "backbone_scale": 0.1},
-    "retrain_all": {"boundary": "all"},
-    "from_scratch": {"boundary": "all", "initialisation": "random"},
-}
 BACKBONES = ("efficientnet_lite0", "squeezenet1_1", "resnet50", "vgg16")
 BACKENDS = ("torch", "keras-tensorflow")
 
