@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,16 @@ import pytest
 from hypothesis import settings
 
 from bench.blueprint import Blueprint, Network
+from bench.parity.prove import THREADS
+from bench.parity.side_by_side import threads_of
 from bench.result import RunResult
 from bench.spec import Environment, RunSpec
 from bench.store import Store, StoredRun
 
+if shared := threads_of(int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))):
+    # Set before a framework is imported. Two files at once with a thread a core each: a test of
+    # keras-torch in float64 takes 63 s; with one thread each 20 s, alone with two 25 s.
+    os.environ |= dict.fromkeys(THREADS, str(shared))
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
 # A deadline is a test of speed, which a busy machine fails.

@@ -42,7 +42,7 @@ def command(
         [sys.executable, str(project_root() / "run_bench.py"), *arguments],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
         env={**os.environ, "THAWBENCH_CACHE": str(cache), **variables},
     )
     assert code is None or answer.returncode == code, answer.stderr

@@ -87,7 +87,7 @@ def test_two_phases_are_what_they_are_by_hand(tmp_path: Path) -> None:
         [sys.executable, "-P", "-m", "tests.end_to_end.phases_by_hand"],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=900,
         env={**os.environ, "PYTHONPATH": str(project_root())},
     )
     assert answer.returncode == 0, answer.stderr

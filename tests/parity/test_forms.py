@@ -29,7 +29,7 @@ def test_forms_agree(backend: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.parity.forms_worker", backend, *FORMS[backend]],
         env={**os.environ, **BACKENDS[backend].variables},
-        capture_output=True, text=True, timeout=300, cwd=project_root(), check=False,
+        capture_output=True, text=True, timeout=900, cwd=project_root(), check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])

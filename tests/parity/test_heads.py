@@ -54,7 +54,7 @@ def test_each_head_is_trained_as_if_it_were_alone(backend: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.parity.heads_worker", backend],
         env={**os.environ, **BACKENDS[backend].variables},
-        capture_output=True, text=True, timeout=300, cwd=project_root(), check=False,
+        capture_output=True, text=True, timeout=900, cwd=project_root(), check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     lines: list[dict[str, Any]] = [json.loads(line) for line in done.stdout.splitlines()[-2:]]

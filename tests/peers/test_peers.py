@@ -90,7 +90,7 @@ def test_lite0_of_stock_keras_layers_is_the_catalogues() -> None:
     """4,652,008 parameters and 42,016 moving statistics, the classifier of 1,000 classes apart."""
     done = subprocess.run(
         [sys.executable, "-c", STOCK], capture_output=True, text=True, cwd=project_root(),
-        timeout=120, check=True, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+        timeout=900, check=True, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
     )  # fmt: skip
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["trainable"] == 4_652_008 - 1281 * 1000

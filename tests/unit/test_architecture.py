@@ -26,7 +26,7 @@ print(json.dumps({"names": names, "modules": sorted(sys.modules)}))
 def _fresh(code: str) -> dict[str, list[str]]:
     """What a fresh interpreter prints as JSON after ``code``."""
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=900
     )
     assert done.returncode == 0, done.stderr
     found: dict[str, list[str]] = json.loads(done.stdout)

@@ -47,7 +47,7 @@ def cli(tmp_path: Path) -> Cli:
             env={**variables, **more},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=900,
         )
 
     return call
@@ -150,7 +150,7 @@ def test_help_and_lists_import_no_framework() -> None:
         "if m in sys.modules])"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=900
     )
     assert done.stdout.strip() == "[]"
 

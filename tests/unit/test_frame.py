@@ -191,6 +191,6 @@ def test_wrong_questions_are_told_what_is_wrong(
 def test_to_import_bench_is_instant() -> None:
     code = "import sys, bench; bench.results, bench.curves; print('pandas' in sys.modules)"
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=900
     )
     assert (done.returncode, done.stdout.strip()) == (0, "False")

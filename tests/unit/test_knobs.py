@@ -57,7 +57,7 @@ def _said(backend: str, code: str, home: Path, **variables: str) -> list[Any]:
         [sys.executable, "-P", "-c", code],
         env={"PATH": "/usr/bin:/bin", "HOME": str(home), "PYTHONPATH": str(project_root()),
              **BACKENDS[backend].variables, **variables},
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True, text=True, timeout=900, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     said: list[Any] = json.loads(done.stdout.splitlines()[-1])

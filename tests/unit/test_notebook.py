@@ -37,7 +37,7 @@ def test_it_runs_and_draws_every_run(monkeypatch: pytest.MonkeyPatch) -> None:
     notebook = _read()
     NotebookClient(
         notebook,
-        timeout=60,
+        timeout=900,
         kernel_name="python3",
         resources={"metadata": {"path": str(NOTEBOOK.parent)}},
     ).execute()
