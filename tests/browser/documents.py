@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from bench import SCHEMA_VERSION, __version__
+from bench.environment import project_root
+from bench.report.page import read_document
 from bench.report.rows import MEASURED, rows_of
 from bench.result import RunResult
 from bench.spec import Environment, RunSpec
@@ -53,6 +55,11 @@ def small() -> Document:
     ]
     runs[5] = _failed(runs[5], "oom", "SIGKILL", "memory ran out")
     return document(runs)
+
+
+def published() -> Document:
+    """Of the suite ``standard``, as it was run: real names and figures, of usual lengths."""
+    return read_document(project_root() / "results" / "examples" / "standard" / "report.html")
 
 
 def few() -> Document:

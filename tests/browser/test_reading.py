@@ -34,6 +34,13 @@ def test_the_first_screen_asks_answers_and_shows_the_four_cases(open_page: Open)
     expect(page.locator("#cases-region tbody tr").last).to_be_in_viewport()
 
 
+def test_the_four_cases_of_a_real_report_are_read_without_scrolling_aside(open_page: Open) -> None:
+    page = open_page("published").page
+    region = page.locator("#cases-region")
+    expect(region.locator("tbody tr").first).to_be_in_viewport()
+    assert region.evaluate("r => r.scrollWidth <= r.clientWidth")
+
+
 def test_no_error_and_no_request_whatever_is_done(open_page: Open) -> None:
     opened = open_page("small", draws=True)
     assert opened.draw_all() == 4

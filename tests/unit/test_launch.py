@@ -226,7 +226,7 @@ def test_the_real_worker_ends_when_its_parent_is_gone() -> None:
         process.stdin.flush()
         assert b"started" in process.stdout.readline()
         process.stdin.close()
-        assert process.wait(timeout=5) == 1
+        assert process.wait(timeout=30) == 1
 
 
 def test_the_real_worker_tells_an_unknown_task(tmp_path: Path) -> None:
