@@ -74,7 +74,7 @@ class Cell:
         answers = [self.answers[s] for s in self.seeds if s in self.answers]
         alike = len({a.labels_sha256 for a in answers}) == 1
         if not alike or len(answers) < len(self.rows):
-            return statistics.mean_of_runs([row["test_top1"] for row in self.rows])
+            return statistics.mean_share([row["test_top1"] for row in self.rows])
         return statistics.accuracy(np.stack([a.right for a in answers]))
 
     def mean(self, field: str) -> float | None:

@@ -40,13 +40,14 @@ class Speed:
 
 
 def rate_of(cell: Cell) -> Speed:
-    """With an interval over the runs, or over the windows of one."""
-    windows = cell.runs[0].result.train_images_per_s_windows
-    if len(cell.runs) == 1 and windows and cell.row["train_images_per_s"] is not None:
-        return Speed(statistics.median_of_windows(windows), None)
+    """With an interval over the runs, or over the windows of one or two."""
+    windows = [run.result.train_images_per_s_windows for run in cell.runs]
+    stated = all(row["train_images_per_s"] for row in cell.rows)
+    if len(windows) < statistics.LEAST_SEEDS and stated and all(windows):
+        return Speed(statistics.rate_of_windows(windows), None)
     found = []
     for field in ("train_images_per_s", "effective_images_per_s"):
-        values = [row[field] for row in cell.rows if row[field] is not None]
+        values = [row[field] for row in cell.rows if row[field]]
         found.append(statistics.mean_rate(values) if values else None)
     whole, effective = found
     if effective is not None and shares_prefix(cell):

@@ -3,12 +3,11 @@
 Every interval is of 95 %. What it speaks of depends on what was run:
 
 - **recipes**: with three seeds or more, what training again would give, and other test images. The
-  paired t interval over the seeds' means, and no narrower than the images allow: these are the
-  same for every seed, so that their share of the noise is no smaller with more seeds and does not
-  show between the means. Where they have such a share, the interval for seeds and images, both
-  random and crossed (Satterthwaite's degrees of freedom), is taken if it is the wider. By
-  simulation (tests/unit/test_coverage.py) the paired t alone holds the truth in 89 to 95 of a
-  hundred experiments, both together in 94 to 96.
+  paired t interval over the seeds' means; and where the images, which are the same for every seed,
+  have a share of the noise that more seeds do not lessen and that does not show between the means,
+  the interval for seeds and images, both random and crossed (Satterthwaite's degrees of freedom),
+  if it is the wider. By simulation (tests/unit/test_coverage.py, eight worlds) the paired t alone
+  holds the truth in 89 to 95 of a hundred experiments, both together in 94 to 96.
 - **models**: with fewer seeds, just these trained models, on other test images (bootstrap over the
   images).
 
@@ -32,6 +31,8 @@ LEAST_SEEDS = 3
 """From which on seeds speak of the recipe."""
 LEAST_WINDOWS = 5
 """Of each of two runs, for an interval of their rates' ratio."""
+RARE = 0.05
+"""Seeds' means are taken to be no more alike than chance makes them this seldom."""
 ROUNDING = 1e-9
 """Differences below this share of a figure are none."""
 RESAMPLES = 9_999
@@ -122,14 +123,16 @@ def _crossed(x: Values) -> Estimate:
     of_seeds = images * float(by_seed.var(ddof=1))
     of_images = seeds * float(by_image.var(ddof=1)) if images > 1 else 0.0
     rest = x - by_seed[:, None] - by_image[None, :] + mean
-    freedom = (seeds - 1) * max(images - 1, 1)
+    own, freedom = float(seeds - 1), (seeds - 1) * max(images - 1, 1)
     of_rest = float((rest**2).sum()) / freedom
-    # Means of few seeds may be alike by chance: no narrower than the images' own noise either.
-    found = [_t(mean, of_seeds, float(seeds - 1), x.size), _t(mean, of_rest, freedom, x.size)]
+    # The rest is in the seeds' means too. Of few seeds they may be alike by chance; an interval of
+    # no width would follow from it.
+    of_seeds = max(of_seeds, of_rest * 2.0 * float(special.gammaincinv(own / 2, RARE)) / own)
+    found = [_t(mean, of_seeds, own, x.size)]
     if of_images > of_rest:  # the images have a share of their own
         total = of_seeds + of_images - of_rest
-        terms = (of_seeds**2 / (seeds - 1), of_images**2 / (images - 1), of_rest**2 / freedom)
-        found.append(_t(mean, total, total**2 / sum(terms), x.size))
+        terms = (of_seeds**2 / own, of_images**2 / (images - 1), of_rest**2 / freedom)
+        found.append(_t(mean, total, max(total**2 / sum(terms), own), x.size))
     half, p = max(half for half, _ in found), max(p for _, p in found)
     return Estimate(mean, mean - half, mean + half, p, "recipes", seeds, images)
 
@@ -227,37 +230,46 @@ def _log_medians(windows: Sequence[float], random: np.random.Generator) -> Value
     return logs
 
 
-def median_of_windows(windows: Sequence[float]) -> Estimate:
-    """Median rate of one run: bootstrap over its windows, where there are enough."""
-    value = float(np.median(windows))
-    if len(windows) < LEAST_WINDOWS:
-        return Estimate(value, None, None, None, "models", 1, len(windows))
-    drawn = np.exp(_log_medians(windows, np.random.default_rng(SEED)))
+def rate_of_windows(runs: Sequence[Sequence[float]]) -> Estimate:
+    """Geometric mean of the median rates of one or two runs: bootstrap over the windows of each,
+    where there are enough.
+
+    Args:
+        runs: For each its windows' rates, all above 0.
+    """
+    value = float(np.exp(np.mean([np.log(np.median(windows)) for windows in runs])))
+    least = min(map(len, runs))
+    if least < LEAST_WINDOWS:
+        return Estimate(value, None, None, None, "models", len(runs), least)
+    random = np.random.default_rng(SEED)
+    drawn = np.exp(np.mean([_log_medians(windows, random) for windows in runs], axis=0))
     low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Estimate(value, float(low), float(high), None, "models", 1, len(windows))
+    return Estimate(value, float(low), float(high), None, "models", len(runs), least)
 
 
-def mean_of_runs(values: Sequence[float]) -> Estimate:
-    """Mean of one figure a run, t interval with three runs or more."""
-    return _of_runs(np.asarray(values, dtype=np.float64), float(np.mean(values)))
+def mean_share(values: Sequence[float]) -> Estimate:
+    """Mean of one share a run, t interval with three runs or more, within 0 and 1."""
+    found = _of_runs(np.asarray(values, dtype=np.float64))
+    low, high = (None if e is None else min(max(e, 0.0), 1.0) for e in (found.low, found.high))
+    return replace(found, low=low, high=high)
 
 
 def mean_rate(values: Sequence[float]) -> Estimate:
-    """Mean of one rate or time a run, all above 0. With three runs or more, the t interval of the
-    logarithms about it, as ``ratio`` has it: no rate is below 0."""
-    mean = float(np.mean(values))
+    """Geometric mean of one rate or time a run, so that the ratio of two of them is what ``ratio``
+    gives. With three runs or more, the t interval of the logarithms: no rate is below 0.
+
+    Raises:
+        ValueError: One is not above 0.
+    """
     if min(values) <= 0.0:
-        return mean_of_runs(values)
-    logs = np.log(np.asarray(values, dtype=np.float64))
-    found = _of_runs(logs - logs.mean(), 0.0)
-    if found.low is None or found.high is None:
-        return replace(found, value=mean)
-    low, high = mean * float(np.exp(found.low)), mean * float(np.exp(found.high))
-    return replace(found, value=mean, low=low, high=high)
+        raise ValueError("a rate is above 0")
+    found = _of_runs(np.log(np.asarray(values, dtype=np.float64)))
+    low, high = (None if e is None else float(np.exp(e)) for e in (found.low, found.high))
+    return replace(found, value=float(np.exp(found.value)), low=low, high=high)
 
 
-def _of_runs(x: Values, mean: float) -> Estimate:
-    seeds = len(x)
+def _of_runs(x: Values) -> Estimate:
+    seeds, mean = len(x), float(x.mean())
     if seeds < LEAST_SEEDS:
         return Estimate(mean, None, None, None, "models", seeds, 0)
     if _alike(x, max(float(np.abs(x).max()), 1.0)):

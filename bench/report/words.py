@@ -12,12 +12,12 @@ MINUS = "−"
 
 def places(half_width: float | None, default: int = 1, least: int = 0) -> int:
     """Decimal places that a figure with this uncertainty deserves: one digit of the uncertainty,
-    two where the first is a 1. Below 0, tens and hundreds are rounded too."""
+    two where the first is a 1 or a 2. Below 0, tens and hundreds are rounded too."""
     if not half_width or not math.isfinite(half_width):
         return default
     exponent = math.floor(math.log10(half_width))
     leading = half_width / 10.0**exponent
-    return min(max(-exponent + (leading < 2.0), least), 3)
+    return min(max(-exponent + (leading < 3.0), least), 3)
 
 
 def signed(value: float, digits: int) -> str:
@@ -91,17 +91,22 @@ def measured(e: Estimate, unit: str = "") -> str:
     tail = f" {unit}" if unit else ""
     if not half or e.low is None or e.high is None:
         return f"{e.value:,.0f}{tail}" if abs(e.value) >= 100 else f"{e.value:.3g}{tail}"
-    digits = places(half, least=-9)
     arms = sorted((e.value - e.low, e.high - e.value))
     if arms[1] > LOPSIDED * arms[0]:
+        digits = places(math.sqrt(max(arms[0], 0.0) * arms[1]), least=-9)
         # Nothing above 0 is called 0, unless that took more than three digits of the figure.
-        while round(e.low, digits) <= 0.0 < e.low and digits < 2 - math.floor(math.log10(e.value)):
+        while _down(e.low, digits) <= 0.0 < e.low and digits < 2 - math.floor(math.log10(e.value)):
             digits += 1
-        value, low, high = (_rounded(v, digits) for v in (e.value, e.low, e.high))
-        return f"{value} ({low} to {high}){tail}"
-    if digits < 0:  # a range is not made narrower by rounding
-        half = math.ceil(half * 10.0**digits) / 10.0**digits
+        low, high = _down(e.low, digits), -_down(-e.high, digits)  # rounded, it is no narrower
+        value = _rounded(e.value, digits)
+        return f"{value} ({_rounded(low, digits)} to {_rounded(high, digits)}){tail}"
+    digits = places(half, least=-9)
     return f"{_rounded(e.value, digits)} ± {_rounded(half, digits)}{tail}"
+
+
+def _down(value: float, digits: int) -> float:
+    """To so many places, never up."""
+    return math.floor(value * 10.0**digits + 1e-9) / 10.0**digits
 
 
 def _rounded(value: float, digits: int) -> str:
@@ -111,7 +116,7 @@ def _rounded(value: float, digits: int) -> str:
 
 def count(value: int | float | None) -> str:
     """A whole number."""
-    return ABSENT if value is None else f"{int(value):,}"
+    return ABSENT if value is None else f"{value:,.0f}"
 
 
 def megabytes(value: float | None) -> str:

@@ -30,6 +30,7 @@ SIZES = {
     "smallest": {"backbone": "squeezenet1_1", "runs": 8, "rounds": 1},
     "usual": {"backbone": "efficientnet_lite0", "runs": 8, "rounds": 3},
 }
+SPARE_ROUNDS = 3
 BACKENDS = {"smallest": ["torch"], "usual": ["torch", "keras-tensorflow"]}
 
 
@@ -44,25 +45,37 @@ def test_fixed(
     """Rounds: seconds a run, of a call with several runs more than another, less their fits. A
     first call leaves images, network and values in the cache."""
     size = SIZES[request.config.getoption("--speed-size")]
-    more = int(size["runs"])
     device = request.config.getoption("--speed-device")
-    found = []
-    for number in range(int(size["rounds"])):
-        took_s, fits_s = [], []
-        for name, seeds in (("cache", [0]), ("few", [0, 1]), ("many", list(range(2 + more)))):
-            text = SUITE.format(backend=backend, backbone=size["backbone"], seeds=seeds)
-            (tmp_path / "fixed.toml").write_text(text)
-            out = tmp_path / f"{number}-{name}"
-            began = time.perf_counter()
-            answer = command(
-                "run", "--suite", str(tmp_path / "fixed.toml"), "--out", str(out), "--json",
-                "--device", device, cache=tmp_path / "cache",
-            )  # fmt: skip
-            took_s.append(time.perf_counter() - began)
-            rows = json.loads(answer.stdout)["rows"]
-            # What the values cost is told with every run, and was spent in the first.
-            fits_s.append(sum(row["fit_s"] - row["prefix_s"] for row in rows))
-        found.append((took_s[2] - took_s[1] - (fits_s[2] - fits_s[1])) / more)
+
+    found: list[float] = []
+    for number in range(int(size["rounds"]) + SPARE_ROUNDS):
+        one_s = _besides_fits_s(tmp_path, number, backend, size, device)
+        if one_s > 0.0:  # else other work on the machine was larger than what is looked for
+            found.append(one_s)
+        if len(found) == size["rounds"]:
+            break
+    assert len(found) == size["rounds"], "the machine is too busy to measure this"
     benchmark.group = "fixed cost of a run, warm worker"
     benchmark.extra_info.update(**size, backend=backend)
     hand_over(benchmark, found)
+
+
+def _besides_fits_s(
+    folder: Path, number: int, backend: str, size: dict[str, object], device: str
+) -> float:
+    """Of one run, by the difference of two commands."""
+    more = int(str(size["runs"]))
+    took_s, fits_s = [], []
+    for name, seeds in (("cache", [0]), ("few", [0, 1]), ("many", list(range(2 + more)))):
+        text = SUITE.format(backend=backend, backbone=size["backbone"], seeds=seeds)
+        (folder / "fixed.toml").write_text(text)
+        began = time.perf_counter()
+        answer = command(
+            "run", "--suite", str(folder / "fixed.toml"), "--out", str(folder / f"{number}-{name}"),
+            "--json", "--device", device, cache=folder / "cache",
+        )  # fmt: skip
+        took_s.append(time.perf_counter() - began)
+        rows = json.loads(answer.stdout)["rows"]
+        # What the values cost is told with every run, and was spent in the first.
+        fits_s.append(sum(row["fit_s"] - row["prefix_s"] for row in rows))
+    return (took_s[2] - took_s[1] - (fits_s[2] - fits_s[1])) / more

@@ -20,7 +20,14 @@ from bench.report.rows import rows_of
 from bench.report.side_by_side import side_by_side
 from bench.report.speeds import compare_speeds
 from bench.report.standard_set import backbones_table, backends_table, policies_table
-from bench.report.statistics import Estimate, difference, mean_rate
+from bench.report.statistics import (
+    Estimate,
+    difference,
+    mean_rate,
+    mean_share,
+    rate_of_windows,
+    ratio,
+)
 from bench.report.strategy import strategy_map
 from bench.report.twins import is_proved
 from bench.store import StoredRun
@@ -206,14 +213,48 @@ def test_seeds_that_differ_the_opposite_way_on_every_image_are_no_difference() -
 
 def test_rates_have_no_interval_below_zero() -> None:
     e = mean_rate([900.0, 1000.0, 100.0])
-    assert e.value == pytest.approx(2000 / 3)
+    assert e.value == pytest.approx(9e7 ** (1 / 3))
     assert e.low is not None
     assert 0.0 < e.low < 100.0
     steady = mean_rate([100.0, 101.0, 99.0])
     assert steady.low == pytest.approx(97.5, abs=0.1)
     assert steady.high == pytest.approx(102.5, abs=0.1)
     assert mean_rate([5.0, 5.0]).low is None
-    assert mean_rate([5.0, 0.0, 5.0]).value == pytest.approx(10 / 3)
+    with pytest.raises(ValueError, match="above 0"):
+        mean_rate([5.0, 0.0, 5.0])
+
+
+def test_a_printed_ratio_is_that_of_the_printed_rates() -> None:
+    one, two = [900.0, 1000.0, 100.0], [450.0, 90.0, 800.0]
+    e = ratio([[rate] for rate in one], [[rate] for rate in two])
+    assert e.value == pytest.approx(mean_rate(two).value / mean_rate(one).value)
+
+
+def test_shares_have_no_interval_beyond_all() -> None:
+    e = mean_share([0.90, 0.99, 1.0])
+    assert (e.value, e.high) == (pytest.approx(2.89 / 3), 1.0)
+    assert e.low == pytest.approx(0.8266, abs=1e-4)  # t of 2 degrees of freedom, by hand
+
+
+def test_two_runs_have_an_interval_from_their_windows() -> None:
+    windows = [[99.0, 100.0, 101.0] * 5, [399.0, 400.0, 401.0] * 5]
+    e = rate_of_windows(windows)
+    assert e.value == pytest.approx(200.0)
+    assert e.low is not None
+    assert e.high is not None
+    assert 198.9 < e.low < 200.0 < e.high < 201.0
+    assert rate_of_windows([windows[0], [400.0]]).low is None
+
+
+def test_seeds_that_agree_by_chance_leave_a_width() -> None:
+    """Three means alike, of answers that are otherwise independent."""
+    apart = np.tile([[1.0, -1.0, 0.0], [0.0, 1.0, -1.0], [-1.0, 0.0, 1.0]], 10)
+    e = difference(np.zeros((3, 30)), 0.1 + apart)
+    assert e.low is not None
+    assert e.high is not None
+    # 0.0513 of the rest's mean square is the seeds' 5 % quantile (chi square, 2 degrees).
+    half = 4.302653 * (0.0512933 * float((apart**2).sum()) / 58 / 90) ** 0.5
+    assert (e.high - e.low) / 2 == pytest.approx(half, rel=1e-4)
 
 
 def test_a_network_whose_code_changed_has_a_column_for_each(make: Make) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from bench.report.statistics import accuracy, difference, holm, mean_of_runs, ratio
+from bench.report.statistics import accuracy, difference, holm, mean_share, ratio
 
 
 def answers(seeds: int, images: int, share: float, seed: int = 0) -> np.ndarray:
@@ -169,13 +169,13 @@ def test_holm_lies_between_nothing_and_bonferroni(ps: list[float]) -> None:
 
 
 def test_means_of_few_runs_have_no_interval() -> None:
-    assert mean_of_runs([1.0, 2.0]).low is None
-    assert mean_of_runs([1.0, 2.0, 3.0]).low < 1.0
+    assert mean_share([1.0, 2.0]).low is None
+    assert mean_share([1.0, 2.0, 3.0]).low < 1.0
 
 
 def test_runs_that_are_alike_but_for_rounding_are_no_certainty_and_no_warning() -> None:
     same = [0.1 + 0.2, 0.3, 0.3]
-    assert mean_of_runs(same).half_width == pytest.approx(0.0, abs=1e-12)
+    assert mean_share(same).half_width == pytest.approx(0.0, abs=1e-12)
     a, b = [[3.0], [5.0], [0.7]], [[3.0 * 1.1], [5.0 * 1.1], [0.7 * 1.1]]
     found = ratio(a, b)
     assert (found.value, found.p) == (pytest.approx(1.1), 0.0)

@@ -14,9 +14,19 @@ def estimate(value: float, low: float | None, high: float | None) -> Estimate:
 
 @pytest.mark.parametrize(
     ("half_width", "digits"),
-    [(2.13, 0), (1.94, 1), (0.96, 1), (0.14, 2), (0.03, 2), (25.0, 0), (0.00001, 3), (0.0, 1)],
+    [
+        (3.13, 0),
+        (2.13, 1),
+        (1.94, 1),
+        (0.96, 1),
+        (0.14, 2),
+        (0.03, 2),
+        (25.0, 0),
+        (0.00001, 3),
+        (0.0, 1),
+    ],
 )
-def test_one_digit_of_the_uncertainty_two_where_it_begins_with_1(
+def test_one_digit_of_the_uncertainty_two_where_it_begins_with_1_or_2(
     half_width: float, digits: int
 ) -> None:
     assert places(half_width) == digits
@@ -28,7 +38,7 @@ def test_accuracies_and_differences() -> None:
     assert percent(estimate(1.0, 0.912, 1.0)) == "100% (91 to 100)"  # ± would hide half of it
     assert percent(estimate(0.75, None, None)) == "75.0%"
     assert points(estimate(0.0141, -0.0031, 0.0311)) == "+1.4 points (−0.3 to 3.1)"
-    assert points(estimate(-0.2, -0.22, -0.18)) == "−20 points (−22 to −18)"
+    assert points(estimate(-0.2, -0.22, -0.18)) == "−20.0 points (−22.0 to −18.0)"
     assert points(estimate(0.0, None, None)) == "0.0 points"
 
 
@@ -44,11 +54,12 @@ def test_ratios_and_rates() -> None:
     assert times(estimate(1.234, 1.18, 1.29)) == "1.23 × (1.18 to 1.29)"
     assert times(estimate(0.5, None, None)) == "0.5 ×"
     assert measured(estimate(1234.5, 1200.0, 1270.0)) == "1,230 ± 40"
-    assert measured(estimate(250.0, 225.0, 275.0)) == "250 ± 30"
-    assert measured(estimate(1000.0, 999.99, 1100.0)) == "1,000 (1,000 to 1,100)"
+    assert measured(estimate(250.0, 225.0, 275.0)) == "250 ± 25"
+    assert measured(estimate(1000.0, 980.0, 1100.0)) == "1,000 (980 to 1,100)"
+    assert measured(estimate(18.1, 6.5, 50.2), "s") == "18 (6 to 51) s"
     assert measured(estimate(1234.5, 1219.5, 1249.5)) == "1,234 ± 15"
     assert measured(estimate(1234.5, 1199.0, 1270.0), "s") == "1,230 ± 40 s"
-    assert measured(estimate(673.2, 84.3, 5712.0)) == "700 (100 to 5,700)"
+    assert measured(estimate(673.2, 84.3, 5712.0)) == "670 (80 to 5,720)"
     assert measured(estimate(205.4, None, None)) == "205"
 
 
