@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from statistics import median
 
 from bench.report.cells import Cell, Contest, contestant, experiment_of
 from bench.report.findings import Findings, Pair
-from bench.report.notes import is_unsteady
-from bench.report.speeds import faster, fit_ratio
-from bench.report.statistics import LEAST_SEEDS
+from bench.report.settings import settings
+from bench.report.speeds import faster, fit_ratio, is_unsteady
+from bench.report.statistics import LEAST_SEEDS, Estimate, mean_rate
 from bench.report.twins import Row
 from bench.report.words import listed, number_of, percent, points, seconds, times
 from bench.store import StoredRun
@@ -45,33 +46,46 @@ def asked(rows: Sequence[Row], runs: Sequence[StoredRun]) -> str:
 def answer(found: Findings) -> list[str]:
     """Up to three sentences: the policy, the framework, the price."""
     if not found.cells:
+        if any(row["status"] == "ok" for row in found.rows):
+            return ["No run that is ok states an accuracy, so there is no answer."]
         return ["No run is ok, so there is no answer; what failed stands below."]
     contests = [c for c in found.contests if c.comparisons]
     telling = [c for c in contests if c.is_telling]
     undecided = sum(not c.is_decided for c in contests)
     three = [_policies(telling, undecided), _backends(found.pairs), _price(telling)]
     sentences = [sentence for sentence in three if sentence is not None]
-    return sentences or [_why_not(found.cells, contests)]
+    return sentences or [_why_not(found, contests)]
 
 
-def _why_not(cells: Sequence[Cell], contests: Sequence[Contest]) -> str:
-    if any(c.is_decided for c in contests):
+def _why_not(found: Findings, contests: Sequence[Contest]) -> str:
+    nothing = sorted({why for c in contests if c.is_decided and (why := c.shows_nothing)})
+    if nothing:
+        return f"These results name no best policy: with {listed(nothing)}, accuracy shows nothing."
+    compared = [*(c for contest in contests for c in contest.comparisons),
+                *(pair.top1 for pair in found.pairs)]  # fmt: skip
+    reasons = sorted({REASONS[why] for c in compared if (why := c.why_not)})
+    if reasons:
+        return f"Nothing can be compared image by image here: {listed(reasons)}."
+    if len(found.cells) > 1:
         return (
-            "These results name no best policy: no pretrained weights were used, or the images "
-            "are generated, so that accuracy shows nothing."
+            "No two of these experiments differ in the policy alone, or in the backend alone on "
+            "one machine and with the same versions of the rest, so there is nothing to compare."
         )
-    if contests:
-        return (
-            "These results name no best policy: the policies have other seeds, seeds that failed, "
-            "or no predictions.npz that can be read, so that they cannot be compared."
-        )
-    if len(cells) > 1:
-        return "Nothing here differs in policy or backend alone, so there is nothing to compare."
-    only = cells[0]
+    only = found.cells[0]
     return (
         f"One experiment, so there is nothing to compare: {contestant(only)} reaches "
         f"{percent(only.top1)} of the test images."
     )
+
+
+REASONS = {
+    "other seeds": "what differs in policy or backend alone was run with other seeds",
+    "seeds failed": "seeds failed, and those that are left may be the lucky ones",
+    "answers missing": "some runs have no answers to the test images (predictions.npz) that can "
+    "be read",
+    "other test images": "the test images are not the same",
+}
+"""In words."""
 
 
 def _policies(contests: Sequence[Contest], undecided: int) -> str | None:
@@ -105,6 +119,8 @@ def _cases(contests: Sequence[Contest]) -> str:
         f"article's policy is {listed(parts)}"
         + (", each question corrected for its own comparisons" if contests[1:] else "")
     )
+    if tied:
+        sentence += _power([c for c in contests if not c.is_won])
     if beaten:
         contest, best, ours = max(beaten, key=lambda b: b[1].top1.value - b[2].top1.value)
         e = contest.between(best, ours).over(ours)
@@ -112,6 +128,29 @@ def _cases(contests: Sequence[Contest]) -> str:
         more = f"{contestant(best)} gets {points(e)} more than {contestant(ours)}"
         sentence += f", most on {_where(contest)}, where {more}"
     return sentence
+
+
+CONTROL = "from_scratch"
+
+
+def _power(contests: Sequence[Contest]) -> str:
+    """What a tie is worth: how large a difference would have been seen, and whether the control,
+    of which nobody thinks that it is as good, ties too."""
+    pretrained = [
+        d
+        for contest in contests
+        for c in contest.comparisons
+        if CONTROL not in (c.a.row["policy"], c.b.row["policy"])
+        if (d := c.detectable) is not None
+    ]
+    told = ""
+    if pretrained:
+        told = (
+            "; tied is not equal: half of the comparisons could only have shown a difference of "
+            f"over {max(100 * median(pretrained), 0.1):.2g} points"
+        )
+    control = sum(any(c.row["policy"] == CONTROL for c in contest.leaders) for contest in contests)
+    return told + (f", and {CONTROL}, the control, is tied too in {control}" if control else "")
 
 
 def _best(contests: Sequence[Contest]) -> str:
@@ -129,17 +168,18 @@ def _best(contests: Sequence[Contest]) -> str:
     ties = listed([contestant(c) for c in contest.leaders])
     return (
         f"On {_where(contest)} there is no single best policy: {ties} cannot be told apart "
-        f"(the first has {percent(best.top1)} of the test images){more}"
+        f"(the first has {percent(best.top1)} of the test images){_power([contest])}{more}"
     )
 
 
 def _where(contest: Contest) -> str:
     row = contest.row
     case = f"case {row['case']}: " if row["case"] else ""
-    return (
-        f"{case}{row['dataset_label']}, {row['train_images']:,} images, {row['backbone']}, "
-        f"{row['backend']}"
-    )
+    return f"{case}{_data(row)}, {row['backbone']}, {row['backend']}"
+
+
+def _data(row: Row) -> str:
+    return f"{row['dataset_label']}, {row['train_images']:,} images"
 
 
 def _backends(pairs: Sequence[Pair]) -> str | None:
@@ -147,18 +187,36 @@ def _backends(pairs: Sequence[Pair]) -> str | None:
     compared = [p for p in pairs if p.top1.top1 is not None]
     if not compared:
         return None
-    widest = max(compared, key=lambda p: abs(p.top1.top1.value if p.top1.top1 else 0.0))
-    assert widest.top1.top1 is not None
-    differ = sum(p.top1.verdict == "real" for p in compared)
+    differ = [p for p in compared if p.top1.verdict == "real"]
     many = ", after correction for their number" if compared[1:] else ""
-    told = f"differ in accuracy in {differ} of" if differ else "show no difference in accuracy in"
-    names = sorted({c.row["backend"] for p in compared for c in (p.a, p.b)})
-    return (
-        f"{listed(names)} {told} {number_of(len(compared), 'paired experiment')}{many} (largest "
-        f"difference {points(widest.top1.top1)}, {widest.b.row['backend']} less "
-        f"{widest.a.row['backend']}, {widest.a.row['backbone']}, {contestant(widest.a)})"
-        f"{_speeds(pairs)}{_models_only(c for p in compared for c in (p.a, p.b))}."
+    told = (
+        f"differ in accuracy in {len(differ)} of" if differ else "show no difference in accuracy in"
     )
+    names = sorted({c.row["backend"] for p in compared for c in (p.a, p.b)})
+    most = max(differ or compared, key=lambda p: abs(_gap(p).value))
+    largest = (
+        f"largest {'that is real' if differ else 'difference'} {points(_gap(most))}, "
+        f"{most.b.row['backend']} less {most.a.row['backend']}, {_experiment(most, pairs)}"
+    )
+    widest = max(compared, key=lambda p: _gap(p).half_width or 0.0)
+    if not differ and widest is not most:
+        largest += f"; the widest interval: {points(_gap(widest))}, {_experiment(widest, pairs)}"
+    return (
+        f"{listed(names)} {told} {number_of(len(compared), 'paired experiment')}{many} "
+        f"({largest}){_speeds(pairs)}{_models_only(c for p in compared for c in (p.a, p.b))}."
+    )
+
+
+def _gap(pair: Pair) -> Estimate:
+    assert pair.top1.top1 is not None
+    return pair.top1.top1
+
+
+def _experiment(pair: Pair, pairs: Sequence[Pair]) -> str:
+    """Which it is, among the others."""
+    row = pair.a.row
+    told = settings([p.a for p in pairs])[[p.a for p in pairs].index(pair.a)]
+    return ", ".join(filter(None, (_data(row), row["backbone"], contestant(pair.a), told)))
 
 
 def _speeds(pairs: Sequence[Pair]) -> str:
@@ -175,13 +233,14 @@ def _speeds(pairs: Sequence[Pair]) -> str:
         for name, count in wins.most_common()
     ]
     real = [p for p in known if p.speed.is_real]
-    sentence = f"; of {number_of(len(known), 'speed')} compared, {listed(told)}"
+    without = len(pairs) - len(known)
+    more = f" ({without} more are unsteady or without an interval)" if without else ""
+    sentence = f"; of {number_of(len(known), 'speed')} compared{more}, {listed(told)}"
     if not real:
         return sentence
     most = max(real, key=lambda p: p.speed.size)
     names = most.a.row["backend"], most.b.row["backend"]
-    where = f"{most.a.row['backbone']}, {contestant(most.a)}"
-    return f"{sentence} (most: {faster(most.speed, names)}, {where})"
+    return f"{sentence} (most: {faster(most.speed, names)}, {_experiment(most, pairs)})"
 
 
 MARGIN = 0.03
@@ -194,7 +253,7 @@ def _price(contests: Sequence[Contest]) -> str | None:
     for contest in contests:
         best, *others = contest.cells
         for cell in others:
-            if any(is_unsteady(row) for row in (*best.rows, *cell.rows)):
+            if is_unsteady(best) or is_unsteady(cell):
                 continue
             looked_at += 1
             e, ratio = contest.between(best, cell).over(best), fit_ratio(best, cell)
@@ -208,10 +267,14 @@ def _price(contests: Sequence[Contest]) -> str | None:
     ratio, contest, best, cell = max(found, key=lambda item: item[0].low or 0.0)
     e = contest.between(best, cell).over(best)
     assert e is not None
-    span = f"{seconds(cell.mean('fit_s'))} against {seconds(best.mean('fit_s'))}"
+    span = f"{seconds(_fit_s(cell))} against {seconds(_fit_s(best))}"
     return (
         f"In {questions} of {number_of(len(contests), 'question')} a quicker policy loses at most "
         f"{100 * MARGIN:.0f} points to the highest{own}; most is saved on {_where(contest)}: "
         f"{contestant(cell)} fits in {span} of {contestant(best)}, {times(ratio)} as fast, at "
         f"{points(e)}{_models_only((best, cell))}."
     )
+
+
+def _fit_s(cell: Cell) -> float:
+    return mean_rate([row["fit_s"] for row in cell.rows]).value

@@ -17,10 +17,10 @@ from bench.report.table_parts import (
     told_apart,
 )
 from bench.report.twins import Row
-from bench.report.words import points
+from bench.report.words import listed, points
 
-MOST_NAMES = 3
-"""That may be the best, in one line."""
+MOST_NAMES = 2
+"""That may be the best, by name; of more, those are named that are not."""
 Lost = dict[tuple[Hashable, ...], list[Row]]
 """Question → its runs that are not ok."""
 
@@ -37,8 +37,9 @@ def cases_table(contests: Sequence[Contest], rows: Sequence[Row]) -> Table:
         Table(
             "cases",
             "The four cases",
-            "The article's policy for each case beside the best one here. Several names: a tie. "
-            + INTERVALS,
+            "The article's policy for each case beside the best one here: the highest on these "
+            "test images, so that its figure leans upwards. Several names: a tie; they could not "
+            "be told apart, which is not equal. " + INTERVALS,
             (
                 Column("case", "case", True),
                 *COMMON,
@@ -80,6 +81,8 @@ def _line(contest: Contest, lost: Lost) -> list[TableCell]:
     case, best, ours = contest.row["case"], contest.cells[0], contest.prescribed
     failed = _failed(lost.get(question_of(contest.row), []), case)
     absent = f"failed: {failed}" if failed else "not run"
+    if any(c.row["policy"] == PRESCRIBED[case] for c in contest.cells):
+        absent = "run with random weights"
     difference, verdict = _judged(contest, best, ours, absent)
     return [
         *_head(contest.row),
@@ -96,8 +99,13 @@ def _named(contest: Contest) -> str:
     if contest.comparisons and not contest.is_decided:
         return f"{contestant(contest.cells[0])} is highest, not compared with all"
     names = [contestant(c) for c in contest.leaders]
-    if len(names) > MOST_NAMES:  # the table of policies has them all
-        names = [*names[: MOST_NAMES - 1], f"{len(names) - MOST_NAMES + 1} more"]
+    if len(names) <= MOST_NAMES:
+        return " = ".join(names)
+    beaten = [contestant(c) for c in contest.cells if c not in contest.leaders]
+    if not beaten:
+        return f"all {len(names)} tie; highest: {names[0]}"
+    if len(beaten) <= MOST_NAMES:
+        return f"all tie but {listed(beaten)}; highest: {names[0]}"
     return " = ".join(names)
 
 
@@ -127,12 +135,18 @@ def _judged(contest: Contest, best: Cell, ours: Cell | None, absent: str) -> lis
         return [text(None), text(f"the article's policy: {absent}")]
     if not contest.comparisons:
         return [text(None), text("no other policy was run")]
+    if contest.shows_nothing:
+        return [text(None), text(f"{contest.shows_nothing}: shows nothing")]
     if not contest.is_decided:
-        return [text(None), text("not comparable")]
+        return [text(None), text(f"not comparable: {', '.join(contest.why_not)}")]
     if ours is best:
+        if contest.is_won:
+            second = contest.cells[1]
+            by = contest.between(best, second).over(second)
+            more = f", {points(by)} over {contestant(second)}" if by else ""
+            return [text(None), text(f"the article's is best{more}")]
         verdicts = [contest.between(best, c).verdict for c in contest.leaders[1:]]
-        tied = "tie" if "tie" in verdicts else "tie after correction"
-        return [text(None), text("the article's is best" if contest.is_won else tied)]
+        return [text(None), text("tie" if "tie" in verdicts else "tie after correction")]
     found = contest.between(best, ours)
     e = found.over(ours)
     if e is None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
 from typing import Any, Literal
@@ -173,20 +173,39 @@ class Comparison:
         if e is None or self.a is cell:
             return e
         low, high = (None if end is None else -end for end in (e.high, e.low))
-        return Estimate(-e.value, low, high, e.p, e.about, e.seeds, e.images)
+        return replace(e, value=-e.value, low=low, high=high)
+
+    @property
+    def detectable(self) -> float | None:
+        """Least difference of accuracy that would have been called real, by this one's spread."""
+        return None if self.top1 is None else statistics.detectable(self.top1, self.of)
+
+    @property
+    def why_not(self) -> str | None:
+        """Why they cannot be compared; None where they are."""
+        return unpaired(self.a, self.b)
+
+
+def unpaired(a: Cell, b: Cell) -> str | None:
+    """Why two cells are not compared image by image: they have other seeds or images, answers are
+    missing, or seeds of one were lost, so that its others may be the lucky ones."""
+    if a.lost or b.lost:
+        return "seeds failed"
+    if a.seeds != b.seeds:
+        return "other seeds"
+    if not all(seed in c.answers for c in (a, b) for seed in a.seeds):
+        return "answers missing"
+    labels = {c.answers[seed].labels_sha256 for c in (a, b) for seed in a.seeds}
+    if len(labels) > 1 or a.row["dataset_hash"] != b.row["dataset_hash"]:
+        return "other test images"
+    return None
 
 
 def paired(a: Cell, b: Cell) -> tuple[Values, Values] | None:
-    """Right answers (seeds, images) of both; None where they have other seeds or images, where
-    answers are missing, or where seeds of one were lost: its others may be the lucky ones."""
-    common = list(a.seeds)
-    whole = all(s in a.answers and s in b.answers for s in common)
-    if a.seeds != b.seeds or a.lost or b.lost or not whole:
+    """Right answers (seeds, images) of both; None where they cannot be compared."""
+    if unpaired(a, b) is not None:
         return None
-    labels = {c.answers[s].labels_sha256 for c in (a, b) for s in common}
-    if len(labels) > 1 or a.row["dataset_hash"] != b.row["dataset_hash"]:
-        return None
-    first, second = (np.stack([c.answers[s].right for s in common]) for c in (a, b))
+    first, second = (np.stack([c.answers[seed].right for seed in a.seeds]) for c in (a, b))
     return first, second
 
 
@@ -225,18 +244,25 @@ class Contest:
         return all(self.between(best, c).verdict != "not comparable" for c in others)
 
     @property
+    def why_not(self) -> list[str]:
+        """Why the best could not be compared with every other."""
+        best, *others = self.cells
+        return list(dict.fromkeys(why for c in others if (why := self.between(best, c).why_not)))
+
+    @property
     def is_telling(self) -> bool:
-        """Whether policies compete, and their accuracies say anything: not with generated images,
-        not where pretrained weights are missing from what is called after them, and not where
-        some could not be compared."""
-        if not self.comparisons or "synthetic" in self.row["dataset_label"]:
-            return False
-        if not self.is_decided:
-            return False
-        return all(
-            cell.row["weights"] != "random" or cell.row["policy"] == "from_scratch"
-            for cell in self.cells
-        )
+        """Whether policies compete, could be compared, and their accuracies say anything."""
+        return bool(self.comparisons) and self.is_decided and self.shows_nothing is None
+
+    @property
+    def shows_nothing(self) -> str | None:
+        """Why accuracies say nothing of policies, whatever they are: generated images, or no
+        pretrained weights in what is called after them; else None."""
+        if "synthetic" in self.row["dataset_label"]:
+            return "generated images"
+        pretended = (c.row["policy"] != "from_scratch" for c in self.cells
+                     if c.row["weights"] == "random")  # fmt: skip
+        return "random weights where pretrained ones belong" if any(pretended) else None
 
     def between(self, a: Cell, b: Cell) -> Comparison:
         """The comparison of two of them, whichever way round."""

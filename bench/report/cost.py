@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.report.cells import Cell, contestant
+from bench.report.speeds import Speed, is_unsteady
+from bench.report.table_model import Cell as TableCell
 from bench.report.table_model import Column, Table, figure, text
-from bench.report.table_parts import told_apart
-from bench.report.words import count, seconds
+from bench.report.table_parts import COMMON, common, told_apart
+from bench.report.words import count, seconds, spread
 from bench.store import StoredRun
 
 SHARE = 0.95
@@ -62,11 +64,7 @@ def cost_table(cells: Sequence[Cell]) -> Table:
         images = None if epochs is None else epochs * cell.row["train_images"]
         rows.append(
             [
-                figure(
-                    f"{cell.row['dataset_label']}, {cell.row['train_images']:,}",
-                    f"{cell.row['dataset_label']} {cell.row['train_images']:09}",
-                ),
-                text(cell.row["backbone"]),
+                *common(cell.row),
                 text(contestant(cell)),
                 text(cell.row["backend"]),
                 figure(f"{target:.1%}", target),
@@ -75,8 +73,8 @@ def cost_table(cells: Sequence[Cell]) -> Table:
                 ),
                 text(None) if epochs is None else figure(f"{epochs:.3g}", epochs),
                 figure(count(images), images),
-                figure(seconds(took), took),
-                figure(seconds(tuned := cell.mean("tune_s")), tuned),
+                _time(cell, times, took),
+                _time(cell, [row["tune_s"] for row in cell.rows], cell.mean("tune_s")),
             ]
         )
     made = Table(
@@ -85,8 +83,7 @@ def cost_table(cells: Sequence[Cell]) -> Table:
         f"When validation first showed {SHARE:.0%} of the best validation accuracy that any run "
         "reached on the same images; means over the seeds, where every seed got there.",
         (
-            Column("data", "data, training images"),
-            Column("backbone", "backbone"),
+            *COMMON,
             Column("policy", "policy"),
             Column("backend", "backend"),
             Column("target_val_top1", "to be reached", True),
@@ -101,9 +98,18 @@ def cost_table(cells: Sequence[Cell]) -> Table:
             "the time of an epoch is the fit's over the number of epochs, compilation spread over "
             "them; the computing of a frozen part's values is counted whole; what --tune spent on "
             "choosing a learning rate stands beside and is not in it",
+            *([Speed.UNSTEADY] if any(map(is_unsteady, shown)) else []),
         ),
     )
     return told_apart(made, shown)
+
+
+def _time(cell: Cell, values: Sequence[float | None], mean: float | None) -> TableCell:
+    """Seconds: the mean over the seeds, or the range where the machine was busy."""
+    known = [value for value in values if value is not None]
+    if mean is None or not is_unsteady(cell):
+        return figure(seconds(mean), mean)
+    return figure(f"{spread(known, 's')}, unsteady", mean)
 
 
 def _data(cell: Cell) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from typing import Any
 from bench import SCHEMA_VERSION, __version__
 from bench.report.answer import answer, asked
 from bench.report.findings import Findings
+from bench.report.limits import limits
 from bench.report.notes import footnotes, reasons
 from bench.report.plots import plots
 from bench.report.predictions import confusion
@@ -51,7 +52,7 @@ def document(
         "title": "Thawbench report",
         "asked": f"{asked(found.rows, found.runs)} {selection}".strip(),
         "answer": answer(found),
-        "notes": [*reasons(found.rows), *footnotes(found.rows)],
+        "notes": [*reasons(found.rows), *footnotes(found.rows), *limits(found)],
         "problems": list(problems),
         "tables": [table.as_json() for table in tables],
         "map": strategy_map(found.contests),

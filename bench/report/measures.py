@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from bench.report import statistics
 from bench.report.cells import SIGNIFICANT, Cell, paired
-from bench.report.notes import is_unsteady
-from bench.report.speeds import Speed, rate_of, shares_prefix, without_interval
+from bench.report.speeds import (
+    Speed,
+    fit_cell,
+    is_unsteady,
+    rate_cells,
+    shares_prefix,
+    without_interval,
+)
 from bench.report.statistics import Estimate
 from bench.report.table_model import Cell as TableCell
-from bench.report.table_model import estimated, figure
+from bench.report.table_model import estimated
 from bench.report.twins import Row
-from bench.report.words import percent, points, seconds, times
+from bench.report.words import percent, points, times
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,7 @@ def _top1(a: Cell, b: Cell) -> Estimate | None:
 
 
 def _rate(a: Cell, b: Cell) -> Estimate | None:
-    if _is_unsteady(a, b):
+    if is_unsteady(a) or is_unsteady(b):
         return None
     whole = _single(a, b, "train_images_per_s")
     windows = [[run.result.train_images_per_s_windows for run in c.runs] for c in (a, b)]
@@ -71,13 +77,8 @@ def _rate(a: Cell, b: Cell) -> Estimate | None:
     return without_interval(found) if found is not None and shared else found
 
 
-def _is_unsteady(a: Cell, b: Cell) -> bool:
-    """Whether a machine was busy with other work, so that no speeds are compared."""
-    return any(is_unsteady(row) for row in (*a.rows, *b.rows))
-
-
 def _fit(a: Cell, b: Cell) -> Estimate | None:
-    if _is_unsteady(a, b):
+    if is_unsteady(a) or is_unsteady(b):
         return None
     found = _single(a, b, "fit_s")
     shared = shares_prefix(a) or shares_prefix(b)
@@ -97,14 +98,11 @@ def _rows(a: Cell, b: Cell) -> Iterable[tuple[Row, Row]]:
 
 
 def _rate_cell(cell: Cell) -> TableCell:
-    rate = rate_of(cell)
-    found = rate.whole or rate.effective
-    return figure(rate.text) if found is None else estimated(rate.text, found)
-
-
-def _fit_cell(cell: Cell) -> TableCell:
-    mean = cell.mean("fit_s")
-    return figure(seconds(mean), mean)
+    """Of whole steps, else the effective one with a mark."""
+    whole, effective = rate_cells(cell)
+    if whole.raw is not None or effective.raw is None:
+        return whole
+    return replace(effective, text=f"{effective.text} *")
 
 
 MEASURES = (
@@ -122,7 +120,7 @@ MEASURES = (
     ),
     Measure(
         "side_by_side_fit_s", "fit time", "fit_s", 1.0, "takes longer", "takes less time", _fit,
-        _fit_cell, times, "a run has one fit time, so that it takes three seeds",
+        fit_cell, times, "a run has one fit time, so that it takes three seeds",
     ),
 )  # fmt: skip
 

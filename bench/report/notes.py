@@ -39,8 +39,12 @@ def footnotes(rows: Sequence[Row]) -> list[str]:
         notes.append("synthetic pages: generated images; accuracy says nothing about real pages.")
     if any(row["weights"] == "random" and row["policy"] != "from_scratch" for row in rows):
         notes.append("weights random: no pretrained weights were used; accuracy shows nothing.")
-    if any(_is_short(row) for row in rows):
-        notes.append(f"{ABSENT} images/s: too short for a steady rate.")
+    short = sum(_is_short(row) for row in rows)
+    if short:
+        notes.append(
+            f"{ABSENT} images/s: {short} of {len(rows)} runs were over too soon for a steady rate "
+            "of training or of inference."
+        )
     notes += [note] if (note := _cached(rows)) else []
     swept = [row for row in rows if row["sweep_runs"] is not None]
     if swept:
@@ -60,7 +64,7 @@ def footnotes(rows: Sequence[Row]) -> list[str]:
             f"tuned: in {len(tuned)} of {len(rows)} runs the learning rate was chosen on the "
             "validation images, from the same grid around each policy's own."
         )
-    unsteady = [row for row in rows if is_unsteady(row)]
+    unsteady = [row for row in rows if has_slow_steps(row)]
     if unsteady:
         notes.append(
             f"unsteady: in {len(unsteady)} of {len(rows)} runs the slowest steps took over "
@@ -100,7 +104,7 @@ def _phased(rows: Sequence[Row]) -> str | None:
 
 
 def _cached(rows: Sequence[Row]) -> str | None:
-    cached = [row for row in rows if row["effective_images_per_s"] and not row["phases"]]
+    cached = [row for row in rows if row["prefix_values"] and not row["phases"]]
     if not cached:
         return None
     reused = sum(row["prefix_values"] == "reused" for row in cached)
@@ -108,7 +112,8 @@ def _cached(rows: Sequence[Row]) -> str | None:
     return (
         f"effective images/s: in {len(cached)} of {len(rows)} runs the values of the frozen part "
         f"were computed once and not in every epoch{others}; images of all epochs over the time of "
-        "that and of training. --prefix-cache off measures whole steps."
+        f"that and of training. They have no train images/s ({ABSENT}), since no whole step was "
+        "made; --prefix-cache off measures whole steps."
     )
 
 
@@ -119,7 +124,7 @@ def _is_short(row: Row) -> bool:
     return is_ok and (trained is None or row["infer_images_per_s"] is None)
 
 
-def is_unsteady(row: Row) -> bool:
+def has_slow_steps(row: Row) -> bool:
     """Whether the 95th percentile of the training steps is far above their median."""
     p50, p95 = row["step_s_p50"], row["step_s_p95"]
     return bool(p50 and p95 and p95 > UNSTEADY * p50)

@@ -8,10 +8,11 @@ from typing import ClassVar
 
 from bench.report import statistics
 from bench.report.cells import SIGNIFICANT, Cell
-from bench.report.notes import is_unsteady
+from bench.report.notes import UNSTEADY, has_slow_steps
 from bench.report.statistics import Estimate, holm
-from bench.report.table_model import ABSENT
-from bench.report.words import measured, times
+from bench.report.table_model import Cell as TableCell
+from bench.report.table_model import estimated, figure, text
+from bench.report.words import measured, spread, times
 from bench.store import StoredRun
 
 
@@ -22,21 +23,21 @@ class Speed:
     NOTE: ClassVar[str] = (
         "train images/s: whole steps, the median window. effective images/s: images of all epochs "
         "over the time of all training, where the values of a frozen part were computed once or "
-        "the policy has phases. The two are never compared. ± is over the runs where there are "
-        "three or more, else over the windows of one run; runs that shared one computing of a "
-        "frozen part have none."
+        "the policy has phases. The two are never compared. Figures are geometric means over the "
+        "runs; intervals are over the runs where there are three or more, else over the windows "
+        "of whole steps; runs that shared one computing of a frozen part have none. They speak of "
+        "runs like these, one after the other: not of how a machine drifts over hours."
+    )
+    UNSTEADY: ClassVar[str] = (
+        "unsteady: slow steps took many times the median one, or runs that differ in the seed "
+        f"alone took over {UNSTEADY:g} times as long as another: the machine was probably busy "
+        "with other work. The range of the runs stands there, and no speed is compared."
     )
 
     whole: Estimate | None
     """None: over too soon, trained at once with others, or no whole steps."""
     effective: Estimate | None
     """None likewise."""
-
-    @property
-    def text(self) -> str:
-        """The one that there is, as printed."""
-        found = self.whole or self.effective
-        return ABSENT if found is None else measured(found) + ("" if self.whole else " *")
 
 
 def rate_of(cell: Cell) -> Speed:
@@ -64,6 +65,42 @@ def shares_prefix(cell: Cell) -> bool:
 def without_interval(e: Estimate) -> Estimate:
     """A figure whose uncertainty is not known."""
     return replace(e, low=None, high=None, p=None)
+
+
+def rate_cells(cell: Cell) -> tuple[TableCell, TableCell]:
+    """Of whole steps, and effective ones."""
+    speed = rate_of(cell)
+    return (
+        _printed(cell, speed.whole, "train_images_per_s"),
+        _printed(cell, speed.effective, "effective_images_per_s"),
+    )
+
+
+def fit_cell(cell: Cell) -> TableCell:
+    """Seconds of a fit."""
+    values = [row["fit_s"] for row in cell.rows]
+    if not all(values):
+        return text(None)
+    found = statistics.mean_rate(values)
+    return _printed(cell, without_interval(found) if shares_prefix(cell) else found, "fit_s", "s")
+
+
+def _printed(cell: Cell, e: Estimate | None, field: str, unit: str = "") -> TableCell:
+    if e is None:
+        return text(None)
+    if is_unsteady(cell):
+        known = [row[field] for row in cell.rows if row[field] is not None]
+        return figure(f"{spread(known, unit)}, unsteady", e.value)
+    return estimated(measured(e, unit), e)
+
+
+def is_unsteady(cell: Cell) -> bool:
+    """Whether the machine was busy with other work in some of its runs: their slow steps took many
+    times the median one, or the fit of one, which differs in the seed alone, that of another."""
+    if any(has_slow_steps(row) for row in cell.rows):
+        return True
+    fits = [row["fit_s"] - (row["compile_s"] or 0.0) for row in cell.rows if row["fit_s"]]
+    return bool(fits) and max(fits) > UNSTEADY * min(fits)
 
 
 @dataclass(frozen=True)
@@ -122,7 +159,7 @@ def compare_speeds(pairs: Sequence[tuple[Cell, Cell]]) -> list[SpeedComparison]:
 def _ratio(a: Cell, b: Cell) -> tuple[Estimate | None, str | None]:
     if a.machine != b.machine or not set(a.seeds) & set(b.seeds):
         return None, None
-    if any(is_unsteady(row) for row in (*a.rows, *b.rows)):
+    if is_unsteady(a) or is_unsteady(b):
         return None, "unsteady"
     sides = common_runs(a, b)
     # A rate that a run does not state was measured over too few windows.

@@ -13,11 +13,11 @@ from bench.report.cells import (
 )
 from bench.report.cost import cost_table
 from bench.report.findings import Findings, Pair
+from bench.report.limits import at_the_edge
 from bench.report.settings import HASH_DIGITS
-from bench.report.speeds import Speed, rate_of, shares_prefix
-from bench.report.statistics import mean_rate
+from bench.report.speeds import Speed, fit_cell, is_unsteady, rate_cells
+from bench.report.table_model import ABSENT, Column, Table, estimated, figure, text
 from bench.report.table_model import Cell as TableCell
-from bench.report.table_model import Column, Table, estimated, figure, text
 from bench.report.table_parts import (
     COMMON,
     INTERVALS,
@@ -29,7 +29,7 @@ from bench.report.table_parts import (
     told_apart,
 )
 from bench.report.twins import Row
-from bench.report.words import count, measured, megabytes, places, points, seconds, times
+from bench.report.words import count, megabytes, number_of, places, points, times
 
 
 def standard_set(found: Findings) -> list[Table]:
@@ -51,7 +51,6 @@ def policies_table(cells: Sequence[Cell], contests: Sequence[Contest]) -> Table:
     rows = []
     for cell in cells:
         row = cell.row
-        speed = rate_of(cell)
         rows.append(
             [
                 *common(row),
@@ -63,11 +62,8 @@ def policies_table(cells: Sequence[Cell], contests: Sequence[Contest]) -> Table:
                 *(_share(cell, field) for field in SHARES),
                 _mean(cell, "test_calibration_error", "{:.1%}"),
                 _mean(cell, "test_loss", "{:.3f}"),
-                *(
-                    text(None) if e is None else estimated(measured(e), e)
-                    for e in (speed.whole, speed.effective)
-                ),
-                _timed(cell),
+                *rate_cells(cell),
+                fit_cell(cell),
                 _bytes(cell),
                 figure(count(row["total_parameters"]), row["total_parameters"]),
                 figure(
@@ -101,12 +97,50 @@ def policies_table(cells: Sequence[Cell], contests: Sequence[Contest]) -> Table:
             Column("trainable_parameters", "trainable", True),
         ),
         rows,
-        (Speed.NOTE, *_families(contests), *passed_over(contests)),
+        (
+            Speed.NOTE,
+            *notes_of(cells),
+            *at_the_edge(cells),
+            *_families(contests),
+            *passed_over(contests),
+        ),
     )
     return told_apart(made, cells)
 
 
+VERDICTS = {"real": "differ", "tie": "tie", "tie after correction": "tie after correction"}
 SHARES = ("test_balanced_accuracy", "test_macro_f1")
+
+
+def notes_of(cells: Sequence[Cell]) -> list[str]:
+    """On figures of this table that are not what they seem."""
+    notes = [Speed.UNSTEADY] if any(is_unsteady(cell) for cell in cells) else []
+    alike = ("test_balanced_accuracy", "test_top1")
+    same = [[row[f] for row in c.rows] for c in cells for f in alike]
+    if same and all(
+        a is not None and b is not None and abs(a - b) < 1e-9
+        for one, other in zip(same[::2], same[1::2], strict=True)
+        for a, b in zip(one, other, strict=True)
+    ):
+        notes.append("balanced accuracy is top-1: every class has as many test images.")
+    peaks = [[row[_peak(cell)] for row in cell.rows] for cell in cells]
+    without = sum(all(peak is None for peak in found) for found in peaks)
+    if peaks:
+        notes.append(
+            "peak memory: of the device, or of the worker process on a CPU; the most of the runs "
+            "that have it"
+            + (
+                f". {ABSENT} in {without} of {number_of(len(peaks), 'row')}: over a "
+                "tenth of it was what earlier runs had left in the process."
+                if without
+                else "."
+            )
+        )
+    return notes
+
+
+def _peak(cell: Cell) -> str:
+    return "peak_host_bytes" if cell.row["device"] == "cpu" else "peak_device_bytes"
 
 
 def _families(contests: Sequence[Contest]) -> list[str]:
@@ -130,7 +164,7 @@ def _beside_best(cell: Cell, contest: Contest | None) -> list[TableCell]:
     found = contest.between(best, cell)
     e = found.over(best)
     if e is None:
-        return [text(None), text("not comparable")]
+        return [text(None), text(f"not comparable: {found.why_not}")]
     words: str = "worse" if found.verdict == "real" else found.verdict
     better = contest.better_than(cell)
     if better and found.verdict != "real":
@@ -149,19 +183,9 @@ def _share(cell: Cell, field: str) -> TableCell:
     return _mean(cell, field, f"{{:.{places(100 * half) if half else 1}%}}")
 
 
-def _timed(cell: Cell) -> TableCell:
-    values = [row["fit_s"] for row in cell.rows]
-    if not all(values):
-        return text(None)
-    found = mean_rate(values)
-    if shares_prefix(cell) or found.low is None:
-        return figure(seconds(found.value), found.value)
-    return estimated(measured(found, "s"), found)
-
-
 def _bytes(cell: Cell) -> TableCell:
-    """Of the device, or of the process on a CPU."""
-    field = "peak_host_bytes" if cell.row["device"] == "cpu" else "peak_device_bytes"
+    """The most of the runs that have it: of the device, or of the process on a CPU."""
+    field = _peak(cell)
     values = [row[field] for row in cell.rows if row[field] is not None]
     value = max(values) if values else None
     return figure(megabytes(value), value)
@@ -225,14 +249,21 @@ def backends_table(pairs: Sequence[Pair]) -> Table:
                 text(f"{b['backend']} less {a['backend']}"),
                 figure(str(min(len(found.a.rows), len(found.b.rows))), len(found.a.rows)),
                 text(None) if e is None else estimated(points(e), e),
-                text("differ" if found.verdict == "real" else found.verdict),
+                text(VERDICTS.get(found.verdict) or f"not comparable: {found.why_not}"),
                 text(None) if speed.ratio is None else estimated(times(speed.ratio), speed.ratio),
-                text(speed.verdict(a["backend"], b["backend"])),
+                text(speed.verdict(a["backend"], b["backend"]) or speed.of),
                 text(speed.of),
                 text("shown" if pair.is_proved else "not shown"),
             ]
         )
-    many = f" ({len(rows)} comparisons, corrected for their number: Holm)" if len(rows) > 1 else ""
+    known = [sum(pair.top1.p is not None for pair in pairs),
+             sum(pair.speed.p is not None for pair in pairs)]  # fmt: skip
+    many = (
+        f" ({known[0]} comparisons of accuracy and {known[1]} of speed, each corrected for their "
+        "number: Holm)"
+        if max(known) > 1
+        else ""
+    )
     made = Table(
         "backends",
         "Keras against PyTorch",
@@ -253,6 +284,10 @@ def backends_table(pairs: Sequence[Pair]) -> Table:
         (
             "speed over 1: the backend named first is faster. An interval of fewer than three "
             "seeds speaks of these runs alone.",
+            "whole steps: the median windows of whole steps; whole fits: the time of the fit, "
+            "where values of a frozen part were computed once. no interval: runs share one "
+            "computing of those values, or there are too few runs and windows.",
+            *([Speed.UNSTEADY] if any(p.speed.of == "unsteady" for p in pairs) else []),
         ),
     )
     return told_apart(made, [pair.a for pair in pairs], beside=[pair.b for pair in pairs])

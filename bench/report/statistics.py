@@ -58,6 +58,8 @@ class Estimate:
     """Runs a side."""
     images: int
     """Test images; of a ratio, measured windows a side."""
+    degrees: float | None = None
+    """Of freedom, of its t interval; None: it is no t interval."""
 
     @property
     def half_width(self) -> float | None:
@@ -128,13 +130,15 @@ def _crossed(x: Values) -> Estimate:
     # The rest is in the seeds' means too. Of few seeds they may be alike by chance; an interval of
     # no width would follow from it.
     of_seeds = max(of_seeds, of_rest * 2.0 * float(special.gammaincinv(own / 2, RARE)) / own)
-    found = [_t(mean, of_seeds, own, x.size)]
+    found = [(*_t(mean, of_seeds, own, x.size), own)]
     if of_images > of_rest:  # the images have a share of their own
         total = of_seeds + of_images - of_rest
         terms = (of_seeds**2 / own, of_images**2 / (images - 1), of_rest**2 / freedom)
-        found.append(_t(mean, total, max(total**2 / sum(terms), own), x.size))
-    half, p = max(half for half, _ in found), max(p for _, p in found)
-    return Estimate(mean, mean - half, mean + half, p, "recipes", seeds, images)
+        degrees = max(total**2 / sum(terms), own)
+        found.append((*_t(mean, total, degrees, x.size), degrees))
+    half, _, degrees = max(found)
+    p = max(p for _, p, _ in found)
+    return Estimate(mean, mean - half, mean + half, p, "recipes", seeds, images, degrees)
 
 
 def _t(mean: float, square: float, degrees: float, values: int) -> tuple[float, float]:
@@ -281,6 +285,16 @@ def _of_runs(x: Values) -> Estimate:
 def _alike(values: Values, scale: float) -> bool:
     """Whether what differs is rounding, of which SciPy warns."""
     return float(np.ptp(values)) <= ROUNDING * scale
+
+
+def detectable(e: Estimate, comparisons: int) -> float | None:
+    """Least difference that would have been told apart from none, with the spread of this one and
+    as the first of so many comparisons (Holm's first step)."""
+    if not e.half_width:
+        return None
+    level = 1.0 - (1.0 - LEVEL) / comparisons / 2
+    of = e.degrees or np.inf
+    return float(e.half_width * stats.t.ppf(level, of) / stats.t.ppf((1 + LEVEL) / 2, of))
 
 
 def holm(ps: Sequence[float]) -> list[float]:

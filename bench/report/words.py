@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from bench.report.statistics import Estimate
 from bench.report.table_model import ABSENT
@@ -90,7 +91,7 @@ def measured(e: Estimate, unit: str = "") -> str:
     half = e.half_width
     tail = f" {unit}" if unit else ""
     if not half or e.low is None or e.high is None:
-        return f"{e.value:,.0f}{tail}" if abs(e.value) >= 100 else f"{e.value:.3g}{tail}"
+        return _three_digits(e.value) + tail
     arms = sorted((e.value - e.low, e.high - e.value))
     if arms[1] > LOPSIDED * arms[0]:
         digits = places(math.sqrt(max(arms[0], 0.0) * arms[1]), least=-9)
@@ -102,6 +103,16 @@ def measured(e: Estimate, unit: str = "") -> str:
         return f"{value} ({_rounded(low, digits)} to {_rounded(high, digits)}){tail}"
     digits = places(half, least=-9)
     return f"{_rounded(e.value, digits)} ± {_rounded(half, digits)}{tail}"
+
+
+def spread(values: Sequence[float], unit: str = "") -> str:
+    """Least and greatest of some figures, three digits of each: ``80.7 to 1,080 s``."""
+    ends = dict.fromkeys(_three_digits(value) for value in (min(values), max(values)))
+    return " to ".join(ends) + (f" {unit}" if unit else "")
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def _down(value: float, digits: int) -> float:
@@ -128,7 +139,7 @@ def seconds(value: float | None) -> str:
     """A time, three digits of it."""
     if value is None:
         return ABSENT
-    return f"{value:,.0f} s" if value >= 100 else f"{value:.3g} s"
+    return f"{_three_digits(value)} s"
 
 
 def listed(names: list[str]) -> str:

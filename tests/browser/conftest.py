@@ -57,7 +57,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Path of the page of a document: the name of a function of documents.py, or a number of runs."""
+    """Path of the page of a document: a function of documents.py, or a number of runs."""
     folder = tmp_path_factory.mktemp("pages")
 
     def page(name: str) -> Path:

@@ -93,21 +93,16 @@ def test_one_seed_holds_the_difference_of_the_models(world: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seeds", [3, 5])
-@pytest.mark.parametrize("world", WORLDS)
-def test_ties_are_declared_different_in_at_most_one_of_twenty(world: str, seeds: int) -> None:
-    wrong = _told_apart(replace(WORLDS[world], gap=0.0), seeds, EXPERIMENTS)
-    assert wrong / EXPERIMENTS <= 0.05
-
-
-@pytest.mark.slow
-def test_trained_models_that_are_alike_are_declared_different_in_at_most_one_of_twenty() -> None:
-    """Of one seed there is no luck. All worlds together: the share is near 4.5 %, and by chance
-    above 5 % in a thousand experiments of one in four worlds."""
-    each = 500
-    alike = [replace(world, gap=0.0, luck=0.0) for world in WORLDS.values()]
-    wrong = sum(_told_apart(world, 1, each) for world in alike)
-    assert wrong / (each * len(alike)) <= 0.05
+@pytest.mark.parametrize("seeds", [1, 3, 5])
+def test_ties_are_declared_different_in_at_most_one_of_twenty(seeds: int) -> None:
+    """All worlds together, 4,000 experiments: the share is near 4 %, and in a thousand of a single
+    world above 5 % by chance now and then. Of one seed it is the trained models that are alike:
+    there is no luck."""
+    wrong = 0
+    for world in WORLDS.values():
+        alike = replace(world, gap=0.0, luck=world.luck if seeds > 1 else 0.0)
+        wrong += _told_apart(alike, seeds, EXPERIMENTS // 2)
+    assert wrong / (EXPERIMENTS // 2 * len(WORLDS)) <= 0.05
 
 
 def _told_apart(alike: World, seeds: int, experiments: int) -> int:

@@ -52,7 +52,9 @@ def test_what_does_not_stand_correction_names_no_winner(make: Make) -> None:
     assert cell(table, 0, "best") == "freeze_all = from_scratch"
     sure = Contest((best, other), (Comparison(best, other, apart, 0.03, 1),), 0)
     assert sure.is_won
-    assert cell(cases_table([sure], []), 0, "verdict") == "the article's is best"
+    assert cell(cases_table([sure], []), 0, "verdict") == (
+        "the article's is best, +10 points (1 to 19) over from_scratch"
+    )
 
 
 def test_the_article_s_policy_can_be_beaten(make: Make) -> None:
@@ -87,8 +89,8 @@ def test_without_predictions_nothing_is_said_to_differ(make: Make) -> None:
     assert not contest.is_decided
     assert strategy_map(found(*runs).contests) is None
     table = tables(*runs)
-    assert cell(table["cases"], 0, "verdict") == "not comparable"
-    assert cell(table["policies"], 1, "beside_best_verdict") == "not comparable"
+    assert cell(table["cases"], 0, "verdict") == "not comparable: answers missing"
+    assert cell(table["policies"], 1, "beside_best_verdict") == "not comparable: answers missing"
 
 
 def test_answers_of_another_run_are_not_taken(make: Make) -> None:
@@ -182,8 +184,8 @@ def test_accuracies_from_random_weights_answer_nothing(make: Make) -> None:
     runs = [make(0.9, weights=RANDOM), make(0.6, "fine_tune_all", weights=RANDOM)]
     told = answer(found(*runs))
     assert told == [
-        "These results name no best policy: no pretrained weights were used, or the images are "
-        "generated, so that accuracy shows nothing."
+        "These results name no best policy: with random weights where pretrained ones belong, "
+        "accuracy shows nothing."
     ]
     assert strategy_map(found(*runs).contests) is None
 
@@ -314,7 +316,7 @@ def test_a_quicker_policy_that_loses_much_or_saves_nothing_is_not(
 def test_the_answer_says_why_policies_could_not_be_compared(make: Make) -> None:
     runs = [make(0.9), make(0.5, "from_scratch")]
     (runs[0].folder / "predictions.npz").unlink()
-    assert "no predictions.npz" in answer(found(*runs))[0]
+    assert "no answers to the test images (predictions.npz)" in answer(found(*runs))[0]
 
 
 def test_backends_are_paired_under_the_same_circumstances(make: Make) -> None:

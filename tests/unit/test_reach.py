@@ -1,0 +1,168 @@
+"""What a report says of how far its numbers reach: ties, busy machines, rates at an edge."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from bench.report import make_report
+from bench.report.answer import answer
+from bench.report.limits import limits
+from bench.report.notes import footnotes
+from bench.report.page import read_document
+from bench.report.rows import rows_of
+from bench.report.speeds import is_unsteady
+from bench.report.standard_set import policies_table
+from bench.report.statistics import detectable, difference
+from bench.store import StoredRun
+from tests.unit.made_runs import RANDOM, Make, cell, found, tables
+
+SEEDS = range(3)
+
+
+def test_what_could_have_been_told_apart_is_the_interval_at_the_corrected_level() -> None:
+    a = np.zeros((3, 100))
+    b = np.repeat([[0.1], [0.3], [0.2]], 100, axis=1)
+    b[:, ::2] += 0.001  # else every image differs by the same
+    e = difference(a, b)
+    assert e.degrees == 2
+    wider = stats.t.ppf(1 - 0.05 / 2 / 15, 2) / stats.t.ppf(0.975, 2)
+    assert detectable(e, 15) == pytest.approx(e.half_width * wider)
+    assert detectable(e, 1) == pytest.approx(e.half_width)
+    one = difference(np.zeros((1, 50)), np.array([[1.0, 0.0] * 25]))
+    assert detectable(one, 1) == pytest.approx(one.half_width)  # a bootstrap: the normal law
+
+
+def test_a_tie_is_said_to_be_no_equality(make: Make) -> None:
+    runs = [make(share, name, s) for s in SEEDS for name, share in
+            (("freeze_all", 0.9), ("fine_tune_all", 0.91), ("from_scratch", 0.9))]  # fmt: skip
+    (told,) = answer(found(*runs))
+    assert "is tied with the best in 1; tied is not equal: half of the comparisons" in told
+    assert told.endswith("points, and from_scratch, the control, is tied too in 1.")
+    apart = [make(share, name, s) for s in SEEDS for name, share in
+             (("freeze_all", 0.9), ("fine_tune_all", 0.91), ("from_scratch", 0.3))]  # fmt: skip
+    assert "control" not in answer(found(*apart))[0]
+
+
+def test_the_largest_difference_that_is_told_is_one_that_is_real(make: Make) -> None:
+    """A wide interval about a larger figure proves nothing."""
+    runs = []
+    for seed in SEEDS:
+        for backend, calm, wild in (("torch", 0.6, (0.2, 0.5, 0.8)),
+                                    ("keras-tensorflow", 0.65, (0.4, 0.6, 0.7))):  # fmt: skip
+            runs += [
+                make(calm, seed=seed, backend=backend, luck=0.0),
+                make(wild[seed], seed=seed, backend=backend, luck=0.0, backbone="vgg16"),
+            ]
+    told = " ".join(answer(found(*runs)))
+    assert "differ in accuracy in 1 of 2 paired experiments" in told
+    assert "largest that is real +5" in told
+    assert "vgg16" not in told
+
+
+def test_backends_with_other_seeds_are_said_to_have_other_seeds(make: Make) -> None:
+    runs = [make(0.9, seed=s) for s in SEEDS]
+    runs += [make(0.9, seed=s, backend="keras-tensorflow") for s in range(2)]
+    assert answer(found(*runs)) == [
+        "Nothing can be compared image by image here: what differs in policy or backend alone was "
+        "run with other seeds."
+    ]
+    assert cell(tables(*runs)["backends"], 0, "verdict") == "not comparable: other seeds"
+
+
+def test_a_run_that_is_ok_without_an_accuracy_has_not_failed(make: Make) -> None:
+    run = make(0.9, result={"test_top1": None})
+    assert answer(found(run)) == ["No run that is ok states an accuracy, so there is no answer."]
+
+
+def test_a_policy_with_random_weights_was_run(make: Make) -> None:
+    table = tables(make(0.9, weights=RANDOM), make(0.9, "from_scratch"))["cases"]
+    assert cell(table, 0, "prescribed_top1") == "run with random weights"
+    assert cell(table, 0, "verdict") == "the article's policy: run with random weights"
+
+
+def test_generated_images_make_no_policy_better(make: Make) -> None:
+    pages = {"label": "synthetic pages (stand-in)"}
+    runs = [make(share, name, case={"dataset": pages}) for name, share in
+            (("freeze_all", 0.5), ("fine_tune_all", 0.9))]  # fmt: skip
+    assert cell(tables(*runs)["cases"], 0, "verdict") == "generated images: shows nothing"
+
+
+def times(make: Make, *fits_s: float, **more: object) -> list[StoredRun]:
+    return [make(0.9, seed=s, result={"fit_s": fit, "train_images_per_s": 100.0 / fit, **more})
+            for s, fit in enumerate(fits_s)]  # fmt: skip
+
+
+def test_runs_of_one_experiment_that_took_many_times_as_long_are_unsteady(make: Make) -> None:
+    busy, quiet = times(make, 1.26, 41.9, 33.2), times(make, 4.0, 4.4, 4.2)
+    (cells, calm) = found(*busy).cells, found(*quiet).cells
+    assert is_unsteady(cells[0])
+    assert not is_unsteady(calm[0])
+    table = policies_table(cells, [])
+    assert cell(table, 0, "fit_s") == "1.26 to 41.9 s, unsteady"
+    assert cell(table, 0, "train_images_per_s") == "2.39 to 79.4, unsteady"
+    assert any(note.startswith("unsteady: ") for note in table.notes)
+    assert cell(tables(*busy)["cost"], 0, "seconds").endswith(" s, unsteady")
+    assert cell(policies_table(calm, []), 0, "fit_s") == "4.2 ± 0.5 s"
+    others = [make(0.9, seed=s, backend="keras-tensorflow", result={"fit_s": 4.0}) for s in SEEDS]
+    pair = tables(*busy, *others)["backends"]
+    assert (cell(pair, 0, "speed_ratio"), cell(pair, 0, "speed_verdict")) == ("–", "unsteady")
+
+
+def test_compilation_makes_no_run_unsteady(make: Make) -> None:
+    times_s = ((20.0, 17.0), (3.0, 0.0), (3.1, 0.0))
+    runs = [make(0.9, seed=s, result={"fit_s": fit, "compile_s": compiled})
+            for s, (fit, compiled) in enumerate(times_s)]  # fmt: skip
+    assert not is_unsteady(found(*runs).cells[0])
+
+
+def trials(*rates: float) -> list[dict[str, float]]:
+    return [{"learning_rate": rate, "val_top1": 0.5, "val_loss": 1.0} for rate in rates]
+
+
+def test_rates_at_the_edge_of_the_grid_are_counted(make: Make, tmp_path: Path) -> None:
+    grid = trials(0.001, 0.003, 0.01)
+    chosen = {"freeze_all": 0.01, "fine_tune_all": 0.003, "retrain_all": 0.001}
+    runs = [make(0.9, name, result={"tuning": grid, "learning_rate": rate})
+            for name, rate in chosen.items()]  # fmt: skip
+    (note,) = [n for n in limits(found(*runs)) if n.startswith("learning rates")]
+    assert "in 1 of 3 tuned runs validation chose the highest rate (freeze_all 1 of 1)" in note
+    assert "in 1 the lowest" in note
+    inside = [make(0.9, "fine_tune_all", result={"tuning": grid, "learning_rate": 0.003})]
+    assert not [n for n in limits(found(*inside)) if n.startswith("learning rates")]
+    make_report(runs, tmp_path).write(("md",))
+    assert note in read_document(tmp_path / "report.html")["notes"]
+
+
+def test_questions_on_the_same_test_images_are_told(make: Make) -> None:
+    runs = [make(0.9, policy, backend=backend) for policy in ("freeze_all", "fine_tune_all")
+            for backend in ("torch", "keras-tensorflow")]  # fmt: skip
+    told = " ".join(limits(found(*runs)))
+    assert "2 questions are not so many experiments: they are asked of 1 set of test" in told
+    assert "overlap" in told  # the crops of photos
+    assert "questions are not" not in " ".join(limits(found(*runs[::2])))
+
+
+def test_frozen_parts_computed_once_are_counted_with_or_without_a_rate(make: Make) -> None:
+    runs = [make(0.9, seed=s, result={"prefix_values": how, "effective_images_per_s": rate})
+            for s, (how, rate) in enumerate((("computed", 50.0), ("reused", None)))]  # fmt: skip
+    (note,) = [n for n in footnotes(rows_of(runs)) if n.startswith("effective images/s")]
+    assert "in 2 of 2 runs" in note
+    assert "(1 took them" in note
+
+
+def test_the_cost_table_names_data_as_the_others_do(make: Make) -> None:
+    made = tables(make(0.9))
+    assert cell(made["cost"], 0, "data") == cell(made["policies"], 0, "data")
+    raw = [c.raw for c in made["cost"].rows[0]]
+    assert raw[0] == "photos (stand-in), 216"
+
+
+def test_balanced_accuracy_that_repeats_top1_is_said_to(make: Make) -> None:
+    same, other = ([make(0.9, result={"test_balanced_accuracy": b})] for b in (None, 0.2))
+    same[0] = make(0.9, luck=0.0, result={"test_balanced_accuracy": 0.9, "test_top1": 0.9})
+    notes = [" ".join(policies_table(found(*r).cells, []).notes) for r in (same, other)]
+    assert ["balanced accuracy is top-1" in note for note in notes] == [True, False]
