@@ -266,9 +266,13 @@ class Contest:
 
     def between(self, a: Cell, b: Cell) -> Comparison:
         """The comparison of two of them, whichever way round."""
-        return next(c for c in self.comparisons if {id(c.a), id(c.b)} == {id(a), id(b)})
+        return self._between[frozenset((id(a), id(b)))]
 
-    @property
+    @cached_property
+    def _between(self) -> dict[frozenset[int], Comparison]:
+        return {frozenset((id(c.a), id(c.b))): c for c in self.comparisons}
+
+    @cached_property
     def leaders(self) -> tuple[Cell, ...]:
         """The best, and all that none is shown to be better than, after correction."""
         return tuple(c for c in self.cells if not self.better_than(c))

@@ -201,5 +201,5 @@ def faster(found: SpeedComparison, names: tuple[str, str]) -> str:
     assert e.high is not None
     if e.value >= 1.0:
         return f"{names[1]} is {times(e)} as fast as {names[0]}"
-    turned = Estimate(1 / e.value, 1 / e.high, 1 / e.low, e.p, e.about, e.seeds, e.images)
+    turned = replace(e, value=1 / e.value, low=1 / e.high, high=1 / e.low)
     return f"{names[0]} is {times(turned)} as fast as {names[1]}"

@@ -60,6 +60,8 @@ class Estimate:
     """Test images; of a ratio, measured windows a side."""
     degrees: float | None = None
     """Of freedom, of its t interval; None: it is no t interval."""
+    is_ratio: bool = False
+    """Whether none is 1, and the interval one of logarithms."""
 
     @property
     def half_width(self) -> float | None:
@@ -207,13 +209,13 @@ def ratio(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]]) -> Estimat
     if seeds >= LEAST_SEEDS:
         if _alike(logs, 1.0):
             same = float(abs(logs.mean()) < ROUNDING)
-            return Estimate(value, value, value, same, "recipes", seeds, windows)
+            return Estimate(value, value, value, same, "recipes", seeds, windows, None, True)
         middle = float(logs.mean())
         half, p = _t(middle, float(logs.var(ddof=1)), seeds - 1.0, seeds)
         low, high = float(np.exp(middle - half)), float(np.exp(middle + half))
-        return Estimate(value, low, high, p, "recipes", seeds, windows)
+        return Estimate(value, low, high, p, "recipes", seeds, windows, seeds - 1.0, True)
     if windows < LEAST_WINDOWS:
-        return Estimate(value, None, None, None, "models", seeds, windows)
+        return Estimate(value, None, None, None, "models", seeds, windows, None, True)
     random = np.random.default_rng(SEED)
     drawn = np.mean(
         [_log_medians(y, random) - _log_medians(x, random) for x, y in zip(a, b, strict=True)],
@@ -223,7 +225,7 @@ def ratio(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]]) -> Estimat
     # By the normal law, for counted draws could never be as rare as many comparisons ask for.
     spread = max(float(drawn.std(ddof=1)), ROUNDING)
     p = float(2 * stats.norm.sf(abs(logs.mean()) / spread))
-    return Estimate(value, float(low), float(high), p, "models", seeds, windows)
+    return Estimate(value, float(low), float(high), p, "models", seeds, windows, None, True)
 
 
 def _log_medians(windows: Sequence[float], random: np.random.Generator) -> Values:
@@ -290,11 +292,26 @@ def _alike(values: Values, scale: float) -> bool:
 def detectable(e: Estimate, comparisons: int) -> float | None:
     """Least difference that would have been told apart from none, with the spread of this one and
     as the first of so many comparisons (Holm's first step)."""
-    if not e.half_width:
-        return None
-    level = 1.0 - (1.0 - LEVEL) / comparisons / 2
+    return e.half_width * _wider(e, comparisons) if e.half_width else None
+
+
+def widened(e: Estimate, comparisons: int) -> Estimate:
+    """An interval that holds together with those of so many others (Bonferroni); of a ratio, as
+    wide again in its logarithm."""
+    if e.low is None or e.high is None or comparisons < 2:
+        return e
+    by = _wider(e, comparisons)
+    if e.is_ratio:
+        return replace(e, low=e.value * (e.low / e.value) ** by,
+                       high=e.value * (e.high / e.value) ** by)  # fmt: skip
+    return replace(e, low=e.value + (e.low - e.value) * by, high=e.value + (e.high - e.value) * by)
+
+
+def _wider(e: Estimate, comparisons: int) -> float:
+    """How much wider an interval is at the level of the first of so many comparisons."""
     of = e.degrees or np.inf
-    return float(e.half_width * stats.t.ppf(level, of) / stats.t.ppf((1 + LEVEL) / 2, of))
+    level = 1.0 - (1.0 - LEVEL) / comparisons / 2
+    return float(special.stdtrit(of, level) / special.stdtrit(of, (1 + LEVEL) / 2))
 
 
 def holm(ps: Sequence[float]) -> list[float]:

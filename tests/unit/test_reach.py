@@ -16,7 +16,7 @@ from bench.report.page import read_document
 from bench.report.rows import rows_of
 from bench.report.speeds import is_unsteady
 from bench.report.standard_set import policies_table
-from bench.report.statistics import detectable, difference
+from bench.report.statistics import Estimate, detectable, difference, widened
 from bench.store import StoredRun
 from tests.unit.made_runs import RANDOM, Make, cell, found, tables
 
@@ -34,6 +34,17 @@ def test_what_could_have_been_told_apart_is_the_interval_at_the_corrected_level(
     assert detectable(e, 1) == pytest.approx(e.half_width)
     one = difference(np.zeros((1, 50)), np.array([[1.0, 0.0] * 25]))
     assert detectable(one, 1) == pytest.approx(one.half_width)  # a bootstrap: the normal law
+
+
+def test_intervals_that_hold_together_are_wider() -> None:
+    """Bonferroni; of a ratio in its logarithm."""
+    e = Estimate(0.1, 0.0, 0.2, 0.05, "recipes", 3, 100, degrees=2)
+    wider = stats.t.ppf(1 - 0.05 / 2 / 4, 2) / stats.t.ppf(0.975, 2)
+    assert widened(e, 4).high == pytest.approx(0.1 + 0.1 * wider)
+    assert widened(e, 1) == e
+    ratio = Estimate(2.0, 1.0, 4.0, 0.05, "recipes", 3, 9, degrees=2, is_ratio=True)
+    assert widened(ratio, 4).low == pytest.approx(2.0 * 0.5**wider)
+    assert widened(ratio, 4).high == pytest.approx(2.0 * 2.0**wider)
 
 
 def test_a_tie_is_said_to_be_no_equality(make: Make) -> None:
