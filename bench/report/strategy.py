@@ -19,8 +19,8 @@ def strategy_map(contests: Sequence[Contest]) -> dict[str, Any] | None:
     accuracy says nothing of policies.
 
     A cell names one policy where it is the best alone in every question that was asked of such
-        else those that may be the best in all of them: they tie. Where that is not two, those that
-    may be the best in any: which one is depends on the network or the backend.
+    data; else those that may be the best in every one of them: they tie. Where that is not two,
+    those that may be the best in any: which one is depends on the network or the backend.
     """
     known = [c for c in contests if c.row["similarity"] in SIMILARITIES and c.is_telling]
     if not known:
@@ -43,6 +43,8 @@ def strategy_map(contests: Sequence[Contest]) -> dict[str, Any] | None:
                     "best": [contestant(cell) for cell in best],
                     "is_tie": is_tie,
                     "is_prescribed": [contestant(cell) in article for cell in best],
+                    "policies": len({contestant(cell) for c in here for cell in c.cells}),
+                    "questions": len(here),
                     "text": _words(here),
                 }
             )
@@ -60,12 +62,14 @@ def _best(contests: Sequence[Contest]) -> tuple[list[Cell], bool]:
 
 
 def _words(contests: Sequence[Contest]) -> str:
+    """The highest accuracy of all questions and policies, and of how many it is that."""
     if not contests:
         return "not run"
     first = max(contests, key=lambda c: c.cells[0].top1.value)
     best = first.cells[0]
     tie = "" if first.is_won else ", in a tie"
     return (
-        f"{percent(best.top1)} at best ({contestant(best)}{tie}, {first.row['backbone']}, "
-        f"{first.row['backend']}); {number_of(len(contests), 'question')}"
+        f"highest of {number_of(sum(len(c.cells) for c in contests), 'result')}: "
+        f"{percent(best.top1)} ({contestant(best)}{tie}, {first.row['backbone']}, "
+        f"{first.row['backend']})"
     )
