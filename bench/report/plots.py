@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from bench.catalog.policies import POLICIES
-from bench.report.cells import Cell, alike_but, contestant
-from bench.report.figures import COLOURS, Figure, axis, escaped, plot
+from bench.report import statistics
+from bench.report.cells import Cell, contestant
+from bench.report.choices import ANSWERS, NETWORKS, choices, data_of
+from bench.report.curve_plots import accuracy_by_size, learning_curves
+from bench.report.figures import (
+    BUSY,
+    GREY,
+    UNSTEADY_NAME,
+    Figure,
+    axis,
+    error_bars,
+    escaped,
+    log_axis,
+    one_at_a_time,
+    plot,
+)
 from bench.report.findings import Findings
+from bench.report.looks import DASHES, STRUCK, Looks
 from bench.report.settings import settings
-from bench.report.time_plots import throughput, time_parts
-from bench.report.twins import Row
+from bench.report.speeds import is_unsteady, shares_prefix, without_interval
+from bench.report.statistics import Estimate
+from bench.report.throughput_plot import throughput
+from bench.report.time_plots import time_parts
+from bench.report.words import count, measured, percent, spread
 
-SYMBOLS = ("circle", "diamond-open", "square", "triangle-up-open", "cross-thin-open", "star-open")
-"""Every other one is open: where two backends stand on one spot, both are seen."""
-DASHES = ("solid", "dash", "dot", "dashdot")
+ACCURACY = axis("test top-1", tickformat=".0%")
 
 
 def plots(found: Findings) -> list[dict[str, Any]]:
@@ -27,108 +43,137 @@ def plots(found: Findings) -> list[dict[str, Any]]:
                  "time of the fit in seconds, trials of --tune left out"),
         _scatter(found.cells, "accuracy_parameters", "Accuracy against trained parameters",
                  "trainable_parameters", "parameters that are trained"),
-        _curves(found.cells),
-        _sizes(found.cells),
+        learning_curves(found.cells),
+        accuracy_by_size(found.cells),
         throughput(found.cells),
         time_parts(found.cells),
     ]  # fmt: skip
     return [one for one in made if one["figure"]["data"]]
 
 
-ACCURACY = axis("test top-1", tickformat=".0%")
+@dataclass(frozen=True)
+class Mark:
+    """A cell in a plot of accuracy against a cost."""
+
+    cell: Cell
+    cost: Estimate
+    told: str
+    """The cost in words."""
+    is_unsteady: bool = False
+    """Whether its cost is a time that is not to be compared."""
 
 
-def where(row: Row) -> str:
-    """Data, network and backend."""
-    return f"{row['dataset_label']}, {row['train_images']:,}, {row['backbone']}, {row['backend']}"
-
-
-class _Looks:
-    """Of each policy its colour, of each backend its symbol; the same in every plot."""
-
-    def __init__(self, cells: Sequence[Cell]) -> None:
-        known = {name: place for place, name in enumerate(POLICIES)}
-        names = sorted({contestant(c) for c in cells}, key=lambda n: (known.get(n, 99), n))
-        self._policies = {name: place for place, name in enumerate(names)}
-        self._backends = list(dict.fromkeys(c.row["backend"] for c in cells))
-
-    def colour(self, cell: Cell) -> str:
-        return COLOURS[self._policies[contestant(cell)] % len(COLOURS)]
-
-    def symbol(self, cell: Cell) -> str:
-        return SYMBOLS[self._backends.index(cell.row["backend"]) % len(SYMBOLS)]
-
-    def dash(self, cell: Cell) -> str:
-        return DASHES[self._backends.index(cell.row["backend"]) % len(DASHES)]
-
-
-def _series(cells: Iterable[Cell]) -> dict[tuple[str, str], list[Cell]]:
-    """By policy and backend."""
-    groups: dict[tuple[str, str], list[Cell]] = {}
-    for cell in cells:
-        groups.setdefault((contestant(cell), cell.row["backend"]), []).append(cell)
-    return groups
-
-
-def _bars(cells: Sequence[Cell]) -> dict[str, Any]:
-    """Error bars: the intervals of the accuracies."""
-    up = [(c.top1.high or c.top1.value) - c.top1.value for c in cells]
-    down = [c.top1.value - (c.top1.low if c.top1.low is not None else c.top1.value) for c in cells]
-    return {"type": "data", "symmetric": False, "array": up, "arrayminus": down, "thickness": 1}
+def _mark(cell: Cell, field: str) -> Mark | None:
+    """With an interval of the cost where it was measured and can be had, as the tables have it."""
+    values = [row[field] for row in cell.rows]
+    if not all(values):
+        return None
+    if field != "fit_s":
+        mean = float(np.mean(values))
+        cost = Estimate(mean, None, None, None, "models", len(values), 0)
+        return Mark(cell, cost, f"{count(mean)} parameters")
+    cost = statistics.mean_rate(values)
+    if is_unsteady(cell):
+        told = f"{spread(values, 's')}, {UNSTEADY_NAME}"
+        return Mark(cell, without_interval(cost), told, is_unsteady=True)
+    if shares_prefix(cell):
+        cost = without_interval(cost)
+    return Mark(cell, cost, measured(cost, "s"))
 
 
 def _scatter(cells: Sequence[Cell], name: str, title: str, field: str, cost: str) -> dict[str, Any]:
-    """Accuracy against a cost, with the front that nothing beats in both, for each data set."""
-    looks = _Looks(cells)
-    placed: dict[str, list[Cell]] = {}
-    for cell in cells:
-        if (cell.mean(field) or 0.0) > 0:
-            label = f"{cell.row['dataset_label']}, {cell.row['train_images']:,} images"
-            placed.setdefault(label, []).append(cell)
-    traces = {
-        label: [*_marks(group, field, looks), *_fronts(group, field)]
-        for label, group in placed.items()
-    }
-    caption = (
-        "Each mark is a policy in a backend, seeds taken together; up and to the left is better. "
-        f"The grey line joins what nothing beats in both accuracy and {cost}, on one machine. "
-        "Bars: 95 % intervals."
+    """Accuracy against a cost, a choice for each data set and recipe, with the front that nothing
+    beats in both: one of other test images would say nothing."""
+    looks = Looks(cells)
+    marks = {id(c): mark for c in cells if (mark := _mark(c, field)) is not None}
+    shown = [mark.cell for mark in marks.values()]
+    traces: dict[str, list[Figure]] = {}
+    for label, group in choices(shown, {*ANSWERS, *NETWORKS}, data_of).items():
+        here = [marks[id(c)] for c in group]
+        traces[label] = [*looks.legend(group), *_drawn(here, looks), *_fronts(here), *_struck(here)]
+    caption = [
+        f"Each mark is {looks.words(shown)}, seeds taken together; up and to the left is better."
+    ]
+    if any(trace["mode"] == "lines" for group in traces.values() for trace in group):
+        caption.append(
+            f"The grey line joins what nothing beats in both accuracy and {cost}, on the same test "
+            "images and one machine. It goes by the estimates alone, whatever their intervals: "
+            "points on it may be a tie."
+        )
+    timed = any(m.cost.low is not None for m in marks.values())
+    caption.append(
+        "Bars: 95% intervals" + ("; of times, over three seeds or more." if timed else ".")
     )
-    return _one_at_a_time(plot(name, title, caption, [], axis(cost, type="log"), ACCURACY), traces)
+    if any(m.is_unsteady for m in marks.values()):
+        caption.append(f"Crossed out: unsteady. {BUSY} The line leaves them out.")
+    across = log_axis(cost, [m.cost.value for m in marks.values()])
+    made = plot(name, title, " ".join(caption), [], across, ACCURACY)
+    return one_at_a_time(made, traces)
 
 
-def _marks(cells: Sequence[Cell], field: str, looks: _Looks) -> list[Figure]:
+def _series(marks: Iterable[Mark]) -> dict[tuple[str, str, str], list[Mark]]:
+    """By policy, backend and network."""
+    groups: dict[tuple[str, str, str], list[Mark]] = {}
+    for mark in marks:
+        row = mark.cell.row
+        key = contestant(mark.cell), row["backend"], row["backbone"]
+        groups.setdefault(key, []).append(mark)
+    return groups
+
+
+def _drawn(marks: Sequence[Mark], looks: Looks) -> list[Figure]:
+    cells = [m.cell for m in marks]
+    apart = {id(c): told for c, told in zip(cells, settings(cells), strict=True)}
     return [
         {
             "type": "scatter",
             "mode": "markers",
             "name": escaped(f"{policy}, {backend}"),
-            "x": [c.mean(field) for c in group],
-            "y": [c.top1.value for c in group],
-            "error_y": _bars(group),
-            "text": [escaped(where(c.row)) for c in group],
-            "hovertemplate": "%{text}<br>%{y:.1%}, %{x:,.4~g}",
-            "marker": {
-                "color": looks.colour(group[0]),
-                "symbol": looks.symbol(group[0]),
-                "size": 10,
-                "line": {"width": 2},
-            },
+            "legendgroup": policy,
+            "showlegend": False,
+            "x": [m.cost.value for m in group],
+            "y": [m.cell.top1.value for m in group],
+            "error_x": error_bars([m.cost for m in group]),
+            "error_y": error_bars([m.cell.top1 for m in group]),
+            "text": [_words(m, apart[id(m.cell)]) for m in group],
+            "hovertemplate": "%{text}",
+            "marker": looks.marker(group[0].cell),
         }
-        for (policy, backend), group in _series(cells).items()
+        for (policy, backend, _), group in _series(marks).items()
     ]
 
 
-def _fronts(cells: Sequence[Cell], field: str) -> list[Figure]:
-    """For each machine: times of two have no front in common."""
-    groups: dict[Any, list[Cell]] = {}
-    for cell in cells:
-        groups.setdefault(cell.machine, []).append(cell)
+def _words(mark: Mark, setting: str) -> str:
+    """Over a mark."""
+    first = [mark.cell.row["backbone"], setting]
+    return f"{escaped(', '.join(filter(None, first)))}<br>{percent(mark.cell.top1)}, {mark.told}"
+
+
+def _struck(marks: Sequence[Mark]) -> list[Figure]:
+    """A cross over each that is unsteady."""
+    busy = [m for m in marks if m.is_unsteady]
+    one = {
+        "type": "scatter",
+        "mode": "markers",
+        "name": UNSTEADY_NAME,
+        "x": [m.cost.value for m in busy],
+        "y": [m.cell.top1.value for m in busy],
+        "marker": STRUCK,
+        "hoverinfo": "skip",
+    }
+    return [one] if busy else []
+
+
+def _fronts(marks: Sequence[Mark]) -> list[Figure]:
+    """For each machine, for times of two have no front in common; of what is steady."""
+    groups: dict[Any, list[Mark]] = {}
+    for mark in marks:
+        groups.setdefault(mark.cell.machine, []).append(mark)
     lines: list[Figure] = []
     for group, dash in zip(groups.values(), DASHES * len(groups), strict=False):
-        front = pareto([(x, c.top1.value) for c in group if (x := c.mean(field)) is not None])
+        front = pareto([(m.cost.value, m.cell.top1.value) for m in group if not m.is_unsteady])
         if len(front) > 1:
-            place = group[0].row["device_model"]
+            place = group[0].cell.row["device_model"]
             lines.append(
                 {
                     "type": "scatter",
@@ -136,38 +181,11 @@ def _fronts(cells: Sequence[Cell], field: str) -> list[Figure]:
                     "name": escaped(f"front on {place}" if len(groups) > 1 else "front"),
                     "x": [x for x, _ in front],
                     "y": [y for _, y in front],
-                    "line": {"color": "#8c8c8c", "width": 1.5, "dash": dash, "shape": "hv"},
+                    "line": {"color": GREY, "width": 1.5, "dash": dash, "shape": "hv"},
                     "hoverinfo": "skip",
                 }
             )
     return lines
-
-
-def _one_at_a_time(made: dict[str, Any], traces: dict[str, list[Figure]]) -> dict[str, Any]:
-    """A plot with a choice of what is shown; of one group alone there is none.
-
-    Args:
-        made: Without data.
-        traces: Of each choice.
-    """
-    figure = made["figure"]
-    belongs = [label for label, group in traces.items() for _ in group]
-    figure["data"] = [
-        {**trace, "visible": label == belongs[0]}
-        for label, trace in zip(belongs, (t for group in traces.values() for t in group),
-                                strict=True)
-    ]  # fmt: skip
-    names = list(dict.fromkeys(belongs))
-    if len(names) > 1:
-        buttons = [
-            {"label": escaped(name), "method": "restyle",
-             "args": [{"visible": [label == name for label in belongs]}]}
-            for name in names
-        ]  # fmt: skip
-        menu = {"buttons": buttons, "x": 0, "xanchor": "left", "y": 1.18, "yanchor": "top"}
-        figure["layout"]["updatemenus"] = [menu]
-        figure["layout"]["margin"]["t"] = 60
-    return made
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -177,117 +195,3 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
         if not front or y > front[-1][1]:
             front.append((x, y))
     return front
-
-
-MOST_CURVES = 24
-"""Beyond which a plot of curves shows nothing."""
-
-
-def _curves(cells: Sequence[Cell]) -> dict[str, Any]:
-    """Validation accuracy by epoch; a choice for each question, bands over the seeds."""
-    looks = _Looks(cells)
-    groups: dict[str, list[Cell]] = {}
-    for cell in cells:
-        row = cell.row
-        label = f"{row['dataset_label']}, {row['train_images']:,} images, {row['backbone']}"
-        groups.setdefault(label, []).append(cell)
-    traces: dict[str, list[Figure]] = {}
-    left_out = 0
-    for label, group in groups.items():
-        shown = group[:MOST_CURVES]
-        left_out += len(group) - len(shown)
-        drawn = [_curve(c, looks, apart) for c, apart in zip(shown, settings(shown), strict=True)]
-        traces[label] = [line for lines in drawn for line in lines]
-    made = plot(
-        "learning_curves",
-        "Learning curves",
-        "Validation accuracy after each epoch, mean over the seeds; bands from the lowest seed to "
-        "the highest."
-        + (f" {left_out} curves beyond {MOST_CURVES} are left out." if left_out else ""),
-        [],
-        axis("epoch", dtick=1, tick0=1) if _few_epochs(cells) else axis("epoch"),
-        axis("validation top-1", tickformat=".0%"),
-    )
-    return _one_at_a_time(made, traces)
-
-
-def _few_epochs(cells: Sequence[Cell]) -> bool:
-    return max((c.row["epochs"] for c in cells), default=0) <= 20
-
-
-def _curve(cell: Cell, looks: _Looks, apart: str) -> list[Figure]:
-    curves = [r.result.val_top1_by_epoch for r in cell.runs]
-    if len({len(c) for c in curves}) != 1 or any(v is None for c in curves for v in c):
-        return []
-    values = np.array(curves, dtype=float)
-    epochs = list(range(1, values.shape[1] + 1))
-    colour, name = (
-        looks.colour(cell),
-        escaped(", ".join(filter(None, (contestant(cell), cell.row["backend"], apart)))),
-    )
-    line: Figure = {
-        "type": "scatter",
-        "mode": "lines+markers",
-        "name": name,
-        "x": epochs,
-        "y": values.mean(axis=0).tolist(),
-        "line": {"color": colour, "dash": looks.dash(cell)},
-        "hovertemplate": "%{y:.1%} after epoch %{x}",
-    }
-    if len(values) == 1:
-        return [line]
-    band: Figure = {
-        "type": "scatter",
-        "mode": "lines",
-        "name": name,
-        "x": [*epochs, *reversed(epochs)],
-        "y": [*values.max(axis=0).tolist(), *reversed(values.min(axis=0).tolist())],
-        "fill": "toself",
-        "fillcolor": f"{colour}26",
-        "line": {"width": 0},
-        "hoverinfo": "skip",
-        "showlegend": False,
-    }
-    return [band, line]
-
-
-SIZED = frozenset({"case", "size", "train_images", "val_images", "dataset_hash", "epochs", "seed"})
-"""In which cells on a line of ``_sizes`` may differ."""
-
-
-def _sizes(cells: Sequence[Cell]) -> dict[str, Any]:
-    """Accuracy against the number of training images, where a data set has several."""
-    looks = _Looks(cells)
-    lines: dict[tuple[Hashable, ...], list[Cell]] = {}
-    for cell in cells:
-        lines.setdefault(alike_but(cell, SIZED), []).append(cell)
-    data: list[Figure] = []
-    for group in lines.values():
-        row = group[0].row
-        dataset, backbone, backend = row["dataset"], row["backbone"], row["backend"]
-        policy = contestant(group[0])
-        if len({c.row["train_images"] for c in group}) < 2:
-            continue
-        group.sort(key=lambda c: c.row["train_images"])
-        data.append(
-            {
-                "type": "scatter",
-                "mode": "lines+markers",
-                "name": escaped(f"{policy}, {dataset}, {backbone}, {backend}"),
-                "x": [c.row["train_images"] for c in group],
-                "y": [c.top1.value for c in group],
-                "error_y": _bars(group),
-                "line": {"color": looks.colour(group[0]), "dash": looks.dash(group[0])},
-                "marker": {"symbol": looks.symbol(group[0])},
-                "hovertemplate": "%{y:.1%} with %{x:,} images",
-            }
-        )
-    return plot(
-        "accuracy_size",
-        "Accuracy against data-set size",
-        "Where the lines of two policies cross, the better choice changes. Epochs may differ from "
-        "size to size, as the suite has them. Bars: 95 % intervals.",
-        data,
-        axis("training images", type="log"),
-        ACCURACY,
-    )

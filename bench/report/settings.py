@@ -30,7 +30,7 @@ def settings(cells: Sequence[Cell], by_policy: bool = True) -> list[str]:
         groups.setdefault(_looks(cell, by_policy), []).append(cell)
     differing = {looks: _differing(alike) for looks, alike in groups.items()}
     return [
-        ", ".join(_told(field, cell.row[field]) for field in differing[_looks(cell, by_policy)])
+        ", ".join(told(field, cell.row[field]) for field in differing[_looks(cell, by_policy)])
         for cell in cells
     ]
 
@@ -51,7 +51,8 @@ def _differing(alike: Sequence[Cell]) -> list[str]:
     return [f for f in APART if len({str(cell.row[f]) for cell in alike}) > 1]
 
 
-def _told(field: str, value: object) -> str:
+def told(field: str, value: object) -> str:
+    """A field of a row with its value, in words."""
     name = field.removesuffix("_id").removesuffix("_sha256").removesuffix("_hash")
     name = name.replace("_", " ")
     is_hash = name != field.replace("_", " ")

@@ -210,6 +210,26 @@ def test_a_plots_choices_are_a_menu_of_the_page_and_all_of_them_are_printed(
     expect(figure.locator(".extra")).to_have_count(0)
 
 
+def test_what_a_plot_shows_is_named_where_there_is_nothing_to_choose(open_page: Open) -> None:
+    opened = open_page("few", draws=True)
+    opened.draw_all()
+    figure = opened.page.locator("figure.plot").last
+    expect(figure.locator("p.menu")).to_have_text("freeze_all")
+    expect(figure.locator("select")).to_have_count(0)
+    opened.page.locator("#theme").click()
+    expect(figure.locator("p.menu")).to_have_count(1)
+
+
+def test_a_tall_plots_legend_is_near_its_bars(open_page: Open) -> None:
+    opened = open_page("published", draws=True)
+    opened.draw_all()
+    figure = opened.page.locator("figure.plot", has_text="Throughput")
+    assert (figure.bounding_box() or {})["height"] > 1500
+    gap_px = figure.evaluate("""f => f.querySelector(".plot .points").getBoundingClientRect().top
+        - f.querySelector(".legend").getBoundingClientRect().bottom""")
+    assert 0 < gap_px < 25
+
+
 def test_everything_is_reached_by_keyboard(open_page: Open) -> None:
     page = open_page("small").page
     page.keyboard.press("Tab")

@@ -1,6 +1,9 @@
 /* Plots: drawn when they come near the screen, all when the browser is idle or before printing. */
 /* Two of them, with their words, on a sheet of print.css. */
 const PAPER_PX = { width: 960, height: 275 };
+/* As page.css has it, of a plot that does not name its own. */
+const CANVAS_PX = 432;
+const LEGEND_GAP_PX = 9;
 const figures = Array.from(document.querySelectorAll("figure.plot"));
 
 /**
@@ -47,8 +50,9 @@ function figureOf(figure) {
   delete layout.updatemenus; // Plotly's menus cannot be reached by keyboard: `addMenu`.
   delete layout.title; // The page has it as a heading.
   if (layout.legend?.orientation === "h") {
-    // Above, where no title of an axis is in its way.
-    Object.assign(layout.legend, { x: 0, xanchor: "left", y: 1.02, yanchor: "bottom" });
+    // Above, where no title of an axis is in its way; a tall plot's is as near as a small one's.
+    const y = 1 + LEGEND_GAP_PX / (layout.height ?? CANVAS_PX);
+    Object.assign(layout.legend, { x: 0, xanchor: "left", y, yanchor: "bottom" });
   }
   return { data, layout, buttons };
 }
@@ -68,6 +72,11 @@ function unescaped(text) {
 }
 
 function addMenu(figure, buttons) {
+  if (buttons.length === 1) {
+    const words = make("p", { class: "menu quiet" }, unescaped(buttons[0].label));
+    figure.querySelector(".canvas").before(words);
+    return;
+  }
   const select = make("select");
   for (const { label } of buttons) select.append(new Option(unescaped(label)));
   select.addEventListener("change", () => draw(figure));
