@@ -10,7 +10,7 @@ from bench.report.table_model import Cell as TableCell
 from bench.report.table_model import Column, Table, estimated, figure, text
 from bench.report.table_parts import (
     COMMON,
-    INTERVALS,
+    SPEAKS,
     accuracy_of,
     common,
     passed_over,
@@ -21,6 +21,10 @@ from bench.report.words import listed, points
 
 MOST_NAMES = 2
 """That may be the best, by name; of more, those are named that are not."""
+BEST = (
+    "The best is the highest on these test images, so that its figure leans upwards. Several names "
+    "are a tie: they could not be told apart, which is not equal."
+)
 Lost = dict[tuple[Hashable, ...], list[Row]]
 """Question → its runs that are not ok."""
 
@@ -37,9 +41,8 @@ def cases_table(contests: Sequence[Contest], rows: Sequence[Row]) -> Table:
         Table(
             "cases",
             "The four cases",
-            "The article's policy for each case beside the best one here: the highest on these "
-            "test images, so that its figure leans upwards. Several names: a tie; they could not "
-            "be told apart, which is not equal. " + INTERVALS,
+            "The article's policy for each case beside the best one here. ± and ranges in brackets "
+            "are 95 % intervals.",
             (
                 Column("case", "case", True),
                 *COMMON,
@@ -52,7 +55,7 @@ def cases_table(contests: Sequence[Contest], rows: Sequence[Row]) -> Table:
                 Column("difference", "best − article's", True),
             ),
             [_line(contest, lost) for contest in asked],
-            (*_beyond(asked), *passed_over(contests)),
+            (BEST, SPEAKS, *_beyond(asked), *passed_over(contests)),
         ),
         [contest.cells[0] for contest in asked],
         by_policy=False,

@@ -12,11 +12,11 @@ from bench.report.table_model import Column, Table, estimated, figure, text
 from bench.report.twins import Row
 from bench.report.words import percent
 
-INTERVALS = (
-    "± and ranges in brackets are 95 % intervals. With three seeds or more they speak of the "
-    "recipes: training again, and other test images. With fewer they speak of these trained "
-    "models alone, on other test images."
+SPEAKS = (
+    "With three seeds or more intervals speak of the recipes: training again, and other test "
+    "images. With fewer they speak of these trained models alone, on other test images."
 )
+INTERVALS = f"± and ranges in brackets are 95 % intervals. {SPEAKS}"
 
 
 def data_of(row: Row) -> str:
