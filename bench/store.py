@@ -10,16 +10,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from bench import SCHEMA_VERSION
 from bench.environment import is_alive
 from bench.errors import UserError
+from bench.files import replace_text
 from bench.memory import collector_paused
 from bench.result import RunResult
 from bench.spec import UNFINISHED, Environment, RunSpec
+from bench.values import Frozen
 
 
 @dataclass(frozen=True)
@@ -165,25 +167,22 @@ def _reason(error: Exception) -> str:
         return f"not a run of Thawbench: {Path(error.filename).name} is missing"
     if isinstance(error, OSError):
         return f"cannot be read: {error.strerror}"
-    if isinstance(error, json.JSONDecodeError | RecursionError):
+    if isinstance(error, json.JSONDecodeError | UnicodeDecodeError | RecursionError):
         return "not a run of Thawbench: a file is cut off, or is no JSON"
-    return str(error) if isinstance(error, UserError) else "not a run of Thawbench"
+    if isinstance(error, UserError):
+        return str(error)
+    return f"not a run of Thawbench: {error}"
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON beside ``path`` and move it into place."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(part, path)
+    replace_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
 def _read_run(folder: Path) -> StoredRun:
     result = _read_result(folder)
-    try:
-        spec = RunSpec.model_validate_json((folder / "spec.json").read_bytes())
-        environment, environment_id = _environment((folder / "environment.json").read_bytes())
-    except ValidationError as error:
-        raise ValueError(str(error)) from error
+    spec = _parsed(RunSpec, "spec.json", (folder / "spec.json").read_bytes())
+    environment, environment_id = _environment((folder / "environment.json").read_bytes())
     for name, told in (("run_id", spec.run_id), ("environment_id", environment_id)):
         if getattr(result, name) != told:
             raise UserError(f"result.json is of another run: its {name} is not this spec's")
@@ -193,7 +192,7 @@ def _read_run(folder: Path) -> StoredRun:
 @lru_cache(maxsize=64)
 def _environment(text: bytes) -> tuple[Environment, str]:
     """An environment and its id: thousands of runs have the same."""
-    environment = Environment.model_validate_json(text)
+    environment = _parsed(Environment, "environment.json", text)
     return environment, environment.environment_id
 
 
@@ -206,19 +205,40 @@ def _read_result(folder: Path) -> RunResult:
     text = (folder / "result.json").read_bytes()
     if b"NaN" in text or b"Infinity" in text:
         json.loads(text, parse_constant=_refuse_constant)
-    try:
-        result = RunResult.model_validate_json(text)
-    except ValidationError:
-        data = json.loads(text)
-        _refuse_newer(data.get("schema_version") if isinstance(data, dict) else None)
-        # Python's parser takes what the quicker one refuses: a file name that is no UTF-8.
-        return RunResult.model_validate(data)
+    result = _parsed(RunResult, "result.json", text)
     _refuse_newer(result.schema_version)
     return result
 
 
+Model = TypeVar("Model", bound=Frozen)
+
+
+def _parsed(model: type[Model], name: str, text: bytes) -> Model:
+    """
+    Raises:
+        ValueError: Not one of these; the file and its first wrong field are told.
+        UserError: Written by a newer Thawbench.
+    """
+    try:
+        return model.model_validate_json(text)
+    except ValidationError:
+        data = json.loads(text)
+    _refuse_newer(data.get("schema_version") if isinstance(data, dict) else None)
+    try:
+        # Python's parser takes what the quicker one refuses: a file name that is no UTF-8.
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise ValueError(f"{name}: {_first_wrong(error)}") from error
+
+
+def _first_wrong(error: ValidationError) -> str:
+    first = error.errors()[0]
+    field = ".".join(map(str, first["loc"]))
+    return f"{field}: {first['msg']}" if field else first["msg"]
+
+
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"result.json: {name} is no number")
 
 
 def _refuse_newer(version: Any) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -22,6 +21,7 @@ from plotly.offline import get_plotlyjs
 
 from bench import SCHEMA_VERSION
 from bench.errors import UserError
+from bench.files import replace_text
 from bench.report.page_views import environments_view, failures, folds, knobs_view, policy_colours
 
 KIND = "thawbench report"
@@ -71,10 +71,7 @@ def write_page(document: dict[str, Any], path: Path) -> None:
         knobs=knobs_view(document["knobs"], document["environments"]),
         environments=environments_view(document["environments"]),
     )
-    part = path.with_name(path.name + ".part")
-    # A file name that is not UTF-8 holds lone surrogates, which no HTML file can.
-    part.write_bytes(text.encode("utf-8", "replace"))
-    os.replace(part, path)
+    replace_text(path, text)
 
 
 def read_document(path: Path) -> dict[str, Any]:
