@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from bench.report.rows import DIFFERING
@@ -133,11 +134,33 @@ def has_slow_steps(row: Row) -> bool:
 def mismatches(rows: Sequence[Row]) -> list[str]:
     """Rows that differ only in the backend, yet did not start or train on the same numbers.
 
-    Native rows are no pairs: they never were the same experiment.
+    Versions of one backend may start on others, after an upgrade: a row is told where another
+    backend has no row, in whatever environment, that began as it did. Native rows are no pairs:
+    they never were the same experiment.
     """
     return [
-        f"{field} differs between {', '.join(sorted(row['run_id'] for row in group))}"
+        f"{field} differs between {', '.join(sorted(_names(told, group)))}"
         for group in twins([r for r in rows if r["mode"] != "native"], DIFFERING)
         for field in SAME_EXPERIMENT
-        if len({row[field] for row in group}) > 1
+        if (told := _apart(group, field))
+    ]
+
+
+def _apart(group: Sequence[Row], field: str) -> list[Row]:
+    """Rows whose value another backend has nowhere, and the rows of that one."""
+    values: dict[str, set[str | None]] = {}
+    for row in group:
+        values.setdefault(row["backend"], set()).add(row[field])
+    lacking = [(r, {b for b, v in values.items() if r[field] not in v}) for r in group]
+    backends = {backend for _, others in lacking for backend in others}
+    return [row for row, others in lacking if others or row["backend"] in backends]
+
+
+def _names(told: Sequence[Row], group: Sequence[Row]) -> list[str]:
+    """Ids of runs, with the environment where there are several of one id."""
+    count = Counter(row["run_id"] for row in group)
+    return [
+        row["run_id"]
+        + (f" (environment {row['environment_id']})" if count[row["run_id"]] > 1 else "")
+        for row in told
     ]

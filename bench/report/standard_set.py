@@ -298,13 +298,15 @@ def problems_table(rows: Sequence[Row]) -> Table:
     found: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
         if row["status"] != "ok":
-            why = (row["failure"] or {}).get("message", "")
-            key = (row["status"], why, row["backbone"], row["policy"], row["backend"])
+            failure = row["failure"] or {}
+            why, kind = (failure.get(part, "") for part in ("message", "kind"))
+            key = (row["status"], why, row["backbone"], row["policy"], row["backend"], kind)
             found.setdefault(key, []).append(row)
     lines = [
         [
             *(text(part) for part in (key[0], key[2], key[3], key[4])),
             figure(str(len(group)), len(group)),
+            text(key[5]),
             text(key[1]),
             text(group[0]["run_id"]),
         ]
@@ -320,6 +322,7 @@ def problems_table(rows: Sequence[Row]) -> Table:
             Column("policy", "policy"),
             Column("backend", "backend"),
             Column("runs", "runs", True),
+            Column("kind", "kind"),
             Column("reason", "reason"),
             Column("run_id", "first of them"),
         ),

@@ -39,6 +39,41 @@ def test_a_hash_that_only_one_backend_told_is_no_same_experiment(
     assert mismatches(_two(make_run, {field: None}))
 
 
+def _versions(make_run: MakeRun, hashes: dict[str, str]) -> list[Row]:
+    """``{"torch 1": "aa", …}``: runs of backends, of a version and with a hash of the network."""
+    runs = []
+    for name, value in hashes.items():
+        backend, version = name.split()
+        where = {"packages": {backend: version}}
+        runs.append(make_run({"blueprint_sha256": value}, environment=where, backend=backend))
+    return rows_of(runs)
+
+
+@pytest.mark.parametrize(
+    "hashes",
+    [
+        {"torch 1": "aa", "torch 2": "bb"},
+        {"torch 1": "aa", "torch 2": "bb", "keras-tensorflow 1": "aa", "keras-tensorflow 2": "bb"},
+        {"torch 1": "aa", "torch 2": "aa", "keras-tensorflow 1": "aa"},
+    ],
+    ids=str,
+)
+def test_versions_of_a_backend_may_start_on_other_numbers(
+    make_run: MakeRun, hashes: dict[str, str]
+) -> None:
+    assert mismatches(_versions(make_run, hashes)) == []
+
+
+def test_the_version_that_has_no_twin_is_named_with_its_environment(make_run: MakeRun) -> None:
+    rows = _versions(make_run, {"torch 1": "aa", "torch 2": "bb", "keras-tensorflow 1": "aa"})
+    (lost,) = (row for row in rows if row["blueprint_sha256"] == "bb")
+    (keras,) = (row for row in rows if row["backend"] != "torch")
+    assert mismatches(rows) == [
+        f"blueprint_sha256 differs between {keras['run_id']}, {lost['run_id']} "
+        f"(environment {lost['environment_id']})"
+    ]
+
+
 def test_backends_may_differ_in_all_that_is_measured(make_run: MakeRun) -> None:
     measured = {"test_top1": 0.1, "fit_s": 9.0, "peak_host_bytes": 7, "train_images_per_s": None}
     rows = _two(make_run, measured)
