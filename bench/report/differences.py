@@ -17,7 +17,8 @@ MACHINE = {
     "system": "system",
     "processor": "processor",
     "cores": "cores",
-    "device_model": "device",
+    "device": "device",
+    "device_model": "model of the device",
     "driver": "driver",
     "python": "Python",
     "thawbench": "Thawbench and its code",
@@ -70,8 +71,8 @@ def environment_table(pairs: Pairs, names: tuple[str, str]) -> Table:
     return Table(
         "side_by_side_environments",
         "What differs around the runs",
-        "Between runs of the same spec: machine, driver, versions, environment variables, and "
-        "knobs as they were read back from the frameworks.",
+        "Between runs of the same spec, or where there are none, of the nearest: machine, driver, "
+        "versions, environment variables, and knobs as they were read back from the frameworks.",
         [
             Column("what", "what"),
             Column("first", names[0]),
@@ -88,7 +89,11 @@ def environment_table(pairs: Pairs, names: tuple[str, str]) -> Table:
 def told_environment(pairs: Pairs) -> list[str]:
     """The same as a sentence."""
     found = list(differences(pairs))
+    if not pairs:
+        return []
     if not found:
+        if any(a.spec != b.spec for a, b in pairs):
+            return ["Around these runs nothing differs that is recorded."]
         return [
             "Nothing that is recorded differs around the runs: versions, machine, variables and "
             "Thawbench's code are the same, so that this is one run and its repetition."

@@ -40,8 +40,12 @@ class Unmatched:
 Pairs = list[tuple[StoredRun, StoredRun]]
 
 
+ALONE = "not in both folders"
+
+
 def match(a: Sequence[StoredRun], b: Sequence[StoredRun]) -> tuple[Pairs, list[Unmatched]]:
-    """Runs that are ok in both, of the same spec, and all others.
+    """Runs that are ok in both, of the same spec, and all others. Where a spec is in one folder
+    alone, and the same spec of another device in the other one alone, these match.
 
     Args:
         a: Runs of one folder, each spec and environment once.
@@ -50,8 +54,12 @@ def match(a: Sequence[StoredRun], b: Sequence[StoredRun]) -> tuple[Pairs, list[U
     pairs: Pairs = []
     left = []
     first, second = _by_id(a), _by_id(b)
+    elsewhere = _on_other_devices(first, second)
+    moved = set(elsewhere.values())
     for run_id in dict.fromkeys([*first, *second]):
-        these, those = first.get(run_id, []), second.get(run_id, [])
+        if run_id in moved:
+            continue
+        these, those = first.get(run_id, []), second.get(elsewhere.get(run_id, run_id), [])
         found, reason = _pair(these, those)
         pairs += found
         if reason is not None:
@@ -59,11 +67,35 @@ def match(a: Sequence[StoredRun], b: Sequence[StoredRun]) -> tuple[Pairs, list[U
     return pairs, left
 
 
-def _by_id(runs: Sequence[StoredRun]) -> dict[str, list[StoredRun]]:
-    groups: dict[str, list[StoredRun]] = {}
+def _by_id(runs: Sequence[StoredRun]) -> Groups:
+    groups: Groups = {}
     for run in runs:
         groups.setdefault(run.result.run_id, []).append(run)
     return groups
+
+
+Groups = dict[str, list[StoredRun]]
+
+
+def _on_other_devices(first: Groups, second: Groups) -> dict[str, str]:
+    """A ``run_id`` of the first folder alone → that of the second alone which differs from it in
+    the device and nothing else; only where there is one such on either side."""
+    here, there = (_by_spec(g, other) for g, other in ((first, second), (second, first)))
+    return {
+        run_ids[0]: there[spec][0]
+        for spec, run_ids in here.items()
+        if len(run_ids) == 1 and len(there.get(spec, [])) == 1
+    }
+
+
+def _by_spec(groups: Groups, other: Groups) -> dict[str, list[str]]:
+    """Specs without their device → the ids of runs that are not in the other folder."""
+    found: dict[str, list[str]] = {}
+    for run_id, runs in groups.items():
+        if run_id not in other:
+            anywhere = runs[0].spec.model_copy(update={"device": ""}).run_id
+            found.setdefault(anywhere, []).append(run_id)
+    return found
 
 
 def _statuses(runs: Sequence[StoredRun]) -> str | None:
@@ -73,7 +105,7 @@ def _statuses(runs: Sequence[StoredRun]) -> str | None:
 def _pair(a: Sequence[StoredRun], b: Sequence[StoredRun]) -> tuple[Pairs, str | None]:
     """Pairs of one spec, or why there are none."""
     if not a or not b:
-        return [], "not in both folders"
+        return [], ALONE
     a, b = ([run for run in runs if run.result.status == "ok"] for runs in (a, b))
     if not a or not b:
         return [], "not ok in both folders"

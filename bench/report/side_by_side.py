@@ -1,10 +1,11 @@
 """Two results folders beside each other: two machines, two versions, before and after.
 
-Runs match where their specs are the same, seed and device included: the same ``run_id``. What may
-differ is the environment, and where that is the same too, they are one run and its repetition. Of
-a folder that holds a run in several environments, one that the other folder does not hold goes
-first (a folder that was copied before the upgrade); where that leaves more than one, nothing is
-compared. All differences go from the first folder to the second.
+Runs match where their specs are the same, seed included: the same ``run_id``, or one that differs
+in the device alone, which is another experiment in speed and is said to be one. What may differ is
+the environment, and where that is the same too, they are one run and its repetition. Of a folder
+that holds a run in several environments, one that the other folder does not hold goes first (a
+folder that was copied before the upgrade); where that leaves more than one, nothing is compared.
+All differences go from the first folder to the second.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ from bench.report.cells import SIGNIFICANT, Cell, contestant
 from bench.report.differences import environment_table, told_environment
 from bench.report.matching import Unmatched, match
 from bench.report.measures import MEASURES, Compared, Measure
+from bench.report.nearest import nearest, told_nearest
 from bench.report.rows import DIFFERING, row_of, rows_of
 from bench.report.statistics import holm
 from bench.report.table_model import Cell as TableCell
 from bench.report.table_model import Column, Table, estimated, figure, text
 from bench.report.twins import Row
-from bench.report.words import number_of
+from bench.report.words import listed, number_of
 from bench.store import StoredRun
 
 Names = tuple[str, str]
@@ -51,32 +53,64 @@ class SideBySide:
         return {"tables": [t.as_json() for t in self.tables], "sentences": self.sentences}
 
 
-def side_by_side(a: Sequence[StoredRun], b: Sequence[StoredRun], names: Names) -> SideBySide:
+Both = tuple[Sequence[StoredRun], Sequence[StoredRun]]
+"""Runs of either folder."""
+
+
+def side_by_side(
+    a: Sequence[StoredRun], b: Sequence[StoredRun], names: Names, whole: Both | None = None
+) -> SideBySide:
     """What differs between two results folders.
 
     Args:
         a: Runs of the first.
         b: Runs of the second.
         names: Of the folders.
+        whole: All runs of either, where ``a`` and ``b`` were chosen from them: seeds that failed
+            are counted among all.
     """
     if names[0] == names[1]:
         names = (f"{names[0]} (first)", f"{names[1]} (second)")
     pairs, unmatched = match(a, b)
-    cells = _experiments(pairs, (_lost(a), _lost(b)))
+    first, second = whole or (a, b)
+    cells = _experiments(pairs, (_lost(first), _lost(second)))
     compared = _compare(cells)
+    near = [] if pairs else nearest(_alone(a, b), _alone(b, a))
+    around = pairs or [(n.a, n.b) for n in near if n.a.spec.backend == n.b.spec.backend]
     tables = [
         *(_measure_table(measure, cells, compared, names) for measure in MEASURES),
-        environment_table(pairs, names),
+        environment_table(around, names),
         _unmatched_table(unmatched, names),
     ]
     sentences = [
         _counted(len(pairs), len(cells), unmatched, names),
-        *(told_environment(pairs) if pairs else ()),
+        *told_nearest(near, names),
+        *_devices(around, names),
+        *told_environment(around),
         *_repeated(pairs, names),
         *(said for m in MEASURES if (said := _told(m, compared, names))),
         *_limits(compared),
     ]
     return SideBySide([table for table in tables if table.rows], sentences)
+
+
+def _alone(runs: Sequence[StoredRun], others: Sequence[StoredRun]) -> list[StoredRun]:
+    """Those of a spec that is not among others."""
+    there = {run.result.run_id for run in others}
+    return [run for run in runs if run.result.run_id not in there]
+
+
+def _devices(pairs: Sequence[tuple[StoredRun, StoredRun]], names: Names) -> list[str]:
+    """What is to be known of runs that differ in the device."""
+    found = Counter((a.spec.device, b.spec.device) for a, b in pairs)
+    moved = {both: count for both, count in found.items() if both[0] != both[1]}
+    if not moved:
+        return []
+    told = listed([f"{number_of(n, 'run')} on {x} and {y}" for (x, y), n in moved.items()])
+    return [
+        f"'{names[0]}' and '{names[1]}' ran on different devices ({told}): in accuracy that is the "
+        "same experiment, in speed another one, whose ratios speak of the devices first."
+    ]
 
 
 Experiment = tuple[str, str]

@@ -336,7 +336,9 @@ def test_nothing_in_common_is_said(folders: Folders) -> None:
     found = folders.compare()
     assert found.sentences == [
         "Nothing was compared: no run that is ok in 'before' has one of the same spec that is ok "
-        "in 'after'; 1 run only in 'before', 1 run only in 'after'."
+        "in 'after'; 1 run only in 'before', 1 run only in 'after'.",
+        "The nearest specs differ in seed (1 in 'before', 2 in 'after').",
+        "Around these runs nothing differs that is recorded.",
     ]
     assert [table.name for table in found.tables] == ["side_by_side_not_compared"]
     assert side_by_side([], [], NAMES).tables == []
