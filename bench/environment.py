@@ -49,7 +49,8 @@ VARIABLES = (
 )
 """Environment variables that frameworks read."""
 ALWAYS = ("numpy", "pillow")
-
+NO_DEVICE = "absent"
+"""The model of a GPU that the driver does not show."""
 
 DECIDING = (
     "accounting.py",
@@ -213,7 +214,7 @@ def environment_here(backend: str, device: str) -> Environment:
         processor=processor(),
         cores=cores(),
         device=device,
-        device_model=model if number is None or known else "absent",
+        device_model=model if number is None or known else NO_DEVICE,
         driver=here[number].driver if known and number is not None else None,
         variables={v: os.environ[v] for v in VARIABLES if v in os.environ},
     )

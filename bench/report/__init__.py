@@ -2,70 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench import SCHEMA_VERSION
 from bench.cache import cache_root
-from bench.errors import UserError
 from bench.memory import collector_paused
 from bench.parity.model import Pair
-from bench.parity.proofs import Proofs, read_copy, shown, write_copy
+from bench.parity.proofs import COPY, Proofs, read_copy, shown, write_copy
+from bench.report.cells import lost_seeds
 from bench.report.document import document
 from bench.report.filters import chosen_columns, in_order
 from bench.report.findings import findings_of
+from bench.report.folders import load_runs as load_runs
 from bench.report.page import write_page
-from bench.report.rows import rows_of
+from bench.report.rows import row_of, rows_of
 from bench.report.side_by_side import SideBySide
 from bench.report.standard_set import standard_set
 from bench.report.table_model import Table
-from bench.report.tables import Format, write_tables
+from bench.report.tables import Format
 from bench.report.twins import Row
-from bench.report.write import runs_table, write_set
-from bench.spec import UNFINISHED
-from bench.store import Store, StoredRun
+from bench.report.write import Attempts, runs_table, table_texts
+from bench.store import StoredRun
 
 if TYPE_CHECKING:
     from pandas import DataFrame
-
-
-def load_runs(
-    folders: Sequence[Path], planned: Collection[tuple[str, str]] = ()
-) -> tuple[list[StoredRun], list[str]]:
-    """Runs of results folders, and a sentence for each that could not be read.
-
-    A run that was unavailable and has been done since, in whatever environment, is that run no
-    longer; all other failures stay.
-
-    Args:
-        folders: Results folders.
-        planned: (run_id, environment_id) that are kept whatever they are.
-
-    Raises:
-        UserError: A folder does not exist, or there is no run in any.
-    """
-    runs: dict[tuple[str, str], StoredRun] = {}
-    problems: list[str] = []
-    for folder in folders:
-        found, wrong = Store(folder).load()
-        problems += wrong
-        for run in found:
-            runs[run.result.run_id, run.result.environment_id] = run
-    done = {run_id for (run_id, _), run in runs.items() if run.result.status not in UNFINISHED}
-    kept = [
-        run
-        for key, run in runs.items()
-        if run.result.status != "unavailable" or key[0] not in done or key in planned
-    ]
-    if not kept:
-        places = ", ".join(f"'{f}'" for f in folders)
-        raise UserError(
-            f"No results in {places}." + "".join(f"\n{p}" for p in problems),
-            "Make some: python run_bench.py run",
-        )
-    return kept, problems
 
 
 @dataclass(frozen=True)
@@ -105,19 +68,16 @@ class Report:
         """Write ``tables/*`` and ``report.html``; returns the paths.
 
         Raises:
-            UserError: The folder cannot be written.
+            NotWritten: Some of it, or all; the rest has been written.
         """
-        tables, page = self.folder / "tables", self.folder / "report.html"
-        try:
-            write_copy(self.pairs, self.folder)
-            paths = write_tables(self.rows, tables, formats, self.columns)
-            paths += write_set(self.tables, tables, formats)
-            if self.page is not None:
-                write_page(self.page, page)
-        except OSError as error:
-            reason = error.strerror or error
-            raise UserError(f"Cannot write the report to '{self.folder}': {reason}.") from error
-        return paths if self.page is None else [*paths, page]
+        attempts = Attempts(self.folder)
+        attempts.run(self.folder / COPY, lambda _: write_copy(self.pairs, self.folder), False)
+        attempts.tables(table_texts(self.rows, self.tables, formats, self.columns))
+        if self.page is not None:
+            page = self.page
+            attempts.run(self.folder / "report.html", lambda path: write_page(page, path))
+        attempts.check()
+        return attempts.written
 
 
 @collector_paused()
@@ -128,6 +88,7 @@ def make_report(
     view: View = STANDARD,
     side: SideBySide | None = None,
     with_page: bool = True,
+    whole: Sequence[StoredRun] | None = None,
 ) -> Report:
     """A report of runs.
 
@@ -138,6 +99,8 @@ def make_report(
         view: Of the table of runs.
         side: Of ``report A B``.
         with_page: Whether there is to be a page, which takes longer than all tables.
+        whole: All runs that the others were chosen from; None: those. Seeds that failed are counted
+            among all, for those that are left may be the lucky ones.
 
     Raises:
         UserError: There is no such column.
@@ -146,7 +109,8 @@ def make_report(
     proved = shown(pairs)
     rows = in_order(rows_of(runs, proved), view.sort)
     columns = chosen_columns(view.columns, rows)
-    found = findings_of(rows, runs, proved)
+    failed = (row_of(run) for run in whole or runs if run.result.status != "ok")
+    found = findings_of(rows, runs, proved, lost_seeds(failed))
     tables = standard_set(found)
     page = None
     if with_page:
@@ -165,7 +129,7 @@ def write_report(
     """Make a report and write it; returns the rows and the paths.
 
     Raises:
-        UserError: The folder cannot be written.
+        NotWritten: Some of it cannot be written.
     """
     made = make_report(runs, folder, problems)
     return made.rows, made.write(formats)

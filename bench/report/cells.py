@@ -6,7 +6,7 @@ Nothing is taken together over machines, devices, versions or anything else that
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
@@ -101,19 +101,36 @@ class Cell:
         return float(np.mean([-1.0 if v is None else v for v in last]))
 
 
-def cells_of(rows: Sequence[Row], runs: Sequence[StoredRun]) -> list[Cell]:
-    """Cells of the rows that are ok, in the order of the rows."""
+LostSeeds = Mapping[tuple[Hashable, ...], int]
+"""Experiment → its seeds that are not ok."""
+
+
+def lost_seeds(rows: Iterable[Row]) -> LostSeeds:
+    """Seeds that are not ok, of rows before any was left out of a report."""
+    return Counter(experiment_of(row) for row in rows if row["status"] != "ok")
+
+
+def cells_of(
+    rows: Sequence[Row], runs: Sequence[StoredRun], lost: LostSeeds | None = None
+) -> list[Cell]:
+    """Cells of the rows that are ok, in the order of the rows.
+
+    Args:
+        rows: Of ``rows_of``.
+        runs: The same, as they lie on disk.
+        lost: Of ``lost_seeds``; None: of these rows.
+    """
     stored = {(r.result.run_id, r.result.environment_id): r for r in runs}
     groups: dict[tuple[Hashable, ...], list[Row]] = {}
     for row in rows:
         if row["status"] == "ok" and row["test_top1"] is not None:
             groups.setdefault(experiment_of(row), []).append(row)
-    lost = Counter(experiment_of(row) for row in rows if row["status"] != "ok")
+    lost = lost_seeds(rows) if lost is None else lost
     cells = []
     for key, members in groups.items():
         members.sort(key=lambda row: row["seed"])
         kept = tuple(stored[row["run_id"], row["environment_id"]] for row in members)
-        cells.append(Cell(tuple(members), kept, lost[key]))
+        cells.append(Cell(tuple(members), kept, lost.get(key, 0)))
     return cells
 
 

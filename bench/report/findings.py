@@ -10,6 +10,7 @@ from bench.report.cells import (
     Cell,
     Comparison,
     Contest,
+    LostSeeds,
     backend_pairs,
     cells_of,
     compare,
@@ -51,7 +52,10 @@ class Findings:
 
 
 def findings_of(
-    rows: Sequence[Row], runs: Sequence[StoredRun], shown: Collection[Shown] = ()
+    rows: Sequence[Row],
+    runs: Sequence[StoredRun],
+    shown: Collection[Shown] = (),
+    lost: LostSeeds | None = None,
 ) -> Findings:
     """Compare what can be compared.
 
@@ -59,8 +63,9 @@ def findings_of(
         rows: Of ``rows_of``.
         runs: The same, as they lie on disk.
         shown: What has been proved.
+        lost: Of ``lost_seeds``; None: of these rows.
     """
-    cells = cells_of(rows, runs)
+    cells = cells_of(rows, runs, lost)
     pairs = backend_pairs(cells)
     together = zip(pairs, compare(pairs), compare_speeds(pairs), strict=True)
     return Findings(

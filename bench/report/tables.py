@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 from collections.abc import Callable, Collection, Sequence
-from functools import lru_cache
-from pathlib import Path
+from functools import partial
 from typing import Any, Literal
 
 import pandas as pd
 from tabulate import tabulate
 
+from bench.report.markdown import markdown as markdown
+from bench.report.markdown import markdown_line
 from bench.report.notes import footnotes, reasons
 from bench.report.table_model import ABSENT
 from bench.report.twins import Row
@@ -92,8 +94,6 @@ DISTINGUISHING: dict[str, str] = {
 }
 """Columns that are shown where two rows would look the same without them."""
 
-HASHES = frozenset({"code_sha256", "dataset_hash"})
-"""Of which a table shows the beginning."""
 ALWAYS_SHOWN = frozenset({"weights", "px", "epochs", "test_images"})
 """Distinguishing columns that stand in every table: random weights must be seen, for one."""
 
@@ -114,10 +114,9 @@ def standard_table(rows: Sequence[Row], columns: Sequence[str] | None = None) ->
         A frame of strings, headings as columns.
     """
     order = columns_of(rows) if columns is None else columns
+    texts = [column_texts(rows, c) for c in order]
     return pd.DataFrame(
-        [[cell_text(row, c) for c in order] for row in rows],
-        columns=[heading(c) for c in order],
-        dtype=object,
+        list(zip(*texts, strict=True)), columns=[heading(c) for c in order], dtype=object
     )
 
 
@@ -166,40 +165,82 @@ def heading(column: str) -> str:
     return DISTINGUISHING.get(column, column.replace("_", " "))
 
 
-def cell_text(row: Row, column: str) -> str:
-    """A field of a row as printed."""
-    value = row[column]
-    if value is None:
-        return ABSENT
+def column_texts(rows: Sequence[Row], column: str) -> list[str]:
+    """A field of all rows as printed: values that differ look different, if they are no figures
+    that were measured."""
+    values = [row[column] for row in rows]
     if column == "size":
-        return f"{value} ({row['train_images']:,})"
-    if column in HASHES:
-        return str(value)[:12]
+        return [f"{row['size']} ({row['train_images']:,})" for row in rows]
     if column in COLUMNS:
-        return COLUMNS[column][1](value)
-    return repr(value) if isinstance(value, float) else str(value)
+        how: Callable[[Any], str] = COLUMNS[column][1]
+    elif column in DISTINGUISHING:
+        how = partial(_exact, digits=_telling_digits(values))
+    else:
+        how = partial(_for_people, column)
+    return [ABSENT if value is None else how(value) for value in values]
 
 
-@lru_cache(maxsize=10_000)
-def markdown(text: str) -> str:
-    """Text that stays text in Markdown: no markup, no links, one line."""
-    return re.sub(r"([\\`*\[\]<>|])", r"\\\1", " ".join(text.split()))
+MOST_DIGITS = 17
+"""That tell any two numbers apart."""
 
 
-RIGHT = frozenset(
-    {"case", "test top-1", "train images/s", "effective images/s", "infer images/s"}
-    | {
-        "model FLOP utilisation",
-        "total parameters",
-        "trainable parameters",
-        "fit s",
-        "px",
-        "epochs",
-        "batch",
-        "seed",
-        "test images",
-    }
-)
+def _telling_digits(values: Sequence[Any]) -> int:
+    """As few as tell the numbers of a column apart."""
+    different = {value for value in values if isinstance(value, float)}
+    for digits in range(4, MOST_DIGITS):
+        if len({f"{value:.{digits}g}" for value in different}) == len(different):
+            return digits
+    return MOST_DIGITS
+
+
+def _exact(value: Any, digits: int) -> str:
+    return f"{value:.{digits}g}" if isinstance(value, float) else _short(str(value))
+
+
+HASH = re.compile(r"[0-9a-f]{32,}")
+
+
+def _short(text: str) -> str:
+    """Of a hash the beginning."""
+    return text[:12] if HASH.fullmatch(text) else text
+
+
+SHARES = ("_top1", "_accuracy", "_f1", "_error", "_saving", "_fraction", "_utilisation")
+"""Ends of the names of fields that are fractions of 1."""
+
+
+def _for_people(column: str, value: Any) -> str:
+    """A value of a field that no standard table has."""
+    if column in FLAT:
+        return FLAT[column](value) or ABSENT
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return _integer(value)
+    if isinstance(value, float):
+        if column.endswith(SHARES):
+            return _percent(value)
+        return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return _short(value if isinstance(value, str) else json.dumps(value))
+
+
+FLAT: dict[str, Callable[[Any], str]] = {
+    "failure": lambda failure: f"{failure['kind']}: {failure['message']}",
+    "phases": lambda phases: ", ".join(f"{p['boundary']} {p['epochs']}" for p in phases),
+}
+"""Field of a row that holds more than a cell → as one line."""
+
+
+def right_aligned(rows: Sequence[Row], columns: Sequence[str] | None = None) -> frozenset[str]:
+    """Headings of the columns that hold numbers."""
+    order = columns_of(rows) if columns is None else columns
+    return frozenset(heading(c) for c in order if holds_numbers(rows, c))
+
+
+def holds_numbers(rows: Sequence[Row], column: str) -> bool:
+    """Whether a column is aligned to the right."""
+    kinds = {type(row[column]) for row in rows} - {type(None)}
+    return bool(kinds) and kinds <= {int, float}
 
 
 SIGNS = {"−": "$-$", "±": "$\\pm$", "×": "$\\times$", "–": "--", "↓": "", "↑": ""}
@@ -216,7 +257,7 @@ def in_latex(text: str) -> str:
 def render(
     table: pd.DataFrame,
     form: Literal["md", "html", "latex", "terminal"],
-    right: Collection[str] = RIGHT,
+    right: Collection[str] = (),
 ) -> str:
     """A table of strings as text of one form.
 
@@ -232,12 +273,13 @@ def render(
         "terminal": "simple",
     }
     alignment = ["right" if column in right else "left" for column in table.columns]
-    values = table.to_numpy().tolist()
+    values, headings = table.to_numpy().tolist(), list(table.columns)
     if form == "md":
         values = [[markdown(str(v)) for v in row] for row in values]
+        headings = [markdown(heading) for heading in headings]
     printed = tabulate(
         values,
-        headers=list(table.columns),
+        headers=headings,
         tablefmt=styles[form],
         colalign=alignment if values else None,
         disable_numparse=True,
@@ -252,13 +294,8 @@ def to_csv(rows: Sequence[Row], columns: Sequence[str] | None = None) -> str:
     writer = csv.DictWriter(out, columns, lineterminator="\r\n")
     writer.writeheader()
     for row in rows:
-        failure = row["failure"]
-        flat = {
-            **row,
-            "failure": f"{failure['kind']}: {failure['message']}" if failure else None,
-            "phases": ", ".join(f"{p['boundary']} {p['epochs']}" for p in row["phases"]),
-        }
-        writer.writerow({k: safe(flat[k]) for k in columns})
+        flat = {k: how(row[k]) for k, how in FLAT.items() if row[k] is not None}
+        writer.writerow({k: safe(flat.get(k, row[k])) for k in columns})
     return out.getvalue()
 
 
@@ -270,28 +307,16 @@ def safe(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 
 
-def write_tables(
+def runs_text(
     rows: Sequence[Row],
-    folder: Path,
-    formats: Sequence[Format],
+    form: Format | Literal["terminal"],
     columns: Sequence[str] | None = None,
-) -> list[Path]:
-    """Write ``table.md``, ``table.csv`` … into ``folder``; returns the paths. The CSV file has all
-    fields, unless ``columns`` names some."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for old in ("md", "csv", "html", "tex"):  # of another selection, perhaps
-        (folder / f"table.{old}").unlink(missing_ok=True)
-    table = standard_table(rows, columns)
-    paths = []
-    for form in formats:
-        path = folder / f"table.{'tex' if form == 'latex' else form}"
-        if form == "csv":
-            text = to_csv(rows, columns)
-        else:
-            text = render(table, form) + "\n"
-            if form == "md":
-                lines = [*reasons(rows), *footnotes(rows)]
-                text += "".join(f"\n- {markdown(line)}" for line in lines)
-        path.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
-        paths.append(path)
-    return paths
+) -> str:
+    """The table of runs in one form. CSV has all fields, unless ``columns`` names some."""
+    if form == "csv":
+        return to_csv(rows, columns)
+    table = render(standard_table(rows, columns), form, right_aligned(rows, columns))
+    if form != "md":
+        return table
+    lines = [*reasons(rows), *footnotes(rows)]
+    return f"{table}\n" + "".join(f"\n- {markdown_line(line)}" for line in lines)
