@@ -70,6 +70,18 @@ def public_name(name: str) -> str:
     return f"{OWN}:{Path(rest).name}" if library == OWN else name
 
 
+def weights_choice(text: str) -> tuple[str, str]:
+    """What ``--weights`` says: ``BACKBONE=WEIGHTS``, or weights of all, whose backbone is ''.
+
+    Raises:
+        UserError: There is no such backbone.
+    """
+    name, equals, value = text.partition("=")
+    if not equals or ("/" in name and not is_dynamic(name)):
+        return "", text
+    return check_name("backbone in --weights", name), value
+
+
 def folder_name(name: str) -> str:
     """A backbone's name as a part of a path."""
     return re.sub(r"[^A-Za-z0-9_.]+", "-", public_name(name))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ import typer
 
 from bench.cache import unwritable
 from bench.errors import Unavailable, UserError
-from bench.lists import decimals, names, numbers
+from bench.lists import decimals, heads, names, numbers
 
 if TYPE_CHECKING:
     from bench.launch import Interpreters
@@ -186,7 +185,9 @@ def report(
     px: Only = None,
     epochs: Only = None,
     batch_size: Only = None,
-    weights: Only = None,
+    weights: Annotated[
+        list[str] | None, typer.Option(help="As in `run`, or several. Repeatable.")
+    ] = None,
     learning_rates: Only = None,
     weight_decays: Only = None,
     prefix_cache: Only = None,
@@ -211,13 +212,13 @@ def report(
         policies=names(policies),
         backends=names(backends),
         seeds=numbers("--seeds", seeds),
-        head=names(head),
+        head=heads(head),
         precision=names(precision),
         mode=names(mode),
         px=numbers("--px", px),
         epochs=numbers("--epochs", epochs),
         batch_size=numbers("--batch-size", batch_size),
-        weights=names(weights),
+        weights=[name for text in weights or () for name in names(text) or ()] or None,
         learning_rates=decimals("--learning-rates", learning_rates),
         weight_decays=decimals("--weight-decays", weight_decays),
         prefix_cache=names(prefix_cache),
@@ -330,7 +331,9 @@ def _interruptible() -> Iterator[None]:
 
 def print_json(document: dict[str, Any]) -> None:
     """One document on stdout."""
-    print(json.dumps(document, indent=1, allow_nan=False))
+    from bench.files import json_text
+
+    print(json_text(document))
 
 
 def _suite_of(suite: str | None, options: Options) -> str | None:
@@ -341,16 +344,9 @@ def _suite_of(suite: str | None, options: Options) -> str | None:
 
 
 def _weights(choices: list[str]) -> dict[str, str]:
-    from bench.backbones import check_name, is_dynamic
+    from bench.backbones import weights_choice
 
-    found: dict[str, str] = {}
-    for choice in choices:
-        name, equals, value = choice.partition("=")
-        if not equals or ("/" in name and not is_dynamic(name)):
-            found[""] = choice
-        else:
-            found[check_name("backbone in --weights", name)] = value
-    return found
+    return dict(weights_choice(choice) for choice in choices)
 
 
 def _interpreters(choices: list[str]) -> Interpreters:

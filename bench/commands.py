@@ -12,20 +12,21 @@ from tabulate import tabulate
 
 from bench.cli import RESULTS, print_json
 from bench.devices import check_seen
-from bench.errors import UserError, choose
+from bench.errors import choose
 from bench.launch import Interpreters
 from bench.prepare import PlannedRun, Preparation
 from bench.progress import display, label
 from bench.report import STANDARD, View, load_runs, make_report
 from bench.report import as_json as rows_as_json
-from bench.report.filters import Filters, kept
+from bench.report.filters import Filters, Selection
+from bench.report.folders import check_apart, outstanding, together
 from bench.report.notes import footnotes, reasons
 from bench.report.side_by_side import SideBySide, side_by_side
-from bench.report.tables import FORMATS, Format, render, standard_table
+from bench.report.tables import FORMATS, Format, runs_text
 from bench.report.twins import Row
-from bench.report.write import as_text
+from bench.report.write import NotWritten, as_text
 from bench.runner import Runner
-from bench.store import Store, StoredRun
+from bench.store import Store
 from bench.suite import Options, apply_options, load_suite, options_suite
 
 
@@ -110,6 +111,9 @@ def run_command(command: RunCommand) -> bool:
     paths: list[Path] = []
     try:
         paths = report.write(("md", "csv"))
+    except NotWritten as error:
+        paths = error.written
+        raise
     finally:  # what cannot be written can still be read here
         _print_rows(rows, paths, problems, command.as_json)
     return len(rows) == len(runs) and all(row["status"] == "ok" for row in rows)
@@ -143,34 +147,32 @@ def report_command(command: ReportCommand) -> None:
     """
     for name in command.formats:
         choose("format", name, FORMATS)
-    everything, problems = load_runs(command.folders)
-    runs = kept(everything, command.filters)
-    view = command.view
+    folders, view, side = command.folders, command.view, None
+    found = [Store(folder).load() for folder in folders]
+    if len(folders) == 2:
+        check_apart(folders)
+    everything, problems = together(folders, found)
+    selection = Selection(command.filters, [run for runs, _ in found for run in runs])
+    runs = selection.kept(everything)
     if told := command.filters.told():
-        view = replace(view, selection=f"Selected from {len(everything)} runs by {told}.")
+        told = f"Selected from {len(everything)} runs by {told}."
+        view = replace(view, selection=" ".join([told, *selection.absent]))
         print(view.selection, file=sys.stderr)
-    side = None
-    if len(command.folders) == 2:
-        first, second = (_kept_alone(folder, command.filters) for folder in command.folders)
-        names = _short_names(command.folders)
-        side = side_by_side(first, second, names)
-    formats = cast(Sequence[Format], command.formats)
-    report = make_report(runs, command.folders[0], problems, view, side, command.with_page)
+    if len(folders) == 2:
+        first, second = (outstanding(runs) for runs, _ in found)
+        chosen = selection.of(first), selection.of(second)
+        side = side_by_side(*chosen, _short_names(folders), (first, second))
+    report = make_report(runs, folders[0], problems, view, side, command.with_page, everything)
     paths: list[Path] = []
     try:
-        paths = report.write(formats)
-        if not command.with_page and (command.folders[0] / "report.html").exists():
-            problems.append("report.html there was left as it was: it is of an earlier report")
+        paths = report.write(cast(Sequence[Format], command.formats))
+    except NotWritten as error:
+        paths = error.written
+        raise
     finally:  # what cannot be written can still be read here
+        if not command.with_page and (folders[0] / "report.html").exists():
+            problems.append("report.html there was left as it was: it is of an earlier report")
         _print_rows(report.rows, paths, problems, command.as_json, view, side)
-
-
-def _kept_alone(folder: Path, filters: Filters) -> list[StoredRun]:
-    """Runs of one of two folders; none is no mistake there."""
-    try:
-        return kept(load_runs([folder])[0], filters)
-    except UserError:
-        return []
 
 
 def _short_names(folders: Sequence[Path]) -> tuple[str, str]:
@@ -230,7 +232,7 @@ def _print_rows(
         for sentence in side.sentences:
             print(sentence)
         print()
-    print(render(standard_table(rows, view.columns), "terminal"))
+    print(runs_text(rows, "terminal", view.columns))
     for line in [*reasons(rows), *footnotes(rows)]:
         print(line)
     if paths:

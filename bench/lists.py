@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from bench.errors import UserError
 
 
@@ -18,6 +20,16 @@ def names(text: str | None) -> list[str] | None:
     if not found:
         raise UserError("An empty list was given.", "Lists are comma-separated: a,b,c.")
     return list(dict.fromkeys(found))
+
+
+def heads(text: str | None) -> list[str] | None:
+    """Heads, of which each may have a list of its own: ``linear,dense:512,256`` is two.
+
+    Raises:
+        UserError: There is nothing in it.
+    """
+    parts = names(None if text is None else re.sub(r",(?=\s*\d)", r"\\,", text))
+    return None if parts is None else [re.sub(r"\s", "", part) for part in parts]
 
 
 def numbers(option: str, text: str | None) -> list[int] | None:

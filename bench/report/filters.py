@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 from bench.errors import UserError, choose
+from bench.report.options import OPTIONS, Option
 from bench.report.rows import row_of
 from bench.report.twins import Row
 from bench.store import StoredRun
@@ -36,59 +37,89 @@ class Filters:
     device: Sequence[str] | None = None
     status: Sequence[str] | None = None
 
+    def asked(self) -> dict[str, Sequence[Any]]:
+        """Option → its values, of those that were given."""
+        return {
+            f.name: values for f in fields(self) if (values := getattr(self, f.name)) is not None
+        }
+
     def told(self) -> str:
         """As on the command line; nothing where all runs are asked for."""
         return " ".join(
-            f"--{f.name.replace('_', '-')} {','.join(map(str, values))}"
-            for f in fields(self)
-            if (values := getattr(self, f.name)) is not None
+            f"{_flag(name)} {','.join(map(str, values))}" for name, values in self.asked().items()
         )
 
 
-FIELDS = {
-    "cases": "case",
-    "datasets": "dataset",
-    "backbones": "backbone",
-    "policies": "policy",
-    "backends": "backend",
-    "seeds": "seed",
-    "learning_rates": "learning_rate",
-    "weight_decays": "weight_decay",
-}
-"""Option → field of a row, where they differ."""
+def _flag(option: str) -> str:
+    return f"--{option.replace('_', '-')}"
 
 
-def kept(runs: Sequence[StoredRun], filters: Filters) -> list[StoredRun]:
-    """The runs that all filters let through.
+class Selection:
+    """The runs that all filters let through."""
 
-    Raises:
-        UserError: A name that no run has, or no run has all that is asked for.
-    """
-    rows = [row_of(run) for run in runs]
-    asked = {
-        f.name: values for f in fields(filters) if (values := getattr(filters, f.name)) is not None
-    }
-    for option, values in asked.items():
-        field = FIELDS.get(option, option)
-        there = dict.fromkeys(str(row[field]) for row in rows if row[field] is not None)
-        for value in values:
-            _check(option, field, str(value), list(there))
-    found = [
-        run
-        for run, row in zip(runs, rows, strict=True)
-        if all(row[FIELDS.get(o, o)] in values for o, values in asked.items())
-    ]
-    if not found:
-        raise UserError(
-            f"No run here has all of {filters.told()}.", "Leave out one of the filters."
-        )
-    return found
+    def __init__(self, filters: Filters, runs: Iterable[StoredRun]) -> None:
+        """
+        Args:
+            filters: What is asked for.
+            runs: All that there are: a name that none of them has is told.
 
+        Raises:
+            UserError: A name that Thawbench does not know, or an option of whose values none is
+                among these runs.
+        """
+        self._filters = filters
+        self._asked: list[tuple[Option, Sequence[Any]]] = []
+        self.absent: list[str] = []
+        """A sentence for each option of whose values some are known, and not among these runs."""
+        asked = filters.asked()
+        rows = [row_of(run) for run in runs] if asked else []
+        for name, values in asked.items():
+            self._take(name, OPTIONS[name], values, rows)
 
-def _check(option: str, field: str, value: str, there: list[str]) -> None:
-    if not there:
-        raise UserError(f"--{option.replace('_', '-')} {value}: no run here has a {field}.")
-    choose(f"{field.replace('_', ' ')} among these runs", value, there)
+    def _take(self, name: str, option: Option, values: Sequence[Any], rows: Sequence[Row]) -> None:
+        there = [row for row in rows if row[option.field] is not None]
+        names = list(dict.fromkeys(str(row[option.field]) for row in there))
+        among = f"Among these runs: {', '.join(names)}." if names else ""
+        wanted = [option.stored(value, rows) for value in values]
+        missing = [
+            (value, want)
+            for value, want in zip(values, wanted, strict=True)
+            if not any(option.matches(row, want) for row in there)
+        ]
+        for value, want in missing:
+            if not option.is_known(want):
+                known = dict.fromkeys([*names, *option.names])
+                choose(f"{option.word} among these runs", str(value), known, among or None)
+        said = " or ".join(f"'{value}'" for value, _ in missing)
+        if len(missing) == len(values):
+            raise UserError(
+                f"{_flag(name)}: no run here has the {option.word} {said}.",
+                among or f"None of them has any; leave out {_flag(name)}.",
+            )
+        if missing:
+            self.absent.append(f"No run here has the {option.word} {said}.")
+        self._asked.append((option, wanted))
+
+    def of(self, runs: Iterable[StoredRun]) -> list[StoredRun]:
+        """Those of some runs, perhaps none."""
+        if not self._asked:
+            return list(runs)
+        return [run for run in runs if self._has(row_of(run))]
+
+    def _has(self, row: Row) -> bool:
+        return all(option.lets_through(row, wanted) for option, wanted in self._asked)
+
+    def kept(self, runs: Iterable[StoredRun]) -> list[StoredRun]:
+        """
+        Raises:
+            UserError: None has all that is asked for.
+        """
+        found = self.of(runs)
+        if not found:
+            raise UserError(
+                f"No run here has all of {self._filters.told()}.", "Leave out one of the filters."
+            )
+        return found
 
 
 def chosen_columns(names: Sequence[str] | None, rows: Sequence[Row]) -> list[str] | None:
