@@ -13,7 +13,7 @@ from bench.report.findings import Findings
 from bench.report.limits import limits
 from bench.report.notes import footnotes, reasons
 from bench.report.plots import plots
-from bench.report.predictions import confusion
+from bench.report.predictions import confusion, largest_confusions
 from bench.report.repeat import repeat_command
 from bench.report.rows import MEASURED
 from bench.report.strategy import strategy_map
@@ -25,7 +25,8 @@ KIND = "thawbench report"
 LOG_BYTES = 2_000
 """Of the end of a run's log that the page holds; of a run that is ok, a quarter."""
 MOST_CLASSES = 40
-"""Beyond which a confusion matrix is left out: nobody reads it, and it grows with the square."""
+"""Beyond which a confusion matrix is left out for its largest counts: nobody reads it, and it grows
+with the square."""
 
 
 def document(
@@ -81,14 +82,15 @@ def _runs(runs: Sequence[StoredRun]) -> dict[str, Any]:
         key = sweep_key(run.spec)
         swept = together.get((key, run.result.environment_id), []) if key is not None else []
         classes = run.spec.case.dataset.classes
-        few = run.result.status == "ok" and len(classes) <= MOST_CLASSES
+        is_ok, few = run.result.status == "ok", len(classes) <= MOST_CLASSES
         found[f"{run.result.run_id}/{run.result.environment_id}"] = {
             "spec": run.spec.model_dump(mode="json"),
             "result": _result(run),
             "knobs": _own_knobs(run, ledger),
             "log_tail": _tail(run.folder / "log.txt", run.result.status == "ok"),
             "repeat": repeat_command(run.spec, [other.spec for other in swept]),
-            "confusion": confusion(run.folder, len(classes)) if few else None,
+            "confusion": confusion(run.folder, len(classes)) if is_ok and few else None,
+            "confusions": largest_confusions(run.folder) if is_ok and not few else None,
         }
     return found
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -69,3 +70,22 @@ def confusion(folder: Path, classes: int) -> list[list[int]] | None:
     except UNREADABLE:
         return None
     return counts
+
+
+def largest_confusions(folder: Path, most: int = 20) -> dict[str, Any] | None:
+    """What is most often taken for what, where there are too many classes for a matrix.
+
+    Returns:
+        ``kinds``: how many there are; ``largest``: the true class, the said one and the number of
+        images of the most frequent, most first. None where nothing can be read.
+    """
+    try:
+        with opened(folder) as arrays:
+            labels, said = arrays["labels"], np.argmax(arrays["logits"], axis=1)
+            pairs = np.stack([labels, said], axis=1)[labels != said]
+    except UNREADABLE:
+        return None
+    kinds, counts = np.unique(pairs, axis=0, return_counts=True)
+    order = np.argsort(-counts, kind="stable")[:most]
+    largest = [[*map(int, kinds[place]), int(counts[place])] for place in order]
+    return {"kinds": len(kinds), "largest": largest}

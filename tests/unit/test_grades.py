@@ -11,7 +11,7 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix, f1_score
 
 from bench.grades import FILE, answers, calibration_error, grades, grades_of
-from bench.report.predictions import answers_of, confusion
+from bench.report.predictions import answers_of, confusion, largest_confusions
 from bench.result import RunResult
 from bench.scores import of_each_image
 from bench.store import StoredRun
@@ -90,6 +90,13 @@ def test_files_of_an_earlier_version_and_torn_ones(
     assert found is not None
     assert found.right.mean() == pytest.approx(np.mean(logits.argmax(1) == labels))
     assert confusion(tmp_path, 4) == confusion_matrix(labels, logits.argmax(1)).tolist()
+    told = largest_confusions(tmp_path, most=3)
+    assert told is not None
+    counts = confusion_matrix(labels, logits.argmax(1))
+    wrong = {(i, j): int(n) for (i, j), n in np.ndenumerate(counts) if i != j and n}
+    assert told["kinds"] == len(wrong)
+    assert [count for *_, count in told["largest"]] == sorted(wrong.values(), reverse=True)[:3]
+    assert all(wrong[is_one, said] == count for is_one, said, count in told["largest"])
     np.savez(tmp_path / FILE, logits=logits, labels=np.full(len(labels), "cat"))
     assert answers_of(run) is None  # no numbers
     np.savez_compressed(tmp_path / FILE, logits=logits, labels=labels)
@@ -99,3 +106,4 @@ def test_files_of_an_earlier_version_and_torn_ones(
         assert answers_of(run) is None
         assert grades_of(tmp_path) == {}
         assert confusion(tmp_path, 4) is None
+        assert largest_confusions(tmp_path) is None

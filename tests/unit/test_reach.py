@@ -10,6 +10,7 @@ from scipy import stats
 
 from bench.report import make_report
 from bench.report.answer import answer
+from bench.report.document import document
 from bench.report.limits import limits
 from bench.report.notes import footnotes
 from bench.report.page import read_document
@@ -177,3 +178,11 @@ def test_balanced_accuracy_that_repeats_top1_is_said_to(make: Make) -> None:
     same[0] = make(0.9, luck=0.0, result={"test_balanced_accuracy": 0.9, "test_top1": 0.9})
     notes = [" ".join(policies_table(found(*r).cells, []).notes) for r in (same, other)]
     assert ["balanced accuracy is top-1" in note for note in notes] == [True, False]
+
+
+def test_of_very_many_classes_the_largest_confusions_are_kept(make: Make) -> None:
+    many = [f"class {number}" for number in range(41)]
+    run = make(0.5, case={"dataset": {"classes": many}})
+    (told,) = document(found(run), (), ())["runs"].values()
+    assert told["confusion"] is None
+    assert sum(count for *_, count in told["confusions"]["largest"]) > 100  # of 400 images

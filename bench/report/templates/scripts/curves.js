@@ -54,7 +54,7 @@ function curve(words, values, show) {
 /** Rows are the true classes; of many classes, only the most frequent confusions. */
 function confusion(matrix, classes) {
   const name = (number) => String(classes[number] ?? number);
-  if (matrix.length > MOST_CLASSES) return confusionList(matrix, name);
+  if (matrix.length > MOST_CLASSES) return confusionList(largest(matrix), classes);
   const head = make("tr", {}, make("th", { scope: "col" }, "true ↓ taken for →"));
   matrix.forEach((_, number) => {
     head.append(make("th", { scope: "col", title: name(number) }, name(number)));
@@ -78,14 +78,20 @@ function confusion(matrix, classes) {
   return make("div", attributes, table);
 }
 
-function confusionList(matrix, name) {
-  const all = matrix.flatMap((counts, is) => counts.map((count, taken) => ({ is, taken, count })));
-  const wrong = all.filter(({ is, taken, count }) => is !== taken && count > 0);
-  wrong.sort((a, b) => b.count - a.count);
+/** Of a matrix: the most frequent confusions, as a document has them of very many classes. */
+function largest(matrix) {
+  const all = matrix.flatMap((counts, is) => counts.map((count, said) => [is, said, count]));
+  const wrong = all.filter(([is, said, count]) => is !== said && count > 0);
+  wrong.sort((a, b) => b[2] - a[2]);
+  return { kinds: wrong.length, largest: wrong.slice(0, MOST_CONFUSIONS) };
+}
+
+function confusionList(confusions, classes) {
+  const name = (number) => String(classes[number] ?? number);
   const list = make("ul");
-  for (const { is, taken, count } of wrong.slice(0, MOST_CONFUSIONS)) {
-    list.append(make("li", {}, `${name(is)} taken for ${name(taken)}: ${count}`));
+  for (const [is, said, count] of confusions.largest) {
+    list.append(make("li", {}, `${name(is)} taken for ${name(said)}: ${count}`));
   }
-  const words = `${matrix.length} classes; the most frequent of ${wrong.length} confusions:`;
+  const words = `${classes.length} classes; the most frequent of ${confusions.kinds} confusions:`;
   return make("div", {}, make("p", { class: "quiet" }, words), list);
 }

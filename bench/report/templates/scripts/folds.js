@@ -113,6 +113,10 @@ function contents(key, run) {
     const matrix = confusion(run.confusion, run.spec.case.dataset.classes);
     fold.append(part("Confusion matrix, test images", matrix));
   }
+  if (run.confusions) {
+    const list = confusionList(run.confusions, run.spec.case.dataset.classes);
+    fold.append(part("Confusions, test images", list));
+  }
   if (run.log_tail) fold.append(part("End of the log", box(run.log_tail, "End of the log")));
   return fold;
 }
