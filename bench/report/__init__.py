@@ -114,9 +114,8 @@ def make_report(
     tables = standard_set(found)
     page = None
     if with_page:
-        beside = side.as_json() if side else None
         shown_tables = [*tables, runs_table(rows, columns)]
-        page = document(found, shown_tables, problems, view.selection, beside)
+        page = document(found, shown_tables, problems, view.selection, side)
     return Report(folder, rows, pairs, columns, [*tables, *(side.tables if side else ())], page)
 
 

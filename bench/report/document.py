@@ -10,12 +10,14 @@ from typing import Any
 from bench import SCHEMA_VERSION, __version__
 from bench.report.answer import answer, asked
 from bench.report.findings import Findings
+from bench.report.glossary import glossary
 from bench.report.limits import limits
 from bench.report.notes import footnotes, reasons
 from bench.report.plots import plots
 from bench.report.predictions import confusion, largest_confusions
 from bench.report.repeat import repeat_command
 from bench.report.rows import MEASURED
+from bench.report.side_by_side import SideBySide
 from bench.report.strategy import strategy_map
 from bench.report.table_model import Table
 from bench.store import StoredRun
@@ -34,7 +36,7 @@ def document(
     tables: Sequence[Table],
     problems: Sequence[str],
     selection: str = "",
-    side_by_side: dict[str, Any] | None = None,
+    side: SideBySide | None = None,
 ) -> dict[str, Any]:
     """The document.
 
@@ -43,7 +45,7 @@ def document(
         tables: All, the standard table of runs last.
         problems: Sentences about what could not be read.
         selection: A sentence on what was left out.
-        side_by_side: Of ``report A B``: its tables and sentences.
+        side: Of ``report A B``: its tables and sentences.
     """
     return {
         "schema_version": SCHEMA_VERSION,
@@ -66,8 +68,9 @@ def document(
             for run in found.runs
         },
         "knobs": knob_ledger(found.runs),
+        "glossary": glossary([*tables, *(side.tables if side else ())], found.rows),
         "cite": _cite(),
-        "side_by_side": side_by_side,
+        "side_by_side": side.as_json() if side else None,
     }
 
 

@@ -114,9 +114,14 @@ def _no_difference(apart: Values) -> Estimate:
     """Not one image was judged otherwise: the share of such images may still be as large as would
     leave none among so many once in forty times (Clopper and Pearson)."""
     seeds, images = apart.shape
-    most = 1.0 - ((1.0 - LEVEL) / 2) ** (1.0 / images)
+    most = most_unseen(images)
     about: Literal["recipes", "models"] = "recipes" if seeds >= LEAST_SEEDS else "models"
     return Estimate(0.0, -most, most, 1.0, about, seeds, images)
+
+
+def most_unseen(images: int) -> float:
+    """Upper end of the interval of a share of which none was seen among so many images."""
+    return float(1.0 - ((1.0 - LEVEL) / 2) ** (1.0 / images))
 
 
 def _crossed(x: Values) -> Estimate:

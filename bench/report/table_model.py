@@ -35,6 +35,8 @@ class Cell:
     """Unrounded, for CSV files; None: nothing."""
     ends: tuple[float | None, float | None] | None = None
     """Of its interval, for CSV files; None: a figure that has none."""
+    estimate: Estimate | None = None
+    """That it shows; None: it shows none."""
 
 
 @dataclass(frozen=True)
@@ -78,4 +80,4 @@ def figure(shown: str, value: float | str | None = None, raw: Any = None) -> Cel
 
 def estimated(shown: str, e: Estimate) -> Cell:
     """A cell of a figure with an interval."""
-    return Cell(shown, e.value, e.value, (e.low, e.high))
+    return Cell(shown, e.value, e.value, (e.low, e.high), e)
