@@ -1,7 +1,9 @@
-"""Reports in Debian's Chromium, opened from disk."""
+"""Reports in Debian's Chromium, opened from disk; they come from made-up runs by way of the command
+``report``."""
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -12,11 +14,18 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from bench.report.page import write_page
-from tests.browser import documents
+from bench.commands import ReportCommand, report_command
+from bench.environment import project_root
+from bench.report import STANDARD
+from bench.report.filters import Filters
+from bench.report.page import read_document, write_page
+from tests.browser import stores
 
 NOTHING_IDLE = "window.requestIdleCallback = () => 0;"
 INSTALL = "make chromium, or as root: apt-get install chromium"
+PUBLISHED = project_root() / "results" / "examples" / "standard" / "report.html"
+
+Document = dict[str, Any]
 
 
 @dataclass
@@ -38,8 +47,16 @@ class Opened:
         )
         return self.page.locator("figure.plot .main-svg:first-child").count()
 
+    def open_folds(self) -> None:
+        """Open all of them, and wait until they are filled."""
+        folds = "[...document.querySelectorAll('.folds details')]"
+        self.page.evaluate(f"{folds}.forEach(fold => {{ fold.open = true; }})")
+        self.page.wait_for_function(f"{folds}.every(fold => fold.querySelector('.fold'))")
+
 
 Open = Callable[..., Opened]
+Made = Callable[[str], Document]
+Results = Callable[[str], list[Path]]
 
 
 @pytest.fixture(scope="package")
@@ -56,23 +73,48 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="session")
-def pages(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Path of the page of a document: a function of documents.py, or a number of runs."""
-    folder = tmp_path_factory.mktemp("pages")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """Results folders: the name of a function of stores.py, or a number of runs."""
+    root = tmp_path_factory.mktemp("results")
 
+    @functools.cache
+    def folders(name: str) -> list[Path]:
+        made = root / name
+        return stores.many(made, int(name)) if name.isdigit() else getattr(stores, name)(made)
+
+    return folders
+
+
+@pytest.fixture(scope="session")
+def pages(results: Results, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Path of a page: of ``results``; ``precise``; or ``published``, as the page is today."""
+    apart = tmp_path_factory.mktemp("pages")
+
+    @functools.cache
     def page(name: str) -> Path:
-        path = folder / f"{name}.html"
-        if not path.exists():
-            made = documents.many(int(name)) if name.isdigit() else getattr(documents, name)()
-            write_page(made, path)
-        return path
+        if name == "precise":
+            document = read_document(page("few")) | {"tables": [PRECISE], "rows": [], "runs": {}}
+            write_page(document, apart / "precise.html")
+            return apart / "precise.html"
+        if name == "published":
+            write_page(read_document(PUBLISHED), apart / "published.html")
+            return apart / "published.html"
+        folders = results(name)
+        report_command(ReportCommand(folders, ("csv",), Filters(), STANDARD, as_json=False))
+        return folders[0] / "report.html"
 
     return page
 
 
+@pytest.fixture(scope="session")
+def made(pages: Callable[[str], Path]) -> Made:
+    """The document that a page holds; nobody may change it."""
+    return functools.cache(lambda name: read_document(pages(name)))
+
+
 @pytest.fixture
 def open_page(browser: Browser, pages: Callable[[str], Path]) -> Iterator[Open]:
-    """``open_page("small", color_scheme="dark")``; options are those of a browser context.
+    """``open_page("usual", color_scheme="dark")``; options are those of a browser context.
 
     With ``draws`` all plots are drawn, as soon as the browser is idle; else, to save time, those
     near the screen.
@@ -80,7 +122,8 @@ def open_page(browser: Browser, pages: Callable[[str], Path]) -> Iterator[Open]:
     contexts = []
 
     def open_it(name: str, draws: bool = False, **options: Any) -> Opened:
-        context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
+        usual = {"viewport": {"width": 1280, "height": 800}, "reduced_motion": "reduce"}
+        context = browser.new_context(**{**usual, **options})
         context.set_default_timeout(10_000)
         contexts.append(context)
         opened = Opened(context.new_page())
@@ -102,3 +145,26 @@ def open_page(browser: Browser, pages: Callable[[str], Path]) -> Iterator[Open]:
 def _keep_error(opened: Opened, kind: str, text: str) -> None:
     if kind in ("error", "warning"):
         opened.errors.append(text)
+
+
+def _figure(text: str, value: float | None) -> dict[str, Any]:
+    return {"text": text, "sort": value}
+
+
+PRECISE: dict[str, Any] = {
+    "name": "speed", "title": "Speed", "caption": "Training, end to end.", "notes": [],
+    "columns": [{"name": "backend", "heading": "backend", "right": False},
+                {"name": "train", "heading": "train images/s", "right": True},
+                {"name": "data", "heading": "data", "right": False}],
+    "rows": [
+        [_figure(name, name), figure, _figure(data, data)]
+        for name, figure, data in (
+            ("torch", _figure("1,012", 1012.3), "10"),
+            ("keras-tensorflow", _figure("987", 987.1), "pages"),
+            ("keras-jax", _figure("not run", "not run"), "9"),
+            ("native", _figure("–", None), "2 pages"),
+            ("keras-torch", _figure("99.5", 99.5), "10 pages"),
+        )
+    ],
+}  # fmt: skip
+"""A table whose texts, taken as texts, would be sorted otherwise."""

@@ -3,42 +3,44 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from bench import SCHEMA_VERSION
 from bench.errors import UserError
-from bench.report.page import DATA_START, read_document, write_page
-from tests.browser import documents
+from bench.report import load_runs, make_report
+from bench.report.page import DATA_START, ESCAPED_IN_JSON, read_document, write_page
+from tests.browser.conftest import Document, Made, Results
 
 
-def without_runs_table(document: dict[str, Any]) -> dict[str, Any]:
+def without_runs_table(document: Document) -> Document:
     tables = [t | {"rows": []} if t["name"] == "runs" else t for t in document["tables"]]
     return json.loads(json.dumps(document | {"tables": tables}))
 
 
-@pytest.mark.parametrize("make", [documents.small, documents.hostile])
-def test_the_document_comes_back(make: Callable[[], dict[str, Any]], tmp_path: Path) -> None:
-    write_page(make(), tmp_path / "report.html")
-    assert read_document(tmp_path / "report.html") == without_runs_table(make())
-
-
-def test_the_data_stand_in_the_page_once(tmp_path: Path) -> None:
-    document = documents.small()
+@pytest.mark.parametrize("name", ["few", "hostile", "failed", "machines"])
+def test_the_document_comes_back(results: Results, name: str, tmp_path: Path) -> None:
+    (folder,) = results(name)
+    runs, problems = load_runs([folder])
+    document = make_report(runs, folder, problems).page
+    assert document is not None
     write_page(document, tmp_path / "report.html")
+    assert read_document(tmp_path / "report.html") == without_runs_table(document)
+
+
+def test_the_data_stand_in_the_page_once(made: Made, tmp_path: Path) -> None:
+    write_page(made("usual"), tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert text.count(DATA_START) == 1
-    for run in list(document["runs"].values())[:3]:
-        assert text.count(run["repeat"]) == 1
+    for run in list(made("usual")["runs"].values())[:3]:
+        assert text.count(json.dumps(run["repeat"]).translate(ESCAPED_IN_JSON)) == 1
 
 
 @pytest.mark.parametrize("share", [0.001, 0.005, 0.5, 0.9999])
-def test_a_page_that_is_cut_off_is_told(share: float, tmp_path: Path) -> None:
+def test_a_page_that_is_cut_off_is_told(made: Made, share: float, tmp_path: Path) -> None:
     path = tmp_path / "report.html"
-    write_page(documents.small(), path)
+    write_page(made("usual"), path)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(share * len(whole))])
     with pytest.raises(UserError, match=r"cut off|holds no data"):
@@ -63,27 +65,29 @@ def test_what_is_no_report_is_told(content: bytes, words: str, tmp_path: Path) -
         read_document(path)
 
 
-def test_a_file_that_is_not_there_and_a_newer_report_are_told(tmp_path: Path) -> None:
+def test_a_file_that_is_not_there_and_a_newer_report_are_told(made: Made, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="No such file"):
         read_document(tmp_path / "absent.html")
-    newer = documents.small() | {"schema_version": SCHEMA_VERSION + 1}
+    newer = made("usual") | {"schema_version": SCHEMA_VERSION + 1}
     write_page(newer, tmp_path / "newer.html")
     with pytest.raises(UserError, match="newer Thawbench"):
         read_document(tmp_path / "newer.html")
 
 
-def test_a_number_that_is_none_is_refused_and_the_old_page_stays(tmp_path: Path) -> None:
+def test_a_number_that_is_none_is_refused_and_the_old_page_stays(
+    made: Made, tmp_path: Path
+) -> None:
     path = tmp_path / "report.html"
-    write_page(documents.small(), path)
+    write_page(made("usual"), path)
     before = path.read_bytes()
     with pytest.raises(ValueError, match="JSON compliant"):
-        write_page(documents.small() | {"asked_s": float("nan")}, path)
+        write_page(made("usual") | {"asked_s": float("nan")}, path)
     assert path.read_bytes() == before
 
 
-def test_documents_without_cases_map_plots_or_runs_make_a_page(tmp_path: Path) -> None:
-    document = documents.small()
-    bare = document | {"tables": [], "map": None, "plots": [], "rows": [], "runs": {},
-                       "environments": {}, "knobs": [], "answer": [], "notes": []}  # fmt: skip
+def test_documents_without_cases_map_plots_or_runs_make_a_page(made: Made, tmp_path: Path) -> None:
+    bare = made("usual") | {"tables": [], "map": None, "plots": [], "rows": [], "runs": {},
+                            "environments": {}, "knobs": [], "answer": [], "notes": [],
+                            "glossary": []}  # fmt: skip
     write_page(bare, tmp_path / "report.html")
     assert "The numbers allow no answer yet" in (tmp_path / "report.html").read_text("utf-8")

@@ -85,12 +85,35 @@ function addMenu(figure, buttons) {
   figure.querySelector(".canvas").before(menu);
 }
 
+const LEGEND_PX = { row: 20, symbol: 60, margins: 80 };
+
+/** Height of the legend of what is seen, by its longest name. */
+function legendHeight(data, template, width) {
+  const context = document.createElement("canvas").getContext("2d");
+  const { size, family } = template.layout.font;
+  context.font = `${size}px ${family}`;
+  const named = data.filter(({ visible, showlegend }) => visible !== false && showlegend !== false);
+  const widths = named.map(({ name }) => context.measureText(unescaped(name ?? "")).width);
+  const widest = LEGEND_PX.symbol + Math.max(0, ...widths);
+  const columns = Math.max(1, Math.floor((width - LEGEND_PX.margins) / widest));
+  return LEGEND_PX.row * Math.ceil(named.length / columns);
+}
+
 /** Draws one choice of a figure into a canvas. */
 function drawInto(canvas, { data, layout, buttons }, chosenButton) {
   choose(data, buttons[chosenButton]);
+  canvas.style.height = layout.height ? `${layout.height}px` : "";
   const paper = { ...PAPER_PX, height: Math.max(PAPER_PX.height, layout.height ?? 0) };
   const size = onPaper ? { ...paper, autosize: false } : { autosize: true };
-  const whole = { ...layout, ...size, template: plotTemplate(), uirevision: chosenButton };
+  const template = plotTemplate();
+  const whole = { ...layout, ...size, template, uirevision: chosenButton };
+  const height = whole.height ?? canvas.clientHeight;
+  const legend = legendHeight(data, template, whole.width ?? canvas.clientWidth);
+  // A legend of over half the height would scroll, which paper cannot: the plot grows by it.
+  if (legend > height / 2) {
+    whole.height = height + legend;
+    whole.legend = { ...layout.legend, maxheight: whole.height };
+  }
   canvas.style.height = whole.height ? `${whole.height}px` : "";
   Plotly.react(canvas, data, whole, { responsive: !onPaper, displayModeBar: false });
 }

@@ -1,7 +1,7 @@
 /* Tables that sort by a click on a heading, and their filters. */
 const collator = new Intl.Collator("en", { numeric: true });
 
-/** What a cell is sorted by: a number, a text, or null, which comes last. */
+/** What a cell is sorted by: a number, a text, or null. */
 function sortKey(cell) {
   const key = cell.dataset.sort ?? cell.textContent;
   if (key === "") return null;
@@ -9,19 +9,27 @@ function sortKey(cell) {
   return Number.isFinite(number) ? number : key;
 }
 
+/** Of each row: all numbers or all texts, so that any two can be compared; null comes last. */
+function keysOf(heading, rows) {
+  const keys = Array.from(rows, (row) => sortKey(row.cells[heading.cellIndex]));
+  const isWord = (key) => typeof key === "string";
+  // Words in a column of figures, such as "not run", stand where a figure is absent.
+  if (heading.classList.contains("r")) return keys.map((key) => (isWord(key) ? null : key));
+  return keys.some(isWord) ? keys.map((key) => (key === null ? null : String(key))) : keys;
+}
+
 function compare(a, b) {
-  if (typeof a === "number" && typeof b === "number") return a - b;
-  return collator.compare(String(a), String(b));
+  return typeof a === "number" ? a - b : collator.compare(a, b);
 }
 
 function sortBy(heading) {
   const table = heading.closest("table");
-  const column = heading.cellIndex;
   const down = heading.getAttribute("aria-sort") === "ascending";
   for (const other of table.tHead.rows[0].cells) other.setAttribute("aria-sort", "none");
   heading.setAttribute("aria-sort", down ? "descending" : "ascending");
   const body = table.tBodies[0];
-  const keyed = Array.from(body.rows, (row) => [sortKey(row.cells[column]), row]);
+  const keys = keysOf(heading, body.rows);
+  const keyed = Array.from(body.rows, (row, number) => [keys[number], row]);
   keyed.sort(([a], [b]) => {
     if (a === null || b === null) return (a === null) - (b === null);
     return down ? compare(b, a) : compare(a, b);
