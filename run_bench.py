@@ -1,6 +1,26 @@
 """The command line: ``python run_bench.py COMMAND``."""
 
-from bench.cli import main
+import os
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+INSTALLED = HERE / ".venv" / "bin" / "python"
+"""Made by `make bench`."""
+
+try:
+    from bench.cli import main
+except ModuleNotFoundError as error:
+    if (error.name or "").partition(".")[0] in ("bench", "backends"):
+        raise
+    if Path(sys.prefix) != HERE / ".venv" and INSTALLED.exists():
+        # Commands that Thawbench prints begin with `python`, whichever one that is.
+        os.execv(INSTALLED, [str(INSTALLED), *sys.argv])
+    print(
+        f"error: {error.name} is not installed for {sys.executable}.\nTo install all: make bench",
+        file=sys.stderr,
+    )
+    sys.exit(2)
 
 if __name__ == "__main__":
     main()

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 OK, NO, WRONG, INTERRUPTED, CLOSED_PIPE = 0, 1, 2, 130, 141
 """Exit codes: done; the answer is no; the question was wrong; Ctrl-C; the reader went away."""
 STOPPED = "\nstopped: what is finished is kept, the same command goes on from there"
+BEGINS_ANEW = " (without --fresh, which begins anew)"
 DEFAULT_SUITE = "quick"
 RESULTS = Path("results") / "runs"
 
@@ -56,7 +57,7 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(WRONG)
     except KeyboardInterrupt:
-        print(STOPPED, file=sys.stderr)
+        print(_stopped(), file=sys.stderr)
         sys.exit(INTERRUPTED)
     except OSError as error:
         told = unwritable(error)
@@ -195,11 +196,14 @@ def report(
     device: Only = None,
     status: Only = None,
     page: Annotated[bool, typer.Option(help="Write report.html, too.")] = True,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write into; default the first one.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Tables and report from results, without any framework; of two folders, what differs.
 
-    Lists are comma-separated. All is written into the first folder.
+    Lists are comma-separated.
     """
     from bench.commands import ReportCommand, report_command
     from bench.report import View
@@ -227,7 +231,7 @@ def report(
         status=names(status),
     )
     view = View(names(columns), names(sort))
-    report_command(ReportCommand(folders, names(formats) or [], filters, view, as_json, page))
+    report_command(ReportCommand(folders, names(formats) or [], filters, view, as_json, page, out))
 
 
 @app.command("list")
@@ -325,8 +329,12 @@ def _interruptible() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        print(STOPPED, file=sys.stderr)
+        print(_stopped(), file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
+
+
+def _stopped() -> str:
+    return STOPPED + (BEGINS_ANEW if "--fresh" in sys.argv else "")
 
 
 def print_json(document: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ from bench.progress import display, label
 from bench.report import STANDARD, View, load_runs, make_report
 from bench.report import as_json as rows_as_json
 from bench.report.filters import Filters, Selection
-from bench.report.folders import check_apart, outstanding, together
+from bench.report.folders import check_apart, check_full, outstanding, together
 from bench.report.notes import footnotes, reasons
 from bench.report.side_by_side import SideBySide, side_by_side
 from bench.report.tables import FORMATS, Format, runs_text
@@ -135,11 +135,12 @@ class ReportCommand:
     """Print JSON instead of the table."""
     with_page: bool = True
     """Write the page too."""
+    out: Path | None = None
+    """Folder to write into; None: the first one."""
 
 
 def report_command(command: ReportCommand) -> None:
-    """Tables and page of results folders, written into the first one; of two folders, what differs
-    between them besides.
+    """Tables and page of results folders; of two folders, what differs between them besides.
 
     Raises:
         UserError: No results, an unknown format, name or column, or a folder that cannot be
@@ -151,6 +152,7 @@ def report_command(command: ReportCommand) -> None:
     found = [Store(folder).load() for folder in folders]
     if len(folders) == 2:
         check_apart(folders)
+    check_full(folders, found)
     everything, problems = together(folders, found)
     selection = Selection(command.filters, [run for runs, _ in found for run in runs])
     runs = selection.kept(everything)
@@ -163,6 +165,7 @@ def report_command(command: ReportCommand) -> None:
         chosen = selection.of(first), selection.of(second)
         side = side_by_side(*chosen, _short_names(folders), (first, second))
     report = make_report(runs, folders[0], problems, view, side, command.with_page, everything)
+    report = replace(report, folder=command.out or folders[0])
     paths: list[Path] = []
     try:
         paths = report.write(cast(Sequence[Format], command.formats))
@@ -170,7 +173,7 @@ def report_command(command: ReportCommand) -> None:
         paths = error.written
         raise
     finally:  # what cannot be written can still be read here
-        if not command.with_page and (folders[0] / "report.html").exists():
+        if not command.with_page and (report.folder / "report.html").exists():
             problems.append("report.html there was left as it was: it is of an earlier report")
         _print_rows(report.rows, paths, problems, command.as_json, view, side)
 

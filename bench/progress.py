@@ -254,7 +254,9 @@ def end_text(result: RunResult) -> str:
     speed = f", {rate:.0f} images/s" if rate else ""
     speed += f", {effective:.0f} effective images/s" if effective else ""
     chosen = result.learning_rate
-    speed += f", learning rate {chosen:g} of {len(result.tuning)}" if chosen is not None else ""
+    speed += (
+        f", learning rate {chosen:g} of {len(result.tuning)} tried" if chosen is not None else ""
+    )
     took = f", fit {result.fit_s:.1f} s" if result.fit_s is not None else ""
     if result.sweep_s is not None:
         took = f", {result.sweep_runs} at once in {result.sweep_s:.1f} s"

@@ -53,8 +53,15 @@ def answer(found: Findings) -> list[str]:
     telling = [c for c in contests if c.is_telling]
     undecided = sum(not c.is_decided for c in contests)
     three = [_policies(telling, undecided), _backends(found.pairs), _price(telling)]
-    sentences = [sentence for sentence in three if sentence is not None]
+    sentences = _once([sentence for sentence in three if sentence is not None])
     return sentences or [_why_not(found, contests)]
+
+
+def _once(sentences: list[str]) -> list[str]:
+    """With ``MODELS_ONLY`` in the last sentence of those that have it alone."""
+    said = f" ({MODELS_ONLY})"
+    last = max((n for n, sentence in enumerate(sentences) if said in sentence), default=None)
+    return [s if n == last else s.replace(said, "") for n, s in enumerate(sentences)]
 
 
 def _why_not(found: Findings, contests: Sequence[Contest]) -> str:
@@ -119,6 +126,13 @@ def _cases(contests: Sequence[Contest]) -> str:
         f"article's policy is {listed(parts)}"
         + (", each question corrected for its own comparisons" if contests[1:] else "")
     )
+    alone_with = sum(
+        {c.row["policy"] for c in contest.cells if c is not contest.prescribed} == {CONTROL}
+        for contest in contests
+    )
+    if alone_with:
+        where = "in all of them" if alone_with == len(contests) else f"in {alone_with} of them"
+        sentence += f"; {where} its only rival was {CONTROL}, the control"
     if tied:
         sentence += _power([c for c in contests if not c.is_won])
     if beaten:

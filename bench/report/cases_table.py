@@ -75,8 +75,8 @@ def _beyond(contests: Sequence[Contest]) -> list[str]:
         return []
     return [
         "Each row is a question of its own: its verdict is corrected for its own comparisons, not "
-        f"for the {len(compared)} rows, so that where no policies differ at all, up to one row in "
-        "twenty may still name a better one."
+        f"for the {len(compared)} rows that compare policies, so that where no policies differ at "
+        "all, up to one row in twenty may still name a better one."
     ]
 
 

@@ -277,9 +277,8 @@ class Contest:
         pretrained weights in what is called after them; else None."""
         if "synthetic" in self.row["dataset_label"]:
             return "generated images"
-        pretended = (c.row["policy"] != "from_scratch" for c in self.cells
-                     if c.row["weights"] == "random")  # fmt: skip
-        return "random weights where pretrained ones belong" if any(pretended) else None
+        pretended = any(map(_is_pretended, self.cells))
+        return "random weights where pretrained ones belong" if pretended else None
 
     def between(self, a: Cell, b: Cell) -> Comparison:
         """The comparison of two of them, whichever way round."""
@@ -317,12 +316,21 @@ class Contest:
         return next(usual, max(ours, key=lambda c: c.val_top1, default=None))
 
 
+def _is_pretended(cell: Cell) -> bool:
+    """Whether it began from random weights and is called after pretrained ones."""
+    return bool(cell.row["weights"] == "random") and cell.row["policy"] != "from_scratch"
+
+
 def contests_of(cells: Sequence[Cell]) -> list[Contest]:
     """A contest for each question, in the order of the cells; also of one policy alone."""
     groups = _grouped(cells, lambda cell: question_of(cell.row))
     found = []
     for group in groups:
-        by_name = _grouped(group, contestant)
+        real = [c for c in group if not _is_pretended(c)]
+        # Of random weights in the place of pretrained ones, accuracy says nothing: they compete
+        # among themselves at most.
+        trained = any(c.row["policy"] != "from_scratch" for c in real)
+        by_name = _grouped(real if trained else group, contestant)
         kept = [max(same, key=lambda cell: cell.val_top1) for same in by_name]
         ranked = sorted(kept, key=lambda cell: -cell.top1.value)
         pairs = compare(list(combinations(ranked, 2)))

@@ -16,7 +16,7 @@ from bench.report.notes import footnotes, reasons
 from bench.report.plots import plots
 from bench.report.predictions import confusion, largest_confusions
 from bench.report.repeat import repeat_command
-from bench.report.rows import MEASURED
+from bench.report.rows import MEASURED, unreadable
 from bench.report.side_by_side import SideBySide
 from bench.report.strategy import strategy_map
 from bench.report.table_model import Table
@@ -91,7 +91,9 @@ def _runs(runs: Sequence[StoredRun]) -> dict[str, Any]:
             "result": _result(run),
             "knobs": _own_knobs(run, ledger),
             "log_tail": _tail(run.folder / "log.txt", run.result.status == "ok"),
-            "repeat": repeat_command(run.spec, [other.spec for other in swept]),
+            "repeat": repeat_command(
+                run.spec, [other.spec for other in swept], unreadable(run.result.notes) is not None
+            ),
             "confusion": confusion(run.folder, len(classes)) if is_ok and few else None,
             "confusions": largest_confusions(run.folder) if is_ok and not few else None,
         }

@@ -55,6 +55,21 @@ def together(
     return kept, problems
 
 
+def check_full(folders: Sequence[Path], found: Sequence[Found]) -> None:
+    """Of several folders, each must hold something: a page would be silent about the others.
+
+    Raises:
+        UserError: One is empty, and another is not.
+    """
+    empty = [folder for folder, (runs, wrong) in zip(folders, found, strict=True)
+             if not runs and not wrong]  # fmt: skip
+    if empty and len(empty) < len(folders):
+        places = ", ".join(f"'{folder}'" for folder in empty)
+        raise UserError(
+            f"No results in {places}.", _elsewhere(empty) or "Leave it out, or make some there."
+        )
+
+
 def outstanding(
     runs: Sequence[StoredRun], planned: Collection[tuple[str, str]] = ()
 ) -> list[StoredRun]:

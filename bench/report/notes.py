@@ -6,11 +6,10 @@ from collections import Counter
 from collections.abc import Sequence
 
 from bench.report.rows import DIFFERING
+from bench.report.steady import UNSTEADY
 from bench.report.table_model import ABSENT
 from bench.report.twins import Row, twins, unproved
 
-UNSTEADY = 3.0
-"""Quiet machines here gave p95 / p50 of 1.1 to 1.7; a shared one 15."""
 SAME_EXPERIMENT = ("blueprint_sha256", "initial_state_sha256", "batches_sha256")
 """What rows that differ only in the backend must have in common."""
 
@@ -40,11 +39,19 @@ def footnotes(rows: Sequence[Row]) -> list[str]:
         notes.append("synthetic pages: generated images; accuracy says nothing about real pages.")
     if any(row["weights"] == "random" and row["policy"] != "from_scratch" for row in rows):
         notes.append("weights random: no pretrained weights were used; accuracy shows nothing.")
-    short = sum(_is_short(row) for row in rows)
-    if short:
+    for field, what in (("train_images_per_s", "training"), ("infer_images_per_s", "inference")):
+        short = sum(_is_short(row, field) for row in rows)
+        if short:
+            notes.append(
+                f"{ABSENT} {field.split('_')[0]} images/s: {short} of {len(rows)} runs were over "
+                f"too soon for a steady rate of {what}."
+            )
+    skipped = sum(bool(row["unreadable_images"]) for row in rows)
+    if skipped:
         notes.append(
-            f"{ABSENT} images/s: {short} of {len(rows)} runs were over too soon for a steady rate "
-            "of training or of inference."
+            f"unreadable images were left out in {skipped} of {len(rows)} runs "
+            f"({max(row['unreadable_images'] or 0 for row in rows)} at most), as asked for with "
+            "--skip-unreadable."
         )
     notes += [note] if (note := _cached(rows)) else []
     swept = [row for row in rows if row["sweep_runs"] is not None]
@@ -65,13 +72,13 @@ def footnotes(rows: Sequence[Row]) -> list[str]:
             f"tuned: in {len(tuned)} of {len(rows)} runs the learning rate was chosen on the "
             "validation images, from the same grid around each policy's own."
         )
-    unsteady = [row for row in rows if has_slow_steps(row)]
+    unsteady = [row for row in rows if row["unsteady"]]
     if unsteady:
         notes.append(
-            f"unsteady: in {len(unsteady)} of {len(rows)} runs the slowest steps took over "
-            f"{UNSTEADY:g} times the median one; the machine was probably busy with other work, so "
-            f"compare no speeds of {', '.join(row['run_id'] for row in unsteady[:3])}"
-            f"{' …' if unsteady[3:] else ''}."
+            f"unsteady: in {len(unsteady)} of {len(rows)} runs slow steps took over {UNSTEADY:g} "
+            "times the median one, or inference over as many times as long as in another run of "
+            "the same network; the machine was probably busy with other work, so compare no speeds "
+            f"of {', '.join(row['run_id'] for row in unsteady[:3])}{' …' if unsteady[3:] else ''}."
         )
     if any(row["precision"] in ("bf16", "fp16") for row in rows):
         notes.append(
@@ -118,17 +125,10 @@ def _cached(rows: Sequence[Row]) -> str | None:
     )
 
 
-def _is_short(row: Row) -> bool:
+def _is_short(row: Row, field: str) -> bool:
     """Whether a run is without a rate that it should have."""
-    trained = row["train_images_per_s"] or row["effective_images_per_s"]
-    is_ok = row["status"] == "ok" and row["sweep_runs"] is None
-    return is_ok and (trained is None or row["infer_images_per_s"] is None)
-
-
-def has_slow_steps(row: Row) -> bool:
-    """Whether the 95th percentile of the training steps is far above their median."""
-    p50, p95 = row["step_s_p50"], row["step_s_p95"]
-    return bool(p50 and p95 and p95 > UNSTEADY * p50)
+    known = row[field] or (field == "train_images_per_s" and row["effective_images_per_s"])
+    return row["status"] == "ok" and row["sweep_runs"] is None and not known
 
 
 def mismatches(rows: Sequence[Row]) -> list[str]:

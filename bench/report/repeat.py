@@ -14,7 +14,9 @@ from bench.suite import Grid
 END = "THAWBENCH"
 
 
-def repeat_command(spec: RunSpec, swept: Sequence[RunSpec] = ()) -> str:
+def repeat_command(
+    spec: RunSpec, swept: Sequence[RunSpec] = (), is_incomplete: bool = False
+) -> str:
     """Shell commands that write a suite of just this run and run it.
 
     A spec holds no folders of the machine that it ran on, so that the path of a folder of images,
@@ -23,12 +25,14 @@ def repeat_command(spec: RunSpec, swept: Sequence[RunSpec] = ()) -> str:
     Args:
         spec: Of the run.
         swept: Those that were trained at once with it, this one among them.
+        is_incomplete: Whether unreadable images were left out.
     """
+    more = " --skip-unreadable" if is_incomplete else ""
     lines = [*_comments(spec), *_suite(spec, swept)]
     text = "\n".join(lines)
     return (
         f"cat > repeat.toml <<'{END}'\n{text}\n{END}\n"
-        f"python run_bench.py run --suite repeat.toml --device {spec.device}"
+        f"python run_bench.py run --suite repeat.toml --device {spec.device}{more}"
     )
 
 
@@ -36,6 +40,8 @@ def _comments(spec: RunSpec) -> list[str]:
     said = []
     if spec.case.dataset.name.startswith("folder:"):
         said.append("# dataset: complete the path of the folder")
+    if spec.case.dataset.name.startswith("rvl_cdip:"):
+        said.append("# dataset: complete the path of the folder that holds images/ and labels/")
     if spec.code_sha256 is not None:
         said.append("# backbones: complete the path, module:PATH/FILE.py:FUNCTION")
     if spec.weights.kind == "file":

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+import re
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from bench.catalog.backends import BACKENDS
 from bench.catalog.policies import POLICIES
 from bench.parity.proofs import Shown
 from bench.report.savings import mark_savings
+from bench.report.steady import mark_unsteady
 from bench.report.twins import Row, mark_parity
 from bench.store import StoredRun
 
@@ -64,6 +66,8 @@ DIFFERING = frozenset(
         "achieved_saving",
         "learning_rate_chosen",
         "phases",
+        "unsteady",
+        "unreadable_images",
     }
     | set(MEASURED)
 )
@@ -117,9 +121,17 @@ def row_of(run: StoredRun) -> Row:
         "failure": result.failure.model_dump() if result.failure else None,
         "parity": None,
         "achieved_saving": None,
+        "unsteady": False,
+        "unreadable_images": unreadable(result.notes),
         "phases": [phase.model_dump(mode="json") for phase in result.phases],
         **{name: getattr(result, name) for name in MEASURED},
     }
+
+
+def unreadable(notes: Sequence[str]) -> int | None:
+    """Images that --skip-unreadable left out, as the runner notes it; None: none."""
+    found = (re.fullmatch(r"(\d+) unreadable images were left out", note) for note in notes)
+    return next((int(match[1]) for match in found if match), None)
 
 
 def _weights(run: StoredRun) -> str:
@@ -166,6 +178,7 @@ def rows_of(runs: Iterable[StoredRun], shown: Collection[Shown] = ()) -> list[Ro
     rows = sorted((row_of(run) for run in runs), key=order)
     mark_parity(rows, DIFFERING, shown)
     mark_savings(rows)
+    mark_unsteady(rows)
     return rows
 
 

@@ -8,8 +8,8 @@ from typing import ClassVar
 
 from bench.report import statistics
 from bench.report.cells import SIGNIFICANT, Cell
-from bench.report.notes import UNSTEADY, has_slow_steps
 from bench.report.statistics import Estimate, holm
+from bench.report.steady import UNSTEADY
 from bench.report.table_model import Cell as TableCell
 from bench.report.table_model import estimated, figure, text
 from bench.report.words import measured, spread, times
@@ -29,9 +29,10 @@ class Speed:
         "runs like these, one after the other: not of how a machine drifts over hours."
     )
     UNSTEADY: ClassVar[str] = (
-        "unsteady: slow steps took many times the median one, or runs that differ in the seed "
-        f"alone took over {UNSTEADY:g} times as long as another: the machine was probably busy "
-        "with other work. The range of the runs stands there, and no speed is compared."
+        f"unsteady: slow steps took over {UNSTEADY:g} times the median one, or the fit over as "
+        "many times that of another seed, or inference that of another run of the same network: "
+        "the machine was probably busy with other work. The range of the runs stands there, and "
+        "no speed is compared."
     )
 
     whole: Estimate | None
@@ -95,9 +96,9 @@ def _printed(cell: Cell, e: Estimate | None, field: str, unit: str = "") -> Tabl
 
 
 def is_unsteady(cell: Cell) -> bool:
-    """Whether the machine was busy with other work in some of its runs: their slow steps took many
-    times the median one, or the fit of one, which differs in the seed alone, that of another."""
-    if any(has_slow_steps(row) for row in cell.rows):
+    """Whether the machine was busy with other work in some of its runs (``mark_unsteady``), or the
+    fit of one took many times that of another, which differs in the seed alone."""
+    if any(row["unsteady"] for row in cell.rows):
         return True
     fits = [row["fit_s"] - (row["compile_s"] or 0.0) for row in cell.rows if row["fit_s"]]
     return bool(fits) and max(fits) > UNSTEADY * min(fits)

@@ -42,6 +42,7 @@ def strategy_map(contests: Sequence[Contest]) -> dict[str, Any] | None:
                     "prescribed": wanted,
                     "best": [contestant(cell) for cell in best],
                     "is_tie": is_tie,
+                    "is_prescribed_run": bool(article),
                     "is_prescribed": [contestant(cell) in article for cell in best],
                     "policies": len({contestant(cell) for c in here for cell in c.cells}),
                     "questions": len(here),

@@ -75,6 +75,7 @@ def passed_over(contests: Sequence[Contest]) -> list[str]:
     if not beside:
         return []
     return [
-        f"{beside} further settings of the same policies (learning rates, weight decays and the "
-        "like) do not compete: of each policy the one with the best validation accuracy does."
+        f"{beside} further settings of the same policies (learning rates, weight decays, random "
+        "weights and the like) do not compete: of each policy the one with the best validation "
+        "accuracy does."
     ]
