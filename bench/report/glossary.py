@@ -222,9 +222,10 @@ ENTRIES = (
         f"interval, {SEEDS} seeds or more",
         f"Of {LEVEL}; of accuracies and their differences, for what training again would give, on "
         "other test images: the t interval over the seeds' means, of a difference the paired one; "
-        "its degrees of freedom are the seeds less one. Where the test images have a noise of "
-        "their own, also the interval for seeds and images both random (Satterthwaite's degrees "
-        "of freedom), and the wider of both is shown.",
+        "its degrees of freedom are the seeds less one, and means that happen to be alike count as "
+        f"no more alike than one time in {1 / statistics.RARE:.0f}. Where the test images have a "
+        "noise of their own, also the interval for seeds and images both random (Satterthwaite's "
+        "degrees of freedom), and the wider of both is shown.",
         _interval("recipes", of_rates=False),
     ),
     Entry(
@@ -260,9 +261,9 @@ ENTRIES = (
         "A difference is called real (better, worse, faster …) where its interval leaves out "
         "'none' and its p value is below "
         f"{round(SIGNIFICANT, 6):g}. The p values of the comparisons of one question are corrected "
-        "for their number (Holm 1979); the intervals are not. Which policy is best is a question "
-        "for each data set, network and backend; the accuracies of two backends are one more, "
-        "their speeds another, and each table of two folders one.",
+        "for their number (Holm 1979); the intervals are not, unless it is said. Which policy is "
+        "best is a question for each data set, network and backend; the accuracies of two backends "
+        "are one more, their speeds another, and each table of two folders one.",
         _is_compared,
     ),
     Entry(

@@ -38,6 +38,7 @@ def test_hostile_names_stay_text_everywhere(whole_page: Opened, made: Made) -> N
     page = whole_page.page
     expect(page.locator(".fold")).to_have_count(4 * len(HOSTILE))
     is_clean(whole_page)
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     places = {
         "#table-1-region tbody td": "folder:{}, 216",
         "#runs-table-region tbody td": "folder:{}",
@@ -95,10 +96,10 @@ def hover(page: Page, figure: int) -> tuple[str, list[str]]:
 
 
 def test_hostile_names_stay_text_where_a_plot_shows_them(open_page: Open) -> None:
-    opened = open_page("hostile", draws=True)
-    opened.draw_all()
+    opened = open_page("hostile")
     page = opened.page
     figure = page.locator("figure.plot").first
+    figure.scroll_into_view_if_needed()
     menu = figure.get_by_label("shown")
     for place, option in enumerate(menu.locator("option").all_text_contents()):
         name = option.removeprefix("folder:").removesuffix(", 216 images")
@@ -108,6 +109,8 @@ def test_hostile_names_stay_text_where_a_plot_shows_them(open_page: Open) -> Non
         assert name in texts
         assert f"freeze_all, file {name} cdcdcdcd weights from {name}" in legend
     throughput = page.locator("figure.plot:has(h3:text-is('Throughput'))")
+    throughput.scroll_into_view_if_needed()
+    expect(throughput).to_have_attribute("data-drawn", "light")
     ticks = throughput.locator(".ytick").all_text_contents()
     for name in HOSTILE:
         assert any(f"folder:{name}, 216" in tick for tick in ticks)

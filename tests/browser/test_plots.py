@@ -40,10 +40,10 @@ def heights(figure: Locator) -> list[float]:
 def test_a_plots_choices_are_a_menu_of_the_page_and_all_of_them_are_printed(
     open_page: Open, made: Made
 ) -> None:
-    opened = open_page("usual", draws=True)
-    opened.draw_all()
-    page = opened.page
+    page = open_page("usual").page
     figure = page.locator("figure.plot").first
+    figure.scroll_into_view_if_needed()
+    expect(figure).to_have_attribute("data-drawn", "light")
     content = made("usual")["plots"][0]["figure"]
     wanted = {
         button["label"]: [
@@ -69,19 +69,19 @@ def test_a_plots_choices_are_a_menu_of_the_page_and_all_of_them_are_printed(
 
 
 def test_what_a_plot_shows_is_named_where_there_is_nothing_to_choose(open_page: Open) -> None:
-    opened = open_page("few", draws=True)
-    opened.draw_all()
-    figure = opened.page.locator("figure.plot").first
+    page = open_page("few").page
+    figure = page.locator("figure.plot").first
+    figure.scroll_into_view_if_needed()
     expect(figure.locator("p.menu")).to_have_text("photos (stand-in), 720 images")
     expect(figure.locator("select")).to_have_count(0)
-    opened.page.locator("#theme").click()
+    page.locator("#theme").click()
     expect(figure.locator("p.menu")).to_have_count(1)
 
 
 def test_a_tall_plots_legend_is_near_its_bars(open_page: Open) -> None:
-    opened = open_page("published", draws=True)
-    opened.draw_all()
-    figure = opened.page.locator("figure.plot", has_text="Throughput")
+    figure = open_page("published").page.locator("figure.plot", has_text="Throughput")
+    figure.scroll_into_view_if_needed()
+    expect(figure).to_have_attribute("data-drawn", "light")
     assert (figure.bounding_box() or {})["height"] > 1500
     gap_px = figure.evaluate("""f => f.querySelector(".plot .points").getBoundingClientRect().top
         - f.querySelector(".legend").getBoundingClientRect().bottom""")
@@ -89,9 +89,8 @@ def test_a_tall_plots_legend_is_near_its_bars(open_page: Open) -> None:
 
 
 def test_printing_draws_every_plot_in_light_at_once(open_page: Open, made: Made) -> None:
-    opened = open_page("usual", color_scheme="dark")
-    page = opened.page
-    count = len(made("usual")["plots"])
+    page = open_page("few", color_scheme="dark").page
+    count = len(made("few")["plots"])
     assert page.locator("figure.plot:not([data-drawn])").count() > 0
     at_once = page.evaluate("""() => {
         dispatchEvent(new Event("beforeprint"));
@@ -139,8 +138,7 @@ def test_a_long_legend_is_seen_whole_on_screen_and_on_paper(open_page: Open) -> 
 def test_a_browser_that_prints_calls_for_every_plot(
     open_page: Open, made: Made, tmp_path: Path
 ) -> None:
-    opened = open_page("usual")
-    printed = opened.page.pdf(path=tmp_path / "report.pdf", prefer_css_page_size=True)
-    count = len(made("usual")["plots"])
-    assert opened.page.locator("figure.plot[data-drawn]").count() == count
+    page = open_page("few").page
+    printed = page.pdf(path=tmp_path / "report.pdf", prefer_css_page_size=True)
+    assert page.locator("figure.plot[data-drawn]").count() == len(made("few")["plots"])
     assert len(re.findall(rb"/Type\s*/Page\b", printed)) >= 4
