@@ -165,7 +165,15 @@ def report_command(command: ReportCommand) -> None:
         chosen = selection.of(first), selection.of(second)
         side = side_by_side(*chosen, _short_names(folders), (first, second))
     report = make_report(runs, folders[0], problems, view, side, command.with_page, everything)
-    report = replace(report, folder=command.out or folders[0])
+    if command.out is not None:
+        try:
+            command.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"'{command.out}' cannot be made a folder: {error.strerror}.",
+                "Name another one with --out.",
+            ) from error
+        report = replace(report, folder=command.out)
     paths: list[Path] = []
     try:
         paths = report.write(cast(Sequence[Format], command.formats))

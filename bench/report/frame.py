@@ -95,6 +95,14 @@ DERIVED: dict[str, Column] = {
         "float64",
         "Share of a step's time that the policy spares beside the same network trained whole.",
     ),
+    "unsteady": Column(
+        "boolean",
+        "Whether other work was on the machine, by slow steps or slow inference beside other runs "
+        "of the same network: compare no speeds.",
+    ),
+    "unreadable_images": Column(
+        "Int64", "Images that --skip-unreadable left out; missing where none was."
+    ),
     "phases": Column(
         "string", "Of a policy that thaws the network in turn: boundary and epochs of each phase."
     ),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bench.report import make_report
+from bench.report import make_report, write_report
 from bench.report.answer import answer
 from bench.report.document import document
 from bench.report.limits import limits
@@ -186,3 +186,68 @@ def test_of_very_many_classes_the_largest_confusions_are_kept(make: Make) -> Non
     (told,) = document(found(run), (), ())["runs"].values()
     assert told["confusion"] is None
     assert sum(count for *_, count in told["confusions"]["largest"]) > 100  # of 400 images
+
+
+def test_random_weights_do_not_make_pretrained_ones_say_nothing(make: Make) -> None:
+    """Of both in one folder, the pretrained ones compete, and the others do not."""
+    runs = [make(0.9), make(0.3, weights=RANDOM), make(0.5, "from_scratch")]
+    made = found(*runs)
+    (contest,) = made.contests
+    assert [c.row["weights"] for c in contest.cells] == ["pretrained", "random"]
+    assert contest.cells[1].row["policy"] == "from_scratch"
+    table = tables(*runs)["cases"]
+    assert cell(table, 0, "verdict").startswith("the article's is best, +")
+    assert any("random weights and the like) do not compete" in note for note in table.notes)
+
+
+def test_a_control_that_is_beaten_is_no_victory_over_policies(make: Make) -> None:
+    control = make(0.3, "from_scratch")
+    (told,) = answer(found(make(0.9), control))
+    assert "best in 1; in all of them its only rival was from_scratch, the control" in told
+    assert "only rival" not in answer(found(make(0.9), make(0.5, "fine_tune_all"), control))[0]
+
+
+def test_what_the_article_says_may_not_have_been_run(make: Make, tmp_path: Path) -> None:
+    runs = [make(0.9, "fine_tune_last"), make(0.3, "from_scratch")]
+    assert write_report(runs, tmp_path, ("md",))
+    page = (tmp_path / "report.html").read_text()
+    assert "what the article says was not run" in page
+    assert "not what the article says" not in page
+
+
+def test_few_seeds_are_told_once(make: Make) -> None:
+    runs = [make(share, name, backend=backend) for backend in ("torch", "keras-tensorflow")
+            for share, name in ((0.9, "freeze_all"), (0.5, "fine_tune_all"))]  # fmt: skip
+    told = answer(found(*runs))
+    assert len(told) > 1
+    assert sum("fewer than three seeds" in sentence for sentence in told) == 1
+    assert "fewer than three seeds" in told[-1]
+
+
+def test_inference_beside_other_runs_tells_of_a_busy_machine(make: Make) -> None:
+    """Where a frozen part was computed once there are no step times; inference is the same."""
+    rates = {"freeze_all": 85.0, "fine_tune_last": 640.0, "fine_tune_all": 600.0}
+    runs = [make(0.9, name, result={"infer_images_per_s": rate}) for name, rate in rates.items()]
+    told = {row["policy"]: row["unsteady"] for row in rows_of(runs)}
+    assert told == {"freeze_all": True, "fine_tune_last": False, "fine_tune_all": False}
+    other = make(0.9, backend="keras-tensorflow", result={"infer_images_per_s": 100.0})
+    assert not rows_of([*runs, other])[-1]["unsteady"]
+    assert any(note.startswith("unsteady: in 1 of 3 runs") for note in footnotes(rows_of(runs)))
+
+
+def test_rates_that_are_missing_are_told_apart(make: Make) -> None:
+    fields = {"train_images_per_s": 9.0, "infer_images_per_s": None}
+    (note,) = [n for n in footnotes(rows_of([make(0.9, result=fields)])) if "too soon" in n]
+    assert (
+        note == "– infer images/s: 1 of 1 runs were over too soon for a steady rate of inference."
+    )
+
+
+def test_images_that_were_left_out_are_told_and_left_out_again(make: Make) -> None:
+    run = make(0.9, result={"notes": ["3 unreadable images were left out"]})
+    assert any("unreadable images were left out in 1 of 1 runs (3 at most)" in note
+               for note in footnotes(rows_of([run])))  # fmt: skip
+    (told,) = document(found(run), (), ())["runs"].values()
+    assert told["repeat"].endswith("--skip-unreadable")
+    (whole,) = document(found(make(0.9)), (), ())["runs"].values()
+    assert "--skip" not in whole["repeat"]

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bench.cli import main
+from bench.cli import _stopped, main
+from bench.environment import project_root
 from bench.report.page import read_document
 from bench.store import Store
 
@@ -205,6 +208,50 @@ def test_two_folders_are_laid_side_by_side(report: Report, folder: Path, tmp_pat
 
 def test_two_folders_of_which_one_is_empty(report: Report, folder: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
+    """A report that is silent about one would be taken for a comparison."""
     code, _, err = report(folder, tmp_path / "empty")
+    assert code == 2
+    assert f"No results in '{tmp_path / 'empty'}'" in err
+
+
+def test_all_is_written_where_out_says(report: Report, folder: Path, tmp_path: Path) -> None:
+    """What lies in the results folder stays, as when two folders are compared."""
+    out = tmp_path / "compared"
+    before = sorted(folder.rglob("*"))
+    code, _, err = report(folder, "--policies", "freeze_all", "--out", out)
     assert code == 0
-    assert "Traceback" not in err
+    assert (out / "report.html").is_file()
+    assert (out / "tables" / "table.md").is_file()
+    assert sorted(folder.rglob("*")) == before
+    assert str(out / "report.html") in err
+    in_the_way = folder / "report.html"
+    in_the_way.write_text("a file")
+    code, _, err = report(folder, "--out", in_the_way)
+    assert (code, "cannot be made a folder" in err) == (2, True)
+
+
+def test_an_interrupted_command_with_fresh_does_not_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["run_bench.py", "run"])
+    assert _stopped().endswith("the same command goes on from there")
+    monkeypatch.setattr("sys.argv", ["run_bench.py", "run", "--fresh"])
+    assert _stopped().endswith("goes on from there (without --fresh, which begins anew)")
+
+
+def test_an_interpreter_without_the_packages_hands_over_to_the_installed_one(
+    tmp_path: Path,
+) -> None:
+    """Commands that are printed begin with ``python``."""
+    shutil.copy(project_root() / "run_bench.py", tmp_path)
+    bare = [sys.executable, "-S", str(tmp_path / "run_bench.py"), "list"]  # no site-packages
+    (tmp_path / "bench").mkdir()
+    (tmp_path / "bench" / "cli.py").write_text("import typer\n")
+    alone = subprocess.run(bare, capture_output=True, text=True)
+    assert alone.returncode == 2
+    assert "typer is not installed for" in alone.stderr
+    assert alone.stderr.endswith("To install all: make bench\n")
+    installed = tmp_path / ".venv" / "bin" / "python"
+    installed.parent.mkdir(parents=True)
+    installed.write_text('#!/bin/sh\necho "installed: $*"\n')
+    installed.chmod(0o755)
+    handed = subprocess.run(bare, capture_output=True, text=True)
+    assert handed.stdout == f"installed: {tmp_path / 'run_bench.py'} list\n"
