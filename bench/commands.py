@@ -12,7 +12,7 @@ from tabulate import tabulate
 
 from bench.cli import RESULTS, print_json
 from bench.devices import check_seen
-from bench.errors import choose
+from bench.errors import UserError, choose
 from bench.launch import Interpreters
 from bench.prepare import PlannedRun, Preparation
 from bench.progress import display, label
