@@ -77,6 +77,7 @@ def run_command(command: RunCommand) -> bool:
     for reason in preparation.skipped():
         print(f"left out: {reason}", file=sys.stderr)
     store = Store(command.out or RESULTS / suite.name)
+    _check_images(store.root, [grid.dataset for grid in suite.grid])
     keys = {(r.spec.run_id, r.environment.environment_id) for r in runs}
     missing = [
         r
@@ -117,6 +118,22 @@ def run_command(command: RunCommand) -> bool:
     finally:  # what cannot be written can still be read here
         _print_rows(rows, paths, problems, command.as_json)
     return len(rows) == len(runs) and all(row["status"] == "ok" for row in rows)
+
+
+def _check_images(out: Path, datasets: Sequence[str]) -> None:
+    """Results are never written among images: their folders would be taken for classes.
+
+    Raises:
+        UserError: They would be.
+    """
+    for name in datasets:
+        kind, colon, path = name.partition(":")
+        if colon and out.resolve().is_relative_to(Path(path).resolve()):
+            raise UserError(
+                f"'{out}' lies in the folder of {kind}:{path}: results there would be taken for "
+                "classes.",
+                "Name another folder with --out.",
+            )
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,8 @@ def _scatter(cells: Sequence[Cell], name: str, title: str, field: str, cost: str
     caption = [
         f"Each mark is {looks.words(shown)}, seeds taken together; up and to the left is better."
     ]
-    if any(trace["mode"] == "lines" for group in traces.values() for trace in group):
+    has_line = any(trace["mode"] == "lines" for group in traces.values() for trace in group)
+    if has_line:
         caption.append(
             f"The grey line joins what nothing beats in both accuracy and {cost}, on the same test "
             "images and one machine. It goes by the estimates alone, whatever their intervals: "
@@ -105,7 +106,8 @@ def _scatter(cells: Sequence[Cell], name: str, title: str, field: str, cost: str
         "Bars: 95% intervals" + ("; of times, over three seeds or more." if timed else ".")
     )
     if any(m.is_unsteady for m in marks.values()):
-        caption.append(f"Crossed out: unsteady. {BUSY} The line leaves them out.")
+        left_out = " The line leaves them out." if has_line else ""
+        caption.append(f"Crossed out: unsteady. {BUSY}{left_out}")
     across = log_axis(cost, [m.cost.value for m in marks.values()])
     made = plot(name, title, " ".join(caption), [], across, ACCURACY)
     return one_at_a_time(made, traces)

@@ -259,6 +259,16 @@ def test_a_dry_run_lists_the_runs_and_does_nothing(run: Cli, tmp_path: Path) -> 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("below", ["", "results"])
+def test_results_are_never_written_among_images(run: Cli, images: Path, below: str) -> None:
+    before = sorted(images.rglob("*"))
+    done = run("--out", str(images / below))
+    assert done.returncode == 2
+    assert "would be taken for classes" in done.stderr
+    assert "--out" in done.stderr
+    assert sorted(images.rglob("*")) == before
+
+
 def test_a_run_gives_one_document_and_a_second_call_runs_nothing(run: Cli, tmp_path: Path) -> None:
     done = run("--json")
     document = _json(done)
