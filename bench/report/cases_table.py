@@ -14,6 +14,7 @@ from bench.report.table_parts import (
     accuracy_of,
     common,
     passed_over,
+    setting_place,
     told_apart,
 )
 from bench.report.twins import Row
@@ -60,9 +61,10 @@ def cases_table(contests: Sequence[Contest], rows: Sequence[Row]) -> Table:
         [contest.cells[0] for contest in asked],
         by_policy=False,
     )
-    missing = [
-        _empty(group, len(made.columns)) for key, group in lost.items() if key not in answered
-    ]
+    missing = [_empty(group) for key, group in lost.items() if key not in answered]
+    if any(column.name == "setting" for column in made.columns):
+        place = setting_place(made.columns)
+        missing = [[*line[:place], text(None), *line[place:]] for line in missing]
     return Table(
         made.name, made.title, made.caption, made.columns, [*made.rows, *missing], made.notes
     )
@@ -124,13 +126,13 @@ def _failed(rows: Sequence[Row], case: int) -> str:
     return ", ".join(dict.fromkeys(statuses))
 
 
-def _empty(rows: Sequence[Row], width: int) -> list[TableCell]:
+def _empty(rows: Sequence[Row]) -> list[TableCell]:
     """Of a question without a run that is ok."""
     row = rows[0]
     failed = _failed(rows, row["case"])
     line = [*_head(row), text(f"failed: {failed}" if failed else "not run")]
     ends = [text("no run is ok"), text(None), text(None), text(None)]
-    return [*line, *ends, *[text(None)] * (width - len(line) - len(ends))]
+    return [*line, *ends]
 
 
 def _judged(contest: Contest, best: Cell, ours: Cell | None, absent: str) -> list[TableCell]:

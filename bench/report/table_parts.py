@@ -65,8 +65,16 @@ def told_apart(
                  if one != other else one for one, other, name in both]  # fmt: skip
     if not any(found):
         return table
-    rows = [[*row, text(told or None)] for row, told in zip(table.rows, found, strict=True)]
-    return replace(table, columns=[*table.columns, Column("setting", "setting")], rows=rows)
+    place = setting_place(table.columns)
+    rows = [[*row[:place], text(told or None), *row[place:]]
+            for row, told in zip(table.rows, found, strict=True)]  # fmt: skip
+    columns = [*table.columns[:place], Column("setting", "setting"), *table.columns[place:]]
+    return replace(table, columns=columns, rows=rows)
+
+
+def setting_place(columns: Sequence[Column]) -> int:
+    """Where the column of settings is: beside what it tells apart, in sight."""
+    return [column.name in ("backend", "backends") for column in columns].index(True) + 1
 
 
 def passed_over(contests: Sequence[Contest]) -> list[str]:

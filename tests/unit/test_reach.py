@@ -251,3 +251,18 @@ def test_images_that_were_left_out_are_told_and_left_out_again(make: Make) -> No
     assert told["repeat"].endswith("--skip-unreadable")
     (whole,) = document(found(make(0.9)), (), ())["runs"].values()
     assert "--skip" not in whole["repeat"]
+
+
+def test_what_tells_rows_apart_stands_beside_the_backend(make: Make) -> None:
+    runs = [make(0.9, name, recipe={"px": px}) for px in (64, 96)
+            for name in ("freeze_all", "fine_tune_all")]  # fmt: skip
+    lost = make(0.9, backbone="vgg16", result={"status": "oom", "test_top1": None,
+                "failure": {"kind": "oom", "message": "no memory"}})  # fmt: skip
+    made = tables(*runs, lost)
+    for name in ("cases", "policies"):
+        headings = [c.name for c in made[name].columns]
+        assert headings[headings.index("backend") + 1] == "setting"
+        assert {len(row) for row in made[name].rows} == {len(headings)}
+    told = [cell(made["cases"], row, "setting") for row in range(3)]
+    assert told == ["px 64", "px 96", "–"]
+    assert cell(made["cases"], 2, "verdict") == "no run is ok"
