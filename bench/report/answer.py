@@ -50,11 +50,17 @@ def answer(found: Findings) -> list[str]:
             return ["No run that is ok states an accuracy, so there is no answer."]
         return ["No run is ok, so there is no answer; what failed stands below."]
     contests = [c for c in found.contests if c.comparisons]
-    telling = [c for c in contests if c.is_telling]
-    undecided = sum(not c.is_decided for c in contests)
+    telling = [c for c in contests if c.is_telling or _is_beaten(c)]
+    undecided = sum(not c.is_decided and c not in telling for c in contests)
     three = [_policies(telling, undecided), _backends(found.pairs), _price(telling)]
     sentences = _once([sentence for sentence in three if sentence is not None])
     return sentences or [_why_not(found, contests)]
+
+
+def _is_beaten(contest: Contest) -> bool:
+    """Whether the article's policy is, whatever another might be that could not be compared."""
+    ours = contest.prescribed
+    return contest.shows_nothing is None and ours is not None and bool(contest.better_than(ours))
 
 
 def _once(sentences: list[str]) -> list[str]:
@@ -71,8 +77,10 @@ def _why_not(found: Findings, contests: Sequence[Contest]) -> str:
     compared = [*(c for contest in contests for c in contest.comparisons),
                 *(pair.top1 for pair in found.pairs)]  # fmt: skip
     reasons = sorted({REASONS[why] for c in compared if (why := c.why_not)})
-    if reasons:
+    if reasons and all(c.why_not for c in compared):
         return f"Nothing can be compared image by image here: {listed(reasons)}."
+    if reasons:
+        return f"The best could not be compared with all others: {listed(reasons)}."
     if len(found.cells) > 1:
         return (
             "No two of these experiments differ in the policy alone, or in the backend alone on "
@@ -100,6 +108,9 @@ def _policies(contests: Sequence[Contest], undecided: int) -> str | None:
         return None
     in_cases = [c for c in contests if c.prescribed is not None]
     sentence = _cases(in_cases) if in_cases else _best(contests)
+    without = len(contests) - len(in_cases)
+    if in_cases and without:
+        sentence += f"; {number_of(without, 'further question')} without the article's policy"
     if undecided:
         sentence += f"; {number_of(undecided, 'further question')} could not be decided"
     return f"{sentence}{_models_only(cell for c in contests for cell in c.cells)}."
@@ -134,7 +145,7 @@ def _cases(contests: Sequence[Contest]) -> str:
         where = "in all of them" if alone_with == len(contests) else f"in {alone_with} of them"
         sentence += f"; {where} its only rival was {CONTROL}, the control"
     if tied:
-        sentence += _power([c for c in contests if not c.is_won])
+        sentence += _power([c for c in contests if not c.is_won and c.prescribed in c.leaders])
     if beaten:
         contest, best, ours = max(beaten, key=lambda b: b[1].top1.value - b[2].top1.value)
         e = contest.between(best, ours).over(ours)
@@ -159,10 +170,14 @@ def _power(contests: Sequence[Contest]) -> str:
     ]
     told = ""
     if pretrained:
-        told = (
-            "; tied is not equal: half of the comparisons could only have shown a difference of "
-            f"over {max(100 * median(pretrained), 0.1):.2g} points"
+        which = "half of the comparisons" if pretrained[1:] else "the comparison"
+        least = 100 * median(pretrained)
+        could = (
+            "could not have shown any difference"
+            if least >= 100.0
+            else f"could only have shown a difference of over {max(least, 0.1):.2g} points"
         )
+        told = f"; tied is not equal: {which} {could}"
     control = sum(any(c.row["policy"] == CONTROL for c in contest.leaders) for contest in contests)
     return told + (f", and {CONTROL}, the control, is tied too in {control}" if control else "")
 

@@ -86,7 +86,7 @@ def _line(contest: Contest, lost: Lost) -> list[TableCell]:
     case, best, ours = contest.row["case"], contest.cells[0], contest.prescribed
     failed = _failed(lost.get(question_of(contest.row), []), case)
     absent = f"failed: {failed}" if failed else "not run"
-    if any(c.row["policy"] == PRESCRIBED[case] for c in contest.cells):
+    if any(c.row["policy"] == PRESCRIBED[case] for c in (*contest.cells, *contest.pretended)):
         absent = "run with random weights"
     difference, verdict = _judged(contest, best, ours, absent)
     return [
@@ -142,7 +142,8 @@ def _judged(contest: Contest, best: Cell, ours: Cell | None, absent: str) -> lis
         return [text(None), text("no other policy was run")]
     if contest.shows_nothing:
         return [text(None), text(f"{contest.shows_nothing}: shows nothing")]
-    if not contest.is_decided:
+    better = contest.better_than(ours)
+    if not contest.is_decided and not better:
         return [text(None), text(f"not comparable: {', '.join(contest.why_not)}")]
     if ours is best:
         if contest.is_won:
@@ -154,13 +155,10 @@ def _judged(contest: Contest, best: Cell, ours: Cell | None, absent: str) -> lis
         return [text(None), text("tie" if "tie" in verdicts else "tie after correction")]
     found = contest.between(best, ours)
     e = found.over(ours)
-    if e is None:
-        return [text(None), text("not comparable")]
-    better = contest.better_than(ours)
     words: str = found.verdict
     if better:
         words = "another is better"
         if better[0] is not best:
             by = contest.between(better[0], ours).over(ours)
             words = f"{contestant(better[0])} is better" + (f", {points(by)}" if by else "")
-    return [estimated(points(e), e), text(words)]
+    return [text(None) if e is None else estimated(points(e), e), text(words)]

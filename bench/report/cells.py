@@ -248,6 +248,8 @@ class Contest:
     """Of every two."""
     passed_over: int
     """Cells of a policy beside the one that validation preferred."""
+    pretended: tuple[Cell, ...] = ()
+    """Left out beside pretrained ones: random weights in their place."""
 
     @property
     def row(self) -> Row:
@@ -277,7 +279,7 @@ class Contest:
         pretrained weights in what is called after them; else None."""
         if "synthetic" in self.row["dataset_label"]:
             return "generated images"
-        pretended = any(map(_is_pretended, self.cells))
+        pretended = any(map(is_pretended, self.cells))
         return "random weights where pretrained ones belong" if pretended else None
 
     def between(self, a: Cell, b: Cell) -> Comparison:
@@ -316,7 +318,7 @@ class Contest:
         return next(usual, max(ours, key=lambda c: c.val_top1, default=None))
 
 
-def _is_pretended(cell: Cell) -> bool:
+def is_pretended(cell: Cell) -> bool:
     """Whether it began from random weights and is called after pretrained ones."""
     return bool(cell.row["weights"] == "random") and cell.row["policy"] != "from_scratch"
 
@@ -326,15 +328,17 @@ def contests_of(cells: Sequence[Cell]) -> list[Contest]:
     groups = _grouped(cells, lambda cell: question_of(cell.row))
     found = []
     for group in groups:
-        real = [c for c in group if not _is_pretended(c)]
         # Of random weights in the place of pretrained ones, accuracy says nothing: they compete
         # among themselves at most.
-        trained = any(c.row["policy"] != "from_scratch" for c in real)
-        by_name = _grouped(real if trained else group, contestant)
+        pretended = tuple(filter(is_pretended, group))
+        real = [cell for cell in group if cell not in pretended]
+        if all(cell.row["policy"] == "from_scratch" for cell in real):
+            real, pretended = group, ()
+        by_name = _grouped(real, contestant)
         kept = [max(same, key=lambda cell: cell.val_top1) for same in by_name]
         ranked = sorted(kept, key=lambda cell: -cell.top1.value)
         pairs = compare(list(combinations(ranked, 2)))
-        found.append(Contest(tuple(ranked), tuple(pairs), len(group) - len(kept)))
+        found.append(Contest(tuple(ranked), tuple(pairs), len(real) - len(kept), pretended))
     return found
 
 

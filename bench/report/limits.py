@@ -18,6 +18,12 @@ CAVEATS = {
 """Data set → what its intervals cannot speak of."""
 
 
+SAME_QUESTION = frozenset({"dataset_hash", "train_images", "backbone", "code_sha256", "px", "head",
+                           "epochs", "batch_size", "optimizer", "augmentation", "precision",
+                           "mode", "device"})  # fmt: skip
+"""Fields of questions that differ in the backend alone."""
+
+
 def limits(found: Findings) -> list[str]:
     """Sentences for the page."""
     names = dict.fromkeys(run.spec.case.dataset.name for run in found.runs)
@@ -31,13 +37,14 @@ def _same_images(contests: Sequence[Contest]) -> list[str]:
     images = {_images(c) for c in contests if c.comparisons}
     if len(asked) < 2 or len(images) == len(asked):
         return []
-    experiments = {
-        (row["dataset_label"], row["train_images"], row["backbone"], row["px"]) for row in asked
-    }
+    experiments = {tuple(v for k, v in row.items() if k in SAME_QUESTION) for row in asked}
+    repeated = len({row["backend"] for row in asked}) > 1 and len(experiments) < len(asked)
+    backends = (
+        f", and backends repeat the same {len(experiments)} on the same images" if repeated else ""
+    )
     return [
         f"{number_of(len(asked), 'question')} are not so many experiments: they are asked of "
-        f"{number_of(len(images), 'set')} of test images, and backends repeat the same "
-        f"{len(experiments)} on the same images with the same batches."
+        f"{number_of(len(images), 'set')} of test images{backends}."
     ]
 
 

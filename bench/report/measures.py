@@ -109,18 +109,20 @@ MEASURES = (
     Measure(
         "side_by_side_top1", "test top-1", "top1", 0.0, "is better", "is worse", _top1,
         lambda cell: estimated(percent(cell.top1), cell.top1), points,
-        "a seed of the experiment failed, or the answers to the test images are not there "
-        "(predictions.npz)",
+        "a seed of the experiment failed, the test images are not the same, or the answers to them "
+        "are not there (predictions.npz)",
     ),
     Measure(
         "side_by_side_images_per_s", "train images/s", "images_per_s", 1.0, "is faster",
         "is slower", _rate, _rate_cell, times,
-        f"it takes three seeds, or {statistics.LEAST_WINDOWS} measured windows of whole steps",
+        f"it takes three seeds, none with another run's values of a frozen part, or "
+        f"{statistics.LEAST_WINDOWS} measured windows of whole steps",
         (Speed.NOTE,),
     ),
     Measure(
         "side_by_side_fit_s", "fit time", "fit_s", 1.0, "takes longer", "takes less time", _fit,
-        fit_cell, times, "a run has one fit time, so that it takes three seeds",
+        fit_cell, times,
+        "it takes three seeds, and none with another run's values of a frozen part",
     ),
 )  # fmt: skip
 

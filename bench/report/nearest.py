@@ -13,8 +13,8 @@ from bench.store import StoredRun
 from bench.values import canonical_json
 
 Names = tuple[str, str]
-MOST_SPECS = 300
-"""Of a folder that are looked at: beyond, those of a grid differ as the others do."""
+MOST_SPECS = 600
+"""Of a folder that are looked at, seeds apart: beyond, those of a grid differ as the others do."""
 TOLD = 3
 """Ways to differ that a sentence names."""
 SHORT = 40
@@ -49,6 +49,7 @@ class Near:
 
 def nearest(a: Sequence[StoredRun], b: Sequence[StoredRun]) -> list[Near]:
     """For each run of one folder the nearest of another; of those that are as near, the first."""
+    a, b = _apart_from_seeds(a), _apart_from_seeds(b)
     others = [(run, f := _fields(run.spec), frozenset(f.items())) for run in b[:MOST_SPECS]]
     found = []
     for run in a[:MOST_SPECS]:
@@ -61,6 +62,14 @@ def nearest(a: Sequence[StoredRun], b: Sequence[StoredRun]) -> list[Near]:
             differences = tuple((p, fields.get(p), theirs.get(p)) for p in _leading(apart))
             found.append(Near(run, other, differences))
     return found
+
+
+def _apart_from_seeds(runs: Sequence[StoredRun]) -> list[StoredRun]:
+    """One run of each spec: seeds that differ are not why nothing matches, unless they alone do."""
+    found: dict[str, StoredRun] = {}
+    for run in runs:
+        found.setdefault(run.spec.model_copy(update={"seed": 0}).run_id, run)
+    return list(found.values())
 
 
 def _leading(places: Sequence[str]) -> list[str]:

@@ -37,8 +37,12 @@ def footnotes(rows: Sequence[Row]) -> list[str]:
         )
     if any("synthetic" in row["dataset_label"] for row in rows):
         notes.append("synthetic pages: generated images; accuracy says nothing about real pages.")
-    if any(row["weights"] == "random" and row["policy"] != "from_scratch" for row in rows):
-        notes.append("weights random: no pretrained weights were used; accuracy shows nothing.")
+    random = sum(row["weights"] == "random" and row["policy"] != "from_scratch" for row in rows)
+    if random:
+        notes.append(
+            f"weights random: in {random} of {len(rows)} runs random weights stand in the place of "
+            "pretrained ones; their accuracy shows nothing."
+        )
     for field, what in (("train_images_per_s", "training"), ("infer_images_per_s", "inference")):
         short = sum(_is_short(row, field) for row in rows)
         if short:

@@ -20,7 +20,8 @@ from bench.report.differences import environment_table, told_environment
 from bench.report.matching import Unmatched, match
 from bench.report.measures import MEASURES, Compared, Measure
 from bench.report.nearest import nearest, told_nearest
-from bench.report.rows import DIFFERING, row_of, rows_of
+from bench.report.rows import DIFFERING, rows_of
+from bench.report.speeds import Speed, is_unsteady
 from bench.report.statistics import holm
 from bench.report.table_model import Cell as TableCell
 from bench.report.table_model import Column, Table, estimated, figure, text
@@ -73,7 +74,7 @@ def side_by_side(
         names = (f"{names[0]} (first)", f"{names[1]} (second)")
     pairs, unmatched = match(a, b)
     first, second = whole or (a, b)
-    cells = _experiments(pairs, (_lost(first), _lost(second)))
+    cells = _experiments(pairs, (first, second))
     compared = _compare(cells)
     near = [] if pairs else nearest(_alone(a, b), _alone(b, a))
     around = pairs or [(n.a, n.b) for n in near if n.a.spec.backend == n.b.spec.backend]
@@ -83,12 +84,13 @@ def side_by_side(
         _unmatched_table(unmatched, names),
     ]
     sentences = [
-        _counted(len(pairs), len(cells), unmatched, names),
+        _counted(pairs, len(cells), unmatched, names),
         *told_nearest(near, names),
         *_devices(around, names),
         *told_environment(around),
         *_repeated(pairs, names),
         *(said for m in MEASURES if (said := _told(m, compared, names))),
+        *_unsteady(cells),
         *_limits(compared),
     ]
     return SideBySide([table for table in tables if table.rows], sentences)
@@ -127,24 +129,28 @@ def _lost(runs: Sequence[StoredRun]) -> Counter[Experiment]:
 
 
 def _experiments(
-    pairs: Sequence[tuple[StoredRun, StoredRun]],
-    lost: tuple[Counter[Experiment], Counter[Experiment]],
+    pairs: Sequence[tuple[StoredRun, StoredRun]], whole: Both
 ) -> list[tuple[Cell, Cell]]:
-    """Pairs that differ in the seed alone, taken together, in the order of a report."""
+    """Pairs that differ in the seed alone, taken together, in the order of a report. Rows are made
+    of all runs of a folder: what is unsteady shows beside the others."""
     partner = {_key(first): second for first, second in pairs}
     runs = {_key(first): first for first, _ in pairs}
+    here, there = ({_key_of(row): row for row in rows_of(side)} for side in whole)
+    lost = _lost(whole[0]), _lost(whole[1])
     groups: dict[tuple[Experiment, Experiment], list[Row]] = {}
-    for row in rows_of(runs.values()):
-        key = (row["run_id"], row["environment_id"])
+    for key, row in here.items():
+        if key not in runs:
+            continue
         both = _experiment_of(runs[key]), _experiment_of(partner[key])
         groups.setdefault(both, []).append(row)
     cells = []
     for (one, other), rows in groups.items():
         rows.sort(key=lambda row: row["seed"])
-        keys = [(row["run_id"], row["environment_id"]) for row in rows]
+        keys = [_key_of(row) for row in rows]
         others = tuple(partner[key] for key in keys)
         first = Cell(tuple(rows), tuple(runs[key] for key in keys), lost[0][one])
-        cells.append((first, Cell(tuple(map(row_of, others)), others, lost[1][other])))
+        theirs = tuple(there[_key(run)] for run in others)
+        cells.append((first, Cell(theirs, others, lost[1][other])))
     return cells
 
 
@@ -162,6 +168,21 @@ def _repeated(pairs: Sequence[tuple[StoredRun, StoredRun]], names: Names) -> lis
 
 def _key(run: StoredRun) -> tuple[str, str]:
     return run.result.run_id, run.result.environment_id
+
+
+def _key_of(row: Row) -> tuple[str, str]:
+    return row["run_id"], row["environment_id"]
+
+
+def _unsteady(cells: Sequence[tuple[Cell, Cell]]) -> list[str]:
+    """What is not said of speeds."""
+    count = sum(is_unsteady(a) or is_unsteady(b) for a, b in cells)
+    if not count:
+        return []
+    return [
+        f"Speeds of {count} of {number_of(len(cells), 'experiment')} are not compared, and count "
+        f"nowhere: {Speed.UNSTEADY}"
+    ]
 
 
 def _compare(cells: Sequence[tuple[Cell, Cell]]) -> list[Compared]:
@@ -275,7 +296,12 @@ def _unmatched_table(unmatched: Sequence[Unmatched], names: Names) -> Table:
     )
 
 
-def _counted(pairs: int, experiments: int, unmatched: Sequence[Unmatched], names: Names) -> str:
+def _counted(
+    pairs: Sequence[tuple[StoredRun, StoredRun]],
+    experiments: int,
+    unmatched: Sequence[Unmatched],
+    names: Names,
+) -> str:
     """How much there is to compare, and what is not."""
     left = [
         (sum(u.second is None for u in unmatched), f"only in '{names[0]}'"),
@@ -290,8 +316,10 @@ def _counted(pairs: int, experiments: int, unmatched: Sequence[Unmatched], names
             f"Nothing was compared: no run that is ok in '{names[0]}' has one of the same spec "
             f"that is ok in '{names[1]}'; {rest}."
         )
-    runs = f"{number_of(pairs, 'run')} of {number_of(experiments, 'experiment')}"
-    said = f"'{names[0]}' and '{names[1]}' were compared in {runs}, of the same spec"
+    runs = f"{number_of(len(pairs), 'run')} of {number_of(experiments, 'experiment')}"
+    moved = any(a.spec.device != b.spec.device for a, b in pairs)
+    spec = "the same spec but for the device" if moved else "the same spec"
+    said = f"'{names[0]}' and '{names[1]}' were compared in {runs}, of {spec}"
     return f"{said}; {rest}." if rest else f"{said}."
 
 

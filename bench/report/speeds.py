@@ -29,10 +29,10 @@ class Speed:
         "runs like these, one after the other: not of how a machine drifts over hours."
     )
     UNSTEADY: ClassVar[str] = (
-        f"unsteady: slow steps took over {UNSTEADY:g} times the median one, or the fit over as "
-        "many times that of another seed, or inference that of another run of the same network: "
-        "the machine was probably busy with other work. The range of the runs stands there, and "
-        "no speed is compared."
+        f"unsteady: slow steps took over {UNSTEADY:g} times the median one, or the fit without "
+        "compilation over as many times that of another seed, or inference that of another run of "
+        "the same network: the machine was probably busy with other work. The range of the runs "
+        "stands there, and no speed is compared."
     )
 
     whole: Estimate | None
@@ -100,8 +100,11 @@ def is_unsteady(cell: Cell) -> bool:
     fit of one took many times that of another, which differs in the seed alone."""
     if any(row["unsteady"] for row in cell.rows):
         return True
-    fits = [row["fit_s"] - (row["compile_s"] or 0.0) for row in cell.rows if row["fit_s"]]
-    return bool(fits) and max(fits) > UNSTEADY * min(fits)
+    fits = [row["fit_s"] for row in cell.rows if row["fit_s"]]
+    rests = [row["fit_s"] - (row["compile_s"] or 0.0) for row in cell.rows if row["fit_s"]]
+    if not fits or max(rests) <= UNSTEADY * min(rests):
+        return False
+    return bool(max(rests) - min(rests) > min(fits))  # else the rest is next to nothing of the fit
 
 
 @dataclass(frozen=True)

@@ -122,7 +122,10 @@ def notes_of(cells: Sequence[Cell]) -> list[str]:
         for one, other in zip(same[::2], same[1::2], strict=True)
         for a, b in zip(one, other, strict=True)
     ):
-        notes.append("balanced accuracy is top-1: every class has as many test images.")
+        notes.append(
+            "balanced accuracy is top-1 in every row here, as where every class has as many test "
+            "images."
+        )
     peaks = [[row[_peak(cell)] for row in cell.rows] for cell in cells]
     without = sum(all(peak is None for peak in found) for found in peaks)
     if peaks:
@@ -242,12 +245,13 @@ def backends_table(pairs: Sequence[Pair]) -> Table:
     for pair in pairs:
         found, speed, a, b = pair.top1, pair.speed, pair.a.row, pair.b.row
         e = found.top1
+        common_seeds = len(set(pair.a.seeds) & set(pair.b.seeds))
         rows.append(
             [
                 *common(a),
                 text(contestant(found.a)),
                 text(f"{b['backend']} less {a['backend']}"),
-                figure(str(min(len(found.a.rows), len(found.b.rows))), len(found.a.rows)),
+                figure(str(common_seeds), common_seeds),
                 text(None) if e is None else estimated(points(e), e),
                 text(VERDICTS.get(found.verdict) or f"not comparable: {found.why_not}"),
                 text(None) if speed.ratio is None else estimated(times(speed.ratio), speed.ratio),
@@ -285,8 +289,9 @@ def backends_table(pairs: Sequence[Pair]) -> Table:
             "speed over 1: the backend named first is faster. An interval of fewer than three "
             "seeds speaks of these runs alone.",
             "whole steps: the median windows of whole steps; whole fits: the time of the fit, "
-            "where values of a frozen part were computed once. no interval: runs share one "
-            "computing of those values, or there are too few runs and windows.",
+            "where values of a frozen part were computed once or there were too few steps. no "
+            "interval: runs share one computing of those values, or there are too few runs and "
+            "windows.",
             *([Speed.UNSTEADY] if any(p.speed.of == "unsteady" for p in pairs) else []),
         ),
     )

@@ -60,6 +60,8 @@ class Estimate:
     """Test images; of a ratio, measured windows a side."""
     degrees: float | None = None
     """Of freedom, of its t interval; None: it is no t interval."""
+    uncapped: float | None = None
+    """Half of the interval, where its ends were cut off because nothing is beyond."""
     is_ratio: bool = False
     """Whether none is 1, and the interval one of logarithms."""
 
@@ -107,7 +109,14 @@ def difference(a: Values, b: Values) -> Estimate:
     by_image = apart.mean(axis=0)
     if np.ptp(by_image) == 0.0:
         return _every_image_alike(float(by_image[0]), apart)
-    return _crossed(apart) if len(apart) >= LEAST_SEEDS else _bootstrap(apart.mean(axis=0), apart)
+    if len(apart) < LEAST_SEEDS:
+        return _bootstrap(apart.mean(axis=0), apart)
+    found = _crossed(apart)
+    if np.abs(apart).max() > 1.0 or found.low is None or found.high is None:
+        return found
+    # Of shares: they differ by all at most.
+    low, high = max(found.low, -1.0), min(found.high, 1.0)
+    return replace(found, low=low, high=high, uncapped=found.half_width)
 
 
 def _no_difference(apart: Values) -> Estimate:
@@ -297,7 +306,8 @@ def _alike(values: Values, scale: float) -> bool:
 def detectable(e: Estimate, comparisons: int) -> float | None:
     """Least difference that would have been told apart from none, with the spread of this one and
     as the first of so many comparisons (Holm's first step)."""
-    return e.half_width * _wider(e, comparisons) if e.half_width else None
+    half = e.uncapped or e.half_width
+    return half * _wider(e, comparisons) if half else None
 
 
 def widened(e: Estimate, comparisons: int) -> Estimate:
@@ -309,7 +319,8 @@ def widened(e: Estimate, comparisons: int) -> Estimate:
     if e.is_ratio:
         return replace(e, low=e.value * (e.low / e.value) ** by,
                        high=e.value * (e.high / e.value) ** by)  # fmt: skip
-    return replace(e, low=e.value + (e.low - e.value) * by, high=e.value + (e.high - e.value) * by)
+    below, above = e.uncapped or e.value - e.low, e.uncapped or e.high - e.value
+    return replace(e, low=e.value - below * by, high=e.value + above * by)
 
 
 def _wider(e: Estimate, comparisons: int) -> float:

@@ -8,8 +8,8 @@ from bench.report.twins import Row
 
 UNSTEADY = 3.0
 """Quiet machines here gave p95 / p50 of the training steps of 1.1 to 1.7; a shared one 15."""
-ONE_NETWORK = ("backbone", "code_sha256", "mode", "head", "precision", "px", "dataset_hash",
-               "backend", "device", "environment_id")  # fmt: skip
+ONE_NETWORK = ("backbone", "code_sha256", "mode", "head", "precision", "px", "batch_size",
+               "dataset_hash", "backend", "device", "environment_id")  # fmt: skip
 """Fields in which runs are alike whose inference does the same, whatever was trained."""
 
 

@@ -10,7 +10,7 @@ from bench.report.settings import settings
 from bench.report.table_model import Cell as TableCell
 from bench.report.table_model import Column, Table, estimated, figure, text
 from bench.report.twins import Row
-from bench.report.words import percent
+from bench.report.words import number_of, percent
 
 SPEAKS = (
     "With three seeds or more intervals speak of the recipes: training again, and other test "
@@ -79,11 +79,19 @@ def setting_place(columns: Sequence[Column]) -> int:
 
 def passed_over(contests: Sequence[Contest]) -> list[str]:
     """A note on settings that do not compete."""
-    beside = sum(c.passed_over for c in contests)
+    beside, random = (sum(c.passed_over for c in contests),
+                      sum(len(c.pretended) for c in contests))  # fmt: skip
+    notes = []
+    if random:
+        notes.append(
+            f"{number_of(random, 'experiment')} with random weights in the place of pretrained "
+            "ones did not compete with those."
+        )
     if not beside:
-        return []
+        return notes
     return [
-        f"{beside} further settings of the same policies (learning rates, weight decays, random "
-        "weights and the like) do not compete: of each policy the one with the best validation "
-        "accuracy does."
+        *notes,
+        f"{beside} further settings of the same policies (learning rates, weight decays and the "
+        "like) do not compete: of each policy the one with the best validation "
+        "accuracy does.",
     ]

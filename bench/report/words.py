@@ -81,7 +81,14 @@ def times(e: Estimate) -> str:
     """A ratio: ``1.23 × (1.18 to 1.29)``."""
     if e.low is None or e.high is None:
         return f"{e.value:.3g} ×"
-    digits = _telling((e.low, e.high), 1.0, places(e.half_width, default=2))
+    arms = sorted((e.value - e.low, e.high - e.value))
+    if arms[1] > LOPSIDED * arms[0]:
+        digits = max(places(math.sqrt(max(arms[0], 0.0) * arms[1]), default=2), 0)
+        while _down(e.low, digits) <= 0.0 < e.low and digits < MOST_DIGITS:
+            digits += 1
+    else:
+        digits = places(e.half_width, default=2)
+    digits = _telling((e.low, e.high), 1.0, digits)
     return f"{e.value:.{digits}f} × ({e.low:.{digits}f} to {e.high:.{digits}f})"
 
 

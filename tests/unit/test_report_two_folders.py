@@ -238,10 +238,12 @@ def test_environments_of_two_backends_are_not_set_against_each_other(make: Make)
 
 
 def test_of_many_specs_some_are_looked_at(make_run: Callable[..., StoredRun]) -> None:
-    before = [make_run(seed=seed) for seed in range(MOST_SPECS + 50)]
-    after = [make_run(seed=seed, recipe={"epochs": 5}) for seed in range(MOST_SPECS + 50)]
+    sizes = range(1, MOST_SPECS + 50)
+    before = [make_run(recipe={"batch_size": size}) for size in sizes]
+    after = [make_run(recipe={"batch_size": size, "epochs": 5}) for size in sizes]
     found = nearest(before, after)
     assert len(found) == MOST_SPECS
+
     assert {tuple(place for place, *_ in near.differences) for near in found} == {
         ("recipe.epochs",)
     }
@@ -266,3 +268,11 @@ def test_what_changed_stands_before_the_runs_of_both_folders(
     beside = rest.partition('<section id="beside"')[2].partition("</section>")[0]
     assert beside.count("<table") == len(document["side_by_side"]["tables"])
     assert f"<li>{sentences[0]}</li>" not in beside
+
+
+def test_seeds_do_not_hide_the_nearest_spec(make_run: Callable[..., StoredRun]) -> None:
+    """Runs of a far spec and many seeds come first."""
+    others = [make_run(seed=seed, recipe={"px": 128, "epochs": 3}) for seed in range(MOST_SPECS)]
+    near = make_run(recipe={"epochs": 13})
+    (found,) = nearest([make_run()], [*others, near])
+    assert found.b is near
