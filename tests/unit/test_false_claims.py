@@ -1,4 +1,4 @@
-"""What a report says of how far its numbers reach: found by trying to make it say what is false."""
+"""Claims that odd results once made the report state, and that are false of them."""
 
 from __future__ import annotations
 
