@@ -315,7 +315,8 @@ def runs_text(
     """The table of runs in one form. CSV has all fields, unless ``columns`` names some."""
     if form == "csv":
         return to_csv(rows, columns)
-    table = render(standard_table(rows, columns), form, right_aligned(rows, columns))
+    order = columns_of(rows) if columns is None else columns
+    table = render(standard_table(rows, order), form, right_aligned(rows, order))
     if form != "md":
         return table
     lines = [*reasons(rows), *footnotes(rows)]
