@@ -12,8 +12,9 @@ from bench.store import StoredRun
 CAVEATS = {
     "photos": "photos (stand-in): its test images are crops of 18 photographs, the class is the "
     "photograph, and many crops overlap. The intervals take images as independent, so they are "
-    "too narrow even for other crops of these photographs (1.7 times too narrow at the median, "
-    "where cells of the photographs were drawn anew in their place), and say nothing of others.",
+    "too narrow even for other crops of these photographs (in the runs of the suite standard about "
+    "one and a half times, beside taking the photographs' cells as independent), and say nothing "
+    "of others.",
 }
 """Data set → what its intervals cannot speak of."""
 

@@ -7,6 +7,7 @@ from collections.abc import Hashable, Sequence
 from bench.report.cases_table import cases_table
 from bench.report.cells import (
     Cell,
+    Comparison,
     Contest,
     alike_but,
     contestant,
@@ -108,7 +109,6 @@ def policies_table(cells: Sequence[Cell], contests: Sequence[Contest]) -> Table:
     return told_apart(made, cells)
 
 
-VERDICTS = {"real": "differ", "tie": "tie", "tie after correction": "tie after correction"}
 SHARES = ("test_balanced_accuracy", "test_macro_f1")
 
 
@@ -253,7 +253,7 @@ def backends_table(pairs: Sequence[Pair]) -> Table:
                 text(f"{b['backend']} less {a['backend']}"),
                 figure(str(common_seeds), common_seeds),
                 text(None) if e is None else estimated(points(e), e),
-                text(VERDICTS.get(found.verdict) or f"not comparable: {found.why_not}"),
+                text(_verdict(found)),
                 text(None) if speed.ratio is None else estimated(times(speed.ratio), speed.ratio),
                 text(speed.verdict(a["backend"], b["backend"]) or speed.of),
                 text(speed.of),
@@ -296,6 +296,12 @@ def backends_table(pairs: Sequence[Pair]) -> Table:
         ),
     )
     return told_apart(made, [pair.a for pair in pairs], beside=[pair.b for pair in pairs])
+
+
+def _verdict(found: Comparison) -> str:
+    if found.why_not:
+        return f"not comparable: {found.why_not}"
+    return "differ" if found.verdict == "real" else found.verdict
 
 
 def problems_table(rows: Sequence[Row]) -> Table:

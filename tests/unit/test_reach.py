@@ -269,3 +269,20 @@ def test_what_tells_rows_apart_stands_beside_the_backend(make: Make) -> None:
     told = [cell(made["cases"], row, "setting") for row in range(3)]
     assert told == ["px 64", "px 96", "–"]
     assert cell(made["cases"], 2, "verdict") == "no run is ok"
+
+
+def test_the_price_goes_by_intervals_that_hold_for_all_pairs(make: Make) -> None:
+    """What a pair by itself would show, it does not show as one of twelve."""
+
+    def grid(backbones: int) -> list[StoredRun]:
+        return [
+            make(share, name, s, luck=0.0, result={"fit_s": fit},
+                 backbone=f"module:net{number}.py:build")
+            for number in range(backbones) for s in SEEDS
+            for name, share, fit in (("fine_tune_all", 0.9 + 0.005 * (s == 0), 20.0),
+                                     ("freeze_all", 0.9, 5.0 + 2.5 * s))
+        ]  # fmt: skip
+
+    alone, among = (" ".join(answer(found(*grid(n)))) for n in (1, 12))
+    assert "a quicker policy loses at most 3 points" in alone
+    assert "a quicker policy" not in among
