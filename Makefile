@@ -58,7 +58,7 @@ parity: $(VENV)/.installed-test $(TENSORFLOW)
 	exit $$failed
 
 parity-zoo: $(VENV)/.installed $(TENSORFLOW)
-	$(BIN)/python -m bench.parity.zoo results/parity.md
+	$(BIN)/python -m tools.parity_zoo results/parity.md
 
 # Training speed, and what the harness costs beside loops by hand. More flags of pytest-benchmark:
 # make benchmarks FLAGS="--benchmark-save=before".

@@ -9,7 +9,7 @@ INSTALLED = HERE / ".venv" / "bin" / "python"
 """Made by `make bench`."""
 
 try:
-    from bench.cli import main
+    from bench.cli.main import main
 except ModuleNotFoundError as error:
     if (error.name or "").partition(".")[0] in ("bench", "backends"):
         raise

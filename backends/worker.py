@@ -22,33 +22,42 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-STARTED = time.perf_counter()
+import numpy as np
 
-import numpy as np  # noqa: E402
+from bench.catalog.backbones import BackboneEntry
+from bench.catalog.backends import BACKENDS
+from bench.errors import Unavailable, UserError
+from bench.network.blueprint import Blueprint, Network
+from bench.network.export import is_readable
+from bench.network.freezing import plan_training
+from bench.network.head import attach_head
+from bench.parity.inputs import (
+    load_split,
+    settle,
+)
+from bench.parity.model import ProbeItem
+from bench.parity.probe import probe
+from bench.spec.preprocessing import Preprocessing
+from bench.spec.result import Failure
+from bench.spec.run import Policy, Recipe, RunSpec
+from bench.speed.selfcheck import measure
+from bench.speed.timing import time_training
+from bench.storage.atomic import build_folder
+from bench.storage.cache import unwritable
+from bench.training.adapter import Adapter
+from bench.training.clocks import give_back, held_bytes
+from bench.training.fit import FrozenChanged
+from bench.training.job import Emit, Job, native_request, run_spec
+from bench.training.memory import Peak, note_fresh
+from bench.training.sweep import run_sweep
+from bench.workers.process import STARTED_VARIABLE
 
-from backends.memory import Peak, note_fresh  # noqa: E402
-from backends.runs import Emit, Job, native_request, run_spec  # noqa: E402
-from backends.sweeps import run_sweep  # noqa: E402
-from bench.backend import Adapter  # noqa: E402
-from bench.blueprint import Blueprint, Network, Preprocessing  # noqa: E402
-from bench.blueprints import is_readable  # noqa: E402
-from bench.cache import unwritable  # noqa: E402
-from bench.catalog.backbones import BackboneEntry  # noqa: E402
-from bench.catalog.backends import BACKENDS  # noqa: E402
-from bench.data.atomic import build_folder  # noqa: E402
-from bench.errors import Unavailable, UserError  # noqa: E402
-from bench.fit import FrozenChanged  # noqa: E402
-from bench.head import attach_head  # noqa: E402
-from bench.measure import give_back, held_bytes  # noqa: E402
-from bench.parity.images import load_split  # noqa: E402
-from bench.parity.model import ProbeItem  # noqa: E402
-from bench.parity.probe import probe  # noqa: E402
-from bench.parity.untrained import settle  # noqa: E402
-from bench.plan import plan_training  # noqa: E402
-from bench.result import Failure  # noqa: E402
-from bench.selfcheck import measure  # noqa: E402
-from bench.spec import Policy, Recipe, RunSpec  # noqa: E402
-from bench.timing import time_training  # noqa: E402
+
+def _seconds_since_start() -> float | None:
+    """Return seconds since the parent started this process, None if it did not say when."""
+    started = os.environ.get(STARTED_VARIABLE)
+    return None if started is None else time.time() - float(started)
+
 
 Task = Callable[[Job, Emit], dict[str, Any]]
 
@@ -84,7 +93,7 @@ def load_adapter(backend: str) -> Adapter:
 def models(job: Job, emit: Emit) -> dict[str, Any]:
     """Names of the networks that torchvision lists."""
     load_adapter(job["backend"])
-    from backends.torch_adapter.describe import list_models
+    from backends.torch_adapter.export.describe import list_models
 
     return {"models": list_models()}
 
@@ -92,7 +101,7 @@ def models(job: Job, emit: Emit) -> dict[str, Any]:
 def describe(job: Job, emit: Emit) -> dict[str, Any]:
     """What is to be known of backbones without a catalogue entry."""
     load_adapter(job["backend"])
-    from backends.torch_adapter.describe import describe as entry_of
+    from backends.torch_adapter.export.describe import describe as entry_of
 
     return {"entries": [entry_of(name).model_dump(mode="json") for name in job["backbones"]]}
 
@@ -100,7 +109,7 @@ def describe(job: Job, emit: Emit) -> dict[str, Any]:
 def export(job: Job, emit: Emit) -> dict[str, Any]:
     """Export a backbone into ``folder`` as a Blueprint."""
     adapter = load_adapter(job["backend"])
-    from backends.torch_adapter.export import export_backbone
+    from backends.torch_adapter.export.export import export_backbone
 
     network = export_backbone(
         job["backbone"],
@@ -120,7 +129,7 @@ def export(job: Job, emit: Emit) -> dict[str, Any]:
 def architectures(job: Job, emit: Emit) -> dict[str, Any]:
     """Export backbones without tensors, each into a folder of its own."""
     load_adapter(job["backend"])
-    from backends.torch_adapter.export import export_architecture
+    from backends.torch_adapter.export.export import export_architecture
 
     for item in job["items"]:
         name = item["backbone"]
@@ -212,7 +221,7 @@ def run(job: Job, emit: Emit) -> dict[str, Any]:
     is_warm = _is_warm()
     peak = Peak(is_warm)
     adapter = load_adapter(spec.backend)
-    start_s = None if is_warm else time.perf_counter() - STARTED
+    start_s = None if is_warm else _seconds_since_start()
     try:
         result = {**run_spec(spec, job, adapter, emit), "start_s": start_s}
         return {"result": {**result, "peak_host_bytes": peak.own_bytes(result["peak_host_bytes"])}}

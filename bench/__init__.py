@@ -11,12 +11,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from bench.system import VERSION
+
 if TYPE_CHECKING:
     import pandas as pd
 
-__version__ = "0.1.0"
-SCHEMA_VERSION = 1
-"""Version of ``result.json`` and of the JSON that the commands print."""
+__version__ = VERSION
 
 
 def __getattr__(name: str) -> ModuleType:
@@ -39,7 +39,9 @@ def results(*folders: str | Path) -> pd.DataFrame:
     Raises:
         UserError: A folder does not exist, or there is no run in any.
     """
-    from bench.report import frame  # pandas takes a second, which no other command should wait for
+    from bench.analysis import (
+        frame,  # pandas takes a second, which no other command should wait for
+    )
 
     return frame.results(*folders)
 
@@ -53,6 +55,6 @@ def curves(*folders: str | Path) -> pd.DataFrame:
     Raises:
         UserError: A folder does not exist, or there is no run in any.
     """
-    from bench.report import frame
+    from bench.analysis import frame
 
     return frame.curves(*folders)

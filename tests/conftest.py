@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from bench.blueprint import Blueprint, Network
-from bench.parity.prove import THREADS
-from bench.parity.side_by_side import threads_of
-from bench.result import RunResult
-from bench.spec import Environment, RunSpec
-from bench.store import Store, StoredRun
+from bench.network.blueprint import Blueprint, Network
+from bench.parity.run import THREADS
+from bench.parity.scheduler import threads_of
+from bench.spec.result import RunResult
+from bench.spec.run import Environment, RunSpec
+from bench.storage.results import Store, StoredRun
 
 if shared := threads_of(int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))):
     # Set before a framework is imported. Two files at once with a thread a core each: a test of

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bench.blueprint import Network
-from bench.blueprints import blueprint_folder, write_checksums
 from bench.catalog.backbones import BACKBONES
 from bench.catalog.policies import POLICIES
 from bench.catalog.recipes import plain_recipe
-from bench.launch import Interpreters, run_job
-from bench.spec import Precision
-from bench.weights import pretrained_weights, random_weights
+from bench.network.blueprint import Network
+from bench.network.export import blueprint_folder, write_checksums
+from bench.network.weights import pretrained_weights, random_weights
+from bench.spec.run import Precision
+from bench.workers.process import Interpreters, run_job
 
 HERE = Interpreters({})
 BACKENDS = ("torch", "keras-tensorflow")

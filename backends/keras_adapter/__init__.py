@@ -6,10 +6,13 @@ import keras
 
 from backends.keras_adapter.engines import Engine, load
 from backends.keras_adapter.heads import KerasHeads
-from backends.keras_adapter.native import NativeKerasTrainer
+from backends.keras_adapter.native.trainer import NativeKerasTrainer
 from backends.keras_adapter.prefix import KerasPrefix
 from backends.keras_adapter.trainer import KerasTrainer
-from bench.backend import (
+from bench.network.blueprint import Network
+from bench.network.freezing import TrainingPlan
+from bench.spec.run import Recipe
+from bench.training.adapter import (
     Adapter,
     Heads,
     HeadsTrainer,
@@ -18,13 +21,10 @@ from bench.backend import (
     ResumingTrainer,
     Trainer,
 )
-from bench.blueprint import Network
-from bench.plan import TrainingPlan
-from bench.spec import Recipe
 
 
 class KerasAdapter:
-    """``bench.backend.Adapter`` for Keras."""
+    """``bench.training.adapter.Adapter`` for Keras."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine

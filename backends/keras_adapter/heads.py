@@ -10,15 +10,15 @@ import numpy.typing as npt
 from keras import ops
 
 from backends.keras_adapter.engines import Engine
-from backends.keras_adapter.layers import mean
 from backends.keras_adapter.optimizer import Treatment, TwinOptimizer
-from bench.backend import Heads
-from bench.blueprint import Array
-from bench.spec import Recipe
+from backends.keras_adapter.twin.layers import mean
+from bench.network.blueprint import Array
+from bench.spec.run import Recipe
+from bench.training.adapter import Heads
 
 
 class KerasHeads:
-    """``bench.backend.HeadsTrainer``: the heads of a seed are one dense layer.
+    """``bench.training.adapter.HeadsTrainer``: the heads of a seed are one dense layer.
 
     ``KerasTrainer`` has set device and dtype policy of the process.
     """

@@ -13,9 +13,9 @@ import keras
 from keras import ops
 
 from backends.keras_adapter.engines import BETA_1, BETA_2, EPSILON, Engine, Scalars, Update
-from backends.keras_adapter.twin import Slot
-from bench.plan import TrainingPlan
-from bench.spec import Recipe
+from backends.keras_adapter.twin.twin import Slot
+from bench.network.freezing import TrainingPlan
+from bench.spec.run import Recipe
 
 
 class Treatment(NamedTuple):

@@ -10,13 +10,13 @@ import numpy.typing as npt
 from keras import ops
 
 from backends.keras_adapter.engines import Engine
-from backends.keras_adapter.twin import Twin
-from bench.blueprint import Array, Network
-from bench.plan import TrainingPlan
+from backends.keras_adapter.twin.twin import Twin
+from bench.network.blueprint import Array, Network
+from bench.network.freezing import TrainingPlan
 
 
 class KerasPrefix:
-    """``bench.backend.Prefix``: a network without BatchNorm's work, nothing of which trains.
+    """Compute the frozen prefix in Keras (``bench.training.adapter.Prefix``); nothing in it trains.
 
     ``KerasTrainer`` has set device and dtype policy of the process.
     """

@@ -13,15 +13,15 @@ import numpy.typing as npt
 from keras import ops
 
 from backends.keras_adapter.engines import Engine, StepFunction
-from backends.keras_adapter.layers import mean
 from backends.keras_adapter.optimizer import TwinOptimizer, treatments_of
 from backends.keras_adapter.prefix import host_values
-from backends.keras_adapter.twin import Twin, channels_first, state_variables
-from bench.backend import Batch, Counts
-from bench.blueprint import INPUT, Array, Network
-from bench.plan import TrainingPlan
-from bench.prefix import boundary_of
-from bench.spec import Precision, Recipe
+from backends.keras_adapter.twin.layers import mean
+from backends.keras_adapter.twin.twin import Twin, channels_first, state_variables
+from bench.network.blueprint import INPUT, Array, Network
+from bench.network.freezing import TrainingPlan
+from bench.network.frozen_prefix import boundary_of
+from bench.spec.run import Precision, Recipe
+from bench.training.adapter import Batch, Counts
 
 POLICIES: dict[Precision, str] = {
     "fp32": "float32",
@@ -35,7 +35,7 @@ FIRST_LOSS_SCALE, GROWTH_STEPS = 2.0**16, 2000
 
 
 class KerasTrainer:
-    """One network, its optimizer and its device (``bench.backend.Trainer``)."""
+    """One network, its optimizer and its device (``bench.training.adapter.Trainer``)."""
 
     def __init__(
         self, network: Network, plan: TrainingPlan, recipe: Recipe, device: str, engine: Engine

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from backends.torch_adapter import device
 from backends.torch_adapter.heads import TorchHeads
-from backends.torch_adapter.native import NativeTorchTrainer
+from backends.torch_adapter.native.trainer import NativeTorchTrainer
 from backends.torch_adapter.prefix import TorchPrefix
 from backends.torch_adapter.trainer import TorchTrainer
-from bench.backend import (
+from bench.network.blueprint import Network
+from bench.network.freezing import TrainingPlan
+from bench.spec.run import Recipe
+from bench.training.adapter import (
     Adapter,
     Heads,
     HeadsTrainer,
@@ -16,13 +19,10 @@ from bench.backend import (
     ResumingTrainer,
     Trainer,
 )
-from bench.blueprint import Network
-from bench.plan import TrainingPlan
-from bench.spec import Recipe
 
 
 class TorchAdapter:
-    """``bench.backend.Adapter`` for PyTorch."""
+    """``bench.training.adapter.Adapter`` for PyTorch."""
 
     def build(
         self, network: Network, plan: TrainingPlan, recipe: Recipe, device: str

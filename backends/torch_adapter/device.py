@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from bench.errors import Unavailable
-from bench.spec import Precision
+from bench.spec.run import Precision
 
 AUTOCAST: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 

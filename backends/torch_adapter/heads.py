@@ -11,15 +11,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from backends.torch_adapter import device as devices
-from bench.backend import Heads
-from bench.blueprint import Array
-from bench.spec import Recipe
+from bench.network.blueprint import Array
+from bench.spec.run import Recipe
+from bench.training.adapter import Heads
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
 
 
 class TorchHeads:
-    """``bench.backend.HeadsTrainer``: the heads of a seed are one dense layer."""
+    """``bench.training.adapter.HeadsTrainer``: the heads of a seed are one dense layer."""
 
     def __init__(self, heads: Heads, recipe: Recipe, device: str) -> None:
         self._device = torch.device(device)

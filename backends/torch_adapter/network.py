@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from backends.torch_adapter.steps import BUILDERS, Step, Tensors
-from bench.blueprint import INPUT, STATE_ROLES, Blueprint, Network, Operation
-from bench.plan import TrainingPlan
-from bench.prefix import Boundary, boundary_of
+from bench.network.blueprint import INPUT, STATE_ROLES, Blueprint, Network, Operation
+from bench.network.freezing import TrainingPlan
+from bench.network.frozen_prefix import Boundary, boundary_of
 
 OVERWRITABLE = frozenset({"conv2d", "batch_norm", "linear", "add"})
 """Kinds whose backward pass does not read their own result, so that a ReLU may overwrite it."""

@@ -15,16 +15,16 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from backends.torch_adapter import device as devices
 from backends.torch_adapter.network import TorchNetwork
-from bench.blueprint import Array, Network
-from bench.plan import TrainingPlan
-from bench.spec import Recipe
+from bench.network.blueprint import Array, Network
+from bench.network.freezing import TrainingPlan
+from bench.spec.run import Recipe
 
 Forward = Callable[[Tensor], Tensor]
 """uint8 images (N, H, W, 3) → the value (N, …), channels first."""
 
 
 class TorchPrefix:
-    """``bench.backend.Prefix``: a network without BatchNorm's work, nothing of which trains."""
+    """Compute the frozen prefix in torch (``bench.training.adapter.Prefix``); nothing trains."""
 
     def __init__(self, network: Network, recipe: Recipe, device: str, compiled: bool) -> None:
         self._device = torch.device(device)

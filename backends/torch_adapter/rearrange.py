@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.blueprint import Kind
+from bench.network.blueprint import OperationKind
 
 Shape = tuple[int, ...]
 Attributes = dict[str, Any]
@@ -32,7 +32,7 @@ def shuffle_channels(x: Tensor, a: Attributes) -> Tensor:
     return grouped.transpose(1, 2).flatten(1, 2)
 
 
-STEPS: dict[Kind, Callable[[Tensor, Attributes], Tensor]] = {
+STEPS: dict[OperationKind, Callable[[Tensor, Attributes], Tensor]] = {
     "flatten": lambda x, a: torch.flatten(x, 1),
     "tokens": lambda x, a: x.flatten(2).transpose(1, 2),
     "slice": slice_axis,
@@ -62,7 +62,7 @@ def features_first(x: Tensor) -> Tensor:
     return x.permute(0, 3, 1, 2) if x.ndim == 4 else x
 
 
-def recognise(index: Tensor, source: Shape) -> tuple[Kind, Attributes] | None:
+def recognise(index: Tensor, source: Shape) -> tuple[OperationKind, Attributes] | None:
     """The operation that rearranges a value as ``index`` does.
 
     Args:
@@ -70,7 +70,7 @@ def recognise(index: Tensor, source: Shape) -> tuple[Kind, Attributes] | None:
         source: Shape of the source, without the batch.
 
     Returns:
-        Kind and attributes, or None if there is no such operation.
+        OperationKind and attributes, or None if there is no such operation.
     """
     whole = numbered((index.shape[0], *source))
     for kind, attributes in _candidates(index, source):
@@ -79,7 +79,7 @@ def recognise(index: Tensor, source: Shape) -> tuple[Kind, Attributes] | None:
     return None
 
 
-def _candidates(index: Tensor, source: Shape) -> Iterator[tuple[Kind, Attributes]]:
+def _candidates(index: Tensor, source: Shape) -> Iterator[tuple[OperationKind, Attributes]]:
     target = tuple(index.shape[1:])
     first = int(index.flatten()[0])
     if len(target) == 1 < len(source) and math.prod(target) == math.prod(source):

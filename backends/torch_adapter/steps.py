@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from backends.torch_adapter import rearrange
-from bench.blueprint import Kind, Operation
+from bench.network.blueprint import Operation, OperationKind
 
 Tensors = dict[str, Tensor]
 Step = Callable[[list[Tensor]], Tensor]
@@ -155,7 +155,7 @@ def _simple(step: Step) -> Builder:
     return lambda o, tensors, training, inplace: step
 
 
-def _rearranging(kind: Kind) -> Builder:
+def _rearranging(kind: OperationKind) -> Builder:
     step = rearrange.STEPS[kind]
 
     def build(o: Operation, tensors: Tensors, training: bool, inplace: bool) -> Step:

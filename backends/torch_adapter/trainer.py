@@ -14,14 +14,14 @@ from torch import Tensor
 
 from backends.torch_adapter import device as devices
 from backends.torch_adapter.network import TorchNetwork
-from bench.backend import Batch, Counts
-from bench.blueprint import Array, Network
-from bench.plan import TrainingPlan
-from bench.spec import Recipe
+from bench.network.blueprint import Array, Network
+from bench.network.freezing import TrainingPlan
+from bench.spec.run import Recipe
+from bench.training.adapter import Batch, Counts
 
 
 class TorchTrainer:
-    """One network, its optimizer and its device (``bench.backend.Trainer``)."""
+    """One network, its optimizer and its device (``bench.training.adapter.Trainer``)."""
 
     def __init__(self, network: Network, plan: TrainingPlan, recipe: Recipe, device: str) -> None:
         self._device = devices.prepare(device, recipe.precision)

@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from bench.blueprint import Preprocessing
-from bench.values import Frozen, canonical_hash
+from bench.spec.base import Frozen, canonical_hash
+from bench.spec.preprocessing import Preprocessing
 
 Reader = Literal["state_dict", "in_order", "ndf_pickle"]
 Stages = tuple[tuple[str, tuple[str, ...]], ...]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.spec import Similarity, Size
+from bench.spec.run import Similarity, Size
 
 SIZE_BOUNDS: tuple[int, int] = (1_000, 10_000)
 """Up to the first number of training images is small, above the second is large. The article gives

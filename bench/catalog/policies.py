@@ -9,7 +9,7 @@ preprocessing, where the pretrained weights want one of their own: the packaged 
 would be nonsense for random ones). ``discriminative_lr`` lies between the two: the head at the full
 base rate, and each stage from the last to the first at 1/2.6 of the rate of the one after it.
 
-Two policies thaw the network as they go, in phases (``bench.phases``), at the rates of
+Two policies thaw the network as they go, in phases (``bench.network.phases``), at the rates of
 ``fine_tune_all``. ``linear_probe_then_fine_tune`` trains the head alone for half the epochs, then
 everything, so that a head that knows nothing does not distort what the backbone knows.
 ``gradual_unfreeze`` gives the head one epoch, and one stage more in each epoch that follows; its
@@ -20,7 +20,7 @@ schedule, warm-up included, over its own epochs, with fresh moments of the optim
 
 from __future__ import annotations
 
-from bench.spec import OptimizerName, Policy, PolicyPhase
+from bench.spec.run import OptimizerName, Policy, PolicyPhase
 
 BASE_LEARNING_RATE: dict[OptimizerName, float] = {"sgd": 0.02, "adamw": 0.001}
 """Learning rate of a new model per optimizer; a policy scales it, ``learning_rate`` overrides."""

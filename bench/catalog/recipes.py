@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.spec import Recipe
+from bench.spec.run import Recipe
 
 TUNE_FACTORS = (0.3, 1.0, 3.0)
 """Of ``--tune lr``: what the policy's own peak rate is multiplied by."""

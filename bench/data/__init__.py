@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from bench.data.catalogue import EMBEDDED, dataset_kinds, open_dataset
 from bench.data.model import Dataset, Packed, Split, SplitSizes
 from bench.data.packing import BrokenPackError, load_packed, pack
+from bench.data.registry import EMBEDDED, dataset_kinds, open_dataset
 
 __all__ = [
     "EMBEDDED",

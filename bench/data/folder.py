@@ -1,10 +1,13 @@
-"""``folder:PATH``: any folder of images, with the classes as sub-folders."""
+"""``folder:PATH``: any folder of images, with the classes as sub-folders.
+
+What lies in a user's folder of images: its layout, its classes, its files."""
 
 from __future__ import annotations
 
 import os
+import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,9 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.data.decode import centre_square, load_rgb, quiet_pillow
-from bench.data.files import hash_file, hash_parts, in_threads
-from bench.data.folder_scan import LAYOUT_HINT, Found, natural_key, scan
 from bench.data.model import SPLITS, Dataset, Resize, SplitName, SplitSizes, UnreadableImageError
+from bench.data.package_files import hash_file, hash_parts, in_threads
 from bench.data.packing import unreadable_error
 from bench.data.sampling import asked_for, check_sizes, proportional_order, settle
 from bench.errors import UserError
@@ -103,10 +105,10 @@ class _FolderSource:
         return str(self.samples[split][index].path)
 
 
-def _read_all(found: list[Found], *, decode: bool) -> tuple[list[_Sample], list[str]]:
+def _read_all(found: list[FolderScan], *, decode: bool) -> tuple[list[_Sample], list[str]]:
     """Hash every file; returns the samples, and 'FILE: reason' for those that cannot be read."""
 
-    def read(image: Found) -> _Sample | str:
+    def read(image: FolderScan) -> _Sample | str:
         try:
             if image.path.stat().st_size == 0:
                 return f"{image.path}: the file is empty"
@@ -127,7 +129,7 @@ def _read_all(found: list[Found], *, decode: bool) -> tuple[list[_Sample], list[
     )
 
 
-def _class_names(found: list[Found], root: Path) -> tuple[str, ...]:
+def _class_names(found: list[FolderScan], root: Path) -> tuple[str, ...]:
     """Return the classes in natural order of their names, the same ones in every split.
 
     Raises:
@@ -150,7 +152,7 @@ def _class_names(found: list[Found], root: Path) -> tuple[str, ...]:
     return tuple(sorted(names, key=natural_key))
 
 
-def _check_none_lost(found: list[Found], samples: list[_Sample]) -> None:
+def _check_none_lost(found: list[FolderScan], samples: list[_Sample]) -> None:
     """Check that leaving out unreadable files left every class an image in every split.
 
     Raises:
@@ -253,3 +255,177 @@ def _content_hash(classes: Iterable[str], splits: _Splits) -> str:
         for sample in splits[split]:
             parts += [split, sample.class_name, sample.sha256]
     return hash_parts(parts)
+
+
+LAYOUT_HINT = (
+    "Expected PATH/CLASS/*.jpg (also jpeg, png, bmp, webp, tif, tiff, gif), one folder for each "
+    "class, or such folders under PATH/train, PATH/test and, if you like, PATH/val."
+)
+_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"})
+_SPLIT_FOLDERS: dict[str, SplitName] = {
+    "train": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+}
+
+
+@dataclass(frozen=True)
+class FolderScan:
+    """One image file."""
+
+    path: Path
+    """Where it lies."""
+    class_name: str
+    """Name of its class folder."""
+    split: SplitName | None
+    """The split whose folder it lies in; None where the folder has no splits."""
+
+
+def scan(root: Path) -> list[FolderScan]:
+    """Return every image file below a folder, with its class and, if there is one, its split.
+
+    Args:
+        root: Holds class folders, or split folders that hold class folders.
+
+    Raises:
+        UserError: If there is no such folder, or its layout is not the expected one.
+    """
+    if not root.exists():
+        raise UserError(f"There is no folder {root}.", LAYOUT_HINT)
+    if not root.is_dir():
+        raise UserError(f"{root} is a file, not a folder of images.", LAYOUT_HINT)
+    try:
+        splits = _split_folders(root)
+        if not splits:
+            return _classes(root, None)
+        return [
+            found for split in SPLITS if split in splits for found in _classes(splits[split], split)
+        ]
+    except OSError as error:
+        raise UserError(f"Cannot read {error.filename or root}: {error.strerror}.") from error
+
+
+def natural_key(name: str) -> tuple[list[tuple[int, int, str]], str]:
+    """Return a key that sorts 'img2' before 'img10' and 'a' beside 'A'."""
+    parts = re.findall(r"[0-9]+|[^0-9]+", name)
+    numbered = [(0, int(p), "") if p[0] in "0123456789" else (1, 0, p.casefold()) for p in parts]
+    return numbered, name
+
+
+def _split_folders(root: Path) -> dict[SplitName, Path]:
+    """Return the folder of each split; empty if the class folders lie in ``root`` itself."""
+    holding = [path for path in _visible_folders(root) if _has_image(path)]
+    named = [path for path in holding if path.name.casefold() in _SPLIT_FOLDERS]
+    others = [path.name for path in holding if path not in named]
+    if others:
+        nested = {_split_of(p) for p in named if any(map(_has_image, _visible_folders(p)))}
+        if {"train", "test"} <= nested:
+            raise UserError(
+                f"{root} has split folders ('train', 'test') and other folders with images "
+                f"beside them: {_listed(others)}.",
+                LAYOUT_HINT,
+            )
+        return {}  # a folder of that name is a class like the others
+    splits: dict[SplitName, Path] = {}
+    for path in sorted(named):
+        other = splits.setdefault(_split_of(path), path)
+        if other != path:
+            raise UserError(
+                f"{root} has two folders for one split: '{other.name}' and '{path.name}'.",
+                "Remove or rename one of them.",
+            )
+    if splits:
+        _check_train_and_test(root, splits)
+    return splits
+
+
+def _split_of(folder: Path) -> SplitName:
+    return _SPLIT_FOLDERS[folder.name.casefold()]
+
+
+def _check_train_and_test(root: Path, splits: dict[SplitName, Path]) -> None:
+    needed: tuple[SplitName, ...] = ("train", "test")
+    for split in needed:
+        if split not in splits:
+            there = next(iter(splits.values()))
+            raise UserError(
+                f"{root} has a folder '{there.name}' and no '{split}' folder with images.",
+                f"Add one; or give folder:{there}, which is then split 70/15/15.",
+            )
+
+
+def _classes(root: Path, split: SplitName | None) -> list[FolderScan]:
+    folders = sorted(_visible_folders(root), key=lambda path: natural_key(path.name))
+    found = {
+        path.name: [FolderScan(image, path.name, split) for image in _images_below(path)]
+        for path in folders
+    }
+    loose = next((path for path in _visible_files(root) if _is_image(path)), None)
+    if not any(found.values()):
+        if loose is not None:
+            raise UserError(
+                f"The images lie directly in {root}, for instance {loose.name}, "
+                f"not in class folders.",
+                LAYOUT_HINT,
+            )
+        raise UserError(f"No images found in {root}, expected PATH/class/*.jpg.", LAYOUT_HINT)
+    if loose is not None:
+        raise UserError(
+            f"{root} has class folders and images beside them, for instance {loose.name}.",
+            "Move these images into class folders, or away.",
+        )
+    empty = [name for name, images in found.items() if not images]
+    if empty:
+        raise UserError(
+            f"No images in the class folder{'s' if len(empty) > 1 else ''} {_listed(empty)} "
+            f"of {root} (0 images).",
+            "Put images there, or remove the folder.",
+        )
+    return [image for images in found.values() for image in images]
+
+
+def _images_below(folder: Path) -> Iterator[Path]:
+    """Yield the image files below a folder, links followed, a link to a parent only once."""
+    seen: set[str] = set()
+    for here, folders, files in os.walk(folder, followlinks=True, onerror=_raise):
+        real = os.path.realpath(here)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if _is_visible(name))
+        for name in sorted(files):
+            path = Path(here, name)
+            if _is_visible(name) and _is_image(path):
+                yield path
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _has_image(folder: Path) -> bool:
+    return next(_images_below(folder), None) is not None
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.casefold() in _SUFFIXES
+
+
+def _is_visible(name: str) -> bool:
+    # __MACOSX is what a zip file made on a Mac leaves beside the data.
+    return not name.startswith(".") and name != "__MACOSX"
+
+
+def _visible_folders(root: Path) -> list[Path]:
+    return [path for path in root.iterdir() if _is_visible(path.name) and path.is_dir()]
+
+
+def _visible_files(root: Path) -> list[Path]:
+    return [path for path in root.iterdir() if _is_visible(path.name) and not path.is_dir()]
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(f"'{name}'" for name in sorted(names, key=natural_key))

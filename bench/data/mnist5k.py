@@ -13,8 +13,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from bench.data.decode import squashed
-from bench.data.files import hash_file, hash_parts, package_file
 from bench.data.model import SPLITS, Dataset, Resize, SplitName, SplitSizes
+from bench.data.package_files import hash_file, hash_parts, package_file
 from bench.data.sampling import asked_for, balanced_order, check_sizes, settle
 
 # Raise it when the split or its order changes: it is part of the content hash.

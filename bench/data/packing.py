@@ -13,20 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import PIL
 
-from bench.checksums import checksum
-from bench.data.atomic import build_folder
 from bench.data.decode import quiet_pillow
-from bench.data.files import hash_parts, mapped_array, thread_count
-from bench.data.model import (
-    SPLITS,
-    Dataset,
-    Packed,
-    Resize,
-    Split,
-    SplitName,
-    UnreadableImageError,
-)
+from bench.data.model import SPLITS, Dataset, Packed, Resize, Split, SplitName, UnreadableImageError
+from bench.data.package_files import hash_parts, mapped_array, thread_count
 from bench.errors import UserError
+from bench.storage.atomic import build_folder
+from bench.storage.checksums import checksum
 
 # Raise it when decoding or the layout on disk changes: packs of older code are then left alone.
 PACKING_REVISION = 2

@@ -23,8 +23,8 @@ import numpy.typing as npt
 from PIL import Image, ImageStat
 
 from bench.data.decode import load_rgb, squashed
-from bench.data.files import hash_file, hash_parts, package_file
 from bench.data.model import SPLITS, Dataset, Resize, SplitName, SplitSizes
+from bench.data.package_files import hash_file, hash_parts, package_file
 from bench.data.sampling import asked_for, check_sizes
 from bench.errors import UserError
 

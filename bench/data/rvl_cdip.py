@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.data.decode import load_rgb, quiet_pillow, squashed
-from bench.data.files import hash_file, hash_parts, in_threads
 from bench.data.model import (
     SPLITS,
     Dataset,
@@ -24,9 +23,10 @@ from bench.data.model import (
     SplitSizes,
     UnreadableImageError,
 )
+from bench.data.package_files import hash_file, hash_parts, in_threads
 from bench.data.packing import unreadable_error
-from bench.data.pages import PAGE_CLASSES, generated_pages
 from bench.data.sampling import asked_for, balanced_order, check_sizes, settle
+from bench.data.synthetic_pages import PAGE_CLASSES, generated_pages
 from bench.errors import UserError
 
 # Raise it when subsets or decoding change: it is part of the content hash.

@@ -6,9 +6,9 @@ from typing import Literal, NamedTuple
 
 from pydantic import Field
 
-from bench.catalog.tolerances import FLOOR_FACTOR, NUDGES
-from bench.spec import Policy, Recipe
-from bench.values import Frozen
+from bench.parity.tolerances import FLOOR_FACTOR, NUDGES
+from bench.spec.base import Frozen
+from bench.spec.run import Policy, Recipe
 
 Part = Literal["forward", "gradients", "steps"]
 PARTS: tuple[Part, ...] = ("forward", "gradients", "steps")
@@ -47,7 +47,7 @@ class ProbeItem(Frozen):
 class Level(Frozen):
     """One figure of a proof."""
 
-    name: str = Field(description="See ``bench.catalog.tolerances.LEVELS``.")
+    name: str = Field(description="See ``bench.parity.tolerances.LEVELS``.")
     value: float | None = Field(
         description="Largest relative difference; null: not comparable or not finite."
     )
@@ -76,7 +76,7 @@ class Level(Frozen):
         return self.value > self.tolerance and self.value > FLOOR_FACTOR * (self.floor or 0.0)
 
 
-class Difference(Frozen):
+class FirstDifference(Frozen):
     """The first operation, in order of execution, whose values differ."""
 
     operation: str = Field(description="Its name in the Blueprint.")
@@ -99,7 +99,7 @@ class About(NamedTuple):
     environments: tuple[str, str]
 
 
-class Pair(Frozen):
+class PairProof(Frozen):
     """Two backends, compared under one policy and optimizer."""
 
     backbone: str = Field(description="Its name.")
@@ -113,7 +113,7 @@ class Pair(Frozen):
     dtype: str = Field(description="float64 or float32.")
     passed: bool = Field(description="Every level that counts, and the loss fell far enough.")
     levels: tuple[Level, ...] = Field(description="In the order of the catalogue.")
-    first_difference: Difference | None = Field(description="Null where all operations agree.")
+    first_difference: FirstDifference | None = Field(description="Null where all operations agree.")
     loss_fall: float | None = Field(description="Of the training loss over the steps, a fraction.")
     learning_rate: float | None = Field(description="Peak rate of the steps.")
     px: int = Field(description="Height and width of the input.")

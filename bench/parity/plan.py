@@ -6,13 +6,19 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from bench.backbones import backbone as entry_of
-from bench.backbones import check_px, public_name
-from bench.blueprint import Blueprint, Network
-from bench.blueprints import blueprint_folder
 from bench.catalog.backbones import BackboneEntry, OwnCode
 from bench.catalog.policies import POLICIES
-from bench.catalog.tolerances import (
+from bench.errors import Unavailable, UserError
+from bench.network.backbones import backbone as entry_of
+from bench.network.backbones import check_px, public_name
+from bench.network.blueprint import Blueprint, Network
+from bench.network.export import blueprint_folder
+from bench.network.freezing import plan_training
+from bench.network.head import attach_head
+from bench.network.phases import phases_of
+from bench.network.weights import Weights, pretrained_weights, random_weights
+from bench.parity.model import PARTS, About, Part, ProbeItem
+from bench.parity.tolerances import (
     CLASSES,
     DEFAULT_SETTING,
     MOMENTUM,
@@ -23,15 +29,9 @@ from bench.catalog.tolerances import (
     ProofSetting,
     first_rate,
 )
-from bench.environment import environment_of
-from bench.errors import Unavailable, UserError
-from bench.head import attach_head
-from bench.launch import Interpreters
-from bench.parity.model import PARTS, About, Part, ProbeItem
-from bench.phases import phases_of
-from bench.plan import plan_training
-from bench.spec import Environment, OptimizerName, Policy, Precision, Recipe
-from bench.weights import Weights, pretrained_weights, random_weights
+from bench.spec.run import Environment, OptimizerName, Policy, Precision, Recipe
+from bench.workers.environment import environment_of
+from bench.workers.process import Interpreters
 
 DTYPES: dict[Precision, str] = {"fp64": "float64", "fp32": "float32"}
 """Precision of a recipe → what proofs call it."""

@@ -13,9 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from bench.backend import Adapter, Trainer
-from bench.blueprint import HEAD, INPUT, Array, Blueprint, Network
-from bench.catalog.tolerances import (
+from bench.data import Split
+from bench.network.blueprint import HEAD, INPUT, Array, Blueprint, Network
+from bench.network.freezing import TrainingPlan, plan_training
+from bench.network.head import attach_head
+from bench.network.phases import phases_of
+from bench.parity.compare import gap, operation_of
+from bench.parity.exchange import RecordedValues, read, write, write_facts
+from bench.parity.inputs import Nudged
+from bench.parity.model import Part, ProbeItem
+from bench.parity.tolerances import (
     BLUNT,
     CLASSES,
     FLOOR_FACTOR,
@@ -26,25 +33,18 @@ from bench.catalog.tolerances import (
     SEED,
     STEPS,
 )
-from bench.data import Split
-from bench.data.batches import TrainingBatches
-from bench.fit import take_step
-from bench.head import attach_head
-from bench.parity.compare import gap, operation_of
-from bench.parity.files import Values, read, write, write_facts
-from bench.parity.model import Part, ProbeItem
-from bench.parity.nudge import Nudged
-from bench.phases import build_phase, phases_of
-from bench.plan import TrainingPlan, plan_training
-from bench.scores import score
-from bench.spec import Policy, Precision, Recipe
+from bench.spec.run import Policy, Precision, Recipe
+from bench.training.adapter import Adapter, Trainer
+from bench.training.batches import TrainingBatches
+from bench.training.fit import build_phase, take_step
+from bench.training.metrics import score
 
 AGAIN = "the first step's batch after all steps"
 ATTEMPT = "rate-"
 """Beginning of the folder of an attempt at a learning rate."""
 RECORDED_IMAGES = 2
 """Images whose every activation is kept."""
-Take = Callable[[str, Values], None]
+Take = Callable[[str, RecordedValues], None]
 """What is done with a level's values as soon as they are there: only then they need not all be in
 memory at once, and VGG19's are a gigabyte a level."""
 Build = Callable[[Policy, dict[str, Array]], Trainer]
@@ -284,7 +284,7 @@ def _floors(
     worst: dict[str, float] = {}
     group = operation_of(subject.blueprint)
 
-    def compare(level: str, values: Values) -> None:
+    def compare(level: str, values: RecordedValues) -> None:
         if LEVELS[level]["fp64"] > 0.0 and level != "metrics":
             by_operation = level in ("gradients", "state_after_one_step")
             found = gap(read(measured, level), values, group if by_operation else str).value

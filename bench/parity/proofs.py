@@ -14,12 +14,13 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
-from bench.catalog.tolerances import FLOORED, LEVELS
-from bench.environment import digest_of, project_root
-from bench.parity.judge import differing
-from bench.parity.model import Pair
-from bench.store import write_json
-from bench.values import canonical_hash
+from bench.parity.compare import differing
+from bench.parity.model import PairProof
+from bench.parity.tolerances import FLOORED, LEVELS
+from bench.spec.base import canonical_hash
+from bench.storage.results import write_json
+from bench.system import project_root
+from bench.workers.environment import digest_of
 
 FOLDER = "proofs"
 JUDGING = ("compare.py", "files.py", "images.py", "judge.py", "model.py", "nudge.py", "plan.py",
@@ -30,7 +31,7 @@ COPY = "parity.json"
 """Name of the copy in a results folder, so that a report made elsewhere knows them too."""
 
 
-class Shown(NamedTuple):
+class ProvedSubject(NamedTuple):
     """What a proof speaks of."""
 
     backbone: str
@@ -51,7 +52,7 @@ def harness() -> str:
     )
 
 
-def _is_ours(pair: Pair) -> bool:
+def _is_ours(pair: PairProof) -> bool:
     return pair.harness == harness()
 
 
@@ -61,7 +62,7 @@ class Proofs:
     def __init__(self, cache: Path) -> None:
         self._folder = cache / FOLDER
 
-    def keep(self, pair: Pair) -> None:
+    def keep(self, pair: PairProof) -> None:
         """Write a proof over the one of the same question, passed or not. What was never measured,
         for a worker died, takes nothing back."""
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -70,29 +71,29 @@ class Proofs:
         path = self._folder / f"{canonical_hash(pair.about._asdict())[:24]}.json"
         write_json(path, pair.model_copy(update={"harness": harness()}).model_dump(mode="json"))
 
-    def load(self) -> list[Pair]:
+    def load(self) -> list[PairProof]:
         """All that this harness made; a file of another one says nothing and is passed over."""
         return [p for p in _read_all(sorted(self._folder.glob("*.json"))) if _is_ours(p)]
 
 
-def _read_all(paths: Iterable[Path]) -> Iterator[Pair]:
+def _read_all(paths: Iterable[Path]) -> Iterator[PairProof]:
     for path in paths:
         try:
-            yield Pair.model_validate_json(path.read_bytes())
+            yield PairProof.model_validate_json(path.read_bytes())
         except (OSError, ValidationError):
             continue
 
 
-def read_copy(folder: Path) -> list[Pair]:
+def read_copy(folder: Path) -> list[PairProof]:
     """The proofs by this harness that lie beside results."""
     try:
         found = json.loads((folder / COPY).read_bytes())["pairs"]
-        return [pair for pair in map(Pair.model_validate, found) if _is_ours(pair)]
+        return [pair for pair in map(PairProof.model_validate, found) if _is_ours(pair)]
     except (OSError, ValueError, KeyError, TypeError):
         return []
 
 
-def write_copy(pairs: Iterable[Pair], folder: Path) -> None:
+def write_copy(pairs: Iterable[PairProof], folder: Path) -> None:
     """Put proofs beside results.
 
     Raises:
@@ -101,13 +102,13 @@ def write_copy(pairs: Iterable[Pair], folder: Path) -> None:
     write_json(folder / COPY, {"pairs": [pair.model_dump(mode="json") for pair in pairs]})
 
 
-def shown(pairs: Iterable[Pair]) -> set[Shown]:
+def shown(pairs: Iterable[PairProof]) -> set[ProvedSubject]:
     """What has been proved, in float64. A pair that showed a difference, at whatever size or
     precision, takes back what the others of its question showed; one that said nothing does not.
     """
     known = [
         (
-            Shown(
+            ProvedSubject(
                 p.backbone,
                 p.policy,
                 p.boundary,
@@ -124,7 +125,7 @@ def shown(pairs: Iterable[Pair]) -> set[Shown]:
     return sharp - broken
 
 
-def _is_whole(pair: Pair) -> bool:
+def _is_whole(pair: PairProof) -> bool:
     """Whether it has every level, and the floors without which training says nothing."""
     floors = [level.floor for level in pair.levels if level.name in FLOORED]
     return len(pair.levels) == len(LEVELS) and None not in floors

@@ -7,25 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import SCHEMA_VERSION
-from bench.cache import cache_root
-from bench.memory import collector_paused
-from bench.parity.model import Pair
-from bench.parity.proofs import COPY, Proofs, read_copy, shown, write_copy
-from bench.report.cells import lost_seeds
-from bench.report.document import document
-from bench.report.filters import chosen_columns, in_order
-from bench.report.findings import findings_of
-from bench.report.folders import load_runs as load_runs
-from bench.report.page import write_page
-from bench.report.rows import row_of, rows_of
-from bench.report.side_by_side import SideBySide
-from bench.report.standard_set import standard_set
-from bench.report.table_model import Table
-from bench.report.tables import Format
-from bench.report.twins import Row
-from bench.report.write import Attempts, runs_table, table_texts
-from bench.store import StoredRun
+from bench.analysis.findings import findings_of
+from bench.analysis.folders import known_proofs
+from bench.analysis.groups import lost_seeds
+from bench.analysis.rows import Row, row_of, rows_of
+from bench.errors import UserError
+from bench.parity.model import PairProof
+from bench.parity.proofs import COPY, shown, write_copy
+from bench.report.compare import FolderComparison
+from bench.report.export import Attempts, runs_table, table_texts
+from bench.report.page import document, read_document, write_page
+from bench.report.select import chosen_columns, in_order
+from bench.report.tables.model import Table
+from bench.report.tables.runs import Format
+from bench.report.tables.standard import standard_set
+from bench.spec.base import SCHEMA_VERSION
+from bench.storage.results import StoredRun, collector_paused
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -54,7 +51,7 @@ class Report:
     """Where to."""
     rows: list[Row]
     """In the order that was asked for."""
-    pairs: Sequence[Pair]
+    pairs: Sequence[PairProof]
     """Proofs that speak of them."""
     columns: Sequence[str] | None
     """Of the table of runs."""
@@ -86,7 +83,7 @@ def make_report(
     folder: Path,
     problems: Sequence[str] = (),
     view: View = STANDARD,
-    side: SideBySide | None = None,
+    side: FolderComparison | None = None,
     with_page: bool = True,
     whole: Sequence[StoredRun] | None = None,
 ) -> Report:
@@ -134,26 +131,32 @@ def write_report(
     return made.rows, made.write(formats)
 
 
-def known_proofs(folder: Path, runs: Sequence[StoredRun]) -> list[Pair]:
-    """Proofs that speak of the runs' environments: this machine's, and those beside the results."""
-    environments = {run.result.environment_id for run in runs}
-    pairs = [*read_copy(folder), *Proofs(cache_root()).load()]
-    newest = {pair.about: pair for pair in pairs}  # this machine's come last
-    # Also through a third environment, with which two were compared.
-    return [pair for pair in newest.values() if environments & set(pair.environments)]
-
-
 def as_json(rows: Sequence[Row]) -> dict[str, Any]:
     """The document that ``run`` and ``report`` print with ``--json``."""
     return {"schema_version": SCHEMA_VERSION, "rows": list(rows)}
 
 
 def load(page: str | Path) -> DataFrame:
-    """The runs of a ``report.html`` as a pandas frame, as ``bench.results`` gives a folder's.
+    """The runs of a report's page, as ``results`` gives those of a folder.
+
+    Args:
+        page: A ``report.html``, wherever it came from: all that is read lies in it.
+
+    Returns:
+        The frame, with the same ``attrs``.
 
     Raises:
         UserError: There is no such file, it is no whole page of Thawbench, or one of a newer one.
     """
-    from bench.report import frame  # which reads folders by what is above
+    from bench.analysis.frame import frame_of  # pandas takes a second to import
 
-    return frame.load(page)
+    path = Path(page)
+    if path.is_dir():
+        raise UserError(f"'{path}' is a folder, no page.", "Of results: bench.results(DIR).")
+    if not path.is_file():
+        raise UserError(f"There is no page '{path}'.", "Make one: python run_bench.py report DIR")
+    document = read_document(path)
+    rows = document.get("rows")
+    if not isinstance(rows, list):
+        raise UserError(f"'{path}' holds no runs.")
+    return frame_of(rows, document.get("environments", {}), document.get("problems", []))

@@ -6,14 +6,15 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from statistics import median
 
-from bench.report.cells import Cell, Contest, contestant, experiment_of
-from bench.report.findings import Findings, Pair
-from bench.report.settings import settings
-from bench.report.speeds import faster, fit_ratio, is_unsteady
-from bench.report.statistics import LEAST_SEEDS, Estimate, mean_rate, widened
-from bench.report.twins import Row
-from bench.report.words import listed, number_of, percent, points, seconds, times
-from bench.store import StoredRun
+from bench.analysis.findings import BackendPair, Findings
+from bench.analysis.groups import Contest, SeedGroup, contestant, experiment_of
+from bench.analysis.intervals import LEAST_SEEDS, Estimate, mean_rate, widened
+from bench.analysis.rows import Row
+from bench.analysis.speed import fit_ratio, is_unsteady
+from bench.report.format import listed, number_of, percent, points, seconds, times
+from bench.report.labels import settings
+from bench.report.tables.speeds import faster
+from bench.storage.results import StoredRun
 
 MODELS_ONLY = "with fewer than three seeds this speaks of these trained models, not of the recipes"
 
@@ -116,7 +117,7 @@ def _policies(contests: Sequence[Contest], undecided: int) -> str | None:
     return f"{sentence}{_models_only(cell for c in contests for cell in c.cells)}."
 
 
-def _models_only(cells: Iterable[Cell]) -> str:
+def _models_only(cells: Iterable[SeedGroup]) -> str:
     return f" ({MODELS_ONLY})" if any(len(cell.rows) < LEAST_SEEDS for cell in cells) else ""
 
 
@@ -211,7 +212,7 @@ def _data(row: Row) -> str:
     return f"{row['dataset_label']}, {row['train_images']:,} images"
 
 
-def _backends(pairs: Sequence[Pair]) -> str | None:
+def _backends(pairs: Sequence[BackendPair]) -> str | None:
     """Whether the frameworks differ in accuracy and in speed."""
     compared = [p for p in pairs if p.top1.top1 is not None]
     if not compared:
@@ -236,19 +237,19 @@ def _backends(pairs: Sequence[Pair]) -> str | None:
     )
 
 
-def _gap(pair: Pair) -> Estimate:
+def _gap(pair: BackendPair) -> Estimate:
     assert pair.top1.top1 is not None
     return pair.top1.top1
 
 
-def _experiment(pair: Pair, pairs: Sequence[Pair]) -> str:
+def _experiment(pair: BackendPair, pairs: Sequence[BackendPair]) -> str:
     """Which it is, among the others."""
     row = pair.a.row
     told = settings([p.a for p in pairs])[[p.a for p in pairs].index(pair.a)]
     return ", ".join(filter(None, (_data(row), row["backbone"], contestant(pair.a), told)))
 
 
-def _speeds(pairs: Sequence[Pair]) -> str:
+def _speeds(pairs: Sequence[BackendPair]) -> str:
     """How often each backend is faster, and where most."""
     known = [p for p in pairs if p.speed.p is not None]
     if not known:
@@ -308,5 +309,5 @@ def _price(contests: Sequence[Contest]) -> str | None:
     )
 
 
-def _fit_s(cell: Cell) -> float:
+def _fit_s(cell: SeedGroup) -> float:
     return mean_rate([row["fit_s"] for row in cell.rows]).value

@@ -7,15 +7,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from bench.catalog.tolerances import LEVELS, STEPS
-from bench.grades import BINS
-from bench.measure import LEAST_WINDOWS, WARMUP_STEPS, WINDOW_S
-from bench.report import statistics
-from bench.report.cells import SIGNIFICANT
-from bench.report.statistics import Estimate
-from bench.report.table_model import ABSENT, Cell, Table
-from bench.report.twins import Row
-from bench.report.words import listed, number_of
+from bench.analysis import intervals as statistics
+from bench.analysis.groups import SIGNIFICANT
+from bench.analysis.intervals import Estimate
+from bench.analysis.rows import Row
+from bench.parity.tolerances import LEVELS, STEPS
+from bench.report.format import ABSENT, listed, number_of
+from bench.report.tables.model import Table, TableCell
+from bench.training.clocks import LEAST_WINDOWS, WARMUP_STEPS, WINDOW_S
+from bench.training.metrics import BINS
 
 RATES = ("images_per_s", "fit_s", "speed_ratio")
 """Ends of the names of columns of rates and times."""
@@ -52,7 +52,7 @@ class Shown:
             if name.endswith(RATES) == of_rates
         ]
 
-    def _cells(self) -> Iterator[tuple[str, Cell]]:
+    def _cells(self) -> Iterator[tuple[str, TableCell]]:
         """With the names of their columns."""
         for table in self.tables:
             for row in table.rows:

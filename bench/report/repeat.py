@@ -8,8 +8,8 @@ from typing import Any
 
 from bench.catalog.cases import SIZE_BOUNDS, size_of
 from bench.catalog.policies import POLICIES
-from bench.spec import RunSpec
-from bench.suite import Grid
+from bench.runner.suite import Grid
+from bench.spec.run import RunSpec
 
 END = "THAWBENCH"
 

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from bench.commands import ReportCommand, report_command
-from bench.environment import project_root
+from bench.cli.report import ReportCommand, report_command
 from bench.report import STANDARD
-from bench.report.filters import Filters
 from bench.report.page import read_document, write_page
+from bench.report.select import Filters
+from bench.system import project_root
 from tests.browser import stores
 
 NOTHING_IDLE = "window.requestIdleCallback = () => 0;"

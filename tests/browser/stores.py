@@ -15,12 +15,11 @@ import numpy as np
 
 from bench.catalog.cases import CASES
 from bench.catalog.policies import DEFAULT_POLICIES, POLICIES
-from bench.grades import FILE, answers, calibration_error
 from bench.parity.proofs import write_copy
-from bench.result import RunResult
-from bench.scores import score
-from bench.spec import Environment, RunSpec
-from bench.store import Store
+from bench.spec.result import RunResult
+from bench.spec.run import Environment, RunSpec
+from bench.storage.results import Store
+from bench.training.metrics import FILE, answers, calibration_error, score
 from tests.conftest import ENVIRONMENT, SPEC, merged
 from tests.unit.pairs import pair
 

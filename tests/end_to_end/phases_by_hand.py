@@ -16,17 +16,17 @@ from typing import Any
 import numpy as np
 
 from backends.worker import load_adapter
-from bench.backend import Adapter
-from bench.blueprint import Array
 from bench.catalog.policies import POLICIES
 from bench.data import Packed, Split
-from bench.data.batches import TrainingBatches
-from bench.fit import Ready
-from bench.loop import Phased, Run
-from bench.phases import Phase, build_phase, phases_of
-from bench.plan import plan_training
-from bench.schedule import learning_rate
-from bench.spec import RunSpec
+from bench.network.blueprint import Array
+from bench.network.freezing import plan_training
+from bench.network.phases import Phase, phases_of
+from bench.spec.run import RunSpec
+from bench.training.adapter import Adapter
+from bench.training.batches import TrainingBatches
+from bench.training.fit import Ready, build_phase
+from bench.training.run import Phased, Run
+from bench.training.schedule import learning_rate
 from tests.parity.small_networks import PX, small_network
 from tests.unit.test_loop import spec
 

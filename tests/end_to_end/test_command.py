@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.environment import project_root
+from bench.system import project_root
 
 SUITE = """
 name = "small"

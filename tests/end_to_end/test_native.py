@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from bench.catalog.backends import BACKENDS
-from bench.catalog.native import APPLICATIONS
-from bench.environment import project_root
-from bench.ledger import KNOBS, native_ledger
-from bench.native_weights import file_name
-from bench.report.tables import DISTINGUISHING
+from bench.native.applications import APPLICATIONS
+from bench.native.differences import KNOBS, native_ledger
+from bench.native.weights import file_name
+from bench.report.tables.runs import DISTINGUISHING
+from bench.system import project_root
 from tests.end_to_end.test_command import command
 from tests.frameworks import HERE
 

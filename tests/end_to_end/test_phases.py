@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from bench.environment import project_root
+from bench.system import project_root
 from tests.end_to_end.phases_by_hand import EPOCHS, HEAD_EPOCHS
 from tests.end_to_end.test_command import command, rows, stored
 

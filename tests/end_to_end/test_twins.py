@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.environment import project_root
+from bench.system import project_root
 from tests.end_to_end.test_command import command, result_files
 from tests.frameworks import HERE
 

@@ -17,9 +17,9 @@ import traceback
 from pathlib import Path
 
 from backends.worker import load_adapter
-from bench.backend import Adapter
-from bench.parity.images import load_split
+from bench.parity.inputs import load_split
 from bench.parity.probe import probe
+from bench.training.adapter import Adapter
 from tests.parity.defects import DEFECTS, QUESTIONS, item
 from tests.parity.plants import Plant
 

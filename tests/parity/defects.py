@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bench.catalog.policies import POLICIES
-from bench.catalog.tolerances import FIRST_RATE, MOMENTUM, NUDGES, WEIGHT_DECAY
 from bench.parity.model import PARTS, ProbeItem
-from bench.spec import OptimizerName, Recipe
+from bench.parity.tolerances import FIRST_RATE, MOMENTUM, NUDGES, WEIGHT_DECAY
+from bench.spec.run import OptimizerName, Recipe
 from tests.parity.small_networks import BATCH_SIZE, PX
 
 QUESTIONS: dict[str, tuple[str, OptimizerName]] = {

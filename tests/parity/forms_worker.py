@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from backends.worker import load_adapter
-from bench.backend import Prefix
 from bench.catalog.policies import POLICIES
 from bench.catalog.recipes import plain_recipe
-from bench.forms import Form, make_prefix
-from bench.plan import plan_training
-from bench.prefix import boundary_of
-from bench.spec import Precision
+from bench.network.freezing import plan_training
+from bench.network.frozen_prefix import boundary_of
+from bench.spec.run import Precision
+from bench.training.adapter import Prefix
+from bench.training.prefix_cache import Form, make_prefix
 from tests.frameworks import BACKENDS
 from tests.parity.small_networks import BATCH_SIZE, PX, small_network
 

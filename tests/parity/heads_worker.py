@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from backends.worker import load_adapter
-from bench.backend import Heads
-from bench.blueprint import Array
 from bench.catalog.policies import POLICIES
 from bench.catalog.recipes import plain_recipe
-from bench.plan import plan_training
-from bench.spec import OptimizerName, Recipe
+from bench.network.blueprint import Array
+from bench.network.freezing import plan_training
+from bench.spec.run import OptimizerName, Recipe
+from bench.training.adapter import Heads
 from tests.parity.small_networks import PX, small_network
 
 SEEDS, EACH, CLASSES, FEATURES, IMAGES, STEPS = 2, 3, 4, 5, 7, 6

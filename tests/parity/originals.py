@@ -23,12 +23,13 @@ from torch import nn
 from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 from torchvision.models.vision_transformer import VisionTransformer
 
-from backends.torch_adapter.export import export_module
+from backends.torch_adapter.export.export import export_module
 from backends.torch_adapter.network import TorchNetwork
-from bench.blueprint import Network, Preprocessing
 from bench.catalog.policies import POLICIES
 from bench.errors import UserError
-from bench.plan import plan_training
+from bench.network.blueprint import Network
+from bench.network.freezing import plan_training
+from bench.spec.preprocessing import Preprocessing
 
 PX = 64
 PREPROCESSING = Preprocessing(channels="RGB", mean=(127.0,) * 3, scale=(1 / 64,) * 3)

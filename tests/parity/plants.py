@@ -12,18 +12,19 @@ from unittest.mock import patch
 import numpy as np
 from scipy.special import softmax
 
-from bench import fit
-from bench.backend import Adapter, Trainer
-from bench.blueprint import HEAD, Array, Network, Operation, Preprocessing
 from bench.catalog.backbones import LITE
-from bench.catalog.tolerances import SEED
-from bench.data import Split, batches
-from bench.data.batches import TrainingBatches
+from bench.data import Split
+from bench.network.blueprint import HEAD, Array, Network, Operation
+from bench.network.freezing import TensorPlan, TrainingPlan
+from bench.network.random_streams import Stream, generator
 from bench.parity.probe import Batches, make_batches
-from bench.plan import TensorPlan, TrainingPlan
-from bench.schedule import learning_rate
-from bench.spec import Recipe
-from bench.streams import Stream, generator
+from bench.parity.tolerances import SEED
+from bench.spec.preprocessing import Preprocessing
+from bench.spec.run import Recipe
+from bench.training import batches, fit
+from bench.training.adapter import Adapter, Trainer
+from bench.training.batches import TrainingBatches
+from bench.training.schedule import learning_rate
 
 Patches = Callable[[], list[Any]]
 """Makes context managers that put something in the place of something and take it out again."""
@@ -63,7 +64,7 @@ class Plant:
 
 @dataclass(frozen=True)
 class _Planted:
-    """An adapter (``bench.backend.Adapter``) with a mistake."""
+    """An adapter (``bench.training.adapter.Adapter``) with a mistake."""
 
     sound: Adapter
     plant: Plant

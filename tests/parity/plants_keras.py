@@ -10,17 +10,11 @@ from unittest.mock import patch
 import keras
 from keras import ops
 
-from backends.keras_adapter import layers
 from backends.keras_adapter.optimizer import BETA_1, BETA_2, EPSILON, TwinOptimizer
 from backends.keras_adapter.trainer import KerasTrainer
-from backends.keras_adapter.twin import BUILDERS, Twin
-from tests.parity.plants import (
-    TRAINED_STAGE,
-    Plant,
-    all_in_training,
-    in_any_adapter,
-    wrapped,
-)
+from backends.keras_adapter.twin import layers
+from backends.keras_adapter.twin.twin import BUILDERS, Twin
+from tests.parity.plants import TRAINED_STAGE, Plant, all_in_training, in_any_adapter, wrapped
 
 
 def _method(owner: Any, name: str, wrap: Callable[[Any], Any]) -> Plant:

@@ -14,13 +14,7 @@ from torch import Tensor
 from backends.torch_adapter import trainer
 from backends.torch_adapter.network import BUILDERS
 from backends.torch_adapter.trainer import TorchTrainer
-from tests.parity.plants import (
-    TRAINED_STAGE,
-    Plant,
-    all_in_training,
-    in_any_adapter,
-    wrapped,
-)
+from tests.parity.plants import TRAINED_STAGE, Plant, all_in_training, in_any_adapter, wrapped
 
 
 def _biased_variance(build: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bench.blueprint import Blueprint, Network, Operation, channels_last, with_features
+from bench.network.blueprint import Blueprint, Network, Operation, channels_last, with_features
 
 PX = 15
 CHANNELS = 8

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bench.catalog.backends import BACKENDS as ALL
-from bench.listing import Counting, count_backbones
+from bench.cli.list import Counting, count_backbones
 from tests.frameworks import BACKENDS, HERE
 
 PUBLISHED = {

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from bench.blueprint import Blueprint
 from bench.catalog.backends import BACKENDS
-from bench.catalog.tolerances import CLASSES, LEVELS, SEED
-from bench.environment import project_root
-from bench.head import attach_head
-from bench.parity.images import proof_split, save_split
-from bench.parity.judge import Side, first_difference, levels_of, reason_of
+from bench.network.blueprint import Blueprint
+from bench.network.head import attach_head
+from bench.parity.compare import Side, first_difference, levels_of, reason_of
+from bench.parity.inputs import proof_split, save_split
 from bench.parity.model import PARTS, Level
+from bench.parity.tolerances import CLASSES, LEVELS, SEED
+from bench.system import project_root
 from tests.frameworks import HERE
 from tests.parity.defective_worker import FLOORS_FROM, MODULES
 from tests.parity.defects import DEFECTS, QUESTIONS

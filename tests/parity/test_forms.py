@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from bench.catalog.backends import BACKENDS
-from bench.environment import project_root
+from bench.system import project_root
 from tests.frameworks import BACKENDS as PAIR
 
 FORMS = {

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax, softmax
 
-from bench.backend import Heads
-from bench.blueprint import Array
 from bench.catalog.backends import BACKENDS
-from bench.environment import project_root
-from bench.spec import OptimizerName
+from bench.network.blueprint import Array
+from bench.spec.run import OptimizerName
+from bench.system import project_root
+from bench.training.adapter import Heads
 from tests.parity import heads_worker as given
 
 MOMENTUM, BETA_1, BETA_2, EPSILON = 0.9, 0.9, 0.999, 1e-8

@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from bench.blueprints import architecture_folders
 from bench.catalog.backbones import BACKBONES
+from bench.network.export import architecture_folders
 from tests.frameworks import BACKENDS, HERE, logits, random_blueprints
 
 SIZES = (224, 96)

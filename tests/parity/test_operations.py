@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from bench.blueprint import Kind
+from bench.network.blueprint import OperationKind
 from tests.frameworks import BACKENDS, logits
 from tests.parity.sketches import CLASSES, PX, SKETCHES, Sketch
 
@@ -33,7 +33,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Logits, Logits]:
 
 
 def test_every_kind_is_there() -> None:
-    assert {name.split(",")[0] for name in SKETCHES} == set(get_args(Kind))
+    assert {name.split(",")[0] for name in SKETCHES} == set(get_args(OperationKind))
 
 
 @pytest.mark.parametrize("name", SKETCHES)

@@ -11,12 +11,12 @@ import pytest
 
 from bench.catalog.backbones import BACKBONES
 from bench.catalog.policies import POLICIES
-from bench.catalog.tolerances import LEVELS, ProofSetting
 from bench.errors import Unavailable
 from bench.parity import plan
-from bench.parity.model import Pair
+from bench.parity.model import PairProof
 from bench.parity.plan import Question, Subject, subject_of
-from bench.parity.prove import prove
+from bench.parity.run import prove
+from bench.parity.tolerances import LEVELS, ProofSetting
 from tests.frameworks import BACKENDS, HERE
 from tests.parity.small_networks import BATCH_SIZE, NETWORKS, PX, small_network
 
@@ -92,7 +92,7 @@ def question_of(backends: Sequence[str], root: Path) -> Question:
 
 
 @pytest.fixture(scope="module")
-def proof(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Pair], Steps, Subject, Path]:
+def proof(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[PairProof], Steps, Subject, Path]:
     root = tmp_path_factory.mktemp("small")
     question = question_of(BACKENDS, root)
     steps, asked = Steps(), subject(question, root)

@@ -21,14 +21,14 @@ from typing import Annotated, Any
 
 import typer
 
-from bench.backbones import check_px
 from bench.catalog.backbones import BACKBONES
-from bench.cli import WRONG
+from bench.cli.main import WRONG
 from bench.data import SplitSizes
 from bench.data.photos import PHOTO_CLASSES
-from bench.environment import cores, machine_bytes, processor, project_root
 from bench.errors import Unavailable, UserError, choose
-from bench.store import write_json
+from bench.network.backbones import check_px
+from bench.storage.results import write_json
+from bench.system import cores, machine_bytes, processor, project_root
 from tests.peers import programs
 from tests.peers.figures import THAWBENCH, Measured, frozen_summary, render, whole_summary
 from tests.peers.photos_folder import JPEG_PX, JPEG_QUALITY, write_folder

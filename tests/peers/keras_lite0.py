@@ -9,15 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from keras import Model
-from keras.layers import (
-    Add,
-    BatchNormalization,
-    Conv2D,
-    DepthwiseConv2D,
-    Input,
-    ReLU,
-    Rescaling,
-)
+from keras.layers import Add, BatchNormalization, Conv2D, DepthwiseConv2D, Input, ReLU, Rescaling
 
 BLOCKS = (
     # kernel, stride of the first, expansion, channels, repeats

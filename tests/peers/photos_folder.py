@@ -8,8 +8,8 @@ from pathlib import Path
 from PIL import Image
 
 from bench.data import Dataset, SplitSizes, open_dataset
-from bench.data.files import in_threads
 from bench.data.model import SPLITS, SplitName
+from bench.data.package_files import in_threads
 
 JPEG_PX = 256
 """Side of each image, so that decoding costs what it does with a user's own."""

@@ -17,16 +17,16 @@ from typing import Any
 
 import numpy as np
 
-from bench.cache import cache_root
 from bench.catalog.backbones import BACKBONES
 from bench.catalog.policies import BASE_LEARNING_RATE, POLICIES
 from bench.data import SplitSizes, open_dataset, pack
-from bench.environment import project_root
 from bench.errors import Unavailable, UserError
-from bench.spec import Recipe
-from bench.store import Store
-from bench.suite import Grid
-from bench.weights import pretrained_weights
+from bench.network.weights import pretrained_weights
+from bench.runner.suite import Grid
+from bench.spec.run import Recipe
+from bench.storage.cache import cache_root
+from bench.storage.results import Store
+from bench.system import project_root
 from tests.peers.answer import in_path_order
 
 NONE: Mapping[str, str] = MappingProxyType({})

@@ -17,10 +17,10 @@ import pytest
 from PIL import Image
 
 from bench.data import SplitSizes, open_dataset
-from bench.environment import project_root
 from bench.errors import UserError
-from bench.schedule import learning_rate
-from bench.spec import Recipe
+from bench.spec.run import Recipe
+from bench.system import project_root
+from bench.training.schedule import learning_rate
 from tests.peers import answer, programs
 from tests.peers.compare import main
 from tests.peers.figures import frozen_summary, paired_interval, render, whole_summary

@@ -1,4 +1,4 @@
-"""One benchmark for each case of ``bench.speed`` and each measure."""
+"""One benchmark for each case of ``bench.speed.cases`` and each measure."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from bench.cache import cache_root
 from bench.catalog.backends import BACKENDS
-from bench.environment import environment_of
 from bench.errors import choose
-from bench.launch import Interpreters
-from bench.speed import MEASURES, SpeedCase, cases, size_of, time_case
-from bench.warm import WarmWorkers
+from bench.speed.cases import MEASURES, SpeedCase, cases, size_of, time_case
+from bench.storage.cache import cache_root
+from bench.workers.environment import environment_of
+from bench.workers.pool import WarmWorkers
+from bench.workers.process import Interpreters
 
 HERE = Interpreters({})
 

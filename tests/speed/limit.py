@@ -17,13 +17,13 @@ from typing import get_args
 import numpy as np
 
 from backends.worker import load_adapter
-from bench.blueprint import Array, Network
 from bench.catalog.policies import POLICIES
 from bench.catalog.recipes import plain_recipe
-from bench.forms import Form, make_prefix
-from bench.head import attach_head
-from bench.plan import plan_training
-from bench.prefix import boundary_of
+from bench.network.blueprint import Array, Network
+from bench.network.freezing import plan_training
+from bench.network.frozen_prefix import boundary_of
+from bench.network.head import attach_head
+from bench.training.prefix_cache import Form, make_prefix
 
 CLASSES = 18
 ONE_AND_THE_SAME = ("compiled", "keras-tensorflow")

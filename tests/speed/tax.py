@@ -107,14 +107,14 @@ def main() -> None:
 def compare(asked: argparse.Namespace) -> dict[str, Any]:
     import importlib
 
-    from bench.blueprint import Network
     from bench.catalog.policies import POLICIES
     from bench.catalog.recipes import plain_recipe
     from bench.data import Packed, Split
-    from bench.head import attach_head
-    from bench.loop import Run
-    from bench.plan import plan_training
-    from bench.spec import Case, DatasetRef, RunSpec, WeightsRef
+    from bench.network.blueprint import Network
+    from bench.network.freezing import plan_training
+    from bench.network.head import attach_head
+    from bench.spec.run import Case, DatasetRef, RunSpec, WeightsRef
+    from bench.training.run import Run
 
     network = attach_head(Network.load(asked.blueprint, trunk_only=True), "linear", CLASSES, 0)
     random = np.random.default_rng(0)

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench.blueprints import blueprint_folder
-from bench.cache import cache_root
 from bench.catalog.backbones import BACKBONES
-from bench.environment import project_root
-from bench.weights import random_weights
+from bench.network.export import blueprint_folder
+from bench.network.weights import random_weights
+from bench.storage.cache import cache_root
+from bench.system import project_root
 from tests.end_to_end.test_command import command
 from tests.speed.clock import CLOCK, hand_over
 from tests.speed.conftest import HERE

@@ -11,7 +11,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.catalog.recipes import plain_recipe
 from bench.data import Split
-from bench.data.batches import TrainingBatches
+from bench.training.batches import TrainingBatches
 from tests.speed.clock import CLOCK, hand_over
 
 SIZES = {

@@ -13,9 +13,9 @@ import pytest
 from plotly.offline import get_plotlyjs
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench.grades import FILE, grades_of
 from bench.report import load_runs, make_report
-from bench.store import Store
+from bench.storage.results import Store
+from bench.training.metrics import FILE, grades_of
 from tests.unit.made_runs import POLICIES
 
 SIZES = {

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench.speed import Measure, SpeedCase
+from bench.speed.cases import SpeedCase, SpeedMeasure
 from tests.speed.clock import CLOCK, hand_over
 
 
@@ -23,7 +23,7 @@ def test_speed(
     benchmark: BenchmarkFixture,
     timed: Callable[[SpeedCase], dict[str, Any]],
     case: SpeedCase,
-    measure: Measure,
+    measure: SpeedMeasure,
 ) -> None:
     found = timed(case)
     durations = found[f"{measure}_s"]

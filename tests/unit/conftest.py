@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.cli import main
-from bench.store import StoredRun
+from bench.cli.main import main
+from bench.storage.results import StoredRun
 from tests.unit.made_runs import IMAGES, POLICIES, RANDOM, Make
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from bench.report.findings import Findings, findings_of
-from bench.report.rows import rows_of
-from bench.report.standard_set import standard_set
-from bench.report.table_model import Table
-from bench.store import StoredRun
+from bench.analysis.findings import Findings, findings_of
+from bench.analysis.rows import rows_of
+from bench.report.tables.model import Table
+from bench.report.tables.standard import standard_set
+from bench.storage.results import StoredRun
 
 IMAGES = 400
 Make = Callable[..., StoredRun]

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from bench.blueprint import Network
-from bench.catalog.tolerances import FLOORED, LEVELS
-from bench.parity.files import Values
-from bench.parity.model import Level, Pair
+from bench.network.blueprint import Network
+from bench.parity.exchange import RecordedValues
+from bench.parity.model import Level, PairProof
 from bench.parity.proofs import harness
+from bench.parity.tolerances import FLOORED, LEVELS
 
 
 def level(name: str = "logits", **changes: Any) -> Level:
@@ -35,7 +35,7 @@ QUIET = dict.fromkeys(("logits", "activations", "gradients", *FLOORED), 1e-16)
 """Floors of a backend that holds still."""
 
 
-def level_values(network: Network) -> dict[str, Values]:
+def level_values(network: Network) -> dict[str, RecordedValues]:
     """Values of every level, as one side leaves them."""
     random = np.random.default_rng(0)
     blueprint = network.blueprint
@@ -54,7 +54,7 @@ def level_values(network: Network) -> dict[str, Values]:
     }
 
 
-def pair(**changes: Any) -> Pair:
+def pair(**changes: Any) -> PairProof:
     """A pair that passed."""
     fields: dict[str, Any] = {
         "backbone": "squeezenet1_1",
@@ -76,4 +76,4 @@ def pair(**changes: Any) -> Pair:
         "reason": None,
         "harness": harness(),
     }
-    return Pair.model_validate({**fields, **changes})
+    return PairProof.model_validate({**fields, **changes})

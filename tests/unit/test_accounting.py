@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from bench.accounting import Work, multiply_adds, saving, work_of
-from bench.blueprint import Blueprint, Network, Operation
-from bench.blueprints import architecture_folders
 from bench.catalog.policies import POLICIES
-from bench.plan import plan_training
+from bench.network.blueprint import Blueprint, Network, Operation
+from bench.network.cost import Work, multiply_adds, saving, work_of
+from bench.network.export import architecture_folders
+from bench.network.freezing import plan_training
 from tests.frameworks import HERE
 
 PX = 8

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from bench import backbones as asking
-from bench import weights
-from bench.backbones import backbone, check_name, check_px, folder_name, public_name
 from bench.catalog.backbones import BACKBONES, BackboneEntry, WeightsSource
-from bench.cli import _weights
+from bench.cli.main import _weights
 from bench.errors import Unavailable, UserError
-from bench.launch import Finished, Interpreters
-from bench.weights import pretrained_ref, pretrained_weights
+from bench.network import backbones as asking
+from bench.network import weights
+from bench.network.backbones import backbone, check_name, check_px, folder_name, public_name
+from bench.network.weights import pretrained_ref, pretrained_weights
+from bench.workers.process import Finished, Interpreters
 
 HERE = Interpreters({})
 HUB = WeightsSource(

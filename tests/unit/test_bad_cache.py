@@ -12,16 +12,17 @@ import pytest
 from safetensors import SafetensorError
 
 from backends import worker
-from bench import blueprint, blueprints
-from bench.backbones import worker_failure
-from bench.blueprint import Network
-from bench.blueprints import CHECKSUMS, FILES, blueprint_folder, is_whole, write_checksums
-from bench.cache import unwritable
 from bench.catalog.backbones import BACKBONES
-from bench.checksums import checksum
 from bench.errors import UserError
-from bench.launch import Finished, Interpreters
-from bench.weights import random_weights
+from bench.network import blueprint
+from bench.network import export as blueprints
+from bench.network.backbones import worker_failure
+from bench.network.blueprint import Network
+from bench.network.export import CHECKSUMS, FILES, blueprint_folder, is_whole, write_checksums
+from bench.network.weights import random_weights
+from bench.storage.cache import unwritable
+from bench.storage.checksums import checksum
+from bench.workers.process import Finished, Interpreters
 
 FULL = SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
@@ -137,7 +138,7 @@ def test_a_command_that_finds_the_cache_read_only_says_what_to_set(
     def read_only(*_: Any, **__: Any) -> Any:
         raise OSError(errno.EROFS, "Read-only file system", str(place))
 
-    monkeypatch.setattr("bench.doctor.findings", read_only)
+    monkeypatch.setattr("bench.cli.doctor.findings", read_only)
     done = here("doctor")
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: Cannot write {place}: Read-only file system.")

@@ -14,12 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.backend import Batch
-from bench.blueprint import Network, Operation
-from bench.data import Split, augment
-from bench.data.batches import TrainingBatches, input_threads, view_batches
-from bench.spec import RunSpec
-from bench.streams import Stream, generator
+from bench.data import Split
+from bench.network.blueprint import Network, Operation
+from bench.network.random_streams import Stream, generator
+from bench.spec.run import RunSpec
+from bench.training import augment
+from bench.training.adapter import Batch
+from bench.training.batches import TrainingBatches, input_threads, view_batches
 
 MakeSpec = Callable[..., RunSpec]
 PX = 16
@@ -298,5 +299,5 @@ def test_threads_change_nothing(
 def test_a_gpu_is_fed_by_several_threads(
     monkeypatch: pytest.MonkeyPatch, device: str, cores: int, threads: int
 ) -> None:
-    monkeypatch.setattr("bench.data.batches.cores", lambda: cores)
+    monkeypatch.setattr("bench.training.batches.cores", lambda: cores)
     assert input_threads(device) == threads

@@ -14,21 +14,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from bench.blueprint import (
+from bench.catalog.policies import POLICIES
+from bench.errors import UserError
+from bench.network.blueprint import (
     HEAD,
     KERNELS,
     STATE_ROLES,
     Blueprint,
     Network,
-    Preprocessing,
     hash_tensors,
     is_under,
 )
-from bench.catalog.policies import POLICIES
-from bench.errors import UserError
-from bench.head import attach_head, hidden_units, trunk_output
-from bench.plan import TrainingPlan, plan_training
-from bench.spec import Policy
+from bench.network.freezing import TrainingPlan, plan_training
+from bench.network.head import attach_head, hidden_units, trunk_output
+from bench.spec.preprocessing import Preprocessing
+from bench.spec.run import Policy
 
 HEADS = ("original", "linear", "dense:7", "dense:7,5", "flatten+dense:3")
 

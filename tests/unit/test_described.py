@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from bench.backbones import backbones
-from bench.blueprint import Blueprint, is_under
-from bench.blueprints import architecture_folders
-from bench.cache import cache_root
 from bench.catalog.backbones import BACKBONES, HALF, IMAGENET, BackboneEntry
+from bench.network.backbones import backbones
+from bench.network.blueprint import Blueprint, is_under
+from bench.network.export import architecture_folders
+from bench.storage.cache import cache_root
 from tests.frameworks import HERE
 
 OTHERS = (

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from bench import devices, prepare
-from bench.devices import check_seen
 from bench.errors import UserError
-from bench.launch import Finished, Interpreters
+from bench.runner import devices
+from bench.runner import planner as prepare
+from bench.runner.devices import check_seen
+from bench.workers.process import Finished, Interpreters
 
 SEEN = {"torch": ["cpu", "cuda:0"], "keras-tensorflow": ["cpu"], "keras-torch": None}
 """Backend → what it sees; None: it does not start."""

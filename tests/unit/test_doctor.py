@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from bench import doctor
 from bench.catalog.backends import BACKENDS, DEFAULT_BACKENDS
-from bench.doctor import Finding
-from bench.launch import Interpreters
+from bench.cli import doctor
+from bench.cli.doctor import Finding
+from bench.workers.process import Interpreters
 from tests.conftest import _environment
 
 

@@ -11,17 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from bench import __version__, cache, environment
-from bench.environment import (
-    Gpu,
-    code_digest,
-    environment_here,
-    environment_of,
-    gpus,
-    project_root,
-    visible,
-)
+from bench import __version__
 from bench.errors import UserError
+from bench.storage import cache
+from bench.system import Gpu, gpus, project_root, visible
+from bench.workers import environment
+from bench.workers.environment import code_digest, environment_here, environment_of
 
 
 def _nvidia_smi(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:

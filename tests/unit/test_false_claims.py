@@ -5,16 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from bench.analysis.intervals import Estimate, detectable, difference
+from bench.analysis.rows import rows_of
+from bench.analysis.speed import is_unsteady
 from bench.report.answer import answer
-from bench.report.limits import limits
-from bench.report.notes import footnotes
-from bench.report.rows import rows_of
-from bench.report.side_by_side import side_by_side
-from bench.report.speeds import is_unsteady
-from bench.report.standard_set import policies_table
-from bench.report.statistics import Estimate, detectable, difference
-from bench.report.words import times
-from bench.store import StoredRun
+from bench.report.compare import side_by_side
+from bench.report.format import times
+from bench.report.notes import footnotes, limits
+from bench.report.tables.standard import policies_table
+from bench.storage.results import StoredRun
 from tests.unit.made_runs import RANDOM, Make, cell, found, tables
 
 SEEDS = range(3)

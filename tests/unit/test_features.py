@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from bench import features
-from bench.blueprint import Array
-from bench.environment import project_root
-from bench.features import KIND, Features, NoRoom, Wanted, features_of
+from bench.network.blueprint import Array
+from bench.system import project_root
+from bench.training import prefix_cache as features
+from bench.training.prefix_cache import KIND, Features, NoRoom, Wanted, features_of
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (13, 4, 4, 3), np.uint8)
 SHAPES = {"train": (10, 2), "val": (3, 2)}
@@ -258,7 +258,7 @@ def test_the_meta_file_is_json(tmp_path: Path) -> None:
 def test_what_a_killed_worker_left_is_removed_by_the_next(tmp_path: Path) -> None:
     """At once, for it may be as large as the cache."""
     code = (
-        "import os, sys; from pathlib import Path; from bench.data.atomic import build_folder\n"
+        "import os, sys; from pathlib import Path; from bench.storage.atomic import build_folder\n"
         "def write(into): (into / 'x').write_text('x'); os._exit(9)\n"
         "build_folder(Path(sys.argv[1]), write, lambda path: True)\n"
     )

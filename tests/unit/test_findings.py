@@ -7,15 +7,15 @@ import shutil
 import numpy as np
 import pytest
 
+from bench.analysis.findings import findings_of
+from bench.analysis.groups import Comparison, Contest, cells_of, contestant
+from bench.analysis.intervals import Estimate
+from bench.analysis.rows import rows_of
+from bench.analysis.strategy import strategy_map
 from bench.report.answer import answer, asked
-from bench.report.cases_table import cases_table
-from bench.report.cells import Comparison, Contest, cells_of, contestant
-from bench.report.findings import findings_of
-from bench.report.plots import pareto, plots
-from bench.report.rows import rows_of
-from bench.report.statistics import Estimate
-from bench.report.strategy import strategy_map
-from bench.store import StoredRun
+from bench.report.plots.accuracy import pareto, plots
+from bench.report.tables.cases import cases_table
+from bench.storage.results import StoredRun
 from tests.unit.made_runs import IMAGES, RANDOM, Make, cell, found, tables
 
 

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.blueprint import Array, Blueprint, Network, Operation, Preprocessing
-from bench.fold import inference_form
-from bench.prefix import Boundary
+from bench.network.blueprint import Array, Blueprint, Network, Operation
+from bench.network.fold_batch_norm import inference_form
+from bench.network.frozen_prefix import Boundary
+from bench.spec.preprocessing import Preprocessing
 
 RANDOM = np.random.default_rng(0)
 PIXELS = 5

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from bench import forms
-from bench.accounting import multiply_adds
 from bench.catalog.backends import BACKENDS
 from bench.catalog.policies import POLICIES
-from bench.forms import FORMS, From, form_for
-from bench.plan import plan_training
-from bench.prefix import boundary_of
+from bench.network.cost import multiply_adds
+from bench.network.freezing import plan_training
+from bench.network.frozen_prefix import boundary_of
+from bench.training import prefix_cache as forms
+from bench.training.prefix_cache import FORMS, From, form_for
 from tests.parity.small_networks import small_network
 
 BLUEPRINT = small_network().blueprint

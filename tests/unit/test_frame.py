@@ -14,12 +14,12 @@ import pytest
 from pandas.testing import assert_frame_equal
 
 import bench
+from bench.analysis.frame import COLUMNS, DERIVED, REPEATED, UNITS
+from bench.analysis.rows import row_of
 from bench.errors import UserError
 from bench.report import load, load_runs, write_report
 from bench.report import page as pages
-from bench.report.frame import COLUMNS, DERIVED, REPEATED, UNITS
-from bench.report.rows import row_of
-from bench.store import Store, StoredRun
+from bench.storage.results import Store, StoredRun
 
 ROOT = Path(__file__).resolve().parents[2]
 Save = Callable[..., Path]

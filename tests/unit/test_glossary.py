@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from bench.catalog.tolerances import LEVELS
+from bench.analysis.rows import rows_of
+from bench.parity.tolerances import LEVELS
 from bench.report import make_report
+from bench.report.compare import side_by_side
+from bench.report.export import runs_table
 from bench.report.glossary import ENTRIES, glossary
-from bench.report.rows import rows_of
-from bench.report.side_by_side import side_by_side
-from bench.report.standard_set import standard_set
-from bench.report.write import runs_table
-from bench.store import StoredRun
+from bench.report.tables.standard import standard_set
+from bench.storage.results import StoredRun
 from tests.unit.made_runs import Make, found
 
 Runs = list[StoredRun]

@@ -10,11 +10,17 @@ import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix, f1_score
 
-from bench.grades import FILE, answers, calibration_error, grades, grades_of
-from bench.report.predictions import answers_of, confusion, largest_confusions
-from bench.result import RunResult
-from bench.scores import of_each_image
-from bench.store import StoredRun
+from bench.analysis.predictions import answers_of, confusion, largest_confusions
+from bench.spec.result import RunResult
+from bench.storage.results import StoredRun
+from bench.training.metrics import (
+    FILE,
+    answers,
+    calibration_error,
+    grades,
+    grades_of,
+    of_each_image,
+)
 
 
 def logits_and_labels(classes: int = 4) -> tuple[np.ndarray, np.ndarray]:

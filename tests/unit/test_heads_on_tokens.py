@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from bench.blueprint import HEAD, channels_last, with_features
 from bench.catalog.policies import POLICIES
 from bench.data import Split
-from bench.data.batches import TrainingBatches
 from bench.errors import UserError
-from bench.head import attach_head
-from bench.plan import plan_training
+from bench.network.blueprint import HEAD, channels_last, with_features
+from bench.network.freezing import plan_training
+from bench.network.head import attach_head
+from bench.training.batches import TrainingBatches
 from tests.parity.sketches import CHANNELS, PX, Sketch
 
 LENGTH = 25

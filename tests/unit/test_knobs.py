@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from bench.catalog.backends import BACKENDS
-from bench.environment import cores, project_root
+from bench.system import cores, project_root
 
 COMPILED = "torch.compile(lambda x: x + 1, backend='eager')(torch.ones(2))"
 TORCH = """

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from bench import launch
-from bench.launch import Event, Finished, Interpreters, Stopped, WorkerGroup, run_job
+from bench.workers import process as launch
+from bench.workers.process import Event, Finished, Interpreters, Stopped, WorkerGroup, run_job
 
 READ_JOB = "import sys, os, json, time, signal\njob = json.loads(sys.stdin.readline())\n"
 DONE = 'print(json.dumps({"event": "done", "said": job}), flush=True)\n'
@@ -254,7 +254,7 @@ def test_a_module_in_the_current_folder_takes_no_modules_place(
 
 
 def test_interpreters(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("bench.launch.project_root", lambda: tmp_path)
+    monkeypatch.setattr("bench.workers.process.project_root", lambda: tmp_path)
     chosen = Interpreters({"torch": Path("/p")})
     assert chosen.of("torch") == Path("/p")
     assert chosen.of("keras-tensorflow") == Path(sys.executable)

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from bench import probes
-from bench.ledger import KNOBS, ledger_json, merge_knobs, print_ledger
-from bench.probes import Convolution
+from bench.native import probes
+from bench.native.differences import KNOBS, ledger_json, merge_knobs, print_ledger
+from bench.native.probes import Convolution
 
 
 def test_rows_hold_each_backends_value_and_whether_they_differ() -> None:

@@ -13,10 +13,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from bench.live import LiveDisplay, columns_of
-from bench.progress import PlainDisplay, display
-from bench.result import RunResult
-from bench.spec import RunSpec
+from bench.cli.progress import LiveDisplay, PlainDisplay, columns_of, display
+from bench.spec.result import RunResult
+from bench.spec.run import RunSpec
 
 MakeSpec = Callable[..., RunSpec]
 EPOCH = {"event": "epoch", "epoch": 3, "epochs": 12, "train_loss": 0.512, "val_top1": 0.8125}

@@ -11,16 +11,17 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from bench.backend import Batch, Counts
-from bench.blueprint import Array, Blueprint, Network, Operation, Preprocessing
 from bench.catalog.policies import POLICIES
 from bench.data import Packed, Split
-from bench.features import Features
-from bench.fit import FrozenChanged
-from bench.loop import Run
-from bench.plan import plan_training
-from bench.scores import score
-from bench.spec import Case, DatasetRef, Recipe, RunSpec, WeightsRef
+from bench.network.blueprint import Array, Blueprint, Network, Operation
+from bench.network.freezing import plan_training
+from bench.spec.preprocessing import Preprocessing
+from bench.spec.run import Case, DatasetRef, Recipe, RunSpec, WeightsRef
+from bench.training.adapter import Batch, Counts
+from bench.training.fit import FrozenChanged
+from bench.training.metrics import score
+from bench.training.prefix_cache import Features
+from bench.training.run import Run
 
 PX, CLASSES = 4, 3
 PIXELS = PX * PX * 3
@@ -203,7 +204,7 @@ def test_the_device_s_peak_is_measured_after_all_else(monkeypatch: pytest.Monkey
         assert (device, precision) == ("cpu", "fp32")
         return {"model_flop_utilisation": 0.25}
 
-    monkeypatch.setattr("bench.loop.utilisation", utilisation)
+    monkeypatch.setattr("bench.training.run.utilisation", utilisation)
     fields = run(NumpyTrainer(network()))[0].fields
     measured = {"peak_device_bytes", "compute_images_per_s", "infer_images_per_s", "knobs"}
     assert measured <= found[0].keys()

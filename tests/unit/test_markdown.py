@@ -9,9 +9,8 @@ from collections.abc import Callable
 import pytest
 from markdown_it import MarkdownIt
 
-from bench.report.markdown import markdown, markdown_line
-from bench.report.table_model import Column, Table, text
-from bench.report.write import as_text
+from bench.report.export import as_text, markdown, markdown_line
+from bench.report.tables.model import Table, TableColumn, text
 
 USUAL = [
     "efficientnet_lite0",
@@ -83,8 +82,10 @@ def test_github_makes_no_link_of_a_name(name: str) -> None:
 
 @pytest.mark.parametrize("line", [*LINES, *HOSTILE])
 def test_a_title_a_caption_and_a_note_stay_lines(line: str) -> None:
-    column = Column("a", line)
-    table = Table("t", line, line, [column, Column("b", "b")], [[text(line), text("b")]], [line])
+    column = TableColumn("a", line)
+    table = Table(
+        "t", line, line, [column, TableColumn("b", "b")], [[text(line), text("b")]], [line]
+    )
     rendered = _rendered(as_text(table, "md"))
     words = " ".join(line.split())
     shape = re.sub(r"<!-- -->", "", re.sub(r">[^<]+<", "><", " ".join(rendered.split())))

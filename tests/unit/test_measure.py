@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from bench import measure
-from bench.measure import LEAST_WINDOWS, Windows, peak_host_bytes
+from bench.training import clocks as measure
+from bench.training.clocks import LEAST_WINDOWS, Windows, peak_host_bytes
 
 WINDOW_S = 0.25
 """In these tests, whatever the tuned one is."""

@@ -11,31 +11,32 @@ from typing import Any
 
 import pytest
 
-from bench import native_weights, prepare
+from bench.analysis.rows import rows_of
 from bench.catalog.backbones import BACKBONES
-from bench.catalog.native import (
+from bench.data import Dataset
+from bench.errors import Unavailable, UserError
+from bench.native import weights as native_weights
+from bench.native.applications import (
     APPLICATIONS,
     application_of,
     is_keras,
     resize_of,
     why_not_native,
 )
-from bench.data import Dataset
-from bench.errors import Unavailable, UserError
-from bench.launch import Interpreters
-from bench.native_weights import (
+from bench.native.weights import (
     file_name,
     keras_models_folder,
     native_ref,
     native_weights_from_file,
 )
-from bench.prepare import PlannedRun, Preparation
 from bench.report.notes import SAME_EXPERIMENT, footnotes, mismatches
-from bench.report.rows import rows_of
-from bench.report.tables import standard_table
-from bench.spec import RunSpec
-from bench.store import StoredRun
-from bench.suite import Options, Suite, apply_options, cells
+from bench.report.tables.runs import standard_table
+from bench.runner import planner as prepare
+from bench.runner.planner import PlannedRun, Preparation
+from bench.runner.suite import Options, Suite, apply_options, cells
+from bench.spec.run import RunSpec
+from bench.storage.results import StoredRun
+from bench.workers.process import Interpreters
 
 MakeRun = Callable[..., StoredRun]
 RESNET = APPLICATIONS["resnet50"]

@@ -10,14 +10,15 @@ from typing import Any
 
 import pytest
 
-from bench.blueprint import Network
 from bench.catalog.policies import POLICIES
+from bench.cli import parity as command
+from bench.cli.parity import document, text
+from bench.cli.progress import ProofLines, summary
 from bench.errors import Unavailable, UserError
-from bench.parity import command, plan
-from bench.parity.command import document, text
-from bench.parity.model import Difference, Pair
+from bench.network.blueprint import Network
+from bench.parity import plan
+from bench.parity.model import FirstDifference, PairProof
 from bench.parity.plan import Question, Subject, environments_of
-from bench.parity.watch import Lines, summary
 from tests.unit.conftest import Cli
 from tests.unit.pairs import BLUNT, BROKEN, level, pair
 
@@ -41,7 +42,7 @@ def test_a_pair_that_did_not_pass_is_listed_with_all_levels() -> None:
     broken = pair(
         passed=False,
         levels=(level("pixels"), BROKEN, BLUNT),
-        first_difference=Difference(operation="conv", module_path="features.0"),
+        first_difference=FirstDifference(operation="conv", module_path="features.0"),
         reason="differs: logits 0.001 (logits)",
     )
     said = text([pair(), broken])
@@ -87,7 +88,7 @@ def test_the_document_is_strict_and_says_whether_all_passed() -> None:
     found = document([good, bad])
     assert found["passed"] is False
     again = json.loads(json.dumps(found, allow_nan=False))
-    assert [Pair.model_validate(p) for p in again["pairs"]] == [good, bad]
+    assert [PairProof.model_validate(p) for p in again["pairs"]] == [good, bad]
     assert again["pairs"][1]["levels"][0]["value"] is None
 
 
@@ -98,7 +99,7 @@ class Proving:
     changes: dict[str, Any] = field(default_factory=dict)
     asked: list[Question] = field(default_factory=list)
 
-    def __call__(self, subject: Subject, question: Question, _: Lines) -> Sequence[Pair]:
+    def __call__(self, subject: Subject, question: Question, _: ProofLines) -> Sequence[PairProof]:
         self.asked.append(question)
         reference, *others = environments_of(question)
         return [
@@ -128,7 +129,7 @@ def proving(network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     folder.mkdir()
     network.save(folder)
     made = Proving()
-    monkeypatch.setattr("bench.parity.show.prove", made)
+    monkeypatch.setattr("bench.parity.run.prove", made)
     monkeypatch.setattr(command, "missing_packages", lambda environment: None)
     monkeypatch.setattr(plan, "blueprint_folder", lambda *_, **__: folder)
     return made
@@ -257,10 +258,10 @@ def test_a_missing_package_ends_with_2(
 def test_what_a_worker_refuses_ends_with_2(
     here: Cli, proving: Proving, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    def refuse(*_: Any) -> list[Pair]:
+    def refuse(*_: Any) -> list[PairProof]:
         raise error
 
-    monkeypatch.setattr("bench.parity.show.prove", refuse)
+    monkeypatch.setattr("bench.parity.run.prove", refuse)
     done = here("parity", "vgg16", "--device", "cpu")
     assert done.returncode == 2
     assert done.stderr.endswith(f"error: {error}\n")

@@ -7,9 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from bench.blueprint import Network
-from bench.parity.compare import Gap, difference, first_above, gap, largest, operation_of
-from bench.parity.judge import reason_of
+from bench.network.blueprint import Network
+from bench.parity.compare import Gap, difference, first_above, gap, largest, operation_of, reason_of
 from tests.unit.pairs import BLUNT, BROKEN, level
 
 ONE = np.array([1.0, -4.0])

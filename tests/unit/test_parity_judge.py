@@ -9,10 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.blueprint import INPUT, Blueprint, Network
-from bench.catalog.tolerances import LEVELS
-from bench.parity.files import Values, read, write, write_facts
-from bench.parity.judge import (
+from bench.network.blueprint import INPUT, Blueprint, Network
+from bench.parity.compare import (
     BLUNT,
     FLOORED,
     MEASURES,
@@ -23,10 +21,12 @@ from bench.parity.judge import (
     levels_of,
     reason_of,
 )
+from bench.parity.exchange import RecordedValues, read, write, write_facts
 from bench.parity.model import PART_OF, PARTS, Level
+from bench.parity.tolerances import LEVELS
 from tests.unit.pairs import QUIET, level, level_values
 
-Levels = dict[str, Values]
+Levels = dict[str, RecordedValues]
 
 
 @pytest.fixture

@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from bench.blueprint import Network
 from bench.catalog.backbones import BACKBONES
 from bench.catalog.policies import POLICIES
 from bench.errors import Unavailable, UserError
-from bench.launch import Interpreters
+from bench.network.blueprint import Network
+from bench.network.weights import Weights, random_weights
 from bench.parity import plan
 from bench.parity.model import PARTS
 from bench.parity.plan import Question, subject_of
-from bench.weights import Weights, random_weights
+from bench.workers.process import Interpreters
 
 BACKBONE = "squeezenet1_1"
 ALL = ("forward", "gradients", "steps")

@@ -11,15 +11,15 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from bench.blueprint import Array, Network
 from bench.catalog.policies import POLICIES
 from bench.catalog.recipes import plain_recipe
-from bench.catalog.tolerances import FIRST_RATE, LEARNING_RATES, NUDGES, STEPS
-from bench.parity.files import write
+from bench.network.blueprint import Array, Network
+from bench.parity.exchange import write
+from bench.parity.inputs import Nudged
 from bench.parity.model import PARTS, ProbeItem
-from bench.parity.nudge import Nudged
 from bench.parity.probe import AGAIN, ATTEMPT, Probe, Take, _search, counts, loss_fall
-from bench.spec import OptimizerName
+from bench.parity.tolerances import FIRST_RATE, LEARNING_RATES, NUDGES, STEPS
+from bench.spec.run import OptimizerName
 
 QUIET, CHAOTIC = 1e-15, 1e-3
 

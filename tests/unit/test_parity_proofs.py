@@ -9,15 +9,16 @@ from typing import Any
 
 import pytest
 
-from bench.parity.proofs import COPY, Proofs, Shown, read_copy, shown, write_copy
-from bench.report import known_proofs
-from bench.report.rows import DIFFERING, rows_of
-from bench.report.twins import mark_parity, unproved
-from bench.store import StoredRun
+from bench.analysis.folders import known_proofs
+from bench.analysis.rows import DIFFERING, mark_parity, rows_of, unproved
+from bench.parity.proofs import COPY, Proofs, ProvedSubject, read_copy, shown, write_copy
+from bench.storage.results import StoredRun
 from tests.unit.pairs import BLUNT, BROKEN, pair
 
 MakeRun = Callable[..., StoredRun]
-SHOWN = Shown("squeezenet1_1", "retrain_all", "all", "sgd", frozenset({"torch-1", "keras-1"}))
+SHOWN = ProvedSubject(
+    "squeezenet1_1", "retrain_all", "all", "sgd", frozenset({"torch-1", "keras-1"})
+)
 
 
 def test_what_is_kept_is_loaded(tmp_path: Path) -> None:
@@ -134,7 +135,7 @@ def rows(make_run: MakeRun, *changes: dict[str, Any], proved: bool = False) -> l
     runs = [make_run(**change) for change in changes]
     first, second = (run.environment.environment_id for run in runs[:2])
     policy = runs[0].spec.policy
-    known = Shown(
+    known = ProvedSubject(
         runs[0].spec.backbone,
         policy.name,
         policy.boundary,
@@ -183,9 +184,9 @@ def test_all_twins_of_a_row_must_be_proved(make_run: MakeRun) -> None:
     assert [row["parity"] for row in found] == ["not_shown"] * 3
 
 
-def _identity(run: StoredRun, backend: str) -> Shown:
+def _identity(run: StoredRun, backend: str) -> ProvedSubject:
     spec = run.spec
-    return Shown(
+    return ProvedSubject(
         spec.backbone,
         spec.policy.name,
         spec.policy.boundary,

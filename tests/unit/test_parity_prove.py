@@ -11,28 +11,28 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.blueprint import Network
-from bench.catalog.tolerances import LEVELS
 from bench.errors import Unavailable, UserError
-from bench.launch import Finished, Interpreters
+from bench.network.blueprint import Network
+from bench.network.weights import Weights
 from bench.parity import plan
-from bench.parity import prove as module
-from bench.parity.files import Values, write, write_facts
-from bench.parity.model import Pair
+from bench.parity import run as module
+from bench.parity.exchange import RecordedValues, write, write_facts
+from bench.parity.model import PairProof
 from bench.parity.plan import Question, Subject, subject_of
-from bench.parity.prove import FLOORS_FROM, prove, worker_variables
-from bench.weights import Weights
+from bench.parity.run import FLOORS_FROM, prove, worker_variables
+from bench.parity.tolerances import LEVELS
+from bench.workers.process import Finished, Interpreters
 from tests.unit.pairs import QUIET, level_values
 
 BACKENDS = ("torch", "keras-tensorflow", "keras-jax")
-Change = Callable[[dict[str, Values]], None]
+Change = Callable[[dict[str, RecordedValues]], None]
 
 
 @dataclass
 class Workers:
     """Stand for the real ones: each leaves the same values, unless told otherwise."""
 
-    values: dict[str, Values]
+    values: dict[str, RecordedValues]
     changes: dict[str, Change] = field(default_factory=dict)
     ends: dict[str, Finished] = field(default_factory=dict)
     fall: float = 0.3
@@ -84,10 +84,10 @@ def workers(network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.fixture
-def proved(workers: Workers, tmp_path: Path) -> Callable[[], dict[str, Pair]]:
+def proved(workers: Workers, tmp_path: Path) -> Callable[[], dict[str, PairProof]]:
     """The pairs of a proof, by the backend that is compared."""
 
-    def proved() -> dict[str, Pair]:
+    def proved() -> dict[str, PairProof]:
         question = Question(
             backbones=["squeezenet1_1"],
             policies=["retrain_all"],
@@ -128,7 +128,7 @@ def test_alike_passes_with_every_level(workers: Workers, proved: Any) -> None:
 def test_who_differs_fails_alone_and_the_operation_is_named(
     workers: Workers, proved: Any, defective: str
 ) -> None:
-    def change(values: dict[str, Values]) -> None:
+    def change(values: dict[str, RecordedValues]) -> None:
         values["activations"] = {
             **values["activations"], "sum": values["activations"]["sum"] + 1e-6
         }  # fmt: skip

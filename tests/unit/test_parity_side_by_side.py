@@ -9,30 +9,30 @@ from pathlib import Path
 
 import pytest
 
-from bench.blueprint import Network
-from bench.catalog.tolerances import DEFAULT_SETTING
-from bench.launch import WorkerGroup
-from bench.parity import side_by_side as module
+from bench.network.blueprint import Network
+from bench.parity import scheduler as module
 from bench.parity.plan import Subject
-from bench.parity.side_by_side import (
+from bench.parity.scheduler import (
     COPIES,
     MOST_BYTES,
     MOST_JOBS,
     WORKER_BYTES,
-    Task,
+    ProofTask,
     jobs_on,
     most_bytes,
     need_bytes,
     side_by_side,
     threads_of,
 )
-from bench.spec import Precision
+from bench.parity.tolerances import DEFAULT_SETTING
+from bench.spec.run import Precision
+from bench.workers.process import WorkerGroup
 
 LIMIT = 100
 
 
 def test_results_come_with_the_number_of_their_task() -> None:
-    tasks = [Task(1, lambda number=number: number * number) for number in range(20)]
+    tasks = [ProofTask(1, lambda number=number: number * number) for number in range(20)]
     assert sorted(side_by_side(tasks, 3, LIMIT)) == [(n, n * n) for n in range(20)]
     assert list(side_by_side([], 3, LIMIT)) == []
 
@@ -40,7 +40,7 @@ def test_results_come_with_the_number_of_their_task() -> None:
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_as_many_run_at_once_as_was_said(jobs: int) -> None:
     meet = threading.Barrier(jobs)
-    tasks = [Task(1, lambda: meet.wait(timeout=10.0))] * (2 * jobs)
+    tasks = [ProofTask(1, lambda: meet.wait(timeout=10.0))] * (2 * jobs)
     assert len(list(side_by_side(tasks, jobs, LIMIT))) == 2 * jobs
 
 
@@ -53,7 +53,7 @@ def test_a_failure_ends_the_rest() -> None:
             raise ValueError("no")
 
     with pytest.raises(ValueError, match="no"):
-        list(side_by_side([Task(1, partial(do, n)) for n in range(1000)], 1, LIMIT))
+        list(side_by_side([ProofTask(1, partial(do, n)) for n in range(1000)], 1, LIMIT))
     assert len(begun) < 1000
 
 
@@ -69,7 +69,7 @@ def test_what_is_finished_when_another_fails_is_not_lost() -> None:
         time.sleep(0.1)
         return "finished"
 
-    results = side_by_side([Task(1, finish), Task(1, fail)], 2, LIMIT)
+    results = side_by_side([ProofTask(1, finish), ProofTask(1, fail)], 2, LIMIT)
     assert next(results) == (0, "finished")
     with pytest.raises(ValueError, match="no"):
         next(results)
@@ -78,7 +78,7 @@ def test_what_is_finished_when_another_fails_is_not_lost() -> None:
 def test_a_reader_that_leaves_ends_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     ended: list[bool] = []
     monkeypatch.setattr(WorkerGroup, "end", lambda self: ended.append(True))
-    results = side_by_side([Task(1, lambda: 1)] * 3, 1, LIMIT)
+    results = side_by_side([ProofTask(1, lambda: 1)] * 3, 1, LIMIT)
     next(results)
     assert not ended
     results.close()  # type: ignore[attr-defined]
@@ -99,7 +99,7 @@ def test_memory_is_shared_out_and_given_back() -> None:
             held.remove(wanted)
 
     wanted = [4, 5, 6, 3, 7, 2, 10, 1]
-    tasks = [Task(w, partial(do, w)) for w in wanted]
+    tasks = [ProofTask(w, partial(do, w)) for w in wanted]
     assert len(list(side_by_side(tasks, 4, 10))) == len(wanted)
     assert max(most) <= 10
     assert any(m not in wanted for m in most)  # some were at work together
@@ -117,7 +117,7 @@ def test_what_fits_goes_before_what_does_not() -> None:
     def small() -> None:
         small_began.set()
 
-    tasks = [Task(8, large), Task(100, lambda: order.append("huge")), Task(2, small)]
+    tasks = [ProofTask(8, large), ProofTask(100, lambda: order.append("huge")), ProofTask(2, small)]
     list(side_by_side(tasks, 2, 10))
     assert order == ["large", "huge"]
 
@@ -164,7 +164,7 @@ def test_where_there_is_no_memory_one_runs_at_a_time() -> None:
         time.sleep(0.02)
         at_work.pop()
 
-    assert len(list(side_by_side([Task(2**33, do)] * 6, 3, 1))) == 6
+    assert len(list(side_by_side([ProofTask(2**33, do)] * 6, 3, 1))) == 6
     assert max(most) == 1
 
 

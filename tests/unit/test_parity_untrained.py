@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from bench.blueprint import Blueprint, Network
-from bench.parity.untrained import PLAIN_BRANCHES, _branch_ends, _end_factors
+from bench.network.blueprint import Blueprint, Network
+from bench.parity.inputs import PLAIN_BRANCHES, _branch_ends, _end_factors
 
 
 def _sum(name: str, *inputs: str) -> dict[str, Any]:

@@ -9,20 +9,21 @@ from typing import Any
 
 import pytest
 
-from bench.blueprint import Network
-from bench.catalog.tolerances import LEVELS
 from bench.errors import Unavailable, UserError
-from bench.launch import Interpreters
-from bench.parity import plan, zoo
-from bench.parity.model import Pair
+from bench.network.blueprint import Network
+from bench.parity import plan
+from bench.parity.model import PairProof
 from bench.parity.plan import Question, Subject, environments_of
-from bench.parity.zoo import main, measure, table, verdict
+from bench.parity.tolerances import LEVELS
+from bench.workers.process import Interpreters
 from tests.unit.pairs import BROKEN, level, pair
+from tools import parity_zoo as zoo
+from tools.parity_zoo import main, measure, table, verdict
 
 HERE = Interpreters({})
 NAMES = ["alexnet", "squeezenet1_1"]
 """The larger least size first: what is slow begins early."""
-Answer = Callable[[Question], Pair]
+Answer = Callable[[Question], PairProof]
 
 
 class Proving:
@@ -32,7 +33,7 @@ class Proving:
         self.asked: list[tuple[str, Question]] = []
         self.answers: dict[str, Answer | BaseException] = {}
 
-    def __call__(self, subject: Subject, question: Question, _: Any) -> list[Pair]:
+    def __call__(self, subject: Subject, question: Question, _: Any) -> list[PairProof]:
         self.asked.append((subject.backbone, question))
         answer = self.answers.get(subject.backbone, lambda _: pair())
         if isinstance(answer, BaseException):
@@ -67,7 +68,7 @@ def test_a_row_counts_the_network_and_keeps_its_figures(
 ) -> None:
     row = measure("alexnet", HERE)
     assert row["parameters"] == _count(network)
-    assert Pair.model_validate(row["pair"]).passed
+    assert PairProof.model_validate(row["pair"]).passed
     assert verdict(row) == "shown"
     ((_, question),) = proving.asked
     assert question.precisions == ("fp64",)
@@ -93,7 +94,7 @@ def test_a_large_network_that_float32_says_nothing_of_is_asked_in_float64(
     monkeypatch.setattr(zoo, "LARGEST", _count(network) - 1)
     blunt = level(value=2e-5, tolerance=1e-5, floor=3e-5, passed=False)
 
-    def answer(question: Question) -> Pair:
+    def answer(question: Question) -> PairProof:
         if question.precisions == ("fp32",):
             return pair(passed=False, levels=(blunt,), dtype="float32", reason="says nothing")
         return pair(levels=(level(),))

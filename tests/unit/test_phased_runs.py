@@ -13,18 +13,18 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from bench.backend import Batch, Counts
-from bench.blueprint import Array, Network
 from bench.catalog.policies import POLICIES
-from bench.data.batches import TrainingBatches
-from bench.features import Features
-from bench.fit import FrozenChanged, Ready
-from bench.loop import Phased, Run
-from bench.phases import Phase, phases_of
-from bench.plan import TrainingPlan, plan_training
-from bench.schedule import learning_rate
-from bench.scores import score
-from bench.spec import RunSpec
+from bench.network.blueprint import Array, Network
+from bench.network.freezing import TrainingPlan, plan_training
+from bench.network.phases import Phase, phases_of
+from bench.spec.run import RunSpec
+from bench.training.adapter import Batch, Counts
+from bench.training.batches import TrainingBatches
+from bench.training.fit import FrozenChanged, Ready
+from bench.training.metrics import score
+from bench.training.prefix_cache import Features
+from bench.training.run import Phased, Run
+from bench.training.schedule import learning_rate
 from tests.unit.test_loop import CLASSES, PIXELS, NumpyTrainer, network, packed, spec
 from tests.unit.test_phases import GRADUAL, PROBE
 

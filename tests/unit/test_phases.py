@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.blueprint import Blueprint
 from bench.catalog.policies import DEFAULT_POLICIES, POLICIES
 from bench.errors import UserError
-from bench.phases import Phase, phases_of
-from bench.plan import boundary_index
-from bench.spec import PolicyPhase, RunSpec
+from bench.network.blueprint import Blueprint
+from bench.network.freezing import boundary_index
+from bench.network.phases import Phase, phases_of
+from bench.spec.run import PolicyPhase, RunSpec
 from tests.unit.test_loop import network, spec
 
 PROBE, GRADUAL = "linear_probe_then_fine_tune", "gradual_unfreeze"

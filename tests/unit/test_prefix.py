@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from bench.blueprint import Blueprint, Network, Operation, Preprocessing
 from bench.catalog.policies import POLICIES
-from bench.head import attach_head
-from bench.plan import plan_training
-from bench.prefix import boundary_of, prefix_key, why_not_cached
-from bench.spec import RunSpec
+from bench.network.blueprint import Blueprint, Network, Operation
+from bench.network.freezing import plan_training
+from bench.network.frozen_prefix import boundary_of, prefix_key, why_not_cached
+from bench.network.head import attach_head
+from bench.spec.preprocessing import Preprocessing
+from bench.spec.run import RunSpec
 
 MakeSpec = Callable[..., RunSpec]
 

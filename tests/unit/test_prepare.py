@@ -10,18 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench import prepare
 from bench.catalog.cases import CASES, SIZE_BOUNDS, size_of
 from bench.catalog.policies import POLICIES
 from bench.catalog.recipes import TUNE_FACTORS
 from bench.data import Dataset, SplitSizes
-from bench.environment import Gpu
 from bench.errors import Unavailable, UserError
-from bench.launch import Interpreters
-from bench.prepare import PlannedRun, Preparation, resolve_devices
-from bench.spec import Environment, WeightsRef
-from bench.suite import Suite
-from bench.weights import Weights
+from bench.network.weights import Weights
+from bench.runner import planner as prepare
+from bench.runner.planner import PlannedRun, Preparation, resolve_devices
+from bench.runner.suite import Suite
+from bench.spec.run import Environment, WeightsRef
+from bench.system import Gpu
+from bench.workers.process import Interpreters
 
 WHOLE = 20_000
 
@@ -304,8 +304,8 @@ def test_weights_that_cannot_be_had_are_a_row_that_says_how_to_get_them(fakes: _
 def test_a_run_is_the_same_run_before_and_after_its_weights_came(
     monkeypatch: pytest.MonkeyPatch, fakes: _Fakes, tmp_path: Path
 ) -> None:
-    from bench import weights
     from bench.catalog.backbones import BACKBONES
+    from bench.network import weights
 
     fakes.weights_missing = "none"
     before = _one(backbones=["vgg16"]).spec.run_id

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from bench.progress import PlainDisplay, RunClock, display, duration, work
-from bench.result import RunResult
-from bench.spec import RunSpec
+from bench.cli.progress import PlainDisplay, RunClock, display, duration, work
+from bench.spec.result import RunResult
+from bench.spec.run import RunSpec
 
 MakeSpec = Callable[..., RunSpec]
 

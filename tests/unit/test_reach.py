@@ -8,17 +8,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from bench.analysis.intervals import Estimate, detectable, difference, widened
+from bench.analysis.rows import rows_of
+from bench.analysis.speed import is_unsteady
 from bench.report import make_report, write_report
 from bench.report.answer import answer
-from bench.report.document import document
-from bench.report.limits import limits
-from bench.report.notes import footnotes
-from bench.report.page import read_document
-from bench.report.rows import rows_of
-from bench.report.speeds import is_unsteady
-from bench.report.standard_set import policies_table
-from bench.report.statistics import Estimate, detectable, difference, widened
-from bench.store import StoredRun
+from bench.report.notes import footnotes, limits
+from bench.report.page import document, read_document
+from bench.report.tables.standard import policies_table
+from bench.storage.results import StoredRun
 from tests.unit.made_runs import RANDOM, Make, cell, found, tables
 
 SEEDS = range(3)

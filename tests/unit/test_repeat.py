@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from bench.launch import Interpreters
-from bench.prepare import Preparation
 from bench.report.repeat import END, repeat_command
-from bench.spec import RunSpec
-from bench.suite import load_suite
-from bench.sweep import sweep_key
+from bench.runner.planner import Preparation
+from bench.runner.suite import load_suite
+from bench.spec.run import RunSpec
+from bench.training.sweep import sweep_key
+from bench.workers.process import Interpreters
 
 
 def suite_in(command: str) -> str:

@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
+from bench.analysis.rows import MEASURED, Row, row_of, rows_of
 from bench.errors import UserError
 from bench.report import as_json, load_runs, write_report
 from bench.report.notes import footnotes, reasons
-from bench.report.rows import MEASURED, Row, row_of, rows_of
-from bench.report.tables import FORMATS, render, standard_table, to_csv
-from bench.result import RunResult
-from bench.store import Store, StoredRun
+from bench.report.tables.runs import FORMATS, render, standard_table, to_csv
+from bench.spec.result import RunResult
+from bench.storage.results import Store, StoredRun
 
 CONTRACT = [
     "run_id", "environment_id", "case", "size", "train_images", "similarity", "dataset",

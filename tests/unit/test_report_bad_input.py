@@ -13,8 +13,8 @@ import pytest
 
 from bench.report import load_runs, make_report
 from bench.report.page import read_document
-from bench.result import RunResult
-from bench.store import Store
+from bench.spec.result import RunResult
+from bench.storage.results import Store
 from tests.unit.conftest import Cli
 
 Save = Callable[..., Path]

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from bench.report.rows import Row, rows_of
-from bench.report.tables import runs_text, to_csv
-from bench.report.write import runs_table
-from bench.store import StoredRun
+from bench.analysis.rows import Row, rows_of
+from bench.report.export import runs_table
+from bench.report.tables.runs import runs_text, to_csv
+from bench.storage.results import StoredRun
 
 MakeRun = Callable[..., StoredRun]
 PHASE = {

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from bench.cli import _stopped, main
-from bench.environment import project_root
+from bench.cli.main import _stopped, main
 from bench.report.page import read_document
-from bench.store import Store
+from bench.storage.results import Store
+from bench.system import project_root
 
 Answer = tuple[int, str, str]
 Report = Callable[..., Answer]

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
+from bench.analysis.rows import rows_of
+from bench.cli.parse import heads
 from bench.errors import UserError
-from bench.lists import heads
-from bench.report.filters import Filters, Selection, chosen_columns, in_order
-from bench.report.rows import rows_of
-from bench.report.tables import standard_table, to_csv
-from bench.store import StoredRun
+from bench.report.select import Filters, Selection, chosen_columns, in_order
+from bench.report.tables.runs import standard_table, to_csv
+from bench.storage.results import StoredRun
 
 Make = Callable[..., StoredRun]
 

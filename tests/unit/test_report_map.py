@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from bench.analysis.strategy import strategy_map
 from bench.report import write_report
-from bench.report.strategy import strategy_map
-from bench.store import StoredRun
+from bench.storage.results import StoredRun
 from tests.unit.made_runs import Make, found
 
 SHARES = {"freeze_all": 0.9, "fine_tune_all": 0.9, "fine_tune_last": 0.9, "from_scratch": 0.5}

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from bench.analysis.rows import Row, rows_of
 from bench.report.notes import SAME_EXPERIMENT, footnotes, mismatches
-from bench.report.rows import Row, rows_of
-from bench.store import StoredRun
+from bench.storage.results import StoredRun
 
 MakeRun = Callable[..., StoredRun]
 

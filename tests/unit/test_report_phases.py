@@ -7,12 +7,12 @@ import io
 from collections.abc import Callable
 from typing import Any
 
+from bench.analysis.rows import rows_of
 from bench.catalog.policies import POLICIES
-from bench.parity.proofs import Shown
+from bench.parity.proofs import ProvedSubject
 from bench.report.notes import footnotes, mismatches
-from bench.report.rows import rows_of
-from bench.report.tables import standard_table, to_csv
-from bench.store import StoredRun
+from bench.report.tables.runs import standard_table, to_csv
+from bench.storage.results import StoredRun
 
 MakeRun = Callable[..., StoredRun]
 
@@ -68,7 +68,7 @@ def test_parity_is_shown_by_a_proof_of_the_same_policy_only(make_run: MakeRun) -
     places = frozenset(run.environment.environment_id for run in runs)
 
     def marks(policy: str) -> set[str]:
-        proof = Shown("efficientnet_lite0", policy, "all", "sgd", places)
+        proof = ProvedSubject("efficientnet_lite0", policy, "all", "sgd", places)
         return {row["parity"] for row in rows_of(runs, [proof])}
 
     assert marks("fine_tune_all") == marks("gradual_unfreeze") == {"not_shown"}

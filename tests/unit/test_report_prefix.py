@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+from bench.analysis.rows import rows_of
 from bench.catalog.policies import POLICIES
 from bench.report.notes import footnotes
-from bench.report.rows import rows_of
-from bench.report.tables import standard_table
-from bench.store import StoredRun
+from bench.report.tables.runs import standard_table
+from bench.storage.results import StoredRun
 
 MakeRun = Callable[..., StoredRun]
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from bench.report.plots import plots
-from bench.store import StoredRun
+from bench.report.plots.accuracy import plots
+from bench.storage.results import StoredRun
 from tests.unit.made_runs import Make, found, tables
 
 Figure = dict[str, Any]

@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.grades import grades_of
-from bench.report.nearest import MOST_SPECS, nearest
+from bench.report.compare import MOST_SPECS, FolderComparison, nearest, side_by_side
 from bench.report.page import read_document
-from bench.report.side_by_side import SideBySide, side_by_side
-from bench.store import Store, StoredRun
+from bench.storage.results import Store, StoredRun
+from bench.training.metrics import grades_of
 from tests.unit.conftest import Cli
 from tests.unit.made_runs import POLICIES, Make, cell
 
@@ -160,7 +159,7 @@ def test_no_filter_hides_lost_seeds_between_folders(
 # Other devices
 
 
-def _compared(a: Sequence[StoredRun], b: Sequence[StoredRun]) -> SideBySide:
+def _compared(a: Sequence[StoredRun], b: Sequence[StoredRun]) -> FolderComparison:
     return side_by_side(a, b, NAMES)
 
 

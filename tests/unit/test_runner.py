@@ -10,19 +10,20 @@ from typing import Any
 
 import pytest
 
-from bench import blueprints, runner
-from bench.blueprint import Network
 from bench.catalog.backbones import BACKBONES
+from bench.cli.progress import PlainDisplay
 from bench.data import Dataset
 from bench.errors import Unavailable, UserError
-from bench.launch import Finished, Interpreters
-from bench.prepare import PlannedRun
-from bench.progress import PlainDisplay
-from bench.runner import Runner
-from bench.spec import RunSpec
-from bench.store import Store
-from bench.warm import Kind, WarmWorkers
-from bench.weights import random_weights
+from bench.network import export as blueprints
+from bench.network.blueprint import Network
+from bench.network.weights import random_weights
+from bench.runner import runner
+from bench.runner.planner import PlannedRun
+from bench.runner.runner import Runner
+from bench.spec.run import RunSpec
+from bench.storage.results import Store
+from bench.workers.pool import WarmWorkers, WorkerKind
+from bench.workers.process import Finished, Interpreters
 
 ANSWER = {"status": "ok", "test_top1": 0.5, "fit_s": 1.0, "train_images_per_s": 10.0}
 Plan = Callable[..., list[PlannedRun]]
@@ -41,7 +42,7 @@ class _World:
     export_fails: Exception | None = None
     saved_before: list[int] = field(default_factory=list)
 
-    def do(self, kind: Kind, job: dict[str, Any], log: Path, *_: Any) -> Finished:
+    def do(self, kind: WorkerKind, job: dict[str, Any], log: Path, *_: Any) -> Finished:
         assert kind.backend == job["spec"]["backend"]
         self.jobs.append(job)
         self.saved_before.append(len(self.store.load()[0]) if self.store.root.is_dir() else 0)

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.schedule import learning_rate
-from bench.spec import Recipe, RunSpec
-from bench.streams import Stream, generator
+from bench.network.random_streams import Stream, generator
+from bench.spec.run import Recipe, RunSpec
+from bench.training.schedule import learning_rate
 
 
 def _rates(make_spec: Callable[..., RunSpec], steps: int, **recipe: Any) -> list[float]:

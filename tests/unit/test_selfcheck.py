@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.selfcheck import MOST_FLOP_PER_S, STEPS, SelfCheck, judge, measure
+from bench.speed.selfcheck import MOST_FLOP_PER_S, STEPS, SelfCheck, judge, measure
 
 GOOD = SelfCheck(
     queued_s=0.01,

@@ -10,15 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.report.cells import cells_of
-from bench.report.matching import match
-from bench.report.measures import MEASURES, Compared
-from bench.report.rows import rows_of
-from bench.report.side_by_side import SideBySide, side_by_side
-from bench.report.statistics import Estimate
-from bench.report.table_model import Table
-from bench.spec import Environment, RunSpec
-from bench.store import Store, StoredRun
+from bench.analysis.compare import match
+from bench.analysis.groups import cells_of
+from bench.analysis.intervals import Estimate
+from bench.analysis.rows import rows_of
+from bench.report.compare import MEASURES, Compared, FolderComparison, side_by_side
+from bench.report.tables.model import Table
+from bench.spec.run import Environment, RunSpec
+from bench.storage.results import Store, StoredRun
 
 IMAGES = 1_000
 NAMES = ("before", "after")
@@ -60,7 +59,7 @@ class Folders:
             logits = np.eye(2, dtype=np.float32)[np.where(right, labels, 1 - labels)]
             np.savez(folder / "predictions.npz", logits=logits, labels=labels)
 
-    def compare(self, names: tuple[str, str] = NAMES) -> SideBySide:
+    def compare(self, names: tuple[str, str] = NAMES) -> FolderComparison:
         a, b = (self.stores[name].load()[0] for name in NAMES)
         return side_by_side(a, b, names)
 
@@ -80,17 +79,17 @@ def _right(share: float, seed: int = 0, count: int = IMAGES) -> np.ndarray[Any, 
     return np.random.default_rng(seed).random(count) < share
 
 
-def _table(found: SideBySide, name: str) -> Table:
+def _table(found: FolderComparison, name: str) -> Table:
     return next(table for table in found.tables if table.name == f"side_by_side_{name}")
 
 
-def _column(found: SideBySide, table: str, heading: str) -> list[str]:
+def _column(found: FolderComparison, table: str, heading: str) -> list[str]:
     shown = _table(found, table)
     place = [c.heading for c in shown.columns].index(heading)
     return [row[place].text for row in shown.rows]
 
 
-def _said(found: SideBySide, beginning: str) -> str:
+def _said(found: FolderComparison, beginning: str) -> str:
     (said,) = [s for s in found.sentences if s.startswith(beginning)]
     return said
 

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from bench.result import RunResult
-from bench.spec import Environment, RunSpec
-from bench.values import canonical_hash, canonical_json
+from bench.spec.base import canonical_hash, canonical_json
+from bench.spec.result import RunResult
+from bench.spec.run import Environment, RunSpec
 
 MakeSpec = Callable[..., RunSpec]
 MakeEnvironment = Callable[..., Environment]

@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.backend import Batch
-from bench.blueprint import Network
 from bench.catalog.backbones import BACKBONES
 from bench.catalog.policies import POLICIES
 from bench.catalog.recipes import plain_recipe
-from bench.measure import WARMUP_STEPS
-from bench.plan import plan_training
-from bench.speed import MEASURES, SMALLEST, USUAL_CPU, USUAL_GPU, cases, size_of
-from bench.timing import Timed, time_training
+from bench.network.blueprint import Network
+from bench.network.freezing import plan_training
+from bench.speed.cases import MEASURES, SMALLEST, USUAL_CPU, USUAL_GPU, cases, size_of
+from bench.speed.timing import Timed, time_training
+from bench.training.adapter import Batch
+from bench.training.clocks import WARMUP_STEPS
 
 
 def test_there_is_a_case_for_each_combination_backends_side_by_side() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from bench.report.statistics import accuracy, difference, holm, mean_share, ratio
+from bench.analysis.intervals import accuracy, difference, holm, mean_share, ratio
 
 
 def answers(seeds: int, images: int, share: float, seed: int = 0) -> np.ndarray:

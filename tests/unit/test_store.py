@@ -14,10 +14,10 @@ from typing import Any, get_args
 
 import pytest
 
-from bench import SCHEMA_VERSION
 from bench.errors import UserError
-from bench.spec import RunSpec, Status
-from bench.store import Store, StoredRun, write_json
+from bench.spec.base import SCHEMA_VERSION
+from bench.spec.run import RunSpec, Status
+from bench.storage.results import Store, StoredRun, write_json
 
 Save = Callable[..., Path]
 MakeSpec = Callable[..., RunSpec]
@@ -235,7 +235,7 @@ def test_partials_are_no_runs_and_can_be_discarded(store: Store, save_run: Save)
 
 def test_the_partials_of_a_call_that_still_runs_are_left_alone(store: Store) -> None:
     code = (
-        "import sys; from pathlib import Path; from bench.store import Store; "
+        "import sys; from pathlib import Path; from bench.storage.results import Store; "
         "store = Store(Path(sys.argv[1])); store.prepare(); "
         "print(store.partial_folder(), flush=True); sys.stdin.read()"
     )

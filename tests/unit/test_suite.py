@@ -14,7 +14,7 @@ from bench.catalog.backbones import BACKBONES
 from bench.catalog.backends import BACKENDS
 from bench.catalog.policies import DEFAULT_POLICIES, POLICIES, PRESCRIBED
 from bench.errors import UserError
-from bench.suite import (
+from bench.runner.suite import (
     Grid,
     Options,
     Suite,

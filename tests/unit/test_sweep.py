@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.launch import Finished
-from bench.prepare import PlannedRun
-from bench.spec import Recipe, RunSpec
-from bench.suite import Options, Suite, apply_options, cells
-from bench.sweep import heads_of, layout_of, may_sweep, sweep_key
-from bench.warm import WarmWorkers
+from bench.runner.planner import PlannedRun
+from bench.runner.suite import Options, Suite, apply_options, cells
+from bench.spec.run import Recipe, RunSpec
+from bench.training.sweep import heads_of, layout_of, may_sweep, sweep_key
+from bench.workers.pool import WarmWorkers
+from bench.workers.process import Finished
 from tests.unit.test_runner import ANSWER, _kept, _run, _World, plan, world
 
 MakeSpec = Callable[..., RunSpec]

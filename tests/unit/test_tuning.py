@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bench.analysis.rows import rows_of
 from bench.catalog.policies import POLICIES
 from bench.catalog.recipes import TUNE_FACTORS
 from bench.data import Packed, Split
-from bench.loop import Run
-from bench.plan import plan_training
+from bench.network.freezing import plan_training
 from bench.report.notes import footnotes
-from bench.report.rows import rows_of
-from bench.report.tables import standard_table
-from bench.result import Trial
-from bench.spec import Recipe, RunSpec
-from bench.store import StoredRun
-from bench.tuning import choose_rate
+from bench.report.tables.runs import standard_table
+from bench.spec.result import Trial
+from bench.spec.run import Recipe, RunSpec
+from bench.storage.results import StoredRun
+from bench.training.run import Run
+from bench.training.tuning import choose_rate
 from tests.unit.test_loop import NumpyTrainer, network, packed, spec
 
 

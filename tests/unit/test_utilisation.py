@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench import utilisation as module
 from bench.catalog.backends import BACKENDS
-from bench.environment import project_root
-from bench.utilisation import SIDES, WINDOWS, peak_flops_per_s, utilisation
+from bench.system import project_root
+from bench.training import flop_utilisation as module
+from bench.training.flop_utilisation import SIDES, WINDOWS, peak_flops_per_s, utilisation
 
 RATE = 1e12
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from bench import warm
-from bench.launch import Interpreters
-from bench.spec import RunSpec
-from bench.warm import Kind, WarmWorkers, kind_of
+from bench.spec.run import RunSpec
+from bench.workers import pool as warm
+from bench.workers.pool import WarmWorkers, WorkerKind, kind_of
+from bench.workers.process import Interpreters
 
 STUB = """
 import json, os, sys, time
@@ -25,7 +25,7 @@ for number, line in enumerate(sys.stdin):
     exec(job.get("after", ""))
     print(json.dumps({"event": "idle", "held_bytes": job.get("held_bytes", 10)}), flush=True)
 """
-TORCH = Kind("torch", "cpu", "matched", "fp32")
+TORCH = WorkerKind("torch", "cpu", "matched", "fp32")
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def workers(tmp_path: Path) -> Iterator[WarmWorkers]:
 
 @pytest.fixture
 def do(workers: WarmWorkers, tmp_path: Path) -> Callable[..., Any]:
-    def do(kind: Kind = TORCH, timeout_s: float | None = None, **job: Any) -> Any:
+    def do(kind: WorkerKind = TORCH, timeout_s: float | None = None, **job: Any) -> Any:
         return workers.do(kind, job, tmp_path / "log", timeout_s=timeout_s)
 
     return do
@@ -176,7 +176,7 @@ def test_each_job_has_its_own_log(do: Callable[..., Any], tmp_path: Path) -> Non
 
 def test_the_kind_is_what_a_process_cannot_change(make_spec: Callable[..., RunSpec]) -> None:
     spec = make_spec(code_sha256="ab" * 32)
-    kind = Kind(spec.backend, spec.device, spec.mode, spec.recipe.precision)
+    kind = WorkerKind(spec.backend, spec.device, spec.mode, spec.recipe.precision)
     assert kind_of(spec) == kind, "in matched mode the worker does not run the user's code"
     native = spec.model_copy(update={"mode": "native"})
     assert kind_of(native) == kind._replace(mode="native", code_sha256="ab" * 32)

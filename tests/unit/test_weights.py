@@ -16,10 +16,15 @@ from typing import Any
 
 import pytest
 
-from bench import weights
 from bench.catalog.backbones import BACKBONES, CAFFE, BackboneEntry, WeightsSource
 from bench.errors import Unavailable, UserError
-from bench.weights import checkpoints_folder, pretrained_weights, random_weights, weights_from_file
+from bench.network import weights
+from bench.network.weights import (
+    checkpoints_folder,
+    pretrained_weights,
+    random_weights,
+    weights_from_file,
+)
 
 GOOD = b"good weights"
 PACKED = b"packaged weights"

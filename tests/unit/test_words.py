@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bench.report.statistics import Estimate
-from bench.report.words import listed, measured, number_of, percent, places, points, times
+from bench.analysis.intervals import Estimate
+from bench.report.format import listed, measured, number_of, percent, places, points, times
 
 
 def estimate(value: float, low: float | None, high: float | None) -> Estimate:

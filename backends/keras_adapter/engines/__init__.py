@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 import keras
 
-from bench.spec import Precision, Recipe
+from bench.spec.run import Precision, Recipe
 
 StepFunction = Callable[[Any, tuple[float, float, float, float]], tuple[Any, Any]]
 """(prepared batch, (learning rate, 1 - b1^t, sqrt(1 - b2^t), loss scale)) → (loss, all finite)."""

@@ -16,9 +16,9 @@ import jaxlib
 import keras
 
 from backends.keras_adapter.engines import OFF, PRODUCT_DTYPES, StepFunction, Update, flag
-from bench.environment import cores
 from bench.errors import Unavailable
-from bench.spec import Precision, Recipe
+from bench.spec.run import Precision, Recipe
+from bench.system import cores
 
 DETERMINISTIC_FLAGS = ("xla_gpu_deterministic_ops", "xla_gpu_exclude_nondeterministic_ops")
 

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 
 from backends.keras_adapter.engines import PRODUCT_DTYPES, StepFunction, Update
 from bench.errors import Unavailable
-from bench.spec import Precision, Recipe
+from bench.spec.run import Precision, Recipe
 
 
 class TorchEngine:

@@ -1,0 +1,248 @@
+"""The Keras layers of each kind of operation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from backends.keras_adapter.engines import Engine
+from backends.keras_adapter.twin import layers
+from bench.network.blueprint import Array, Operation, channels_last
+
+Layers = list[keras.layers.Layer]
+Shape = tuple[int, ...]
+Edges = tuple[tuple[int, int], tuple[int, int]]
+Builder = Callable[[Operation, Shape, Engine], Layers]
+
+
+def _edges(padding: list[int]) -> Edges:
+    top, bottom, left, right = padding
+    return (top, bottom), (left, right)
+
+
+def _conv2d(o: Operation, shape: Shape, engine: Engine) -> Layers:
+    channels, height, width = shape
+    a = o.attributes
+    kernel = tuple(a["kernel"])
+    edges = _edges(a["padding"])
+    same = edges == (
+        layers.same_padding(height, kernel[0], a["stride"][0], a["dilation"][0]),
+        layers.same_padding(width, kernel[1], a["stride"][1], a["dilation"][1]),
+    )
+    before = [] if same or not any(a["padding"]) else [keras.layers.ZeroPadding2D(edges)]
+    options: dict[str, Any] = {
+        "kernel_size": kernel,
+        "strides": tuple(a["stride"]),
+        "padding": "same" if same else "valid",
+        "dilation_rate": tuple(a["dilation"]),
+        "use_bias": "bias" in o.tensors,
+        "name": o.name,
+    }
+    if a["groups"] == channels > 1 and a["stride"][0] == a["stride"][1]:
+        multiplier = o.shape[0] // channels
+        taps = engine.taps_depthwise()
+        made = layers.TapDepthwiseConv2D if taps else keras.layers.DepthwiseConv2D
+        depthwise = made(depth_multiplier=multiplier, depthwise_initializer="zeros", **options)
+        return [*before, depthwise]
+    split = a["groups"] > 1 and engine.splits_groups()
+    plain = layers.SplitConv2D if split else keras.layers.Conv2D
+    convolution = plain(o.shape[0], groups=a["groups"], kernel_initializer="zeros", **options)
+    return [*before, convolution]
+
+
+def _batch_norm(o: Operation, shape: Shape, engine: Engine) -> Layers:
+    a = o.attributes
+    scaled, shifted = ("weight" in o.tensors, "bias" in o.tensors)
+    norm = layers.BatchNorm(a["epsilon"], a["momentum"], engine, scaled, shifted, name=o.name)
+    return [norm]
+
+
+def _layer_norm(o: Operation, shape: Shape, engine: Engine) -> Layers:
+    norm = keras.layers.LayerNormalization(
+        axis=-1,
+        epsilon=o.attributes["epsilon"],
+        scale="weight" in o.tensors,
+        center="bias" in o.tensors,
+        name=o.name,
+    )
+    return [norm]
+
+
+def _max_pool2d(o: Operation, shape: Shape, engine: Engine) -> Layers:
+    a = o.attributes
+    (top, bottom), (left, right) = _edges_read(o, shape)
+    edges = (top, bottom, left, right)
+    before = [layers.PadLowest(edges)] if any(edges) else []
+    pool = keras.layers.MaxPooling2D(tuple(a["kernel"]), tuple(a["stride"]), name=o.name)
+    return [*before, pool]
+
+
+def _avg_pool2d(o: Operation, shape: Shape, engine: Engine) -> Layers:
+    a = o.attributes
+    kernel, stride = tuple(a["kernel"]), tuple(a["stride"])
+    edges = _edges_read(o, shape)
+    if not any(sum(edges, ())):
+        return [keras.layers.AveragePooling2D(kernel, stride, name=o.name)]
+    counted = _edges(a["padding"]) if a["count_padding"] else ((0, 0), (0, 0))
+    counts = [
+        _counts(size, *axis)
+        for size, axis in zip(
+            shape[1:], zip(kernel, stride, edges, counted, strict=True), strict=True
+        )
+    ]
+    return [layers.PaddedAveragePool(kernel, stride, edges, np.outer(*counts), name=o.name)]
+
+
+def _edges_read(o: Operation, shape: Shape) -> Edges:
+    """The padding that the windows of a pooling read, (top, bottom), (left, right).
+
+    Rows that the last window reaches beyond the input: what ceil mode adds, or fewer than the
+    padding below where floor mode leaves some unread.
+    """
+    a = o.attributes
+    (top, _), (left, _) = _edges(a["padding"])
+    below = (o.shape[1] - 1) * a["stride"][0] + a["kernel"][0] - shape[1] - top
+    right = (o.shape[2] - 1) * a["stride"][1] + a["kernel"][1] - shape[2] - left
+    return (top, max(below, 0)), (left, max(right, 0))
+
+
+def _counts(
+    size: int, kernel: int, stride: int, edges: tuple[int, int], counted: tuple[int, int]
+) -> Array:
+    """How many elements of each window along one axis enter the average (ATen, avg_pool2d).
+
+    Args:
+        size: Of the input.
+        kernel: Of the window.
+        stride: Between windows.
+        edges: Padding before and after that windows read.
+        counted: Padding before and after that counts; what ceil mode reads beyond does not.
+    """
+    inside = np.zeros(edges[0] + size + edges[1])
+    inside[edges[0] - counted[0] : edges[0] + size + counted[1]] = 1.0
+    return np.lib.stride_tricks.sliding_window_view(inside, kernel)[::stride].sum(axis=1)
+
+
+def _flatten(o: Operation, shape: Shape, engine: Engine) -> Layers:
+    """In PyTorch's order, channels first."""
+    flat = keras.layers.Flatten(name=o.name)
+    spatial = len(shape) == 3 and shape[1:] != (1, 1)
+    return [keras.layers.Permute((3, 1, 2)), flat] if spatial else [flat]
+
+
+def _linear(o: Operation, shape: Shape, engine: Engine) -> Layers:
+    dense = layers.Dense(
+        channels_last(o.shape)[-1],
+        use_bias="bias" in o.tensors,
+        kernel_initializer="zeros",
+        name=o.name,
+    )
+    return [dense]
+
+
+def _parameter_shape(o: Operation) -> Shape:
+    """Of the parameter of ``scale`` or ``shift``, as it meets a value in Keras's layout."""
+    return channels_last(tuple(o.attributes["shape"]))
+
+
+def _attention(o: Operation, shape: Shape, engine: Engine) -> Layers:
+    return [layers.Attention(o.attributes["heads"], o.attributes["scale"], name=o.name)]
+
+
+def _affine(o: Operation, shape: Shape, engine: Engine) -> Layers:
+    factor, offset = o.attributes["factor"], o.attributes["offset"]
+    return [layers.Function(lambda x: x * factor + offset, name=o.name)]
+
+
+def _gelu(o: Operation, shape: Shape, engine: Engine) -> Layers:
+    """Keras's own, on TensorFlow, has its constants in float32 even in float64."""
+    return [layers.Function(_gelu_tanh if o.attributes["tanh"] else _gelu_erf, name=o.name)]
+
+
+def _gelu_erf(x: Any) -> Any:
+    return 0.5 * x * (1.0 + ops.erf(x * math.sqrt(0.5)))
+
+
+def _gelu_tanh(x: Any) -> Any:
+    return 0.5 * x * (1.0 + ops.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x * x * x)))
+
+
+def _slice(o: Operation, shape: Shape, engine: Engine) -> Layers:
+    a = o.attributes
+    rank = len(shape)
+    axis = rank if rank == 3 and a["axis"] == 0 else a["axis"] + (rank < 3)
+    chosen = [slice(None)] * (rank + 1)
+    chosen[axis] = slice(a["start"], a["stop"])
+    return [layers.Function(lambda x: x[tuple(chosen)], name=o.name)]
+
+
+def _select(o: Operation, shape: Shape, engine: Engine) -> Layers:
+    index = o.attributes["index"]
+    return [layers.Function(lambda x: x[:, index], name=o.name)]
+
+
+def _channel_shuffle(o: Operation, shape: Shape, engine: Engine) -> Layers:
+    groups = o.attributes["groups"]
+    channels, height, width = shape
+
+    def shuffled(x: Any) -> Any:
+        grouped = ops.reshape(x, (-1, height, width, groups, channels // groups))
+        return ops.reshape(ops.swapaxes(grouped, 3, 4), (-1, height, width, channels))
+
+    return [layers.Function(shuffled, name=o.name)]
+
+
+def _reshaped(o: Operation, shape: Shape, engine: Engine) -> Layers:
+    """Where Keras's layout has the elements in the right order already."""
+    return [keras.layers.Reshape(channels_last(o.shape), name=o.name)]
+
+
+def _function(function: Callable[[Any], Any]) -> Builder:
+    """Of a kind that has neither tensors nor attributes."""
+    return lambda o, shape, engine: [layers.Function(function, name=o.name)]
+
+
+BUILDERS: dict[str, Builder] = {
+    "conv2d": _conv2d,
+    "linear": _linear,
+    "batch_norm": _batch_norm,
+    "layer_norm": _layer_norm,
+    "relu": lambda o, s, e: [keras.layers.ReLU(name=o.name)],
+    "relu6": lambda o, s, e: [keras.layers.ReLU(max_value=6.0, name=o.name)],
+    "sigmoid": _function(ops.sigmoid),
+    "hard_sigmoid": _function(ops.hard_sigmoid),
+    "silu": _function(ops.silu),
+    "hard_swish": _function(ops.hard_silu),
+    "gelu": _gelu,
+    "tanh": _function(ops.tanh),
+    "dropout": lambda o, s, e: [layers.MaskedDropout(o.attributes["rate"], name=o.name)],
+    "affine": _affine,
+    "scale": lambda o, s, e: [layers.Scale(_parameter_shape(o), name=o.name)],
+    "shift": lambda o, s, e: [layers.Shift(_parameter_shape(o), name=o.name)],
+    "add": lambda o, s, e: [keras.layers.Add(name=o.name)],
+    "multiply": lambda o, s, e: [keras.layers.Multiply(name=o.name)],
+    "max_pool2d": _max_pool2d,
+    "avg_pool2d": _avg_pool2d,
+    "adaptive_avg_pool2d": lambda o, s, e: [
+        layers.AdaptiveAveragePool(tuple(o.attributes["output_size"]), name=o.name)
+    ],
+    "mean_tokens": _function(lambda x: layers.mean(x, axis=(1,))),
+    "attention": _attention,
+    "cat": lambda o, s, e: [keras.layers.Concatenate(axis=-1, name=o.name)],
+    "flatten": _flatten,
+    "pad": lambda o, s, e: [
+        keras.layers.ZeroPadding2D(_edges(o.attributes["padding"]), name=o.name)
+    ],
+    "slice": _slice,
+    "tokens": _reshaped,
+    "prepend": lambda o, s, e: [layers.Prepend(o.shape[0] - s[0], name=o.name)],
+    "select": _select,
+    "expand": _reshaped,
+    "channel_shuffle": _channel_shuffle,
+}
+"""Kind of operation → (operation, shape of its input, engine) → layers, applied in turn."""

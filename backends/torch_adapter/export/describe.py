@@ -1,0 +1,199 @@
+"""What is to be known of a network without a catalogue entry, asked of its library."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from torch import nn
+
+from backends.torch_adapter.export import own, zoo
+from backends.torch_adapter.export.stages import find_stages
+from bench.catalog.backbones import HALF, LEAST_PX, BackboneEntry, WeightsSource, standardised
+from bench.errors import Unavailable, UserError, choose
+
+PRETRAINED = "IMAGENET1K_V1"
+"""Of torchvision's weights, those that the catalogue has too."""
+LICENCES = {
+    "apache-2.0": "Apache-2.0",
+    "bsd-3-clause": "BSD-3-Clause",
+    "mit": "MIT",
+    "https://github.com/facebookresearch/SWAG/blob/main/LICENSE": "CC-BY-NC-4.0",
+}
+"""What a library says → SPDX identifier; what is not here is passed on as it is said."""
+TIMM_RELEASES = (
+    "https://github.com/huggingface/pytorch-image-models/releases/",
+    "https://github.com/rwightman/pytorch-image-models/releases/",
+)
+"""Where addresses begin whose files have timm's own names."""
+
+
+def describe(name: str) -> BackboneEntry:
+    """Describe ``torchvision:NAME``, ``timm:NAME`` or ``module:FILE:FUNCTION``.
+
+    Raises:
+        UserError: The library has no such network, or it is none that classifies images.
+        Unavailable: The library is not installed.
+    """
+    library, _, model = name.partition(":")
+    return DESCRIBERS[library](name, model)
+
+
+def list_models() -> list[str]:
+    """Every classification network of the installed torchvision."""
+    return [
+        f"torchvision:{name}" for name in torchvision.models.list_models(module=torchvision.models)
+    ]
+
+
+def _torchvision(name: str, model: str) -> BackboneEntry:
+    known = torchvision.models.list_models(module=torchvision.models)
+    choose("network of torchvision", model, known)
+    weights = _choose_weights(list(torchvision.models.get_model_weights(model)))
+    transforms = weights.transforms()
+    # With weights, torchvision's builder lets these two turn ImageNet's standardisation into
+    # (x / 255 - 0.5) / 0.5 (transform_input); that is their preprocessing, said in one step.
+    expects = HALF if model in zoo.AUXILIARY else standardised(transforms.mean, transforms.std)
+    source = WeightsSource(
+        kind="download",
+        distribution="torchvision",
+        location=weights.url,
+        sha256=_digits(weights.url),
+        licence=_licence(weights.meta.get("license", "BSD-3-Clause")),
+        preprocessing=expects,
+    )
+    entry = BackboneEntry(
+        library="torchvision",
+        model=model,
+        native_px=transforms.crop_size[0],
+        min_px=LEAST_PX,
+        stages=(),
+        sources=(source,),
+        preprocessing=expects,
+    )
+    return _completed(name, entry, zoo.skeleton(entry))
+
+
+def _choose_weights(entries: list[Any]) -> Any:
+    """The first ImageNet weights, else those of the smallest input (of several by SWAG)."""
+    named = [w for w in entries if w.name == PRETRAINED]
+    return (named or sorted(entries, key=lambda w: int(w.transforms().crop_size[0])))[0]
+
+
+def _timm(name: str, model: str) -> BackboneEntry:
+    try:
+        import timm
+    except ImportError as error:
+        raise Unavailable(f"{name} needs timm: pip install timm") from error
+    plain, dot, _ = model.partition(".")
+    choose("network of timm", plain, timm.list_models(), "timm.list_models() tells all of them.")
+    tagged = timm.list_models(f"{plain}.*", pretrained=True)
+    if dot:
+        choose(f"weights of timm's {plain}", model, tagged)
+    configuration = timm.models.get_pretrained_cfg(model)
+    if configuration is None:
+        configuration = timm.models.PretrainedCfg()
+    if configuration.num_classes == 0:
+        raise UserError(f"{name} has no classifier: it gives features.")
+    expects = standardised(configuration.mean, configuration.std)
+    entry = BackboneEntry(
+        library="timm",
+        model=model,
+        native_px=configuration.input_size[-1],
+        min_px=LEAST_PX,
+        stages=(),
+        sources=_timm_sources(configuration, expects),
+        preprocessing=expects,
+    )
+    return _completed(name, entry, zoo.skeleton(entry))
+
+
+def _timm_sources(configuration: Any, expects: Any) -> tuple[WeightsSource, ...]:
+    common = {
+        "distribution": "timm",
+        "licence": _licence(configuration.license or "unknown"),
+        "preprocessing": expects,
+    }
+    sources = []
+    if configuration.hf_hub_id:
+        file = configuration.hf_hub_filename or "model.safetensors"
+        address = f"https://huggingface.co/{configuration.hf_hub_id}/resolve/main/{file}"
+        sources.append(WeightsSource(kind="hub", location=address, sha256="", **common))
+    url = configuration.url or ""
+    if url.startswith(TIMM_RELEASES) and url.endswith(".pth") and _digits(url):
+        sources.append(WeightsSource(kind="download", location=url, sha256=_digits(url), **common))
+    return tuple(sources)
+
+
+def _own(name: str, model: str) -> BackboneEntry:
+    file, _, function = model.rpartition(":")
+    module, code = own.describe(Path(file), function)
+    px = own.input_px(module, code.name)
+    entry = BackboneEntry(
+        library="module",
+        model=code.name,
+        native_px=px,
+        min_px=LEAST_PX,
+        stages=(),
+        sources=(),
+        preprocessing=own.preprocessing(module, code.name),
+        code=code,
+    )
+    return _completed(f"module:{code.name}", entry, module)
+
+
+DESCRIBERS = {"torchvision": _torchvision, "timm": _timm, "module": _own}
+
+
+def _digits(address: str) -> str:
+    """The first digits of the file's SHA-256, which its name carries by torch.hub's convention."""
+    digits = address.rpartition("/")[2].removesuffix(".pth").rpartition("-")[2]
+    return digits if len(digits) >= 8 and set(digits) <= set("0123456789abcdef") else ""
+
+
+def _licence(said: str) -> str:
+    return LICENCES.get(said, said)
+
+
+def _completed(name: str, entry: BackboneEntry, module: nn.Module) -> BackboneEntry:
+    """An entry with its stages and the input sizes that the network takes."""
+    px = entry.native_px
+    reason = _refusal(module, px)
+    if reason is not None:
+        hint = "Say its input size: an attribute input_px of the network."
+        raise UserError(f"{name} cannot take {px} px: {reason}", hint if entry.code else None)
+    found = {
+        "stages": find_stages(module, px, name),
+        "min_px": _least_px(module, px),
+        "fixed_px": _refusal(module, px + 32) is not None,
+    }
+    return BackboneEntry.model_validate({**entry.model_dump(), **found})
+
+
+def _least_px(module: nn.Module, px: int) -> int:
+    """Smallest input size, of at least ``LEAST_PX``, that a network takes; ``px`` it does."""
+    low, high = min(LEAST_PX, px), px
+    if _refusal(module, low) is None:
+        return low
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if _refusal(module, middle) is None else (middle, high)
+    return high
+
+
+def _refusal(module: nn.Module, px: int) -> str | None:
+    """Why a network does not turn images of ``px`` into logits; None if it does."""
+    example = next(module.parameters())
+    images = torch.zeros(2, 3, px, px, device=example.device, dtype=example.dtype)
+    try:
+        with torch.no_grad():
+            logits = module(images)
+    except Exception as error:  # whatever a network says of a size
+        return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    if not isinstance(logits, torch.Tensor):
+        return f"it gives a {type(logits).__name__}, not logits of shape (images, classes)."
+    if logits.ndim != 2 or logits.shape[0] != 2 or logits.shape[1] < 2:
+        return f"for 2 images it gives {tuple(logits.shape)}, not logits of (2, classes)."
+    return None

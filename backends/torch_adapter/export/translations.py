@@ -1,0 +1,192 @@
+"""ATen operators that a Blueprint can say, by what they need of the exporter."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+from torch import fx
+
+from bench.network.blueprint import OperationKind
+
+Attributes = dict[str, Any]
+Translation = Callable[[Attributes], tuple[OperationKind, Attributes]]
+DEFAULT_GELU = "none"
+
+
+class Unsayable(Exception):
+    """An operation has no counterpart in a Blueprint; its text, if any, is the reason."""
+
+
+def demand(condition: bool, reason: str) -> None:
+    """
+    Raises:
+        Unsayable: For ``reason``, unless ``condition`` holds.
+    """
+    if not condition:
+        raise Unsayable(reason)
+
+
+def pair(value: Any) -> list[int]:
+    """A size for both axes, or one for each, as [height, width]."""
+    numbers = [int(v) for v in value] if isinstance(value, list | tuple) else [int(value)]
+    return numbers * 2 if len(numbers) == 1 else numbers
+
+
+def _edges(value: Any) -> list[int]:
+    """Symmetric (height, width) padding as [top, bottom, left, right]."""
+    height, width = pair(value)
+    return [height, height, width, width]
+
+
+def _conv2d(a: Attributes) -> tuple[OperationKind, Attributes]:
+    return "conv2d", {
+        "kernel": list(a["weight"].meta["val"].shape[2:]),
+        "stride": pair(a["stride"]),
+        "padding": _edges(a["padding"]),
+        "dilation": pair(a["dilation"]),
+        "groups": int(a["groups"]),
+    }
+
+
+def _conv2d_named_padding(a: Attributes) -> tuple[OperationKind, Attributes]:
+    """``padding='same'`` or ``'valid'``; PyTorch puts what is odd below and to the right."""
+    kernel = list(a["weight"].meta["val"].shape[2:])
+    dilation = pair(a["dilation"])
+    totals = [(k - 1) * d if a["padding"] == "same" else 0
+              for k, d in zip(kernel, dilation, strict=True)]  # fmt: skip
+    padding = [edge for total in totals for edge in (total // 2, total - total // 2)]
+    return "conv2d", {
+        "kernel": kernel,
+        "stride": pair(a["stride"]),
+        "padding": padding,
+        "dilation": dilation,
+        "groups": int(a["groups"]),
+    }
+
+
+def _batch_norm(a: Attributes) -> tuple[OperationKind, Attributes]:
+    demand(a["running_mean"] is not None, "it keeps no running statistics")
+    demand(a["momentum"] is not None, "its statistics are cumulative")
+    return "batch_norm", {"epsilon": float(a["eps"]), "momentum": float(a["momentum"])}
+
+
+def _hardtanh(a: Attributes) -> tuple[OperationKind, Attributes]:
+    bounds = (a["min_val"], a["max_val"])
+    demand(bounds == (0.0, 6.0), f"it goes from {bounds[0]} to {bounds[1]}")
+    return "relu6", {}
+
+
+def _max_pool2d(a: Attributes) -> tuple[OperationKind, Attributes]:
+    demand(pair(a["dilation"]) == [1, 1], "it has a dilation")
+    return "max_pool2d", {
+        "kernel": pair(a["kernel_size"]),
+        "stride": pair(a["stride"] or a["kernel_size"]),
+        "padding": _edges(a["padding"]),
+        "ceil_mode": bool(a["ceil_mode"]),
+    }
+
+
+def _avg_pool2d(a: Attributes) -> tuple[OperationKind, Attributes]:
+    demand(a["divisor_override"] is None, "it has a divisor of its own")
+    return "avg_pool2d", {
+        "kernel": pair(a["kernel_size"]),
+        "stride": pair(a["stride"] or a["kernel_size"]),
+        "padding": _edges(a["padding"]),
+        "ceil_mode": bool(a["ceil_mode"]),
+        "count_padding": bool(a["count_include_pad"]),
+    }
+
+
+def _adaptive(a: Attributes) -> tuple[OperationKind, Attributes]:
+    return "adaptive_avg_pool2d", {"output_size": pair(a["output_size"])}
+
+
+def _pad(a: Attributes) -> tuple[OperationKind, Attributes]:
+    mode, value = a["mode"], a["value"]
+    demand(mode == "constant" and value in (None, 0, 0.0), f"mode {mode} with {value}")
+    demand(len(a["pad"]) == 4, "it pads other axes than height and width")
+    left, right, top, bottom = a["pad"]
+    demand(min(a["pad"]) >= 0, "it cuts off")
+    return "pad", {"padding": [top, bottom, left, right]}
+
+
+def _gelu(a: Attributes) -> tuple[OperationKind, Attributes]:
+    return "gelu", {"tanh": a.get("approximate", DEFAULT_GELU) == "tanh"}
+
+
+PLAIN: dict[str, Translation] = {
+    "aten.conv2d.default": _conv2d,
+    "aten.conv2d.padding": _conv2d_named_padding,
+    "aten.batch_norm.default": _batch_norm,
+    "aten.max_pool2d.default": _max_pool2d,
+    "aten.avg_pool2d.default": _avg_pool2d,
+    "aten.adaptive_avg_pool2d.default": _adaptive,
+    "aten.pad.default": _pad,
+}
+"""Of an image, to an image: ATen operator → (kind, attributes) of its arguments."""
+
+
+def _with_in_place(table: dict[str, Translation]) -> dict[str, Translation]:
+    in_place = {name.replace(".default", "_.default"): made for name, made in table.items()}
+    return {**table, **in_place}
+
+
+ELEMENTWISE: dict[str, Translation] = _with_in_place(
+    {
+        "aten.relu.default": lambda a: ("relu", {}),
+        "aten.relu6.default": lambda a: ("relu6", {}),
+        "aten.hardtanh.default": _hardtanh,
+        "aten.sigmoid.default": lambda a: ("sigmoid", {}),
+        "aten.hardsigmoid.default": lambda a: ("hard_sigmoid", {}),
+        "aten.silu.default": lambda a: ("silu", {}),
+        "aten.hardswish.default": lambda a: ("hard_swish", {}),
+        "aten.gelu.default": _gelu,
+        "aten.tanh.default": lambda a: ("tanh", {}),
+        "aten.dropout.default": lambda a: ("dropout", {"rate": float(a["p"])}),
+    }
+)
+"""Element by element, whatever the order: ATen operator → (kind, attributes) of its arguments."""
+IDENTITIES = frozenset(
+    {
+        "aten.clone.default",
+        "aten.contiguous.default",
+        "aten.alias.default",
+        "aten.detach.default",
+    }
+)
+"""That change nothing in evaluation form."""
+REARRANGING = frozenset(
+    {
+        "aten.view.default",
+        "aten.reshape.default",
+        "aten.flatten.using_ints",
+        "aten.unflatten.int",
+        "aten.squeeze.dim",
+        "aten.squeeze.dims",
+        "aten.squeeze.default",
+        "aten.unsqueeze.default",
+        "aten.transpose.int",
+        "aten.permute.default",
+        "aten.swapaxes.default",
+        "aten.select.int",
+        "aten.slice.Tensor",
+        "aten.chunk.default",
+        "aten.split.Tensor",
+        "aten.split_with_sizes.default",
+        "aten.unbind.int",
+        "aten.expand.default",
+    }
+)
+"""That move elements and compute nothing; ``recognise`` tells what they come to."""
+GETITEM = str(operator.getitem)
+"""Takes one of several results."""
+
+
+def named_arguments(node: fx.Node) -> Attributes:
+    """Arguments by their names in the operator's schema, defaults filled in."""
+    schema = node.target._schema  # type: ignore[union-attr]
+    named = {a.name: a.default_value for a in schema.arguments if a.has_default_value()}
+    named.update({a.name: value for a, value in zip(schema.arguments, node.args, strict=False)})
+    return {**named, **node.kwargs}

@@ -1,0 +1,342 @@
+"""Walks a graph of ``torch.export`` and writes down the operations of a Blueprint."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from backends.torch_adapter import rearrange
+from backends.torch_adapter.export.translations import (
+    ELEMENTWISE,
+    GETITEM,
+    IDENTITIES,
+    PLAIN,
+    REARRANGING,
+    Attributes,
+    Unsayable,
+    demand,
+    named_arguments,
+)
+from bench.errors import UserError
+from bench.network.blueprint import INPUT, Operation, OperationKind, with_features
+
+Shape = tuple[int, ...]
+ROLES = ("weight", "bias", "running_mean", "running_var")
+
+
+@dataclass(frozen=True)
+class Value:
+    """What a node computes: a value of the Blueprint, or a parameter, perhaps rearranged."""
+
+    name: str
+    """Of the Blueprint's value, or of the parameter."""
+    shape: Shape
+    """Of that value without the batch, or of the parameter."""
+    index: Tensor | None = None
+    """Where the node has it rearranged: for each element, its number in what ``name`` names
+    (batch included)."""
+    node: fx.Node | None = None
+    """The last that rearranged it."""
+    is_parameter: bool = False
+
+    def numbers(self) -> Tensor:
+        """``index``, also where nothing is rearranged."""
+        if self.index is not None:
+            return self.index
+        return rearrange.numbered(self.shape if self.is_parameter else (2, *self.shape))
+
+
+Composition = Callable[["Translator", fx.Node, Attributes], Value]
+"""(translator, node, its arguments by name) → the node's value."""
+
+
+class Translator:
+    """The operations of one exported program, whose example has a batch of 2."""
+
+    def __init__(
+        self,
+        program: torch.export.ExportedProgram,
+        name: str,
+        compositions: Mapping[str, Composition],
+    ) -> None:
+        """
+        Args:
+            program: In evaluation form.
+            name: Of the backbone, for messages.
+            compositions: ATen operator → what writes it down, where a table of kinds cannot say.
+        """
+        self._compositions = compositions
+        self._graph = program.graph_module.graph
+        self._name = name
+        signature = program.graph_signature
+        self.parameters = dict(signature.inputs_to_parameters)
+        self.tensors = {**self.parameters, **signature.inputs_to_buffers}
+        self._values: dict[str, Value | tuple[Value, ...]] = {}
+        self._settled: dict[tuple[str, str], Value] = {}
+        self.operations: list[Operation] = []
+        for node in self._graph.nodes:
+            if node.op == "placeholder" and node.name in signature.user_inputs:
+                self._values[node.name] = Value(INPUT, tuple(node.meta["val"].shape[1:]))
+            elif node.name in self.parameters:
+                shape = tuple(node.meta["val"].shape)
+                name = self.parameters[node.name]
+                self._values[node.name] = Value(name, shape, is_parameter=True)
+
+    def translate(self) -> list[Operation]:
+        """The operations that the network's answer depends on, in order.
+
+        Raises:
+            UserError: One of them has no counterpart.
+        """
+        for node in self._graph.nodes:
+            if node.op == "call_function":
+                self._guarded(node, lambda node: self._values.update({node.name: self._do(node)}))
+            elif node.op == "output":
+                answers = [a for a in node.args[0] if isinstance(a, fx.Node)]
+                self._guarded(answers[0], self._answer)
+        return self.operations
+
+    def _answer(self, node: fx.Node) -> None:
+        """Make what ``node`` computes the last operation, and drop what it does not depend on."""
+        needed = {self.settled(self.value(node)).name}
+        kept = []
+        for operation in reversed(self.operations):
+            if operation.name in needed:
+                needed.update(operation.inputs)
+                kept.append(operation)
+        self.operations = kept[::-1]
+
+    def _guarded(self, node: fx.Node, act: Callable[[fx.Node], None]) -> None:
+        try:
+            act(node)
+        except Unsayable as error:
+            reason = f": {error}" if str(error) else ""
+            culprit = error.__dict__.get("node", node)
+            raise UserError(
+                f"{self._name} cannot be rebuilt: operation {culprit.target} "
+                f"(module '{module_path(culprit)}') has no counterpart in a Blueprint{reason}."
+            ) from error
+
+    def _do(self, node: fx.Node) -> Value | tuple[Value, ...]:
+        target = str(node.target)
+        if target == GETITEM:
+            several = self._values[node.args[0].name]  # type: ignore[union-attr]
+            demand(isinstance(several, tuple), "it takes a part of one value")
+            return replace(several[node.args[1]], node=node)  # type: ignore[index, call-overload]
+        if target in REARRANGING:
+            return self._rearranged(node)
+        arguments = named_arguments(node)
+        if target in IDENTITIES or _changes_nothing(target, arguments):
+            return self.value(arguments.get("self", arguments.get("input")))
+        if target in PLAIN:
+            x = self.settled(self.value(arguments.get("self", arguments.get("input"))))
+            demand(len(x.shape) == 3, "it reads another thing than an image")
+            kind, attributes = PLAIN[target](arguments)
+            return self.emit(node, kind, [x], attributes, self.roles(arguments))
+        if target in ELEMENTWISE:
+            x = self.settled_or_as_is(self.value(arguments.get("self", arguments.get("input"))))
+            kind, attributes = ELEMENTWISE[target](arguments)
+            return self.emit(node, kind, [x], attributes, shape=x.shape, like=x)
+        if target not in self._compositions:
+            raise Unsayable
+        return self._compositions[target](self, node, arguments)
+
+    def value(self, argument: Any) -> Value:
+        """What an argument of a node stands for.
+
+        Raises:
+            Unsayable: For something other than one value or parameter.
+        """
+        found = self._values.get(argument.name) if isinstance(argument, fx.Node) else None
+        demand(isinstance(found, Value), f"it reads {argument}")
+        assert isinstance(found, Value)
+        return found
+
+    def roles(self, arguments: Attributes) -> dict[str, str]:
+        """Role → tensor of the arguments that are tensors as they are stored.
+
+        Raises:
+            Unsayable: One is computed, or a constant that is neither trained nor a statistic.
+        """
+        roles = {}
+        for role in ROLES:
+            argument = arguments.get(role)
+            if not isinstance(argument, fx.Node):
+                continue
+            named = self.parameters if role in ("weight", "bias") else self.tensors
+            demand(argument.name in named, f"its {role} is not a parameter")
+            roles[role] = named[argument.name]
+        return roles
+
+    def emit(
+        self,
+        node: fx.Node,
+        kind: OperationKind,
+        inputs: Sequence[Value],
+        attributes: Attributes | None = None,
+        tensors: dict[str, str] | None = None,
+        shape: Shape | None = None,
+        like: Value | None = None,
+        name: str | None = None,
+    ) -> Value:
+        """Write down an operation and give its value.
+
+        Args:
+            node: That it comes from.
+            kind: What it does.
+            inputs: That it reads; in the Blueprint's order, whatever their ``index``.
+            attributes: Of the kind.
+            tensors: Role → name.
+            shape: Of its value; the node's own if None.
+            like: A value whose rearrangement the new value carries on.
+            name: The node's own if None.
+        """
+        demand(not any(v.is_parameter for v in inputs), "it computes with a parameter alone")
+        name = name or node.name
+        shape = tuple(node.meta["val"].shape[1:]) if shape is None else shape
+        demand(1 <= len(shape) <= 3, f"its value has the shape {shape}")
+        self.operations.append(
+            Operation(
+                name=name,
+                kind=kind,
+                inputs=tuple(v.name for v in inputs),
+                attributes=attributes or {},
+                tensors=tensors or {},
+                shape=shape,
+                module_path=module_path(node),
+                stage="",
+            )
+        )
+        index, source = (None, None) if like is None else (like.index, like.node)
+        return Value(name, shape, index, source)
+
+    def _rearranged(self, node: fx.Node) -> Value | tuple[Value, ...]:
+        """A chain of rearrangements is taken as a whole, and as two where it is none alone."""
+        source = self.value(node.args[0])
+        made = _apply(node, source)
+        if source.index is None or source.is_parameter or _is_known(made):
+            return made
+        settled = self.settled_or_as_is(source)
+        again = _apply(node, settled) if settled.index is None else made
+        return again if _is_known(again) else made
+
+    def settled(self, value: Value) -> Value:
+        """A value with its rearrangement made an operation.
+
+        Raises:
+            Unsayable: There is none that does it.
+        """
+        found = self.settled_or_as_is(value)
+        if found.index is not None:
+            error = Unsayable(f"it makes {found.shape} into {tuple(found.index.shape[1:])}")
+            error.__dict__["node"] = found.node
+            raise error
+        return found
+
+    def settled_or_as_is(self, value: Value) -> Value:
+        """A value with its rearrangement made an operation if there is one that does it."""
+        if value.index is None or value.is_parameter:
+            return value
+        assert value.node is not None
+        found = rearrange.recognise(value.index, value.shape)
+        if found is None:
+            return value
+        kind, attributes = found
+        shape = tuple(value.index.shape[1:])
+        key = (value.node.name, value.name)
+        if key not in self._settled:
+            source = replace(value, index=None)
+            self._settled[key] = self.emit(value.node, kind, [source], attributes, shape=shape)
+        return self._settled[key]
+
+    def rows(self, value: Value) -> tuple[Value, Tensor | None]:
+        """A value for what works along its features, and where each feature vector stands.
+
+        Returns:
+            The value, settled if that can be, and if it cannot, numbers for ``reordered``.
+
+        Raises:
+            Unsayable: The node's last axis is not the features.
+        """
+        value = self.settled_or_as_is(value)
+        if value.index is None and len(value.shape) < 3:
+            return value, None
+        rows = rearrange.positions(value.numbers(), value.shape)
+        demand(rows is not None, "it works along another axis than the features")
+        return value, rows
+
+    def reordered(self, value: Value, rows: Tensor | None, like: Value) -> Value:
+        """A value that has its feature vectors in the order that ``rows`` gave for ``like``."""
+        if rows is None:
+            return value
+        index = rearrange.from_positions(rows, value.shape)
+        whole = value.numbers()
+        same = index.shape == whole.shape and torch.equal(index, whole)
+        return replace(value, index=None if same else index, node=like.node)
+
+    def features_of(self, value: Value, features: int) -> Shape:
+        """The shape of ``value`` with another number of features."""
+        return with_features(value.shape, features)
+
+
+def module_path(node: fx.Node) -> str:
+    """Of the innermost module that a node was called in."""
+    stack = list(node.meta.get("nn_module_stack", {}).values())
+    return str(stack[-1][0]).removeprefix("L['self'].") if stack else ""
+
+
+def broadcast_shape(parameter: Value, value: Value, node: fx.Node) -> Shape:
+    """The shape in which a parameter meets a value in the Blueprint's order, such as (C, 1, 1).
+
+    Args:
+        parameter: As the node reads it.
+        value: The other operand, as the node reads it.
+        node: That computes with both.
+
+    Raises:
+        Unsayable: There is none.
+    """
+    result = tuple(node.meta["val"].shape)
+    numbers = value.numbers()
+    demand(tuple(numbers.shape) == result, "the parameter is larger than the value")
+    spread = parameter.numbers().expand(result)
+    placed = torch.empty(2 * math.prod(value.shape), dtype=torch.long)
+    demand(numbers.numel() == placed.numel(), "it reads a part of a value")
+    placed[numbers.flatten()] = spread.flatten()
+    placed = placed.reshape(2, *value.shape)
+    for axis in range(placed.ndim):
+        first = placed.narrow(axis, 0, 1)
+        if torch.equal(first.expand_as(placed), placed):
+            placed = first
+    shape = tuple(placed.shape[1:])
+    in_order = rearrange.numbered((math.prod(parameter.shape),))
+    demand(placed.shape[0] == 1 and torch.equal(placed.flatten(), in_order),
+           "a parameter meets it out of order")  # fmt: skip
+    return shape
+
+
+def _apply(node: fx.Node, source: Value) -> Value | tuple[Value, ...]:
+    """Run a rearranging node over the numbers of its source's elements."""
+    demand(not any(isinstance(a, fx.Node) for a in node.args[1:]), "its sizes are computed")
+    results = node.target(source.numbers(), *node.args[1:], **node.kwargs)  # type: ignore[operator]
+
+    def made(index: Tensor) -> Value:
+        same = torch.equal(index, replace(source, index=None).numbers())
+        return replace(source, index=None if same else index.contiguous(), node=node)
+
+    return made(results) if isinstance(results, Tensor) else tuple(made(i) for i in results)
+
+
+def _is_known(made: Value | tuple[Value, ...]) -> bool:
+    """Whether each of the values is an operation's, or one operation away."""
+    values = (made,) if isinstance(made, Value) else made
+    return all(v.index is None or rearrange.recognise(v.index, v.shape) is not None for v in values)
+
+
+def _changes_nothing(target: str, arguments: Attributes) -> bool:
+    return target.startswith("aten.dropout") and arguments["p"] == 0.0

@@ -1,0 +1,207 @@
+"""What is PyTorch's own in native mode, read from the module and the optimizer that were built."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torchvision
+from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
+
+from bench.catalog.backbones import BackboneEntry
+from bench.native import probes
+from bench.native.applications import NATIVE_RESIZE
+
+if TYPE_CHECKING:
+    from backends.torch_adapter.native.trainer import NativeTorchTrainer
+Knobs = dict[str, Any]
+AUXILIARY = ("aux1", "aux2", "AuxLogits")
+"""torchvision's names of classifiers that hang on the middle of a network."""
+NORMS = (nn.modules.batchnorm._BatchNorm,)
+
+
+def read_knobs(trainer: NativeTorchTrainer) -> Knobs:
+    """By the names of ``bench.native.differences.KNOBS``; values that JSON has."""
+    module, request = trainer.module, trainer.request
+    entry = request.entry
+    counts = trainer.counts()
+    names = [name for name, _ in module.named_modules()]
+    return {
+        "network": f"{entry.library}.{entry.model}",
+        "weights_file": request.weights.name if request.weights else "none: random",
+        **_pixels(trainer),
+        "resize_filter": NATIVE_RESIZE["backends.torch_adapter"],
+        "loader_resize": _loader_resize(entry),
+        **probes.describe_convolutions(_convolutions(module)),
+        **_batch_norms(module),
+        **_optimizer(trainer.optimizer),
+        "learning_rates": "; ".join(
+            f"{len(g['params'])} tensors at {g['scale']:g} times the rate"
+            for g in trainer.optimizer.param_groups
+        ),
+        "head_initialiser": "Linear.reset_parameters",
+        **trainer.fresh_head,
+        "layout": _layout(module),
+        "compilation": "eager",
+        "dropout": _dropouts(module),
+        "stochastic_depth": _stochastic_depth(module),
+        "auxiliary_heads": _auxiliary(module),
+        "first_trained": names[trainer.boundary] or "all",
+        "frozen_part": _frozen_part(trainer),
+        "parameters": counts.total_parameters,
+        "moving_statistics": counts.state_values,
+    }
+
+
+def _frozen_part(trainer: NativeTorchTrainer) -> str:
+    if trainer.boundary == 0:
+        return "none"
+    trainer.train()
+    before = list(trainer.module.modules())[1 : trainer.boundary]
+    still = [m for m in before if not m.training and not list(m.children())]
+    return f"{len(still)} layers in inference mode: eval()"
+
+
+def _pixels(trainer: NativeTorchTrainer) -> Knobs:
+    """What reaches the first convolution of images of one colour."""
+    first = next(m for m in trainer.module.modules() if isinstance(m, nn.Conv2d))
+    seen: list[Tensor] = []
+    hook = first.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    px = trainer.request.recipe.px
+    trainer.infer(np.stack([np.full((px, px, 3), p, np.uint8) for p in probes.PIXELS]))
+    hook.remove()
+    centre = seen[0][:, :, px // 2, px // 2].detach().double().cpu().tolist()
+    return probes.describe_pixels(centre)
+
+
+def _loader_resize(entry: BackboneEntry) -> str:
+    """Of the transforms that come with the library's weights."""
+    if entry.library == "torchvision":
+        rule = torchvision.models.get_model_weights(entry.model).DEFAULT.transforms()
+        name = f"{rule.interpolation.value}, antialias={rule.antialias}"
+        return f"{name}, shorter side {rule.resize_size[0]}, centre {rule.crop_size[0]}"
+    import timm
+
+    config = timm.get_pretrained_cfg(entry.model)
+    return f"{config.interpolation}, antialias=True, crop_pct {config.crop_pct}"
+
+
+def _convolutions(module: nn.Module) -> list[probes.Convolution]:
+    return [
+        probes.Convolution(
+            (m.kernel_size[0], m.kernel_size[1]),
+            (m.stride[0], m.stride[1]),
+            _padding(m),
+            m.bias is not None,
+        )
+        for m in module.modules()
+        if isinstance(m, nn.Conv2d)
+    ]
+
+
+def _padding(layer: nn.Conv2d) -> str:
+    """Above and below; timm's ports from TensorFlow pad by the size of the input instead."""
+    amount = layer.padding[0]
+    by_size = type(layer).__name__ == "Conv2dSame" or isinstance(amount, str)
+    return "same" if by_size else f"{amount}+{amount}"
+
+
+def _batch_norms(module: nn.Module) -> Knobs:
+    norms = [m for m in module.modules() if isinstance(m, NORMS)]
+    shares = {float(m.momentum) for m in norms if m.momentum is not None}
+    return {
+        "batch_norm_layers": len(norms),
+        "batch_norm_epsilon": probes.distinct(m.eps for m in norms),
+        "batch_norm_momentum": probes.distinct(shares),
+        "batch_norm_new_share": probes.distinct(shares),
+        "running_variance": _variance(norms[0]) if norms else "none",
+    }
+
+
+def _variance(norm: nn.Module) -> str:
+    """One step of a layer of the same class and constants."""
+    probe = type(norm)(1, eps=norm.eps, momentum=norm.momentum)
+    probe.train()
+    # (4, 1, 1, 1) reads the same channels first and last.
+    probe(torch.from_numpy(probes.variance_values()))
+    return probes.describe_variance(float(probe.running_var), float(norm.momentum))
+
+
+def _optimizer(optimizer: torch.optim.Optimizer) -> Knobs:
+    kind, group = type(optimizer), optimizer.param_groups[0]
+    settings = {"momentum": group["momentum"]} if "momentum" in group else {}
+
+    def trajectory(
+        start: float, gradients: Sequence[float], rates: Sequence[float], decay: float
+    ) -> list[float]:
+        value = nn.Parameter(torch.tensor(start, dtype=torch.float64))
+        fresh = kind([value], lr=1.0, weight_decay=decay, **settings)
+        found = []
+        for gradient, rate in zip(gradients, rates, strict=True):
+            fresh.param_groups[0]["lr"] = rate
+            value.grad = torch.tensor(gradient, dtype=torch.float64)
+            fresh.step()
+            found.append(float(value.detach()))
+        return found
+
+    if "betas" in group:
+        rule = probes.describe_adam(trajectory, group["eps"], group["betas"][1])
+    else:
+        rule = probes.describe_sgd(trajectory, group["momentum"])
+    decayed = sum(len(g["params"]) for g in optimizer.param_groups if g["weight_decay"])
+    total = sum(len(g["params"]) for g in optimizer.param_groups)
+    return {
+        "optimizer": kind.__name__,
+        "optimizer_epsilon": group.get("eps"),
+        "update_rule": rule,
+        "weight_decay_rule": probes.describe_decay(trajectory),
+        "weight_decay_tensors": f"{decayed} of {total}",
+        "optimizer_defaults": _defaults(kind),
+    }
+
+
+def _defaults(kind: type) -> str:
+    parameters = inspect.signature(kind).parameters
+    names = {"lr": "learning_rate", "momentum": "momentum", "weight_decay": "weight_decay"}
+    return ", ".join(
+        f"{word} {parameters[name].default}" for name, word in names.items() if name in parameters
+    )
+
+
+def describe_head(module: nn.Module) -> Knobs:
+    """The numbers of the new last layer; to be read before training moves them."""
+    last = module.get_submodule(last_layer(module))
+    bias = None if last.bias is None else last.bias.detach().double().numpy()
+    return probes.describe_head(last.weight.detach().double().numpy(), bias)
+
+
+def last_layer(module: nn.Module) -> str:
+    """Path of the layer that gives the logits."""
+    return [n for n, m in module.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)][-1]
+
+
+def _layout(module: nn.Module) -> str:
+    kernels = [p for p in module.parameters() if p.ndim == 4]
+    last = all(k.is_contiguous(memory_format=torch.channels_last) for k in kernels)
+    plain = all(k.is_contiguous() for k in kernels)
+    return "channels_first" if plain else "channels_last" if last else "mixed"
+
+
+def _dropouts(module: nn.Module) -> str:
+    rates = [m.p for m in module.modules() if isinstance(m, nn.Dropout) and m.p > 0]
+    return f"{len(rates)} layers at {probes.distinct(rates)}" if rates else "none"
+
+
+def _stochastic_depth(module: nn.Module) -> str:
+    rates = [m.p for m in module.modules() if isinstance(m, StochasticDepth) and m.p > 0]
+    rates += [m.drop_prob for m in module.modules() if type(m).__name__ == "DropPath"]
+    return f"on: {len(rates)} layers, up to {max(rates):.3g}" if rates else "none"
+
+
+def _auxiliary(module: nn.Module) -> str:
+    there = [n for n in AUXILIARY if getattr(module, n, None) is not None]
+    return f"{', '.join(there)}: run, not trained on" if there else "none"

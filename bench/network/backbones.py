@@ -1,0 +1,211 @@
+"""Any backbone's entry by its name: the catalogue's, or what a torch worker tells of the others.
+
+``torchvision:NAME`` and ``timm:NAME`` are described once for each version of the libraries.
+``module:FILE:FUNCTION`` is asked for once in each command, for what it builds may depend on more
+than its file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from bench.catalog.backbones import BACKBONES, BackboneEntry
+from bench.catalog.backends import EXPORTER
+from bench.errors import Unavailable, UserError, choose
+from bench.spec.base import canonical_hash
+from bench.storage.atomic import build_folder
+from bench.storage.cache import cache_root
+from bench.workers.environment import environment_of
+from bench.workers.process import Finished, Interpreters, run_job
+
+LIBRARIES = ("torchvision", "timm")
+OWN = "module"
+FORMS = "torchvision:NAME, timm:NAME, module:FILE:FUNCTION"
+"""Names that need no catalogue entry."""
+FILE = "entry.json"
+_asked: dict[tuple[str, Path, Path], BackboneEntry] = {}
+"""(name, cache, interpreter) → what this process was told."""
+
+
+def check_name(kind: str, name: str) -> str:
+    """Return ``name`` if it can be a backbone's: in the catalogue, or of one of the ``FORMS``.
+
+    Args:
+        kind: What the name stands for and where, as in "backbone in my.toml".
+
+    Raises:
+        UserError: It cannot; the nearest known name is told.
+    """
+    library, colon, rest = name.partition(":")
+    if not colon:
+        try:
+            return choose(kind, name, BACKBONES)
+        except UserError as error:
+            raise UserError(error.message, f"{error.hint} Or one of {FORMS}.") from None
+    choose(f"kind of {kind}", library, (*LIBRARIES, OWN))
+    file, _, function = rest.rpartition(":")
+    if library == OWN and not (file.endswith(".py") and function.isidentifier()):
+        raise UserError(f"Backbone '{name}' is not of the form module:FILE.py:FUNCTION.")
+    if not rest:
+        raise UserError(f"Backbone '{name}' names no network.", f"Say {library}:NAME.")
+    return name
+
+
+def is_own(name: str) -> bool:
+    """Whether a name is that of a user's own network."""
+    return name.startswith(f"{OWN}:")
+
+
+def is_dynamic(name: str) -> bool:
+    """Whether a name has no catalogue entry of its own."""
+    return ":" in name
+
+
+def public_name(name: str) -> str:
+    """A backbone's name without folders of this machine: ``module:my_net.py:build``."""
+    library, _, rest = name.partition(":")
+    return f"{OWN}:{Path(rest).name}" if library == OWN else name
+
+
+def weights_choice(text: str) -> tuple[str, str]:
+    """What ``--weights`` says: ``BACKBONE=WEIGHTS``, or weights of all, whose backbone is ''.
+
+    Raises:
+        UserError: There is no such backbone.
+    """
+    name, equals, value = text.partition("=")
+    if not equals or ("/" in name and not is_dynamic(name)):
+        return "", text
+    return check_name("backbone in --weights", name), value
+
+
+def folder_name(name: str) -> str:
+    """A backbone's name as a part of a path."""
+    return re.sub(r"[^A-Za-z0-9_.]+", "-", public_name(name))
+
+
+def backbone(name: str, interpreters: Interpreters, cache: Path | None = None) -> BackboneEntry:
+    """The entry of any backbone; see ``backbones``."""
+    return backbones([name], interpreters, cache)[name]
+
+
+def backbones(
+    names: Iterable[str], interpreters: Interpreters, cache: Path | None = None
+) -> dict[str, BackboneEntry]:
+    """The entries of backbones; what is not yet known of them is asked of one worker.
+
+    Args:
+        names: In the catalogue, or of one of the ``FORMS``.
+        interpreters: Which Python is asked.
+        cache: Root of the cache; None: the user's.
+
+    Raises:
+        UserError: No such network, or one that cannot be used.
+        Unavailable: Its library is not installed.
+    """
+    names = [check_name("backbone", name) for name in names]
+    root = cache or cache_root()
+    known = {name: entry for name in names if (entry := _known(name, root, interpreters))}
+    unknown = list(dict.fromkeys(name for name in names if name not in known))
+    own = [name for name in unknown if is_own(name)]
+    published = [name for name in unknown if name not in own]
+    # Each user's own network in a worker of its own: modules of one are not to be seen by another.
+    for group in [*([published] if published else []), *([name] for name in own)]:
+        for name, entry in zip(group, _ask(group, root, interpreters), strict=True):
+            known[name] = entry
+            _asked[_memory_key(name, root, interpreters)] = entry
+            if not is_own(name):
+                _keep(entry, _folder(name, root, interpreters))
+    return known
+
+
+def check_px(name: str, entry: BackboneEntry, px: int) -> None:
+    """
+    Raises:
+        UserError: The backbone cannot take images of this size.
+    """
+    least, most = entry.min_px, entry.native_px
+    if entry.fixed_px and least == most and px != most:
+        raise UserError(f"{name} cannot take {px} px: it takes {most} only.", f"Use --px {most}.")
+    if px < least:
+        raise UserError(
+            f"{name} cannot take {px} px: it needs at least {least}.", f"Use --px {least}."
+        )
+
+
+def worker_failure(finished: Finished, what: str, log: Path) -> UserError | Unavailable:
+    """Why a torch worker gave no answer, as an exception to raise.
+
+    Args:
+        finished: How its job ended.
+        what: What it was to do, as in "exporting vgg16".
+        log: What it printed.
+    """
+    if finished.status == "unavailable":
+        return Unavailable(finished.message)
+    if finished.status == "bad_input":
+        return UserError(finished.message, finished.hint)
+    where = f"{log.parent.name}/{log.name} in Thawbench's cache"
+    return Unavailable(f"{what} failed: {finished.message}; see {where}")
+
+
+def _absolute(name: str) -> str:
+    """A user's own network with the whole path of its file, which must be there."""
+    file, _, function = name.removeprefix(f"{OWN}:").rpartition(":")
+    path = Path(file).expanduser()
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise UserError(f"Backbone '{name}': file '{file}' {what}.")
+    return f"{OWN}:{path.resolve()}:{function}"
+
+
+def _memory_key(name: str, cache: Path, interpreters: Interpreters) -> tuple[str, Path, Path]:
+    return name, cache, interpreters.of(EXPORTER)
+
+
+def _known(name: str, cache: Path, interpreters: Interpreters) -> BackboneEntry | None:
+    """From the catalogue, from this process's memory, or from the disk."""
+    if name in BACKBONES:
+        return BACKBONES[name]
+    key = _memory_key(name, cache, interpreters)
+    if key not in _asked and not is_own(name):
+        entry = _read(_folder(name, cache, interpreters))
+        if entry is not None:
+            _asked[key] = entry
+    return _asked.get(key)
+
+
+def _folder(name: str, cache: Path, interpreters: Interpreters) -> Path:
+    environment = environment_of(EXPORTER, "cpu", interpreters.of(EXPORTER))
+    key = canonical_hash([name, environment.packages, environment.thawbench])[:24]
+    return cache / "backbones" / f"{folder_name(name)}-{key}"
+
+
+def _keep(entry: BackboneEntry, folder: Path) -> None:
+    text = entry.model_dump_json(indent=1)
+
+    def write(content: Path) -> None:
+        (content / FILE).write_text(text, encoding="utf-8")
+
+    build_folder(folder, write, lambda whole: _read(whole) is not None)
+
+
+def _read(folder: Path) -> BackboneEntry | None:
+    try:
+        return BackboneEntry.model_validate_json((folder / FILE).read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+def _ask(names: list[str], cache: Path, interpreters: Interpreters) -> list[BackboneEntry]:
+    what = public_name(names[0]) if len(names) == 1 else f"{len(names)} networks"
+    log = cache / "logs" / f"describe-{folder_name(what)}.txt"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.unlink(missing_ok=True)
+    asked = [_absolute(name) if is_own(name) else name for name in names]
+    finished = run_job(EXPORTER, {"task": "describe", "backbones": asked}, log, interpreters)
+    if finished.answer is None:
+        raise worker_failure(finished, f"describing {what}", log)
+    return [BackboneEntry.model_validate(entry) for entry in finished.answer["entries"]]

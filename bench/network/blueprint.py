@@ -1,0 +1,220 @@
+"""A network as framework-neutral data: a short list of operations and their tensors.
+
+Both adapters build what a Blueprint describes and nothing else, so that what is trained is the
+same on both sides. Tensor layouts are PyTorch's: kernels of convolutions ``(out, in / groups,
+height, width)``, of dense layers ``(out, in)``; shapes of values leave out the batch.
+
+A value is of one of three forms, told by the length of its shape: an image ``(C, H, W)``, a
+sequence of tokens ``(L, C)``, a vector ``(C,)``. ``C`` is its features: what ``linear``,
+``layer_norm``, ``cat`` and BatchNorm work along, wherever they stand. An adapter may keep images
+with the channels last (Keras does, and the features are then the last axis of every value), but
+what flattens or rearranges a value does so in the order above.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from bench.spec.base import Frozen, canonical_json
+from bench.spec.preprocessing import Preprocessing
+
+Array = npt.NDArray[Any]
+OperationKind = Literal[
+    # with kernels
+    "conv2d",
+    "linear",
+    # normalisation over batch and positions; over the features of each position
+    "batch_norm",
+    "layer_norm",
+    # element by element
+    "relu",
+    "relu6",
+    "sigmoid",
+    "hard_sigmoid",
+    "silu",
+    "hard_swish",
+    "gelu",
+    "tanh",
+    "dropout",
+    "affine",  # x * factor + offset, two numbers
+    "scale",  # times a parameter of its own
+    "shift",  # plus a parameter of its own
+    "add",
+    "multiply",
+    # over positions
+    "max_pool2d",
+    "avg_pool2d",
+    "adaptive_avg_pool2d",
+    "mean_tokens",
+    "attention",  # scaled dot product of queries, keys and values that lie behind one another
+    # rearranging
+    "cat",
+    "flatten",
+    "pad",
+    "slice",
+    "tokens",  # an image as a sequence of its positions, row by row
+    "prepend",  # tokens that are parameters before the others
+    "select",  # one token
+    "expand",  # a vector as an image of one position
+    "channel_shuffle",
+]
+KERNELS: frozenset[OperationKind] = frozenset({"conv2d", "linear"})
+"""Kinds whose ``weight`` is a kernel: those that weight decay applies to."""
+HEAD = "head"
+"""Name of the stage after the last one of the backbone."""
+INPUT = "pixels"
+"""Name of the value that the first operation reads: the preprocessed image."""
+STATE_ROLES = ("running_mean", "running_var")
+"""Tensors of BatchNorm that are kept and not trained."""
+
+
+class Operation(Frozen):
+    """One step of the forward pass."""
+
+    name: str = Field(description="Unique; the name of the value that it computes.")
+    kind: OperationKind = Field(description="What it does.")
+    inputs: tuple[str, ...] = Field(description="Names of the values that it reads.")
+    attributes: dict[str, Any] = Field(default={}, description="Of the kind: stride, epsilon …")
+    tensors: dict[str, str] = Field(default={}, description="Role → name of the tensor.")
+    shape: tuple[int, ...] = Field(description="Of its value: (C, H, W), (L, C) or (C,).")
+    module_path: str = Field(description="Of the module that it came from.")
+    stage: str = Field(description="Of the backbone, or 'head'.")
+
+
+class Blueprint(Frozen):
+    """The network without its numbers."""
+
+    backbone: str = Field(description="Name in the catalogue.")
+    px: int = Field(description="Height and width of the input; padding depends on it.")
+    preprocessing: Preprocessing = Field(description="That belongs to the weights.")
+    stages: tuple[str, ...] = Field(description="From the input on, 'head' last.")
+    operations: tuple[Operation, ...] = Field(description="In order of execution.")
+    shapes: dict[str, tuple[int, ...]] = Field(description="Of each tensor, by its name.")
+    notes: tuple[str, ...] = Field(default=(), description="What the export left out.")
+
+    def save(self, folder: Path) -> None:
+        """Write ``blueprint.json`` into ``folder``."""
+        (folder / "blueprint.json").write_text(self.model_dump_json(indent=1), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> Blueprint:
+        """Read what ``save`` wrote.
+
+        Raises:
+            OSError, ValueError: The file is missing or not what it should be.
+        """
+        return cls.model_validate_json((folder / "blueprint.json").read_bytes())
+
+    @property
+    def output(self) -> str:
+        """Name of the value that is the network's answer."""
+        return self.operations[-1].name
+
+    def named_tensors(self) -> Iterator[tuple[Operation, str, str]]:
+        """Operation, role and tensor name of every tensor, in order."""
+        for operation in self.operations:
+            for role, tensor in operation.tensors.items():
+                yield operation, role, tensor
+
+    def trunk(self) -> tuple[Operation, ...]:
+        """The operations before the head."""
+        return tuple(o for o in self.operations if o.stage != HEAD)
+
+    def consumers(self) -> dict[str, list[Operation]]:
+        """Name of a value → the operations that read it."""
+        readers: dict[str, list[Operation]] = {}
+        for operation in self.operations:
+            for name in operation.inputs:
+                readers.setdefault(name, []).append(operation)
+        return readers
+
+
+@dataclass(frozen=True)
+class Network:
+    """A Blueprint with its numbers: what an adapter builds."""
+
+    blueprint: Blueprint
+    """The operations."""
+    tensors: dict[str, Array]
+    """Tensor name → float array in PyTorch's layout."""
+
+    def sha256(self) -> str:
+        """Hash (hex) of the operations and every number."""
+        digest = hashlib.sha256(canonical_json(self.blueprint.model_dump(mode="json")).encode())
+        digest.update(hash_tensors(self.tensors).encode())
+        return digest.hexdigest()
+
+    @classmethod
+    def empty(cls, blueprint: Blueprint) -> Network:
+        """A network whose numbers are all zero, for counting."""
+        shapes = blueprint.shapes.items()
+        return cls(blueprint, {name: np.zeros(shape, np.float32) for name, shape in shapes})
+
+    def save(self, folder: Path) -> None:
+        """Write ``blueprint.json`` and ``tensors.safetensors`` into ``folder``.
+
+        Raises:
+            OSError: They cannot be written.
+        """
+        self.blueprint.save(folder)
+        path = folder / "tensors.safetensors"
+        try:
+            save_file({n: np.ascontiguousarray(a) for n, a in self.tensors.items()}, path)
+        except SafetensorError as error:  # the system's error, as words
+            number = re.search(r"os error (\d+)", str(error))
+            if number is None:
+                raise
+            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+
+    @classmethod
+    def load(cls, folder: Path, trunk_only: bool = False) -> Network:
+        """Read what ``save`` wrote; with ``trunk_only``, the head's tensors are not read.
+
+        Raises:
+            OSError, ValueError: A file is missing, cut short or not what it should be.
+        """
+        blueprint = Blueprint.load(folder)
+        wanted = {t for o, _, t in blueprint.named_tensors() if not trunk_only or o.stage != HEAD}
+        try:
+            with safe_open(folder / "tensors.safetensors", framework="numpy") as file:
+                tensors = {name: file.get_tensor(name) for name in sorted(wanted)}
+        except SafetensorError as error:
+            raise ValueError(f"{folder / 'tensors.safetensors'}: {error}") from error
+        return cls(blueprint, tensors)
+
+
+def hash_tensors(tensors: dict[str, Array]) -> str:
+    """SHA-256 (hex) over names, dtypes, shapes and bytes, independent of the order."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        array = np.ascontiguousarray(tensors[name])
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(array.data)
+    return digest.hexdigest()
+
+
+def channels_last(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Of an image (C, H, W) → (H, W, C); of tokens (L, C) and vectors (C,) as it is."""
+    return (*shape[1:], shape[0]) if len(shape) == 3 else shape
+
+
+def with_features(shape: tuple[int, ...], features: int) -> tuple[int, ...]:
+    """The shape of a value with another number of features."""
+    return (features, *shape[1:]) if len(shape) == 3 else (*shape[:-1], features)
+
+
+def is_under(module_path: str, prefix: str) -> bool:
+    """Whether a module path is ``prefix`` or lies inside it: 'layer1.0.conv1' under 'layer1'."""
+    return module_path == prefix or module_path.startswith(prefix + ".")

@@ -1,0 +1,104 @@
+"""What a policy costs by arithmetic: multiply-adds and kept activations, from the Blueprint.
+
+Counted are the multiply-adds of convolutions, dense layers and attention; all else is less than a
+few per cent of a network's work. A backward pass does the work of a forward pass once for the
+gradient of the weights, where they train, and once for that of the input, where something before
+it trains; attention has two inputs in each of its products (Baydin et al. 2018, "Automatic
+Differentiation in Machine Learning: a Survey", 3.2).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from bench.network.blueprint import INPUT, Blueprint, Operation
+from bench.network.freezing import TrainingPlan
+
+VALUE_BYTES = 4
+"""Of a float32."""
+READS_INPUT = frozenset({"batch_norm", "layer_norm", "max_pool2d", "gelu", "silu", "hard_swish"})
+"""Kinds whose backward pass reads their input, whatever trains."""
+READS_OUTPUT = frozenset({"relu", "relu6", "sigmoid", "hard_sigmoid", "tanh"})
+"""Kinds whose backward pass reads their own value."""
+READS_INPUTS = frozenset({"multiply", "attention"})
+"""Kinds whose backward pass reads all that they read."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """Of one image in a training step."""
+
+    forward_multiply_adds: int
+    """Of the whole network."""
+    backward_multiply_adds: int
+    """Of what the policy trains."""
+    activation_bytes: int
+    """Values that the backward pass reads, in float32; a framework may keep more."""
+
+    @property
+    def step_multiply_adds(self) -> int:
+        """Forward and backward."""
+        return self.forward_multiply_adds + self.backward_multiply_adds
+
+
+def work_of(blueprint: Blueprint, plan: TrainingPlan) -> Work:
+    """Count the work of a training step of a Blueprint with its head."""
+    needs = _needs_gradient(blueprint, plan)
+    shapes: dict[str, tuple[int, ...]] = {INPUT: (3, blueprint.px, blueprint.px)}
+    shapes |= {o.name: o.shape for o in blueprint.operations}
+    forward = backward = 0
+    kept: set[str] = set()
+    for operation in blueprint.operations:
+        cost = multiply_adds(operation, blueprint)
+        forward += cost
+        trains = operation.tensors.get("weight") in plan.trained
+        flows = any(needs[name] for name in operation.inputs)
+        backward += cost * (2 * flows if operation.kind == "attention" else trains + flows)
+        if needs[operation.name]:
+            kept |= _read_backward(operation, trains)
+    size = sum(math.prod(shapes[name]) for name in kept)
+    return Work(forward, backward, VALUE_BYTES * size)
+
+
+def multiply_adds(operation: Operation, blueprint: Blueprint) -> int:
+    """Of one image's forward pass through an operation."""
+    if operation.kind == "conv2d":
+        kernel = math.prod(blueprint.shapes[operation.tensors["weight"]])
+        return kernel * math.prod(operation.shape[1:])
+    if operation.kind == "linear":
+        kernel = math.prod(blueprint.shapes[operation.tensors["weight"]])
+        return kernel * (math.prod(operation.shape) // features_of(operation.shape))
+    if operation.kind == "attention":  # queries by keys, then their weights by values
+        length, channels = operation.shape
+        return 2 * length * length * channels
+    return 0
+
+
+def features_of(shape: tuple[int, ...]) -> int:
+    """The features of a value (C, H, W), (L, C) or (C,)."""
+    return shape[0] if len(shape) == 3 else shape[-1]
+
+
+def saving(work: Work, full: Work) -> float:
+    """Share of the multiply-adds of a step that a policy spares beside another's."""
+    return 1.0 - work.step_multiply_adds / full.step_multiply_adds
+
+
+def _needs_gradient(blueprint: Blueprint, plan: TrainingPlan) -> dict[str, bool]:
+    """Name of a value → whether anything that trains comes before it."""
+    needs = {INPUT: False}
+    for operation in blueprint.operations:
+        trains = any(tensor in plan.trained for tensor in operation.tensors.values())
+        needs[operation.name] = trains or any(needs[name] for name in operation.inputs)
+    return needs
+
+
+def _read_backward(operation: Operation, trains: bool) -> set[str]:
+    if operation.kind in READS_OUTPUT:
+        return {operation.name}
+    if operation.kind in READS_INPUTS:
+        return set(operation.inputs)
+    if operation.kind in READS_INPUT or trains:
+        return {operation.inputs[0]}
+    return set()

@@ -1,0 +1,86 @@
+"""The inference form of a frozen prefix: BatchNorm becomes part of the convolution before it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bench.network.blueprint import KERNELS, Array, Blueprint, Network, Operation
+from bench.network.frozen_prefix import Boundary
+
+
+def inference_form(blueprint: Blueprint, tensors: dict[str, Array], boundary: Boundary) -> Network:
+    """The operations before a boundary, with each BatchNorm folded into what it follows.
+
+    In inference BatchNorm multiplies by ``weight / sqrt(running_var + epsilon)`` and adds
+    ``bias - running_mean`` times that (Ioffe & Szegedy 2015, algorithm 2), and so do other kernels
+    and biases of the convolution before it (Jacob et al. 2018, "Quantization and Training of Neural
+    Networks for Efficient Integer-Arithmetic-Only Inference", 3.2). A BatchNorm that follows
+    anything else, or a value that others read too, stays.
+
+    Args:
+        blueprint: Of the whole network.
+        tensors: Its tensors; those of the prefix are read.
+        boundary: Where the prefix ends.
+
+    Returns:
+        A network whose answer is the value at the boundary. Folded numbers are computed in float64
+        and kept in the dtype of the kernel.
+    """
+    readers = blueprint.consumers()
+    before = {o.name: o for o in blueprint.operations[: boundary.index]}
+    folded: dict[str, Operation] = {}
+    found: dict[str, Array] = {}
+    for operation in before.values():
+        source = before.get(operation.inputs[0])
+        if (
+            operation.kind == "batch_norm"
+            and source is not None
+            and source.kind in KERNELS
+            and len(readers[source.name]) == 1
+        ):
+            del folded[source.name]
+            joined, numbers = _join(source, operation, tensors)
+            folded[joined.name] = joined
+            found |= numbers
+        else:
+            folded[operation.name] = operation
+    found |= {t: tensors[t] for o in folded.values() for t in o.tensors.values() if t not in found}
+    wanted = {t for o in folded.values() for t in o.tensors.values()}
+    found = {name: array for name, array in found.items() if name in wanted}
+    changes = {
+        "operations": _with_answer_last(tuple(folded.values()), boundary.value),
+        "shapes": {name: array.shape for name, array in found.items()},
+    }
+    return Network(blueprint.model_copy(update=changes), found)
+
+
+def _with_answer_last(operations: tuple[Operation, ...], answer: str) -> tuple[Operation, ...]:
+    """What is left out after ``answer`` is read by nobody: the boundary is the only value that
+    crosses."""
+    (last,) = (index for index, o in enumerate(operations) if o.name == answer)
+    return operations[: last + 1]
+
+
+def _join(
+    kernel: Operation, norm: Operation, tensors: dict[str, Array]
+) -> tuple[Operation, dict[str, Array]]:
+    """A convolution or dense layer and the BatchNorm after it as one, under the latter's name."""
+    weight = tensors[kernel.tensors["weight"]]
+
+    def of(operation: Operation, role: str, default: float) -> Array:
+        if role in operation.tensors:
+            return tensors[operation.tensors[role]].astype(np.float64)
+        return np.full(len(weight), default)
+
+    factor = of(norm, "weight", 1.0) / np.sqrt(
+        of(norm, "running_var", 1.0) + norm.attributes["epsilon"]
+    )
+    offset = of(norm, "bias", 0.0) - of(norm, "running_mean", 0.0) * factor
+    # Names of their own: a kernel that two layers share is folded with the BatchNorm of each.
+    names = {role: f"{norm.name}.folded_{role}" for role in ("weight", "bias")}
+    numbers = {
+        names["weight"]: weight * factor.reshape(-1, *[1] * (weight.ndim - 1)),
+        names["bias"]: of(kernel, "bias", 0.0) * factor + offset,
+    }
+    joined = kernel.model_copy(update={"name": norm.name, "tensors": names})
+    return joined, {name: array.astype(weight.dtype) for name, array in numbers.items()}

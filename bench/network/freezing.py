@@ -1,0 +1,92 @@
+"""What a policy means for a given network: which tensors train, how fast, and which decay."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bench.errors import choose
+from bench.network.blueprint import HEAD, KERNELS, STATE_ROLES, Blueprint, Operation, is_under
+from bench.spec.run import Policy
+
+
+@dataclass(frozen=True)
+class TensorPlan:
+    """How one trained tensor is treated."""
+
+    learning_rate_scale: float
+    """Its learning rate over the step's."""
+    decays: bool
+    """Whether weight decay applies: to kernels, not to biases or BatchNorm."""
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """A policy applied to a Blueprint; the same for both adapters."""
+
+    first_trained: int
+    """Index of the first operation that trains; those before run in inference mode. Of no use in
+    native mode, which has no operations."""
+    trained: dict[str, TensorPlan]
+    """Tensor name → how it is trained."""
+    frozen: tuple[str, ...]
+    """Names of all tensors that must not change, BatchNorm statistics among them."""
+    moving: tuple[str, ...]
+    """BatchNorm statistics that training updates."""
+    dropouts: tuple[Operation, ...]
+    """Dropout operations that are on in training, in the order of their masks."""
+
+    def in_training(self, index: int) -> bool:
+        """Whether the operation at ``index`` is in the part that trains."""
+        return index >= self.first_trained
+
+
+def boundary_index(blueprint: Blueprint, boundary: str) -> int:
+    """Index of the first operation at or after ``boundary``.
+
+    Args:
+        boundary: 'all', 'last_stage', a stage ('head' among them) or a module path.
+
+    Raises:
+        UserError: There is no such stage or module.
+    """
+    if boundary == "all":
+        return 0
+    stage = blueprint.stages[-2] if boundary == "last_stage" else boundary
+    for index, operation in enumerate(blueprint.operations):
+        if operation.stage == stage or is_under(operation.module_path, boundary):
+            return index
+    paths = dict.fromkeys(o.module_path for o in blueprint.operations if o.module_path)
+    choose(f"boundary in {blueprint.backbone}", boundary, [*blueprint.stages, *paths])
+    raise AssertionError("choose raises for a name that is not there")
+
+
+def plan_training(blueprint: Blueprint, policy: Policy) -> TrainingPlan:
+    """Apply ``policy`` to ``blueprint``.
+
+    Raises:
+        UserError: The boundary is not in this network.
+    """
+    first = boundary_index(blueprint, policy.boundary)
+    trained: dict[str, TensorPlan] = {}
+    frozen: list[str] = []
+    moving: list[str] = []
+    for index, operation in enumerate(blueprint.operations):
+        for role, tensor in operation.tensors.items():
+            if index < first:
+                frozen.append(tensor)
+            elif role in STATE_ROLES:
+                moving.append(tensor)
+            else:
+                scale = _scale(blueprint, operation.stage, policy)
+                decays = role == "weight" and operation.kind in KERNELS
+                trained[tensor] = TensorPlan(scale, decays)
+    dropouts = tuple(o for o in blueprint.operations[first:] if o.kind == "dropout")
+    return TrainingPlan(first, trained, tuple(frozen), tuple(moving), dropouts)
+
+
+def _scale(blueprint: Blueprint, stage: str, policy: Policy) -> float:
+    """Learning rate of a stage over that of the head."""
+    if stage == HEAD:
+        return 1.0
+    before_last = len(blueprint.stages) - 2 - blueprint.stages.index(stage)
+    return policy.backbone_scale * policy.stage_decay**before_last

@@ -1,0 +1,96 @@
+"""The part of a network that a policy freezes: where it ends, and when its values can be kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bench.network.blueprint import INPUT, Blueprint
+from bench.network.freezing import TrainingPlan
+from bench.spec.base import canonical_hash
+from bench.spec.run import Recipe, RunSpec
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """The value at which training may start, when all before it is frozen."""
+
+    index: int
+    """Of the first operation after it."""
+    value: str
+    """Its name."""
+    shape: tuple[int, ...]
+    """Without the batch: (C, H, W), (L, C) or (C,)."""
+
+
+def boundary_of(blueprint: Blueprint, plan: TrainingPlan) -> Boundary | None:
+    """Where the frozen prefix ends: the latest place that a single value crosses.
+
+    Pooling and activations after the last frozen tensor belong to it too, for they compute the same
+    in training and in inference; dropout does not.
+
+    Returns:
+        None where nothing is frozen, or nothing trains.
+    """
+    if plan.first_trained == 0 or not plan.trained:
+        return None
+    operations = blueprint.operations
+    last = next(
+        index
+        for index in range(plan.first_trained, len(operations))
+        if operations[index].tensors or operations[index].kind == "dropout"
+    )
+    shapes = {o.name: o.shape for o in operations}
+    for index in range(last, 0, -1):
+        after = operations[index:]
+        inside = {o.name for o in after}
+        crossing = {name for o in after for name in o.inputs} - inside
+        if len(crossing) == 1 and crossing != {INPUT}:
+            (value,) = crossing
+            return Boundary(index, value, shapes[value])
+    return None
+
+
+def why_not_cached(recipe: Recipe) -> str | None:
+    """Why the values of a frozen prefix are not computed once for all epochs; None if they are."""
+    if recipe.augmentation != "none" and recipe.views is None:
+        return "every epoch augments anew; `views = K` in the suite repeats K views"
+    passes = recipe.epochs * (1 + len(recipe.learning_rate_grid))
+    if passes <= (recipe.views or 1):
+        epochs = "1 epoch sees" if recipe.epochs == 1 else f"{recipe.epochs} epochs see"
+        return f"{epochs} no view twice"
+    return None
+
+
+def prefix_key(
+    blueprint: Blueprint, boundary: Boundary, tensors_sha256: str, data: str, spec: RunSpec,
+    environment_id: str,
+) -> str:  # fmt: skip
+    """Name of the folder of a prefix's values: runs that would compute the same share it.
+
+    Args:
+        blueprint: Of the network.
+        boundary: Where the prefix ends.
+        tensors_sha256: Of the prefix's tensors.
+        data: Key of the packed images.
+        spec: Of the run; of it precision, batch size and augmentation count.
+        environment_id: Versions, machine, device and code.
+    """
+    recipe = spec.recipe
+    views = None
+    if recipe.augmentation != "none":
+        views = [recipe.augmentation, recipe.views, spec.seed]
+    return canonical_hash(
+        {
+            "operations": [
+                o.model_dump(mode="json") for o in blueprint.operations[: boundary.index]
+            ],
+            "preprocessing": blueprint.preprocessing.model_dump(mode="json"),
+            "value": boundary.value,
+            "tensors": tensors_sha256,
+            "data": data,
+            "precision": recipe.precision,
+            "batch_size": recipe.batch_size,  # what they cost depends on it
+            "views": views,
+            "environment": environment_id,
+        }
+    )[:32]

@@ -1,0 +1,180 @@
+"""Heads: what stands on a backbone for a new set of classes (DESIGN section 7).
+
+Their first numbers come from one seeded NumPy generator, the same for both frameworks: weights
+uniform in ±1/sqrt(inputs), the bound of ``torch.nn.Linear``, biases zero.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import numpy as np
+
+from bench.errors import UserError
+from bench.network.blueprint import (
+    HEAD,
+    KERNELS,
+    Array,
+    Blueprint,
+    Network,
+    Operation,
+    channels_last,
+    with_features,
+)
+from bench.network.random_streams import Stream, generator
+
+HEAD_FORMS = "original, linear, dense:512,256 or flatten+dense:290"
+
+
+def hidden_units(head: str) -> list[int]:
+    """Units of the hidden dense layers of a head: ``dense:512,256`` → [512, 256].
+
+    Raises:
+        UserError: Not one of the forms of DESIGN section 7.
+    """
+    if head in ("original", "linear"):
+        return []
+    match = re.fullmatch(r"(?:flatten\+)?dense:([1-9]\d{0,5}(?:,[1-9]\d{0,5})*)", head)
+    if match is None:
+        raise UserError(f"Unknown head '{head}'.", f"A head is {HEAD_FORMS}.")
+    return [int(units) for units in match.group(1).split(",")]
+
+
+def attach_head(network: Network, head: str, classes: int, seed: int) -> Network:
+    """Put a new head for ``classes`` classes on a network.
+
+    Args:
+        network: As exported, with its original classifier as stage 'head'.
+        head: One of the forms of DESIGN section 7. 'original' keeps the network's own classifier
+            and replaces its last layer.
+        seed: Of the new layers' numbers.
+
+    Raises:
+        UserError: ``head`` is of no known form.
+    """
+    units = hidden_units(head)
+    random = generator(seed, Stream.HEAD)
+    if head == "original":
+        return _resize_last(network, classes, random)
+    return _replace(network, units, classes, flatten=head.startswith("flatten+"), random=random)
+
+
+def trunk_output(blueprint: Blueprint) -> Operation:
+    """The operation whose value the head reads.
+
+    Raises:
+        UserError: The head reads more than one value of the backbone, or none.
+    """
+    trunk = {o.name: o for o in blueprint.trunk()}
+    read = {name for o in blueprint.operations if o.stage == HEAD for name in o.inputs}
+    outputs = [trunk[name] for name in trunk if name in read]
+    if len(outputs) != 1:
+        raise UserError(f"{blueprint.backbone}: the head reads {len(outputs)} values, not one.")
+    return outputs[0]
+
+
+def _fresh(shape: tuple[int, ...], random: np.random.Generator, dtype: np.dtype[Any]) -> Array:
+    """Weights uniform in ±1/sqrt(fan-in); ``shape`` is (out, in, …)."""
+    bound = 1.0 / math.sqrt(math.prod(shape[1:]))
+    return random.uniform(-bound, bound, shape).astype(dtype)
+
+
+def _resize_last(network: Network, classes: int, random: np.random.Generator) -> Network:
+    """Replace the last kernel of the original classifier by one with ``classes`` outputs.
+
+    Or the last kernels, where a classifier's answer is made of several (DeiT's distilled form).
+    """
+    operations = list(network.blueprint.operations)
+    last, after = _last_kernels(network.blueprint)
+    tensors = dict(network.tensors)
+    for operation in operations:
+        if operation.name in last:
+            weight = tensors[operation.tensors["weight"]]
+            shape = (classes, *weight.shape[1:])
+            tensors[operation.tensors["weight"]] = _fresh(shape, random, weight.dtype)
+            if "bias" in operation.tensors:
+                tensors[operation.tensors["bias"]] = np.zeros(classes, weight.dtype)
+    for i, operation in enumerate(operations):
+        if operation.name in last | after:
+            shape = with_features(operation.shape, classes)
+            operations[i] = operation.model_copy(update={"shape": shape})
+    return _network(network.blueprint, tuple(operations), tensors)
+
+
+def _last_kernels(blueprint: Blueprint) -> tuple[set[str], set[str]]:
+    """Names of the head's operations that no other kernel follows: with kernels, and after those.
+
+    Raises:
+        UserError: The answer depends on the backbone without such a kernel.
+    """
+    needed = {blueprint.output}
+    last: set[str] = set()
+    after: set[str] = set()
+    for operation in reversed(blueprint.operations):
+        if operation.name not in needed:
+            continue
+        if operation.stage != HEAD:
+            raise UserError(f"{blueprint.backbone}: its classifier has no last layer to replace.")
+        if operation.kind in KERNELS:
+            last.add(operation.name)
+        else:
+            after.add(operation.name)
+            needed.update(operation.inputs)
+    return last, after
+
+
+def _replace(
+    network: Network, units: list[int], classes: int, flatten: bool, random: np.random.Generator
+) -> Network:
+    """Dense layers over the trunk's pooled or flattened map instead of the original classifier.
+
+    Tokens are averaged where a map is pooled; a vector is taken as it is.
+    """
+    source = trunk_output(network.blueprint)
+    trunk = network.blueprint.trunk()
+    tensors = {t: network.tensors[t] for o in trunk for t in o.tensors.values()}
+    dtype = next(iter(tensors.values())).dtype
+    operations: list[Operation] = []
+
+    def add(name: str, kind: str, shape: tuple[int, ...], **more: Any) -> None:
+        operations.append(
+            Operation.model_validate(
+                {
+                    "name": f"head_{name}",
+                    "kind": kind,
+                    "inputs": (operations[-1].name if operations else source.name,),
+                    "shape": shape,
+                    "module_path": f"head.{name}",
+                    "stage": HEAD,
+                    **more,
+                }
+            )
+        )
+
+    features = math.prod(source.shape) if flatten else channels_last(source.shape)[-1]
+    if len(source.shape) == 3 and not flatten:
+        add("pool", "adaptive_avg_pool2d", (features, 1, 1), attributes={"output_size": [1, 1]})
+    if len(source.shape) == 2 and not flatten:
+        add("pool", "mean_tokens", (features,))
+    elif len(source.shape) > 1:
+        add("flatten", "flatten", (features,))
+    for number, width in enumerate([*units, classes], start=1):
+        last = number > len(units)
+        name = "logits" if last else f"dense{number}"
+        roles = {role: f"head.{name}.{role}" for role in ("weight", "bias")}
+        tensors[roles["weight"]] = _fresh((width, features), random, dtype)
+        tensors[roles["bias"]] = np.zeros(width, dtype)
+        add(name, "linear", (width,), tensors=roles)
+        if not last:
+            add(f"relu{number}", "relu", (width,))
+        features = width
+    return _network(network.blueprint, (*trunk, *operations), tensors)
+
+
+def _network(
+    old: Blueprint, operations: tuple[Operation, ...], tensors: dict[str, Array]
+) -> Network:
+    shapes = {name: array.shape for name, array in tensors.items()}
+    return Network(old.model_copy(update={"operations": operations, "shapes": shapes}), tensors)

@@ -1,0 +1,162 @@
+"""Figures as people read them: rounded to their own uncertainty."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from bench.analysis.intervals import Estimate
+
+MINUS = "−"
+ABSENT = "–"
+"""Stands where there is no value."""
+
+
+def places(half_width: float | None, default: int = 1, least: int = 0) -> int:
+    """Decimal places that a figure with this uncertainty deserves: one digit of the uncertainty,
+    two where the first is a 1 or a 2. Below 0, tens and hundreds are rounded too."""
+    if not half_width or not math.isfinite(half_width):
+        return default
+    exponent = math.floor(math.log10(half_width))
+    leading = half_width / 10.0**exponent
+    return min(max(-exponent + (leading < 3.0), least), 3)
+
+
+def signed(value: float, digits: int) -> str:
+    """With its sign, and a minus as typographers set it."""
+    shown = f"{abs(value):.{digits}f}"
+    if not float(shown):
+        return shown
+    return ("+" if value > 0 else MINUS) + shown
+
+
+def plain(value: float, digits: int) -> str:
+    """A number that may be negative."""
+    shown = f"{value:.{digits}f}"
+    return shown.replace("-", MINUS) if float(shown) else shown.replace("-", "")
+
+
+LOPSIDED = 1.2
+"""Longer arm of an interval over the shorter, from which on ± would mislead."""
+
+
+def percent(e: Estimate) -> str:
+    """An accuracy: ``85.8 ± 2.1%``; near 0 or 1, ``100% (91 to 100)``."""
+    half = e.half_width
+    if half is None or e.low is None or e.high is None:
+        return f"{e.value:.1%}"
+    digits = places(100 * half)
+    arms = sorted((e.value - e.low, e.high - e.value))
+    if arms[1] > LOPSIDED * arms[0] + 10.0**-digits / 200:
+        low, high = (f"{100 * end:.{digits}f}" for end in (e.low, e.high))
+        return f"{100 * e.value:.{digits}f}% ({low} to {high})"
+    return f"{100 * e.value:.{digits}f} ± {100 * half:.{digits}f}%"
+
+
+MOST_DIGITS = 4
+
+
+def _telling(ends: tuple[float, float], none: float, digits: int) -> int:
+    """As many places as show on which side of ``none`` an interval lies that does not hold it."""
+    if ends[0] <= none <= ends[1]:
+        return digits
+    while digits < MOST_DIGITS and any(_looks_like(end, none, digits) for end in ends):
+        digits += 1
+    return digits
+
+
+def _looks_like(end: float, none: float, digits: int) -> bool:
+    return float(f"{end:.{digits}f}") in (0.0, none) and end != none
+
+
+def points(e: Estimate) -> str:
+    """A difference of accuracies: ``+1.4 points (−0.3 to 3.1)``."""
+    if e.low is None or e.high is None:
+        return f"{signed(100 * e.value, 1)} points"
+    digits = _telling((100 * e.low, 100 * e.high), 0.0, places(100 * (e.half_width or 0.0)))
+    low, high = (plain(100 * end, digits) for end in (e.low, e.high))
+    return f"{signed(100 * e.value, digits)} points ({low} to {high})"
+
+
+def times(e: Estimate) -> str:
+    """A ratio: ``1.23 × (1.18 to 1.29)``."""
+    if e.low is None or e.high is None:
+        return f"{e.value:.3g} ×"
+    arms = sorted((e.value - e.low, e.high - e.value))
+    if arms[1] > LOPSIDED * arms[0]:
+        digits = max(places(math.sqrt(max(arms[0], 0.0) * arms[1]), default=2), 0)
+        while _down(e.low, digits) <= 0.0 < e.low and digits < MOST_DIGITS:
+            digits += 1
+    else:
+        digits = places(e.half_width, default=2)
+    digits = _telling((e.low, e.high), 1.0, digits)
+    return f"{e.value:.{digits}f} × ({e.low:.{digits}f} to {e.high:.{digits}f})"
+
+
+def measured(e: Estimate, unit: str = "") -> str:
+    """A figure above 0 with its interval: ``205 ± 4``, and where it is lopsided ``700 (100 to
+    5,700)``; without one, three digits."""
+    half = e.half_width
+    tail = f" {unit}" if unit else ""
+    if not half or e.low is None or e.high is None:
+        return _three_digits(e.value) + tail
+    arms = sorted((e.value - e.low, e.high - e.value))
+    if arms[1] > LOPSIDED * arms[0]:
+        digits = places(math.sqrt(max(arms[0], 0.0) * arms[1]), least=-9)
+        # Nothing above 0 is called 0, unless that took more than three digits of the figure.
+        while _down(e.low, digits) <= 0.0 < e.low and digits < 2 - math.floor(math.log10(e.value)):
+            digits += 1
+        low, high = _down(e.low, digits), -_down(-e.high, digits)  # rounded, it is no narrower
+        value = _rounded(e.value, digits)
+        return f"{value} ({_rounded(low, digits)} to {_rounded(high, digits)}){tail}"
+    digits = places(half, least=-9)
+    return f"{_rounded(e.value, digits)} ± {_rounded(half, digits)}{tail}"
+
+
+def spread(values: Sequence[float], unit: str = "") -> str:
+    """Least and greatest of some figures, three digits of each: ``80.7 to 1,080 s``."""
+    ends = dict.fromkeys(_three_digits(value) for value in (min(values), max(values)))
+    return " to ".join(ends) + (f" {unit}" if unit else "")
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _down(value: float, digits: int) -> float:
+    """To so many places, never up."""
+    return math.floor(value * 10.0**digits + 1e-9) / 10.0**digits
+
+
+def _rounded(value: float, digits: int) -> str:
+    """To so many places, tens and hundreds too."""
+    return f"{round(value, digits):,.{max(digits, 0)}f}"
+
+
+def count(value: int | float | None) -> str:
+    """A whole number."""
+    return ABSENT if value is None else f"{value:,.0f}"
+
+
+def megabytes(value: float | None) -> str:
+    """Of a number of bytes."""
+    return ABSENT if value is None else f"{value / 1e6:,.0f} MB"
+
+
+def seconds(value: float | None) -> str:
+    """A time, three digits of it."""
+    if value is None:
+        return ABSENT
+    return f"{_three_digits(value)} s"
+
+
+def listed(names: list[str]) -> str:
+    """``a, b and c``."""
+    if len(names) < 2:
+        return "".join(names)
+    return f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def number_of(things: int, name: str) -> str:
+    """``1 run``, ``2 runs``."""
+    return f"{things:,} {name}{'' if things == 1 else 's'}"

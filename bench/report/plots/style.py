@@ -1,0 +1,218 @@
+"""What the plots have in common: Plotly figures without colours of ground and text, which the page
+sets.
+
+How policies, networks and backends look in the plots, the same in all of them."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bench.analysis.groups import SeedGroup, contestant
+from bench.analysis.intervals import Estimate
+from bench.catalog.policies import POLICIES
+
+Figure = dict[str, Any]
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c8c8c", "#a6761d")
+"""Okabe and Ito 2008, told apart with any eyes; the last two are grey and brown for its black and
+yellow, which one ground or the other would swallow."""
+GREY = "#8c8c8c"
+"""Seen on either ground."""
+UNSTEADY_NAME = "unsteady"
+BUSY = "The machine was probably busy with other work in some of these runs; compare no speeds."
+"""For captions."""
+HATCHED = f"Hatched: unsteady. {BUSY}"
+HATCH = {"fillmode": "overlay", "fgcolor": "#ffffff", "solidity": 0.35, "size": 7}
+"""Of bars."""
+
+
+def plot(name: str, title: str, caption: str, data: list[Figure], x: Any, y: Any) -> dict[str, Any]:
+    """A plot for the page."""
+    layout = {
+        "xaxis": x,
+        "yaxis": y,
+        "hovermode": "closest",
+        "legend": {"orientation": "h", "y": -0.3, "traceorder": "normal"},
+        "margin": {"t": 24, "r": 16},
+    }
+    figure = {"data": data, "layout": layout}
+    return {"name": name, "title": title, "caption": caption, "figure": figure}
+
+
+def one_at_a_time(made: dict[str, Any], traces: Mapping[str, Sequence[Figure]]) -> dict[str, Any]:
+    """A plot with a choice of what is shown; one that is alone is named all the same.
+
+    Args:
+        made: Without data.
+        traces: Of each choice.
+    """
+    figure = made["figure"]
+    belongs = [label for label, group in traces.items() for _ in group]
+    figure["data"] = [
+        {**trace, "visible": label == belongs[0]}
+        for label, trace in zip(belongs, (t for group in traces.values() for t in group),
+                                strict=True)
+    ]  # fmt: skip
+    names = list(dict.fromkeys(belongs))
+    if names:
+        buttons = [
+            {"label": escaped(name), "method": "restyle",
+             "args": [{"visible": [label == name for label in belongs]}]}
+            for name in names
+        ]  # fmt: skip
+        menu = {"buttons": buttons, "x": 0, "xanchor": "left", "y": 1.18, "yanchor": "top"}
+        figure["layout"]["updatemenus"] = [menu]
+        figure["layout"]["margin"]["t"] = 60
+    return made
+
+
+def escaped(value: object) -> str:
+    """Plotly reads some HTML in its texts; of entities it does not know those of quotes."""
+    return html.escape(str(value), quote=False)
+
+
+def axis(title: str, **more: Any) -> dict[str, Any]:
+    """An axis with its title."""
+    return {"title": {"text": escaped(title)}, **more}
+
+
+def log_axis(title: str, values: Sequence[float]) -> dict[str, Any]:
+    """A logarithmic axis whose ticks are whole numbers: plotly's own are digits without a power.
+
+    Args:
+        title: Of the axis.
+        values: All above 0, that are drawn along it; of none, the ticks are plotly's.
+    """
+    if not values:
+        return axis(title, type="log")
+    first, last = (math.floor(math.log10(end)) for end in (min(values), max(values)))
+    ticks = [m * 10.0**power for power in range(first, last + 2) for m in (1, 2, 5)]
+    texts = [_short(tick) for tick in ticks]
+    return axis(title, type="log", tickmode="array", tickvals=ticks, ticktext=texts)
+
+
+def _short(value: float) -> str:
+    """``0.5``, ``2,000``, ``50k``, ``1M``."""
+    for least, unit, end in ((1e6, 1e6, "M"), (1e4, 1e3, "k")):
+        if value >= least:
+            return f"{value / unit:,.0f}{end}"
+    return f"{value:,.0f}" if value >= 1 else f"{value:g}"
+
+
+def error_bars(estimates: Sequence[Estimate]) -> dict[str, Any]:
+    """Intervals, of length 0 where there is none."""
+    up = [0.0 if e.high is None else e.high - e.value for e in estimates]
+    down = [0.0 if e.low is None else e.value - e.low for e in estimates]
+    return {"type": "data", "symmetric": False, "array": up, "arrayminus": down, "thickness": 1}
+
+
+def hatched(colour: str, which: Sequence[bool]) -> dict[str, Any]:
+    """Look of bars, some of them hatched."""
+    shapes = ["/" if one else "" for one in which]
+    return {"color": colour, **({"pattern": {"shape": shapes, **HATCH}} if any(which) else {})}
+
+
+def legend_of_hatching(name: str, slot: str | None = None) -> Figure:
+    """A bar that stands in the legend alone.
+
+    Args:
+        name: What is hatched.
+        slot: Of bars beside one another, one whose place it takes: it needs none of its own.
+    """
+    own = {} if slot is None else {"offsetgroup": slot}
+    return {
+        "type": "bar",
+        "orientation": "h",
+        "name": name,
+        "x": [None],
+        "y": [None],
+        "marker": hatched(GREY, [True]),
+        "hoverinfo": "skip",
+        **own,
+    }
+
+
+SHAPES = ("circle", "square", "triangle-up", "star", "diamond", "cross", "pentagon",
+          "triangle-down", "hexagon", "x", "hourglass", "bowtie", "star-diamond",
+          "star-triangle-up")  # fmt: skip
+"""Of networks; each has the forms of ``FILLS``."""
+FILLS = (("", 9), ("-open", 14), ("-open-dot", 19), ("-dot", 9))
+"""Of backends, with the size in pixels: where two marks lie on one spot, both are seen."""
+FILL_WORDS = ("filled", "open", "open with a dot", "filled with a dot")
+DASHES = ("solid", "dash", "dot", "dashdot")
+"""Of backends, on lines."""
+STRUCK = {"symbol": "x-thin-open", "size": 18, "color": GREY, "line": {"width": 2}}
+"""Over marks of which a reader must not compare the speed."""
+
+
+class Looks:
+    """Of each policy its colour, of each network its shape, of each backend its filling."""
+
+    def __init__(self, cells: Sequence[SeedGroup]) -> None:
+        known = {name: place for place, name in enumerate(POLICIES)}
+        names = sorted({contestant(c) for c in cells}, key=lambda n: (known.get(n, 99), n))
+        self._policies = {name: place for place, name in enumerate(names)}
+        self._networks = list(dict.fromkeys(c.row["backbone"] for c in cells))
+        self._backends = list(dict.fromkeys(c.row["backend"] for c in cells))
+
+    def colour(self, cell: SeedGroup) -> str:
+        """Of its policy."""
+        return COLOURS[self._policies[contestant(cell)] % len(COLOURS)]
+
+    def dash(self, cell: SeedGroup) -> str:
+        """Of its backend."""
+        return DASHES[self._backends.index(cell.row["backend"]) % len(DASHES)]
+
+    def marker(self, cell: SeedGroup) -> dict[str, object]:
+        """Of all three."""
+        return self._marker(self.colour(cell), cell.row["backbone"], cell.row["backend"])
+
+    def _marker(self, colour: str, network: str | None, backend: str | None) -> dict[str, object]:
+        shape = 0 if network is None else self._networks.index(network) % len(SHAPES)
+        fill = 0 if backend is None else self._backends.index(backend) % len(FILLS)
+        ending, size = FILLS[fill]
+        line = {"width": 2 if ending else 0}
+        return {"color": colour, "symbol": SHAPES[shape] + ending, "size": size, "line": line}
+
+    def legend(self, cells: Sequence[SeedGroup]) -> list[Figure]:
+        """Entries for colours; for shapes and fillings where there are several."""
+        policies = {contestant(c): self.colour(c) for c in cells}
+        found = [
+            _entry(name, self._marker(policies[name], None, None), name)
+            for name in sorted(policies, key=lambda n: self._policies[n])
+        ]
+        networks = dict.fromkeys(c.row["backbone"] for c in cells)
+        backends = dict.fromkeys(c.row["backend"] for c in cells)
+        if len(networks) > 1:
+            found += [_entry(name, self._marker(GREY, name, None)) for name in networks]
+        if len(backends) > 1:
+            found += [_entry(name, self._marker(GREY, None, name)) for name in backends]
+        return found
+
+    def words(self, cells: Sequence[SeedGroup]) -> str:
+        """What a mark is, for a caption."""
+        networks = {c.row["backbone"] for c in cells}
+        backends = dict.fromkeys(c.row["backend"] for c in cells)
+        network = " with a network (shape)" if len(networks) > 1 else ""
+        fills = ", ".join(
+            f"{FILL_WORDS[self._backends.index(name) % len(FILLS)]}: {name}" for name in backends
+        )
+        backend = f" in a backend ({fills})" if len(backends) > 1 else ""
+        return f"a policy (colour){network}{backend}"
+
+
+def _entry(name: str, marker: dict[str, object], group: str | None = None) -> Figure:
+    """A mark that stands in the legend alone."""
+    own = {} if group is None else {"legendgroup": group}
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": escaped(name),
+        "x": [None],
+        "y": [None],
+        "marker": marker,
+        "hoverinfo": "skip",
+        **own,
+    }

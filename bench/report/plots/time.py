@@ -1,0 +1,208 @@
+"""The plot of where the time of a run goes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from bench.analysis.groups import SeedGroup, contestant
+from bench.analysis.rows import Row
+from bench.analysis.speed import is_unsteady, shares_prefix
+from bench.report.labels import ANSWERS, HASH_DIGITS, choices, question_name, settings
+from bench.report.plots.style import (
+    COLOURS,
+    HATCHED,
+    UNSTEADY_NAME,
+    Figure,
+    axis,
+    escaped,
+    hatched,
+    legend_of_hatching,
+    one_at_a_time,
+    plot,
+)
+
+PARTS = {
+    "setup_s": "set-up",
+    "compile_s": "compile",
+    "prefix_s": "frozen part",
+    "input_s": "input",
+    "compute_s": "compute and validation",
+    "rest_s": "compute, validation and input",
+    "test_s": "test",
+}
+"""Of a run's time, in order."""
+COLOUR_OF = {"start_s": COLOURS[7], **dict(zip(PARTS, COLOURS, strict=False))}
+START = "start of a worker"
+
+
+def parts_of(row: Row) -> dict[str, float]:
+    """What the time of a run went to, in seconds, as far as it was measured; nothing where it has
+    no time of its own."""
+    if row["fit_s"] is None:
+        return {}
+    names = ("setup_s", "compile_s", "prefix_s", "test_s")
+    found = {name: float(row[name]) for name in names if row.get(name) is not None}
+    inside = found.get("compile_s", 0.0) + found.get("prefix_s", 0.0)
+    rest = max(row["fit_s"] - inside, 0.0)
+    if row["input_wait_fraction"] is None:
+        return {**found, "rest_s": rest}
+    waited = rest * row["input_wait_fraction"]
+    return {**found, "input_s": waited, "compute_s": rest - waited}
+
+
+def _parts_of_runs(cell: SeedGroup) -> list[dict[str, float]]:
+    """Where a run lacks the wait for input, it is told apart in none: their means make one bar."""
+    parts = [parts_of(row) for row in cell.rows]
+    if not any("rest_s" in p for p in parts):
+        return parts
+    split = ("input_s", "compute_s", "rest_s")
+    return [
+        {**{n: s for n, s in p.items() if n not in split},
+         "rest_s": sum(p.get(n, 0.0) for n in split)}
+        for p in parts
+    ]  # fmt: skip
+
+
+TimedGroup = tuple[SeedGroup, Sequence[Mapping[str, float]]]
+
+
+def time_parts(cells: Sequence[SeedGroup]) -> dict[str, Any]:
+    """A choice for each question; what was not measured is not drawn."""
+    kept = [c for c in cells if all(row["fit_s"] is not None for row in c.rows)]
+    traces: dict[str, list[Figure]] = {}
+    most = 0
+    for label, group in choices(kept, ANSWERS, question_name).items():
+        timed = [(c, _parts_of_runs(c)) for c in group]
+        starts = _starts(group)
+        most = max(most, len(group) + len(starts))
+        hatch = [is_unsteady(c) for c in group]
+        traces[label] = [
+            *_stacks(timed, _names(group), hatch),
+            *([_start_bars(starts)] if starts else []),
+            *([legend_of_hatching(UNSTEADY_NAME)] if any(hatch) else []),
+        ]
+    made = plot(
+        "time_parts",
+        "Where the time of a run goes",
+        _caption(kept),
+        [],
+        axis("seconds"),
+        {"automargin": True, "autorange": "reversed"},
+    )
+    made["figure"]["layout"] |= {"barmode": "stack", "height": max(320, 150 + 34 * most)}
+    return one_at_a_time(made, traces)
+
+
+def _names(cells: Sequence[SeedGroup]) -> list[str]:
+    return [
+        escaped(", ".join(filter(None, (contestant(c), c.row["backend"], apart))))
+        for c, apart in zip(cells, settings(cells), strict=True)
+    ]
+
+
+def _stacks(
+    timed: Sequence[TimedGroup], names: Sequence[str], hatch: Sequence[bool]
+) -> list[Figure]:
+    """A trace for each part; each is the mean over the runs that have it."""
+    drawn: list[Figure] = []
+    for part, title in PARTS.items():
+        values = [[p[part] for p in parts if part in p] for _, parts in timed]
+        means = [float(np.mean(own)) if own else 0.0 for own in values]
+        if any(means):
+            drawn.append(
+                {
+                    "type": "bar",
+                    "orientation": "h",
+                    "name": title,
+                    "y": list(names),
+                    "x": means,
+                    "marker": hatched(COLOUR_OF[part], hatch),
+                    "text": [_words(part, c, own, busy) for (c, _), own, busy
+                             in zip(timed, values, hatch, strict=True)],
+                    "textposition": "none",
+                    "hovertemplate": "%{text}",
+                }
+            )  # fmt: skip
+    return drawn
+
+
+def _words(part: str, cell: SeedGroup, values: Sequence[float], busy: bool) -> str:
+    """Over a part of a bar."""
+    if not values:
+        return ""
+    some = f" in {len(values)} of {len(cell.rows)} runs" if len(values) < len(cell.rows) else ""
+    shared = "computed once for these runs" if part == "prefix_s" and shares_prefix(cell) else ""
+    said = [f"{PARTS[part]}: {np.mean(values):.2f} s{some}", shared]
+    return "<br>".join(filter(None, [*said, UNSTEADY_NAME if busy else ""]))
+
+
+def _starts(cells: Sequence[SeedGroup]) -> dict[str, list[float]]:
+    """Seconds of each start of a worker, by where it was: a worker does runs of many policies."""
+    rows = [row for c in cells for row in c.rows]
+    places: dict[str, list[str]] = {}
+    for row in rows:
+        own = places.setdefault(row["backend"], [])
+        own += [row["environment_id"]] if row["environment_id"] not in own else []
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        if row["start_s"] is not None:
+            several = len(places[row["backend"]]) > 1
+            where = f", environment {row['environment_id'][:HASH_DIGITS]}" if several else ""
+            name = escaped(f"{START}, {row['backend']}{where}")
+            found.setdefault(name, []).append(row["start_s"])
+    return found
+
+
+def _start_bars(starts: Mapping[str, Sequence[float]]) -> Figure:
+    return {
+        "type": "bar",
+        "orientation": "h",
+        "name": START,
+        "y": list(starts),
+        "x": [float(np.mean(values)) for values in starts.values()],
+        "marker": {"color": COLOUR_OF["start_s"]},
+        "text": [f"{START}: {np.mean(v):.2f} s, mean of {len(v)}" for v in starts.values()],
+        "textposition": "none",
+        "hovertemplate": "%{text}",
+    }
+
+
+def _caption(cells: Sequence[SeedGroup]) -> str:
+    """Of what is drawn alone, and what was not measured."""
+    rows = [row for c in cells for row in c.rows]
+    found = {part for c in cells for p in _parts_of_runs(c) for part, s in p.items() if s}
+    said = ["Arithmetic means over the seeds that have the part, so that the parts add up."]
+    if "compile_s" in found:
+        said.append("Compile: the first step less the median one.")
+    if "prefix_s" in found:
+        said.append("Frozen part: computing its values once.")
+    if any(shares_prefix(c) for c in cells):
+        said.append(
+            "Seeds that shared one computing have its whole time each, as they would alone."
+        )
+    if "input_s" in found:
+        said.append(
+            "Input: the share of steady training steps that waited for data, taken of the fit."
+        )
+    if "rest_s" in found:
+        said.append(
+            f"The wait for input was not measured where the bar has “{PARTS['rest_s']}” in one."
+        )
+    if starts := sum(row["start_s"] is not None for row in rows):
+        said.append(
+            f"The start of a worker is apart, since a worker does many runs: mean of those that "
+            f"began one, {starts} of {len(rows)}."
+        )
+    if not any(row["compile_s"] is not None for row in rows):
+        paid = all(row["tune"] for row in rows)
+        said.append(
+            "Compiling was not measured" + (": the trials of --tune paid for it." if paid else ".")
+        )
+    if any(row["tune"] for row in rows):
+        said.append("Trials of --tune are not drawn.")
+    if any(is_unsteady(c) for c in cells):
+        said.append(HATCHED)
+    return " ".join(said)

@@ -1,0 +1,313 @@
+"""Which runs a report is of, which columns its table of runs has, and in which order.
+
+What the options of ``run`` mean where runs are chosen among results."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, get_args
+
+from bench.analysis.rows import Row, row_of
+from bench.catalog.backbones import BACKBONES
+from bench.catalog.backends import BACKENDS
+from bench.catalog.cases import CASES
+from bench.catalog.policies import POLICIES
+from bench.data.registry import EMBEDDED
+from bench.errors import UserError, choose
+from bench.network.backbones import check_name, public_name, weights_choice
+from bench.network.head import hidden_units
+from bench.spec.run import Mode, Precision, PrefixCache, Status, TuneName
+from bench.storage.results import StoredRun
+
+
+@dataclass(frozen=True)
+class Filters:
+    """What is asked for, None where nothing is; by the options of ``run``."""
+
+    cases: Sequence[int] | None = None
+    datasets: Sequence[str] | None = None
+    backbones: Sequence[str] | None = None
+    policies: Sequence[str] | None = None
+    backends: Sequence[str] | None = None
+    seeds: Sequence[int] | None = None
+    head: Sequence[str] | None = None
+    precision: Sequence[str] | None = None
+    mode: Sequence[str] | None = None
+    px: Sequence[int] | None = None
+    epochs: Sequence[int] | None = None
+    batch_size: Sequence[int] | None = None
+    weights: Sequence[str] | None = None
+    learning_rates: Sequence[float] | None = None
+    weight_decays: Sequence[float] | None = None
+    prefix_cache: Sequence[str] | None = None
+    tune: Sequence[str] | None = None
+    device: Sequence[str] | None = None
+    status: Sequence[str] | None = None
+
+    def asked(self) -> dict[str, Sequence[Any]]:
+        """Option → its values, of those that were given."""
+        return {
+            f.name: values for f in fields(self) if (values := getattr(self, f.name)) is not None
+        }
+
+    def told(self) -> str:
+        """As on the command line; nothing where all runs are asked for."""
+        return " ".join(
+            f"{_flag(name)} {','.join(map(str, values))}" for name, values in self.asked().items()
+        )
+
+
+def _flag(option: str) -> str:
+    return f"--{option.replace('_', '-')}"
+
+
+class Selection:
+    """The runs that all filters let through."""
+
+    def __init__(self, filters: Filters, runs: Iterable[StoredRun]) -> None:
+        """
+        Args:
+            filters: What is asked for.
+            runs: All that there are: a name that none of them has is told.
+
+        Raises:
+            UserError: A name that Thawbench does not know, or an option of whose values none is
+                among these runs.
+        """
+        self._filters = filters
+        self._asked: list[tuple[Option, Sequence[Any]]] = []
+        self.absent: list[str] = []
+        """A sentence for each option of whose values some are known, and not among these runs."""
+        asked = filters.asked()
+        rows = [row_of(run) for run in runs] if asked else []
+        for name, values in asked.items():
+            self._take(name, OPTIONS[name], values, rows)
+
+    def _take(self, name: str, option: Option, values: Sequence[Any], rows: Sequence[Row]) -> None:
+        there = [row for row in rows if row[option.field] is not None]
+        names = list(dict.fromkeys(str(row[option.field]) for row in there))
+        among = f"Among these runs: {', '.join(names)}." if names else ""
+        wanted = [option.stored(value, rows) for value in values]
+        missing = [
+            (value, want)
+            for value, want in zip(values, wanted, strict=True)
+            if not any(option.matches(row, want) for row in there)
+        ]
+        for value, want in missing:
+            if not option.is_known(want):
+                known = dict.fromkeys([*names, *option.names])
+                choose(f"{option.word} among these runs", str(value), known, among or None)
+        said = " or ".join(f"'{value}'" for value, _ in missing)
+        if len(missing) == len(values):
+            raise UserError(
+                f"{_flag(name)}: no run here has the {option.word} {said}.",
+                among or f"None of them has any; leave out {_flag(name)}.",
+            )
+        if missing:
+            self.absent.append(f"No run here has the {option.word} {said}.")
+        self._asked.append((option, wanted))
+
+    def of(self, runs: Iterable[StoredRun]) -> list[StoredRun]:
+        """Those of some runs, perhaps none."""
+        if not self._asked:
+            return list(runs)
+        return [run for run in runs if self._has(row_of(run))]
+
+    def _has(self, row: Row) -> bool:
+        return all(option.lets_through(row, wanted) for option, wanted in self._asked)
+
+    def kept(self, runs: Iterable[StoredRun]) -> list[StoredRun]:
+        """
+        Raises:
+            UserError: None has all that is asked for.
+        """
+        found = self.of(runs)
+        if not found:
+            raise UserError(
+                f"No run here has all of {self._filters.told()}.", "Leave out one of the filters."
+            )
+        return found
+
+
+def chosen_columns(names: Sequence[str] | None, rows: Sequence[Row]) -> list[str] | None:
+    """Fields of the table of runs.
+
+    Raises:
+        UserError: A row has no such field.
+    """
+    for name in names or ():
+        choose("column", name, list(rows[0]))
+    return None if names is None else list(names)
+
+
+def in_order(rows: Sequence[Row], sort: Sequence[str] | None) -> list[Row]:
+    """Rows by fields: ``test_top1`` ascending, ``-test_top1`` descending; rows without a value come
+    last, rows that are alike stay as they were.
+
+    Raises:
+        UserError: A row has no such field.
+    """
+    ordered = list(rows)
+    for name in reversed(sort or ()):
+        field = name.removeprefix("-")
+        choose("column to sort by", field, list(rows[0]))
+        there = [row for row in ordered if row[field] is not None]
+        absent = [row for row in ordered if row[field] is None]
+        there.sort(key=_key(field), reverse=name.startswith("-"))
+        ordered = [*there, *absent]
+    return ordered
+
+
+def _key(field: str) -> Callable[[Row], Any]:
+    def key(row: Row) -> Any:
+        value = row[field]
+        return value if isinstance(value, int | float | str) else str(value)
+
+    return key
+
+
+PATHS = ("folder", "rvl_cdip")
+"""Kinds of data sets that have a path, of which results hold the base name."""
+WEIGHTS = ("pretrained", "random")
+
+
+def _as_it_is(value: Any, rows: Sequence[Row]) -> Any:
+    return value
+
+
+def _never(value: Any) -> bool:
+    return False
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option."""
+
+    field: str
+    """Of a row."""
+    word: str
+    """What a value of it is called."""
+    names: Sequence[str] = ()
+    """Those that Thawbench knows."""
+    is_another: Callable[[Any], bool] = _never
+    """Whether something that is not among the names can be meant all the same."""
+    stored: Callable[[Any, Sequence[Row]], Any] = _as_it_is
+    """A value of the command line as results have it."""
+
+    def is_known(self, value: Any) -> bool:
+        """Whether ``run`` would take it."""
+        return str(value) in self.names or self.is_another(value)
+
+    def matches(self, row: Row, wanted: Any) -> bool:
+        """Whether a row has a value."""
+        return bool(wanted == row[self.field] or wanted is ANY)
+
+    def lets_through(self, row: Row, wanted: Sequence[Any]) -> bool:
+        """Whether a row has one of several values."""
+        return any(self.matches(row, value) for value in wanted)
+
+
+ANY = object()
+"""Any value."""
+
+
+@dataclass(frozen=True)
+class WeightsOption(Option):
+    """``[BACKBONE=]pretrained``, random or a file, as (backbone or '', weights)."""
+
+    def matches(self, row: Row, wanted: Any) -> bool:
+        backbone, weights = wanted
+        if backbone not in ("", row["backbone"]):
+            return False
+        is_file = str(row["weights"]).startswith(f"file {Path(weights).name} ")
+        return bool(is_file or row["weights"] == weights)
+
+    def lets_through(self, row: Row, wanted: Sequence[Any]) -> bool:
+        """What is said of one backbone leaves the others as they are, and goes before what is said
+        of all."""
+        own = [want for want in wanted if want[0] == row["backbone"]]
+        mine = own or [want for want in wanted if not want[0]]
+        return not mine or any(self.matches(row, want) for want in mine)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float)
+
+
+def _is_head(head: str) -> bool:
+    try:
+        hidden_units(head)
+    except UserError:
+        return False
+    return True
+
+
+def _is_backbone(name: str) -> bool:
+    try:
+        check_name("backbone", name)
+    except UserError:
+        return False
+    return True
+
+
+def _dataset(name: str, rows: Sequence[Row]) -> str:
+    kind, colon, path = name.partition(":")
+    if kind not in PATHS or not colon:
+        return name
+    base = os.path.basename(os.path.abspath(os.path.expanduser(path)))
+    return f"{kind}:{base or 'root'}"
+
+
+def _device(name: str, rows: Sequence[Row]) -> Any:
+    """``auto`` is the first GPU, or else the CPU; ``all`` is all."""
+    if name == "all":
+        return ANY
+    if name != "auto":
+        return name
+    gpus = [str(row["device"]) for row in rows if row["device"] != "cpu"]
+    return min(gpus, key=lambda gpu: (len(gpu), gpu), default="cpu")
+
+
+def _weights(text: str, rows: Sequence[Row]) -> tuple[str, str]:
+    backbone, weights = weights_choice(text)
+    return public_name(backbone), weights
+
+
+def _is_path(wanted: tuple[str, str]) -> bool:
+    weights = wanted[1]
+    return weights in WEIGHTS or "." in weights or os.sep in weights
+
+
+OPTIONS: dict[str, Option] = {
+    "cases": Option("case", "case", [str(case) for case in CASES]),
+    "datasets": Option(
+        "dataset", "data set", EMBEDDED, lambda name: name.partition(":")[0] in PATHS, _dataset
+    ),
+    "backbones": Option(
+        "backbone", "backbone", list(BACKBONES), _is_backbone, lambda name, _: public_name(name)
+    ),
+    "policies": Option("policy", "policy", list(POLICIES)),
+    "backends": Option("backend", "backend", list(BACKENDS)),
+    "seeds": Option("seed", "seed", (), _is_number),
+    "head": Option("head", "head", ("original", "linear"), _is_head),
+    "precision": Option("precision", "precision", get_args(Precision)),
+    "mode": Option("mode", "mode", get_args(Mode)),
+    "px": Option("px", "px", (), _is_number),
+    "epochs": Option("epochs", "number of epochs", (), _is_number),
+    "batch_size": Option("batch_size", "batch size", (), _is_number),
+    "weights": WeightsOption("weights", "weights", WEIGHTS, _is_path, _weights),
+    "learning_rates": Option("learning_rate", "learning rate", (), _is_number),
+    "weight_decays": Option("weight_decay", "weight decay", (), _is_number),
+    "prefix_cache": Option("prefix_cache", "prefix cache", get_args(PrefixCache)),
+    "tune": Option("tune", "tuning", get_args(TuneName)),
+    "device": Option(
+        "device", "device", ("cpu", "auto", "all"),
+        lambda name: bool(re.fullmatch(r"cuda:\d+", str(name))), _device,
+    ),
+    "status": Option("status", "status", get_args(Status)),
+}  # fmt: skip
+"""Option of ``report``, as a field of ``Filters`` → what it means."""

@@ -1,0 +1,170 @@
+"""The article's four cases: its policy and the one that was best."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+
+from bench.analysis.groups import Contest, SeedGroup, contestant, question_of
+from bench.analysis.rows import Row
+from bench.catalog.policies import PRESCRIBED
+from bench.report.format import listed, points
+from bench.report.tables.model import (
+    COMMON,
+    SPEAKS,
+    Table,
+    TableCell,
+    TableColumn,
+    accuracy_of,
+    common,
+    estimated,
+    figure,
+    passed_over,
+    setting_place,
+    text,
+    told_apart,
+)
+
+MOST_NAMES = 2
+"""That may be the best, by name; of more, those are named that are not."""
+BEST = (
+    "The best is the highest on these test images, so that its figure leans upwards. Several names "
+    "are a tie: they could not be told apart, which is not equal."
+)
+Lost = dict[tuple[Hashable, ...], list[Row]]
+"""Question → its runs that are not ok."""
+
+
+def cases_table(contests: Sequence[Contest], rows: Sequence[Row]) -> Table:
+    """A row for each case, network and backend; those without any run that is ok come last."""
+    lost: Lost = {}
+    for row in rows:
+        if row["status"] != "ok" and row["case"] is not None:
+            lost.setdefault(question_of(row), []).append(row)
+    asked = [c for c in contests if c.row["case"] is not None]
+    answered = {question_of(c.row) for c in asked}
+    made = told_apart(
+        Table(
+            "cases",
+            "The four cases",
+            "The article's policy for each case beside the best one here. ± and ranges in brackets "
+            "are 95 % intervals.",
+            (
+                TableColumn("case", "case", True),
+                *COMMON,
+                TableColumn("backend", "backend"),
+                TableColumn("prescribed", "article's"),
+                TableColumn("prescribed_top1", "its top-1", True),
+                TableColumn("verdict", "verdict"),
+                TableColumn("best", "best here"),
+                TableColumn("best_top1", "its top-1", True),
+                TableColumn("difference", "best − article's", True),
+            ),
+            [_line(contest, lost) for contest in asked],
+            (BEST, SPEAKS, *_beyond(asked), *passed_over(contests)),
+        ),
+        [contest.cells[0] for contest in asked],
+        by_policy=False,
+    )
+    missing = [_empty(group) for key, group in lost.items() if key not in answered]
+    if any(column.name == "setting" for column in made.columns):
+        place = setting_place(made.columns)
+        missing = [[*line[:place], text(None), *line[place:]] for line in missing]
+    return Table(
+        made.name, made.title, made.caption, made.columns, [*made.rows, *missing], made.notes
+    )
+
+
+def _beyond(contests: Sequence[Contest]) -> list[str]:
+    """What the correction leaves."""
+    compared = [c for c in contests if c.comparisons]
+    if len(compared) < 2:
+        return []
+    return [
+        "Each row is a question of its own: its verdict is corrected for its own comparisons, not "
+        f"for the {len(compared)} rows that compare policies, so that where no policies differ at "
+        "all, up to one row in twenty may still name a better one."
+    ]
+
+
+def _line(contest: Contest, lost: Lost) -> list[TableCell]:
+    case, best, ours = contest.row["case"], contest.cells[0], contest.prescribed
+    failed = _failed(lost.get(question_of(contest.row), []), case)
+    absent = f"failed: {failed}" if failed else "not run"
+    if any(c.row["policy"] == PRESCRIBED[case] for c in (*contest.cells, *contest.pretended)):
+        absent = "run with random weights"
+    difference, verdict = _judged(contest, best, ours, absent)
+    return [
+        *_head(contest.row),
+        text(absent) if ours is None else accuracy_of(ours),
+        verdict,
+        text(_named(contest)),
+        accuracy_of(best),
+        difference,
+    ]
+
+
+def _named(contest: Contest) -> str:
+    """The best, or all that may be."""
+    if contest.comparisons and not contest.is_decided:
+        return f"{contestant(contest.cells[0])} is highest, not compared with all"
+    names = [contestant(c) for c in contest.leaders]
+    if len(names) <= MOST_NAMES:
+        return " = ".join(names)
+    beaten = [contestant(c) for c in contest.cells if c not in contest.leaders]
+    if not beaten:
+        return f"all {len(names)} tie; highest: {names[0]}"
+    if len(beaten) <= MOST_NAMES:
+        return f"all tie but {listed(beaten)}; highest: {names[0]}"
+    return " = ".join(names)
+
+
+def _head(row: Row) -> list[TableCell]:
+    case = row["case"]
+    start = [figure(str(case), case), *common(row)]
+    return [*start, text(row["backend"]), text(PRESCRIBED[case])]
+
+
+def _failed(rows: Sequence[Row], case: int) -> str:
+    """How runs of the article's policy ended; nothing where there are none."""
+    statuses = (row["status"] for row in rows if row["policy"] == PRESCRIBED[case])
+    return ", ".join(dict.fromkeys(statuses))
+
+
+def _empty(rows: Sequence[Row]) -> list[TableCell]:
+    """Of a question without a run that is ok."""
+    row = rows[0]
+    failed = _failed(rows, row["case"])
+    line = [*_head(row), text(f"failed: {failed}" if failed else "not run")]
+    ends = [text("no run is ok"), text(None), text(None), text(None)]
+    return [*line, *ends]
+
+
+def _judged(
+    contest: Contest, best: SeedGroup, ours: SeedGroup | None, absent: str
+) -> list[TableCell]:
+    if ours is None:
+        return [text(None), text(f"the article's policy: {absent}")]
+    if not contest.comparisons:
+        return [text(None), text("no other policy was run")]
+    if contest.shows_nothing:
+        return [text(None), text(f"{contest.shows_nothing}: shows nothing")]
+    better = contest.better_than(ours)
+    if not contest.is_decided and not better:
+        return [text(None), text(f"not comparable: {', '.join(contest.why_not)}")]
+    if ours is best:
+        if contest.is_won:
+            second = contest.cells[1]
+            by = contest.between(best, second).over(second)
+            more = f", {points(by)} over {contestant(second)}" if by else ""
+            return [text(None), text(f"the article's is best{more}")]
+        verdicts = [contest.between(best, c).verdict for c in contest.leaders[1:]]
+        return [text(None), text("tie" if "tie" in verdicts else "tie after correction")]
+    found = contest.between(best, ours)
+    e = found.over(ours)
+    words: str = found.verdict
+    if better:
+        words = "another is better"
+        if better[0] is not best:
+            by = contest.between(better[0], ours).over(ours)
+            words = f"{contestant(better[0])} is better" + (f", {points(by)}" if by else "")
+    return [text(None) if e is None else estimated(points(e), e), text(words)]

@@ -1,0 +1,320 @@
+"""The standard table, for people: pandas for the columns, tabulate for the text."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from typing import Any, Literal
+
+import pandas as pd
+from tabulate import tabulate
+
+from bench.analysis.rows import Row
+from bench.report.format import ABSENT
+from bench.report.markdown import markdown, markdown_line
+from bench.report.notes import footnotes, reasons
+
+Format = Literal["md", "csv", "html", "latex"]
+FORMATS: tuple[Format, ...] = ("md", "csv", "html", "latex")
+
+
+def _integer(value: Any) -> str:
+    return f"{int(value):,}"
+
+
+def _rate(value: Any) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _percent(value: Any) -> str:
+    return f"{value:.1%}"
+
+
+def _text(value: Any) -> str:
+    return str(value)
+
+
+COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {
+    "case": ("case", _integer),
+    "size": ("size (images)", _text),
+    "similarity": ("similarity", lambda value: str(value).replace("_", " ")),
+    "dataset_label": ("data", _text),
+    "backbone": ("backbone", _text),
+    "policy": ("policy", _text),
+    "backend": ("backend", _text),
+    "test_top1": ("test top-1", _percent),
+    "train_images_per_s": ("train images/s", _rate),
+    "effective_images_per_s": ("effective images/s", _rate),
+    "model_flop_utilisation": ("model FLOP utilisation", _percent),
+    "infer_images_per_s": ("infer images/s", _rate),
+    "total_parameters": ("total parameters", _integer),
+    "trainable_parameters": ("trainable parameters", _integer),
+    "fit_s": ("fit s", lambda value: f"{value:.1f}"),
+    "parity": ("parity", lambda value: str(value).replace("_", " ")),
+    "status": ("status", _text),
+}
+"""Field of a row → heading and how a value is printed."""
+WHERE_PRESENT = frozenset({"effective_images_per_s", "model_flop_utilisation"})
+"""Columns that stand only in tables that have a value for them."""
+DISTINGUISHING: dict[str, str] = {
+    "boundary": "trained from",
+    "mode": "mode",
+    "head": "head",
+    "weights": "weights",
+    "code_sha256": "code",
+    "precision": "precision",
+    "px": "px",
+    "batch_size": "batch",
+    "epochs": "epochs",
+    "optimizer": "optimizer",
+    "learning_rate": "learning rate",
+    "tune": "tuned",
+    "momentum": "momentum",
+    "weight_decay": "weight decay",
+    "schedule": "schedule",
+    "warmup_fraction": "warm-up",
+    "augmentation": "augmentation",
+    "views": "views",
+    "prefix_cache": "prefix cache",
+    "sweep": "trained",
+    "val_images": "val images",
+    "test_images": "test images",
+    "seed": "seed",
+    "device": "device",
+    "device_model": "device model",
+    "environment_id": "environment",
+    "dataset_hash": "data hash",
+    "run_id": "run",
+}
+"""Columns that are shown where two rows would look the same without them."""
+ALWAYS_SHOWN = frozenset({"weights", "px", "epochs", "test_images"})
+"""Distinguishing columns that stand in every table: random weights must be seen, for one."""
+
+
+def frame(rows: Sequence[Row]) -> pd.DataFrame:
+    """All fields of the rows, one row a run; objects are kept as they are."""
+    return pd.DataFrame(list(rows), dtype=object)
+
+
+def standard_table(rows: Sequence[Row], columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """The table as text, ready to print; rows that differ in anything look different.
+
+    Args:
+        rows: From ``rows_of``.
+        columns: Fields of rows; None: those of ``columns_of``.
+
+    Returns:
+        A frame of strings, headings as columns.
+    """
+    order = columns_of(rows) if columns is None else columns
+    texts = [column_texts(rows, c) for c in order]
+    return pd.DataFrame(
+        list(zip(*texts, strict=True)), columns=[heading(c) for c in order], dtype=object
+    )
+
+
+def columns_of(rows: Sequence[Row]) -> list[str]:
+    """Fields that the table of these rows shows."""
+    absent = {c for c in WHERE_PRESENT if all(row[c] is None for row in rows)}
+    shown = [c for c in COLUMNS if c not in absent]
+    keys = ("case", "size", "train_images", *list(COLUMNS)[2:7], "status")
+    mixed = {"precision"} if any(row["precision"] != "fp32" for row in rows) else set()
+    mixed |= {"mode"} if any(row["mode"] != "matched" for row in rows) else set()
+    extra = [c for c in DISTINGUISHING if c in ALWAYS_SHOWN | mixed]
+    looks = _Looks(rows, (*keys, *extra))
+    for column in DISTINGUISHING:
+        if looks.distinct == len(rows):
+            break
+        if column not in extra and looks.tell_apart(column):
+            extra.append(column)
+    position = shown.index("test_top1")
+    return [*shown[:position], *sorted(extra, key=list(DISTINGUISHING).index), *shown[position:]]
+
+
+class _Looks:
+    """Which rows look the same by the columns that were taken up."""
+
+    def __init__(self, rows: Sequence[Row], columns: Sequence[str]) -> None:
+        self._rows = rows
+        self._groups = [0] * len(rows)
+        self.distinct = min(1, len(rows))
+        for column in columns:
+            self.tell_apart(column)
+
+    def tell_apart(self, column: str) -> bool:
+        """Take a column up; returns whether that tells any rows apart."""
+        numbers: dict[tuple[int, str], int] = {}
+        both = zip(self._groups, self._rows, strict=True)
+        self._groups = [numbers.setdefault((g, str(r[column])), len(numbers)) for g, r in both]
+        more = len(numbers) > self.distinct
+        self.distinct = len(numbers)
+        return more
+
+
+def heading(column: str) -> str:
+    """Of a field of rows."""
+    if column in COLUMNS:
+        return COLUMNS[column][0]
+    return DISTINGUISHING.get(column, column.replace("_", " "))
+
+
+def column_texts(rows: Sequence[Row], column: str) -> list[str]:
+    """A field of all rows as printed: values that differ look different, if they are no figures
+    that were measured."""
+    values = [row[column] for row in rows]
+    if column == "size":
+        return [f"{row['size']} ({row['train_images']:,})" for row in rows]
+    if column in COLUMNS:
+        how: Callable[[Any], str] = COLUMNS[column][1]
+    elif column in DISTINGUISHING:
+        how = partial(_exact, digits=_telling_digits(values))
+    else:
+        how = partial(_for_people, column)
+    return [ABSENT if value is None else how(value) for value in values]
+
+
+MOST_DIGITS = 17
+"""That tell any two numbers apart."""
+
+
+def _telling_digits(values: Sequence[Any]) -> int:
+    """As few as tell the numbers of a column apart."""
+    different = {value for value in values if isinstance(value, float)}
+    for digits in range(4, MOST_DIGITS):
+        if len({f"{value:.{digits}g}" for value in different}) == len(different):
+            return digits
+    return MOST_DIGITS
+
+
+def _exact(value: Any, digits: int) -> str:
+    return f"{value:.{digits}g}" if isinstance(value, float) else _short(str(value))
+
+
+HASH = re.compile(r"[0-9a-f]{32,}")
+
+
+def _short(text: str) -> str:
+    """Of a hash the beginning."""
+    return text[:12] if HASH.fullmatch(text) else text
+
+
+SHARES = ("_top1", "_accuracy", "_f1", "_error", "_saving", "_fraction", "_utilisation")
+"""Ends of the names of fields that are fractions of 1."""
+
+
+def _for_people(column: str, value: Any) -> str:
+    """A value of a field that no standard table has."""
+    if column in FLAT:
+        return FLAT[column](value) or ABSENT
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return _integer(value)
+    if isinstance(value, float):
+        if column.endswith(SHARES):
+            return _percent(value)
+        return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return _short(value if isinstance(value, str) else json.dumps(value))
+
+
+FLAT: dict[str, Callable[[Any], str]] = {
+    "failure": lambda failure: f"{failure['kind']}: {failure['message']}",
+    "phases": lambda phases: ", ".join(f"{p['boundary']} {p['epochs']}" for p in phases),
+}
+"""Field of a row that holds more than a cell → as one line."""
+
+
+def right_aligned(rows: Sequence[Row], columns: Sequence[str] | None = None) -> frozenset[str]:
+    """Headings of the columns that hold numbers."""
+    order = columns_of(rows) if columns is None else columns
+    return frozenset(heading(c) for c in order if holds_numbers(rows, c))
+
+
+def holds_numbers(rows: Sequence[Row], column: str) -> bool:
+    """Whether a column is aligned to the right."""
+    kinds = {type(row[column]) for row in rows} - {type(None)}
+    return bool(kinds) and kinds <= {int, float}
+
+
+SIGNS = {"−": "$-$", "±": "$\\pm$", "×": "$\\times$", "–": "--", "↓": "", "↑": ""}
+"""That LaTeX without further packages has no letters for."""
+
+
+def in_latex(text: str) -> str:
+    """LaTeX with commands in place of signs."""
+    for sign, command in SIGNS.items():
+        text = text.replace(sign, command)
+    return text
+
+
+def render(
+    table: pd.DataFrame,
+    form: Literal["md", "html", "latex", "terminal"],
+    right: Collection[str] = (),
+) -> str:
+    """A table of strings as text of one form.
+
+    Args:
+        table: Of strings.
+        form: Which.
+        right: Headings whose columns are aligned to the right.
+    """
+    styles = {
+        "md": "pipe",
+        "html": "html",
+        "latex": "latex_booktabs",
+        "terminal": "simple",
+    }
+    alignment = ["right" if column in right else "left" for column in table.columns]
+    values, headings = table.to_numpy().tolist(), list(table.columns)
+    if form == "md":
+        values = [[markdown(str(v)) for v in row] for row in values]
+        headings = [markdown(heading) for heading in headings]
+    printed = tabulate(
+        values,
+        headers=headings,
+        tablefmt=styles[form],
+        colalign=alignment if values else None,
+        disable_numparse=True,
+    )
+    return in_latex(printed) if form == "latex" else printed
+
+
+def to_csv(rows: Sequence[Row], columns: Sequence[str] | None = None) -> str:
+    """All fields or some, unrounded; a cell that a spreadsheet would run as a formula is quoted."""
+    out = io.StringIO()
+    columns = list(rows[0]) if rows and columns is None else list(columns or ())
+    writer = csv.DictWriter(out, columns, lineterminator="\r\n")
+    writer.writeheader()
+    for row in rows:
+        flat = {k: how(row[k]) for k, how in FLAT.items() if row[k] is not None}
+        writer.writerow({k: safe(flat.get(k, row[k])) for k in columns})
+    return out.getvalue()
+
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def safe(value: Any) -> Any:
+    """A cell that no spreadsheet runs as a formula."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+
+
+def runs_text(
+    rows: Sequence[Row],
+    form: Format | Literal["terminal"],
+    columns: Sequence[str] | None = None,
+) -> str:
+    """The table of runs in one form. CSV has all fields, unless ``columns`` names some."""
+    if form == "csv":
+        return to_csv(rows, columns)
+    order = columns_of(rows) if columns is None else columns
+    table = render(standard_table(rows, order), form, right_aligned(rows, order))
+    if form != "md":
+        return table
+    lines = [*reasons(rows), *footnotes(rows)]
+    return f"{table}\n" + "".join(f"\n- {markdown_line(line)}" for line in lines)

@@ -1,0 +1,340 @@
+"""The tables of a report, besides that of its runs."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+
+from bench.analysis.findings import BackendPair, Findings
+from bench.analysis.groups import Comparison, Contest, SeedGroup, alike_but, contestant
+from bench.analysis.rows import Row
+from bench.analysis.speed import TrainingSpeed, is_unsteady
+from bench.report.format import ABSENT, count, megabytes, number_of, places, points, times
+from bench.report.labels import HASH_DIGITS
+from bench.report.notes import at_the_edge
+from bench.report.tables.cases import cases_table
+from bench.report.tables.cost import cost_table
+from bench.report.tables.model import (
+    COMMON,
+    INTERVALS,
+    Table,
+    TableCell,
+    TableColumn,
+    accuracy_of,
+    common,
+    data_of,
+    estimated,
+    figure,
+    passed_over,
+    seeds_of,
+    text,
+    told_apart,
+)
+from bench.report.tables.speeds import fit_cell, rate_cells
+
+
+def standard_set(found: Findings) -> list[Table]:
+    """All that have rows."""
+    tables = [
+        cases_table(found.contests, found.rows),
+        policies_table(found.cells, found.contests),
+        backbones_table(found.cells),
+        backends_table(found.pairs),
+        cost_table(found.cells),
+        problems_table(found.rows),
+    ]
+    return [table for table in tables if table.rows]
+
+
+def policies_table(cells: Sequence[SeedGroup], contests: Sequence[Contest]) -> Table:
+    """Policy × backend: accuracy, speed, memory, parameters."""
+    rival = {id(cell): contest for contest in contests for cell in contest.cells}
+    rows = []
+    for cell in cells:
+        row = cell.row
+        rows.append(
+            [
+                *common(row),
+                text(contestant(cell)),
+                text(row["backend"]),
+                seeds_of(cell),
+                accuracy_of(cell),
+                *_beside_best(cell, rival.get(id(cell))),
+                *(_share(cell, field) for field in SHARES),
+                _mean(cell, "test_calibration_error", "{:.1%}"),
+                _mean(cell, "test_loss", "{:.3f}"),
+                *rate_cells(cell),
+                fit_cell(cell),
+                _bytes(cell),
+                figure(count(row["total_parameters"]), row["total_parameters"]),
+                figure(
+                    count(row["trainable_parameters"]),
+                    row["trainable_parameters"],
+                    row["trainable_parameters"],
+                ),
+            ]
+        )
+    made = Table(
+        "policies",
+        "Policy × backend",
+        "Accuracy, speed, memory and parameters of every policy in every backend. " + INTERVALS,
+        (
+            *COMMON,
+            TableColumn("policy", "policy"),
+            TableColumn("backend", "backend"),
+            TableColumn("seeds", "seeds", True),
+            TableColumn("test_top1", "test top-1", True),
+            TableColumn("beside_best", "beside the best policy"),
+            TableColumn("beside_best_verdict", "verdict"),
+            TableColumn("test_balanced_accuracy", "balanced accuracy", True),
+            TableColumn("test_macro_f1", "macro F1", True),
+            TableColumn("test_calibration_error", "calibration error", True),
+            TableColumn("test_loss", "log loss", True),
+            TableColumn("train_images_per_s", "train images/s", True),
+            TableColumn("effective_images_per_s", "effective images/s", True),
+            TableColumn("fit_s", "fit", True),
+            TableColumn("peak_bytes", "peak memory", True),
+            TableColumn("total_parameters", "parameters", True),
+            TableColumn("trainable_parameters", "trainable", True),
+        ),
+        rows,
+        (
+            TrainingSpeed.NOTE,
+            *notes_of(cells),
+            *at_the_edge(cells),
+            *_families(contests),
+            *passed_over(contests),
+        ),
+    )
+    return told_apart(made, cells)
+
+
+SHARES = ("test_balanced_accuracy", "test_macro_f1")
+
+
+def notes_of(cells: Sequence[SeedGroup]) -> list[str]:
+    """On figures of this table that are not what they seem."""
+    notes = [TrainingSpeed.UNSTEADY] if any(is_unsteady(cell) for cell in cells) else []
+    alike = ("test_balanced_accuracy", "test_top1")
+    same = [[row[f] for row in c.rows] for c in cells for f in alike]
+    if same and all(
+        a is not None and b is not None and abs(a - b) < 1e-9
+        for one, other in zip(same[::2], same[1::2], strict=True)
+        for a, b in zip(one, other, strict=True)
+    ):
+        notes.append(
+            "balanced accuracy is top-1 in every row here, as where every class has as many test "
+            "images."
+        )
+    peaks = [[row[_peak(cell)] for row in cell.rows] for cell in cells]
+    without = sum(all(peak is None for peak in found) for found in peaks)
+    if peaks:
+        notes.append(
+            "peak memory: of the device, or of the worker process on a CPU; the most of the runs "
+            "that have it"
+            + (
+                f". {ABSENT} in {without} of {number_of(len(peaks), 'row')}: over a "
+                "tenth of it was what earlier runs had left in the process."
+                if without
+                else "."
+            )
+        )
+    return notes
+
+
+def _peak(cell: SeedGroup) -> str:
+    return "peak_host_bytes" if cell.row["device"] == "cpu" else "peak_device_bytes"
+
+
+def _families(contests: Sequence[Contest]) -> list[str]:
+    most = max((c.comparisons[0].of for c in contests if c.comparisons), default=0)
+    if most < 2:
+        return []
+    return [
+        f"Policies are compared in pairs, up to {most} to a question (one data set, network and "
+        "backend); the verdicts are corrected for that number (Holm). 'tie after correction': the "
+        "interval by itself leaves out zero."
+    ]
+
+
+def _beside_best(cell: SeedGroup, contest: Contest | None) -> list[TableCell]:
+    if contest is None or not contest.comparisons:
+        return [text(None), text(None)]
+    best = contest.cells[0]
+    if cell is best:
+        alone = "best" if contest.is_won else "highest, not alone"
+        return [text(None), text(alone if contest.is_decided else "highest, not compared with all")]
+    found = contest.between(best, cell)
+    e = found.over(best)
+    if e is None:
+        return [text(None), text(f"not comparable: {found.why_not}")]
+    words: str = "worse" if found.verdict == "real" else found.verdict
+    better = contest.better_than(cell)
+    if better and found.verdict != "real":
+        words = f"{words}, worse than {contestant(better[0])}"
+    return [estimated(points(e), e), text(words)]
+
+
+def _mean(cell: SeedGroup, field: str, form: str) -> TableCell:
+    value = cell.mean(field)
+    return text(None) if value is None else figure(form.format(value), value)
+
+
+def _share(cell: SeedGroup, field: str) -> TableCell:
+    """Of the test images, rounded as the accuracy is, whose uncertainty is much the same."""
+    half = cell.top1.half_width
+    return _mean(cell, field, f"{{:.{places(100 * half) if half else 1}%}}")
+
+
+def _bytes(cell: SeedGroup) -> TableCell:
+    """The most of the runs that have it: of the device, or of the process on a CPU."""
+    field = _peak(cell)
+    values = [row[field] for row in cell.rows if row[field] is not None]
+    value = max(values) if values else None
+    return figure(megabytes(value), value)
+
+
+OF_A_BACKBONE = frozenset({"backbone", "code_sha256", "boundary", "weights", "seed"})
+"""Fields that may differ in a row of ``backbones_table``."""
+
+
+def backbones_table(cells: Sequence[SeedGroup]) -> Table:
+    """Backbone × policy; nothing where there is one backbone."""
+    codes: dict[str, set[str | None]] = {}
+    for cell in cells:
+        codes.setdefault(cell.row["backbone"], set()).add(cell.row["code_sha256"])
+
+    def network(cell: SeedGroup) -> str:
+        """Its name; of a user's own whose code changed, with the hash of that."""
+        name, code = cell.row["backbone"], cell.row["code_sha256"] or ""
+        return f"{name} {code[:HASH_DIGITS]}" if len(codes[name]) > 1 else name
+
+    names = list(dict.fromkeys(map(network, cells)))
+    lines: dict[tuple[Hashable, ...], dict[str, SeedGroup]] = {}
+    for cell in cells:
+        key = (contestant(cell), *alike_but(cell, OF_A_BACKBONE))
+        lines.setdefault(key, {})[network(cell)] = cell
+    shown = [found for found in lines.values() if len(found) > 1]
+    rows = [
+        [
+            *(text(part) for part in (data_of(one.row), contestant(one), one.row["backend"])),
+            *(accuracy_of(found[n]) if n in found else text(None) for n in names),
+        ]
+        for found in shown
+        for one in [next(iter(found.values()))]
+    ]
+    made = Table(
+        "backbones",
+        "Backbone × policy",
+        "Test top-1 of each network under each policy. " + INTERVALS,
+        (
+            TableColumn("data", "data, training images"),
+            TableColumn("policy", "policy"),
+            TableColumn("backend", "backend"),
+            *(TableColumn(f"{name}_test_top1", name, True) for name in names),
+        ),
+        rows,
+        ("Networks are not compared in pairs here: overlapping intervals name no winner.",),
+    )
+    return told_apart(made, [next(iter(found.values())) for found in shown])
+
+
+def backends_table(pairs: Sequence[BackendPair]) -> Table:
+    """One backend against another, the same experiment on the same machine."""
+    rows = []
+    for pair in pairs:
+        found, speed, a, b = pair.top1, pair.speed, pair.a.row, pair.b.row
+        e = found.top1
+        common_seeds = len(set(pair.a.seeds) & set(pair.b.seeds))
+        rows.append(
+            [
+                *common(a),
+                text(contestant(found.a)),
+                text(f"{b['backend']} less {a['backend']}"),
+                figure(str(common_seeds), common_seeds),
+                text(None) if e is None else estimated(points(e), e),
+                text(_verdict(found)),
+                text(None) if speed.ratio is None else estimated(times(speed.ratio), speed.ratio),
+                text(speed.verdict(a["backend"], b["backend"]) or speed.of),
+                text(speed.of),
+                text("shown" if pair.is_proved else "not shown"),
+            ]
+        )
+    known = [sum(pair.top1.p is not None for pair in pairs),
+             sum(pair.speed.p is not None for pair in pairs)]  # fmt: skip
+    many = (
+        f" ({known[0]} comparisons of accuracy and {known[1]} of speed, each corrected for their "
+        "number: Holm)"
+        if max(known) > 1
+        else ""
+    )
+    made = Table(
+        "backends",
+        "Keras against PyTorch",
+        f"The same experiment in two backends on one machine, image by image{many}. " + INTERVALS,
+        (
+            *COMMON,
+            TableColumn("policy", "policy"),
+            TableColumn("backends", "difference"),
+            TableColumn("seeds", "seeds", True),
+            TableColumn("top1_difference", "test top-1", True),
+            TableColumn("verdict", "accuracy"),
+            TableColumn("speed_ratio", "speed, the former over the latter", True),
+            TableColumn("speed_verdict", "speed"),
+            TableColumn("speed_of", "measured by"),
+            TableColumn("parity", "parity"),
+        ),
+        rows,
+        (
+            "speed over 1: the backend named first is faster. An interval of fewer than three "
+            "seeds speaks of these runs alone.",
+            "whole steps: the median windows of whole steps; whole fits: the time of the fit, "
+            "where values of a frozen part were computed once or there were too few steps. no "
+            "interval: runs share one computing of those values, or there are too few runs and "
+            "windows.",
+            *([TrainingSpeed.UNSTEADY] if any(p.speed.of == "unsteady" for p in pairs) else []),
+        ),
+    )
+    return told_apart(made, [pair.a for pair in pairs], beside=[pair.b for pair in pairs])
+
+
+def _verdict(found: Comparison) -> str:
+    if found.why_not:
+        return f"not comparable: {found.why_not}"
+    return "differ" if found.verdict == "real" else found.verdict
+
+
+def problems_table(rows: Sequence[Row]) -> Table:
+    """Runs that failed or could not be done, those of one reason together."""
+    found: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        if row["status"] != "ok":
+            failure = row["failure"] or {}
+            why, kind = (failure.get(part, "") for part in ("message", "kind"))
+            key = (row["status"], why, row["backbone"], row["policy"], row["backend"], kind)
+            found.setdefault(key, []).append(row)
+    lines = [
+        [
+            *(text(part) for part in (key[0], key[2], key[3], key[4])),
+            figure(str(len(group)), len(group)),
+            text(key[5]),
+            text(key[1]),
+            text(group[0]["run_id"]),
+        ]
+        for key, group in found.items()
+    ]
+    return Table(
+        "failed",
+        "Failed and unavailable",
+        "Runs without a result, and why.",
+        (
+            TableColumn("status", "status"),
+            TableColumn("backbone", "backbone"),
+            TableColumn("policy", "policy"),
+            TableColumn("backend", "backend"),
+            TableColumn("runs", "runs", True),
+            TableColumn("kind", "kind"),
+            TableColumn("reason", "reason"),
+            TableColumn("run_id", "first of them"),
+        ),
+        lines,
+    )

@@ -1,0 +1,321 @@
+"""From the cells of a suite to runs: data opened, weights found, devices resolved."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench.catalog.backbones import BackboneEntry
+from bench.catalog.backends import BACKENDS
+from bench.catalog.cases import CASES, SIZE_BOUNDS, size_of
+from bench.catalog.policies import BASE_LEARNING_RATE, POLICIES
+from bench.catalog.recipes import TUNE_FACTORS
+from bench.data import Dataset, SplitSizes, open_dataset
+from bench.errors import Unavailable, UserError, choose
+from bench.native.applications import Application, application_of, is_keras, why_not_native
+from bench.native.weights import native_ref, native_weights, native_weights_from_file
+from bench.network.backbones import backbone, backbones, check_px, public_name
+from bench.network.phases import check_epochs, needs_stages
+from bench.network.weights import (
+    Weights,
+    pretrained_ref,
+    pretrained_weights,
+    random_weights,
+    weights_from_file,
+)
+from bench.runner.suite import Grid, GridPoint, Suite, cells
+from bench.spec.run import Case, DatasetRef, Environment, Policy, Recipe, RunSpec, WeightsRef
+from bench.storage.cache import cache_root
+from bench.system import gpus
+from bench.training.sweep import may_sweep
+from bench.workers.environment import environment_of
+from bench.workers.process import Interpreters
+
+WEIGHTS = ("pretrained", "random")
+"""What ``--weights`` may say instead of a file."""
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run that can be started, or the reason why it cannot."""
+
+    spec: RunSpec
+    """What to run."""
+    environment: Environment
+    """Where."""
+    backbone: str
+    """The backbone's name as it was given, with the folder of a user's own file."""
+    dataset: Dataset
+    """The images, not yet decoded."""
+    weights: Weights | None
+    """Of the backbone; None where they cannot be had."""
+    unavailable: str | None = None
+    """Why it cannot be run, and what mends that."""
+
+
+@dataclass
+class Preparation:
+    """Resolves cells, each data set, weights file and environment once."""
+
+    interpreters: Interpreters
+    """Which Python runs which backend."""
+    weights_choices: dict[str, str] = field(default_factory=dict)
+    """Backbone, or '' for all → 'pretrained', 'random' or a path, from the command line."""
+    device: str = "auto"
+    """As given: auto, cpu, cuda:N or all."""
+    skip_unreadable: bool = False
+    """Whether unreadable images are left out."""
+    download: bool = True
+    """Whether weights may be fetched over the network."""
+    cache: Path = field(default_factory=cache_root)
+    """Root of the cache."""
+
+    _datasets: dict[tuple[str, SplitSizes], Dataset] = field(default_factory=dict)
+    _weights: dict[tuple[str, str], Weights | str] = field(default_factory=dict)
+    _environments: dict[tuple[str, str], Environment] = field(default_factory=dict)
+
+    def plan(self, suite: Suite) -> list[PlannedRun]:
+        """All runs of a suite, without repetitions.
+
+        Raises:
+            UserError: Data, weights or device were named that are wrong.
+            Unavailable: The package of an embedded data set is not installed.
+        """
+        used = {name for grid in suite.grid for name in grid.backbones}
+        for name in self.weights_choices.keys() - {""}:
+            if name not in used:
+                raise UserError(
+                    f"--weights {name}=…: no run uses {name}.",
+                    f"The runs use {', '.join(sorted(used))}.",
+                )
+        entries = backbones(sorted(used), self.interpreters, self.cache)
+        for grid in suite.grid:
+            for name in grid.backbones:
+                check_px(name, entries[name], grid.px)
+        runs: dict[tuple[str, str], PlannedRun] = {}
+        for cell in cells(suite):
+            case = self._case(cell.grid)
+            for device in resolve_devices(self.device):
+                run = self._plan_cell(cell, case[0], case[1], device)
+                runs.setdefault((run.spec.run_id, run.environment.environment_id), run)
+        return list(runs.values())
+
+    def _plan_cell(self, cell: GridPoint, case: Case, dataset: Dataset, device: str) -> PlannedRun:
+        policy = _policy(cell)
+        check_epochs(policy, cell.grid.epochs)
+        entry = self._entry(cell.backbone)
+        weights = self._find_weights(cell, policy)
+        ref = _pretrained_ref(cell, entry) if isinstance(weights, str) else weights.ref
+        environment = self._environment(cell.backend, device)
+        spec = RunSpec(
+            case=case,
+            backbone=public_name(cell.backbone),
+            code_sha256=None if entry.code is None else entry.code.sha256,
+            weights=ref,
+            policy=policy,
+            recipe=_recipe(cell, policy),
+            mode=cell.mode,
+            backend=cell.backend,
+            device=device,
+            seed=cell.seed,
+        )
+        reason = weights if isinstance(weights, str) else None
+        if cell.mode == "native":
+            grid = cell.grid
+            reason = why_not_native(cell.backend, cell.backbone, grid.head, grid.px) or reason
+            if needs_stages(policy):
+                reason = f"native mode has no stages for {policy.name}; use --mode matched"
+        reason = missing_packages(environment) or reason
+        found = None if isinstance(weights, str) else weights
+        return PlannedRun(spec, environment, cell.backbone, dataset, found, reason)
+
+    def skipped(self) -> list[str]:
+        """The unreadable images that were left out, each with its reason."""
+        return list(dict.fromkeys(s for d in self._datasets.values() for s in d.skipped))
+
+    def _case(self, grid: Grid) -> tuple[Case, Dataset]:
+        dataset = self._open(grid)
+        ref = DatasetRef(
+            name=dataset.name,
+            label=dataset.label,
+            content_hash=dataset.content_hash,
+            classes=dataset.classes,
+            train_images=dataset.train_images,
+            val_images=dataset.val_images,
+            test_images=dataset.test_images,
+        )
+        bounds = grid.size_bounds or dataset.size_bounds or SIZE_BOUNDS
+        similarity = grid.similarity or dataset.similarity
+        size = size_of(dataset.train_images, bounds)
+        case = Case(number=grid.case, dataset=ref, size=size, similarity=similarity)
+        _check_case(case, grid, bounds)
+        return case, dataset
+
+    def _open(self, grid: Grid) -> Dataset:
+        train = grid.train_images
+        if grid.size is not None and train is None:
+            whole = self._opened(grid.dataset, _sizes(grid, None))
+            small, medium = grid.size_bounds or whole.size_bounds or SIZE_BOUNDS
+            most = {"small": small, "medium": medium, "large": whole.train_images}[grid.size]
+            train = min(most, whole.train_images)
+        return self._opened(grid.dataset, _sizes(grid, train))
+
+    def _opened(self, name: str, sizes: SplitSizes) -> Dataset:
+        if (name, sizes) not in self._datasets:
+            self._datasets[name, sizes] = open_dataset(
+                name, sizes, cache_dir=self.cache, skip_unreadable=self.skip_unreadable
+            )
+        return self._datasets[name, sizes]
+
+    def _find_weights(self, cell: GridPoint, policy: Policy) -> Weights | str:
+        """Weights, or why there are none."""
+        everywhere = self.weights_choices.get("", cell.grid.weights)
+        choice = self.weights_choices.get(cell.backbone, everywhere)
+        if policy.initialisation == "random":
+            choice = "random"
+        if choice not in WEIGHTS and not any(sign in choice for sign in "./~"):
+            choose("weights", choice, WEIGHTS)
+        application = _application(cell)
+        key = (cell.backbone, choice if application is None else f"native {cell.grid.px} {choice}")
+        if key not in self._weights:
+            entry = self._entry(cell.backbone)
+            try:
+                if application is not None and choice != "random":
+                    self._weights[key] = self._native(cell, choice, application)
+                elif choice == "random":
+                    self._weights[key] = random_weights(entry)
+                elif choice == "pretrained":
+                    self._weights[key] = pretrained_weights(cell.backbone, entry, self.download)
+                else:
+                    self._weights[key] = weights_from_file(entry, Path(choice).expanduser())
+            except Unavailable as error:
+                self._weights[key] = str(error)
+        return self._weights[key]
+
+    def _entry(self, name: str) -> BackboneEntry:
+        return backbone(name, self.interpreters, self.cache)
+
+    def _native(self, cell: GridPoint, choice: str, application: Application) -> Weights:
+        entry, px = self._entry(cell.backbone), cell.grid.px
+        if choice == "pretrained":
+            return native_weights(cell.backbone, application, entry, px, self.download)
+        return native_weights_from_file(entry, Path(choice).expanduser())
+
+    def _environment(self, backend: str, device: str) -> Environment:
+        key = (backend, device)
+        if key not in self._environments:
+            python = self.interpreters.of(backend)
+            self._environments[key] = environment_of(backend, device, python)
+        return self._environments[key]
+
+
+def resolve_devices(device: str) -> list[str]:
+    """'auto' → the first GPU, or the CPU; 'all' → the CPU and every GPU.
+
+    Raises:
+        UserError: No such device name.
+    """
+    cuda = [f"cuda:{i}" for i in range(len(gpus()))]
+    if device == "auto":
+        return cuda[:1] or ["cpu"]
+    if device == "all":
+        return ["cpu", *cuda]
+    if device == "cuda":
+        device = "cuda:0"
+    if not cuda and re.fullmatch(r"cuda:\d+", device):
+        return [device]  # whoever has no nvidia-smi is told what the frameworks see
+    choose("device", device, ["auto", "all", "cpu", *cuda])
+    return [device]
+
+
+def _sizes(grid: Grid, train: int | None) -> SplitSizes:
+    return SplitSizes(train=train, val=grid.val_images, test=grid.test_images)
+
+
+def _check_case(case: Case, grid: Grid, bounds: tuple[int, int]) -> None:
+    """
+    Raises:
+        UserError: The grid says a case or size that its data are not.
+    """
+    images, size = case.dataset.train_images, case.size
+    told = f"{images} training images are {size} (bounds {bounds[0]} and {bounds[1]})"
+    hint = "Change train_images or case, or set size_bounds in the grid."
+    if grid.size is not None and grid.size != size:
+        raise UserError(f"{case.dataset.name}: size is given as {grid.size}, but {told}.", hint)
+    if case.number is None:
+        return
+    wanted_size, wanted_similarity = CASES[case.number]
+    if wanted_size != size:
+        raise UserError(f"Case {case.number} is about {wanted_size} data, but {told}.", hint)
+    if case.similarity is not None and case.similarity != wanted_similarity:
+        raise UserError(
+            f"Case {case.number} is about data {wanted_similarity.replace('_', ' ')} to ImageNet, "
+            f"but {case.dataset.name} is {case.similarity.replace('_', ' ')}.",
+            "Change case, or similarity in the grid.",
+        )
+
+
+def _application(cell: GridPoint) -> Application | None:
+    """The class of ``keras.applications`` that a cell runs, if that is what it runs."""
+    native = cell.mode == "native" and is_keras(cell.backend)
+    return application_of(cell.backbone) if native else None
+
+
+def _pretrained_ref(cell: GridPoint, entry: BackboneEntry) -> WeightsRef:
+    """The weights that a cell would have, were they to be had."""
+    application = _application(cell)
+    if application is not None:
+        return native_ref(application, cell.grid.px)
+    return pretrained_ref(entry)
+
+
+def _policy(cell: GridPoint) -> Policy:
+    policy = POLICIES[cell.policy]
+    if cell.grid.boundary is not None and policy.boundary == "last_stage":
+        return policy.model_copy(update={"boundary": cell.grid.boundary})
+    return policy
+
+
+def _recipe(cell: GridPoint, policy: Policy) -> Recipe:
+    grid, freezes = cell.grid, policy.boundary != "all" or bool(policy.phases)
+    base = cell.learning_rate or BASE_LEARNING_RATE[grid.optimizer]
+    rate = base * policy.learning_rate_scale
+    if grid.tune and cell.mode == "native":
+        raise UserError(
+            "tune = 'lr' is of matched mode: native loops do not go back to where they began.",
+            "Leave out --tune, or --mode native.",
+        )
+    recipe = Recipe(
+        head=grid.head,
+        px=grid.px,
+        epochs=grid.epochs,
+        batch_size=grid.batch_size,
+        optimizer=grid.optimizer,
+        learning_rate=rate,
+        momentum=grid.momentum,
+        weight_decay=cell.weight_decay,
+        schedule=grid.schedule,
+        warmup_fraction=grid.warmup_fraction,
+        augmentation=grid.augmentation,
+        precision=cell.precision,
+        views=grid.views,
+        learning_rate_grid=tuple(rate * f for f in TUNE_FACTORS) if grid.tune else (),
+        # Where nothing is frozen, or the framework's own loop runs, 'off' changes nothing.
+        prefix_cache=grid.prefix_cache if freezes and cell.mode == "matched" else "auto",
+    )
+    is_swept = len(grid.learning_rates()) * len(grid.weight_decays()) > 1
+    sweep = is_swept and may_sweep(policy.boundary, recipe, cell.mode)
+    return recipe.model_copy(update={"sweep": sweep})
+
+
+def missing_packages(environment: Environment) -> str | None:
+    """Why a backend cannot run in an environment, and what mends it; None if it can."""
+    needs = BACKENDS[environment.backend].packages
+    missing = [name for name in needs if name not in environment.packages]
+    if not missing:
+        return None
+    return (
+        f"{environment.backend} needs {' and '.join(missing)}, not installed here: "
+        f"pip install {' '.join(missing)}"
+    )

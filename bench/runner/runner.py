@@ -1,0 +1,243 @@
+"""Runs what is missing: plan → workers → results on disk."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from bench.data import pack
+from bench.data.model import Resize
+from bench.errors import Unavailable, UserError
+from bench.native.applications import resize_of
+from bench.native.weights import native_job
+from bench.network.backbones import backbone
+from bench.network.blueprint import Blueprint, Network
+from bench.network.export import blueprint_folder
+from bench.network.freezing import boundary_index
+from bench.network.head import attach_head
+from bench.runner.display import Display
+from bench.runner.planner import PlannedRun
+from bench.spec.result import Failure, RunResult
+from bench.storage.cache import limit_bytes, mark_used, prune, unwritable
+from bench.storage.results import Store
+from bench.training.metrics import FILE, grades_of
+from bench.training.sweep import sweep_key
+from bench.workers.pool import WarmWorkers, kind_of
+from bench.workers.process import Finished, Interpreters
+
+LOG = "log.txt"
+
+
+@dataclass
+class Runner:
+    """Executes planned runs one after the other, those of a sweep at once, in worker processes that
+    serve run after run."""
+
+    store: Store
+    """Where results go."""
+    cache: Path
+    """Packed data and Blueprints."""
+    interpreters: Interpreters
+    """Which Python runs which backend."""
+    timeout_s: float | None = None
+    """For one run."""
+
+    _used: set[Path] = field(default_factory=set)
+
+    def run_all(self, runs: Sequence[PlannedRun], display: Display) -> None:
+        """Run them all; each result is on disk before the next run starts.
+
+        Raises:
+            UserError: Bad data or weights, or the results folder can no longer be written.
+        """
+        try:
+            self._prepare(runs, display)
+            with WarmWorkers(self.interpreters) as workers:
+                for together in _together(_in_order(runs)):
+                    display.begin(together[0].spec)
+                    heard = partial(display.event, together[0].spec)
+                    results = self._run(together, workers, heard)
+                    display.end(together[0].spec, results[0])
+                    for run, result in zip(together[1:], results[1:], strict=True):
+                        display.begin(run.spec)
+                        display.end(run.spec, result)
+        except OSError as error:
+            if (told := unwritable(error, str(self.store.root))) is None:
+                raise
+            raise told from error
+        finally:
+            self.store.discard_partials()
+
+    def _prepare(self, runs: Sequence[PlannedRun], display: Display) -> None:
+        """Pack data and export Blueprints first, so that bad input is known before any run."""
+        seen: set[tuple[Any, ...]] = set()
+        for run in runs:
+            if run.unavailable is not None or run.weights is None:
+                continue
+            data = (run.dataset.content_hash, run.spec.recipe.px, _resize(run))
+            if data not in seen:
+                seen.add(data)
+                self._packed(run)
+            if run.spec.mode == "native":
+                continue  # the framework brings its own network
+            seed = run.spec.seed if run.weights.ref.kind == "random" else None
+            network = (
+                run.backbone,
+                run.spec.recipe.px,
+                run.spec.weights,
+                seed,
+                run.spec.policy,
+                run.spec.recipe.head,
+            )
+            if network not in seen:
+                seen.add(network)
+                try:
+                    blueprint = Blueprint.load(self._blueprint(run))
+                except Unavailable as error:
+                    display.note(str(error))
+                    continue
+                classes = len(run.dataset.classes)
+                empty = Network.empty(blueprint)  # zeros that are never touched take no memory
+                whole = attach_head(empty, run.spec.recipe.head, classes, seed=0)
+                boundary_index(whole.blueprint, run.spec.policy.boundary)
+        prune(self.cache, self._used, limit_bytes())
+
+    def _packed(self, run: PlannedRun) -> Path:
+        path = pack(run.dataset, run.spec.recipe.px, self.cache, _resize(run)).path
+        mark_used(path)
+        self._used.add(path)
+        return path
+
+    def _blueprint(self, run: PlannedRun) -> Path:
+        assert run.weights is not None
+        folder = blueprint_folder(
+            run.backbone,
+            run.spec.recipe.px,
+            run.weights,
+            run.spec.seed,
+            self.cache,
+            self.interpreters,
+        )
+        self._used.add(folder)
+        return folder
+
+    def _run(
+        self,
+        runs: Sequence[PlannedRun],
+        workers: WarmWorkers,
+        on_event: Callable[[dict[str, Any]], None],
+    ) -> list[RunResult]:
+        """Do one run, or those of a sweep; all results are on disk afterwards."""
+        folders = [self.store.partial_folder() for _ in runs]
+        log = folders[0] / LOG
+        log.touch()
+        first = runs[0]
+        if first.unavailable is not None:
+            finished = [Finished(None, "unavailable", "unavailable", first.unavailable)]
+        else:
+            finished = self._start(runs, workers, folders, log, on_event)
+        results = []
+        for run, folder, end in zip(runs, folders, finished, strict=True):
+            result = _result(run, end)
+            if result.status != "ok":
+                (folder / FILE).unlink(missing_ok=True)
+            elif graded := grades_of(folder):
+                result = result.model_copy(update=graded)
+            if folder != folders[0]:
+                shutil.copyfile(log, folder / LOG)
+            results.append(result)
+        for run, folder, result in zip(runs, folders, results, strict=True):
+            self.store.save(run.spec, run.environment, result, folder)
+        return results
+
+    def _start(
+        self,
+        runs: Sequence[PlannedRun],
+        workers: WarmWorkers,
+        folders: Sequence[Path],
+        log: Path,
+        on_event: Callable[[dict[str, Any]], None],
+    ) -> list[Finished]:
+        """How each run ended."""
+        first = runs[0]
+        try:
+            network = self._network(first)
+        except Unavailable as error:
+            return [Finished(None, "unavailable", "unavailable", str(error))] * len(runs)
+        job = {
+            "environment_id": first.environment.environment_id,
+            "packed": str(self._packed(first).resolve()),
+            "cache": str(self.cache.resolve()),
+            **network,
+        }
+        specs = [run.spec.model_dump(mode="json") for run in runs]
+        places = [str(folder.resolve()) for folder in folders]
+        if first.spec.recipe.sweep:
+            job |= {"task": "sweep", "specs": specs, "folders": places}
+        else:
+            job |= {"task": "run", "spec": specs[0], "folder": places[0]}
+        finished = workers.do(kind_of(first.spec), job, log, on_event, self.timeout_s)
+        if finished.answer is None or "results" not in finished.answer:
+            return [finished] * len(runs)
+        return [Finished({"result": result}) for result in finished.answer["results"]]
+
+    def _network(self, run: PlannedRun) -> dict[str, Any]:
+        """What a worker needs to build the network: a Blueprint, or where native weights lie."""
+        if run.spec.mode == "native":
+            assert run.weights is not None
+            return {
+                "native": native_job(
+                    run.weights, backbone(run.backbone, self.interpreters, self.cache)
+                )
+            }
+        return {"blueprint": str(self._blueprint(run).resolve())}
+
+
+def _in_order(runs: Sequence[PlannedRun]) -> list[PlannedRun]:
+    """As given on a CPU, where workers of all backends wait side by side; on a GPU those of a kind
+    of worker in a row, for there is one at a time, and each begins with importing its framework."""
+    kinds = list(dict.fromkeys(kind_of(run.spec) for run in runs))
+
+    def turn(run: PlannedRun) -> int:
+        return 0 if run.spec.device == "cpu" else kinds.index(kind_of(run.spec))
+
+    return sorted(runs, key=turn)
+
+
+def _together(runs: Sequence[PlannedRun]) -> list[list[PlannedRun]]:
+    """Runs in order, those of a sweep as one."""
+    groups: dict[Hashable, list[PlannedRun]] = {}
+    for number, run in enumerate(runs):
+        key = sweep_key(run.spec) if run.unavailable is None else None
+        alone = number if key is None else (key, run.environment.environment_id)
+        groups.setdefault(alone, []).append(run)
+    return list(groups.values())
+
+
+def _resize(run: PlannedRun) -> Resize:
+    return resize_of(run.spec.mode, run.spec.backend)
+
+
+def _result(run: PlannedRun, finished: Finished) -> RunResult:
+    """A result from what the worker said, or from how it ended.
+
+    Raises:
+        UserError: The worker found that the question was wrong.
+    """
+    identity = {
+        "run_id": run.spec.run_id,
+        "environment_id": run.environment.environment_id,
+    }
+    if finished.answer is not None:
+        result = RunResult.model_validate({**identity, **finished.answer["result"]})
+        left_out = len(run.dataset.skipped)
+        notes = [f"{left_out} unreadable images were left out"] if left_out else []
+        return result.model_copy(update={"notes": [*result.notes, *notes]})
+    if finished.status == "bad_input":
+        raise UserError(finished.message, finished.hint)
+    failure = Failure(kind=finished.kind, message=finished.message)
+    return RunResult.model_validate({**identity, "status": finished.status, "failure": failure})

@@ -1,0 +1,223 @@
+"""The nouns: what is run, where, and what came out (DESIGN section 2)."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+
+from bench.spec.base import SCHEMA_VERSION, Frozen, canonical_hash
+
+Size = Literal["small", "medium", "large"]
+Similarity = Literal["similar", "not_similar"]
+Status = Literal["ok", "diverged", "oom", "timeout", "crashed", "unavailable"]
+Mode = Literal["matched", "native"]
+Precision = Literal["fp32", "bf16", "fp16", "fp64"]
+OptimizerName = Literal["sgd", "adamw"]
+ScheduleName = Literal["cosine", "constant"]
+AugmentationName = Literal["none", "crop", "crop_flip"]
+PrefixCache = Literal["auto", "off"]
+TuneName = Literal["lr"]
+Initialisation = Literal["pretrained", "random"]
+UNFINISHED: frozenset[str] = frozenset({"unavailable", "crashed", "timeout"})
+"""Statuses after which a run counts as missing and is tried again (DESIGN section 7)."""
+
+
+def _without(later: dict[str, tuple[Any, ...]], fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields but those that hold one of the values that ``later`` has for them."""
+    return {k: v for k, v in fields.items() if k not in later or v not in later[k]}
+
+
+class DatasetRef(Frozen):
+    """Which images, named without any path of this machine."""
+
+    name: str = Field(description="As tables show it: 'photos', 'folder:flowers'.")
+    label: str = Field(
+        description="The name with what must be said beside it: stand-in, synthetic."
+    )
+    content_hash: str = Field(description="SHA-256 over the images, labels and splits used.")
+    classes: tuple[str, ...] = Field(description="Class names, in label order.")
+    train_images: int = Field(description="Images in the training split.")
+    val_images: int = Field(description="Images in the validation split.")
+    test_images: int = Field(description="Images in the test split.")
+
+
+class Case(Frozen):
+    """A data set of given size with the class that the article would put it in."""
+
+    number: int | None = Field(ge=1, le=4, description="The article's case, null if none.")
+    dataset: DatasetRef = Field(description="The images.")
+    size: Size = Field(description="The article's word for the number of training images.")
+    similarity: Similarity | None = Field(description="To the pretraining data; null: not known.")
+
+
+class WeightsRef(Frozen):
+    """Where the backbone's tensors come from before training."""
+
+    kind: Literal["pretrained", "random", "file"] = Field(description="Shown in every table.")
+    source: str = Field(description="Package, file name in the framework's cache, or base name.")
+    sha256: str | None = Field(description="Of the file, in hex, or its known prefix.")
+
+
+class PolicyPhase(Frozen):
+    """A share of the epochs, and what trains in it."""
+
+    boundary: str = Field(description="As that of a policy.")
+    share: float = Field(gt=0, le=1, description="Of the epochs, rounded down; at least one.")
+
+
+class Policy(Frozen):
+    """From where on a network is trained, and how gently."""
+
+    name: str = Field(description="Name in the catalogue.")
+    boundary: str = Field(
+        description="'all', 'last_stage', 'head', a stage, or a module path inside one: the first "
+        "part that trains; all that comes before it is frozen. Of phases, that of the last one."
+    )
+    initialisation: Initialisation = Field(description="What the backbone starts from.")
+    learning_rate_scale: float = Field(
+        gt=0, description="The head's learning rate, as a multiple of the optimizer's base rate."
+    )
+    backbone_scale: float = Field(
+        gt=0, le=1, description="Learning rate of trained backbone layers over that of the head."
+    )
+    stage_decay: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="Learning rate of each stage over that of the stage after it, from "
+        "backbone_scale, the last one's, on.",
+    )
+    phases: tuple[PolicyPhase, ...] | Literal["by_stage"] = Field(
+        default=(),
+        description="What trains in turn, see ``bench.network.phases``; by_stage: the head, then "
+        "one stage more each epoch. Empty: the same in all epochs.",
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without later fields that say nothing: ids of runs stay as they were before."""
+        return _without({"stage_decay": (1.0,), "phases": ((), [])}, handler(self))
+
+
+class Recipe(Frozen):
+    """How it is trained; the same on both sides."""
+
+    head: str = Field(description="original, linear, dense:N,… or flatten+dense:N,…")
+    px: int = Field(gt=0, description="Height and width of the input in pixels.")
+    epochs: int = Field(gt=0, description="Passes over the training split.")
+    batch_size: int = Field(gt=0, description="Images in a step; the last one may hold fewer.")
+    optimizer: OptimizerName = Field(description="sgd (momentum, as torch.optim.SGD) or adamw.")
+    learning_rate: float = Field(
+        gt=0, description="Peak rate of the head, the policy's factor included."
+    )
+    momentum: float = Field(ge=0, lt=1, description="Of SGD; AdamW has betas 0.9 and 0.999.")
+    weight_decay: float = Field(
+        ge=0, description="On kernels only; coupled for sgd, decoupled for adamw."
+    )
+    schedule: ScheduleName = Field(description="Of the learning rate, by step.")
+    warmup_fraction: float = Field(ge=0, lt=1, description="Share of the steps in linear warm-up.")
+    augmentation: AugmentationName = Field(description="Seeded, the same for both frameworks.")
+    precision: Precision = Field(description="fp32, or mixed bf16 or fp16; fp64 for proofs.")
+    views: int | None = Field(
+        default=None,
+        ge=1,
+        description="Number of augmented views that the epochs go through in turn; null: every "
+        "epoch augments anew.",
+    )
+    prefix_cache: PrefixCache = Field(
+        default="auto",
+        description="auto: what comes before the first trained part is computed once, where the "
+        "pixels repeat; off: in every step.",
+    )
+
+    learning_rate_grid: tuple[float, ...] = Field(
+        default=(),
+        description="Peak rates among which validation chooses, learning_rate's place then; empty: "
+        "learning_rate it is.",
+    )
+
+    sweep: bool = Field(
+        default=False,
+        description="Whether it is trained at once with runs that differ in learning rate, weight "
+        "decay or seed alone, so that no speed is its own (bench/sweep.py).",
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without later fields that say nothing: ids of runs stay as they were before."""
+        later: dict[str, tuple[Any, ...]] = {
+            "views": (None,),
+            "prefix_cache": ("auto",),
+            "learning_rate_grid": ((), []),
+            "sweep": (False,),
+        }
+        return _without(later, handler(self))
+
+
+class RunSpec(Frozen):
+    """One run; what it does not say does not change the result."""
+
+    schema_version: int = Field(default=SCHEMA_VERSION, description="Of the files.")
+    case: Case = Field(description="Data.")
+    backbone: str = Field(description="Its name, without folders of this machine.")
+    code_sha256: str | None = Field(
+        default=None, description="Of the source files of a user's own network; else null."
+    )
+    weights: WeightsRef = Field(description="What the backbone starts from.")
+    policy: Policy = Field(description="What is trained.")
+    recipe: Recipe = Field(description="How.")
+    mode: Mode = Field(
+        default="matched",
+        description="matched: the same arithmetic on both sides; native: what a user of each "
+        "framework would write.",
+    )
+    backend: str = Field(description="Framework.")
+    device: str = Field(description="cpu or cuda:N.")
+    seed: int = Field(ge=0, description="Of head, random weights, order, augmentation, dropout.")
+
+    @model_serializer(mode="wrap")
+    def _without_absent_code(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without the field that only a user's own network has: ids of other runs stay as they
+        were before there was such a field."""
+        fields: dict[str, Any] = handler(self)
+        return {k: v for k, v in fields.items() if k != "code_sha256" or v is not None}
+
+    @property
+    def run_id(self) -> str:
+        """A readable slug and 8 hex digits of the hash of the canonical JSON."""
+        words = (
+            f"case{self.case.number}" if self.case.number else "",
+            self.case.dataset.name,
+            self.backbone,
+            self.policy.name,
+            self.mode if self.mode != "matched" else "",
+            self.backend,
+            f"s{self.seed}",
+        )
+        slug = re.sub(r"[^A-Za-z0-9]+", "-", "_".join(w for w in words if w)).strip("-").lower()
+        return f"{slug[:80]}-{canonical_hash(self.model_dump(mode='json'))[:8]}"
+
+
+class Environment(Frozen):
+    """What can change a number without the spec changing."""
+
+    backend: str = Field(description="Backend id.")
+    python: str = Field(description="Python version of the worker.")
+    packages: dict[str, str] = Field(description="Versions of framework, its libraries, NumPy.")
+    thawbench: str = Field(description="Version of Thawbench.")
+    system: str = Field(description="Operating system and machine architecture.")
+    processor: str = Field(description="CPU model.")
+    cores: int = Field(description="Cores that this process may use.")
+    device: str = Field(description="cpu or cuda:N.")
+    device_model: str = Field(description="GPU model, or the CPU model again.")
+    driver: str | None = Field(description="GPU driver version; null on a CPU.")
+    variables: dict[str, str] = Field(
+        description="Environment variables that frameworks read: threads, TF32, XLA, oneDNN."
+    )
+
+    @property
+    def environment_id(self) -> str:
+        """12 hex digits of the hash of all fields."""
+        return canonical_hash(self.model_dump(mode="json"))[:12]

@@ -1,0 +1,157 @@
+"""The speed suite: what is timed, and asking a worker for it. ``tests/speed`` hands it to
+pytest-benchmark."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal
+
+from bench.catalog.policies import POLICIES
+from bench.catalog.recipes import plain_recipe
+from bench.errors import Unavailable
+from bench.network.backbones import backbone as entry_of
+from bench.network.export import blueprint_folder
+from bench.network.weights import random_weights
+from bench.spec.run import Precision
+from bench.workers.pool import WarmWorkers, WorkerKind
+from bench.workers.process import Interpreters
+
+SpeedMeasure = Literal["train_step", "train_epoch", "inference"]
+MEASURES: tuple[SpeedMeasure, ...] = ("train_step", "train_epoch", "inference")
+SizeName = Literal["smallest", "usual"]
+CLASSES = 100
+
+
+@dataclass(frozen=True)
+class SuiteSize:
+    """How much is timed."""
+
+    backbones: tuple[str, ...]
+    """Of the catalogue; with random weights, for speed does not depend on them."""
+    policies: tuple[str, ...]
+    """Whole steps: nothing of a frozen part is kept."""
+    precisions: tuple[Precision, ...]
+    """Numbers that are computed in."""
+    px: int
+    """Height and width of the input."""
+    batch_size: int
+    """Images in a step."""
+    rounds: int
+    """Steps, and inferences, that are timed."""
+    epochs: int
+    """Epochs that are timed."""
+    epoch_steps: int
+    """Steps in one of them."""
+
+
+POLICIES_TIMED = ("freeze_all", "fine_tune_last", "fine_tune_all")
+SMALLEST = SuiteSize(
+    backbones=("squeezenet1_1",),
+    policies=("freeze_all", "fine_tune_all"),
+    precisions=("fp32",),
+    px=32,
+    batch_size=2,
+    rounds=2,
+    epochs=1,
+    epoch_steps=2,
+)
+"""To see that the suite runs."""
+USUAL_CPU = SuiteSize(
+    backbones=("efficientnet_lite0", "resnet50"),
+    policies=POLICIES_TIMED,
+    precisions=("fp32",),
+    px=96,
+    batch_size=16,
+    rounds=10,
+    epochs=3,
+    epoch_steps=8,
+)
+USUAL_GPU = SuiteSize(
+    backbones=("efficientnet_lite0", "resnet50", "vgg16"),
+    policies=POLICIES_TIMED,
+    precisions=("fp32", "bf16"),
+    px=224,
+    batch_size=64,
+    rounds=50,
+    epochs=3,
+    epoch_steps=50,
+)
+
+
+def size_of(name: SizeName, device: str) -> SuiteSize:
+    """What a word stands for on a device."""
+    if name == "smallest":
+        return SMALLEST
+    return USUAL_CPU if device == "cpu" else USUAL_GPU
+
+
+@dataclass(frozen=True)
+class SpeedCase:
+    """One network trained one way in one backend."""
+
+    backbone: str
+    """Its name."""
+    policy: str
+    """Of the catalogue."""
+    precision: Precision
+    """Numbers that are computed in."""
+    backend: str
+    """Whose worker."""
+
+    def __str__(self) -> str:
+        return f"{self.backbone}-{self.policy}-{self.precision}-{self.backend}"
+
+
+def cases(size: SuiteSize, backends: Sequence[str]) -> list[SpeedCase]:
+    """All cases of a size, backends innermost, so that those to compare are timed side by side."""
+    return [
+        SpeedCase(*each)
+        for each in product(size.backbones, size.policies, size.precisions, backends)
+    ]
+
+
+def time_case(
+    case: SpeedCase,
+    size: SuiteSize,
+    device: str,
+    workers: WarmWorkers,
+    interpreters: Interpreters,
+    cache: Path,
+) -> dict[str, Any]:
+    """Time a case in a warm worker; the durations are the worker's own.
+
+    Returns:
+        The fields of ``bench.speed.timing.Timed``.
+
+    Raises:
+        Unavailable: The backend, device or precision cannot be had, or the worker failed.
+        UserError: The network cannot take this size.
+    """
+    entry = entry_of(case.backbone, interpreters, cache)
+    weights = random_weights(entry)
+    folder = blueprint_folder(case.backbone, size.px, weights, 0, cache, interpreters)
+    recipe = plain_recipe("linear", size.px, size.batch_size)
+    changes = {"precision": case.precision, "momentum": 0.9, "learning_rate": 1e-3}
+    log = cache / "logs" / f"speed-{case}.txt"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.unlink(missing_ok=True)
+    job = {
+        "task": "speed",
+        "blueprint": str(folder.resolve()),
+        "classes": CLASSES,
+        "recipe": recipe.model_copy(update=changes).model_dump(mode="json"),
+        "policy": POLICIES[case.policy].model_dump(mode="json"),
+        "device": device,
+        "rounds": size.rounds,
+        "epochs": size.epochs,
+        "epoch_steps": size.epoch_steps,
+    }
+    kind = WorkerKind(case.backend, device, "matched", case.precision)
+    finished = workers.do(kind, job, log)
+    if finished.answer is None:
+        raise Unavailable(f"{case}: {finished.message} (log: {log})")
+    timed: dict[str, Any] = finished.answer["timed"]
+    return timed

@@ -1,0 +1,175 @@
+"""Whether figures from a device can be believed: timing, memory, arithmetic rate (DESIGN 8)."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bench.catalog.policies import POLICIES
+from bench.catalog.recipes import plain_recipe
+from bench.network.blueprint import Blueprint, Network, Operation
+from bench.network.cost import work_of
+from bench.network.freezing import plan_training
+from bench.spec.preprocessing import Preprocessing
+from bench.training.adapter import Adapter, Batch
+from bench.training.flop_utilisation import peak_flops_per_s
+
+STEPS = 20
+MOST_OVER_PEAK = 4.0
+"""Convolutions of 3×3 can be done with a quarter of the multiplications (Lavin & Gray 2016, "Fast
+Algorithms for Convolutional Neural Networks"), and so seem faster than a matrix product."""
+MOST_FLOP_PER_S = 2.5e15
+"""No single device does more in float32 or TF32; more means that work was not waited for."""
+
+
+@dataclass(frozen=True)
+class SelfCheck:
+    """What was measured on a small network of convolutions."""
+
+    queued_s: float
+    """From the first of the steps to the return of the last call, not waited for."""
+    synchronised_s: float
+    """The same, to the return of the device's synchronise."""
+    fetched_s: float
+    """The same, to the arrival of the last loss on the host, which cannot be early."""
+    flop_per_s: float
+    """Floating-point operations over the synchronised time."""
+    peak_flop_per_s: float
+    """Of a large matrix product, as for model FLOP utilisation."""
+    peak_device_bytes: int | None
+    """As accounted by the framework."""
+    parameter_bytes: int
+    """That the network holds at the least."""
+
+    def text(self) -> str:
+        """In a line."""
+        return (
+            f"{STEPS} steps queued in {self.queued_s * 1e3:.1f} ms, done in "
+            f"{self.synchronised_s * 1e3:.1f} ms, {self.flop_per_s / 1e12:.2f} TFLOP/s of "
+            f"the {self.peak_flop_per_s / 1e12:.1f} of a matrix product, "
+            f"peak memory {(self.peak_device_bytes or 0) / 1e6:.0f} MB"
+        )
+
+
+def judge(check: SelfCheck) -> list[str]:
+    """What is wrong; empty if the device can be believed."""
+    problems = []
+    if check.synchronised_s < check.fetched_s / 2:
+        problems.append(
+            f"synchronise returned after {check.synchronised_s:.3g} s, but the result of the same "
+            f"work took {check.fetched_s:.3g} s: it does not wait"
+        )
+    for rate in (check.flop_per_s, check.peak_flop_per_s):
+        if not 0 < rate < MOST_FLOP_PER_S:
+            problems.append(f"{rate:.3g} FLOP/s cannot be: synchronise does not wait")
+    if check.flop_per_s > MOST_OVER_PEAK * check.peak_flop_per_s:
+        problems.append(
+            f"{check.flop_per_s:.3g} FLOP/s are too many beside the {check.peak_flop_per_s:.3g} "
+            "of a large matrix product"
+        )
+    if check.peak_device_bytes is not None and check.peak_device_bytes < check.parameter_bytes:
+        problems.append("peak memory is less than the parameters: it is not accounted")
+    return problems
+
+
+def measure(adapter: Adapter, device: str, px: int = 64, width: int = 128) -> SelfCheck:
+    """Train a stack of four 3×3 convolutions on noise."""
+    network = _network(px, width)
+    plan = plan_training(network.blueprint, POLICIES["from_scratch"])
+    batch_size = 32
+    recipe = plain_recipe("original", px, batch_size)
+    parameter_bytes = sum(t.nbytes for t in network.tensors.values())
+    trainer = adapter.build(network, plan, recipe, device)
+    images = np.random.default_rng(0).integers(0, 256, (batch_size, px, px, 3), dtype=np.uint8)
+    batch = trainer.to_device(Batch(images, np.zeros(batch_size, np.int64), ()))
+    for _ in range(3):  # compilation and allocation
+        trainer.train_step(batch, 1e-3)
+
+    def steps(wait: Callable[[Any], object]) -> tuple[float, float]:
+        trainer.losses([trainer.train_step(batch, 1e-3)])
+        began = time.perf_counter()
+        for _ in range(STEPS):
+            handle = trainer.train_step(batch, 1e-3)
+        queued_s = time.perf_counter() - began
+        wait(handle)
+        return queued_s, time.perf_counter() - began
+
+    queued_s, synchronised_s = steps(lambda handle: trainer.synchronise())
+    _, fetched_s = steps(lambda handle: trainer.losses([handle]))
+    peak_bytes = trainer.peak_device_bytes()  # before the matrices
+    flop = 2 * STEPS * batch_size * work_of(network.blueprint, plan).step_multiply_adds
+    return SelfCheck(
+        queued_s,
+        synchronised_s,
+        fetched_s,
+        flop / synchronised_s,
+        peak_flops_per_s(trainer.matrix_product, trainer.synchronise),
+        peak_bytes,
+        parameter_bytes,
+    )
+
+
+def _network(px: int, width: int) -> Network:
+    random = np.random.default_rng(0)
+    operations: list[Operation] = []
+    tensors = {}
+    channels, source = 3, "pixels"
+    for i in range(4):
+        name = f"conv{i}"
+        fan_in = channels * 9
+        kernel = random.normal(0, math.sqrt(2 / fan_in), (width, channels, 3, 3))
+        tensors[f"{name}.weight"] = kernel.astype(np.float32)
+        operations.append(
+            Operation(
+                name=name,
+                kind="conv2d",
+                inputs=(source,),
+                attributes={
+                    "kernel": [3, 3],
+                    "stride": [1, 1],
+                    "padding": [1, 1, 1, 1],
+                    "dilation": [1, 1],
+                    "groups": 1,
+                },
+                tensors={"weight": f"{name}.weight"},
+                shape=(width, px, px),
+                module_path=name,
+                stage="stem",
+            )
+        )
+        operations.append(_plain(f"relu{i}", "relu", name, (width, px, px)))
+        channels, source = width, f"relu{i}"
+    operations.append(
+        _plain("pool", "adaptive_avg_pool2d", source, (width, 1, 1), {"output_size": [1, 1]})
+    )
+    operations.append(_plain("flatten", "flatten", "pool", (width,)))
+    blueprint = Blueprint(
+        backbone="selfcheck",
+        px=px,
+        preprocessing=Preprocessing(channels="RGB", mean=(127.5,) * 3, scale=(1 / 127.5,) * 3),
+        stages=("stem", "head"),
+        operations=tuple(operations),
+        shapes={name: array.shape for name, array in tensors.items()},
+    )
+    return Network(blueprint, tensors)
+
+
+def _plain(
+    name: str, kind: str, source: str, shape: tuple[int, ...], attributes: object = None
+) -> Operation:
+    return Operation.model_validate(
+        {
+            "name": name,
+            "kind": kind,
+            "inputs": (source,),
+            "attributes": attributes or {},
+            "shape": shape,
+            "module_path": name,
+            "stage": "stem",
+        }
+    )

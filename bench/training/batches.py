@@ -1,0 +1,152 @@
+"""Training batches: the same bytes in the same order for every framework."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import numpy.typing as npt
+
+from bench.data import Split
+from bench.network.blueprint import Array, Operation, channels_last
+from bench.network.random_streams import Stream, generator
+from bench.spec.run import Recipe
+from bench.system import cores
+from bench.training import augment
+from bench.training.adapter import Batch
+
+PREFETCH_BATCHES = 2
+"""Made ahead, besides those in the threads' hands."""
+MOST_THREADS = 8
+Made = tuple[Batch, bytes]
+"""A batch and the hash of what decides it."""
+
+
+def input_threads(device: str) -> int:
+    """How many threads make batches: one beside a CPU that trains, half the cores beside a GPU."""
+    return 1 if device == "cpu" else max(1, min(MOST_THREADS, cores() // 2))
+
+
+class TrainingBatches:
+    """The batches of a run, epoch by epoch, prepared ahead in threads."""
+
+    def __init__(
+        self,
+        split: Split,
+        recipe: Recipe,
+        dropouts: Sequence[Operation],
+        seed: int,
+        features: Array | None = None,
+        threads: int = 1,
+    ) -> None:
+        """
+        Args:
+            split: Training images, N of them.
+            recipe: Batch size and augmentation.
+            dropouts: Operations to draw masks for.
+            seed: Of the run.
+            features: (views * N, …) values that stand for the images, view by view; batches hold
+                them instead of pixels.
+            threads: That make batches.
+        """
+        self._split = split
+        self._features = features
+        self._threads = threads
+        self._recipe = recipe
+        self._dropouts = dropouts
+        self._seed = seed
+        self._digest = hashlib.sha256()
+
+    @property
+    def images(self) -> int:
+        """Images in an epoch."""
+        return len(self._split.labels)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps in an epoch; the last one may hold fewer images."""
+        return -(-self.images // self._recipe.batch_size)
+
+    def sha256(self) -> str:
+        """Hash (hex) of order, augmentation and masks of all batches given out so far."""
+        return self._digest.hexdigest()
+
+    def epoch(self, number: int) -> Generator[Batch]:
+        """The batches of epoch ``number`` (from 0), made ahead while those before are used.
+
+        What decides a batch depends on its number alone, so that threads change nothing.
+        """
+        order = generator(self._seed, Stream.ORDER, number).permutation(self.images)
+        size, steps = self._recipe.batch_size, self.steps_per_epoch
+        pool = ThreadPoolExecutor(self._threads, "batches")
+        made: deque[Future[Made]] = deque()
+        try:
+            for index in range(steps + self._threads + PREFETCH_BATCHES):
+                if index < steps:
+                    chosen = order[index * size : (index + 1) * size]
+                    step = number * steps + index
+                    made.append(pool.submit(self._batch, chosen, number, step))
+                if made and index >= self._threads + PREFETCH_BATCHES - 1:
+                    batch, digest = made.popleft().result()
+                    self._digest.update(digest)
+                    yield batch
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _batch(self, chosen: npt.NDArray[np.int64], epoch: int, step: int) -> Made:
+        """The batch, and the hash of what decides it."""
+        digest = hashlib.sha256()
+        parameters = self._parameters(chosen, epoch, step)
+        masks = self._masks(len(chosen), step)
+        for array in (chosen, parameters, *(np.packbits(m) for m in masks)):
+            digest.update(np.ascontiguousarray(array).data)
+        if self._features is None:
+            images: Array = augment.apply(self._split.images[chosen], parameters)
+        else:
+            images = self._features[chosen + self._view(epoch) * self.images]
+        return Batch(images, self._split.labels[chosen], masks), digest.digest()
+
+    def _view(self, epoch: int) -> int:
+        return epoch % (self._recipe.views or 1)
+
+    def _parameters(
+        self, chosen: npt.NDArray[np.int64], epoch: int, step: int
+    ) -> augment.Parameters:
+        name, px = self._recipe.augmentation, self._recipe.px
+        if self._recipe.views is not None:
+            return view_parameters(self._recipe, self._seed, self._view(epoch), self.images)[chosen]
+        random = generator(self._seed, Stream.AUGMENTATION, step)
+        return augment.draw(name, len(chosen), px, random)
+
+    def _masks(self, images: int, step: int) -> tuple[npt.NDArray[np.bool_], ...]:
+        random = generator(self._seed, Stream.DROPOUT, step)
+        masks = []
+        for dropout in self._dropouts:
+            shape = (images, *channels_last(dropout.shape))
+            masks.append(random.random(shape, np.float32) >= dropout.attributes["rate"])
+        return tuple(masks)
+
+
+@functools.lru_cache(maxsize=4)
+def view_parameters(recipe: Recipe, seed: int, view: int, images: int) -> augment.Parameters:
+    """(N, 3) parameters of the augmentation of all images in one of a recipe's views."""
+    random = generator(seed, Stream.VIEWS, view)
+    return augment.draw(recipe.augmentation, images, recipe.px, random)
+
+
+def view_batches(
+    split: Split, recipe: Recipe, seed: int, augmented: bool
+) -> Iterator[npt.NDArray[np.uint8]]:
+    """All images in order, in every view if ``augmented``, in batches of uint8 (N, px, px, 3)."""
+    size, images = recipe.batch_size, len(split.labels)
+    for view in range((recipe.views or 1) if augmented else 1):
+        for first in range(0, images, size):
+            batch = np.array(split.images[first : first + size])  # off the read-only map
+            if augmented and recipe.views is not None:
+                drawn = view_parameters(recipe, seed, view, images)
+                batch = augment.apply(batch, drawn[first : first + size])
+            yield batch
