@@ -24,19 +24,16 @@ from typing import Any
 
 import numpy as np
 
-from bench.catalog.backbones import BackboneEntry
 from bench.catalog.backends import BACKENDS
 from bench.errors import Unavailable, UserError
 from bench.network.blueprint import Blueprint, Network
 from bench.network.export import is_readable
 from bench.network.freezing import plan_training
 from bench.network.head import attach_head
-from bench.parity.inputs import (
-    load_split,
-    settle,
-)
+from bench.parity.inputs import load_split, settle
 from bench.parity.model import ProbeItem
 from bench.parity.probe import probe
+from bench.spec.backbone import BackboneEntry
 from bench.spec.preprocessing import Preprocessing
 from bench.spec.result import Failure
 from bench.spec.run import Policy, Recipe, RunSpec

@@ -39,9 +39,7 @@ def results(*folders: str | Path) -> pd.DataFrame:
     Raises:
         UserError: A folder does not exist, or there is no run in any.
     """
-    from bench.analysis import (
-        frame,  # pandas takes a second, which no other command should wait for
-    )
+    from bench.analysis import frame
 
     return frame.results(*folders)
 

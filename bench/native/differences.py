@@ -13,7 +13,6 @@ from typing import Any
 
 from tabulate import tabulate
 
-from bench.catalog.backbones import BackboneEntry
 from bench.catalog.policies import POLICIES
 from bench.catalog.recipes import plain_recipe
 from bench.errors import Unavailable, UserError
@@ -22,6 +21,7 @@ from bench.native.weights import native_job, native_weights
 from bench.network.backbones import backbone as entry_of
 from bench.network.backbones import check_px, folder_name
 from bench.network.weights import Weights, pretrained_weights, random_weights
+from bench.spec.backbone import BackboneEntry
 from bench.spec.run import OptimizerName, Recipe
 from bench.workers.process import Interpreters, run_job
 

@@ -16,10 +16,10 @@ import urllib.parse
 from pathlib import Path
 from typing import IO, Any
 
-from bench.catalog.backbones import BackboneEntry
 from bench.errors import Unavailable, UserError
 from bench.native.applications import Application
 from bench.network.weights import NETWORK_PATIENCE_S, Weights, _open_within, _unreachable, sha256_of
+from bench.spec.backbone import BackboneEntry
 from bench.spec.run import WeightsRef
 
 SUFFIX = ".h5"

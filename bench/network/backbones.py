@@ -11,9 +11,10 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from bench.catalog.backbones import BACKBONES, BackboneEntry
+from bench.catalog.backbones import BACKBONES
 from bench.catalog.backends import EXPORTER
 from bench.errors import Unavailable, UserError, choose
+from bench.spec.backbone import BackboneEntry
 from bench.spec.base import canonical_hash
 from bench.storage.atomic import build_folder
 from bench.storage.cache import cache_root

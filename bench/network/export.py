@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from bench.catalog.backbones import BackboneEntry
 from bench.catalog.backends import EXPORTER
 from bench.network.backbones import backbone as entry_of
 from bench.network.backbones import backbones, folder_name, public_name, worker_failure
 from bench.network.blueprint import Blueprint
 from bench.network.weights import Weights
+from bench.spec.backbone import BackboneEntry
 from bench.spec.base import canonical_hash
 from bench.storage.atomic import build_folder
 from bench.storage.cache import mark_used

@@ -21,8 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from bench.catalog.backbones import BACKBONES, BackboneEntry, OwnCode, Reader, WeightsSource
+from bench.catalog.backbones import BACKBONES
 from bench.errors import Unavailable, UserError
+from bench.spec.backbone import BackboneEntry, OwnCode, Reader, WeightsSource
 from bench.spec.preprocessing import Preprocessing
 from bench.spec.run import WeightsRef
 

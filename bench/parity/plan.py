@@ -6,7 +6,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from bench.catalog.backbones import BackboneEntry, OwnCode
 from bench.catalog.policies import POLICIES
 from bench.errors import Unavailable, UserError
 from bench.network.backbones import backbone as entry_of
@@ -29,6 +28,7 @@ from bench.parity.tolerances import (
     ProofSetting,
     first_rate,
 )
+from bench.spec.backbone import BackboneEntry, OwnCode
 from bench.spec.run import Environment, OptimizerName, Policy, Precision, Recipe
 from bench.workers.environment import environment_of
 from bench.workers.process import Interpreters

@@ -6,7 +6,6 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.catalog.backbones import BackboneEntry
 from bench.catalog.backends import BACKENDS
 from bench.catalog.cases import CASES, SIZE_BOUNDS, size_of
 from bench.catalog.policies import BASE_LEARNING_RATE, POLICIES
@@ -25,6 +24,7 @@ from bench.network.weights import (
     weights_from_file,
 )
 from bench.runner.suite import Grid, GridPoint, Suite, cells
+from bench.spec.backbone import BackboneEntry
 from bench.spec.run import Case, DatasetRef, Environment, Policy, Recipe, RunSpec, WeightsRef
 from bench.storage.cache import cache_root
 from bench.system import gpus

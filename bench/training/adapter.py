@@ -10,9 +10,9 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from bench.catalog.backbones import BackboneEntry, Reader
 from bench.network.blueprint import Array, Network
 from bench.network.freezing import TrainingPlan
+from bench.spec.backbone import BackboneEntry, Reader
 from bench.spec.preprocessing import Preprocessing
 from bench.spec.run import Policy, Recipe
 

@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bench.catalog.backbones import BackboneEntry
 from bench.data import Packed, load_packed
 from bench.network.blueprint import Array, Network, hash_tensors
 from bench.network.freezing import plan_training
 from bench.network.head import attach_head
 from bench.network.phases import Phase, phases_of
+from bench.spec.backbone import BackboneEntry
 from bench.spec.preprocessing import Preprocessing
 from bench.spec.result import RunResult
 from bench.spec.run import Policy, Recipe, RunSpec

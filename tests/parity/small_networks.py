@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from bench.catalog.backbones import IMAGENET
 from bench.network.blueprint import Array, Blueprint, Network
+from bench.spec.backbone import IMAGENET
 
 PX, BATCH_SIZE = 24, 4
 Row = tuple[str, tuple[str, ...], str, str, dict[str, Any]]

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from bench.catalog.backbones import BACKBONES, BackboneEntry, WeightsSource
+from bench.catalog.backbones import BACKBONES
 from bench.cli.main import _weights
 from bench.errors import Unavailable, UserError
 from bench.network import backbones as asking
 from bench.network import weights
 from bench.network.backbones import backbone, check_name, check_px, folder_name, public_name
 from bench.network.weights import pretrained_ref, pretrained_weights
+from bench.spec.backbone import BackboneEntry, WeightsSource
 from bench.workers.process import Finished, Interpreters
 
 HERE = Interpreters({})

@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.catalog.backbones import WeightsSource
 from bench.cli.list import LISTS
 from bench.cli.main import _weights
 from bench.cli.parse import names, numbers
 from bench.errors import Unavailable, UserError
 from bench.network import weights
 from bench.network.blueprint import Network
+from bench.spec.backbone import WeightsSource
 from bench.storage.results import Store
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from bench.catalog.backbones import BACKBONES, HALF, IMAGENET, BackboneEntry
+from bench.catalog.backbones import BACKBONES
 from bench.network.backbones import backbones
 from bench.network.blueprint import Blueprint, is_under
 from bench.network.export import architecture_folders
+from bench.spec.backbone import HALF, IMAGENET, BackboneEntry
 from bench.storage.cache import cache_root
 from tests.frameworks import HERE
 

@@ -146,7 +146,7 @@ def test_preprocessing_is_told_by_attributes(answers: dict[str, Any]) -> None:
     assert said["native_px"] == 48
     assert said["preprocessing"]["mean"] == [127.5] * 3
     assert said["preprocessing"]["scale"] == [1 / 127.5, 1 / 127.5, 1 / 255]
-    from bench.catalog.backbones import IMAGENET
+    from bench.spec.backbone import IMAGENET
 
     default = answers["described"]["tutorial"]["preprocessing"]
     assert default == IMAGENET.model_dump(mode="json")

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from bench.catalog.backbones import BACKBONES, CAFFE, BackboneEntry, WeightsSource
+from bench.catalog.backbones import BACKBONES, CAFFE
 from bench.errors import Unavailable, UserError
 from bench.network import weights
 from bench.network.weights import (
@@ -25,6 +25,7 @@ from bench.network.weights import (
     random_weights,
     weights_from_file,
 )
+from bench.spec.backbone import BackboneEntry, WeightsSource
 
 GOOD = b"good weights"
 PACKED = b"packaged weights"

@@ -11,8 +11,8 @@ from torch import nn
 
 from backends.torch_adapter.export import own, zoo
 from backends.torch_adapter.export.stages import find_stages
-from bench.catalog.backbones import HALF, LEAST_PX, BackboneEntry, WeightsSource, standardised
 from bench.errors import Unavailable, UserError, choose
+from bench.spec.backbone import HALF, LEAST_PX, BackboneEntry, WeightsSource, standardised
 
 PRETRAINED = "IMAGENET1K_V1"
 """Of torchvision's weights, those that the catalogue has too."""

@@ -11,9 +11,9 @@ from torch import nn
 from backends.torch_adapter.export import zoo
 from backends.torch_adapter.export.compositions import COMPOSITIONS
 from backends.torch_adapter.export.translator import Translator
-from bench.catalog.backbones import BackboneEntry, Reader
 from bench.errors import UserError
 from bench.network.blueprint import HEAD, Blueprint, Network, Operation, is_under
+from bench.spec.backbone import BackboneEntry, Reader
 from bench.spec.preprocessing import Preprocessing
 
 Stages = tuple[tuple[str, tuple[str, ...]], ...]

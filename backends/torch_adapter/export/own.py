@@ -16,9 +16,9 @@ import torch
 from torch import nn
 from torch.nn.parameter import UninitializedParameter
 
-from bench.catalog.backbones import IMAGENET, OwnCode, standardised
 from bench.errors import UserError
 from bench.network.blueprint import hash_tensors
+from bench.spec.backbone import IMAGENET, OwnCode, standardised
 from bench.spec.preprocessing import Preprocessing
 
 LOADED_AS = "thawbench_own_"

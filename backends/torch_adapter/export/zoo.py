@@ -19,8 +19,8 @@ from torch import nn
 
 from backends.torch_adapter.export import own
 from backends.torch_adapter.export.construction import ParametersOnMeta
-from bench.catalog.backbones import BackboneEntry, Reader
 from bench.errors import Unavailable, UserError
+from bench.spec.backbone import BackboneEntry, Reader
 
 State = dict[str, torch.Tensor]
 

@@ -12,9 +12,9 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
-from bench.catalog.backbones import BackboneEntry
 from bench.native import probes
 from bench.native.applications import NATIVE_RESIZE
+from bench.spec.backbone import BackboneEntry
 
 if TYPE_CHECKING:
     from backends.torch_adapter.native.trainer import NativeTorchTrainer
