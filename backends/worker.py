@@ -1,9 +1,12 @@
-"""The only place where a framework enters a process: ``python -m backends.worker``.
+"""The only place where a framework enters a process: ``python -m backends.worker BACKEND ADAPTER``.
 
-The parent writes jobs to standard input, each a line of JSON, the next one when it has the answer
-to the one before, and keeps the pipe open; this process ends when the pipe closes. Events go back
-as lines of JSON on what was standard output; all else that is printed goes to standard error, which
-is the job's log.
+The parent writes tasks (``bench.workers.tasks``) to standard input, each a line of JSON, the next
+one after the answer to the one before, and keeps the pipe open; this process ends when the pipe
+closes. Events go back as lines of JSON on what was standard output; all else that is printed goes
+to standard error, which is the task's log.
+
+What only some tasks need is imported by them, so that a run imports nothing whose code is not part
+of its environment's digest (``bench.storage.code_digest``).
 """
 
 from __future__ import annotations
@@ -20,66 +23,55 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
+from pydantic import BaseModel
 
-from bench.catalog.backends import BACKENDS
-from bench.errors import Unavailable, UserError
-from bench.network.blueprint import Blueprint, Network
-from bench.network.export import is_readable
-from bench.network.freezing import plan_training
-from bench.network.head import attach_head
-from bench.parity.inputs import load_split, settle
-from bench.parity.model import ProbeItem
-from bench.parity.probe import probe
-from bench.spec.backbone import BackboneEntry
-from bench.spec.preprocessing import Preprocessing
-from bench.spec.result import Failure
-from bench.spec.run import Policy, Recipe, RunSpec
-from bench.speed.selfcheck import measure
-from bench.speed.timing import time_training
-from bench.storage.atomic import build_folder
+from bench.errors import Unavailable, UserError, first_line
 from bench.storage.cache import unwritable
-from bench.training.adapter import Adapter
-from bench.training.clocks import give_back, held_bytes
-from bench.training.fit import FrozenChanged
-from bench.training.job import Emit, Job, native_request, run_spec
-from bench.training.memory import Peak, note_fresh
-from bench.training.sweep import run_sweep
-from bench.workers.process import STARTED_VARIABLE
+from bench.workers import tasks
+from bench.workers.environment import environment_here
+
+if TYPE_CHECKING:
+    from bench.training.adapter import Adapter
+
+Emit = Callable[[dict[str, Any]], None]
+"""Sends an event to the parent."""
+NOT_INSTALLED = "not_installed"
 
 
-def _seconds_since_start() -> float | None:
-    """Return seconds since the parent started this process, None if it did not say when."""
-    started = os.environ.get(STARTED_VARIABLE)
-    return None if started is None else time.time() - float(started)
+class NotInstalled(Unavailable):
+    """The framework, or something that it needs, cannot be imported."""
 
 
-Task = Callable[[Job, Emit], dict[str, Any]]
+class Context(NamedTuple):
+    """What a task is done with."""
 
+    backend: str
+    """Backend id."""
+    adapter_module: str
+    """Module with the function ``adapter()``."""
+    emit: Emit
 
-def _is_warm() -> bool:
-    """Whether this process has loaded its framework for another job."""
-    return load_adapter.cache_info().currsize > 0
+    def adapter(self) -> Adapter:
+        """Return the adapter; the first call imports the framework."""
+        return load_adapter(self.backend, self.adapter_module)
 
 
 @functools.cache
-def load_adapter(backend: str) -> Adapter:
+def load_adapter(backend: str, module: str) -> Adapter:
     """Import a backend's adapter, and with it the framework.
 
     Raises:
-        Unavailable: A package that it needs is not installed.
+        NotInstalled: A package that it needs is not installed.
     """
+    from bench.training.memory import note_fresh
+
     try:
-        module = importlib.import_module(BACKENDS[backend].adapter)
-        adapter: Adapter = module.adapter()
+        adapter: Adapter = importlib.import_module(module).adapter()
     except ImportError as error:
-        needs = " ".join(BACKENDS[backend].packages)
-        raise Unavailable(
-            f"{backend} cannot start ({error}); install what it needs: pip install {needs}"
-        ) from error
-    # What a framework's modules hold stays: to look through it after each job took Keras on
+        raise NotInstalled(f"{backend} cannot start ({error})") from error
+    # What a framework's modules hold stays: looking through it after each task took Keras on
     # TensorFlow three times 0.2 s a run.
     gc.collect()
     gc.freeze()
@@ -87,211 +79,246 @@ def load_adapter(backend: str) -> Adapter:
     return adapter
 
 
-def models(job: Job, emit: Emit) -> dict[str, Any]:
-    """Names of the networks that torchvision lists."""
-    load_adapter(job["backend"])
+def _is_warm() -> bool:
+    """Return True if this process has loaded its framework for an earlier task."""
+    return load_adapter.cache_info().currsize > 0
+
+
+def environment(task: tasks.EnvironmentTask, context: Context) -> tasks.EnvironmentAnswer:
+    """Describe the environment of runs in this process."""
+    found = environment_here(context.backend, context.adapter_module, task.packages, task.device)
+    return tasks.EnvironmentAnswer(environment=found)
+
+
+def devices(task: tasks.DevicesTask, context: Context) -> tasks.DevicesAnswer:
+    """List the devices that the framework sees."""
+    return tasks.DevicesAnswer(devices=context.adapter().devices())
+
+
+def models(task: tasks.ModelsTask, context: Context) -> tasks.ModelsAnswer:
+    """List the names of torchvision's classification networks."""
+    context.adapter()
     from backends.torch_adapter.export.describe import list_models
 
-    return {"models": list_models()}
+    return tasks.ModelsAnswer(models=list_models())
 
 
-def describe(job: Job, emit: Emit) -> dict[str, Any]:
-    """What is to be known of backbones without a catalogue entry."""
-    load_adapter(job["backend"])
+def describe(task: tasks.DescribeTask, context: Context) -> tasks.DescribeAnswer:
+    """Describe backbones that have no catalogue entry."""
+    context.adapter()
     from backends.torch_adapter.export.describe import describe as entry_of
 
-    return {"entries": [entry_of(name).model_dump(mode="json") for name in job["backbones"]]}
+    return tasks.DescribeAnswer(entries=tuple(entry_of(name) for name in task.backbones))
 
 
-def export(job: Job, emit: Emit) -> dict[str, Any]:
-    """Export a backbone into ``folder`` as a Blueprint."""
-    adapter = load_adapter(job["backend"])
+def export(task: tasks.ExportTask, context: Context) -> tasks.Nothing:
+    """Export a backbone as a Blueprint with tensors into the cache."""
+    adapter = context.adapter()
     from backends.torch_adapter.export.export import export_backbone
+    from bench.network.blueprint_files import save_blueprint
 
     network = export_backbone(
-        job["backbone"],
-        BackboneEntry.model_validate(job["entry"]),
-        job["px"],
-        Preprocessing.model_validate(job["preprocessing"]),
-        path=Path(job["path"]) if job["path"] else None,
-        reader=job["reader"],
-        seed=job["seed"],
+        task.backbone,
+        task.entry,
+        task.px,
+        task.preprocessing,
+        path=Path(task.path) if task.path else None,
+        reader=task.reader,
+        seed=task.seed,
     )
-    if job["settled"]:
+    if task.settled:
+        from bench.parity.inputs import settle
+
         network = settle(network, adapter)
-    network.save(Path(job["folder"]))
-    return {}
+    save_blueprint(network, task.key)
+    return tasks.Nothing()
 
 
-def architectures(job: Job, emit: Emit) -> dict[str, Any]:
-    """Export backbones without tensors, each into a folder of its own."""
-    load_adapter(job["backend"])
+def architectures(task: tasks.ArchitecturesTask, context: Context) -> tasks.Nothing:
+    """Export backbones without tensors into the cache."""
+    context.adapter()
     from backends.torch_adapter.export.export import export_architecture
+    from bench.network.blueprint_files import save_architecture
 
-    for item in job["items"]:
-        name = item["backbone"]
-        entry = BackboneEntry.model_validate(item["entry"])
-        blueprint = export_architecture(name, entry, item["px"])
-        build_folder(Path(item["folder"]), blueprint.save, is_readable)
-    return {}
+    for item in task.items:
+        save_architecture(export_architecture(item.backbone, item.entry, item.px), item.key)
+    return tasks.Nothing()
 
 
-def count(job: Job, emit: Emit) -> dict[str, Any]:
+def count(task: tasks.CountTask, context: Context) -> tasks.CountAnswer:
     """Build networks and count their parameters as the framework sees them."""
-    adapter = load_adapter(job["backend"])
-    recipe = Recipe.model_validate(job["recipe"])
-    counts = {}
-    for folder in job["blueprints"]:
-        empty = Network.empty(Blueprint.load(Path(folder)))
-        network = attach_head(empty, recipe.head, job["classes"], seed=0)
-        plan = plan_training(network.blueprint, Policy.model_validate(job["policy"]))
-        sized = recipe.model_copy(update={"px": network.blueprint.px})
-        counts[folder] = vars(adapter.build(network, plan, sized, job["device"]).counts())
-        emit({"event": "counted", "blueprint": folder})
-    return {"counts": counts}
+    from bench.network.blueprint import Blueprint, Network
+    from bench.network.blueprint_files import architecture_path
+    from bench.network.freezing import plan_training
+    from bench.network.head import attach_head
+
+    adapter, counts = context.adapter(), []
+    for key in task.architectures:
+        empty = Network.empty(Blueprint.load(architecture_path(key)))
+        network = attach_head(empty, task.recipe.head, task.classes, seed=0)
+        plan = plan_training(network.blueprint, task.policy)
+        recipe = task.recipe.model_copy(update={"px": network.blueprint.px})
+        trainer = adapter.build(network, plan, recipe, task.device)
+        counts.append(tasks.ParameterCounts(**vars(trainer.counts())))
+    return tasks.CountAnswer(counts=tuple(counts))
 
 
-def logits(job: Job, emit: Emit) -> dict[str, Any]:
-    """Logits of networks with their own classifiers, in inference form, into ``.npy`` files."""
-    adapter = load_adapter(job["backend"])
-    recipe = Recipe.model_validate(job["recipe"])
-    policy = Policy.model_validate(job["policy"])
-    for item in job["items"]:
-        network = Network.load(Path(item["blueprint"]))
-        sized = recipe.model_copy(update={"px": network.blueprint.px})
-        plan = plan_training(network.blueprint, policy)
-        trainer = adapter.build(network, plan, sized, job["device"])
-        np.save(item["out"], trainer.logits([trainer.infer(np.load(item["images"]))]))
-    return {}
+def logits(task: tasks.LogitsTask, context: Context) -> tasks.Nothing:
+    """Write the logits of networks with their own classifiers, in inference form."""
+    import numpy as np
+
+    from bench.network.blueprint import Network
+    from bench.network.freezing import plan_training
+
+    adapter = context.adapter()
+    for item in task.items:
+        network = Network.load(Path(item.blueprint))
+        recipe = task.recipe.model_copy(update={"px": network.blueprint.px})
+        plan = plan_training(network.blueprint, task.policy)
+        trainer = adapter.build(network, plan, recipe, task.device)
+        np.save(item.out, trainer.logits([trainer.infer(np.load(item.images))]))
+    return tasks.Nothing()
 
 
-def prove(job: Job, emit: Emit) -> dict[str, Any]:
-    """Measure this backend for a proof; leaves files in a folder for each item."""
-    adapter = load_adapter(job["backend"])
-    split = load_split(Path(job["data"]))
+def prove(task: tasks.ProveTask, context: Context) -> tasks.ProveAnswer:
+    """Measure this backend for proofs; leaves files in a folder for each item."""
+    from bench.parity.inputs import load_split
+    from bench.parity.probe import probe
+
+    adapter, split = context.adapter(), load_split(Path(task.data))
     rates = {}
-    for value in job["items"]:
-        item = ProbeItem.model_validate(value)
-        out = Path(job["out"]) / item.key
-        facts = probe(adapter, item, split, job["device"], out, floors=job["floors"])
+    for item in task.items:
+        out = Path(task.out) / item.key
+        facts = probe(adapter, item, split, task.device, out, floors=task.floors)
         rates[item.key] = facts["learning_rate"]
-        emit({"event": "probed", "key": item.key})
+        context.emit({"event": "probed", "key": item.key})
         gc.collect()  # a model and its graphs point at each other; the next one needs the room
-    return {"learning_rates": rates}
+    return tasks.ProveAnswer(learning_rates=rates)
 
 
-def devices(job: Job, emit: Emit) -> dict[str, Any]:
-    """What the framework sees."""
-    return {"devices": load_adapter(job["backend"]).devices()}
+def selfcheck(task: tasks.SelfCheckTask, context: Context) -> tasks.SelfCheckAnswer:
+    """Measure whether figures from a device can be believed."""
+    from bench.speed.selfcheck import measure
+
+    return tasks.SelfCheckAnswer(**vars(measure(context.adapter(), task.device)))
 
 
-def selfcheck(job: Job, emit: Emit) -> dict[str, Any]:
-    """Whether figures from a device can be believed."""
-    return {"selfcheck": vars(measure(load_adapter(job["backend"]), job["device"]))}
-
-
-def speed(job: Job, emit: Emit) -> dict[str, Any]:
+def speed(task: tasks.SpeedTask, context: Context) -> tasks.SpeedAnswer:
     """Time training and inference of a network on noise."""
+    from bench.network.blueprint import Network
+    from bench.network.blueprint_files import blueprint_path
+    from bench.network.freezing import plan_training
+    from bench.network.head import attach_head
+    from bench.speed.timing import time_training
+    from bench.training.memory import Peak
+
     peak = Peak(_is_warm())
-    adapter = load_adapter(job["backend"])
-    network = Network.load(Path(job["blueprint"]), trunk_only=True)
-    recipe = Recipe.model_validate(job["recipe"])
-    network = attach_head(network, recipe.head, job["classes"], seed=0)
-    plan = plan_training(network.blueprint, Policy.model_validate(job["policy"]))
+    adapter = context.adapter()
+    network = Network.load(blueprint_path(task.blueprint), trunk_only=True)
+    network = attach_head(network, task.recipe.head, task.classes, seed=0)
+    plan = plan_training(network.blueprint, task.policy)
     timed = time_training(
         adapter,
         network,
         plan,
-        recipe,
-        job["device"],
-        rounds=job["rounds"],
-        epochs=job["epochs"],
-        epoch_steps=job["epoch_steps"],
-        classes=job["classes"],
+        task.recipe,
+        task.device,
+        rounds=task.rounds,
+        epochs=task.epochs,
+        epoch_steps=task.epoch_steps,
+        classes=task.classes,
     )
-    return {"timed": {**vars(timed), "peak_host_bytes": peak.own_bytes(timed.peak_host_bytes)}}
+    own = {"peak_host_bytes": peak.own_bytes(timed.peak_host_bytes)}
+    return tasks.SpeedAnswer(**{**vars(timed), **own})
 
 
-def run(job: Job, emit: Emit) -> dict[str, Any]:
-    """One run; writes ``predictions.npz`` and gives the fields of the result."""
-    spec = RunSpec.model_validate(job["spec"])
+def run(task: tasks.RunTask, context: Context) -> tasks.RunAnswer:
+    """Do one run, or all runs of a sweep at once; out of memory is a result."""
+    from bench.spec.result import Failure, RunResult
+    from bench.training.job import do_run
+    from bench.training.memory import Peak
+    from bench.training.sweep import run_sweep
+
     is_warm = _is_warm()
     peak = Peak(is_warm)
-    adapter = load_adapter(spec.backend)
+    adapter = context.adapter()
     start_s = None if is_warm else _seconds_since_start()
     try:
-        result = {**run_spec(spec, job, adapter, emit), "start_s": start_s}
-        return {"result": {**result, "peak_host_bytes": peak.own_bytes(result["peak_host_bytes"])}}
+        if task.specs[0].recipe.sweep:
+            return tasks.RunAnswer(results=tuple(run_sweep(task, adapter, context.emit)))
+        result = do_run(task, adapter, context.emit)
+        own = {"start_s": start_s, "peak_host_bytes": peak.own_bytes(result.peak_host_bytes)}
+        return tasks.RunAnswer(results=(result.model_copy(update=own),))
     except Exception as error:
         if not adapter.is_out_of_memory(error):
             raise
         traceback.print_exc()
-        failure = Failure(kind=type(error).__name__, message=_first_line(error))
-        return {"result": {"status": "oom", "failure": failure.model_dump()}}
+        failure = Failure(kind=type(error).__name__, message=first_line(error))
+        return tasks.RunAnswer(
+            results=tuple(
+                RunResult(
+                    run_id=spec.run_id,
+                    environment_id=task.environment_id,
+                    status="oom",
+                    failure=failure,
+                )
+                for spec in task.specs
+            )
+        )
 
 
-def sweep(job: Job, emit: Emit) -> dict[str, Any]:
-    """The runs of a sweep at once; gives the fields of the result of each."""
-    specs = [RunSpec.model_validate(value) for value in job["specs"]]
-    adapter = load_adapter(specs[0].backend)
-    try:
-        return {"results": run_sweep(specs, job, adapter, emit)}
-    except Exception as error:
-        if not adapter.is_out_of_memory(error):
-            raise
-        traceback.print_exc()
-        failure = Failure(kind=type(error).__name__, message=_first_line(error))
-        return {"results": [{"status": "oom", "failure": failure.model_dump()} for _ in specs]}
+def native_knobs(task: tasks.NativeKnobsTask, context: Context) -> tasks.NativeKnobsAnswer:
+    """Build a native network and read the settings that are its framework's own."""
+    from bench.training.job import native_request
+
+    request = native_request(
+        task.native, task.backbone, task.classes, task.policy, task.recipe, task.device, seed=0
+    )
+    trainer, _ = context.adapter().build_native(request)
+    return tasks.NativeKnobsAnswer(knobs=trainer.knobs())
 
 
-def native_knobs(job: Job, emit: Emit) -> dict[str, Any]:
-    """What is a framework's own in native mode, read from the network that it builds."""
-    recipe = Recipe.model_validate(job["recipe"])
-    policy = Policy.model_validate(job["policy"])
-    request = native_request(job, job["backbone"], job["classes"], policy, recipe, job["device"], 0)
-    trainer, _ = load_adapter(job["backend"]).build_native(request)
-    return {"knobs": trainer.knobs()}
-
-
-TASKS: dict[str, Task] = {
-    "describe": describe,
-    "models": models,
-    "export": export,
-    "architectures": architectures,
-    "count": count,
-    "logits": logits,
-    "prove": prove,
-    "devices": devices,
-    "selfcheck": selfcheck,
-    "speed": speed,
-    "run": run,
-    "sweep": sweep,
-    "native_knobs": native_knobs,
+HANDLERS: dict[type[Any], Callable[[Any, Context], BaseModel]] = {
+    tasks.EnvironmentTask: environment,
+    tasks.DevicesTask: devices,
+    tasks.ModelsTask: models,
+    tasks.DescribeTask: describe,
+    tasks.ExportTask: export,
+    tasks.ArchitecturesTask: architectures,
+    tasks.CountTask: count,
+    tasks.LogitsTask: logits,
+    tasks.ProveTask: prove,
+    tasks.SelfCheckTask: selfcheck,
+    tasks.SpeedTask: speed,
+    tasks.RunTask: run,
+    tasks.NativeKnobsTask: native_knobs,
 }
+"""Task → function that does it."""
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:500]
+def _seconds_since_start() -> float | None:
+    """Return seconds since the parent started this process, None if it did not say when."""
+    started = os.environ.get(tasks.STARTED_VARIABLE)
+    return None if started is None else time.time() - float(started)
 
 
 def _failed(error: BaseException) -> dict[str, Any]:
-    """How an exception is told to the parent."""
+    """Return the event that reports an exception to the parent."""
+    if isinstance(error, OSError) and (found := unwritable(error)) is not None:
+        error = found
     if isinstance(error, Unavailable):
-        return {"event": "failed", "status": "unavailable", "kind": "unavailable",
-                "message": str(error)}  # fmt: skip
+        kind = NOT_INSTALLED if isinstance(error, NotInstalled) else "unavailable"
+        return {"event": "failed", "status": "unavailable", "kind": kind, "message": str(error)}
     if isinstance(error, UserError):
         return {"event": "failed", "status": "bad_input", "kind": "bad_input",
                 "message": error.message, "hint": error.hint}  # fmt: skip
-    if isinstance(error, OSError) and (told := unwritable(error)) is not None:
-        return {"event": "failed", "status": "bad_input", "kind": "bad_input",
-                "message": told.message, "hint": told.hint}  # fmt: skip
-    kind = "frozen_changed" if isinstance(error, FrozenChanged) else type(error).__name__
-    return {"event": "failed", "status": "crashed", "kind": kind, "message": _first_line(error)}
+    kind = getattr(error, "failure_kind", type(error).__name__)
+    return {"event": "failed", "status": "crashed", "kind": kind, "message": first_line(error)}
 
 
-def _jobs() -> queue.Queue[bytes]:
-    """Lines of standard input. The process ends when that is closed, also in the middle of a job,
-    so that no orphan holds the device."""
+def _lines() -> queue.Queue[bytes]:
+    """Return the lines of standard input as they come. The process ends when that is closed, also
+    in the middle of a task, so that no orphan holds the device."""
     lines: queue.Queue[bytes] = queue.Queue()
 
     def read() -> None:
@@ -303,50 +330,55 @@ def _jobs() -> queue.Queue[bytes]:
     return lines
 
 
-DEEPEST = 10_000
-"""Python's limit of nested calls. Keras walks a functional model from its end by calling itself:
-EfficientNetV2-L, a thousand operations deep, is too much for the 1,000 that are the default."""
+RECURSION_LIMIT = 10_000
+"""Limit of nested calls. Keras walks a functional model from its end by calling itself:
+EfficientNetV2-L, a thousand operations deep, is too much for Python's default of 1,000."""
 
 
-def main() -> None:
-    """Do jobs until the parent wants no more."""
-    sys.setrecursionlimit(DEEPEST)
+def main(backend: str, adapter_module: str) -> None:
+    """Do tasks until the parent closes standard input."""
+    sys.setrecursionlimit(RECURSION_LIMIT)
     events = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    jobs = _jobs()
+    lines = _lines()
 
     def emit(event: dict[str, Any]) -> None:
         events.write(json.dumps(event) + "\n")
         events.flush()
 
+    context = Context(backend, adapter_module, emit)
     while True:
-        job = json.loads(jobs.get())
-        if "log" in job:
-            _log_to(Path(job["log"]))
+        line = lines.get()
         try:
-            answer = {"event": "done", **TASKS[job["task"]](job, emit)}
+            task = tasks.TASK.validate_json(line)
+            if task.log is not None:
+                _log_to(Path(task.log))
+            answer = HANDLERS[type(task)](task, context)
+            event = {"event": "done", **answer.model_dump(mode="json")}
         except Exception as error:
             traceback.print_exc()
-            answer = _failed(error)
+            event = _failed(error)
         sys.stdout.flush()
         sys.stderr.flush()
-        emit(answer)  # before tidying: frameworks crash there at times, after the work
-        emit({"event": "idle", "held_bytes": _tidy(job["backend"])})
+        emit(event)  # before tidying: frameworks crash there at times, after the work
+        emit({"event": "idle", "held_bytes": _tidy(context)})
 
 
 def _log_to(log: Path) -> None:
-    """What is printed from now on goes to the end of ``log``."""
+    """Append what is printed from now on to ``log``."""
     with log.open("ab") as sink:
         os.dup2(sink.fileno(), 1)
         os.dup2(sink.fileno(), 2)
 
 
-def _tidy(backend: str) -> int | None:
-    """Give back what the last job held, and tell how many bytes the process holds still; None if it
-    is not fit for another job."""
+def _tidy(context: Context) -> int | None:
+    """Give back what the last task held. Return the bytes that the process still holds, None if it
+    is not fit for another task."""
+    from bench.training.clocks import give_back, held_bytes
+
     try:
         gc.collect()
-        is_fit = not load_adapter.cache_info().currsize or load_adapter(backend).release()
+        is_fit = not _is_warm() or context.adapter().release()
         gc.collect()
         give_back()
         return held_bytes() if is_fit else None
@@ -356,4 +388,4 @@ def _tidy(backend: str) -> int | None:
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

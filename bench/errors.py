@@ -35,6 +35,15 @@ class Unavailable(Exception):
     """
 
 
+class WorkerFailed(Unavailable):
+    """A worker process crashed, or ran out of memory or time, instead of answering."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an exception's message, or its type's name if it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:500]
+
+
 def choose(kind: str, name: str, known: Iterable[str], hint: str | None = None) -> str:
     """Return ``name`` if it is one of ``known``.
 

@@ -24,9 +24,9 @@ from bench.cli.progress import ProofLines, WorkClock, duration
 from bench.errors import Unavailable, UserError
 from bench.network.backbones import backbones
 from bench.network.blueprint import STATE_ROLES, Blueprint
+from bench.network.blueprint_files import blueprint_path
 from bench.parity.model import PARTS, PairProof, Part
 from bench.parity.plan import DTYPES, Question, environments_of, subject_of
-from bench.parity.proofs import harness
 from bench.parity.run import FLOORS_FROM, prove
 from bench.parity.scheduler import (
     MOST_BYTES,
@@ -41,8 +41,10 @@ from bench.parity.tolerances import LEVELS
 from bench.report.tables.runs import markdown
 from bench.spec.run import Precision
 from bench.storage.cache import cache_root
+from bench.storage.code_digest import proof_digest
 from bench.storage.results import write_json
-from bench.workers.process import Interpreters, Stopped, run_job
+from bench.workers.process import Interpreters, Stopped, ask
+from bench.workers.tasks import ModelsTask
 
 BACKENDS = ("torch", "keras-tensorflow")
 DEVICE = "cpu"
@@ -74,12 +76,8 @@ def names(interpreters: Interpreters) -> list[str]:
     Raises:
         Unavailable: The exporter's packages are not installed.
     """
-    log = cache_root() / "logs" / "models.txt"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    finished = run_job(EXPORTER, {"task": "models"}, log, interpreters)
-    if finished.answer is None:
-        raise Unavailable(finished.message)
-    return [*finished.answer["models"], *TIMM]
+    answer = ask(EXPORTER, ModelsTask(), interpreters, "listing torchvision's networks")
+    return [*answer.models, *TIMM]
 
 
 def measure(name: str, interpreters: Interpreters) -> ZooEntry:
@@ -88,7 +86,7 @@ def measure(name: str, interpreters: Interpreters) -> ZooEntry:
     row: ZooEntry = {
         "model": name,
         "environments": [e.environment_id for e in environments_of(question)],
-        "harness": harness(),
+        "harness": proof_digest(),
         "parameters": None,
         "notes": [],
         "pair": None,
@@ -97,7 +95,7 @@ def measure(name: str, interpreters: Interpreters) -> ZooEntry:
     }
     try:
         subject = subject_of(name, "fp64", question)
-        (folder,) = {Path(item.blueprint) for item in subject.items.values()}
+        (folder,) = {blueprint_path(item.blueprint) for item in subject.items.values()}
         blueprint = Blueprint.load(folder)
         row["parameters"] = _parameters(blueprint)
         row["notes"] = list(blueprint.notes)
@@ -226,7 +224,7 @@ def main(path: Path) -> None:
         for row in _kept(path.with_suffix(".json"))
         if row["model"] in wanted
         and row["environments"] == here
-        and row.get("harness") == harness()
+        and row.get("harness") == proof_digest()
     }
     for jobs in (jobs_on(DEVICE, len(wanted)), 1):
         left = [name for name in wanted if name not in done or _died(done[name])]

@@ -7,19 +7,18 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from bench.catalog.backbones import BACKBONES
 from bench.catalog.backends import BACKENDS, DEFAULT_BACKENDS
 from bench.cli.list import has_weights
 from bench.cli.output import print_json
 from bench.data import dataset_kinds
-from bench.errors import UserError
+from bench.errors import Unavailable, UserError
 from bench.speed.selfcheck import SelfCheck, judge
 from bench.storage.cache import cache_root
 from bench.system import VERSION, cores, gpus, machine_bytes, processor
-from bench.workers.environment import environment_of
-from bench.workers.process import Interpreters, run_job
+from bench.workers.process import Interpreters, ask, environment_of
+from bench.workers.tasks import Answer, DevicesTask, SelfCheckTask, Task
 
 PATIENCE_S = 120.0
 HEALTHY = "All that the default suite needs is here; 'optional' marks what it can do without."
@@ -120,7 +119,7 @@ def _backend(backend: str, interpreters: Interpreters) -> Iterator[Finding]:
     packages = BACKENDS[backend].packages
     install = f"{interpreters.of(backend)} -m pip install -c constraints.txt {' '.join(packages)}"
     try:
-        environment = environment_of(backend, "cpu", interpreters.of(backend))
+        environment = environment_of(backend, "cpu", interpreters)
     except UserError as error:
         yield Finding(backend, False, needed, error.message, error.hint)
         return
@@ -128,11 +127,11 @@ def _backend(backend: str, interpreters: Interpreters) -> Iterator[Finding]:
     if any(p not in environment.packages for p in packages):
         yield Finding(backend, False, needed, versions, install)
         return
-    answer = _ask(backend, {"task": "devices"}, interpreters)
+    answer = _ask(backend, DevicesTask(), interpreters)
     if isinstance(answer, str):
         yield Finding(backend, False, needed, f"{versions}; does not start: {answer}", install)
         return
-    devices = answer["devices"]
+    devices = answer.devices
     seen = f"{versions}; sees {', '.join(devices)}"
     blind = bool(gpus()) and len(devices) == 1
     mend = f"{backend} was built without this GPU's CUDA; see 'On a GPU' in README.md"
@@ -146,23 +145,20 @@ def _self_check(backend: str, device: str, interpreters: Interpreters) -> Findin
     """Whether timing and memory accounting can be believed on a GPU."""
     name = f"{backend} on {device}"
     needed = backend in DEFAULT_BACKENDS
-    answer = _ask(backend, {"task": "selfcheck", "device": device}, interpreters)
+    answer = _ask(backend, SelfCheckTask(device=device), interpreters)
     if isinstance(answer, str):
         return Finding(name, False, needed, f"self-check failed: {answer}", None)
-    check = SelfCheck(**answer["selfcheck"])
+    check = SelfCheck(**answer.model_dump())
     problems = judge(check)
     return Finding(name, not problems, needed, "; ".join(problems) or check.text(), None)
 
 
-def _ask(backend: str, job: dict[str, Any], interpreters: Interpreters) -> dict[str, Any] | str:
-    """A worker's answer, or why there is none."""
-    log = cache_root() / "logs" / "doctor.txt"
+def _ask(backend: str, task: Task[Answer], interpreters: Interpreters) -> Answer | str:
+    """Return a worker's answer, or why there is none."""
     try:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        finished = run_job(backend, job, log, interpreters, timeout_s=PATIENCE_S)
-    except OSError as error:
+        return ask(backend, task, interpreters, f"doctor of {backend}", timeout_s=PATIENCE_S)
+    except (UserError, Unavailable, OSError) as error:
         return str(error)
-    return finished.message if finished.answer is None else finished.answer
 
 
 def _weights() -> Iterator[Finding]:

@@ -16,7 +16,7 @@ from bench.catalog.policies import BASE_LEARNING_RATE, DESCRIPTIONS, POLICIES, P
 from bench.catalog.recipes import plain_recipe
 from bench.cli.output import print_json
 from bench.data import dataset_kinds
-from bench.errors import Unavailable, UserError, choose
+from bench.errors import Unavailable, choose
 from bench.network.backbones import FORMS, backbones, check_px
 from bench.network.export import architecture_folders
 from bench.network.head import hidden_units
@@ -25,7 +25,8 @@ from bench.runner.suite import load_suite, suite_names
 from bench.spec.run import Policy
 from bench.storage.cache import cache_root
 from bench.system import package_version
-from bench.workers.process import Interpreters, run_job
+from bench.workers.process import Interpreters, ask
+from bench.workers.tasks import CountTask, ParameterCounts
 
 Items = list[dict[str, Any]]
 
@@ -176,7 +177,7 @@ def _backbones(counting: Counting) -> Items:
     return [
         {
             "name": name,
-            **counts[name],
+            **counts[name].model_dump(),
             "weights_available": has_weights(name),
             "native_px": entry.native_px,
             "stages": [stage for stage, _ in entry.stages],
@@ -188,7 +189,7 @@ def _backbones(counting: Counting) -> Items:
 
 def count_backbones(
     names: Sequence[str], counting: Counting, boundary: str | None = None
-) -> dict[str, dict[str, int]]:
+) -> dict[str, ParameterCounts]:
     """Parameters of backbones as a backend built them.
 
     Args:
@@ -210,20 +211,15 @@ def count_backbones(
     policy = POLICIES[counting.policy]
     if boundary is not None:
         policy = policy.model_copy(update={"boundary": boundary})
-    job = {
-        "task": "count",
-        "blueprints": [str(folders[name]) for name in names],
-        "recipe": plain_recipe(counting.head).model_dump(mode="json"),
-        "policy": policy.model_dump(mode="json"),
-        "classes": counting.classes,
-        "device": "cpu",
-    }
-    log = cache / "logs" / "count.txt"
-    finished = run_job(counting.backend, job, log, counting.interpreters)
-    if finished.answer is None:
-        error = Unavailable if finished.status == "unavailable" else UserError
-        raise error(f"{finished.message}\nThe worker's words are in {log}.")
-    return {name: finished.answer["counts"][str(folders[name])] for name in names}
+    task = CountTask(
+        architectures=tuple(folders[name].name for name in names),
+        policy=policy,
+        recipe=plain_recipe(counting.head),
+        classes=counting.classes,
+        device="cpu",
+    )
+    answer = ask(counting.backend, task, counting.interpreters, "counting parameters", cache)
+    return dict(zip(names, answer.counts, strict=True))
 
 
 LISTS: dict[str, Callable[[Counting], Items]] = {

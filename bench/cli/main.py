@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.cli.parse import decimals, heads, names, numbers
-from bench.errors import Unavailable, UserError
+from bench.errors import Unavailable, UserError, WorkerFailed
 from bench.storage.cache import unwritable
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def main() -> None:
         raise
     except (UserError, Unavailable) as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(WRONG)
+        sys.exit(NO if isinstance(error, WorkerFailed) else WRONG)
     except KeyboardInterrupt:
         print(_stopped(), file=sys.stderr)
         sys.exit(INTERRUPTED)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bench.data.model import Dataset, Packed, Split, SplitSizes
-from bench.data.packing import BrokenPackError, load_packed, pack
+from bench.data.packing import BrokenPackError, load_packed, pack, packed_path
 from bench.data.registry import EMBEDDED, dataset_kinds, open_dataset
 
 __all__ = [
@@ -17,4 +17,5 @@ __all__ = [
     "load_packed",
     "open_dataset",
     "pack",
+    "packed_path",
 ]

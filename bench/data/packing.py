@@ -18,6 +18,7 @@ from bench.data.model import SPLITS, Dataset, Packed, Resize, Split, SplitName, 
 from bench.data.package_files import hash_parts, mapped_array, thread_count
 from bench.errors import UserError
 from bench.storage.atomic import build_folder
+from bench.storage.cache import cached_folder
 from bench.storage.checksums import checksum
 
 # Raise it when decoding or the layout on disk changes: packs of older code are then left alone.
@@ -60,7 +61,7 @@ def pack(dataset: Dataset, px: int, cache_dir: Path, resize: Resize = "antialias
     """
     if px < 1:
         raise UserError(f"Images of {px} px were asked for; at least 1 is needed.")
-    final = cache_dir / "packed" / pack_key(dataset, px, resize)
+    final = packed_path(pack_key(dataset, px, resize), cache_dir)
     try:
         return _load_sound(final)
     except BrokenPackError:
@@ -73,6 +74,11 @@ def pack(dataset: Dataset, px: int, cache_dir: Path, resize: Resize = "antialias
             "Set THAWBENCH_CACHE to a folder that can be written to.",
         ) from error
     return load_packed(final)
+
+
+def packed_path(key: str, cache: Path | None = None) -> Path:
+    """Return the folder of packed images; see ``cached_folder``."""
+    return cached_folder("packed", key, cache)
 
 
 def load_packed(path: Path) -> Packed:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bench.catalog.backends import BACKENDS
 from bench.data.model import Resize
 
+TORCH_ADAPTER = "backends.torch_adapter"
 KERAS_ADAPTER = "backends.keras_adapter"
+KERAS_PREFIX = "keras-"
+"""Beginning of the ids of backends that run Keras."""
 NATIVE_RESIZE: dict[str, Resize] = {
-    "backends.torch_adapter": "antialias",
+    TORCH_ADAPTER: "antialias",
     KERAS_ADAPTER: "bilinear",
 }
 """Adapter → filter with which its users' loaders make images smaller."""
@@ -199,12 +201,13 @@ def application_of(backbone: str) -> Application | None:
 
 def is_keras(backend: str) -> bool:
     """Whether a backend's native networks are those of ``keras.applications``."""
-    return BACKENDS[backend].adapter == KERAS_ADAPTER
+    return backend.startswith(KERAS_PREFIX)
 
 
 def resize_of(mode: str, backend: str) -> Resize:
     """How the images of a run are made smaller."""
-    return NATIVE_RESIZE[BACKENDS[backend].adapter] if mode == "native" else "antialias"
+    adapter = KERAS_ADAPTER if is_keras(backend) else TORCH_ADAPTER
+    return NATIVE_RESIZE[adapter] if mode == "native" else "antialias"
 
 
 def why_not_native(backend: str, backbone: str, head: str, px: int) -> str | None:

@@ -17,13 +17,14 @@ from bench.catalog.policies import POLICIES
 from bench.catalog.recipes import plain_recipe
 from bench.errors import Unavailable, UserError
 from bench.native.applications import Application, application_of, is_keras, why_not_native
-from bench.native.weights import native_job, native_weights
+from bench.native.weights import native_network, native_weights
 from bench.network.backbones import backbone as entry_of
-from bench.network.backbones import check_px, folder_name
+from bench.network.backbones import check_px
 from bench.network.weights import Weights, pretrained_weights, random_weights
 from bench.spec.backbone import BackboneEntry
 from bench.spec.run import OptimizerName, Recipe
-from bench.workers.process import Interpreters, run_job
+from bench.workers.process import Interpreters, ask
+from bench.workers.tasks import NativeKnobsTask
 
 Ledger = dict[str, Any]
 ABSENT = "–"
@@ -189,25 +190,15 @@ def _ask(
     reason = why_not_native(backend, backbone, recipe.head, recipe.px)
     if reason is not None:
         raise Unavailable(reason)
-    log = cache / "logs" / f"native-{backend}-{folder_name(backbone)}.txt"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    log.unlink(missing_ok=True)
-    job = {
-        "task": "native_knobs",
-        "backbone": backbone,
-        "classes": classes,
-        "recipe": recipe.model_dump(mode="json"),
-        "policy": POLICIES[policy].model_dump(mode="json"),
-        "device": "cpu",
-        "native": native_job(weights, entry),
-    }
-    finished = run_job(backend, job, log, interpreters)
-    if finished.status == "bad_input":
-        raise UserError(finished.message, finished.hint)
-    if finished.answer is None:
-        raise Unavailable(finished.message)
-    knobs: dict[str, Any] = finished.answer["knobs"]
-    return knobs
+    task = NativeKnobsTask(
+        backbone=backbone,
+        native=native_network(weights, entry),
+        policy=POLICIES[policy],
+        recipe=recipe,
+        classes=classes,
+        device="cpu",
+    )
+    return ask(backend, task, interpreters, f"building native {backbone}", cache).knobs
 
 
 def print_ledger(ledgers: Sequence[Ledger], everything: bool = False) -> None:

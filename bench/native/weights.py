@@ -14,13 +14,14 @@ import tempfile
 import urllib.error
 import urllib.parse
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from bench.errors import Unavailable, UserError
 from bench.native.applications import Application
 from bench.network.weights import NETWORK_PATIENCE_S, Weights, _open_within, _unreachable, sha256_of
 from bench.spec.backbone import BackboneEntry
 from bench.spec.run import WeightsRef
+from bench.workers.tasks import NativeNetwork
 
 SUFFIX = ".h5"
 """Of files that a Keras model loads, ``.weights.h5`` among them: arrays and names, no code."""
@@ -94,15 +95,15 @@ def native_weights_from_file(entry: BackboneEntry, path: Path) -> Weights:
     return Weights(ref, entry.preprocessing, path)
 
 
-def native_job(weights: Weights, entry: BackboneEntry) -> dict[str, Any]:
-    """A network and its weights as a job carries them to a worker."""
-    return {
-        "weights": None if weights.path is None else str(weights.path.resolve()),
-        "random": weights.ref.kind == "random",
-        "entry": entry.model_dump(mode="json"),
-        "reader": weights.reader,
-        "preprocessing": weights.preprocessing.model_dump(mode="json"),
-    }
+def native_network(weights: Weights, entry: BackboneEntry) -> NativeNetwork:
+    """Return a network and its weights as a task carries them to a worker."""
+    return NativeNetwork(
+        entry=entry,
+        random=weights.ref.kind == "random",
+        weights=None if weights.path is None else str(weights.path.resolve()),
+        reader=weights.reader,
+        preprocessing=weights.preprocessing,
+    )
 
 
 def _weights(path: Path, application: Application, entry: BackboneEntry, px: int) -> Weights:

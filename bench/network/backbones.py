@@ -13,13 +13,14 @@ from pathlib import Path
 
 from bench.catalog.backbones import BACKBONES
 from bench.catalog.backends import EXPORTER
-from bench.errors import Unavailable, UserError, choose
+from bench.errors import UserError, choose
 from bench.spec.backbone import BackboneEntry
 from bench.spec.base import canonical_hash
 from bench.storage.atomic import build_folder
 from bench.storage.cache import cache_root
-from bench.workers.environment import environment_of
-from bench.workers.process import Finished, Interpreters, run_job
+from bench.storage.code_digest import export_digest
+from bench.workers.process import Interpreters, ask, environment_of
+from bench.workers.tasks import DescribeTask
 
 LIBRARIES = ("torchvision", "timm")
 OWN = "module"
@@ -136,22 +137,6 @@ def check_px(name: str, entry: BackboneEntry, px: int) -> None:
         )
 
 
-def worker_failure(finished: Finished, what: str, log: Path) -> UserError | Unavailable:
-    """Why a torch worker gave no answer, as an exception to raise.
-
-    Args:
-        finished: How its job ended.
-        what: What it was to do, as in "exporting vgg16".
-        log: What it printed.
-    """
-    if finished.status == "unavailable":
-        return Unavailable(finished.message)
-    if finished.status == "bad_input":
-        return UserError(finished.message, finished.hint)
-    where = f"{log.parent.name}/{log.name} in Thawbench's cache"
-    return Unavailable(f"{what} failed: {finished.message}; see {where}")
-
-
 def _absolute(name: str) -> str:
     """A user's own network with the whole path of its file, which must be there."""
     file, _, function = name.removeprefix(f"{OWN}:").rpartition(":")
@@ -179,8 +164,8 @@ def _known(name: str, cache: Path, interpreters: Interpreters) -> BackboneEntry 
 
 
 def _folder(name: str, cache: Path, interpreters: Interpreters) -> Path:
-    environment = environment_of(EXPORTER, "cpu", interpreters.of(EXPORTER))
-    key = canonical_hash([name, environment.packages, environment.thawbench])[:24]
+    packages = environment_of(EXPORTER, "cpu", interpreters).packages
+    key = canonical_hash([name, packages, export_digest()])[:24]
     return cache / "backbones" / f"{folder_name(name)}-{key}"
 
 
@@ -202,11 +187,5 @@ def _read(folder: Path) -> BackboneEntry | None:
 
 def _ask(names: list[str], cache: Path, interpreters: Interpreters) -> list[BackboneEntry]:
     what = public_name(names[0]) if len(names) == 1 else f"{len(names)} networks"
-    log = cache / "logs" / f"describe-{folder_name(what)}.txt"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    log.unlink(missing_ok=True)
-    asked = [_absolute(name) if is_own(name) else name for name in names]
-    finished = run_job(EXPORTER, {"task": "describe", "backbones": asked}, log, interpreters)
-    if finished.answer is None:
-        raise worker_failure(finished, f"describing {what}", log)
-    return [BackboneEntry.model_validate(entry) for entry in finished.answer["entries"]]
+    task = DescribeTask(backbones=tuple(_absolute(n) if is_own(n) else n for n in names))
+    return list(ask(EXPORTER, task, interpreters, f"describing {what}", cache).entries)

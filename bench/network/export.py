@@ -1,30 +1,21 @@
-"""Blueprints of backbones, exported once by a torch worker and cached."""
+"""Export of backbones as Blueprints, once, by a torch worker."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from bench.catalog.backends import EXPORTER
 from bench.network.backbones import backbone as entry_of
-from bench.network.backbones import backbones, folder_name, public_name, worker_failure
-from bench.network.blueprint import Blueprint
+from bench.network.backbones import backbones, folder_name, public_name
+from bench.network.blueprint_files import architecture_path, blueprint_path, is_readable, is_whole
 from bench.network.weights import Weights
 from bench.spec.backbone import BackboneEntry
 from bench.spec.base import canonical_hash
-from bench.storage.atomic import build_folder
 from bench.storage.cache import mark_used
-from bench.storage.checksums import checksum
-from bench.system import project_root
-from bench.workers.environment import digest_of, environment_of
-from bench.workers.process import Interpreters, run_job
-
-EXPORT_REVISION = 3
-"""Raise it when the exporter or the form of a Blueprint changes."""
-FILES = ("blueprint.json", "tensors.safetensors")
-CHECKSUMS = "checksums.json"
-"""Beside them: name → CRC-32."""
+from bench.storage.code_digest import export_digest, proof_digest
+from bench.workers.process import Interpreters, ask, environment_of
+from bench.workers.tasks import ArchitectureItem, ArchitecturesTask, ExportTask
 
 
 def blueprint_folder(
@@ -36,144 +27,95 @@ def blueprint_folder(
     interpreters: Interpreters,
     settled: bool = False,
 ) -> Path:
-    """The cached Blueprint of a backbone with given weights; exported if it is not there.
+    """Return the cached Blueprint of a backbone with given weights; export it if it is not there.
 
     Args:
         backbone: Its name, of any kind.
-        px: Height and width of the input.
-        weights: What it starts from.
-        seed: Of random weights; not used for others.
+        px: Height and width of the input, in pixels.
+        weights: Initial weights.
+        seed: Seed of random weights; not used for others.
         cache: Root of the cache.
         interpreters: Which Python exports.
-        settled: For proofs: random weights with BatchNorm values of their own, see
+        settled: For proofs: give random weights the BatchNorm statistics of real activations, see
             ``bench.parity.inputs``.
 
     Raises:
-        Unavailable: The exporter's packages are not installed.
+        Unavailable: The exporter's packages are not installed, or the export failed.
         UserError: The weights file or the input size does not fit.
     """
     entry = entry_of(backbone, interpreters, cache)
-    name = public_name(backbone)
-    random = weights.ref.kind == "random"
+    random_seed = seed if weights.ref.kind == "random" else None
     key = _key(
-        name,
+        backbone,
         entry,
         px,
         interpreters,
         weights=weights.ref.sha256,
         preprocessing=weights.preprocessing.model_dump(mode="json"),
-        seed=seed if random else None,
-        **(
-            {"settled": digest_of([project_root() / "bench" / "parity" / "inputs.py"])}
-            if settled
-            else {}
-        ),
+        seed=random_seed,
+        # A forward pass of the adapter settles a network, so that all of its code counts.
+        **({"settled": [proof_digest(), _exporter_version(interpreters)]} if settled else {}),
     )
-    folder = cache / "blueprints" / f"{folder_name(backbone)}-{px}-{key}"
+    folder = blueprint_path(key, cache)
     if not is_whole(folder):
-        job = {
-            "task": "export",
-            "backbone": name,
-            "entry": entry.model_dump(mode="json"),
-            "px": px,
-            "path": None if weights.path is None else str(weights.path.resolve()),
-            "reader": weights.reader,
-            "preprocessing": weights.preprocessing.model_dump(mode="json"),
-            "seed": seed if random else None,
-            "settled": settled,
-        }
-
-        def write(content: Path) -> None:
-            _export({**job, "folder": str(content)}, folder_name(backbone), cache, interpreters)
-            write_checksums(content)
-
-        build_folder(folder, write, is_whole)
+        task = ExportTask(
+            key=key,
+            backbone=backbone,
+            entry=entry,
+            px=px,
+            path=None if weights.path is None else str(weights.path.resolve()),
+            reader=weights.reader,
+            preprocessing=weights.preprocessing,
+            seed=random_seed,
+            settled=settled,
+        )
+        ask(EXPORTER, task, interpreters, f"exporting {public_name(backbone)}", cache)
     mark_used(folder)
     return folder
 
 
 def architecture_folders(
-    sizes: dict[str, int], cache: Path, interpreters: Interpreters
+    sizes: Mapping[str, int], cache: Path, interpreters: Interpreters
 ) -> dict[str, Path]:
-    """Cached Blueprints without tensors, for counting.
+    """Return the cached Blueprints without tensors of backbones; export those that are not there.
 
     Args:
-        sizes: Backbone → height and width of its input.
+        sizes: Backbone → height and width of its input, in pixels.
         cache: Root of the cache.
         interpreters: Which Python exports.
 
     Raises:
-        Unavailable: The exporter's packages are not installed.
+        Unavailable: The exporter's packages are not installed, or the export failed.
     """
     entries = backbones(sizes, interpreters, cache)
-    keys = {n: _key(public_name(n), entries[n], px, interpreters) for n, px in sizes.items()}
-    folders = {
-        name: cache / "architectures" / f"{folder_name(name)}-{px}-{keys[name]}"
-        for name, px in sizes.items()
-    }
+    keys = {name: _key(name, entries[name], px, interpreters) for name, px in sizes.items()}
+    folders = {name: architecture_path(key, cache) for name, key in keys.items()}
     absent = [name for name, folder in folders.items() if not is_readable(folder)]
     if absent:
-        items = [
-            {
-                "backbone": public_name(name),
-                "entry": entries[name].model_dump(mode="json"),
-                "px": sizes[name],
-                "folder": str(folders[name]),
-            }
+        items = tuple(
+            ArchitectureItem(key=keys[name], backbone=name, entry=entries[name], px=sizes[name])
             for name in absent
-        ]
-        job = {"task": "architectures", "items": items}
-        _export(job, "architectures", cache, interpreters)
+        )
+        task = ArchitecturesTask(items=items)
+        ask(EXPORTER, task, interpreters, f"exporting {len(absent)} networks", cache)
     return folders
 
 
-def is_readable(folder: Path) -> bool:
-    """Whether a folder holds a Blueprint."""
-    try:
-        Blueprint.load(folder)
-    except (OSError, ValueError):
-        return False
-    return True
-
-
 def _key(
-    name: str, entry: BackboneEntry, px: int, interpreters: Interpreters, **more: object
+    backbone: str, entry: BackboneEntry, px: int, interpreters: Interpreters, **more: object
 ) -> str:
-    """Of everything that a Blueprint depends on."""
-    environment = environment_of(EXPORTER, "cpu", interpreters.of(EXPORTER))
-    what = {
-        "backbone": name,
+    """Return the key of a Blueprint: a readable name and a hash of everything that it depends
+    on."""
+    dependencies = {
+        "backbone": public_name(backbone),
         "entry": entry.model_dump(mode="json", exclude={"code": {"file"}}),
         "px": px,
-        "packages": environment.packages,
-        "code": environment.thawbench,
+        "packages": environment_of(EXPORTER, "cpu", interpreters).packages,
+        "code": export_digest(),
         **more,
     }
-    return canonical_hash({"revision": EXPORT_REVISION, **what})[:24]
+    return f"{folder_name(backbone)}-{px}-{canonical_hash(dependencies)[:24]}"
 
 
-def _export(job: dict[str, Any], name: str, cache: Path, interpreters: Interpreters) -> None:
-    log = cache / "logs" / f"export-{name}.txt"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    log.unlink(missing_ok=True)
-    finished = run_job(EXPORTER, job, log, interpreters)
-    if finished.answer is None:
-        raise worker_failure(finished, f"exporting {name}", log)
-
-
-def is_whole(folder: Path) -> bool:
-    """Whether a folder holds a Blueprint and tensors, every byte as it was written."""
-    try:
-        Blueprint.load(folder)
-        written = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
-        return set(written) == set(FILES) and all(
-            checksum(folder / name) == written[name] for name in FILES
-        )
-    except (OSError, ValueError, TypeError):
-        return False
-
-
-def write_checksums(folder: Path) -> None:
-    """Note what the files of a Blueprint are now, for ``is_whole``."""
-    written = {name: checksum(folder / name) for name in FILES}
-    (folder / CHECKSUMS).write_text(json.dumps(written) + "\n", encoding="utf-8")
+def _exporter_version(interpreters: Interpreters) -> str:
+    return environment_of(EXPORTER, "cpu", interpreters).thawbench

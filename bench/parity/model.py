@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from pydantic import Field
 
-from bench.parity.tolerances import FLOOR_FACTOR, NUDGES
+from bench.parity.tolerances import FLOOR_FACTOR
 from bench.spec.base import Frozen
-from bench.spec.run import Policy, Recipe
+from bench.workers.tasks import ProofPart
 
-Part = Literal["forward", "gradients", "steps"]
+Part = ProofPart
 PARTS: tuple[Part, ...] = ("forward", "gradients", "steps")
 """What is measured; policies and optimizers that share a part have it measured once."""
 
@@ -28,20 +28,6 @@ PART_OF: dict[str, Part] = {
     "frozen": "steps",
 }
 """Level → the part that its figure comes from."""
-
-
-class ProbeItem(Frozen):
-    """What one worker measures of one network under one policy and optimizer."""
-
-    key: str = Field(description="Unique in a proof; names the folder of the files.")
-    blueprint: str = Field(description="Folder of the Blueprint.")
-    policy: Policy = Field(description="What trains.")
-    recipe: Recipe = Field(description="How; its learning_rate is where the search begins.")
-    parts: tuple[Part, ...] = Field(description="What to measure.")
-    nudges: int = Field(default=NUDGES, ge=0, description="Whose worst is a floor; 0: no floors.")
-    learning_rate: float | None = Field(
-        default=None, description="Found by the side that measures floors; null: to be found."
-    )
 
 
 class Level(Frozen):

@@ -16,7 +16,7 @@ from bench.network.freezing import plan_training
 from bench.network.head import attach_head
 from bench.network.phases import phases_of
 from bench.network.weights import Weights, pretrained_weights, random_weights
-from bench.parity.model import PARTS, About, Part, ProbeItem
+from bench.parity.model import PARTS, About, Part
 from bench.parity.tolerances import (
     CLASSES,
     DEFAULT_SETTING,
@@ -30,8 +30,8 @@ from bench.parity.tolerances import (
 )
 from bench.spec.backbone import BackboneEntry, OwnCode
 from bench.spec.run import Environment, OptimizerName, Policy, Precision, Recipe
-from bench.workers.environment import environment_of
-from bench.workers.process import Interpreters
+from bench.workers.process import Interpreters, environment_of
+from bench.workers.tasks import ProbeItem
 
 DTYPES: dict[Precision, str] = {"fp64": "float64", "fp32": "float32"}
 """Precision of a recipe → what proofs call it."""
@@ -164,7 +164,7 @@ def subject_of(
                 continue
             item = ProbeItem(
                 key=f"{kind}-{policy.boundary}-{_rates(policy)}-{optimizer}",
-                blueprint=str(folders[kind].resolve()),
+                blueprint=folders[kind].name,
                 policy=policy,
                 recipe=recipe,
                 parts=question.parts,
@@ -213,7 +213,7 @@ def _abouts(
 def environments_of(question: Question) -> list[Environment]:
     """Of each backend, in the question's order."""
     return [
-        environment_of(backend, question.device, question.interpreters.of(backend))
+        environment_of(backend, question.device, question.interpreters)
         for backend in question.backends
     ]
 

@@ -15,13 +15,14 @@ import numpy as np
 
 from bench.data import Split
 from bench.network.blueprint import HEAD, INPUT, Array, Blueprint, Network
+from bench.network.blueprint_files import blueprint_path
 from bench.network.freezing import TrainingPlan, plan_training
 from bench.network.head import attach_head
 from bench.network.phases import phases_of
 from bench.parity.compare import gap, operation_of
 from bench.parity.exchange import RecordedValues, read, write, write_facts
 from bench.parity.inputs import Nudged
-from bench.parity.model import Part, ProbeItem
+from bench.parity.model import Part
 from bench.parity.tolerances import (
     BLUNT,
     CLASSES,
@@ -38,6 +39,7 @@ from bench.training.adapter import Adapter, Trainer
 from bench.training.batches import TrainingBatches
 from bench.training.fit import build_phase, take_step
 from bench.training.metrics import score
+from bench.workers.tasks import ProbeItem
 
 AGAIN = "the first step's batch after all steps"
 ATTEMPT = "rate-"
@@ -219,7 +221,9 @@ def probe(
     Returns:
         learning_rate, loss_fall and floors, as written into ``facts.json``.
     """
-    network = attach_head(Network.load(Path(item.blueprint)), item.recipe.head, CLASSES, SEED)
+    network = attach_head(
+        Network.load(blueprint_path(item.blueprint)), item.recipe.head, CLASSES, SEED
+    )
     blueprint = network.blueprint
 
     def build(policy: Policy, tensors: dict[str, Array]) -> Trainer:

@@ -6,7 +6,6 @@ the sources that decide numbers: another release or another line of code has to 
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -18,15 +17,10 @@ from bench.parity.compare import differing
 from bench.parity.model import PairProof
 from bench.parity.tolerances import FLOORED, LEVELS
 from bench.spec.base import canonical_hash
+from bench.storage.code_digest import proof_digest
 from bench.storage.results import write_json
-from bench.system import project_root
-from bench.workers.environment import digest_of
 
 FOLDER = "proofs"
-JUDGING = ("compare.py", "files.py", "images.py", "judge.py", "model.py", "nudge.py", "plan.py",
-           "probe.py", "prove.py", "untrained.py")  # fmt: skip
-TABLES = ("tolerances.py", "policies.py")
-"""Sources that decide what a proof says."""
 COPY = "parity.json"
 """Name of the copy in a results folder, so that a report made elsewhere knows them too."""
 
@@ -42,18 +36,8 @@ class ProvedSubject(NamedTuple):
     code_sha256: str | None = None
 
 
-@functools.cache
-def harness() -> str:
-    """12 hex digits over the tolerances and the sources that measure and judge: a proof by other
-    ones is none."""
-    bench = project_root() / "bench"
-    return digest_of(
-        [*(bench / "parity" / name for name in JUDGING), *(bench / "catalog" / n for n in TABLES)]
-    )
-
-
 def _is_ours(pair: PairProof) -> bool:
-    return pair.harness == harness()
+    return pair.harness == proof_digest()
 
 
 class Proofs:
@@ -69,7 +53,9 @@ class Proofs:
         if not pair.levels and any(p.about == pair.about and p.passed for p in self.load()):
             return
         path = self._folder / f"{canonical_hash(pair.about._asdict())[:24]}.json"
-        write_json(path, pair.model_copy(update={"harness": harness()}).model_dump(mode="json"))
+        write_json(
+            path, pair.model_copy(update={"harness": proof_digest()}).model_dump(mode="json")
+        )
 
     def load(self) -> list[PairProof]:
         """All that this harness made; a file of another one says nothing and is passed over."""

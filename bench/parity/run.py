@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 from bench.catalog.backends import ALLOCATOR
 from bench.errors import Unavailable, UserError
@@ -33,7 +33,9 @@ from bench.parity.scheduler import (
     threads_of,
 )
 from bench.spec.run import OptimizerName
-from bench.workers.process import Finished, run_job
+from bench.storage.cache import CACHE_VARIABLE
+from bench.workers.process import Event, Finished, fresh_log, run_task
+from bench.workers.tasks import ProveAnswer, ProveTask
 
 FLOORS_FROM = "torch"
 """The backend whose own movement is measured, where it takes part: that is four times the work, and
@@ -72,6 +74,10 @@ class Watcher(Protocol):
         """Report the verdict on a pair."""
 
 
+Rates = dict[str, float | None]
+"""Key of an item → learning rate that it was measured at."""
+
+
 @dataclass
 class _Exchange:
     """The folder through which the workers of one proof pass their values."""
@@ -81,38 +87,37 @@ class _Exchange:
     subject: Subject
     watcher: Watcher
 
-    def run(self, backend: str, rates: dict[str, float] | None) -> Finished:
+    def run(self, backend: str, rates: Rates | None) -> Finished[ProveAnswer]:
         """One backend's worker; measures floors where no learning rates are known yet."""
         self.watcher.measuring(self.subject, backend)
         items = [
             item if rates is None else item.model_copy(update={"learning_rate": rates.get(key)})
             for key, item in self.subject.items.items()
         ]
-        job = {
-            "task": "prove",
-            "items": [item.model_dump(mode="json") for item in items],
-            "data": str(self.root / "data.npz"),
-            "out": str(self.root / backend),
-            "device": self.question.device,
-            "floors": rates is None,
-        }
+        task = ProveTask(
+            items=tuple(items),
+            data=str(self.root / "data.npz"),
+            out=str(self.root / backend),
+            device=self.question.device,
+            floors=rates is None,
+        )
         subject = folder_name(self.subject.backbone)
-        name = f"parity-{subject}-{self.subject.precision}-{backend}.txt"
-        log = self.question.cache / "logs" / name
-        log.parent.mkdir(parents=True, exist_ok=True)
-        log.unlink(missing_ok=True)
+        log = fresh_log(self.question.cache, f"parity-{subject}-{self.subject.precision}-{backend}")
 
-        def on_event(event: dict[str, Any]) -> None:
+        def on_event(event: Event) -> None:
             if event["event"] == "probed":
                 self.watcher.measured()
 
-        finished = run_job(
+        finished = run_task(
             backend,
-            job,
+            task,
             log,
             self.question.interpreters,
             on_event,
-            variables=worker_variables(self.question.threads),
+            variables={
+                **worker_variables(self.question.threads),
+                CACHE_VARIABLE: str(self.question.cache.absolute()),
+            },
         )
         if finished.status == "bad_input":
             raise UserError(finished.message, finished.hint)
@@ -139,8 +144,8 @@ def prove(subject: Subject, question: Question, watcher: Watcher) -> list[PairPr
     with _folder(question.cache) as root:
         save_split(proof_split(subject.setting.px, subject.images), root / "data.npz")
         exchange = _Exchange(root, question, subject, watcher)
-        rates: dict[str, float] | None = None
-        failed: dict[str, Finished] = {}
+        rates: Rates | None = None
+        failed: dict[str, Finished[ProveAnswer]] = {}
         for backend in order:
             finished = exchange.run(backend, rates)
             if finished.answer is None:
@@ -148,7 +153,7 @@ def prove(subject: Subject, question: Question, watcher: Watcher) -> list[PairPr
                 if backend == floors:
                     break
             elif backend == floors:
-                rates = finished.answer["learning_rates"]
+                rates = finished.answer.learning_rates
         return list(_pairs(exchange, floors, failed))
 
 
@@ -169,7 +174,9 @@ def _folder(cache: Path) -> Iterator[Path]:
         shutil.rmtree(root, ignore_errors=True)
 
 
-def _pairs(exchange: _Exchange, floors: str, failed: dict[str, Finished]) -> Iterator[PairProof]:
+def _pairs(
+    exchange: _Exchange, floors: str, failed: dict[str, Finished[ProveAnswer]]
+) -> Iterator[PairProof]:
     reference, *others = exchange.question.backends
     for claim in exchange.subject.claims:
         for other in others:

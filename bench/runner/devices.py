@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 
-from bench.errors import UserError
+from bench.errors import Unavailable, UserError
 from bench.runner.planner import PlannedRun
-from bench.workers.process import Interpreters, run_job
+from bench.workers.process import Interpreters, ask
+from bench.workers.tasks import DevicesTask
 
 PATIENCE_S = 120.0
 NAMED = "cuda"
@@ -44,12 +43,10 @@ def check_seen(device: str, runs: Sequence[PlannedRun], interpreters: Interprete
     )
 
 
-def _devices(backend: str, interpreters: Interpreters) -> list[str] | str:
-    """What a backend's framework sees, or why it does not tell."""
-    with tempfile.TemporaryDirectory(prefix="thawbench-") as folder:
-        log = Path(folder) / "log.txt"
-        finished = run_job(backend, {"task": "devices"}, log, interpreters, timeout_s=PATIENCE_S)
-    if finished.answer is None:
-        return f"does not start ({finished.message})"
-    found: list[str] = finished.answer["devices"]
-    return found
+def _devices(backend: str, interpreters: Interpreters) -> tuple[str, ...] | str:
+    """Return the devices that a backend's framework sees, or why it does not answer."""
+    try:
+        answer = ask(backend, DevicesTask(), interpreters, "listing devices", timeout_s=PATIENCE_S)
+    except (UserError, Unavailable) as error:
+        return f"does not start ({error})"
+    return answer.devices

@@ -29,8 +29,7 @@ from bench.spec.run import Case, DatasetRef, Environment, Policy, Recipe, RunSpe
 from bench.storage.cache import cache_root
 from bench.system import gpus
 from bench.training.sweep import may_sweep
-from bench.workers.environment import environment_of
-from bench.workers.process import Interpreters
+from bench.workers.process import Interpreters, environment_of
 
 WEIGHTS = ("pretrained", "random")
 """What ``--weights`` may say instead of a file."""
@@ -205,8 +204,7 @@ class Preparation:
     def _environment(self, backend: str, device: str) -> Environment:
         key = (backend, device)
         if key not in self._environments:
-            python = self.interpreters.of(backend)
-            self._environments[key] = environment_of(backend, device, python)
+            self._environments[key] = environment_of(backend, device, self.interpreters)
         return self._environments[key]
 
 

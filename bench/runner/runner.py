@@ -13,7 +13,7 @@ from bench.data import pack
 from bench.data.model import Resize
 from bench.errors import Unavailable, UserError
 from bench.native.applications import resize_of
-from bench.native.weights import native_job
+from bench.native.weights import native_network
 from bench.network.backbones import backbone
 from bench.network.blueprint import Blueprint, Network
 from bench.network.export import blueprint_folder
@@ -22,12 +22,13 @@ from bench.network.head import attach_head
 from bench.runner.display import Display
 from bench.runner.planner import PlannedRun
 from bench.spec.result import Failure, RunResult
-from bench.storage.cache import limit_bytes, mark_used, prune, unwritable
+from bench.storage.cache import CACHE_VARIABLE, limit_bytes, mark_used, prune, unwritable
 from bench.storage.results import Store
 from bench.training.metrics import FILE, grades_of
 from bench.training.sweep import sweep_key
 from bench.workers.pool import WarmWorkers, kind_of
 from bench.workers.process import Finished, Interpreters
+from bench.workers.tasks import RunTask
 
 LOG = "log.txt"
 
@@ -56,7 +57,8 @@ class Runner:
         """
         try:
             self._prepare(runs, display)
-            with WarmWorkers(self.interpreters) as workers:
+            variables = {CACHE_VARIABLE: str(self.cache.absolute())}
+            with WarmWorkers(self.interpreters, variables) as workers:
                 for together in _together(_in_order(runs)):
                     display.begin(together[0].spec)
                     heard = partial(display.event, together[0].spec)
@@ -137,7 +139,7 @@ class Runner:
         log.touch()
         first = runs[0]
         if first.unavailable is not None:
-            finished = [Finished(None, "unavailable", "unavailable", first.unavailable)]
+            finished = [_unavailable(first.unavailable)]
         else:
             finished = self._start(runs, workers, folders, log, on_event)
         results = []
@@ -161,40 +163,32 @@ class Runner:
         folders: Sequence[Path],
         log: Path,
         on_event: Callable[[dict[str, Any]], None],
-    ) -> list[Finished]:
-        """How each run ended."""
+    ) -> list[Finished[RunResult]]:
+        """Return how each run ended."""
         first = runs[0]
         try:
             network = self._network(first)
         except Unavailable as error:
-            return [Finished(None, "unavailable", "unavailable", str(error))] * len(runs)
-        job = {
-            "environment_id": first.environment.environment_id,
-            "packed": str(self._packed(first).resolve()),
-            "cache": str(self.cache.resolve()),
+            return [_unavailable(str(error))] * len(runs)
+        task = RunTask(
+            specs=tuple(run.spec for run in runs),
+            environment_id=first.environment.environment_id,
+            packed=self._packed(first).name,
+            folders=tuple(str(folder.resolve()) for folder in folders),
             **network,
-        }
-        specs = [run.spec.model_dump(mode="json") for run in runs]
-        places = [str(folder.resolve()) for folder in folders]
-        if first.spec.recipe.sweep:
-            job |= {"task": "sweep", "specs": specs, "folders": places}
-        else:
-            job |= {"task": "run", "spec": specs[0], "folder": places[0]}
-        finished = workers.do(kind_of(first.spec), job, log, on_event, self.timeout_s)
-        if finished.answer is None or "results" not in finished.answer:
-            return [finished] * len(runs)
-        return [Finished({"result": result}) for result in finished.answer["results"]]
+        )
+        end = workers.do(kind_of(first.spec), task, log, on_event, self.timeout_s)
+        if end.answer is None:
+            return [Finished(None, end.status, end.kind, end.message, end.hint)] * len(runs)
+        return [Finished(result) for result in end.answer.results]
 
     def _network(self, run: PlannedRun) -> dict[str, Any]:
-        """What a worker needs to build the network: a Blueprint, or where native weights lie."""
+        """Return the fields of a task that name the network: a Blueprint, or a native one."""
         if run.spec.mode == "native":
             assert run.weights is not None
-            return {
-                "native": native_job(
-                    run.weights, backbone(run.backbone, self.interpreters, self.cache)
-                )
-            }
-        return {"blueprint": str(self._blueprint(run).resolve())}
+            entry = backbone(run.backbone, self.interpreters, self.cache)
+            return {"native": native_network(run.weights, entry)}
+        return {"blueprint": self._blueprint(run).name}
 
 
 def _in_order(runs: Sequence[PlannedRun]) -> list[PlannedRun]:
@@ -222,22 +216,26 @@ def _resize(run: PlannedRun) -> Resize:
     return resize_of(run.spec.mode, run.spec.backend)
 
 
-def _result(run: PlannedRun, finished: Finished) -> RunResult:
-    """A result from what the worker said, or from how it ended.
+def _unavailable(reason: str) -> Finished[RunResult]:
+    return Finished(None, "unavailable", "unavailable", reason)
+
+
+def _result(run: PlannedRun, finished: Finished[RunResult]) -> RunResult:
+    """Return a run's result: the worker's, or one that says how the worker ended.
 
     Raises:
-        UserError: The worker found that the question was wrong.
+        UserError: The worker found a mistake of the user.
     """
-    identity = {
-        "run_id": run.spec.run_id,
-        "environment_id": run.environment.environment_id,
-    }
     if finished.answer is not None:
-        result = RunResult.model_validate({**identity, **finished.answer["result"]})
+        result = finished.answer
         left_out = len(run.dataset.skipped)
         notes = [f"{left_out} unreadable images were left out"] if left_out else []
         return result.model_copy(update={"notes": [*result.notes, *notes]})
     if finished.status == "bad_input":
         raise UserError(finished.message, finished.hint)
-    failure = Failure(kind=finished.kind, message=finished.message)
-    return RunResult.model_validate({**identity, "status": finished.status, "failure": failure})
+    return RunResult(
+        run_id=run.spec.run_id,
+        environment_id=run.environment.environment_id,
+        status=finished.status,
+        failure=Failure(kind=finished.kind, message=finished.message),
+    )

@@ -7,17 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from bench.catalog.policies import POLICIES
 from bench.catalog.recipes import plain_recipe
-from bench.errors import Unavailable
 from bench.network.backbones import backbone as entry_of
 from bench.network.export import blueprint_folder
 from bench.network.weights import random_weights
 from bench.spec.run import Precision
 from bench.workers.pool import WarmWorkers, WorkerKind
-from bench.workers.process import Interpreters
+from bench.workers.process import Interpreters, fresh_log
+from bench.workers.tasks import SpeedAnswer, SpeedTask
 
 SpeedMeasure = Literal["train_step", "train_epoch", "inference"]
 MEASURES: tuple[SpeedMeasure, ...] = ("train_step", "train_epoch", "inference")
@@ -120,11 +120,8 @@ def time_case(
     workers: WarmWorkers,
     interpreters: Interpreters,
     cache: Path,
-) -> dict[str, Any]:
+) -> SpeedAnswer:
     """Time a case in a warm worker; the durations are the worker's own.
-
-    Returns:
-        The fields of ``bench.speed.timing.Timed``.
 
     Raises:
         Unavailable: The backend, device or precision cannot be had, or the worker failed.
@@ -135,23 +132,16 @@ def time_case(
     folder = blueprint_folder(case.backbone, size.px, weights, 0, cache, interpreters)
     recipe = plain_recipe("linear", size.px, size.batch_size)
     changes = {"precision": case.precision, "momentum": 0.9, "learning_rate": 1e-3}
-    log = cache / "logs" / f"speed-{case}.txt"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    log.unlink(missing_ok=True)
-    job = {
-        "task": "speed",
-        "blueprint": str(folder.resolve()),
-        "classes": CLASSES,
-        "recipe": recipe.model_copy(update=changes).model_dump(mode="json"),
-        "policy": POLICIES[case.policy].model_dump(mode="json"),
-        "device": device,
-        "rounds": size.rounds,
-        "epochs": size.epochs,
-        "epoch_steps": size.epoch_steps,
-    }
+    task = SpeedTask(
+        blueprint=folder.name,
+        policy=POLICIES[case.policy],
+        recipe=recipe.model_copy(update=changes),
+        classes=CLASSES,
+        device=device,
+        rounds=size.rounds,
+        epochs=size.epochs,
+        epoch_steps=size.epoch_steps,
+    )
     kind = WorkerKind(case.backend, device, "matched", case.precision)
-    finished = workers.do(kind, job, log)
-    if finished.answer is None:
-        raise Unavailable(f"{case}: {finished.message} (log: {log})")
-    timed: dict[str, Any] = finished.answer["timed"]
-    return timed
+    log = fresh_log(cache, f"speed-{case}")
+    return workers.do(kind, task, log).require(f"timing {case}", log)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from bench.errors import UNWRITABLE, UserError
 
+CACHE_VARIABLE = "THAWBENCH_CACHE"
+"""Environment variable that names the root of the cache."""
 DEFAULT_LIMIT_GB = 20.0
 KINDS = ("blueprints", "packed", "features")
 """Folders of the cache whose folders are pruned."""
@@ -16,9 +18,25 @@ KINDS = ("blueprints", "packed", "features")
 
 def cache_root() -> Path:
     """``THAWBENCH_CACHE``, else ``thawbench`` in the user's cache folder."""
-    if "THAWBENCH_CACHE" in os.environ:
-        return Path(os.environ["THAWBENCH_CACHE"]).expanduser()
+    if CACHE_VARIABLE in os.environ:
+        return Path(os.environ[CACHE_VARIABLE]).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "thawbench"
+
+
+def cached_folder(kind: str, key: str, cache: Path | None = None) -> Path:
+    """Return the folder of the cache that a key names.
+
+    Args:
+        kind: Such as 'packed' or 'blueprints'.
+        key: Name of the folder, as it travels between machines.
+        cache: Root of the cache; None: the user's.
+
+    Raises:
+        ValueError: The key is no plain name.
+    """
+    if Path(key).name != key or key in ("", ".", ".."):
+        raise ValueError(f"'{key}' is not a key of the cache")
+    return (cache or cache_root()) / kind / key
 
 
 def limit_bytes() -> int:

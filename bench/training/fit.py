@@ -26,7 +26,9 @@ REPORT_S = 0.25
 
 
 class FrozenChanged(Exception):
-    """A tensor that the policy freezes is not what it was before training."""
+    """A tensor that the policy freezes changed during training."""
+
+    failure_kind = "frozen_changed"
 
 
 @dataclass(frozen=True)

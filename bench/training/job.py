@@ -10,55 +10,51 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bench.data import Packed, load_packed
+from bench.data import Packed, load_packed, packed_path
 from bench.network.blueprint import Array, Network, hash_tensors
+from bench.network.blueprint_files import blueprint_path
 from bench.network.freezing import plan_training
 from bench.network.head import attach_head
 from bench.network.phases import Phase, phases_of
-from bench.spec.backbone import BackboneEntry
-from bench.spec.preprocessing import Preprocessing
 from bench.spec.result import RunResult
 from bench.spec.run import Policy, Recipe, RunSpec
+from bench.storage.cache import cache_root
 from bench.training.adapter import Adapter, NativeRequest
 from bench.training.fit import Ready, build_phase
 from bench.training.metrics import of_each_image
 from bench.training.prefix_cache import features_of_run
 from bench.training.run import Phased, Run
+from bench.workers.tasks import NativeNetwork, RunTask
 
-Job = dict[str, Any]
 Emit = Callable[[dict[str, Any]], None]
 
 
-def run_spec(spec: RunSpec, job: Job, adapter: Adapter, emit: Emit) -> dict[str, Any]:
-    """Do a run.
+def do_run(task: RunTask, adapter: Adapter, emit: Emit) -> RunResult:
+    """Do the run of a task and write its ``predictions.npz``.
 
     Args:
-        spec: The run.
-        job: Where its Blueprint, images and folder lie.
-        adapter: Of its framework.
+        task: With one spec.
+        adapter: The adapter of its framework.
         emit: Takes progress events.
-
-    Returns:
-        The fields of ``RunResult``; ``predictions.npz`` lies in the run's folder.
     """
     started = time.perf_counter()
-    packed = load_packed(Path(job["packed"]))
-    asked = _Asked(spec, job, adapter, packed, emit)
+    (spec,) = task.specs
+    packed = load_packed(packed_path(task.packed))
+    job = _Job(spec, task, adapter, packed, emit)
     make = _native if spec.mode == "native" else _matched
-    run, note, blueprint_sha256 = make(asked)
+    run, note, blueprint_sha256 = make(job)
     outcome = run(started)
     outcome.fields["notes"] += [note] if note else []
     failure = outcome.fields.get("failure")
     if outcome.logits is not None:
-        save_predictions(Path(job["folder"]), outcome.logits, packed)
-    result = RunResult(
+        save_predictions(Path(task.folders[0]), outcome.logits, packed)
+    return RunResult(
         run_id=spec.run_id,
-        environment_id=job["environment_id"],
+        environment_id=task.environment_id,
         status="ok" if failure is None else failure.kind,
         blueprint_sha256=blueprint_sha256,
         **outcome.fields,
     )
-    return result.model_dump(mode="json")
 
 
 def save_predictions(folder: Path, logits: Array, packed: Packed) -> None:
@@ -74,11 +70,11 @@ def save_predictions(folder: Path, logits: Array, packed: Packed) -> None:
     )
 
 
-class _Asked(NamedTuple):
+class _Job(NamedTuple):
     """A run, and what it is done with."""
 
     spec: RunSpec
-    job: Job
+    task: RunTask
     adapter: Adapter
     packed: Packed
     emit: Emit
@@ -88,10 +84,11 @@ _Made = tuple[Run, str | None, str | None]
 """The run, what a reader of its result must know, and the hash of its network."""
 
 
-def _native(asked: _Asked) -> _Made:
-    spec, packed = asked.spec, asked.packed
+def _native(job: _Job) -> _Made:
+    spec, packed = job.spec, job.packed
+    assert job.task.native is not None
     request = native_request(
-        asked.job,
+        job.task.native,
         spec.backbone,
         len(packed.classes),
         spec.policy,
@@ -99,36 +96,37 @@ def _native(asked: _Asked) -> _Made:
         spec.device,
         spec.seed,
     )
-    trainer, plan = asked.adapter.build_native(request)
-    return Run(spec, None, plan, packed, trainer, asked.emit), None, None
+    trainer, plan = job.adapter.build_native(request)
+    return Run(spec, None, plan, packed, trainer, job.emit), None, None
 
 
-def _matched(asked: _Asked) -> _Made:
+def _matched(job: _Job) -> _Made:
     """Build the network of the first phase; what builds the others holds no trainer."""
-    spec, packed = asked.spec, asked.packed
-    path, whole = Path(asked.job["blueprint"]), spec.recipe.head == "original"
-    network = Network.load(path, trunk_only=not whole)
+    spec, packed = job.spec, job.packed
+    assert job.task.blueprint is not None
+    is_whole = spec.recipe.head == "original"
+    network = Network.load(blueprint_path(job.task.blueprint), trunk_only=not is_whole)
     network = attach_head(network, spec.recipe.head, len(packed.classes), spec.seed)
     phases = phases_of(network.blueprint, spec.policy, spec.recipe.epochs)
     blueprint_sha256 = network.sha256()
-    build = _Builder(asked, network, phases)
+    build = _Builder(job, network, phases)
     first = build(phases[0], network.tensors)
     phased = Phased(phases, build, first.note) if len(phases) > 1 else None
-    run = Run(spec, network, first.plan, packed, first.trainer, asked.emit, first.features, phased)
+    run = Run(spec, network, first.plan, packed, first.trainer, job.emit, first.features, phased)
     return run, None if phased else first.note, blueprint_sha256
 
 
 class _Builder:
     """Builds the phases of a run, from the first one on."""
 
-    def __init__(self, asked: _Asked, network: Network, phases: tuple[Phase, ...]) -> None:
+    def __init__(self, job: _Job, network: Network, phases: tuple[Phase, ...]) -> None:
         """
         Args:
             network: As it is before training: what a phase freezes, no phase before it has
                 trained.
             phases: Of the run.
         """
-        self._asked = asked
+        self._job = job
         self._network = network
         self._frozen_sha256 = {p: self._hash_frozen(p) for p in phases}
 
@@ -138,42 +136,47 @@ class _Builder:
 
     def __call__(self, phase: Phase, tensors: Mapping[str, Array]) -> Ready:
         """Build one, once what the one before it left behind is gone."""
-        asked, network = self._asked, self._network
-        recipe = phase.recipe(asked.spec.recipe)
+        job, network = self._job, self._network
+        recipe = phase.recipe(job.spec.recipe)
         if phase.first_epoch > 0:
             gc.collect()  # a model and its graphs point at each other
-            asked.adapter.release()
+            job.adapter.release()
         trainer, plan = build_phase(
-            asked.adapter, network.blueprint, tensors, phase.policy, recipe, asked.spec.device
+            job.adapter, network.blueprint, tensors, phase.policy, recipe, job.spec.device
         )
         network.tensors.clear()  # the framework has its own copy; VGG19's cost half a gigabyte
         features, note = features_of_run(
-            asked.spec.model_copy(update={"recipe": recipe}),
+            job.spec.model_copy(update={"recipe": recipe}),
             network,
             plan,
             self._frozen_sha256[phase],
-            asked.packed,
-            asked.adapter,
+            job.packed,
+            job.adapter,
             trainer,
-            Path(asked.job["cache"]),
-            asked.job["environment_id"],
-            asked.emit,
+            cache_root(),
+            job.task.environment_id,
+            job.emit,
         )
         return Ready(phase, plan, trainer, features, note)
 
 
 def native_request(
-    job: Job, backbone: str, classes: int, policy: Policy, recipe: Recipe, device: str, seed: int
+    native: NativeNetwork,
+    backbone: str,
+    classes: int,
+    policy: Policy,
+    recipe: Recipe,
+    device: str,
+    seed: int,
 ) -> NativeRequest:
-    """What native mode asks, from a job's arguments."""
-    native = job["native"]
+    """Return what native mode asks of an adapter."""
     return NativeRequest(
         backbone=backbone,
-        entry=BackboneEntry.model_validate(native["entry"]),
-        random=native["random"],
-        weights=Path(native["weights"]) if native["weights"] else None,
-        reader=native["reader"],
-        preprocessing=Preprocessing.model_validate(native["preprocessing"]),
+        entry=native.entry,
+        random=native.random,
+        weights=None if native.weights is None else Path(native.weights),
+        reader=native.reader,
+        preprocessing=native.preprocessing,
         classes=classes,
         policy=policy,
         recipe=recipe,

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from bench.catalog.policies import POLICIES
 from bench.network.blueprint import Blueprint, Network
 from bench.network.cost import Work, saving, work_of
 from bench.network.freezing import plan_training
@@ -32,7 +31,8 @@ def work_fields(blueprint: Blueprint, phases: Sequence[Phase]) -> dict[str, Any]
     """What a step costs by arithmetic: of several phases the mean over the epochs, which have as
     many steps each, and the most of what is kept."""
     works = [(work_of(blueprint, plan_training(blueprint, p.policy)), p.epochs) for p in phases]
-    full = work_of(blueprint, plan_training(blueprint, POLICIES["fine_tune_all"]))
+    whole = phases[0].policy.model_copy(update={"boundary": "all", "phases": ()})
+    full = work_of(blueprint, plan_training(blueprint, whole))
     epochs = sum(length for _, length in works)
     backward = sum(work.backward_multiply_adds * length for work, length in works)
     mean = Work(

@@ -17,22 +17,25 @@ from typing import Any
 
 import numpy as np
 
-from bench.data import Packed, load_packed
+from bench.data import Packed, load_packed, packed_path
 from bench.errors import Unavailable
 from bench.network.blueprint import Array, Network, hash_tensors
+from bench.network.blueprint_files import blueprint_path
 from bench.network.freezing import TrainingPlan, plan_training
 from bench.network.head import attach_head
 from bench.network.phases import Phase
 from bench.spec.result import Failure, RunResult
 from bench.spec.run import Recipe, RunSpec
+from bench.storage.cache import cache_root
 from bench.training.adapter import Adapter, Heads, HeadsTrainer, ResumingTrainer
 from bench.training.batches import TrainingBatches, view_batches
 from bench.training.fit import FrozenChanged
-from bench.training.job import Emit, Job, save_predictions
+from bench.training.job import Emit, save_predictions
 from bench.training.measurements import all_knobs, work_fields
 from bench.training.metrics import score
 from bench.training.prefix_cache import Features, features_of_run
 from bench.training.schedule import learning_rate
+from bench.workers.tasks import RunTask
 
 Report = Callable[[dict[str, Any]], None]
 IGNORED = {"learning_rate", "weight_decay"}
@@ -217,28 +220,23 @@ def _note_test(fields: dict[str, Any], logits: Array, packed: Packed) -> Array |
     return logits
 
 
-def run_sweep(
-    specs: Sequence[RunSpec], job: Job, adapter: Adapter, emit: Emit
-) -> list[dict[str, Any]]:
-    """Do the runs of a sweep at once.
+def run_sweep(task: RunTask, adapter: Adapter, emit: Emit) -> list[RunResult]:
+    """Do the runs of a sweep at once and write ``predictions.npz`` for each.
 
     Args:
-        specs: Runs with one ``bench.training.sweep.sweep_key``.
-        job: Where their Blueprint, images and folders lie.
-        adapter: Of their framework.
+        task: Its specs have one ``sweep_key``.
+        adapter: The adapter of their framework.
         emit: Takes progress events.
-
-    Returns:
-        The fields of ``RunResult`` of each; ``predictions.npz`` lies in its folder.
 
     Raises:
         Unavailable: There is no room for the values that the heads read.
         FrozenChanged: Freezing did not hold.
     """
     began = time.perf_counter()
-    packed = load_packed(Path(job["packed"]))
+    specs, packed = task.specs, load_packed(packed_path(task.packed))
+    assert task.blueprint is not None
     layout, recipe = layout_of(specs), specs[0].recipe
-    trunk = Network.load(Path(job["blueprint"]), trunk_only=True)
+    trunk = Network.load(blueprint_path(task.blueprint), trunk_only=True)
     networks = [attach_head(trunk, recipe.head, len(packed.classes), s) for s in layout.seeds]
     network, names = networks[0], _head_names(networks[0])
     plan = plan_training(network.blueprint, specs[0].policy)
@@ -247,7 +245,7 @@ def run_sweep(
     frozen_sha256 = _frozen_hash(before, plan)
     features, why = features_of_run(
         specs[0], network, plan, _frozen_hash(network.tensors, plan), packed, adapter, trainer,
-        Path(job["cache"]), job["environment_id"], emit,
+        cache_root(), task.environment_id, emit,
     )  # fmt: skip
     if features is None:
         raise Unavailable(f"heads can be trained at once on kept values only; {why}")
@@ -266,8 +264,8 @@ def run_sweep(
         fields = {**common, **found[index], **hashes[layout.places[index][0]]}
         answer = logits[index]
         if answer is not None:
-            save_predictions(Path(job["folders"][index]), answer, packed)
-        results.append(_result(spec, job["environment_id"], fields))
+            save_predictions(Path(task.folders[index]), answer, packed)
+        results.append(_result(spec, task.environment_id, fields))
     return results
 
 
@@ -324,12 +322,11 @@ def _hashes(network: Network, state: dict[str, Array], head: tuple[str, str]) ->
     }
 
 
-def _result(spec: RunSpec, environment_id: str, fields: dict[str, Any]) -> dict[str, Any]:
+def _result(spec: RunSpec, environment_id: str, fields: dict[str, Any]) -> RunResult:
     failure = fields.get("failure")
-    result = RunResult(
+    return RunResult(
         run_id=spec.run_id,
         environment_id=environment_id,
         status="ok" if failure is None else failure.kind,
         **fields,
     )
-    return result.model_dump(mode="json")

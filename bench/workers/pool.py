@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, NamedTuple, Self
+from types import MappingProxyType, TracebackType
+from typing import NamedTuple, Self
 
 from bench.spec.run import Mode, Precision, RunSpec
 from bench.system import machine_bytes
 from bench.workers.process import Event, Finished, Interpreters, Worker
+from bench.workers.tasks import Answer, RunAnswer, Task
 
 LEAST_HELD_BYTES = 3 * 2**29
 HELD_SHARE = 16
@@ -48,12 +49,16 @@ class WarmWorkers:
     A context manager: at its end all are ended.
     """
 
-    def __init__(self, interpreters: Interpreters) -> None:
+    def __init__(
+        self, interpreters: Interpreters, variables: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         """
         Args:
             interpreters: Which Python runs which backend.
+            variables: Environment variables of the workers, beside their backend's own.
         """
         self._interpreters = interpreters
+        self._variables = variables
         self._workers: dict[WorkerKind, Worker] = {}
         self._most_held_bytes = max(LEAST_HELD_BYTES, machine_bytes() // HELD_SHARE)
 
@@ -72,16 +77,16 @@ class WarmWorkers:
     def do(
         self,
         kind: WorkerKind,
-        job: dict[str, Any],
+        task: Task[Answer],
         log: Path,
         on_event: Callable[[Event], None] = lambda event: None,
         timeout_s: float | None = None,
-    ) -> Finished:
-        """Do one job in a worker of this kind, a new one if there is none that is fit.
+    ) -> Finished[Answer]:
+        """Do one task in a worker of this kind, a new one if there is none that is fit.
 
         Args:
             kind: Of worker.
-            job: 'task' and its arguments, see ``backends.worker``.
+            task: What to do.
             log: File that the worker's output goes to.
             on_event: Called with each event that the task sends.
             timeout_s: After which the worker is ended.
@@ -89,7 +94,8 @@ class WarmWorkers:
         worker = self._take(kind, log)
         is_fit = False
         try:
-            finished = worker.do({**job, "log": str(log.resolve())}, log, on_event, timeout_s)
+            logged = task.model_copy(update={"log": str(log.resolve())})
+            finished = worker.do(logged, log, on_event, timeout_s)
             is_fit = finished.answer is not None and not _ran_out(finished.answer)
         finally:
             if not is_fit:
@@ -105,7 +111,7 @@ class WarmWorkers:
             if not is_there or held is None or held > self._most_held_bytes:
                 self._end(kind)
         if kind not in self._workers:
-            self._workers[kind] = Worker(kind.backend, log, self._interpreters)
+            self._workers[kind] = Worker(kind.backend, log, self._interpreters, self._variables)
         return self._workers[kind]
 
     def _end(self, kind: WorkerKind) -> None:
@@ -118,6 +124,5 @@ def _in_the_way(held: WorkerKind, wanted: WorkerKind) -> bool:
     return same_device and (held.backend == wanted.backend or wanted.device != "cpu")
 
 
-def _ran_out(answer: dict[str, Any]) -> bool:
-    results = [answer.get("result", {}), *answer.get("results", [])]
-    return any(result.get("status") == "oom" for result in results)
+def _ran_out(answer: object) -> bool:
+    return isinstance(answer, RunAnswer) and any(r.status == "oom" for r in answer.results)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import queue
+import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -16,31 +19,58 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Generic, Literal, cast
+
+from pydantic import ValidationError
 
 from bench.catalog.backends import BACKENDS
-from bench.spec.run import Status
+from bench.errors import Unavailable, UserError, WorkerFailed, first_line
+from bench.spec.run import Environment, Status
+from bench.storage.cache import CACHE_VARIABLE, cache_root
 from bench.system import project_root
+from bench.workers.environment import VARIABLES
+from bench.workers.tasks import STARTED_VARIABLE, Answer, EnvironmentTask, Task
 
 Event = dict[str, Any]
-STARTED_VARIABLE = "THAWBENCH_WORKER_STARTED"
-"""Environment variable of a worker: when it was started, in seconds since the epoch."""
+"""Something that a worker reports while it is at work: {'event': its kind, …}."""
+NOT_INSTALLED = "not_installed"
+"""Kind of failure: the framework, or something that it needs, cannot be imported."""
 
 
 @dataclass(frozen=True)
-class Finished:
-    """How a job ended."""
+class Finished(Generic[Answer]):
+    """How a task ended."""
 
-    answer: Event | None
-    """What the task gave; None if it failed."""
-    status: Status | str = "ok"
-    """'ok', 'unavailable', 'bad_input', 'timeout', 'oom' or 'crashed'."""
+    answer: Answer | None
+    """What the worker answered; None if the task failed."""
+    status: Status | Literal["bad_input"] = "ok"
+    """'bad_input' stands for a mistake of the user."""
     kind: str = ""
-    """Of the failure."""
+    """Failure in a word: the exception's name, the signal …"""
     message: str = ""
-    """Of the failure, for people."""
+    """Failure in a sentence for people."""
     hint: str | None = None
-    """What mends it."""
+    """How to mend it."""
+
+    def require(self, what: str, log: Path) -> Answer:
+        """Return the answer.
+
+        Args:
+            what: The task in words for the message, as in "exporting vgg16".
+            log: File that holds the worker's output.
+
+        Raises:
+            UserError: The task found a mistake of the user.
+            Unavailable: Something that it needs cannot be had here.
+            WorkerFailed: The worker crashed, or ran out of memory or time.
+        """
+        if self.answer is not None:
+            return self.answer
+        if self.status == "bad_input":
+            raise UserError(self.message, self.hint)
+        if self.status == "unavailable":
+            raise Unavailable(self.message)
+        raise WorkerFailed(f"{what} failed: {self.message} (the worker's output: {log})")
 
 
 @dataclass(frozen=True)
@@ -118,36 +148,74 @@ class WorkerGroup:
 _group: ContextVar[WorkerGroup | None] = ContextVar("group", default=None)
 
 
-def run_job(
+def run_task(
     backend: str,
-    job: dict[str, Any],
+    task: Task[Answer],
     log: Path,
     interpreters: Interpreters,
     on_event: Callable[[Event], None] = lambda event: None,
     timeout_s: float | None = None,
     variables: Mapping[str, str] = MappingProxyType({}),
-) -> Finished:
-    """Do one job in a worker process of its own.
+) -> Finished[Answer]:
+    """Do one task in a worker process of its own and return how it ended.
 
     Args:
         backend: Whose worker.
-        job: 'task' and its arguments, see ``backends.worker``.
-        log: File that the worker's output goes to.
-        interpreters: Which Python.
+        task: What to do.
+        log: File that the worker's output is appended to.
+        interpreters: Which Python runs which backend.
         on_event: Called with each event that the task sends.
-        timeout_s: After which the worker is ended.
-        variables: Of its environment, besides the backend's own.
+        timeout_s: Time after which the worker is ended.
+        variables: Environment variables beside the backend's own.
 
     Raises:
-        Stopped: The group of this thread was ended.
+        Stopped: The worker group of this thread was ended.
     """
     worker = Worker(backend, log, interpreters, variables)
     group = _group.get()
     try:
         with nullcontext() if group is None else group.holding(worker.process):
-            return worker.do(job, log, on_event, timeout_s)
+            return worker.do(task, log, on_event, timeout_s)
     finally:
         worker.end()
+
+
+def ask(
+    backend: str,
+    task: Task[Answer],
+    interpreters: Interpreters,
+    what: str,
+    cache: Path | None = None,
+    timeout_s: float | None = None,
+) -> Answer:
+    """Do one task in a worker process of its own and return its answer.
+
+    Args:
+        backend: Whose worker.
+        task: What to do.
+        interpreters: Which Python runs which backend.
+        what: The task in words for messages, as in "exporting vgg16"; names its log, too.
+        cache: Root of the cache that the worker uses and that gets its log; None: the user's.
+        timeout_s: Time after which the worker is ended.
+
+    Raises:
+        UserError: The task found a mistake of the user.
+        Unavailable: Something that it needs cannot be had here.
+        WorkerFailed: The worker crashed, or ran out of memory or time.
+    """
+    root = cache or cache_root()
+    log = fresh_log(root, f"{what}-{backend}")
+    variables = {CACHE_VARIABLE: str(root.absolute())}
+    finished = run_task(backend, task, log, interpreters, timeout_s=timeout_s, variables=variables)
+    return finished.require(what, log)
+
+
+def fresh_log(cache: Path, name: str) -> Path:
+    """Return the path of a log in the cache, with nothing left there of an earlier task."""
+    log = cache / "logs" / f"{re.sub(r'[^A-Za-z0-9_.]+', '-', name)}.txt"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.unlink(missing_ok=True)
+    return log
 
 
 class Worker:
@@ -160,11 +228,12 @@ class Worker:
         interpreters: Interpreters,
         variables: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        """Start it; arguments as those of ``run_job``. ``log`` takes its output from now on."""
-        self._backend = backend
+        """Start the process; see ``run_task`` for the arguments."""
+        self._packages = BACKENDS[backend].packages
+        adapter = BACKENDS[backend].adapter
         with log.open("ab") as sink:
             self.process = subprocess.Popen(
-                [str(interpreters.of(backend)), "-P", "-m", "backends.worker"],
+                [str(interpreters.of(backend)), "-P", "-m", "backends.worker", backend, adapter],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=sink,
@@ -175,23 +244,33 @@ class Worker:
 
     def do(
         self,
-        job: dict[str, Any],
+        task: Task[Answer],
         log: Path,
         on_event: Callable[[Event], None] = lambda event: None,
         timeout_s: float | None = None,
-    ) -> Finished:
-        """Do one job; arguments as those of ``run_job``, ``log`` where the last words are read.
+    ) -> Finished[Answer]:
+        """Do one task; see ``run_task`` for the arguments. ``log`` is read for the last words of a
+        worker that died.
 
-        A worker that gave no answer is of no use afterwards: ``end`` it. Of one that did, ask
-        ``held_bytes`` before the next job.
+        End a worker that gave no answer; ask ``held_bytes`` of any other before its next task.
         """
         killed_before = _oom_kills()
-        whole = {**job, "backend": self._backend}
-        finished = _converse(self.process, self._events, whole, log, on_event, timeout_s)
-        if finished.kind == "SIGKILL" and _oom_kills() > killed_before:
+        line = task.model_dump_json().encode() + b"\n"
+        end = _converse(self.process, self._events, line, log, on_event, timeout_s)
+        if end.kind == "SIGKILL" and _oom_kills() > killed_before:
             message = "the worker was killed because the machine's memory ran out"
             return Finished(None, "oom", "SIGKILL", message)
-        return finished
+        if end.answer is None:
+            message = end.message
+            if end.kind == NOT_INSTALLED:
+                message += f"; install what it needs: pip install {' '.join(self._packages)}"
+            return Finished(None, end.status, end.kind, message, end.hint)
+        try:
+            answer = cast(Answer, task.answer_type.model_validate(end.answer))
+        except ValidationError as error:
+            message = f"the worker's answer is not as expected: {first_line(error)}"
+            return Finished(None, "crashed", "ValidationError", message)
+        return Finished(answer)
 
     def held_bytes(self, patience_s: float) -> int | None:
         """Memory that the worker holds, once it has tidied up after its last job; None if it is
@@ -228,18 +307,21 @@ def _variables(backend: str) -> dict[str, str]:
     }
 
 
+_Ended = Finished[dict[str, Any]]
+
+
 def _converse(
     process: subprocess.Popen[bytes],
     events: queue.Queue[Event | None],
-    job: dict[str, Any],
+    line: bytes,
     log: Path,
     on_event: Callable[[Event], None],
     timeout_s: float | None,
-) -> Finished:
+) -> _Ended:
     assert process.stdin is not None
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     try:
-        process.stdin.write(json.dumps(job).encode() + b"\n")
+        process.stdin.write(line)
         process.stdin.flush()
     except BrokenPipeError:
         return _died(process, log)
@@ -252,7 +334,7 @@ def _converse(
         if event is None:
             return _died(process, log)
         if event["event"] == "done":
-            return Finished(event)
+            return Finished({name: value for name, value in event.items() if name != "event"})
         if event["event"] == "failed":
             return Finished(
                 None, event["status"], event["kind"], event["message"], event.get("hint")
@@ -279,7 +361,7 @@ def _reader(process: subprocess.Popen[bytes]) -> queue.Queue[Event | None]:
     return events
 
 
-def _died(process: subprocess.Popen[bytes], log: Path) -> Finished:
+def _died(process: subprocess.Popen[bytes], log: Path) -> _Ended:
     """A worker that ended, or closed its pipe, without an answer."""
     try:
         code = process.wait(timeout=10)
@@ -327,3 +409,38 @@ def _end(process: subprocess.Popen[bytes]) -> None:
                 pipe.close()
             except OSError:
                 pass
+
+
+ENVIRONMENT_PATIENCE_S = 60.0
+
+
+def environment_of(backend: str, device: str, interpreters: Interpreters) -> Environment:
+    """Return the environment of runs, as the machine and interpreter that would do them say it.
+
+    Raises:
+        UserError: That interpreter cannot run Thawbench.
+    """
+    settings = tuple(os.environ.get(name) for name in VARIABLES)
+    return _environment(backend, device, interpreters.of(backend), settings)
+
+
+@functools.cache
+def _environment(
+    backend: str, device: str, python: Path, settings: tuple[str | None, ...]
+) -> Environment:
+    """Ask once for each backend, device, interpreter and settings of the user."""
+    entry = BACKENDS[backend]
+    task = EnvironmentTask(device=device, packages=(*entry.packages, *entry.also))
+    interpreters = Interpreters({backend: python})
+    with tempfile.TemporaryDirectory(prefix="thawbench-") as folder:
+        log = Path(folder) / "log.txt"
+        try:
+            finished = run_task(backend, task, log, interpreters, timeout_s=ENVIRONMENT_PATIENCE_S)
+        except OSError as error:
+            finished = Finished(None, "crashed", type(error).__name__, str(error))
+    if finished.answer is None:
+        raise UserError(
+            f"The interpreter '{python}' for {backend} cannot run Thawbench: {finished.message}",
+            f"Install Thawbench there: {python} -m pip install .",
+        )
+    return finished.answer.environment

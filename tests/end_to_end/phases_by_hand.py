@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from backends.worker import load_adapter
+from bench.catalog.backends import BACKENDS
 from bench.catalog.policies import POLICIES
 from bench.data import Packed, Split
 from bench.network.blueprint import Array
@@ -101,7 +102,7 @@ def by_hand(adapter: Adapter) -> list[float]:
 
 
 if __name__ == "__main__":
-    adapter = load_adapter("torch")
+    adapter = load_adapter("torch", BACKENDS["torch"].adapter)
     print(json.dumps({"loop": by_the_loop(adapter), "by_hand": by_hand(adapter)}))
     sys.stdout.flush()
     # Not through the interpreter's teardown: frameworks crash there at times, after the work.

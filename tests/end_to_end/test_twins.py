@@ -102,7 +102,7 @@ def test_a_worker_holds_one_framework(backend: str, foreign: set[str]) -> None:
         "from bench.catalog.backends import BACKENDS\n"
         "os.environ.update(BACKENDS[sys.argv[1]].variables)\n"
         "from backends.worker import load_adapter\n"
-        "load_adapter(sys.argv[1])\n"
+        "load_adapter(sys.argv[1], BACKENDS[sys.argv[1]].adapter)\n"
         "print(*{name.partition('.')[0] for name in sys.modules})\n"
     )
     done = subprocess.run(

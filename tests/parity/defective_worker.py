@@ -17,6 +17,7 @@ import traceback
 from pathlib import Path
 
 from backends.worker import load_adapter
+from bench.catalog.backends import BACKENDS
 from bench.parity.inputs import load_split
 from bench.parity.probe import probe
 from bench.training.adapter import Adapter
@@ -36,7 +37,7 @@ RATES = "rates.json"
 
 def main(backend: str, folder: Path) -> None:
     """Measure everything."""
-    adapter = load_adapter(backend)
+    adapter = load_adapter(backend, BACKENDS[backend].adapter)
     plants: dict[str, Plant] = importlib.import_module(MODULES[backend]).PLANTS
     split = load_split(folder / "data.npz")
     blueprint = str(folder / "blueprint")

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bench.catalog.policies import POLICIES
-from bench.parity.model import PARTS, ProbeItem
+from bench.parity.model import PARTS
 from bench.parity.tolerances import FIRST_RATE, MOMENTUM, NUDGES, WEIGHT_DECAY
 from bench.spec.run import OptimizerName, Recipe
+from bench.workers.tasks import ProbeItem
 from tests.parity.small_networks import BATCH_SIZE, PX
 
 QUESTIONS: dict[str, tuple[str, OptimizerName]] = {

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from backends.worker import load_adapter
+from bench.catalog import backends as catalogue
 from bench.catalog.policies import POLICIES
 from bench.catalog.recipes import plain_recipe
 from bench.network.freezing import plan_training
@@ -44,7 +45,7 @@ def measure(
     backend: str, name: str, policy: str, form: Form, precision: Precision
 ) -> dict[str, Any]:
     """Of one network."""
-    adapter = load_adapter(backend)
+    adapter = load_adapter(backend, catalogue.BACKENDS[backend].adapter)
     network = small_network(name)
     plan = plan_training(network.blueprint, POLICIES[policy])
     recipe = plain_recipe("original").model_copy(

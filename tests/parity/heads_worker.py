@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from backends.worker import load_adapter
+from bench.catalog.backends import BACKENDS
 from bench.catalog.policies import POLICIES
 from bench.catalog.recipes import plain_recipe
 from bench.network.blueprint import Array
@@ -47,7 +48,7 @@ def recipe_of(optimizer: OptimizerName) -> Recipe:
 
 def train(backend: str, optimizer: OptimizerName) -> dict[str, Any]:
     """All steps."""
-    adapter = load_adapter(backend)
+    adapter = load_adapter(backend, BACKENDS[backend].adapter)
     network = small_network()
     plan = plan_training(network.blueprint, POLICIES["freeze_all"])
     adapter.build(network, plan, recipe_of(optimizer), "cpu")  # it prepares the process

@@ -17,6 +17,7 @@ from typing import get_args
 import numpy as np
 
 from backends.worker import load_adapter
+from bench.catalog.backends import BACKENDS
 from bench.catalog.policies import POLICIES
 from bench.catalog.recipes import plain_recipe
 from bench.network.blueprint import Array, Network
@@ -82,7 +83,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--forms", default="plain,folded,compiled")
     asked = parser.parse_args()
-    adapter = load_adapter(asked.backend)
+    adapter = load_adapter(asked.backend, BACKENDS[asked.backend].adapter)
     network = Network.load(asked.blueprint, trunk_only=True)
     network = attach_head(network, "linear", CLASSES, 0)
     blueprint = network.blueprint

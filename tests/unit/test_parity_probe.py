@@ -16,10 +16,11 @@ from bench.catalog.recipes import plain_recipe
 from bench.network.blueprint import Array, Network
 from bench.parity.exchange import write
 from bench.parity.inputs import Nudged
-from bench.parity.model import PARTS, ProbeItem
+from bench.parity.model import PARTS
 from bench.parity.probe import AGAIN, ATTEMPT, Probe, Take, _search, counts, loss_fall
 from bench.parity.tolerances import FIRST_RATE, LEARNING_RATES, NUDGES, STEPS
 from bench.spec.run import OptimizerName
+from bench.workers.tasks import ProbeItem
 
 QUIET, CHAOTIC = 1e-15, 1e-3
 

@@ -1,0 +1,67 @@
+"""Blueprints in the cache: where they lie, how they are written, and whether they are whole."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from bench.network.blueprint import Blueprint, Network
+from bench.storage.atomic import build_folder
+from bench.storage.cache import cached_folder
+from bench.storage.checksums import checksum
+
+FILES = ("blueprint.json", "tensors.safetensors")
+CHECKSUMS = "checksums.json"
+"""File beside them: name → CRC-32."""
+
+
+def blueprint_path(key: str, cache: Path | None = None) -> Path:
+    """Return the folder of a Blueprint with tensors; see ``cached_folder``."""
+    return cached_folder("blueprints", key, cache)
+
+
+def architecture_path(key: str, cache: Path | None = None) -> Path:
+    """Return the folder of a Blueprint without tensors; see ``cached_folder``."""
+    return cached_folder("architectures", key, cache)
+
+
+def save_blueprint(network: Network, key: str) -> None:
+    """Write a network into the cache, unless it is there already."""
+
+    def write(content: Path) -> None:
+        network.save(content)
+        write_checksums(content)
+
+    build_folder(blueprint_path(key), write, is_whole)
+
+
+def save_architecture(blueprint: Blueprint, key: str) -> None:
+    """Write a Blueprint without tensors into the cache, unless it is there already."""
+    build_folder(architecture_path(key), blueprint.save, is_readable)
+
+
+def is_readable(folder: Path) -> bool:
+    """Return True if a folder holds a Blueprint."""
+    try:
+        Blueprint.load(folder)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def is_whole(folder: Path) -> bool:
+    """Return True if a folder holds a Blueprint and tensors, every byte as it was written."""
+    try:
+        Blueprint.load(folder)
+        written = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
+        return set(written) == set(FILES) and all(
+            checksum(folder / name) == written[name] for name in FILES
+        )
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+def write_checksums(folder: Path) -> None:
+    """Record the checksums of a Blueprint's files, for ``is_whole``."""
+    written = {name: checksum(folder / name) for name in FILES}
+    (folder / CHECKSUMS).write_text(json.dumps(written) + "\n", encoding="utf-8")

@@ -1,0 +1,227 @@
+"""Digests of the code that decides or measures a number.
+
+A digest covers whole rooms (folders), never a list of files, and reads syntax trees rather than
+text. Docstrings, comments, formatting, annotations of functions, descriptions of fields and the
+words of raised errors do not enter it, and neither does the file of a room in which a definition
+stands. So a digest changes when a number could change, and seldom otherwise.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from bench.system import project_root
+
+PACKAGES = ("bench", "backends")
+RUN_ROOMS = (
+    "bench/spec",
+    "bench/storage",
+    "bench/data",
+    "bench/workers",
+    "bench/network",
+    "bench/training",
+    "bench/native",
+)
+"""Rooms whose code decides or measures a number of every run, as do the files of ``PACKAGES`` that
+lie in no room."""
+EXPORT_ROOM = "backends/torch_adapter/export"
+"""Folder that turns a network into a Blueprint, which every backend's run starts from."""
+EXPORT_ROOMS = ("bench/spec", "bench/network", EXPORT_ROOM)
+PROOF_ROOM = "bench/parity"
+DIGITS = 12
+UNUSED_FIELDS = ("ctx", "kind", "type_comment", "type_params")
+"""Fields of syntax trees that say nothing here, or that not every version of Python has."""
+
+
+@functools.cache
+def shared_digest() -> str:
+    """Return 12 hex digits over the code that decides a run's numbers in every backend."""
+    return digest_of(shared_files())
+
+
+@functools.cache
+def adapter_digest(backend: str, adapter: str) -> str:
+    """Return 12 hex digits over the code that decides a run's numbers in one backend alone.
+
+    Args:
+        backend: Backend id, such as 'keras-jax'; decides which file of the adapter's folder
+            ``engines`` counts.
+        adapter: The adapter's package, such as 'backends.keras_adapter'.
+    """
+    return digest_of(adapter_files(backend, adapter))
+
+
+@functools.cache
+def export_digest() -> str:
+    """Return 12 hex digits over the code that decides what a Blueprint holds."""
+    return digest_of(_room_files(EXPORT_ROOMS))
+
+
+@functools.cache
+def proof_digest() -> str:
+    """Return 12 hex digits over the code that measures and judges a proof, adapters apart."""
+    return digest_of(_room_files([PROOF_ROOM]))
+
+
+def shared_files() -> list[Path]:
+    """Return the source files behind ``shared_digest``."""
+    root = project_root()
+    packages = [path for package in PACKAGES for path in sorted((root / package).glob("*.py"))]
+    return [*packages, *_room_files([*RUN_ROOMS, EXPORT_ROOM])]
+
+
+def adapter_files(backend: str, adapter: str) -> list[Path]:
+    """Return the source files behind ``adapter_digest``."""
+    shared = set(shared_files())
+    files = _room_files([adapter.replace(".", "/")])
+    return [f for f in files if f not in shared and not _is_foreign(f, backend)]
+
+
+def _room_files(rooms: Iterable[str]) -> list[Path]:
+    return [path for room in rooms for path in sorted((project_root() / room).rglob("*.py"))]
+
+
+def _is_foreign(path: Path, backend: str) -> bool:
+    """Return True for the module of an engine that another backend of the adapter runs on."""
+    is_engine = path.parent.name == "engines" and path.stem != "__init__"
+    return is_engine and not backend.endswith(f"-{path.stem}")
+
+
+class _Module(NamedTuple):
+    """A parsed source file of a room."""
+
+    room: str
+    name: str
+    tree: ast.Module
+
+
+def digest_of(files: Iterable[Path]) -> str:
+    """Return 12 hex digits over what source files of this project do, see the module's docstring.
+
+    Raises:
+        SyntaxError: A file is not Python.
+    """
+    modules = [_parsed(path) for path in files]
+    known = Counter((m.room, name) for m in modules for name in _defined(m.tree))
+    ambiguous = {key for key, count in known.items() if count > 1}
+    items = sorted({item for module in modules for item in _items(module, ambiguous)})
+    return hashlib.sha256("\0".join(items).encode()).hexdigest()[:DIGITS]
+
+
+def _parsed(path: Path) -> _Module:
+    inside = path.relative_to(project_root())
+    name = ".".join(inside.with_suffix("").parts).removesuffix(".__init__")
+    return _Module(_room_of(name), name, ast.parse(path.read_bytes()))
+
+
+def _room_of(module: str) -> str:
+    """Return the room of a module: 'bench.data' for 'bench.data.photos'."""
+    return ".".join(module.split(".")[:2])
+
+
+def _defined(tree: ast.Module) -> list[str]:
+    return [name for statement in tree.body for name in _names(statement)]
+
+
+def _names(statement: ast.stmt) -> list[str]:
+    """Return the names that a top-level statement defines by itself."""
+    match statement:
+        case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+            return [name]
+        case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
+            return [name]
+    return []
+
+
+def _items(module: _Module, ambiguous: set[tuple[str, str]]) -> Iterator[str]:
+    """Yield what a module adds to its room's digest: a text for each definition and import, and one
+    for all statements whose order in the file counts."""
+    writer = _Writer(module, ambiguous)
+    count = Counter(_defined(module.tree))
+    ordered = []
+    for statement in module.tree.body:
+        names = _names(statement)
+        if isinstance(statement, ast.Import | ast.ImportFrom):
+            yield from (f"{module.room} {text}" for text in writer.imports(statement))
+        elif names and count[names[0]] == 1:
+            where = module.name if (module.room, names[0]) in ambiguous else module.room
+            yield f"{where} {writer.text(statement)}"
+        elif text := writer.text(statement):
+            ordered.append(text)
+    if ordered:
+        yield f"{module.room} {' '.join(ordered)}"
+
+
+class _Writer:
+    """Writes syntax trees as texts that leave out what cannot change a number."""
+
+    def __init__(self, module: _Module, ambiguous: set[tuple[str, str]]) -> None:
+        self._room = module.room
+        self._ambiguous = ambiguous
+
+    def imports(self, node: ast.Import | ast.ImportFrom) -> list[str]:
+        """Return a text for each import but those that only say in which file of a room a name
+        stands."""
+        if isinstance(node, ast.Import):
+            return [f"import {alias.name} {alias.asname or ''}" for alias in node.names]
+        source = node.module or ""
+        if source == "__future__":
+            return []
+        if source.partition(".")[0] not in PACKAGES:
+            return [f"from {source} {alias.name} {alias.asname or ''}" for alias in node.names]
+        room = _room_of(source)
+        return [
+            f"from {source if (room, a.name) in self._ambiguous else room} {a.name} {a.asname}"
+            for a in node.names
+            if room != self._room or a.asname is not None or (room, a.name) in self._ambiguous
+        ]
+
+    def text(self, node: ast.AST) -> str:
+        """Return a syntax tree as text; empty if nothing of it counts."""
+        match node:
+            case ast.Expr(value=ast.Constant(value=str())):
+                return ""
+            case ast.If(test=ast.Name(id="TYPE_CHECKING")):
+                return ""
+            case ast.Import() | ast.ImportFrom():
+                return " ".join(self.imports(node))
+            case ast.Raise():
+                node = _without_words(node)
+            case ast.FunctionDef() | ast.AsyncFunctionDef():
+                node.returns = None
+            case ast.arg():
+                node.annotation = None
+            case ast.keyword(arg="description"):
+                return ""
+            case ast.ClassDef():
+                methods = [s for s in node.body if isinstance(s, ast.FunctionDef)]
+                methods.sort(key=lambda method: method.name)
+                others = [s for s in node.body if not isinstance(s, ast.FunctionDef)]
+                node.body = [*others, *methods]
+        fields = (self._field(v) for name, v in ast.iter_fields(node) if name not in UNUSED_FIELDS)
+        return f"({type(node).__name__} {' '.join(fields)})"
+
+    def _field(self, value: object) -> str:
+        if isinstance(value, ast.AST):
+            return self.text(value)
+        if isinstance(value, list):
+            return f"[{' '.join(filter(None, map(self._field, value)))}]"
+        return "" if value is None else repr(value)
+
+
+class _WordsRemover(ast.NodeTransformer):
+    """Empties texts."""
+
+    def visit_Constant(self, node: ast.Constant) -> ast.Constant:
+        return ast.Constant("") if isinstance(node.value, str) else node
+
+
+def _without_words(node: ast.Raise) -> ast.AST:
+    words_removed: ast.AST = _WordsRemover().visit(node)
+    return words_removed
