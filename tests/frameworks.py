@@ -14,18 +14,20 @@ from bench.catalog.backbones import BACKBONES
 from bench.catalog.policies import POLICIES
 from bench.catalog.recipes import plain_recipe
 from bench.network.blueprint import Network
-from bench.network.export import blueprint_folder, write_checksums
+from bench.network.blueprint_files import write_checksums
+from bench.network.export import blueprint_folder
 from bench.network.weights import pretrained_weights, random_weights
 from bench.spec.run import Precision
-from bench.workers.process import Interpreters, run_job
+from bench.workers.process import Interpreters, run_task
+from bench.workers.tasks import Answer, LogitsItem, LogitsTask, Task
 
 HERE = Interpreters({})
 BACKENDS = ("torch", "keras-tensorflow")
 
 
-def do(backend: str, job: dict[str, Any], log: Path) -> dict[str, Any]:
-    """A worker's answer; its log is the assertion's message if there is none."""
-    finished = run_job(backend, job, log, HERE)
+def do(backend: str, task: Task[Answer], log: Path) -> Answer:
+    """Return a worker's answer; its log is the assertion's message if there is none."""
+    finished = run_task(backend, task, log, HERE)
     assert finished.answer is not None, f"{finished.message}\n{log.read_text()[-3000:]}"
     return finished.answer
 
@@ -103,18 +105,17 @@ def logits(
     for name, (blueprint, images) in items.items():
         np.save(folder / f"{name}-images.npy", images)
         listed.append(
-            {
-                "blueprint": str(blueprint),
-                "images": str(folder / f"{name}-images.npy"),
-                "out": str(folder / f"{name}-{backend}.npy"),
-            }
+            LogitsItem(
+                blueprint=str(blueprint),
+                images=str(folder / f"{name}-images.npy"),
+                out=str(folder / f"{name}-{backend}.npy"),
+            )
         )
-    job = {
-        "task": "logits",
-        "items": listed,
-        "recipe": {**plain_recipe("original").model_dump(mode="json"), "precision": precision},
-        "policy": POLICIES["freeze_all"].model_dump(mode="json"),
-        "device": "cpu",
-    }
-    do(backend, job, folder / f"{backend}.txt")
+    task = LogitsTask(
+        items=tuple(listed),
+        recipe=plain_recipe("original").model_copy(update={"precision": precision}),
+        policy=POLICIES["freeze_all"],
+        device="cpu",
+    )
+    do(backend, task, folder / f"{backend}.txt")
     return {name: np.load(folder / f"{name}-{backend}.npy") for name in items}

@@ -40,7 +40,7 @@ def main(backend: str, folder: Path) -> None:
     adapter = load_adapter(backend, BACKENDS[backend].adapter)
     plants: dict[str, Plant] = importlib.import_module(MODULES[backend]).PLANTS
     split = load_split(folder / "data.npz")
-    blueprint = str(folder / "blueprint")
+    blueprint = "blueprint"
     floors = backend == FLOORS_FROM
     rates = {} if floors else json.loads((folder / RATES).read_text())
 

@@ -25,7 +25,7 @@ def item(key: str, blueprint: str) -> ProbeItem:
 
     Args:
         key: In ``QUESTIONS``.
-        blueprint: Folder.
+        blueprint: Key of the Blueprint.
     """
     policy, optimizer = QUESTIONS[key]
     recipe = Recipe(

@@ -32,8 +32,8 @@ class Exchange:
     def __init__(self, root: Path) -> None:
         self._root = root
         network = small_network()
-        (root / "blueprint").mkdir()
-        network.save(root / "blueprint")
+        (root / "blueprints" / "blueprint").mkdir()
+        network.save(root / "blueprints" / "blueprint")
         save_split(proof_split(PX, BATCH_SIZE * 3 // 2), root / "data.npz")
         self.blueprint: Blueprint = attach_head(network, "original", CLASSES, SEED).blueprint
 
@@ -74,6 +74,7 @@ class Worker:
             "OMP_NUM_THREADS": "1",
             "TF_NUM_INTRAOP_THREADS": "1",
             "PYTHONPATH": os.pathsep.join(p for p in paths if p),
+            "THAWBENCH_CACHE": str(root),
         }
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(

@@ -16,7 +16,8 @@ from bench.network import weights
 from bench.network.backbones import backbone, check_name, check_px, folder_name, public_name
 from bench.network.weights import pretrained_ref, pretrained_weights
 from bench.spec.backbone import BackboneEntry, WeightsSource
-from bench.workers.process import Finished, Interpreters
+from bench.workers.process import Interpreters
+from bench.workers.tasks import DescribeAnswer, DescribeTask
 
 HERE = Interpreters({})
 HUB = WeightsSource(
@@ -32,12 +33,11 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]:
     """The names that workers were asked for; each answers with ``ENTRY``."""
     jobs: list[list[str]] = []
 
-    def run_job(backend: str, job: dict[str, Any], *_: Any) -> Finished:
-        jobs.append(job["backbones"])
-        told = ENTRY.model_dump(mode="json")
-        return Finished({"event": "done", "entries": [told for _ in job["backbones"]]})
+    def ask(backend: str, task: DescribeTask, *_: Any) -> DescribeAnswer:
+        jobs.append(list(task.backbones))
+        return DescribeAnswer(entries=tuple(ENTRY for _ in task.backbones))
 
-    monkeypatch.setattr(asking, "run_job", run_job)
+    monkeypatch.setattr(asking, "ask", ask)
     monkeypatch.setattr(asking, "_asked", {})
     return jobs
 

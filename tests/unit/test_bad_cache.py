@@ -16,13 +16,14 @@ from bench.catalog.backbones import BACKBONES
 from bench.errors import UserError
 from bench.network import blueprint
 from bench.network import export as blueprints
-from bench.network.backbones import worker_failure
 from bench.network.blueprint import Network
+from bench.network.blueprint_files import save_blueprint
 from bench.network.export import CHECKSUMS, FILES, blueprint_folder, is_whole, write_checksums
 from bench.network.weights import random_weights
 from bench.storage.cache import unwritable
 from bench.storage.checksums import checksum
 from bench.workers.process import Finished, Interpreters
+from bench.workers.tasks import ExportTask, Nothing
 
 FULL = SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
@@ -68,12 +69,13 @@ def test_a_damaged_blueprint_is_exported_again(
 ) -> None:
     exported: list[str] = []
 
-    def run_job(backend: str, job: dict[str, Any], *_: Any) -> Finished:
-        exported.append(job["folder"])
-        network.save(Path(job["folder"]))
-        return Finished({})
+    def ask(backend: str, task: ExportTask, *_: Any) -> Nothing:
+        exported.append(task.key)
+        save_blueprint(network, task.key)
+        return Nothing()
 
-    monkeypatch.setattr(blueprints, "run_job", run_job)
+    monkeypatch.setenv("THAWBENCH_CACHE", str(tmp_path))
+    monkeypatch.setattr(blueprints, "ask", ask)
 
     def folder() -> Path:
         weights = random_weights(BACKBONES["squeezenet1_1"])
@@ -99,14 +101,16 @@ def test_a_disk_that_is_full_while_a_network_is_written(
     with pytest.raises(OSError, match="No space left") as caught:
         network.save(tmp_path)
     assert caught.value.errno == errno.ENOSPC
-    told = worker._failed(caught.value)
-    finished = Finished(None, told["status"], told["kind"], told["message"], told["hint"])
-    failure = worker_failure(finished, "exporting x", tmp_path / "log.txt")
-    assert isinstance(failure, UserError)
-    assert (
-        failure.message == f"Cannot write {tmp_path}/tensors.safetensors: {caught.value.strerror}."
+    event = worker._failed(caught.value)
+    finished: Finished[Any] = Finished(
+        None, event["status"], event["kind"], event["message"], event["hint"]
     )
-    assert "THAWBENCH_CACHE" in (failure.hint or "")
+    with pytest.raises(UserError) as failure:
+        finished.require("exporting x", tmp_path / "log.txt")
+    assert failure.value.message == (
+        f"Cannot write {tmp_path}/tensors.safetensors: {caught.value.strerror}."
+    )
+    assert "THAWBENCH_CACHE" in (failure.value.hint or "")
 
 
 def test_other_errors_of_the_system_are_no_full_disk() -> None:

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from bench.errors import UserError
+from bench.errors import UserError, WorkerFailed
 from bench.runner import devices
 from bench.runner import planner as prepare
 from bench.runner.devices import check_seen
-from bench.workers.process import Finished, Interpreters
+from bench.workers.process import Interpreters
+from bench.workers.tasks import DevicesAnswer, DevicesTask
 
 SEEN = {"torch": ["cpu", "cuda:0"], "keras-tensorflow": ["cpu"], "keras-torch": None}
 """Backend → what it sees; None: it does not start."""
@@ -26,16 +27,14 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Backends whose workers were asked."""
     found: list[str] = []
 
-    def run_job(backend: str, job: dict[str, Any], log: Path, *_: Any, **__: Any) -> Finished:
-        assert job == {"task": "devices"}
-        assert log.parent.is_dir()
+    def ask(backend: str, task: DevicesTask, *_: Any, **__: Any) -> DevicesAnswer:
         found.append(backend)
         seen = SEEN[backend]
         if seen is None:
-            return Finished(None, "crashed", "x", "no libcuda")
-        return Finished({"devices": seen})
+            raise WorkerFailed("no libcuda")
+        return DevicesAnswer(devices=tuple(seen))
 
-    monkeypatch.setattr(devices, "run_job", run_job)
+    monkeypatch.setattr(devices, "ask", ask)
     return found
 
 

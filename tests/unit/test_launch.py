@@ -13,26 +13,27 @@ from typing import Any
 import pytest
 
 from bench.workers import process as launch
-from bench.workers.process import Event, Finished, Interpreters, Stopped, WorkerGroup, run_job
+from bench.workers.process import Event, Finished, Interpreters, Stopped, WorkerGroup, run_task
+from tests.stub_tasks import StubTask
 
 READ_JOB = "import sys, os, json, time, signal\njob = json.loads(sys.stdin.readline())\n"
 DONE = 'print(json.dumps({"event": "done", "said": job}), flush=True)\n'
 
-Run = Callable[..., Finished]
+Run = Callable[..., Finished[Any]]
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     """Run a job whose worker is the given Python code."""
 
-    def run(code: str, **more: Any) -> Finished:
+    def run(code: str, **more: Any) -> Finished[Any]:
         stub = tmp_path / "stub.py"
         stub.write_text(READ_JOB + code)
         python = tmp_path / "python"
         python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{stub}"\n')
         python.chmod(0o755)
         interpreters = Interpreters({"torch": python})
-        return run_job("torch", {"task": "x"}, tmp_path / "log.txt", interpreters, **more)
+        return run_task("torch", StubTask(), tmp_path / "log.txt", interpreters, **more)
 
     return run
 
@@ -56,7 +57,7 @@ def test_the_answer_and_the_events_come_back(run: Run) -> None:
     code = 'print(json.dumps({"event": "step", "share": 0.5}), flush=True)\n' + DONE
     finished = run(code, on_event=events.append)
     assert finished.status == "ok"
-    assert finished.answer == {"event": "done", "said": {"task": "x", "backend": "torch"}}
+    assert finished.answer.said == {"task": "x", "log": None}
     assert events == [{"event": "step", "share": 0.5}]
 
 
@@ -148,8 +149,8 @@ def test_a_worker_that_dies_before_it_reads_its_job_is_crashed(tmp_path: Path) -
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\necho no python here >&2\nexit 4\n")
     python.chmod(0o755)
-    job = {"task": "x", "long": "x" * 500_000}
-    finished = run_job("torch", job, tmp_path / "log", Interpreters({"torch": python}))
+    task = StubTask(long="x" * 500_000)
+    finished = run_task("torch", task, tmp_path / "log", Interpreters({"torch": python}))
     assert (finished.status, finished.kind) == ("crashed", "exit code 4")
     assert "no python here" in finished.message
 
@@ -211,18 +212,18 @@ def test_the_children_of_a_worker_that_died_are_ended(run: Run, tmp_path: Path) 
 def test_the_real_worker_ends_when_its_parent_is_gone() -> None:
     code = (
         "import time, backends.worker as worker\n"
-        "def wait(job, emit):\n"
-        "    emit({'event': 'started'})\n"
+        "def wait(task, context):\n"
+        "    context.emit({'event': 'started'})\n"
         "    time.sleep(60)\n"
-        "worker.TASKS['wait'] = wait\n"
-        "worker.main()\n"
+        "worker.HANDLERS[worker.tasks.DevicesTask] = wait\n"
+        "worker.main('torch', 'backends.torch_adapter')\n"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.write(b'{"task": "wait", "backend": "torch"}\n')
+        process.stdin.write(b'{"task": "devices"}\n')
         process.stdin.flush()
         assert b"started" in process.stdout.readline()
         process.stdin.close()
@@ -230,8 +231,8 @@ def test_the_real_worker_ends_when_its_parent_is_gone() -> None:
 
 
 def test_the_real_worker_tells_an_unknown_task(tmp_path: Path) -> None:
-    finished = run_job("torch", {"task": "dance"}, tmp_path / "log", Interpreters({}))
-    assert (finished.status, finished.kind) == ("crashed", "KeyError")
+    finished = run_task("torch", StubTask(task="dance"), tmp_path / "log", Interpreters({}))
+    assert (finished.status, finished.kind) == ("crashed", "ValidationError")
 
 
 def test_the_backends_variables_are_set_before_the_worker_starts(tmp_path: Path) -> None:
@@ -239,8 +240,11 @@ def test_the_backends_variables_are_set_before_the_worker_starts(tmp_path: Path)
     python.write_text('#!/bin/sh\necho "$KERAS_BACKEND $*" >&2\nexit 1\n')
     python.chmod(0o755)
     interpreters = Interpreters({"keras-tensorflow": python})
-    finished = run_job("keras-tensorflow", {"task": "x"}, tmp_path / "log", interpreters)
-    assert "tensorflow -P -m backends.worker" in finished.message
+    finished = run_task("keras-tensorflow", StubTask(), tmp_path / "log", interpreters)
+    assert (
+        "tensorflow -P -m backends.worker keras-tensorflow backends.keras_adapter"
+        in finished.message
+    )
     assert os.environ.get("KERAS_BACKEND") != "tensorflow"
 
 
@@ -249,8 +253,8 @@ def test_a_module_in_the_current_folder_takes_no_modules_place(
 ) -> None:
     (tmp_path / "json.py").write_text("raise SystemExit('the wrong json')\n")
     monkeypatch.chdir(tmp_path)
-    finished = run_job("torch", {"task": "dance"}, tmp_path / "log", Interpreters({}))
-    assert (finished.status, finished.kind) == ("crashed", "KeyError")
+    finished = run_task("torch", StubTask(task="dance"), tmp_path / "log", Interpreters({}))
+    assert (finished.status, finished.kind) == ("crashed", "ValidationError")
 
 
 def test_interpreters(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -290,4 +294,5 @@ def test_a_group_of_workers_is_ended_together(run: Run, tmp_path: Path) -> None:
 
 def test_a_job_may_have_variables_of_its_own(run: Run) -> None:
     code = 'print(json.dumps({"event": "done", "said": os.environ["OF_A_JOB"]}), flush=True)\n'
-    assert run(code, variables={"OF_A_JOB": "here"}).answer == {"event": "done", "said": "here"}
+    answer = run(code, variables={"OF_A_JOB": "here"}).answer
+    assert answer.said == "here"

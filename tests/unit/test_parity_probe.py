@@ -123,7 +123,12 @@ class Steps:
             }
         )
         self.item = ProbeItem(
-            key="x", blueprint="x", policy=POLICIES["retrain_all"], recipe=recipe, parts=PARTS
+            key="x",
+            blueprint="x",
+            policy=POLICIES["retrain_all"],
+            recipe=recipe,
+            parts=PARTS,
+            nudges=NUDGES,
         )
         self.blueprint = network.blueprint
         self.start = dict(network.tensors)

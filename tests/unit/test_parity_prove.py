@@ -22,6 +22,7 @@ from bench.parity.plan import Question, Subject, subject_of
 from bench.parity.run import FLOORS_FROM, prove, worker_variables
 from bench.parity.tolerances import LEVELS
 from bench.workers.process import Finished, Interpreters
+from bench.workers.tasks import ProveAnswer, ProveTask
 from tests.unit.pairs import QUIET, level_values
 
 BACKENDS = ("torch", "keras-tensorflow", "keras-jax")
@@ -34,27 +35,27 @@ class Workers:
 
     values: dict[str, RecordedValues]
     changes: dict[str, Change] = field(default_factory=dict)
-    ends: dict[str, Finished] = field(default_factory=dict)
+    ends: dict[str, Finished[ProveAnswer]] = field(default_factory=dict)
     fall: float = 0.3
-    jobs: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    tasks: list[tuple[str, ProveTask]] = field(default_factory=list)
 
-    def run_job(
-        self, backend: str, job: dict[str, Any], log: Path, _: Any, on_event: Any, **__: Any
-    ) -> Finished:
-        self.jobs.append((backend, job))
+    def run_task(
+        self, backend: str, task: ProveTask, log: Path, _: Any, on_event: Any, **__: Any
+    ) -> Finished[ProveAnswer]:
+        self.tasks.append((backend, task))
         if backend in self.ends:
             return self.ends[backend]
-        for item in job["items"]:
+        for item in task.items:
             values = {level: dict(arrays) for level, arrays in self.values.items()}
             self.changes.get(backend, lambda _: None)(values)
-            out = Path(job["out"]) / item["key"]
+            out = Path(task.out) / item.key
             for level, arrays in values.items():
                 write(out, level, arrays)
-            floors = QUIET if job["floors"] else {}
+            floors = QUIET if task.floors else {}
             write_facts(out, {"floors": floors, "learning_rate": 1e-4, "loss_fall": self.fall})
-            on_event({"event": "probed", "key": item["key"]})
-        rates = {item["key"]: 1e-4 for item in job["items"]}
-        return Finished({"event": "done", "learning_rates": rates})
+            on_event({"event": "probed", "key": item.key})
+        rates = {item.key: 1e-4 for item in task.items}
+        return Finished(ProveAnswer(learning_rates=rates))
 
 
 class Deaf:
@@ -79,7 +80,7 @@ def workers(network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     made = Workers(level_values(network))
     monkeypatch.setattr(plan, "blueprint_folder", lambda *_, **__: folder)
     monkeypatch.setattr(plan, "pretrained_weights", absent)
-    monkeypatch.setattr(module, "run_job", made.run_job)
+    monkeypatch.setattr(module, "run_task", made.run_task)
     return made
 
 
@@ -118,8 +119,8 @@ def test_alike_passes_with_every_level(workers: Workers, proved: Any) -> None:
         assert pair.first_difference is None
         assert (pair.loss_fall, pair.learning_rate) == (0.3, 1e-4)
     # One finds the rate and the floors, and the others are told.
-    asked = {backend: (job["floors"], job["items"][0]["learning_rate"]) for backend, job in
-             workers.jobs}  # fmt: skip
+    asked = {backend: (task.floors, task.items[0].learning_rate) for backend, task in
+             workers.tasks}  # fmt: skip
     assert asked[FLOORS_FROM] == (True, None)
     assert asked["keras-tensorflow"] == asked["keras-jax"] == (False, 1e-4)
 
@@ -169,7 +170,7 @@ def test_without_floors_nothing_is_shown(workers: Workers, proved: Any) -> None:
     workers.ends[FLOORS_FROM] = Finished(None, "oom", "SIGKILL", "out of memory")
     pairs = proved()
     assert {pair.reason for pair in pairs.values()} == {f"{FLOORS_FROM} oom: out of memory"}
-    assert [backend for backend, _ in workers.jobs] == [FLOORS_FROM]
+    assert [backend for backend, _ in workers.tasks] == [FLOORS_FROM]
 
 
 @pytest.mark.parametrize(("fall", "kept"), [(0.01, 0.01), (math.nan, None), (-0.5, -0.5)])

@@ -185,7 +185,7 @@ def test_rows_of_another_harness_are_measured_again(
     path = tmp_path / "parity.md"
     main(path)
     proving.asked.clear()
-    monkeypatch.setattr(zoo, "harness", lambda: "another")
+    monkeypatch.setattr(zoo, "proof_digest", lambda: "another")
     main(path)
     assert sorted(name for name, _ in proving.asked) == NAMES
 

@@ -20,10 +20,13 @@ from bench.network.weights import random_weights
 from bench.runner import runner
 from bench.runner.planner import PlannedRun
 from bench.runner.runner import Runner
+from bench.spec.result import RunResult
 from bench.spec.run import RunSpec
 from bench.storage.results import Store
+from bench.workers import process
 from bench.workers.pool import WarmWorkers, WorkerKind
 from bench.workers.process import Finished, Interpreters
+from bench.workers.tasks import RunAnswer, RunTask
 
 ANSWER = {"status": "ok", "test_top1": 0.5, "fit_s": 1.0, "train_images_per_s": 10.0}
 Plan = Callable[..., list[PlannedRun]]
@@ -35,23 +38,30 @@ class _World:
 
     store: Store
     blueprint: Path
-    answers: dict[int, Finished | BaseException] = field(default_factory=dict)
-    jobs: list[dict[str, Any]] = field(default_factory=list)
+    answers: dict[int, Finished[RunAnswer] | dict[str, Any] | BaseException] = field(
+        default_factory=dict
+    )
+    jobs: list[RunTask] = field(default_factory=list)
     packed: int = 0
     exported: int = 0
     export_fails: Exception | None = None
     saved_before: list[int] = field(default_factory=list)
 
-    def do(self, kind: WorkerKind, job: dict[str, Any], log: Path, *_: Any) -> Finished:
-        assert kind.backend == job["spec"]["backend"]
-        self.jobs.append(job)
+    def do(self, kind: WorkerKind, task: RunTask, log: Path, *_: Any) -> Finished[RunAnswer]:
+        (spec,), (folder,) = task.specs, map(Path, task.folders)
+        assert kind.backend == spec.backend
+        self.jobs.append(task)
         self.saved_before.append(len(self.store.load()[0]) if self.store.root.is_dir() else 0)
-        assert Path(job["folder"]).is_dir()
-        (Path(job["folder"]) / "predictions.npz").write_text("numbers")
-        answer = self.answers.get(job["spec"]["seed"], Finished({"result": ANSWER}))
+        assert folder.is_dir()
+        (folder / "predictions.npz").write_text("numbers")
+        answer = self.answers.get(spec.seed, ANSWER)
         if isinstance(answer, BaseException):
             raise answer
-        return answer
+        if isinstance(answer, Finished):
+            return answer
+        identity = {"run_id": spec.run_id, "environment_id": task.environment_id}
+        result = RunResult.model_validate({**identity, **answer})
+        return Finished(RunAnswer(results=(result,)))
 
     def pack(self, dataset: Dataset, px: int, cache: Path, resize: str) -> Any:
         self.packed += 1
@@ -139,12 +149,10 @@ def test_results_are_saved_one_by_one(world: _World, plan: Plan, tmp_path: Path)
 def test_the_worker_is_told_what_to_do(world: _World, plan: Plan, tmp_path: Path) -> None:
     runs = plan(0)
     _run(world, runs, tmp_path)
-    (job,) = world.jobs
-    assert job["task"] == "run"
-    assert RunSpec.model_validate(job["spec"]) == runs[0].spec
-    assert job["environment_id"] == runs[0].environment.environment_id
-    assert Path(job["packed"]).is_absolute()
-    assert Path(job["blueprint"]).is_absolute()
+    (task,) = world.jobs
+    assert task.specs == (runs[0].spec,)
+    assert task.environment_id == runs[0].environment.environment_id
+    assert (task.packed, task.blueprint) == ("x", "blueprint"), "keys of the cache, no paths"
 
 
 @pytest.mark.parametrize("status", ["oom", "timeout", "crashed"])
@@ -162,7 +170,7 @@ def test_a_run_that_fails_is_a_result_and_the_next_one_runs(
 
 def test_a_worker_that_diverged_says_so_itself(world: _World, plan: Plan, tmp_path: Path) -> None:
     failure = {"kind": "diverged", "message": "the loss is nan"}
-    world.answers[0] = Finished({"result": {"status": "diverged", "failure": failure}})
+    world.answers[0] = {"status": "diverged", "failure": failure}
     _run(world, plan(0), tmp_path)
     assert _kept(world) == {0: "diverged"}
 
@@ -171,7 +179,7 @@ def test_what_cannot_be_had_is_a_row_and_no_worker_starts(
     world: _World, plan: Plan, tmp_path: Path
 ) -> None:
     _run(world, plan(0, 1, unavailable=(0,)), tmp_path)
-    assert [job["spec"]["seed"] for job in world.jobs] == [1]
+    assert [task.specs[0].seed for task in world.jobs] == [1]
     assert _kept(world) == {0: "unavailable", 1: "ok"}
     row = next(r for r in world.store.load()[0] if r.spec.seed == 0)
     assert row.result.failure is not None
@@ -199,10 +207,12 @@ def test_an_export_that_crashes_is_a_row(
     monkeypatch: pytest.MonkeyPatch,
     make_environment: Callable[..., Any],
 ) -> None:
-    died = Finished(None, "crashed", "SIGSEGV", "the worker ended by signal SIGSEGV: no output")
+    died: Finished[Any] = Finished(
+        None, "crashed", "SIGSEGV", "the worker ended by signal SIGSEGV: no output"
+    )
     monkeypatch.setattr(runner, "blueprint_folder", blueprints.blueprint_folder)
     monkeypatch.setattr(blueprints, "environment_of", lambda *_: make_environment())
-    monkeypatch.setattr(blueprints, "run_job", lambda *_: died)
+    monkeypatch.setattr(process, "run_task", lambda *_, **__: died)
     _run(world, plan(0), tmp_path)
     assert world.jobs == []
     ((run,), _) = world.store.load()
@@ -210,7 +220,7 @@ def test_an_export_that_crashes_is_a_row(
     assert run.result.failure is not None
     said = run.result.failure.message
     assert said.startswith("exporting efficientnet_lite0 failed: the worker ended by signal SIGS")
-    assert "export-efficientnet_lite0.txt" in said
+    assert "exporting-efficientnet_lite0-torch.txt" in said
 
 
 @pytest.mark.parametrize("seed", [0, 1], ids=["same network", "another network"])
@@ -249,7 +259,7 @@ def test_images_that_were_left_out_are_counted_in_the_result(
 ) -> None:
     plain, short = plan(0, 1)
     skipped = replace(short.dataset, skipped=("a.png: broken", "b.png: empty"))
-    world.answers[1] = Finished({"result": {**ANSWER, "notes": ["of the worker"]}})
+    world.answers[1] = {**ANSWER, "notes": ["of the worker"]}
     _run(world, [plain, replace(short, dataset=skipped)], tmp_path)
     notes = {run.spec.seed: run.result.notes for run in world.store.load()[0]}
     assert [*notes[0]] == []
@@ -312,7 +322,7 @@ def test_data_and_networks_are_prepared_before_the_first_run(
 ) -> None:
     ready: list[tuple[int, int]] = []
 
-    def watched(_: WarmWorkers, *arguments: Any) -> Finished:
+    def watched(_: WarmWorkers, *arguments: Any) -> Finished[RunAnswer]:
         ready.append((world.packed, world.exported))
         return world.do(*arguments)
 
@@ -326,6 +336,6 @@ def test_data_and_networks_are_prepared_before_the_first_run(
 def test_a_number_that_is_not_finite_in_the_knobs_does_not_lose_the_run(
     world: _World, plan: Plan, tmp_path: Path
 ) -> None:
-    world.answers[0] = Finished({"result": {**ANSWER, "knobs": {"scale": float("inf")}}})
+    world.answers[0] = {**ANSWER, "knobs": {"scale": float("inf")}}
     _run(world, plan(0), tmp_path)
     assert _kept(world) == {0: "ok"}

@@ -12,14 +12,17 @@ import pytest
 
 from bench.runner.planner import PlannedRun
 from bench.runner.suite import Options, Suite, apply_options, cells
+from bench.spec.result import RunResult
 from bench.spec.run import Recipe, RunSpec
 from bench.training.sweep import heads_of, layout_of, may_sweep, sweep_key
 from bench.workers.pool import WarmWorkers
 from bench.workers.process import Finished
+from bench.workers.tasks import RunAnswer, RunTask
 from tests.unit.test_runner import ANSWER, _kept, _run, _World, plan, world
 
 MakeSpec = Callable[..., RunSpec]
 fixtures = (plan, world)
+LOST = {"kind": "diverged", "message": "the loss is nan"}
 
 
 def _recipe(make_spec: MakeSpec, **changes: Any) -> Recipe:
@@ -121,7 +124,7 @@ def _plan(plan: Callable[..., list[PlannedRun]]) -> list[PlannedRun]:
 @pytest.mark.parametrize(
     ("answer", "statuses"),
     [
-        (Finished({"results": [ANSWER, {"status": "diverged"}]}), {0: "ok", 2: "diverged"}),
+        ([ANSWER, {"status": "diverged", "failure": LOST}], {0: "ok", 2: "diverged"}),
         (Finished(None, "crashed", "SIGSEGV", "died"), {0: "crashed", 2: "crashed"}),
         (Finished(None, "timeout", "timeout", "too long"), {0: "timeout", 2: "timeout"}),
     ],
@@ -131,25 +134,32 @@ def test_a_sweep_is_one_job_and_a_result_for_each_run(
     plan: Callable[..., list[PlannedRun]],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    answer: Finished,
+    answer: Finished[RunAnswer] | list[dict[str, Any]],
     statuses: dict[int, str],
 ) -> None:
-    jobs: list[dict[str, Any]] = []
+    tasks: list[RunTask] = []
 
-    def do(_: WarmWorkers, kind: Any, job: dict[str, Any], log: Path, *more: Any) -> Finished:
-        jobs.append(job)
-        if job["task"] == "run":
-            return Finished({"result": ANSWER})
-        log.write_text("words of the worker")
-        for folder in job["folders"]:
-            (Path(folder) / "predictions.npz").write_text("numbers")
-        return answer
+    def do(_: WarmWorkers, kind: Any, task: RunTask, log: Path, *more: Any) -> Finished[RunAnswer]:
+        tasks.append(task)
+        answers = [ANSWER] if len(task.specs) == 1 else answer
+        if len(task.specs) > 1:
+            log.write_text("words of the worker")
+            for folder in task.folders:
+                (Path(folder) / "predictions.npz").write_text("numbers")
+        if isinstance(answers, Finished):
+            return answers
+        results = [
+            RunResult.model_validate(
+                {"run_id": spec.run_id, "environment_id": task.environment_id, **fields}
+            )
+            for spec, fields in zip(task.specs, answers, strict=True)
+        ]
+        return Finished(RunAnswer(results=tuple(results)))
 
     monkeypatch.setattr(WarmWorkers, "do", do)
     _run(world, _plan(plan), tmp_path)
-    assert [job["task"] for job in jobs] == ["sweep", "run"]
-    assert [RunSpec.model_validate(s).seed for s in jobs[0]["specs"]] == [0, 2]
-    assert len(set(jobs[0]["folders"])) == 2
+    assert [[spec.seed for spec in task.specs] for task in tasks] == [[0, 2], [1]]
+    assert len(set(tasks[0].folders)) == 2
     assert _kept(world) == {1: "ok", **statuses}
     for run in world.store.load()[0]:
         if run.spec.seed != 1:

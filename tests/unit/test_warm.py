@@ -14,6 +14,7 @@ from bench.spec.run import RunSpec
 from bench.workers import pool as warm
 from bench.workers.pool import WarmWorkers, WorkerKind, kind_of
 from bench.workers.process import Interpreters
+from tests.stub_tasks import StubTask
 
 STUB = """
 import json, os, sys, time
@@ -26,6 +27,8 @@ for number, line in enumerate(sys.stdin):
     print(json.dumps({"event": "idle", "held_bytes": job.get("held_bytes", 10)}), flush=True)
 """
 TORCH = WorkerKind("torch", "cpu", "matched", "fp32")
+FAILURE = {"kind": "OutOfMemoryError", "message": "no room"}
+OOM = {"run_id": "r", "environment_id": "e", "status": "oom", "failure": FAILURE}
 
 
 @pytest.fixture
@@ -43,22 +46,22 @@ def workers(tmp_path: Path) -> Iterator[WarmWorkers]:
 @pytest.fixture
 def do(workers: WarmWorkers, tmp_path: Path) -> Callable[..., Any]:
     def do(kind: WorkerKind = TORCH, timeout_s: float | None = None, **job: Any) -> Any:
-        return workers.do(kind, job, tmp_path / "log", timeout_s=timeout_s)
+        return workers.do(kind, StubTask(**job), tmp_path / "log", timeout_s=timeout_s)
 
     return do
 
 
 def test_the_same_worker_does_the_next_job(do: Callable[..., Any]) -> None:
     answers = [do().answer for _ in range(3)]
-    assert [a["number"] for a in answers] == [0, 1, 2]
-    assert len({a["pid"] for a in answers}) == 1
+    assert [a.number for a in answers] == [0, 1, 2]
+    assert len({a.pid for a in answers}) == 1
 
 
 def test_another_backend_has_a_worker_of_its_own_and_both_stay(do: Callable[..., Any]) -> None:
     other = TORCH._replace(backend="keras-tensorflow")
     first, second = do(TORCH).answer, do(other).answer
-    assert first["pid"] != second["pid"]
-    assert (do(TORCH).answer["number"], do(other).answer["number"]) == (1, 1)
+    assert first.pid != second.pid
+    assert (do(TORCH).answer.number, do(other).answer.number) == (1, 1)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +72,7 @@ def test_other_settings_of_the_process_need_another_worker_in_its_place(
 ) -> None:
     other = TORCH._replace(**change)
     first, second = do(TORCH).answer, do(other).answer
-    assert first["pid"] != second["pid"]
+    assert first.pid != second.pid
     assert set(workers._workers) == {other}, "idle workers do not add up"
 
 
@@ -92,7 +95,7 @@ def test_on_a_gpu_one_worker_at_a_time_holds_the_device(
         {"held_bytes": None},
         {"after": "time.sleep(60)"},
         {"after": "os.abort()"},
-        {"answer": {"result": {"status": "oom"}}},
+        {"answer": {"results": [OOM]}},
         {"answer": {"event": "failed", "status": "crashed", "kind": "ValueError", "message": "m"}},
         {"answer": {"event": "failed", "status": "unavailable", "kind": "u", "message": "m"}},
     ],
@@ -106,12 +109,12 @@ def test_a_worker_that_is_not_fit_is_replaced(
 ) -> None:
     monkeypatch.setattr(workers, "_most_held_bytes", warm.LEAST_HELD_BYTES)
     monkeypatch.setattr(warm, "PATIENCE_S", 1.0)
-    first = do().answer["pid"]
+    first = do().answer.pid
     done = do(**job)
     assert "answer" in job or done.status == "ok", "what comes after the work costs no result"
     again = do().answer
-    assert again["number"] == 0
-    assert again["pid"] != first
+    assert again.number == 0
+    assert again.pid != first
 
 
 def test_what_a_worker_may_hold_is_a_share_of_the_machine(
@@ -136,7 +139,7 @@ def test_a_crash_costs_its_own_run_only(
 ) -> None:
     do()
     assert do(**job).status == status
-    assert do().answer["number"] == 0
+    assert do().answer.number == 0
 
 
 def test_a_worker_that_died_between_two_jobs_is_replaced(do: Callable[..., Any]) -> None:
@@ -144,7 +147,7 @@ def test_a_worker_that_died_between_two_jobs_is_replaced(do: Callable[..., Any])
     time.sleep(0.5)
     again = do()
     assert again.status == "ok"
-    assert again.answer["pid"] != first["pid"]
+    assert again.answer.pid != first.pid
 
 
 def test_all_are_ended_at_the_end(do: Callable[..., Any], workers: WarmWorkers) -> None:
@@ -166,12 +169,12 @@ def test_ctrl_c_ends_the_worker(
 
     job = {"code": 'print(json.dumps({"event": "step"}), flush=True); time.sleep(60)'}
     with pytest.raises(KeyboardInterrupt):
-        workers.do(TORCH, job, tmp_path / "log", interrupted)
+        workers.do(TORCH, StubTask(**job), tmp_path / "log", interrupted)
     assert not held.is_running()
 
 
 def test_each_job_has_its_own_log(do: Callable[..., Any], tmp_path: Path) -> None:
-    assert do(code='done["log"] = job["log"]').answer["log"] == str(tmp_path / "log")
+    assert do(code='done["log"] = job["log"]').answer.log == str(tmp_path / "log")
 
 
 def test_the_kind_is_what_a_process_cannot_change(make_spec: Callable[..., RunSpec]) -> None:

@@ -1,0 +1,25 @@
+"""A task for workers that are stubs: it carries any fields, and so does its answer."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+from bench.spec.result import RunResult
+from bench.workers.tasks import RunAnswer, Task
+
+
+class StubAnswer(RunAnswer):
+    """Any fields, and perhaps results of runs."""
+
+    model_config = ConfigDict(extra="allow")
+    results: tuple[RunResult, ...] = ()
+
+
+class StubTask(Task[StubAnswer]):
+    """Any fields beside the name of the task."""
+
+    model_config = ConfigDict(extra="allow")
+    answer_type: ClassVar[type[BaseModel]] = StubAnswer
+    task: str = "x"
