@@ -221,6 +221,9 @@ class _WordsRemover(ast.NodeTransformer):
     def visit_Constant(self, node: ast.Constant) -> ast.Constant:
         return ast.Constant("") if isinstance(node.value, str) else node
 
+    def visit_JoinedStr(self, node: ast.JoinedStr) -> ast.Constant:
+        return ast.Constant("")
+
 
 def _without_words(node: ast.Raise) -> ast.AST:
     words_removed: ast.AST = _WordsRemover().visit(node)

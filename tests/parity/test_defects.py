@@ -32,7 +32,7 @@ class Exchange:
     def __init__(self, root: Path) -> None:
         self._root = root
         network = small_network()
-        (root / "blueprints" / "blueprint").mkdir()
+        (root / "blueprints" / "blueprint").mkdir(parents=True)
         network.save(root / "blueprints" / "blueprint")
         save_split(proof_split(PX, BATCH_SIZE * 3 // 2), root / "data.npz")
         self.blueprint: Blueprint = attach_head(network, "original", CLASSES, SEED).blueprint

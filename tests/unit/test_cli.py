@@ -21,6 +21,7 @@ from bench.cli.parse import names, numbers
 from bench.errors import Unavailable, UserError
 from bench.network import weights
 from bench.network.blueprint import Network
+from bench.network.blueprint_files import write_checksums
 from bench.spec.backbone import WeightsSource
 from bench.storage.results import Store
 
@@ -201,23 +202,27 @@ def images(tmp_path: Path) -> Path:
 
 STUB = """
 import json, os, pathlib, shutil, signal, sys
-assert sys.argv.pop(1) == "-P"
-if sys.argv[1] == "-c":
-    code, sys.argv = sys.argv[2], ["-c", *sys.argv[3:]]
-    exec(code)
-    sys.exit()
-job = json.loads(sys.stdin.readline())
+assert sys.argv[1:4] == ["-P", "-m", "backends.worker"]
+task = json.loads(sys.stdin.readline())
 print("a framework's chatter")
 answer = {{"event": "done"}}
-if job["task"] == "export":
-    shutil.copytree({network!r}, job["folder"], dirs_exist_ok=True)
-elif job["spec"]["seed"] == 1:
+if task["task"] == "environment":
+    from bench.workers.environment import environment_here
+    found = environment_here(*sys.argv[4:6], task["packages"], task["device"])
+    answer["environment"] = found.model_dump(mode="json")
+elif task["task"] == "export":
+    folder = pathlib.Path(os.environ["THAWBENCH_CACHE"]) / "blueprints" / task["key"]
+    shutil.copytree({network!r}, folder)
+elif task["specs"][0]["seed"] == 1:
     os.kill(os.getpid(), signal.SIGTERM)
 else:
-    if job["spec"]["seed"] == 2:
-        for result in pathlib.Path(job["folder"]).parents[1].glob("runs/*/*/result.json"):
+    from bench.spec.run import RunSpec
+    if task["specs"][0]["seed"] == 2:
+        for result in pathlib.Path(task["folders"][0]).parents[1].glob("runs/*/*/result.json"):
             result.write_text("damaged")
-    answer["result"] = {{"status": "ok", "test_top1": 0.5, "fit_s": 1.0}}
+    run_id = RunSpec.model_validate(task["specs"][0]).run_id
+    identity = {{"run_id": run_id, "environment_id": task["environment_id"]}}
+    answer["results"] = [{{**identity, "status": "ok", "test_top1": 0.5, "fit_s": 1.0}}]
 print(json.dumps(answer), flush=True)
 """
 
@@ -227,6 +232,7 @@ def run(cli: Cli, images: Path, network: Network, tmp_path: Path) -> Cli:
     """``run`` on the images, with a stub in the place of the torch worker."""
     (tmp_path / "network").mkdir()
     network.save(tmp_path / "network")
+    write_checksums(tmp_path / "network")
     (tmp_path / "stub.py").write_text(STUB.format(network=str(tmp_path / "network")))
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{tmp_path / "stub.py"}" "$@"\n')

@@ -5,18 +5,21 @@ from __future__ import annotations
 import os
 import platform
 import re
-import shutil
 import sys
 from pathlib import Path
 
 import pytest
 
 from bench import __version__
+from bench.catalog.backends import BACKENDS
 from bench.errors import UserError
+from bench.spec.run import Environment
 from bench.storage import cache
-from bench.system import Gpu, gpus, project_root, visible
+from bench.storage.code_digest import adapter_digest, shared_digest
+from bench.system import Gpu, gpus, visible
 from bench.workers import environment
-from bench.workers.environment import code_digest, environment_here, environment_of
+from bench.workers.environment import environment_here
+from bench.workers.process import Interpreters, environment_of
 
 
 def _nvidia_smi(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
@@ -89,87 +92,67 @@ def test_without_nvidia_smi_there_is_no_gpu(
     assert gpus.__wrapped__() == ()
 
 
+def _here(backend: str, device: str) -> Environment:
+    """Return the environment that a worker in this process would have."""
+    entry = BACKENDS[backend]
+    return environment_here(backend, entry.adapter, (*entry.packages, *entry.also), device)
+
+
 def test_the_environment_names_versions_device_and_variables(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(environment, "gpus", lambda: (Gpu("A", "1.2", 1), Gpu("B", "1.2", 1)))
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    found = environment_here("torch", "cuda:1")
+    found = _here("torch", "cuda:1")
     assert (found.device_model, found.driver) == ("B", "1.2")
     assert found.variables["OMP_NUM_THREADS"] == "3"
     assert found.python == platform.python_version()
     assert "numpy" in found.packages
     assert found.cores >= 1
-    assert environment_here("torch", "cpu").driver is None
-    assert environment_here("torch", "cuda:7").device_model == "absent"
+    assert _here("torch", "cpu").driver is None
+    assert _here("torch", "cuda:7").device_model == "absent"
 
 
 def test_a_secret_of_the_user_is_in_no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_TOKEN", "hunter2")
-    assert "hunter2" not in environment_here("torch", "cpu").model_dump_json()
-
-
-@pytest.fixture
-def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the project's sources, in the place of the project's own."""
-    for package in ("bench", "backends"):
-        ignored = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(project_root() / package, tmp_path / package, ignore=ignored)
-    monkeypatch.setattr(environment, "project_root", lambda: tmp_path)
-    return tmp_path
+    assert "hunter2" not in _here("torch", "cpu").model_dump_json()
 
 
 def test_the_version_names_the_code_that_decides_numbers() -> None:
-    found = environment_here("torch", "cpu").thawbench
-    assert re.fullmatch(re.escape(__version__) + r"\+[0-9a-f]{12}", found)
-    assert found.endswith(code_digest())
+    found = _here("torch", "cpu").thawbench
+    assert re.fullmatch(re.escape(__version__) + r"\+[0-9a-f]{12}\.[0-9a-f]{12}", found)
+    own = adapter_digest("torch", BACKENDS["torch"].adapter)
+    assert found.endswith(f"{shared_digest()}.{own}")
 
 
-@pytest.mark.parametrize(
-    ("file", "decides"),
-    [
-        ("bench/loop.py", True),
-        ("bench/schedule.py", True),
-        ("bench/data/augment.py", True),
-        ("backends/worker.py", True),
-        ("backends/torch_adapter/zoo.py", True),
-        ("backends/keras_adapter/engines/tensorflow.py", True),
-        ("bench/cli.py", False),
-        ("bench/report/tables.py", False),
-        ("bench/catalog/suites/quick.toml", False),
-    ],
-)
-def test_code_that_changed_is_another_version_if_it_decides_numbers(
-    sources: Path, file: str, decides: bool
-) -> None:
-    before = code_digest.__wrapped__()
-    assert before == code_digest()
-    with (sources / file).open("a") as changed:
-        changed.write("# changed\n")
-    assert (code_digest.__wrapped__() != before) == decides
-
-
-def test_another_backends_code_is_another_version(sources: Path) -> None:
-    before = code_digest.__wrapped__()
-    (sources / "backends" / "fourth.py").write_text("")
-    added = code_digest.__wrapped__()
-    (sources / "backends" / "fourth.py").rename(sources / "backends" / "fifth.py")
-    assert len({before, added, code_digest.__wrapped__()}) == 3
+def test_the_environment_is_the_workers_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The parent's variables are not the worker's, which get some of their own."""
+    monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    found = environment_of("torch", "cpu", Interpreters({}))
+    assert found.variables["OMP_NUM_THREADS"] == "3"
+    assert found.variables["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    again = environment_of("torch", "cpu", Interpreters({}))
+    assert again.variables["OMP_NUM_THREADS"] == "2"
+    assert again.environment_id != found.environment_id
 
 
 def test_another_interpreter_is_asked(tmp_path: Path) -> None:
     other = tmp_path / "python"
     other.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
     other.chmod(0o755)
-    assert environment_of("torch", "cpu", other) == environment_here("torch", "cpu")
+    interpreters = Interpreters({"torch": other})
+    here = environment_of("torch", "cpu", Interpreters({}))
+    assert environment_of("torch", "cpu", interpreters) == here
 
 
 def test_an_interpreter_is_asked_without_the_current_folder(tmp_path: Path) -> None:
     other = tmp_path / "python"
     other.write_text('#!/bin/sh\necho "asked with $1 $2" >&2\nexit 1\n')
     other.chmod(0o755)
-    with pytest.raises(UserError, match="asked with -P -c"):
-        environment_of("torch", "cpu", other)
+    with pytest.raises(UserError, match="asked with -P -m"):
+        environment_of("torch", "cpu", Interpreters({"torch": other}))
 
 
 @pytest.mark.parametrize("script", ["echo no module >&2; exit 1", "echo '{}'", "echo nothing"])
@@ -178,7 +161,7 @@ def test_an_interpreter_that_cannot_run_thawbench_is_named(tmp_path: Path, scrip
     other.write_text(f"#!/bin/sh\n{script}\n")
     other.chmod(0o755)
     with pytest.raises(UserError, match="cannot run Thawbench") as error:
-        environment_of("torch", "cpu", other)
+        environment_of("torch", "cpu", Interpreters({"torch": other}))
     assert str(other) in str(error.value)
 
 

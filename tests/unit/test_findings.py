@@ -266,7 +266,7 @@ def test_the_map_names_leaders_beside_the_prescription(make: Make) -> None:
     assert at["medium", "similar"] == {
         "size": "medium", "similarity": "similar", "prescribed": "fine_tune_last", "best": [],
         "is_tie": False, "is_prescribed": [], "is_prescribed_run": False,
-        "policies": 0, "questions": 0, "text": "not run",
+        "policies": 0, "questions": 0, "contests": [],
     }  # fmt: skip
     assert at["small", "not_similar"]["prescribed"] is None
 

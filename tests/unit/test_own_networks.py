@@ -16,8 +16,8 @@ from tests.unit.test_architecture import ROOT
 NETWORKS = ROOT / "tests" / "own_networks.py"
 SCRIPT = """
 import json, sys
-from backends.torch_adapter import describe as d, own
-from bench.catalog.backbones import OwnCode
+from backends.torch_adapter.export import describe as d, own
+from bench.spec.backbone import OwnCode
 from bench.errors import UserError
 
 def guarded(work):

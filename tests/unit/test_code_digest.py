@@ -1,0 +1,242 @@
+"""Digests of code: which edits move them, and which do not; that they cover what a run imports."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from bench.catalog.backends import BACKENDS
+from bench.storage import code_digest
+from bench.storage.code_digest import (
+    adapter_digest,
+    adapter_files,
+    export_digest,
+    proof_digest,
+    shared_digest,
+    shared_files,
+)
+from bench.system import project_root
+
+Digests = Mapping[str, str]
+Edit = Callable[[Path], None]
+BACKEND_IDS = frozenset(BACKENDS)
+ALL = frozenset({"shared", "export", "proof", *BACKENDS})
+
+
+@pytest.fixture
+def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the project's sources, in the place of the project's own."""
+    for package in ("bench", "backends"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(project_root() / package, tmp_path / package, ignore=ignored)
+    monkeypatch.setattr(code_digest, "project_root", lambda: tmp_path)
+    return tmp_path
+
+
+def _digests() -> Digests:
+    """Return all digests, computed anew."""
+    return {
+        "shared": shared_digest.__wrapped__(),
+        "export": export_digest.__wrapped__(),
+        "proof": proof_digest.__wrapped__(),
+        **{name: adapter_digest.__wrapped__(name, e.adapter) for name, e in BACKENDS.items()},
+    }
+
+
+def _replaced(file: str, old: str, new: str) -> Edit:
+    def edit(root: Path) -> None:
+        text = (root / file).read_text()
+        assert old in text, f"{file} no longer holds {old!r}"
+        (root / file).write_text(text.replace(old, new, 1))
+
+    return edit
+
+
+def _appended(file: str, text: str) -> Edit:
+    def edit(root: Path) -> None:
+        with (root / file).open("a") as source:
+            source.write(text)
+
+    return edit
+
+
+def _moved(name: str, source: str, target: str) -> Edit:
+    """Move a top-level function between files of a room and import it where it was."""
+
+    def edit(root: Path) -> None:
+        before, after = root / source, root / target
+        head, _, rest = before.read_text().partition(f"\ndef {name}(")
+        body, separator, tail = rest.partition("\n\n\n")
+        module = source.removesuffix(".py").replace("/", ".")
+        assert body, f"{source} defines no {name}"
+        new = target.removesuffix(".py").replace("/", ".")
+        first, _, others = head.partition("from __future__ import annotations\n")
+        head = f"{first}from __future__ import annotations\n\nfrom {new} import {name}\n{others}"
+        before.write_text(f"{head}{separator}{tail}")
+        with after.open("a") as file:
+            file.write(f"\n\ndef {name}({body}\n")
+        assert module != new
+
+    return edit
+
+
+def _reformatted(root: Path) -> None:
+    """Write every deciding file from its syntax tree: other line breaks and quotes, no comments."""
+    for path in [*shared_files(), *(root / "backends").rglob("*.py")]:
+        path.write_text(ast.unparse(ast.parse(path.read_text())))
+
+
+NOTHING: frozenset[str] = frozenset()
+EDITS: dict[str, tuple[Edit, frozenset[str]]] = {
+    "a docstring": (
+        _replaced("bench/training/schedule.py", '"""', '"""Read this twice. '),
+        NOTHING,
+    ),
+    "a comment": (_appended("bench/training/fit.py", "# a comment\n"), NOTHING),
+    "line breaks and quotes": (_reformatted, NOTHING),
+    "words of an error": (
+        _replaced("bench/errors.py", 'f"Unknown {kind} \'{name}\'.{guess}"', '"Unknown."'),
+        NOTHING,
+    ),
+    "a description of a field": (
+        _replaced("bench/spec/run.py", 'description="As tables show it', 'description="As shown'),
+        NOTHING,
+    ),
+    "a function's annotation": (
+        _replaced("bench/training/schedule.py", "-> float", "-> object"),
+        NOTHING,
+    ),
+    "a local variable of an unrelated room": (
+        _replaced("bench/report/format.py", "digits", "places_shown"),
+        NOTHING,
+    ),
+    "a message of the command line": (_appended("bench/cli/main.py", "\nX = 1\n"), NOTHING),
+    "an entry of the catalogue": (
+        _appended("bench/catalog/backbones.py", '\nBACKBONES["mine"] = BACKBONES["vgg16"]\n'),
+        NOTHING,
+    ),
+    "a move within a room": (
+        _moved("learning_rate", "bench/training/schedule.py", "bench/training/augment.py"),
+        NOTHING,
+    ),
+    "the Keras adapter": (
+        _appended("backends/keras_adapter/trainer.py", "\nX = 1\n"),
+        frozenset({"keras-tensorflow", "keras-torch", "keras-jax"}),
+    ),
+    "one engine of the Keras adapter": (
+        _appended("backends/keras_adapter/engines/jax.py", "\nX = 1\n"),
+        frozenset({"keras-jax"}),
+    ),
+    "the torch adapter": (
+        _appended("backends/torch_adapter/trainer.py", "\nX = 1\n"),
+        frozenset({"torch"}),
+    ),
+    "the exporter, from which every run starts": (
+        _appended("backends/torch_adapter/export/translator.py", "\nX = 1\n"),
+        frozenset({"shared", "export"}),
+    ),
+    "another filter in decoding": (
+        _replaced("bench/data/decode.py", "BILINEAR", "BICUBIC"),
+        frozenset({"shared"}),
+    ),
+    "another setting of workers": (
+        _replaced("bench/workers/process.py", '"PCI_BUS_ID"', '"FASTEST_FIRST"'),
+        frozenset({"shared"}),
+    ),
+    "the loop": (_appended("bench/training/run.py", "\nX = 1\n"), frozenset({"shared"})),
+    "the head": (_appended("bench/network/head.py", "\nX = 1\n"), frozenset({"shared", "export"})),
+    "how proofs are judged": (
+        _replaced("bench/parity/tolerances.py", "SEED = ", "SEED = 1 + "),
+        frozenset({"proof"}),
+    ),
+    "a default value": (
+        _replaced("bench/spec/run.py", "default=1.0,", "default=0.5,"),
+        frozenset({"shared", "export"}),
+    ),
+    "a new file": (
+        lambda root: (root / "bench" / "training" / "more.py").write_text("X = 1\n"),
+        frozenset({"shared"}),
+    ),
+}  # fmt: skip
+"""What is edited → the edit, and the digests that it must move."""
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_an_edit_moves_the_digests_of_what_it_can_change(sources: Path, name: str) -> None:
+    edit, wanted = EDITS[name]
+    before = _digests()
+    edit(sources)
+    after = _digests()
+    assert {key for key in before if before[key] != after[key]} == wanted
+
+
+def test_same_names_of_two_files_are_not_mistaken_for_each_other(sources: Path) -> None:
+    folder = sources / "bench" / "training"
+    for name, value in (("one", 1), ("two", 2)):
+        (folder / f"{name}.py").write_text(f"def twice():\n    return {value}\n")
+    before = _digests()["shared"]
+    for name, value in (("one", 2), ("two", 1)):
+        (folder / f"{name}.py").write_text(f"def twice():\n    return {value}\n")
+    assert _digests()["shared"] != before
+
+
+def test_the_order_of_statements_that_act_counts(sources: Path) -> None:
+    file = sources / "bench" / "training" / "more.py"
+    file.write_text("X = {}\nX['a'] = 1\nX['a'] = 2\n")
+    before = _digests()["shared"]
+    file.write_text("X = {}\nX['a'] = 2\nX['a'] = 1\n")
+    assert _digests()["shared"] != before
+
+
+def test_digests_are_those_of_every_supported_python(sources: Path) -> None:
+    """Newer versions of Python give functions a field more, which must not enter a digest."""
+    before = _digests()
+    code = (
+        "import ast\n"
+        "for kind in (ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef):\n"
+        "    kind._fields = (*kind._fields, 'type_params')\n"
+        "    kind.type_params = []\n"
+        "from bench.storage.code_digest import shared_digest\n"
+        "print(shared_digest())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=project_root(), capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == before["shared"]
+
+
+IMPORTED = """
+import json, sys
+sys.argv = ["worker", *sys.argv[1:]]
+import backends.worker as worker
+worker.load_adapter(*sys.argv[1:])
+import bench.training.job, bench.training.sweep, bench.training.clocks
+print(json.dumps([m.__file__ for n, m in list(sys.modules.items())
+                  if n.partition(".")[0] in ("bench", "backends") and m.__file__]))
+"""
+
+
+@pytest.mark.parametrize("backend", ["torch", "keras-tensorflow"])
+def test_every_module_that_a_run_imports_is_in_a_digest(backend: str) -> None:
+    """What the worker's handler of runs imports, with the adapter loaded."""
+    adapter = BACKENDS[backend].adapter
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTED, backend, adapter],
+        cwd=project_root(),
+        env={**os.environ, **BACKENDS[backend].variables},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    imported = {Path(file).resolve() for file in json.loads(done.stdout.splitlines()[-1])}
+    covered = {f.resolve() for f in [*shared_files(), *adapter_files(backend, adapter)]}
+    assert project_root() / "backends" / "worker.py" in imported
+    assert imported - covered == set()
