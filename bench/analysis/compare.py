@@ -1,67 +1,85 @@
-"""Which runs of two results folders are the same run."""
+"""Runs of two results folders: which are the same run, and what differs around them.
+
+Runs match if their specs are equal, seed included: the same ``run_id``, or one that differs in the
+device alone. Their environments may differ; equal ones are a run and its repetition. If a folder
+holds a run in several environments, those that the other folder lacks count (it was copied before
+an upgrade); if that leaves more than one, nothing is compared.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
+from bench.analysis.groups import SeedGroup
+from bench.analysis.rows import Row, rows_of
 from bench.catalog.backends import BACKENDS
-from bench.spec.run import Environment
+from bench.spec.base import canonical_json
+from bench.spec.run import RunSpec
 from bench.storage.results import StoredRun
 
-MACHINE = {
-    "system": "system",
-    "processor": "processor",
-    "cores": "cores",
-    "device": "device",
-    "device_model": "model of the device",
-    "driver": "driver",
-    "python": "Python",
-    "thawbench": "Thawbench and its code",
-}
-"""Field of an environment → what a reader is told that it is."""
 RunPairs = Sequence[tuple[StoredRun, StoredRun]]
-Difference = tuple[str, str, str]
-"""What differs, and its value in either folder."""
+BothFolders = tuple[Sequence[StoredRun], Sequence[StoredRun]]
+"""Runs of the first and of the second folder."""
+MACHINE = ("system", "processor", "cores", "device", "device_model", "driver", "python",
+           "thawbench")  # fmt: skip
+"""Fields of an environment beside its packages and variables."""
+Kind = Literal["machine", "package", "variable", "knob"]
 
 
-def _environment(environment: Environment) -> dict[str, Any]:
-    fields = {told: getattr(environment, field) for field, told in MACHINE.items()}
-    packages = {f"package {name}": v for name, v in environment.packages.items()}
-    variables = {f"variable {name}": v for name, v in environment.variables.items()}
-    return fields | packages | variables
+class Difference(NamedTuple):
+    """Something around the runs of two folders that differs."""
 
-
-def _knobs(run: StoredRun) -> dict[str, Any]:
-    """Those in force that no version says already."""
-    known = {*run.environment.packages, *MACHINE}
-    return {f"in force: {k}": v for k, v in run.result.knobs.items() if k not in known}
-
-
-def _value(value: Any) -> str:
-    if value is None:
-        return "–"
-    return value if isinstance(value, str) else json.dumps(value)
+    kind: Kind
+    name: str
+    first: str | None
+    """Value in the first folder, JSON unless it is text; None: absent."""
+    second: str | None
+    """Value in the second folder."""
 
 
 def differences(pairs: RunPairs) -> dict[Difference, list[str]]:
-    """What differs → the backends in whose runs it does, in the order of the catalogue."""
+    """Return what differs around the runs → the backends concerned, in catalogue order."""
     found: dict[Difference, list[str]] = {}
     for a, b in pairs:
-        first = _environment(a.environment) | _knobs(a)
-        second = _environment(b.environment) | _knobs(b)
-        for name in dict.fromkeys([*first, *second]):
-            values = _value(first.get(name)), _value(second.get(name))
+        first, second = _surroundings(a), _surroundings(b)
+        for kind, name in dict.fromkeys([*first, *second]):
+            values = _text(first.get((kind, name))), _text(second.get((kind, name)))
             if values[0] != values[1]:
-                backends = found.setdefault((name, *values), [])
+                backends = found.setdefault(Difference(kind, name, *values), [])
                 backends += [a.spec.backend] if a.spec.backend not in backends else []
-    known = list(BACKENDS)
+    order = {name: place for place, name in enumerate(BACKENDS)}
     return {
-        what: sorted(backends, key=lambda b: (b not in known, known.index(b) if b in known else 0))
+        what: sorted(backends, key=lambda backend: order.get(backend, len(order)))
         for what, backends in found.items()
     }
+
+
+def _surroundings(run: StoredRun) -> dict[tuple[Kind, str], Any]:
+    """Return a run's environment and the knobs in force that no version implies."""
+    environment = run.environment
+    known = {*environment.packages, *MACHINE}
+    groups: dict[Kind, Mapping[str, Any]] = {
+        "machine": {name: getattr(environment, name) for name in MACHINE},
+        "package": environment.packages,
+        "variable": environment.variables,
+        "knob": {name: v for name, v in run.result.knobs.items() if name not in known},
+    }
+    return {(kind, name): v for kind, values in groups.items() for name, v in values.items()}
+
+
+def _text(value: Any) -> str | None:
+    return value if value is None or isinstance(value, str) else json.dumps(value)
+
+
+NotMatched = Literal[
+    "not in both folders",
+    "not ok in both folders",
+    "in several environments, of which none is the other folder's",
+]
 
 
 @dataclass(frozen=True)
@@ -70,43 +88,45 @@ class Unmatched:
 
     run_id: str
     first: str | None
-    """Its statuses in the first folder; None: it is not there."""
+    """Its statuses in the first folder; None if it is absent."""
     second: str | None
-    """In the second."""
-    reason: str
-    """Why it is not compared."""
+    """Its statuses in the second folder; None if it is absent."""
+    reason: NotMatched
 
     @property
     def is_worse(self) -> bool:
-        """Whether it was ok in the first folder alone, of those that are in both."""
+        """True if it is in both folders, and ok in the first one only."""
         return self.first == "ok" and self.second not in ("ok", None)
 
     @property
     def is_mended(self) -> bool:
-        """Whether it is ok in the second folder alone, of those that are in both."""
+        """True if it is in both folders, and ok in the second one only."""
         return self.second == "ok" and self.first not in ("ok", None)
 
     @property
     def is_other(self) -> bool:
-        """Whether it is in both, and neither."""
+        """True if it is in both folders, neither worse nor mended."""
         both = self.first is not None and self.second is not None
         return both and not self.is_worse and not self.is_mended
 
 
-MatchedPairs = list[tuple[StoredRun, StoredRun]]
-ALONE = "not in both folders"
+RunsById = dict[str, list[StoredRun]]
 
 
-def match(a: Sequence[StoredRun], b: Sequence[StoredRun]) -> tuple[MatchedPairs, list[Unmatched]]:
-    """Runs that are ok in both, of the same spec, and all others. Where a spec is in one folder
-    alone, and the same spec of another device in the other one alone, these match.
+def match(
+    a: Sequence[StoredRun], b: Sequence[StoredRun]
+) -> tuple[list[tuple[StoredRun, StoredRun]], list[Unmatched]]:
+    """Return the pairs of runs that are ok in both folders, and all other runs.
+
+    A spec of one folder only is paired with the same spec on another device, if either folder has
+    exactly one such run.
 
     Args:
-        a: Runs of one folder, each spec and environment once.
-        b: Of another.
+        a: Runs of the first folder, each spec and environment once.
+        b: Runs of the second.
     """
-    pairs: MatchedPairs = []
-    left = []
+    pairs: list[tuple[StoredRun, StoredRun]] = []
+    unmatched = []
     first, second = _by_id(a), _by_id(b)
     elsewhere = _on_other_devices(first, second)
     moved = set(elsewhere.values())
@@ -117,23 +137,20 @@ def match(a: Sequence[StoredRun], b: Sequence[StoredRun]) -> tuple[MatchedPairs,
         found, reason = _pair(these, those)
         pairs += found
         if reason is not None:
-            left.append(Unmatched(run_id, _statuses(these), _statuses(those), reason))
-    return pairs, left
+            unmatched.append(Unmatched(run_id, _statuses(these), _statuses(those), reason))
+    return pairs, unmatched
 
 
-def _by_id(runs: Sequence[StoredRun]) -> Groups:
-    groups: Groups = {}
+def _by_id(runs: Sequence[StoredRun]) -> RunsById:
+    groups: RunsById = {}
     for run in runs:
         groups.setdefault(run.result.run_id, []).append(run)
     return groups
 
 
-Groups = dict[str, list[StoredRun]]
-
-
-def _on_other_devices(first: Groups, second: Groups) -> dict[str, str]:
-    """A ``run_id`` of the first folder alone → that of the second alone which differs from it in
-    the device and nothing else; only where there is one such on either side."""
+def _on_other_devices(first: RunsById, second: RunsById) -> dict[str, str]:
+    """Return ``run_id`` of the first folder → that of the second one which differs in the device
+    alone, where each folder has exactly one such run and lacks the other's."""
     here, there = (_by_spec(g, other) for g, other in ((first, second), (second, first)))
     return {
         run_ids[0]: there[spec][0]
@@ -142,8 +159,8 @@ def _on_other_devices(first: Groups, second: Groups) -> dict[str, str]:
     }
 
 
-def _by_spec(groups: Groups, other: Groups) -> dict[str, list[str]]:
-    """Specs without their device → the ids of runs that are not in the other folder."""
+def _by_spec(groups: RunsById, other: RunsById) -> dict[str, list[str]]:
+    """Return specs without their device → ids of runs that the other folder lacks."""
     found: dict[str, list[str]] = {}
     for run_id, runs in groups.items():
         if run_id not in other:
@@ -156,10 +173,12 @@ def _statuses(runs: Sequence[StoredRun]) -> str | None:
     return ", ".join(dict.fromkeys(run.result.status for run in runs)) or None
 
 
-def _pair(a: Sequence[StoredRun], b: Sequence[StoredRun]) -> tuple[MatchedPairs, str | None]:
-    """MatchedPairs of one spec, or why there are none."""
+def _pair(
+    a: Sequence[StoredRun], b: Sequence[StoredRun]
+) -> tuple[list[tuple[StoredRun, StoredRun]], NotMatched | None]:
+    """Return the pairs of one spec, or why there are none."""
     if not a or not b:
-        return [], ALONE
+        return [], "not in both folders"
     a, b = ([run for run in runs if run.result.status == "ok"] for runs in (a, b))
     if not a or not b:
         return [], "not ok in both folders"
@@ -172,3 +191,104 @@ def _pair(a: Sequence[StoredRun], b: Sequence[StoredRun]) -> tuple[MatchedPairs,
     if len(own) > 1 or len(new) > 1:
         return [], "in several environments, of which none is the other folder's"
     return [(own[0], new[0])], None
+
+
+Experiment = tuple[str, str]
+"""A ``run_id`` without its seed, and an environment."""
+
+
+def seed_group_pairs(pairs: RunPairs, whole: BothFolders) -> list[tuple[SeedGroup, SeedGroup]]:
+    """Group matched runs that differ in the seed alone, in the order of a report.
+
+    Args:
+        pairs: From ``match``.
+        whole: All runs of both folders: they decide which runs are unsteady and which seeds were
+            lost.
+    """
+    partner = {_key(first): _key(second) for first, second in pairs}
+    here, there = ({row.key: row for row in rows_of(side)} for side in whole)
+    lost = _lost_seeds(whole[0]), _lost_seeds(whole[1])
+    groups: dict[tuple[Experiment, Experiment], list[Row]] = {}
+    for key, row in here.items():
+        if key in partner:
+            both = _experiment_of(row), _experiment_of(there[partner[key]])
+            groups.setdefault(both, []).append(row)
+    found = []
+    for (one, other), rows in groups.items():
+        rows.sort(key=lambda row: row.spec.seed)
+        theirs = tuple(there[partner[row.key]] for row in rows)
+        found.append((SeedGroup(tuple(rows), lost[0][one]), SeedGroup(theirs, lost[1][other])))
+    return found
+
+
+def _key(run: StoredRun) -> tuple[str, str]:
+    return run.result.run_id, run.result.environment_id
+
+
+def _experiment_of(run: StoredRun) -> Experiment:
+    return run.spec.model_copy(update={"seed": 0}).run_id, run.result.environment_id
+
+
+def _lost_seeds(runs: Sequence[StoredRun]) -> Counter[Experiment]:
+    """Count the seeds of each experiment that are not ok."""
+    return Counter(_experiment_of(run) for run in runs if run.result.status != "ok")
+
+
+MOST_SPECS = 600
+"""Specs of a folder, seeds apart, among which the nearest is searched: in a grid the rest differs
+in the same ways."""
+LEADING = {"policy.name": "policy.", "case.dataset.name": "case.", "weights.kind": "weights."}
+"""Path of a field → prefix of the fields that follow from it."""
+SpecDifference = tuple[str, str | None, str | None]
+"""A field's path and its values in both specs, JSON unless they are text; None: absent."""
+
+
+@dataclass(frozen=True)
+class NearestPair:
+    """A run, and the run of the other folder whose spec is nearest."""
+
+    a: StoredRun
+    b: StoredRun
+    differences: tuple[SpecDifference, ...]
+    """The fields in which the specs differ, without those that follow from others."""
+
+
+def nearest(a: Sequence[StoredRun], b: Sequence[StoredRun]) -> list[NearestPair]:
+    """Return for each run of one folder the nearest of another; of equally near ones, the first."""
+    a, b = _one_seed_each(a), _one_seed_each(b)
+    others = [(run, f := _flat_spec(run.spec), frozenset(f.items())) for run in b[:MOST_SPECS]]
+    found = []
+    for run in a[:MOST_SPECS] if others else ():
+        fields = _flat_spec(run.spec)
+        items = frozenset(fields.items())
+        other, theirs, _ = min(others, key=lambda o: len(items ^ o[2]))
+        paths = [p for p in {**fields, **theirs} if fields.get(p) != theirs.get(p)]
+        apart = tuple((p, fields.get(p), theirs.get(p)) for p in _without_following(paths))
+        found.append(NearestPair(run, other, apart))
+    return found
+
+
+def _one_seed_each(runs: Sequence[StoredRun]) -> list[StoredRun]:
+    """Return one run of each spec: differing seeds are rarely why nothing matches."""
+    found: dict[str, StoredRun] = {}
+    for run in runs:
+        found.setdefault(run.spec.model_copy(update={"seed": 0}).run_id, run)
+    return list(found.values())
+
+
+def _without_following(paths: Sequence[str]) -> list[str]:
+    prefixes = tuple(prefix for leader, prefix in LEADING.items() if leader in paths)
+    return [p for p in paths if p in LEADING or not (prefixes and p.startswith(prefixes))]
+
+
+def _flat_spec(spec: RunSpec) -> dict[str, str]:
+    """Return the path of each field → its value as text."""
+    return dict(_flat(spec.model_dump(mode="json")))
+
+
+def _flat(value: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
+    for name, inner in value.items():
+        if isinstance(inner, Mapping):
+            yield from _flat(inner, f"{path}{name}.")
+        else:
+            yield f"{path}{name}", inner if isinstance(inner, str) else canonical_json(inner)

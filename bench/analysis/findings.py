@@ -18,7 +18,6 @@ from bench.analysis.groups import (
 from bench.analysis.rows import Row, is_proved
 from bench.analysis.speed import SpeedComparison, compare_speeds
 from bench.parity.proofs import ProvedSubject
-from bench.storage.results import StoredRun
 
 
 @dataclass(frozen=True)
@@ -41,8 +40,6 @@ class Findings:
 
     rows: Sequence[Row]
     """All runs."""
-    runs: Sequence[StoredRun]
-    """The same, as they lie on disk."""
     cells: Sequence[SeedGroup]
     """Of the runs that are ok."""
     contests: Sequence[Contest]
@@ -53,7 +50,6 @@ class Findings:
 
 def findings_of(
     rows: Sequence[Row],
-    runs: Sequence[StoredRun],
     shown: Collection[ProvedSubject] = (),
     lost: LostSeeds | None = None,
 ) -> Findings:
@@ -61,16 +57,14 @@ def findings_of(
 
     Args:
         rows: Of ``rows_of``.
-        runs: The same, as they lie on disk.
         shown: What has been proved.
         lost: Of ``lost_seeds``; None: of these rows.
     """
-    cells = cells_of(rows, runs, lost)
+    cells = cells_of(rows, lost)
     pairs = backend_pairs(cells)
     together = zip(pairs, compare(pairs), compare_speeds(pairs), strict=True)
     return Findings(
         rows,
-        runs,
         cells,
         contests_of(cells),
         [

@@ -11,55 +11,21 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import pandas as pd
 
 from bench.analysis.folders import known_proofs, load_runs
-from bench.analysis.rows import MEASURED, Row, rows_of
+from bench.analysis.rows import FIELDS, rows_of
 from bench.errors import UserError
 from bench.parity.proofs import shown
 from bench.spec.base import Frozen
 from bench.spec.result import RunResult
-from bench.spec.run import Case, DatasetRef, Environment, Policy, Recipe, RunSpec
+from bench.spec.run import Environment, RunSpec
 
 DTYPES: dict[Any, str] = {bool: "boolean", int: "Int64", float: "float64", str: "string"}
 """Python's type → pandas's, of which each has a way to say 'missing'."""
-REPEATED: dict[str, tuple[type[Frozen], str]] = {
-    "run_id": (RunSpec, "run_id"),
-    "environment_id": (Environment, "environment_id"),
-    "case": (Case, "number"),
-    "size": (Case, "size"),
-    "train_images": (DatasetRef, "train_images"),
-    "val_images": (DatasetRef, "val_images"),
-    "test_images": (DatasetRef, "test_images"),
-    "similarity": (Case, "similarity"),
-    "dataset": (DatasetRef, "name"),
-    "dataset_label": (DatasetRef, "label"),
-    "dataset_hash": (DatasetRef, "content_hash"),
-    "backbone": (RunSpec, "backbone"),
-    "code_sha256": (RunSpec, "code_sha256"),
-    "policy": (Policy, "name"),
-    "boundary": (Policy, "boundary"),
-    "mode": (RunSpec, "mode"),
-    "head": (Recipe, "head"),
-    "precision": (Recipe, "precision"),
-    "px": (Recipe, "px"),
-    "batch_size": (Recipe, "batch_size"),
-    "epochs": (Recipe, "epochs"),
-    "optimizer": (Recipe, "optimizer"),
-    "learning_rate": (Recipe, "learning_rate"),
-    "momentum": (Recipe, "momentum"),
-    "weight_decay": (Recipe, "weight_decay"),
-    "schedule": (Recipe, "schedule"),
-    "warmup_fraction": (Recipe, "warmup_fraction"),
-    "augmentation": (Recipe, "augmentation"),
-    "views": (Recipe, "views"),
-    "prefix_cache": (Recipe, "prefix_cache"),
-    "learning_rate_chosen": (RunResult, "learning_rate"),
-    "backend": (RunSpec, "backend"),
-    "device": (RunSpec, "device"),
-    "device_model": (Environment, "device_model"),
-    "seed": (RunSpec, "seed"),
-    "status": (RunResult, "status"),
-    **{name: (RunResult, name) for name in MEASURED},
+MODELS: dict[str, type[Frozen]] = {
+    "spec": RunSpec,
+    "result": RunResult,
+    "environment": Environment,
 }
-"""FrameColumn → the field that it repeats, with whose type and description."""
+"""First part of a path in ``FIELDS`` → the model it leads into."""
 
 
 @dataclass(frozen=True)
@@ -88,17 +54,10 @@ DERIVED: dict[str, FrameColumn] = {
         "Whether it has been shown that the backends compute the same: shown or not_shown; missing "
         "where no row differs in the backend alone.",
     ),
-    "achieved_saving": FrameColumn(
-        "float64",
-        "Share of a step's time that the policy spares beside the same network trained whole.",
-    ),
     "unsteady": FrameColumn(
         "boolean",
         "Whether other work was on the machine, by slow steps or slow inference beside other runs "
         "of the same network: compare no speeds.",
-    ),
-    "unreadable_images": FrameColumn(
-        "Int64", "Images that --skip-unreadable left out; missing where none was."
     ),
     "phases": FrameColumn(
         "string", "Of a policy that thaws the network in turn: boundary and epochs of each phase."
@@ -125,11 +84,12 @@ UNITS: dict[str, str] = {
 
 
 def _field(name: str) -> tuple[str, str]:
-    """(dtype, description) of a field or property that a column repeats."""
-    model, field = REPEATED[name]
-    info = model.model_fields.get(field)
-    if info is None:
-        return "string", (getattr(model, field).__doc__ or "").strip()
+    """Return the pandas type and description of the model's field that a column repeats."""
+    root, *parents, field = FIELDS[name].split(".")
+    model: Any = MODELS[root]
+    for parent in parents:
+        model = model.model_fields[parent].annotation
+    info = model.model_fields[field]
     return _dtype(info.annotation), info.description or ""
 
 
@@ -149,10 +109,11 @@ def _with_unit(name: str, sentence: str) -> str:
     return f"{sentence} {UNITS[max(fitting, key=len)]}" if fitting else sentence
 
 
-_FIELDS = {name: _field(name) for name in REPEATED} | {
-    name: (column.dtype, column.sentence) for name, column in DERIVED.items()
+_COLUMNS = {
+    name: (DERIVED[name].dtype, DERIVED[name].sentence) if name in DERIVED else _field(name)
+    for name in FIELDS
 }
-COLUMNS: dict[str, str] = {name: _with_unit(name, said) for name, (_, said) in _FIELDS.items()}
+COLUMNS: dict[str, str] = {name: _with_unit(name, said) for name, (_, said) in _COLUMNS.items()}
 """FrameColumn of ``results`` → a sentence that says what it is, with its unit."""
 
 
@@ -175,7 +136,7 @@ def results(*folders: str | Path) -> pd.DataFrame:
     runs, problems = load_runs(paths)
     proofs = [pair for path in paths for pair in known_proofs(path, runs)]
     where = {r.environment.environment_id: r.environment.model_dump(mode="json") for r in runs}
-    return frame_of(rows_of(runs, shown(proofs)), where, problems)
+    return frame_of([row.fields for row in rows_of(runs, shown(proofs))], where, problems)
 
 
 def curves(*folders: str | Path) -> pd.DataFrame:
@@ -229,7 +190,7 @@ def _paths(folders: Sequence[str | Path]) -> list[Path]:
 
 
 def frame_of(
-    rows: Sequence[Row], environments: Mapping[str, Any], problems: Sequence[str]
+    rows: Sequence[Mapping[str, Any]], environments: Mapping[str, Any], problems: Sequence[str]
 ) -> pd.DataFrame:
     names = list(dict.fromkeys(name for row in rows for name in row))
     columns = {name: [_flat(name, row.get(name)) for row in rows] for name in names}
@@ -255,7 +216,7 @@ def _flat(name: str, value: Any) -> Any:
 
 def _dtype_of(name: str, values: Sequence[Any]) -> str:
     """Of a page that another version wrote, columns may be unknown."""
-    if name in _FIELDS:
-        return _FIELDS[name][0]
+    if name in _COLUMNS:
+        return _COLUMNS[name][0]
     kinds = {type(value) for value in values if value is not None}
     return DTYPES.get(kinds.pop(), "object") if len(kinds) == 1 else "object"

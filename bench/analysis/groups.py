@@ -15,12 +15,11 @@ from typing import Any, Literal
 import numpy as np
 
 from bench.analysis import intervals as statistics
-from bench.analysis.intervals import Answers01, Estimate, holm
+from bench.analysis.intervals import Estimate, Floats, holm
 from bench.analysis.predictions import Answers, answers_of
 from bench.analysis.rows import DIFFERING, Row, identity
 from bench.catalog.backends import BACKENDS
 from bench.catalog.policies import POLICIES, PRESCRIBED
-from bench.storage.results import StoredRun
 
 Verdict = Literal["real", "tie", "tie after correction", "not comparable"]
 SIGNIFICANT = 1.0 - statistics.LEVEL
@@ -37,8 +36,6 @@ class SeedGroup:
 
     rows: tuple[Row, ...]
     """In the order of their seeds."""
-    runs: tuple[StoredRun, ...]
-    """The same, as they lie on disk."""
     lost: int = 0
     """Seeds of the same experiment that were not ok: without them, the others say too much."""
 
@@ -50,20 +47,23 @@ class SeedGroup:
     @property
     def seeds(self) -> tuple[int, ...]:
         """Ascending."""
-        return tuple(row["seed"] for row in self.rows)
+        return tuple(row.spec.seed for row in self.rows)
 
     @cached_property
     def answers(self) -> dict[int, Answers]:
         """Seed → what that run said of each test image; without those that cannot be read."""
-        found = {row["seed"]: answers_of(r) for row, r in zip(self.rows, self.runs, strict=True)}
-        said = {row["seed"]: row["test_top1"] for row in self.rows}
-        found = {seed: answers for seed, answers in found.items() if said[seed] is not None}
-        # Answers that do not add up to the run's own accuracy are of another run.
-        return {
-            seed: a
-            for seed, a in found.items()
-            if a is not None and abs(float(a.right.mean()) - said[seed]) < 1.5 / a.right.size
-        }
+        found = {}
+        for row in self.rows:
+            top1 = row.result.test_top1
+            answers = None if top1 is None else answers_of(row)
+            # Answers that do not add up to the run's own accuracy belong to another run.
+            if (
+                top1 is not None
+                and answers is not None
+                and abs(float(answers.right.mean()) - top1) < 1.5 / answers.right.size
+            ):
+                found[row.spec.seed] = answers
+        return found
 
     @cached_property
     def top1(self) -> Estimate:
@@ -71,7 +71,8 @@ class SeedGroup:
         answers = [self.answers[s] for s in self.seeds if s in self.answers]
         alike = len({a.labels_sha256 for a in answers}) == 1
         if not alike or len(answers) < len(self.rows):
-            return statistics.mean_share([row["test_top1"] for row in self.rows])
+            shares = (row.result.test_top1 for row in self.rows)
+            return statistics.mean_share([share for share in shares if share is not None])
         return statistics.accuracy(np.stack([a.right for a in answers]))
 
     def mean(self, field: str) -> float | None:
@@ -82,19 +83,19 @@ class SeedGroup:
     @property
     def machine(self) -> tuple[Any, ...]:
         """Where it ran, apart from versions."""
-        e = self.runs[0].environment
+        e = self.row.environment
         return e.system, e.processor, e.cores, e.device, e.device_model
 
     @property
     def circumstances(self) -> tuple[Any, ...]:
         """What of its environment is no backend's own: Thawbench's code, and variables."""
-        e = self.runs[0].environment
+        e = self.row.environment
         return e.thawbench, tuple(sorted(e.variables.items()))
 
     @property
     def val_top1(self) -> float:
         """Mean accuracy on the validation images after the last epoch; below 0 where unknown."""
-        last = [(run.result.val_top1_by_epoch or [None])[-1] for run in self.runs]
+        last = [(run.result.val_top1_by_epoch or [None])[-1] for run in self.rows]
         return float(np.mean([-1.0 if v is None else v for v in last]))
 
 
@@ -104,31 +105,25 @@ LostSeeds = Mapping[tuple[Hashable, ...], int]
 
 def lost_seeds(rows: Iterable[Row]) -> LostSeeds:
     """Seeds that are not ok, of rows before any was left out of a report."""
-    return Counter(experiment_of(row) for row in rows if row["status"] != "ok")
+    return Counter(experiment_of(row) for row in rows if not row.is_ok)
 
 
-def cells_of(
-    rows: Sequence[Row], runs: Sequence[StoredRun], lost: LostSeeds | None = None
-) -> list[SeedGroup]:
+def cells_of(rows: Sequence[Row], lost: LostSeeds | None = None) -> list[SeedGroup]:
     """Cells of the rows that are ok, in the order of the rows.
 
     Args:
         rows: Of ``rows_of``.
-        runs: The same, as they lie on disk.
         lost: Of ``lost_seeds``; None: of these rows.
     """
-    stored = {(r.result.run_id, r.result.environment_id): r for r in runs}
     groups: dict[tuple[Hashable, ...], list[Row]] = {}
     for row in rows:
-        if row["status"] == "ok" and row["test_top1"] is not None:
+        if row.is_ok and row.result.test_top1 is not None:
             groups.setdefault(experiment_of(row), []).append(row)
     lost = lost_seeds(rows) if lost is None else lost
-    cells = []
-    for key, members in groups.items():
-        members.sort(key=lambda row: row["seed"])
-        kept = tuple(stored[row["run_id"], row["environment_id"]] for row in members)
-        cells.append(SeedGroup(tuple(members), kept, lost.get(key, 0)))
-    return cells
+    return [
+        SeedGroup(tuple(sorted(members, key=lambda row: row.spec.seed)), lost.get(key, 0))
+        for key, members in groups.items()
+    ]
 
 
 def _identity_but(row: Row, without: Iterable[str]) -> tuple[Hashable, ...]:
@@ -149,6 +144,11 @@ def experiment_of(row: Row) -> tuple[Hashable, ...]:
 def question_of(row: Row) -> tuple[Hashable, ...]:
     """What policies that compete have in common."""
     return _identity_but(row, {*CHOSEN, "seed"})
+
+
+def question_of_any_backend(row: Row) -> tuple[Hashable, ...]:
+    """Return what a question has in common with the same one asked of another backend."""
+    return _identity_but(row, {*CHOSEN, "seed", "backend", "environment_id", "device_model"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,12 +210,15 @@ def unpaired(a: SeedGroup, b: SeedGroup) -> str | None:
     if not all(seed in c.answers for c in (a, b) for seed in a.seeds):
         return "answers missing"
     labels = {c.answers[seed].labels_sha256 for c in (a, b) for seed in a.seeds}
-    if len(labels) > 1 or a.row["dataset_hash"] != b.row["dataset_hash"]:
+    if (
+        len(labels) > 1
+        or a.row.spec.case.dataset.content_hash != b.row.spec.case.dataset.content_hash
+    ):
         return "other test images"
     return None
 
 
-def paired(a: SeedGroup, b: SeedGroup) -> tuple[Answers01, Answers01] | None:
+def paired(a: SeedGroup, b: SeedGroup) -> tuple[Floats, Floats] | None:
     """Right answers (seeds, images) of both; None where they cannot be compared."""
     if unpaired(a, b) is not None:
         return None
@@ -274,7 +277,7 @@ class Contest:
     def shows_nothing(self) -> str | None:
         """Why accuracies say nothing of policies, whatever they are: generated images, or no
         pretrained weights in what is called after them; else None."""
-        if "synthetic" in self.row["dataset_label"]:
+        if "synthetic" in self.row.spec.case.dataset.label:
             return "generated images"
         pretended = any(map(is_pretended, self.cells))
         return "random weights where pretrained ones belong" if pretended else None
@@ -306,18 +309,20 @@ class Contest:
     def prescribed(self) -> SeedGroup | None:
         """That of the article's policy, if this is one of its cases and the policy took part; with
         weights from a file, or from a boundary of the user's own, it is the article's still."""
-        return self.named(PRESCRIBED.get(self.row["case"] or 0))
+        return self.named(PRESCRIBED.get(self.row.spec.case.number or 0))
 
     def named(self, policy: str | None) -> SeedGroup | None:
         """Of a policy: as the catalogue has it, else the variant that validation prefers."""
-        ours = [c for c in self.cells if c.row["policy"] == policy and c.row["weights"] != "random"]
+        ours = [
+            c for c in self.cells if c.row.spec.policy.name == policy and c.row.weights != "random"
+        ]
         usual = (c for c in ours if contestant(c) == policy)
         return next(usual, max(ours, key=lambda c: c.val_top1, default=None))
 
 
 def is_pretended(cell: SeedGroup) -> bool:
     """Whether it began from random weights and is called after pretrained ones."""
-    return bool(cell.row["weights"] == "random") and cell.row["policy"] != "from_scratch"
+    return cell.row.weights == "random" and cell.row.spec.policy.name != "from_scratch"
 
 
 def contests_of(cells: Sequence[SeedGroup]) -> list[Contest]:
@@ -329,7 +334,7 @@ def contests_of(cells: Sequence[SeedGroup]) -> list[Contest]:
         # among themselves at most.
         pretended = tuple(filter(is_pretended, group))
         real = [cell for cell in group if cell not in pretended]
-        if all(cell.row["policy"] == "from_scratch" for cell in real):
+        if all(cell.row.spec.policy.name == "from_scratch" for cell in real):
             real, pretended = group, ()
         by_name = _grouped(real, contestant)
         kept = [max(same, key=lambda cell: cell.val_top1) for same in by_name]
@@ -348,12 +353,14 @@ def _grouped(cells: Sequence[SeedGroup], key: Callable[[SeedGroup], Any]) -> lis
 
 def contestant(cell: SeedGroup) -> str:
     """Name of a policy, with what is unusual about what it starts from or trains."""
-    row = cell.row
-    policy = POLICIES.get(row["policy"])
-    usual = policy is not None and row["weights"] == policy.initialisation
-    weights = "" if usual else f", {row['weights']} weights"
-    own = policy is not None and row["boundary"] != policy.boundary
-    return f"{row['policy']}{weights}" + (f" from {row['boundary']}" if own else "")
+    name, boundary, weights = (
+        cell.row.spec.policy.name,
+        cell.row.spec.policy.boundary,
+        cell.row.weights,
+    )
+    policy = POLICIES.get(name)
+    start = "" if policy and weights == policy.initialisation else f", {weights} weights"
+    return name + start + (f" from {boundary}" if policy and boundary != policy.boundary else "")
 
 
 def backend_pairs(cells: Sequence[SeedGroup]) -> list[tuple[SeedGroup, SeedGroup]]:
@@ -361,13 +368,13 @@ def backend_pairs(cells: Sequence[SeedGroup]) -> list[tuple[SeedGroup, SeedGroup
     first backend comes first."""
     ignored = {"backend", "environment_id", "seed"}
     groups = _grouped(
-        [c for c in cells if c.row["mode"] == "matched"],
+        [c for c in cells if c.row.spec.mode == "matched"],
         lambda cell: (cell.machine, cell.circumstances, _identity_but(cell.row, ignored)),
     )
     order = {name: place for place, name in enumerate(BACKENDS)}
     return [
         (a, b)
         for group in groups
-        for a, b in combinations(sorted(group, key=lambda c: order.get(c.row["backend"], 99)), 2)
-        if a.row["backend"] != b.row["backend"]
+        for a, b in combinations(sorted(group, key=lambda c: order.get(c.row.spec.backend, 99)), 2)
+        if a.row.spec.backend != b.row.spec.backend
     ]

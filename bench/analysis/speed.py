@@ -4,33 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 from bench.analysis import intervals as statistics
 from bench.analysis.groups import SIGNIFICANT, SeedGroup
 from bench.analysis.intervals import Estimate, holm
-from bench.analysis.rows import UNSTEADY
-from bench.storage.results import StoredRun
+from bench.analysis.rows import UNSTEADY, Row
 
 
 @dataclass(frozen=True)
 class TrainingSpeed:
     """Images/s of a cell's training."""
-
-    NOTE: ClassVar[str] = (
-        "train images/s: whole steps, the median window. effective images/s: images of all epochs "
-        "over the time of all training, where the values of a frozen part were computed once or "
-        "the policy has phases. The two are never compared. Figures are geometric means over the "
-        "runs; intervals are over the runs where there are three or more, else over the windows "
-        "of whole steps; runs that shared one computing of a frozen part have none. They speak of "
-        "runs like these, one after the other: not of how a machine drifts over hours."
-    )
-    UNSTEADY: ClassVar[str] = (
-        f"unsteady: slow steps took over {UNSTEADY:g} times the median one, or the fit without "
-        "compilation over as many times that of another seed, or inference that of another run of "
-        "the same network: the machine was probably busy with other work. The range of the runs "
-        "stands there, and no speed is compared."
-    )
 
     whole: Estimate | None
     """None: over too soon, trained at once with others, or no whole steps."""
@@ -40,8 +23,8 @@ class TrainingSpeed:
 
 def rate_of(cell: SeedGroup) -> TrainingSpeed:
     """With an interval over the runs, or over the windows of one or two."""
-    windows = [run.result.train_images_per_s_windows for run in cell.runs]
-    stated = all(row["train_images_per_s"] for row in cell.rows)
+    windows = [row.result.train_images_per_s_windows for row in cell.rows]
+    stated = all(row.result.train_images_per_s for row in cell.rows)
     if len(windows) < statistics.LEAST_SEEDS and stated and all(windows):
         return TrainingSpeed(statistics.rate_of_windows(windows), None)
     found = []
@@ -57,7 +40,7 @@ def rate_of(cell: SeedGroup) -> TrainingSpeed:
 def shares_prefix(cell: SeedGroup) -> bool:
     """Whether runs of a cell carry one and the same measurement, of a frozen part's values: their
     times are alike because of that, and no interval can be had from them."""
-    return any(row["prefix_values"] == "reused" for row in cell.rows)
+    return any(row.result.prefix_values == "reused" for row in cell.rows)
 
 
 def without_interval(e: Estimate) -> Estimate:
@@ -68,13 +51,14 @@ def without_interval(e: Estimate) -> Estimate:
 def is_unsteady(cell: SeedGroup) -> bool:
     """Whether the machine was busy with other work in some of its runs (``mark_unsteady``), or the
     fit of one took many times that of another, which differs in the seed alone."""
-    if any(row["unsteady"] for row in cell.rows):
+    if any(row.unsteady for row in cell.rows):
         return True
-    fits = [row["fit_s"] for row in cell.rows if row["fit_s"]]
-    rests = [row["fit_s"] - (row["compile_s"] or 0.0) for row in cell.rows if row["fit_s"]]
+    results = [row.result for row in cell.rows]
+    fits = [r.fit_s for r in results if r.fit_s]
+    rests = [r.fit_s - (r.compile_s or 0.0) for r in results if r.fit_s]
     if not fits or max(rests) <= UNSTEADY * min(rests):
         return False
-    return bool(max(rests) - min(rests) > min(fits))  # else the rest is next to nothing of the fit
+    return max(rests) - min(rests) > min(fits)  # else the rest is next to nothing of the fit
 
 
 @dataclass(frozen=True)
@@ -100,23 +84,6 @@ class SpeedComparison:
     def size(self) -> float:
         """How many times as fast the faster one is."""
         return 1.0 if self.ratio is None else max(self.ratio.value, 1.0 / self.ratio.value)
-
-    def verdict(self, first: str, second: str) -> str | None:
-        """In words; None without a ratio.
-
-        Args:
-            first: Name of the first cell's backend.
-            second: Of the second's.
-        """
-        if self.ratio is None:
-            return None
-        if self.ratio.low is None:
-            return "no interval"
-        if not self.is_real:
-            holds = self.ratio.low <= 1.0 <= (self.ratio.high or 1.0)
-            return "tie" if holds else "tie after correction"
-        here = " in these runs" if self.ratio.about == "models" else ""
-        return f"{second if self.ratio.value > 1.0 else first} is faster{here}"
 
 
 def compare_speeds(pairs: Sequence[tuple[SeedGroup, SeedGroup]]) -> list[SpeedComparison]:
@@ -145,10 +112,10 @@ def _ratio(a: SeedGroup, b: SeedGroup) -> tuple[Estimate | None, str | None]:
     return fits, None if fits is None else "whole fits"
 
 
-def common_runs(a: SeedGroup, b: SeedGroup) -> tuple[list[StoredRun], list[StoredRun]]:
+def common_runs(a: SeedGroup, b: SeedGroup) -> tuple[list[Row], list[Row]]:
     """Runs of both with the seeds that they have in common."""
     common = [seed for seed in a.seeds if seed in b.seeds]
-    first, second = ([c.runs[c.seeds.index(s)] for s in common] for c in (a, b))
+    first, second = ([c.rows[c.seeds.index(s)] for s in common] for c in (a, b))
     return first, second
 
 

@@ -21,7 +21,7 @@ def strategy_map(contests: Sequence[Contest]) -> dict[str, Any] | None:
     data; else those that may be the best in every one of them: they tie. Where that is not two,
     those that may be the best in any: which one is depends on the network or the backend.
     """
-    known = [c for c in contests if c.row["similarity"] in SIMILARITIES and c.is_telling]
+    known = [c for c in contests if c.row.spec.case.similarity in SIMILARITIES and c.is_telling]
     if not known:
         return None
     prescribed: dict[tuple[str, str], str] = {
@@ -30,7 +30,11 @@ def strategy_map(contests: Sequence[Contest]) -> dict[str, Any] | None:
     cells = []
     for similarity in SIMILARITIES:
         for size in SIZES:
-            here = [c for c in known if (c.row["size"], c.row["similarity"]) == (size, similarity)]
+            here = [
+                c
+                for c in known
+                if (c.row.spec.case.size, c.row.spec.case.similarity) == (size, similarity)
+            ]
             best, is_tie = _best(here)
             wanted = prescribed.get((size, similarity))
             article = {contestant(ours) for c in here if (ours := c.named(wanted)) is not None}

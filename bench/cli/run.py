@@ -103,7 +103,7 @@ def run_command(command: RunCommand) -> bool:
             progress.close()
     stored, problems = load_runs([store.root], keys)
     report = make_report(stored, store.root, problems)
-    rows = [row for row in report.rows if (row["run_id"], row["environment_id"]) in keys]
+    rows = [row for row in report.rows if row.key in keys]
     paths: list[Path] = []
     try:
         paths = report.write(("md", "csv"))
@@ -112,7 +112,7 @@ def run_command(command: RunCommand) -> bool:
         raise
     finally:  # what cannot be written can still be read here
         print_rows(rows, paths, problems, command.as_json)
-    return len(rows) == len(runs) and all(row["status"] == "ok" for row in rows)
+    return len(rows) == len(runs) and all(row.is_ok for row in rows)
 
 
 def _check_images(out: Path, datasets: Sequence[str]) -> None:

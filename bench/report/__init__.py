@@ -105,9 +105,9 @@ def make_report(
     pairs = known_proofs(folder, runs)
     proved = shown(pairs)
     rows = in_order(rows_of(runs, proved), view.sort)
-    columns = chosen_columns(view.columns, rows)
+    columns = chosen_columns(view.columns)
     failed = (row_of(run) for run in whole or runs if run.result.status != "ok")
-    found = findings_of(rows, runs, proved, lost_seeds(failed))
+    found = findings_of(rows, proved, lost_seeds(failed))
     tables = standard_set(found)
     page = None
     if with_page:
@@ -133,7 +133,7 @@ def write_report(
 
 def as_json(rows: Sequence[Row]) -> dict[str, Any]:
     """The document that ``run`` and ``report`` print with ``--json``."""
-    return {"schema_version": SCHEMA_VERSION, "rows": list(rows)}
+    return {"schema_version": SCHEMA_VERSION, "rows": [row.fields for row in rows]}
 
 
 def load(page: str | Path) -> DataFrame:

@@ -13,13 +13,12 @@ from bench.analysis.rows import Row
 from bench.analysis.speed import fit_ratio, is_unsteady
 from bench.report.format import listed, number_of, percent, points, seconds, times
 from bench.report.labels import settings
-from bench.report.tables.speeds import faster
-from bench.storage.results import StoredRun
+from bench.report.tables.speeds import faster, speed_verdict
 
 MODELS_ONLY = "with fewer than three seeds this speaks of these trained models, not of the recipes"
 
 
-def asked(rows: Sequence[Row], runs: Sequence[StoredRun]) -> str:
+def asked(rows: Sequence[Row]) -> str:
     """What was run, and where."""
 
     def names(field: str, most: int = 6) -> str:
@@ -32,7 +31,7 @@ def asked(rows: Sequence[Row], runs: Sequence[StoredRun]) -> str:
     each = number_of(max(seeds), "seed") + (" each" if max(seeds) > 1 else "")
     if min(seeds) < max(seeds):
         each = f"{min(seeds)} to {max(seeds)} seeds each"
-    places = {r.environment.environment_id: r.environment for r in runs}
+    places = {row.result.environment_id: row.environment for row in rows}
     machines = list(dict.fromkeys(
         e.device_model if e.device != "cpu" else f"{number_of(e.cores, 'core')} of {e.processor}"
         for e in places.values()
@@ -255,7 +254,7 @@ def _speeds(pairs: Sequence[BackendPair]) -> str:
     if not known:
         return ""
     wins = Counter(
-        p.speed.verdict(p.a.row["backend"], p.b.row["backend"]) if p.speed.is_real else None
+        speed_verdict(p.speed, p.a.row["backend"], p.b.row["backend"]) if p.speed.is_real else None
         for p in known
     )
     told = [

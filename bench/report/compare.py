@@ -1,40 +1,35 @@
-"""What differs around runs of the same spec: versions, machine, variables, knobs.
+"""``report A B``: what changed between two results folders, as tables and sentences.
 
-What is compared between the runs of two folders: accuracy, training speed and fit time.
-
-Why no run of one folder has its like in another: the specs that are nearest, and how they
-differ.
-
-Two results folders beside each other: two machines, two versions, before and after.
-
-Runs match where their specs are the same, seed included: the same ``run_id``, or one that differs
-in the device alone, which is another experiment in speed and is said to be one. What may differ is
-the environment, and where that is the same too, they are one run and its repetition. Of a folder
-that holds a run in several environments, one that the other folder does not hold goes first (a
-folder that was copied before the upgrade); where that leaves more than one, nothing is compared.
 All differences go from the first folder to the second.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
-from bench.analysis import intervals as statistics
-from bench.analysis.compare import RunPairs, Unmatched, differences, match
-from bench.analysis.groups import SIGNIFICANT, SeedGroup, contestant, paired
-from bench.analysis.intervals import Estimate, holm
-from bench.analysis.rows import DIFFERING, Row, rows_of
-from bench.analysis.speed import TrainingSpeed, is_unsteady, shares_prefix, without_interval
-from bench.report.format import listed, number_of, percent, points, times
+from bench.analysis.compare import (
+    BothFolders,
+    Difference,
+    NearestPair,
+    RunPairs,
+    SpecDifference,
+    Unmatched,
+    differences,
+    match,
+    nearest,
+    seed_group_pairs,
+)
+from bench.analysis.groups import SIGNIFICANT, SeedGroup, contestant
+from bench.analysis.intervals import LEAST_WINDOWS, Estimate
+from bench.analysis.measures import Compared, compare_measures
+from bench.analysis.rows import DIFFERING
+from bench.analysis.speed import is_unsteady
+from bench.report.format import ABSENT, listed, number_of, percent, points, times
 from bench.report.tables.model import Table, TableCell, TableColumn, estimated, figure, text
-from bench.report.tables.speeds import fit_cell, rate_cells
-from bench.spec.base import canonical_json
-from bench.spec.run import RunSpec
+from bench.report.tables.speeds import SPEED_NOTE, UNSTEADY_NOTE, fit_cell, rate_cells
 from bench.storage.results import StoredRun
 
 DIFFERENCES_TOLD = 6
@@ -55,8 +50,8 @@ def environment_table(pairs: RunPairs, names: tuple[str, str]) -> Table:
             TableColumn("backends", "backends"),
         ],
         [
-            [text(name), text(first), text(second), text(", ".join(backends))]
-            for (name, first, second), backends in differences(pairs).items()
+            [*map(text, _difference_texts(difference)), text(", ".join(backends))]
+            for difference, backends in differences(pairs).items()
         ],
     )
 
@@ -73,82 +68,42 @@ def told_environment(pairs: RunPairs) -> list[str]:
             "Nothing that is recorded differs around the runs: versions, machine, variables and "
             "Thawbench's code are the same, so that this is one run and its repetition."
         ]
-    told = [f"{name} ({first} → {second})" for name, first, second in found[:DIFFERENCES_TOLD]]
+    texts = map(_difference_texts, found[:DIFFERENCES_TOLD])
+    told = [f"{name} ({first} → {second})" for name, first, second in texts]
     more = f" and {len(found) - DIFFERENCES_TOLD} more" if len(found) > DIFFERENCES_TOLD else ""
     return [f"Around the runs these differ: {', '.join(told)}{more}."]
 
 
-@dataclass(frozen=True)
-class Measure:
-    """Something that is compared."""
+MACHINE_NAMES = {"device_model": "model of the device", "python": "Python",
+                 "thawbench": "Thawbench and its code"}  # fmt: skip
+"""Field of an environment → its name for readers, if that is another one."""
+DIFFERENCE_NAMES = {"package": "package {}", "variable": "variable {}", "knob": "in force: {}"}
 
-    name: str
-    """Of the table."""
+
+def _difference_texts(difference: Difference) -> tuple[str, str, str]:
+    """Return the name of what differs, and its values in both folders."""
+    kind, name, first, second = difference
+    machine = MACHINE_NAMES.get(name, name)
+    named = machine if kind == "machine" else DIFFERENCE_NAMES[kind].format(name)
+    return named, ABSENT if first is None else first, ABSENT if second is None else second
+
+
+@dataclass(frozen=True)
+class MeasureWords:
+    """How a measure is shown."""
+
     title: str
     """What is measured."""
-    unit: str
-    """End of the columns' names."""
-    neutral: float
-    """The difference or ratio that is none."""
-    more: str
-    """What the second folder does where the estimate lies above ``neutral``."""
-    less: str
-    """And below."""
-    estimate: Callable[[SeedGroup, SeedGroup], Estimate | None]
-    """None where the two cannot be compared."""
+    words: dict[str, str]
+    """Direction of a change → what the second folder does."""
     side: Callable[[SeedGroup], TableCell]
-    """A folder's own figure."""
+    """Returns a folder's own figure."""
     shown: Callable[[Estimate], str]
-    """The difference or ratio."""
+    """Returns the difference or ratio as text."""
     lacking: str
     """Why there may be no interval."""
     notes: tuple[str, ...] = ()
-    """Of the table."""
-
-
-def _top1(a: SeedGroup, b: SeedGroup) -> Estimate | None:
-    answers = paired(a, b)
-    if answers is not None and len(answers[0]) == len(a.seeds):
-        return statistics.difference(*answers)
-    shares = [(x["test_top1"], y["test_top1"]) for x, y in _rows(a, b)]
-    if any(share is None for pair in shares for share in pair):
-        return None
-    value = float(np.mean([y - x for x, y in shares]))
-    return Estimate(value, None, None, None, "models", len(a.seeds), 0)
-
-
-def _rate(a: SeedGroup, b: SeedGroup) -> Estimate | None:
-    if is_unsteady(a) or is_unsteady(b):
-        return None
-    whole = _single(a, b, "train_images_per_s")
-    windows = [[run.result.train_images_per_s_windows for run in c.runs] for c in (a, b)]
-    if whole is not None and all(len(run) for side in windows for run in side):
-        return statistics.ratio(*windows)
-    if whole is not None:
-        return whole
-    found = _single(a, b, "effective_images_per_s")
-    shared = shares_prefix(a) or shares_prefix(b)
-    return without_interval(found) if found is not None and shared else found
-
-
-def _fit(a: SeedGroup, b: SeedGroup) -> Estimate | None:
-    if is_unsteady(a) or is_unsteady(b):
-        return None
-    found = _single(a, b, "fit_s")
-    shared = shares_prefix(a) or shares_prefix(b)
-    return without_interval(found) if found is not None and shared else found
-
-
-def _single(a: SeedGroup, b: SeedGroup, field: str) -> Estimate | None:
-    """The ratio of a figure that a run has one of."""
-    pairs = [(x[field], y[field]) for x, y in _rows(a, b)]
-    if not all(x and y for x, y in pairs):
-        return None
-    return statistics.ratio([[x] for x, _ in pairs], [[y] for _, y in pairs])
-
-
-def _rows(a: SeedGroup, b: SeedGroup) -> Iterable[tuple[Row, Row]]:
-    return zip(a.rows, b.rows, strict=True)
+    """Notes below the table."""
 
 
 def _rate_cell(cell: SeedGroup) -> TableCell:
@@ -159,69 +114,37 @@ def _rate_cell(cell: SeedGroup) -> TableCell:
     return replace(effective, text=f"{effective.text} *")
 
 
-MEASURES = (
-    Measure(
-        "side_by_side_top1", "test top-1", "top1", 0.0, "is better", "is worse", _top1,
+WORDS = {
+    "top1": MeasureWords(
+        "test top-1", {"more": "is better", "less": "is worse"},
         lambda cell: estimated(percent(cell.top1), cell.top1), points,
         "a seed of the experiment failed, the test images are not the same, or the answers to them "
         "are not there (predictions.npz)",
     ),
-    Measure(
-        "side_by_side_images_per_s", "train images/s", "images_per_s", 1.0, "is faster",
-        "is slower", _rate, _rate_cell, times,
+    "images_per_s": MeasureWords(
+        "train images/s", {"more": "is faster", "less": "is slower"}, _rate_cell, times,
         f"it takes three seeds, none with another run's values of a frozen part, or "
-        f"{statistics.LEAST_WINDOWS} measured windows of whole steps",
-        (TrainingSpeed.NOTE,),
+        f"{LEAST_WINDOWS} measured windows of whole steps",
+        (SPEED_NOTE,),
     ),
-    Measure(
-        "side_by_side_fit_s", "fit time", "fit_s", 1.0, "takes longer", "takes less time", _fit,
-        fit_cell, times,
+    "fit_s": MeasureWords(
+        "fit time", {"more": "takes longer", "less": "takes less time"}, fit_cell, times,
         "it takes three seeds, and none with another run's values of a frozen part",
     ),
-)  # fmt: skip
+}  # fmt: skip
+"""Name of a measure → its words."""
 
 
-@dataclass(frozen=True, eq=False)
-class Compared:
-    """A measure of one experiment in both folders."""
-
-    measure: Measure
-    a: SeedGroup
-    b: SeedGroup
-    estimate: Estimate
-    p: float | None
-    """Corrected for all comparisons of the measure."""
-
-    @property
-    def word(self) -> str | None:
-        """What the second folder does, of a difference that is real; else None."""
-        e, neutral = self.estimate, self.measure.neutral
-        if e.low is None or e.high is None or self.p is None or self.p >= SIGNIFICANT:
-            return None
-        if e.low <= neutral <= e.high:
-            return None
-        return self.measure.more if e.value > neutral else self.measure.less
-
-    @property
-    def size(self) -> float:
-        """Of the difference, whichever way round."""
-        e = self.estimate.value
-        return abs(e) if self.measure.neutral == 0.0 else abs(float(np.log(e)))
-
-    def verdict(self, names: tuple[str, str]) -> str:
-        """In words."""
-        if self.estimate.low is None:
-            return "no interval"
-        if self.word:
-            return f"real: {names[1]} {self.word}"
-        neutral = self.measure.neutral
-        holds = self.estimate.low <= neutral <= (self.estimate.high or neutral)
-        return "no difference shown" + ("" if holds else " after correction")
+def verdict(found: Compared, names: tuple[str, str]) -> str:
+    """Return in words whether the difference is real."""
+    if found.estimate.low is None:
+        return "no interval"
+    if found.change:
+        return f"real: {names[1]} {WORDS[found.measure.name].words[found.change]}"
+    return "no difference shown" + ("" if found.holds_neutral else " after correction")
 
 
 FolderNames = tuple[str, str]
-MOST_SPECS = 600
-"""Of a folder that are looked at, seeds apart: beyond, those of a grid differ as the others do."""
 WAYS_TOLD = 3
 """Ways to differ that a sentence names."""
 SHORT = 40
@@ -238,54 +161,9 @@ CALLED = {
     "code_sha256": "code of the network",
 }
 """Place of a field in a spec → what it is called, where that is not its own name."""
-LEADING = {"policy.name": "policy.", "case.dataset.name": "case.", "weights.kind": "weights."}
-"""Place of a field → what follows from it, and is not told beside it."""
-SpecDifference = tuple[str, str | None, str | None]
-"""A field's place, and its values in either spec."""
 
 
-@dataclass(frozen=True)
-class Near:
-    """A run, and the one of the other folder whose spec is nearest."""
-
-    a: StoredRun
-    b: StoredRun
-    differences: tuple[SpecDifference, ...]
-    """The fields in which the specs differ."""
-
-
-def nearest(a: Sequence[StoredRun], b: Sequence[StoredRun]) -> list[Near]:
-    """For each run of one folder the nearest of another; of those that are as near, the first."""
-    a, b = _apart_from_seeds(a), _apart_from_seeds(b)
-    others = [(run, f := _fields(run.spec), frozenset(f.items())) for run in b[:MOST_SPECS]]
-    found = []
-    for run in a[:MOST_SPECS]:
-        fields = _fields(run.spec)
-        items = frozenset(fields.items())
-        near = min(others, key=lambda o: len(items ^ o[2]), default=None)
-        if near is not None:
-            other, theirs, _ = near
-            apart = [p for p in {**fields, **theirs} if fields.get(p) != theirs.get(p)]
-            differences = tuple((p, fields.get(p), theirs.get(p)) for p in _leading(apart))
-            found.append(Near(run, other, differences))
-    return found
-
-
-def _apart_from_seeds(runs: Sequence[StoredRun]) -> list[StoredRun]:
-    """One run of each spec: seeds that differ are not why nothing matches, unless they alone do."""
-    found: dict[str, StoredRun] = {}
-    for run in runs:
-        found.setdefault(run.spec.model_copy(update={"seed": 0}).run_id, run)
-    return list(found.values())
-
-
-def _leading(places: Sequence[str]) -> list[str]:
-    """Places of fields, without those that follow from others."""
-    led = tuple(below for leader, below in LEADING.items() if leader in places)
-    return [p for p in places if p in LEADING or not (led and p.startswith(led))]
-
-
-def told_nearest(near: Sequence[Near], names: FolderNames) -> list[str]:
+def told_nearest(near: Sequence[NearestPair], names: FolderNames) -> list[str]:
     """How the specs differ, as a sentence; of those that differ least."""
     if not near:
         return []
@@ -294,19 +172,6 @@ def told_nearest(near: Sequence[Near], names: FolderNames) -> list[str]:
     told = [_told_way(way, names) for way, _ in ways.most_common(WAYS_TOLD)]
     more = "; or in other values" if len(ways) > WAYS_TOLD else ""
     return [f"The nearest specs differ in {'; or in '.join(told)}{more}."]
-
-
-def _fields(spec: RunSpec) -> dict[str, str]:
-    """Place of a field → its value as text."""
-    return dict(_flat(spec.model_dump(mode="json")))
-
-
-def _flat(value: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, str]]:
-    for name, inner in value.items():
-        if isinstance(inner, Mapping):
-            yield from _flat(inner, f"{place}{name}.")
-        else:
-            yield f"{place}{name}", inner if isinstance(inner, str) else canonical_json(inner)
 
 
 def _called(place: str) -> str:
@@ -351,12 +216,11 @@ class FolderComparison:
         return {"tables": [t.as_json() for t in self.tables], "sentences": self.sentences}
 
 
-Both = tuple[Sequence[StoredRun], Sequence[StoredRun]]
-"""Runs of either folder."""
-
-
 def side_by_side(
-    a: Sequence[StoredRun], b: Sequence[StoredRun], names: FolderNames, whole: Both | None = None
+    a: Sequence[StoredRun],
+    b: Sequence[StoredRun],
+    names: FolderNames,
+    whole: BothFolders | None = None,
 ) -> FolderComparison:
     """What differs between two results folders.
 
@@ -371,12 +235,12 @@ def side_by_side(
         names = (f"{names[0]} (first)", f"{names[1]} (second)")
     pairs, unmatched = match(a, b)
     first, second = whole or (a, b)
-    cells = _experiments(pairs, (first, second))
-    compared = _compare(cells)
+    cells = seed_group_pairs(pairs, (first, second))
+    compared = compare_measures(cells)
     near = [] if pairs else nearest(_alone(a, b), _alone(b, a))
     around = pairs or [(n.a, n.b) for n in near if n.a.spec.backend == n.b.spec.backend]
     tables = [
-        *(_measure_table(measure, cells, compared, names) for measure in MEASURES),
+        *(_measure_table(name, cells, compared, names) for name in WORDS),
         environment_table(around, names),
         _unmatched_table(unmatched, names),
     ]
@@ -386,7 +250,7 @@ def side_by_side(
         *_devices(around, names),
         *told_environment(around),
         *_repeated(pairs, names),
-        *(said for m in MEASURES if (said := _told(m, compared, names))),
+        *(said for name in WORDS if (said := _told(name, compared, names))),
         *_unsteady(cells),
         *_limits(compared),
     ]
@@ -412,48 +276,12 @@ def _devices(pairs: Sequence[tuple[StoredRun, StoredRun]], names: FolderNames) -
     ]
 
 
-Experiment = tuple[str, str]
-"""A ``run_id``, whatever the seed, and an environment."""
-
-
-def _experiment_of(run: StoredRun) -> Experiment:
-    return run.spec.model_copy(update={"seed": 0}).run_id, run.result.environment_id
-
-
-def _lost(runs: Sequence[StoredRun]) -> Counter[Experiment]:
-    """Seeds that are not ok: those that are left may be the lucky ones."""
-    return Counter(_experiment_of(run) for run in runs if run.result.status != "ok")
-
-
-def _experiments(
-    pairs: Sequence[tuple[StoredRun, StoredRun]], whole: Both
-) -> list[tuple[SeedGroup, SeedGroup]]:
-    """Pairs that differ in the seed alone, taken together, in the order of a report. Rows are made
-    of all runs of a folder: what is unsteady shows beside the others."""
-    partner = {_key(first): second for first, second in pairs}
-    runs = {_key(first): first for first, _ in pairs}
-    here, there = ({_key_of(row): row for row in rows_of(side)} for side in whole)
-    lost = _lost(whole[0]), _lost(whole[1])
-    groups: dict[tuple[Experiment, Experiment], list[Row]] = {}
-    for key, row in here.items():
-        if key not in runs:
-            continue
-        both = _experiment_of(runs[key]), _experiment_of(partner[key])
-        groups.setdefault(both, []).append(row)
-    cells = []
-    for (one, other), rows in groups.items():
-        rows.sort(key=lambda row: row["seed"])
-        keys = [_key_of(row) for row in rows]
-        others = tuple(partner[key] for key in keys)
-        first = SeedGroup(tuple(rows), tuple(runs[key] for key in keys), lost[0][one])
-        theirs = tuple(there[_key(run)] for run in others)
-        cells.append((first, SeedGroup(theirs, others, lost[1][other])))
-    return cells
-
-
 def _repeated(pairs: Sequence[tuple[StoredRun, StoredRun]], names: FolderNames) -> list[str]:
     """What the rest of the page shows of runs that both folders have."""
-    again = sum(_key(a) == _key(b) for a, b in pairs)
+    again = sum(
+        (a.result.run_id, a.result.environment_id) == (b.result.run_id, b.result.environment_id)
+        for a, b in pairs
+    )
     if not again:
         return []
     return [
@@ -463,14 +291,6 @@ def _repeated(pairs: Sequence[tuple[StoredRun, StoredRun]], names: FolderNames) 
     ]
 
 
-def _key(run: StoredRun) -> tuple[str, str]:
-    return run.result.run_id, run.result.environment_id
-
-
-def _key_of(row: Row) -> tuple[str, str]:
-    return row["run_id"], row["environment_id"]
-
-
 def _unsteady(cells: Sequence[tuple[SeedGroup, SeedGroup]]) -> list[str]:
     """What is not said of speeds."""
     count = sum(is_unsteady(a) or is_unsteady(b) for a, b in cells)
@@ -478,20 +298,8 @@ def _unsteady(cells: Sequence[tuple[SeedGroup, SeedGroup]]) -> list[str]:
         return []
     return [
         f"Speeds of {count} of {number_of(len(cells), 'experiment')} are not compared, and count "
-        f"nowhere: {TrainingSpeed.UNSTEADY}"
+        f"nowhere: {UNSTEADY_NOTE}"
     ]
-
-
-def _compare(cells: Sequence[tuple[SeedGroup, SeedGroup]]) -> list[Compared]:
-    """All measures of all experiments, each corrected for the number of its comparisons."""
-    compared = []
-    for measure in MEASURES:
-        found = [(a, b, e) for a, b in cells if (e := measure.estimate(a, b)) is not None]
-        corrected = iter(holm([e.p for *_, e in found if e.p is not None]))
-        for a, b, e in found:
-            p = None if e.p is None else next(corrected)
-            compared.append(Compared(measure, a, b, e, p))
-    return compared
 
 
 FIXED = (
@@ -517,7 +325,7 @@ def _telling(cells: Sequence[tuple[SeedGroup, SeedGroup]]) -> dict[str, list[str
     """Further columns, without which two experiments would look the same: name → values."""
     rows = [
         {
-            **{k: v for k, v in a.row.items() if k not in DIFFERING and k != "seed"},
+            **{k: v for k, v in a.row.fields.items() if k not in DIFFERING and k != "seed"},
             "environments": f"{a.row['environment_id']}, {b.row['environment_id']}",
             "run_id": a.row["run_id"],
         }
@@ -534,14 +342,15 @@ def _telling(cells: Sequence[tuple[SeedGroup, SeedGroup]]) -> dict[str, list[str
 
 
 def _measure_table(
-    measure: Measure,
+    name: str,
     cells: Sequence[tuple[SeedGroup, SeedGroup]],
     compared: Sequence[Compared],
     names: FolderNames,
 ) -> Table:
     telling = _telling(cells)
-    estimates = {id(c.a): c for c in compared if c.measure is measure}
-    kind, by = ("difference", "less") if measure.neutral == 0.0 else ("ratio", "over")
+    words = WORDS[name]
+    estimates = {id(c.a): c for c in compared if c.measure.name == name}
+    kind, by = ("difference", "less") if name == "top1" else ("ratio", "over")
     rows = []
     for place, (a, b) in enumerate(cells):
         found = estimates.get(id(a))
@@ -552,27 +361,27 @@ def _measure_table(
                 *_identity(a),
                 *(text(values[place]) for values in telling.values()),
                 figure(str(len(a.seeds)), len(a.seeds)),
-                measure.side(a),
-                measure.side(b),
-                estimated(measure.shown(found.estimate), found.estimate),
+                words.side(a),
+                words.side(b),
+                estimated(words.shown(found.estimate), found.estimate),
                 _p(found.p),
-                text(found.verdict(names)),
+                text(verdict(found, names)),
             ]
         )
     columns = [
         *FIXED,
-        *(TableColumn(name, name.replace("_", " ")) for name in telling),
+        *(TableColumn(field, field.replace("_", " ")) for field in telling),
         TableColumn("seeds", "seeds", right=True),
-        TableColumn(f"first_{measure.unit}", names[0], right=True),
-        TableColumn(f"second_{measure.unit}", names[1], right=True),
-        TableColumn(f"{kind}_{measure.unit}", f"{kind}, {names[1]} {by} {names[0]}", right=True),
+        TableColumn(f"first_{name}", names[0], right=True),
+        TableColumn(f"second_{name}", names[1], right=True),
+        TableColumn(f"{kind}_{name}", f"{kind}, {names[1]} {by} {names[0]}", right=True),
         TableColumn("p_corrected", "p, corrected", right=True),
         TableColumn("verdict", "verdict"),
     ]
     lacking = any(c.estimate.low is None for c in estimates.values())
-    notes = [*measure.notes, *([f"no interval: {measure.lacking}."] if lacking else [])]
-    title = f"{measure.title[0].upper()}{measure.title[1:]}: {names[0]} and {names[1]}"
-    return Table(measure.name, title, INTERVALS, columns, rows, notes)
+    notes = [*words.notes, *([f"no interval: {words.lacking}."] if lacking else [])]
+    title = f"{words.title[0].upper()}{words.title[1:]}: {names[0]} and {names[1]}"
+    return Table(f"side_by_side_{name}", title, INTERVALS, columns, rows, notes)
 
 
 def _p(p: float | None) -> TableCell:
@@ -623,31 +432,32 @@ def _counted(
     return f"{said}; {rest}." if rest else f"{said}."
 
 
-def _told(measure: Measure, compared: Sequence[Compared], names: FolderNames) -> str | None:
+def _told(name: str, compared: Sequence[Compared], names: FolderNames) -> str | None:
     """What changed in a measure; None where it was compared nowhere."""
-    mine = [c for c in compared if c.measure is measure]
+    words = WORDS[name]
+    mine = [c for c in compared if c.measure.name == name]
     if not mine:
         return None
     told = [c for c in mine if c.estimate.low is not None]
     parts = []
-    for word in (measure.more, measure.less):
-        real = [c for c in told if c.word == word]
+    for change, word in words.words.items():
+        real = [c for c in told if c.change == change]
         if real:
             most = max(real, key=lambda c: c.size)
-            what = f"{measure.shown(most.estimate)} for {_experiment(most.a)}"
+            what = f"{words.shown(most.estimate)} for {_experiment(most.a)}"
             parts.append(
                 f"'{names[1]}' {word} in {len(real):,} of {number_of(len(mine), 'comparison')}"
                 f" ({'most: ' if len(real) > 1 else ''}{what})"
             )
-    same = sum(c.word is None for c in told)
+    same = sum(c.change is None for c in told)
     if same:
         parts.append(f"no difference is shown in {same:,} of {number_of(len(mine), 'comparison')}")
     if len(told) < len(mine):
         parts.append(
             f"nothing is said of {len(mine) - len(told):,} of "
-            f"{number_of(len(mine), 'comparison')}, which have no interval: {measure.lacking}"
+            f"{number_of(len(mine), 'comparison')}, which have no interval: {words.lacking}"
         )
-    return f"{measure.title[0].upper()}{measure.title[1:]}: {'; '.join(parts)}."
+    return f"{words.title[0].upper()}{words.title[1:]}: {'; '.join(parts)}."
 
 
 def _experiment(cell: SeedGroup) -> str:
@@ -655,7 +465,7 @@ def _experiment(cell: SeedGroup) -> str:
 
 
 def _limits(compared: Sequence[Compared]) -> list[str]:
-    if any(c.word and c.estimate.about == "models" for c in compared):
+    if any(c.change and c.estimate.about == "models" for c in compared):
         return [
             "With fewer than three seeds this speaks of these trained models and these runs, not "
             "of the recipes."

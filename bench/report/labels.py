@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Sequence
 
 from bench.analysis.groups import CHOSEN, SAID, SeedGroup, alike_but, contestant
-from bench.analysis.rows import Row
+from bench.analysis.rows import FIELDS, Row
 
 PLACES = frozenset({"backend", "device", "device_model", "environment_id", "seed"})
 """Where a question was run, and with which seed."""
@@ -38,7 +38,7 @@ def choices(
     labels: dict[int, str] = {}
     taken: Counter[str] = Counter()
     for name, same in by_name.items():
-        fields = differing_fields([group[0].row for group in same], _fields(cells, differing))
+        fields = differing_fields([group[0].row for group in same], _fields(differing))
         for group in same:
             label = ", ".join([name, *(told(f, group[0].row[f]) for f in fields)])
             taken[label] += 1
@@ -57,11 +57,9 @@ def question_name(row: Row) -> str:
     return f"{data_of(row)}, {row['backbone']}"
 
 
-def _fields(cells: Sequence[SeedGroup], differing: Collection[str]) -> list[str]:
+def _fields(differing: Collection[str]) -> list[str]:
     """That may tell groups apart, those first that a reader knows best."""
-    every = cells[0].row if cells else {}
-    known = [f for f in APART if f in every]
-    return [f for f in dict.fromkeys([*known, *every]) if f not in {*SAID, *differing}]
+    return [f for f in dict.fromkeys([*APART, *FIELDS]) if f not in {*SAID, *differing}]
 
 
 def differing_fields(rows: Sequence[Row], fields: Sequence[str]) -> list[str]:

@@ -8,8 +8,9 @@ from collections import Counter
 from collections.abc import Sequence
 
 from bench.analysis.findings import Findings
-from bench.analysis.groups import Contest, SeedGroup
-from bench.analysis.rows import DIFFERING, UNSTEADY, Row, twins, unproved
+from bench.analysis.groups import Contest, SeedGroup, question_of_any_backend
+from bench.analysis.rows import UNSTEADY, Row, twins
+from bench.catalog.policies import POLICIES
 from bench.report.format import ABSENT, number_of
 from bench.storage.results import StoredRun
 
@@ -21,15 +22,11 @@ CAVEATS = {
     "of others.",
 }
 """Data set → what its intervals cannot speak of."""
-SAME_QUESTION = frozenset({"dataset_hash", "train_images", "backbone", "code_sha256", "px", "head",
-                           "epochs", "batch_size", "optimizer", "augmentation", "precision",
-                           "mode", "device"})  # fmt: skip
-"""Fields of questions that differ in the backend alone."""
 
 
 def limits(found: Findings) -> list[str]:
     """Sentences for the page."""
-    names = dict.fromkeys(run.spec.case.dataset.name for run in found.runs)
+    names = dict.fromkeys(run.spec.case.dataset.name for run in found.rows)
     told = [CAVEATS[name] for name in names if name in CAVEATS]
     return [*told, *_same_images(found.contests), *at_the_edge(found.cells)]
 
@@ -40,7 +37,7 @@ def _same_images(contests: Sequence[Contest]) -> list[str]:
     images = {_images(c) for c in contests if c.comparisons}
     if len(asked) < 2 or len(images) == len(asked):
         return []
-    experiments = {tuple(v for k, v in row.items() if k in SAME_QUESTION) for row in asked}
+    experiments = set(map(question_of_any_backend, asked))
     repeated = len({row["backend"] for row in asked}) > 1 and len(experiments) < len(asked)
     backends = (
         f", and backends repeat the same {len(experiments)} on the same images" if repeated else ""
@@ -62,7 +59,7 @@ def _images(contest: Contest) -> str:
 def at_the_edge(cells: Sequence[SeedGroup]) -> list[str]:
     """Learning rates that were the highest or the lowest of those tried: the best may lie beyond,
     and a policy whose rate stops there is compared at less than its best."""
-    tuned = [(cell, run) for cell in cells for run in cell.runs if _grid(run)]
+    tuned = [(cell, run) for cell in cells for run in cell.rows if _grid(run)]
     high = [cell for cell, run in tuned if run.result.learning_rate == max(_grid(run))]
     low = sum(run.result.learning_rate == min(_grid(run)) for _, run in tuned)
     if not high and not low:
@@ -211,6 +208,34 @@ def _is_short(row: Row, field: str) -> bool:
     return row["status"] == "ok" and row["sweep_runs"] is None and not known
 
 
+def unproved(rows: Sequence[Row]) -> str | None:
+    """Return the command that proves the rows marked as not shown; None if there are none."""
+    open_rows = [row for row in rows if row.parity == "not_shown"]
+    if not open_rows:
+        return None
+
+    def values(field: str) -> list[str]:
+        return list(dict.fromkeys(str(row[field]) for row in open_rows))
+
+    own = [b for b in values("boundary") if b not in {p.boundary for p in POLICIES.values()}]
+    boundary = f" --boundary {own[0]}" if own else ""
+    command = (
+        f"python run_bench.py parity {' '.join(map(_backbone_argument, values('backbone')))} "
+        f"--policy {','.join(values('policy'))} --optimizer {','.join(values('optimizer'))} "
+        f"--backends {','.join(values('backend'))}{boundary}"
+    )
+    return (
+        f"parity not shown for {number_of(len(open_rows), 'row')}: that the backends compute "
+        f"the same has not been proved on this machine; to prove it: {command}"
+    )
+
+
+def _backbone_argument(backbone: str) -> str:
+    """Return a backbone as the command line takes it; rows do not know a user's folder."""
+    own = backbone.removeprefix("module:")
+    return backbone if own == backbone else f"module:FOLDER/{own}"
+
+
 def mismatches(rows: Sequence[Row]) -> list[str]:
     """Rows that differ only in the backend, yet did not start or train on the same numbers.
 
@@ -220,7 +245,7 @@ def mismatches(rows: Sequence[Row]) -> list[str]:
     """
     return [
         f"{field} differs between {', '.join(sorted(_names(told, group)))}"
-        for group in twins([r for r in rows if r["mode"] != "native"], DIFFERING)
+        for group in twins(row for row in rows if row.spec.mode != "native")
         for field in SAME_EXPERIMENT
         if (told := _apart(group, field))
     ]

@@ -28,7 +28,7 @@ from plotly.offline import get_plotlyjs
 from bench.analysis.findings import Findings
 from bench.analysis.groups import Contest, contestant
 from bench.analysis.predictions import confusion, largest_confusions
-from bench.analysis.rows import MEASURED, unreadable
+from bench.analysis.rows import MEASURED
 from bench.analysis.strategy import strategy_map
 from bench.errors import UserError
 from bench.report.answer import answer, asked
@@ -75,21 +75,21 @@ def document(
         "thawbench": VERSION,
         "written": datetime.date.today().isoformat(),
         "title": "Thawbench report",
-        "asked": f"{asked(found.rows, found.runs)} {selection}".strip(),
+        "asked": f"{asked(found.rows)} {selection}".strip(),
         "answer": answer(found),
         "notes": [*reasons(found.rows), *footnotes(found.rows), *limits(found)],
         "problems": list(problems),
         "tables": [table.as_json() for table in tables],
         "map": _strategy_map(found.contests),
         "plots": plots(found),
-        "rows": list(found.rows),
+        "rows": [row.fields for row in found.rows],
         "measured": list(MEASURED),
-        "runs": _runs(found.runs),
+        "runs": _runs(found.rows),
         "environments": {
             run.environment.environment_id: run.environment.model_dump(mode="json")
-            for run in found.runs
+            for run in found.rows
         },
-        "knobs": knob_ledger(found.runs),
+        "knobs": knob_ledger(found.rows),
         "glossary": glossary([*tables, *(side.tables if side else ())], found.rows),
         "cite": _cite(),
         "side_by_side": side.as_json() if side else None,
@@ -114,7 +114,7 @@ def _runs(runs: Sequence[StoredRun]) -> dict[str, Any]:
             "knobs": _own_knobs(run, ledger),
             "log_tail": _tail(run.folder / "log.txt", run.result.status == "ok"),
             "repeat": repeat_command(
-                run.spec, [other.spec for other in swept], unreadable(run.result.notes) is not None
+                run.spec, [other.spec for other in swept], run.result.unreadable_images is not None
             ),
             "confusion": confusion(run.folder, len(classes)) if is_ok and few else None,
             "confusions": largest_confusions(run.folder) if is_ok and not few else None,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, get_args
 
-from bench.analysis.rows import Row, row_of
+from bench.analysis.rows import FIELDS, Row, row_of
 from bench.catalog.backbones import BACKBONES
 from bench.catalog.backends import BACKENDS
 from bench.catalog.cases import CASES
@@ -133,14 +133,14 @@ class Selection:
         return found
 
 
-def chosen_columns(names: Sequence[str] | None, rows: Sequence[Row]) -> list[str] | None:
+def chosen_columns(names: Sequence[str] | None) -> list[str] | None:
     """Fields of the table of runs.
 
     Raises:
         UserError: A row has no such field.
     """
     for name in names or ():
-        choose("column", name, list(rows[0]))
+        choose("column", name, list(FIELDS))
     return None if names is None else list(names)
 
 
@@ -154,7 +154,7 @@ def in_order(rows: Sequence[Row], sort: Sequence[str] | None) -> list[Row]:
     ordered = list(rows)
     for name in reversed(sort or ()):
         field = name.removeprefix("-")
-        choose("column to sort by", field, list(rows[0]))
+        choose("column to sort by", field, list(FIELDS))
         there = [row for row in ordered if row[field] is not None]
         absent = [row for row in ordered if row[field] is None]
         there.sort(key=_key(field), reverse=name.startswith("-"))

@@ -227,10 +227,8 @@ def _result(run: PlannedRun, finished: Finished[RunResult]) -> RunResult:
         UserError: The worker found a mistake of the user.
     """
     if finished.answer is not None:
-        result = finished.answer
-        left_out = len(run.dataset.skipped)
-        notes = [f"{left_out} unreadable images were left out"] if left_out else []
-        return result.model_copy(update={"notes": [*result.notes, *notes]})
+        skipped = len(run.dataset.skipped) or None
+        return finished.answer.model_copy(update={"unreadable_images": skipped})
     if finished.status == "bad_input":
         raise UserError(finished.message, finished.hint)
     return RunResult(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from bench.spec.base import SCHEMA_VERSION, Frozen
 from bench.spec.run import Status
@@ -30,6 +31,9 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0, lt=COUNT)]
 Window = Annotated[float, Field(ge=LEAST, le=MOST)]
 """A rate that was measured."""
+
+
+OLD_UNREADABLE_NOTE = re.compile(r"(\d{1,18}) unreadable images were left out")
 
 
 class Failure(Frozen):
@@ -87,8 +91,8 @@ class RunResult(Frozen):
     """What a run gave. Null is 'could not be measured', never a guess."""
 
     schema_version: int = Field(default=SCHEMA_VERSION, description="Of this file.")
-    run_id: str = Field(description="Of the spec.")
-    environment_id: str = Field(description="Of the environment.")
+    run_id: str = Field(description="A readable slug and 8 hex digits of the hash of the spec.")
+    environment_id: str = Field(description="12 hex digits of the hash of the environment.")
     status: Status = Field(description="ok or why not.")
     failure: Failure | None = Field(default=None, description="Null exactly when ok.")
 
@@ -244,5 +248,21 @@ class RunResult(Frozen):
         description="Of image order, augmentation and dropout seeds: equal in matched backends.",
     )
     blueprint_sha256: str | None = Field(default=None, description="Of the network with its head.")
+    unreadable_images: Count | None = Field(
+        default=None, description="Images that --skip-unreadable left out; null: none."
+    )
     knobs: dict[str, Any] = Field(default={}, description="In force, read back afterwards.")
     notes: list[str] = Field(default=[], description="What a reader must know.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _unreadable_from_note(cls, fields: Any) -> Any:
+        """Read the number of unreadable images from the note that earlier versions left instead."""
+        notes = fields.get("notes") if isinstance(fields, dict) else None
+        if not isinstance(notes, list):
+            return fields
+        for note in notes:
+            if isinstance(note, str) and (found := OLD_UNREADABLE_NOTE.fullmatch(note)):
+                kept = [other for other in notes if other != note]
+                return {**fields, "notes": kept, "unreadable_images": int(found[1])}
+        return fields

@@ -145,6 +145,10 @@ def all_knobs(network: Network | None, trainer: Trainer) -> dict[str, Any]:
     return {**dict.fromkeys(KNOBS), **without, "left_out": left_out, **trainer.knobs()}
 
 
+PREFIX_STATES = ("computed", "reused")
+"""What a phase's values can be; of several phases, the first of these that one has is the run's."""
+
+
 def prefix_fields(fit: Fit, is_reused: bool) -> dict[str, Any]:
     """Where the values of the frozen part came from, and what they cost.
 
@@ -170,7 +174,7 @@ def sum_of_prefixes(each: Sequence[dict[str, Any]]) -> dict[str, Any]:
     seconds = [fields["prefix_s"] for fields in each if fields["prefix_s"] is not None]
     forms = dict.fromkeys(fields["prefix_form"] for fields in each if fields["prefix_form"])
     return {
-        "prefix_values": min(values, default=None),  # of the two words, 'computed' comes first
+        "prefix_values": next((state for state in PREFIX_STATES if state in values), None),
         "prefix_s": sum(seconds) if seconds else None,
         "prefix_form": ", ".join(forms) or None,
     }

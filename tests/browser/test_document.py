@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from bench.analysis.folders import load_runs
 from bench.errors import UserError
-from bench.report import load_runs, make_report
+from bench.report import make_report
 from bench.report.page import DATA_START, ESCAPED_IN_JSON, read_document, write_page
 from bench.spec.base import SCHEMA_VERSION
 from tests.browser.conftest import Document, Made, Results

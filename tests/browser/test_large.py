@@ -7,7 +7,8 @@ import time
 from playwright.sync_api import expect
 from plotly.offline import get_plotlyjs
 
-from bench.report import load_runs, write_report
+from bench.analysis.folders import load_runs
+from bench.report import write_report
 from tests.browser.conftest import Open, Results
 
 VISIBLE_MS = 2000

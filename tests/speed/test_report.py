@@ -13,7 +13,8 @@ import pytest
 from plotly.offline import get_plotlyjs
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench.report import load_runs, make_report
+from bench.analysis.folders import load_runs
+from bench.report import make_report
 from bench.storage.results import Store
 from bench.training.metrics import FILE, grades_of
 from tests.unit.made_runs import POLICIES

@@ -25,7 +25,7 @@ RANDOM = {"kind": "random", "source": "random", "sha256": None}
 
 
 def found(*runs: StoredRun) -> Findings:
-    return findings_of(rows_of(runs), runs)
+    return findings_of(rows_of(runs))
 
 
 def tables(*runs: StoredRun) -> dict[str, Table]:

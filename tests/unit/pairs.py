@@ -9,8 +9,8 @@ import numpy as np
 from bench.network.blueprint import Network
 from bench.parity.exchange import RecordedValues
 from bench.parity.model import Level, PairProof
-from bench.parity.proofs import harness
 from bench.parity.tolerances import FLOORED, LEVELS
+from bench.storage.code_digest import proof_digest
 
 
 def level(name: str = "logits", **changes: Any) -> Level:
@@ -74,6 +74,6 @@ def pair(**changes: Any) -> PairProof:
         "weights": "pretrained",
         "environments": ("torch-1", "keras-1"),
         "reason": None,
-        "harness": harness(),
+        "harness": proof_digest(),
     }
     return PairProof.model_validate({**fields, **changes})

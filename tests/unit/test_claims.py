@@ -51,7 +51,7 @@ def test_a_proof_speaks_of_its_own_environments_alone(make: Make) -> None:
     assert parity[old.result.environment_id] == "shown"
     assert parity[new.result.environment_id] == "not_shown"
     assert parity[torch.result.environment_id] == "shown"  # of one of the two
-    table = backends_table(findings_of(rows_of(runs, shown), runs, shown).pairs)
+    table = backends_table(findings_of(rows_of(runs, shown), shown).pairs)
     places = [cell(table, n, "setting") for n in range(2)]
     told = {place: cell(table, n, "parity") for n, place in enumerate(places)}
     assert told == {
@@ -66,7 +66,7 @@ def contest(make: Make, *others: tuple[str, float, Estimate, float]) -> Contest:
     """The best, and others by (policy, accuracy, its difference from the best, corrected p); these
     cannot be told apart among themselves."""
     runs = [make(0.9), *(make(share, name) for name, share, _, _ in others)]
-    best, *rest = cells_of(rows_of(runs), runs)
+    best, *rest = cells_of(rows_of(runs))
     rest.sort(key=lambda c: -c.top1.value)
     tie = Estimate(0.0, -0.1, 0.1, 1.0, "recipes", 3, IMAGES)
     pairs = [Comparison(best, c, e, p, 9) for c, (_, _, e, p) in zip(rest, others, strict=True)]
@@ -94,7 +94,7 @@ def test_a_tie_is_of_those_that_tie_not_of_the_first_two(make: Make) -> None:
 
 def test_the_map_names_one_policy_only_where_it_is_best_everywhere(make: Make) -> None:
     runs = {name: make(share, name) for name, share in (("freeze_all", 0.9), ("retrain_all", 0.8))}
-    a, b = cells_of(rows_of(runs.values()), list(runs.values()))
+    a, b = cells_of(rows_of(runs.values()))
 
     def judged(first: SeedGroup, second: SeedGroup, p: float) -> Contest:
         return Contest((first, second), (Comparison(first, second, REAL, p, 1),), 0)
@@ -157,7 +157,7 @@ def test_where_seeds_were_lost_the_highest_is_not_called_best(make: Make) -> Non
 def test_a_policy_is_beaten_by_any_that_is_better(make: Make) -> None:
     """The first is too unsure to be better than the article's, the second is surely better."""
     runs = [make(0.95, "from_scratch"), make(0.9, "fine_tune_all"), make(0.85)]
-    first, second, ours = sorted(cells_of(rows_of(runs), runs), key=lambda c: -c.top1.value)
+    first, second, ours = sorted(cells_of(rows_of(runs)), key=lambda c: -c.top1.value)
     tie = Estimate(0.0, -0.1, 0.1, 1.0, "recipes", 3, IMAGES)
     pairs = (Comparison(first, second, tie, 1.0, 3), Comparison(first, ours, WIDE, 0.2, 3),
              Comparison(second, ours, REAL, 0.001, 3))  # fmt: skip
@@ -176,7 +176,7 @@ def test_networks_stand_in_one_row_only_with_the_same_settings(make: Make) -> No
             for name, how, share in (("vgg16", "none", 0.5), ("vgg16", "crop_flip", 0.7),
                                      ("resnet50", "none", 0.6), ("resnet50", "crop_flip", 0.8))
             ]  # fmt: skip
-    table = backbones_table(cells_of(rows_of(runs), runs))
+    table = backbones_table(cells_of(rows_of(runs)))
     shares = {(cell(table, n, "resnet50_test_top1")[:2], cell(table, n, "vgg16_test_top1")[:2])
               for n in range(len(table.rows))}  # fmt: skip
     assert shares == {("60", "50"), ("80", "70")}
@@ -266,7 +266,7 @@ def test_a_network_whose_code_changed_has_a_column_for_each(make: Make) -> None:
             ("vgg16", None, 0.6),
         )
     ]
-    table = backbones_table(cells_of(rows_of(runs), runs))
+    table = backbones_table(cells_of(rows_of(runs)))
     names = ("module:own aaaaaaaa", "module:own bbbbbbbb", "vgg16")
     assert [cell(table, 0, f"{n}_test_top1")[:2] for n in names] == ["50", "70", "60"]
 
@@ -297,7 +297,7 @@ def test_a_rate_over_too_few_windows_is_not_compared(make: Make) -> None:
                                                  "train_images_per_s_windows": [rate]})
             for s in range(3) for b, rate in (("torch", 100.0 + s), ("keras-tensorflow", 50.0))
             ]  # fmt: skip
-    cells = cells_of(rows_of(runs), runs)
+    cells = cells_of(rows_of(runs))
     assert compare_speeds([(cells[0], cells[1])])[0].ratio is None
 
 

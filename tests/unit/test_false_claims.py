@@ -93,6 +93,25 @@ def test_a_policy_that_could_not_be_compared_does_not_hide_that_the_article_s_is
     assert tied[0].startswith("The best could not be compared with all others: seeds failed")
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("schedule", "constant"), ("warmup_fraction", 0.25), ("momentum", 0.5), ("views", 3)],
+)
+def test_questions_that_differ_in_the_recipe_are_no_repetition(
+    make: Make, field: str, value: object
+) -> None:
+    """Two recipes in two backends each are two experiments, each of them repeated."""
+    runs = [
+        make(0.9, name, backend=backend, recipe=recipe)
+        for name in ("freeze_all", "fine_tune_all")
+        for backend in ("torch", "keras-tensorflow")
+        for recipe in ({}, {field: value})
+    ]
+    (told,) = (text for text in limits(found(*runs)) if "not so many experiments" in text)
+    assert told.startswith("4 questions")
+    assert "backends repeat the same 2 on" in told
+
+
 def test_one_backend_repeats_nothing(make: Make) -> None:
     runs = [make(0.9, name, backbone=b) for name in ("freeze_all", "fine_tune_all")
             for b in ("vgg16", "resnet50")]  # fmt: skip

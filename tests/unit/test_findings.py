@@ -23,7 +23,7 @@ def test_seeds_are_taken_together_and_nothing_else(make: Make) -> None:
     runs = [make(0.8, seed=s) for s in range(3)]
     others = [make(0.8, recipe={"px": 64}), make(0.8, environment={"cores": 64})]
     others.append(make(0.8, environment={"packages": {"torch": "9"}}))
-    cells = cells_of(rows_of([*runs, *others]), [*runs, *others])
+    cells = cells_of(rows_of([*runs, *others]))
     assert sorted(len(c.rows) for c in cells) == [1, 1, 1, 3]
 
 
@@ -42,7 +42,7 @@ def test_a_clear_winner_is_named_and_a_tie_is_called_a_tie(make: Make) -> None:
 def test_what_does_not_stand_correction_names_no_winner(make: Make) -> None:
     """The interval by itself leaves out zero, the p value corrected for fifteen pairs is 0.2."""
     runs = [make(0.9), make(0.8, "from_scratch")]
-    best, other = cells_of(rows_of(runs), runs)
+    best, other = cells_of(rows_of(runs))
     apart = Estimate(-0.1, -0.19, -0.01, 0.03, "recipes", 3, IMAGES)
     contest = Contest((best, other), (Comparison(best, other, apart, 0.2, 15),), 0)
     assert contest.leaders == (best, other)
@@ -149,7 +149,7 @@ def test_the_order_of_rows_turns_no_difference_round(make: Make) -> None:
     runs = [make(0.9), make(0.9, backend="keras-tensorflow")]
     rows = rows_of(runs)
     for order in (rows, rows[::-1]):
-        (pair,) = findings_of(order, runs).pairs
+        (pair,) = findings_of(order).pairs
         assert (pair.a.row["backend"], pair.b.row["backend"]) == ("torch", "keras-tensorflow")
 
 
@@ -329,7 +329,7 @@ def test_backends_are_paired_under_the_same_circumstances(make: Make) -> None:
 
 def test_what_was_asked_names_data_networks_and_machine(make: Make) -> None:
     runs = [make(0.9)]
-    told = asked(rows_of(runs), runs)
+    told = asked(rows_of(runs))
     assert told == (
         "1 run of efficientnet_lite0 on photos (stand-in), trained as freeze_all, by torch, with "
         "1 seed, on 2 cores of A CPU."
@@ -338,7 +338,7 @@ def test_what_was_asked_names_data_networks_and_machine(make: Make) -> None:
 
 def test_seeds_are_counted_by_experiment(make: Make) -> None:
     three = [make(0.9, seed=s) for s in range(3)]
-    assert "with 3 seeds each, on" in asked(rows_of(three), three)
+    assert "with 3 seeds each, on" in asked(rows_of(three))
     one = make(0.5, "from_scratch", seed=7)
-    assert "with 1 seed, on" in asked(rows_of([one]), [one])
-    assert "with 1 to 3 seeds each, on" in asked(rows_of([*three, one]), [*three, one])
+    assert "with 1 seed, on" in asked(rows_of([one]))
+    assert "with 1 to 3 seeds each, on" in asked(rows_of([*three, one]))

@@ -14,11 +14,11 @@ import pytest
 from pandas.testing import assert_frame_equal
 
 import bench
-from bench.analysis.frame import COLUMNS, DERIVED, REPEATED, UNITS
-from bench.analysis.rows import row_of
+from bench.analysis.folders import load_runs
+from bench.analysis.frame import COLUMNS, DERIVED, UNITS
+from bench.analysis.rows import FIELDS, row_of
 from bench.errors import UserError
-from bench.report import load, load_runs, write_report
-from bench.report import page as pages
+from bench.report import load, write_report
 from bench.storage.results import Store, StoredRun
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,11 +50,11 @@ def folder(tmp_path: Path, save_run: Save, make_spec: Callable[..., Any]) -> Pat
 
 
 def test_every_column_has_a_sentence_and_every_sentence_a_column(make_run: MakeRun) -> None:
-    assert set(COLUMNS) == set(row_of(make_run()))
+    assert list(COLUMNS) == list(row_of(make_run()).fields)
     for name, said in COLUMNS.items():
         assert said.endswith((".", "…")), name
         assert len(said) > 5, name
-    assert set(REPEATED).isdisjoint(DERIVED)
+    assert set(DERIVED) < set(FIELDS)
 
 
 def test_the_sentences_are_those_of_the_fields_with_the_unit() -> None:
@@ -63,7 +63,7 @@ def test_the_sentences_are_those_of_the_fields_with_the_unit() -> None:
     assert COLUMNS["test_s"].endswith("null in a sweep. In seconds.")
     assert COLUMNS["step_s_p95"] == "95th percentile of a step. In seconds."
     assert COLUMNS["train_images_per_s"].endswith("window. In images per second.")
-    assert COLUMNS["environment_id"] == "12 hex digits of the hash of all fields."
+    assert COLUMNS["environment_id"] == "12 hex digits of the hash of the environment."
     for end, said in UNITS.items():
         named = [name for name in COLUMNS if name.endswith(end)]
         longer = [other for other in UNITS if other.endswith(end) and other != end]
@@ -74,7 +74,7 @@ def test_the_sentences_are_those_of_the_fields_with_the_unit() -> None:
 def test_one_row_a_run_and_a_type_for_each_column(folder: Path) -> None:
     frame = bench.results(folder)
     assert len(frame) == 3
-    assert list(frame.columns) == list(row_of(Store(folder).load()[0][0]))
+    assert list(frame.columns) == list(FIELDS)
     kinds = {str(dtype) for dtype in frame.dtypes}
     assert kinds <= {"Int64", "float64", "string", "boolean"}
     types = {name: str(frame[name].dtype) for name in frame}
@@ -155,7 +155,7 @@ def test_a_page_of_another_version_keeps_what_is_not_known_here(
         {"run_id": "a", "new_s": 1.5, "new_count": 2, "is_new": True, "odd": [1]},
         {"run_id": "b", "new_s": None, "new_count": None, "is_new": None, "odd": None},
     ]
-    monkeypatch.setattr(pages, "read_document", lambda path: {"rows": rows})
+    monkeypatch.setattr("bench.report.read_document", lambda path: {"rows": rows})
     (tmp_path / "report.html").write_text("")
     frame = load(tmp_path / "report.html")
     types = [str(t) for t in frame.dtypes]
@@ -183,7 +183,7 @@ def test_wrong_questions_are_told_what_is_wrong(
         load(folder)
     with pytest.raises(UserError, match=r"report.html' is no report"):
         load(tmp_path / "report.html")
-    monkeypatch.setattr(pages, "read_document", lambda path: {"rows": None})
+    monkeypatch.setattr("bench.report.read_document", lambda path: {"rows": None})
     with pytest.raises(UserError, match=r"report.html' holds no runs"):
         load(tmp_path / "report.html")
 

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from bench.analysis.folders import known_proofs
-from bench.analysis.rows import DIFFERING, mark_parity, rows_of, unproved
+from bench.analysis.rows import rows_of
 from bench.parity.proofs import COPY, Proofs, ProvedSubject, read_copy, shown, write_copy
+from bench.report import notes
 from bench.storage.results import StoredRun
 from tests.unit.pairs import BLUNT, BROKEN, pair
 
@@ -213,15 +214,13 @@ def test_rows_of_an_older_environment_do_not_spoil_the_mark(make_run: MakeRun) -
 
 
 def test_native_mode_is_never_marked(make_run: MakeRun) -> None:
-    found = rows(make_run, TORCH, KERAS)
-    native = [{**row, "mode": "native", "parity": None} for row in found]
-    mark_parity(native, DIFFERING, ())
-    assert [row["parity"] for row in native] == [None, None]
+    native = rows(make_run, {**TORCH, "mode": "native"}, {**KERAS, "mode": "native"})
+    assert [row.parity for row in native] == [None, None]
 
 
 def test_what_is_not_proved_comes_with_the_command_that_proves_it(make_run: MakeRun) -> None:
-    assert unproved(rows(make_run, TORCH, KERAS, proved=True)) is None
-    said = unproved(rows(make_run, TORCH, KERAS))
+    assert notes.unproved(rows(make_run, TORCH, KERAS, proved=True)) is None
+    said = notes.unproved(rows(make_run, TORCH, KERAS))
     assert said is not None
     assert said.startswith("parity not shown for 2 rows")
     assert said.endswith(
@@ -232,7 +231,7 @@ def test_what_is_not_proved_comes_with_the_command_that_proves_it(make_run: Make
 
 def test_the_command_for_a_users_own_file_leaves_its_folder_open(make_run: MakeRun) -> None:
     own = {"backbone": "module:my_net.py:build", "code_sha256": "ab" * 32}
-    said = unproved(rows(make_run, {**TORCH, **own}, {**KERAS, **own}))
+    said = notes.unproved(rows(make_run, {**TORCH, **own}, {**KERAS, **own}))
     assert said is not None
     assert "parity module:FOLDER/my_net.py:build --policy" in said
 

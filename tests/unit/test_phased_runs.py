@@ -21,6 +21,7 @@ from bench.spec.run import RunSpec
 from bench.training.adapter import Batch, Counts
 from bench.training.batches import TrainingBatches
 from bench.training.fit import FrozenChanged, Ready
+from bench.training.measurements import sum_of_prefixes
 from bench.training.metrics import score
 from bench.training.prefix_cache import Features
 from bench.training.run import Phased, Run
@@ -301,3 +302,22 @@ def test_a_rate_that_diverged_in_one_phase_is_not_tried_in_the_next() -> None:
         fields = Bench(asked(learning_rate_grid=(1e308, 0.1))).run()
     assert (fields["tuning"][0].val_top1, fields["tuning"][0].val_loss) == (None, None)
     assert fields["learning_rate"] == 0.1
+
+
+@pytest.mark.parametrize(
+    ("states", "expected"),
+    [
+        (["reused", "computed"], "computed"),
+        (["computed", None], "computed"),
+        ([None, "reused"], "reused"),
+        ([None], None),
+    ],
+)
+def test_a_run_computed_its_values_if_any_phase_did(
+    states: list[str | None], expected: str | None
+) -> None:
+    each = [
+        {"prefix_values": state, "prefix_s": state and 1.0, "prefix_form": state and "plain"}
+        for state in states
+    ]
+    assert sum_of_prefixes(each)["prefix_values"] == expected

@@ -245,7 +245,7 @@ def test_rates_that_are_missing_are_told_apart(make: Make) -> None:
 
 
 def test_images_that_were_left_out_are_told_and_left_out_again(make: Make) -> None:
-    run = make(0.9, result={"notes": ["3 unreadable images were left out"]})
+    run = make(0.9, result={"unreadable_images": 3})
     assert any("unreadable images were left out in 1 of 1 runs (3 at most)" in note
                for note in footnotes(rows_of([run])))  # fmt: skip
     (told,) = document(found(run), (), ())["runs"].values()

@@ -8,14 +8,16 @@ import io
 import json
 import re
 from collections.abc import Callable
+from dataclasses import FrozenInstanceError
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bench.analysis.rows import MEASURED, Row, row_of, rows_of
+from bench.analysis.folders import load_runs
+from bench.analysis.rows import DIFFERING, FIELDS, MEASURED, Row, identity, row_of, rows_of, twins
 from bench.errors import UserError
-from bench.report import as_json, load_runs, write_report
+from bench.report import as_json, write_report
 from bench.report.notes import footnotes, reasons
 from bench.report.tables.runs import FORMATS, render, standard_table, to_csv
 from bench.spec.result import RunResult
@@ -46,7 +48,7 @@ FAILED = {
 
 def test_a_row_has_the_fields_of_the_design(make_run: MakeRun) -> None:
     row = row_of(make_run())
-    assert [f for f in CONTRACT if f not in row] == []
+    assert [f for f in CONTRACT if f not in row.fields] == []
     assert (row["case"], row["size"], row["train_images"]) == (1, "small", 216)
     assert (row["similarity"], row["weights"], row["status"]) == ("similar", "pretrained", "ok")
     assert (row["failure"], row["parity"]) == (None, None)
@@ -69,7 +71,7 @@ def test_the_json_is_strict_and_says_its_version(make_run: MakeRun) -> None:
     assert again["schema_version"] == 1
     assert again["rows"][1]["failure"] == {"kind": "SIGKILL", "message": "memory ran out"}
     assert again["rows"][1]["test_top1"] is None
-    assert again["rows"][0] == row_of(make_run())
+    assert again["rows"][0] == row_of(make_run()).fields
 
 
 @pytest.mark.parametrize(
@@ -308,7 +310,7 @@ def test_a_name_is_one_cell_of_csv_and_no_formula(make_run: MakeRun, name: str) 
 def test_csv_holds_every_field_unrounded(make_run: MakeRun) -> None:
     rows = rows_of([make_run(result={"test_top1": 1 / 3})])
     (read,) = csv.DictReader(io.StringIO(to_csv(rows)))
-    assert set(read) == set(rows[0])
+    assert set(read) == set(FIELDS)
     assert float(read["test_top1"]) == 1 / 3
     assert read["parity"] == ""
 
@@ -381,3 +383,20 @@ def test_what_was_unavailable_and_is_done_is_unavailable_no_longer(
     planned = {(spec.run_id, absent.environment_id)}
     kept = load_runs([tmp_path], planned)[0]
     assert sorted(r.result.status for r in kept) == ["ok", "unavailable"]
+
+
+def test_rows_are_immutable_and_read_by_attribute_or_column(make_run: MakeRun) -> None:
+    (row,) = rows_of([make_run()])
+    assert row.result.test_top1 == row["test_top1"] == 0.7512
+    assert list(row.fields) == list(FIELDS)
+    with pytest.raises(FrozenInstanceError):
+        row.parity = "shown"  # type: ignore[misc]
+
+
+def test_identity_goes_by_the_names_of_fields(make_run: MakeRun) -> None:
+    """The order in which a row's dictionary happens to hold them does not matter."""
+    a, b = rows_of([make_run(), make_run(backend="keras-tensorflow")])
+    b.__dict__["fields"] = dict(reversed(b.fields.items()))
+    assert identity(a, DIFFERING) == identity(b, DIFFERING)
+    assert identity(a, {*DIFFERING} - {"backend"}) != identity(b, {*DIFFERING} - {"backend"})
+    assert len(twins([a, b])) == 1

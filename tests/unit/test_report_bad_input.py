@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from bench.report import load_runs, make_report
+from bench.analysis.folders import load_runs
+from bench.report import make_report
 from bench.report.page import read_document
 from bench.spec.result import RunResult
 from bench.storage.results import Store

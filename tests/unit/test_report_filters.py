@@ -173,10 +173,10 @@ def test_rows_in_another_order_those_without_a_value_last(runs: list[StoredRun])
 
 def test_columns_of_choice(runs: list[StoredRun]) -> None:
     rows = rows_of(runs)
-    names = chosen_columns(["seed", "test_macro_f1", "test_top1"], rows)
+    names = chosen_columns(["seed", "test_macro_f1", "test_top1"])
     table = standard_table(rows, names)
     assert list(table.columns) == ["seed", "test macro f1", "test top-1"]
     assert table["test top-1"].tolist().count("–") == 1
     assert to_csv(rows, names).splitlines()[0] == "seed,test_macro_f1,test_top1"
     with pytest.raises(UserError, match="Unknown column 'tops'"):
-        chosen_columns(["tops"], rows)
+        chosen_columns(["tops"])

@@ -54,7 +54,6 @@ def test_rows_hold_each_phase_and_csv_a_word_for_it(make_run: MakeRun) -> None:
     rows = rows_of([_run(make_run)])
     assert [p["boundary"] for p in rows[0]["phases"]] == ["head", "all"]
     assert rows[0]["phases"][0]["effective_images_per_s"] == 900.0
-    assert rows[0]["achieved_saving"] is None
     (read,) = csv.DictReader(io.StringIO(to_csv(rows)))
     assert read["phases"] == "head 6, all 6"
 

@@ -1,14 +1,10 @@
-"""Rows whose frozen part was computed once, and what freezing saved."""
+"""Rows whose frozen part was computed once."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
-
-import pytest
 
 from bench.analysis.rows import rows_of
-from bench.catalog.policies import POLICIES
 from bench.report.notes import footnotes
 from bench.report.tables.runs import standard_table
 from bench.storage.results import StoredRun
@@ -41,30 +37,6 @@ def test_the_utilisation_of_a_gpu_has_a_column_where_it_is_known(make_run: MakeR
     assert any(note.startswith("model FLOP utilisation") for note in footnotes(rows))
     assert "model FLOP utilisation" not in standard_table(rows[1:]).columns
     assert not any(note.startswith("model FLOP") for note in footnotes(rows[1:]))
-
-
-def test_what_freezing_saved_is_measured_beside_training_all(make_run: MakeRun) -> None:
-    def run(policy: str, rate: float | None, seed: int = 0, **more: Any) -> StoredRun:
-        chosen = POLICIES[policy].model_dump()
-        return make_run(policy=chosen, seed=seed, result={"train_images_per_s": rate}, **more)
-
-    rows = rows_of(
-        [
-            run("freeze_all", 400.0),
-            run("freeze_all", None, seed=1),
-            run("fine_tune_all", 90.0),
-            run("retrain_all", 100.0),
-            run("from_scratch", 110.0),
-            run("freeze_all", 400.0, recipe={"px": 224}),
-            run("freeze_all", 400.0, backend="keras-tensorflow"),
-        ]
-    )
-    found = {(r["policy"], r["px"], r["backend"], r["seed"]): r["achieved_saving"] for r in rows}
-    assert found.pop(("freeze_all", 96, "torch", 0)) == pytest.approx(1 - 100 / 400)
-    assert found.pop(("retrain_all", 96, "torch", 0)) == pytest.approx(0.0)
-    assert found.pop(("fine_tune_all", 96, "torch", 0)) == pytest.approx(1 - 100 / 90)
-    assert found.pop(("from_scratch", 96, "torch", 0)) == pytest.approx(1 - 100 / 110)
-    assert set(found.values()) == {None}, "too short, or nothing to compare with"
 
 
 def test_whether_values_were_kept_is_seen_where_rows_differ_in_it(make_run: MakeRun) -> None:

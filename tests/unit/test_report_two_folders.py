@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.report.compare import MOST_SPECS, FolderComparison, nearest, side_by_side
+from bench.analysis.compare import MOST_SPECS, nearest
+from bench.report.compare import FolderComparison, side_by_side
 from bench.report.page import read_document
 from bench.storage.results import Store, StoredRun
 from bench.training.metrics import grades_of

@@ -261,9 +261,10 @@ def test_images_that_were_left_out_are_counted_in_the_result(
     skipped = replace(short.dataset, skipped=("a.png: broken", "b.png: empty"))
     world.answers[1] = {**ANSWER, "notes": ["of the worker"]}
     _run(world, [plain, replace(short, dataset=skipped)], tmp_path)
-    notes = {run.spec.seed: run.result.notes for run in world.store.load()[0]}
-    assert [*notes[0]] == []
-    assert [*notes[1]] == ["of the worker", "2 unreadable images were left out"]
+    results = {run.spec.seed: run.result for run in world.store.load()[0]}
+    assert results[0].unreadable_images is None
+    assert results[1].unreadable_images == 2
+    assert results[1].notes == ["of the worker"]
 
 
 def test_bad_input_that_the_worker_finds_ends_the_call_and_keeps_what_is_done(

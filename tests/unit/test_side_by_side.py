@@ -13,8 +13,9 @@ import pytest
 from bench.analysis.compare import match
 from bench.analysis.groups import cells_of
 from bench.analysis.intervals import Estimate
+from bench.analysis.measures import MEASURES, Compared
 from bench.analysis.rows import rows_of
-from bench.report.compare import MEASURES, Compared, FolderComparison, side_by_side
+from bench.report.compare import FolderComparison, side_by_side, verdict
 from bench.report.tables.model import Table
 from bench.spec.run import Environment, RunSpec
 from bench.storage.results import Store, StoredRun
@@ -232,14 +233,14 @@ def test_a_small_p_value_alone_makes_no_difference_real(folders: Folders) -> Non
     folders.add("before", _right(0.7))
     folders.add("after", _right(0.8), environment=NEW)
     (a,), (b,) = (
-        cells_of(rows_of(runs), runs) for runs in (s.load()[0] for s in folders.stores.values())
+        cells_of(rows_of(runs)) for runs in (s.load()[0] for s in folders.stores.values())
     )
     edge = Estimate(0.02, 0.0, 0.04, 0.01, "models", 1, 100)
-    assert Compared(MEASURES[0], a, b, edge, 0.01).verdict(NAMES) == "no difference shown"
+    assert verdict(Compared(MEASURES[0], a, b, edge, 0.01), NAMES) == "no difference shown"
     clear = replace(edge, low=0.001)
-    assert Compared(MEASURES[0], a, b, clear, 0.01).verdict(NAMES) == "real: after is better"
+    assert verdict(Compared(MEASURES[0], a, b, clear, 0.01), NAMES) == "real: after is better"
     corrected = Compared(MEASURES[0], a, b, clear, 0.06)
-    assert corrected.verdict(NAMES) == "no difference shown after correction"
+    assert verdict(corrected, NAMES) == "no difference shown after correction"
 
 
 def test_whole_steps_and_effective_rates_are_never_compared(folders: Folders) -> None:

@@ -161,3 +161,21 @@ def test_values_are_immutable_and_refuse_unknown_fields(make_spec: MakeSpec) -> 
         make_spec().seed = 3  # type: ignore[misc]
     with pytest.raises(ValidationError):
         make_spec(colour="red")
+
+
+@pytest.mark.parametrize("read", ["python", "json"])
+def test_the_note_of_earlier_results_becomes_the_number_of_unreadable_images(
+    make_spec: MakeSpec,
+    make_environment: MakeEnvironment,
+    make_result: Callable[..., RunResult],
+    read: str,
+) -> None:
+    fields = make_result(make_spec(), make_environment()).model_dump(mode="json")
+    del fields["unreadable_images"]
+    fields["notes"] = ["another note", "12 unreadable images were left out"]
+    if read == "json":
+        result = RunResult.model_validate_json(json.dumps(fields))
+    else:
+        result = RunResult.model_validate(fields)
+    assert (result.unreadable_images, result.notes) == (12, ["another note"])
+    assert RunResult.model_validate(result.model_dump()) == result

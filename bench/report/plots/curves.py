@@ -70,7 +70,7 @@ def _few_epochs(cells: Sequence[SeedGroup]) -> bool:
 
 def _by_epoch(cell: SeedGroup) -> np.ndarray[Any, np.dtype[np.float64]] | None:
     """(seeds, epochs); None where an epoch is missing."""
-    curves = [r.result.val_top1_by_epoch for r in cell.runs]
+    curves = [r.result.val_top1_by_epoch for r in cell.rows]
     if len({len(c) for c in curves}) != 1 or not curves[0]:
         return None
     if any(v is None for c in curves for v in c):

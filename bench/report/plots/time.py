@@ -44,7 +44,7 @@ def parts_of(row: Row) -> dict[str, float]:
     if row["fit_s"] is None:
         return {}
     names = ("setup_s", "compile_s", "prefix_s", "test_s")
-    found = {name: float(row[name]) for name in names if row.get(name) is not None}
+    found = {name: float(row[name]) for name in names if row[name] is not None}
     inside = found.get("compile_s", 0.0) + found.get("prefix_s", 0.0)
     rest = max(row["fit_s"] - inside, 0.0)
     if row["input_wait_fraction"] is None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.analysis.groups import SeedGroup, contestant
-from bench.analysis.speed import TrainingSpeed, is_unsteady
+from bench.analysis.speed import is_unsteady
 from bench.report.format import count, seconds, spread
 from bench.report.tables.model import (
     COMMON,
@@ -18,6 +18,7 @@ from bench.report.tables.model import (
     text,
     told_apart,
 )
+from bench.report.tables.speeds import UNSTEADY_NOTE
 from bench.storage.results import StoredRun
 
 SHARE = 0.95
@@ -54,17 +55,17 @@ def cost_table(cells: Sequence[SeedGroup]) -> Table:
     """Epochs, images and seconds to reach ``SHARE`` of the best on the same images."""
     targets: dict[tuple[str, ...], float] = {}
     for cell in cells:
-        best = max((v for r in cell.runs for v in r.result.val_top1_by_epoch if v is not None),
+        best = max((v for r in cell.rows for v in r.result.val_top1_by_epoch if v is not None),
                    default=0.0)  # fmt: skip
         targets[_data(cell)] = max(best, targets.get(_data(cell), 0.0))
     rows, shown = [], []
     for cell in cells:
         target = SHARE * targets[_data(cell)]
-        found = [r for run in cell.runs if (r := reached(run, target)) is not None]
+        found = [r for run in cell.rows if (r := reached(run, target)) is not None]
         if not target:
             continue
         shown.append(cell)
-        every = len(found) == len(cell.runs)
+        every = len(found) == len(cell.rows)
         epochs = sum(r.epoch for r in found) / len(found) if every else None
         times = [r.seconds for r in found if r.seconds is not None]
         took = sum(times) / len(times) if every and len(times) == len(found) else None
@@ -76,7 +77,7 @@ def cost_table(cells: Sequence[SeedGroup]) -> Table:
                 text(cell.row["backend"]),
                 figure(f"{target:.1%}", target),
                 figure(
-                    f"{len(found)} of {len(cell.runs)}", len(found) / len(cell.runs), len(found)
+                    f"{len(found)} of {len(cell.rows)}", len(found) / len(cell.rows), len(found)
                 ),
                 text(None) if epochs is None else figure(f"{epochs:.3g}", epochs),
                 figure(count(images), images),
@@ -105,7 +106,7 @@ def cost_table(cells: Sequence[SeedGroup]) -> Table:
             "the time of an epoch is the fit's over the number of epochs, compilation spread over "
             "them; the computing of a frozen part's values is counted whole; what --tune spent on "
             "choosing a learning rate stands beside and is not in it",
-            *([TrainingSpeed.UNSTEADY] if any(map(is_unsteady, shown)) else []),
+            *([UNSTEADY_NOTE] if any(map(is_unsteady, shown)) else []),
         ),
     )
     return told_apart(made, shown)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import pandas as pd
 from tabulate import tabulate
 
-from bench.analysis.rows import Row
+from bench.analysis.rows import FIELDS, Row
 from bench.report.format import ABSENT
 from bench.report.markdown import markdown, markdown_line
 from bench.report.notes import footnotes, reasons
@@ -58,6 +58,9 @@ COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "status": ("status", _text),
 }
 """Field of a row → heading and how a value is printed."""
+IDENTIFYING = ("case", "size", "train_images", "similarity", "dataset_label", "backbone", "policy",
+               "backend", "status")  # fmt: skip
+"""Fields by which every table names a row."""
 WHERE_PRESENT = frozenset({"effective_images_per_s", "model_flop_utilisation"})
 """Columns that stand only in tables that have a value for them."""
 DISTINGUISHING: dict[str, str] = {
@@ -97,7 +100,7 @@ ALWAYS_SHOWN = frozenset({"weights", "px", "epochs", "test_images"})
 
 def frame(rows: Sequence[Row]) -> pd.DataFrame:
     """All fields of the rows, one row a run; objects are kept as they are."""
-    return pd.DataFrame(list(rows), dtype=object)
+    return pd.DataFrame([row.fields for row in rows], dtype=object)
 
 
 def standard_table(rows: Sequence[Row], columns: Sequence[str] | None = None) -> pd.DataFrame:
@@ -121,11 +124,10 @@ def columns_of(rows: Sequence[Row]) -> list[str]:
     """Fields that the table of these rows shows."""
     absent = {c for c in WHERE_PRESENT if all(row[c] is None for row in rows)}
     shown = [c for c in COLUMNS if c not in absent]
-    keys = ("case", "size", "train_images", *list(COLUMNS)[2:7], "status")
     mixed = {"precision"} if any(row["precision"] != "fp32" for row in rows) else set()
     mixed |= {"mode"} if any(row["mode"] != "matched" for row in rows) else set()
     extra = [c for c in DISTINGUISHING if c in ALWAYS_SHOWN | mixed]
-    looks = _Looks(rows, (*keys, *extra))
+    looks = _Looks(rows, (*IDENTIFYING, *extra))
     for column in DISTINGUISHING:
         if looks.distinct == len(rows):
             break
@@ -287,7 +289,7 @@ def render(
 def to_csv(rows: Sequence[Row], columns: Sequence[str] | None = None) -> str:
     """All fields or some, unrounded; a cell that a spreadsheet would run as a formula is quoted."""
     out = io.StringIO()
-    columns = list(rows[0]) if rows and columns is None else list(columns or ())
+    columns = list(FIELDS if columns is None else columns)
     writer = csv.DictWriter(out, columns, lineterminator="\r\n")
     writer.writeheader()
     for row in rows:

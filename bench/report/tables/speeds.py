@@ -7,6 +7,7 @@ from dataclasses import replace
 from bench.analysis import intervals as statistics
 from bench.analysis.groups import SeedGroup
 from bench.analysis.intervals import Estimate
+from bench.analysis.rows import UNSTEADY
 from bench.analysis.speed import (
     SpeedComparison,
     is_unsteady,
@@ -16,6 +17,21 @@ from bench.analysis.speed import (
 )
 from bench.report.format import measured, spread, times
 from bench.report.tables.model import TableCell, estimated, figure, text
+
+SPEED_NOTE = (
+    "train images/s: whole steps, the median window. effective images/s: images of all epochs "
+    "over the time of all training, where the values of a frozen part were computed once or "
+    "the policy has phases. The two are never compared. Figures are geometric means over the "
+    "runs; intervals are over the runs where there are three or more, else over the windows "
+    "of whole steps; runs that shared one computing of a frozen part have none. They speak of "
+    "runs like these, one after the other: not of how a machine drifts over hours."
+)
+UNSTEADY_NOTE = (
+    f"unsteady: slow steps took over {UNSTEADY:g} times the median one, or the fit without "
+    "compilation over as many times that of another seed, or inference that of another run of "
+    "the same network: the machine was probably busy with other work. The range of the runs "
+    "stands there, and no speed is compared."
+)
 
 
 def rate_cells(cell: SeedGroup) -> tuple[TableCell, TableCell]:
@@ -43,6 +59,25 @@ def _printed(cell: SeedGroup, e: Estimate | None, field: str, unit: str = "") ->
         known = [row[field] for row in cell.rows if row[field] is not None]
         return figure(f"{spread(known, unit)}, unsteady", e.value)
     return estimated(measured(e, unit), e)
+
+
+def speed_verdict(found: SpeedComparison, first: str, second: str) -> str | None:
+    """Return a comparison in words; None without a ratio.
+
+    Args:
+        found: From ``compare_speeds``.
+        first: Name of the first group's backend.
+        second: Name of the second's.
+    """
+    if found.ratio is None:
+        return None
+    if found.ratio.low is None:
+        return "no interval"
+    if not found.is_real:
+        holds = found.ratio.low <= 1.0 <= (found.ratio.high or 1.0)
+        return "tie" if holds else "tie after correction"
+    here = " in these runs" if found.ratio.about == "models" else ""
+    return f"{second if found.ratio.value > 1.0 else first} is faster{here}"
 
 
 def faster(found: SpeedComparison, names: tuple[str, str]) -> str:

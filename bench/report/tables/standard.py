@@ -7,7 +7,7 @@ from collections.abc import Hashable, Sequence
 from bench.analysis.findings import BackendPair, Findings
 from bench.analysis.groups import Comparison, Contest, SeedGroup, alike_but, contestant
 from bench.analysis.rows import Row
-from bench.analysis.speed import TrainingSpeed, is_unsteady
+from bench.analysis.speed import is_unsteady
 from bench.report.format import ABSENT, count, megabytes, number_of, places, points, times
 from bench.report.labels import HASH_DIGITS
 from bench.report.notes import at_the_edge
@@ -29,7 +29,13 @@ from bench.report.tables.model import (
     text,
     told_apart,
 )
-from bench.report.tables.speeds import fit_cell, rate_cells
+from bench.report.tables.speeds import (
+    SPEED_NOTE,
+    UNSTEADY_NOTE,
+    fit_cell,
+    rate_cells,
+    speed_verdict,
+)
 
 
 def standard_set(found: Findings) -> list[Table]:
@@ -98,7 +104,7 @@ def policies_table(cells: Sequence[SeedGroup], contests: Sequence[Contest]) -> T
         ),
         rows,
         (
-            TrainingSpeed.NOTE,
+            SPEED_NOTE,
             *notes_of(cells),
             *at_the_edge(cells),
             *_families(contests),
@@ -113,7 +119,7 @@ SHARES = ("test_balanced_accuracy", "test_macro_f1")
 
 def notes_of(cells: Sequence[SeedGroup]) -> list[str]:
     """On figures of this table that are not what they seem."""
-    notes = [TrainingSpeed.UNSTEADY] if any(is_unsteady(cell) for cell in cells) else []
+    notes = [UNSTEADY_NOTE] if any(is_unsteady(cell) for cell in cells) else []
     alike = ("test_balanced_accuracy", "test_top1")
     same = [[row[f] for row in c.rows] for c in cells for f in alike]
     if same and all(
@@ -254,7 +260,7 @@ def backends_table(pairs: Sequence[BackendPair]) -> Table:
                 text(None) if e is None else estimated(points(e), e),
                 text(_verdict(found)),
                 text(None) if speed.ratio is None else estimated(times(speed.ratio), speed.ratio),
-                text(speed.verdict(a["backend"], b["backend"]) or speed.of),
+                text(speed_verdict(speed, a["backend"], b["backend"]) or speed.of),
                 text(speed.of),
                 text("shown" if pair.is_proved else "not shown"),
             ]
@@ -291,7 +297,7 @@ def backends_table(pairs: Sequence[BackendPair]) -> Table:
             "where values of a frozen part were computed once or there were too few steps. no "
             "interval: runs share one computing of those values, or there are too few runs and "
             "windows.",
-            *([TrainingSpeed.UNSTEADY] if any(p.speed.of == "unsteady" for p in pairs) else []),
+            *([UNSTEADY_NOTE] if any(p.speed.of == "unsteady" for p in pairs) else []),
         ),
     )
     return told_apart(made, [pair.a for pair in pairs], beside=[pair.b for pair in pairs])
