@@ -91,7 +91,7 @@ class Preparation:
         entries = backbones(sorted(used), self.interpreters, self.cache)
         for grid in suite.grid:
             for name in grid.backbones:
-                check_px(name, entries[name], grid.px)
+                check_px(name, entries[name], grid.recipe_value("px"))
         runs: dict[tuple[str, str], PlannedRun] = {}
         for cell in cells(suite):
             case = self._case(cell.grid)
@@ -102,7 +102,7 @@ class Preparation:
 
     def _plan_cell(self, cell: GridPoint, case: Case, dataset: Dataset, device: str) -> PlannedRun:
         policy = _policy(cell)
-        check_epochs(policy, cell.grid.epochs)
+        check_epochs(policy, cell.recipe["epochs"])
         entry = self._entry(cell.backbone)
         weights = self._find_weights(cell, policy)
         ref = _pretrained_ref(cell, entry) if isinstance(weights, str) else weights.ref
@@ -121,8 +121,8 @@ class Preparation:
         )
         reason = weights if isinstance(weights, str) else None
         if cell.mode == "native":
-            grid = cell.grid
-            reason = why_not_native(cell.backend, cell.backbone, grid.head, grid.px) or reason
+            head, px = cell.recipe["head"], cell.recipe["px"]
+            reason = why_not_native(cell.backend, cell.backbone, head, px) or reason
             if needs_stages(policy):
                 reason = f"native mode has no stages for {policy.name}; use --mode matched"
         reason = missing_packages(environment) or reason
@@ -176,7 +176,10 @@ class Preparation:
         if choice not in WEIGHTS and not any(sign in choice for sign in "./~"):
             choose("weights", choice, WEIGHTS)
         application = _application(cell)
-        key = (cell.backbone, choice if application is None else f"native {cell.grid.px} {choice}")
+        key = (
+            cell.backbone,
+            choice if application is None else f"native {cell.recipe['px']} {choice}",
+        )
         if key not in self._weights:
             entry = self._entry(cell.backbone)
             try:
@@ -196,7 +199,7 @@ class Preparation:
         return backbone(name, self.interpreters, self.cache)
 
     def _native(self, cell: GridPoint, choice: str, application: Application) -> Weights:
-        entry, px = self._entry(cell.backbone), cell.grid.px
+        entry, px = self._entry(cell.backbone), cell.recipe["px"]
         if choice == "pretrained":
             return native_weights(cell.backbone, application, entry, px, self.download)
         return native_weights_from_file(entry, Path(choice).expanduser())
@@ -264,7 +267,7 @@ def _pretrained_ref(cell: GridPoint, entry: BackboneEntry) -> WeightsRef:
     """The weights that a cell would have, were they to be had."""
     application = _application(cell)
     if application is not None:
-        return native_ref(application, cell.grid.px)
+        return native_ref(application, cell.recipe["px"])
     return pretrained_ref(entry)
 
 
@@ -277,33 +280,20 @@ def _policy(cell: GridPoint) -> Policy:
 
 def _recipe(cell: GridPoint, policy: Policy) -> Recipe:
     grid, freezes = cell.grid, policy.boundary != "all" or bool(policy.phases)
-    base = cell.learning_rate or BASE_LEARNING_RATE[grid.optimizer]
-    rate = base * policy.learning_rate_scale
+    values = dict(cell.recipe)
+    base = values["learning_rate"] or BASE_LEARNING_RATE[values["optimizer"]]
+    values["learning_rate"] = rate = base * policy.learning_rate_scale
+    if not freezes or cell.mode == "native":
+        # Where nothing is frozen, or the framework's own loop runs, 'off' changes nothing.
+        values["prefix_cache"] = "auto"
     if grid.tune and cell.mode == "native":
         raise UserError(
-            "tune = 'lr' is of matched mode: native loops do not go back to where they began.",
+            "tune = 'lr' works in matched mode only: native loops cannot go back to their start.",
             "Leave out --tune, or --mode native.",
         )
-    recipe = Recipe(
-        head=grid.head,
-        px=grid.px,
-        epochs=grid.epochs,
-        batch_size=grid.batch_size,
-        optimizer=grid.optimizer,
-        learning_rate=rate,
-        momentum=grid.momentum,
-        weight_decay=cell.weight_decay,
-        schedule=grid.schedule,
-        warmup_fraction=grid.warmup_fraction,
-        augmentation=grid.augmentation,
-        precision=cell.precision,
-        views=grid.views,
-        learning_rate_grid=tuple(rate * f for f in TUNE_FACTORS) if grid.tune else (),
-        # Where nothing is frozen, or the framework's own loop runs, 'off' changes nothing.
-        prefix_cache=grid.prefix_cache if freezes and cell.mode == "matched" else "auto",
-    )
-    is_swept = len(grid.learning_rates()) * len(grid.weight_decays()) > 1
-    sweep = is_swept and may_sweep(policy.boundary, recipe, cell.mode)
+    tuned = tuple(rate * factor for factor in TUNE_FACTORS) if grid.tune else ()
+    recipe = Recipe(**values, learning_rate_grid=tuned)
+    sweep = grid.is_swept and may_sweep(policy.boundary, recipe, cell.mode)
     return recipe.model_copy(update={"sweep": sweep})
 
 

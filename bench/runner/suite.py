@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, make_dataclass
 from importlib import resources
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Any
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    NonNegativeFloat,
     NonNegativeInt,
     ValidationError,
+    create_model,
     field_validator,
 )
 from pydantic_core import ErrorDetails
@@ -29,19 +29,10 @@ from bench.catalog.policies import DEFAULT_POLICIES, POLICIES
 from bench.errors import UserError, choose
 from bench.network.backbones import check_name, check_px
 from bench.network.head import hidden_units
-from bench.spec.run import (
-    AugmentationName,
-    Mode,
-    OptimizerName,
-    Precision,
-    PrefixCache,
-    ScheduleName,
-    Similarity,
-    Size,
-    TuneName,
-)
+from bench.spec.run import RECIPE_OPTIONS, Mode, Similarity, Size, TuneName
 
-T = TypeVar("T")
+SWEPT = ("learning_rate", "weight_decay")
+"""Recipe fields in which the runs of a sweep may differ, beside the seed."""
 COMMAND_LINE = "the command line"
 BUILT_IN = resources.files("bench.catalog") / "suites"
 
@@ -52,12 +43,16 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-Positive = Annotated[float, Field(gt=0)]
-Listed = Annotated[tuple[T, ...], Field(min_length=1)]
+_recipe_fields: Any = {
+    name: (declared.suite_annotation, declared.suite_default)
+    for name, declared in RECIPE_OPTIONS.items()
+}
+RecipeKeys = create_model("RecipeKeys", __base__=Strict, **_recipe_fields)
+"""Keys of a suite that are declared with the fields of ``Recipe``."""
 
 
-class Grid(Strict):
-    """One ``[[grid]]``: the product of its lists; what is left out has the default here."""
+class Grid(RecipeKeys):  # made from the declarations of Recipe
+    """One ``[[grid]]``: the product of its lists; a key that is left out has its default."""
 
     case: int | None = Field(default=None, description="1 to 4.")
     dataset: str = Field(description="'photos', 'mnist5k', 'folder:PATH', 'rvl_cdip[:PATH]'.")
@@ -72,33 +67,13 @@ class Grid(Strict):
     backbones: tuple[str, ...] = Field(default=("efficientnet_lite0",), min_length=1)
     policies: tuple[str, ...] = Field(default=DEFAULT_POLICIES, min_length=1)
     boundary: str | None = Field(default=None, description="First part that fine_tune_last trains.")
-    head: str = Field(default="linear")
     weights: str = Field(default="pretrained", description="'pretrained', 'random' or a file.")
-    px: int = Field(default=96, ge=16, le=2048)
-    epochs: int = Field(default=10, gt=0)
-    batch_size: int = Field(default=32, gt=0)
-    optimizer: OptimizerName = "adamw"
-    learning_rate: Positive | Listed[Positive] | None = Field(
-        default=None, description="Base rate of a new model, or several; policies scale it."
-    )
-    momentum: float = Field(default=0.9, ge=0, lt=1)
-    weight_decay: NonNegativeFloat | Listed[NonNegativeFloat] = Field(default=1e-4)
-    schedule: ScheduleName = "cosine"
-    warmup_fraction: float = Field(default=0.1, ge=0, lt=1)
-    augmentation: AugmentationName = "none"
-    views: int | None = Field(
-        default=None, ge=1, description="Augmented views that repeat; left out: always new ones."
-    )
-    prefix_cache: PrefixCache = Field(
-        default="auto", description="'off': compute the frozen part anew in every step."
-    )
     tune: TuneName | None = Field(
         default=None, description="'lr': validation chooses the learning rate from a small grid."
     )
-    precision: Precision | tuple[Precision, ...] = "fp32"
     mode: tuple[Mode, ...] = ("matched",)
 
-    @field_validator("precision", "mode")
+    @field_validator("mode")
     @classmethod
     def _not_empty(cls, value: Any) -> Any:
         if not value:
@@ -112,21 +87,24 @@ class Grid(Strict):
             raise ValueError("the bounds of small and medium must ascend from 1")
         return bounds
 
-    def precisions(self) -> tuple[Precision, ...]:
-        """As a tuple."""
-        return _listed(self.precision)
+    def recipe_value(self, name: str) -> Any:
+        """Return what the grid says of a recipe field."""
+        return getattr(self, name)
 
-    def learning_rates(self) -> tuple[float | None, ...]:
-        """As a tuple."""
-        return _listed(self.learning_rate)
+    def recipe_values(self, name: str) -> tuple[Any, ...]:
+        """Return the values of a recipe field, one or several."""
+        value = getattr(self, name)
+        return value if isinstance(value, tuple) else (value,)
 
-    def weight_decays(self) -> tuple[float, ...]:
-        """As a tuple."""
-        return _listed(self.weight_decay)
+    def recipes(self) -> list[dict[str, Any]]:
+        """Return every combination of the values of recipe fields."""
+        values = (self.recipe_values(name) for name in RECIPE_OPTIONS)
+        return [dict(zip(RECIPE_OPTIONS, each, strict=True)) for each in product(*values)]
 
-
-def _listed(value: T | tuple[T, ...]) -> tuple[T, ...]:
-    return value if isinstance(value, tuple) else (value,)
+    @property
+    def is_swept(self) -> bool:
+        """True if it lists several learning rates or weight decays."""
+        return any(len(self.recipe_values(name)) > 1 for name in SWEPT)
 
 
 class Suite(Strict):
@@ -139,9 +117,15 @@ class Suite(Strict):
     grid: tuple[Grid, ...] = Field(min_length=1)
 
 
-@dataclass(frozen=True)
-class Options:
-    """What the command line said; None where it said nothing."""
+RecipeChoices: Any = make_dataclass(
+    "RecipeChoices", [(name, Any, None) for name in RECIPE_OPTIONS], frozen=True, kw_only=True
+)
+"""Values of recipe fields on the command line, None where it says nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(RecipeChoices):  # type: ignore[misc]  # made from the declarations of Recipe
+    """What the command line says, None where it says nothing."""
 
     cases: Sequence[int] | None = None
     datasets: Sequence[str] | None = None
@@ -149,23 +133,13 @@ class Options:
     policies: Sequence[str] | None = None
     backends: Sequence[str] | None = None
     seeds: Sequence[int] | None = None
-    head: str | None = None
-    epochs: int | None = None
-    batch_size: int | None = None
-    px: int | None = None
-    precision: Sequence[str] | None = None
+    train_images: int | None = None
     mode: Sequence[str] | None = None
-    learning_rate: Sequence[float] | None = None
-    weight_decay: Sequence[float] | None = None
-    prefix_cache: str | None = None
     tune: str | None = None
 
 
-OVERRIDING = (
-    "head", "epochs", "batch_size", "px", "precision", "mode", "learning_rate", "weight_decay",
-    "prefix_cache", "tune",
-)  # fmt: skip
-"""Options that take the place of every grid's value."""
+OVERRIDING = (*RECIPE_OPTIONS, "train_images", "mode", "tune")
+"""Options that replace the value of every grid."""
 
 
 @dataclass(frozen=True)
@@ -175,12 +149,11 @@ class GridPoint:
     grid: Grid
     backbone: str
     policy: str
-    precision: Precision
+    mode: Mode
     backend: str
     seed: int
-    mode: Mode
-    learning_rate: float | None = None
-    weight_decay: float = 0.0
+    recipe: Mapping[str, Any]
+    """Recipe field → value; learning_rate is the base rate, None for the optimizer's own."""
 
 
 def suite_names() -> list[str]:
@@ -228,8 +201,7 @@ def _validate(model: type[Suite], data: dict[str, Any], where: str) -> Suite:
         place = ".".join(str(part) for part in first["loc"])
         if where == COMMAND_LINE:
             names = [p for p in first["loc"] if p in Grid.model_fields or p in Suite.model_fields]
-            plural = "s" if names[-1] in ("learning_rate", "weight_decay") else ""
-            place = f"--{names[-1]}{plural}".replace("_", "-")
+            place = _flag(str(names[-1]))
         if first["type"] == "extra_forbidden":
             table = Grid if first["loc"][0] == "grid" else Suite
             try:
@@ -241,6 +213,12 @@ def _validate(model: type[Suite], data: dict[str, Any], where: str) -> Suite:
             names = re.findall(r"'([^']*)'", first.get("ctx", {}).get("expected", ""))
             choose(f"{key} in {where}", str(first["input"]), names)
         raise UserError(f"{where}: '{place}': {first['msg']}.") from error
+
+
+def _flag(key: str) -> str:
+    """Return the option of the command line that sets a key of a suite."""
+    declared = RECIPE_OPTIONS.get(key)
+    return declared.option.flag if declared else f"--{key}".replace("_", "-")
 
 
 def _how_telling(error: ErrorDetails) -> int:
@@ -259,16 +237,17 @@ def check_names(suite: Suite, where: str) -> None:
     for backend in suite.backends:
         choose(f"backend in {where}", backend, BACKENDS)
     for grid in suite.grid:
-        hidden_units(grid.head)
+        hidden_units(grid.recipe_value("head"))
         if grid.case is not None:
             choose(f"case in {where}", str(grid.case), [str(c) for c in CASES])
         for backbone in grid.backbones:
             check_name(f"backbone in {where}", backbone)
             if backbone in BACKBONES:  # of others the size is known once a worker was asked
-                check_px(backbone, BACKBONES[backbone], grid.px)
-        if grid.views is not None and grid.augmentation == "none":
+                check_px(backbone, BACKBONES[backbone], grid.recipe_value("px"))
+        views = grid.recipe_value("views")
+        if views is not None and grid.recipe_value("augmentation") == "none":
             raise UserError(
-                f"{where}: views = {grid.views} repeats augmented views, but augmentation is "
+                f"{where}: views = {views} repeats augmented views, but augmentation is "
                 "'none': all views would be the same.",
                 "Leave out views, or write augmentation = 'crop' or 'crop_flip'.",
             )
@@ -320,47 +299,43 @@ def apply_options(suite: Suite, options: Options) -> Suite:
 
 
 def _narrow(grids: list[Grid], key: str, wanted: Sequence[str] | None) -> list[Grid]:
+    """Keep the wanted names of each grid's list and add those that no grid has; grids that are
+    left with none go."""
     if wanted is None:
         return grids
-    there = {name for grid in grids for name in getattr(grid, key)}
-    if not set(wanted) <= there:
-        return [grid.model_copy(update={key: tuple(wanted)}) for grid in grids]
-    kept = [(g, tuple(n for n in getattr(g, key) if n in wanted)) for g in grids]
+    known = {name for grid in grids for name in getattr(grid, key)}
+    kept = [
+        (grid, tuple(n for n in wanted if n in getattr(grid, key) or n not in known))
+        for grid in grids
+    ]
     return [grid.model_copy(update={key: names}) for grid, names in kept if names]
 
 
 def _datasets(grids: list[Grid], wanted: Sequence[str] | None) -> list[Grid]:
-    """Narrow to data sets, or put them in place of the suite's.
+    """Keep the grids of wanted data sets, and put each data set that no grid has in place of every
+    grid's.
 
     A path for a kind that the suite has without one (``rvl_cdip:PATH``) keeps the grid as it is;
     another kind is other data, so that case, size and similarity no longer hold.
     """
     if wanted is None:
         return grids
-    if set(wanted) <= {g.dataset for g in grids}:
-        return [g for g in grids if g.dataset in wanted]
-    moved = []
-    for grid, dataset in product(grids, wanted):
+    known = {grid.dataset for grid in grids}
+    kept = [grid for grid in grids if grid.dataset in wanted]
+    for grid, dataset in product(grids, (name for name in wanted if name not in known)):
         same_kind = dataset.partition(":")[0] == grid.dataset.partition(":")[0]
         change: dict[str, Any] = {"dataset": dataset}
         if not same_kind:
             gone = ("case", "size", "similarity", "size_bounds", "train_images", "val_images")
             change.update(dict.fromkeys((*gone, "test_images")))
-        moved.append(grid.model_copy(update=change))
-    return list(dict.fromkeys(moved))
+        kept.append(grid.model_copy(update=change))
+    return list(dict.fromkeys(kept))
 
 
 def cells(suite: Suite) -> Iterator[GridPoint]:
-    """Every combination, backends innermost so that rows to compare are run side by side."""
+    """Yield every combination, backends innermost so that rows to compare are run side by side."""
     for grid in suite.grid:
-        for backbone, policy, precision, mode, rate, decay, seed, backend in product(
-            grid.backbones,
-            grid.policies,
-            grid.precisions(),
-            grid.mode,
-            grid.learning_rates(),
-            grid.weight_decays(),
-            suite.seeds,
-            suite.backends,
+        for backbone, policy, mode, recipe, seed, backend in product(
+            grid.backbones, grid.policies, grid.mode, grid.recipes(), suite.seeds, suite.backends
         ):
-            yield GridPoint(grid, backbone, policy, precision, backend, seed, mode, rate, decay)
+            yield GridPoint(grid, backbone, policy, mode, backend, seed, recipe)

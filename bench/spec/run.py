@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from bench.spec.base import SCHEMA_VERSION, Frozen, canonical_hash
+from bench.spec.options import RecipeOption, declared_options, without_defaults
 
 Size = Literal["small", "medium", "large"]
 Similarity = Literal["similar", "not_similar"]
@@ -22,11 +23,6 @@ TuneName = Literal["lr"]
 Initialisation = Literal["pretrained", "random"]
 UNFINISHED: frozenset[str] = frozenset({"unavailable", "crashed", "timeout"})
 """Statuses after which a run counts as missing and is tried again (DESIGN section 7)."""
-
-
-def _without(later: dict[str, tuple[Any, ...]], fields: dict[str, Any]) -> dict[str, Any]:
-    """The fields but those that hold one of the values that ``later`` has for them."""
-    return {k: v for k, v in fields.items() if k not in later or v not in later[k]}
 
 
 class DatasetRef(Frozen):
@@ -96,64 +92,164 @@ class Policy(Frozen):
     )
 
     @model_serializer(mode="wrap")
-    def _without_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without later fields that say nothing: ids of runs stay as they were before."""
-        return _without({"stage_decay": (1.0,), "phases": ((), [])}, handler(self))
+    def _serialize(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_defaults(self, handler(self))
 
 
 class Recipe(Frozen):
-    """How it is trained; the same on both sides."""
+    """How a network is trained; the same in every framework.
 
-    head: str = Field(description="original, linear, dense:N,… or flatten+dense:N,…")
-    px: int = Field(gt=0, description="Height and width of the input in pixels.")
-    epochs: int = Field(gt=0, description="Passes over the training split.")
-    batch_size: int = Field(gt=0, description="Images in a step; the last one may hold fewer.")
-    optimizer: OptimizerName = Field(description="sgd (momentum, as torch.optim.SGD) or adamw.")
-    learning_rate: float = Field(
-        gt=0, description="Peak rate of the head, the policy's factor included."
-    )
-    momentum: float = Field(ge=0, lt=1, description="Of SGD; AdamW has betas 0.9 and 0.999.")
-    weight_decay: float = Field(
-        ge=0, description="On kernels only; coupled for sgd, decoupled for adamw."
-    )
-    schedule: ScheduleName = Field(description="Of the learning rate, by step.")
-    warmup_fraction: float = Field(ge=0, lt=1, description="Share of the steps in linear warm-up.")
-    augmentation: AugmentationName = Field(description="Seeded, the same for both frameworks.")
-    precision: Precision = Field(description="fp32, or mixed bf16 or fp16; fp64 for proofs.")
-    views: int | None = Field(
+    A field with a default does not enter the ids of runs while it has that default.
+    """
+
+    head: Annotated[
+        str,
+        RecipeOption(
+            flag="--head",
+            heading="head",
+            help="original, linear, dense:512,256 or flatten+dense:290.",
+            default="linear",
+        ),
+    ] = Field(description="original, linear, dense:N,… or flatten+dense:N,…")
+    px: Annotated[
+        int,
+        RecipeOption(
+            flag="--px",
+            heading="px",
+            help="Height and width of the input, in pixels.",
+            default=96,
+            always_shown=True,
+            limits={"ge": 16, "le": 2048},
+        ),
+    ] = Field(gt=0, description="Height and width of the input, in pixels.")
+    epochs: Annotated[
+        int,
+        RecipeOption(
+            flag="--epochs",
+            heading="epochs",
+            help="Passes over the training images.",
+            default=10,
+            always_shown=True,
+        ),
+    ] = Field(gt=0, description="Passes over the training split.")
+    batch_size: Annotated[
+        int,
+        RecipeOption(
+            flag="--batch-size", heading="batch", help="Images in a training step.", default=32
+        ),
+    ] = Field(gt=0, description="Images in a step; the last step of an epoch may hold fewer.")
+    precision: Annotated[
+        Precision,
+        RecipeOption(
+            flag="--precision",
+            heading="precision",
+            help="fp32, bf16, fp16.",
+            default="fp32",
+            is_list=True,
+        ),
+    ] = Field(description="fp32, or mixed bf16 or fp16; fp64 for proofs.")
+    optimizer: Annotated[
+        OptimizerName,
+        RecipeOption(flag="--optimizer", heading="optimizer", help="sgd, adamw.", default="adamw"),
+    ] = Field(description="sgd (momentum as in torch.optim.SGD) or adamw.")
+    learning_rate: Annotated[
+        float,
+        RecipeOption(
+            flag="--learning-rates",
+            heading="learning rate",
+            help="Base rates of a new model, such as 0.001,0.01; each policy scales them.",
+            is_list=True,
+            competes=True,
+        ),
+    ] = Field(gt=0, description="Peak rate of the head, the policy's factor included.")
+    momentum: Annotated[
+        float,
+        RecipeOption(
+            flag="--momentum",
+            heading="momentum",
+            help="Momentum of sgd; adamw has betas 0.9 and 0.999.",
+            default=0.9,
+        ),
+    ] = Field(ge=0, lt=1, description="Momentum of SGD; AdamW has betas 0.9 and 0.999.")
+    weight_decay: Annotated[
+        float,
+        RecipeOption(
+            flag="--weight-decays",
+            heading="weight decay",
+            help="Such as 0,0.0001.",
+            default=1e-4,
+            is_list=True,
+            competes=True,
+        ),
+    ] = Field(ge=0, description="On kernels only; coupled for sgd, decoupled for adamw.")
+    schedule: Annotated[
+        ScheduleName,
+        RecipeOption(
+            flag="--schedule", heading="schedule", help="cosine, constant.", default="cosine"
+        ),
+    ] = Field(description="Course of the learning rate, by step.")
+    warmup_fraction: Annotated[
+        float,
+        RecipeOption(
+            flag="--warmup",
+            heading="warm-up",
+            help="Fraction of the steps in which the learning rate rises.",
+            default=0.1,
+        ),
+    ] = Field(ge=0, lt=1, description="Fraction of the steps in linear warm-up.")
+    augmentation: Annotated[
+        AugmentationName,
+        RecipeOption(
+            flag="--augmentation",
+            heading="augmentation",
+            help="none, crop, crop_flip.",
+            default="none",
+        ),
+    ] = Field(description="Seeded, the same in every framework.")
+    views: Annotated[
+        int | None,
+        RecipeOption(
+            flag="--views",
+            heading="views",
+            help="Augmented views of each image that the epochs repeat; default: always new ones.",
+        ),
+    ] = Field(
         default=None,
         ge=1,
         description="Number of augmented views that the epochs go through in turn; null: every "
         "epoch augments anew.",
     )
-    prefix_cache: PrefixCache = Field(
+    prefix_cache: Annotated[
+        PrefixCache,
+        RecipeOption(
+            flag="--prefix-cache",
+            heading="prefix cache",
+            help="auto: compute the frozen part once. off: in every step.",
+            competes=True,
+        ),
+    ] = Field(
         default="auto",
         description="auto: what comes before the first trained part is computed once, where the "
         "pixels repeat; off: in every step.",
     )
-
     learning_rate_grid: tuple[float, ...] = Field(
         default=(),
-        description="Peak rates among which validation chooses, learning_rate's place then; empty: "
-        "learning_rate it is.",
+        description="Peak rates among which validation chooses instead of learning_rate; empty: "
+        "learning_rate is used.",
     )
-
     sweep: bool = Field(
         default=False,
-        description="Whether it is trained at once with runs that differ in learning rate, weight "
-        "decay or seed alone, so that no speed is its own (bench/sweep.py).",
+        description="True if it is trained at once with runs that differ in learning rate, weight "
+        "decay or seed alone, so that no speed is its own.",
     )
 
     @model_serializer(mode="wrap")
-    def _without_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without later fields that say nothing: ids of runs stay as they were before."""
-        later: dict[str, tuple[Any, ...]] = {
-            "views": (None,),
-            "prefix_cache": ("auto",),
-            "learning_rate_grid": ((), []),
-            "sweep": (False,),
-        }
-        return _without(later, handler(self))
+    def _serialize(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_defaults(self, handler(self))
+
+
+RECIPE_OPTIONS = declared_options(Recipe)
+"""Recipe field → its option, of the fields that users can choose."""
 
 
 class RunSpec(Frozen):

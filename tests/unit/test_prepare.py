@@ -197,7 +197,7 @@ def test_tuned_runs_have_a_grid_around_the_policys_rate(fakes: _Fakes) -> None:
         grid = _one(name, tune="lr").spec.recipe.learning_rate_grid
         assert grid == pytest.approx([rate * factor for factor in TUNE_FACTORS])
         assert _one(name).spec.recipe.learning_rate_grid == ()
-    with pytest.raises(UserError, match="tune = 'lr' is of matched mode"):
+    with pytest.raises(UserError, match="tune = 'lr' works in matched mode only"):
         _one("freeze_all", tune="lr", mode=("native",))
 
 

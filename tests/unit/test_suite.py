@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -112,7 +113,11 @@ def test_what_is_left_out_has_its_default(tmp_path: Path) -> None:
     (grid,) = suite.grid
     assert grid == Grid(dataset="photos")
     assert (grid.policies, grid.head, grid.weights) == (DEFAULT_POLICIES, "linear", "pretrained")
-    assert (grid.case, grid.train_images, grid.precisions()) == (None, None, ("fp32",))
+    assert (grid.case, grid.train_images, grid.recipe_values("precision")) == (
+        None,
+        None,
+        ("fp32",),
+    )
 
 
 def test_the_example_of_the_design_parses(tmp_path: Path) -> None:
@@ -281,9 +286,16 @@ def test_names_that_the_suite_has_narrow_it() -> None:
     assert left.grid == _two_grids().grid[1:]
 
 
-def test_names_that_the_suite_lacks_replace_the_list_of_every_grid() -> None:
+def test_names_that_the_suite_lacks_are_added_to_every_grid_and_others_narrow_it() -> None:
     left = apply_options(_two_grids(), Options(backbones=["squeezenet1_1", "vgg16"]))
-    assert {g.backbones for g in left.grid} == {("squeezenet1_1", "vgg16")}
+    assert [(g.case, g.backbones) for g in left.grid] == [
+        (1, ("squeezenet1_1", "vgg16")),
+        (4, ("vgg16",)),
+    ], "a network of one grid does not enter another, because a third name is new"
+    left = apply_options(_two_grids(), Options(datasets=["mnist5k", "folder:a"]))
+    assert [(g.case, g.dataset) for g in left.grid] == [
+        (4, "mnist5k"), (None, "folder:a"), (None, "folder:a"),
+    ]  # fmt: skip
     left = apply_options(_two_grids(), Options(policies=["fine_tune_all"]))
     assert [(g.case, g.policies) for g in left.grid] == [
         (1, ("fine_tune_all",)),
@@ -314,7 +326,7 @@ def test_all_other_options_override() -> None:
     assert (left.backends, left.seeds) == (("torch",), (7, 8))
     for grid, before in zip(left.grid, _two_grids().grid, strict=True):
         assert (grid.head, grid.epochs, grid.batch_size, grid.px) == ("dense:8", 3, 5, 40)
-        assert grid.precisions() == ("fp32", "bf16")
+        assert grid.recipe_values("precision") == ("fp32", "bf16")
         assert (grid.case, grid.dataset, grid.policies) == (
             before.case, before.dataset, before.policies,
         )  # fmt: skip
@@ -378,8 +390,9 @@ def test_cells_are_the_product_with_backends_side_by_side(
     assert len(found) == 2 * len(backbones) * len(policies) * len(precisions) * len(backends) * len(
         seeds
     )
-    assert len(set(found)) == len(found)
+    assert len({(*vars(c).values(),)[:-1] + (*c.recipe.values(),) for c in found}) == len(found)
     for start in range(0, len(found), len(backends)):
         together = found[start : start + len(backends)]
         assert tuple(c.backend for c in together) == backends
-        assert len({(c.grid, c.backbone, c.policy, c.precision, c.seed) for c in together}) == 1
+        first = together[0]
+        assert all(replace(c, backend=first.backend) == first for c in together)

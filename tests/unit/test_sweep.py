@@ -99,13 +99,16 @@ def _grid(**changes: Any) -> Suite:
 
 def test_lists_of_rates_and_decays_multiply() -> None:
     found = [
-        (c.seed, c.learning_rate, c.weight_decay)
+        (c.seed, c.recipe["learning_rate"], c.recipe["weight_decay"])
         for c in cells(_grid(learning_rate=[0.1, 0.2], weight_decay=[0, 0.5]))
     ]
     assert len(found) == len(set(found)) == 8
     assert {c[1:] for c in found} == {(0.1, 0), (0.1, 0.5), (0.2, 0), (0.2, 0.5)}
     given = apply_options(_grid(), Options(learning_rate=[0.3, 0.4], weight_decay=[0.7]))
-    assert {(c.learning_rate, c.weight_decay) for c in cells(given)} == {(0.3, 0.7), (0.4, 0.7)}
+    assert {(c.recipe["learning_rate"], c.recipe["weight_decay"]) for c in cells(given)} == {
+        (0.3, 0.7),
+        (0.4, 0.7),
+    }
 
 
 def _plan(plan: Callable[..., list[PlannedRun]]) -> list[PlannedRun]:

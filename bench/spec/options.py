@@ -1,0 +1,110 @@
+"""How users meet a field of ``Recipe``: key of a suite, option of ``run`` and ``report``, column.
+
+A recipe field is declared once, in ``bench.spec.run.Recipe``, with a ``RecipeOption`` in its
+annotation. Suites, command-line options, filters, columns and labels are derived from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel, Field
+from pydantic.fields import FieldInfo
+
+from bench.spec.base import Frozen
+
+
+@dataclass(frozen=True)
+class RecipeOption:
+    """What users can say of a recipe field, and how it is shown."""
+
+    flag: str
+    """Option of ``run`` and of ``report``."""
+    heading: str
+    """Heading of its column, and its name in labels."""
+    help: str
+    """Help text of the option."""
+    default: Any = None
+    """Value in a suite that leaves the key out; None: chosen by the planner, or the field's own
+    default."""
+    is_list: bool = False
+    """True if a suite may list several values, which multiplies the runs."""
+    competes: bool = False
+    """True if runs that differ in it alone compete for the best accuracy, as policies do."""
+    always_shown: bool = False
+    """True if its column stands in every table."""
+    limits: Mapping[str, Any] = field(default_factory=dict)
+    """Limits of a suite's value that are narrower than the field's own, such as {'ge': 16}."""
+
+
+@dataclass(frozen=True)
+class DeclaredOption:
+    """A recipe field with its option, as derived from the declaration."""
+
+    name: str
+    """Name of the field, and key of a suite."""
+    option: RecipeOption
+    info: FieldInfo
+
+    @property
+    def kind(self) -> type:
+        """int, float or str."""
+        inner = _without_none(self.info.annotation)
+        return str if get_origin(inner) is Literal else inner
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The values that it can have, where they are few words."""
+        inner = _without_none(self.info.annotation)
+        return get_args(inner) if get_origin(inner) is Literal else ()
+
+    @property
+    def parameter(self) -> str:
+        """The flag as a name in Python."""
+        return self.option.flag.removeprefix("--").replace("-", "_")
+
+    @property
+    def suite_default(self) -> Any:
+        """Value in a suite that leaves the key out."""
+        if self.option.default is None and not self.info.is_required():
+            return self.info.default
+        return self.option.default
+
+    @property
+    def suite_annotation(self) -> Any:
+        """Type of the key in a suite."""
+        limits = [m for m in self.info.metadata if not isinstance(m, RecipeOption)]
+        value: Any = Annotated[(self.info.annotation, Field(**self.option.limits), *limits)]
+        if self.option.is_list:
+            value = value | Annotated[tuple[value, ...], Field(min_length=1)]
+        return value | None if self.suite_default is None else value
+
+
+def declared_options(model: type[BaseModel]) -> dict[str, DeclaredOption]:
+    """Return the fields of a model that carry a ``RecipeOption``, in the order of declaration."""
+    found = {}
+    for name, info in model.model_fields.items():
+        for extra in info.metadata:
+            if isinstance(extra, RecipeOption):
+                found[name] = DeclaredOption(name, extra, info)
+    return found
+
+
+def without_defaults(model: Frozen, fields: dict[str, Any]) -> dict[str, Any]:
+    """Return serialized fields without those that hold their default, so that a field that is added
+    later leaves the ids of earlier runs as they were."""
+    return {
+        name: value
+        for name, value in fields.items()
+        if type(model).model_fields[name].is_required()
+        or getattr(model, name) != type(model).model_fields[name].default
+    }
+
+
+def _without_none(annotation: Any) -> Any:
+    if get_origin(annotation) in (Union, UnionType):
+        (annotation,) = (part for part in get_args(annotation) if part is not NoneType)
+    return annotation
