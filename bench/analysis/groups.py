@@ -20,11 +20,14 @@ from bench.analysis.predictions import Answers, answers_of
 from bench.analysis.rows import DIFFERING, Row, identity
 from bench.catalog.backends import BACKENDS
 from bench.catalog.policies import POLICIES, PRESCRIBED
+from bench.spec.run import RECIPE_OPTIONS
 
 Verdict = Literal["real", "tie", "tie after correction", "not comparable"]
 SIGNIFICANT = 1.0 - statistics.LEVEL
-CHOSEN = frozenset({"boundary", "learning_rate", "weight_decay", "weights", "tune", "prefix_cache",
-                    "sweep", "policy"})  # fmt: skip
+CHOSEN = frozenset(
+    {"policy", "boundary", "weights", "tune", "sweep"}
+    | {name for name, declared in RECIPE_OPTIONS.items() if declared.option.competes}
+)
 """Fields that go with a policy: cells that differ in these alone compete."""
 SAID = DIFFERING - {"backend", "environment_id"}
 """Fields that say what came out, not what was run and where."""

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from bench.catalog.backends import BACKENDS
 from bench.catalog.policies import POLICIES
 from bench.parity.proofs import ProvedSubject
+from bench.spec.run import RECIPE_OPTIONS
 from bench.storage.results import StoredRun
 
 Parity = Literal["shown", "not_shown"]
@@ -75,23 +76,10 @@ FIELDS: dict[str, str] = {
     "policy": "spec.policy.name",
     "boundary": "spec.policy.boundary",
     "mode": "spec.mode",
-    "head": "spec.recipe.head",
     "weights": "weights",
-    "precision": "spec.recipe.precision",
-    "px": "spec.recipe.px",
-    "batch_size": "spec.recipe.batch_size",
-    "epochs": "spec.recipe.epochs",
-    "optimizer": "spec.recipe.optimizer",
-    "learning_rate": "spec.recipe.learning_rate",
-    "momentum": "spec.recipe.momentum",
-    "weight_decay": "spec.recipe.weight_decay",
-    "schedule": "spec.recipe.schedule",
-    "warmup_fraction": "spec.recipe.warmup_fraction",
-    "augmentation": "spec.recipe.augmentation",
-    "views": "spec.recipe.views",
+    **{name: f"spec.recipe.{name}" for name in RECIPE_OPTIONS},
     "tune": "tune",
     "learning_rate_chosen": "result.learning_rate",
-    "prefix_cache": "spec.recipe.prefix_cache",
     "sweep": "sweep",
     "backend": "spec.backend",
     "device": "spec.device",
@@ -213,18 +201,10 @@ def _reading_order(row: Row) -> tuple[Any, ...]:
         spec.case.dataset.train_images,
         spec.backbone,
         _POLICY_ORDER.get(spec.policy.name, len(_POLICY_ORDER)),
-        recipe.head,
         row.weights,
         spec.mode,
-        recipe.px,
-        recipe.precision,
-        recipe.batch_size,
-        recipe.epochs,
-        recipe.views or 0,
-        recipe.prefix_cache,
+        *(0 if (value := getattr(recipe, name)) is None else value for name in RECIPE_OPTIONS),
         row.tune or "",
-        recipe.learning_rate,
-        recipe.weight_decay,
         row.sweep,
         spec.seed,
         spec.device,

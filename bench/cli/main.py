@@ -7,11 +7,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench.cli.parse import decimals, heads, names, numbers
+from bench.cli.parse import names, numbers
+from bench.cli.recipe_options import recipe_choices, recipe_filters, recipe_options
 from bench.errors import Unavailable, UserError, WorkerFailed
 from bench.storage.cache import unwritable
 
@@ -64,6 +65,7 @@ def main() -> None:
 
 
 @app.command("run")
+@recipe_options()
 def run(
     suite: Annotated[
         str | None, typer.Option(help=f"Name or FILE.toml. Default: {DEFAULT_SUITE}.")
@@ -78,22 +80,10 @@ def run(
     policies: Annotated[str | None, typer.Option(help="See `list policies`.")] = None,
     backends: Annotated[str | None, typer.Option(help="See `list backends`.")] = None,
     seeds: Annotated[str | None, typer.Option(help="Such as 0,1,2.")] = None,
-    head: Annotated[
-        str | None, typer.Option(help="original, linear, dense:512,256 or flatten+dense:290.")
+    train_images: Annotated[
+        int | None, typer.Option(min=1, help="Training images; default the suite's.")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images in a step.")] = None,
-    px: Annotated[int | None, typer.Option(help="Height and width of the input.")] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32, bf16, fp16.")] = None,
     mode: Annotated[str | None, typer.Option(help="matched, native.")] = None,
-    learning_rates: Annotated[
-        str | None, typer.Option(help="Base rates of a new model, such as 0.001,0.01.")
-    ] = None,
-    weight_decays: Annotated[str | None, typer.Option(help="Such as 0,0.0001.")] = None,
-    prefix_cache: Annotated[
-        str | None,
-        typer.Option(help="auto: compute what is frozen once. off: in every step."),
-    ] = None,
     tune: Annotated[
         str | None, typer.Option(help="lr: validation chooses the learning rate of every run.")
     ] = None,
@@ -111,6 +101,7 @@ def run(
     out: Annotated[Path | None, typer.Option(help="Results folder.")] = None,
     python: Python = None,
     as_json: Json = False,
+    **recipe: Any,
 ) -> None:
     """Run what is missing, then write the tables and the report.
 
@@ -127,15 +118,9 @@ def run(
         policies=names(policies),
         backends=names(backends),
         seeds=numbers("--seeds", seeds),
-        head=head,
-        epochs=epochs,
-        batch_size=batch_size,
-        px=px,
-        precision=names(precision),
+        train_images=train_images,
         mode=names(mode),
-        learning_rate=decimals("--learning-rates", learning_rates),
-        weight_decay=decimals("--weight-decays", weight_decays),
-        prefix_cache=prefix_cache,
+        **recipe_choices(recipe),
         tune=tune,
     )
     if timeout is not None and timeout <= 0:
@@ -159,6 +144,7 @@ def run(
 
 
 @app.command("report")
+@recipe_options(as_filters=True)
 def report(
     folders: Annotated[list[Path], typer.Argument(metavar="DIR…", help="Results folders.")],
     formats: Annotated[
@@ -176,18 +162,11 @@ def report(
     policies: Only = None,
     backends: Only = None,
     seeds: Only = None,
-    head: Only = None,
-    precision: Only = None,
+    train_images: Only = None,
     mode: Only = None,
-    px: Only = None,
-    epochs: Only = None,
-    batch_size: Only = None,
     weights: Annotated[
         list[str] | None, typer.Option(help="As in `run`, or several. Repeatable.")
     ] = None,
-    learning_rates: Only = None,
-    weight_decays: Only = None,
-    prefix_cache: Only = None,
     tune: Only = None,
     device: Only = None,
     status: Only = None,
@@ -196,6 +175,7 @@ def report(
         Path | None, typer.Option(help="Folder to write into; default the first one.")
     ] = None,
     as_json: Json = False,
+    **recipe: Any,
 ) -> None:
     """Tables and report from results, without any framework; of two folders, what differs.
 
@@ -212,19 +192,13 @@ def report(
         policies=names(policies),
         backends=names(backends),
         seeds=numbers("--seeds", seeds),
-        head=heads(head),
-        precision=names(precision),
+        train_images=numbers("--train-images", train_images),
         mode=names(mode),
-        px=numbers("--px", px),
-        epochs=numbers("--epochs", epochs),
-        batch_size=numbers("--batch-size", batch_size),
         weights=[name for text in weights or () for name in names(text) or ()] or None,
-        learning_rates=decimals("--learning-rates", learning_rates),
-        weight_decays=decimals("--weight-decays", weight_decays),
-        prefix_cache=names(prefix_cache),
         tune=names(tune),
         device=names(device),
         status=names(status),
+        **recipe_filters(recipe),
     )
     view = View(names(columns), names(sort))
     report_command(ReportCommand(folders, names(formats) or [], filters, view, as_json, page, out))

@@ -15,6 +15,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -29,7 +30,7 @@ from bench.parity.model import PairProof
 from bench.parity.plan import Subject
 from bench.runner.display import Display
 from bench.spec.result import RunResult
-from bench.spec.run import RunSpec
+from bench.spec.run import RECIPE_OPTIONS, RunSpec
 from bench.training.sweep import sweep_key
 
 PER_SECOND = 1
@@ -42,6 +43,13 @@ STATUS_WIDTH = (14, 34)
 FIGURES_WIDTH = 22
 """Of top-1, images/s and fit time, with a space before each."""
 ABSENT = "–"
+
+
+def _recipe_text(name: str, spec: RunSpec) -> str:
+    value = getattr(spec.recipe, name)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 FIELDS: dict[str, Callable[[RunSpec], Any]] = {
     "case": lambda spec: spec.case.number or ABSENT,
     "data": lambda spec: f"{spec.case.dataset.name} ({spec.case.dataset.train_images})",
@@ -51,10 +59,10 @@ FIELDS: dict[str, Callable[[RunSpec], Any]] = {
     "boundary": lambda spec: spec.policy.boundary,
     "mode": lambda spec: spec.mode,
     "backend": lambda spec: spec.backend,
-    "precision": lambda spec: spec.recipe.precision,
-    "head": lambda spec: spec.recipe.head,
-    "rate": lambda spec: f"{spec.recipe.learning_rate:g}",
-    "decay": lambda spec: f"{spec.recipe.weight_decay:g}",
+    **{
+        declared.option.heading: partial(_recipe_text, name)
+        for name, declared in RECIPE_OPTIONS.items()
+    },
     "device": lambda spec: spec.device,
     "seed": lambda spec: spec.seed,
 }

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Hashable, Sequence
 
 from bench.analysis.groups import CHOSEN, SAID, SeedGroup, alike_but, contestant
 from bench.analysis.rows import FIELDS, Row
+from bench.spec.run import RECIPE_OPTIONS
 
 PLACES = frozenset({"backend", "device", "device_model", "environment_id", "seed"})
 """Where a question was run, and with which seed."""
@@ -68,11 +69,8 @@ def differing_fields(rows: Sequence[Row], fields: Sequence[str]) -> list[str]:
 
 
 APART = (
-    "px", "epochs", "batch_size", "precision", "mode", "head", "optimizer", "learning_rate",
-    "momentum", "schedule", "warmup_fraction",
-    "weight_decay", "augmentation", "views", "tune", "prefix_cache", "sweep", "weights",
-    "dataset_hash", "val_images", "test_images", "code_sha256", "device", "device_model",
-    "environment_id",
+    "mode", *RECIPE_OPTIONS, "tune", "sweep", "weights", "dataset_hash", "val_images",
+    "test_images", "code_sha256", "device", "device_model", "environment_id",
 )  # fmt: skip
 """Fields of rows, the first of them that differ are named."""
 HASH_DIGITS = 8

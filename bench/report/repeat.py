@@ -9,7 +9,7 @@ from typing import Any
 from bench.catalog.cases import SIZE_BOUNDS, size_of
 from bench.catalog.policies import POLICIES
 from bench.runner.suite import Grid
-from bench.spec.run import RunSpec
+from bench.spec.run import RECIPE_OPTIONS, RunSpec
 
 END = "THAWBENCH"
 
@@ -82,17 +82,10 @@ def _grid(spec: RunSpec, swept: Sequence[RunSpec]) -> dict[str, Any]:
         "policies": [policy.name],
         "boundary": policy.boundary if policy.boundary != known.boundary else None,
         "weights": None if known.initialisation == "random" else weights,
-        **{
-            name: getattr(recipe, name)
-            for name in (
-                "head", "px", "epochs", "batch_size", "optimizer", "momentum", "schedule",
-                "warmup_fraction", "augmentation", "views", "prefix_cache",
-            )
-        },
+        **{name: getattr(recipe, name) for name in RECIPE_OPTIONS},
         "learning_rate": _rates(spec, swept, known.learning_rate_scale),
         "weight_decay": _decays(spec, swept),
         "tune": "lr" if recipe.learning_rate_grid else None,
-        "precision": recipe.precision,
         "mode": [spec.mode] if spec.mode != "matched" else None,
     }  # fmt: skip
 

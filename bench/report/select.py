@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, make_dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -20,13 +20,22 @@ from bench.data.registry import EMBEDDED
 from bench.errors import UserError, choose
 from bench.network.backbones import check_name, public_name, weights_choice
 from bench.network.head import hidden_units
-from bench.spec.run import Mode, Precision, PrefixCache, Status, TuneName
+from bench.spec.options import DeclaredOption
+from bench.spec.run import RECIPE_OPTIONS, Mode, Status, TuneName
 from bench.storage.results import StoredRun
 
+RecipeFilters: Any = make_dataclass(
+    "RecipeFilters",
+    [(declared.parameter, Any, None) for declared in RECIPE_OPTIONS.values()],
+    frozen=True,
+    kw_only=True,
+)
+"""Wanted values of recipe fields by the names of their options; None: any."""
 
-@dataclass(frozen=True)
-class Filters:
-    """What is asked for, None where nothing is; by the options of ``run``."""
+
+@dataclass(frozen=True, kw_only=True)
+class Filters(RecipeFilters):  # type: ignore[misc]  # made from the declarations of Recipe
+    """Wanted values by the names of the options of ``run``; None: any."""
 
     cases: Sequence[int] | None = None
     datasets: Sequence[str] | None = None
@@ -34,16 +43,9 @@ class Filters:
     policies: Sequence[str] | None = None
     backends: Sequence[str] | None = None
     seeds: Sequence[int] | None = None
-    head: Sequence[str] | None = None
-    precision: Sequence[str] | None = None
+    train_images: Sequence[int] | None = None
     mode: Sequence[str] | None = None
-    px: Sequence[int] | None = None
-    epochs: Sequence[int] | None = None
-    batch_size: Sequence[int] | None = None
     weights: Sequence[str] | None = None
-    learning_rates: Sequence[float] | None = None
-    weight_decays: Sequence[float] | None = None
-    prefix_cache: Sequence[str] | None = None
     tune: Sequence[str] | None = None
     device: Sequence[str] | None = None
     status: Sequence[str] | None = None
@@ -282,6 +284,16 @@ def _is_path(wanted: tuple[str, str]) -> bool:
     return weights in WEIGHTS or "." in weights or os.sep in weights
 
 
+def _recipe_option(declared: DeclaredOption) -> Option:
+    is_another = {"head": _is_head}.get(declared.name, _never)
+    return Option(
+        declared.name,
+        declared.name.replace("_", " "),
+        declared.names,
+        is_another if declared.kind is str else _is_number,
+    )
+
+
 OPTIONS: dict[str, Option] = {
     "cases": Option("case", "case", [str(case) for case in CASES]),
     "datasets": Option(
@@ -293,16 +305,10 @@ OPTIONS: dict[str, Option] = {
     "policies": Option("policy", "policy", list(POLICIES)),
     "backends": Option("backend", "backend", list(BACKENDS)),
     "seeds": Option("seed", "seed", (), _is_number),
-    "head": Option("head", "head", ("original", "linear"), _is_head),
-    "precision": Option("precision", "precision", get_args(Precision)),
+    "train_images": Option("train_images", "number of training images", (), _is_number),
     "mode": Option("mode", "mode", get_args(Mode)),
-    "px": Option("px", "px", (), _is_number),
-    "epochs": Option("epochs", "number of epochs", (), _is_number),
-    "batch_size": Option("batch_size", "batch size", (), _is_number),
     "weights": WeightsOption("weights", "weights", WEIGHTS, _is_path, _weights),
-    "learning_rates": Option("learning_rate", "learning rate", (), _is_number),
-    "weight_decays": Option("weight_decay", "weight decay", (), _is_number),
-    "prefix_cache": Option("prefix_cache", "prefix cache", get_args(PrefixCache)),
+    **{declared.parameter: _recipe_option(declared) for declared in RECIPE_OPTIONS.values()},
     "tune": Option("tune", "tuning", get_args(TuneName)),
     "device": Option(
         "device", "device", ("cpu", "auto", "all"),

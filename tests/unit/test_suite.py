@@ -390,7 +390,7 @@ def test_cells_are_the_product_with_backends_side_by_side(
     assert len(found) == 2 * len(backbones) * len(policies) * len(precisions) * len(backends) * len(
         seeds
     )
-    assert len({(*vars(c).values(),)[:-1] + (*c.recipe.values(),) for c in found}) == len(found)
+    assert len({(*list(vars(c).values())[:-1], *c.recipe.values()) for c in found}) == len(found)
     for start in range(0, len(found), len(backends)):
         together = found[start : start + len(backends)]
         assert tuple(c.backend for c in together) == backends

@@ -17,6 +17,7 @@ from bench.analysis.rows import FIELDS, Row
 from bench.report.format import ABSENT
 from bench.report.markdown import markdown, markdown_line
 from bench.report.notes import footnotes, reasons
+from bench.spec.run import RECIPE_OPTIONS
 
 Format = Literal["md", "csv", "html", "latex"]
 FORMATS: tuple[Format, ...] = ("md", "csv", "html", "latex")
@@ -66,23 +67,10 @@ WHERE_PRESENT = frozenset({"effective_images_per_s", "model_flop_utilisation"})
 DISTINGUISHING: dict[str, str] = {
     "boundary": "trained from",
     "mode": "mode",
-    "head": "head",
     "weights": "weights",
     "code_sha256": "code",
-    "precision": "precision",
-    "px": "px",
-    "batch_size": "batch",
-    "epochs": "epochs",
-    "optimizer": "optimizer",
-    "learning_rate": "learning rate",
+    **{name: declared.option.heading for name, declared in RECIPE_OPTIONS.items()},
     "tune": "tuned",
-    "momentum": "momentum",
-    "weight_decay": "weight decay",
-    "schedule": "schedule",
-    "warmup_fraction": "warm-up",
-    "augmentation": "augmentation",
-    "views": "views",
-    "prefix_cache": "prefix cache",
     "sweep": "trained",
     "val_images": "val images",
     "test_images": "test images",
@@ -94,7 +82,10 @@ DISTINGUISHING: dict[str, str] = {
     "run_id": "run",
 }
 """Columns that are shown where two rows would look the same without them."""
-ALWAYS_SHOWN = frozenset({"weights", "px", "epochs", "test_images"})
+ALWAYS_SHOWN = frozenset(
+    {"weights", "test_images"}
+    | {name for name, declared in RECIPE_OPTIONS.items() if declared.option.always_shown}
+)
 """Distinguishing columns that stand in every table: random weights must be seen, for one."""
 
 
