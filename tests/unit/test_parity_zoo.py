@@ -46,7 +46,7 @@ def proving(network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     made = Proving()
 
     def exported(name: str, *_: Any, **__: Any) -> Path:
-        folder = tmp_path / "blueprints" / name
+        folder = tmp_path / "cache" / "blueprints" / name
         folder.mkdir(parents=True, exist_ok=True)
         network.save(folder)
         return folder
@@ -73,7 +73,7 @@ def test_a_row_counts_the_network_and_keeps_its_figures(
     ((_, question),) = proving.asked
     assert question.precisions == ("fp64",)
     assert question.parts == ("forward", "gradients", "steps")
-    assert not (tmp_path / "blueprints" / "alexnet").exists()  # nobody needs it again
+    assert not (tmp_path / "cache" / "blueprints" / "alexnet").exists()  # nobody needs it again
 
 
 def test_a_large_network_gives_its_logits_in_float32(
