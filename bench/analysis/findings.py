@@ -1,4 +1,4 @@
-"""All that a report compares, computed once."""
+"""All comparisons of a report, computed once."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from bench.analysis.groups import (
     LostSeeds,
     SeedGroup,
     backend_pairs,
-    cells_of,
     compare,
     contests_of,
+    seed_groups_of,
 )
 from bench.analysis.rows import Row, is_proved
 from bench.analysis.speed import SpeedComparison, compare_speeds
@@ -25,27 +25,26 @@ class BackendPair:
     """One experiment in two backends."""
 
     a: SeedGroup
-    """The backend that the catalogue has first."""
+    """The backend that the catalogue lists first."""
     b: SeedGroup
     top1: Comparison
-    """Accuracy."""
     speed: SpeedComparison
     is_proved: bool
-    """Whether both were shown to compute the same, in these environments."""
+    """True if both are proved to compute the same in these environments."""
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What the numbers say."""
+    """Runs and their comparisons."""
 
     rows: Sequence[Row]
     """All runs."""
-    cells: Sequence[SeedGroup]
-    """Of the runs that are ok."""
+    groups: Sequence[SeedGroup]
+    """Seed groups of the runs that are ok."""
     contests: Sequence[Contest]
-    """Policies against each other; in some of them there is one alone."""
+    """Comparisons of policies; a contest may hold a single one."""
     pairs: Sequence[BackendPair]
-    """Backends against each other."""
+    """Comparisons of backends."""
 
 
 def findings_of(
@@ -53,22 +52,18 @@ def findings_of(
     shown: Collection[ProvedSubject] = (),
     lost: LostSeeds | None = None,
 ) -> Findings:
-    """Compare what can be compared.
+    """Compare policies and backends wherever they are comparable.
 
     Args:
-        rows: Of ``rows_of``.
+        rows: From ``rows_of``.
         shown: What has been proved.
-        lost: Of ``lost_seeds``; None: of these rows.
+        lost: From ``lost_seeds``; None: of these rows.
     """
-    cells = cells_of(rows, lost)
-    pairs = backend_pairs(cells)
-    together = zip(pairs, compare(pairs), compare_speeds(pairs), strict=True)
-    return Findings(
-        rows,
-        cells,
-        contests_of(cells),
-        [
-            BackendPair(a, b, top1, speed, is_proved(a.row, b.row, shown))
-            for (a, b), top1, speed in together
-        ],
-    )
+    groups = seed_groups_of(rows, lost)
+    pairs = backend_pairs(groups)
+    compared = zip(pairs, compare(pairs), compare_speeds(pairs), strict=True)
+    backends = [
+        BackendPair(a, b, top1, speed, is_proved(a.row, b.row, shown))
+        for (a, b), top1, speed in compared
+    ]
+    return Findings(rows, groups, contests_of(groups), backends)

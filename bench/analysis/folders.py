@@ -1,4 +1,4 @@
-"""The results folders that a report is of: what is in them, and what to say where nothing is."""
+"""Load results folders, and point to others where a folder holds no results."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from bench.workers.environment import NO_DEVICE
 
 
 def known_proofs(folder: Path, runs: Sequence[StoredRun]) -> list[PairProof]:
-    """Proofs that speak of the runs' environments: this machine's, and those beside the results."""
+    """Return this machine's proofs, and those beside the results, of the runs' environments."""
     environments = {run.result.environment_id for run in runs}
     pairs = [*read_copy(folder), *Proofs(cache_root()).load()]
     newest = {pair.about: pair for pair in pairs}  # this machine's come last
-    # Also through a third environment, with which two were compared.
+    # One known environment is enough: two may have been compared through a third.
     return [pair for pair in newest.values() if environments & set(pair.environments)]
 
 
@@ -28,70 +28,69 @@ LoadedRuns = tuple[list[StoredRun], list[str]]
 """Runs of a folder, and a sentence for each that could not be read."""
 REPORT = "python run_bench.py report"
 MOST_NAMED = 8
-"""Folders that a hint names."""
+"""Number of folders that a hint names."""
 
 
 def load_runs(folders: Sequence[Path], planned: Collection[tuple[str, str]] = ()) -> LoadedRuns:
-    """Runs of results folders, and a sentence for each that could not be read; see ``together``.
+    """Return the runs of results folders, and a sentence for each that could not be read; see
+    ``merge_runs``.
 
     Raises:
-        UserError: A folder does not exist, or there is no run in any.
+        UserError: A folder does not exist, or there are no runs.
     """
-    return together(folders, [Store(folder).load() for folder in folders], planned)
+    return merge_runs(folders, [Store(folder).load() for folder in folders], planned)
 
 
-def together(
+def merge_runs(
     folders: Sequence[Path], found: Sequence[LoadedRuns], planned: Collection[tuple[str, str]] = ()
 ) -> LoadedRuns:
-    """What was found in several folders as one; of a run that is in several, the last.
+    """Merge the runs of several folders; the last folder that holds a run counts.
 
     Args:
         folders: Results folders.
-        found: In each of them.
-        planned: Of ``outstanding``.
+        found: What was loaded from each.
+        planned: As of ``drop_superseded``.
 
     Raises:
-        UserError: There is no run in any.
+        UserError: There are no runs.
     """
     runs: dict[tuple[str, str], StoredRun] = {}
     for those, _ in found:
         for run in those:
             runs[run.result.run_id, run.result.environment_id] = run
     problems = [problem for _, wrong in found for problem in wrong]
-    kept = outstanding(list(runs.values()), planned)
+    kept = drop_superseded(list(runs.values()), planned)
     if not kept:
         places = ", ".join(f"'{f}'" for f in folders)
         raise UserError(
             f"No results in {places}." + "".join(f"\n{p}" for p in problems),
-            _elsewhere(folders) or "Make some: python run_bench.py run",
+            _nearby_results(folders) or "Make some: python run_bench.py run",
         )
     return kept, problems
 
 
-def check_full(folders: Sequence[Path], found: Sequence[LoadedRuns]) -> None:
-    """Of several folders, each must hold something: a page would be silent about the others.
-
-    Raises:
-        UserError: One is empty, and another is not.
-    """
+def check_not_empty(folders: Sequence[Path], found: Sequence[LoadedRuns]) -> None:
+    """Raise UserError if one of several folders is empty and another is not: a page would not
+    mention the empty one."""
     empty = [folder for folder, (runs, wrong) in zip(folders, found, strict=True)
              if not runs and not wrong]  # fmt: skip
     if empty and len(empty) < len(folders):
         places = ", ".join(f"'{folder}'" for folder in empty)
         raise UserError(
-            f"No results in {places}.", _elsewhere(empty) or "Leave it out, or make some there."
+            f"No results in {places}.",
+            _nearby_results(empty) or "Leave it out, or make some there.",
         )
 
 
-def outstanding(
+def drop_superseded(
     runs: Sequence[StoredRun], planned: Collection[tuple[str, str]] = ()
 ) -> list[StoredRun]:
-    """Without those that were unavailable and have been done on the same machine, with whatever
-    versions; of another machine they are a gap still.
+    """Drop unavailable results that a later run on the same machine replaced, whatever its
+    versions; without one they stay as gaps.
 
     Args:
         runs: Of one folder or several.
-        planned: (run_id, environment_id) that are kept whatever they are.
+        planned: (run_id, environment_id) of runs to keep in any case.
     """
     done = {
         _on_machine(run, model)
@@ -109,16 +108,13 @@ def outstanding(
 
 
 def _on_machine(run: StoredRun, device_model: str) -> tuple[str, ...]:
-    """A run and its machine; the model of a GPU is unknown where there is no driver yet."""
+    """Return a run and its machine; a GPU's model is unknown as long as it has no driver."""
     e = run.environment
     return run.result.run_id, e.system, e.processor, str(e.cores), device_model
 
 
-def check_apart(folders: Sequence[Path]) -> None:
-    """
-    Raises:
-        UserError: Two folders that are to be compared are one.
-    """
+def check_different(folders: Sequence[Path]) -> None:
+    """Raise UserError if the two folders to compare are the same."""
     first, second = folders
     if first.resolve() == second.resolve():
         names = f"'{first}' twice" if first == second else f"'{first}' and '{second}'"
@@ -128,8 +124,8 @@ def check_apart(folders: Sequence[Path]) -> None:
         )
 
 
-def _elsewhere(folders: Sequence[Path]) -> str | None:
-    """Where there are results, of folders that hold none themselves."""
+def _nearby_results(folders: Sequence[Path]) -> str | None:
+    """Return a hint to results near folders that hold none; None if there are none."""
     near = [p for f in folders for p in (*sorted(f.glob("*")), *sorted(f.glob("*/*")), f.parent)]
     others = [place for place in near if any(place.glob("runs/*/*/result.json"))]
     if not others:

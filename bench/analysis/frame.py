@@ -1,10 +1,9 @@
-"""Results as a pandas frame for notebooks: one row a run, and columns that say what they are."""
+"""Results as a pandas frame for notebooks: one row a run, and a sentence on each column."""
 
 from __future__ import annotations
 
 import types
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -19,51 +18,41 @@ from bench.spec.result import RunResult
 from bench.spec.run import Environment, RunSpec
 
 DTYPES: dict[Any, str] = {bool: "boolean", int: "Int64", float: "float64", str: "string"}
-"""Python's type → pandas's, of which each has a way to say 'missing'."""
+"""Type of Python → type of pandas that can hold missing values."""
 MODELS: dict[str, type[Frozen]] = {
     "spec": RunSpec,
     "result": RunResult,
     "environment": Environment,
 }
 """First part of a path in ``FIELDS`` → the model it leads into."""
-
-
-@dataclass(frozen=True)
-class FrameColumn:
-    """A column that repeats no field."""
-
-    dtype: str
-    """Of pandas."""
-    sentence: str
-    """What it is."""
-
-
-DERIVED: dict[str, FrameColumn] = {
-    "weights": FrameColumn(
+DERIVED: dict[str, tuple[str, str]] = {
+    "weights": (
         "string",
-        "What the backbone starts from: pretrained, random, or file with its base name and the "
+        "Initial weights of the backbone: pretrained, random, or file with its base name and the "
         "beginning of its SHA-256.",
     ),
-    "tune": FrameColumn("string", "lr where validation chose the learning rate; else missing."),
-    "sweep": FrameColumn(
-        "string", "at once with runs that differ in learning rate, weight decay or seed, or alone."
-    ),
-    "failure": FrameColumn("string", "Why the run is not ok, as 'kind: message'."),
-    "parity": FrameColumn(
+    "tune": ("string", "lr if validation chose the learning rate; else missing."),
+    "sweep": (
         "string",
-        "Whether it has been shown that the backends compute the same: shown or not_shown; missing "
-        "where no row differs in the backend alone.",
+        "at once with runs that differ in learning rate, weight decay or seed, or alone.",
     ),
-    "unsteady": FrameColumn(
+    "failure": ("string", "Why the run is not ok, as 'kind: message'."),
+    "parity": (
+        "string",
+        "shown if the backends are proved to compute the same, else not_shown; missing if no row "
+        "differs in the backend alone.",
+    ),
+    "unsteady": (
         "boolean",
-        "Whether other work was on the machine, by slow steps or slow inference beside other runs "
-        "of the same network: compare no speeds.",
+        "True if other work was on the machine, by slow steps, or by slow inference beside other "
+        "runs of the same network: compare no speeds.",
     ),
-    "phases": FrameColumn(
-        "string", "Of a policy that thaws the network in turn: boundary and epochs of each phase."
+    "phases": (
+        "string",
+        "Boundary and epochs of each phase, for a policy that unfreezes the network step by step.",
     ),
 }
-"""Columns that repeat no field."""
+"""Column that repeats no field of a model → its type in pandas and its description."""
 UNITS: dict[str, str] = {
     "_images_per_s": "In images per second.",
     "_flops_per_s": "In FLOP per second.",
@@ -80,7 +69,7 @@ UNITS: dict[str, str] = {
     "_utilisation": "As a fraction of 1.",
     "_loss": "In nats.",
 }
-"""End of a column's name → what its numbers are counted in; the longest that fits."""
+"""End of a column's name → its unit; the longest match counts."""
 
 
 def _field(name: str) -> tuple[str, str]:
@@ -94,7 +83,7 @@ def _field(name: str) -> tuple[str, str]:
 
 
 def _dtype(annotation: Any) -> str:
-    """Pandas's type of a field that is a number or text, or one of these or null."""
+    """Return the pandas type of a field that is a number, text or literal, or null."""
     kinds = [annotation]
     if get_origin(annotation) in (Union, types.UnionType):
         kinds = [kind for kind in get_args(annotation) if kind is not type(None)]
@@ -109,20 +98,17 @@ def _with_unit(name: str, sentence: str) -> str:
     return f"{sentence} {UNITS[max(fitting, key=len)]}" if fitting else sentence
 
 
-_COLUMNS = {
-    name: (DERIVED[name].dtype, DERIVED[name].sentence) if name in DERIVED else _field(name)
-    for name in FIELDS
-}
+_COLUMNS = {name: DERIVED[name] if name in DERIVED else _field(name) for name in FIELDS}
 COLUMNS: dict[str, str] = {name: _with_unit(name, said) for name, (_, said) in _COLUMNS.items()}
-"""FrameColumn of ``results`` → a sentence that says what it is, with its unit."""
+"""Column of ``results`` → its description, with its unit."""
 
 
 def results(*folders: str | Path) -> pd.DataFrame:
-    """The runs of results folders, one row a run; see ``bench.results``.
+    """Return the runs of results folders, one row a run; see ``bench.results``.
 
     Args:
-        folders: Such as ``results/runs/quick``. A run that is in several, of the same environment,
-            counts once, as the last folder has it.
+        folders: Such as ``results/runs/quick``. If several hold a run of the same environment, the
+            last one counts.
 
     Returns:
         A frame with the columns of ``COLUMNS``, in the order of the report. ``attrs`` holds
@@ -130,7 +116,7 @@ def results(*folders: str | Path) -> pd.DataFrame:
         (a sentence for each folder of a run that could not be read).
 
     Raises:
-        UserError: A folder does not exist, or there is no run in any.
+        UserError: A folder does not exist, or there are no runs.
     """
     paths = _paths(folders)
     runs, problems = load_runs(paths)
@@ -140,17 +126,17 @@ def results(*folders: str | Path) -> pd.DataFrame:
 
 
 def curves(*folders: str | Path) -> pd.DataFrame:
-    """The epochs of the runs of results folders, one row an epoch.
+    """Return the epochs of the runs of results folders, one row an epoch.
 
     Args:
-        folders: As of ``results``.
+        folders: As for ``results``.
 
     Returns:
         run_id, environment_id, epoch (from 1), train_loss (mean over images, in nats) and val_top1
         (after the epoch, as a fraction); missing where a number was not finite.
 
     Raises:
-        UserError: As ``results``.
+        UserError: As for ``results``.
     """
     runs, problems = load_runs(_paths(folders))
     lines: dict[str, list[Any]] = {name: [] for name in CURVES}
@@ -180,11 +166,14 @@ CURVES = {
 def _paths(folders: Sequence[str | Path]) -> list[Path]:
     paths = [Path(folder) for folder in folders]
     if not paths:
-        raise UserError("No folder was named.", "Such as bench.results('results/runs/quick').")
+        raise UserError(
+            "No folder was named.", "Name one, such as bench.results('results/runs/quick')."
+        )
     for path in paths:
         if path.is_file():
             raise UserError(
-                f"'{path}' is a file, no results folder.", "Of a page: bench.report.load(PAGE)."
+                f"'{path}' is a file, not a results folder.",
+                "To read a page: bench.report.load(PAGE).",
             )
     return paths
 
@@ -192,6 +181,7 @@ def _paths(folders: Sequence[str | Path]) -> list[Path]:
 def frame_of(
     rows: Sequence[Mapping[str, Any]], environments: Mapping[str, Any], problems: Sequence[str]
 ) -> pd.DataFrame:
+    """Return rows as JSON in a frame, with ``attrs`` as ``results`` has them."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     columns = {name: [_flat(name, row.get(name)) for row in rows] for name in names}
     frame = pd.DataFrame(
@@ -206,7 +196,7 @@ def frame_of(
 
 
 def _flat(name: str, value: Any) -> Any:
-    """A value that a cell can hold."""
+    """Return a value that a cell of the frame can hold."""
     if name == "failure" and value is not None:
         return f"{value['kind']}: {value['message']}"
     if name == "phases":
@@ -215,7 +205,7 @@ def _flat(name: str, value: Any) -> Any:
 
 
 def _dtype_of(name: str, values: Sequence[Any]) -> str:
-    """Of a page that another version wrote, columns may be unknown."""
+    """Return a column's type; a page of another version may have unknown columns."""
     if name in _COLUMNS:
         return _COLUMNS[name][0]
     kinds = {type(value) for value in values if value is not None}

@@ -57,7 +57,7 @@ class Estimate:
     p: float | None
     """Two-sided p value of no difference (0, or a ratio of 1); None without an interval."""
     about: Scope
-    """What the interval covers."""
+    """Scope of the interval."""
     seeds: int
     """Runs a side."""
     images: int

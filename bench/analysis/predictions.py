@@ -1,4 +1,4 @@
-"""What runs said of each test image."""
+"""Right and wrong answers of runs to their test images."""
 
 from __future__ import annotations
 
@@ -17,19 +17,17 @@ from bench.training.metrics import UNREADABLE, labels_sha256, of_each_image, ope
 
 @dataclass(frozen=True)
 class Answers:
-    """Of one run."""
+    """A run's answers to its test images."""
 
     labels_sha256: str
-    """Of the true classes: runs with the same one answered the same images."""
+    """Hash of the true classes: equal for the same test images."""
     right: npt.NDArray[np.bool_]
-    """(N,)."""
+    """(images,)."""
 
 
 def answers_of(run: StoredRun) -> Answers | None:
-    """None where there are none that can be read.
-
-    They lie beside the result; of an earlier Thawbench's run, in its predictions.
-    """
+    """Return a run's answers, from its result or an earlier version's predictions; None if they
+    cannot be read."""
     kept = run.result.test_answers
     return _from_file(run.folder) if kept is None else _unpacked(kept)
 
@@ -48,7 +46,7 @@ def _from_file(folder: Path) -> Answers | None:
     try:
         with opened(folder) as arrays:
             labels = arrays["labels"]
-            if "correct" in arrays:  # without the logits: they are most of the file
+            if "correct" in arrays:  # without the logits, which are most of the file
                 right = arrays["correct"]
             else:
                 right = of_each_image(arrays["logits"], labels)[0]
@@ -60,11 +58,12 @@ def _from_file(folder: Path) -> Answers | None:
 
 
 def confusion(folder: Path, classes: int) -> list[list[int]] | None:
-    """(classes, classes) images by true class and said class; None where nothing can be read."""
+    """Return the (classes, classes) numbers of images by true and predicted class; None if the
+    predictions cannot be read."""
     try:
         with opened(folder) as arrays:
-            labels, said = arrays["labels"], np.argmax(arrays["logits"], axis=1)
-            counted = np.bincount(labels * classes + said, minlength=classes * classes)
+            labels, predicted = arrays["labels"], np.argmax(arrays["logits"], axis=1)
+            counted = np.bincount(labels * classes + predicted, minlength=classes * classes)
             counts: list[list[int]] = counted.reshape(classes, classes).tolist()
     except UNREADABLE:
         return None
@@ -72,16 +71,16 @@ def confusion(folder: Path, classes: int) -> list[list[int]] | None:
 
 
 def largest_confusions(folder: Path, most: int = 20) -> dict[str, Any] | None:
-    """What is most often taken for what, where there are too many classes for a matrix.
+    """Return the most frequent confusions, for more classes than a matrix can show.
 
     Returns:
-        ``kinds``: how many there are; ``largest``: the true class, the said one and the number of
-        images of the most frequent, most first. None where nothing can be read.
+        ``kinds``: how many there are; ``largest``: true class, predicted class and number of images
+        of the most frequent, in descending order. None if the predictions cannot be read.
     """
     try:
         with opened(folder) as arrays:
-            labels, said = arrays["labels"], np.argmax(arrays["logits"], axis=1)
-            pairs = np.stack([labels, said], axis=1)[labels != said]
+            labels, predicted = arrays["labels"], np.argmax(arrays["logits"], axis=1)
+            pairs = np.stack([labels, predicted], axis=1)[labels != predicted]
     except UNREADABLE:
         return None
     kinds, counts = np.unique(pairs, axis=0, return_counts=True)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from bench.catalog.backends import BACKENDS
 from bench.catalog.policies import POLICIES
 from bench.parity.proofs import ProvedSubject
-from bench.spec.run import RECIPE_OPTIONS
+from bench.spec.run import RECIPE_OPTIONS, DatasetRef
 from bench.storage.results import StoredRun
 
 Parity = Literal["shown", "not_shown"]
@@ -118,7 +118,7 @@ class Row(StoredRun):
     """A stored run, with the marks that follow from the runs beside it."""
 
     parity: Parity | None = None
-    """Whether its backend was proved equal to those of its twins; None: it has no twin."""
+    """shown if its backend is proved equal to those of all twins; None without a twin."""
     unsteady: bool = False
     """True if the machine did other work meanwhile, so that the run's speeds are not comparable."""
 
@@ -142,6 +142,11 @@ class Row(StoredRun):
         return self.result.status == "ok"
 
     @property
+    def dataset(self) -> DatasetRef:
+        """The images it trained and was tested on."""
+        return self.spec.case.dataset
+
+    @property
     def weights(self) -> str:
         """Initial weights: pretrained, random, or file with its base name and SHA-256 prefix."""
         ref = self.spec.weights
@@ -149,12 +154,12 @@ class Row(StoredRun):
 
     @property
     def tune(self) -> str | None:
-        """What validation chose: lr, or None."""
+        """lr if validation chose the learning rate; else None."""
         return "lr" if self.spec.recipe.learning_rate_grid else None
 
     @property
     def sweep(self) -> str:
-        """How it was trained: at once with other runs, or alone."""
+        """at once if trained together with other runs, else alone."""
         return "at once" if self.spec.recipe.sweep else "alone"
 
     @property

@@ -1,11 +1,11 @@
-"""The strategy map: size × similarity, the best policy in each cell, beside the article's own."""
+"""The strategy map: for each size and similarity, the best policies beside the article's."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from bench.analysis.groups import Contest, SeedGroup, contestant
+from bench.analysis.groups import Contest, SeedGroup, policy_variant
 from bench.catalog.cases import CASES
 from bench.catalog.policies import PRESCRIBED
 
@@ -14,12 +14,11 @@ SIMILARITIES = ("similar", "not_similar")
 
 
 def strategy_map(contests: Sequence[Contest]) -> dict[str, Any] | None:
-    """For the page (see ``document``); None where the data say nothing of size and similarity, or
-    accuracy says nothing of policies.
+    """Return the map for the page; None without telling contests of known size and similarity.
 
-    A cell names one policy where it is the best alone in every question that was asked of such
-    data; else those that may be the best in every one of them: they tie. Where that is not two,
-    those that may be the best in any: which one is depends on the network or the backend.
+    An entry names one policy if it alone is best in every question asked of such data, else the
+    policies that may be best in each of them (a tie). If that is not at least two, it names those
+    that may be best in any: the best one depends on the network or the backend.
     """
     known = [c for c in contests if c.row.spec.case.similarity in SIMILARITIES and c.is_telling]
     if not known:
@@ -37,17 +36,17 @@ def strategy_map(contests: Sequence[Contest]) -> dict[str, Any] | None:
             ]
             best, is_tie = _best(here)
             wanted = prescribed.get((size, similarity))
-            article = {contestant(ours) for c in here if (ours := c.named(wanted)) is not None}
+            article = {policy_variant(ours) for c in here if (ours := c.named(wanted)) is not None}
             cells.append(
                 {
                     "size": size,
                     "similarity": similarity,
                     "prescribed": wanted,
-                    "best": [contestant(cell) for cell in best],
+                    "best": [policy_variant(group) for group in best],
                     "is_tie": is_tie,
                     "is_prescribed_run": bool(article),
-                    "is_prescribed": [contestant(cell) in article for cell in best],
-                    "policies": len({contestant(cell) for c in here for cell in c.cells}),
+                    "is_prescribed": [policy_variant(group) in article for group in best],
+                    "policies": len({policy_variant(group) for c in here for group in c.groups}),
                     "questions": len(here),
                     "contests": here,
                 }
@@ -56,10 +55,10 @@ def strategy_map(contests: Sequence[Contest]) -> dict[str, Any] | None:
 
 
 def _best(contests: Sequence[Contest]) -> tuple[list[SeedGroup], bool]:
-    """A cell of each policy that may be the best, and whether they may be so in all questions."""
-    leaders = [{contestant(cell): cell for cell in c.leaders} for c in contests]
-    anywhere = {name: cell for found in leaders for name, cell in found.items()}
-    everywhere = {n: c for n, c in anywhere.items() if all(n in found for found in leaders)}
+    """Return a group of each policy that may be best, and True if they tie in every question."""
+    leaders = [{policy_variant(group): group for group in c.leaders} for c in contests]
+    anywhere = {name: group for found in leaders for name, group in found.items()}
+    everywhere = {n: g for n, g in anywhere.items() if all(n in found for found in leaders)}
     if len(everywhere) > 1:
         return list(everywhere.values()), True
     return list({**everywhere, **anywhere}.values()), False

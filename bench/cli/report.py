@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
-from bench.analysis.folders import check_apart, check_full, outstanding, together
+from bench.analysis.folders import check_different, check_not_empty, drop_superseded, merge_runs
 from bench.analysis.rows import Row
 from bench.cli.output import print_json
 from bench.errors import UserError, choose
@@ -54,9 +54,9 @@ def report_command(command: ReportCommand) -> None:
     folders, view, side = command.folders, command.view, None
     found = [Store(folder).load() for folder in folders]
     if len(folders) == 2:
-        check_apart(folders)
-    check_full(folders, found)
-    everything, problems = together(folders, found)
+        check_different(folders)
+    check_not_empty(folders, found)
+    everything, problems = merge_runs(folders, found)
     selection = Selection(command.filters, [run for runs, _ in found for run in runs])
     runs = selection.kept(everything)
     if told := command.filters.told():
@@ -64,7 +64,7 @@ def report_command(command: ReportCommand) -> None:
         view = replace(view, selection=" ".join([told, *selection.absent]))
         print(view.selection, file=sys.stderr)
     if len(folders) == 2:
-        first, second = (outstanding(runs) for runs, _ in found)
+        first, second = (drop_superseded(runs) for runs, _ in found)
         chosen = selection.of(first), selection.of(second)
         side = side_by_side(*chosen, _short_names(folders), (first, second))
     report = make_report(runs, folders[0], problems, view, side, command.with_page, everything)

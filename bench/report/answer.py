@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from statistics import median
 
 from bench.analysis.findings import BackendPair, Findings
-from bench.analysis.groups import Contest, SeedGroup, contestant, experiment_of
+from bench.analysis.groups import Contest, SeedGroup, experiment_of, policy_variant
 from bench.analysis.intervals import LEAST_SEEDS, Estimate, mean_rate, widened
 from bench.analysis.rows import Row
 from bench.analysis.speed import fit_ratio, is_unsteady
@@ -45,8 +45,8 @@ def asked(rows: Sequence[Row]) -> str:
 
 def answer(found: Findings) -> list[str]:
     """Up to three sentences: the policy, the framework, the price."""
-    if not found.cells:
-        if any(row["status"] == "ok" for row in found.rows):
+    if not found.groups:
+        if any(row.is_ok for row in found.rows):
             return ["No run that is ok states an accuracy, so there is no answer."]
         return ["No run is ok, so there is no answer; what failed stands below."]
     contests = [c for c in found.contests if c.comparisons]
@@ -76,19 +76,19 @@ def _why_not(found: Findings, contests: Sequence[Contest]) -> str:
         return f"These results name no best policy: with {listed(nothing)}, accuracy shows nothing."
     compared = [*(c for contest in contests for c in contest.comparisons),
                 *(pair.top1 for pair in found.pairs)]  # fmt: skip
-    reasons = sorted({REASONS[why] for c in compared if (why := c.why_not)})
+    reasons = sorted({REASONS[reason] for c in compared if (reason := c.why_not)})
     if reasons and all(c.why_not for c in compared):
         return f"Nothing can be compared image by image here: {listed(reasons)}."
     if reasons:
         return f"The best could not be compared with all others: {listed(reasons)}."
-    if len(found.cells) > 1:
+    if len(found.groups) > 1:
         return (
             "No two of these experiments differ in the policy alone, or in the backend alone on "
             "one machine and with the same versions of the rest, so there is nothing to compare."
         )
-    only = found.cells[0]
+    only = found.groups[0]
     return (
-        f"One experiment, so there is nothing to compare: {contestant(only)} reaches "
+        f"One experiment, so there is nothing to compare: {policy_variant(only)} reaches "
         f"{percent(only.top1)} of the test images."
     )
 
@@ -113,7 +113,7 @@ def _policies(contests: Sequence[Contest], undecided: int) -> str | None:
         sentence += f"; {number_of(without, 'further question')} without the article's policy"
     if undecided:
         sentence += f"; {number_of(undecided, 'further question')} could not be decided"
-    return f"{sentence}{_models_only(cell for c in contests for cell in c.cells)}."
+    return f"{sentence}{_models_only(cell for c in contests for cell in c.groups)}."
 
 
 def _models_only(cells: Iterable[SeedGroup]) -> str:
@@ -128,7 +128,7 @@ def _cases(contests: Sequence[Contest]) -> str:
         assert ours is not None
         if better := contest.better_than(ours):
             beaten.append((contest, better[0], ours))
-    alone = sum(c.is_won and c.cells[0] is c.prescribed for c in contests)
+    alone = sum(c.is_won and c.groups[0] is c.prescribed for c in contests)
     tied = len(contests) - len(beaten) - alone
     counts = {"best in": alone, "tied with the best in": tied, "beaten in": len(beaten)}
     parts = [f"{words} {count}" for words, count in counts.items() if count]
@@ -138,7 +138,7 @@ def _cases(contests: Sequence[Contest]) -> str:
         + (", each question corrected for its own comparisons" if contests[1:] else "")
     )
     alone_with = sum(
-        {c.row["policy"] for c in contest.cells if c is not contest.prescribed} == {CONTROL}
+        {c.row.spec.policy.name for c in contest.groups if c is not contest.prescribed} == {CONTROL}
         for contest in contests
     )
     if alone_with:
@@ -150,7 +150,7 @@ def _cases(contests: Sequence[Contest]) -> str:
         contest, best, ours = max(beaten, key=lambda b: b[1].top1.value - b[2].top1.value)
         e = contest.between(best, ours).over(ours)
         assert e is not None
-        more = f"{contestant(best)} gets {points(e)} more than {contestant(ours)}"
+        more = f"{policy_variant(best)} gets {points(e)} more than {policy_variant(ours)}"
         sentence += f", most on {_where(contest)}, where {more}"
     return sentence
 
@@ -165,7 +165,7 @@ def _power(contests: Sequence[Contest]) -> str:
         d
         for contest in contests
         for c in contest.comparisons
-        if CONTROL not in (c.a.row["policy"], c.b.row["policy"])
+        if CONTROL not in (c.a.row.spec.policy.name, c.b.row.spec.policy.name)
         if (d := c.detectable) is not None
     ]
     told = ""
@@ -178,23 +178,25 @@ def _power(contests: Sequence[Contest]) -> str:
             else f"could only have shown a difference of over {max(least, 0.1):.2g} points"
         )
         told = f"; tied is not equal: {which} {could}"
-    control = sum(any(c.row["policy"] == CONTROL for c in contest.leaders) for contest in contests)
+    control = sum(
+        any(c.row.spec.policy.name == CONTROL for c in contest.leaders) for contest in contests
+    )
     return told + (f", and {CONTROL}, the control, is tied too in {control}" if control else "")
 
 
 def _best(contests: Sequence[Contest]) -> str:
     """Without cases: the best policy of the question with most rivals."""
-    contest = max(contests, key=lambda c: len(c.cells))
-    best, second, *_ = contest.cells
+    contest = max(contests, key=lambda c: len(c.groups))
+    best, second, *_ = contest.groups
     more = f"; {number_of(len(contests) - 1, 'further question')} below" if contests[1:] else ""
     if contest.is_won:
         e = contest.between(best, second).over(second)
         assert e is not None
         return (
-            f"On {_where(contest)} {contestant(best)} is best: {percent(best.top1)} of the test "
-            f"images, {points(e)} more than {contestant(second)}{more}"
+            f"On {_where(contest)} {policy_variant(best)} is best: {percent(best.top1)} of the "
+            f"test images, {points(e)} more than {policy_variant(second)}{more}"
         )
-    ties = listed([contestant(c) for c in contest.leaders])
+    ties = listed([policy_variant(c) for c in contest.leaders])
     return (
         f"On {_where(contest)} there is no single best policy: {ties} cannot be told apart "
         f"(the first has {percent(best.top1)} of the test images){_power([contest])}{more}"
@@ -203,12 +205,12 @@ def _best(contests: Sequence[Contest]) -> str:
 
 def _where(contest: Contest) -> str:
     row = contest.row
-    case = f"case {row['case']}: " if row["case"] else ""
-    return f"{case}{_data(row)}, {row['backbone']}, {row['backend']}"
+    case = f"case {row.spec.case.number}: " if row.spec.case.number else ""
+    return f"{case}{_data(row)}, {row.spec.backbone}, {row.spec.backend}"
 
 
 def _data(row: Row) -> str:
-    return f"{row['dataset_label']}, {row['train_images']:,} images"
+    return f"{row.dataset.label}, {row.dataset.train_images:,} images"
 
 
 def _backends(pairs: Sequence[BackendPair]) -> str | None:
@@ -221,11 +223,11 @@ def _backends(pairs: Sequence[BackendPair]) -> str | None:
     told = (
         f"differ in accuracy in {len(differ)} of" if differ else "show no difference in accuracy in"
     )
-    names = sorted({c.row["backend"] for p in compared for c in (p.a, p.b)})
+    names = sorted({c.row.spec.backend for p in compared for c in (p.a, p.b)})
     most = max(differ or compared, key=lambda p: abs(_gap(p).value))
     largest = (
         f"largest {'that is real' if differ else 'difference'} {points(_gap(most))}, "
-        f"{most.b.row['backend']} less {most.a.row['backend']}, {_experiment(most, pairs)}"
+        f"{most.b.row.spec.backend} less {most.a.row.spec.backend}, {_experiment(most, pairs)}"
     )
     widest = max(compared, key=lambda p: _gap(p).half_width or 0.0)
     if not differ and widest is not most:
@@ -245,7 +247,7 @@ def _experiment(pair: BackendPair, pairs: Sequence[BackendPair]) -> str:
     """Which it is, among the others."""
     row = pair.a.row
     told = settings([p.a for p in pairs])[[p.a for p in pairs].index(pair.a)]
-    return ", ".join(filter(None, (_data(row), row["backbone"], contestant(pair.a), told)))
+    return ", ".join(filter(None, (_data(row), row.spec.backbone, policy_variant(pair.a), told)))
 
 
 def _speeds(pairs: Sequence[BackendPair]) -> str:
@@ -254,7 +256,9 @@ def _speeds(pairs: Sequence[BackendPair]) -> str:
     if not known:
         return ""
     wins = Counter(
-        speed_verdict(p.speed, p.a.row["backend"], p.b.row["backend"]) if p.speed.is_real else None
+        speed_verdict(p.speed, p.a.row.spec.backend, p.b.row.spec.backend)
+        if p.speed.is_real
+        else None
         for p in known
     )
     told = [
@@ -268,7 +272,7 @@ def _speeds(pairs: Sequence[BackendPair]) -> str:
     if not real:
         return sentence
     most = max(real, key=lambda p: p.speed.size)
-    names = most.a.row["backend"], most.b.row["backend"]
+    names = most.a.row.spec.backend, most.b.row.spec.backend
     return f"{sentence} (most: {faster(most.speed, names)}, {_experiment(most, pairs)})"
 
 
@@ -280,10 +284,10 @@ def _price(contests: Sequence[Contest]) -> str | None:
     """A policy that is quicker than the best and loses next to nothing, by both intervals, which
     hold together for all pairs that were looked at."""
     pairs = [
-        (contest, contest.cells[0], cell)
+        (contest, contest.groups[0], cell)
         for contest in contests
-        for cell in contest.cells[1:]
-        if not is_unsteady(contest.cells[0]) and not is_unsteady(cell)
+        for cell in contest.groups[1:]
+        if not is_unsteady(contest.groups[0]) and not is_unsteady(cell)
     ]
     found = []
     for contest, best, cell in pairs:
@@ -303,10 +307,10 @@ def _price(contests: Sequence[Contest]) -> str | None:
     return (
         f"In {questions} of {number_of(len(contests), 'question')} a quicker policy loses at most "
         f"{100 * MARGIN:.0f} points to the highest{many}; most is saved on {_where(contest)}: "
-        f"{contestant(cell)} fits in {span} of {contestant(best)}, {times(ratio)} as fast, at "
-        f"{points(e)}{_models_only((best, cell))}."
+        f"{policy_variant(cell)} fits in {span} of {policy_variant(best)}, {times(ratio)} as fast, "
+        f"at {points(e)}{_models_only((best, cell))}."
     )
 
 
 def _fit_s(cell: SeedGroup) -> float:
-    return mean_rate([row["fit_s"] for row in cell.rows]).value
+    return mean_rate([row.result.fit_s or 0.0 for row in cell.rows]).value

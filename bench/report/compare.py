@@ -22,7 +22,7 @@ from bench.analysis.compare import (
     nearest,
     seed_group_pairs,
 )
-from bench.analysis.groups import SIGNIFICANT, SeedGroup, contestant
+from bench.analysis.groups import SIGNIFICANT, SeedGroup, policy_variant
 from bench.analysis.intervals import LEAST_WINDOWS, Estimate
 from bench.analysis.measures import Compared, compare_measures
 from bench.analysis.rows import DIFFERING
@@ -312,12 +312,12 @@ FIXED = (
 
 def _identity(cell: SeedGroup) -> list[TableCell]:
     row = cell.row
-    data = f"{row['dataset_label']}, {row['train_images']:,} images"
+    data = f"{row.dataset.label}, {row.dataset.train_images:,} images"
     return [
-        figure(data, f"{row['dataset_label']} {row['train_images']:09}", data),
-        text(row["backbone"]),
-        text(contestant(cell)),
-        text(row["backend"]),
+        figure(data, f"{row.dataset.label} {row.dataset.train_images:09}", data),
+        text(row.spec.backbone),
+        text(policy_variant(cell)),
+        text(row.spec.backend),
     ]
 
 
@@ -326,8 +326,8 @@ def _telling(cells: Sequence[tuple[SeedGroup, SeedGroup]]) -> dict[str, list[str
     rows = [
         {
             **{k: v for k, v in a.row.fields.items() if k not in DIFFERING and k != "seed"},
-            "environments": f"{a.row['environment_id']}, {b.row['environment_id']}",
-            "run_id": a.row["run_id"],
+            "environments": f"{a.row.result.environment_id}, {b.row.result.environment_id}",
+            "run_id": a.row.result.run_id,
         }
         for a, b in cells
     ]

@@ -150,7 +150,7 @@ def seconds(value: float | None) -> str:
     return f"{_three_digits(value)} s"
 
 
-def listed(names: list[str]) -> str:
+def listed(names: Sequence[str]) -> str:
     """``a, b and c``."""
     if len(names) < 2:
         return "".join(names)

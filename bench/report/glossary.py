@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from bench.analysis import intervals as statistics
+from bench.analysis import intervals
 from bench.analysis.groups import SIGNIFICANT
 from bench.analysis.intervals import Estimate
 from bench.analysis.rows import Row
@@ -103,9 +103,9 @@ def _has_memory(shown: Shown) -> bool:
 
 def _memory_not_told(shown: Shown) -> str:
     """In how many runs of each backend."""
-    ok = [row for row in shown.rows if row["status"] == "ok" and row["device"] == "cpu"]
-    runs = Counter(row["backend"] for row in ok)
-    without = Counter(row["backend"] for row in ok if row["peak_host_bytes"] is None)
+    ok = [row for row in shown.rows if row.is_ok and row.spec.device == "cpu"]
+    runs = Counter(row.spec.backend for row in ok)
+    without = Counter(row.spec.backend for row in ok if row.result.peak_host_bytes is None)
     told = [f"{without[b]:,} of {number_of(runs[b], 'run')} by {b}" for b in runs if without[b]]
     return f"Here it is not told in {listed(told)}." if told else ""
 
@@ -122,12 +122,12 @@ def _is_tied(shown: Shown) -> bool:
 def _has_nothing_judged_otherwise(shown: Shown) -> bool:
     """Whether some interval of a difference is of answers that are all alike."""
     return any(
-        e.value == 0.0 and e.high == statistics.most_unseen(e.images)
+        e.value == 0.0 and e.high == intervals.most_unseen(e.images)
         for e in shown.intervals(of_rates=False)
     )
 
 
-SEEDS, LEVEL = statistics.LEAST_SEEDS, f"{100 * statistics.LEVEL:.0f} %"
+SEEDS, LEVEL = intervals.LEAST_SEEDS, f"{100 * intervals.LEVEL:.0f} %"
 ENTRIES = (
     Entry(
         "test top-1",
@@ -223,7 +223,7 @@ ENTRIES = (
         f"Of {LEVEL}; of accuracies and their differences, for what training again would give, on "
         "other test images: the t interval over the seeds' means, of a difference the paired one; "
         "its degrees of freedom are the seeds less one, and means that happen to be alike count as "
-        f"no more alike than one time in {1 / statistics.RARE:.0f}. Where the test images have a "
+        f"no more alike than one time in {1 / intervals.RARE:.0f}. Where the test images have a "
         "noise of their own, also the interval for seeds and images both random (Satterthwaite's "
         "degrees of freedom), and the wider of both is shown.",
         _interval("recipes", of_rates=False),
@@ -252,7 +252,7 @@ ENTRIES = (
     Entry(
         f"interval of a speed, fewer than {SEEDS} runs",
         f"Of {LEVEL}; of rates and their ratios: a bootstrap over the measured windows of each "
-        f"run, where there are {statistics.LEAST_WINDOWS} or more. It speaks of these very runs; "
+        f"run, where there are {intervals.LEAST_WINDOWS} or more. It speaks of these very runs; "
         "the next one may lie outside.",
         _interval("models", of_rates=True),
     ),

@@ -7,13 +7,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Sequence
 
-from bench.analysis.groups import CHOSEN, SAID, SeedGroup, alike_but, contestant
+from bench.analysis.groups import (
+    COMPETING_FIELDS,
+    OUTCOME_FIELDS,
+    SeedGroup,
+    group_identity,
+    policy_variant,
+)
 from bench.analysis.rows import FIELDS, Row
 from bench.spec.run import RECIPE_OPTIONS
 
 PLACES = frozenset({"backend", "device", "device_model", "environment_id", "seed"})
 """Where a question was run, and with which seed."""
-ANSWERS = frozenset({*CHOSEN, *PLACES})
+ANSWERS = frozenset({*COMPETING_FIELDS, *PLACES})
 """Fields in which the answers to one question differ, whatever the backend."""
 NETWORKS = frozenset({"backbone", "code_sha256"})
 """Fields that say which network it is."""
@@ -32,7 +38,7 @@ def choices(
     """
     groups: dict[tuple[Hashable, ...], list[SeedGroup]] = {}
     for cell in cells:
-        groups.setdefault(alike_but(cell, differing), []).append(cell)
+        groups.setdefault(group_identity(cell, differing), []).append(cell)
     by_name: dict[str, list[list[SeedGroup]]] = {}
     for group in groups.values():
         by_name.setdefault(named(group[0].row), []).append(group)
@@ -50,17 +56,17 @@ def choices(
 
 def data_of(row: Row) -> str:
     """Name of a data set with its size."""
-    return f"{row['dataset_label']}, {row['train_images']:,} images"
+    return f"{row.dataset.label}, {row.dataset.train_images:,} images"
 
 
 def question_name(row: Row) -> str:
     """The same, with the network."""
-    return f"{data_of(row)}, {row['backbone']}"
+    return f"{data_of(row)}, {row.spec.backbone}"
 
 
 def _fields(differing: Collection[str]) -> list[str]:
     """That may tell groups apart, those first that a reader knows best."""
-    return [f for f in dict.fromkeys([*APART, *FIELDS]) if f not in {*SAID, *differing}]
+    return [f for f in dict.fromkeys([*APART, *FIELDS]) if f not in {*OUTCOME_FIELDS, *differing}]
 
 
 def differing_fields(rows: Sequence[Row], fields: Sequence[str]) -> list[str]:
@@ -97,11 +103,11 @@ def settings(cells: Sequence[SeedGroup], by_policy: bool = True) -> list[str]:
 def _looks(cell: SeedGroup, by_policy: bool) -> tuple[str, ...]:
     row = cell.row
     return (
-        row["dataset_label"],
-        str(row["train_images"]),
-        row["backbone"],
-        contestant(cell) if by_policy else "",
-        row["backend"],
+        row.dataset.label,
+        str(row.dataset.train_images),
+        row.spec.backbone,
+        policy_variant(cell) if by_policy else "",
+        row.spec.backend,
     )
 
 

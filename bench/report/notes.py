@@ -28,7 +28,7 @@ def limits(found: Findings) -> list[str]:
     """Sentences for the page."""
     names = dict.fromkeys(run.spec.case.dataset.name for run in found.rows)
     told = [CAVEATS[name] for name in names if name in CAVEATS]
-    return [*told, *_same_images(found.contests), *at_the_edge(found.cells)]
+    return [*told, *_same_images(found.contests), *at_the_edge(found.groups)]
 
 
 def _same_images(contests: Sequence[Contest]) -> list[str]:
@@ -38,7 +38,7 @@ def _same_images(contests: Sequence[Contest]) -> list[str]:
     if len(asked) < 2 or len(images) == len(asked):
         return []
     experiments = set(map(question_of_any_backend, asked))
-    repeated = len({row["backend"] for row in asked}) > 1 and len(experiments) < len(asked)
+    repeated = len({row.spec.backend for row in asked}) > 1 and len(experiments) < len(asked)
     backends = (
         f", and backends repeat the same {len(experiments)} on the same images" if repeated else ""
     )
@@ -50,10 +50,10 @@ def _same_images(contests: Sequence[Contest]) -> list[str]:
 
 def _images(contest: Contest) -> str:
     """Hash of the test images' classes; of the data set where there are no answers."""
-    for cell in contest.cells:
+    for cell in contest.groups:
         for answers in cell.answers.values():
             return str(answers.labels_sha256)
-    return str(contest.row["dataset_hash"])
+    return str(contest.row.dataset.content_hash)
 
 
 def at_the_edge(cells: Sequence[SeedGroup]) -> list[str]:
@@ -64,11 +64,11 @@ def at_the_edge(cells: Sequence[SeedGroup]) -> list[str]:
     low = sum(run.result.learning_rate == min(_grid(run)) for _, run in tuned)
     if not high and not low:
         return []
-    policies = dict.fromkeys(cell.row["policy"] for cell, _ in tuned)
+    policies = dict.fromkeys(cell.row.spec.policy.name for cell, _ in tuned)
     each = ", ".join(
-        f"{name} {count} of {sum(cell.row['policy'] == name for cell, _ in tuned)}"
+        f"{name} {count} of {sum(cell.row.spec.policy.name == name for cell, _ in tuned)}"
         for name in policies
-        if (count := sum(cell.row["policy"] == name for cell in high))
+        if (count := sum(cell.row.spec.policy.name == name for cell in high))
     )
     return [
         f"learning rates at the edge of what was tried: in {len(high)} of {len(tuned)} tuned runs "
@@ -91,9 +91,9 @@ def reasons(rows: Sequence[Row]) -> list[str]:
     """A line for each run that is not ok, the same reason named once."""
     found: dict[str, list[str]] = {}
     for row in rows:
-        if row["status"] != "ok":
+        if not row.is_ok:
             why = (row["failure"] or {}).get("message", "")
-            found.setdefault(f"{row['status']}: {why}", []).append(row["run_id"])
+            found.setdefault(f"{row.result.status}: {why}", []).append(row.result.run_id)
     return [
         f"{why} [{len(ids)} run{'s' if len(ids) > 1 else ''}: {ids[0]}{' …' if ids[1:] else ''}]"
         for why, ids in found.items()
@@ -103,14 +103,14 @@ def reasons(rows: Sequence[Row]) -> list[str]:
 def footnotes(rows: Sequence[Row]) -> list[str]:
     """What a reader of the table must know."""
     notes = []
-    if any("stand-in" in row["dataset_label"] for row in rows):
+    if any("stand-in" in row.dataset.label for row in rows):
         notes.append(
             "stand-in: a small embedded data set in the place of a real one; the words small, "
             "medium and large are scaled down with it."
         )
-    if any("synthetic" in row["dataset_label"] for row in rows):
+    if any("synthetic" in row.dataset.label for row in rows):
         notes.append("synthetic pages: generated images; accuracy says nothing about real pages.")
-    random = sum(row["weights"] == "random" and row["policy"] != "from_scratch" for row in rows)
+    random = sum(row.weights == "random" and row.spec.policy.name != "from_scratch" for row in rows)
     if random:
         notes.append(
             f"weights random: in {random} of {len(rows)} runs random weights stand in the place of "
@@ -123,53 +123,54 @@ def footnotes(rows: Sequence[Row]) -> list[str]:
                 f"{ABSENT} {field.split('_')[0]} images/s: {short} of {len(rows)} runs were over "
                 f"too soon for a steady rate of {what}."
             )
-    skipped = sum(bool(row["unreadable_images"]) for row in rows)
+    skipped = sum(bool(row.result.unreadable_images) for row in rows)
     if skipped:
         notes.append(
             f"unreadable images were left out in {skipped} of {len(rows)} runs "
-            f"({max(row['unreadable_images'] or 0 for row in rows)} at most), as asked for with "
-            "--skip-unreadable."
+            f"({max(row.result.unreadable_images or 0 for row in rows)} at most), as asked for "
+            "with --skip-unreadable."
         )
     notes += [note] if (note := _cached(rows)) else []
-    swept = [row for row in rows if row["sweep_runs"] is not None]
+    swept = [row for row in rows if row.result.sweep_runs is not None]
     if swept:
         notes.append(
             f"{ABSENT} in {len(swept)} of {len(rows)} runs: heads that were trained at once, "
             "so that no time is one's own; sweep_s of --json is that of all."
         )
-    if any(row["model_flop_utilisation"] is not None for row in rows):
+    if any(row.result.model_flop_utilisation is not None for row in rows):
         notes.append(
             "model FLOP utilisation: the FLOP of the training steps at train images/s, over the "
             "rate of a large matrix product in the same framework and precision on the same GPU."
         )
     notes += [note] if (note := _phased(rows)) else []
-    tuned = [row for row in rows if row["learning_rate_chosen"] is not None]
+    tuned = [row for row in rows if row.result.learning_rate is not None]
     if tuned:
         notes.append(
             f"tuned: in {len(tuned)} of {len(rows)} runs the learning rate was chosen on the "
             "validation images, from the same grid around each policy's own."
         )
-    unsteady = [row for row in rows if row["unsteady"]]
+    unsteady = [row for row in rows if row.unsteady]
     if unsteady:
         notes.append(
             f"unsteady: in {len(unsteady)} of {len(rows)} runs slow steps took over {UNSTEADY:g} "
             "times the median one, or inference over as many times as long as in another run of "
             "the same network; the machine was probably busy with other work, so compare no speeds "
-            f"of {', '.join(row['run_id'] for row in unsteady[:3])}{' …' if unsteady[3:] else ''}."
+            f"of {', '.join(row.result.run_id for row in unsteady[:3])}"
+            f"{' …' if unsteady[3:] else ''}."
         )
-    if any(row["precision"] in ("bf16", "fp16") for row in rows):
+    if any(row.spec.recipe.precision in ("bf16", "fp16") for row in rows):
         notes.append(
             "bf16, fp16: matched in all but precision; each framework chooses which operations it "
             "computes in it."
         )
     notes += [note] if (note := unproved(rows)) else []
-    if any(row["mode"] == "native" for row in rows):
+    if any(row.spec.mode == "native" for row in rows):
         notes.append(
             "native: each framework's own weights, preprocessing, optimizer and initialisation; a "
             "difference between such rows is not the framework's alone."
         )
     notes += [f"NOT THE SAME EXPERIMENT: {pair}" for pair in mismatches(rows)]
-    places = {(row["backend"], row["device"], row["environment_id"]) for row in rows}
+    places = {(row.spec.backend, row.spec.device, row.result.environment_id) for row in rows}
     if len(places) > len({place[:2] for place in places}):
         notes.append("rows come from several environments (machine, versions, device).")
     return notes
@@ -179,7 +180,7 @@ def _phased(rows: Sequence[Row]) -> str | None:
     phased = [row for row in rows if row["phases"]]
     if not phased:
         return None
-    policies = ", ".join(dict.fromkeys(row["policy"] for row in phased))
+    policies = ", ".join(dict.fromkeys(row.spec.policy.name for row in phased))
     return (
         f"phases: {policies} thaw the network as they go ({len(phased)} of {len(rows)} runs); "
         "effective images/s: images of all epochs over the time of all training, compilation "
@@ -189,10 +190,10 @@ def _phased(rows: Sequence[Row]) -> str | None:
 
 
 def _cached(rows: Sequence[Row]) -> str | None:
-    cached = [row for row in rows if row["prefix_values"] and not row["phases"]]
+    cached = [row for row in rows if row.result.prefix_values and not row["phases"]]
     if not cached:
         return None
-    reused = sum(row["prefix_values"] == "reused" for row in cached)
+    reused = sum(row.result.prefix_values == "reused" for row in cached)
     others = f" ({reused} took them, and the time they cost, from another run)" if reused else ""
     return (
         f"effective images/s: in {len(cached)} of {len(rows)} runs the values of the frozen part "
@@ -204,8 +205,8 @@ def _cached(rows: Sequence[Row]) -> str | None:
 
 def _is_short(row: Row, field: str) -> bool:
     """Whether a run is without a rate that it should have."""
-    known = row[field] or (field == "train_images_per_s" and row["effective_images_per_s"])
-    return row["status"] == "ok" and row["sweep_runs"] is None and not known
+    known = row[field] or (field == "train_images_per_s" and row.result.effective_images_per_s)
+    return row.is_ok and row.result.sweep_runs is None and not known
 
 
 def unproved(rows: Sequence[Row]) -> str | None:
@@ -255,17 +256,17 @@ def _apart(group: Sequence[Row], field: str) -> list[Row]:
     """Rows whose value another backend has nowhere, and the rows of that one."""
     values: dict[str, set[str | None]] = {}
     for row in group:
-        values.setdefault(row["backend"], set()).add(row[field])
+        values.setdefault(row.spec.backend, set()).add(row[field])
     lacking = [(r, {b for b, v in values.items() if r[field] not in v}) for r in group]
     backends = {backend for _, others in lacking for backend in others}
-    return [row for row, others in lacking if others or row["backend"] in backends]
+    return [row for row, others in lacking if others or row.spec.backend in backends]
 
 
 def _names(told: Sequence[Row], group: Sequence[Row]) -> list[str]:
     """Ids of runs, with the environment where there are several of one id."""
-    count = Counter(row["run_id"] for row in group)
+    count = Counter(row.result.run_id for row in group)
     return [
-        row["run_id"]
-        + (f" (environment {row['environment_id']})" if count[row["run_id"]] > 1 else "")
+        row.result.run_id
+        + (f" (environment {row.result.environment_id})" if count[row.result.run_id] > 1 else "")
         for row in told
     ]

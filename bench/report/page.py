@@ -26,7 +26,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from bench.analysis.findings import Findings
-from bench.analysis.groups import Contest, contestant
+from bench.analysis.groups import Contest, policy_variant
 from bench.analysis.predictions import confusion, largest_confusions
 from bench.analysis.rows import MEASURED
 from bench.analysis.strategy import strategy_map
@@ -112,7 +112,7 @@ def _runs(runs: Sequence[StoredRun]) -> dict[str, Any]:
             "spec": run.spec.model_dump(mode="json"),
             "result": _result(run),
             "knobs": _own_knobs(run, ledger),
-            "log_tail": _tail(run.folder / "log.txt", run.result.status == "ok"),
+            "log_tail": _tail(run.folder / "log.txt", is_ok),
             "repeat": repeat_command(
                 run.spec, [other.spec for other in swept], run.result.unreadable_images is not None
             ),
@@ -446,11 +446,11 @@ def strategy_words(contests: Sequence[Contest]) -> str:
     """The highest accuracy of all questions and policies, and of how many it is that."""
     if not contests:
         return "not run"
-    first = max(contests, key=lambda c: c.cells[0].top1.value)
-    best = first.cells[0]
+    first = max(contests, key=lambda c: c.groups[0].top1.value)
+    best = first.groups[0]
     tie = "" if first.is_won else ", in a tie"
     return (
-        f"highest of {number_of(sum(len(c.cells) for c in contests), 'result')}: "
-        f"{percent(best.top1)} ({contestant(best)}{tie}, {first.row['backbone']}, "
-        f"{first.row['backend']})"
+        f"highest of {number_of(sum(len(c.groups) for c in contests), 'result')}: "
+        f"{percent(best.top1)} ({policy_variant(best)}{tie}, {first.row.spec.backbone}, "
+        f"{first.row.spec.backend})"
     )

@@ -223,15 +223,15 @@ class WeightsOption(Option):
 
     def matches(self, row: Row, wanted: Any) -> bool:
         backbone, weights = wanted
-        if backbone not in ("", row["backbone"]):
+        if backbone not in ("", row.spec.backbone):
             return False
-        is_file = str(row["weights"]).startswith(f"file {Path(weights).name} ")
-        return bool(is_file or row["weights"] == weights)
+        is_file = str(row.weights).startswith(f"file {Path(weights).name} ")
+        return bool(is_file or row.weights == weights)
 
     def lets_through(self, row: Row, wanted: Sequence[Any]) -> bool:
         """What is said of one backbone leaves the others as they are, and goes before what is said
         of all."""
-        own = [want for want in wanted if want[0] == row["backbone"]]
+        own = [want for want in wanted if want[0] == row.spec.backbone]
         mine = own or [want for want in wanted if not want[0]]
         return not mine or any(self.matches(row, want) for want in mine)
 
@@ -270,7 +270,7 @@ def _device(name: str, rows: Sequence[Row]) -> Any:
         return ANY
     if name != "auto":
         return name
-    gpus = [str(row["device"]) for row in rows if row["device"] != "cpu"]
+    gpus = [str(row.spec.device) for row in rows if row.spec.device != "cpu"]
     return min(gpus, key=lambda gpu: (len(gpu), gpu), default="cpu")
 
 

@@ -1,4 +1,4 @@
-"""The command line in pytest's own process, and runs that are made up."""
+"""The command line in pytest's own process, and made-up runs."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def here(
 
 @pytest.fixture
 def make(make_run: Callable[..., StoredRun], tmp_path: Path) -> Make:
-    """``make(share, policy=…, seed=…)``: a run that is right on the first ``share`` of the images,
-    and on a few others by its seed."""
+    """Return ``make(share, policy=…, seed=…)``: a run that is right on the first ``share`` of the
+    images, and on a few others by its seed."""
 
     def made(
         share: float, policy: str = "freeze_all", seed: int = 0,

@@ -1,4 +1,4 @@
-"""Runs whose answers to the test images are made up, and what a report makes of them."""
+"""Runs with made-up answers to the test images, and their findings and tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pairs for tests, as a proof leaves them."""
+"""Proofs of pairs for tests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bench.storage.code_digest import proof_digest
 
 
 def level(name: str = "logits", **changes: Any) -> Level:
-    """A level in float64 that passed."""
+    """Return a level in float64 that passed."""
     fields: dict[str, Any] = {
         "name": name,
         "value": 0.0,
@@ -26,17 +26,15 @@ def level(name: str = "logits", **changes: Any) -> Level:
 
 
 BROKEN = level(value=1e-3, passed=False, detail="logits")
-"""It shows a difference."""
+"""A level that shows a difference."""
 BLUNT = level("losses", value=1e-9, floor=1e-9, passed=False)
-"""It says nothing: one backend moves as far by itself."""
-
-
+"""An inconclusive level: one backend alone moves as far."""
 QUIET = dict.fromkeys(("logits", "activations", "gradients", *FLOORED), 1e-16)
-"""Floors of a backend that holds still."""
+"""Floors of a backend without numerical noise."""
 
 
 def level_values(network: Network) -> dict[str, RecordedValues]:
-    """Values of every level, as one side leaves them."""
+    """Return one side's values of every level."""
     random = np.random.default_rng(0)
     blueprint = network.blueprint
     return {
@@ -55,7 +53,7 @@ def level_values(network: Network) -> dict[str, RecordedValues]:
 
 
 def pair(**changes: Any) -> PairProof:
-    """A pair that passed."""
+    """Return the proof of a pair that passed."""
     fields: dict[str, Any] = {
         "backbone": "squeezenet1_1",
         "policy": "retrain_all",

@@ -17,8 +17,14 @@ from bench.errors import UserError
 from bench.network import blueprint
 from bench.network import export as blueprints
 from bench.network.blueprint import Network
-from bench.network.blueprint_files import save_blueprint
-from bench.network.export import CHECKSUMS, FILES, blueprint_folder, is_whole, write_checksums
+from bench.network.blueprint_files import (
+    CHECKSUMS,
+    FILES,
+    is_whole,
+    save_blueprint,
+    write_checksums,
+)
+from bench.network.export import blueprint_folder
 from bench.network.weights import random_weights
 from bench.storage.cache import unwritable
 from bench.storage.checksums import checksum

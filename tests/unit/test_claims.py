@@ -1,4 +1,4 @@
-"""What a report may not claim: each of these was once said of numbers that do not allow it."""
+"""Claims that the numbers do not allow, each of which the report once made."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bench.analysis.findings import findings_of
-from bench.analysis.groups import Comparison, Contest, SeedGroup, cells_of
+from bench.analysis.groups import Comparison, Contest, SeedGroup, seed_groups_of
 from bench.analysis.intervals import (
     Estimate,
     difference,
@@ -42,7 +42,7 @@ def proof(*runs: StoredRun) -> ProvedSubject:
 
 
 def test_a_proof_speaks_of_its_own_environments_alone(make: Make) -> None:
-    """After an upgrade of Keras, the old proof says nothing of the new one."""
+    """An old proof does not cover an upgraded Keras."""
     torch = make(0.9)
     old, new = (make(0.9, backend="keras-tensorflow", environment={"packages": {"keras": v}})
                 for v in ("1", "2"))  # fmt: skip
@@ -63,10 +63,14 @@ def test_a_proof_speaks_of_its_own_environments_alone(make: Make) -> None:
 
 
 def contest(make: Make, *others: tuple[str, float, Estimate, float]) -> Contest:
-    """The best, and others by (policy, accuracy, its difference from the best, corrected p); these
-    cannot be told apart among themselves."""
+    """Return a contest of the best and others that tie among themselves.
+
+    Args:
+        make: Fixture.
+        others: (policy, accuracy, difference from the best, corrected p).
+    """
     runs = [make(0.9), *(make(share, name) for name, share, _, _ in others)]
-    best, *rest = cells_of(rows_of(runs))
+    best, *rest = seed_groups_of(rows_of(runs))
     rest.sort(key=lambda c: -c.top1.value)
     tie = Estimate(0.0, -0.1, 0.1, 1.0, "recipes", 3, IMAGES)
     pairs = [Comparison(best, c, e, p, 9) for c, (_, _, e, p) in zip(rest, others, strict=True)]
@@ -79,7 +83,7 @@ WIDE = Estimate(-0.2, -0.39, -0.01, 0.03, "recipes", 3, IMAGES)
 
 
 def test_a_tie_is_of_those_that_tie_not_of_the_first_two(make: Make) -> None:
-    """The second is shown to be worse than the best; the third, less sure, is not."""
+    """The second is significantly worse than the best; the third, less certain, is not."""
     made = contest(make, ("fine_tune_last", 0.85, REAL, 0.005), ("from_scratch", 0.7, WIDE, 0.053))
     names = [c.row["policy"] for c in made.leaders]
     assert names == ["freeze_all", "from_scratch"]
@@ -94,7 +98,7 @@ def test_a_tie_is_of_those_that_tie_not_of_the_first_two(make: Make) -> None:
 
 def test_the_map_names_one_policy_only_where_it_is_best_everywhere(make: Make) -> None:
     runs = {name: make(share, name) for name, share in (("freeze_all", 0.9), ("retrain_all", 0.8))}
-    a, b = cells_of(rows_of(runs.values()))
+    a, b = seed_groups_of(rows_of(runs.values()))
 
     def judged(first: SeedGroup, second: SeedGroup, p: float) -> Contest:
         return Contest((first, second), (Comparison(first, second, REAL, p, 1),), 0)
@@ -134,7 +138,7 @@ def test_the_map_knows_the_article_s_policy_of_data_that_are_no_case(make: Make)
 
 
 def test_of_two_files_of_weights_validation_says_which_is_the_article_s(make: Make) -> None:
-    """Not the test images: the better one of two would always be best."""
+    """Not the test images, by which the better of two would always win."""
     files = [{"kind": "file", "source": f"{n}.pth", "sha256": n * 64} for n in "ab"]
     runs = [make(share, weights=w, result={"val_top1_by_epoch": [val]})
             for w, share, val in zip(files, (0.5, 0.9), (0.8, 0.7), strict=True)]  # fmt: skip
@@ -155,9 +159,9 @@ def test_where_seeds_were_lost_the_highest_is_not_called_best(make: Make) -> Non
 
 
 def test_a_policy_is_beaten_by_any_that_is_better(make: Make) -> None:
-    """The first is too unsure to be better than the article's, the second is surely better."""
+    """The first is too uncertain to beat the article's, the second is certain."""
     runs = [make(0.95, "from_scratch"), make(0.9, "fine_tune_all"), make(0.85)]
-    first, second, ours = sorted(cells_of(rows_of(runs)), key=lambda c: -c.top1.value)
+    first, second, ours = sorted(seed_groups_of(rows_of(runs)), key=lambda c: -c.top1.value)
     tie = Estimate(0.0, -0.1, 0.1, 1.0, "recipes", 3, IMAGES)
     pairs = (Comparison(first, second, tie, 1.0, 3), Comparison(first, ours, WIDE, 0.2, 3),
              Comparison(second, ours, REAL, 0.001, 3))  # fmt: skip
@@ -166,7 +170,7 @@ def test_a_policy_is_beaten_by_any_that_is_better(make: Make) -> None:
     table = cases_table([made], [])
     assert cell(table, 0, "verdict") == "fine_tune_all is better, +5.0 points (4.0 to 6.0)"
     assert cell(table, 0, "best") == "from_scratch = fine_tune_all"
-    policies = policies_table(made.cells, [made])
+    policies = policies_table(made.groups, [made])
     told = [cell(policies, n, "beside_best_verdict") for n in range(3)]
     assert told == ["highest, not alone", "tie", "tie after correction, worse than fine_tune_all"]
 
@@ -176,7 +180,7 @@ def test_networks_stand_in_one_row_only_with_the_same_settings(make: Make) -> No
             for name, how, share in (("vgg16", "none", 0.5), ("vgg16", "crop_flip", 0.7),
                                      ("resnet50", "none", 0.6), ("resnet50", "crop_flip", 0.8))
             ]  # fmt: skip
-    table = backbones_table(cells_of(rows_of(runs)))
+    table = backbones_table(seed_groups_of(rows_of(runs)))
     shares = {(cell(table, n, "resnet50_test_top1")[:2], cell(table, n, "vgg16_test_top1")[:2])
               for n in range(len(table.rows))}  # fmt: skip
     assert shares == {("60", "50"), ("80", "70")}
@@ -207,7 +211,7 @@ def test_seeds_that_differ_the_opposite_way_on_every_image_are_no_difference() -
     assert e.low < 0.0 < e.high
     half = difference(np.zeros((2, 9)), np.array([[1.0] * 9, [0.0] * 9]))
     assert half.low is not None
-    assert half.low < 0.25  # any other image may be one less
+    assert half.low < 0.25  # any other image may differ by −1
 
 
 def test_rates_have_no_interval_below_zero() -> None:
@@ -232,7 +236,7 @@ def test_a_printed_ratio_is_that_of_the_printed_rates() -> None:
 def test_shares_have_no_interval_beyond_all() -> None:
     e = mean_share([0.90, 0.99, 1.0])
     assert (e.value, e.high) == (pytest.approx(2.89 / 3), 1.0)
-    assert e.low == pytest.approx(0.8266, abs=1e-4)  # t of 2 degrees of freedom, by hand
+    assert e.low == pytest.approx(0.8266, abs=1e-4)  # t with 2 degrees of freedom, computed by hand
 
 
 def test_two_runs_have_an_interval_from_their_windows() -> None:
@@ -246,12 +250,12 @@ def test_two_runs_have_an_interval_from_their_windows() -> None:
 
 
 def test_seeds_that_agree_by_chance_leave_a_width() -> None:
-    """Three means alike, of answers that are otherwise independent."""
+    """Three equal means of independent answers."""
     apart = np.tile([[1.0, -1.0, 0.0], [0.0, 1.0, -1.0], [-1.0, 0.0, 1.0]], 10)
     e = difference(np.zeros((3, 30)), 0.1 + apart)
     assert e.low is not None
     assert e.high is not None
-    # 0.0513 of the rest's mean square is the seeds' 5 % quantile (chi square, 2 degrees).
+    # The 5 % quantile (chi-square, 2 degrees) is 0.0513 of the residual mean square.
     half = 4.302653 * (0.0512933 * float((apart**2).sum()) / 58 / 90) ** 0.5
     assert (e.high - e.low) / 2 == pytest.approx(half, rel=1e-4)
 
@@ -266,7 +270,7 @@ def test_a_network_whose_code_changed_has_a_column_for_each(make: Make) -> None:
             ("vgg16", None, 0.6),
         )
     ]
-    table = backbones_table(cells_of(rows_of(runs)))
+    table = backbones_table(seed_groups_of(rows_of(runs)))
     names = ("module:own aaaaaaaa", "module:own bbbbbbbb", "vgg16")
     assert [cell(table, 0, f"{n}_test_top1")[:2] for n in names] == ["50", "70", "60"]
 
@@ -292,12 +296,12 @@ def test_a_plot_of_several_data_sets_shows_one_at_a_time(make: Make) -> None:
 
 
 def test_a_rate_over_too_few_windows_is_not_compared(make: Make) -> None:
-    """The run itself does not state it."""
+    """The run itself states no rate."""
     runs = [make(0.9, backend=b, seed=s, result={"train_images_per_s": None, "fit_s": None,
                                                  "train_images_per_s_windows": [rate]})
             for s in range(3) for b, rate in (("torch", 100.0 + s), ("keras-tensorflow", 50.0))
             ]  # fmt: skip
-    cells = cells_of(rows_of(runs))
+    cells = seed_groups_of(rows_of(runs))
     assert compare_speeds([(cells[0], cells[1])])[0].ratio is None
 
 
@@ -323,7 +327,7 @@ LOST: Result = {"status": "diverged", "failure": {"kind": "d", "message": "m"}, 
 
 
 def test_before_and_after_are_not_compared_where_seeds_were_lost(make: Make) -> None:
-    """The seeds that are left may be the lucky ones."""
+    """The remaining seeds may be the lucky ones."""
     before = [make(0.7, seed=s) for s in range(3)]
     after = [make(0.9, seed=s, environment=NEW) for s in range(3)]
     names = ("before", "after")

@@ -1,4 +1,4 @@
-"""Do 95 % intervals hold the truth 95 times in a hundred? By simulated experiments."""
+"""Coverage of the 95 % intervals and their rate of false positives, by simulated experiments."""
 
 from __future__ import annotations
 
@@ -16,26 +16,25 @@ EXPERIMENTS = 1000
 
 @dataclass(frozen=True)
 class World:
-    """How right answers come about: a recipe's strength, how hard an image is, how hard it is for
-    this recipe, and what a seed adds, on the scale of log odds."""
+    """A model of right answers, in log odds: the recipe's strength, the image's difficulty in
+    general and for this recipe, and the seed's luck."""
 
     gap: float
-    """Of the two recipes' strengths."""
+    """Difference between the strengths of the two recipes."""
     own: float
-    """Spread of an image's difficulty for one recipe beside the other: does not average out over
-    seeds."""
+    """Standard deviation of an image's difficulty for one recipe; seeds do not average it out."""
     luck: float
-    """Spread of a seed."""
+    """Standard deviation between seeds."""
     hard: float = 1.5
-    """Spread of an image's difficulty for both."""
+    """Standard deviation of an image's difficulty for both recipes."""
     base: float = 1.5
-    """An image's log odds of a right answer, in the middle."""
+    """Mean log odds of a right answer."""
     images: int = 400
 
     def shares(
         self, random: np.random.Generator, seeds: int, images: int, recipes: int = 2
     ) -> np.ndarray:
-        """(recipes, seeds, images) probabilities of a right answer."""
+        """Return (recipes, seeds, images) probabilities of a right answer."""
         hard = random.normal(0, self.hard, images)
         own = random.normal(0, self.own, (recipes, 1, images))
         luck = random.normal(0, self.luck, (recipes, seeds, 1))
@@ -43,7 +42,7 @@ class World:
         return expit(self.base + gap + hard + own + luck)
 
     def truth(self) -> float:
-        """Difference of the recipes, over all images and seeds."""
+        """Return the difference between the recipes over many images and seeds."""
         shares = self.shares(np.random.default_rng(0), 2000, 2000)
         a, b = shares.mean(axis=(1, 2))
         return float(b - a)
@@ -78,7 +77,7 @@ def test_seeds_hold_the_difference_of_the_recipes(world: str, seeds: int) -> Non
 @pytest.mark.slow
 @pytest.mark.parametrize("world", WORLDS)
 def test_one_seed_holds_the_difference_of_the_models(world: str) -> None:
-    """Of these two models: their seeds' luck stays, the images are drawn anew."""
+    """The two models are fixed, seeds included; only the images are drawn anew."""
     random, held = np.random.default_rng(7), 0
     for _ in range(EXPERIMENTS):
         luck = random.normal(0, WORLDS[world].luck, (2, 1, 1))
@@ -95,19 +94,18 @@ def test_one_seed_holds_the_difference_of_the_models(world: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("seeds", [1, 3, 5])
 def test_ties_are_declared_different_in_at_most_one_of_twenty(seeds: int) -> None:
-    """All worlds together, 4,000 experiments: the share is near 4 %, and in a thousand of a single
-    world above 5 % by chance now and then. Of one seed it is the trained models that are alike:
-    there is no luck."""
+    """Over all worlds (4,000 experiments) the share is near 4 %; in a single world of a thousand it
+    exceeds 5 % by chance now and then. With one seed the trained models are equal: no luck."""
     wrong = 0
     for world in WORLDS.values():
         alike = replace(world, gap=0.0, luck=world.luck if seeds > 1 else 0.0)
-        wrong += _told_apart(alike, seeds, EXPERIMENTS // 2)
+        wrong += _count_false_positives(alike, seeds, EXPERIMENTS // 2)
     assert wrong / (EXPERIMENTS // 2 * len(WORLDS)) <= 0.05
 
 
-def _told_apart(alike: World, seeds: int, experiments: int) -> int:
-    """In how many experiments any two of three recipes that are alike are told apart: compared in
-    pairs and corrected, as ``Comparison.verdict`` has it."""
+def _count_false_positives(alike: World, seeds: int, experiments: int) -> int:
+    """Count the experiments in which any two of three equal recipes differ significantly, compared
+    in pairs and corrected as in ``Comparison.verdict``."""
     random, wrong = np.random.default_rng(11 + seeds), 0
     for _ in range(experiments):
         shares = alike.shares(random, seeds, alike.images, recipes=3)

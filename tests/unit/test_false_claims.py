@@ -1,4 +1,4 @@
-"""Claims that odd results once made the report state, and that are false of them."""
+"""False claims that unusual results once led the report to make."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_two_folders_compare_no_speeds_of_a_busy_machine(make: Make, busy: str) 
 
 
 def test_two_folders_tell_a_busy_run_by_others_of_its_own_folder(make: Make) -> None:
-    """By inference beside a run that is in the second folder alone."""
+    """Inference is compared with a run that only the second folder holds."""
     before = fits(make, 5.0, 5.1, 4.9, infer_images_per_s=300.0)
     after = fits(make, 9.0, 9.1, 8.9, infer_images_per_s=30.0, environment=NEW)
     other = make(0.9, "fine_tune_all", result={"infer_images_per_s": 300.0}, environment=NEW)
@@ -61,7 +61,7 @@ def test_next_to_nothing_beside_compilation_is_no_busy_machine(make: Make) -> No
     times_s = ((10.0, 9.9), (10.1, 9.95), (10.3, 9.7))
     runs = [make(0.9, seed=s, result={"fit_s": fit, "compile_s": compiled})
             for s, (fit, compiled) in enumerate(times_s)]  # fmt: skip
-    assert not is_unsteady(found(*runs).cells[0])
+    assert not is_unsteady(found(*runs).groups[0])
 
 
 def test_the_article_s_policy_with_random_weights_beside_pretrained_ones(make: Make) -> None:
@@ -121,7 +121,7 @@ def test_one_backend_repeats_nothing(make: Make) -> None:
 
 
 def test_the_control_ties_in_questions_where_the_article_s_does(make: Make) -> None:
-    """Not where two others tie above the article's."""
+    """It does not count where two other policies tie above the article's."""
     runs = []
     for seed in SEEDS:
         tie = (("freeze_all", 0.9), ("fine_tune_all", 0.91), ("from_scratch", 0.9))
@@ -164,7 +164,7 @@ def test_seeds_of_a_pair_are_those_that_both_have(make: Make) -> None:
 
 def test_balanced_accuracy_that_equals_top1_by_chance(make: Make) -> None:
     alike = {"test_balanced_accuracy": 1.0, "test_top1": 1.0}
-    cells = found(make(1.0, luck=0.0, result=alike)).cells
+    cells = found(make(1.0, luck=0.0, result=alike)).groups
     (note,) = [n for n in policies_table(cells, []).notes if n.startswith("balanced")]
     assert note.startswith("balanced accuracy is top-1 in every row here, as where")
 

@@ -1,4 +1,4 @@
-"""What a report compares with what, and what it says of it."""
+"""What a report compares, and what it says about it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bench.analysis.findings import findings_of
-from bench.analysis.groups import Comparison, Contest, cells_of, contestant
+from bench.analysis.groups import Comparison, Contest, policy_variant, seed_groups_of
 from bench.analysis.intervals import Estimate
 from bench.analysis.rows import rows_of
 from bench.analysis.strategy import strategy_map
@@ -19,11 +19,11 @@ from bench.storage.results import StoredRun
 from tests.unit.made_runs import IMAGES, RANDOM, Make, cell, found, tables
 
 
-def test_seeds_are_taken_together_and_nothing_else(make: Make) -> None:
+def test_only_seeds_are_grouped(make: Make) -> None:
     runs = [make(0.8, seed=s) for s in range(3)]
     others = [make(0.8, recipe={"px": 64}), make(0.8, environment={"cores": 64})]
     others.append(make(0.8, environment={"packages": {"torch": "9"}}))
-    cells = cells_of(rows_of([*runs, *others]))
+    cells = seed_groups_of(rows_of([*runs, *others]))
     assert sorted(len(c.rows) for c in cells) == [1, 1, 1, 3]
 
 
@@ -32,7 +32,7 @@ def test_a_clear_winner_is_named_and_a_tie_is_called_a_tie(make: Make) -> None:
             for share, policy in ((0.9, "freeze_all"), (0.895, "fine_tune_last"),
                                   (0.6, "from_scratch"))]  # fmt: skip
     (contest,) = found(*runs).contests
-    assert {contestant(c) for c in contest.leaders} == {"freeze_all", "fine_tune_last"}
+    assert {policy_variant(c) for c in contest.leaders} == {"freeze_all", "fine_tune_last"}
     told = " ".join(answer(found(*runs)))
     assert "the article's policy is tied with the best in 1" in told
     alone = [run for run in runs if run.spec.policy.name != "fine_tune_last"]
@@ -40,9 +40,9 @@ def test_a_clear_winner_is_named_and_a_tie_is_called_a_tie(make: Make) -> None:
 
 
 def test_what_does_not_stand_correction_names_no_winner(make: Make) -> None:
-    """The interval by itself leaves out zero, the p value corrected for fifteen pairs is 0.2."""
+    """The single interval excludes zero, but p corrected for fifteen pairs is 0.2."""
     runs = [make(0.9), make(0.8, "from_scratch")]
-    best, other = cells_of(rows_of(runs))
+    best, other = seed_groups_of(rows_of(runs))
     apart = Estimate(-0.1, -0.19, -0.01, 0.03, "recipes", 3, IMAGES)
     contest = Contest((best, other), (Comparison(best, other, apart, 0.2, 15),), 0)
     assert contest.leaders == (best, other)
@@ -122,7 +122,7 @@ def test_a_policy_that_failed_was_run(make: Make) -> None:
 
 
 def test_seeds_that_share_one_measurement_have_no_interval_of_time(make: Make) -> None:
-    """The values of the frozen part were computed once; their time stands in every fit."""
+    """The frozen part's values were computed once, and their time is in every fit."""
 
     def run(backend: str, seed: int, prefix_s: float) -> StoredRun:
         return make(0.9, seed=seed, backend=backend, result={
@@ -228,7 +228,7 @@ def test_several_settings_of_a_policy_compete_as_one_that_validation_chose(make:
     ]
     (contest,) = found(*runs).contests
     assert contest.passed_over == 1
-    (best,) = (c for c in contest.cells if contestant(c) == "freeze_all")
+    (best,) = (c for c in contest.groups if policy_variant(c) == "freeze_all")
     assert best.row["learning_rate"] == 0.2
 
 

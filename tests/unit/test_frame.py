@@ -1,4 +1,4 @@
-"""Results as a pandas frame: from folders, and out of a page."""
+"""Results as a pandas frame, from folders and from a page."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ PHASE = {
 
 @pytest.fixture
 def folder(tmp_path: Path, save_run: Save, make_spec: Callable[..., Any]) -> Path:
-    """Three runs: ok, failed, and one that trained in phases."""
+    """Return a folder of three runs: ok, failed, and one that trained in phases."""
     store = Store(tmp_path / "out")
     save_run(
         store, make_spec(seed=0), val_top1_by_epoch=[0.5, None], train_loss_by_epoch=[2.0, 1.5]
@@ -175,7 +175,9 @@ def test_wrong_questions_are_told_what_is_wrong(
             ask("nowhere")
         with pytest.raises(UserError, match=r"No results in '.*empty'"):
             ask(tmp_path / "empty")
-        with pytest.raises(UserError, match=r"is a file, no results folder.\nOf a page: bench.rep"):
+        with pytest.raises(
+            UserError, match=r"is a file, not a results folder.\nTo read a page: bench"
+        ):
             ask(tmp_path / "report.html")
     with pytest.raises(UserError, match="There is no page 'nowhere.html'"):
         load("nowhere.html")

@@ -206,7 +206,7 @@ def test_runs_that_differ_look_different(make_spec: MakeSpec) -> None:
         (value,) = change.values()
         assert len(shown) == len(plain) + (0 if shown == plain else 1), value
     both = columns_of([make_spec(), make_spec(seed=1), make_spec(recipe={"learning_rate": 0.5})])
-    assert both == ["backbone", "policy", "backend", "rate", "seed"]
+    assert both == ["backbone", "policy", "backend", "learning rate", "seed"]
 
 
 def test_a_terminal_gets_the_table_and_one_that_cannot_draw_gets_lines(

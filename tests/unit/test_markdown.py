@@ -9,7 +9,8 @@ from collections.abc import Callable
 import pytest
 from markdown_it import MarkdownIt
 
-from bench.report.export import as_text, markdown, markdown_line
+from bench.report.export import as_text
+from bench.report.markdown import markdown, markdown_line
 from bench.report.tables.model import Table, TableColumn, text
 
 USUAL = [

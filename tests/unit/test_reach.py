@@ -1,4 +1,4 @@
-"""What a report says of how far its numbers reach: ties, busy machines, rates at an edge."""
+"""Limits of the numbers that a report states: ties, busy machines, rates at an edge."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ SEEDS = range(3)
 def test_what_could_have_been_told_apart_is_the_interval_at_the_corrected_level() -> None:
     a = np.zeros((3, 100))
     b = np.repeat([[0.1], [0.3], [0.2]], 100, axis=1)
-    b[:, ::2] += 0.001  # else every image differs by the same
+    b[:, ::2] += 0.001  # otherwise every image differs by the same value
     e = difference(a, b)
     assert e.degrees == 2
     wider = stats.t.ppf(1 - 0.05 / 2 / 15, 2) / stats.t.ppf(0.975, 2)
     assert detectable(e, 15) == pytest.approx(e.half_width * wider)
     assert detectable(e, 1) == pytest.approx(e.half_width)
     one = difference(np.zeros((1, 50)), np.array([[1.0, 0.0] * 25]))
-    assert detectable(one, 1) == pytest.approx(one.half_width)  # a bootstrap: the normal law
+    assert detectable(one, 1) == pytest.approx(one.half_width)  # a bootstrap: by the normal law
 
 
 def test_intervals_that_hold_together_are_wider() -> None:
-    """Bonferroni; of a ratio in its logarithm."""
+    """By Bonferroni; a ratio's in its logarithm."""
     e = Estimate(0.1, 0.0, 0.2, 0.05, "recipes", 3, 100, degrees=2)
     wider = stats.t.ppf(1 - 0.05 / 2 / 4, 2) / stats.t.ppf(0.975, 2)
     assert widened(e, 4).high == pytest.approx(0.1 + 0.1 * wider)
@@ -58,7 +58,7 @@ def test_a_tie_is_said_to_be_no_equality(make: Make) -> None:
 
 
 def test_the_largest_difference_that_is_told_is_one_that_is_real(make: Make) -> None:
-    """A wide interval about a larger figure proves nothing."""
+    """A larger difference with a wide interval does not count."""
     runs = []
     for seed in SEEDS:
         for backend, calm, wild in (("torch", 0.6, (0.2, 0.5, 0.8)),
@@ -108,7 +108,7 @@ def times(make: Make, *fits_s: float, **more: object) -> list[StoredRun]:
 
 def test_runs_of_one_experiment_that_took_many_times_as_long_are_unsteady(make: Make) -> None:
     busy, quiet = times(make, 1.26, 41.9, 33.2), times(make, 4.0, 4.4, 4.2)
-    (cells, calm) = found(*busy).cells, found(*quiet).cells
+    (cells, calm) = found(*busy).groups, found(*quiet).groups
     assert is_unsteady(cells[0])
     assert not is_unsteady(calm[0])
     table = policies_table(cells, [])
@@ -126,7 +126,7 @@ def test_compilation_makes_no_run_unsteady(make: Make) -> None:
     times_s = ((20.0, 17.0), (3.0, 0.0), (3.1, 0.0))
     runs = [make(0.9, seed=s, result={"fit_s": fit, "compile_s": compiled})
             for s, (fit, compiled) in enumerate(times_s)]  # fmt: skip
-    assert not is_unsteady(found(*runs).cells[0])
+    assert not is_unsteady(found(*runs).groups[0])
 
 
 def trials(*rates: float) -> list[dict[str, float]]:
@@ -174,7 +174,7 @@ def test_the_cost_table_names_data_as_the_others_do(make: Make) -> None:
 def test_balanced_accuracy_that_repeats_top1_is_said_to(make: Make) -> None:
     same, other = ([make(0.9, result={"test_balanced_accuracy": b})] for b in (None, 0.2))
     same[0] = make(0.9, luck=0.0, result={"test_balanced_accuracy": 0.9, "test_top1": 0.9})
-    notes = [" ".join(policies_table(found(*r).cells, []).notes) for r in (same, other)]
+    notes = [" ".join(policies_table(found(*r).groups, []).notes) for r in (same, other)]
     assert ["balanced accuracy is top-1" in note for note in notes] == [True, False]
 
 
@@ -187,12 +187,12 @@ def test_of_very_many_classes_the_largest_confusions_are_kept(make: Make) -> Non
 
 
 def test_random_weights_do_not_make_pretrained_ones_say_nothing(make: Make) -> None:
-    """Of both in one folder, the pretrained ones compete, and the others do not."""
+    """If a folder holds both, the pretrained ones compete and the others do not."""
     runs = [make(0.9), make(0.3, weights=RANDOM), make(0.5, "from_scratch")]
     made = found(*runs)
     (contest,) = made.contests
-    assert [c.row["weights"] for c in contest.cells] == ["pretrained", "random"]
-    assert contest.cells[1].row["policy"] == "from_scratch"
+    assert [c.row["weights"] for c in contest.groups] == ["pretrained", "random"]
+    assert contest.groups[1].row["policy"] == "from_scratch"
     table = tables(*runs)["cases"]
     assert cell(table, 0, "verdict").startswith("the article's is best, +")
     assert (
@@ -226,7 +226,7 @@ def test_few_seeds_are_told_once(make: Make) -> None:
 
 
 def test_inference_beside_other_runs_tells_of_a_busy_machine(make: Make) -> None:
-    """Where a frozen part was computed once there are no step times; inference is the same."""
+    """Runs whose frozen part was computed once have no step times, but inference is comparable."""
     rates = {"freeze_all": 85.0, "fine_tune_last": 640.0, "fine_tune_all": 600.0}
     runs = [make(0.9, name, result={"infer_images_per_s": rate}) for name, rate in rates.items()]
     told = {row["policy"]: row["unsteady"] for row in rows_of(runs)}
@@ -270,7 +270,7 @@ def test_what_tells_rows_apart_stands_beside_the_backend(make: Make) -> None:
 
 
 def test_the_price_goes_by_intervals_that_hold_for_all_pairs(make: Make) -> None:
-    """What a pair by itself would show, it does not show as one of twelve."""
+    """A single pair would be significant, one of twelve is not."""
 
     def grid(backbones: int) -> list[StoredRun]:
         return [

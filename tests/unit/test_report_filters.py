@@ -82,8 +82,8 @@ def test_known_names_that_no_run_has_are_told_and_the_others_kept(runs: list[Sto
     selection = Selection(asked, runs)
     assert len(selection.kept(runs)) == 2
     assert selection.absent == [
-        "No run here has the policy 'retrain_all'.",
         "No run here has the px '224'.",
+        "No run here has the policy 'retrain_all'.",
         "No run here has the status 'crashed' or 'timeout'.",
     ]
     assert Selection(Filters(status=["ok"]), runs).absent == []

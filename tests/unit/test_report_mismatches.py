@@ -1,4 +1,4 @@
-"""Rows that stand side by side, yet are not of one experiment."""
+"""Rows of two backends that look like one experiment and are not."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HASHES = dict.fromkeys(SAME_EXPERIMENT, "aa")
 
 
 def _two(make_run: MakeRun, other: dict[str, Any], **changes: Any) -> list[Row]:
-    """A run of torch, and one that has other hashes, of Keras unless changed."""
+    """Return a row of torch and one with other hashes, of Keras unless changed."""
     changes = {"backend": "keras-tensorflow", **changes}
     return rows_of([make_run(HASHES), make_run({**HASHES, **other}, **changes)])
 
@@ -40,7 +40,7 @@ def test_a_hash_that_only_one_backend_told_is_no_same_experiment(
 
 
 def _versions(make_run: MakeRun, hashes: dict[str, str]) -> list[Row]:
-    """``{"torch 1": "aa", …}``: runs of backends, of a version and with a hash of the network."""
+    """Return rows from ``{"torch 1": "aa", …}``: backend and version → hash of the network."""
     runs = []
     for name, value in hashes.items():
         backend, version = name.split()

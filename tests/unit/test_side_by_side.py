@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from bench.analysis.compare import match
-from bench.analysis.groups import cells_of
+from bench.analysis.groups import seed_groups_of
 from bench.analysis.intervals import Estimate
 from bench.analysis.measures import MEASURES, Compared
 from bench.analysis.rows import rows_of
@@ -233,7 +233,7 @@ def test_a_small_p_value_alone_makes_no_difference_real(folders: Folders) -> Non
     folders.add("before", _right(0.7))
     folders.add("after", _right(0.8), environment=NEW)
     (a,), (b,) = (
-        cells_of(rows_of(runs)) for runs in (s.load()[0] for s in folders.stores.values())
+        seed_groups_of(rows_of(runs)) for runs in (s.load()[0] for s in folders.stores.values())
     )
     edge = Estimate(0.02, 0.0, 0.04, 0.01, "models", 1, 100)
     assert verdict(Compared(MEASURES[0], a, b, edge, 0.01), NAMES) == "no difference shown"

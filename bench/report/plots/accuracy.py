@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from bench.analysis import intervals as statistics
+from bench.analysis import intervals
 from bench.analysis.findings import Findings
-from bench.analysis.groups import SeedGroup, contestant
+from bench.analysis.groups import SeedGroup, policy_variant
 from bench.analysis.intervals import Estimate
 from bench.analysis.speed import is_unsteady, shares_prefix, without_interval
 from bench.report.format import count, measured, percent, spread
@@ -40,14 +40,14 @@ ACCURACY = axis("test top-1", tickformat=".0%")
 def plots(found: Findings) -> list[dict[str, Any]]:
     """For the page: name, title, caption and figure of each that has something to show."""
     made = [
-        _scatter(found.cells, "accuracy_time", "Accuracy against training time", "fit_s",
+        _scatter(found.groups, "accuracy_time", "Accuracy against training time", "fit_s",
                  "time of the fit in seconds, trials of --tune left out"),
-        _scatter(found.cells, "accuracy_parameters", "Accuracy against trained parameters",
+        _scatter(found.groups, "accuracy_parameters", "Accuracy against trained parameters",
                  "trainable_parameters", "parameters that are trained"),
-        learning_curves(found.cells),
-        accuracy_by_size(found.cells),
-        throughput(found.cells),
-        time_parts(found.cells),
+        learning_curves(found.groups),
+        accuracy_by_size(found.groups),
+        throughput(found.groups),
+        time_parts(found.groups),
     ]  # fmt: skip
     return [one for one in made if one["figure"]["data"]]
 
@@ -73,7 +73,7 @@ def _mark(cell: SeedGroup, field: str) -> Mark | None:
         mean = float(np.mean(values))
         cost = Estimate(mean, None, None, None, "models", len(values), 0)
         return Mark(cell, cost, f"{count(mean)} parameters")
-    cost = statistics.mean_rate(values)
+    cost = intervals.mean_rate(values)
     if is_unsteady(cell):
         told = f"{spread(values, 's')}, {UNSTEADY_NAME}"
         return Mark(cell, without_interval(cost), told, is_unsteady=True)
@@ -121,7 +121,7 @@ def _series(marks: Iterable[Mark]) -> dict[tuple[str, str, str], list[Mark]]:
     groups: dict[tuple[str, str, str], list[Mark]] = {}
     for mark in marks:
         row = mark.cell.row
-        key = contestant(mark.cell), row["backend"], row["backbone"]
+        key = policy_variant(mark.cell), row.spec.backend, row.spec.backbone
         groups.setdefault(key, []).append(mark)
     return groups
 
@@ -150,7 +150,7 @@ def _drawn(marks: Sequence[Mark], looks: Looks) -> list[Figure]:
 
 def _words(mark: Mark, setting: str) -> str:
     """Over a mark."""
-    first = [mark.cell.row["backbone"], setting]
+    first = [mark.cell.row.spec.backbone, setting]
     return f"{escaped(', '.join(filter(None, first)))}<br>{percent(mark.cell.top1)}, {mark.told}"
 
 
@@ -178,7 +178,7 @@ def _fronts(marks: Sequence[Mark]) -> list[Figure]:
     for group, dash in zip(groups.values(), DASHES * len(groups), strict=False):
         front = pareto([(m.cost.value, m.cell.top1.value) for m in group if not m.is_unsteady])
         if len(front) > 1:
-            place = group[0].cell.row["device_model"]
+            place = group[0].cell.row.environment.device_model
             lines.append(
                 {
                     "type": "scatter",

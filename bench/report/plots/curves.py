@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.analysis.groups import SeedGroup, alike_but, contestant
+from bench.analysis.groups import SeedGroup, group_identity, policy_variant
 from bench.analysis.rows import Row
 from bench.report.format import number_of, percent
 from bench.report.labels import (
@@ -65,7 +65,7 @@ def learning_curves(cells: Sequence[SeedGroup]) -> dict[str, Any]:
 
 
 def _few_epochs(cells: Sequence[SeedGroup]) -> bool:
-    return max((c.row["epochs"] for c in cells), default=0) <= 20
+    return max((c.row.spec.recipe.epochs for c in cells), default=0) <= 20
 
 
 def _by_epoch(cell: SeedGroup) -> np.ndarray[Any, np.dtype[np.float64]] | None:
@@ -113,7 +113,7 @@ def _curve(cell: SeedGroup, looks: Looks, setting: str) -> list[Figure]:
 
 def _name(cell: SeedGroup, setting: str) -> str:
     """Of a line: its policy and backend, and what sets it apart from others of these."""
-    return escaped(", ".join(filter(None, (contestant(cell), cell.row["backend"], setting))))
+    return escaped(", ".join(filter(None, (policy_variant(cell), cell.row.spec.backend, setting))))
 
 
 SIZED = frozenset({"case", "size", "train_images", "val_images", "dataset_hash", "epochs", "seed"})
@@ -137,7 +137,7 @@ def accuracy_by_size(cells: Sequence[SeedGroup]) -> dict[str, Any]:
         "Where the lines of two policies cross, the better choice changes, by the estimates; where "
         "their bars overlap, it may not. "
     )
-    if any(len({c.row["epochs"] for c in line}) > 1 for line in _lines(cells)):
+    if any(len({c.row.spec.recipe.epochs for c in line}) > 1 for line in _lines(cells)):
         caption += "The epochs differ from size to size, as the suite has them. "
     if unclear:
         caption += (
@@ -156,11 +156,11 @@ def accuracy_by_size(cells: Sequence[SeedGroup]) -> dict[str, Any]:
 
 
 def _data_and_network(row: Row) -> str:
-    return f"{row['dataset_label']}, {row['backbone']}"
+    return f"{row.dataset.label}, {row.spec.backbone}"
 
 
 def _images(cell: SeedGroup) -> int:
-    images: int = cell.row["train_images"]
+    images: int = cell.row.dataset.train_images
     return images
 
 
@@ -169,7 +169,7 @@ def _lines(cells: Sequence[SeedGroup]) -> list[list[SeedGroup]]:
     groups: dict[tuple[Hashable, ...], list[SeedGroup]] = {}
     for cell in cells:
         labels = frozenset(a.labels_sha256 for a in cell.answers.values())
-        groups.setdefault((labels, *alike_but(cell, SIZED)), []).append(cell)
+        groups.setdefault((labels, *group_identity(cell, SIZED)), []).append(cell)
     return [sorted(group, key=_images) for group in groups.values()]
 
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bench.analysis.groups import SeedGroup, contestant
+from bench.analysis.groups import SeedGroup, policy_variant
 from bench.analysis.intervals import Estimate
 from bench.catalog.policies import POLICIES
 
@@ -152,22 +152,22 @@ class Looks:
 
     def __init__(self, cells: Sequence[SeedGroup]) -> None:
         known = {name: place for place, name in enumerate(POLICIES)}
-        names = sorted({contestant(c) for c in cells}, key=lambda n: (known.get(n, 99), n))
+        names = sorted({policy_variant(c) for c in cells}, key=lambda n: (known.get(n, 99), n))
         self._policies = {name: place for place, name in enumerate(names)}
-        self._networks = list(dict.fromkeys(c.row["backbone"] for c in cells))
-        self._backends = list(dict.fromkeys(c.row["backend"] for c in cells))
+        self._networks = list(dict.fromkeys(c.row.spec.backbone for c in cells))
+        self._backends = list(dict.fromkeys(c.row.spec.backend for c in cells))
 
     def colour(self, cell: SeedGroup) -> str:
         """Of its policy."""
-        return COLOURS[self._policies[contestant(cell)] % len(COLOURS)]
+        return COLOURS[self._policies[policy_variant(cell)] % len(COLOURS)]
 
     def dash(self, cell: SeedGroup) -> str:
         """Of its backend."""
-        return DASHES[self._backends.index(cell.row["backend"]) % len(DASHES)]
+        return DASHES[self._backends.index(cell.row.spec.backend) % len(DASHES)]
 
     def marker(self, cell: SeedGroup) -> dict[str, object]:
         """Of all three."""
-        return self._marker(self.colour(cell), cell.row["backbone"], cell.row["backend"])
+        return self._marker(self.colour(cell), cell.row.spec.backbone, cell.row.spec.backend)
 
     def _marker(self, colour: str, network: str | None, backend: str | None) -> dict[str, object]:
         shape = 0 if network is None else self._networks.index(network) % len(SHAPES)
@@ -178,13 +178,13 @@ class Looks:
 
     def legend(self, cells: Sequence[SeedGroup]) -> list[Figure]:
         """Entries for colours; for shapes and fillings where there are several."""
-        policies = {contestant(c): self.colour(c) for c in cells}
+        policies = {policy_variant(c): self.colour(c) for c in cells}
         found = [
             _entry(name, self._marker(policies[name], None, None), name)
             for name in sorted(policies, key=lambda n: self._policies[n])
         ]
-        networks = dict.fromkeys(c.row["backbone"] for c in cells)
-        backends = dict.fromkeys(c.row["backend"] for c in cells)
+        networks = dict.fromkeys(c.row.spec.backbone for c in cells)
+        backends = dict.fromkeys(c.row.spec.backend for c in cells)
         if len(networks) > 1:
             found += [_entry(name, self._marker(GREY, name, None)) for name in networks]
         if len(backends) > 1:
@@ -193,8 +193,8 @@ class Looks:
 
     def words(self, cells: Sequence[SeedGroup]) -> str:
         """What a mark is, for a caption."""
-        networks = {c.row["backbone"] for c in cells}
-        backends = dict.fromkeys(c.row["backend"] for c in cells)
+        networks = {c.row.spec.backbone for c in cells}
+        backends = dict.fromkeys(c.row.spec.backend for c in cells)
         network = " with a network (shape)" if len(networks) > 1 else ""
         fills = ", ".join(
             f"{FILL_WORDS[self._backends.index(name) % len(FILLS)]}: {name}" for name in backends

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.analysis.groups import SeedGroup, contestant
+from bench.analysis.groups import SeedGroup, policy_variant
 from bench.analysis.speed import is_unsteady, rate_of
 from bench.report.labels import settings
 from bench.report.plots.style import (
@@ -26,8 +26,9 @@ from bench.report.plots.style import (
 def _labels(cells: Sequence[SeedGroup]) -> list[str]:
     """A name for each bar; no two of a backend the same, or they would stand on one another."""
     return [
-        f"{escaped(contestant(c))}<br>{escaped(c.row['dataset'])}, {c.row['train_images']:,}, "
-        f"{escaped(c.row['backbone'])}" + (f"<br>{escaped(apart)}" if apart else "")
+        f"{escaped(policy_variant(c))}<br>{escaped(c.row.dataset.name)}, "
+        f"{c.row.dataset.train_images:,}, {escaped(c.row.spec.backbone)}"
+        + (f"<br>{escaped(apart)}" if apart else "")
         for c, apart in zip(cells, settings(cells), strict=True)
     ]
 
@@ -38,7 +39,7 @@ def throughput(cells: Sequence[SeedGroup]) -> dict[str, Any]:
     drawn = [_bar(c, label) for c, label in zip(whole, _labels(whole), strict=True)]
     bars: dict[str, list[ThroughputBar]] = {}
     for cell, bar in zip(whole, drawn, strict=True):
-        bars.setdefault(cell.row["backend"], []).append(bar)
+        bars.setdefault(cell.row.spec.backend, []).append(bar)
     data = [
         _trace(backend, COLOURS[place % len(COLOURS)], group)
         for place, (backend, group) in enumerate(bars.items())
@@ -104,7 +105,7 @@ class ThroughputBar:
 def _bar(cell: SeedGroup, label: str) -> ThroughputBar:
     found = rate_of(cell).whole
     assert found is not None
-    rates = [rate for row in cell.rows if (rate := row["train_images_per_s"])]
+    rates = [rate for row in cell.rows if (rate := row.result.train_images_per_s)]
     return ThroughputBar(label, rates, found.value, is_unsteady(cell))
 
 

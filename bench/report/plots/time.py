@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.analysis.groups import SeedGroup, contestant
+from bench.analysis.groups import SeedGroup, policy_variant
 from bench.analysis.rows import Row
 from bench.analysis.speed import is_unsteady, shares_prefix
 from bench.report.labels import ANSWERS, HASH_DIGITS, choices, question_name, settings
@@ -41,15 +41,15 @@ START = "start of a worker"
 def parts_of(row: Row) -> dict[str, float]:
     """What the time of a run went to, in seconds, as far as it was measured; nothing where it has
     no time of its own."""
-    if row["fit_s"] is None:
+    if row.result.fit_s is None:
         return {}
     names = ("setup_s", "compile_s", "prefix_s", "test_s")
     found = {name: float(row[name]) for name in names if row[name] is not None}
     inside = found.get("compile_s", 0.0) + found.get("prefix_s", 0.0)
-    rest = max(row["fit_s"] - inside, 0.0)
-    if row["input_wait_fraction"] is None:
+    rest = max(row.result.fit_s - inside, 0.0)
+    if row.result.input_wait_fraction is None:
         return {**found, "rest_s": rest}
-    waited = rest * row["input_wait_fraction"]
+    waited = rest * row.result.input_wait_fraction
     return {**found, "input_s": waited, "compute_s": rest - waited}
 
 
@@ -71,7 +71,7 @@ TimedGroup = tuple[SeedGroup, Sequence[Mapping[str, float]]]
 
 def time_parts(cells: Sequence[SeedGroup]) -> dict[str, Any]:
     """A choice for each question; what was not measured is not drawn."""
-    kept = [c for c in cells if all(row["fit_s"] is not None for row in c.rows)]
+    kept = [c for c in cells if all(row.result.fit_s is not None for row in c.rows)]
     traces: dict[str, list[Figure]] = {}
     most = 0
     for label, group in choices(kept, ANSWERS, question_name).items():
@@ -98,7 +98,7 @@ def time_parts(cells: Sequence[SeedGroup]) -> dict[str, Any]:
 
 def _names(cells: Sequence[SeedGroup]) -> list[str]:
     return [
-        escaped(", ".join(filter(None, (contestant(c), c.row["backend"], apart))))
+        escaped(", ".join(filter(None, (policy_variant(c), c.row.spec.backend, apart))))
         for c, apart in zip(cells, settings(cells), strict=True)
     ]
 
@@ -144,15 +144,15 @@ def _starts(cells: Sequence[SeedGroup]) -> dict[str, list[float]]:
     rows = [row for c in cells for row in c.rows]
     places: dict[str, list[str]] = {}
     for row in rows:
-        own = places.setdefault(row["backend"], [])
-        own += [row["environment_id"]] if row["environment_id"] not in own else []
+        own = places.setdefault(row.spec.backend, [])
+        own += [row.result.environment_id] if row.result.environment_id not in own else []
     found: dict[str, list[float]] = {}
     for row in rows:
-        if row["start_s"] is not None:
-            several = len(places[row["backend"]]) > 1
-            where = f", environment {row['environment_id'][:HASH_DIGITS]}" if several else ""
-            name = escaped(f"{START}, {row['backend']}{where}")
-            found.setdefault(name, []).append(row["start_s"])
+        if row.result.start_s is not None:
+            several = len(places[row.spec.backend]) > 1
+            where = f", environment {row.result.environment_id[:HASH_DIGITS]}" if several else ""
+            name = escaped(f"{START}, {row.spec.backend}{where}")
+            found.setdefault(name, []).append(row.result.start_s)
     return found
 
 
@@ -191,17 +191,17 @@ def _caption(cells: Sequence[SeedGroup]) -> str:
         said.append(
             f"The wait for input was not measured where the bar has “{PARTS['rest_s']}” in one."
         )
-    if starts := sum(row["start_s"] is not None for row in rows):
+    if starts := sum(row.result.start_s is not None for row in rows):
         said.append(
             f"The start of a worker is apart, since a worker does many runs: mean of those that "
             f"began one, {starts} of {len(rows)}."
         )
-    if not any(row["compile_s"] is not None for row in rows):
-        paid = all(row["tune"] for row in rows)
+    if not any(row.result.compile_s is not None for row in rows):
+        paid = all(row.tune for row in rows)
         said.append(
             "Compiling was not measured" + (": the trials of --tune paid for it." if paid else ".")
         )
-    if any(row["tune"] for row in rows):
+    if any(row.tune for row in rows):
         said.append("Trials of --tune are not drawn.")
     if any(is_unsteady(c) for c in cells):
         said.append(HATCHED)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 
-from bench.analysis.groups import Contest, SeedGroup, contestant, question_of
+from bench.analysis.groups import Contest, SeedGroup, policy_variant, question_of
 from bench.analysis.rows import Row
 from bench.catalog.policies import PRESCRIBED
 from bench.report.format import listed, points
@@ -38,9 +38,9 @@ def cases_table(contests: Sequence[Contest], rows: Sequence[Row]) -> Table:
     """A row for each case, network and backend; those without any run that is ok come last."""
     lost: Lost = {}
     for row in rows:
-        if row["status"] != "ok" and row["case"] is not None:
+        if not row.is_ok and row.spec.case.number is not None:
             lost.setdefault(question_of(row), []).append(row)
-    asked = [c for c in contests if c.row["case"] is not None]
+    asked = [c for c in contests if c.row.spec.case.number is not None]
     answered = {question_of(c.row) for c in asked}
     made = told_apart(
         Table(
@@ -62,7 +62,7 @@ def cases_table(contests: Sequence[Contest], rows: Sequence[Row]) -> Table:
             [_line(contest, lost) for contest in asked],
             (BEST, SPEAKS, *_beyond(asked), *passed_over(contests)),
         ),
-        [contest.cells[0] for contest in asked],
+        [contest.groups[0] for contest in asked],
         by_policy=False,
     )
     missing = [_empty(group) for key, group in lost.items() if key not in answered]
@@ -87,10 +87,13 @@ def _beyond(contests: Sequence[Contest]) -> list[str]:
 
 
 def _line(contest: Contest, lost: Lost) -> list[TableCell]:
-    case, best, ours = contest.row["case"], contest.cells[0], contest.prescribed
-    failed = _failed(lost.get(question_of(contest.row), []), case)
+    best, ours = contest.groups[0], contest.prescribed
+    failed = _failed(lost.get(question_of(contest.row), []))
     absent = f"failed: {failed}" if failed else "not run"
-    if any(c.row["policy"] == PRESCRIBED[case] for c in (*contest.cells, *contest.pretended)):
+    if any(
+        c.row.spec.policy.name == _prescribed(c.row)
+        for c in (*contest.groups, *contest.unpretrained)
+    ):
         absent = "run with random weights"
     difference, verdict = _judged(contest, best, ours, absent)
     return [
@@ -106,11 +109,11 @@ def _line(contest: Contest, lost: Lost) -> list[TableCell]:
 def _named(contest: Contest) -> str:
     """The best, or all that may be."""
     if contest.comparisons and not contest.is_decided:
-        return f"{contestant(contest.cells[0])} is highest, not compared with all"
-    names = [contestant(c) for c in contest.leaders]
+        return f"{policy_variant(contest.groups[0])} is highest, not compared with all"
+    names = [policy_variant(c) for c in contest.leaders]
     if len(names) <= MOST_NAMES:
         return " = ".join(names)
-    beaten = [contestant(c) for c in contest.cells if c not in contest.leaders]
+    beaten = [policy_variant(c) for c in contest.groups if c not in contest.leaders]
     if not beaten:
         return f"all {len(names)} tie; highest: {names[0]}"
     if len(beaten) <= MOST_NAMES:
@@ -119,21 +122,26 @@ def _named(contest: Contest) -> str:
 
 
 def _head(row: Row) -> list[TableCell]:
-    case = row["case"]
+    case = row.spec.case.number
     start = [figure(str(case), case), *common(row)]
-    return [*start, text(row["backend"]), text(PRESCRIBED[case])]
+    return [*start, text(row.spec.backend), text(_prescribed(row))]
 
 
-def _failed(rows: Sequence[Row], case: int) -> str:
+def _prescribed(row: Row) -> str | None:
+    """Return the article's policy for a row's case; None if it is of no case."""
+    return PRESCRIBED.get(row.spec.case.number or 0)
+
+
+def _failed(rows: Sequence[Row]) -> str:
     """How runs of the article's policy ended; nothing where there are none."""
-    statuses = (row["status"] for row in rows if row["policy"] == PRESCRIBED[case])
+    statuses = (row.result.status for row in rows if row.spec.policy.name == _prescribed(row))
     return ", ".join(dict.fromkeys(statuses))
 
 
 def _empty(rows: Sequence[Row]) -> list[TableCell]:
     """Of a question without a run that is ok."""
     row = rows[0]
-    failed = _failed(rows, row["case"])
+    failed = _failed(rows)
     line = [*_head(row), text(f"failed: {failed}" if failed else "not run")]
     ends = [text("no run is ok"), text(None), text(None), text(None)]
     return [*line, *ends]
@@ -153,9 +161,9 @@ def _judged(
         return [text(None), text(f"not comparable: {', '.join(contest.why_not)}")]
     if ours is best:
         if contest.is_won:
-            second = contest.cells[1]
+            second = contest.groups[1]
             by = contest.between(best, second).over(second)
-            more = f", {points(by)} over {contestant(second)}" if by else ""
+            more = f", {points(by)} over {policy_variant(second)}" if by else ""
             return [text(None), text(f"the article's is best{more}")]
         verdicts = [contest.between(best, c).verdict for c in contest.leaders[1:]]
         return [text(None), text("tie" if "tie" in verdicts else "tie after correction")]
@@ -166,5 +174,5 @@ def _judged(
         words = "another is better"
         if better[0] is not best:
             by = contest.between(better[0], ours).over(ours)
-            words = f"{contestant(better[0])} is better" + (f", {points(by)}" if by else "")
+            words = f"{policy_variant(better[0])} is better" + (f", {points(by)}" if by else "")
     return [text(None) if e is None else estimated(points(e), e), text(words)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.analysis.groups import SeedGroup, contestant
+from bench.analysis.groups import SeedGroup, policy_variant
 from bench.analysis.speed import is_unsteady
 from bench.report.format import count, seconds, spread
 from bench.report.tables.model import (
@@ -69,12 +69,12 @@ def cost_table(cells: Sequence[SeedGroup]) -> Table:
         epochs = sum(r.epoch for r in found) / len(found) if every else None
         times = [r.seconds for r in found if r.seconds is not None]
         took = sum(times) / len(times) if every and len(times) == len(found) else None
-        images = None if epochs is None else epochs * cell.row["train_images"]
+        images = None if epochs is None else epochs * cell.row.dataset.train_images
         rows.append(
             [
                 *common(cell.row),
-                text(contestant(cell)),
-                text(cell.row["backend"]),
+                text(policy_variant(cell)),
+                text(cell.row.spec.backend),
                 figure(f"{target:.1%}", target),
                 figure(
                     f"{len(found)} of {len(cell.rows)}", len(found) / len(cell.rows), len(found)
@@ -82,7 +82,7 @@ def cost_table(cells: Sequence[SeedGroup]) -> Table:
                 text(None) if epochs is None else figure(f"{epochs:.3g}", epochs),
                 figure(count(images), images),
                 _time(cell, times, took),
-                _time(cell, [row["tune_s"] for row in cell.rows], cell.mean("tune_s")),
+                _time(cell, [row.result.tune_s for row in cell.rows], cell.mean("tune_s")),
             ]
         )
     made = Table(
@@ -122,4 +122,4 @@ def _time(cell: SeedGroup, values: Sequence[float | None], mean: float | None) -
 
 def _data(cell: SeedGroup) -> tuple[str, ...]:
     """Validation images, and how they are looked at."""
-    return cell.row["dataset_hash"], str(cell.row["px"])
+    return cell.row.dataset.content_hash, str(cell.row.spec.recipe.px)

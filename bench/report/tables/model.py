@@ -96,14 +96,18 @@ INTERVALS = f"± and ranges in brackets are 95 % intervals. {SPEAKS}"
 
 def data_of(row: Row) -> str:
     """Data set and number of training images."""
-    return f"{row['dataset_label']}, {row['train_images']:,}"
+    return f"{row.dataset.label}, {row.dataset.train_images:,}"
 
 
 def common(row: Row) -> list[TableCell]:
     """Data, network and backend, as most tables begin."""
     return [
-        figure(data_of(row), f"{row['dataset_label']} {row['train_images']:09}", data_of(row)),
-        text(row["backbone"]),
+        figure(
+            data_of(row),
+            f"{row.dataset.label} {row.dataset.train_images:09}",
+            data_of(row),
+        ),
+        text(row.spec.backbone),
     ]
 
 
@@ -138,7 +142,7 @@ def told_apart(
     found = settings(cells, by_policy)
     if beside:
         others = settings(beside, by_policy)
-        both = zip(found, others, [c.row["backend"] for c in beside], strict=True)
+        both = zip(found, others, [c.row.spec.backend for c in beside], strict=True)
         found = ["; ".join(filter(None, (one, other and f"{name}: {other}")))
                  if one != other else one for one, other, name in both]  # fmt: skip
     if not any(found):
@@ -158,7 +162,7 @@ def setting_place(columns: Sequence[TableColumn]) -> int:
 def passed_over(contests: Sequence[Contest]) -> list[str]:
     """A note on settings that do not compete."""
     beside, random = (sum(c.passed_over for c in contests),
-                      sum(len(c.pretended) for c in contests))  # fmt: skip
+                      sum(len(c.unpretrained) for c in contests))  # fmt: skip
     notes = []
     if random:
         notes.append(

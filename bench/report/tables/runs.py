@@ -115,8 +115,8 @@ def columns_of(rows: Sequence[Row]) -> list[str]:
     """Fields that the table of these rows shows."""
     absent = {c for c in WHERE_PRESENT if all(row[c] is None for row in rows)}
     shown = [c for c in COLUMNS if c not in absent]
-    mixed = {"precision"} if any(row["precision"] != "fp32" for row in rows) else set()
-    mixed |= {"mode"} if any(row["mode"] != "matched" for row in rows) else set()
+    mixed = {"precision"} if any(row.spec.recipe.precision != "fp32" for row in rows) else set()
+    mixed |= {"mode"} if any(row.spec.mode != "matched" for row in rows) else set()
     extra = [c for c in DISTINGUISHING if c in ALWAYS_SHOWN | mixed]
     looks = _Looks(rows, (*IDENTIFYING, *extra))
     for column in DISTINGUISHING:
@@ -160,7 +160,7 @@ def column_texts(rows: Sequence[Row], column: str) -> list[str]:
     that were measured."""
     values = [row[column] for row in rows]
     if column == "size":
-        return [f"{row['size']} ({row['train_images']:,})" for row in rows]
+        return [f"{row.spec.case.size} ({row.dataset.train_images:,})" for row in rows]
     if column in COLUMNS:
         how: Callable[[Any], str] = COLUMNS[column][1]
     elif column in DISTINGUISHING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from bench.analysis import intervals as statistics
+from bench.analysis import intervals
 from bench.analysis.groups import SeedGroup
 from bench.analysis.intervals import Estimate
 from bench.analysis.rows import UNSTEADY
@@ -45,10 +45,10 @@ def rate_cells(cell: SeedGroup) -> tuple[TableCell, TableCell]:
 
 def fit_cell(cell: SeedGroup) -> TableCell:
     """Seconds of a fit."""
-    values = [row["fit_s"] for row in cell.rows]
-    if not all(values):
+    values = [row.result.fit_s for row in cell.rows if row.result.fit_s]
+    if len(values) < len(cell.rows):
         return text(None)
-    found = statistics.mean_rate(values)
+    found = intervals.mean_rate(values)
     return _printed(cell, without_interval(found) if shares_prefix(cell) else found, "fit_s", "s")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 
 from bench.analysis.findings import BackendPair, Findings
-from bench.analysis.groups import Comparison, Contest, SeedGroup, alike_but, contestant
+from bench.analysis.groups import Comparison, Contest, SeedGroup, group_identity, policy_variant
 from bench.analysis.rows import Row
 from bench.analysis.speed import is_unsteady
 from bench.report.format import ABSENT, count, megabytes, number_of, places, points, times
@@ -42,10 +42,10 @@ def standard_set(found: Findings) -> list[Table]:
     """All that have rows."""
     tables = [
         cases_table(found.contests, found.rows),
-        policies_table(found.cells, found.contests),
-        backbones_table(found.cells),
+        policies_table(found.groups, found.contests),
+        backbones_table(found.groups),
         backends_table(found.pairs),
-        cost_table(found.cells),
+        cost_table(found.groups),
         problems_table(found.rows),
     ]
     return [table for table in tables if table.rows]
@@ -53,15 +53,15 @@ def standard_set(found: Findings) -> list[Table]:
 
 def policies_table(cells: Sequence[SeedGroup], contests: Sequence[Contest]) -> Table:
     """Policy × backend: accuracy, speed, memory, parameters."""
-    rival = {id(cell): contest for contest in contests for cell in contest.cells}
+    rival = {id(cell): contest for contest in contests for cell in contest.groups}
     rows = []
     for cell in cells:
         row = cell.row
         rows.append(
             [
                 *common(row),
-                text(contestant(cell)),
-                text(row["backend"]),
+                text(policy_variant(cell)),
+                text(row.spec.backend),
                 seeds_of(cell),
                 accuracy_of(cell),
                 *_beside_best(cell, rival.get(id(cell))),
@@ -71,11 +71,11 @@ def policies_table(cells: Sequence[SeedGroup], contests: Sequence[Contest]) -> T
                 *rate_cells(cell),
                 fit_cell(cell),
                 _bytes(cell),
-                figure(count(row["total_parameters"]), row["total_parameters"]),
+                figure(count(row.result.total_parameters), row.result.total_parameters),
                 figure(
-                    count(row["trainable_parameters"]),
-                    row["trainable_parameters"],
-                    row["trainable_parameters"],
+                    count(row.result.trainable_parameters),
+                    row.result.trainable_parameters,
+                    row.result.trainable_parameters,
                 ),
             ]
         )
@@ -148,7 +148,7 @@ def notes_of(cells: Sequence[SeedGroup]) -> list[str]:
 
 
 def _peak(cell: SeedGroup) -> str:
-    return "peak_host_bytes" if cell.row["device"] == "cpu" else "peak_device_bytes"
+    return "peak_host_bytes" if cell.row.spec.device == "cpu" else "peak_device_bytes"
 
 
 def _families(contests: Sequence[Contest]) -> list[str]:
@@ -165,7 +165,7 @@ def _families(contests: Sequence[Contest]) -> list[str]:
 def _beside_best(cell: SeedGroup, contest: Contest | None) -> list[TableCell]:
     if contest is None or not contest.comparisons:
         return [text(None), text(None)]
-    best = contest.cells[0]
+    best = contest.groups[0]
     if cell is best:
         alone = "best" if contest.is_won else "highest, not alone"
         return [text(None), text(alone if contest.is_decided else "highest, not compared with all")]
@@ -176,7 +176,7 @@ def _beside_best(cell: SeedGroup, contest: Contest | None) -> list[TableCell]:
     words: str = "worse" if found.verdict == "real" else found.verdict
     better = contest.better_than(cell)
     if better and found.verdict != "real":
-        words = f"{words}, worse than {contestant(better[0])}"
+        words = f"{words}, worse than {policy_variant(better[0])}"
     return [estimated(points(e), e), text(words)]
 
 
@@ -207,22 +207,22 @@ def backbones_table(cells: Sequence[SeedGroup]) -> Table:
     """Backbone × policy; nothing where there is one backbone."""
     codes: dict[str, set[str | None]] = {}
     for cell in cells:
-        codes.setdefault(cell.row["backbone"], set()).add(cell.row["code_sha256"])
+        codes.setdefault(cell.row.spec.backbone, set()).add(cell.row.spec.code_sha256)
 
     def network(cell: SeedGroup) -> str:
         """Its name; of a user's own whose code changed, with the hash of that."""
-        name, code = cell.row["backbone"], cell.row["code_sha256"] or ""
+        name, code = cell.row.spec.backbone, cell.row.spec.code_sha256 or ""
         return f"{name} {code[:HASH_DIGITS]}" if len(codes[name]) > 1 else name
 
     names = list(dict.fromkeys(map(network, cells)))
     lines: dict[tuple[Hashable, ...], dict[str, SeedGroup]] = {}
     for cell in cells:
-        key = (contestant(cell), *alike_but(cell, OF_A_BACKBONE))
+        key = (policy_variant(cell), *group_identity(cell, OF_A_BACKBONE))
         lines.setdefault(key, {})[network(cell)] = cell
     shown = [found for found in lines.values() if len(found) > 1]
     rows = [
         [
-            *(text(part) for part in (data_of(one.row), contestant(one), one.row["backend"])),
+            *(text(part) for part in (data_of(one.row), policy_variant(one), one.row.spec.backend)),
             *(accuracy_of(found[n]) if n in found else text(None) for n in names),
         ]
         for found in shown
@@ -254,7 +254,7 @@ def backends_table(pairs: Sequence[BackendPair]) -> Table:
         rows.append(
             [
                 *common(a),
-                text(contestant(found.a)),
+                text(policy_variant(found.a)),
                 text(f"{b['backend']} less {a['backend']}"),
                 figure(str(common_seeds), common_seeds),
                 text(None) if e is None else estimated(points(e), e),
@@ -313,10 +313,17 @@ def problems_table(rows: Sequence[Row]) -> Table:
     """Runs that failed or could not be done, those of one reason together."""
     found: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
-        if row["status"] != "ok":
+        if not row.is_ok:
             failure = row["failure"] or {}
             why, kind = (failure.get(part, "") for part in ("message", "kind"))
-            key = (row["status"], why, row["backbone"], row["policy"], row["backend"], kind)
+            key = (
+                row.result.status,
+                why,
+                row.spec.backbone,
+                row.spec.policy.name,
+                row.spec.backend,
+                kind,
+            )
             found.setdefault(key, []).append(row)
     lines = [
         [

@@ -1,4 +1,4 @@
-"""Intervals: against SciPy where it has the same, and by what must hold of any."""
+"""Intervals, against SciPy where it has the same, and by properties that any interval has."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def answers(seeds: int, images: int, share: float, seed: int = 0) -> np.ndarray:
 
 
 def test_seeds_alone_give_the_paired_t_interval() -> None:
-    """Where a seed judges all images alike, images add nothing."""
+    """If each seed judges all images alike, images add no variance."""
     a = np.zeros((4, 50))
     b = np.repeat([[0.1], [0.3], [0.2], [0.25]], 50, axis=1)
     found = difference(a, b)
@@ -28,8 +28,8 @@ def test_seeds_alone_give_the_paired_t_interval() -> None:
 
 
 def test_images_alone_give_the_t_interval_over_images() -> None:
-    """Where every seed gives the same answers, more seeds know no more: a paired t over the seeds'
-    means would have no width at all."""
+    """If all seeds give the same answers, more seeds add no information: a paired t interval over
+    the seeds' means would have zero width."""
     one = answers(1, 200, 0.5).astype(float) - answers(1, 200, 0.4, seed=1)
     found = difference(np.zeros((3, 200)), np.repeat(one, 3, axis=0))
     low, high = stats.ttest_1samp(one[0], 0.0).confidence_interval(0.95)
@@ -66,7 +66,7 @@ def test_one_seed_gives_the_bootstrap_over_images() -> None:
 
 
 def test_means_that_are_alike_by_chance_are_no_certainty() -> None:
-    """Each seed gains one image, another one each: the means differ in nothing, the images do."""
+    """Each seed gains one image, a different one each: equal means, but different images."""
     b = np.zeros((3, 100))
     b[0, 0] = b[1, 1] = b[2, 2] = 1.0
     found = difference(np.zeros((3, 100)), b)
@@ -156,7 +156,7 @@ def test_a_ratio_needs_pairs() -> None:
 
 
 def test_holm() -> None:
-    """The worked example of Holm's procedure: 0.005 × 4, 0.01 × 3, 0.03 × 2, then no less."""
+    """Holm's worked example: 0.005 × 4, 0.01 × 3, 0.03 × 2, then no smaller value."""
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([]) == []
     assert holm([0.7]) == [0.7]
