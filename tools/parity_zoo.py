@@ -20,7 +20,8 @@ from typing import Any
 from tabulate import tabulate
 
 from bench.catalog.backends import EXPORTER
-from bench.cli.progress import ProofLines, WorkClock, duration
+from bench.cli.progress import ProofLines
+from bench.cli.run_clock import WorkClock, duration
 from bench.errors import Unavailable, UserError
 from bench.network.backbones import backbones
 from bench.network.blueprint import STATE_ROLES, Blueprint

@@ -1,4 +1,4 @@
-"""bench.runner.display."""
+"""What the runner tells a display of progress."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from bench.spec.run import RunSpec
 
 
 class Display(Protocol):
-    """Where progress goes."""
+    """Shows the progress of a grid."""
 
     def note(self, text: str) -> None:
-        """One line about the call as a whole."""
+        """Show a line about the call as a whole."""
 
     def begin(self, spec: RunSpec) -> None:
-        """A run starts."""
+        """Show that a run starts."""
 
     def event(self, spec: RunSpec, event: dict[str, Any]) -> None:
-        """Something that a worker says of its run."""
+        """Show an event that a worker sent of its run."""
 
     def end(self, spec: RunSpec, result: RunResult) -> None:
-        """A run has ended, well or badly."""
+        """Show how a run ended."""
 
     def close(self) -> None:
-        """All is done, or interrupted."""
+        """End the display; all is done, or interrupted."""

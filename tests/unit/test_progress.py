@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from bench.cli.progress import PlainDisplay, RunClock, display, duration, work
+from bench.cli.progress import LineDisplay, display
+from bench.cli.run_clock import RunClock, duration, work
 from bench.spec.result import RunResult
 from bench.spec.run import RunSpec
 
@@ -173,7 +174,7 @@ def test_elsewhere_than_on_a_terminal_each_thing_is_a_line(
 ) -> None:
     spec = make_spec()
     shown = display([spec])
-    assert isinstance(shown, PlainDisplay)
+    assert isinstance(shown, LineDisplay)
     shown.note("1 of 1 runs to do")
     shown.begin(spec)
     shown.event(spec, {"event": "prefix", "share": 0.5})

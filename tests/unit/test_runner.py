@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from bench.catalog.backbones import BACKBONES
-from bench.cli.progress import PlainDisplay
+from bench.cli.progress import LineDisplay
 from bench.data import Dataset
 from bench.errors import Unavailable, UserError
 from bench.network import export as blueprints
@@ -121,7 +121,7 @@ def _with(run: PlannedRun, boundary: str, head: str = "linear") -> PlannedRun:
 
 
 def _run(world: _World, runs: list[PlannedRun], tmp_path: Path) -> None:
-    display = PlainDisplay([r.spec for r in runs])
+    display = LineDisplay([r.spec for r in runs])
     Runner(world.store, tmp_path / "cache", Interpreters({})).run_all(runs, display)
 
 
