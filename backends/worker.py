@@ -200,7 +200,7 @@ def selfcheck(task: tasks.SelfCheckTask, context: Context) -> tasks.SelfCheckAns
     """Measure whether figures from a device can be believed."""
     from bench.speed.selfcheck import measure
 
-    return tasks.SelfCheckAnswer(**vars(measure(context.adapter(), task.device)))
+    return measure(context.adapter(), task.device)
 
 
 def speed(task: tasks.SpeedTask, context: Context) -> tasks.SpeedAnswer:
@@ -217,19 +217,9 @@ def speed(task: tasks.SpeedTask, context: Context) -> tasks.SpeedAnswer:
     network = Network.load(blueprint_path(task.blueprint), trunk_only=True)
     network = attach_head(network, task.recipe.head, task.classes, seed=0)
     plan = plan_training(network.blueprint, task.policy)
-    timed = time_training(
-        adapter,
-        network,
-        plan,
-        task.recipe,
-        task.device,
-        rounds=task.rounds,
-        epochs=task.epochs,
-        epoch_steps=task.epoch_steps,
-        classes=task.classes,
-    )
+    timed = time_training(adapter, network, plan, task)
     own = {"peak_host_bytes": peak.own_bytes(timed.peak_host_bytes)}
-    return tasks.SpeedAnswer(**{**vars(timed), **own})
+    return timed.model_copy(update=own)
 
 
 def run(task: tasks.RunTask, context: Context) -> tasks.RunAnswer:
@@ -374,13 +364,13 @@ def _log_to(log: Path) -> None:
 def _tidy(context: Context) -> int | None:
     """Give back what the last task held. Return the bytes that the process still holds, None if it
     is not fit for another task."""
-    from bench.training.clocks import give_back, held_bytes
+    from bench.training.clocks import held_bytes, trim_memory
 
     try:
         gc.collect()
         is_fit = not _is_warm() or context.adapter().release()
         gc.collect()
-        give_back()
+        trim_memory()
         return held_bytes() if is_fit else None
     except Exception:
         traceback.print_exc()

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from bench.spec.result import ImageAnswers
 from bench.storage.results import StoredRun
-from bench.training.metrics import UNREADABLE, labels_sha256, of_each_image, opened
+from bench.training.predictions import UNREADABLE, labels_sha256, open_predictions, per_image
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,12 @@ def _unpacked(kept: ImageAnswers) -> Answers | None:
 
 def _from_file(folder: Path) -> Answers | None:
     try:
-        with opened(folder) as arrays:
+        with open_predictions(folder) as arrays:
             labels = arrays["labels"]
             if "correct" in arrays:  # without the logits, which are most of the file
                 right = arrays["correct"]
             else:
-                right = of_each_image(arrays["logits"], labels)[0]
+                right = per_image(arrays["logits"], labels)[0]
         if labels.shape != right.shape or labels.ndim != 1 or not labels.size:
             return None
         return Answers(labels_sha256(labels), right.astype(np.bool_))
@@ -61,7 +61,7 @@ def confusion(folder: Path, classes: int) -> list[list[int]] | None:
     """Return the (classes, classes) numbers of images by true and predicted class; None if the
     predictions cannot be read."""
     try:
-        with opened(folder) as arrays:
+        with open_predictions(folder) as arrays:
             labels, predicted = arrays["labels"], np.argmax(arrays["logits"], axis=1)
             counted = np.bincount(labels * classes + predicted, minlength=classes * classes)
             counts: list[list[int]] = counted.reshape(classes, classes).tolist()
@@ -78,7 +78,7 @@ def largest_confusions(folder: Path, most: int = 20) -> dict[str, Any] | None:
         of the most frequent, in descending order. None if the predictions cannot be read.
     """
     try:
-        with opened(folder) as arrays:
+        with open_predictions(folder) as arrays:
             labels, predicted = arrays["labels"], np.argmax(arrays["logits"], axis=1)
             pairs = np.stack([labels, predicted], axis=1)[labels != predicted]
     except UNREADABLE:

@@ -14,50 +14,12 @@ from typing import Any, Literal
 from bench.catalog.backends import BACKENDS
 from bench.catalog.policies import POLICIES
 from bench.parity.proofs import ProvedSubject
+from bench.spec.result import REPORTED_FIELDS
 from bench.spec.run import RECIPE_OPTIONS, DatasetRef
 from bench.storage.results import StoredRun
 
 Parity = Literal["shown", "not_shown"]
-MEASURED = (
-    "test_top1",
-    "test_loss",
-    "test_balanced_accuracy",
-    "test_macro_f1",
-    "test_calibration_error",
-    "train_images_per_s",
-    "compute_images_per_s",
-    "effective_images_per_s",
-    "infer_images_per_s",
-    "total_parameters",
-    "trainable_parameters",
-    "frozen_parameters",
-    "state_values",
-    "forward_multiply_adds",
-    "backward_multiply_adds",
-    "activation_bytes",
-    "predicted_saving",
-    "device_peak_flops_per_s",
-    "model_flop_utilisation",
-    "fit_s",
-    "test_s",
-    "start_s",
-    "tune_s",
-    "setup_s",
-    "prefix_s",
-    "prefix_values",
-    "prefix_form",
-    "sweep_runs",
-    "sweep_s",
-    "compile_s",
-    "step_s_p50",
-    "step_s_p95",
-    "input_wait_fraction",
-    "peak_host_bytes",
-    "peak_device_bytes",
-    "initial_state_sha256",
-    "batches_sha256",
-    "blueprint_sha256",
-)
+MEASURED = REPORTED_FIELDS
 """Fields of ``RunResult`` that a row repeats under the same name."""
 FIELDS: dict[str, str] = {
     "run_id": "result.run_id",

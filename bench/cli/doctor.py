@@ -14,7 +14,7 @@ from bench.cli.list import has_weights
 from bench.cli.output import print_json
 from bench.data import dataset_kinds
 from bench.errors import Unavailable, UserError
-from bench.speed.selfcheck import SelfCheck, judge
+from bench.speed.selfcheck import judge, summary
 from bench.storage.cache import cache_root
 from bench.system import VERSION, cores, gpus, machine_bytes, processor
 from bench.workers.process import Interpreters, ask, environment_of
@@ -148,9 +148,8 @@ def _self_check(backend: str, device: str, interpreters: Interpreters) -> Findin
     answer = _ask(backend, SelfCheckTask(device=device), interpreters)
     if isinstance(answer, str):
         return Finding(name, False, needed, f"self-check failed: {answer}", None)
-    check = SelfCheck(**answer.model_dump())
-    problems = judge(check)
-    return Finding(name, not problems, needed, "; ".join(problems) or check.text(), None)
+    problems = judge(answer)
+    return Finding(name, not problems, needed, "; ".join(problems) or summary(answer), None)
 
 
 def _ask(backend: str, task: Task[Answer], interpreters: Interpreters) -> Answer | str:

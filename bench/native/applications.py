@@ -1,7 +1,7 @@
-"""Native mode: what each framework itself offers under a backbone's name.
+"""Native mode: the network that each framework itself offers under a backbone's name.
 
-Torch's side is the catalogue's own entry (torchvision or timm). Keras's is ``keras.applications``,
-known here as strings; a test holds them to the installed Keras.
+For torch that is the catalogue's entry (torchvision or timm), for Keras ``keras.applications``. Its
+names are strings here; a test compares them with the installed Keras.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ NATIVE_RESIZE: dict[str, Resize] = {
     TORCH_ADAPTER: "antialias",
     KERAS_ADAPTER: "bilinear",
 }
-"""Adapter → filter with which its users' loaders make images smaller."""
+"""Adapter → filter with which the framework's usual loaders shrink images."""
 _STORE = "https://storage.googleapis.com/tensorflow/keras-applications"
 
 
@@ -31,25 +31,25 @@ class Application:
     module: str
     """Module below ``keras.applications`` with its ``preprocess_input``."""
     address: str
-    """Of the weights file; ``{px}`` in it stands for the input size that they were trained at."""
+    """URL of the weights file; ``{px}`` in it stands for the input size of their training."""
     digest: str | None
-    """MD5 or SHA-256 (by its length) in hex, as keras.applications knows it; None: it has none."""
+    """MD5 or SHA-256 (by its length) in hex, as keras.applications has it; None if it has none."""
     min_px: int = 32
-    """Smallest input size that it takes."""
+    """Smallest input size, in pixels."""
     sizes: tuple[int, ...] = ()
-    """Input sizes that have a file each; any other takes that of 224."""
+    """Input sizes with a weights file of their own; others use that of 224."""
     file: str | None = None
-    """The file's name in Keras's cache, where it is not the last part of the address."""
+    """Name of the file in Keras's cache; None: the last part of the address."""
 
     def location(self, px: int) -> str:
-        """Address of the weights for an input of ``px``."""
+        """Return the URL of the weights for an input of ``px`` pixels."""
         return self.address.format(px=px if px in self.sizes else 224)
 
 
 def _kernels(
     constructor: str, module: str, digest: str, min_px: int = 32, folder: str = ""
 ) -> Application:
-    """Of the older classes, which keep their files in a folder, mostly of the module's name."""
+    """Build the entry of an older class: its weights are in a folder, by default the module's."""
     stem = module if module.startswith("inception") else constructor.lower()
     file = f"{stem}_weights_tf_dim_ordering_tf_kernels_notop.h5"
     return Application(constructor, module, f"{_STORE}/{folder or module}/{file}", digest, min_px)
@@ -183,35 +183,35 @@ APPLICATIONS: dict[str, Application] = {
         )
     },
 }
-"""A network's name → the class of ``keras.applications`` of the same architecture.
+"""Name of a backbone → class of ``keras.applications`` with the same architecture.
 
-torchvision's name where it has the network, else timm's with its prefix. NASNetMobile is not here:
-neither library has it, so that no name of a backbone would lead to it.
+Names are torchvision's, or timm's with its prefix where torchvision lacks the network. NASNetMobile
+is missing, as neither library has it.
 """
 
 
 def application_of(backbone: str) -> Application | None:
-    """What ``keras.applications`` has under a backbone's name.
+    """Return the entry of ``keras.applications`` for a backbone, None if it has none.
 
-    ``torchvision:NAME`` is the same as NAME; ``timm:NAME`` is a name of its own, and one with a tag
-    (``timm:NAME.TAG``) asks for weights that Keras has not.
+    ``torchvision:NAME`` means NAME; ``timm:NAME`` is a different name, and one with a tag
+    (``timm:NAME.TAG``) asks for weights that Keras lacks.
     """
     return APPLICATIONS.get(backbone.removeprefix("torchvision:"))
 
 
 def is_keras(backend: str) -> bool:
-    """Whether a backend's native networks are those of ``keras.applications``."""
+    """Return True if a backend's native networks come from ``keras.applications``."""
     return backend.startswith(KERAS_PREFIX)
 
 
 def resize_of(mode: str, backend: str) -> Resize:
-    """How the images of a run are made smaller."""
+    """Return the filter that shrinks the images of a run."""
     adapter = KERAS_ADAPTER if is_keras(backend) else TORCH_ADAPTER
     return NATIVE_RESIZE[adapter] if mode == "native" else "antialias"
 
 
 def why_not_native(backend: str, backbone: str, head: str, px: int) -> str | None:
-    """Why a backend has no native form of a network; None where it has one."""
+    """Return why a backend has no native form of a network, None if it has one."""
     if not is_keras(backend):
         return None
     application = application_of(backbone)

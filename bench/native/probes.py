@@ -1,7 +1,7 @@
-"""What a framework's arithmetic is, told from what it does to a few numbers.
+"""Descriptions of a framework's arithmetic, inferred from what it does to a few numbers.
 
-The adapters make the numbers with the objects that they built; the words come from here, so that
-both sides use the same ones.
+The adapters compute the numbers with the objects that they built; the words come from here, so that
+all backends use the same ones.
 """
 
 from __future__ import annotations
@@ -17,26 +17,27 @@ from bench.network.blueprint import Array
 Trajectory = Callable[[float, Sequence[float], Sequence[float], float], list[float]]
 """(start, gradients, learning rates, weight decay) → one parameter after each optimizer step."""
 TOLERANCE = 1e-3
-"""Relative: float32 has seven digits, and the candidates lie far apart."""
+"""Relative tolerance: float32 has seven digits, and the candidates differ by much more."""
 BLACK, RED, WHITE = (0, 0, 0), (255, 0, 0), (255, 255, 255)
 PIXELS = (BLACK, RED, WHITE)
+"""Test pixels (RGB)."""
 
 
 class Convolution(NamedTuple):
-    """A convolution as a ledger shows it."""
+    """A convolution as the table of native differences describes it."""
 
     kernel: tuple[int, int]
     stride: tuple[int, int]
     padding: str
-    """Rows added above and below the input, by the layer or by one before it: '0+1'."""
+    """Rows added above and below the input, by it or a layer before it: '0+1'."""
     bias: bool
 
 
 def describe_pixels(seen: Sequence[Sequence[float]]) -> dict[str, str]:
-    """What the first convolution reads of ``PIXELS``.
+    """Describe the preprocessing by what the first convolution reads.
 
     Args:
-        seen: For each of them, its three channels.
+        seen: The three channels that it reads for each of ``PIXELS``.
     """
     black, red, white = (np.asarray(values, float) for values in seen)
     moved = int(np.argmax(np.abs(red - black)))
@@ -52,7 +53,7 @@ def _numbers(values: Iterable[float]) -> str:
 
 
 def describe_convolutions(convolutions: Sequence[Convolution]) -> dict[str, str]:
-    """Where the resolution falls, and which convolutions have biases."""
+    """Describe where the resolution falls, and which convolutions have biases."""
     strided = [c for c in convolutions if max(c.stride) > 1]
     return {
         "strided_convolutions": _tally(
@@ -69,12 +70,12 @@ def _tally(names: Iterable[str]) -> str:
 
 
 def distinct(values: Iterable[float]) -> str:
-    """Different values, ascending: '0.001' or '1e-05, 0.001'."""
+    """Format the distinct values in ascending order: '0.001' or '1e-05, 0.001'."""
     return ", ".join(f"{v:.7g}" for v in sorted(set(values))) or "none"
 
 
 def describe_head(kernel: Array, bias: Array | None) -> dict[str, str]:
-    """The numbers that a new last layer starts from."""
+    """Describe the initial numbers of a new last layer."""
     return {
         "head_kernel": _spread(kernel),
         "head_bias": "none" if bias is None else _spread(bias),
@@ -88,16 +89,16 @@ def _spread(values: Array) -> str:
 
 
 def variance_values() -> Array:
-    """(4, 1, 1, 1): a batch whose biased and unbiased variances differ by a third."""
+    """Return a batch (4, 1, 1, 1) whose biased and unbiased variances differ by a third."""
     return np.asarray([0.0, 1.0, 2.0, 5.0], np.float32).reshape(4, 1, 1, 1)
 
 
 def describe_variance(found: float, new_share: float) -> str:
-    """Whether a running variance that was 1 took up the batch's biased or unbiased variance.
+    """Describe which variance of the batch, biased or unbiased, a running variance takes.
 
     Args:
-        found: The running variance after ``variance_values``.
-        new_share: What share of it is the new batch's.
+        found: Running variance after ``variance_values``, 1 before.
+        new_share: Share of the new batch in it.
     """
     values = variance_values()
     for name, ddof in (("biased", 0), ("unbiased", 1)):
@@ -108,7 +109,7 @@ def describe_variance(found: float, new_share: float) -> str:
 
 
 def describe_sgd(trajectory: Trajectory, momentum: float) -> str:
-    """Whether the velocity of SGD holds the learning rate, told from a rate that falls."""
+    """Describe whether SGD's velocity contains the learning rate, seen when the rate falls."""
     if momentum == 0.0:
         return "no velocity"
     first, second = 0.1, 0.01
@@ -125,7 +126,7 @@ def describe_sgd(trajectory: Trajectory, momentum: float) -> str:
 
 
 def describe_adam(trajectory: Trajectory, epsilon: float, beta_2: float) -> str:
-    """Whether epsilon is added to the root before or after its correction, told from one step."""
+    """Describe whether Adam adds epsilon before or after the bias correction of the root."""
     gradient, rate = 10.0 * epsilon, 1e-3
     (found,) = trajectory(0.0, [gradient], [rate], 0.0)
     # One step is rate * g / (g + effective epsilon).
@@ -140,7 +141,7 @@ def describe_adam(trajectory: Trajectory, epsilon: float, beta_2: float) -> str:
 
 
 def describe_decay(trajectory: Trajectory) -> str:
-    """Whether weight decay goes through the gradient and so through the moments."""
+    """Describe whether weight decay goes through the gradient and so through the moments."""
     rate, decay = 0.1, 0.1
     found = trajectory(1.0, [0.0, 0.0], [rate, rate], decay)
     kept = 1.0 - rate * decay

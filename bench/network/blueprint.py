@@ -1,14 +1,14 @@
 """A network as framework-neutral data: a short list of operations and their tensors.
 
-Both adapters build what a Blueprint describes and nothing else, so that what is trained is the
-same on both sides. Tensor layouts are PyTorch's: kernels of convolutions ``(out, in / groups,
+Both adapters build what a Blueprint describes and nothing else, so that both train the same
+network. Tensor layouts are PyTorch's: kernels of convolutions ``(out, in / groups,
 height, width)``, of dense layers ``(out, in)``; shapes of values leave out the batch.
 
-A value is of one of three forms, told by the length of its shape: an image ``(C, H, W)``, a
-sequence of tokens ``(L, C)``, a vector ``(C,)``. ``C`` is its features: what ``linear``,
-``layer_norm``, ``cat`` and BatchNorm work along, wherever they stand. An adapter may keep images
-with the channels last (Keras does, and the features are then the last axis of every value), but
-what flattens or rearranges a value does so in the order above.
+A value has one of three forms, given by the length of its shape: an image ``(C, H, W)``, a
+sequence of tokens ``(L, C)``, a vector ``(C,)``. ``C`` is its features: the axis along which
+``linear``, ``layer_norm``, ``cat`` and BatchNorm work. An adapter may keep images with the channels
+last (Keras does, and the features are then the last axis of every value), but operations that
+flatten or rearrange a value use the order above.
 """
 
 from __future__ import annotations
@@ -58,51 +58,53 @@ OperationKind = Literal[
     "avg_pool2d",
     "adaptive_avg_pool2d",
     "mean_tokens",
-    "attention",  # scaled dot product of queries, keys and values that lie behind one another
+    "attention",  # scaled dot product of queries, keys and values, concatenated in one input
     # rearranging
     "cat",
     "flatten",
     "pad",
     "slice",
     "tokens",  # an image as a sequence of its positions, row by row
-    "prepend",  # tokens that are parameters before the others
+    "prepend",  # put tokens that are parameters before the others
     "select",  # one token
     "expand",  # a vector as an image of one position
     "channel_shuffle",
 ]
 KERNELS: frozenset[OperationKind] = frozenset({"conv2d", "linear"})
-"""Kinds whose ``weight`` is a kernel: those that weight decay applies to."""
+"""Kinds whose ``weight`` is a kernel, to which weight decay applies."""
 HEAD = "head"
 """Name of the stage after the last one of the backbone."""
 INPUT = "pixels"
 """Name of the value that the first operation reads: the preprocessed image."""
 STATE_ROLES = ("running_mean", "running_var")
-"""Tensors of BatchNorm that are kept and not trained."""
+"""Roles of the BatchNorm statistics, which are updated and not trained."""
 
 
 class Operation(Frozen):
-    """One step of the forward pass."""
+    """One operation of the forward pass."""
 
-    name: str = Field(description="Unique; the name of the value that it computes.")
-    kind: OperationKind = Field(description="What it does.")
-    inputs: tuple[str, ...] = Field(description="Names of the values that it reads.")
-    attributes: dict[str, Any] = Field(default={}, description="Of the kind: stride, epsilon …")
+    name: str = Field(description="Unique name, also of the value that it computes.")
+    kind: OperationKind = Field(description="Kind of operation.")
+    inputs: tuple[str, ...] = Field(description="Names of its input values.")
+    attributes: dict[str, Any] = Field(
+        default={}, description="Parameters of the kind: stride, epsilon …"
+    )
     tensors: dict[str, str] = Field(default={}, description="Role → name of the tensor.")
-    shape: tuple[int, ...] = Field(description="Of its value: (C, H, W), (L, C) or (C,).")
-    module_path: str = Field(description="Of the module that it came from.")
-    stage: str = Field(description="Of the backbone, or 'head'.")
+    shape: tuple[int, ...] = Field(description="Shape of its value: (C, H, W), (L, C) or (C,).")
+    module_path: str = Field(description="Path of the module that it came from.")
+    stage: str = Field(description="Stage of the backbone, or 'head'.")
 
 
 class Blueprint(Frozen):
-    """The network without its numbers."""
+    """A network without its numbers."""
 
     backbone: str = Field(description="Name in the catalogue.")
     px: int = Field(description="Height and width of the input; padding depends on it.")
-    preprocessing: Preprocessing = Field(description="That belongs to the weights.")
-    stages: tuple[str, ...] = Field(description="From the input on, 'head' last.")
-    operations: tuple[Operation, ...] = Field(description="In order of execution.")
-    shapes: dict[str, tuple[int, ...]] = Field(description="Of each tensor, by its name.")
-    notes: tuple[str, ...] = Field(default=(), description="What the export left out.")
+    preprocessing: Preprocessing = Field(description="Preprocessing that belongs to the weights.")
+    stages: tuple[str, ...] = Field(description="Stages from the input on, 'head' last.")
+    operations: tuple[Operation, ...] = Field(description="Operations in order of execution.")
+    shapes: dict[str, tuple[int, ...]] = Field(description="Tensor name → shape.")
+    notes: tuple[str, ...] = Field(default=(), description="Remarks on what the export left out.")
 
     def save(self, folder: Path) -> None:
         """Write ``blueprint.json`` into ``folder``."""
@@ -113,27 +115,27 @@ class Blueprint(Frozen):
         """Read what ``save`` wrote.
 
         Raises:
-            OSError, ValueError: The file is missing or not what it should be.
+            OSError, ValueError: The file is missing or invalid.
         """
         return cls.model_validate_json((folder / "blueprint.json").read_bytes())
 
     @property
     def output(self) -> str:
-        """Name of the value that is the network's answer."""
+        """Name of the value that the network returns."""
         return self.operations[-1].name
 
     def named_tensors(self) -> Iterator[tuple[Operation, str, str]]:
-        """Operation, role and tensor name of every tensor, in order."""
+        """Yield operation, role and tensor name of every tensor, in order."""
         for operation in self.operations:
             for role, tensor in operation.tensors.items():
                 yield operation, role, tensor
 
     def trunk(self) -> tuple[Operation, ...]:
-        """The operations before the head."""
+        """Return the operations before the head."""
         return tuple(o for o in self.operations if o.stage != HEAD)
 
     def consumers(self) -> dict[str, list[Operation]]:
-        """Name of a value → the operations that read it."""
+        """Map the name of each value to the operations that read it."""
         readers: dict[str, list[Operation]] = {}
         for operation in self.operations:
             for name in operation.inputs:
@@ -143,7 +145,7 @@ class Blueprint(Frozen):
 
 @dataclass(frozen=True)
 class Network:
-    """A Blueprint with its numbers: what an adapter builds."""
+    """A Blueprint with its numbers, which an adapter can build."""
 
     blueprint: Blueprint
     """The operations."""
@@ -151,14 +153,14 @@ class Network:
     """Tensor name → float array in PyTorch's layout."""
 
     def sha256(self) -> str:
-        """Hash (hex) of the operations and every number."""
+        """Hash the operations and every number (hex)."""
         digest = hashlib.sha256(canonical_json(self.blueprint.model_dump(mode="json")).encode())
         digest.update(hash_tensors(self.tensors).encode())
         return digest.hexdigest()
 
     @classmethod
     def empty(cls, blueprint: Blueprint) -> Network:
-        """A network whose numbers are all zero, for counting."""
+        """Return a network whose numbers are all zero, for counting."""
         shapes = blueprint.shapes.items()
         return cls(blueprint, {name: np.zeros(shape, np.float32) for name, shape in shapes})
 
@@ -172,7 +174,7 @@ class Network:
         path = folder / "tensors.safetensors"
         try:
             save_file({n: np.ascontiguousarray(a) for n, a in self.tensors.items()}, path)
-        except SafetensorError as error:  # the system's error, as words
+        except SafetensorError as error:  # safetensors reports the system's error as text
             number = re.search(r"os error (\d+)", str(error))
             if number is None:
                 raise
@@ -180,10 +182,10 @@ class Network:
 
     @classmethod
     def load(cls, folder: Path, trunk_only: bool = False) -> Network:
-        """Read what ``save`` wrote; with ``trunk_only``, the head's tensors are not read.
+        """Read what ``save`` wrote; with ``trunk_only``, without the head's tensors.
 
         Raises:
-            OSError, ValueError: A file is missing, cut short or not what it should be.
+            OSError, ValueError: A file is missing, truncated or invalid.
         """
         blueprint = Blueprint.load(folder)
         wanted = {t for o, _, t in blueprint.named_tensors() if not trunk_only or o.stage != HEAD}
@@ -196,7 +198,7 @@ class Network:
 
 
 def hash_tensors(tensors: dict[str, Array]) -> str:
-    """SHA-256 (hex) over names, dtypes, shapes and bytes, independent of the order."""
+    """Return the SHA-256 (hex) of names, dtypes, shapes and bytes, independent of the order."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         array = np.ascontiguousarray(tensors[name])
@@ -206,15 +208,15 @@ def hash_tensors(tensors: dict[str, Array]) -> str:
 
 
 def channels_last(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Of an image (C, H, W) → (H, W, C); of tokens (L, C) and vectors (C,) as it is."""
+    """Return (H, W, C) for an image (C, H, W), and other shapes as they are."""
     return (*shape[1:], shape[0]) if len(shape) == 3 else shape
 
 
 def with_features(shape: tuple[int, ...], features: int) -> tuple[int, ...]:
-    """The shape of a value with another number of features."""
+    """Return the shape of a value with another number of features."""
     return (features, *shape[1:]) if len(shape) == 3 else (*shape[:-1], features)
 
 
 def is_under(module_path: str, prefix: str) -> bool:
-    """Whether a module path is ``prefix`` or lies inside it: 'layer1.0.conv1' under 'layer1'."""
+    """Return True for ``prefix`` and paths inside it: 'layer1.0.conv1' is under 'layer1'."""
     return module_path == prefix or module_path.startswith(prefix + ".")

@@ -1,10 +1,10 @@
-"""What a policy costs by arithmetic: multiply-adds and kept activations, from the Blueprint.
+"""The cost of a policy by arithmetic: multiply-adds and kept activations, from the Blueprint.
 
-Counted are the multiply-adds of convolutions, dense layers and attention; all else is less than a
-few per cent of a network's work. A backward pass does the work of a forward pass once for the
-gradient of the weights, where they train, and once for that of the input, where something before
-it trains; attention has two inputs in each of its products (Baydin et al. 2018, "Automatic
-Differentiation in Machine Learning: a Survey", 3.2).
+Only convolutions, dense layers and attention are counted; everything else is less than a few per
+cent of a network's work. A backward pass repeats the work of the forward pass for the gradient of
+the weights, if they train, and again for that of the input, if something before it trains;
+attention has two inputs in each of its products (Baydin et al. 2018, "Automatic Differentiation in
+Machine Learning: a Survey", 3.2).
 """
 
 from __future__ import annotations
@@ -16,29 +16,29 @@ from bench.network.blueprint import INPUT, Blueprint, Operation
 from bench.network.freezing import TrainingPlan
 
 VALUE_BYTES = 4
-"""Of a float32."""
+"""Size of a float32."""
 READS_INPUT = frozenset({"batch_norm", "layer_norm", "max_pool2d", "gelu", "silu", "hard_swish"})
-"""Kinds whose backward pass reads their input, whatever trains."""
+"""Kinds whose backward pass reads their input, also where they do not train."""
 READS_OUTPUT = frozenset({"relu", "relu6", "sigmoid", "hard_sigmoid", "tanh"})
-"""Kinds whose backward pass reads their own value."""
+"""Kinds whose backward pass reads their output."""
 READS_INPUTS = frozenset({"multiply", "attention"})
-"""Kinds whose backward pass reads all that they read."""
+"""Kinds whose backward pass reads all their inputs."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """Of one image in a training step."""
+    """The work of one image in a training step."""
 
     forward_multiply_adds: int
-    """Of the whole network."""
+    """Multiply-adds of the whole network."""
     backward_multiply_adds: int
-    """Of what the policy trains."""
+    """Multiply-adds of the part that needs gradients."""
     activation_bytes: int
-    """Values that the backward pass reads, in float32; a framework may keep more."""
+    """Size of the float32 values that the backward pass reads; a framework may keep more."""
 
     @property
     def step_multiply_adds(self) -> int:
-        """Forward and backward."""
+        """Multiply-adds of both passes."""
         return self.forward_multiply_adds + self.backward_multiply_adds
 
 
@@ -62,7 +62,7 @@ def work_of(blueprint: Blueprint, plan: TrainingPlan) -> Work:
 
 
 def multiply_adds(operation: Operation, blueprint: Blueprint) -> int:
-    """Of one image's forward pass through an operation."""
+    """Return the multiply-adds of one image's forward pass through an operation."""
     if operation.kind == "conv2d":
         kernel = math.prod(blueprint.shapes[operation.tensors["weight"]])
         return kernel * math.prod(operation.shape[1:])
@@ -76,17 +76,17 @@ def multiply_adds(operation: Operation, blueprint: Blueprint) -> int:
 
 
 def features_of(shape: tuple[int, ...]) -> int:
-    """The features of a value (C, H, W), (L, C) or (C,)."""
+    """Return the number C of features of a shape (C, H, W), (L, C) or (C,)."""
     return shape[0] if len(shape) == 3 else shape[-1]
 
 
 def saving(work: Work, full: Work) -> float:
-    """Share of the multiply-adds of a step that a policy spares beside another's."""
+    """Return the share of a step's multiply-adds that ``work`` saves compared to ``full``."""
     return 1.0 - work.step_multiply_adds / full.step_multiply_adds
 
 
 def _needs_gradient(blueprint: Blueprint, plan: TrainingPlan) -> dict[str, bool]:
-    """Name of a value → whether anything that trains comes before it."""
+    """Map the name of each value to True if anything that trains comes before it."""
     needs = {INPUT: False}
     for operation in blueprint.operations:
         trains = any(tensor in plan.trained for tensor in operation.tensors.values())
@@ -95,6 +95,7 @@ def _needs_gradient(blueprint: Blueprint, plan: TrainingPlan) -> dict[str, bool]
 
 
 def _read_backward(operation: Operation, trains: bool) -> set[str]:
+    """Return the names of the values that an operation's backward pass reads."""
     if operation.kind in READS_OUTPUT:
         return {operation.name}
     if operation.kind in READS_INPUTS:

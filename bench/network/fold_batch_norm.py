@@ -1,4 +1,4 @@
-"""The inference form of a frozen prefix: BatchNorm becomes part of the convolution before it."""
+"""Folding BatchNorm into the convolution before it, for the inference of a frozen prefix."""
 
 from __future__ import annotations
 
@@ -9,21 +9,20 @@ from bench.network.frozen_prefix import Boundary
 
 
 def inference_form(blueprint: Blueprint, tensors: dict[str, Array], boundary: Boundary) -> Network:
-    """The operations before a boundary, with each BatchNorm folded into what it follows.
+    """Return the operations before a boundary, with each BatchNorm folded into its kernel.
 
     In inference BatchNorm multiplies by ``weight / sqrt(running_var + epsilon)`` and adds
-    ``bias - running_mean`` times that (Ioffe & Szegedy 2015, algorithm 2), and so do other kernels
-    and biases of the convolution before it (Jacob et al. 2018, "Quantization and Training of Neural
-    Networks for Efficient Integer-Arithmetic-Only Inference", 3.2). A BatchNorm that follows
-    anything else, or a value that others read too, stays.
+    ``bias - running_mean`` times that (Ioffe & Szegedy 2015, algorithm 2); other kernels and biases
+    of the convolution before it do the same (Jacob et al. 2018, "Quantization and Training of
+    Neural Networks for Efficient Integer-Arithmetic-Only Inference", 3.2). A BatchNorm stays if it
+    follows another kind of operation, or a value that something else reads too.
 
     Args:
         blueprint: Of the whole network.
-        tensors: Its tensors; those of the prefix are read.
-        boundary: Where the prefix ends.
+        tensors: At least those of the prefix.
 
     Returns:
-        A network whose answer is the value at the boundary. Folded numbers are computed in float64
+        A network whose output is the value at the boundary. Folded numbers are computed in float64
         and kept in the dtype of the kernel.
     """
     readers = blueprint.consumers()
@@ -48,23 +47,22 @@ def inference_form(blueprint: Blueprint, tensors: dict[str, Array], boundary: Bo
     wanted = {t for o in folded.values() for t in o.tensors.values()}
     found = {name: array for name, array in found.items() if name in wanted}
     changes = {
-        "operations": _with_answer_last(tuple(folded.values()), boundary.value),
+        "operations": _up_to(tuple(folded.values()), boundary.value),
         "shapes": {name: array.shape for name, array in found.items()},
     }
     return Network(blueprint.model_copy(update=changes), found)
 
 
-def _with_answer_last(operations: tuple[Operation, ...], answer: str) -> tuple[Operation, ...]:
-    """What is left out after ``answer`` is read by nobody: the boundary is the only value that
-    crosses."""
-    (last,) = (index for index, o in enumerate(operations) if o.name == answer)
+def _up_to(operations: tuple[Operation, ...], output: str) -> tuple[Operation, ...]:
+    """Drop the operations after ``output``: only the boundary's value is read later."""
+    (last,) = (index for index, o in enumerate(operations) if o.name == output)
     return operations[: last + 1]
 
 
 def _join(
     kernel: Operation, norm: Operation, tensors: dict[str, Array]
 ) -> tuple[Operation, dict[str, Array]]:
-    """A convolution or dense layer and the BatchNorm after it as one, under the latter's name."""
+    """Join a convolution or dense layer and the BatchNorm after it, under the latter's name."""
     weight = tensors[kernel.tensors["weight"]]
 
     def of(operation: Operation, role: str, default: float) -> Array:
@@ -76,7 +74,7 @@ def _join(
         of(norm, "running_var", 1.0) + norm.attributes["epsilon"]
     )
     offset = of(norm, "bias", 0.0) - of(norm, "running_mean", 0.0) * factor
-    # Names of their own: a kernel that two layers share is folded with the BatchNorm of each.
+    # New names: a kernel that two layers share is folded with the BatchNorm of each.
     names = {role: f"{norm.name}.folded_{role}" for role in ("weight", "bias")}
     numbers = {
         names["weight"]: weight * factor.reshape(-1, *[1] * (weight.ndim - 1)),

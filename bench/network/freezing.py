@@ -1,22 +1,31 @@
-"""What a policy means for a given network: which tensors train, how fast, and which decay."""
+"""Applying a policy to a network: which tensors train, how fast, and which decay."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from bench.errors import choose
-from bench.network.blueprint import HEAD, KERNELS, STATE_ROLES, Blueprint, Operation, is_under
+from bench.network.blueprint import (
+    HEAD,
+    KERNELS,
+    STATE_ROLES,
+    Array,
+    Blueprint,
+    Operation,
+    hash_tensors,
+    is_under,
+)
 from bench.spec.run import Policy
 
 
 @dataclass(frozen=True)
 class TensorPlan:
-    """How one trained tensor is treated."""
+    """The treatment of one trained tensor."""
 
     learning_rate_scale: float
-    """Its learning rate over the step's."""
+    """Learning rate of the tensor / learning rate of the step."""
     decays: bool
-    """Whether weight decay applies: to kernels, not to biases or BatchNorm."""
+    """True if weight decay applies: for kernels, not for biases or BatchNorm."""
 
 
 @dataclass(frozen=True)
@@ -24,27 +33,31 @@ class TrainingPlan:
     """A policy applied to a Blueprint; the same for both adapters."""
 
     first_trained: int
-    """Index of the first operation that trains; those before run in inference mode. Of no use in
+    """Index of the first operation that trains; those before run in inference mode. Not used in
     native mode, which has no operations."""
     trained: dict[str, TensorPlan]
-    """Tensor name → how it is trained."""
+    """Tensor name → its treatment."""
     frozen: tuple[str, ...]
-    """Names of all tensors that must not change, BatchNorm statistics among them."""
+    """Names of all tensors that must not change, including BatchNorm statistics."""
     moving: tuple[str, ...]
     """BatchNorm statistics that training updates."""
     dropouts: tuple[Operation, ...]
     """Dropout operations that are on in training, in the order of their masks."""
 
     def in_training(self, index: int) -> bool:
-        """Whether the operation at ``index`` is in the part that trains."""
+        """Return True if the operation at ``index`` is in the part that trains."""
         return index >= self.first_trained
+
+    def frozen_sha256(self, tensors: dict[str, Array]) -> str:
+        """Hash the frozen ones of ``tensors`` (hex)."""
+        return hash_tensors({name: tensors[name] for name in self.frozen})
 
 
 def boundary_index(blueprint: Blueprint, boundary: str) -> int:
-    """Index of the first operation at or after ``boundary``.
+    """Return the index of the first operation at or after ``boundary``.
 
     Args:
-        boundary: 'all', 'last_stage', a stage ('head' among them) or a module path.
+        boundary: 'all', 'last_stage', a stage ('head' included) or a module path.
 
     Raises:
         UserError: There is no such stage or module.
@@ -57,7 +70,7 @@ def boundary_index(blueprint: Blueprint, boundary: str) -> int:
             return index
     paths = dict.fromkeys(o.module_path for o in blueprint.operations if o.module_path)
     choose(f"boundary in {blueprint.backbone}", boundary, [*blueprint.stages, *paths])
-    raise AssertionError("choose raises for a name that is not there")
+    raise AssertionError("choose raises UserError for an unknown name")
 
 
 def plan_training(blueprint: Blueprint, policy: Policy) -> TrainingPlan:
@@ -85,7 +98,7 @@ def plan_training(blueprint: Blueprint, policy: Policy) -> TrainingPlan:
 
 
 def _scale(blueprint: Blueprint, stage: str, policy: Policy) -> float:
-    """Learning rate of a stage over that of the head."""
+    """Return the learning rate of a stage / that of the head."""
     if stage == HEAD:
         return 1.0
     before_last = len(blueprint.stages) - 2 - blueprint.stages.index(stage)

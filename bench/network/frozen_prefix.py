@@ -1,4 +1,4 @@
-"""The part of a network that a policy freezes: where it ends, and when its values can be kept."""
+"""The part of a network that a policy freezes: where it ends, and when its values can be cached."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from bench.spec.run import Recipe, RunSpec
 
 @dataclass(frozen=True)
 class Boundary:
-    """The value at which training may start, when all before it is frozen."""
+    """The value at which training can start, where everything before it is frozen."""
 
     index: int
-    """Of the first operation after it."""
+    """Index of the first operation after it."""
     value: str
-    """Its name."""
+    """Name of the value."""
     shape: tuple[int, ...]
-    """Without the batch: (C, H, W), (L, C) or (C,)."""
+    """Shape without the batch: (C, H, W), (L, C) or (C,)."""
 
 
 def boundary_of(blueprint: Blueprint, plan: TrainingPlan) -> Boundary | None:
-    """Where the frozen prefix ends: the latest place that a single value crosses.
+    """Return the end of the frozen prefix: the last place that a single value crosses.
 
-    Pooling and activations after the last frozen tensor belong to it too, for they compute the same
+    Pooling and activations after the last frozen tensor belong to it too, as they compute the same
     in training and in inference; dropout does not.
 
     Returns:
-        None where nothing is frozen, or nothing trains.
+        None if nothing is frozen, nothing trains or there is no such place.
     """
     if plan.first_trained == 0 or not plan.trained:
         return None
@@ -51,7 +51,7 @@ def boundary_of(blueprint: Blueprint, plan: TrainingPlan) -> Boundary | None:
 
 
 def why_not_cached(recipe: Recipe) -> str | None:
-    """Why the values of a frozen prefix are not computed once for all epochs; None if they are."""
+    """Return why the frozen prefix is not computed once for all epochs, None if it is."""
     if recipe.augmentation != "none" and recipe.views is None:
         return "every epoch augments anew; `views = K` in the suite repeats K views"
     passes = recipe.epochs * (1 + len(recipe.learning_rate_grid))
@@ -65,14 +65,12 @@ def prefix_key(
     blueprint: Blueprint, boundary: Boundary, tensors_sha256: str, data: str, spec: RunSpec,
     environment_id: str,
 ) -> str:  # fmt: skip
-    """Name of the folder of a prefix's values: runs that would compute the same share it.
+    """Return the name of the folder of a prefix's values, shared by runs that compute the same.
 
     Args:
-        blueprint: Of the network.
-        boundary: Where the prefix ends.
-        tensors_sha256: Of the prefix's tensors.
+        tensors_sha256: Hash of the prefix's tensors.
         data: Key of the packed images.
-        spec: Of the run; of it precision, batch size and augmentation count.
+        spec: Its precision, batch size, augmentation, views and seed matter.
         environment_id: Versions, machine, device and code.
     """
     recipe = spec.recipe
@@ -89,7 +87,7 @@ def prefix_key(
             "tensors": tensors_sha256,
             "data": data,
             "precision": recipe.precision,
-            "batch_size": recipe.batch_size,  # what they cost depends on it
+            "batch_size": recipe.batch_size,  # it decides how long they take
             "views": views,
             "environment": environment_id,
         }

@@ -1,6 +1,6 @@
-"""Heads: what stands on a backbone for a new set of classes (DESIGN section 7).
+"""Heads: new layers on a backbone for a new set of classes (DESIGN section 7).
 
-Their first numbers come from one seeded NumPy generator, the same for both frameworks: weights
+Their initial numbers come from one seeded NumPy generator, the same for every backend: weights
 uniform in ±1/sqrt(inputs), the bound of ``torch.nn.Linear``, biases zero.
 """
 
@@ -29,10 +29,10 @@ HEAD_FORMS = "original, linear, dense:512,256 or flatten+dense:290"
 
 
 def hidden_units(head: str) -> list[int]:
-    """Units of the hidden dense layers of a head: ``dense:512,256`` → [512, 256].
+    """Return the units of a head's hidden dense layers: ``dense:512,256`` → [512, 256].
 
     Raises:
-        UserError: Not one of the forms of DESIGN section 7.
+        UserError: ``head`` has none of the known forms.
     """
     if head in ("original", "linear"):
         return []
@@ -47,12 +47,12 @@ def attach_head(network: Network, head: str, classes: int, seed: int) -> Network
 
     Args:
         network: As exported, with its original classifier as stage 'head'.
-        head: One of the forms of DESIGN section 7. 'original' keeps the network's own classifier
-            and replaces its last layer.
-        seed: Of the new layers' numbers.
+        head: One of ``HEAD_FORMS``. 'original' keeps the network's own classifier and replaces its
+            last layer.
+        seed: Decides the new layers' numbers.
 
     Raises:
-        UserError: ``head`` is of no known form.
+        UserError: ``head`` has none of the known forms, or the network cannot take it.
     """
     units = hidden_units(head)
     random = generator(seed, Stream.HEAD)
@@ -62,7 +62,7 @@ def attach_head(network: Network, head: str, classes: int, seed: int) -> Network
 
 
 def trunk_output(blueprint: Blueprint) -> Operation:
-    """The operation whose value the head reads.
+    """Return the operation whose value the head reads.
 
     Raises:
         UserError: The head reads more than one value of the backbone, or none.
@@ -76,7 +76,7 @@ def trunk_output(blueprint: Blueprint) -> Operation:
 
 
 def _fresh(shape: tuple[int, ...], random: np.random.Generator, dtype: np.dtype[Any]) -> Array:
-    """Weights uniform in ±1/sqrt(fan-in); ``shape`` is (out, in, …)."""
+    """Draw weights uniform in ±1/sqrt(fan-in); ``shape`` is (out, in, …)."""
     bound = 1.0 / math.sqrt(math.prod(shape[1:]))
     return random.uniform(-bound, bound, shape).astype(dtype)
 
@@ -84,7 +84,7 @@ def _fresh(shape: tuple[int, ...], random: np.random.Generator, dtype: np.dtype[
 def _resize_last(network: Network, classes: int, random: np.random.Generator) -> Network:
     """Replace the last kernel of the original classifier by one with ``classes`` outputs.
 
-    Or the last kernels, where a classifier's answer is made of several (DeiT's distilled form).
+    DeiT's distilled form combines several last kernels; all are replaced.
     """
     operations = list(network.blueprint.operations)
     last, after = _last_kernels(network.blueprint)
@@ -104,10 +104,10 @@ def _resize_last(network: Network, classes: int, random: np.random.Generator) ->
 
 
 def _last_kernels(blueprint: Blueprint) -> tuple[set[str], set[str]]:
-    """Names of the head's operations that no other kernel follows: with kernels, and after those.
+    """Return the names of the head's last kernels, and of the operations after them.
 
     Raises:
-        UserError: The answer depends on the backbone without such a kernel.
+        UserError: The output depends on the backbone without such a kernel.
     """
     needed = {blueprint.output}
     last: set[str] = set()
@@ -128,9 +128,9 @@ def _last_kernels(blueprint: Blueprint) -> tuple[set[str], set[str]]:
 def _replace(
     network: Network, units: list[int], classes: int, flatten: bool, random: np.random.Generator
 ) -> Network:
-    """Dense layers over the trunk's pooled or flattened map instead of the original classifier.
+    """Replace the original classifier by dense layers over the trunk's pooled or flattened map.
 
-    Tokens are averaged where a map is pooled; a vector is taken as it is.
+    Tokens are averaged where a map would be pooled; a vector is used as it is.
     """
     source = trunk_output(network.blueprint)
     trunk = network.blueprint.trunk()

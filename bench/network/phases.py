@@ -1,10 +1,9 @@
-"""What a policy trains in turn: its epochs divided into phases, each an ordinary policy.
+"""Policies with phases: the epochs of a run divided into phases, each an ordinary policy.
 
-A phase goes on from the tensors that the one before it left. It is a training of its own otherwise:
-the recipe's schedule runs over the phase's epochs, warm-up included, as fastai's does when it
-thaws, and the optimizer's moments (and a loss scale) begin anew. The numbers of the epochs run on,
-so that the order of the images, the augmentation and the dropout masks are those of a run without
-phases.
+A phase starts from the tensors that the phase before it left. Otherwise it is a training of its
+own: the recipe's schedule, warm-up included, runs over the phase's epochs, as fastai's does when it
+unfreezes, and the optimizer's moments (and a loss scale) start anew. Epochs keep their number in
+the run, so that order, augmentation and dropout masks are those of a run without phases.
 """
 
 from __future__ import annotations
@@ -18,39 +17,37 @@ from bench.spec.run import Policy, PolicyPhase, Recipe
 
 @dataclass(frozen=True)
 class Phase:
-    """Some epochs of a run, in which the same is trained."""
+    """Epochs of a run in which the same part of the network trains."""
 
     policy: Policy
-    """What: a policy without phases."""
+    """A policy without phases."""
     first_epoch: int
-    """Number in the run, from 0."""
+    """Number of the first epoch in the run, from 0."""
     epochs: int
-    """How many."""
+    """Number of epochs."""
 
     @property
     def numbers(self) -> range:
-        """Numbers of its epochs in the run."""
+        """Numbers of the phase's epochs in the run."""
         return range(self.first_epoch, self.first_epoch + self.epochs)
 
     def recipe(self, recipe: Recipe) -> Recipe:
-        """The run's recipe over the epochs of this phase alone."""
+        """Return the run's recipe over the epochs of this phase alone."""
         return recipe.model_copy(update={"epochs": self.epochs})
 
 
 def needs_stages(policy: Policy) -> bool:
-    """Whether it treats stages apart, which native mode does not know."""
+    """Return True if the policy treats stages differently, which native mode cannot do."""
     return policy.stage_decay != 1.0 or bool(policy.phases)
 
 
 def phases_of(blueprint: Blueprint, policy: Policy, epochs: int) -> tuple[Phase, ...]:
-    """Divide the epochs of a run.
+    """Divide the epochs of a run; a policy without phases gives one phase.
 
-    Boundaries only go down, and the last one is the policy's own.
+    Boundaries only move towards the input, and the last one is the policy's own.
 
     Args:
         blueprint: With its head.
-        policy: One without phases gives one phase.
-        epochs: Of the run.
 
     Raises:
         UserError: There are fewer epochs than phases.
@@ -71,23 +68,22 @@ def phases_of(blueprint: Blueprint, policy: Policy, epochs: int) -> tuple[Phase,
 
 
 def check_epochs(policy: Policy, epochs: int) -> None:
-    """
-    Raises:
-        UserError: There are fewer epochs than the policy has phases; one that thaws stage by stage
-            has two at least, for with one it would be an ordinary policy under a wrong name.
+    """Raise UserError if there are fewer epochs than the policy has phases.
+
+    A policy that unfreezes stage by stage needs two: with one it would be an ordinary policy.
     """
     least = 2 if policy.phases == "by_stage" else max(1, len(policy.phases))
     if epochs < least:
         raise UserError(
             f"Policy {policy.name} needs {least} epochs or more: first the head trains alone, then "
-            f"what is thawed; epochs is {epochs}.",
+            f"the stages that it unfreezes; epochs is {epochs}.",
             f"Use --epochs {least}, or leave it out of the policies.",
         )
 
 
 def _by_share(parts: tuple[PolicyPhase, ...], epochs: int) -> list[tuple[str, int]]:
-    """Boundary and epochs of each part: its share rounded down, at least one; the last takes what
-    is left."""
+    """Return boundary and epochs of each part: its share rounded down, but at least one epoch; the
+    last part takes the rest."""
     divided, done, share = [], 0, 0.0
     for number, part in enumerate(parts, start=1):
         share += part.share
@@ -99,11 +95,11 @@ def _by_share(parts: tuple[PolicyPhase, ...], epochs: int) -> list[tuple[str, in
 
 
 def _by_stage(blueprint: Blueprint, last: str, epochs: int) -> list[tuple[str, int]]:
-    """Boundary and epochs of each phase: an epoch for the head, one stage more in each that
-    follows, the rest with everything (Howard and Ruder 2018, 3.3).
+    """Return boundary and epochs of each phase: one epoch for the head, one more stage in each
+    further epoch, the rest with everything (Howard and Ruder 2018, 3.3).
 
-    With fewer epochs than stages, stages thaw several at a time, as evenly as whole ones can.
-    Stages without tensors have nothing to thaw, and do not count.
+    With fewer epochs than stages, several stages unfreeze at a time, as evenly as possible. Stages
+    without tensors have nothing to unfreeze and do not count.
     """
     own = {o.stage for o in blueprint.operations if o.tensors}
     stages = [stage for stage in blueprint.stages if stage in own]

@@ -1,4 +1,4 @@
-"""Every random number of a run comes from one of these NumPy streams, the same on both sides."""
+"""The NumPy streams of all random numbers of a run, the same for every backend."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 class Stream(IntEnum):
-    """What a stream is for; the numbers are part of the definition of a run."""
+    """The use of a stream; its number is part of the definition of a run."""
 
     HEAD = 1
     ORDER = 2
@@ -18,11 +18,5 @@ class Stream(IntEnum):
 
 
 def generator(seed: int, stream: Stream, index: int = 0) -> np.random.Generator:
-    """A generator that depends on nothing but its arguments.
-
-    Args:
-        seed: Of the run.
-        stream: What it is for.
-        index: Step or epoch, from 0.
-    """
+    """Return a generator that depends only on a run's seed, its use, and a step or epoch number."""
     return np.random.default_rng([seed, int(stream), index])

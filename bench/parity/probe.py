@@ -38,7 +38,7 @@ from bench.spec.run import Policy, Precision, Recipe
 from bench.training.adapter import Adapter, Trainer
 from bench.training.batches import TrainingBatches
 from bench.training.fit import build_phase, take_step
-from bench.training.metrics import score
+from bench.training.metrics import cross_entropy, top1
 from bench.workers.tasks import ProbeItem
 
 AGAIN = "the first step's batch after all steps"
@@ -193,8 +193,8 @@ class Probe:
         random = np.random.default_rng(SEED)
         logits = random.normal(0.0, 3.0, (64, CLASSES))
         labels = random.integers(0, CLASSES, 64)
-        top1, loss = score(logits, labels)
-        return np.array([top1, loss or math.nan, self.trainer.cross_entropy(logits, labels)])
+        ours = top1(logits, labels), cross_entropy(logits, labels)
+        return np.array([*ours, self.trainer.cross_entropy(logits, labels)])
 
 
 def probe(

@@ -24,7 +24,7 @@ from bench.runner.planner import PlannedRun
 from bench.spec.result import Failure, RunResult
 from bench.storage.cache import CACHE_VARIABLE, limit_bytes, mark_used, prune, unwritable
 from bench.storage.results import Store
-from bench.training.metrics import FILE, grades_of
+from bench.training.predictions import FILE, prediction_fields
 from bench.training.sweep import sweep_key
 from bench.workers.pool import WarmWorkers, kind_of
 from bench.workers.process import Finished, Interpreters
@@ -147,8 +147,8 @@ class Runner:
             result = _result(run, end)
             if result.status != "ok":
                 (folder / FILE).unlink(missing_ok=True)
-            elif graded := grades_of(folder):
-                result = result.model_copy(update=graded)
+            elif fields := prediction_fields(folder):
+                result = result.model_copy(update=fields)
             if folder != folders[0]:
                 shutil.copyfile(log, folder / LOG)
             results.append(result)

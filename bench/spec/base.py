@@ -1,4 +1,4 @@
-"""What every noun is made of: immutable values, and their canonical text."""
+"""Immutable values and their canonical JSON, the basis of all ids."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ SCHEMA_VERSION = 1
 
 
 class Frozen(BaseModel):
-    """A value: immutable, and it refuses fields it does not know."""
+    """Base of all values: immutable, without unknown fields, NaN or infinity."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def canonical_json(value: object) -> str:
-    """JSON with sorted keys and no spaces: the same text for the same value."""
+    """Return JSON with sorted keys and no spaces: the same text for equal values."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def canonical_hash(value: object) -> str:
-    """SHA-256 (hex) of the canonical JSON of ``value``."""
+    """Return the SHA-256 (hex) of the canonical JSON of ``value``."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()

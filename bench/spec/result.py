@@ -1,4 +1,4 @@
-"""What came out of a run (DESIGN section 2)."""
+"""The result of a run (DESIGN section 2)."""
 
 from __future__ import annotations
 
@@ -11,248 +11,261 @@ from bench.spec.base import SCHEMA_VERSION, Frozen
 from bench.spec.run import Status
 
 LEAST, MOST = 1e-15, 1e24
-"""Between these lie all rates and times that can be measured: sums and quotients of such are
-finite, which those of foreign numbers need not be."""
+"""Range of all rates and times that can be measured. Sums and quotients of such values are finite,
+which those of numbers in a foreign file need not be."""
 COUNT = 2**63
-"""Whole numbers stay below it: a table of pandas holds no greater ones."""
+"""Upper limit of whole numbers: a pandas table cannot hold larger ones."""
 
 
 def _measurable(value: float) -> float:
     if not (value == 0.0 or LEAST <= value <= MOST):
-        raise ValueError(f"{value:g} is no time and no rate that can be measured")
+        raise ValueError(f"{value:g} is not a time or rate that can be measured")
     return value
 
 
 Measured = Annotated[float, AfterValidator(_measurable)]
-"""0, or what can be measured."""
+"""0, or a value that can be measured."""
 Loss = Annotated[float, Field(ge=-MOST, le=1e300)]
-"""Of a training that is about to diverge it may be huge, but a sum of such is finite."""
+"""A loss; huge shortly before a training diverges, but sums of losses are finite."""
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0, lt=COUNT)]
 Window = Annotated[float, Field(ge=LEAST, le=MOST)]
-"""A rate that was measured."""
+"""A rate of a window, greater than 0."""
+
+
+def _reported(description: str, **constraints: Any) -> Any:
+    """Declare a field that a report repeats in the run's row; null by default."""
+    return Field(
+        default=None,
+        description=description,
+        json_schema_extra={"reported": True},
+        **constraints,
+    )
 
 
 OLD_UNREADABLE_NOTE = re.compile(r"(\d{1,18}) unreadable images were left out")
+"""Note of earlier versions in place of ``unreadable_images``."""
 
 
 class Failure(Frozen):
-    """Why a run is not ``ok``."""
+    """The reason why a run is not ``ok``."""
 
-    kind: str = Field(description="A word: the exception's name, or what was missing.")
-    message: str = Field(description="For people.")
+    kind: str = Field(description="One word: name of the exception, or what was missing.")
+    message: str = Field(description="A sentence for people.")
 
 
 class Trial(Frozen):
-    """A learning rate that was tried."""
+    """A learning rate that was tried, with its validation result."""
 
     learning_rate: float = Field(description="Peak rate of the head.")
     val_top1: float | None = Field(
-        default=None, description="After the last epoch; null: it diverged."
+        default=None, description="Validation accuracy after the last epoch; null if it diverged."
     )
-    val_loss: float | None = Field(default=None, description="Mean cross-entropy, of the same.")
+    val_loss: float | None = Field(
+        default=None, description="Mean cross-entropy of the validation images."
+    )
 
 
 class PhaseResult(Frozen):
-    """What a phase gave, of a run of several. Rates are of its own steps alone."""
+    """The result of one phase, of a run of several. Rates are those of its own steps."""
 
-    boundary: str = Field(description="From where on it trained.")
-    epochs: Count = Field(description="Trained; fewer than planned where the run diverged in it.")
-    trainable_parameters: Count = Field(description="As the backend built it.")
-    frozen_state_sha256: str = Field(description="Of what it froze, the same before and after.")
-    prefix_values: Literal["computed", "reused"] | None = Field(description="As of a run.")
-    prefix_s: Measured | None = Field(description="As of a run.")
-    prefix_form: str | None = Field(default=None, description="As of a run.")
-    train_images_per_s: Measured | None = Field(description="As of a run.")
-    effective_images_per_s: Measured | None = Field(description="As of a run.")
+    boundary: str = Field(description="First part that trains, see the policy's boundary.")
+    epochs: Count = Field(description="Epochs trained; fewer than planned if the run diverged.")
+    trainable_parameters: Count = Field(description="Trained parameters, as the backend counts.")
+    frozen_state_sha256: str = Field(
+        description="Hash of the frozen tensors, the same before and after the phase."
+    )
+    prefix_values: Literal["computed", "reused"] | None = Field(
+        description="As prefix_values of the run, for this phase."
+    )
+    prefix_s: Measured | None = Field(description="As prefix_s of the run, for this phase.")
+    prefix_form: str | None = Field(
+        default=None, description="As prefix_form of the run, for this phase."
+    )
+    train_images_per_s: Measured | None = Field(
+        description="As train_images_per_s of a run, for the steps of this phase."
+    )
+    effective_images_per_s: Measured | None = Field(
+        description="As effective_images_per_s of a run, for this phase."
+    )
     setup_s: float | None = Field(
-        description="Building it from what the phase before left; null of the first, whose set-up "
-        "is the run's."
+        description="Time to build the network from the tensors of the phase before; null for the "
+        "first phase, whose set-up is the run's."
     )
-    fit_s: Measured = Field(
-        description="Its part of the run's fit_s, setup_s and prefix_s included."
-    )
-    notes: list[str] = Field(default=[], description="What a reader must know.")
+    fit_s: Measured = Field(description="Share of the run's fit_s, with setup_s and prefix_s.")
+    notes: list[str] = Field(default=[], description="Remarks that a reader must know.")
 
 
 class ImageAnswers(Frozen):
-    """Which test images were answered rightly: what comparing runs reads of ``predictions.npz``,
-    beside the result, for thousands of archives take long to open."""
+    """The test images that were classified correctly.
 
-    images: int = Field(ge=1, description="Of the test split, in its order.")
-    labels_sha256: str = Field(description="Of the true classes, as int64: the same, same images.")
+    It repeats a part of ``predictions.npz``, as opening thousands of archives takes long.
+    """
+
+    images: int = Field(ge=1, description="Number of test images; their order is the split's.")
+    labels_sha256: str = Field(
+        description="Hash of the true classes, as int64; equal for equal test images."
+    )
     right_bits: str = Field(
-        description="Base64 of one bit an image, the first one the highest of the first byte: 1, "
-        "right."
+        description="Base64 of one bit for each image (1: correct), highest bit of each byte first."
     )
 
 
 class RunResult(Frozen):
-    """What a run gave. Null is 'could not be measured', never a guess."""
+    """The result of a run. Null means 'could not be measured', never a guess.
 
-    schema_version: int = Field(default=SCHEMA_VERSION, description="Of this file.")
-    run_id: str = Field(description="A readable slug and 8 hex digits of the hash of the spec.")
+    The fields that rows of a report repeat are declared by ``_reported``, in the order of the
+    columns.
+    """
+
+    schema_version: int = Field(default=SCHEMA_VERSION, description="Version of this format.")
+    run_id: str = Field(description="Readable words and 8 hex digits of the hash of the spec.")
     environment_id: str = Field(description="12 hex digits of the hash of the environment.")
-    status: Status = Field(description="ok or why not.")
-    failure: Failure | None = Field(default=None, description="Null exactly when ok.")
+    status: Status = Field(description="ok, or the kind of failure.")
+    failure: Failure | None = Field(default=None, description="Reason; null exactly when ok.")
 
-    test_top1: Share | None = Field(default=None, description="Share right on the test split.")
-    test_loss: Loss | None = Field(default=None, description="Mean cross-entropy on test.")
-    test_balanced_accuracy: Share | None = Field(
-        default=None, description="Mean over the classes of the share of theirs that is right."
-    )
-    test_macro_f1: Share | None = Field(
-        default=None, description="Mean over the classes of the F1 score."
-    )
-    test_calibration_error: Share | None = Field(
-        default=None,
-        description="Mean distance of confidence and accuracy over 15 bins of confidence, weighed "
-        "by their images (expected calibration error, Guo et al. 2017).",
+    test_top1: Share | None = _reported("Accuracy on the test split.")
+    test_loss: Loss | None = _reported("Mean cross-entropy on the test split.")
+    test_balanced_accuracy: Share | None = _reported("Mean recall over the classes, on test.")
+    test_macro_f1: Share | None = _reported("Mean F1 score over the classes, on test.")
+    test_calibration_error: Share | None = _reported(
+        "Expected calibration error on test: mean distance of confidence and accuracy over 15 bins "
+        "of confidence, weighted by their images (Guo et al. 2017)."
     )
     test_answers: ImageAnswers | None = Field(
-        default=None, description="Image by image; null where there are no predictions."
+        default=None,
+        description="Correctly classified test images; null where there are no predictions.",
     )
-    val_top1_by_epoch: list[Share | None] = Field(default=[], description="After each epoch.")
-    train_loss_by_epoch: list[Loss | None] = Field(default=[], description="Mean over images.")
+    val_top1_by_epoch: list[Share | None] = Field(
+        default=[], description="Validation accuracy after each epoch."
+    )
+    train_loss_by_epoch: list[Loss | None] = Field(
+        default=[], description="Mean training loss of the images of each epoch."
+    )
 
-    total_parameters: Count | None = Field(
-        default=None, description="Of the network, as the backend built it."
+    train_images_per_s: Measured | None = _reported(
+        "Training throughput from end to end, waiting for input included: median synchronised "
+        "window."
     )
-    trainable_parameters: Count | None = Field(
-        default=None, description="Those that are trained; of several phases, in the last one."
+    compute_images_per_s: Measured | None = _reported(
+        "Training throughput on one batch that already lies on the device."
     )
-    frozen_parameters: Count | None = Field(default=None, description="Those that are not trained.")
-    state_values: Count | None = Field(default=None, description="BatchNorm moving statistics.")
-    forward_multiply_adds: Count | None = Field(
-        default=None, description="Of one image through the network, counted from the Blueprint."
+    effective_images_per_s: Measured | None = _reported(
+        "Where the frozen part was computed once, or there are several phases: images of all "
+        "epochs over the time for that and for all training steps, without compilation. Never "
+        "together with train_images_per_s."
     )
-    backward_multiply_adds: Count | None = Field(
-        default=None,
-        description="Of one image's backward pass, as far as the policy trains; of several phases, "
-        "the mean over the epochs.",
+    infer_images_per_s: Measured | None = _reported(
+        "Inference throughput on the test split: median synchronised window."
     )
-    activation_bytes: Count | None = Field(
-        default=None,
-        description="Of one image: float32 values that the backward pass reads; of several phases, "
-        "the most.",
+    train_images_per_s_windows: list[Window] = Field(
+        default=[], description="Training throughput in each synchronised window."
     )
-    predicted_saving: float | None = Field(
-        default=None,
+
+    total_parameters: Count | None = _reported(
+        "Parameters of the network, as the backend counts them."
+    )
+    trainable_parameters: Count | None = _reported(
+        "Parameters that are trained; of several phases, in the last one."
+    )
+    frozen_parameters: Count | None = _reported("Parameters that are not trained.")
+    state_values: Count | None = _reported("BatchNorm moving statistics.")
+    forward_multiply_adds: Count | None = _reported(
+        "Multiply-adds of one image's forward pass, counted from the Blueprint."
+    )
+    backward_multiply_adds: Count | None = _reported(
+        "Multiply-adds of one image's backward pass, as far as the policy trains; of several "
+        "phases, the mean over the epochs."
+    )
+    activation_bytes: Count | None = _reported(
+        "Size of one image's float32 values that the backward pass reads; of several phases, the "
+        "largest."
+    )
+    predicted_saving: float | None = _reported(
+        "Share of a step's multiply-adds that the policy saves compared to training all; of "
+        "several phases, over all steps.",
         ge=-MOST,
         le=1,
-        description="Share of a step's multiply-adds that the policy spares beside training all; "
-        "of several phases, of all steps together.",
+    )
+    device_peak_flops_per_s: Measured | None = _reported(
+        "Of a GPU: best rate of a large matrix product in the run's precision, by its framework; "
+        "null where model_flop_utilisation is."
+    )
+    model_flop_utilisation: Measured | None = _reported(
+        "On a GPU: 2 FLOP for each multiply-add of the training steps, at train_images_per_s (end "
+        "to end), over device_peak_flops_per_s."
     )
 
     phases: list[PhaseResult] = Field(
-        default=[], description="In order; empty where the policy has none."
+        default=[], description="Result of each phase, in order; empty for a policy without phases."
     )
-
-    tuning: list[Trial] = Field(default=[], description="Rates that validation chose among.")
+    tuning: list[Trial] = Field(
+        default=[], description="Learning rates that validation chose among."
+    )
     learning_rate: float | None = Field(
-        default=None, description="The rate that was chosen; null where there was no choice."
-    )
-    tune_s: Measured | None = Field(
-        default=None, description="Time of all trials, not part of fit_s."
+        default=None, description="Learning rate that was chosen; null if there was no choice."
     )
 
-    train_images_per_s: Measured | None = Field(
-        default=None, description="End to end, input wait included: median synchronised window."
+    fit_s: Measured | None = _reported(
+        "Training and validation of all epochs, compilation included, and the set-up of all phases "
+        "but the first."
     )
-    train_images_per_s_windows: list[Window] = Field(default=[], description="Each window.")
-    compute_images_per_s: Measured | None = Field(
-        default=None, description="Training steps on one batch that already lies on the device."
+    test_s: Measured | None = _reported("Inference over the test split; null in a sweep.")
+    start_s: Measured | None = _reported(
+        "Starting the worker and importing the framework; null if the worker had done another run "
+        "before."
     )
-    device_peak_flops_per_s: Measured | None = Field(
-        default=None,
-        description="Of a GPU: best rate of a large matrix product in the run's precision, by its "
-        "framework; null where model_flop_utilisation is.",
+    tune_s: Measured | None = _reported("Time of all trials, not part of fit_s.")
+    setup_s: Measured | None = _reported("Loading data and building the network, before step 1.")
+    prefix_s: Measured | None = _reported(
+        "Time to compute the values of the frozen part, in this run or the one that kept them; "
+        "part of fit_s, so that a figure does not depend on the content of a cache."
     )
-    model_flop_utilisation: Measured | None = Field(
-        default=None,
-        description="On a GPU: 2 FLOP for each multiply-add of the training steps, at "
-        "train_images_per_s (end to end), over device_peak_flops_per_s.",
+    prefix_values: Literal["computed", "reused"] | None = _reported(
+        "computed: this run computed the values of the frozen part, of at least one phase; reused: "
+        "an earlier one did; null: they were computed in every step."
     )
-    infer_images_per_s: Measured | None = Field(default=None, description="Median window, on test.")
-    effective_images_per_s: Measured | None = Field(
-        default=None,
-        description="Where the frozen part was computed once, or there are several phases: images "
-        "of all epochs over the time of that and of all training steps, compilation left out. "
-        "Never beside train_images_per_s.",
+    prefix_form: str | None = _reported(
+        "Variant of the frozen part that computed its values: plain, folded (BatchNorm inside the "
+        "convolutions) or compiled (folded, by the framework's compiler)."
     )
-    prefix_values: Literal["computed", "reused"] | None = Field(
-        default=None,
-        description="Whether the values of the frozen part, of any phase's, were computed in this "
-        "run or an earlier one; null: they were computed in every step.",
+    sweep_runs: Count | None = _reported(
+        "Number of runs that were trained at once, including this one; null if it ran alone."
     )
-    prefix_s: Measured | None = Field(
-        default=None,
-        description="Time to compute the values of the frozen part, in this run or the one that "
-        "kept them; part of fit_s, so that a figure does not depend on what a cache held.",
+    sweep_s: Measured | None = _reported(
+        "Time of all these runs, with set-up and computing the values of the frozen part."
     )
-    prefix_form: str | None = Field(
-        default=None,
-        description="In which form these were computed: plain, folded or compiled "
-        "(bench/forms.py).",
+    compile_s: Measured | None = _reported("First training step − median training step.")
+    step_s_p50: Measured | None = _reported("Median of a whole training step.")
+    step_s_p95: Measured | None = _reported("95th percentile of a training step.")
+    input_wait_fraction: Measured | None = _reported(
+        "Share of the training time in which a step waited for data."
     )
-    sweep_runs: Count | None = Field(
-        default=None, description="Runs that were trained at once, this one among them; else null."
+    peak_host_bytes: Count | None = _reported(
+        "Peak memory of the worker process during the run; null if more than a tenth of it may "
+        "belong to earlier runs."
     )
-    sweep_s: Measured | None = Field(
-        default=None,
-        description="Time of all these runs, set-up and the values' computing included.",
-    )
-    step_s_p50: Measured | None = Field(
-        default=None, description="Median of a whole training step."
-    )
-    step_s_p95: Measured | None = Field(default=None, description="95th percentile of a step.")
-    input_wait_fraction: Measured | None = Field(
-        default=None, description="Share of the training time in which a step waited for data."
-    )
-    start_s: Measured | None = Field(
-        default=None,
-        description="Starting the worker and importing the framework; null where a worker did the "
-        "run that had done another before.",
-    )
-    setup_s: Measured | None = Field(
-        default=None, description="Data and building the network, before step 1."
-    )
-    compile_s: Measured | None = Field(
-        default=None, description="First training step less the median one."
-    )
-    fit_s: Measured | None = Field(
-        default=None,
-        description="Training and validation of all epochs, compile included, and the set-up of "
-        "all phases but the first.",
-    )
-    test_s: Measured | None = Field(
-        default=None, description="Inference over the test split; null in a sweep."
-    )
-    peak_host_bytes: Count | None = Field(
-        default=None,
-        description="Of the worker process, during the run; null where more than a tenth of it is "
-        "what earlier runs left there.",
-    )
-    peak_device_bytes: Count | None = Field(default=None, description="Of a GPU; else null.")
+    peak_device_bytes: Count | None = _reported("Peak memory on a GPU; null on a CPU.")
 
-    initial_state_sha256: str | None = Field(
-        default=None, description="Of all tensors before training: equal in matched backends."
+    initial_state_sha256: str | None = _reported(
+        "Hash of all tensors before training; equal in matched backends."
     )
     frozen_state_sha256: str | None = Field(
         default=None,
-        description="Of the frozen tensors, the same before and after; of several phases, of those "
-        "that the last one freezes.",
+        description="Hash of the frozen tensors, the same before and after; of several phases, for "
+        "the last one.",
     )
-    batches_sha256: str | None = Field(
-        default=None,
-        description="Of image order, augmentation and dropout seeds: equal in matched backends.",
+    batches_sha256: str | None = _reported(
+        "Hash of image order, augmentation and dropout masks; equal in matched backends."
     )
-    blueprint_sha256: str | None = Field(default=None, description="Of the network with its head.")
+    blueprint_sha256: str | None = _reported("Hash of the network with its head.")
     unreadable_images: Count | None = Field(
-        default=None, description="Images that --skip-unreadable left out; null: none."
+        default=None, description="Number of images that --skip-unreadable left out; null: none."
     )
-    knobs: dict[str, Any] = Field(default={}, description="In force, read back afterwards.")
-    notes: list[str] = Field(default=[], description="What a reader must know.")
+    knobs: dict[str, Any] = Field(
+        default={}, description="Settings of the framework in force, read back afterwards."
+    )
+    notes: list[str] = Field(default=[], description="Remarks that a reader must know.")
 
     @model_validator(mode="before")
     @classmethod
@@ -266,3 +279,11 @@ class RunResult(Frozen):
                 kept = [other for other in notes if other != note]
                 return {**fields, "notes": kept, "unreadable_images": int(found[1])}
         return fields
+
+
+REPORTED_FIELDS: tuple[str, ...] = tuple(
+    name
+    for name, field in RunResult.model_fields.items()
+    if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("reported")
+)
+"""Fields of ``RunResult`` that a row of a report repeats, in the order of the columns."""

@@ -1,4 +1,4 @@
-"""The nouns: what is run, where, and what came out (DESIGN section 2)."""
+"""The values that define a run and its environment (DESIGN section 2)."""
 
 from __future__ import annotations
 
@@ -22,17 +22,15 @@ PrefixCache = Literal["auto", "off"]
 TuneName = Literal["lr"]
 Initialisation = Literal["pretrained", "random"]
 UNFINISHED: frozenset[str] = frozenset({"unavailable", "crashed", "timeout"})
-"""Statuses after which a run counts as missing and is tried again (DESIGN section 7)."""
+"""Statuses after which a run counts as missing and is repeated (DESIGN section 7)."""
 
 
 class DatasetRef(Frozen):
-    """Which images, named without any path of this machine."""
+    """The images of a run, named without a path of this machine."""
 
-    name: str = Field(description="As tables show it: 'photos', 'folder:flowers'.")
-    label: str = Field(
-        description="The name with what must be said beside it: stand-in, synthetic."
-    )
-    content_hash: str = Field(description="SHA-256 over the images, labels and splits used.")
+    name: str = Field(description="Name as tables show it: 'photos', 'folder:flowers'.")
+    label: str = Field(description="Name with its qualification, such as stand-in or synthetic.")
+    content_hash: str = Field(description="SHA-256 of the images, labels and splits used.")
     classes: tuple[str, ...] = Field(description="Class names, in label order.")
     train_images: int = Field(description="Images in the training split.")
     val_images: int = Field(description="Images in the validation split.")
@@ -40,55 +38,69 @@ class DatasetRef(Frozen):
 
 
 class Case(Frozen):
-    """A data set of given size with the class that the article would put it in."""
+    """A data set, with the case of the article that it belongs to."""
 
-    number: int | None = Field(ge=1, le=4, description="The article's case, null if none.")
-    dataset: DatasetRef = Field(description="The images.")
-    size: Size = Field(description="The article's word for the number of training images.")
-    similarity: Similarity | None = Field(description="To the pretraining data; null: not known.")
+    number: int | None = Field(
+        ge=1, le=4, description="Number of the article's case; null if none."
+    )
+    dataset: DatasetRef = Field(description="The data set.")
+    size: Size = Field(description="The article's word for the number of training images: small …")
+    similarity: Similarity | None = Field(
+        description="Similarity to the pretraining data; null if not known."
+    )
 
 
 class WeightsRef(Frozen):
-    """Where the backbone's tensors come from before training."""
+    """The source of the backbone's tensors before training."""
 
-    kind: Literal["pretrained", "random", "file"] = Field(description="Shown in every table.")
-    source: str = Field(description="Package, file name in the framework's cache, or base name.")
-    sha256: str | None = Field(description="Of the file, in hex, or its known prefix.")
+    kind: Literal["pretrained", "random", "file"] = Field(
+        description="pretrained, random, or a file."
+    )
+    source: str = Field(
+        description="Package, file name in the framework's cache, or name of the file."
+    )
+    sha256: str | None = Field(
+        description="SHA-256 of the file in hex, or its known prefix; null: random."
+    )
 
 
 class PolicyPhase(Frozen):
-    """A share of the epochs, and what trains in it."""
+    """A phase of a policy: its share of the epochs, and what trains in it."""
 
-    boundary: str = Field(description="As that of a policy.")
-    share: float = Field(gt=0, le=1, description="Of the epochs, rounded down; at least one.")
+    boundary: str = Field(description="First part that trains, as a policy's boundary.")
+    share: float = Field(
+        gt=0, le=1, description="Share of the epochs, rounded down; at least one epoch."
+    )
 
 
 class Policy(Frozen):
-    """From where on a network is trained, and how gently."""
+    """The part of a network that trains, and its learning rates."""
 
     name: str = Field(description="Name in the catalogue.")
     boundary: str = Field(
-        description="'all', 'last_stage', 'head', a stage, or a module path inside one: the first "
-        "part that trains; all that comes before it is frozen. Of phases, that of the last one."
+        description="First part that trains: 'all', 'last_stage', 'head', a stage, or a module "
+        "path inside one. Everything before it is frozen. With phases, that of the last one."
     )
-    initialisation: Initialisation = Field(description="What the backbone starts from.")
+    initialisation: Initialisation = Field(
+        description="Start of the backbone: pretrained or random."
+    )
     learning_rate_scale: float = Field(
-        gt=0, description="The head's learning rate, as a multiple of the optimizer's base rate."
+        gt=0, description="Learning rate of the head / the optimizer's base rate."
     )
     backbone_scale: float = Field(
-        gt=0, le=1, description="Learning rate of trained backbone layers over that of the head."
+        gt=0, le=1, description="Learning rate of the last trained stage / that of the head."
     )
     stage_decay: float = Field(
         default=1.0,
         gt=0,
         le=1,
-        description="Learning rate of each stage over that of the stage after it, from "
-        "backbone_scale, the last one's, on.",
+        description="Learning rate of each stage / that of the stage after it; the last stage has "
+        "backbone_scale.",
     )
     phases: tuple[PolicyPhase, ...] | Literal["by_stage"] = Field(
         default=(),
-        description="What trains in turn, see ``bench.network.phases``; by_stage: the head, then "
-        "one stage more each epoch. Empty: the same in all epochs.",
+        description="Phases in order, see ``bench.network.phases``; by_stage: the head, then one "
+        "more stage in each epoch. Empty: the same in all epochs.",
     )
 
     @model_serializer(mode="wrap")
@@ -97,7 +109,7 @@ class Policy(Frozen):
 
 
 class Recipe(Frozen):
-    """How a network is trained; the same in every framework.
+    """The hyperparameters of a training, the same in every framework.
 
     A field with a default does not enter the ids of runs while it has that default.
     """
@@ -110,7 +122,7 @@ class Recipe(Frozen):
             help="original, linear, dense:512,256 or flatten+dense:290.",
             default="linear",
         ),
-    ] = Field(description="original, linear, dense:N,… or flatten+dense:N,…")
+    ] = Field(description="Head: original, linear, dense:N,… or flatten+dense:N,…")
     px: Annotated[
         int,
         RecipeOption(
@@ -181,13 +193,15 @@ class Recipe(Frozen):
             is_list=True,
             competes=True,
         ),
-    ] = Field(ge=0, description="On kernels only; coupled for sgd, decoupled for adamw.")
+    ] = Field(
+        ge=0, description="Weight decay of kernels only; coupled for sgd, decoupled for adamw."
+    )
     schedule: Annotated[
         ScheduleName,
         RecipeOption(
             flag="--schedule", heading="schedule", help="cosine, constant.", default="cosine"
         ),
-    ] = Field(description="Course of the learning rate, by step.")
+    ] = Field(description="Learning rate over the steps: cosine or constant.")
     warmup_fraction: Annotated[
         float,
         RecipeOption(
@@ -205,7 +219,7 @@ class Recipe(Frozen):
             help="none, crop, crop_flip.",
             default="none",
         ),
-    ] = Field(description="Seeded, the same in every framework.")
+    ] = Field(description="Random crops and mirroring, equal in every framework.")
     views: Annotated[
         int | None,
         RecipeOption(
@@ -216,8 +230,8 @@ class Recipe(Frozen):
     ] = Field(
         default=None,
         ge=1,
-        description="Number of augmented views that the epochs go through in turn; null: every "
-        "epoch augments anew.",
+        description="Number of augmented views of each image that the epochs take in turn; null: "
+        "every epoch draws new ones.",
     )
     prefix_cache: Annotated[
         PrefixCache,
@@ -229,8 +243,8 @@ class Recipe(Frozen):
         ),
     ] = Field(
         default="auto",
-        description="auto: what comes before the first trained part is computed once, where the "
-        "pixels repeat; off: in every step.",
+        description="auto: the frozen part is computed once, where the pixels repeat; off: in "
+        "every step.",
     )
     learning_rate_grid: tuple[float, ...] = Field(
         default=(),
@@ -239,8 +253,8 @@ class Recipe(Frozen):
     )
     sweep: bool = Field(
         default=False,
-        description="True if it is trained at once with runs that differ in learning rate, weight "
-        "decay or seed alone, so that no speed is its own.",
+        description="True if trained at once with runs that differ only in learning rate, weight "
+        "decay or seed, so that no speed is the run's own.",
     )
 
     @model_serializer(mode="wrap")
@@ -253,36 +267,37 @@ RECIPE_OPTIONS = declared_options(Recipe)
 
 
 class RunSpec(Frozen):
-    """One run; what it does not say does not change the result."""
+    """A run, by everything that decides its result apart from the environment."""
 
-    schema_version: int = Field(default=SCHEMA_VERSION, description="Of the files.")
-    case: Case = Field(description="Data.")
-    backbone: str = Field(description="Its name, without folders of this machine.")
+    schema_version: int = Field(default=SCHEMA_VERSION, description="Version of this format.")
+    case: Case = Field(description="The data set and its case.")
+    backbone: str = Field(description="Name of the network, without folders of this machine.")
     code_sha256: str | None = Field(
-        default=None, description="Of the source files of a user's own network; else null."
+        default=None, description="SHA-256 of the source files of a user's own network; else null."
     )
-    weights: WeightsRef = Field(description="What the backbone starts from.")
-    policy: Policy = Field(description="What is trained.")
-    recipe: Recipe = Field(description="How.")
+    weights: WeightsRef = Field(description="Weights that the backbone starts from.")
+    policy: Policy = Field(description="Part of the network that trains.")
+    recipe: Recipe = Field(description="Hyperparameters of the training.")
     mode: Mode = Field(
         default="matched",
-        description="matched: the same arithmetic on both sides; native: what a user of each "
-        "framework would write.",
+        description="matched: the same arithmetic in all backends; native: as a user of the "
+        "framework would write it.",
     )
-    backend: str = Field(description="Framework.")
+    backend: str = Field(description="Framework, and engine of Keras.")
     device: str = Field(description="cpu or cuda:N.")
-    seed: int = Field(ge=0, description="Of head, random weights, order, augmentation, dropout.")
+    seed: int = Field(
+        ge=0, description="Seed of head, random weights, order, augmentation, dropout."
+    )
 
     @model_serializer(mode="wrap")
     def _without_absent_code(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without the field that only a user's own network has: ids of other runs stay as they
-        were before there was such a field."""
+        """Leave out a field added later where it is null, so that ids of other runs stay."""
         fields: dict[str, Any] = handler(self)
         return {k: v for k, v in fields.items() if k != "code_sha256" or v is not None}
 
     @property
     def run_id(self) -> str:
-        """A readable slug and 8 hex digits of the hash of the canonical JSON."""
+        """Readable words, and 8 hex digits of the hash of the spec."""
         words = (
             f"case{self.case.number}" if self.case.number else "",
             self.case.dataset.name,
@@ -297,17 +312,19 @@ class RunSpec(Frozen):
 
 
 class Environment(Frozen):
-    """What can change a number without the spec changing."""
+    """Everything besides the spec that can change a number."""
 
-    backend: str = Field(description="Backend id.")
+    backend: str = Field(description="Id of the backend.")
     python: str = Field(description="Python version of the worker.")
-    packages: dict[str, str] = Field(description="Versions of framework, its libraries, NumPy.")
+    packages: dict[str, str] = Field(
+        description="Versions of the framework, its libraries and NumPy."
+    )
     thawbench: str = Field(description="Version of Thawbench.")
     system: str = Field(description="Operating system and machine architecture.")
     processor: str = Field(description="CPU model.")
-    cores: int = Field(description="Cores that this process may use.")
+    cores: int = Field(description="Number of cores that the process may use.")
     device: str = Field(description="cpu or cuda:N.")
-    device_model: str = Field(description="GPU model, or the CPU model again.")
+    device_model: str = Field(description="GPU model; on a CPU, the CPU model.")
     driver: str | None = Field(description="GPU driver version; null on a CPU.")
     variables: dict[str, str] = Field(
         description="Environment variables that frameworks read: threads, TF32, XLA, oneDNN."
@@ -315,5 +332,5 @@ class Environment(Frozen):
 
     @property
     def environment_id(self) -> str:
-        """12 hex digits of the hash of all fields."""
+        """First 12 hex digits of the hash of the environment."""
         return canonical_hash(self.model_dump(mode="json"))[:12]

@@ -1,4 +1,4 @@
-"""The speed suite: what is timed, and asking a worker for it. ``tests/speed`` hands it to
+"""The speed suite: its cases, and timing one in a worker. ``tests/speed`` runs it with
 pytest-benchmark."""
 
 from __future__ import annotations
@@ -23,28 +23,30 @@ SpeedMeasure = Literal["train_step", "train_epoch", "inference"]
 MEASURES: tuple[SpeedMeasure, ...] = ("train_step", "train_epoch", "inference")
 SizeName = Literal["smallest", "usual"]
 CLASSES = 100
+LEARNING_RATE = 1e-4
+"""Small, as training on noise at a usual rate may diverge."""
 
 
 @dataclass(frozen=True)
 class SuiteSize:
-    """How much is timed."""
+    """The extent of a speed suite."""
 
     backbones: tuple[str, ...]
-    """Of the catalogue; with random weights, for speed does not depend on them."""
+    """Names in the catalogue; weights are random, as speed does not depend on them."""
     policies: tuple[str, ...]
-    """Whole steps: nothing of a frozen part is kept."""
+    """Policies, trained in whole steps: no values of a frozen prefix are cached."""
     precisions: tuple[Precision, ...]
-    """Numbers that are computed in."""
+    """Precisions of the arithmetic."""
     px: int
-    """Height and width of the input."""
+    """Height and width of the input, in pixels."""
     batch_size: int
     """Images in a step."""
     rounds: int
-    """Steps, and inferences, that are timed."""
+    """Number of steps, and of inferences, to time."""
     epochs: int
-    """Epochs that are timed."""
+    """Number of epochs to time."""
     epoch_steps: int
-    """Steps in one of them."""
+    """Steps in an epoch."""
 
 
 POLICIES_TIMED = ("freeze_all", "fine_tune_last", "fine_tune_all")
@@ -58,7 +60,7 @@ SMALLEST = SuiteSize(
     epochs=1,
     epoch_steps=2,
 )
-"""To see that the suite runs."""
+"""Just enough to check that the suite runs."""
 USUAL_CPU = SuiteSize(
     backbones=("efficientnet_lite0", "resnet50"),
     policies=POLICIES_TIMED,
@@ -82,7 +84,7 @@ USUAL_GPU = SuiteSize(
 
 
 def size_of(name: SizeName, device: str) -> SuiteSize:
-    """What a word stands for on a device."""
+    """Return the size that a name stands for on a device (cpu or cuda:N)."""
     if name == "smallest":
         return SMALLEST
     return USUAL_CPU if device == "cpu" else USUAL_GPU
@@ -90,23 +92,23 @@ def size_of(name: SizeName, device: str) -> SuiteSize:
 
 @dataclass(frozen=True)
 class SpeedCase:
-    """One network trained one way in one backend."""
+    """One network, trained by one policy in one precision by one backend."""
 
     backbone: str
-    """Its name."""
+    """Name of the network."""
     policy: str
-    """Of the catalogue."""
+    """Name in the catalogue."""
     precision: Precision
-    """Numbers that are computed in."""
+    """Precision of the arithmetic."""
     backend: str
-    """Whose worker."""
+    """Backend whose worker is timed."""
 
     def __str__(self) -> str:
         return f"{self.backbone}-{self.policy}-{self.precision}-{self.backend}"
 
 
 def cases(size: SuiteSize, backends: Sequence[str]) -> list[SpeedCase]:
-    """All cases of a size, backends innermost, so that those to compare are timed side by side."""
+    """Return all cases of a size, backends innermost: those to compare are timed in sequence."""
     return [
         SpeedCase(*each)
         for each in product(size.backbones, size.policies, size.precisions, backends)
@@ -121,17 +123,17 @@ def time_case(
     interpreters: Interpreters,
     cache: Path,
 ) -> SpeedAnswer:
-    """Time a case in a warm worker; the durations are the worker's own.
+    """Time a case in a warm worker; the durations are measured there.
 
     Raises:
-        Unavailable: The backend, device or precision cannot be had, or the worker failed.
+        Unavailable: The backend, device or precision is not available, or the worker failed.
         UserError: The network cannot take this size.
     """
     entry = entry_of(case.backbone, interpreters, cache)
     weights = random_weights(entry)
     folder = blueprint_folder(case.backbone, size.px, weights, 0, cache, interpreters)
     recipe = plain_recipe("linear", size.px, size.batch_size)
-    changes = {"precision": case.precision, "momentum": 0.9, "learning_rate": 1e-3}
+    changes = {"precision": case.precision, "momentum": 0.9, "learning_rate": LEARNING_RATE}
     task = SpeedTask(
         blueprint=folder.name,
         policy=POLICIES[case.policy],

@@ -1,11 +1,10 @@
-"""Whether figures from a device can be believed: timing, memory, arithmetic rate (DESIGN 8)."""
+"""Checks that a device's timing, memory accounting and arithmetic rate are plausible (DESIGN 8)."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,46 +17,29 @@ from bench.network.freezing import plan_training
 from bench.spec.preprocessing import Preprocessing
 from bench.training.adapter import Adapter, Batch
 from bench.training.flop_utilisation import peak_flops_per_s
+from bench.workers.tasks import SelfCheckAnswer
 
 STEPS = 20
 MOST_OVER_PEAK = 4.0
-"""Convolutions of 3×3 can be done with a quarter of the multiplications (Lavin & Gray 2016, "Fast
-Algorithms for Convolutional Neural Networks"), and so seem faster than a matrix product."""
+"""Largest plausible ratio of the network's rate and that of a matrix product: 3×3 convolutions can
+be done with a quarter of the multiplications (Lavin & Gray 2016, "Fast Algorithms for Convolutional
+Neural Networks")."""
 MOST_FLOP_PER_S = 2.5e15
-"""No single device does more in float32 or TF32; more means that work was not waited for."""
+"""More than any device does in float32 or TF32: such a rate means that work was not waited for."""
 
 
-@dataclass(frozen=True)
-class SelfCheck:
-    """What was measured on a small network of convolutions."""
-
-    queued_s: float
-    """From the first of the steps to the return of the last call, not waited for."""
-    synchronised_s: float
-    """The same, to the return of the device's synchronise."""
-    fetched_s: float
-    """The same, to the arrival of the last loss on the host, which cannot be early."""
-    flop_per_s: float
-    """Floating-point operations over the synchronised time."""
-    peak_flop_per_s: float
-    """Of a large matrix product, as for model FLOP utilisation."""
-    peak_device_bytes: int | None
-    """As accounted by the framework."""
-    parameter_bytes: int
-    """That the network holds at the least."""
-
-    def text(self) -> str:
-        """In a line."""
-        return (
-            f"{STEPS} steps queued in {self.queued_s * 1e3:.1f} ms, done in "
-            f"{self.synchronised_s * 1e3:.1f} ms, {self.flop_per_s / 1e12:.2f} TFLOP/s of "
-            f"the {self.peak_flop_per_s / 1e12:.1f} of a matrix product, "
-            f"peak memory {(self.peak_device_bytes or 0) / 1e6:.0f} MB"
-        )
+def summary(check: SelfCheckAnswer) -> str:
+    """Return the measurements as one line."""
+    return (
+        f"{STEPS} steps queued in {check.queued_s * 1e3:.1f} ms, done in "
+        f"{check.synchronised_s * 1e3:.1f} ms, {check.flop_per_s / 1e12:.2f} TFLOP/s of "
+        f"the {check.peak_flop_per_s / 1e12:.1f} of a matrix product, "
+        f"peak memory {(check.peak_device_bytes or 0) / 1e6:.0f} MB"
+    )
 
 
-def judge(check: SelfCheck) -> list[str]:
-    """What is wrong; empty if the device can be believed."""
+def judge(check: SelfCheckAnswer) -> list[str]:
+    """Return the problems found, none if the measurements are plausible."""
     problems = []
     if check.synchronised_s < check.fetched_s / 2:
         problems.append(
@@ -66,19 +48,19 @@ def judge(check: SelfCheck) -> list[str]:
         )
     for rate in (check.flop_per_s, check.peak_flop_per_s):
         if not 0 < rate < MOST_FLOP_PER_S:
-            problems.append(f"{rate:.3g} FLOP/s cannot be: synchronise does not wait")
+            problems.append(f"{rate:.3g} FLOP/s is impossible: synchronise does not wait")
     if check.flop_per_s > MOST_OVER_PEAK * check.peak_flop_per_s:
         problems.append(
-            f"{check.flop_per_s:.3g} FLOP/s are too many beside the {check.peak_flop_per_s:.3g} "
-            "of a large matrix product"
+            f"{check.flop_per_s:.3g} FLOP/s is implausible: a large matrix product reaches "
+            f"{check.peak_flop_per_s:.3g}"
         )
     if check.peak_device_bytes is not None and check.peak_device_bytes < check.parameter_bytes:
-        problems.append("peak memory is less than the parameters: it is not accounted")
+        problems.append("peak memory is smaller than the parameters: it is not measured")
     return problems
 
 
-def measure(adapter: Adapter, device: str, px: int = 64, width: int = 128) -> SelfCheck:
-    """Train a stack of four 3×3 convolutions on noise."""
+def measure(adapter: Adapter, device: str, px: int = 64, width: int = 128) -> SelfCheckAnswer:
+    """Time the training of four 3×3 convolutions of ``width`` channels on noise."""
     network = _network(px, width)
     plan = plan_training(network.blueprint, POLICIES["from_scratch"])
     batch_size = 32
@@ -101,16 +83,16 @@ def measure(adapter: Adapter, device: str, px: int = 64, width: int = 128) -> Se
 
     queued_s, synchronised_s = steps(lambda handle: trainer.synchronise())
     _, fetched_s = steps(lambda handle: trainer.losses([handle]))
-    peak_bytes = trainer.peak_device_bytes()  # before the matrices
+    peak_bytes = trainer.peak_device_bytes()  # before the matrix products, which take memory too
     flop = 2 * STEPS * batch_size * work_of(network.blueprint, plan).step_multiply_adds
-    return SelfCheck(
-        queued_s,
-        synchronised_s,
-        fetched_s,
-        flop / synchronised_s,
-        peak_flops_per_s(trainer.matrix_product, trainer.synchronise),
-        peak_bytes,
-        parameter_bytes,
+    return SelfCheckAnswer(
+        queued_s=queued_s,
+        synchronised_s=synchronised_s,
+        fetched_s=fetched_s,
+        flop_per_s=flop / synchronised_s,
+        peak_flop_per_s=peak_flops_per_s(trainer.matrix_product, trainer.synchronise),
+        peak_device_bytes=peak_bytes,
+        parameter_bytes=parameter_bytes,
     )
 
 

@@ -10,22 +10,17 @@ from bench.spec.run import AugmentationName
 SHIFT_FRACTION = 8
 """A crop moves by up to 1/8 of the image in each direction; the border is repeated."""
 Parameters = npt.NDArray[np.int64]
-"""(N, 3): rows and columns to move by, and whether to mirror."""
+"""(N, 3) int64: rows and columns to shift by; 1 to mirror, else 0."""
 
 
 def draw(
     augmentation: AugmentationName, images: int, px: int, random: np.random.Generator
 ) -> Parameters:
-    """Draw the parameters for a batch.
+    """Draw (N, 3) parameters for N ``images`` of height and width ``px``.
 
     Args:
         augmentation: 'none', 'crop' (shift) or 'crop_flip' (shift and mirror left to right).
-        images: Number of images, N.
-        px: Height and width.
-        random: Where the numbers come from; not used for 'none'.
-
-    Returns:
-        (N, 3) int64.
+        random: Generator; not used for 'none'.
     """
     if augmentation == "none":
         return np.zeros((images, 3), np.int64)
@@ -38,15 +33,7 @@ def draw(
 
 
 def apply(images: npt.NDArray[np.uint8], parameters: Parameters) -> npt.NDArray[np.uint8]:
-    """Shift and mirror images.
-
-    Args:
-        images: (N, px, px, C) uint8.
-        parameters: (N, 3), from ``draw``.
-
-    Returns:
-        (N, px, px, C) uint8; ``images`` itself where nothing is to be done.
-    """
+    """Shift and mirror images (N, px, px, C); return ``images`` itself if no parameter is set."""
     if not parameters.any():
         return images
     px = images.shape[1]

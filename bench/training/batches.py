@@ -20,19 +20,19 @@ from bench.training import augment
 from bench.training.adapter import Batch
 
 PREFETCH_BATCHES = 2
-"""Made ahead, besides those in the threads' hands."""
+"""Batches kept ready, besides those that threads are making."""
 MOST_THREADS = 8
-Made = tuple[Batch, bytes]
-"""A batch and the hash of what decides it."""
+HashedBatch = tuple[Batch, bytes]
+"""A batch and the hash of all that decides it: order, augmentation and masks."""
 
 
 def input_threads(device: str) -> int:
-    """How many threads make batches: one beside a CPU that trains, half the cores beside a GPU."""
+    """Return how many threads make batches: 1 for training on a CPU, half the cores for a GPU."""
     return 1 if device == "cpu" else max(1, min(MOST_THREADS, cores() // 2))
 
 
 class TrainingBatches:
-    """The batches of a run, epoch by epoch, prepared ahead in threads."""
+    """The batches of a run, epoch by epoch, made ahead in threads."""
 
     def __init__(
         self,
@@ -40,21 +40,19 @@ class TrainingBatches:
         recipe: Recipe,
         dropouts: Sequence[Operation],
         seed: int,
-        features: Array | None = None,
+        values: Array | None = None,
         threads: int = 1,
     ) -> None:
         """
         Args:
-            split: Training images, N of them.
-            recipe: Batch size and augmentation.
+            split: N training images.
             dropouts: Operations to draw masks for.
-            seed: Of the run.
-            features: (views * N, …) values that stand for the images, view by view; batches hold
-                them instead of pixels.
-            threads: That make batches.
+            values: (views * N, …) values of the frozen prefix, view by view; batches hold them
+                instead of pixels.
+            threads: Number of threads that make batches.
         """
         self._split = split
-        self._features = features
+        self._values = values
         self._threads = threads
         self._recipe = recipe
         self._dropouts = dropouts
@@ -63,27 +61,27 @@ class TrainingBatches:
 
     @property
     def images(self) -> int:
-        """Images in an epoch."""
+        """Number of images in an epoch."""
         return len(self._split.labels)
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps in an epoch; the last one may hold fewer images."""
+        """Number of steps in an epoch; the last one may hold fewer images."""
         return -(-self.images // self._recipe.batch_size)
 
     def sha256(self) -> str:
-        """Hash (hex) of order, augmentation and masks of all batches given out so far."""
+        """Hash the order, augmentation and masks of all batches given out so far (hex)."""
         return self._digest.hexdigest()
 
     def epoch(self, number: int) -> Generator[Batch]:
-        """The batches of epoch ``number`` (from 0), made ahead while those before are used.
+        """Yield the batches of epoch ``number`` (from 0), made ahead while earlier ones are used.
 
-        What decides a batch depends on its number alone, so that threads change nothing.
+        A batch depends on its number alone, so the number of threads does not change it.
         """
         order = generator(self._seed, Stream.ORDER, number).permutation(self.images)
         size, steps = self._recipe.batch_size, self.steps_per_epoch
         pool = ThreadPoolExecutor(self._threads, "batches")
-        made: deque[Future[Made]] = deque()
+        made: deque[Future[HashedBatch]] = deque()
         try:
             for index in range(steps + self._threads + PREFETCH_BATCHES):
                 if index < steps:
@@ -97,17 +95,16 @@ class TrainingBatches:
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _batch(self, chosen: npt.NDArray[np.int64], epoch: int, step: int) -> Made:
-        """The batch, and the hash of what decides it."""
+    def _batch(self, chosen: npt.NDArray[np.int64], epoch: int, step: int) -> HashedBatch:
         digest = hashlib.sha256()
         parameters = self._parameters(chosen, epoch, step)
         masks = self._masks(len(chosen), step)
         for array in (chosen, parameters, *(np.packbits(m) for m in masks)):
             digest.update(np.ascontiguousarray(array).data)
-        if self._features is None:
+        if self._values is None:
             images: Array = augment.apply(self._split.images[chosen], parameters)
         else:
-            images = self._features[chosen + self._view(epoch) * self.images]
+            images = self._values[chosen + self._view(epoch) * self.images]
         return Batch(images, self._split.labels[chosen], masks), digest.digest()
 
     def _view(self, epoch: int) -> int:
@@ -133,7 +130,7 @@ class TrainingBatches:
 
 @functools.lru_cache(maxsize=4)
 def view_parameters(recipe: Recipe, seed: int, view: int, images: int) -> augment.Parameters:
-    """(N, 3) parameters of the augmentation of all images in one of a recipe's views."""
+    """Return the (N, 3) augmentation parameters of all images in view number ``view``."""
     random = generator(seed, Stream.VIEWS, view)
     return augment.draw(recipe.augmentation, images, recipe.px, random)
 
@@ -141,11 +138,11 @@ def view_parameters(recipe: Recipe, seed: int, view: int, images: int) -> augmen
 def view_batches(
     split: Split, recipe: Recipe, seed: int, augmented: bool
 ) -> Iterator[npt.NDArray[np.uint8]]:
-    """All images in order, in every view if ``augmented``, in batches of uint8 (N, px, px, 3)."""
+    """Yield all images in order, in every view if ``augmented``, as uint8 (N, px, px, 3)."""
     size, images = recipe.batch_size, len(split.labels)
     for view in range((recipe.views or 1) if augmented else 1):
         for first in range(0, images, size):
-            batch = np.array(split.images[first : first + size])  # off the read-only map
+            batch = np.array(split.images[first : first + size])  # copied off the read-only map
             if augmented and recipe.views is not None:
                 drawn = view_parameters(recipe, seed, view, images)
                 batch = augment.apply(batch, drawn[first : first + size])

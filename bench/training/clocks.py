@@ -7,40 +7,43 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+from bench.training.adapter import Trainer
 
 WINDOW_S = 0.1
-"""A window closes at the first step that ends this long after it opened."""
+"""Shortest window, in seconds; a window ends with the first step after that time."""
 LEAST_WINDOWS = 3
-"""With fewer there is no steady state to speak of, and no figure."""
+"""Windows needed for a throughput; with fewer no steady state was reached."""
 WARMUP_STEPS = 3
-"""Steps at the start of a run that are outside every window: compilation, allocation, caches."""
+"""Steps at the start of a run outside every window: compilation, allocation, caches."""
 
 
 class Stopwatch:
-    """Seconds that are counted, up to now where it goes."""
+    """A stopwatch that can be paused and to which seconds measured elsewhere can be added."""
 
     def __init__(self) -> None:
         self._counted = 0.0
         self._began: float | None = None
 
-    def go(self) -> None:
+    def start(self) -> None:
         """Count from now on."""
         self._began = time.perf_counter()
 
     def stop(self) -> None:
-        """Count no more."""
+        """Pause."""
         self._counted, self._began = self.seconds, None
 
     def add(self, seconds: float) -> None:
-        """Count these too."""
+        """Add seconds measured elsewhere."""
         self._counted += seconds
 
     @property
     def seconds(self) -> float:
-        """Counted so far."""
+        """Seconds counted so far, up to now while the stopwatch runs."""
         running = 0.0 if self._began is None else time.perf_counter() - self._began
         return self._counted + running
 
@@ -49,19 +52,19 @@ class Stopwatch:
 class Windows:
     """Images per second over windows that end with a device synchronise.
 
-    Ends that are not synchronised would time the queueing of work, not the work.
+    Without the synchronise one would time the queueing of work, not the work.
     """
 
     synchronise: Callable[[], None]
     """Waits for the device."""
     warmup_steps: int = WARMUP_STEPS
-    """Steps still to pass before the first window opens."""
+    """Steps left until the first window opens."""
     rates_per_s: list[float] = field(default_factory=list)
     """Images per second of each closed window."""
     seconds: float = 0.0
-    """In all closed windows together."""
+    """Total duration of the closed windows."""
     waited_s: float = 0.0
-    """Of these, spent waiting for input."""
+    """Part of ``seconds`` spent waiting for input."""
 
     _opened: float | None = None
     _images: int = 0
@@ -69,12 +72,12 @@ class Windows:
     _wait: float = 0.0
 
     def open(self) -> None:
-        """Begin, at the start of an epoch or pass."""
+        """Open a window, at the start of an epoch or of an inference pass."""
         self.synchronise()
         self._opened, self._images, self._steps, self._wait = time.perf_counter(), 0, 0, 0.0
 
     def step(self, images: int, waited_s: float = 0.0) -> None:
-        """A step over ``images`` real images is done, or on its way to the device."""
+        """Count a step over ``images`` images that is done or queued on the device."""
         if self.warmup_steps > 0:
             self.warmup_steps -= 1
             if self.warmup_steps == 0:
@@ -88,7 +91,7 @@ class Windows:
             self.open()
 
     def close(self) -> None:
-        """End the open window; one of a single short step is too noisy and is dropped."""
+        """Close the open window; drop it if it holds a single short step, which is too noisy."""
         if self._opened is None or not self._images:
             return
         self.synchronise()
@@ -100,16 +103,35 @@ class Windows:
         self._opened, self._images = None, 0
 
     def median_per_s(self) -> float | None:
-        """Median window; None with too few windows to speak of a steady state."""
+        """Return the rate of the median window, None if there are fewer than ``LEAST_WINDOWS``."""
         if len(self.rates_per_s) < LEAST_WINDOWS:
             return None
         return statistics.median(self.rates_per_s)
 
 
-def forget_peak() -> bool:
-    """From here on ``peak_host_bytes`` is of what follows; whether the system can do that.
+def seconds_of(work: Callable[[], object], synchronise: Callable[[], None]) -> float:
+    """Time ``work`` from an idle device; ``work`` must itself wait for what it started."""
+    synchronise()
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
 
-    Source: proc_pid_clear_refs(5): 5 sets the peak to what is held now.
+
+def step_durations(trainer: Trainer, prepared: Any, learning_rate: float) -> Iterator[float]:
+    """Train on one batch that lies on the device, without end; yield the seconds of each step."""
+
+    def step() -> None:
+        trainer.train_step(prepared, learning_rate)
+        trainer.synchronise()
+
+    while True:
+        yield seconds_of(step, trainer.synchronise)
+
+
+def reset_peak() -> bool:
+    """Let ``peak_host_bytes`` start anew; return False where the system cannot do that.
+
+    Source: proc_pid_clear_refs(5): 5 sets the peak to the memory held now.
     """
     try:
         Path("/proc/self/clear_refs").write_text("5")
@@ -119,17 +141,19 @@ def forget_peak() -> bool:
 
 
 def peak_host_bytes() -> int:
-    """Most memory that this process held since it began, or since ``forget_peak``."""
+    """Return the most memory that this process held since its start or since ``reset_peak``."""
     found = _status_bytes("VmHWM")
     if found is not None:
         return found
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # getrusage(2): KiB but on macOS
+    return peak if sys.platform == "darwin" else peak * 1024  # getrusage(2): KiB except on macOS
 
 
-def give_back() -> None:
-    """Give the allocator's free pages back to the system, so that what is measured next does not
-    begin with them (malloc_trim(3)); nothing where the C library cannot."""
+def trim_memory() -> None:
+    """Return the allocator's free pages to the system (malloc_trim(3)), where the C library can.
+
+    The next measurement would begin with them otherwise.
+    """
     try:
         ctypes.CDLL(None).malloc_trim(0)
     except (OSError, AttributeError):
@@ -137,12 +161,12 @@ def give_back() -> None:
 
 
 def held_bytes() -> int | None:
-    """Memory that this process holds now; None where the system does not tell."""
+    """Return the memory that this process holds now, None where the system does not report it."""
     return _status_bytes("VmRSS")
 
 
 def _status_bytes(name: str) -> int | None:
-    """A line of /proc/self/status (proc_pid_status(5)), which is in KiB."""
+    """Read a line of /proc/self/status (proc_pid_status(5)), which is in KiB."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:

@@ -1,48 +1,45 @@
-"""How much of what a device can do at all a run's training got: model FLOP utilisation.
+"""Model FLOP utilisation: the share of a device's peak rate that a run's training reached.
 
 Chowdhery et al. 2022, "PaLM: Scaling Language Modeling with Pathways", appendix B: the operations
-that the model needs, at the throughput that was seen from end to end, over the device's peak. The
-peak there is the maker's figure; here it is the best rate of a large matrix product in the same
-framework and precision, for such a figure holds with the flags that are in force.
+that the model needs, at the end-to-end throughput, over the device's peak. There the peak is the
+manufacturer's figure; here it is the best rate of a large matrix product in the same framework and
+precision, which holds with the flags that are in force.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from bench.spec.run import Precision
 from bench.training.adapter import Trainer
 
 SIDES = (1024, 2048, 4096, 8192)
-"""Of the matrices; the first of which a product takes ``LEAST_PRODUCT_S`` is measured."""
+"""Sides of the matrices; the first whose product takes ``LEAST_PRODUCT_S`` is measured."""
 LEAST_PRODUCT_S = 2e-3
-"""So long that its launch, some 10 µs, does not count."""
+"""Seconds after which a product's launch, some 10 µs, is negligible."""
 WINDOWS, WINDOW_S = 5, 0.05
 MOST_PRODUCTS = 100
-"""In a window."""
+"""Most products in a window."""
 
 
 def peak_flops_per_s(
     matrix_product: Callable[[int], Callable[[], object]],
     synchronise: Callable[[], None],
     clock: Callable[[], float] = time.perf_counter,
-    sides: Sequence[int] = SIDES,
 ) -> float:
-    """FLOP/s of a product of two square matrices: the best of several synchronised windows.
+    """Measure the FLOP/s of a product of two square matrices: the best of several windows.
 
     A product of side n is n³ multiplications and as many additions.
 
     Args:
-        matrix_product: As ``Trainer.matrix_product``.
+        matrix_product: See ``Trainer.matrix_product``.
         synchronise: Waits for the device.
-        clock: In seconds.
-        sides: Ascending.
     """
 
-    def window(multiply: Callable[[], object], products: int) -> float:
+    def product_s(multiply: Callable[[], object], products: int) -> float:
         synchronise()
         began = clock()
         for _ in range(products):
@@ -50,42 +47,40 @@ def peak_flops_per_s(
         synchronise()
         return (clock() - began) / products
 
-    for side in sides:
+    for side in SIDES:
         multiply = matrix_product(side)
-        window(multiply, 1)  # memory is allocated, libraries choose their kernel
-        once_s = window(multiply, 1)
+        product_s(multiply, 1)  # memory is allocated, libraries choose their kernel
+        once_s = product_s(multiply, 1)
         if once_s >= LEAST_PRODUCT_S:
             break
     products = min(math.ceil(WINDOW_S / once_s), MOST_PRODUCTS)
-    return 2 * side**3 / min(window(multiply, products) for _ in range(WINDOWS))
+    return 2 * side**3 / min(product_s(multiply, products) for _ in range(WINDOWS))
 
 
 def utilisation(
-    found: dict[str, Any], trainer: Trainer, device: str, precision: Precision, notes: list[str]
+    result: dict[str, Any], trainer: Trainer, device: str, precision: Precision, notes: list[str]
 ) -> dict[str, float]:
-    """Fields of a result about a GPU's peak, measured once a process and precision.
+    """Return the fields of a result about a GPU's peak, measured once a process and precision.
 
     Call it last: it takes memory and time on the device.
 
     Args:
-        found: Fields of the result so far.
-        trainer: Of the run.
+        result: Fields of the result so far.
         device: cpu or cuda:N.
-        precision: Of the run.
-        notes: Takes a sentence if the peak could not be measured; the run is good all the same.
+        notes: Takes a sentence if the peak could not be measured; the run counts all the same.
 
     Returns:
-        Nothing on a CPU, and where no whole steps were timed or no network is counted.
+        Nothing on a CPU, and where no whole steps were timed or the network's work is not known.
     """
-    rate = found.get("train_images_per_s")
-    multiply_adds = _step_multiply_adds(found)
+    rate = result.get("train_images_per_s")
+    multiply_adds = _step_multiply_adds(result)
     if device == "cpu" or rate is None or multiply_adds is None:
         return {}
     key = (device, precision)
     if key not in _peaks:
         try:
             _peaks[key] = peak_flops_per_s(trainer.matrix_product, trainer.synchronise)
-        except Exception as error:  # for want of memory, above all; its type is the framework's
+        except Exception as error:  # mostly out of memory, whose type is the framework's own
             words = (str(error).splitlines() or [type(error).__name__])[0]
             notes.append(f"the peak of {device} was not measured: {words}")
             return {}
@@ -98,7 +93,7 @@ def utilisation(
 _peaks: dict[tuple[str, Precision], float] = {}
 
 
-def _step_multiply_adds(found: dict[str, Any]) -> int | None:
-    """Of one image, forward and backward; None of networks that are not counted."""
-    forward, backward = found.get("forward_multiply_adds"), found.get("backward_multiply_adds")
+def _step_multiply_adds(result: dict[str, Any]) -> int | None:
+    """Return the multiply-adds of one image, forward and backward, None if they are not known."""
+    forward, backward = result.get("forward_multiply_adds"), result.get("backward_multiply_adds")
     return None if forward is None or backward is None else forward + backward

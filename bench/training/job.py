@@ -21,8 +21,8 @@ from bench.spec.run import Policy, Recipe, RunSpec
 from bench.storage.cache import cache_root
 from bench.training.adapter import Adapter, NativeRequest
 from bench.training.fit import Ready, build_phase
-from bench.training.metrics import of_each_image
-from bench.training.prefix_cache import features_of_run
+from bench.training.predictions import FILE, per_image
+from bench.training.prefix_cache import cached_prefix_of_run
 from bench.training.run import Phased, Run
 from bench.workers.tasks import NativeNetwork, RunTask
 
@@ -60,9 +60,9 @@ def do_run(task: RunTask, adapter: Adapter, emit: Emit) -> RunResult:
 def save_predictions(folder: Path, logits: Array, packed: Packed) -> None:
     """Keep what a run says of the test images: logits (N, classes), labels (N,), whether each is
     right (N,), and the true class's probability (N,)."""
-    right, probability = of_each_image(logits, packed.test.labels)
+    right, probability = per_image(logits, packed.test.labels)
     np.savez_compressed(
-        folder / "predictions.npz",
+        folder / FILE,
         logits=logits.astype(np.float32),
         labels=packed.test.labels,
         correct=right,
@@ -112,7 +112,7 @@ def _matched(job: _Job) -> _Made:
     build = _Builder(job, network, phases)
     first = build(phases[0], network.tensors)
     phased = Phased(phases, build, first.note) if len(phases) > 1 else None
-    run = Run(spec, network, first.plan, packed, first.trainer, job.emit, first.features, phased)
+    run = Run(spec, network, first.plan, packed, first.trainer, job.emit, first.cached, phased)
     return run, None if phased else first.note, blueprint_sha256
 
 
@@ -145,7 +145,7 @@ class _Builder:
             job.adapter, network.blueprint, tensors, phase.policy, recipe, job.spec.device
         )
         network.tensors.clear()  # the framework has its own copy; VGG19's cost half a gigabyte
-        features, note = features_of_run(
+        cached, note = cached_prefix_of_run(
             job.spec.model_copy(update={"recipe": recipe}),
             network,
             plan,
@@ -157,7 +157,7 @@ class _Builder:
             job.task.environment_id,
             job.emit,
         )
-        return Ready(phase, plan, trainer, features, note)
+        return Ready(phase, plan, trainer, cached, note)
 
 
 def native_request(

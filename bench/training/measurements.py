@@ -1,4 +1,4 @@
-"""From the clocks of a run to the figures of its result."""
+"""The fields of a result that are computed from a run's clocks, counts and Blueprint."""
 
 from __future__ import annotations
 
@@ -15,21 +15,34 @@ from bench.network.freezing import plan_training
 from bench.network.phases import Phase
 from bench.spec.result import PhaseResult
 from bench.training.adapter import Trainer
+from bench.training.clocks import step_durations
 from bench.training.fit import Fit
+from bench.training.prefix_cache import CachedPrefix
 
 LEAST_EFFECTIVE_S = 1.0
-"""Less than that is start-up and chance: fits of 0.5 s gave one framework twice the other's rate,
-and the other way round for the next network."""
+"""Shortest training, in seconds, that gives an effective rate. Fits of 0.5 s gave one framework
+twice the rate of the other, and the reverse for the next network."""
 KNOBS = ("tf32", "xla", "compile", "layout", "deterministic", "threads", "onednn",
          "cudnn_benchmark")  # fmt: skip
-"""That every result has; null where a framework has no such thing."""
+"""Settings that every result has; null where a framework has no such setting."""
 COMPUTE_STEPS = 5
 COMPUTE_PATIENCE_S = 1.0
+"""Time after which two timed steps are enough."""
+
+
+def count_fields(trainer: Trainer) -> dict[str, int]:
+    """Return the numbers of parameters of the network as it stands."""
+    counts = trainer.counts()
+    frozen = counts.total_parameters - counts.trainable_parameters
+    return {**vars(counts), "frozen_parameters": frozen}
 
 
 def work_fields(blueprint: Blueprint, phases: Sequence[Phase]) -> dict[str, Any]:
-    """What a step costs by arithmetic: of several phases the mean over the epochs, which have as
-    many steps each, and the most of what is kept."""
+    """Return what a training step costs by arithmetic.
+
+    Of several phases: the mean over the epochs, which have as many steps each, and the largest
+    number of kept bytes.
+    """
     works = [(work_of(blueprint, plan_training(blueprint, p.policy)), p.epochs) for p in phases]
     whole = phases[0].policy.model_copy(update={"boundary": "all", "phases": ()})
     full = work_of(blueprint, plan_training(blueprint, whole))
@@ -40,18 +53,13 @@ def work_fields(blueprint: Blueprint, phases: Sequence[Phase]) -> dict[str, Any]
         round(backward / epochs),
         max(work.activation_bytes for work, _ in works),
     )
-    return {
-        "forward_multiply_adds": mean.forward_multiply_adds,
-        "backward_multiply_adds": mean.backward_multiply_adds,
-        "activation_bytes": mean.activation_bytes,
-        "predicted_saving": saving(mean, full),
-    }
+    return {**vars(mean), "predicted_saving": saving(mean, full)}
 
 
-def whole_steps(fit: Fit, device: str, notes: list[str]) -> dict[str, Any]:
-    """Fields of a result that speak of steps of the whole network.
+def whole_step_fields(fit: Fit, device: str, notes: list[str]) -> dict[str, Any]:
+    """Return the fields about steps of the whole network.
 
-    Trains on: after everything else.
+    Call it after everything else: it trains on.
 
     Args:
         device: cpu or cuda:N.
@@ -71,7 +79,7 @@ def whole_steps(fit: Fit, device: str, notes: list[str]) -> dict[str, Any]:
     if fit.first_batch is not None:
         images = len(fit.first_batch.labels)
         fields["compute_images_per_s"] = images / statistics.median(compute_step_s)
-    # A GPU's steps are only queued while training; those of the compute phase are waited for.
+    # On a GPU training only queues its steps; the steps of _compute_step_s are waited for.
     steps = fit.step_s if device == "cpu" else compute_step_s
     if steps:
         fields["step_s_p50"] = statistics.median(steps)
@@ -81,10 +89,10 @@ def whole_steps(fit: Fit, device: str, notes: list[str]) -> dict[str, Any]:
 
 
 def compile_s(fit: Fit, steps: Sequence[float]) -> float | None:
-    """What the first step took more than another.
+    """Return by how many seconds the first step exceeds the median of other steps.
 
     Args:
-        steps: Durations of others; none: it is not known.
+        steps: Durations of other steps; without any the result is None.
     """
     if not steps or fit.first_step_s is None:
         return None
@@ -92,31 +100,29 @@ def compile_s(fit: Fit, steps: Sequence[float]) -> float | None:
 
 
 def _compute_step_s(fit: Fit) -> list[float]:
-    """Durations of steps on one full batch that lies on the device; these steps train too."""
+    """Time steps on one full batch that lies on the device; these steps train, at rate 0."""
     found: list[float] = []
     if fit.first_batch is None:
         return found
-    trainer = fit.trainer
-    prepared = trainer.to_device(fit.first_batch)
+    prepared = fit.trainer.to_device(fit.first_batch)
     began = time.perf_counter()
-    for index in range(COMPUTE_STEPS + 1):
-        trainer.synchronise()
-        start = time.perf_counter()
-        trainer.train_step(prepared, 0.0)
-        trainer.synchronise()
-        if index > 0:  # the first one warms up
-            found.append(time.perf_counter() - start)
+    durations = step_durations(fit.trainer, prepared, learning_rate=0.0)
+    next(durations)  # the first one warms up
+    while len(found) < COMPUTE_STEPS:
+        found.append(next(durations))
         if time.perf_counter() - began > COMPUTE_PATIENCE_S and len(found) >= 2:
             break
     return found
 
 
 def effective_rate(images: int, took_s: float, notes: list[str]) -> float | None:
-    """Images per second of all that a training took; steps do not tell where most of the network
-    ran once, or different parts of it were trained.
+    """Return images per second over a whole training, None if it was too short.
+
+    Steps do not give a rate where most of the network ran once, or where different parts of it were
+    trained.
 
     Args:
-        images: Of all epochs.
+        images: Images in all epochs.
         took_s: From ``steady_s``.
         notes: Takes what a reader must know.
     """
@@ -127,50 +133,45 @@ def effective_rate(images: int, took_s: float, notes: list[str]) -> float | None
 
 
 def steady_s(fit: Fit) -> float:
-    """Computing the values of a frozen part, and training, compilation left out."""
-    values_s = fit.features.seconds if fit.features else 0.0
+    """Return the time of computing the frozen prefix and of training, without compilation."""
+    values_s = fit.cached.seconds if fit.cached else 0.0
     return values_s + fit.train_s - (compile_s(fit, fit.step_s) or 0.0)
 
 
 def all_knobs(network: Network | None, trainer: Trainer) -> dict[str, Any]:
-    """What was in force.
+    """Return the settings in force.
 
     Args:
-        network: None in native mode, whose trainers speak for themselves.
-        trainer: Reads them back.
+        network: None in native mode, whose trainers report what they leave out.
     """
-    # Both are no part of a Blueprint, on either side (DESIGN section 4).
+    # Neither is part of a Blueprint, in any backend (DESIGN section 4).
     without = {"stochastic_depth": "off", "auxiliary_heads": "off"}
     left_out = list(network.blueprint.notes) if network else None
     return {**dict.fromkeys(KNOBS), **without, "left_out": left_out, **trainer.knobs()}
 
 
 PREFIX_STATES = ("computed", "reused")
-"""What a phase's values can be; of several phases, the first of these that one has is the run's."""
+"""Values of ``prefix_values``; a run has the first one that any of its phases has."""
 
 
-def prefix_fields(fit: Fit, is_reused: bool) -> dict[str, Any]:
-    """Where the values of the frozen part came from, and what they cost.
+def prefix_fields(cached: CachedPrefix | None, is_reused: bool) -> dict[str, Any]:
+    """Return where the values of the frozen prefix came from, and what they cost.
 
     Args:
-        is_reused: Whether another run had computed them, if there are any.
+        is_reused: True if another run computed them.
     """
-    if fit.features is None:
+    if cached is None:
         return {"prefix_values": None, "prefix_s": None, "prefix_form": None}
     return {
         "prefix_values": "reused" if is_reused else "computed",
-        "prefix_s": fit.features.seconds,
-        "prefix_form": fit.features.form,
+        "prefix_s": cached.seconds,
+        "prefix_form": cached.form,
     }
 
 
-def sum_of_prefixes(each: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Of several phases: 'computed' if any phase's values were computed in this run.
-
-    Args:
-        each: From ``prefix_fields``.
-    """
-    values = {fields["prefix_values"] for fields in each} - {None}
+def sum_prefix_fields(each: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Combine the ``prefix_fields`` of several phases: 'computed' if any phase's values were."""
+    values = {fields["prefix_values"] for fields in each}
     seconds = [fields["prefix_s"] for fields in each if fields["prefix_s"] is not None]
     forms = dict.fromkeys(fields["prefix_form"] for fields in each if fields["prefix_form"])
     return {
@@ -183,20 +184,20 @@ def sum_of_prefixes(each: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def phase_result(
     fit: Fit, frozen_sha256: str, is_reused: bool, setup_s: float | None, fit_s: float
 ) -> PhaseResult:
-    """What a phase gave, when it is over."""
+    """Build the result of a phase that is over."""
     notes = [fit.note] if fit.note else []
     rate = effective = None
-    if fit.features is None:
+    if fit.cached is None:
         rate = fit.windows.median_per_s()
     else:
         effective = effective_rate(fit.epochs * fit.batches.images, steady_s(fit), notes)
-        notes += [fit.features.note] if fit.features.note else []
+        notes += [fit.cached.note] if fit.cached.note else []
     return PhaseResult(
         boundary=fit.phase.policy.boundary,
         epochs=fit.epochs,
         trainable_parameters=fit.trainer.counts().trainable_parameters,
         frozen_state_sha256=frozen_sha256,
-        **prefix_fields(fit, is_reused),
+        **prefix_fields(fit.cached, is_reused),
         train_images_per_s=rate,
         effective_images_per_s=effective,
         setup_s=setup_s,

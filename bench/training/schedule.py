@@ -1,4 +1,4 @@
-"""The learning rate by step."""
+"""The learning rate of each step."""
 
 from __future__ import annotations
 
@@ -8,16 +8,11 @@ from bench.spec.run import Recipe
 
 
 def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
-    """Learning rate of the head at ``step`` of ``steps``.
+    """Return the head's learning rate at ``step`` (from 0) of ``steps``.
 
     Linear warm-up over the first ``warmup_fraction``, reaching the peak at its end; then constant,
     or half a cosine (Loshchilov & Hutter 2017, without restarts) that would reach zero one step
     after the last.
-
-    Args:
-        recipe: Peak, schedule and warm-up.
-        step: From 0.
-        steps: Of the whole run.
     """
     warmup = round(recipe.warmup_fraction * steps)
     if step < warmup:

@@ -1,16 +1,15 @@
-"""Many linear heads on the same values: trained at once, each as if it were alone.
+"""Sweeps: many linear heads on the same values, trained at once, each as if it were alone.
 
-A sweep is the runs that differ in learning rate, weight decay or seed alone, with everything before
-a linear head frozen. Its rows have accuracies and no speed: no time in it belongs to one of them.
-
-
-A sweep inside a worker: from the job's files to the fields of its results."""
+A sweep is a set of runs that differ only in learning rate, weight decay or seed, with everything
+before a linear head frozen. Its results have accuracies and no speed, as no time belongs to one of
+the runs.
+"""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,32 +20,31 @@ from bench.data import Packed, load_packed, packed_path
 from bench.errors import Unavailable
 from bench.network.blueprint import Array, Network, hash_tensors
 from bench.network.blueprint_files import blueprint_path
-from bench.network.freezing import TrainingPlan, plan_training
+from bench.network.freezing import plan_training
 from bench.network.head import attach_head
 from bench.network.phases import Phase
-from bench.spec.result import Failure, RunResult
+from bench.spec.result import RunResult
 from bench.spec.run import Recipe, RunSpec
 from bench.storage.cache import cache_root
 from bench.training.adapter import Adapter, Heads, HeadsTrainer, ResumingTrainer
 from bench.training.batches import TrainingBatches, view_batches
-from bench.training.fit import FrozenChanged
+from bench.training.fit import FrozenChanged, logits_failure, loss_failure
 from bench.training.job import Emit, save_predictions
-from bench.training.measurements import all_knobs, work_fields
-from bench.training.metrics import score
-from bench.training.prefix_cache import Features, features_of_run
+from bench.training.measurements import all_knobs, count_fields, prefix_fields, work_fields
+from bench.training.metrics import evaluate
+from bench.training.prefix_cache import CachedPrefix, cached_prefix_of_run
 from bench.training.schedule import learning_rate
 from bench.workers.tasks import RunTask
 
-Report = Callable[[dict[str, Any]], None]
 IGNORED = {"learning_rate", "weight_decay"}
-"""Of a recipe, in which the runs of a sweep differ."""
+"""Fields of the recipe in which the runs of a sweep may differ."""
 
 
 def sweep_key(spec: RunSpec) -> tuple[Any, ...] | None:
-    """What runs that can be trained at once have in common; None: it is trained by itself."""
+    """Return a key equal for runs that are trained at once, None for a run trained alone."""
     if not spec.recipe.sweep:
         return None
-    seed = spec.seed if spec.weights.kind == "random" else None  # it makes the frozen part
+    seed = spec.seed if spec.weights.kind == "random" else None  # it decides the frozen part
     common = spec.model_copy(
         update={
             "recipe": spec.recipe.model_copy(update=dict.fromkeys(IGNORED, 1.0)),
@@ -57,7 +55,7 @@ def sweep_key(spec: RunSpec) -> tuple[Any, ...] | None:
 
 
 def may_sweep(policy_boundary: str, recipe: Recipe, mode: str) -> bool:
-    """Whether runs of a recipe can be trained at once: linear heads over values that repeat."""
+    """Return True if runs can be trained at once: linear heads over values that repeat."""
     return (
         mode == "matched"
         and policy_boundary == "head"
@@ -70,8 +68,8 @@ def may_sweep(policy_boundary: str, recipe: Recipe, mode: str) -> bool:
 
 
 @dataclass(frozen=True)
-class FeatureValues:
-    """What the frozen part gives for a data set."""
+class HeadInputs:
+    """The values of the frozen prefix for a data set, F features for each image."""
 
     train: Array
     """(N, F)."""
@@ -83,14 +81,14 @@ class FeatureValues:
 
 @dataclass(frozen=True)
 class SweepLayout:
-    """Where each run's head lies among S seeds of R heads."""
+    """The place of each run's head among S seeds of R heads."""
 
     seeds: tuple[int, ...]
-    """In ascending order."""
+    """Seeds in ascending order."""
     places: tuple[tuple[int, int], ...]
-    """(seed's index, head's index) of each run."""
+    """(index of the seed, index of the head) of each run."""
     width: int
-    """R: most runs of a seed; where there are fewer, the rest are heads that nobody asked for."""
+    """R: the largest number of runs of a seed; other seeds are filled up with unused heads."""
 
 
 def layout_of(specs: Sequence[RunSpec]) -> SweepLayout:
@@ -107,12 +105,10 @@ def layout_of(specs: Sequence[RunSpec]) -> SweepLayout:
 def heads_of(
     specs: Sequence[RunSpec], layout: SweepLayout, first: Sequence[tuple[Array, Array]]
 ) -> Heads:
-    """The heads of a sweep at their start.
+    """Return the heads of a sweep at their start.
 
     Args:
-        specs: Its runs.
-        layout: Of them.
-        first: For each seed weight (C, F) and bias (C,).
+        first: Weight (C, F) and bias (C,) for each seed.
     """
     shape = len(layout.seeds), layout.width
     rates, decays = np.zeros(shape), np.zeros(shape)
@@ -129,46 +125,44 @@ def train_heads(
     specs: Sequence[RunSpec],
     layout: SweepLayout,
     trainer: HeadsTrainer,
-    values: FeatureValues,
+    values: HeadInputs,
     packed: Packed,
-    report: Report,
+    emit: Emit,
 ) -> tuple[list[dict[str, Any]], list[Array | None]]:
     """Train all heads of a sweep, validate each after every epoch, and test each once.
 
     Args:
-        specs: Its runs.
-        layout: Of them.
-        trainer: With the heads at their start.
-        values: That stand for the images.
-        packed: With the labels.
-        report: Takes progress events.
+        trainer: Holds the heads at their start.
+        values: Read in place of the images.
+        packed: Provides the labels.
+        emit: Takes progress events.
 
     Returns:
-        For each run the fields of ``RunResult`` that are its own; and its test logits (N, C), None
-        where it diverged.
+        For each run, the fields of ``RunResult`` that are not common to the sweep; and its test
+        logits (N, C), None if it diverged.
     """
     recipe = specs[0].recipe.model_copy(update={"learning_rate": 1.0})
     indices = np.arange(len(packed.train.labels)).reshape(-1, 1)
     batches = [
-        TrainingBatches(packed.train, recipe, (), seed, features=indices) for seed in layout.seeds
+        TrainingBatches(packed.train, recipe, (), seed, values=indices) for seed in layout.seeds
     ]
     found: list[dict[str, Any]] = [
         {"train_loss_by_epoch": [], "val_top1_by_epoch": []} for _ in specs
     ]
     for epoch in range(recipe.epochs):
-        losses = _train_epoch(epoch, recipe, batches, trainer, values, packed)
+        losses = _train_epoch(epoch, recipe, batches, trainer, values)
         logits = trainer.logits(values.val)
-        for fields, place in zip(found, layout.places, strict=True):
+        for spec, fields, place in zip(specs, found, layout.places, strict=True):
             if "failure" not in fields:
-                _note_epoch(fields, epoch, float(losses[place]), logits[place], packed)
+                _add_epoch(spec, fields, epoch, float(losses[place]), logits[place], packed)
         best = max((f["val_top1_by_epoch"] or [None])[-1] or 0.0 for f in found)
-        report({"event": "sweep", "epoch": epoch + 1, "epochs": recipe.epochs, "val_top1": best})
+        emit({"event": "sweep", "epoch": epoch + 1, "epochs": recipe.epochs, "val_top1": best})
     logits = trainer.logits(values.test)
-    answers: list[Array | None] = []
+    predictions: list[Array | None] = []
     for fields, place in zip(found, layout.places, strict=True):
         fields["batches_sha256"] = batches[place[0]].sha256()
-        answers.append(_note_test(fields, logits[place], packed))
-    return found, answers
+        predictions.append(_add_test(fields, logits[place], packed))
+    return found, predictions
 
 
 def _train_epoch(
@@ -176,10 +170,9 @@ def _train_epoch(
     recipe: Recipe,
     batches: Sequence[TrainingBatches],
     trainer: HeadsTrainer,
-    values: FeatureValues,
-    packed: Packed,
+    values: HeadInputs,
 ) -> Array:
-    """(S, R) mean losses over the images."""
+    """Train an epoch; return the (S, R) mean losses over the images."""
     steps = batches[0].steps_per_epoch
     handles, weights = [], []
     orders = zip(*(b.epoch(epoch) for b in batches), strict=True)
@@ -193,44 +186,38 @@ def _train_epoch(
     return averaged
 
 
-def _note_epoch(
-    fields: dict[str, Any], epoch: int, loss: float, logits: Array, packed: Packed
+def _add_epoch(
+    spec: RunSpec, fields: dict[str, Any], epoch: int, loss: float, logits: Array, packed: Packed
 ) -> None:
     fields["train_loss_by_epoch"].append(loss if math.isfinite(loss) else None)
-    if not math.isfinite(loss):
-        message = (
-            f"the training loss is {loss} in epoch {epoch + 1}; a smaller learning_rate may help"
-        )
-    elif not np.isfinite(logits).all():
-        fields["val_top1_by_epoch"].append(None)
-        message = f"logits in inference are not finite after epoch {epoch + 1}"
-    else:
-        fields["val_top1_by_epoch"].append(score(logits, packed.val.labels)[0])
-        return
-    fields["failure"] = Failure(kind="diverged", message=message)
+    failure = loss_failure(loss, epoch, spec.recipe.learning_rate)
+    if failure is None:
+        failure = logits_failure(logits, epoch)
+        top1 = None if failure else evaluate("val", logits, packed.val.labels)["val_top1"]
+        fields["val_top1_by_epoch"].append(top1)
+    if failure:
+        fields["failure"] = failure
 
 
-def _note_test(fields: dict[str, Any], logits: Array, packed: Packed) -> Array | None:
-    if "failure" not in fields and not np.isfinite(logits).all():
-        message = "logits of test images are not finite"
-        fields["failure"] = Failure(kind="diverged", message=message)
+def _add_test(fields: dict[str, Any], logits: Array, packed: Packed) -> Array | None:
+    if "failure" not in fields and (failure := logits_failure(logits)):
+        fields["failure"] = failure
     if "failure" in fields:
         return None
-    fields["test_top1"], fields["test_loss"] = score(logits, packed.test.labels)
+    fields.update(evaluate("test", logits, packed.test.labels))
     return logits
 
 
 def run_sweep(task: RunTask, adapter: Adapter, emit: Emit) -> list[RunResult]:
-    """Do the runs of a sweep at once and write ``predictions.npz`` for each.
+    """Do the runs of a sweep at once, and write ``predictions.npz`` for each.
 
     Args:
-        task: Its specs have one ``sweep_key``.
-        adapter: The adapter of their framework.
+        task: Its specs have the same ``sweep_key``.
         emit: Takes progress events.
 
     Raises:
         Unavailable: There is no room for the values that the heads read.
-        FrozenChanged: Freezing did not hold.
+        FrozenChanged: A frozen tensor changed.
     """
     began = time.perf_counter()
     specs, packed = task.specs, load_packed(packed_path(task.packed))
@@ -242,22 +229,22 @@ def run_sweep(task: RunTask, adapter: Adapter, emit: Emit) -> list[RunResult]:
     plan = plan_training(network.blueprint, specs[0].policy)
     trainer = adapter.build(network, plan, recipe, specs[0].device)
     before = trainer.tensors()
-    frozen_sha256 = _frozen_hash(before, plan)
-    features, why = features_of_run(
-        specs[0], network, plan, _frozen_hash(network.tensors, plan), packed, adapter, trainer,
+    frozen_sha256 = plan.frozen_sha256(before)
+    cached, why = cached_prefix_of_run(
+        specs[0], network, plan, plan.frozen_sha256(network.tensors), packed, adapter, trainer,
         cache_root(), task.environment_id, emit,
     )  # fmt: skip
-    if features is None:
-        raise Unavailable(f"heads can be trained at once on kept values only; {why}")
+    if cached is None:
+        raise Unavailable(f"heads can be trained at once only on cached values; {why}")
     heads = heads_of(specs, layout, [(n.tensors[names[0]], n.tensors[names[1]]) for n in networks])
     heads_trainer = adapter.build_heads(heads, recipe, specs[0].device)
-    values = FeatureValues(features.train, features.val, _test_values(trainer, packed, specs[0]))
+    values = HeadInputs(cached.train, cached.val, _test_values(trainer, packed, specs[0]))
     found, logits = train_heads(specs, layout, heads_trainer, values, packed, emit)
-    if _frozen_hash(trainer.tensors(), plan) != frozen_sha256:
-        raise FrozenChanged("frozen tensors changed during training; the run is void")
-    seconds = time.perf_counter() - began - features.spent_s + features.seconds
+    if plan.frozen_sha256(trainer.tensors()) != frozen_sha256:
+        raise FrozenChanged
+    seconds = time.perf_counter() - began - cached.spent_s + cached.seconds
     phase = Phase(specs[0].policy, 0, recipe.epochs)
-    common = _common(network, phase, trainer, features, frozen_sha256, len(specs), seconds)
+    common = _common(network, phase, trainer, cached, frozen_sha256, len(specs), seconds)
     hashes = [_hashes(n, before, names) for n in networks]
     results = []
     for index, spec in enumerate(specs):
@@ -270,18 +257,16 @@ def run_sweep(task: RunTask, adapter: Adapter, emit: Emit) -> list[RunResult]:
 
 
 def _head_names(network: Network) -> tuple[str, str]:
-    """Of a linear head's weight and bias."""
+    """Return the tensor names of a linear head's weight and bias."""
     (tensors,) = (o.tensors for o in network.blueprint.operations[-1:])
     return tensors["weight"], tensors["bias"]
 
 
-def _frozen_hash(tensors: dict[str, Array], plan: TrainingPlan) -> str:
-    return hash_tensors({name: tensors[name] for name in plan.frozen})
-
-
 def _test_values(trainer: ResumingTrainer, packed: Packed, spec: RunSpec) -> Array:
-    """(N, F): the only use of the test split's images; as the network stands, so that a run of its
-    own would give the same logits."""
+    """Compute (N, F) values of the test images, the only use of that split.
+
+    The plain network computes them, so that a run by itself would give the same logits.
+    """
     batches = view_batches(packed.test, spec.recipe, spec.seed, augmented=False)
     return np.concatenate([trainer.values([trainer.prefix(images)]) for images in batches])
 
@@ -290,31 +275,27 @@ def _common(
     network: Network,
     phase: Phase,
     trainer: ResumingTrainer,
-    features: Features,
+    cached: CachedPrefix,
     frozen_sha256: str,
     runs: int,
     seconds: float,
 ) -> dict[str, Any]:
-    """Fields in which the results of a sweep are alike."""
-    counts = trainer.counts()
+    """Return the fields that are equal for all runs of a sweep."""
     note = f"trained at once with {runs - 1} others in {seconds:.2g} s: no speed is its own"
     return {
-        **vars(counts),
-        "frozen_parameters": counts.total_parameters - counts.trainable_parameters,
+        **count_fields(trainer),
         **work_fields(network.blueprint, [phase]),
         "frozen_state_sha256": frozen_sha256,
-        "prefix_values": "reused" if features.is_reused else "computed",
-        "prefix_s": features.seconds,
-        "prefix_form": features.form,
+        **prefix_fields(cached, cached.is_reused),
         "sweep_runs": runs,
         "sweep_s": seconds,
         "knobs": all_knobs(network, trainer),
-        "notes": [note, *([features.note] if features.note else [])],
+        "notes": [note, *([cached.note] if cached.note else [])],
     }
 
 
 def _hashes(network: Network, state: dict[str, Array], head: tuple[str, str]) -> dict[str, str]:
-    """Of a seed's network and of all its tensors at the start, in the precision of training."""
+    """Hash a seed's network, and all its tensors at the start in the precision of training."""
     own = {name: network.tensors[name].astype(state[name].dtype) for name in head}
     return {
         "initial_state_sha256": hash_tensors({**state, **own}),

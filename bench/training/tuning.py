@@ -1,7 +1,8 @@
 """Choosing a learning rate on the validation images: the same budget for every policy.
 
 Each rate of the grid trains from the same start over all epochs; the one with the best validation
-accuracy after the last epoch is then trained anew, measured. The test images are not looked at.
+accuracy after the last epoch is then trained anew, with all measurements. The test images are not
+used.
 """
 
 from __future__ import annotations
@@ -19,22 +20,24 @@ from bench.spec.result import Trial
 from bench.spec.run import Recipe
 from bench.training.adapter import Trainer
 from bench.training.batches import TrainingBatches
-from bench.training.fit import Fit, Report, take_step
-from bench.training.metrics import score
+from bench.training.fit import Fit, Report, infer, logits_failure, train_epoch
+from bench.training.metrics import evaluate
 
 MakeBatches = Callable[[], TrainingBatches]
+Enter = Callable[[Phase, Mapping[str, Array]], Fit]
+"""Builds a phase from tensors, unless it is the one that is built already."""
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """What was tried, and what it cost."""
+    """The outcome of a search for a learning rate."""
 
     trials: tuple[Trial, ...]
-    """In the order of the grid."""
+    """One for each rate, in the order of the grid."""
     chosen: float
     """Learning rate."""
     seconds: float
-    """For all trials."""
+    """Duration of all trials."""
 
 
 def tune(
@@ -44,14 +47,11 @@ def tune(
     validation: tuple[Array, Array],
     report: Report,
 ) -> Tuned:
-    """Try every rate of the recipe's grid; the trainer is at its start again afterwards.
+    """Try every rate of the recipe's grid, and restore the trainer to its start.
 
     Args:
-        trainer: At its start.
-        recipe: With a grid.
-        make_batches: The training batches from the first epoch on, anew for each trial.
-        validation: Images, or what stands for them, and labels.
-        report: Takes progress events.
+        make_batches: Returns the training batches from the first epoch on, anew for each trial.
+        validation: Images, or values of the frozen prefix in place of them, and labels.
     """
     began = time.perf_counter()
     start = trainer.tensors()
@@ -59,30 +59,26 @@ def tune(
     for number, rate in enumerate(recipe.learning_rate_grid):
         report({"event": "trial", "number": number + 1, "of": len(recipe.learning_rate_grid)})
         at = recipe.model_copy(update={"learning_rate": rate})
-        trials.append(_try(trainer, at, make_batches(), validation))
+        is_finite = _train(trainer, at, make_batches(), range(recipe.epochs))
+        trials.append(
+            _validate(trainer, at, validation) if is_finite else Trial(learning_rate=rate)
+        )
         trainer.restore(start)
     seconds = time.perf_counter() - began
     return Tuned(tuple(trials), choose_rate(trials), seconds)
 
 
-Enter = Callable[[Phase, Mapping[str, Array]], Fit]
-"""Builds a phase from tensors, unless it is there already."""
-
-
 def tune_phases(
     phases: Sequence[Phase], enter: Enter, recipe: Recipe, labels: Array, report: Report
 ) -> Tuned:
-    """The same for a run of several phases; the first one is at its start again afterwards.
+    """Try every rate of the grid in a run of several phases, and restore the first phase.
 
-    Each phase is built once, and every rate trains in it from the tensors that it left in the one
+    Each phase is built once, and every rate trains in it from the tensors that it left in the phase
     before: there is one network at a time, and the host holds all tensors once for each rate.
 
     Args:
-        phases: Of the run.
-        enter: The first phase is there, at its start.
-        recipe: With a grid.
+        enter: Has built the first phase, which is at its start.
         labels: Of the validation images.
-        report: Takes progress events.
     """
     began = time.perf_counter()
     start = enter(phases[0], {}).trainer.tensors()
@@ -102,9 +98,9 @@ def tune_phases(
                 at = fit.recipe.model_copy(update={"learning_rate": rate})
                 is_finite = _train(fit.trainer, at, fit.make_batches(), phase.numbers)
                 if is_last and is_finite:
-                    trial = _judge(fit.trainer, at, (fit.val, labels))
+                    trial = _validate(fit.trainer, at, (fit.val, labels))
                 left[index] = fit.trainer.tensors() if is_finite and not is_last else None
-                del fit  # the next phase is built when nobody holds this one
+                del fit  # the next phase is built when nothing refers to this one
             trials += [trial] if is_last else []
     enter(phases[0], start)
     seconds = time.perf_counter() - began
@@ -112,8 +108,10 @@ def tune_phases(
 
 
 def choose_rate(trials: Sequence[Trial]) -> float:
-    """The rate with the best validation accuracy; of several, the least validation loss, then the
-    smaller rate. Where all diverged, the smallest."""
+    """Return the rate with the best validation accuracy, the smallest rate if all diverged.
+
+    Ties go to the smaller validation loss, then to the smaller rate.
+    """
 
     def rank(trial: Trial) -> tuple[float, float, float]:
         accuracy = -1.0 if trial.val_top1 is None else trial.val_top1
@@ -123,39 +121,18 @@ def choose_rate(trials: Sequence[Trial]) -> float:
     return min(trials, key=rank).learning_rate
 
 
-def _try(
-    trainer: Trainer, recipe: Recipe, batches: TrainingBatches, validation: tuple[Array, Array]
-) -> Trial:
-    if not _train(trainer, recipe, batches, range(recipe.epochs)):
-        return Trial(learning_rate=recipe.learning_rate)
-    return _judge(trainer, recipe, validation)
-
-
 def _train(trainer: Trainer, recipe: Recipe, batches: TrainingBatches, epochs: range) -> bool:
-    """Train; whether the losses stayed finite.
-
-    Args:
-        recipe: Over these epochs.
-        epochs: Their numbers in the run.
-    """
-    steps = batches.steps_per_epoch
-    for own, epoch in enumerate(epochs):
-        handles = [
-            take_step(trainer, batch, recipe, (own, index), steps)
-            for index, batch in enumerate(batches.epoch(epoch))
-        ]
-        if not np.isfinite(trainer.losses(handles)).all():
-            return False
-    return True
-
-
-def _judge(trainer: Trainer, recipe: Recipe, validation: tuple[Array, Array]) -> Trial:
-    images, labels = validation
-    size = recipe.batch_size
-    logits = trainer.logits(
-        [trainer.infer(np.array(images[i : i + size])) for i in range(0, len(images), size)]
+    """Train ``epochs`` of the run; return False as soon as a loss is not finite."""
+    return all(
+        np.isfinite(train_epoch(trainer, batches, recipe, epoch, epochs.start)).all()
+        for epoch in epochs
     )
-    if not np.isfinite(logits).all():
-        return Trial(learning_rate=recipe.learning_rate)
-    top1, loss = score(logits, labels)
-    return Trial(learning_rate=recipe.learning_rate, val_top1=top1, val_loss=loss)
+
+
+def _validate(trainer: Trainer, recipe: Recipe, validation: tuple[Array, Array]) -> Trial:
+    images, labels = validation
+    trial = Trial(learning_rate=recipe.learning_rate)
+    logits = infer(trainer, images, recipe.batch_size)
+    if logits_failure(logits):
+        return trial
+    return trial.model_copy(update=evaluate("val", logits, labels))

@@ -29,7 +29,7 @@ from bench.training.fit import Ready, build_phase
 from bench.training.run import Phased, Run
 from bench.training.schedule import learning_rate
 from tests.parity.small_networks import PX, small_network
-from tests.unit.test_loop import spec
+from tests.unit.test_training_run import spec
 
 CLASSES = 7
 HEAD_EPOCHS, EPOCHS = 2, 5

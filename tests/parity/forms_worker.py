@@ -19,7 +19,7 @@ from bench.network.freezing import plan_training
 from bench.network.frozen_prefix import boundary_of
 from bench.spec.run import Precision
 from bench.training.adapter import Prefix
-from bench.training.prefix_cache import Form, make_prefix
+from bench.training.prefix_cache import Form, build_prefix
 from tests.frameworks import BACKENDS
 from tests.parity.small_networks import BATCH_SIZE, PX, small_network
 
@@ -55,7 +55,7 @@ def measure(
     boundary = boundary_of(network.blueprint, plan)
     assert boundary is not None
     plain = values(trainer)
-    made = make_prefix(form, adapter, trainer, network.blueprint, boundary, recipe, "cpu")
+    made = build_prefix(form, adapter, trainer, network.blueprint, boundary, recipe, "cpu")
     found = values(made)
     return {
         "form": made.prefix_form(),

@@ -1,4 +1,4 @@
-"""Durations that were taken elsewhere, in pytest-benchmark's own statistics and files."""
+"""Durations measured elsewhere, in pytest-benchmark's own statistics and files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 
 class Clock:
-    """Stands still until it is told; the ``timer`` of the benchmarks here."""
+    """A clock that only ``hand_over`` moves: the ``timer`` of these benchmarks."""
 
     def __init__(self) -> None:
         self.now_s = 0.0

@@ -12,9 +12,9 @@ from bench.catalog.backends import BACKENDS
 from bench.errors import choose
 from bench.speed.cases import MEASURES, SpeedCase, cases, size_of, time_case
 from bench.storage.cache import cache_root
-from bench.workers.environment import environment_of
 from bench.workers.pool import WarmWorkers
-from bench.workers.process import Interpreters
+from bench.workers.process import Interpreters, environment_of
+from bench.workers.tasks import SpeedAnswer
 
 HERE = Interpreters({})
 
@@ -31,23 +31,23 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: Any) -> None:
-    """Versions, processor and code, as Thawbench knows them."""
+    """Record versions, processor and code as Thawbench sees them."""
     device = config.getoption("--speed-device")
     for backend in config.getoption("--speed-backends").split(","):
-        environment = environment_of(backend, device, HERE.of(backend))
+        environment = environment_of(backend, device, HERE)
         machine_info[f"environment {backend}"] = environment.model_dump(mode="json")
 
 
 @pytest.fixture(scope="session")
-def timed(request: pytest.FixtureRequest) -> Iterator[Callable[[SpeedCase], dict[str, Any]]]:
-    """Times a case, once for all its measures, in workers that serve case after case."""
+def timed(request: pytest.FixtureRequest) -> Iterator[Callable[[SpeedCase], SpeedAnswer]]:
+    """Time a case once for all its measures, in workers that serve case after case."""
     option = request.config.getoption
     device = option("--speed-device")
     size = size_of(option("--speed-size"), device)
     with WarmWorkers(HERE) as workers:
 
         @cache
-        def time(case: SpeedCase) -> dict[str, Any]:
+        def time(case: SpeedCase) -> SpeedAnswer:
             return time_case(case, size, device, workers, HERE, cache_root())
 
         yield time

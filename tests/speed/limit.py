@@ -24,7 +24,7 @@ from bench.network.blueprint import Array, Network
 from bench.network.freezing import plan_training
 from bench.network.frozen_prefix import boundary_of
 from bench.network.head import attach_head
-from bench.training.prefix_cache import Form, make_prefix
+from bench.training.prefix_cache import Form, build_prefix
 
 CLASSES = 18
 ONE_AND_THE_SAME = ("compiled", "keras-tensorflow")
@@ -99,7 +99,7 @@ def main() -> None:
         if form not in asked.forms.split(",") or (form, asked.backend) == ONE_AND_THE_SAME:
             continue
         began = time.perf_counter()
-        prefix = make_prefix(form, adapter, trainer, blueprint, boundary, recipe, "cpu")
+        prefix = build_prefix(form, adapter, trainer, blueprint, boundary, recipe, "cpu")
         for first in range(0, asked.images, asked.batch_size):
             prefix.values([prefix.prefix(images[first : first + asked.batch_size])])
         found[form] = time.perf_counter() - began

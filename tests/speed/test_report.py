@@ -16,7 +16,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from bench.analysis.folders import load_runs
 from bench.report import make_report
 from bench.storage.results import Store
-from bench.training.metrics import FILE, grades_of
+from bench.training.predictions import FILE, prediction_fields
 from tests.unit.made_runs import POLICIES
 
 SIZES = {
@@ -71,7 +71,7 @@ def fill(
                 train_images_per_s_windows=rates.tolist(),
                 val_top1_by_epoch=random.random(epochs).tolist(),
                 train_loss_by_epoch=random.random(epochs).tolist(),
-                **grades_of(folder),
+                **prediction_fields(folder),
             )  # fmt: skip
             (folder / FILE).replace(made / FILE)
             (made / "log.txt").write_text(f"run {number}\n" * 20)

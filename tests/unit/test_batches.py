@@ -1,4 +1,4 @@
-"""Training batches: the same bytes in the same order, every image once, nothing swallowed."""
+"""Training batches: the same bytes in the same order, every image once, no error hidden."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PX = 16
 
 
 def _split(images: int) -> Split:
-    """Images whose first pixel is their number; labels likewise."""
+    """Make images whose first pixel and label are their number."""
     pixels = np.random.default_rng(0).integers(0, 256, (images, PX, PX, 3), np.uint8)
     pixels[:, 0, 0, 0] = np.arange(images)
     return Split(pixels, np.arange(images, dtype=np.int64))
@@ -129,10 +129,10 @@ def test_the_digest_is_of_the_batches_given_out(make_spec: MakeSpec) -> None:
     batches = _batches(make_spec, images=40)
     epoch = batches.epoch(0)
     next(epoch)
-    time.sleep(0.3)  # the thread makes what it may make ahead
+    time.sleep(0.3)  # the thread makes batches ahead
     chosen = generator(0, Stream.ORDER, 0).permutation(40)[:5]
     first = hashlib.sha256(chosen.tobytes() + np.zeros((5, 3), np.int64).tobytes())
-    given_out = hashlib.sha256(first.digest())  # of the hashes of the batches
+    given_out = hashlib.sha256(first.digest())  # a hash of the hashes of batches
     digest = batches.sha256()
     epoch.close()
     assert digest == given_out.hexdigest()
@@ -155,7 +155,7 @@ def test_masks_keep_their_share_and_are_channels_last(
 
 
 class _Broken:
-    """Images of which one cannot be read."""
+    """Images one of which cannot be read."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
@@ -236,7 +236,7 @@ def test_each_image_has_its_own_parameters() -> None:
 
 
 def test_views_come_back_in_turn(make_spec: MakeSpec) -> None:
-    """Of an image, epoch K is epoch 0 again; the order of the images is new."""
+    """Images in epoch K are those of epoch 0 again, in a new order."""
     batches = _batches(make_spec, augmentation="crop_flip", views=2)
     epochs = []
     for number in range(4):
@@ -251,10 +251,8 @@ def test_views_come_back_in_turn(make_spec: MakeSpec) -> None:
 
 
 @pytest.mark.parametrize("recipe", [{}, {"augmentation": "crop_flip", "views": 3}])
-def test_what_stands_for_images_comes_in_their_place(
-    make_spec: MakeSpec, recipe: dict[str, Any]
-) -> None:
-    """The mean of an image's pixels stands for it."""
+def test_values_come_in_place_of_images(make_spec: MakeSpec, recipe: dict[str, Any]) -> None:
+    """Batches hold the mean of an image's pixels in place of the image."""
     what = make_spec(recipe={"px": PX, "batch_size": 5, **recipe}).recipe
     views = view_batches(_split(23), what, 0, augmented=True)
     values = np.concatenate(list(views)).astype(float).mean((1, 2, 3))

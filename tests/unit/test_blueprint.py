@@ -1,4 +1,4 @@
-"""The framework-neutral network: numbers in and out, heads, and what a policy means for it."""
+"""The framework-neutral network: files, heads, and policies applied to it."""
 
 from __future__ import annotations
 

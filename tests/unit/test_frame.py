@@ -59,9 +59,9 @@ def test_every_column_has_a_sentence_and_every_sentence_a_column(make_run: MakeR
 
 def test_the_sentences_are_those_of_the_fields_with_the_unit() -> None:
     assert COLUMNS["epochs"] == "Passes over the training split."
-    assert COLUMNS["case"] == "The article's case, null if none."
+    assert COLUMNS["case"] == "Number of the article's case; null if none."
     assert COLUMNS["test_s"].endswith("null in a sweep. In seconds.")
-    assert COLUMNS["step_s_p95"] == "95th percentile of a step. In seconds."
+    assert COLUMNS["step_s_p95"] == "95th percentile of a training step. In seconds."
     assert COLUMNS["train_images_per_s"].endswith("window. In images per second.")
     assert COLUMNS["environment_id"] == "12 hex digits of the hash of the environment."
     for end, said in UNITS.items():

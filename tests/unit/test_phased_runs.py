@@ -21,17 +21,17 @@ from bench.spec.run import RunSpec
 from bench.training.adapter import Batch, Counts
 from bench.training.batches import TrainingBatches
 from bench.training.fit import FrozenChanged, Ready
-from bench.training.measurements import sum_of_prefixes
-from bench.training.metrics import score
-from bench.training.prefix_cache import Features
+from bench.training.measurements import sum_prefix_fields
+from bench.training.metrics import cross_entropy, top1
+from bench.training.prefix_cache import CachedPrefix
 from bench.training.run import Phased, Run
 from bench.training.schedule import learning_rate
-from tests.unit.test_loop import CLASSES, PIXELS, NumpyTrainer, network, packed, spec
 from tests.unit.test_phases import GRADUAL, PROBE
+from tests.unit.test_training_run import CLASSES, PIXELS, NumpyTrainer, network, packed, spec
 
 
 class Thawing(NumpyTrainer):
-    """Two dense layers, by gradient descent with momentum; what the plan freezes stays."""
+    """Two dense layers, trained by gradient descent with momentum as far as the plan says."""
 
     living: ClassVar[weakref.WeakSet[Thawing]] = weakref.WeakSet()
 
@@ -42,7 +42,7 @@ class Thawing(NumpyTrainer):
         self.living.add(self)
 
     def _pixels(self, images: Array) -> Array:
-        """Or they were given in the place of images."""
+        """Return the pixels, which may already be preprocessed."""
         return super()._pixels(images) if images.dtype == np.uint8 else images
 
     def _hidden(self, images: Array) -> Array:
@@ -84,7 +84,7 @@ class Thawing(NumpyTrainer):
 
 
 class Bench:
-    """Builds the phases of a run, and remembers each trainer's rates."""
+    """Builds the phases of a run, and records each trainer's learning rates."""
 
     def __init__(self, what: RunSpec, change: Callable[[Thawing], None] = lambda t: None) -> None:
         self.what = what
@@ -102,9 +102,9 @@ class Bench:
         self.change(trainer)
         self.rates.append(trainer.rates)
         self.most_alive = max(self.most_alive, len(Thawing.living))
-        return Ready(phase, plan, trainer, self.features(plan), "no view twice")
+        return Ready(phase, plan, trainer, self.cached(plan), "no view twice")
 
-    def features(self, plan: TrainingPlan) -> Features | None:
+    def cached(self, plan: TrainingPlan) -> CachedPrefix | None:
         return None
 
     def run(self) -> dict[str, Any]:
@@ -116,10 +116,10 @@ class Bench:
         first = self.build(self.phases[0], self.net.tensors)
         phased = Phased(self.phases, self.build, first.note)
         return Run(self.what, self.net, first.plan, packed(), first.trainer, self.events.append,
-                   first.features, phased)  # fmt: skip
+                   first.cached, phased)  # fmt: skip
 
 
-def asked(name: str = PROBE, epochs: int = 5, **recipe: Any) -> RunSpec:
+def phased_spec(name: str = PROBE, epochs: int = 5, **recipe: Any) -> RunSpec:
     what = spec(epochs)
     policy = POLICIES[name]
     return what.model_copy(
@@ -127,9 +127,12 @@ def asked(name: str = PROBE, epochs: int = 5, **recipe: Any) -> RunSpec:
     )
 
 
-def by_hand(what: RunSpec) -> tuple[list[float], dict[str, Array]]:
-    """Losses by epoch and the tensors after them, of freezing all but the head for two epochs and
-    then training everything, without the loop."""
+def train_directly(what: RunSpec) -> tuple[list[float], dict[str, Array]]:
+    """Train the head for two epochs, then everything, without ``Run``.
+
+    Returns:
+        The loss of each epoch, and the final tensors.
+    """
     data, tensors, losses = packed(), network().tensors, []
     for name, epochs in (("freeze_all", range(2)), ("fine_tune_all", range(2, 5))):
         plan = plan_training(network().blueprint, POLICIES[name])
@@ -150,22 +153,22 @@ def by_hand(what: RunSpec) -> tuple[list[float], dict[str, Array]]:
 
 
 def test_two_phases_are_two_trainings_one_after_the_other() -> None:
-    bench = Bench(asked())
+    bench = Bench(phased_spec())
     fields = bench.run()
-    losses, _ = by_hand(asked())
+    losses, _ = train_directly(phased_spec())
     assert fields["train_loss_by_epoch"] == losses
     assert losses[2] < losses[1] < losses[0]
     assert len(fields["val_top1_by_epoch"]) == 5
     assert [e["epoch"] for e in bench.events if e["event"] == "epoch"] == [1, 2, 3, 4, 5]
-    assert bench.most_alive == 1, "the network before is dropped first"
+    assert bench.most_alive == 1, "the previous network is dropped first"
     for rates, epochs in zip(bench.rates, (2, 3), strict=True):
         steps = 7 * epochs
-        recipe = asked(epochs=epochs).recipe
+        recipe = phased_spec(epochs=epochs).recipe
         assert rates == [learning_rate(recipe, step, steps) for step in range(steps)]
 
 
 def test_what_each_phase_gave_stands_by_itself() -> None:
-    fields = Bench(asked()).run()
+    fields = Bench(phased_spec()).run()
     head, everything = fields["phases"]
     assert [(p.boundary, p.epochs) for p in fields["phases"]] == [("head", 2), ("all", 3)]
     assert [p.trainable_parameters for p in fields["phases"]] == [
@@ -179,7 +182,7 @@ def test_what_each_phase_gave_stands_by_itself() -> None:
     assert 0 < everything.setup_s < everything.fit_s
     assert head.fit_s + everything.fit_s == pytest.approx(fields["fit_s"], abs=0.01)
     assert head.notes == everything.notes == ["no view twice"]
-    # Steps of different phases have no rate in common.
+    # Steps of different phases have no common rate.
     for field in ("train_images_per_s", "compute_images_per_s", "step_s_p50", "compile_s",
                   "input_wait_fraction"):  # fmt: skip
         assert fields.get(field) is None
@@ -187,14 +190,18 @@ def test_what_each_phase_gave_stands_by_itself() -> None:
 
 
 def test_the_batches_are_those_of_any_run_up_to_the_masks_of_the_phases() -> None:
-    one, again, other = Bench(asked()).run(), Bench(asked()).run(), Bench(asked(GRADUAL)).run()
+    one, again, other = (
+        Bench(phased_spec()).run(),
+        Bench(phased_spec()).run(),
+        Bench(phased_spec(GRADUAL)).run(),
+    )
     assert one["batches_sha256"] == again["batches_sha256"]
     assert one["batches_sha256"] != other["batches_sha256"]
     assert one["initial_state_sha256"] == other["initial_state_sha256"]
 
 
 def test_the_work_is_the_mean_of_the_epochs() -> None:
-    fields = Bench(asked()).run()
+    fields = Bench(phased_spec()).run()
     head, full = CLASSES * PIXELS, PIXELS * PIXELS + 2 * CLASSES * PIXELS
     forward = PIXELS * PIXELS + CLASSES * PIXELS
     assert fields["forward_multiply_adds"] == forward
@@ -204,19 +211,19 @@ def test_the_work_is_the_mean_of_the_epochs() -> None:
 
 
 class Cached(Bench):
-    """Where something is frozen, the preprocessed pixels stand for the images."""
+    """A run that takes preprocessed pixels in place of images where something is frozen."""
 
-    def features(self, plan: TrainingPlan) -> Features | None:
+    def cached(self, plan: TrainingPlan) -> CachedPrefix | None:
         if not plan.frozen:
             return None
         data, pixels = packed(), NumpyTrainer(self.net)._pixels
-        return Features(pixels(data.train.images), pixels(data.val.images),
+        return CachedPrefix(pixels(data.train.images), pixels(data.val.images),
                         seconds=50.0, spent_s=0.0, is_reused=len(self.rates) > 1,
                         form="folded")  # fmt: skip
 
 
 def test_values_of_a_frozen_part_count_in_their_phase() -> None:
-    fields, whole = Cached(asked()).run(), Bench(asked()).run()
+    fields, whole = Cached(phased_spec()).run(), Bench(phased_spec()).run()
     assert fields["train_loss_by_epoch"] == whole["train_loss_by_epoch"]
     assert fields["batches_sha256"] == whole["batches_sha256"]
     assert 50.0 < fields["fit_s"] < 55.0
@@ -232,29 +239,29 @@ def test_values_of_a_frozen_part_count_in_their_phase() -> None:
 
 
 class CachedTwice(Cached):
-    """In both phases; the second one's values took 20 s to read."""
+    """A run with cached values in both phases; reading those of the second took 20 s."""
 
-    def features(self, plan: TrainingPlan) -> Features | None:
-        frozen = super().features(replace(plan, frozen=("frozen.weight",)))
+    def cached(self, plan: TrainingPlan) -> CachedPrefix | None:
+        frozen = super().cached(replace(plan, frozen=("frozen.weight",)))
         assert frozen is not None
         return frozen if plan.frozen else replace(frozen, spent_s=20.0)
 
 
 def test_what_others_paid_for_values_counts_and_what_it_took_to_read_them_does_not() -> None:
-    fields = CachedTwice(asked()).run()
-    assert 80.0 < fields["fit_s"] < 85.0  # no second was spent in truth
+    fields = CachedTwice(phased_spec()).run()
+    assert 80.0 < fields["fit_s"] < 85.0  # no time was really spent
     assert fields["prefix_s"] == 100.0
     assert fields["prefix_values"] == "computed"
     assert [p.prefix_values for p in fields["phases"]] == ["computed", "reused"]
 
 
 def test_values_that_tuning_computed_were_computed_in_this_run() -> None:
-    fields = Cached(asked(learning_rate_grid=(0.01, 0.1))).run()
+    fields = Cached(phased_spec(learning_rate_grid=(0.01, 0.1))).run()
     assert fields["prefix_values"] == fields["phases"][0].prefix_values == "computed"
 
 
 def test_a_frozen_tensor_that_moves_in_the_first_phase_voids_the_run() -> None:
-    bench = Bench(asked(), lambda trainer: setattr(trainer, "breaks_frozen", True))
+    bench = Bench(phased_spec(), lambda trainer: setattr(trainer, "breaks_frozen", True))
     with pytest.raises(FrozenChanged):
         bench.run()
     assert len(bench.rates) == 1, "the second phase was not begun"
@@ -264,34 +271,36 @@ def test_a_loss_that_is_not_finite_ends_the_run_in_its_phase() -> None:
     def break_second(trainer: Thawing) -> None:
         trainer.loss_after = {} if trainer.plan.frozen else {10: np.nan}
 
-    fields = Bench(asked(), break_second).run()
+    fields = Bench(phased_spec(), break_second).run()
     assert fields["failure"].kind == "diverged"
     assert "epoch 4" in fields["failure"].message
     assert fields["train_loss_by_epoch"][3] is None
     assert len(fields["train_loss_by_epoch"]) == 4
     assert [p.epochs for p in fields["phases"]] == [2, 2]
-    first = Bench(asked(), lambda t: t.loss_after.update({3: np.inf})).run()
+    first = Bench(phased_spec(), lambda t: t.loss_after.update({3: np.inf})).run()
     assert len(first["phases"]) == len(first["train_loss_by_epoch"]) == 1
 
 
 def test_every_rate_goes_through_all_phases_before_one_is_chosen() -> None:
     grid = (1e-4, 0.03, 0.1)
-    bench = Bench(asked(learning_rate_grid=grid))
+    bench = Bench(phased_spec(learning_rate_grid=grid))
     fields = bench.run()
     assert bench.most_alive == 1
     assert len(bench.rates) == 4, "two phases for all rates, two for the chosen one"
     heard = [(e["phase"], e["number"]) for e in bench.events if e["event"] == "trial"]
     assert heard == [(phase, number) for phase in (1, 2) for number in (1, 2, 3)]
     for trial, rate in zip(fields["tuning"], grid, strict=True):
-        _, tensors = by_hand(asked(learning_rate=rate))
+        _, tensors = train_directly(phased_spec(learning_rate=rate))
         plan = plan_training(network().blueprint, POLICIES["fine_tune_all"])
         alone = Thawing(Network(network().blueprint, tensors), plan)
         val = packed().val
         assert trial.learning_rate == rate
-        assert (trial.val_top1, trial.val_loss) == score(alone.infer(val.images), val.labels)
+        logits = alone.infer(val.images)
+        assert trial.val_top1 == top1(logits, val.labels)
+        assert trial.val_loss == cross_entropy(logits, val.labels)
     chosen = fields["learning_rate"]
     assert chosen != 1e-4
-    alone = Bench(asked(learning_rate=chosen)).run()
+    alone = Bench(phased_spec(learning_rate=chosen)).run()
     for field in ("train_loss_by_epoch", "test_loss", "batches_sha256", "initial_state_sha256"):
         assert fields[field] == alone[field], field
     assert fields["tune_s"] > 0
@@ -299,7 +308,7 @@ def test_every_rate_goes_through_all_phases_before_one_is_chosen() -> None:
 
 def test_a_rate_that_diverged_in_one_phase_is_not_tried_in_the_next() -> None:
     with np.errstate(all="ignore"):
-        fields = Bench(asked(learning_rate_grid=(1e308, 0.1))).run()
+        fields = Bench(phased_spec(learning_rate_grid=(1e308, 0.1))).run()
     assert (fields["tuning"][0].val_top1, fields["tuning"][0].val_loss) == (None, None)
     assert fields["learning_rate"] == 0.1
 
@@ -320,4 +329,4 @@ def test_a_run_computed_its_values_if_any_phase_did(
         {"prefix_values": state, "prefix_s": state and 1.0, "prefix_form": state and "plain"}
         for state in states
     ]
-    assert sum_of_prefixes(each)["prefix_values"] == expected
+    assert sum_prefix_fields(each)["prefix_values"] == expected

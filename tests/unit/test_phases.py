@@ -1,4 +1,4 @@
-"""How a policy's epochs are divided."""
+"""The division of a policy's epochs into phases."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from bench.network.blueprint import Blueprint
 from bench.network.freezing import boundary_index
 from bench.network.phases import Phase, phases_of
 from bench.spec.run import PolicyPhase, RunSpec
-from tests.unit.test_loop import network, spec
+from tests.unit.test_training_run import network, spec
 
 PROBE, GRADUAL = "linear_probe_then_fine_tune", "gradual_unfreeze"
 PHASED = [name for name, policy in POLICIES.items() if policy.phases]
 
 
 def stages(count: int, empty: int = -1) -> Blueprint:
-    """A dense layer in each of ``count`` stages before the head; one may have no tensors."""
+    """Build a dense layer in each of ``count`` stages before the head; one may have no tensors."""
     frozen, head = network().blueprint.operations[1:]
     operations = [network().blueprint.operations[0].model_copy(update={"stage": "s0"})]
     for number in range(count):

@@ -75,7 +75,7 @@ def test_no_number_stops_the_report(
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"fit_s": -1.0}, "result.json: fit_s: Value error, -1 is no time and no rate"),
+        ({"fit_s": -1.0}, "result.json: fit_s: Value error, -1 is not a time or rate"),
         ({"train_images_per_s_windows": [1e308, 1e308]}, "train_images_per_s_windows.0: Input"),
         ({"train_images_per_s_windows": [0.0]}, "train_images_per_s_windows.0: Input"),
         ({"test_top1": 75.1}, "result.json: test_top1: Input should be less than or equal to 1"),

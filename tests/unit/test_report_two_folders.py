@@ -16,7 +16,7 @@ from bench.analysis.compare import MOST_SPECS, nearest
 from bench.report.compare import FolderComparison, side_by_side
 from bench.report.page import read_document
 from bench.storage.results import Store, StoredRun
-from bench.training.metrics import grades_of
+from bench.training.predictions import prediction_fields
 from tests.unit.conftest import Cli
 from tests.unit.made_runs import POLICIES, Make, cell
 
@@ -50,7 +50,7 @@ def add(
         labels = np.arange(400) % 2
         logits = np.eye(2, dtype=np.float32)[np.where(right, labels, 1 - labels)] * 4
         np.savez(tmp_path / "predictions.npz", logits=logits, labels=labels)
-        fields = {"test_top1": float(right.mean()), **grades_of(tmp_path)}
+        fields = {"test_top1": float(right.mean()), **prediction_fields(tmp_path)}
         folder = save_run(store, made, where, **fields)
         shutil.move(tmp_path / "predictions.npz", folder / "predictions.npz")
 

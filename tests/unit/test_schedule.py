@@ -1,4 +1,4 @@
-"""The learning rate by step, and the streams that every random number comes from."""
+"""The learning rate of each step, and the streams of all random numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The self-check of a device notices a clock that does not wait and memory that is not counted."""
+"""The self-check of a device notices a synchronise that does not wait and unmeasured memory."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.speed.selfcheck import MOST_FLOP_PER_S, STEPS, SelfCheck, judge, measure
+from bench.speed.selfcheck import MOST_FLOP_PER_S, STEPS, judge, measure, summary
+from bench.workers.tasks import SelfCheckAnswer
 
-GOOD = SelfCheck(
+GOOD = SelfCheckAnswer(
     queued_s=0.01,
     synchronised_s=0.1,
     fetched_s=0.1,
@@ -23,26 +24,26 @@ GOOD = SelfCheck(
 
 def test_a_device_that_can_be_believed() -> None:
     assert judge(GOOD) == []
-    assert "TFLOP/s" in GOOD.text()
+    assert "TFLOP/s" in summary(GOOD)
 
 
 @pytest.mark.parametrize(
     ("change", "word"),
     [
         ({"synchronised_s": 0.01}, "does not wait"),
-        ({"flop_per_s": MOST_FLOP_PER_S * 1.1, "peak_flop_per_s": 2e15}, "cannot be"),
-        ({"peak_flop_per_s": MOST_FLOP_PER_S * 2}, "cannot be"),
-        ({"flop_per_s": 4.1 * GOOD.peak_flop_per_s}, "too many beside"),
-        ({"peak_device_bytes": 10}, "not accounted"),
+        ({"flop_per_s": MOST_FLOP_PER_S * 1.1, "peak_flop_per_s": 2e15}, "impossible"),
+        ({"peak_flop_per_s": MOST_FLOP_PER_S * 2}, "impossible"),
+        ({"flop_per_s": 4.1 * GOOD.peak_flop_per_s}, "implausible"),
+        ({"peak_device_bytes": 10}, "not measured"),
     ],
 )
 def test_what_cannot_be_believed(change: dict[str, Any], word: str) -> None:
-    (problem,) = judge(SelfCheck(**{**vars(GOOD), **change}))
+    (problem,) = judge(GOOD.model_copy(update=change))
     assert word in problem
 
 
 class Device:
-    """Queues steps of 2 ms; ``synchronise`` waits for them, unless it is broken."""
+    """A device that queues steps of 2 ms; ``synchronise`` waits for them, unless it is broken."""
 
     def __init__(self, waits: bool) -> None:
         self.waits = waits

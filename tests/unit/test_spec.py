@@ -1,4 +1,4 @@
-"""Identities: what a run and an environment are known by."""
+"""Ids of runs and environments."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from bench.spec.base import canonical_hash, canonical_json
-from bench.spec.result import RunResult
+from bench.spec.result import REPORTED_FIELDS, RunResult
 from bench.spec.run import Environment, RunSpec
 
 MakeSpec = Callable[..., RunSpec]
@@ -161,6 +161,50 @@ def test_values_are_immutable_and_refuse_unknown_fields(make_spec: MakeSpec) -> 
         make_spec().seed = 3  # type: ignore[misc]
     with pytest.raises(ValidationError):
         make_spec(colour="red")
+
+
+def test_rows_repeat_these_fields_in_this_order() -> None:
+    """Rows, CSV files and notebooks of users rely on names and order."""
+    assert REPORTED_FIELDS == (
+        "test_top1",
+        "test_loss",
+        "test_balanced_accuracy",
+        "test_macro_f1",
+        "test_calibration_error",
+        "train_images_per_s",
+        "compute_images_per_s",
+        "effective_images_per_s",
+        "infer_images_per_s",
+        "total_parameters",
+        "trainable_parameters",
+        "frozen_parameters",
+        "state_values",
+        "forward_multiply_adds",
+        "backward_multiply_adds",
+        "activation_bytes",
+        "predicted_saving",
+        "device_peak_flops_per_s",
+        "model_flop_utilisation",
+        "fit_s",
+        "test_s",
+        "start_s",
+        "tune_s",
+        "setup_s",
+        "prefix_s",
+        "prefix_values",
+        "prefix_form",
+        "sweep_runs",
+        "sweep_s",
+        "compile_s",
+        "step_s_p50",
+        "step_s_p95",
+        "input_wait_fraction",
+        "peak_host_bytes",
+        "peak_device_bytes",
+        "initial_state_sha256",
+        "batches_sha256",
+        "blueprint_sha256",
+    )
 
 
 @pytest.mark.parametrize("read", ["python", "json"])

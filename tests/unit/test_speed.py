@@ -14,9 +14,10 @@ from bench.catalog.recipes import plain_recipe
 from bench.network.blueprint import Network
 from bench.network.freezing import plan_training
 from bench.speed.cases import MEASURES, SMALLEST, USUAL_CPU, USUAL_GPU, cases, size_of
-from bench.speed.timing import Timed, time_training
+from bench.speed.timing import time_training
 from bench.training.adapter import Batch
 from bench.training.clocks import WARMUP_STEPS
+from bench.workers.tasks import SpeedAnswer, SpeedTask
 
 
 def test_there_is_a_case_for_each_combination_backends_side_by_side() -> None:
@@ -38,7 +39,7 @@ def test_sizes_name_what_there_is() -> None:
 
 
 class _Trainer:
-    """A device on which a step takes 10 ms, the first 100, and inference 20; all of it queued."""
+    """A device that queues steps of 10 ms (the first 100 ms) and inferences of 20 ms."""
 
     def __init__(self) -> None:
         self.trained: list[int] = []
@@ -84,12 +85,13 @@ def test_durations_are_of_work_that_is_done(network: Network) -> None:
         def build(self, *_: Any) -> _Trainer:
             return trainer
 
-    recipe = plain_recipe("original", 8, 4)
-    plan = plan_training(network.blueprint, POLICIES["fine_tune_all"])
-    found = time_training(
-        Adapter(), network, plan, recipe, "cpu",  # type: ignore[arg-type]
-        rounds=5, epochs=2, epoch_steps=3, classes=10,
+    policy = POLICIES["fine_tune_all"]
+    task = SpeedTask(
+        blueprint="key", policy=policy, recipe=plain_recipe("original", 8, 4), classes=10,
+        device="cpu", rounds=5, epochs=2, epoch_steps=3,
     )  # fmt: skip
+    plan = plan_training(network.blueprint, policy)
+    found = time_training(Adapter(), network, plan, task)  # type: ignore[arg-type]
     assert [len(getattr(found, f"{m}_s")) for m in MEASURES] == [5, 2, 5]
     assert min(found.train_step_s) >= 0.01, "it waits for the device"
     assert min(found.train_epoch_s) >= 0.03
@@ -104,4 +106,4 @@ def test_durations_are_of_work_that_is_done(network: Network) -> None:
 
 @pytest.mark.parametrize("name", MEASURES)
 def test_measures_are_fields(name: str) -> None:
-    assert f"{name}_s" in Timed.__dataclass_fields__
+    assert f"{name}_s" in SpeedAnswer.model_fields

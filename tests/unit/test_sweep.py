@@ -1,4 +1,4 @@
-"""Which runs are trained at once, and what becomes of each."""
+"""Sweeps: which runs are trained at once, and the result of each."""
 
 from __future__ import annotations
 
@@ -69,11 +69,11 @@ def test_runs_of_a_sweep_differ_in_rate_decay_and_seed_alone(make_spec: MakeSpec
     for other in ({"epochs": 77}, {"optimizer": "adamw"}, {"px": 33}, {"weights": "random"}):
         assert sweep_key(_swept(make_spec, **other)) != one
     random = [sweep_key(_swept(make_spec, seed, "random")) for seed in (0, 1)]
-    assert random[0] != random[1], "a seed makes the frozen part, too, where it is random"
+    assert random[0] != random[1], "a seed also decides the frozen part where that is random"
     assert sweep_key(make_spec()) is None
 
 
-def test_heads_lie_by_seed_and_those_that_nobody_asked_for_stand_still(make_spec: MakeSpec) -> None:
+def test_heads_lie_by_seed_and_unused_ones_do_not_train(make_spec: MakeSpec) -> None:
     specs = [
         _swept(make_spec, seed=5, learning_rate=0.1, weight_decay=0.01),
         _swept(make_spec, seed=2, learning_rate=0.2, weight_decay=0.02),
@@ -112,7 +112,7 @@ def test_lists_of_rates_and_decays_multiply() -> None:
 
 
 def _plan(plan: Callable[..., list[PlannedRun]]) -> list[PlannedRun]:
-    """Two runs of a sweep, and one alone between them."""
+    """Plan two runs of a sweep, and one alone between them."""
     runs = plan(0, 1, 2)
     for index in (0, 2):
         spec = runs[index].spec

@@ -22,11 +22,11 @@ from bench.spec.run import Recipe, RunSpec
 from bench.storage.results import StoredRun
 from bench.training.run import Run
 from bench.training.tuning import choose_rate
-from tests.unit.test_loop import NumpyTrainer, network, packed, spec
+from tests.unit.test_training_run import NumpyTrainer, network, packed, spec
 
 
 class Restorable(NumpyTrainer):
-    """Counts how often it began anew."""
+    """A trainer that counts how often it was restored."""
 
     restored = 0
 
@@ -49,8 +49,8 @@ def _run(grid: tuple[float, ...], data: Packed | None = None) -> tuple[dict[str,
     ("trials", "chosen"),
     [
         ([(0.1, 0.5, 1.0), (0.2, 0.7, 1.0), (0.3, 0.6, 0.1)], 0.2),
-        ([(0.1, 0.7, 1.0), (0.2, 0.7, 0.9)], 0.2),  # as many right, surer
-        ([(0.2, 0.7, 1.0), (0.1, 0.7, 1.0)], 0.1),  # the gentler of two equals
+        ([(0.1, 0.7, 1.0), (0.2, 0.7, 0.9)], 0.2),  # as accurate, lower loss
+        ([(0.2, 0.7, 1.0), (0.1, 0.7, 1.0)], 0.1),  # a tie: the smaller rate
         ([(0.1, 0.2, 3.0), (0.2, None, None)], 0.1),
         ([(0.2, None, None), (0.1, None, None)], 0.1),
         ([(0.1, 0.7, None), (0.2, 0.7, 5.0)], 0.2),
@@ -71,7 +71,7 @@ def test_the_fit_is_that_of_the_chosen_rate_alone() -> None:
     assert trainer.restored == 3
     chosen = fields["learning_rate"]
     assert chosen == choose_rate(fields["tuning"])
-    assert chosen != 1e-4, "at that rate nothing is learnt"
+    assert chosen != 1e-4, "at that rate the network learns nothing"
     plain = spec().recipe.model_copy(update={"learning_rate": chosen})
     alone = Restorable(network())
     plan = plan_training(alone.net.blueprint, POLICIES["freeze_all"])
@@ -86,7 +86,7 @@ def test_the_fit_is_that_of_the_chosen_rate_alone() -> None:
 
 
 def test_the_test_images_have_no_say() -> None:
-    """They are looked at once, after the choice."""
+    """The test images are used once, after the choice."""
     data = packed()
     wrong = Split(data.test.images, (data.test.labels + 1) % 3)
     other = Packed(data.classes, data.train, data.val, wrong, Path("nowhere"))

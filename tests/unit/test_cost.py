@@ -1,4 +1,4 @@
-"""Multiply-adds against published figures, and gradients that flow as far as something trains."""
+"""Multiply-adds against published figures, and backward passes as far as something trains."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def _work(network: Network, policy: str, **changes: Any) -> Work:
 
 
 def test_of_the_small_network_by_hand(network: Network) -> None:
-    """conv 4×3×3×3 on 8×8, a 4×4×3×3 on 8×8, b 6×4×3×3 on 4×4, fc 10×6."""
+    """The network: conv 4×3×3×3 on 8×8, a 4×4×3×3 on 8×8, b 6×4×3×3 on 4×4, fc 10×6."""
     conv, a, b, fc = 108 * 64, 144 * 64, 216 * 16, 60
     every = conv + a + b + fc
     assert _work(network, "fine_tune_all").forward_multiply_adds == every
-    # Of the first layer, only the weights have a gradient: nothing before it trains.
+    # In the first layer only the weights need a gradient, as nothing before it trains.
     assert _work(network, "fine_tune_all").backward_multiply_adds == conv + 2 * (a + b + fc)
     assert _work(network, "freeze_all").backward_multiply_adds == fc
     assert _work(network, "fine_tune_last").backward_multiply_adds == b + 2 * fc
@@ -35,13 +35,13 @@ def test_of_the_small_network_by_hand(network: Network) -> None:
 
 
 def test_a_frozen_skip_takes_no_gradient(network: Network) -> None:
-    """From a on: its weights train, its input, the frozen stem, needs none."""
+    """Training from a on: its weights need a gradient, its input, the frozen stem, none."""
     found = _work(network, "fine_tune_last", boundary="stage1")
     assert found.backward_multiply_adds == 144 * 64 + 2 * (216 * 16 + 60)
 
 
-def test_what_is_kept_for_the_way_back(network: Network) -> None:
-    """freeze_all: the input of fc. From stage2 on: input of b, of its BatchNorm, and of fc."""
+def test_activations_kept_for_the_backward_pass(network: Network) -> None:
+    """With freeze_all: the input of fc. From stage2 on: the inputs of b, its BatchNorm, and fc."""
     assert _work(network, "freeze_all").activation_bytes == 4 * 6
     expected = 4 * 8 * 8 + 6 * 4 * 4 + 6
     assert _work(network, "fine_tune_last").activation_bytes == 4 * expected
@@ -80,7 +80,7 @@ def test_of_single_operations(
 
 
 PUBLISHED = {"resnet50": 4.09e9, "vgg16": 15.47e9, "mobilenet_v2": 0.30e9, "alexnet": 0.71e9}
-"""GFLOPS of torchvision's table of weights (docs.pytorch.org, "Models and pre-trained weights"),
+"""GFLOPS from torchvision's table of weights (docs.pytorch.org, "Models and pre-trained weights"),
 which counts a multiply-add as one, at 224 px with 1,000 classes."""
 
 
@@ -99,7 +99,7 @@ def test_published_figures(name: str, architectures: dict[str, Path]) -> None:
 
 
 def test_attention_goes_back_at_twice_its_forward_work(network: Network) -> None:
-    """Queries, keys and values of 6 features each from 11 tokens of 6."""
+    """Attention: queries, keys and values of 6 features each from 11 tokens of 6."""
 
     def operation(name: str, kind: Any, source: str, shape: tuple[int, ...], *weight: int) -> Any:
         return Operation(

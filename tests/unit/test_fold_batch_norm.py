@@ -57,7 +57,7 @@ def _network(*operations: Operation, dtype: str = "float64") -> Network:
 
 
 def _value(network: Network, x: Array) -> Array:
-    """The answer for x (N, PIXELS), by the textbook."""
+    """Compute the output for x (N, PIXELS) by the textbook."""
     values = {"pixels": x}
     for o in network.blueprint.operations:
         a = [values[name] for name in o.inputs]
@@ -77,7 +77,7 @@ def _value(network: Network, x: Array) -> Array:
 
 
 def _fold(network: Network) -> Network:
-    """Up to the last value before the head."""
+    """Return the boundary at the last value before the head."""
     last = network.blueprint.operations[-2]
     index = len(network.blueprint.operations) - 1
     return inference_form(

@@ -1,4 +1,4 @@
-"""One run against a trainer in NumPy: what the loop owns, and that it notices what must not be."""
+"""One run against a trainer in NumPy: schedule, figures, and the failures that it detects."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ from bench.spec.preprocessing import Preprocessing
 from bench.spec.run import Case, DatasetRef, Recipe, RunSpec, WeightsRef
 from bench.training.adapter import Batch, Counts
 from bench.training.fit import FrozenChanged
-from bench.training.metrics import score
-from bench.training.prefix_cache import Features
+from bench.training.prefix_cache import CachedPrefix
 from bench.training.run import Run
 
 PX, CLASSES = 4, 3
@@ -279,19 +278,8 @@ def test_the_same_seed_gives_the_same_batches() -> None:
         assert first.fields[field] == second.fields[field]
 
 
-def test_score_against_scikit_learn() -> None:
-    metrics = pytest.importorskip("sklearn.metrics")
-    random = np.random.default_rng(0)
-    logits = random.normal(size=(40, 5))
-    labels = random.integers(0, 5, 40)
-    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    top1, loss = score(logits, labels)
-    assert top1 == metrics.accuracy_score(labels, logits.argmax(axis=1))
-    assert loss == pytest.approx(metrics.log_loss(labels, p, labels=range(5)))
-
-
 class ResumingTrainer(NumpyTrainer):
-    """Its frozen part is the preprocessing; it may begin with the preprocessed pixels."""
+    """A trainer whose frozen prefix is the preprocessing; it also takes preprocessed pixels."""
 
     def _pixels(self, images: Array) -> Array:
         return super()._pixels(images) if images.dtype == np.uint8 else images
@@ -303,7 +291,7 @@ class ResumingTrainer(NumpyTrainer):
 def test_with_values_in_place_of_images_it_gives_the_same() -> None:
     whole, _ = run(NumpyTrainer(network()))
     trainer, data, what = ResumingTrainer(network()), packed(), spec()
-    values = Features(
+    values = CachedPrefix(
         trainer.prefix(data.train.images), trainer.prefix(data.val.images),
         seconds=50.0, spent_s=0.25, is_reused=True, form="folded", note="x was full",
     )  # fmt: skip
@@ -314,13 +302,13 @@ def test_with_values_in_place_of_images_it_gives_the_same() -> None:
     for field in ("train_loss_by_epoch", "val_top1_by_epoch", "test_top1", "test_loss"):
         assert fields[field] == whole.fields[field]
     assert fields["batches_sha256"] == whole.fields["batches_sha256"]
-    # What the values cost belongs to the fit, whoever paid for it, and not to the set-up.
+    # The cost of the values belongs to the fit, whichever run paid for it, not to the set-up.
     assert 50.0 < fields["fit_s"] < 55.0
     assert 0.7 < fields["setup_s"] < 5.0
     assert (fields["prefix_s"], fields["prefix_form"]) == (50.0, "folded")
     assert 3 * 50 / 55.0 < fields["effective_images_per_s"] < 3 * 50 / 50.0
     assert (fields["prefix_values"], fields["notes"][-1]) == ("reused", "x was full")
-    # Steps are of the rest alone: no figure of theirs may stand beside whole steps.
+    # Steps train the rest alone: none of their figures may be compared with whole steps.
     absent = ("train_images_per_s", "compute_images_per_s", "step_s_p50", "step_s_p95",
               "input_wait_fraction")  # fmt: skip
     assert [f for f in absent if fields.get(f) is not None] == []
@@ -330,7 +318,7 @@ def test_with_values_in_place_of_images_it_gives_the_same() -> None:
 
 def test_too_short_a_time_is_no_effective_rate() -> None:
     trainer, data, what = ResumingTrainer(network()), packed(), spec()
-    values = Features(
+    values = CachedPrefix(
         trainer.prefix(data.train.images), trainer.prefix(data.val.images),
         seconds=0.01, spent_s=0.01, is_reused=False, form="plain",
     )  # fmt: skip

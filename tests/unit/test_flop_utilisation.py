@@ -1,5 +1,5 @@
-"""Model FLOP utilisation: a fake clock and fake matrices for the arithmetic, true ones for the
-frameworks; nothing here depends on how fast a machine is."""
+"""Model FLOP utilisation: a fake clock and fake matrices for the arithmetic, real ones for the
+frameworks; no test depends on the speed of the machine."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ RATE = 1e12
 
 
 class Gpu:
-    """Multiplies at ``RATE`` FLOP/s of its own clock, which moves while it is waited for."""
+    """A device that multiplies at ``RATE`` FLOP/s on its own clock, which moves when it is waited
+    for."""
 
     def __init__(self, slow_windows: int = 0) -> None:
         self.now = self.queued_s = 0.0
@@ -41,7 +42,7 @@ class Gpu:
     def synchronise(self) -> None:
         if self.queued_s:
             self.waits += 1
-        # The two first waits of a side are its warm-up and its trial.
+        # The first two waits of a side are its warm-up and its trial.
         is_slow = 0 < self.waits - 2 * len(self.sides) <= self.slow_windows
         self.now += self.queued_s * (3 if is_slow else 1)
         self.queued_s = 0.0
@@ -78,13 +79,13 @@ FOUND: dict[str, Any] = {
 
 @pytest.fixture(autouse=True)
 def no_peaks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in a new process."""
+    """Start each test without measured peaks, as in a new process."""
     monkeypatch.setattr(module, "_peaks", {})
 
 
 @pytest.fixture
 def peaks(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Calls of the measurement, which finds 1 TFLOP/s."""
+    """Record calls of a measurement that finds 1 TFLOP/s."""
     calls: list[Any] = []
     monkeypatch.setattr(module, "peak_flops_per_s", lambda *call: calls.append(call) or RATE)
     return calls
@@ -176,7 +177,7 @@ print(json.dumps(found))
 def test_each_framework_multiplies_one_matrix_again_and_again(
     tmp_path: Path, backend: str, code: str
 ) -> None:
-    """Products P1 = F F, P2 = F P1 … of a matrix F that is not shown: F = P2 P1⁻¹."""
+    """Check P1 = F F, P2 = F P1 … of an unknown matrix F = P2 P1⁻¹."""
     done = subprocess.run(
         [sys.executable, "-P", "-c", PRODUCTS.format(made=code)],
         env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "PYTHONPATH": str(project_root()),

@@ -1,4 +1,4 @@
-"""Where the frozen part ends, and whose values are the same."""
+"""The end of the frozen prefix, and the key of its values."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _operation(name: str, kind: Any, inputs: tuple[str, ...], stage: str, **more
 
 
 def residual() -> Blueprint:
-    """conv → [conv + skip] → pool → flatten → dropout → linear; the block is stage1."""
+    """Build conv → [conv + skip] → pool → flatten → dropout → linear; the block is stage1."""
     operations = (
         _operation("stem", "conv2d", ("pixels",), "stem", tensors={"weight": "stem.w"}),
         _operation("act", "relu", ("stem",), "stem"),
@@ -61,7 +61,7 @@ def test_pooling_before_the_head_belongs_to_the_frozen_part_and_dropout_does_not
 
 
 def test_where_two_values_cross_it_ends_earlier() -> None:
-    """From b on training reads a and, through the sum, act: the last single value is act."""
+    """Training from b on reads a and, through the sum, act: the last single value is act."""
     boundary = _boundary("fine_tune_last", at="b")
     assert (boundary.value, boundary.index) == ("act", 2)
     assert _boundary("fine_tune_last").value == "act"
@@ -140,7 +140,7 @@ def test_the_key_changes_with_all_that_changes_the_values(make_spec: MakeSpec) -
         key(what=views.model_copy(update={"seed": 7})),
     ]
     assert len(set(keys)) == len(keys)
-    # What follows the boundary, and a seed without augmentation, change nothing.
+    # Operations after the boundary, and the seed without augmentation, do not matter.
     same = [
         key(what=spec.model_copy(update={"seed": 7})),
         key(what=make_spec(recipe={"augmentation": "none", "epochs": 9, "learning_rate": 0.5})),

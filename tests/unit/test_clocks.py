@@ -1,4 +1,4 @@
-"""Clocks: what is in a window, what is not, and when there is no figure at all."""
+"""Clocks: what a window includes, and when there is no figure."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from bench.training import clocks as measure
+from bench.training import clocks
 from bench.training.clocks import LEAST_WINDOWS, Windows, peak_host_bytes
 
 WINDOW_S = 0.25
-"""In these tests, whatever the tuned one is."""
+"""Window of these tests, independent of the real one."""
 
 
 @dataclass
 class _Device:
-    """A clock that only moves when told, and a device with work in its queue."""
+    """A clock that only ``work`` moves, and a device with queued work."""
 
     now: float = 100.0
     queued: float = 0.0
@@ -35,8 +35,8 @@ class _Device:
 @pytest.fixture
 def device(monkeypatch: pytest.MonkeyPatch) -> _Device:
     device = _Device()
-    monkeypatch.setattr(measure, "WINDOW_S", WINDOW_S)
-    monkeypatch.setattr(measure.time, "perf_counter", lambda: device.now)
+    monkeypatch.setattr(clocks, "WINDOW_S", WINDOW_S)
+    monkeypatch.setattr(clocks.time, "perf_counter", lambda: device.now)
     return device
 
 
@@ -50,7 +50,7 @@ def test_the_rate_is_images_over_time(device: _Device) -> None:
     windows = Windows(device.synchronise, warmup_steps=0)
     windows.open()
     _steps(windows, device, 30, 0.1)
-    # A window closes at the first step that ends WINDOW_S after it opened: 3 steps of 0.1 s.
+    # A window closes with the first step that ends WINDOW_S after it opened: 3 steps of 0.1 s.
     assert windows.rates_per_s == pytest.approx([80.0] * 10)
     assert windows.median_per_s() == pytest.approx(80.0)
     assert windows.seconds == pytest.approx(3.0)

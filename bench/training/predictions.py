@@ -1,0 +1,79 @@
+"""A run's predictions of the test images: the file, and the result's fields computed from it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import softmax
+
+from bench.network.blueprint import Array
+from bench.spec.result import ImageAnswers
+from bench.training.metrics import PARENT_METRICS, Labels, evaluate
+
+FILE = "predictions.npz"
+UNREADABLE = (
+    OSError, ValueError, TypeError, LookupError, EOFError, RuntimeError,
+    zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+"""Exceptions that reading a damaged or foreign file of arrays may raise."""
+
+
+@contextmanager
+def open_predictions(folder: Path) -> Iterator[Any]:
+    """Open the arrays of a run's predictions by name.
+
+    Raises:
+        UNREADABLE: The file is missing or damaged.
+    """
+    # NumPy leaves a file open that turns out not to be an archive.
+    with (folder / FILE).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        yield arrays
+
+
+def per_image(
+    logits: Array, labels: Labels
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
+    """Return (N,) True where the top class is the true one, and (N,) the true class's probability.
+
+    Args:
+        logits: (N, classes).
+        labels: (N,) class numbers.
+    """
+    is_right = np.argmax(logits, axis=1) == labels
+    chosen = softmax(logits.astype(np.float64), axis=1)[np.arange(len(labels)), labels]
+    return is_right, chosen.astype(np.float32)
+
+
+def labels_sha256(labels: npt.NDArray[np.integer[Any]]) -> str:
+    """Hash (N,) class numbers, whatever their dtype (hex)."""
+    return hashlib.sha256(labels.astype("<i8").tobytes()).hexdigest()
+
+
+def image_answers(logits: Array, labels: Labels) -> ImageAnswers:
+    """Build the field ``test_answers`` of ``RunResult`` from logits (N, classes)."""
+    bits = base64.b64encode(np.packbits(per_image(logits, labels)[0]).tobytes()).decode()
+    return ImageAnswers(images=len(labels), labels_sha256=labels_sha256(labels), right_bits=bits)
+
+
+def prediction_fields(folder: Path) -> dict[str, Any]:
+    """Compute the fields of ``RunResult`` that come from a run's saved predictions.
+
+    Returns:
+        Nothing where the predictions are missing or cannot be read.
+    """
+    try:
+        with open_predictions(folder) as arrays:
+            logits, labels = arrays["logits"], arrays["labels"]
+            fields = evaluate("test", logits, labels, PARENT_METRICS)
+            return {**fields, "test_answers": image_answers(logits, labels)}
+    except UNREADABLE:
+        return {}
