@@ -107,7 +107,7 @@ EDITS: dict[str, tuple[Edit, frozenset[str]]] = {
         NOTHING,
     ),
     "a description of a field": (
-        _replaced("bench/spec/run.py", 'description="As tables show it', 'description="As shown'),
+        _replaced("bench/spec/run.py", 'description="', 'description="Note: '),
         NOTHING,
     ),
     "a function's annotation": (
