@@ -86,7 +86,9 @@ def _is_warm() -> bool:
 
 def environment(task: tasks.EnvironmentTask, context: Context) -> tasks.EnvironmentAnswer:
     """Describe the environment of runs in this process."""
-    found = environment_here(context.backend, context.adapter_module, task.packages, task.device)
+    found = environment_here(
+        context.backend, context.adapter_module, task.packages, task.device, task.variables
+    )
     return tasks.EnvironmentAnswer(environment=found)
 
 

@@ -93,9 +93,14 @@ class SeedGroup:
 
     @property
     def circumstances(self) -> tuple[Any, ...]:
-        """Parts of the environment that concern every backend: Thawbench's code, and variables."""
+        """Parts of the environment that concern every backend: Thawbench's shared code, and the
+        variables that no backend sets for itself."""
         e = self.row.environment
-        return e.thawbench, tuple(sorted(e.variables.items()))
+        version, plus, digests = e.thawbench.partition("+")
+        shared = digests.partition(".")[0]  # what follows is the adapter's own, see code_digest
+        own = BACKENDS[e.backend].variables if e.backend in BACKENDS else {}
+        variables = ((name, v) for name, v in e.variables.items() if name not in own)
+        return f"{version}{plus}{shared}", tuple(sorted(variables))
 
     @property
     def val_top1(self) -> float:

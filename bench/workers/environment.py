@@ -45,7 +45,11 @@ NO_DEVICE = "absent"
 
 
 def environment_here(
-    backend: str, adapter: str, packages: Iterable[str], device: str
+    backend: str,
+    adapter: str,
+    packages: Iterable[str],
+    device: str,
+    variables: Iterable[str] = (),
 ) -> Environment:
     """Return the environment of this process and machine, without importing a framework.
 
@@ -54,6 +58,7 @@ def environment_here(
         adapter: The adapter's package, whose code counts.
         packages: Distributions whose version can change a number.
         device: cpu or cuda:N.
+        variables: Environment variables that count beside ``VARIABLES``.
     """
     versions = {n: v for n in (*packages, *ALWAYS) if (v := package_version(n)) is not None}
     here = gpus()
@@ -71,5 +76,5 @@ def environment_here(
         device=device,
         device_model=model if number is None or known else NO_DEVICE,
         driver=here[number].driver if known and number is not None else None,
-        variables={v: os.environ[v] for v in VARIABLES if v in os.environ},
+        variables={v: os.environ[v] for v in (*VARIABLES, *variables) if v in os.environ},
     )

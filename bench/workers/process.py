@@ -430,7 +430,9 @@ def _environment(
 ) -> Environment:
     """Ask once for each backend, device, interpreter and settings of the user."""
     entry = BACKENDS[backend]
-    task = EnvironmentTask(device=device, packages=(*entry.packages, *entry.also))
+    task = EnvironmentTask(
+        device=device, packages=(*entry.packages, *entry.also), variables=tuple(entry.variables)
+    )
     interpreters = Interpreters({backend: python})
     with tempfile.TemporaryDirectory(prefix="thawbench-") as folder:
         log = Path(folder) / "log.txt"

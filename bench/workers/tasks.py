@@ -52,6 +52,9 @@ class EnvironmentTask(Task[EnvironmentAnswer]):
     packages: tuple[str, ...] = Field(
         description="Distributions whose version can change a number."
     )
+    variables: tuple[str, ...] = Field(
+        default=(), description="Environment variables that count beside those of all backends."
+    )
 
 
 class DevicesAnswer(Frozen):

@@ -208,7 +208,8 @@ print("a framework's chatter")
 answer = {{"event": "done"}}
 if task["task"] == "environment":
     from bench.workers.environment import environment_here
-    found = environment_here(*sys.argv[4:6], task["packages"], task["device"])
+    found = environment_here(
+        *sys.argv[4:6], task["packages"], task["device"], task["variables"])
     answer["environment"] = found.model_dump(mode="json")
 elif task["task"] == "export":
     folder = pathlib.Path(os.environ["THAWBENCH_CACHE"]) / "blueprints" / task["key"]

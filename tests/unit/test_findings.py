@@ -327,6 +327,31 @@ def test_backends_are_paired_under_the_same_circumstances(make: Make) -> None:
     assert len(found(*runs).pairs) == 2
 
 
+@pytest.mark.parametrize(
+    ("versions", "pairs"),
+    [
+        (("0.1.0+aaa.bbb", "0.1.0+aaa.ccc"), 1),
+        (("0.1.0+aaa.bbb", "0.1.0+ddd.ccc"), 0),
+        (("0.1.0+aaa", "0.1.0+aaa"), 1),
+        (("0.1.0+aaa.bbb", "0.2.0+aaa.ccc"), 0),
+    ],
+)
+def test_backends_are_paired_where_the_code_that_they_share_is_the_same(
+    make: Make, versions: tuple[str, str], pairs: int
+) -> None:
+    """An adapter's own digest follows that of the shared code; older runs have one for all."""
+    runs = [
+        make(0.9, backend=backend, environment={"thawbench": version, "variables": variables})
+        for backend, version, variables in zip(
+            ("torch", "keras-jax"),
+            versions,
+            ({"MALLOC_TRIM_THRESHOLD_": "1"}, {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}),
+            strict=True,
+        )
+    ]
+    assert len(found(*runs).pairs) == pairs
+
+
 def test_what_was_asked_names_data_networks_and_machine(make: Make) -> None:
     runs = [make(0.9)]
     told = asked(rows_of(runs))
