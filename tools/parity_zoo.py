@@ -208,8 +208,8 @@ Written by `make parity-zoo`. Random weights with BatchNorm values of their own 
 where they lie on the machine, which the remarks say), {dtype}, the whole network trained with AdamW
 on one fixed batch, its learning rate falling every step. Figures are largest relative differences;
 the floor is how far the ten losses of {floors} alone move when every weight is nudged by one last
-bit, once. Networks of more than {largest:,} parameters give the logits in float32. See the README,
-"Proof", for what is compared.
+bit, once. Networks of more than {largest:,} parameters give the logits in float32. See
+docs/parity.md for what is compared.
 
 """
 

@@ -1,7 +1,8 @@
 """PyTorch's SGD and AdamW on Keras variables.
 
 Keras's own differ: SGD folds the learning rate into the velocity, AdamW adds epsilon to the
-uncorrected root (DESIGN section 4). Formulas: docs.pytorch.org, torch.optim.SGD and AdamW.
+uncorrected root (docs/design.md, Twins and Blueprints). Formulas: docs.pytorch.org,
+torch.optim.SGD and AdamW.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is particular to the device under PyTorch: flags, synchronise, memory (DESIGN section 8).
+"""Device-specific parts of PyTorch: flags, synchronise, memory (docs/design.md, Devices).
 
 Sources: docs.pytorch.org, "CUDA semantics", "torch.backends", "Automatic Mixed Precision".
 """

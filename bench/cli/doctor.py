@@ -134,7 +134,7 @@ def _backend(backend: str, interpreters: Interpreters) -> Iterator[Finding]:
     devices = answer.devices
     seen = f"{versions}; sees {', '.join(devices)}"
     blind = bool(gpus()) and len(devices) == 1
-    mend = f"{backend} was built without this GPU's CUDA; see 'On a GPU' in README.md"
+    mend = f"{backend} was built without this GPU's CUDA; see docs/gpu.md"
     yield Finding(backend, not blind, needed, seen, mend if blind else None)
     for device in devices:
         if device != "cpu":

@@ -1,4 +1,4 @@
-"""Heads: new layers on a backbone for a new set of classes (DESIGN section 7).
+"""Heads: new layers on a backbone for a new set of classes (docs/design.md, Names).
 
 Their initial numbers come from one seeded NumPy generator, the same for every backend: weights
 uniform in ±1/sqrt(inputs), the bound of ``torch.nn.Linear``, biases zero.

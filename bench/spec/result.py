@@ -1,4 +1,4 @@
-"""The result of a run (DESIGN section 2)."""
+"""The result of a run (docs/design.md, Nouns)."""
 
 from __future__ import annotations
 

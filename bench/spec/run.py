@@ -1,4 +1,4 @@
-"""The values that define a run and its environment (DESIGN section 2)."""
+"""The values that define a run and its environment (docs/design.md, Nouns)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PrefixCache = Literal["auto", "off"]
 TuneName = Literal["lr"]
 Initialisation = Literal["pretrained", "random"]
 UNFINISHED: frozenset[str] = frozenset({"unavailable", "crashed", "timeout"})
-"""Statuses after which a run counts as missing and is repeated (DESIGN section 7)."""
+"""Statuses after which a run counts as missing and is repeated (docs/design.md, Identities)."""
 
 
 class DatasetRef(Frozen):

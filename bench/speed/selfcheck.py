@@ -1,4 +1,4 @@
-"""Checks that a device's timing, memory accounting and arithmetic rate are plausible (DESIGN 8)."""
+"""Checks of a device's timing, memory accounting and arithmetic rate (docs/design.md, Devices)."""
 
 from __future__ import annotations
 

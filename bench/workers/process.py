@@ -82,7 +82,7 @@ class Interpreters:
 
     def of(self, backend: str) -> Path:
         """The user's choice, else ``.venv-tensorflow`` for TensorFlow where ``make`` built it for
-        the GPU (DESIGN section 8), else this interpreter."""
+        the GPU (docs/design.md, Devices), else this interpreter."""
         if backend in self.chosen:
             return self.chosen[backend]
         second = project_root() / ".venv-tensorflow" / "bin" / "python"

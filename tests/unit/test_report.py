@@ -30,7 +30,7 @@ CONTRACT = [
     "train_images_per_s", "infer_images_per_s", "total_parameters", "trainable_parameters",
     "fit_s",
 ]  # fmt: skip
-"""Of DESIGN section 7."""
+"""Fields that others rely on (docs/design.md, Files and JSON fields)."""
 
 HOSTILE = [
     "a|b", "<script>alert(1)</script>", "=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "a&b", 'a"b',
