@@ -1,10 +1,11 @@
-"""Digests of code: which edits move them, and which do not; that they cover what a run imports."""
+"""Digests of code: which edits move them, and which do not.
+
+That they cover what a run imports is tested in tests/end_to_end/test_code_digest.py.
+"""
 
 from __future__ import annotations
 
 import ast
-import json
-import os
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,6 @@ from bench.catalog.backends import BACKENDS
 from bench.storage import code_digest
 from bench.storage.code_digest import (
     adapter_digest,
-    adapter_files,
     export_digest,
     proof_digest,
     shared_digest,
@@ -211,32 +211,3 @@ def test_digests_are_those_of_every_supported_python(sources: Path) -> None:
         [sys.executable, "-c", code], cwd=project_root(), capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == before["shared"]
-
-
-IMPORTED = """
-import json, sys
-sys.argv = ["worker", *sys.argv[1:]]
-import backends.worker as worker
-worker.load_adapter(*sys.argv[1:])
-import bench.training.job, bench.training.sweep, bench.training.clocks
-print(json.dumps([m.__file__ for n, m in list(sys.modules.items())
-                  if n.partition(".")[0] in ("bench", "backends") and m.__file__]))
-"""
-
-
-@pytest.mark.parametrize("backend", ["torch", "keras-tensorflow"])
-def test_every_module_that_a_run_imports_is_in_a_digest(backend: str) -> None:
-    """What the worker's handler of runs imports, with the adapter loaded."""
-    adapter = BACKENDS[backend].adapter
-    done = subprocess.run(
-        [sys.executable, "-c", IMPORTED, backend, adapter],
-        cwd=project_root(),
-        env={**os.environ, **BACKENDS[backend].variables},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    imported = {Path(file).resolve() for file in json.loads(done.stdout.splitlines()[-1])}
-    covered = {f.resolve() for f in [*shared_files(), *adapter_files(backend, adapter)]}
-    assert project_root() / "backends" / "worker.py" in imported
-    assert imported - covered == set()
