@@ -16,9 +16,9 @@ from bench.training.adapter import (
     Adapter,
     Heads,
     HeadsTrainer,
+    MatchedTrainer,
     NativeRequest,
     Prefix,
-    ResumingTrainer,
     Trainer,
 )
 
@@ -31,7 +31,7 @@ class KerasAdapter:
 
     def build(
         self, network: Network, plan: TrainingPlan, recipe: Recipe, device: str
-    ) -> ResumingTrainer:
+    ) -> MatchedTrainer:
         return KerasTrainer(network, plan, recipe, device, self._engine)
 
     def build_prefix(self, network: Network, recipe: Recipe, device: str, compiled: bool) -> Prefix:

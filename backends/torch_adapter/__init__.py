@@ -14,9 +14,9 @@ from bench.training.adapter import (
     Adapter,
     Heads,
     HeadsTrainer,
+    MatchedTrainer,
     NativeRequest,
     Prefix,
-    ResumingTrainer,
     Trainer,
 )
 
@@ -26,7 +26,7 @@ class TorchAdapter:
 
     def build(
         self, network: Network, plan: TrainingPlan, recipe: Recipe, device: str
-    ) -> ResumingTrainer:
+    ) -> MatchedTrainer:
         return TorchTrainer(network, plan, recipe, device)
 
     def build_prefix(self, network: Network, recipe: Recipe, device: str, compiled: bool) -> Prefix:

@@ -35,7 +35,7 @@ from bench.parity.tolerances import (
     STEPS,
 )
 from bench.spec.run import Policy, Precision, Recipe
-from bench.training.adapter import Adapter, Trainer
+from bench.training.adapter import Adapter, Inspectable
 from bench.training.batches import TrainingBatches
 from bench.training.fit import build_phase, take_step
 from bench.training.metrics import cross_entropy, top1
@@ -49,7 +49,7 @@ RECORDED_IMAGES = 2
 Take = Callable[[str, RecordedValues], None]
 """What is done with a level's values as soon as they are there: only then they need not all be in
 memory at once, and VGG19's are a gigabyte a level."""
-Build = Callable[[Policy, dict[str, Array]], Trainer]
+Build = Callable[[Policy, dict[str, Array]], Inspectable]
 Batches = Callable[[Split, Recipe, TrainingPlan], TrainingBatches]
 
 
@@ -62,7 +62,7 @@ def make_batches(split: Split, recipe: Recipe, plan: TrainingPlan) -> TrainingBa
 class Probe:
     """A network built by one backend, and what is asked of it."""
 
-    trainer: Trainer
+    trainer: Inspectable
     """Of the backend; in steps, of the phase that they are in."""
     blueprint: Blueprint
     """With its head."""
@@ -226,7 +226,7 @@ def probe(
     )
     blueprint = network.blueprint
 
-    def build(policy: Policy, tensors: dict[str, Array]) -> Trainer:
+    def build(policy: Policy, tensors: dict[str, Array]) -> Inspectable:
         return build_phase(adapter, blueprint, tensors, policy, item.recipe, device)[0]
 
     first = build(item.policy, network.tensors)

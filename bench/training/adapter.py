@@ -1,11 +1,11 @@
-"""What an adapter must do: the only things that the loop asks of a framework."""
+"""The interface between the training code and a framework's adapter."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -18,89 +18,113 @@ from bench.spec.run import Policy, Recipe
 
 
 class Batch(NamedTuple):
-    """One training step's input, in host memory."""
+    """The input of one training step, in host memory."""
 
     images: Array
-    """uint8 (N, px, px, 3) RGB, augmented; or in its place the values at which training starts, as
-    ``ResumingTrainer.values`` gives them."""
+    """uint8 (N, px, px, 3) RGB, augmented; or values of the frozen prefix, from ``Prefix.values``,
+    in place of images."""
     labels: npt.NDArray[np.int64]
     """(N,) class numbers."""
     masks: tuple[npt.NDArray[np.bool_], ...]
-    """For each dropout of the plan, what is kept: (N, H, W, C), (N, L, C) or (N, C)."""
+    """For each dropout of the plan, the elements it keeps: (N, H, W, C), (N, L, C) or (N, C)."""
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Of the network as the framework built it, asked of the framework."""
+    """Numbers of values in a network, read from the framework's own objects."""
 
     total_parameters: int
-    """Without BatchNorm statistics."""
+    """All parameters, without BatchNorm statistics."""
     trainable_parameters: int
-    """Those that the framework computes gradients for."""
+    """Parameters for which the framework computes gradients."""
     state_values: int
     """BatchNorm moving statistics."""
 
 
 @dataclass(frozen=True)
 class NativeRequest:
-    """What native mode asks of an adapter: a network of the framework's own under this name."""
+    """The network of a framework's own library that native mode trains."""
 
     backbone: str
-    """Its name."""
+    """Name of the backbone."""
     entry: BackboneEntry
-    """What is known of it."""
+    """Catalogue entry of the backbone."""
     weights: Path | None
-    """File with the framework's own weights; None for random ones, and for a user's own network as
-    it was built."""
+    """File with the framework's own weights; None for random weights, and for a user's own network
+    as it was built."""
     random: bool
-    """Whether the weights are random."""
+    """True if the weights are drawn at random."""
     reader: Reader
-    """How the file is read, where the adapter knows several ways."""
+    """Format of the weights file, where the adapter can read several."""
     preprocessing: Preprocessing
-    """That belongs to the file, where the network does not bring its own."""
+    """Preprocessing that belongs to the file, where the network does not bring its own."""
     classes: int
     """Outputs of the head."""
     policy: Policy
-    """What is trained."""
+    """Parts of the network that train."""
     recipe: Recipe
-    """How."""
+    """Optimizer, schedule, head and precision."""
     device: str
     """cpu or cuda:N."""
     seed: int
-    """Of random weights, head and dropout, each drawn by the framework's own generator."""
+    """Seed of random weights, head and dropout, each drawn by the framework's own generator."""
 
 
 class Trainer(Protocol):
-    """A network built by a framework for one run."""
+    """A network on a device with its optimizer: all that a run needs, in either mode."""
 
     def to_device(self, batch: Batch) -> Any:
-        """Copy a batch to the device; what comes back is passed to ``train_step``."""
+        """Copy a batch to the device and return it in the form that ``train_step`` takes."""
 
     def train_step(self, prepared: Any, learning_rate: float) -> Any:
-        """One optimizer step; returns a handle of the mean loss, perhaps not computed yet."""
+        """Do one optimizer step; return a handle of the mean loss, perhaps not computed yet."""
 
     def losses(self, handles: list[Any]) -> list[float]:
-        """The losses of handles; waits for the device."""
+        """Return the losses of handles; waits for the device."""
 
     def infer(self, images: Array) -> Any:
-        """A handle of the logits of uint8 images (N, px, px, 3), or of values of the frozen prefix,
-        in inference form."""
+        """Return a handle of the logits, in inference form, of uint8 images (N, px, px, 3) or of
+        values of the frozen prefix."""
 
     def logits(self, handles: list[Any]) -> Array:
-        """(sum of N, classes) logits of handles, in float32 or float64; waits for the device."""
+        """Return the (sum of N, classes) logits of handles, in float32 or float64; waits for the
+        device."""
 
     def synchronise(self) -> None:
-        """Wait until the device has done all that it was given."""
+        """Wait until the device has done all work it was given."""
 
     def tensors(self) -> dict[str, Array]:
-        """Every tensor of the Blueprint as it is now, in the Blueprint's names and layout."""
+        """Return a copy of every tensor: in matched mode by the Blueprint's names and in its
+        layout, in native mode by the framework's."""
+
+    def counts(self) -> Counts:
+        """Return the numbers of parameters, read from the framework's own objects."""
+
+    def knobs(self) -> dict[str, Any]:
+        """Return the settings in force, read back from the framework."""
+
+    def peak_device_bytes(self) -> int | None:
+        """Return the most memory that the run held on a GPU; None where it cannot be known."""
+
+    def matrix_product(self, side: int) -> Callable[[], object]:
+        """Return a function that queues one product of two (side, side) matrices on the device, in
+        the precision in which the run multiplies; ``synchronise`` waits for it."""
+
+
+@runtime_checkable
+class Restorable(Protocol):
+    """A trainer that can start anew from given tensors."""
 
     def restore(self, tensors: Mapping[str, Array]) -> None:
-        """Set every tensor (names and layout as ``tensors`` gives them) and forget the optimizer's
-        moments and the loss scale, so that training starts anew."""
+        """Set every tensor (names and layout as ``Trainer.tensors`` returns them) and reset the
+        optimizer's moments and the loss scale."""
+
+
+class Inspectable(Trainer, Restorable, Protocol):
+    """A trainer whose intermediate values can be read: what proofs need."""
 
     def activations(self, images: npt.NDArray[np.uint8]) -> dict[str, Array]:
-        """The value of every operation in inference form, and the preprocessed pixels.
+        """Compute the preprocessed pixels and the value of every operation in inference form.
 
         Args:
             images: (N, px, px, 3).
@@ -110,47 +134,26 @@ class Trainer(Protocol):
         """
 
     def gradients(self, prepared: Any) -> tuple[float, dict[str, Array]]:
-        """Mean loss of a batch in training form, and its gradient for each trained tensor.
-
-        BatchNorm statistics may move, as in a training step; nothing else does.
-        """
+        """Compute the mean loss of a batch in training form, and its gradient for each trained
+        tensor. BatchNorm statistics may change, as in a training step; nothing else does."""
 
     def cross_entropy(self, logits: Array, labels: npt.NDArray[np.int64]) -> float:
-        """Mean loss of logits (N, classes), by the function that training uses."""
-
-    def counts(self) -> Counts:
-        """Numbers of parameters, read from the framework's own objects."""
-
-    def knobs(self) -> dict[str, Any]:
-        """What is in force, read back from the framework."""
-
-    def peak_device_bytes(self) -> int | None:
-        """Most memory that the run held on a GPU; None where it cannot be known."""
-
-    def matrix_product(self, side: int) -> Callable[[], object]:
-        """A function that gives the device one product of two (side, side) matrices to do, in the
-        precision in which the run multiplies; ``synchronise`` waits for it."""
+        """Compute the mean loss of logits (N, classes) by the function that training uses."""
 
 
 class Prefix(Protocol):
-    """What computes the value at which training starts, where all before it is frozen."""
+    """The frozen operations before the first trained one (``bench.network.frozen_prefix``)."""
 
     def prefix(self, images: npt.NDArray[np.uint8]) -> Any:
-        """Compute the frozen prefix's value (see ``bench.network.frozen_prefix.boundary_of``).
-
-        Args:
-            images: (N, px, px, 3).
-
-        Returns:
-            A handle; pass it to ``values``.
-        """
+        """Compute the frozen prefix's value for images (N, px, px, 3); return a handle for
+        ``values``."""
 
     def values(self, handles: list[Any]) -> Array:
-        """(sum of N, …) values of handles of ``prefix``, channels last, in float64 if that is the
+        """Return the (sum of N, …) values of handles, channels last, in float64 if that is the
         recipe's precision and else in float32; waits for the device."""
 
     def synchronise(self) -> None:
-        """Wait until the device has done all that it was given."""
+        """Wait until the device has done all work it was given."""
 
     def prefix_form(self) -> str:
         """Return the form in force (``bench.training.prefix_cache``), with the reason if it is a
@@ -158,11 +161,16 @@ class Prefix(Protocol):
 
 
 class ResumingTrainer(Trainer, Prefix, Protocol):
-    """One that can do the frozen prefix and what follows it apart."""
+    """A trainer that can also train and infer from values of the frozen prefix."""
+
+
+class MatchedTrainer(ResumingTrainer, Inspectable, Protocol):
+    """The trainer of a Blueprint, in matched mode."""
 
 
 class Heads(NamedTuple):
-    """Linear heads of S seeds, R of each, over F features and C classes."""
+    """The initial values and settings of R linear heads for each of S seeds, over F features and C
+    classes."""
 
     weights: Array
     """(S, R, C, F)."""
@@ -171,14 +179,14 @@ class Heads(NamedTuple):
     learning_rates: Array
     """(S, R) peak rates."""
     weight_decays: Array
-    """(S, R), on the weights."""
+    """(S, R), applied to the weights."""
 
 
 class HeadsTrainer(Protocol):
-    """Many linear heads that train at once, each as if it were alone."""
+    """Linear heads that train at once, each as if it were alone."""
 
     def step(self, values: Array, labels: npt.NDArray[np.int64], factor: float) -> Any:
-        """One optimizer step of every head.
+        """Do one optimizer step of every head.
 
         Args:
             values: (S, N, F): each seed has its own order of the images.
@@ -190,13 +198,13 @@ class HeadsTrainer(Protocol):
         """
 
     def losses(self, handles: list[Any]) -> Array:
-        """(steps, S, R) losses of handles; waits for the device."""
+        """Return the (steps, S, R) losses of handles; waits for the device."""
 
     def logits(self, values: Array) -> Array:
-        """(S, R, N, C) of values (N, F)."""
+        """Return the (S, R, N, C) logits of values (N, F)."""
 
     def tensors(self) -> tuple[Array, Array]:
-        """Weights (S, R, C, F) and biases (S, R, C) as they are now."""
+        """Return copies of the weights (S, R, C, F) and biases (S, R, C)."""
 
 
 class Adapter(Protocol):
@@ -204,51 +212,50 @@ class Adapter(Protocol):
 
     def build(
         self, network: Network, plan: TrainingPlan, recipe: Recipe, device: str
-    ) -> ResumingTrainer:
-        """Build a network for training.
+    ) -> MatchedTrainer:
+        """Build the trainer of a Blueprint.
 
         Raises:
-            Unavailable: The device or precision cannot be had.
+            Unavailable: The framework lacks the device or the precision.
         """
 
     def build_prefix(self, network: Network, recipe: Recipe, device: str, compiled: bool) -> Prefix:
-        """Build a frozen prefix by itself.
+        """Build a frozen prefix without the rest of the network.
 
         Args:
-            network: Its answer is the wanted value.
-            recipe: Of the run; of it the precision counts.
+            network: Its output is the prefix's value.
+            recipe: The run's; only precision and batch size count.
             device: cpu or cuda:N, prepared by ``build``.
-            compiled: By the framework's compiler, where it has one.
+            compiled: True to use the framework's compiler, where it has one.
         """
 
     def build_heads(self, heads: Heads, recipe: Recipe, device: str) -> HeadsTrainer:
-        """Build linear heads to be trained at once.
+        """Build linear heads that train at once.
 
         Args:
-            heads: Their first numbers, and what sets them apart.
-            recipe: What they have in common: optimizer, momentum, precision.
+            heads: Their initial values, and the settings in which they differ.
+            recipe: Their common settings: optimizer, momentum, precision.
             device: cpu or cuda:N, prepared by ``build``.
         """
 
     def build_native(self, request: NativeRequest) -> tuple[Trainer, TrainingPlan]:
-        """Build the framework's own network, as its user would, for training.
+        """Build the framework's own network for training, as a user of the framework would.
 
         Returns:
-            The trainer, whose ``knobs`` tell what is its framework's own; and which of its tensors
-            are trained and frozen, by the framework's names, with no operations and no dropouts.
+            The trainer, whose ``knobs`` include the native differences; and the plan of its trained
+            and frozen tensors, by the framework's names, without operations and dropouts.
 
         Raises:
-            Unavailable: The framework has no such network, or the device cannot be had.
+            Unavailable: The framework lacks the network or the device.
             UserError: The weights file, head or boundary does not fit.
         """
 
     def is_out_of_memory(self, error: BaseException) -> bool:
-        """Whether an exception says that memory did not suffice."""
+        """Return True if an exception means that memory ran out."""
 
     def devices(self) -> list[str]:
-        """Devices that the framework sees, as 'cpu' and 'cuda:N'."""
+        """Return the devices that the framework sees, as 'cpu' and 'cuda:N'."""
 
     def release(self) -> bool:
-        """Give back what networks that nobody holds any more have left: graphs, compiled code, a
-        GPU's memory as far as the framework can. Whether the process is as good as new; where it is
-        not, another does the next run."""
+        """Free what deleted networks left behind: graphs, compiled code, GPU memory. Return True if
+        the process is then as good as new; if not, another process does the next run."""

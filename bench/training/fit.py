@@ -16,7 +16,7 @@ from bench.network.freezing import TrainingPlan, plan_training
 from bench.network.phases import Phase
 from bench.spec.result import Failure
 from bench.spec.run import Policy, Recipe, RunSpec
-from bench.training.adapter import Adapter, Batch, ResumingTrainer, Trainer
+from bench.training.adapter import Adapter, Batch, MatchedTrainer, Trainer
 from bench.training.batches import TrainingBatches, input_threads
 from bench.training.clocks import Windows
 from bench.training.prefix_cache import CachedPrefix
@@ -227,7 +227,7 @@ def build_phase(
     policy: Policy,
     recipe: Recipe,
     device: str,
-) -> tuple[ResumingTrainer, TrainingPlan]:
+) -> tuple[MatchedTrainer, TrainingPlan]:
     """Build the network of a phase from the tensors that the phase before it left.
 
     Args:

@@ -18,7 +18,7 @@ from bench.network.blueprint import Array
 from bench.network.phases import Phase
 from bench.spec.result import Trial
 from bench.spec.run import Recipe
-from bench.training.adapter import Trainer
+from bench.training.adapter import Restorable, Trainer
 from bench.training.batches import TrainingBatches
 from bench.training.fit import Fit, Report, infer, logits_failure, train_epoch
 from bench.training.metrics import evaluate
@@ -63,7 +63,7 @@ def tune(
         trials.append(
             _validate(trainer, at, validation) if is_finite else Trial(learning_rate=rate)
         )
-        trainer.restore(start)
+        _restore(trainer, start)
     seconds = time.perf_counter() - began
     return Tuned(tuple(trials), choose_rate(trials), seconds)
 
@@ -94,7 +94,7 @@ def tune_phases(
             tensors = left[index]
             if tensors is not None:
                 fit = enter(phase, tensors)
-                fit.trainer.restore(tensors)
+                _restore(fit.trainer, tensors)
                 at = fit.recipe.model_copy(update={"learning_rate": rate})
                 is_finite = _train(fit.trainer, at, fit.make_batches(), phase.numbers)
                 if is_last and is_finite:
@@ -119,6 +119,11 @@ def choose_rate(trials: Sequence[Trial]) -> float:
         return -accuracy, loss, trial.learning_rate
 
     return min(trials, key=rank).learning_rate
+
+
+def _restore(trainer: Trainer, tensors: Mapping[str, Array]) -> None:
+    assert isinstance(trainer, Restorable), "a search for a learning rate needs matched mode"
+    trainer.restore(tensors)
 
 
 def _train(trainer: Trainer, recipe: Recipe, batches: TrainingBatches, epochs: range) -> bool:

@@ -22,7 +22,7 @@ from bench.parity.tolerances import SEED
 from bench.spec.preprocessing import Preprocessing
 from bench.spec.run import Recipe
 from bench.training import batches, fit
-from bench.training.adapter import Adapter, Trainer
+from bench.training.adapter import Adapter, MatchedTrainer
 from bench.training.batches import TrainingBatches
 from bench.training.schedule import learning_rate
 
@@ -46,7 +46,7 @@ class Plant:
     """What it builds instead of the network that it is given."""
     plan: Callable[[TrainingPlan], TrainingPlan] = _same
     """By which plan, instead of the given one."""
-    trainer: Callable[[Any], Trainer] = _same
+    trainer: Callable[[Any], MatchedTrainer] = _same
     """What it gives instead of the trainer that it built."""
     batches: Batches = make_batches
     """What it is trained on."""
@@ -69,7 +69,9 @@ class _Planted:
     sound: Adapter
     plant: Plant
 
-    def build(self, network: Network, plan: TrainingPlan, recipe: Recipe, device: str) -> Trainer:
+    def build(
+        self, network: Network, plan: TrainingPlan, recipe: Recipe, device: str
+    ) -> MatchedTrainer:
         network, plan = self.plant.network(network), self.plant.plan(plan)
         return self.plant.trainer(self.sound.build(network, plan, recipe, device))
 
