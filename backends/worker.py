@@ -128,10 +128,10 @@ def export(task: tasks.ExportTask, context: Context) -> tasks.Nothing:
         reader=task.reader,
         seed=task.seed,
     )
-    if task.settled:
-        from bench.parity.inputs import settle
+    if task.calibrated:
+        from bench.parity.random_network import calibrate_random_network
 
-        network = settle(network, adapter)
+        network = calibrate_random_network(network, adapter)
     save_blueprint(network, task.key)
     return tasks.Nothing()
 
@@ -184,7 +184,7 @@ def logits(task: tasks.LogitsTask, context: Context) -> tasks.Nothing:
 
 def prove(task: tasks.ProveTask, context: Context) -> tasks.ProveAnswer:
     """Measure this backend for proofs; leaves files in a folder for each item."""
-    from bench.parity.inputs import load_split
+    from bench.parity.images import load_split
     from bench.parity.probe import probe
 
     adapter, split = context.adapter(), load_split(Path(task.data))

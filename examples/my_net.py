@@ -1,4 +1,4 @@
-"""A network of one's own: `run_bench.py run --backbones module:examples/my_net.py:build …`."""
+"""Example of your own network: `run_bench.py run --backbones module:examples/my_net.py:build …`."""
 
 from torch import nn
 
@@ -12,10 +12,10 @@ def block(inputs: int, outputs: int) -> nn.Sequential:
 
 
 class MyNet(nn.Module):
-    # What Thawbench preprocesses by, (pixel / 255 - mean) / std; without them ImageNet's.
+    # Preprocessing: (pixel / 255 - mean) / std; without these lines ImageNet's values are used.
     mean = (0.5, 0.5, 0.5)
     std = (0.25, 0.25, 0.25)
-    input_px = 64  # the size it was made for; without it 224
+    input_px = 64  # input size in pixels; 224 if left out
 
     def __init__(self) -> None:
         super().__init__()
@@ -28,4 +28,4 @@ class MyNet(nn.Module):
 
 
 def build() -> nn.Module:
-    return MyNet()  # a real one would load its weights here
+    return MyNet()  # load trained weights here

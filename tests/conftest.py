@@ -13,12 +13,12 @@ from hypothesis import settings
 
 from bench.network.blueprint import Blueprint, Network
 from bench.parity.run import THREADS
-from bench.parity.scheduler import threads_of
+from bench.parity.scheduler import threads_per_worker
 from bench.spec.result import RunResult
 from bench.spec.run import Environment, RunSpec
 from bench.storage.results import Store, StoredRun
 
-if shared := threads_of(int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))):
+if shared := threads_per_worker(int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))):
     # Set before a framework is imported. Two files at once with a thread a core each: a test of
     # keras-torch in float64 takes 63 s; with one thread each 20 s, alone with two 25 s.
     os.environ |= dict.fromkeys(THREADS, str(shared))

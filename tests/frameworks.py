@@ -1,10 +1,14 @@
-"""Workers for tests that need a framework: one process for each backend, never in pytest's own."""
+"""Workers for tests that need a framework: one process per backend, apart from pytest's own."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import subprocess
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -18,6 +22,7 @@ from bench.network.blueprint_files import write_checksums
 from bench.network.export import blueprint_folder
 from bench.network.weights import pretrained_weights, random_weights
 from bench.spec.run import Precision
+from bench.system import project_root
 from bench.workers.process import Interpreters, run_task
 from bench.workers.tasks import Answer, LogitsItem, LogitsTask, Task
 
@@ -26,14 +31,42 @@ BACKENDS = ("torch", "keras-tensorflow")
 
 
 def do(backend: str, task: Task[Answer], log: Path) -> Answer:
-    """Return a worker's answer; its log is the assertion's message if there is none."""
+    """Do a task in a worker and return its answer; fail with the worker's log if there is none."""
     finished = run_task(backend, task, log, HERE)
     assert finished.answer is not None, f"{finished.message}\n{log.read_text()[-3000:]}"
     return finished.answer
 
 
+def run_module(
+    backend: str,
+    module: str,
+    *arguments: str,
+    variables: Mapping[str, str] = MappingProxyType({}),
+) -> list[Any]:
+    """Run a module of the tests by a backend's interpreter; return the JSON lines that it prints.
+
+    Args:
+        backend: Backend whose interpreter runs it; also the module's first argument.
+        module: Name such as 'tests.parity.forms_worker'.
+        arguments: Further arguments.
+        variables: Environment variables beside those of this process.
+    """
+    done = subprocess.run(
+        [str(HERE.of(backend)), "-m", module, backend, *arguments],
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        timeout=1200,
+        cwd=project_root(),
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    lines = done.stdout.splitlines()
+    return [json.loads(line) for line in lines if line.startswith(("{", "["))]
+
+
 def packaged_blueprint(name: str, px: int, cache: Path) -> Path:
-    """The Blueprint of a backbone with its packaged ImageNet weights."""
+    """Return the Blueprint of a backbone with its packaged ImageNet weights."""
     weights = pretrained_weights(name, BACKBONES[name], download=False)
     return blueprint_folder(name, px, weights, 0, cache, HERE)
 
@@ -41,13 +74,13 @@ def packaged_blueprint(name: str, px: int, cache: Path) -> Path:
 def random_blueprints(
     name: str, sizes: tuple[int, ...], architectures: dict[int, dict[str, Path]], cache: Path
 ) -> dict[int, Path]:
-    """Blueprints of a backbone with random weights, the same tensors at every input size.
+    """Return Blueprints of a backbone with the same random weights at every input size.
 
     Args:
-        name: Of the backbone.
-        sizes: Input sizes.
-        architectures: Input size but the first → backbone → folder of its architecture.
-        cache: For the Blueprints.
+        name: Name of the backbone.
+        sizes: Input sizes, in pixels.
+        architectures: Input size, except the first → backbone → folder of its architecture.
+        cache: Root of the cache.
     """
     weights = random_weights(BACKBONES[name])
     first = blueprint_folder(name, sizes[0], weights, 0, cache, HERE)
@@ -63,11 +96,11 @@ def random_blueprints(
 
 
 GAINS = {"mobilenet_v2": (2.0, 4.0)}
-"""Backbone → range of BatchNorm's factors, where the usual one lets every image die away."""
+"""Backbone → range of BatchNorm's factors, if the usual range makes the signal vanish."""
 
 
 def shake_batch_norms(folder: Path, gain: tuple[float, float]) -> None:
-    """Give every BatchNorm values of its own: fresh ones are 0 and 1, and hide a confusion."""
+    """Give every BatchNorm its own values: fresh ones are 0 and 1, which hides a confusion."""
     network = Network.load(folder)
     random = np.random.default_rng(0)
     norms = [o for o in network.blueprint.operations if o.kind == "batch_norm"]
@@ -92,13 +125,13 @@ def logits(
     folder: Path,
     precision: Precision = "fp32",
 ) -> dict[str, npt.NDArray[Any]]:
-    """Logits of networks with their original classifiers, all in one worker.
+    """Return the logits (N, classes) of networks with their own classifiers, by one worker.
 
     Args:
-        backend: Whose worker.
+        backend: Backend of the worker.
         items: Name → (Blueprint's folder, uint8 images (N, px, px, 3)).
-        folder: For the files that are exchanged.
-        precision: That they compute in.
+        folder: Folder for images and logits.
+        precision: Precision of the computation.
     """
     folder.mkdir(parents=True, exist_ok=True)
     listed = []

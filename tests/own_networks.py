@@ -1,4 +1,4 @@
-"""Networks as users write them, good and bad; loaded by a torch worker, never by pytest itself."""
+"""Networks as users write them, correct and faulty; loaded by a torch worker, not by pytest."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import nn
 
 
 class Tutorial(nn.Module):
-    """PyTorch's own CIFAR tutorial: one pooling used twice, dense layers after it."""
+    """The network of PyTorch's CIFAR tutorial: one pooling is used twice, then dense layers."""
 
     input_px = 32
 
@@ -30,7 +30,7 @@ class Tutorial(nn.Module):
 
 
 class Tokens(nn.Module):
-    """Blocks of one resolution in a ModuleList, a parameter of its own before them."""
+    """Blocks of one resolution in a ModuleList, after a parameter of the network itself."""
 
     input_px = 64
 
@@ -68,7 +68,7 @@ def tokens() -> nn.Module:
 
 
 def one_row() -> nn.Module:
-    """All in one Sequential, with a classifier that is a convolution."""
+    """Return one Sequential whose classifier is a convolution."""
     return nn.Sequential(
         nn.Conv2d(3, 8, 3, stride=2, padding=1),
         nn.ReLU(),

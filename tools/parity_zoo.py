@@ -1,7 +1,7 @@
-"""The table of every network: ``python -m bench.parity.zoo results/parity.md``.
+"""Write the parity table of every network: ``python -m tools.parity_zoo results/parity.md``.
 
-What is measured is kept beside the table as JSON, so that the command can be stopped and goes on
-from there.
+Results are kept beside the table as JSON after each network, so that the command can be stopped;
+called again, it continues with the networks that are missing.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from bench.parity.model import PARTS, PairProof, Part
 from bench.parity.plan import DTYPES, Question, environments_of, subject_of
 from bench.parity.run import FLOORS_FROM, prove
 from bench.parity.scheduler import (
-    MOST_BYTES,
-    MOST_JOBS,
-    ProofTask,
-    jobs_on,
-    most_bytes,
-    side_by_side,
-    threads_of,
+    MAX_BYTES,
+    MAX_JOBS,
+    Job,
+    memory_limit_bytes,
+    parallel_jobs,
+    run_jobs,
+    threads_per_worker,
 )
 from bench.parity.tolerances import LEVELS
 from bench.report.tables.runs import markdown
@@ -50,14 +50,16 @@ from bench.workers.tasks import ModelsTask
 BACKENDS = ("torch", "keras-tensorflow")
 DEVICE = "cpu"
 LARGEST = 100_000_000
-"""Parameters up to which ten steps are taken in float64; larger ones give logits in float32."""
-NEED_BYTES = MOST_BYTES // 2
-"""Of a worker: two at a time. More than 100 million parameters, in float32 and without training,
-need no more than 100 million in float64 with it."""
-LARGER = {"torchvision:inception_v3": 139}
-"""Input sizes of those that are chaotic at their least: its last stage has one pixel at 75 px."""
-NUDGES = 1
-"""``parity NAME`` takes the worst of three."""
+"""Number of parameters up to which a network is trained for ten steps in float64; of larger ones
+only the forward pass is compared, in float32."""
+MEMORY_BYTES = MAX_BYTES // 2
+"""Memory of a worker, so that two run at a time. More than 100 million parameters, in float32 and
+without training, need no more than 100 million in float64 with training."""
+INPUT_PX = {"torchvision:inception_v3": 139}
+"""Input sizes of networks that are chaotic at their smallest size: the last stage of Inception v3
+has one pixel at 75 px."""
+PERTURBATIONS = 1
+"""The command ``parity`` takes the worst of three."""
 TIMM = (
     "timm:resnet18",
     "timm:tf_efficientnet_b0",
@@ -67,12 +69,12 @@ TIMM = (
     "timm:densenet121",
     "timm:vit_tiny_patch16_224",
 )
-"""One of each family of timm."""
+"""Examples of timm, one per family."""
 ZooEntry = dict[str, Any]
 
 
 def names(interpreters: Interpreters) -> list[str]:
-    """All of torchvision's, and timm's examples.
+    """Return the names of all networks of torchvision, and of timm's examples.
 
     Raises:
         Unavailable: The exporter's packages are not installed.
@@ -82,7 +84,7 @@ def names(interpreters: Interpreters) -> list[str]:
 
 
 def measure(name: str, interpreters: Interpreters) -> ZooEntry:
-    """One network's row."""
+    """Prove one network and return its row of the table."""
     question = _question(name, "fp64", interpreters)
     row: ZooEntry = {
         "model": name,
@@ -105,31 +107,30 @@ def measure(name: str, interpreters: Interpreters) -> ZooEntry:
         else:
             pair = _prove(name, question)
         row["pair"] = pair.model_dump(mode="json")
-        shutil.rmtree(folder)  # nobody asks for it again
+        shutil.rmtree(folder)  # it is not needed again
     except UserError as error:
         row["refused"] = str(error)
     except Unavailable as error:
         row["failed"] = str(error)
     except Stopped:
         raise
-    except Exception as error:  # one network's trouble is not the others'
+    except Exception as error:  # other networks can still be measured
         traceback.print_exc()
         row["failed"] = f"{type(error).__name__}: {error}"
     return row
 
 
 def _forward(name: str, interpreters: Interpreters, notes: list[str]) -> PairProof:
-    """The forward pass alone, in float32; where a last bit moves that by more than its tolerance,
-    in float64."""
+    """Prove the forward pass alone: in float32, or in float64 if float32 is inconclusive."""
     pair = _prove(name, _question(name, "fp32", interpreters, ("forward",)))
-    blunt = [x for x in pair.levels if not x.passed]
-    if not blunt or any(x.differs for x in blunt):
+    noisy = [x for x in pair.levels if not x.passed]
+    if not noisy or any(x.differs for x in noisy):
         return pair
-    sharp = _prove(name, _question(name, "fp64", interpreters, ("forward",)))
-    if not sharp.levels:  # it wants more memory than there is
+    precise = _prove(name, _question(name, "fp64", interpreters, ("forward",)))
+    if not precise.levels:  # the worker ran out of memory
         return pair
-    notes.append(f"float32 says nothing: floor of {blunt[0].name} {blunt[0].floor:.1e}")
-    return sharp
+    notes.append(f"float32 is inconclusive: noise floor of {noisy[0].name} {noisy[0].floor:.1e}")
+    return precise
 
 
 def _prove(name: str, question: Question) -> PairProof:
@@ -147,18 +148,18 @@ def _question(
     return Question(
         backbones=(name,),
         policies=("retrain_all",),
-        # Without steps the one with fewer moments: those of 600 million parameters are 5 GB.
+        # Without steps SGD, which has fewer moments: AdamW's of 600 million parameters are 5 GB.
         optimizers=("adamw",) if "steps" in parts else ("sgd",),
         precisions=(precision,),
         backends=BACKENDS,
         head="original",
-        px=LARGER.get(name),
+        px=INPUT_PX.get(name),
         device=DEVICE,
         interpreters=interpreters,
         cache=cache_root(),
         parts=parts,
-        nudges=NUDGES,
-        threads=threads_of(jobs_on(DEVICE, MOST_JOBS)),
+        perturbations=PERTURBATIONS,
+        threads=threads_per_worker(parallel_jobs(DEVICE, MAX_JOBS)),
     )
 
 
@@ -168,7 +169,7 @@ def _parameters(blueprint: Blueprint) -> int:
 
 
 def table(rows: Sequence[ZooEntry]) -> str:
-    """The rows as Markdown, with a line that counts them."""
+    """Return the rows as a Markdown table, with a line that counts the verdicts."""
     counted = Counter(verdict(row) for row in rows)
     verdicts = ", ".join(f"{counted[word]} {word}" for word in VERDICTS if counted[word])
     head = f"{len(rows)} networks: {verdicts}."
@@ -204,66 +205,66 @@ def _number(value: float | None) -> str:
 
 INTRODUCTION = """# Parity of {backends}
 
-Written by `make parity-zoo`. Random weights with BatchNorm values of their own (pretrained ones
-where they lie on the machine, which the remarks say), {dtype}, the whole network trained with AdamW
-on one fixed batch, its learning rate falling every step. Figures are largest relative differences;
-the floor is how far the ten losses of {floors} alone move when every weight is nudged by one last
-bit, once. Networks of more than {largest:,} parameters give the logits in float32. See
-docs/parity.md for what is compared.
+Written by `make parity-zoo` (`python -m tools.parity_zoo results/parity.md`). Random weights with
+calibrated BatchNorms (pretrained weights where they are installed, see the remarks), {dtype}, the
+whole network trained with AdamW on one fixed batch, with a learning rate that falls every step.
+Figures are largest relative differences; the floor is how far the ten losses of {floors} alone move
+when every weight is perturbed by one last bit. For networks of more than {largest:,} parameters
+only the forward pass is compared, in float32. See docs/parity.md for what is compared.
 
 """
 
 
 def main(path: Path) -> None:
-    """Measure what is missing and write the table after each network; then once more, one at a
-    time, those whose worker died: two large ones may want more memory than there is."""
+    """Measure the missing networks and write the table after each; then retry those whose worker
+    died, one at a time, since two large ones may need more memory than there is."""
     interpreters = Interpreters({})
     wanted = names(interpreters)
     here = [e.environment_id for e in environments_of(_question("vgg16", "fp64", interpreters))]
     done = {
         row["model"]: row
-        for row in _kept(path.with_suffix(".json"))
+        for row in _load(path.with_suffix(".json"))
         if row["model"] in wanted
         and row["environments"] == here
         and row.get("harness") == proof_digest()
     }
-    for jobs in (jobs_on(DEVICE, len(wanted)), 1):
-        left = [name for name in wanted if name not in done or _died(done[name])]
-        entries = backbones(left, interpreters)  # one worker describes them all
-        left.sort(key=lambda name: -entries[name].min_px)  # the slowest first: ViTs have one size
-        tasks = [ProofTask(NEED_BYTES, partial(measure, name, interpreters)) for name in left]
-        clock = WorkClock(float(len(left)))
-        for number, row in side_by_side(tasks, jobs, most_bytes()):
-            done[left[number]] = row
+    for parallel in (parallel_jobs(DEVICE, len(wanted)), 1):
+        missing = [name for name in wanted if name not in done or _died(done[name])]
+        entries = backbones(missing, interpreters)  # one worker describes them all
+        missing.sort(key=lambda name: -entries[name].min_px)  # slow ones, such as ViTs, first
+        jobs = [Job(MEMORY_BYTES, partial(measure, name, interpreters)) for name in missing]
+        clock = WorkClock(float(len(missing)))
+        for number, row in run_jobs(jobs, parallel, memory_limit_bytes()):
+            done[missing[number]] = row
             clock.done += 1
-            print(f"[{clock.done:.0f}/{len(left)}, {duration(clock.left_s())} left] "
-                  f"{left[number]}: {verdict(row)}", file=sys.stderr, flush=True)  # fmt: skip
+            print(f"[{clock.done:.0f}/{len(missing)}, {duration(clock.left_s())} left] "
+                  f"{missing[number]}: {verdict(row)}", file=sys.stderr, flush=True)  # fmt: skip
             _write(path, [done[name] for name in wanted if name in done], len(wanted))
 
 
 def _died(row: ZooEntry) -> bool:
-    """Whether a worker ended without an answer."""
+    """Return True if a worker ended without an answer."""
     return not row["refused"] and not (row["pair"] and row["pair"]["levels"])
 
 
 def _write(path: Path, rows: list[ZooEntry], wanted: int) -> None:
     write_json(path.with_suffix(".json"), {"rows": rows})
-    words = INTRODUCTION.format(
+    introduction = INTRODUCTION.format(
         backends=" and ".join(BACKENDS),
         dtype=DTYPES["fp64"],
         largest=LARGEST,
         floors=FLOORS_FROM,
     )
-    left = wanted - len(rows)
-    more = f"\n{left} more are not measured yet: `make parity-zoo` goes on.\n" if left else ""
-    path.write_text(f"{words}{table(rows)}\n{more}", encoding="utf-8")
+    missing = wanted - len(rows)
+    more = f"\n{missing} more are not measured yet: run `make parity-zoo`.\n" if missing else ""
+    path.write_text(f"{introduction}{table(rows)}\n{more}", encoding="utf-8")
 
 
 VERDICTS = ("shown", "shown (forward pass)", "not shown", "refused", "failed")
 
 
 def verdict(row: ZooEntry) -> str:
-    """One of ``VERDICTS``."""
+    """Return the verdict on a row, one of ``VERDICTS``."""
     if row["pair"] is None:
         return "refused" if row["refused"] else "failed"
     pair = PairProof.model_validate(row["pair"])
@@ -272,7 +273,7 @@ def verdict(row: ZooEntry) -> str:
     return "shown" if len(pair.levels) == len(LEVELS) else "shown (forward pass)"
 
 
-def _kept(path: Path) -> list[ZooEntry]:
+def _load(path: Path) -> list[ZooEntry]:
     try:
         rows: list[ZooEntry] = json.loads(path.read_bytes())["rows"]
     except (OSError, ValueError, KeyError):
@@ -286,4 +287,4 @@ if __name__ == "__main__":
     except (UserError, Unavailable) as problem:
         sys.exit(f"error: {problem}")
     except KeyboardInterrupt:
-        sys.exit("\nstopped: what is measured is kept, the same command goes on from there")
+        sys.exit("\nstopped: results so far are kept; to continue, run the same command again")

@@ -19,7 +19,7 @@ def known_proofs(folder: Path, runs: Sequence[StoredRun]) -> list[PairProof]:
     """Return this machine's proofs, and those beside the results, of the runs' environments."""
     environments = {run.result.environment_id for run in runs}
     pairs = [*read_copy(folder), *Proofs(cache_root()).load()]
-    newest = {pair.about: pair for pair in pairs}  # this machine's come last
+    newest = {pair.key: pair for pair in pairs}  # this machine's come last
     # One known environment is enough: two may have been compared through a third.
     return [pair for pair in newest.values() if environments & set(pair.environments)]
 

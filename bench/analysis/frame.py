@@ -12,7 +12,7 @@ import pandas as pd
 from bench.analysis.folders import known_proofs, load_runs
 from bench.analysis.rows import FIELDS, rows_of
 from bench.errors import UserError
-from bench.parity.proofs import shown
+from bench.parity.proofs import proved_subjects
 from bench.spec.base import Frozen
 from bench.spec.result import RunResult
 from bench.spec.run import Environment, RunSpec
@@ -122,7 +122,7 @@ def results(*folders: str | Path) -> pd.DataFrame:
     runs, problems = load_runs(paths)
     proofs = [pair for path in paths for pair in known_proofs(path, runs)]
     where = {r.environment.environment_id: r.environment.model_dump(mode="json") for r in runs}
-    return frame_of([row.fields for row in rows_of(runs, shown(proofs))], where, problems)
+    return frame_of([row.fields for row in rows_of(runs, proved_subjects(proofs))], where, problems)
 
 
 def curves(*folders: str | Path) -> pd.DataFrame:

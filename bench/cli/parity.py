@@ -19,7 +19,7 @@ from bench.network.head import hidden_units
 from bench.network.phases import needs_stages
 from bench.parity.model import Level, PairProof
 from bench.parity.plan import DTYPES, Question, environments_of
-from bench.parity.run import show
+from bench.parity.run import prove_missing
 from bench.runner.planner import missing_packages, resolve_devices
 from bench.spec.run import OptimizerName, Precision
 from bench.storage.cache import cache_root
@@ -71,7 +71,7 @@ def parity_command(asked: Asked, as_json: bool) -> bool:
     _check(asked)
     if asked.mode == "native":
         return _native(asked, as_json)
-    pairs = show(_question(asked), asked.fresh, watcher)
+    pairs = prove_missing(_question(asked), asked.fresh, watcher)
     if as_json:
         print_json(document(pairs))
     else:

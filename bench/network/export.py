@@ -25,7 +25,7 @@ def blueprint_folder(
     seed: int,
     cache: Path,
     interpreters: Interpreters,
-    settled: bool = False,
+    calibrated: bool = False,
 ) -> Path:
     """Return the cached Blueprint of a backbone with given weights; export it if it is not there.
 
@@ -36,8 +36,8 @@ def blueprint_folder(
         seed: Seed of random weights; not used for others.
         cache: Root of the cache.
         interpreters: Which Python exports.
-        settled: For proofs: give random weights the BatchNorm statistics of real activations, see
-            ``bench.parity.inputs``.
+        calibrated: True to give random weights the BatchNorm statistics of real activations, see
+            ``bench.parity.random_network``.
 
     Raises:
         Unavailable: The exporter's packages are not installed, or the export failed.
@@ -53,8 +53,8 @@ def blueprint_folder(
         weights=weights.ref.sha256,
         preprocessing=weights.preprocessing.model_dump(mode="json"),
         seed=random_seed,
-        # A forward pass of the adapter settles a network, so that all of its code counts.
-        **({"settled": [proof_digest(), _exporter_version(interpreters)]} if settled else {}),
+        # A forward pass of the adapter calibrates a network, so all of the adapter's code counts.
+        **({"settled": [proof_digest(), _exporter_version(interpreters)]} if calibrated else {}),
     )
     folder = blueprint_path(key, cache)
     if not is_whole(folder):
@@ -67,7 +67,7 @@ def blueprint_folder(
             reader=weights.reader,
             preprocessing=weights.preprocessing,
             seed=random_seed,
-            settled=settled,
+            calibrated=calibrated,
         )
         ask(EXPORTER, task, interpreters, f"exporting {public_name(backbone)}", cache)
     mark_used(folder)

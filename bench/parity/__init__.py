@@ -1,6 +1,6 @@
-"""The proof that two backends compute the same thing, level by level.
+"""The proof that two backends compute the same numbers, level by level.
 
-``plan`` says what is to be shown, ``probe`` measures one backend inside its worker, ``compare``
-turns the files of two backends into levels, ``prove`` drives the workers, ``proofs`` keeps what was
-shown on this machine.
+``plan`` turns a request into measurements, ``probe`` makes them in a worker of one backend,
+``compare`` turns the files of two backends into levels and a verdict, ``run`` drives the workers,
+and ``proofs`` keeps verdicts on this machine.
 """

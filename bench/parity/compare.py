@@ -1,6 +1,4 @@
-"""How far apart two sets of values are.
-
-From the files of two backends to a verdict."""
+"""Comparison of two backends: from the files of their probes to levels and a verdict."""
 
 from __future__ import annotations
 
@@ -15,73 +13,83 @@ import numpy as np
 from bench.network.blueprint import STATE_ROLES, Array, Blueprint
 from bench.parity.exchange import RecordedValues, read, read_facts
 from bench.parity.model import PART_OF, FirstDifference, Level, Part
-from bench.parity.tolerances import BLUNT, FLOOR_FACTOR, FLOORED, LEAST_FALL, LEVELS
+from bench.parity.tolerances import (
+    FLOOR_MARGIN,
+    LEVELS,
+    MAY_BE_NOISY,
+    MIN_LOSS_FALL,
+    NEED_LOW_FLOOR,
+)
 from bench.spec.run import Precision
 
 
-class Gap(NamedTuple):
-    """The largest relative difference, and where it is."""
+class Difference(NamedTuple):
+    """The largest relative difference of two sets of values."""
 
     value: float
-    """Infinite where the values cannot be compared: one is missing, not finite, of another form."""
+    """Infinite if values cannot be compared: one is missing or not finite, or shapes differ."""
     where: str | None
-    """Name of the value."""
+    """Name of the value that differs most; None if none differs."""
 
 
-def largest(values: Array) -> float:
-    """Largest magnitude; 0 of nothing."""
+def max_magnitude(values: Array) -> float:
+    """Return the largest absolute value; 0 for an empty array."""
     return float(max(values.max(initial=0.0), -values.min(initial=0.0)))
 
 
-def difference(a: Array, b: Array) -> float:
-    """Largest absolute difference; infinite where a value is not finite or the shapes differ."""
+def max_absolute_difference(a: Array, b: Array) -> float:
+    """Return the largest absolute difference; inf if a value is not finite or shapes differ."""
     if a.shape != b.shape or not (np.isfinite(a).all() and np.isfinite(b).all()):
         return math.inf
-    return largest(np.subtract(a, b, dtype=np.float64))
+    return max_magnitude(np.subtract(a, b, dtype=np.float64))
 
 
-def gap(a: RecordedValues, b: RecordedValues, group: Callable[[str], str] = str) -> Gap:
-    """Largest difference over the largest magnitude of ``a`` in the same group.
+def max_relative_difference(
+    a: RecordedValues, b: RecordedValues, group_of: Callable[[str], str] = str
+) -> Difference:
+    """Return the largest difference over the largest magnitude of ``a`` in the same group.
 
-    Grouping the tensors of an operation lends a scale to those that are zero but for rounding: the
-    gradient of a bias before a BatchNorm, for one.
+    A group of the tensors of one operation gives a scale to those that are zero up to rounding,
+    such as the gradient of a bias before a BatchNorm.
 
     Args:
-        a, b: Name → values; names must be the same.
-        group: Name → what it is measured with; itself if left out.
+        a: Name → values of the reference.
+        b: Name → values to compare, under the same names.
+        group_of: Name → its group; by default each name is a group of its own.
     """
     missing = sorted(a.keys() ^ b.keys())
     if missing:
-        return Gap(math.inf, f"{missing[0]} is on one side only")
+        return Difference(math.inf, f"{missing[0]} is on one side only")
     scales: dict[str, float] = {}
     for name in a:
-        scales[group(name)] = max(scales.get(group(name), 0.0), largest(a[name]))
-    worst = Gap(0.0, None)
+        group = group_of(name)
+        scales[group] = max(scales.get(group, 0.0), max_magnitude(a[name]))
+    worst = Difference(0.0, None)
     for name in a:
-        found = difference(a[name], b[name])
-        if 0.0 < found < math.inf:  # infinite stays infinite, for it would vanish in such a scale
-            scale = scales[group(name)]
+        found = max_absolute_difference(a[name], b[name])
+        if 0.0 < found < math.inf:  # inf over an infinite scale would be NaN
+            scale = scales[group_of(name)]
             found = found / scale if scale > 0.0 else math.inf
         if found > worst.value:
-            worst = Gap(found, name)
+            worst = Difference(found, name)
     return worst
 
 
 def first_above(
     a: RecordedValues, b: RecordedValues, order: list[str], tolerance: float
 ) -> str | None:
-    """First name in ``order`` whose values differ by more than ``tolerance``, relatively."""
+    """Return the first name in ``order`` whose relative difference exceeds ``tolerance``."""
     for name in order:
         if name not in a or name not in b:
             return name
-        if gap({name: a[name]}, {name: b[name]}).value > tolerance:
+        if max_relative_difference({name: a[name]}, {name: b[name]}).value > tolerance:
             return name
     return None
 
 
-def operation_of(blueprint: Blueprint) -> Callable[[str], str]:
-    """Tensor name → name of the operation that it belongs to; of a statistic, and its role: a
-    variance of thousands must not lend its scale to the factors beside it."""
+def operation_groups(blueprint: Blueprint) -> Callable[[str], str]:
+    """Return the mapping from a tensor's name to its operation. Running statistics are groups of
+    their own: a variance of thousands must not be the scale of the factors beside it."""
     owners: Mapping[str, str] = {
         tensor: f"{o.name} {role}" if role in STATE_ROLES else o.name
         for o, role, tensor in blueprint.named_tensors()
@@ -89,51 +97,48 @@ def operation_of(blueprint: Blueprint) -> Callable[[str], str]:
     return owners.__getitem__
 
 
-AFTER_STEPS = ("losses", "logits_after_steps", "epoch_losses")
-"""Levels that chaos reaches."""
-
-
 @dataclass(frozen=True)
 class Side:
-    """Where the files of one backend lie."""
+    """The recorded values of one backend."""
 
     folders: dict[Part, Path]
-    """Part → folder; items that share a part share its folder."""
+    """Part → folder of its files; measurements that share a part share its folder."""
 
     def values(self, level: str) -> RecordedValues:
-        """Values of a level."""
+        """Return the values of a level."""
         return read(self.folders[PART_OF[level]], level)
 
     def facts(self, part: Part) -> dict[str, Any]:
-        """What was found beside the values."""
+        """Return noise floors, fall of the loss and learning rate."""
         return read_facts(self.folders[part])
 
 
-def _plain(level: str, a: Side, b: Side, blueprint: Blueprint) -> Gap:
-    return gap(a.values(level), b.values(level))
+def _plain(level: str, a: Side, b: Side, blueprint: Blueprint) -> Difference:
+    return max_relative_difference(a.values(level), b.values(level))
 
 
-def _by_operation(level: str, a: Side, b: Side, blueprint: Blueprint) -> Gap:
-    return gap(a.values(level), b.values(level), operation_of(blueprint))
+def _by_operation(level: str, a: Side, b: Side, blueprint: Blueprint) -> Difference:
+    groups = operation_groups(blueprint)
+    return max_relative_difference(a.values(level), b.values(level), groups)
 
 
-def _frozen(level: str, a: Side, b: Side, blueprint: Blueprint) -> Gap:
-    """Number of frozen tensors that changed, on the worse side."""
+def _frozen(level: str, a: Side, b: Side, blueprint: Blueprint) -> Difference:
+    """Return the number of frozen tensors that changed, on the worse side."""
     changed = [float(side.values(level)["changed"].sum()) for side in (a, b)]
-    return Gap(max(changed), "tensors changed" if any(changed) else None)
+    return Difference(max(changed), "tensors changed" if any(changed) else None)
 
 
-def _metrics(level: str, a: Side, b: Side, blueprint: Blueprint) -> Gap:
-    """Between the sides, and on each between the loop's loss and the framework's."""
+def _metrics(level: str, a: Side, b: Side, blueprint: Blueprint) -> Difference:
+    """Compare the sides, and on each side the loop's loss with the framework's."""
     found = [side.values(level)["metrics"] for side in (a, b)]
-    worst = gap({level: found[0]}, {level: found[1]}).value
+    worst = max_relative_difference({level: found[0]}, {level: found[1]}).value
     for metrics in found:
         _, loop, framework = np.split(metrics, 3)
-        worst = max(worst, gap({level: loop}, {level: framework}).value)
-    return Gap(worst, None)
+        worst = max(worst, max_relative_difference({level: loop}, {level: framework}).value)
+    return Difference(worst, None)
 
 
-MEASURES: dict[str, Callable[[str, Side, Side, Blueprint], Gap]] = {
+MEASURES: dict[str, Callable[[str, Side, Side, Blueprint], Difference]] = {
     "pixels": _plain,
     "initial_head": _plain,
     "logits": _plain,
@@ -146,44 +151,45 @@ MEASURES: dict[str, Callable[[str, Side, Side, Blueprint], Gap]] = {
     "frozen": _frozen,
     "metrics": _metrics,
 }
-"""Level → how it is measured."""
+"""Level → the function that compares two sides."""
 
 
-def levels_of(
+def compare_levels(
     reference: Side, other: Side, floors: Side, blueprint: Blueprint, precision: Precision
 ) -> tuple[Level, ...]:
-    """Every level of two sides whose part was measured.
+    """Compare two sides at every level whose part was measured.
 
     Args:
-        reference, other: The two backends.
-        floors: The backend whose own movement was measured.
-        blueprint: With the head.
-        precision: Of the computation.
+        reference: The backend whose magnitudes are the scale.
+        other: The backend to compare.
+        floors: The backend whose noise floors were measured.
+        blueprint: The network with its head.
+        precision: Precision of the computation.
     """
     levels = []
     measured = {n: t for n, t in LEVELS.items() if PART_OF[n] in reference.folders}
     for name, tolerances in measured.items():
         value, where = MEASURES[name](name, reference, other, blueprint)
         floor = floors.facts(PART_OF[name])["floors"].get(name)
-        sharp = floor is None or FLOOR_FACTOR * floor < tolerances[precision]
+        quiet = floor is None or FLOOR_MARGIN * floor < tolerances[precision]
         level = Level(
             name=name,
             value=value if math.isfinite(value) else None,
             tolerance=tolerances[precision],
             floor=floor if floor is None or math.isfinite(floor) else None,
             chaotic=floor is not None and not math.isfinite(floor),
-            passed=bool(value <= tolerances[precision] and (sharp or name not in FLOORED)),
+            passed=bool(value <= tolerances[precision] and (quiet or name not in NEED_LOW_FLOOR)),
             detail=where if value > 0.0 else None,
         )
-        may_be_blunt = name in BLUNT[precision] and not sharp
-        levels.append(level.model_copy(update={"counts": level.differs or not may_be_blunt}))
+        may_be_left_out = name in MAY_BE_NOISY[precision] and not quiet
+        levels.append(level.model_copy(update={"counts": level.differs or not may_be_left_out}))
     return tuple(levels)
 
 
 def first_difference(
     reference: Side, other: Side, blueprint: Blueprint, precision: Precision
 ) -> FirstDifference | None:
-    """The first operation whose value in inference form differs by more than the tolerance."""
+    """Return the first operation whose output in inference form exceeds the tolerance."""
     a, b = reference.values("activations"), other.values("activations")
     order = [o.name for o in blueprint.operations]
     name = first_above(a, b, order, LEVELS["activations"][precision])
@@ -193,46 +199,60 @@ def first_difference(
     return FirstDifference(operation=name, module_path=operation.module_path)
 
 
+AFTER_STEPS = ("losses", "logits_after_steps", "epoch_losses")
+"""Levels that are inconclusive if training is chaotic."""
+
+
 def differing(levels: Sequence[Level]) -> list[Level]:
-    """The levels that show a difference. Where training is chaotic outright, so that a last bit
-    moves the losses by more than even float32 may, nothing that comes after ten steps does."""
+    """Return the levels that show a difference. If training is chaotic, that is if one last bit
+    moves the losses beyond even float32's tolerance, no level after the ten steps shows one."""
     chaotic = any(
-        x.chaotic or (x.floor or 0.0) > LEVELS[x.name]["fp32"] for x in levels if x.name in FLOORED
+        x.chaotic or (x.floor or 0.0) > LEVELS[x.name]["fp32"]
+        for x in levels
+        if x.name in NEED_LOW_FLOOR
     )
-    spoiled = AFTER_STEPS if chaotic else ()
-    return [x for x in levels if not x.passed and x.differs and x.name not in spoiled]
+    inconclusive = AFTER_STEPS if chaotic else ()
+    return [x for x in levels if not x.passed and x.differs and x.name not in inconclusive]
 
 
-def is_blind(side: Side, precision: Precision) -> bool:
-    """Whether the logits are the same for every image: such a network's head learns from its bias
-    alone, and two of them agree whatever lies before it."""
+def has_constant_logits(side: Side, precision: Precision) -> bool:
+    """Return True if the logits are the same for every image: then the head learns from its bias
+    alone, and two backends agree whatever comes before it."""
     logits = side.values("logits")["logits"]
-    return largest(np.ptp(logits, axis=0)) <= LEVELS["logits"][precision] * largest(logits)
+    return max_magnitude(np.ptp(logits, axis=0)) <= (
+        LEVELS["logits"][precision] * max_magnitude(logits)
+    )
 
 
-def reason_of(levels: tuple[Level, ...], fall: float | None, blind: bool = False) -> str | None:
-    """Why a pair did not pass, in a sentence; None if it did.
+def failure_reason(
+    levels: tuple[Level, ...], loss_fall: float | None, constant_logits: bool = False
+) -> str | None:
+    """Return in words why a pair did not pass; None if it passed.
 
     Args:
-        levels: That were measured.
-        fall: Of the loss, a fraction.
-        blind: Whether the network gives the same logits for every image.
+        levels: The levels that were measured.
+        loss_fall: Fraction by which the training loss fell.
+        constant_logits: True if the network gives the same logits for every image.
     """
-    failed = [level for level in levels if level.counts and not level.passed]
-    above = differing(levels)
-    if above:
+    different = differing(levels)
+    if different:
         return "differs: " + ", ".join(
             f"{x.name} {'not comparable' if x.value is None else f'{x.value:.2g}'}"
             f"{f' ({x.detail})' if x.detail else ''}"
-            for x in above
+            for x in different
         )
-    if failed:
-        return "says nothing, the floor is too high: " + ", ".join(
-            f"{x.name} {'–' if x.floor is None else f'{x.floor:.2g}'}" for x in failed
+    noisy = [level for level in levels if level.counts and not level.passed]
+    if noisy:
+        return "inconclusive: numerical noise exceeds the tolerance: " + ", ".join(
+            f"{x.name} (noise floor {'not finite' if x.floor is None else f'{x.floor:.2g}'})"
+            for x in noisy
         )
-    if blind:
-        return "says nothing: the network gives the same logits for every image"
+    if constant_logits:
+        return "inconclusive: the network gives the same logits for every image"
     stepped = any(PART_OF[level.name] == "steps" for level in levels)
-    if stepped and (fall is None or not fall >= LEAST_FALL):
-        return f"says nothing: the loss fell by {fall or 0.0:.1%}, less than {LEAST_FALL:.0%}"
+    if stepped and (loss_fall is None or not loss_fall >= MIN_LOSS_FALL):
+        return (
+            f"inconclusive: the training loss fell by {loss_fall or 0.0:.1%}, "
+            f"at least {MIN_LOSS_FALL:.0%} is needed"
+        )
     return None

@@ -1,4 +1,4 @@
-"""What a probe leaves for the comparison: a file for each level, read tensor by tensor."""
+"""Files through which a probe hands its values to the comparison: one file per level."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ FACTS = "facts.json"
 
 
 def write(folder: Path, level: str, values: RecordedValues) -> None:
-    """Write the values of a level, without a second copy of them in memory."""
+    """Write the values of a level, without a second copy in memory."""
     folder.mkdir(parents=True, exist_ok=True)
     named: dict[str, Any] = dict(values)
     np.savez(_file(folder, level), **named)
 
 
 def read(folder: Path, level: str) -> RecordedValues:
-    """The values of a level, each read when it is asked for: a large network's need not fit twice
-    into memory.
+    """Return the values of a level, each loaded on access: those of a large network do not fit into
+    memory twice.
 
     Raises:
-        OSError, ValueError: Not a file that ``write`` made.
+        OSError, ValueError: The file is missing, or ``write`` did not make it.
     """
     values: RecordedValues = np.load(_file(folder, level), allow_pickle=False)
     return values
@@ -38,12 +38,12 @@ def _file(folder: Path, level: str) -> Path:
 
 
 def write_facts(folder: Path, facts: dict[str, Any]) -> None:
-    """Write what is not an array: floors, the loss's fall, the learning rate."""
+    """Write the noise floors, the fall of the loss and the learning rate."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / FACTS).write_text(json.dumps(facts), encoding="utf-8")
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
-    """What ``write_facts`` wrote."""
+    """Return what ``write_facts`` wrote."""
     facts: dict[str, Any] = json.loads((folder / FACTS).read_text(encoding="utf-8"))
     return facts

@@ -1,4 +1,4 @@
-"""The nouns of a proof."""
+"""Results of a proof: levels and pairs of backends."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import NamedTuple
 
 from pydantic import Field
 
-from bench.parity.tolerances import FLOOR_FACTOR
+from bench.parity.tolerances import FLOOR_MARGIN
 from bench.spec.base import Frozen
 from bench.workers.tasks import ProofPart
 
 Part = ProofPart
 PARTS: tuple[Part, ...] = ("forward", "gradients", "steps")
-"""What is measured; policies and optimizers that share a part have it measured once."""
+"""Parts of a measurement; policies and optimizers that share a part have it measured once."""
 
 PART_OF: dict[str, Part] = {
     "pixels": "forward",
@@ -27,50 +27,51 @@ PART_OF: dict[str, Part] = {
     "epoch_losses": "steps",
     "frozen": "steps",
 }
-"""Level → the part that its figure comes from."""
+"""Level → the part in which it is measured."""
 
 
 class Level(Frozen):
-    """One figure of a proof."""
+    """The comparison of two backends at one point of the computation."""
 
-    name: str = Field(description="See ``bench.parity.tolerances.LEVELS``.")
+    name: str = Field(description="Key of ``bench.parity.tolerances.LEVELS``.")
     value: float | None = Field(
         description="Largest relative difference; null: not comparable or not finite."
     )
-    tolerance: float = Field(description="That it must not exceed.")
+    tolerance: float = Field(description="Largest value that counts as equal.")
     floor: float | None = Field(
-        description="How far one backend alone moves when every weight is nudged by one last bit, "
-        "the worst of three; null where equality is asked."
+        description="Noise floor: largest relative difference within one backend when every weight "
+        "is moved by one last bit, the worst of several perturbations; null for levels that must "
+        "be bitwise equal."
     )
-    chaotic: bool = Field(default=False, description="The floor is not finite.")
+    chaotic: bool = Field(default=False, description="True if the noise floor is not finite.")
     passed: bool = Field(
-        description="Within the tolerance; of training, also the floor below a tenth of it."
+        description="True if the value is within the tolerance and, for training losses, the noise "
+        "floor is below a tenth of it."
     )
     counts: bool = Field(
         default=True,
-        description="False in float32 where the floor of gradients, or of what comes after the ten "
-        "steps, is too high and accounts for the value: it says nothing, for or against.",
+        description="False if the level is inconclusive and not needed: in float32, if the noise "
+        "floor of the gradients, or of a level after the steps, explains the value.",
     )
     detail: str | None = Field(default=None, description="Where the difference is largest.")
 
     @property
     def differs(self) -> bool:
-        """Whether it shows a difference: beyond the tolerance, and beyond what one backend does
-        by itself."""
+        """True if the difference exceeds both the tolerance and the noise of one backend."""
         if self.chaotic or self.value is None:
             return not self.chaotic
-        return self.value > self.tolerance and self.value > FLOOR_FACTOR * (self.floor or 0.0)
+        return self.value > self.tolerance and self.value > FLOOR_MARGIN * (self.floor or 0.0)
 
 
 class FirstDifference(Frozen):
     """The first operation, in order of execution, whose values differ."""
 
-    operation: str = Field(description="Its name in the Blueprint.")
-    module_path: str = Field(description="Of the module that it came from.")
+    operation: str = Field(description="Name in the Blueprint.")
+    module_path: str = Field(description="Path of the module that the operation came from.")
 
 
-class About(NamedTuple):
-    """What a pair is about: proofs of the same question in the same environments."""
+class ProofKey(NamedTuple):
+    """Identity of a pair: a later proof with the same key replaces an earlier one."""
 
     backbone: str
     code_sha256: str | None
@@ -86,33 +87,33 @@ class About(NamedTuple):
 
 
 class PairProof(Frozen):
-    """Two backends, compared under one policy and optimizer."""
+    """The comparison of two backends under one policy and optimizer."""
 
-    backbone: str = Field(description="Its name.")
+    backbone: str = Field(description="Public name of the backbone.")
     code_sha256: str | None = Field(
-        default=None, description="Of the file of a user's own network; null for all others."
+        default=None, description="Digest of a user's own network file; null for other networks."
     )
-    policy: str = Field(description="Its name.")
-    boundary: str = Field(description="From where the policy trains.")
+    policy: str = Field(description="Name of the policy.")
+    boundary: str = Field(description="Stage from which the policy trains.")
     optimizer: str = Field(description="sgd or adamw.")
-    backends: tuple[str, str] = Field(description="The reference first.")
+    backends: tuple[str, str] = Field(description="The reference, then the other backend.")
     dtype: str = Field(description="float64 or float32.")
-    passed: bool = Field(description="Every level that counts, and the loss fell far enough.")
-    levels: tuple[Level, ...] = Field(description="In the order of the catalogue.")
-    first_difference: FirstDifference | None = Field(description="Null where all operations agree.")
-    loss_fall: float | None = Field(description="Of the training loss over the steps, a fraction.")
-    learning_rate: float | None = Field(description="Peak rate of the steps.")
-    px: int = Field(description="Height and width of the input.")
-    batch_size: int = Field(description="Images of a full step.")
-    head: str = Field(description="On the backbone.")
+    passed: bool = Field(description="Every level that counts passed, and the loss fell enough.")
+    levels: tuple[Level, ...] = Field(description="In the order of ``LEVELS``.")
+    first_difference: FirstDifference | None = Field(description="Null if all operations agree.")
+    loss_fall: float | None = Field(description="Fraction by which the training loss fell.")
+    learning_rate: float | None = Field(description="Peak learning rate of the steps.")
+    px: int = Field(description="Height and width of the input, in pixels.")
+    batch_size: int = Field(description="Images in a full step.")
+    head: str = Field(description="Head on the backbone.")
     weights: str = Field(description="pretrained, random or file.")
-    environments: tuple[str, str] = Field(description="environment_id of each side.")
+    environments: tuple[str, str] = Field(description="environment_id of each backend.")
     reason: str | None = Field(default=None, description="Why it did not pass; null if it did.")
     harness: str = Field(
-        default="", description="Digest of the code and tolerances that made it; see ``proofs``."
+        default="", description="Digest of the code and tolerances of the proof; see ``proofs``."
     )
 
     @property
-    def about(self) -> About:
-        """What it is about."""
-        return About(**{name: getattr(self, name) for name in About._fields})
+    def key(self) -> ProofKey:
+        """Identity of the pair."""
+        return ProofKey(**{name: getattr(self, name) for name in ProofKey._fields})

@@ -1,4 +1,4 @@
-"""What is to be shown: networks, policies and optimizers as items for the workers."""
+"""Plans of proofs: networks, policies and optimizers as items for the workers to measure."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from bench.network.freezing import plan_training
 from bench.network.head import attach_head
 from bench.network.phases import phases_of
 from bench.network.weights import Weights, pretrained_weights, random_weights
-from bench.parity.model import PARTS, About, Part
+from bench.parity.model import PARTS, Part, ProofKey
 from bench.parity.tolerances import (
     CLASSES,
     DEFAULT_SETTING,
     MOMENTUM,
-    NUDGES,
+    PERTURBATIONS,
     SEED,
     SETTINGS,
     WEIGHT_DECAY,
@@ -34,53 +34,47 @@ from bench.workers.process import Interpreters, environment_of
 from bench.workers.tasks import ProbeItem
 
 DTYPES: dict[Precision, str] = {"fp64": "float64", "fp32": "float32"}
-"""Precision of a recipe → what proofs call it."""
+"""Precision of a recipe → dtype of a proof."""
 EPOCHS = 2
-"""In which order, augmentation and the last batch are shown."""
+"""Number of epochs, which prove shuffling, augmentation and the last batch."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """``parity`` with its options."""
+    """The backends to compare, and under which networks, policies and optimizers."""
 
     backbones: Sequence[str]
-    """Names."""
     policies: Sequence[str]
-    """Names in the catalogue."""
     optimizers: Sequence[OptimizerName]
-    """sgd, adamw."""
     precisions: Sequence[Precision]
-    """fp64, fp32."""
     backends: Sequence[str]
-    """The reference first."""
+    """The reference, then the backends to compare with it."""
     head: str
-    """On every backbone."""
+    """Head on every backbone."""
     px: int | None
-    """Height and width; None: the catalogue's for proofs."""
+    """Height and width of the input, in pixels; None: that of the backbone's ``ProofSetting``."""
     device: str
     """cpu or cuda:N."""
     interpreters: Interpreters
-    """Which Python runs which backend."""
+    """Python interpreter of each backend."""
     cache: Path
     """Root of the cache."""
     boundary: str | None = None
-    """From where a policy that trains the last stage trains instead."""
+    """Boundary to use for policies that train the last stage; None: their own."""
     parts: tuple[Part, ...] = PARTS
-    """What to measure; only all of it is a proof."""
-    nudges: int = NUDGES
-    """Whose worst is a floor."""
+    """Parts to measure; a proof needs all of them."""
+    perturbations: int = PERTURBATIONS
+    """Number of perturbations, the worst of which is a noise floor."""
     threads: int | None = None
-    """Of each worker; None: as many as its framework takes."""
+    """Threads per worker; None: the framework's own choice."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One thing to show: that a policy and an optimizer train a backbone alike."""
+    """The statement that a policy and an optimizer train a backbone alike in all backends."""
 
     policy: Policy
-    """What trains."""
     optimizer: OptimizerName
-    """How."""
     weights: str
     """pretrained or random."""
     items: dict[Part, str]
@@ -89,41 +83,38 @@ class Claim:
 
 @dataclass
 class Subject:
-    """A backbone in one precision, with all that is asked of it."""
+    """A backbone in one precision, with all measurements that a question needs of it."""
 
     backbone: str
-    """Its name."""
     precision: Precision
-    """Of the computation."""
     setting: ProofSetting
-    """Input size and batch size."""
     code: OwnCode | None = None
-    """Of a user's own network."""
+    """Source of a user's own network."""
     blueprints: dict[str, Blueprint] = field(default_factory=dict)
-    """Weights → operations, with the head."""
+    """Kind of weights (pretrained, random) → the network with its head."""
     items: dict[str, ProbeItem] = field(default_factory=dict)
-    """By key, in the order in which they are measured."""
+    """Key → item, in the order of measurement."""
     claims: list[Claim] = field(default_factory=list)
-    """What the items show together."""
-    known: list[About] = field(default_factory=list)
-    """What was asked too, and is proved."""
+    """Statements that the items prove or refute."""
+    proved: list[ProofKey] = field(default_factory=list)
+    """Keys of the pairs that are proved already."""
 
     @property
     def images(self) -> int:
-        """Training images: one full batch and one half of it."""
+        """Number of training images: one full batch and half a batch."""
         return self.setting.batch_size * 3 // 2
 
 
 def subject_of(
-    backbone: str, precision: Precision, question: Question, known: Collection[About] = ()
+    backbone: str, precision: Precision, question: Question, proved: Collection[ProofKey] = ()
 ) -> Subject:
-    """Plan the proof of one backbone; its Blueprints are exported on the way.
+    """Plan the proof of one backbone, and export its Blueprints.
 
     Args:
-        backbone: Its name.
-        precision: Of the computation.
-        question: What is asked.
-        known: Pairs that are proved; a claim is made only where one of its pairs is not.
+        backbone: Name of the backbone.
+        precision: Precision of the computation.
+        question: What to compare.
+        proved: Pairs that are proved; a claim whose pairs are all among them is left out.
 
     Raises:
         UserError: The backbone cannot take the input size or be exported, or a policy trains
@@ -148,7 +139,7 @@ def subject_of(
                 SEED,
                 question.cache,
                 question.interpreters,
-                settled=kind == "random",
+                calibrated=kind == "random",
             )
             empty = Network.empty(Blueprint.load(folders[kind]))
             subject.blueprints[kind] = attach_head(empty, question.head, CLASSES, SEED).blueprint
@@ -158,42 +149,42 @@ def subject_of(
             )
         for optimizer in question.optimizers:
             recipe = _recipe(subject, policy, optimizer, question.head)
-            pairs = _abouts(subject, policy, kind, recipe, question)
-            if all(about in known for about in pairs):
-                subject.known += pairs
+            keys = _keys(subject, policy, kind, recipe, question)
+            if all(key in proved for key in keys):
+                subject.proved += keys
                 continue
             item = ProbeItem(
-                key=f"{kind}-{policy.boundary}-{_rates(policy)}-{optimizer}",
+                key=f"{kind}-{policy.boundary}-{_rates_label(policy)}-{optimizer}",
                 blueprint=folders[kind].name,
                 policy=policy,
                 recipe=recipe,
                 parts=question.parts,
-                nudges=question.nudges,
+                perturbations=question.perturbations,
             )
             _add_claim(subject, item, kind)
     return subject
 
 
-def _rates(policy: Policy) -> str:
-    """What tells policies with the same boundary apart."""
+def _rates_label(policy: Policy) -> str:
+    """Return a label that distinguishes policies with the same boundary."""
     decay = f"x{policy.stage_decay:g}" if policy.stage_decay != 1.0 else ""
     phases = f"-{policy.name}" if policy.phases else ""
     return f"{policy.backbone_scale:g}{decay}{phases}"
 
 
 def _trains(blueprint: Blueprint, policy: Policy) -> bool:
-    """Whether something is trained in every phase."""
+    """Return True if every phase trains something."""
     phases = phases_of(blueprint, policy, EPOCHS)
     return all(plan_training(blueprint, phase.policy).trained for phase in phases)
 
 
-def _abouts(
+def _keys(
     subject: Subject, policy: Policy, kind: str, recipe: Recipe, question: Question
-) -> list[About]:
-    """What the pairs of a claim would be about."""
+) -> list[ProofKey]:
+    """Return the keys of a claim's pairs."""
     first, *others = (environment.environment_id for environment in environments_of(question))
     return [
-        About(
+        ProofKey(
             backbone=public_name(subject.backbone),
             code_sha256=subject.code.sha256 if subject.code else None,
             weights=kind,
@@ -211,7 +202,7 @@ def _abouts(
 
 
 def environments_of(question: Question) -> list[Environment]:
-    """Of each backend, in the question's order."""
+    """Return the environment of each backend, in the question's order."""
     return [
         environment_of(backend, question.device, question.interpreters)
         for backend in question.backends
@@ -219,7 +210,7 @@ def environments_of(question: Question) -> list[Environment]:
 
 
 def policy_of(name: str, boundary: str | None) -> Policy:
-    """A policy of the catalogue, with another boundary where it trains the last stage."""
+    """Return a policy of the catalogue, with ``boundary`` if it trains the last stage."""
     policy = POLICIES[name]
     if boundary is not None and policy.boundary == "last_stage":
         return policy.model_copy(update={"boundary": boundary})
@@ -227,7 +218,7 @@ def policy_of(name: str, boundary: str | None) -> Policy:
 
 
 def _weights(backbone: str, entry: BackboneEntry, policy: Policy) -> Weights:
-    """Pretrained where the policy starts from them and this machine has them, else random."""
+    """Return pretrained weights if the policy uses them and they are here, else random ones."""
     if policy.initialisation == "random":
         return random_weights(entry)
     try:
@@ -254,7 +245,7 @@ def _recipe(subject: Subject, policy: Policy, optimizer: OptimizerName, head: st
 
 
 def _add_claim(subject: Subject, item: ProbeItem, kind: str) -> None:
-    """Add the item that a claim needs, with the parts that no other item measures."""
+    """Add a claim, and an item for the parts that no other item measures."""
     policy = item.policy
     items = next((c.items for c in subject.claims if item.key in c.items.values()), None)
     if items is None:
@@ -265,8 +256,8 @@ def _add_claim(subject: Subject, item: ProbeItem, kind: str) -> None:
 
 
 def _owner(subject: Subject, part: Part, policy: Policy, kind: str) -> str | None:
-    """Key of the item that measures a part already: the forward pass depends on the weights alone,
-    gradients on the boundary too, steps on everything."""
+    """Return the key of the item that already measures a part, if any: the forward pass depends on
+    the weights only, gradients also on the boundary, steps on everything."""
     for claim in subject.claims:
         same_boundary = claim.policy.boundary == policy.boundary
         if claim.weights == kind and (part == "forward" or (part == "gradients" and same_boundary)):

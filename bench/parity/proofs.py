@@ -1,7 +1,8 @@
-"""What was shown on this machine, kept in the cache: a file for each pair.
+"""Proofs kept in this machine's cache, one file per pair of backends.
 
-A proof holds for the two environments that it was made in, and the environment holds a digest of
-the sources that decide numbers: another release or another line of code has to be proved again.
+A proof holds for the two environments that it was made in and for the code that made it: each
+environment's id contains a digest of the code that decides numbers. Another release, or another
+line of that code, needs a new proof.
 """
 
 from __future__ import annotations
@@ -15,51 +16,40 @@ from pydantic import ValidationError
 
 from bench.parity.compare import differing
 from bench.parity.model import PairProof
-from bench.parity.tolerances import FLOORED, LEVELS
+from bench.parity.tolerances import LEVELS, NEED_LOW_FLOOR
 from bench.spec.base import canonical_hash
 from bench.storage.code_digest import proof_digest
 from bench.storage.results import write_json
 
 FOLDER = "proofs"
 COPY = "parity.json"
-"""Name of the copy in a results folder, so that a report made elsewhere knows them too."""
-
-
-class ProvedSubject(NamedTuple):
-    """What a proof speaks of."""
-
-    backbone: str
-    policy: str
-    boundary: str
-    optimizer: str
-    environments: frozenset[str]
-    code_sha256: str | None = None
-
-
-def _is_ours(pair: PairProof) -> bool:
-    return pair.harness == proof_digest()
+"""Name of the copy in a results folder, so that a report made on another machine has the proofs."""
 
 
 class Proofs:
-    """The proofs of a cache."""
+    """The proofs in a cache."""
 
     def __init__(self, cache: Path) -> None:
         self._folder = cache / FOLDER
 
     def keep(self, pair: PairProof) -> None:
-        """Write a proof over the one of the same question, passed or not. What was never measured,
-        for a worker died, takes nothing back."""
+        """Write a proof, replacing an earlier one with the same key, passed or not. A pair without
+        measurements, because a worker died, does not replace a proof that passed."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        if not pair.levels and any(p.about == pair.about and p.passed for p in self.load()):
+        if not pair.levels and any(p.key == pair.key and p.passed for p in self.load()):
             return
-        path = self._folder / f"{canonical_hash(pair.about._asdict())[:24]}.json"
+        path = self._folder / f"{canonical_hash(pair.key._asdict())[:24]}.json"
         write_json(
             path, pair.model_copy(update={"harness": proof_digest()}).model_dump(mode="json")
         )
 
     def load(self) -> list[PairProof]:
-        """All that this harness made; a file of another one says nothing and is passed over."""
-        return [p for p in _read_all(sorted(self._folder.glob("*.json"))) if _is_ours(p)]
+        """Return all proofs by the current code; skip others and unreadable files."""
+        return [p for p in _read_all(sorted(self._folder.glob("*.json"))) if _is_current(p)]
+
+
+def _is_current(pair: PairProof) -> bool:
+    return pair.harness == proof_digest()
 
 
 def _read_all(paths: Iterable[Path]) -> Iterator[PairProof]:
@@ -71,16 +61,16 @@ def _read_all(paths: Iterable[Path]) -> Iterator[PairProof]:
 
 
 def read_copy(folder: Path) -> list[PairProof]:
-    """The proofs by this harness that lie beside results."""
+    """Return the proofs by the current code that lie in a results folder."""
     try:
         found = json.loads((folder / COPY).read_bytes())["pairs"]
-        return [pair for pair in map(PairProof.model_validate, found) if _is_ours(pair)]
+        return [pair for pair in map(PairProof.model_validate, found) if _is_current(pair)]
     except (OSError, ValueError, KeyError, TypeError):
         return []
 
 
 def write_copy(pairs: Iterable[PairProof], folder: Path) -> None:
-    """Put proofs beside results.
+    """Write proofs into a results folder.
 
     Raises:
         OSError: The folder cannot be written.
@@ -88,9 +78,20 @@ def write_copy(pairs: Iterable[PairProof], folder: Path) -> None:
     write_json(folder / COPY, {"pairs": [pair.model_dump(mode="json") for pair in pairs]})
 
 
-def shown(pairs: Iterable[PairProof]) -> set[ProvedSubject]:
-    """What has been proved, in float64. A pair that showed a difference, at whatever size or
-    precision, takes back what the others of its question showed; one that said nothing does not.
+class ProvedSubject(NamedTuple):
+    """A pair of environments proved to compute the same, under one policy and optimizer."""
+
+    backbone: str
+    policy: str
+    boundary: str
+    optimizer: str
+    environments: frozenset[str]
+    code_sha256: str | None = None
+
+
+def proved_subjects(pairs: Iterable[PairProof]) -> set[ProvedSubject]:
+    """Return what has been proved in float64. A pair that shows a difference, at any input size or
+    precision, refutes all proofs of its subject; an inconclusive one does not.
     """
     known = [
         (
@@ -106,12 +107,14 @@ def shown(pairs: Iterable[PairProof]) -> set[ProvedSubject]:
         )
         for p in pairs
     ]
-    broken = {what for what, p in known if differing(p.levels)}
-    sharp = {what for what, p in known if p.passed and p.dtype == "float64" and _is_whole(p)}
-    return sharp - broken
+    refuted = {subject for subject, p in known if differing(p.levels)}
+    proved = {
+        subject for subject, p in known if p.passed and p.dtype == "float64" and _is_complete(p)
+    }
+    return proved - refuted
 
 
-def _is_whole(pair: PairProof) -> bool:
-    """Whether it has every level, and the floors without which training says nothing."""
-    floors = [level.floor for level in pair.levels if level.name in FLOORED]
+def _is_complete(pair: PairProof) -> bool:
+    """Return True if a pair has every level, and the noise floors that training needs."""
+    floors = [level.floor for level in pair.levels if level.name in NEED_LOW_FLOOR]
     return len(pair.levels) == len(LEVELS) and None not in floors

@@ -1,6 +1,4 @@
-"""Drives the workers of a proof and judges what they leave.
-
-Shows what is asked, and keeps what was shown."""
+"""Proofs: drive the workers, judge what they leave, and keep the verdicts."""
 
 from __future__ import annotations
 
@@ -19,18 +17,24 @@ from typing import Protocol, cast
 from bench.catalog.backends import ALLOCATOR
 from bench.errors import Unavailable, UserError
 from bench.network.backbones import backbones, folder_name, public_name
-from bench.parity.compare import Side, first_difference, is_blind, levels_of, reason_of
-from bench.parity.inputs import proof_split, save_split
+from bench.parity.compare import (
+    Side,
+    compare_levels,
+    failure_reason,
+    first_difference,
+    has_constant_logits,
+)
+from bench.parity.images import proof_split, save_split
 from bench.parity.model import Level, PairProof
 from bench.parity.plan import DTYPES, Claim, Question, Subject, environments_of, subject_of
 from bench.parity.proofs import Proofs
 from bench.parity.scheduler import (
-    ProofTask,
-    jobs_on,
-    most_bytes,
-    need_bytes,
-    side_by_side,
-    threads_of,
+    Job,
+    estimate_memory_bytes,
+    memory_limit_bytes,
+    parallel_jobs,
+    run_jobs,
+    threads_per_worker,
 )
 from bench.spec.run import OptimizerName
 from bench.storage.cache import CACHE_VARIABLE
@@ -38,44 +42,139 @@ from bench.workers.process import Event, Finished, fresh_log, run_task
 from bench.workers.tasks import ProveAnswer, ProveTask
 
 FLOORS_FROM = "torch"
-"""The backend whose own movement is measured, where it takes part: that is four times the work, and
-it is the quickest where networks are large (VGG19 at 32 px in float64, no floors, 2 cores: 31 s
-under torch, 48 s under TensorFlow)."""
+"""The backend whose noise floors are measured, if it takes part: that is four times the work, and
+it is the fastest on large networks (VGG19 at 32 px in float64 without floors, 2 cores: 31 s under
+torch, 48 s under TensorFlow)."""
 THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "NPROC")
-"""What tells OpenMP (torch), TensorFlow and XLA how many threads to start. Workers that start one a
-core each, side by side, wait for one another: EfficientNet-Lite0 under torch in float64, two at a
-time on 2 cores, 1.84 s a step; with one thread each 0.29 s."""
-
-
-def worker_variables(threads: int | None) -> dict[str, str]:
-    """The environment of a proof's workers. In float64 TensorFlow's heap is kept too; VGG19 under
-    torch spends half of its time on clearing pages otherwise (64 s a proof, 31 s so).
-
-    Args:
-        threads: Of each; None: as many as its framework takes.
-    """
-    return {**ALLOCATOR, **({} if threads is None else dict.fromkeys(THREADS, str(threads)))}
-
-
+"""Environment variables with the number of threads of OpenMP (torch), TensorFlow and XLA. Parallel
+workers with one thread per core each wait for each other: EfficientNet-Lite0 under torch in
+float64, two workers on 2 cores: 1.84 s per step; with one thread each 0.29 s."""
 ABANDONED_S = 24 * 3600.0
-"""Age of an exchange folder that nobody can be using any more."""
+"""Age in seconds after which an exchange folder cannot be in use any more."""
 
 
 class Watcher(Protocol):
-    """Where the progress of a proof goes."""
+    """Display of the progress of proofs."""
 
     def measuring(self, subject: Subject, backend: str) -> None:
-        """A worker starts."""
+        """Report that a worker starts."""
 
     def measured(self) -> None:
-        """A worker has measured an item."""
+        """Report that a worker has measured an item."""
 
     def proved(self, pair: PairProof) -> None:
         """Report the verdict on a pair."""
 
 
+Watch = Callable[[Sequence[Subject], int], AbstractContextManager[Watcher]]
+"""Makes the display of progress for subjects and a number of backends."""
 Rates = dict[str, float | None]
-"""Key of an item → learning rate that it was measured at."""
+"""Key of an item → learning rate of its steps."""
+
+
+def prove_missing(question: Question, fresh: bool, watch: Watch) -> list[PairProof]:
+    """Prove the pairs of a question that are not proved yet; return all of its pairs, in order.
+
+    Args:
+        question: What to compare.
+        fresh: True to prove again what is proved already.
+        watch: Makes the display of progress.
+
+    Raises:
+        UserError, Unavailable: See ``subject_of`` and ``prove``.
+    """
+    proofs = Proofs(question.cache)
+    proved = {} if fresh else {p.key: p for p in proofs.load() if p.passed}
+    backbones(question.backbones, question.interpreters, question.cache)  # one worker for all
+    subjects = [
+        subject_of(backbone, precision, question, proved)
+        for backbone in question.backbones
+        for precision in question.precisions
+    ]
+    pairs = [[proved[key] for key in subject.proved] for subject in subjects]
+    with watch(subjects, len(question.backends)) as watcher:
+        missing = [number for number, subject in enumerate(subjects) if subject.claims]
+        workers = parallel_jobs(question.device, len(missing))
+        shared = replace(question, threads=threads_per_worker(workers))
+        jobs = [
+            Job(estimate_memory_bytes(subject), partial(prove, subject, shared, watcher))
+            for subject in (subjects[number] for number in missing)
+        ]
+        for number, new in run_jobs(jobs, workers, memory_limit_bytes()):
+            for pair in new:
+                proofs.keep(pair)
+                watcher.proved(pair)
+            pairs[missing[number]] += new
+    found = [pair for each in pairs for pair in sorted(each, key=partial(_place, question))]
+    reused = sum(len(subject.proved) for subject in subjects)
+    if reused:
+        print(f"{reused} of {len(found)} pairs were proved before in these environments; "
+              "--fresh proves them again", file=sys.stderr)  # fmt: skip
+    return found
+
+
+def _place(question: Question, pair: PairProof) -> tuple[int, ...]:
+    """Return the place of a subject's pair in the order of the question."""
+    return (
+        question.policies.index(pair.policy),
+        question.optimizers.index(cast(OptimizerName, pair.optimizer)),
+        question.backends.index(pair.backends[1]),
+    )
+
+
+def prove(subject: Subject, question: Question, watcher: Watcher) -> list[PairProof]:
+    """Measure a subject with every backend; return the comparison of each with the first, claim by
+    claim.
+
+    Raises:
+        UserError, Unavailable: A worker found a mistake of the user, or a missing package.
+    """
+    floors = FLOORS_FROM if FLOORS_FROM in question.backends else question.backends[0]
+    order = [floors, *(b for b in question.backends if b != floors)]
+    with _exchange_folder(question.cache) as root:
+        save_split(proof_split(subject.setting.px, subject.images), root / "data.npz")
+        exchange = _Exchange(root, question, subject, watcher)
+        rates: Rates | None = None
+        failed: dict[str, Finished[ProveAnswer]] = {}
+        for backend in order:
+            finished = exchange.run(backend, rates)
+            if finished.answer is None:
+                failed[backend] = finished
+                if backend == floors:
+                    break
+            elif backend == floors:
+                rates = finished.answer.learning_rates
+        return list(_pairs(exchange, floors, failed))
+
+
+def worker_variables(threads: int | None) -> dict[str, str]:
+    """Return environment variables for the workers of a proof. They keep TensorFlow's allocator
+    settings in all backends: VGG19 under torch in float64 spends half of its time on clearing pages
+    without them (64 s per proof instead of 31 s).
+
+    Args:
+        threads: Threads per worker; None: the framework's own choice.
+    """
+    return {**ALLOCATOR, **({} if threads is None else dict.fromkeys(THREADS, str(threads)))}
+
+
+@contextmanager
+def _exchange_folder(cache: Path) -> Iterator[Path]:
+    """Make a temporary folder for files, and remove folders that killed proofs left behind (some
+    gigabytes for VGG19)."""
+    place = cache / "exchange"
+    place.mkdir(parents=True, exist_ok=True)
+    for left in place.iterdir():
+        try:
+            if time.time() - left.stat().st_mtime > ABANDONED_S:
+                shutil.rmtree(left, ignore_errors=True)
+        except FileNotFoundError:
+            continue  # another proof has ended meanwhile
+    root = Path(tempfile.mkdtemp(dir=place))
+    try:
+        yield root
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
 
 
 @dataclass
@@ -130,50 +229,6 @@ class _Exchange:
         return Side({part: self.root / backend / key for part, key in claim.items.items()})
 
 
-def prove(subject: Subject, question: Question, watcher: Watcher) -> list[PairProof]:
-    """Measure a subject with every backend and compare each with the first.
-
-    Returns:
-        A pair for each claim and backend but the first.
-
-    Raises:
-        UserError, Unavailable: A worker found that the question was wrong or a package missing.
-    """
-    floors = FLOORS_FROM if FLOORS_FROM in question.backends else question.backends[0]
-    order = [floors, *(b for b in question.backends if b != floors)]
-    with _folder(question.cache) as root:
-        save_split(proof_split(subject.setting.px, subject.images), root / "data.npz")
-        exchange = _Exchange(root, question, subject, watcher)
-        rates: Rates | None = None
-        failed: dict[str, Finished[ProveAnswer]] = {}
-        for backend in order:
-            finished = exchange.run(backend, rates)
-            if finished.answer is None:
-                failed[backend] = finished
-                if backend == floors:
-                    break
-            elif backend == floors:
-                rates = finished.answer.learning_rates
-        return list(_pairs(exchange, floors, failed))
-
-
-@contextmanager
-def _folder(cache: Path) -> Iterator[Path]:
-    place = cache / "exchange"
-    place.mkdir(parents=True, exist_ok=True)
-    for left in place.iterdir():  # of a proof that was killed, for VGG19 some gigabytes
-        try:
-            if time.time() - left.stat().st_mtime > ABANDONED_S:
-                shutil.rmtree(left, ignore_errors=True)
-        except FileNotFoundError:
-            continue  # another proof has ended meanwhile
-    root = Path(tempfile.mkdtemp(dir=place))
-    try:
-        yield root
-    finally:
-        shutil.rmtree(root, ignore_errors=True)
-
-
 def _pairs(
     exchange: _Exchange, floors: str, failed: dict[str, Finished[ProveAnswer]]
 ) -> Iterator[PairProof]:
@@ -195,11 +250,12 @@ def _judge(exchange: _Exchange, claim: Claim, backends: tuple[str, str], floors:
     blueprint = exchange.subject.blueprints[claim.weights]
     a, b = (exchange.side(backend, claim) for backend in backends)
     noise = exchange.side(floors, claim)
-    levels = levels_of(a, b, noise, blueprint, precision)
+    levels = compare_levels(a, b, noise, blueprint, precision)
     facts = noise.facts("steps") if "steps" in claim.items else {}
     fall = facts.get("loss_fall")
     fall = fall if fall is not None and math.isfinite(fall) else None
-    reason = reason_of(levels, fall, "forward" in claim.items and is_blind(a, precision))
+    constant = "forward" in claim.items and has_constant_logits(a, precision)
+    reason = failure_reason(levels, fall, constant)
     pair = _pair(exchange, claim, backends, levels, fall, facts.get("learning_rate"), reason)
     return pair.model_copy(
         update={"first_difference": first_difference(a, b, blueprint, precision)}
@@ -236,57 +292,4 @@ def _pair(
         weights=claim.weights,
         environments=(ids[backends[0]], ids[backends[1]]),
         reason=reason,
-    )
-
-
-Watch = Callable[[Sequence[Subject], int], AbstractContextManager[Watcher]]
-
-
-def show(question: Question, fresh: bool, watch: Watch) -> list[PairProof]:
-    """Show what has not been shown yet; every pair asked for, in the order of the question.
-
-    Args:
-        question: What is asked.
-        fresh: Whether to show again what was shown.
-        watch: Makes the display of progress for some subjects and a number of backends.
-
-    Raises:
-        UserError, Unavailable: See ``subject_of`` and ``prove``.
-    """
-    proofs = Proofs(question.cache)
-    known = {} if fresh else {p.about: p for p in proofs.load() if p.passed}
-    backbones(question.backbones, question.interpreters, question.cache)  # one worker for all
-    subjects = [
-        subject_of(backbone, precision, question, known)
-        for backbone in question.backbones
-        for precision in question.precisions
-    ]
-    pairs = [[known[about] for about in subject.known] for subject in subjects]
-    with watch(subjects, len(question.backends)) as watching:
-        open_ones = [number for number, subject in enumerate(subjects) if subject.claims]
-        jobs = jobs_on(question.device, len(open_ones))
-        shared = replace(question, threads=threads_of(jobs))
-        tasks = [
-            ProofTask(need_bytes(subject), partial(prove, subject, shared, watching))
-            for subject in (subjects[number] for number in open_ones)
-        ]
-        for task, new in side_by_side(tasks, jobs, most_bytes()):
-            for pair in new:
-                proofs.keep(pair)
-                watching.proved(pair)
-            pairs[open_ones[task]] += new
-    found = [pair for each in pairs for pair in sorted(each, key=partial(_place, question))]
-    reused = sum(len(subject.known) for subject in subjects)
-    if reused:
-        print(f"{reused} of {len(found)} pairs were shown before in these environments; "
-              "--fresh shows them again", file=sys.stderr)  # fmt: skip
-    return found
-
-
-def _place(question: Question, pair: PairProof) -> tuple[int, ...]:
-    """Where a pair of a subject stands in the question."""
-    return (
-        question.policies.index(pair.policy),
-        question.optimizers.index(cast(OptimizerName, pair.optimizer)),
-        question.backends.index(pair.backends[1]),
     )

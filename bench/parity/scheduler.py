@@ -1,12 +1,10 @@
-"""Several proofs at once: most of a proof is one thread that traces and compiles."""
+"""Parallel jobs under a memory limit: most of a proof is one thread that traces and compiles."""
 
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -16,116 +14,100 @@ from bench.spec.run import Precision
 from bench.system import cores
 from bench.workers.process import WorkerGroup
 
-MOST_JOBS = 4
-MOST_BYTES = 20 * 2**30
-"""What the workers of proofs may hold together, where the machine has as much."""
+MAX_JOBS = 4
+MAX_BYTES = 20 * 2**30
+"""Memory that the workers of proofs may hold together, if the machine has as much."""
 SPARE_BYTES = 2**30
 WORKER_BYTES = 2 * 2**30
 COPIES = 11
-"""A worker holds its framework, and its network about so often: weights, start, gradients,
-moments, their successors, values on their way to a file. Seen with ResNet152 and VGG19 under
+"""Copies of its network that a worker holds besides its framework: weights, start, gradients,
+moments, their successors, values on their way to a file. Measured with ResNet152 and VGG19 under
 TensorFlow."""
 ITEM_BYTES: dict[Precision, int] = {"fp64": 8, "fp32": 4}
 T = TypeVar("T")
 
 
-def need_bytes(subject: Subject) -> int:
-    """Most memory that a worker of a proof holds, roughly."""
+def estimate_memory_bytes(subject: Subject) -> int:
+    """Return roughly the peak memory of a worker that proves a subject."""
     shapes = (blueprint.shapes.values() for blueprint in subject.blueprints.values())
     values = max((sum(map(math.prod, each)) for each in shapes), default=0)
     return WORKER_BYTES + COPIES * ITEM_BYTES[subject.precision] * values
 
 
-def jobs_on(device: str, tasks: int) -> int:
-    """How many of so many proofs at once: on a GPU one worker at a time holds the device."""
-    return max(1, min(MOST_JOBS, cores(), tasks)) if device == "cpu" else 1
-
-
-def most_bytes() -> int:
-    """What the workers of proofs may hold together on this machine now."""
+def memory_limit_bytes() -> int:
+    """Return the memory that all workers together may use on this machine now."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         (line,) = (each for each in lines if each.startswith("MemAvailable:"))
         available = int(line.split()[1]) * 1024 - SPARE_BYTES
-        return max(1, min(MOST_BYTES, available))  # of nothing, everybody's share would fit
+        return max(1, min(MAX_BYTES, available))  # with 0 every job would fit
     except (OSError, ValueError):  # not Linux, or an old one
-        return MOST_BYTES
+        return MAX_BYTES
 
 
-def threads_of(jobs: int) -> int | None:
-    """Threads of each worker where so many run at once; None: its framework's own choice."""
-    return max(1, cores() // jobs) if jobs > 1 else None
+def parallel_jobs(device: str, jobs: int) -> int:
+    """Return how many of ``jobs`` to run in parallel: on a GPU one, since a worker occupies it."""
+    return max(1, min(MAX_JOBS, cores(), jobs)) if device == "cpu" else 1
+
+
+def threads_per_worker(parallel: int) -> int | None:
+    """Return the threads of each of ``parallel`` workers; None: the framework's own choice."""
+    return max(1, cores() // parallel) if parallel > 1 else None
 
 
 @dataclass(frozen=True)
-class ProofTask(Generic[T]):
-    """Something to be done beside others."""
+class Job(Generic[T]):
+    """Work that may run in parallel with other jobs."""
 
-    need_bytes: int
-    """Most memory that its workers hold."""
+    memory_bytes: int
+    """Peak memory of its workers."""
     do: Callable[[], T]
-    """It."""
+    """The work; called once in a pool thread."""
 
 
-def side_by_side(
-    tasks: Sequence[ProofTask[T]], jobs: int, limit_bytes: int
-) -> Iterator[tuple[int, T]]:
-    """Do tasks; each result with its task's number, as they come. An exception of one, or of the
-    reader, ends the workers of all.
+def run_jobs(jobs: Sequence[Job[T]], parallel: int, limit_bytes: int) -> Iterator[tuple[int, T]]:
+    """Run jobs in parallel; yield (number of the job, its result) as they finish.
+
+    The next job to start is the first that fits into the free memory; one that needs more than the
+    limit runs alone. An exception in a job, or in the consumer, ends the workers of all jobs;
+    results of other jobs that have finished by then are yielded before the exception is raised.
 
     Args:
-        tasks: What to do. The next one is the first that fits into the memory that is left; one
-            that needs more than there is at all runs alone.
-        jobs: How many at once.
-        limit_bytes: What they may hold together.
+        jobs: The work.
+        parallel: How many jobs run at the same time.
+        limit_bytes: Memory that they may hold together.
     """
-    group, turns = WorkerGroup(), _Turns([task.need_bytes for task in tasks], limit_bytes)
+    group = WorkerGroup()
+    waiting = {number: min(job.memory_bytes, limit_bytes) for number, job in enumerate(jobs)}
+    running: dict[Future[T], int] = {}
+    needs = dict(waiting)
 
-    def one() -> tuple[int, T]:
-        with turns.next() as number, group.joined():
-            return number, tasks[number].do()
+    def do(job: Job[T]) -> T:
+        with group.joined():
+            return job.do()
 
-    pool = ThreadPoolExecutor(jobs)
-    failed: BaseException | None = None
+    def start() -> None:
+        for number, need in list(waiting.items()):
+            free_bytes = limit_bytes - sum(needs[each] for each in running.values())
+            if len(running) < parallel and need <= free_bytes:
+                running[pool.submit(do, jobs[number])] = number
+                del waiting[number]
+
+    pool = ThreadPoolExecutor(parallel)
+    error: BaseException | None = None
     try:
-        for future in as_completed([pool.submit(one) for _ in tasks]):
-            error = future.exception()
-            if error is None:
-                yield future.result()
-            elif failed is None:  # what others have finished meanwhile is not lost
-                failed = error
-                group.end()  # also for those that are not begun
-        if failed is not None:
-            raise failed
+        start()
+        while running:
+            finished = [(running.pop(f), f) for f in wait(running, None, FIRST_COMPLETED).done]
+            errors = [e for _, future in finished if (e := future.exception())]
+            if errors and error is None:
+                error = errors[0]
+                group.end()
+                waiting.clear()
+            start()
+            yield from ((n, future.result()) for n, future in finished if not future.exception())
+        if error is not None:
+            raise error
     finally:
         group.end()
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-class _Turns:
-    """Whose turn it is, by the memory that is left."""
-
-    def __init__(self, needs: Sequence[int], total: int) -> None:
-        self._waiting = {number: min(need, total) for number, need in enumerate(needs)}
-        self._left = total
-        self._changed = threading.Condition()
-
-    @contextmanager
-    def next(self) -> Iterator[int]:
-        """The number of a task that fits, which holds its memory inside; waits for one."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._fitting() is not None)
-            number = self._fitting()
-            assert number is not None
-            need = self._waiting.pop(number)
-            self._left -= need
-        try:
-            yield number
-        finally:
-            with self._changed:
-                self._left += need
-                self._changed.notify_all()
-
-    def _fitting(self) -> int | None:
-        fitting = (n for n, need in self._waiting.items() if need <= self._left)
-        return next(fitting, None)

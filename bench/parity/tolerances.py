@@ -1,4 +1,4 @@
-"""What a proof demands, and where it looks: tolerances, sizes, learning rates."""
+"""Tolerances, sizes and learning rates of proofs."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ LEVELS: dict[str, dict[Precision, float]] = {
     "frozen": {"fp64": 0.0, "fp32": 0.0},
     "metrics": {"fp64": 1e-13, "fp32": 1e-6},
 }
-"""Level → largest relative difference that counts as the same, by precision; 0 is equality."""
-FLOORED = ("losses", "epoch_losses")
-"""Levels that chaos can spoil: their figure counts only where their floor is far enough below the
-tolerance, and a proof needs it to count. The floors of the others are shown."""
-BLUNT: dict[Precision, tuple[str, ...]] = {
+"""Level → largest relative difference that counts as equal, by precision; 0: bitwise equality."""
+NEED_LOW_FLOOR = ("losses", "epoch_losses")
+"""Levels that pass only if their noise floor is measured to be far enough below the tolerance. The
+floors of other levels are for information."""
+MAY_BE_NOISY: dict[Precision, tuple[str, ...]] = {
     "fp64": (),
     "fp32": ("gradients", "state_after_one_step", "logits_after_steps", "epoch_losses"),
 }
-"""Levels that a proof does without where their own floor is too high and accounts for the figure:
-in float32 a last bit that turns a ReLU moves the gradients of VGG16 by 0.3 of the largest. What
-must count there are the logits and the ten losses."""
-LEAST_FALL = 0.05
-"""By how much the training loss must fall over the steps, as a fraction: steps that move nothing
-prove nothing."""
-FLOOR_FACTOR = 10.0
-"""A figure counts only where this many times its floor is below the tolerance."""
+"""Levels that a proof can do without if their noise floor is too high and explains the difference:
+in float32 one last bit that flips a ReLU moves the gradients of VGG16 by 0.3 of the largest. The
+logits and the ten losses always count."""
+MIN_LOSS_FALL = 0.05
+"""Fraction by which the training loss must fall over the steps: steps that change nothing prove
+nothing."""
+FLOOR_MARGIN = 10.0
+"""A value counts only if this many times its noise floor is below the tolerance."""
 STEPS = 10
-NUDGES = 3
+PERTURBATIONS = 3
 CLASSES = 10
 SEED = 0
 MOMENTUM, WEIGHT_DECAY = 0.9, 0.01
@@ -45,23 +45,24 @@ LEARNING_RATES: dict[OptimizerName, tuple[float, ...]] = {
     "sgd": (1e0, 3e-1, 1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 1e-6),
     "adamw": (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 3e-6, 1e-6),
 }
-"""Peak rates that are tried, down where the steps are chaotic and up where nothing moves."""
+"""Peak rates to try, lower ones if the steps are chaotic and higher ones if the loss hardly falls.
+"""
 FIRST_RATE: dict[OptimizerName, float] = {"sgd": 1e-3, "adamw": 1e-5}
-"""Where the search begins, as the backbone's rate: about the largest that keeps most networks out
-of chaos. A head alone bears ten times AdamW's."""
+"""The backbone's rate at which the search starts: about the largest that keeps most networks out of
+chaos. A head alone tolerates ten times AdamW's."""
 
 
 @dataclass(frozen=True)
 class ProofSetting:
-    """On what a backbone is proved."""
+    """Input size, batch size and first learning rate of a backbone's proofs."""
 
     px: int
-    """Height and width of the input."""
+    """Height and width of the input, in pixels."""
     batch_size: int
-    """Images of a step; the last batch of an epoch has half of them."""
+    """Images per step; the last batch of an epoch has half as many."""
     sgd_rate: float = FIRST_RATE["sgd"]
-    """Where the search for SGD's learning rate begins, as the backbone's rate: one that was seen to
-    lower the loss and to be sharp under retrain_all (VGG16 has VGG19's). It saves the search."""
+    """The backbone's SGD rate at which the search starts, known to work under retrain_all, so that
+    no search is needed (VGG16 has VGG19's)."""
 
 
 SETTINGS: dict[str, ProofSetting] = {
@@ -78,11 +79,11 @@ SETTINGS: dict[str, ProofSetting] = {
     "torchvision:vit_b_32": ProofSetting(224, 2),
 }
 DEFAULT_SETTING = ProofSetting(64, 4)
-"""Of every other backbone; a least input size above it is used instead."""
+"""Setting of all other backbones; a backbone that needs a larger input gets its minimum."""
 
 
 def first_rate(optimizer: OptimizerName, policy: Policy, setting: ProofSetting) -> float:
-    """The peak rate (the head's) that is tried first, one of ``LEARNING_RATES``."""
+    """Return the head's peak rate to try first, one of ``LEARNING_RATES``."""
     if policy.boundary == "head":
         wanted = 1e-3 if optimizer == "sgd" else 1e-4
     else:

@@ -13,7 +13,7 @@ from bench.analysis.groups import lost_seeds
 from bench.analysis.rows import Row, row_of, rows_of
 from bench.errors import UserError
 from bench.parity.model import PairProof
-from bench.parity.proofs import COPY, shown, write_copy
+from bench.parity.proofs import COPY, proved_subjects, write_copy
 from bench.report.compare import FolderComparison
 from bench.report.export import Attempts, runs_table, table_texts
 from bench.report.page import document, read_document, write_page
@@ -103,7 +103,7 @@ def make_report(
         UserError: There is no such column.
     """
     pairs = known_proofs(folder, runs)
-    proved = shown(pairs)
+    proved = proved_subjects(pairs)
     rows = in_order(rows_of(runs, proved), view.sort)
     columns = chosen_columns(view.columns)
     failed = (row_of(run) for run in whole or runs if run.result.status != "ok")

@@ -110,7 +110,7 @@ class ExportTask(Task[Nothing]):
     reader: Reader = Field(description="How names in the file become names in the network.")
     preprocessing: Preprocessing
     seed: int | None = Field(description="Seed of random weights; null for weights from a file.")
-    settled: bool = Field(description="Give BatchNorm the statistics of real activations.")
+    calibrated: bool = Field(description="Give BatchNorm the statistics of real activations.")
 
 
 class ArchitectureItem(Frozen):
@@ -186,7 +186,7 @@ class ProbeItem(Frozen):
     policy: Policy = Field(description="What trains.")
     recipe: Recipe = Field(description="How; the search begins at its learning_rate.")
     parts: tuple[ProofPart, ...] = Field(description="What to measure.")
-    nudges: int = Field(
+    perturbations: int = Field(
         ge=0, description="Number of perturbed repetitions whose worst is the noise floor; 0: none."
     )
     learning_rate: float | None = Field(

@@ -1,9 +1,10 @@
-"""Measures one backend for the planted defects: first as it is, then with one defect after another.
+"""Measure one backend without defects, then with one planted defect after another.
 
-``python -P -m tests.parity.defective_worker BACKEND FOLDER``. The folder holds the Blueprint and
-the images; values go into BACKEND-sound/ITEM and BACKEND/DEFECT, and after the last defect once
-more from the sound adapter into BACKEND-afterwards/ITEM. A line "sound" on standard output says
-that the sound values are there. What a defect breaks altogether stands in its folder as error.txt.
+Run as ``python -P -m tests.parity.defective_worker BACKEND FOLDER``. The folder holds the Blueprint
+and the images. Values are written into BACKEND-sound/ITEM and BACKEND/DEFECT, and after the last
+defect, from the sound adapter again, into BACKEND-afterwards/ITEM. A line "sound" on standard
+output reports that the sound values are complete. A defect that raises an exception leaves it in
+its folder as error.txt.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 
 from backends.worker import load_adapter
 from bench.catalog.backends import BACKENDS
-from bench.parity.inputs import load_split
+from bench.parity.images import load_split
 from bench.parity.probe import probe
 from bench.training.adapter import Adapter
 from tests.parity.defects import DEFECTS, QUESTIONS, item
@@ -28,15 +29,15 @@ MODULES = {
     "torch": "tests.parity.plants_torch",
     "keras-tensorflow": "tests.parity.plants_keras",
 }
-"""Backend → module with its ``PLANTS``."""
+"""Backend → module that defines its ``PLANTS``."""
 FLOORS_FROM = "keras-tensorflow"
 SOUND = Plant()
-"""No mistake at all."""
+"""The adapter without a defect."""
 RATES = "rates.json"
 
 
 def main(backend: str, folder: Path) -> None:
-    """Measure everything."""
+    """Measure all items and defects."""
     adapter = load_adapter(backend, BACKENDS[backend].adapter)
     plants: dict[str, Plant] = importlib.import_module(MODULES[backend]).PLANTS
     split = load_split(folder / "data.npz")
@@ -45,9 +46,9 @@ def main(backend: str, folder: Path) -> None:
     rates = {} if floors else json.loads((folder / RATES).read_text())
 
     def measure(adapter: Adapter, key: str, out: str, plant: Plant = SOUND) -> float:
-        asked = item(key, blueprint).model_copy(update={"learning_rate": rates.get(key)})
+        probed = item(key, blueprint).model_copy(update={"learning_rate": rates.get(key)})
         with plant.planted(adapter) as planted:
-            facts = probe(planted, asked, split, "cpu", folder / out, not rates, plant.batches)
+            facts = probe(planted, probed, split, "cpu", folder / out, not rates, plant.batches)
         gc.collect()
         rate: float = facts["learning_rate"]
         return rate
@@ -71,5 +72,5 @@ def main(backend: str, folder: Path) -> None:
 if __name__ == "__main__":
     main(sys.argv[1], Path(sys.argv[2]))
     sys.stdout.flush()
-    # Not through the interpreter's teardown: frameworks crash there at times, after the work.
+    # Skip the interpreter's teardown, in which frameworks crash at times.
     os._exit(0)

@@ -1,4 +1,4 @@
-"""Each mistake that the proof must notice, and what it must say of it."""
+"""Defects that a proof must detect, with the levels that each must fail."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from bench.catalog.policies import POLICIES
 from bench.parity.model import PARTS
-from bench.parity.tolerances import FIRST_RATE, MOMENTUM, NUDGES, WEIGHT_DECAY
+from bench.parity.tolerances import FIRST_RATE, MOMENTUM, PERTURBATIONS, WEIGHT_DECAY
 from bench.spec.run import OptimizerName, Recipe
 from bench.workers.tasks import ProbeItem
 from tests.parity.small_networks import BATCH_SIZE, PX
@@ -21,10 +21,10 @@ QUESTIONS: dict[str, tuple[str, OptimizerName]] = {
 
 
 def item(key: str, blueprint: str) -> ProbeItem:
-    """What is measured of the small network.
+    """Return the item that measures the small network.
 
     Args:
-        key: In ``QUESTIONS``.
+        key: Key in ``QUESTIONS``.
         blueprint: Key of the Blueprint.
     """
     policy, optimizer = QUESTIONS[key]
@@ -43,32 +43,37 @@ def item(key: str, blueprint: str) -> ProbeItem:
         precision="fp64",
     )
     chosen = POLICIES[policy]
-    # Each nudge builds the network of each phase, which is what takes the time.
-    nudges = 1 if chosen.phases else NUDGES
+    # Each perturbation rebuilds the network for each phase, which takes most of the time.
+    nudges = 1 if chosen.phases else PERTURBATIONS
     return ProbeItem(
-        key=key, blueprint=blueprint, policy=chosen, recipe=recipe, parts=PARTS, nudges=nudges
+        key=key,
+        blueprint=blueprint,
+        policy=chosen,
+        recipe=recipe,
+        parts=PARTS,
+        perturbations=nudges,
     )
 
 
 @dataclass(frozen=True)
 class Defect:
-    """What a mistake must do to the levels: these fail, and no other."""
+    """The expected effect of a planted defect."""
 
     levels: frozenset[str]
-    """That show a difference."""
+    """Levels that must fail; all other levels must pass."""
     item: str = "all-sgd"
-    """Key of the item under which it is planted."""
+    """Key of the item in which the defect is planted."""
     operation: str | None = None
-    """The first whose value in inference form differs."""
+    """First operation whose output in inference form must differ; None: all agree."""
 
 
 STEPS = frozenset({"state_after_one_step", "losses", "logits_after_steps", "epoch_losses"})
 LATER = STEPS - {"state_after_one_step"}
-"""What the second step shows first."""
+"""Levels of a defect that first has an effect in the second step."""
 TRAINING = STEPS | {"gradients"}
 FORWARD = TRAINING | {"logits", "activations"}
 STATISTICS = frozenset({"state_after_one_step", "logits_after_steps"})
-"""What depends on running statistics; losses in training form do not."""
+"""Levels that depend on running statistics; losses in training form do not."""
 
 DEFECTS: dict[str, Defect] = {
     "batch_norm_epsilon": Defect(FORWARD, operation="bn2"),
@@ -107,4 +112,4 @@ DEFECTS: dict[str, Defect] = {
     "softmax_in_evaluation": Defect(frozenset({"logits", "logits_after_steps"})),
     "head_not_handed_over": Defect(LATER, "thawed-sgd"),
 }
-"""Name → what it must do. Each is planted in every adapter."""
+"""Name → expected effect. Each defect is planted in every adapter."""

@@ -1,6 +1,7 @@
-"""The values of frozen parts in each form, by one backend: ``python -m tests.parity.forms_worker``.
+"""Compute the values of frozen parts in each form with one backend.
 
-Prints one line of JSON: form, network, policy and precision → what came out.
+Run as ``python -m tests.parity.forms_worker BACKEND FORM…``; prints one line of JSON: "form network
+policy precision" → comparison with the plain form.
 """
 
 from __future__ import annotations
@@ -25,8 +26,6 @@ from tests.parity.small_networks import BATCH_SIZE, PX, small_network
 
 IMAGES = np.random.default_rng(2).integers(0, 256, (2 * BATCH_SIZE + 1, PX, PX, 3), dtype=np.uint8)
 """Two full batches and one of a single image."""
-
-
 CASES = (
     "residual freeze_all fp64",
     "residual fine_tune_last bf16",
@@ -36,7 +35,7 @@ CASES = (
 
 
 def values(prefix: Prefix) -> Any:
-    """(N, …) of all images, batch by batch."""
+    """Return the values (N, …) of all images, computed batch by batch."""
     parts = [IMAGES[i : i + BATCH_SIZE] for i in range(0, len(IMAGES), BATCH_SIZE)]
     return prefix.values([prefix.prefix(part) for part in parts])
 
@@ -44,7 +43,7 @@ def values(prefix: Prefix) -> Any:
 def measure(
     backend: str, name: str, policy: str, form: Form, precision: Precision
 ) -> dict[str, Any]:
-    """Of one network."""
+    """Compare a form with the plain one on one network."""
     adapter = load_adapter(backend, catalogue.BACKENDS[backend].adapter)
     network = small_network(name)
     plan = plan_training(network.blueprint, POLICIES[policy])
@@ -68,7 +67,7 @@ def measure(
 
 
 def main() -> None:
-    """``BACKEND FORM…``; of Keras's other engines, one network."""
+    """Measure all cases; with Keras on an engine besides TensorFlow only the first."""
     backend, *forms = sys.argv[1:]
     found = {}
     for key in CASES if backend in BACKENDS else CASES[:1]:

@@ -1,6 +1,7 @@
-"""Linear heads trained at once by one backend: ``python -m tests.parity.heads_worker``.
+"""Train several linear heads at once with one backend.
 
-Prints one line of JSON for each optimizer: losses, logits, weights and biases.
+Run as ``python -m tests.parity.heads_worker BACKEND``; prints one line of JSON per optimizer:
+losses, logits, weights and biases.
 """
 
 from __future__ import annotations
@@ -35,23 +36,23 @@ BATCHES = [
     np.stack([RANDOM.permutation(IMAGES)[: 4 - step % 2] for _ in range(SEEDS)])
     for step in range(STEPS)
 ]
-"""(S, N) numbers of images, the batches not all of one size."""
+"""Image indices (S, N) of each step; batch sizes alternate."""
 FACTORS = np.linspace(1.0, 0.1, STEPS)
 OPTIMIZERS: tuple[OptimizerName, ...] = ("sgd", "adamw")
 
 
 def recipe_of(optimizer: OptimizerName) -> Recipe:
-    """In float64."""
+    """Return a recipe in float64."""
     changes = {"optimizer": optimizer, "momentum": 0.9, "precision": "fp64", "px": PX}
     return plain_recipe("original").model_copy(update=changes)
 
 
 def train(backend: str, optimizer: OptimizerName) -> dict[str, Any]:
-    """All steps."""
+    """Take all steps and return losses, logits, weights and biases."""
     adapter = load_adapter(backend, BACKENDS[backend].adapter)
     network = small_network()
     plan = plan_training(network.blueprint, POLICIES["freeze_all"])
-    adapter.build(network, plan, recipe_of(optimizer), "cpu")  # it prepares the process
+    adapter.build(network, plan, recipe_of(optimizer), "cpu")  # prepares the process
     trainer = adapter.build_heads(HEADS, recipe_of(optimizer), "cpu")
     handles = [
         trainer.step(VALUES[chosen], LABELS[chosen], float(factor))

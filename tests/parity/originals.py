@@ -1,8 +1,8 @@
-"""In a process of its own: networks of torchvision and timm against their Blueprints.
+"""Compare networks of torchvision and timm with their Blueprints, in a process of its own.
 
-``python -m tests.parity.originals NAME…`` writes a line of JSON for each: how far the answer of the
-exported and rebuilt network is from that of the original module, in float64, and what was noted;
-or why it was refused.
+Run as ``python -m tests.parity.originals NAME…``; prints a line of JSON per network: the relative
+difference between the rebuilt network and the original module in float64 and the notes of the
+export, or why it was refused.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 
 
 def shake(module: nn.Module) -> None:
-    """Numbers of their own for everything that is zero or one in a fresh network."""
+    """Give random values to every tensor that is zero or one in a fresh network."""
     for part in module.modules():
         if isinstance(part, nn.BatchNorm2d):
             nn.init.uniform_(part.running_mean, -0.3, 0.3)
@@ -95,7 +95,7 @@ def shake(module: nn.Module) -> None:
 
 
 def compare(name: str) -> dict[str, Any]:
-    """How far the rebuilt network's answer is from the original's."""
+    """Compare the output of the rebuilt network with that of the original."""
     torch.manual_seed(0)
     module = NETWORKS[name]().eval()
     shake(module)

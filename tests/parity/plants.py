@@ -1,4 +1,4 @@
-"""Mistakes to plant in an adapter, as far as they need no framework."""
+"""Defects to plant in an adapter, as far as they need no framework."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from bench.training.batches import TrainingBatches
 from bench.training.schedule import learning_rate
 
 Patches = Callable[[], list[Any]]
-"""Makes context managers that put something in the place of something and take it out again."""
+"""Returns context managers that patch something while they are entered."""
 Builders = dict[str, Any]
-"""Of an adapter: kind → (operation, more) → what it builds of it."""
+"""An adapter's table: kind of operation → function (operation, …) that builds it."""
 TRAINED_STAGE = "last"
-"""The only one of the small network's trunk that trains where a part of it is frozen."""
+"""The only stage of the small network's trunk that trains if part of the trunk is frozen."""
 
 
 def _same(value: Any) -> Any:
@@ -40,22 +40,22 @@ def _same(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Plant:
-    """A mistake in one adapter."""
+    """A defect of an adapter: which of its inputs and outputs are replaced."""
 
     network: Callable[[Network], Network] = _same
-    """What it builds instead of the network that it is given."""
+    """Network given to the adapter → network that it builds instead."""
     plan: Callable[[TrainingPlan], TrainingPlan] = _same
-    """By which plan, instead of the given one."""
+    """Given plan → plan that it follows instead."""
     trainer: Callable[[Any], MatchedTrainer] = _same
-    """What it gives instead of the trainer that it built."""
+    """Trainer that it built → trainer that it returns instead."""
     batches: Batches = make_batches
-    """What it is trained on."""
+    """Makes the batches to train on."""
     patches: Patches = list
-    """What is replaced in the modules of its process while it is measured."""
+    """Patches of modules, in force while the backend is measured."""
 
     @contextmanager
     def planted(self, adapter: Adapter) -> Iterator[Adapter]:
-        """The adapter with the mistake, which is gone afterwards."""
+        """Yield the adapter with the defect, and remove the defect afterwards."""
         with ExitStack() as stack:
             for each in self.patches():
                 stack.enter_context(each)
@@ -64,7 +64,7 @@ class Plant:
 
 @dataclass(frozen=True)
 class _Planted:
-    """An adapter (``bench.training.adapter.Adapter``) with a mistake."""
+    """An adapter (``bench.training.adapter.Adapter``) with a defect."""
 
     sound: Adapter
     plant: Plant
@@ -83,28 +83,28 @@ class _Planted:
 
 
 def wrapped(builders: Builders, kind: str, wrap: Callable[[Any], Any]) -> Plant:
-    """Another builder for a kind of operation: ``wrap`` of the adapter's own."""
+    """Replace the adapter's builder of a kind of operation by ``wrap(builder)``."""
     return Plant(patches=lambda: [patch.dict(builders, {kind: wrap(builders[kind])})])
 
 
 def altered(builders: Builders, kind: str, change: Callable[[Operation], Operation]) -> Plant:
-    """Operations of a kind are built as if they were others: ``change`` of them."""
+    """Build ``change(operation)`` instead of each operation of a kind."""
     return wrapped(builders, kind, lambda build: lambda o, *more: build(change(o), *more))
 
 
 def _with(**attributes: Any) -> Callable[[Operation], Operation]:
-    """Other attributes."""
+    """Return a change of attributes."""
     return lambda o: o.model_copy(update={"attributes": {**o.attributes, **attributes}})
 
 
 def _flipped_padding(o: Operation) -> Operation:
-    """What belongs below and to the right is put above and to the left, and the reverse."""
+    """Swap the padding at the top with the bottom's, and the left with the right's."""
     top, bottom, left, right = o.attributes["padding"]
     return _with(padding=[bottom, top, right, left])(o)
 
 
 def _floor(o: Operation) -> Operation:
-    """Without the last window, which reaches beyond the input."""
+    """Leave out the last window, which reaches beyond the input."""
     if not o.attributes["ceil_mode"]:
         return o
     channels, height, width = o.shape
@@ -113,7 +113,7 @@ def _floor(o: Operation) -> Operation:
 
 
 def _preprocessing(change: Callable[[Preprocessing], Preprocessing]) -> Plant:
-    """Other pixels."""
+    """Replace the preprocessing."""
 
     def changed(network: Network) -> Network:
         new = change(network.blueprint.preprocessing)
@@ -128,12 +128,12 @@ def _as_bgr(p: Preprocessing) -> Preprocessing:
 
 
 def _to_minus_one(p: Preprocessing) -> Preprocessing:
-    """Pixels in -1…1, as ``keras.applications`` has them for MobileNetV2."""
+    """Scale pixels to -1…1, as ``keras.applications`` does for MobileNetV2."""
     return p.model_copy(update={"scale": (1 / 127.5,) * 3})
 
 
 def _glorot(network: Network) -> Network:
-    """The last layer starts from Keras's own initialisation."""
+    """Give the last layer Keras's default initialisation."""
     name = network.blueprint.operations[-1].tensors["weight"]
     old = network.tensors[name]
     bound = math.sqrt(6.0 / sum(old.shape))
@@ -142,7 +142,7 @@ def _glorot(network: Network) -> Network:
 
 
 def _with_first_head() -> Callable[[Network], Network]:
-    """Each phase begins with the head that the first one began with."""
+    """Start each phase with the initial head of the first phase."""
     first: dict[str, Array] = {}
 
     def changed(network: Network) -> Network:
@@ -155,7 +155,7 @@ def _with_first_head() -> Callable[[Network], Network]:
 
 
 def _treated(change: Callable[[dict[str, TensorPlan]], dict[str, TensorPlan]]) -> Plant:
-    """Tensors are trained by another plan; what is in training form stays as it is."""
+    """Change how tensors are trained, but not which operations are in training form."""
     return Plant(plan=lambda plan: replace(plan, trained=change(plan.trained)))
 
 
@@ -179,14 +179,14 @@ def _without(name: str) -> Callable[[dict[str, TensorPlan]], dict[str, TensorPla
 
 
 def _still(name: str) -> Callable[[dict[str, TensorPlan]], dict[str, TensorPlan]]:
-    """Its gradient is computed; the optimizer does nothing with it."""
+    """Compute the gradient of a tensor, but do not update it."""
     return lambda trained: {
         n: TensorPlan(0.0, False) if n == name else t for n, t in trained.items()
     }
 
 
 def _streams(change: Callable[[int, Stream, tuple[int, ...]], Any]) -> Plant:
-    """Random numbers of a batch from another generator."""
+    """Draw the random numbers of batches from another generator."""
     return Plant(
         patches=lambda: [
             patch.object(batches, "generator", lambda seed, stream, *at: change(seed, stream, at))
@@ -195,17 +195,17 @@ def _streams(change: Callable[[int, Stream, tuple[int, ...]], Any]) -> Plant:
 
 
 def _seeded_anew(other: Stream) -> Plant:
-    """One stream from another seed."""
+    """Give one random stream another seed."""
     return _streams(lambda seed, stream, at: generator(seed + (stream is other), stream, *at))
 
 
 def _first_order(seed: int, stream: Stream, at: tuple[int, ...]) -> np.random.Generator:
-    """The order of the first epoch in all of them."""
+    """Repeat the order of the first epoch in every epoch."""
     return generator(seed, stream, *((0,) if stream is Stream.ORDER else at))
 
 
 class _WholeBatches(TrainingBatches):
-    """Without the last batch, which has fewer images."""
+    """Batches without the last, smaller one of each epoch."""
 
     @property
     def steps_per_epoch(self) -> int:
@@ -213,7 +213,7 @@ class _WholeBatches(TrainingBatches):
 
 
 def all_in_training(plan: TrainingPlan) -> TrainingPlan:
-    """Frozen stages run in training form too; what the optimizer trains stays as it is."""
+    """Run frozen stages in training form too, without training them."""
     return replace(plan, first_trained=0)
 
 
@@ -222,20 +222,20 @@ def _whole_batches(split: Split, recipe: Recipe, plan: TrainingPlan) -> Training
 
 
 def _rate_of_epoch(recipe: Recipe, step: int, steps: int) -> float:
-    """The schedule, moved on once an epoch."""
+    """Return the learning rate of a schedule that advances once per epoch."""
     in_epoch = steps // recipe.epochs
     return learning_rate(recipe, step // in_epoch * in_epoch, steps)
 
 
 def _labels_from_one(trainer: Any) -> Any:
-    """Classes are counted from one in training."""
+    """Shift the training labels by one."""
     to_device = trainer.to_device
     trainer.to_device = lambda batch: to_device(batch._replace(labels=batch.labels + 1))
     return trainer
 
 
 def _probabilities(trainer: Any) -> Any:
-    """What is given for logits has been through a softmax."""
+    """Return probabilities instead of logits."""
     logits = trainer.logits
 
     def probabilities(handles: list[Any]) -> Array:
@@ -247,10 +247,10 @@ def _probabilities(trainer: Any) -> Any:
 
 
 def in_any_adapter(builders: Builders) -> dict[str, Plant]:
-    """The mistakes that are planted in every adapter alike.
+    """Return the defects that are planted in the same way in every adapter.
 
     Args:
-        builders: Of the adapter.
+        builders: The adapter's table of builders.
     """
     return {
         "batch_norm_epsilon": altered(builders, "batch_norm", _with(epsilon=1e-3)),

@@ -1,4 +1,4 @@
-"""Mistakes in the Keras adapter."""
+"""Defects of the Keras adapter."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tests.parity.plants import TRAINED_STAGE, Plant, all_in_training, in_any_ad
 
 
 def _method(owner: Any, name: str, wrap: Callable[[Any], Any]) -> Plant:
-    """Another method of a class: ``wrap`` of its own."""
+    """Replace a method of a class by ``wrap(method)``."""
     return Plant(patches=lambda: [patch.object(owner, name, wrap(getattr(owner, name)))])
 
 
 def _rule(name: str, wrap: Callable[[Any], Any]) -> Plant:
-    """Another rule of the optimizer, and no kernel of an engine in its place."""
+    """Replace an update rule of the optimizer, and disable the engine's own kernel for it."""
     return Plant(
         patches=lambda: [
             patch.object(TwinOptimizer, name, wrap(getattr(TwinOptimizer, name))),
@@ -33,7 +33,7 @@ def _rule(name: str, wrap: Callable[[Any], Any]) -> Plant:
 
 
 class _Engine:
-    """An engine that does one thing in another way."""
+    """An engine of which a subclass replaces one method."""
 
     def __init__(self, sound: Any) -> None:
         self._sound = sound
@@ -43,7 +43,7 @@ class _Engine:
 
 
 class _BiasedVariance(_Engine):
-    """The running variance is the mean squared distance, as Keras's own layer has it."""
+    """An engine with the biased running variance of Keras's own layer."""
 
     def batch_norm_training(
         self, x: Any, gamma: Any, beta: Any, mean: Any, variance: Any, epsilon: Any, momentum: Any
@@ -57,7 +57,7 @@ class _BiasedVariance(_Engine):
 
 
 class _OnlyMoves(_Engine):
-    """Normalises by the running statistics, and moves them nevertheless."""
+    """An engine that normalises by the running statistics and still updates them in training."""
 
     def batch_norm_training(
         self, x: Any, gamma: Any, beta: Any, mean: Any, variance: Any, epsilon: Any, momentum: Any
@@ -70,7 +70,7 @@ class _OnlyMoves(_Engine):
 
 
 def _with_engine(change: Callable[[Any], Any], but_in: str = "") -> Callable[[Any], Any]:
-    """A builder that gives another engine, but in one stage."""
+    """Return a wrapper that builds with a changed engine in every stage but one."""
     return lambda build: (
         lambda o, shape, engine: build(o, shape, engine if o.stage == but_in else change(engine))
     )
@@ -85,7 +85,7 @@ def _pad_zeros(call: Any) -> Any:
 
 
 class _Dropout(keras.layers.Layer):
-    """Drops whatever the model is told about training."""
+    """A dropout that is active in inference, too."""
 
     def __init__(self, rate: float) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class _Dropout(keras.layers.Layer):
 
 
 def _always_dropout(apply: Any) -> Any:
-    """Dropout in inference form too."""
+    """Apply dropout in inference form, too."""
 
     def changed(self: Twin, operation: Any, inputs: Any, masks: Any, trains: bool) -> Any:
         if operation.kind == "dropout" and not trains:
@@ -107,7 +107,7 @@ def _always_dropout(apply: Any) -> Any:
 
 
 def _keras_sgd(rule: Any) -> Any:
-    """Keras's: the learning rate is folded into the velocity."""
+    """Update as Keras does: the learning rate is part of the velocity."""
 
     def changed(
         self: TwinOptimizer, w: Any, g: Any, moments: Any, rate: Any, decay: Any, *_: Any
@@ -121,7 +121,7 @@ def _keras_sgd(rule: Any) -> Any:
 
 
 def _coupled(rule: Any) -> Any:
-    """Decay as part of the gradient: Adam with L2, not AdamW."""
+    """Add the decay to the gradient: Adam with L2 instead of AdamW."""
 
     def changed(
         self: TwinOptimizer, w: Any, g: Any, moments: Any, rate: Any, decay: Any, *more: Any
@@ -132,7 +132,7 @@ def _coupled(rule: Any) -> Any:
 
 
 def _decoupled(rule: Any) -> Any:
-    """Decay apart from the gradient: SGDW, not SGD."""
+    """Apply the decay apart from the gradient: SGDW instead of SGD."""
 
     def changed(
         self: TwinOptimizer, w: Any, g: Any, moments: Any, rate: Any, decay: Any, *more: Any
@@ -143,7 +143,7 @@ def _decoupled(rule: Any) -> Any:
 
 
 def _keras_adam(rule: Any) -> Any:
-    """Keras's: epsilon is added to the root before its correction."""
+    """Update as Keras does: epsilon is added to the root before the bias correction."""
 
     def changed(
         self: TwinOptimizer,
@@ -168,7 +168,7 @@ def _next_label(criterion: Any) -> Any:
 
 
 def _softmax_first(criterion: Any) -> Any:
-    """Times one, or Keras would see the softmax and take it out again."""
+    """Apply softmax before the loss; without the factor 1 Keras would recognise and skip it."""
     return lambda self, labels, logits: criterion(self, labels, ops.softmax(logits) * 1.0)
 
 
@@ -189,4 +189,4 @@ PLANTS: dict[str, Plant] = {
     "label_off_by_one_in_loss": _method(KerasTrainer, "_criterion", _next_label),
     "softmax_in_loss": _method(KerasTrainer, "_criterion", _softmax_first),
 }
-"""Name in ``tests.parity.defects`` → the mistake."""
+"""Name in ``tests.parity.defects`` → defect."""

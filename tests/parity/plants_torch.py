@@ -1,4 +1,4 @@
-"""Mistakes in the torch adapter."""
+"""Defects of the torch adapter."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.parity.plants import TRAINED_STAGE, Plant, all_in_training, in_any_ad
 
 
 def _biased_variance(build: Any) -> Any:
-    """The running variance is the mean squared distance."""
+    """Update the running variance with the biased variance of the batch."""
 
     def changed(o: Any, tensors: Any, training: bool, inplace: bool) -> Any:
         step = build(o, tensors, training, inplace)
@@ -30,7 +30,7 @@ def _biased_variance(build: Any) -> Any:
             kept = variance * (1.0 - momentum)
             y: Tensor = step(x)
             values = x[0].numel() / x[0].shape[1]
-            # Past autograd, which counts the changes of what it has saved.
+            # Bypasses autograd, which counts in-place changes of saved tensors.
             variance.data.copy_(kept + (variance - kept) * ((values - 1.0) / values))
             return y
 
@@ -40,7 +40,7 @@ def _biased_variance(build: Any) -> Any:
 
 
 def _only_moves(build: Any) -> Any:
-    """Normalises by the running statistics in the frozen stages, and moves them nevertheless."""
+    """Normalise by the running statistics in frozen stages, and still update them."""
 
     def changed(o: Any, tensors: Any, training: bool, inplace: bool) -> Any:
         step = build(o, tensors, training, inplace)
@@ -73,7 +73,7 @@ def _channels_last(build: Any) -> Any:
 
 
 def _always_dropout(build: Any) -> Any:
-    """Dropout in inference form too."""
+    """Apply dropout in inference form, too."""
 
     def changed(o: Any, tensors: Any, training: bool, inplace: bool) -> Any:
         if training:
@@ -84,7 +84,7 @@ def _always_dropout(build: Any) -> Any:
 
 
 class _KerasSGD(torch.optim.SGD):
-    """Keras's: the learning rate is folded into the velocity."""
+    """SGD as in Keras: the learning rate is part of the velocity."""
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -97,7 +97,7 @@ class _KerasSGD(torch.optim.SGD):
 
 
 class _SGDW(torch.optim.SGD):
-    """Decay apart from the gradient."""
+    """SGD with the decay applied apart from the gradient."""
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -112,7 +112,7 @@ class _SGDW(torch.optim.SGD):
 
 
 class _KerasAdam(torch.optim.AdamW):
-    """Keras's: epsilon is added to the root before its correction."""
+    """AdamW as in Keras: epsilon is added to the root before the bias correction."""
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -132,12 +132,12 @@ class _KerasAdam(torch.optim.AdamW):
 
 
 def _optimizer(name: str, other: Any) -> Plant:
-    """Another class in the place of one of ``torch.optim``."""
+    """Replace a class of ``torch.optim``."""
     return Plant(patches=lambda: [patch.object(trainer.torch.optim, name, other)])
 
 
 def _criterion(change: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> Plant:
-    """The loss of other logits or labels."""
+    """Compute the loss of changed logits or labels."""
     sound = TorchTrainer._criterion
     return Plant(
         patches=lambda: [
@@ -166,4 +166,4 @@ PLANTS: dict[str, Plant] = {
     "label_off_by_one_in_loss": _criterion(lambda z, y: (z, (y + 1) % z.shape[1])),
     "softmax_in_loss": _criterion(lambda z, y: (z.softmax(1), y)),
 }
-"""Name in ``tests.parity.defects`` → the mistake."""
+"""Name in ``tests.parity.defects`` → defect."""

@@ -1,4 +1,4 @@
-"""Small Blueprints made by hand, one for each kind of operation and what may be asked of it."""
+"""Small hand-written Blueprints, one for each kind of operation and each variant of it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Shape = tuple[int, ...]
 
 
 class Sketch:
-    """A network that grows by one operation at a time, its numbers random."""
+    """A network with random tensors that grows by one operation at a time."""
 
     def __init__(self) -> None:
         self._random = np.random.default_rng(0)
@@ -31,8 +31,8 @@ class Sketch:
         """Append an operation that reads the last value, or ``inputs``.
 
         Args:
-            kind: What it does.
-            to: Shape of its value; that of the last value if None.
+            kind: Kind of operation.
+            to: Shape of the output; None: the shape of the last value.
             more: ``inputs``, ``tensors`` (role → shape) and attributes.
         """
         name = f"{kind}_{len(self._operations)}"
@@ -58,7 +58,7 @@ class Sketch:
         return self
 
     def conv(self, channels: int, kernel: tuple[int, int] = (1, 1), **more: Any) -> Sketch:
-        """Append a convolution, its padding [top, bottom, left, right]."""
+        """Append a convolution; ``padding`` is [top, bottom, left, right]."""
         a = {"stride": [1, 1], "padding": [0] * 4, "dilation": [1, 1], "groups": 1, **more}
         size = (channels, self.shape[0] // a["groups"], *kernel)
         reach = [(k - 1) * d + 1 for k, d in zip(kernel, a["dilation"], strict=True)]
@@ -68,27 +68,27 @@ class Sketch:
         return self.add("conv2d", shape, kernel=list(kernel), tensors=tensors, **a)
 
     def pool(self, kind: str, kernel: tuple[int, int], **more: Any) -> Sketch:
-        """Append a pooling, its padding [top, bottom, left, right]."""
+        """Append a pooling; ``padding`` is [top, bottom, left, right]."""
         a = {"stride": list(kernel), "padding": [0] * 4, "ceil_mode": False, **more}
         sizes = self._sizes(list(kernel), a["stride"], a["padding"], a["ceil_mode"])
         return self.add(kind, (self.shape[0], *sizes), kernel=list(kernel), **a)
 
     def linear(self, features: int, bias: bool = True) -> Sketch:
-        """Append a dense layer along the features."""
+        """Append a dense layer over the features."""
         tensors: dict[str, Shape] = {"weight": (features, channels_last(self.shape)[-1])}
         if bias:
             tensors["bias"] = (features,)
         return self.add("linear", with_features(self.shape, features), tensors=tensors)
 
     def finished(self) -> Network:
-        """With a head: a flattening, where there is something to flatten, and a dense layer."""
+        """Return the network with a head: a flattening, if needed, and a dense layer."""
         head_from = len(self._operations)
         if len(self.shape) > 1:
             self.add("flatten", (math.prod(self.shape),))
         return self.linear(CLASSES).network(head_from)
 
     def network(self, head_from: int) -> Network:
-        """As it is, with the operations from ``head_from`` on as the head."""
+        """Return the network with the operations from ``head_from`` on as its head."""
         head = {o.name for o in self._operations[head_from:]}
         operations = [
             o.model_copy(update={"stage": "head"}) if o.name in head else o
@@ -107,7 +107,7 @@ class Sketch:
         return Network(blueprint, self._tensors)
 
     def _sizes(self, kernel: list[int], stride: list[int], padding: list[int], up: bool) -> Shape:
-        """Height and width after windows (pytorch.org, MaxPool2d: Shape)."""
+        """Return height and width after a sliding window (pytorch.org, MaxPool2d: Shape)."""
         sizes = []
         for axis in (0, 1):
             size, before = self.shape[axis + 1], padding[2 * axis]
@@ -137,7 +137,7 @@ def _vector(s: Sketch) -> Sketch:
 
 
 def _gated(s: Sketch, kind: str) -> Sketch:
-    """An image and what its channels are multiplied or raised by."""
+    """Multiply or add an image and one value per channel."""
     image = _odd(s).last
     shape = s.shape
     s.add("adaptive_avg_pool2d", (CHANNELS, 1, 1), output_size=[1, 1])
@@ -145,7 +145,7 @@ def _gated(s: Sketch, kind: str) -> Sketch:
 
 
 def _both(s: Sketch, start: Callable[[Sketch], Sketch], kind: str, factor: int) -> Sketch:
-    """Two values of one shape, with ``factor`` times the features together."""
+    """Combine two values of one shape; the result has ``factor`` times the features."""
     first = start(s).last
     s.add("tanh")
     shape = with_features(s.shape, factor * channels_last(s.shape)[-1])
@@ -170,7 +170,7 @@ Grow = Callable[[Sketch], Sketch]
 ELEMENTWISE = ("relu", "relu6", "sigmoid", "hard_sigmoid", "silu", "hard_swish", "tanh")
 
 DEEP = 1_500
-"""Operations in a row, more than Python's default limit of nested calls."""
+"""Number of operations in a row, above Python's default recursion limit."""
 
 
 def _deep(sketch: Sketch) -> Sketch:
@@ -244,4 +244,4 @@ SKETCHES: dict[str, Grow] = {
     "expand": lambda s: _vector(s).add("expand", (8, 1, 1)),
     "channel_shuffle": lambda s: _odd(s).add("channel_shuffle", groups=2),
 }
-"""What is asked of a kind → how its network grows; the kind stands before the first comma."""
+"""Kind of operation, and after a comma its variant → function that adds it to a sketch."""

@@ -1,4 +1,4 @@
-"""Small networks made by hand; the first has a place for every mistake."""
+"""Small hand-written networks; the first has a place for every defect."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _conv(
     groups: int = 1,
     bias: bool = True,
 ) -> dict[str, Any]:
-    """A convolution whose value is (channels, size, size)."""
+    """Return a convolution with output (channels, size, size)."""
     return {
         "kind": "conv2d",
         "shape": (channels, size, size),
@@ -53,12 +53,12 @@ def _norm(channels: int, size: int, epsilon: float = 1e-5) -> dict[str, Any]:
 
 
 def _of(kind: str, *shape: int, **attributes: Any) -> dict[str, Any]:
-    """Without tensors."""
+    """Return an operation without tensors."""
     return {"kind": kind, "shape": shape, "attributes": attributes}
 
 
 def _max_pool(channels: int, size: int, padding: int, ceil_mode: bool) -> dict[str, Any]:
-    """A pooling over 3 x 3 with stride 2."""
+    """Return a 3 x 3 max pooling with stride 2."""
     return {
         "kind": "max_pool2d",
         "shape": (channels, size, size),
@@ -79,10 +79,10 @@ def _linear(outputs: int, inputs: int) -> dict[str, Any]:
     }
 
 
-# The first convolution pads as TensorFlow does; the first pooling reads values before any ReLU, so
-# that padding with zeros would be picked; the second one has a last window that only ceil mode
-# reads, before a pooling to a size of its own, so that floor mode changes no shape behind it; the
-# dropout of the trunk stands in the last stage, which trains wherever a part of the trunk does.
+# The first convolution pads as TensorFlow does. The first pooling reads values before any ReLU, so
+# that padding with zeros would change its maximum. The second pooling has a last window that only
+# ceil mode reads; an adaptive pooling after it keeps all later shapes equal in floor mode. The
+# dropout of the trunk is in the last stage, which trains whenever a part of the trunk does.
 RESIDUAL: tuple[Row, ...] = (
     ("conv1", ("pixels",), "stem.conv", "stem", _conv(3, 6, 12, stride=2, padding=(0, 1, 0, 1))),
     ("bn1", ("conv1",), "stem.bn", "stem", _norm(6, 12, 1e-3)),
@@ -150,7 +150,7 @@ NETWORKS: dict[str, tuple[Row, ...]] = {
 
 
 def small_network(name: str = "residual") -> Network:
-    """Seeded numbers; no two tensors of a BatchNorm are alike."""
+    """Return a network with seeded random tensors; no two tensors of a BatchNorm are equal."""
     random = np.random.default_rng(0)
     operations: list[dict[str, Any]] = []
     tensors: dict[str, Array] = {}
@@ -180,7 +180,7 @@ def small_network(name: str = "residual") -> Network:
 
 
 def _range(role: str, shape: tuple[int, ...]) -> tuple[float, float]:
-    """Between which values the numbers of a tensor lie."""
+    """Return the range of a tensor's values."""
     if role == "weight" and len(shape) > 1:
         bound = math.sqrt(6.0 / math.prod(shape[1:]))
         return -bound, bound

@@ -1,4 +1,4 @@
-"""Parameters of the networks as each backend built them, against the published numbers."""
+"""Parameter counts of the networks that each backend builds, against published numbers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PUBLISHED = {
 }
 """torchvision's ``num_params`` metadata; for the Lites, the packaged state dicts."""
 RESNET50_CHANNELS = 26_560
-"""Sum of the channels of ResNet50's BatchNorms, each with a moving mean and variance."""
+"""Sum of the channels of ResNet50's BatchNorms; each channel has a running mean and variance."""
 
 
 @pytest.mark.slow

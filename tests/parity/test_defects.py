@@ -1,4 +1,4 @@
-"""The proof notices each mistake, planted in one adapter at a time, and names where it shows."""
+"""A proof detects each planted defect of an adapter and names the levels that it affects."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 from bench.catalog.backends import BACKENDS
 from bench.network.blueprint import Blueprint
 from bench.network.head import attach_head
-from bench.parity.compare import Side, first_difference, levels_of, reason_of
-from bench.parity.inputs import proof_split, save_split
+from bench.parity.compare import Side, compare_levels, failure_reason, first_difference
+from bench.parity.images import proof_split, save_split
 from bench.parity.model import PARTS, Level
 from bench.parity.tolerances import CLASSES, LEVELS, SEED
 from bench.system import project_root
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 
 class Exchange:
-    """The folder that the workers leave their values in."""
+    """The folder into which the workers write their values."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -45,15 +45,15 @@ class Exchange:
 
     def levels(self, a: Side, b: Side, key: str) -> tuple[Level, ...]:
         noise = self.side(f"{FLOORS_FROM}-sound", key)
-        return levels_of(a, b, noise, self.blueprint, "fp64")
+        return compare_levels(a, b, noise, self.blueprint, "fp64")
 
     def fall(self, key: str) -> float:
-        """Of the loss of the side that measured the floors."""
+        """Return the fall of the loss in the backend that measured the noise floors."""
         fall: float = self.side(f"{FLOORS_FROM}-sound", key).facts("steps")["loss_fall"]
         return fall
 
     def pair(self, defective: str, name: str) -> tuple[Side, Side]:
-        """The reference and another, of which one has a defect."""
+        """Return the reference and the other backend, one of them with a defect."""
         key = DEFECTS[name].item
         bad = self.side(defective, name)
         if defective == REFERENCE:
@@ -70,7 +70,7 @@ class Worker:
         variables = {
             **os.environ,
             **BACKENDS[backend].variables,
-            # Two workers at a time, and a network too small for more threads.
+            # Two workers run at a time, and the network is too small for more threads.
             "OMP_NUM_THREADS": "1",
             "TF_NUM_INTRAOP_THREADS": "1",
             "PYTHONPATH": os.pathsep.join(p for p in paths if p),
@@ -85,7 +85,7 @@ class Worker:
             )
 
     def wait_for_sound(self) -> None:
-        """Until the values of the sound adapter are there, or the process has ended."""
+        """Wait until the sound values are written, or the process has ended."""
         assert self._process.stdout is not None
         for line in self._process.stdout:
             if line.strip() == b"sound":
@@ -121,11 +121,11 @@ def exchange(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exchange]:
 
 @pytest.mark.parametrize("key", QUESTIONS)
 def test_sound_adapters_agree(exchange: Exchange, key: str) -> None:
-    """Or what follows would fail for another reason."""
+    """Otherwise the tests below would fail for another reason."""
     a, b = (exchange.side(f"{backend}-sound", key) for backend in (REFERENCE, FLOORS_FROM))
     levels = exchange.levels(a, b, key)
     assert [level.name for level in levels] == list(LEVELS)
-    assert reason_of(levels, exchange.fall(key)) is None
+    assert failure_reason(levels, exchange.fall(key)) is None
     assert all(level.passed for level in levels)
     assert exchange.fall(key) >= 0.05
     for level in levels:
@@ -141,7 +141,7 @@ def test_defect_is_named(exchange: Exchange, backend: str, name: str) -> None:
     levels = exchange.levels(a, b, defect.item)
     assert {level.name for level in levels if not level.passed} == defect.levels
     assert {level.name for level in levels if level.differs} == defect.levels
-    reason = reason_of(levels, exchange.fall(defect.item))
+    reason = failure_reason(levels, exchange.fall(defect.item))
     assert reason is not None
     assert reason.startswith("differs: ")
     named = {part.split()[0] for part in reason.removeprefix("differs: ").split(", ")}
@@ -155,7 +155,7 @@ def test_defect_is_named(exchange: Exchange, backend: str, name: str) -> None:
 
 @pytest.mark.parametrize("backend", MODULES)
 def test_no_defect_is_left_behind(exchange: Exchange, backend: str) -> None:
-    """After the last one the adapter computes what it did before the first."""
+    """After the last defect the adapter computes the same as before the first."""
     for key in QUESTIONS:
         before, after = (exchange.side(f"{backend}-{w}", key) for w in ("sound", "afterwards"))
         assert all(level.passed for level in exchange.levels(before, after, key)), key

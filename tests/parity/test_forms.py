@@ -1,17 +1,12 @@
-"""Values of a frozen part do not depend on the form in which they are computed."""
+"""The values of a frozen part do not depend on the form in which they are computed."""
 
 from __future__ import annotations
-
-import json
-import os
-import subprocess
-import sys
 
 import pytest
 
 from bench.catalog.backends import BACKENDS
-from bench.system import project_root
 from tests.frameworks import BACKENDS as PAIR
+from tests.frameworks import run_module
 
 FORMS = {
     "torch": ["folded", "compiled"],
@@ -20,19 +15,16 @@ FORMS = {
     "keras-jax": ["folded"],
 }
 TOLERANCE = {"fp64": 1e-13, "bf16": 0.03}
-"""bf16 has 8 bits; folding rounds the product of kernel and factor instead of each."""
+"""bf16 has 8 significant bits, and folding rounds the product of kernel and factor once."""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", FORMS)
 def test_forms_agree(backend: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.parity.forms_worker", backend, *FORMS[backend]],
-        env={**os.environ, **BACKENDS[backend].variables},
-        capture_output=True, text=True, timeout=900, cwd=project_root(), check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(done.stdout.splitlines()[-1])
+    variables = BACKENDS[backend].variables
+    found = run_module(backend, "tests.parity.forms_worker", *FORMS[backend], variables=variables)[
+        -1
+    ]
     assert len(found) == (4 if backend in PAIR else 1) * len(FORMS[backend])
     for key, values in found.items():
         form, _, _, precision = key.split()

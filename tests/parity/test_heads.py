@@ -1,12 +1,6 @@
-"""Heads that train at once, against one head at a time by the textbook."""
+"""Heads that are trained at once, against a textbook implementation of one head at a time."""
 
 from __future__ import annotations
-
-import json
-import os
-import subprocess
-import sys
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,15 +9,15 @@ from scipy.special import log_softmax, softmax
 from bench.catalog.backends import BACKENDS
 from bench.network.blueprint import Array
 from bench.spec.run import OptimizerName
-from bench.system import project_root
 from bench.training.adapter import Heads
+from tests.frameworks import run_module
 from tests.parity import heads_worker as given
 
 MOMENTUM, BETA_1, BETA_2, EPSILON = 0.9, 0.9, 0.999, 1e-8
 
 
 def alone(heads: Heads, place: tuple[int, int], optimizer: OptimizerName) -> dict[str, Array]:
-    """One head by itself: docs.pytorch.org, torch.optim.SGD and AdamW, written out."""
+    """Train one head by the formulas of torch.optim.SGD and AdamW (docs.pytorch.org)."""
     tensors = [heads.weights[place].copy(), heads.biases[place].copy()]
     decays = [heads.weight_decays[place], 0.0]
     first, second = [np.zeros_like(t) for t in tensors], [np.zeros_like(t) for t in tensors]
@@ -51,13 +45,8 @@ def alone(heads: Heads, place: tuple[int, int], optimizer: OptimizerName) -> dic
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_each_head_is_trained_as_if_it_were_alone(backend: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.parity.heads_worker", backend],
-        env={**os.environ, **BACKENDS[backend].variables},
-        capture_output=True, text=True, timeout=900, cwd=project_root(), check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    lines: list[dict[str, Any]] = [json.loads(line) for line in done.stdout.splitlines()[-2:]]
+    variables = BACKENDS[backend].variables
+    lines = run_module(backend, "tests.parity.heads_worker", variables=variables)
     for optimizer, line in zip(given.OPTIMIZERS, lines, strict=True):
         found = {name: np.array(value) for name, value in line.items()}
         found["losses"] = np.moveaxis(found["losses"], 0, -1)  # (S, R, steps)
@@ -70,4 +59,4 @@ def test_each_head_is_trained_as_if_it_were_alone(backend: str) -> None:
                         err_msg=f"{optimizer} {seed} {each} {name}",
                     )  # fmt: skip
         still = found["weights"][1, 2]
-        assert np.array_equal(still, given.HEADS.weights[1, 2]), "at rate 0 nothing moves"
+        assert np.array_equal(still, given.HEADS.weights[1, 2]), "at rate 0 nothing changes"

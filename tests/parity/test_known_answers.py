@@ -1,6 +1,6 @@
-"""The packaged networks see in scikit-image's photographs what is there, in both frameworks.
+"""The packaged networks classify scikit-image's photographs correctly in both frameworks.
 
-Wrong preprocessing, a wrong layer order or a wrong layout cannot pass.
+Wrong preprocessing, a wrong order of layers or a wrong memory layout would fail.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Both adapters compute the same logits from the same Blueprint, for every backbone there is."""
+"""Both adapters compute the same logits from the same Blueprint, for every listed backbone."""
 
 from __future__ import annotations
 
@@ -41,5 +41,5 @@ def test_logits_agree(both: tuple[Logits, Logits], backbone: str, px: int) -> No
     scale = np.abs(torch_logits).max()
     assert scale > 0
     assert np.abs(torch_logits - keras_logits).max() / scale <= TOLERANCE
-    # Two different images must not give the same answer, or the comparison says nothing.
+    # The network must not ignore its images, or the comparison would be inconclusive.
     assert np.abs(torch_logits[0] - torch_logits[1]).max() / scale > 10 * TOLERANCE

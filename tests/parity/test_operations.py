@@ -1,4 +1,4 @@
-"""Both adapters do the same with every kind of operation, in float64."""
+"""Both adapters compute the same for every kind of operation, in float64."""
 
 from __future__ import annotations
 
@@ -43,5 +43,5 @@ def test_logits_agree(both: tuple[Logits, Logits], name: str) -> None:
     assert torch_logits.dtype == keras_logits.dtype == np.float64
     scale = np.abs(torch_logits).max()
     assert np.abs(torch_logits - keras_logits).max() / scale <= TOLERANCE
-    # Two different images must not give the same answer, or the comparison says nothing.
+    # The network must not ignore its images, or the comparison would be inconclusive.
     assert np.abs(torch_logits[0] - torch_logits[1]).max() / scale > 1e-3

@@ -1,4 +1,4 @@
-"""What is exported computes what the library's own module computes, or is refused by name."""
+"""Exported networks compute the same as the library's modules; others are refused by name."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ SAME: dict[str, set[str]] = {
     "timm vit, pooled behind its class token": {"slice", "mean_tokens"},
     "timm deit": {"affine", "add"},
 }
-"""Network → kinds of operation that it cannot do without."""
+"""Network → kinds of operation that its Blueprint must contain."""
 REFUSED = {
     "swin": "operation aten.index.Tensor (module 'features.1.0.attn')",
     "swin_v2": "operation aten.linear.default (module 'features.1.0.attn.cpb_mlp.0')",
     "timm vit, normalised queries": "(module 'blocks.0.attn.q_norm')",
 }
-"""Network → what the refusal must name."""
+"""Network → text that the refusal must contain."""
 NOTES = {
     "googlenet": ["auxiliary heads: off"],
     "vit that drops": ["dropout of attention weights: off"],
@@ -49,13 +49,13 @@ NOTES = {
     "timm convnext": ["stochastic depth: off"],
     "timm vit": [],
 }
-"""Network → what evaluation form has lost."""
+"""Network → notes on what inference form leaves out."""
 
 
 @pytest.fixture(scope="module")
 def found() -> dict[str, dict[str, Any]]:
     command = [sys.executable, "-W", "ignore", "-m", "tests.parity.originals", *SAME, *REFUSED]
-    # One thread: on busy cores, threads that wait for each other take most of the time.
+    # One thread: on busy cores threads would mostly wait for each other.
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600
@@ -78,7 +78,7 @@ def test_the_rebuilt_network_computes_what_the_original_does(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_said_is_refused_by_name(
+def test_what_cannot_be_exported_is_refused_by_name(
     found: dict[str, dict[str, Any]], name: str
 ) -> None:
     assert f"{name} cannot be rebuilt: " in found[name]["refused"]
@@ -87,5 +87,7 @@ def test_what_cannot_be_said_is_refused_by_name(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NOTES)
-def test_what_evaluation_form_loses_is_noted(found: dict[str, dict[str, Any]], name: str) -> None:
+def test_what_inference_form_leaves_out_is_noted(
+    found: dict[str, dict[str, Any]], name: str
+) -> None:
     assert found[name]["notes"] == NOTES[name]

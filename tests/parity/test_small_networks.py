@@ -1,4 +1,4 @@
-"""Small networks are proved whole: as ``parity`` does it, with a worker for each backend."""
+"""Complete proofs of small networks with real workers, as the command ``parity`` makes them."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from tests.frameworks import BACKENDS, HERE
 from tests.parity.small_networks import BATCH_SIZE, NETWORKS, PX, small_network
 
 ENTRY = "squeezenet1_1"
-"""In whose place the networks stand; it has their batch size."""
+"""Backbone whose entry the small networks use; its proofs have their batch size."""
 FULLY = "residual"
-"""Under every policy and optimizer; the others under those that differ most."""
+"""Network that is proved under every policy and optimizer; others under ``FEW`` policies."""
 POLICIES_HERE = [name for name in POLICIES if name != "linear_probe_then_fine_tune"]
-"""All but the one whose proof ``test_defects`` makes."""
+"""All policies but the one that ``test_defects`` covers."""
 FEW = ["freeze_all", "retrain_all"]
 ENGINES = ("torch", "keras-torch", "keras-jax")
 CLAIMS = [
@@ -34,8 +34,8 @@ CLAIMS = [
 ]
 
 
-class Steps:
-    """What is heard of the proof."""
+class Recorder:
+    """A watcher that records what is measured."""
 
     def __init__(self) -> None:
         self.heard: list[str] = []
@@ -48,19 +48,19 @@ class Steps:
 
 
 def subject(question: Question, root: Path, names: Sequence[str] = tuple(NETWORKS)) -> Subject:
-    """All networks as one subject, so that one worker a backend measures them."""
+    """Combine all networks into one subject, so that one worker per backend measures them."""
     whole = Subject(ENTRY, "fp64", ProofSetting(PX, BATCH_SIZE))
     for name in names:
         folder = root / name
         folder.mkdir()
         small_network(name).save(folder)
         few = replace(question, policies=FEW, optimizers=["sgd"])
-        asked = few if name != FULLY or len(names) == 1 else question
+        own = few if name != FULLY or len(names) == 1 else question
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(plan, "blueprint_folder", lambda *_, at=folder, **__: at)
             patch.setattr(plan, "pretrained_weights", _absent)
             patch.setitem(BACKBONES, ENTRY, BACKBONES[ENTRY].model_copy(update={"min_px": PX}))
-            found = subject_of(ENTRY, "fp64", asked)
+            found = subject_of(ENTRY, "fp64", own)
         assert found.setting == whole.setting
         (whole.blueprints[name],) = found.blueprints.values()
         for key, item in found.items.items():
@@ -91,12 +91,18 @@ def question_of(backends: Sequence[str], root: Path) -> Question:
     )
 
 
+Proof = tuple[list[PairProof], Recorder, Subject, Path]
+
+
+Proof = tuple[list[PairProof], Recorder, Subject, Path]
+
+
 @pytest.fixture(scope="module")
-def proof(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[PairProof], Steps, Subject, Path]:
+def proof(tmp_path_factory: pytest.TempPathFactory) -> Proof:
     root = tmp_path_factory.mktemp("small")
     question = question_of(BACKENDS, root)
-    steps, asked = Steps(), subject(question, root)
-    return prove(asked, question, steps), steps, asked, root / "cache"
+    recorder, whole = Recorder(), subject(question, root)
+    return prove(whole, question, recorder), recorder, whole, root / "cache"
 
 
 @pytest.mark.slow
@@ -119,19 +125,20 @@ def test_every_level_is_shown(proof: Any, name: str, policy: str, optimizer: str
 
 @pytest.mark.slow
 def test_nothing_else_is_shown_and_nothing_left_behind(proof: Any) -> None:
-    pairs, steps, asked, cache = proof
+    pairs, recorder, whole, cache = proof
     assert [(p.weights, p.policy, p.optimizer) for p in pairs] == CLAIMS
-    # The backend that measures floors goes first, for it finds the learning rates.
-    measured = ["item"] * len(asked.items)
-    assert steps.heard == ["torch", *measured, "keras-tensorflow", *measured]
+    # The backend that measures noise floors goes first, since it finds the learning rates.
+    measured = ["item"] * len(whole.items)
+    assert recorder.heard == ["torch", *measured, "keras-tensorflow", *measured]
     assert list((cache / "exchange").iterdir()) == []
 
 
 @pytest.mark.slow
 def test_keras_is_the_same_on_its_other_engines(tmp_path: Path) -> None:
-    """At the same tolerances; the network has every kind of layer that engines do differently."""
+    """The tolerances stay the same; the network has every kind of layer that engines compute
+    differently."""
     question = question_of(ENGINES, tmp_path)
-    pairs = prove(subject(question, tmp_path, [FULLY]), question, Steps())
+    pairs = prove(subject(question, tmp_path, [FULLY]), question, Recorder())
     assert [(p.backends, p.policy) for p in pairs] == [
         (("torch", engine), policy) for policy in FEW for engine in ENGINES[1:]
     ]

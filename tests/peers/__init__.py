@@ -1,6 +1,6 @@
-"""What people do today, beside Thawbench: the same images, epochs, batch and input size.
+"""Comparison of Thawbench with common training programs on the same images and recipe.
 
-``keras_flow``, ``torch_tutorial`` and ``fastai_learner`` are programs that a user of that framework
-would write; they know nothing of Thawbench, and each runs in an environment of its own
+``keras_flow``, ``torch_tutorial`` and ``fastai_learner`` are programs as a user of that framework
+would write them; they do not import Thawbench, and each runs in its own environment
 (``environments/``, ``make peers``). ``compare`` runs them and Thawbench in turn.
 """

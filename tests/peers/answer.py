@@ -1,7 +1,4 @@
-"""What the peers' programs share: their options, their clock and the one line they print.
-
-Imports no framework and nothing of Thawbench.
-"""
+"""Options, clock and output of the peer programs; imports neither a framework nor Thawbench."""
 
 from __future__ import annotations
 
@@ -25,8 +22,8 @@ WINDOW_S = 0.1
 LEAST_WINDOWS = 3
 
 
-def options(description: str, backbones: Sequence[str]) -> argparse.ArgumentParser:
-    """The options of every peer; the recipe's defaults are those of a Thawbench run."""
+def make_parser(description: str, backbones: Sequence[str]) -> argparse.ArgumentParser:
+    """Return a parser with the options of every peer; defaults are those of a Thawbench run."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -41,13 +38,13 @@ def options(description: str, backbones: Sequence[str]) -> argparse.ArgumentPars
     add("--weight-decay", type=float, default=1e-4)
     add("--warmup-fraction", type=float, default=0.1, help="share of the steps; then half a cosine")
     add("--seed", type=int, default=0)
-    add("--whole", action="store_true", help="train all of the network; measures images/s alone")
+    add("--whole", action="store_true", help="train the whole network; measures only images/s")
     return parser
 
 
 def rate_factor(step: int, steps: int, warmup_fraction: float) -> float:
-    """Learning rate at ``step`` of ``steps`` over its peak: linear warm-up, then half a cosine
-    (Loshchilov & Hutter 2017, without restarts)."""
+    """Return the learning rate at ``step`` of ``steps`` over its peak: linear warm-up, then half a
+    cosine (Loshchilov & Hutter 2017, without restarts)."""
     warmup = round(warmup_fraction * steps)
     if step < warmup:
         return (step + 1) / warmup
@@ -55,9 +52,9 @@ def rate_factor(step: int, steps: int, warmup_fraction: float) -> float:
 
 
 def process_age_s() -> float:
-    """Seconds since this process began, interpreter and imports included.
+    """Return seconds since this process started, including interpreter and imports.
 
-    Source: proc_pid_stat(5): field 22 is its start in clock ticks since the machine's own.
+    Source: proc_pid_stat(5): field 22 is the start in clock ticks after boot.
     """
     fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
     began_s = int(fields[22 - 3]) / os.sysconf("SC_CLK_TCK")
@@ -65,8 +62,8 @@ def process_age_s() -> float:
 
 
 class Stopwatch:
-    """Images per second in windows of whole steps, by the rule of Thawbench's own figure: the first
-    steps of the run are outside, waiting for input is inside."""
+    """A meter of images/s in windows of whole steps, by the rule of Thawbench's own measurement:
+    without the first steps of the run, with the time spent waiting for input."""
 
     def __init__(self) -> None:
         self.rates_per_s: list[float] = []
@@ -75,11 +72,11 @@ class Stopwatch:
         self._images = 0
 
     def open(self) -> None:
-        """An epoch begins."""
+        """Start an epoch."""
         self._opened, self._images = time.perf_counter(), 0
 
     def step(self, images: int) -> None:
-        """A step over ``images`` images is done, and the device has nothing left to do."""
+        """Count a finished step over ``images`` images; the device must be idle."""
         if self._warmup_steps > 0:
             self._warmup_steps -= 1
             self.open()
@@ -91,7 +88,7 @@ class Stopwatch:
             self.open()
 
     def fields(self) -> dict[str, Any]:
-        """For the answer; null with too few windows to speak of a steady state."""
+        """Return the fields for the answer; the rate is null with too few windows."""
         enough = len(self.rates_per_s) >= LEAST_WINDOWS
         return {
             "train_images_per_s": statistics.median(self.rates_per_s) if enough else None,
@@ -101,27 +98,27 @@ class Stopwatch:
 
 @contextmanager
 def stdout_to_stderr() -> Iterator[None]:
-    """What a framework prints is progress; stdout is for the answer."""
+    """Redirect what a framework prints to stderr; stdout is for the answer."""
     with redirect_stdout(sys.stderr):
         yield
 
 
 def class_names(folder: Path) -> list[str]:
-    """The classes, in the order of their names: the labels of all three frameworks."""
+    """Return the classes, sorted by name as the labels of all three frameworks are."""
     return sorted(path.name for path in (folder / "train").iterdir() if path.is_dir())
 
 
 def count_images(folder: Path) -> dict[str, int]:
-    """Split → number of images."""
+    """Return split → number of images."""
     return {split: sum(1 for _ in (folder / split).glob("*/*")) for split in SPLITS}
 
 
 def in_path_order(files: Sequence[str | Path], correct: Sequence[Any]) -> dict[str, Any]:
-    """Whether each test image was right, in the order of (class, file name).
+    """Return top-1 and the correctness of each test image, sorted by (class, file name).
 
     Args:
         files: The test images, in any order.
-        correct: Of the same images, in the same order.
+        correct: True for each of ``files`` that was classified correctly.
     """
     keys = [Path(file).parts[-2:] for file in files]
     ordered = sorted(zip(keys, correct, strict=True))
@@ -134,19 +131,19 @@ def in_path_order(files: Sequence[str | Path], correct: Sequence[Any]) -> dict[s
 
 
 def order_sha256(keys: Sequence[tuple[str, ...]]) -> str:
-    """SHA-256 (hex) of an order of (class, file name)."""
+    """Return the SHA-256 (hex) of a sequence of (class, file name)."""
     return hashlib.sha256("\n".join("/".join(key) for key in keys).encode()).hexdigest()
 
 
-def say(asked: argparse.Namespace, packages: Sequence[str], **fields: Any) -> None:
-    """Print the answer: one JSON line, with what was asked and the versions."""
+def print_answer(options: argparse.Namespace, packages: Sequence[str], **fields: Any) -> None:
+    """Print the answer: one JSON line with options, results and versions."""
     document = {
-        "backbone": asked.backbone,
-        "weights": "random" if asked.weights == "random" else Path(asked.weights).name,
-        "px": asked.px,
-        "epochs": asked.epochs,
-        "batch_size": asked.batch_size,
-        "images": count_images(asked.folder),
+        "backbone": options.backbone,
+        "weights": "random" if options.weights == "random" else Path(options.weights).name,
+        "px": options.px,
+        "epochs": options.epochs,
+        "batch_size": options.batch_size,
+        "images": count_images(options.folder),
         **fields,
         "versions": {
             "python": sys.version.split()[0],

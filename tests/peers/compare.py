@@ -1,12 +1,12 @@
-"""Peers and Thawbench in turn, on one folder of JPEG images: ``make peers``.
+"""Run peers and Thawbench in turn on one folder of JPEG images: ``make peers``.
 
-Without --whole: the whole fit of a frozen network from a cold start. A peer's ``fit_s`` covers
+Without --whole: measure the fit of a frozen network from a cold start. A peer's ``fit_s`` covers
 decoding, building, compilation, training and validation; process start and imports are ``start_s``.
-Thawbench's ``fit_and_packing_s`` covers the same: packing, setup and fit, the frozen part's values
-included; it leaves out the export of the network to a Blueprint, which ``whole_s`` has, the wall
-clock of a command with an empty cache. Files lie in the system's page cache for all of them.
+Thawbench's ``fit_and_packing_s`` covers the same: packing, setup and fit, including the values of
+the frozen part. It leaves out the export of the network to a Blueprint; ``whole_s``, the wall clock
+of a command with an empty cache, includes it. All programs find the files in the page cache.
 
-With --whole: images/s of full fine-tuning, in windows of whole steps after warm-up.
+With --whole: measure images/s of full fine-tuning, in windows of whole steps after warm-up.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from bench.system import cores, machine_bytes, processor, project_root
 from tests.peers import programs
 from tests.peers.figures import THAWBENCH, Measured, frozen_summary, render, whole_summary
 from tests.peers.photos_folder import JPEG_PX, JPEG_QUALITY, write_folder
-from tests.peers.programs import BACKENDS, PEERS, Peer, Question
+from tests.peers.programs import BACKENDS, PEERS, Experiment, Peer
 
 FROZEN = {"images": 1000, "px": 96, "epochs": 10, "batch_size": 32}
 WHOLE = {"images": 320, "px": 224, "epochs": 2, "batch_size": 16}
-"""Defaults without and with --whole."""
+"""Default options without and with --whole."""
 FROZEN_BACKBONES = ("efficientnet_lite0", "vgg16")
 WHOLE_BACKBONES = ("resnet50", "efficientnet_lite0")
 KNOWN = ("efficientnet_lite0", "resnet50", "vgg16")
@@ -45,49 +45,56 @@ HELD_OUT = {False: (180, 540), True: (len(PHOTO_CLASSES), len(PHOTO_CLASSES))}
 """--whole → validation and test images."""
 
 AT_LEAST = len(PHOTO_CLASSES)
-Images = Annotated[int | None, typer.Option(min=AT_LEAST, help="Every class needs one.")]
+Images = Annotated[
+    int | None, typer.Option(min=AT_LEAST, help="Number of images; every class needs one.")
+]
 
 
 def compare(
     images: Images = None,
     px: Annotated[int | None, typer.Option(min=32, help="Height and width of the input.")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Over the training images.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Images in a step.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Passes over the training images.")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Images per step.")] = None,
     val_images: Images = None,
     test_images: Images = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Each runs every program once.")] = 3,
-    backbones: Annotated[str | None, typer.Option(help=f"Of {', '.join(KNOWN)}.")] = None,
-    peers: Annotated[str | None, typer.Option(help=f"Of {', '.join(NAMES)}.")] = None,
-    backends: Annotated[str | None, typer.Option(help=f"Of {', '.join(BACKENDS)}.")] = None,
-    whole: Annotated[bool, typer.Option("--whole", help="Train all; images/s.")] = False,
-    timeout: Annotated[float, typer.Option(help="Seconds for one program.")] = 3600.0,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; each runs every program once.")] = 3,
+    backbones: Annotated[str | None, typer.Option(help=f"Some of {', '.join(KNOWN)}.")] = None,
+    peers: Annotated[str | None, typer.Option(help=f"Some of {', '.join(NAMES)}.")] = None,
+    backends: Annotated[str | None, typer.Option(help=f"Some of {', '.join(BACKENDS)}.")] = None,
+    whole: Annotated[
+        bool, typer.Option("--whole", help="Train the whole network and measure images/s.")
+    ] = False,
+    timeout: Annotated[float, typer.Option(help="Time limit of one program, in seconds.")] = 3600.0,
     python: Annotated[
-        list[str] | None, typer.Option(help="ENVIRONMENT=PATH: another interpreter. Repeatable.")
+        list[str] | None, typer.Option(help="ENVIRONMENT=PATH: interpreter of a peer. Repeatable.")
     ] = None,
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="Written after each program.")
+        Path | None,
+        typer.Option("--json", help="File for the results, written after each program."),
     ] = None,
 ) -> None:
-    """What people do today, beside Thawbench. Lists are comma-separated."""
+    """Compare Thawbench with common training programs. Lists are comma-separated."""
     defaults = WHOLE if whole else FROZEN
     given = {"images": images, "px": px, "epochs": epochs, "batch_size": batch_size}
-    asked = {key: value or defaults[key] for key, value in given.items()}
+    options = {key: value or defaults[key] for key, value in given.items()}
     networks = _chosen("backbone", backbones, KNOWN, WHOLE_BACKBONES if whole else FROZEN_BACKBONES)
     names = _chosen("peer", peers, NAMES)
-    # A variant is of the peer whose name begins its own.
+    # The name of a variant begins with the name of its peer.
     chosen = [p for p in PEERS if p.name.split(",")[0] in names and not (whole and p.is_variant)]
     own = _chosen("backend", backends, BACKENDS)
     for name in networks:
-        check_px(name, BACKBONES[name], asked["px"])
+        check_px(name, BACKBONES[name], options["px"])
     pythons = _interpreters(python or [])
     found = {p.environment: programs.interpreter(p.environment, pythons) for p in chosen}
     if json_file is not None:
         json_file.parent.mkdir(parents=True, exist_ok=True)
     val, test = HELD_OUT[whole]
-    sizes = SplitSizes(asked["images"], val_images or val, test_images or test)
+    sizes = SplitSizes(options["images"], val_images or val, test_images or test)
     document = {
-        **_where(),
-        "asked": {**asked, "val_images": sizes.val, "test_images": sizes.test, "rounds": rounds,
+        **_machine(),
+        "asked": {**options, "val_images": sizes.val, "test_images": sizes.test, "rounds": rounds,
                   "whole": whole, "jpeg_px": JPEG_PX, "jpeg_quality": JPEG_QUALITY},
         "measured": [],
     }  # fmt: skip
@@ -95,13 +102,13 @@ def compare(
         folder = Path(scratch) / "photos"
         folder.mkdir()
         write_folder(folder, sizes)
-        question = Question(
-            folder, asked["px"], asked["epochs"], asked["batch_size"], whole, timeout
+        experiment = Experiment(
+            folder, options["px"], options["epochs"], options["batch_size"], whole, timeout
         )
-        document["recipe"] = programs.recipe_of(question)
+        document["recipe"] = programs.recipe_of(experiment)
         for number in range(rounds):
             for backbone in networks:
-                for measured in _round(number, backbone, question, chosen, own, found):
+                for measured in _round(number, backbone, experiment, chosen, own, found):
                     document["measured"].append(measured)
                     if json_file is not None:
                         write_json(json_file, _compact(document))
@@ -114,14 +121,14 @@ def compare(
 def _round(
     number: int,
     backbone: str,
-    question: Question,
+    experiment: Experiment,
     peers: list[Peer],
     backends: list[str],
     pythons: dict[str, Path],
 ) -> Iterator[Measured]:
-    """Every program once; in every other round in the opposite order, so that a machine that
-    warms up favours nobody."""
-    pretrained = not question.whole and programs.weights_of(backbone) is not None
+    """Run every program once and yield its results; every other round goes in reverse order, so
+    that a machine that heats up favours no program."""
+    pretrained = not experiment.whole and programs.weights_of(backbone) is not None
     turns: list[Peer | str] = [
         *(p for p in peers if not p.is_variant or (pretrained and number == 0)),
         *backends,
@@ -129,16 +136,16 @@ def _round(
     for turn in turns if number % 2 == 0 else reversed(turns):
         if isinstance(turn, Peer):
             python = pythons[turn.environment]
-            found = programs.run_peer(turn, backbone, question, python)
+            found = programs.run_peer(turn, backbone, experiment, python)
         else:
             with tempfile.TemporaryDirectory(prefix="peers-thawbench-") as scratch:
-                found = programs.run_thawbench(turn, backbone, question, Path(scratch))
+                found = programs.run_thawbench(turn, backbone, experiment, Path(scratch))
             found["weights"] = "packaged" if pretrained else "random"
         name = turn.name if isinstance(turn, Peer) else f"{THAWBENCH}{turn}"
-        if question.whole and found["train_images_per_s"] is None:
+        if experiment.whole and found["train_images_per_s"] is None:
             raise UserError(
-                f"{name}, {backbone}: too few steps for a rate.",
-                "Give more images or epochs: --images, --epochs.",
+                f"{name}, {backbone}: too few steps to measure images/s.",
+                "Use more: --images, --epochs.",
             )
         yield {**found, "round": number, "backbone": backbone, "program": name}
         print(f"round {number + 1}: {backbone}, {name}: {found['whole_s']:.1f} s", file=sys.stderr)
@@ -161,7 +168,7 @@ def _interpreters(choices: list[str]) -> dict[str, Path]:
     return chosen
 
 
-def _where() -> dict[str, Any]:
+def _machine() -> dict[str, Any]:
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _git("rev-parse", "HEAD"),
@@ -185,8 +192,7 @@ def _git(*arguments: str) -> str | None:
 
 
 def _compact(document: dict[str, Any]) -> dict[str, Any]:
-    """Right and wrong as a string of 1 and 0, and rates to four digits: a line each, not
-    thousands."""
+    """Shorten lists to one line each: ``correct`` as a string of 1 and 0, rates to four digits."""
     rows = []
     for measured in document["measured"]:
         row = {k: v for k, v in measured.items() if k != "train_images_per_s_windows"}
@@ -200,7 +206,7 @@ def _compact(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Mistakes of the user end with a word and code 2."""
+    """Run the command; a mistake of the user ends with a message and exit code 2."""
     try:
         typer.run(compare)
     except (UserError, Unavailable, OSError) as error:

@@ -1,11 +1,12 @@
-"""fastai: ``vision_learner`` with its body frozen, ``fit``.
+"""Train with fastai: ``vision_learner`` with a frozen body, then ``fit``.
 
-fastai's own: its data loaders and their workers, which leave out an incomplete last batch in
-training, its optimizer, and BatchNorm of the frozen body that goes on training and averaging
-(``train_bn=True``; --frozen-statistics says False, with fastai's callback ``BnFreeze``). What is
-not: every image is squashed to the input size with no augmentation, the learning rate is warmed up
-and falls by a cosine, and the head is one linear layer over the pooled map with PyTorch's own first
-numbers, as on the other sides (--head own: fastai's, with a hidden layer, dropout and BatchNorm).
+The data loaders, which drop an incomplete last batch in training, and the optimizer are fastai's
+defaults. So is the BatchNorm of the frozen body, which is trained and updates its statistics
+(``train_bn=True``; --frozen-statistics sets False and adds fastai's callback ``BnFreeze``). As in
+the other programs, and unlike fastai's defaults, images are squashed to the input size without
+augmentation, the learning rate has a warm-up and a cosine, and the head is one linear layer over
+the pooled map with PyTorch's initialisation (--head own: fastai's head with a hidden layer, dropout
+and BatchNorm).
 """
 
 from __future__ import annotations
@@ -37,11 +38,11 @@ ARCHITECTURES: dict[str, tuple[Any, int]] = {
     "resnet50": (torchvision.models.resnet50, 2048),
     "vgg16": (torchvision.models.vgg16, 512),
 }
-"""Backbone → what ``vision_learner`` takes (a string is timm's), and the channels of its map."""
+"""Backbone → argument of ``vision_learner`` (a string is a name in timm), channels of its map."""
 
 
 class Stamps(Callback):
-    """Tells a stopwatch of training steps."""
+    """Reports training steps to a stopwatch."""
 
     def __init__(self, watch: answer.Stopwatch) -> None:
         self.watch = watch
@@ -54,16 +55,16 @@ class Stamps(Callback):
             self.watch.step(len(self.yb[0]))
 
 
-def make_learner(asked: argparse.Namespace) -> Learner:
-    """Frozen, unless --whole."""
-    architecture, channels = ARCHITECTURES[asked.backbone]
-    stats = (MEAN, STD) if asked.backbone == "efficientnet_lite0" else imagenet_stats
+def make_learner(options: argparse.Namespace) -> Learner:
+    """Return the learner, frozen unless --whole is set."""
+    architecture, channels = ARCHITECTURES[options.backbone]
+    stats = (MEAN, STD) if options.backbone == "efficientnet_lite0" else imagenet_stats
     loaders = ImageDataLoaders.from_folder(
-        asked.folder,
+        options.folder,
         train="train",
         valid="val",
-        bs=asked.batch_size,
-        item_tfms=Resize(asked.px, method=ResizeMethod.Squish),
+        bs=options.batch_size,
+        item_tfms=Resize(options.px, method=ResizeMethod.Squish),
         batch_tfms=Normalize.from_stats(*stats),
     )
     classes = len(loaders.vocab)
@@ -73,33 +74,33 @@ def make_learner(asked: argparse.Namespace) -> Learner:
         architecture,
         n_out=classes,
         pretrained=False,
-        **({"custom_head": linear, "init": None} if asked.head == "linear" else {}),
+        **({"custom_head": linear, "init": None} if options.head == "linear" else {}),
         metrics=accuracy,
-        train_bn=not asked.frozen_statistics,
-        cbs=[BnFreeze()] if asked.frozen_statistics else None,
+        train_bn=not options.frozen_statistics,
+        cbs=[BnFreeze()] if options.frozen_statistics else None,
     )
-    if asked.weights != "random":
-        load_packaged(learner.model[0], Path(asked.weights))
-    if asked.whole:
+    if options.weights != "random":
+        load_packaged(learner.model[0], Path(options.weights))
+    if options.whole:
         learner.unfreeze()
     else:
         learner.freeze()
     return learner
 
 
-def train(learner: Learner, asked: argparse.Namespace) -> answer.Stopwatch:
-    """``fit``, validation after each epoch."""
+def train(learner: Learner, options: argparse.Namespace) -> answer.Stopwatch:
+    """Fit, with validation after each epoch; return the stopwatch."""
     watch = answer.Stopwatch()
-    peak, warmup = asked.learning_rate, asked.warmup_fraction
+    peak, warmup = options.learning_rate, options.warmup_fraction
     rates = combine_scheds([warmup, 1 - warmup], [SchedLin(0.0, peak), SchedCos(peak, 0.0)])
     schedule = ParamScheduler({"lr": rates})
-    learner.fit(asked.epochs, peak, wd=asked.weight_decay, cbs=[schedule, Stamps(watch)])
+    learner.fit(options.epochs, peak, wd=options.weight_decay, cbs=[schedule, Stamps(watch)])
     return watch
 
 
-def test(learner: Learner, asked: argparse.Namespace) -> dict[str, Any]:
-    """Right or wrong on each test image."""
-    files = sorted(get_image_files(asked.folder / "test"))
+def test(learner: Learner, options: argparse.Namespace) -> dict[str, Any]:
+    """Return top-1 and the correctness of each test image."""
+    files = sorted(get_image_files(options.folder / "test"))
     chosen = learner.get_preds(dl=learner.dls.test_dl(files))[0].argmax(1).tolist()
     names = [learner.dls.vocab[index] for index in chosen]
     pairs = zip(names, files, strict=True)
@@ -107,33 +108,33 @@ def test(learner: Learner, asked: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Fit, test, print the line."""
+    """Fit, test and print the answer."""
     start_s = answer.process_age_s()
-    parser = answer.options(__doc__ or "", tuple(ARCHITECTURES))
+    parser = answer.make_parser(__doc__ or "", tuple(ARCHITECTURES))
     parser.add_argument(
         "--frozen-statistics", action="store_true", help="train_bn=False and BnFreeze"
     )
     parser.add_argument("--head", choices=("linear", "own"), default="linear")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     with answer.stdout_to_stderr():
         began = time.perf_counter()
-        set_seed(asked.seed)
-        learner = make_learner(asked)
+        set_seed(options.seed)
+        learner = make_learner(options)
         with learner.no_bar():
-            watch = train(learner, asked)
+            watch = train(learner, options)
             fit_s = time.perf_counter() - began
-            found = watch.fields() if asked.whole else test(learner, asked)
+            found = watch.fields() if options.whole else test(learner, options)
             test_s = time.perf_counter() - began - fit_s
-    answer.say(
-        asked,
+    answer.print_answer(
+        options,
         ("fastai", "fastcore", "torch", "torchvision", "timm", "pillow"),
         start_s=start_s,
         fit_s=fit_s,
         test_s=test_s,
         device=learner.dls.device.type,
         threads=torch.get_num_threads(),
-        frozen_statistics=asked.frozen_statistics,
-        head=asked.head,
+        frozen_statistics=options.frozen_statistics,
+        head=options.head,
         **found,
     )
 

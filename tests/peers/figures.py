@@ -1,4 +1,4 @@
-"""From measurements to figures: medians, ratios within a round, paired intervals, tables."""
+"""Medians, ratios within a round, paired intervals and tables of measurements."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from tabulate import tabulate
 CONFIDENCE = 0.95
 RESAMPLES = 9999
 THAWBENCH = "Thawbench "
-"""What the names of Thawbench's own rows begin with; a backend follows."""
+"""Prefix of the names of Thawbench's rows; a backend follows."""
 RATIOS = {
     "fit": ("fit_s", "fit_and_packing_s"),
     "command, cold": ("whole_s", "whole_s"),
     "command, warm": ("whole_s", "warm_whole_s"),
 }
-"""Column → a peer's time, over Thawbench's."""
+"""Column → fields of a peer's time and of Thawbench's time, whose ratio it shows."""
 YES_NO = {"True": "yes", "False": "no"}
 
 Measured = dict[str, Any]
-"""Fields of one program's answer, with 'round', 'backbone' and 'program'."""
+"""Fields of one program's answer and 'round', 'backbone' and 'program'."""
 
 
 def paired_interval(one: Sequence[int], other: Sequence[int]) -> tuple[float, float, float]:
-    """Difference in the share of right answers to the same questions, ``one`` less ``other``.
+    """Return the difference ``one`` − ``other`` in accuracy on the same images, with an interval.
 
-    Bootstrap over the questions, percentile method (Efron & Tibshirani 1993, chapter 13).
+    Bootstrap over images, percentile method (Efron & Tibshirani 1993, chapter 13).
 
     Args:
-        one: 1 where right, 0 where wrong.
-        other: Of the same questions in the same order.
+        one: 1 for each image that was classified correctly, else 0.
+        other: The same for the other program, in the same order.
 
     Returns:
-        The difference, and the ends of its 95 % interval.
+        The difference and the ends of its 95 % interval.
     """
     differences = np.asarray(one, float) - np.asarray(other, float)
     found = bootstrap(
@@ -52,7 +52,7 @@ def paired_interval(one: Sequence[int], other: Sequence[int]) -> tuple[float, fl
 
 
 def frozen_summary(measured: Sequence[Measured]) -> dict[str, list[dict[str, Any]]]:
-    """Of whole fits: medians of each program, ratios of each pair, accuracies of each pair."""
+    """Summarise frozen fits: medians of each program, ratios and accuracies of each pair."""
     table = pd.DataFrame(measured)
     return {
         "medians": _medians(table, ["fit_s", "fit_and_packing_s", "whole_s", "warm_whole_s"]),
@@ -62,7 +62,7 @@ def frozen_summary(measured: Sequence[Measured]) -> dict[str, list[dict[str, Any
 
 
 def whole_summary(measured: Sequence[Measured]) -> dict[str, list[dict[str, Any]]]:
-    """Of full fine-tuning: images/s of each program, and Thawbench's over each peer's."""
+    """Summarise full fine-tuning: images/s of each program, and Thawbench's over each peer's."""
     table = pd.DataFrame(measured).rename(columns={"train_images_per_s": "images/s"})
     table["s/image"] = 1 / table["images/s"]
     ratios = _ratios(table, {"images/s, Thawbench over peer": ("s/image", "s/image")})
@@ -78,7 +78,7 @@ def _medians(table: pd.DataFrame, columns: Sequence[str]) -> list[dict[str, Any]
 
 
 def _ratios(table: pd.DataFrame, ratios: dict[str, tuple[str, str]]) -> list[dict[str, Any]]:
-    """Median over rounds of a peer's time over Thawbench's in the same round; the least beside."""
+    """Return median and minimum over rounds of a peer's time over Thawbench's in that round."""
     ours = table["program"].str.startswith(THAWBENCH)
     pairs = table[~ours].merge(table[ours], on=["round", "backbone"], suffixes=("", " ours"))
     for name, (theirs, own) in ratios.items():
@@ -92,7 +92,7 @@ def _ratios(table: pd.DataFrame, ratios: dict[str, tuple[str, str]]) -> list[dic
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows with None for what is not there: JSON has no NaN."""
+    """Return rows with None for missing values, since JSON has no NaN."""
     return [
         {str(key): None if pd.isna(value) else value for key, value in row.items()}
         for row in table.astype(object).to_dict("records")
@@ -100,7 +100,8 @@ def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _accuracies(measured: Sequence[Measured]) -> list[dict[str, Any]]:
-    """Of the first round, where weights are pretrained; each program less Thawbench on torch."""
+    """Return test top-1 of the first round with pretrained weights, and each program's difference
+    to Thawbench on torch."""
     first = [m for m in measured if m["round"] == 0 and m["weights"] != "random"]
     rows = []
     for backbone in dict.fromkeys(m["backbone"] for m in first):
@@ -110,7 +111,7 @@ def _accuracies(measured: Sequence[Measured]) -> list[dict[str, Any]]:
             row = {"backbone": backbone, "program": program, "test_top1": one["test_top1"]}
             if own is not None and one is not own:
                 if one["test_order_sha256"] != own["test_order_sha256"]:
-                    raise ValueError(f"{program} was tested on other images")
+                    raise ValueError(f"{program} was tested on other images than {THAWBENCH}torch")
                 difference, low, high = paired_interval(one["correct"], own["correct"])
                 row.update(difference=difference, low=low, high=high, within=low <= 0 <= high)
             rows.append(row)
@@ -118,11 +119,11 @@ def _accuracies(measured: Sequence[Measured]) -> list[dict[str, Any]]:
 
 
 def render(summary: dict[str, list[dict[str, Any]]]) -> str:
-    """The tables, as GitHub shows them."""
+    """Return the tables as GitHub Markdown."""
     tables = []
     for rows in summary.values():
-        said = [{k: YES_NO.get(str(v), v) for k, v in row.items()} for row in rows]
+        shown = [{k: YES_NO.get(str(v), v) for k, v in row.items()} for row in rows]
         tables.append(
-            tabulate(said, headers="keys", tablefmt="github", floatfmt=".3g", missingval="–")
+            tabulate(shown, headers="keys", tablefmt="github", floatfmt=".3g", missingval="–")
         )
     return "\n\n".join(tables)

@@ -1,7 +1,7 @@
-"""EfficientNet-Lite0 from stock Keras layers: keras.applications has it not.
+"""EfficientNet-Lite0 from stock Keras layers, since keras.applications lacks it.
 
-Tan & Le 2019, "EfficientNet", table 1, in the form for small devices: no squeeze-and-excitation,
-and ReLU6 for swish.
+Source: Tan & Le 2019, "EfficientNet", table 1, in the variant for small devices: without
+squeeze-and-excitation, and with ReLU6 instead of swish.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from keras import Model
 from keras.layers import Add, BatchNormalization, Conv2D, DepthwiseConv2D, Input, ReLU, Rescaling
 
 BLOCKS = (
-    # kernel, stride of the first, expansion, channels, repeats
+    # kernel, stride of the first repeat, expansion, channels, repeats
     (3, 1, 1, 16, 1),
     (3, 2, 6, 24, 2),
     (5, 2, 6, 40, 2),
@@ -23,7 +23,7 @@ BLOCKS = (
 )
 STEM, LAST = 32, 1280
 EPSILON = 1e-3
-"""Of BatchNormalization: Keras's default and TensorFlow's original."""
+"""Epsilon of BatchNormalization: Keras's default, and that of the original in TensorFlow."""
 
 
 def _normalised(x: Any, active: bool = True) -> Any:
@@ -37,7 +37,8 @@ def _conv(x: Any, channels: int, kernel: int = 1, stride: int = 1, active: bool 
 
 
 def _block(x: Any, kernel: int, stride: int, expansion: int, channels: int) -> Any:
-    """An inverted residual: wider, depthwise, narrower; added to its input where shapes agree."""
+    """Append an inverted residual: expansion, depthwise convolution, projection, and a shortcut if
+    shapes agree."""
     before = x
     width = before.shape[-1]
     if expansion > 1:
@@ -48,7 +49,7 @@ def _block(x: Any, kernel: int, stride: int, expansion: int, channels: int) -> A
 
 
 def lite0(px: int) -> Model:
-    """Without its classifier: pixels 0 to 255, shape (px, px, 3) → the last map, 1280 channels."""
+    """Return the network without classifier: pixels 0 to 255 (px, px, 3) → map of 1280 channels."""
     images = Input((px, px, 3))
     x = _conv(Rescaling(1 / 128, offset=-127 / 128)(images), STEM, 3, 2)
     for kernel, stride, expansion, channels, repeats in BLOCKS:

@@ -1,4 +1,4 @@
-"""Real JPEG files, for programs that read folders: crops of the data set ``photos``."""
+"""A folder of JPEG files for programs that read folders: crops of the data set ``photos``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bench.data.model import SPLITS, SplitName
 from bench.data.package_files import in_threads
 
 JPEG_PX = 256
-"""Side of each image, so that decoding costs what it does with a user's own."""
+"""Side of each image in pixels, realistic for the cost of decoding."""
 JPEG_QUALITY = 90
 
 
@@ -21,11 +21,11 @@ def write_folder(root: Path, sizes: SplitSizes) -> None:
 
     Args:
         root: An empty folder.
-        sizes: Images of each split; the classes take turns.
+        sizes: Number of images of each split; classes alternate.
 
     Raises:
         Unavailable: The packages of the photographs are not installed.
-        UserError: There are not so many different crops.
+        UserError: There are not that many different crops.
     """
     dataset = open_dataset("photos", sizes, cache_dir=root)
     for split in SPLITS:

@@ -1,4 +1,4 @@
-"""The programs that are compared, and how each is run: a process of its own, timed from outside."""
+"""The compared programs, each run in its own process and timed from outside."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.peers.answer import in_path_order
 
 NONE: Mapping[str, str] = MappingProxyType({})
 LOG_LINES = 15
-"""Of a program that failed, in the message."""
+"""Number of log lines of a failed program in the message."""
 
 
 @dataclass(frozen=True)
@@ -39,17 +39,17 @@ class Peer:
     """A program of ``tests.peers``."""
 
     name: str
-    """In tables."""
+    """Name in tables."""
     environment: str
-    """Folder in ``.venv-peers``, and file in ``environments``."""
+    """Name of its folder in ``.venv-peers`` and its file in ``environments``."""
     module: str
-    """In ``tests.peers``."""
+    """Module in ``tests.peers``."""
     arguments: tuple[str, ...] = ()
-    """Besides those that all get."""
+    """Arguments besides those of all peers."""
     takes_packaged_weights: bool = False
-    """Whether it reads EfficientNet-Lite0's packaged file."""
+    """True if it reads EfficientNet-Lite0's packaged file."""
     is_variant: bool = False
-    """Run in the first round alone, for accuracy, where there are pretrained weights."""
+    """True if it is only run in the first round, to compare accuracy with pretrained weights."""
 
 
 PEERS = (
@@ -74,51 +74,53 @@ PEERS = (
     ),
 )
 BACKENDS = ("torch", "keras-tensorflow")
-"""Of Thawbench."""
+"""Backends of Thawbench."""
 
 
 @dataclass(frozen=True)
-class Question:
-    """What every program is asked."""
+class Experiment:
+    """The data and recipe of every program."""
 
     folder: Path
-    """{train,val,test}/CLASS/*.jpg."""
+    """Folder that holds {train,val,test}/CLASS/*.jpg."""
     px: int
-    """Height and width of the input."""
+    """Height and width of the input, in pixels."""
     epochs: int
     """Passes over the training images."""
     batch_size: int
-    """Images in a step."""
+    """Images per step."""
     whole: bool
-    """Train all of the network, and measure images/s; else a frozen one, and the whole fit."""
+    """True: train the whole network and measure images/s. False: measure the fit of a frozen
+    one."""
     timeout_s: float
-    """For one program."""
+    """Time limit of one program."""
 
 
 def interpreter(environment: str, chosen: dict[str, Path]) -> Path:
-    """The Python of a peer's environment.
+    """Return the interpreter of a peer's environment.
 
     Raises:
-        UserError: It was not made, or not to the end.
+        UserError: The environment is missing or incomplete.
     """
     made = Path(".venv-peers") / environment / ".installed"
     if environment in chosen:
         if not chosen[environment].is_file():
             raise UserError(
                 f"--python {environment}: '{chosen[environment]}' is no interpreter.",
-                f"Leave it out, and make {made} first.",
+                f"Leave it out, and run: make {made}.",
             )
         return chosen[environment]
     if not (project_root() / made).is_file():
         raise UserError(
-            f"The environment of the peer {environment} is not there, or not whole.",
-            f"Make it: make {made} (`make peers` makes them all).",
+            f"The environment of the peer {environment} is missing or incomplete.",
+            f"Run: make {made} (`make peers` makes all of them).",
         )
     return project_root() / made.parent / "bin" / "python"
 
 
 def weights_of(backbone: str) -> Path | None:
-    """The packaged ImageNet weights that peers can read; None: random ones, time alone."""
+    """Return the packaged ImageNet weights that peers can read; None: use random ones and compare
+    times only."""
     if backbone != "efficientnet_lite0":
         return None
     try:
@@ -127,29 +129,29 @@ def weights_of(backbone: str) -> Path | None:
         raise UserError(str(error)) from error
 
 
-def run_peer(peer: Peer, backbone: str, question: Question, python: Path) -> dict[str, Any]:
-    """A peer's answer, with ``whole_s``: the wall clock of the process."""
-    weights = weights_of(backbone) if peer.takes_packaged_weights and not question.whole else None
-    recipe = recipe_of(question)
+def run_peer(peer: Peer, backbone: str, experiment: Experiment, python: Path) -> dict[str, Any]:
+    """Run a peer; return its answer and ``whole_s``, the wall clock of the process."""
+    weights = weights_of(backbone) if peer.takes_packaged_weights and not experiment.whole else None
+    recipe = recipe_of(experiment)
     arguments = [
-        str(question.folder), "--backbone", backbone, "--weights", str(weights or "random"),
-        "--px", str(question.px), "--epochs", str(question.epochs),
-        "--batch-size", str(question.batch_size), "--learning-rate", str(recipe["learning_rate"]),
+        str(experiment.folder), "--backbone", backbone, "--weights", str(weights or "random"),
+        "--px", str(experiment.px), "--epochs", str(experiment.epochs),
+        "--batch-size", str(experiment.batch_size), "--learning-rate", str(recipe["learning_rate"]),
         "--weight-decay", str(recipe["weight_decay"]),
         "--warmup-fraction", str(recipe["warmup_fraction"]),
-        *(["--whole"] if question.whole else []), *peer.arguments,
+        *(["--whole"] if experiment.whole else []), *peer.arguments,
     ]  # fmt: skip
     command = [str(python), "-m", f"tests.peers.{peer.module}", *arguments]
     began = time.perf_counter()
-    output = _run(command, question.timeout_s)
+    output = _run(command, experiment.timeout_s)
     whole_s = time.perf_counter() - began
     return {**json.loads(output.splitlines()[-1]), "whole_s": whole_s}
 
 
-def recipe_of(question: Question) -> dict[str, Any]:
-    """The recipe that Thawbench has by default, which the peers are told."""
+def recipe_of(experiment: Experiment) -> dict[str, Any]:
+    """Return Thawbench's default recipe, which the peers use too."""
     grid = Grid(dataset="photos")
-    policy = POLICIES["fine_tune_all" if question.whole else "freeze_all"]
+    policy = POLICIES["fine_tune_all" if experiment.whole else "freeze_all"]
     return {
         "optimizer": "adamw",
         "learning_rate": BASE_LEARNING_RATE["adamw"] * policy.learning_rate_scale,
@@ -158,78 +160,85 @@ def recipe_of(question: Question) -> dict[str, Any]:
         "warmup_fraction": grid.warmup_fraction,
         "augmentation": "none",
         "head": "linear",
-        "px": question.px,
-        "epochs": question.epochs,
-        "batch_size": question.batch_size,
+        "px": experiment.px,
+        "epochs": experiment.epochs,
+        "batch_size": experiment.batch_size,
         "precision": "fp32",
     }
 
 
-def run_thawbench(backend: str, backbone: str, question: Question, scratch: Path) -> dict[str, Any]:
-    """Thawbench's answer: a cold command, then, of a frozen network, a warm one.
+def run_thawbench(
+    backend: str, backbone: str, experiment: Experiment, scratch: Path
+) -> dict[str, Any]:
+    """Run Thawbench with an empty cache and, for a frozen network, once more with a filled one.
 
     Args:
-        backend: Of Thawbench.
-        backbone: With packaged weights, or random ones where there are none and with --whole.
-        question: What is asked.
-        scratch: An empty folder, for cache and results.
+        backend: Backend of Thawbench.
+        backbone: Backbone; with packaged weights if there are any and ``whole`` is False.
+        experiment: Data and recipe.
+        scratch: An empty folder for cache and results.
 
     Returns:
-        ``whole_s``: wall clock of the command with an empty cache, process start and imports
-        (also of the worker), packing, export of the network, test and report included.
-        ``packing_s``: decoding the same images into another empty cache, just before. ``setup_s``,
-        ``fit_s``, ``prefix_s``, ``start_s``: of ``result.json``. ``fit_and_packing_s``: packing,
-        setup and fit, what a peer's ``fit_s`` covers. ``warm_whole_s``: wall clock of the same
-        command again, where images, network and values of the frozen part are in the cache.
+        ``whole_s``: wall clock of the command with an empty cache, including process start and
+        imports (also of the worker), packing, export of the network, test and report.
+        ``packing_s``: time to decode the same images into another empty cache, just before.
+        ``setup_s``, ``fit_s``, ``prefix_s``, ``start_s``: from ``result.json``.
+        ``fit_and_packing_s``: packing, setup and fit, which a peer's ``fit_s`` covers.
+        ``warm_whole_s``: wall clock of the same command again, with images, network and values of
+        the frozen part in the cache.
     """
     found: dict[str, Any] = {}
-    name = f"folder:{question.folder}"
-    if not question.whole:
+    name = f"folder:{experiment.folder}"
+    if not experiment.whole:
         began = time.perf_counter()
-        pack(open_dataset(name, SplitSizes(), cache_dir=scratch), question.px, scratch / "packing")
+        pack(
+            open_dataset(name, SplitSizes(), cache_dir=scratch), experiment.px, scratch / "packing"
+        )
         found["packing_s"] = time.perf_counter() - began
-    pretrained = not question.whole and weights_of(backbone) is not None
+    pretrained = not experiment.whole and weights_of(backbone) is not None
     command = [
         sys.executable, str(project_root() / "run_bench.py"), "run",
         "--datasets", name.replace(",", "\\,"), "--backbones", backbone, "--backends", backend,
-        "--policies", "fine_tune_all" if question.whole else "freeze_all",
-        "--px", str(question.px), "--epochs", str(question.epochs),
-        "--batch-size", str(question.batch_size), "--fresh", "--device", "cpu",
+        "--policies", "fine_tune_all" if experiment.whole else "freeze_all",
+        "--px", str(experiment.px), "--epochs", str(experiment.epochs),
+        "--batch-size", str(experiment.batch_size), "--fresh", "--device", "cpu",
         "--weights", "pretrained" if pretrained else "random", "--out", str(scratch / "out"),
     ]  # fmt: skip
     cache = {"THAWBENCH_CACHE": str(scratch / "cache")}
-    for key in ("whole_s",) if question.whole else ("whole_s", "warm_whole_s"):
+    for key in ("whole_s",) if experiment.whole else ("whole_s", "warm_whole_s"):
         began = time.perf_counter()
-        _run(command, question.timeout_s, cache)
+        _run(command, experiment.timeout_s, cache)
         found[key] = time.perf_counter() - began
         if key == "whole_s":
-            found.update(_stored(scratch / "out", question))
-    if not question.whole:
+            found.update(_stored(scratch / "out", experiment))
+    if not experiment.whole:
         found["fit_and_packing_s"] = found["packing_s"] + found["setup_s"] + found["fit_s"]
     return found
 
 
-def _stored(out: Path, question: Question) -> dict[str, Any]:
-    """What the only run in a results folder found, its test images in the order of peers.
+def _stored(out: Path, experiment: Experiment) -> dict[str, Any]:
+    """Return the results of the only run in a folder, with test images in the order of the peers.
 
     Raises:
-        UserError: It cannot be read, or was no run of the recipe that the peers were told.
+        UserError: The run cannot be read, or its recipe is not that of the peers.
     """
     runs, problems = Store(out).load()
     if len(runs) != 1:
         raise UserError(f"{out} holds {len(runs)} runs, not one. {' '.join(problems)}".strip())
     (run,) = runs
-    _check_recipe(run.spec.recipe, question)
+    _check_recipe(run.spec.recipe, experiment)
     keys = ("fit_s", "setup_s", "prefix_s", "start_s", "test_top1", "prefix_values", "prefix_form",
             "train_images_per_s", "train_images_per_s_windows", "notes", "knobs")  # fmt: skip
     result = run.result.model_dump(mode="json")
     found = {key: result[key] for key in keys}
-    if not question.whole:
-        dataset = open_dataset(f"folder:{question.folder}", SplitSizes(), cache_dir=cache_root())
+    if not experiment.whole:
+        dataset = open_dataset(f"folder:{experiment.folder}", SplitSizes(), cache_dir=cache_root())
         labels = dataset.source.labels("test")
         with np.load(run.folder / "predictions.npz") as stored:
             if not np.array_equal(stored["labels"], labels):
-                raise UserError(f"{run.folder}: its test labels are not those of the images.")
+                raise UserError(
+                    f"{run.folder}: the test labels do not match the images in the folder."
+                )
             correct = stored["logits"].argmax(1) == labels
         files = [dataset.source.where("test", index) for index in range(len(labels))]
         found.update(in_path_order(files, correct))
@@ -238,23 +247,23 @@ def _stored(out: Path, question: Question) -> dict[str, Any]:
     return {**found, "versions": {**versions, "thawbench": environment.thawbench}}
 
 
-def _check_recipe(recipe: Recipe, question: Question) -> None:
-    told = recipe_of(question)
-    differing = [key for key, value in told.items() if getattr(recipe, key) != value]
+def _check_recipe(recipe: Recipe, experiment: Experiment) -> None:
+    expected = recipe_of(experiment)
+    differing = [key for key, value in expected.items() if getattr(recipe, key) != value]
     if differing:
         raise UserError(
-            f"Thawbench's recipe is not what the peers were told: {', '.join(differing)}.",
-            "Mend recipe_of in tests/peers/programs.py.",
+            f"Thawbench's recipe differs from that of the peers: {', '.join(differing)}.",
+            "Correct recipe_of in tests/peers/programs.py.",
         )
 
 
 def _run(command: Sequence[str], timeout_s: float, variables: Mapping[str, str] = NONE) -> str:
-    """Standard output of a program; whatever ends this, its own processes end with it.
+    """Run a program on the CPU and return its standard output; kill its processes in any case.
 
-    All run on the CPU, where the end of a step is seen without asking a device.
+    On the CPU the end of a step is known without synchronising a device.
 
     Raises:
-        UserError: It took too long, or failed.
+        UserError: The program took too long or failed.
     """
     shown = " ".join(command)
     with subprocess.Popen(
@@ -272,12 +281,12 @@ def _run(command: Sequence[str], timeout_s: float, variables: Mapping[str, str] 
         except subprocess.TimeoutExpired as error:
             raise UserError(
                 f"No answer after {timeout_s:g} s: {shown}",
-                f"Give it more, --timeout {2 * timeout_s:g}, or ask for less: --images, --epochs.",
+                f"Allow more time, --timeout {2 * timeout_s:g}, or use less: --images, --epochs.",
             ) from error
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
     if process.returncode != 0:
         last = "\n".join(log.strip().splitlines()[-LOG_LINES:])
-        raise UserError(f"It failed with exit code {process.returncode}: {shown}\n{last}")
+        raise UserError(f"Exit code {process.returncode} of: {shown}\n{last}")
     return output

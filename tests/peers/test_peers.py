@@ -1,6 +1,6 @@
-"""Peers and their comparison, at the smallest size; ``make peers`` measures.
+"""Tests of the peers and their comparison at the smallest size; ``make peers`` measures.
 
-fastai's program needs an environment of its own, which only ``make peers`` builds.
+The fastai program is not tested: it needs an environment that only ``make peers`` builds.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from tests.peers import answer, programs
 from tests.peers.compare import main
 from tests.peers.figures import frozen_summary, paired_interval, render, whole_summary
 from tests.peers.photos_folder import JPEG_PX, write_folder
-from tests.peers.programs import PEERS, Question
+from tests.peers.programs import PEERS, Experiment
 
 TORCH = next(peer for peer in PEERS if peer.name == "torch")
 
 
 @pytest.fixture(scope="module")
 def two_classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four noisy images, red or blue, in each class and split."""
+    """Write four noisy images per class, red or blue, and split."""
     root = tmp_path_factory.mktemp("two")
     random = np.random.default_rng(0)
     for split in answer.SPLITS:
@@ -45,8 +45,8 @@ def two_classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def _question(folder: Path, whole: bool = False) -> Question:
-    return Question(folder, px=32, epochs=1, batch_size=4, whole=whole, timeout_s=120)
+def _experiment(folder: Path, whole: bool = False) -> Experiment:
+    return Experiment(folder, px=32, epochs=1, batch_size=4, whole=whole, timeout_s=120)
 
 
 def test_the_folder_holds_what_was_asked_for_and_no_image_twice(tmp_path: Path) -> None:
@@ -55,13 +55,15 @@ def test_the_folder_holds_what_was_asked_for_and_no_image_twice(tmp_path: Path) 
     assert len(answer.class_names(tmp_path)) == 18
     with Image.open(next(tmp_path.glob("train/*/*.jpg"))) as image:
         assert (image.size, image.format) == ((JPEG_PX, JPEG_PX), "JPEG")
-    dataset = open_dataset(f"folder:{tmp_path}", SplitSizes(), cache_dir=tmp_path)  # refuses twins
+    dataset = open_dataset(
+        f"folder:{tmp_path}", SplitSizes(), cache_dir=tmp_path
+    )  # refuses duplicates
     assert (dataset.train_images, dataset.val_images, dataset.test_images) == (54, 36, 20)
 
 
 def test_the_tutorial_in_torch(two_classes: Path) -> None:
-    question = _question(two_classes)
-    found = programs.run_peer(TORCH, "efficientnet_lite0", question, Path(sys.executable))
+    experiment = _experiment(two_classes)
+    found = programs.run_peer(TORCH, "efficientnet_lite0", experiment, Path(sys.executable))
     assert found["test_top1"] == sum(found["correct"]) / 8
     assert found["weights"].startswith("efficientnet-lite0")
     files = sorted(path.parts[-2:] for path in two_classes.glob("test/*/*"))
@@ -87,7 +89,7 @@ print(json.dumps({
 
 
 def test_lite0_of_stock_keras_layers_is_the_catalogues() -> None:
-    """4,652,008 parameters and 42,016 moving statistics, the classifier of 1,000 classes apart."""
+    """Published: 4,652,008 parameters with 1,000 classes, and 42,016 running statistics."""
     done = subprocess.run(
         [sys.executable, "-c", STOCK], capture_output=True, text=True, cwd=project_root(),
         timeout=900, check=True, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
@@ -100,20 +102,20 @@ def test_lite0_of_stock_keras_layers_is_the_catalogues() -> None:
 
 
 def test_peers_follow_the_schedule_of_thawbench(tmp_path: Path) -> None:
-    told = programs.recipe_of(_question(tmp_path))
-    recipe = Recipe.model_validate({**told, "momentum": 0.9})
+    fields = programs.recipe_of(_experiment(tmp_path))
+    recipe = Recipe.model_validate({**fields, "momentum": 0.9})
     for steps in (5, 20, 313):
         factors = [answer.rate_factor(s, steps, recipe.warmup_fraction) for s in range(steps)]
         rates = [learning_rate(recipe, step, steps) for step in range(steps)]
         assert np.multiply(factors, recipe.learning_rate) == pytest.approx(rates)
 
 
-def test_another_recipe_than_the_peers_were_told_is_refused(tmp_path: Path) -> None:
-    question = _question(tmp_path)
-    told = {**programs.recipe_of(question), "momentum": 0.9}
-    programs._check_recipe(Recipe.model_validate(told), question)
+def test_another_recipe_than_the_peers_is_refused(tmp_path: Path) -> None:
+    experiment = _experiment(tmp_path)
+    fields = {**programs.recipe_of(experiment), "momentum": 0.9}
+    programs._check_recipe(Recipe.model_validate(fields), experiment)
     with pytest.raises(UserError, match="weight_decay"):
-        programs._check_recipe(Recipe.model_validate({**told, "weight_decay": 0.5}), question)
+        programs._check_recipe(Recipe.model_validate({**fields, "weight_decay": 0.5}), experiment)
 
 
 def test_answers_are_put_into_the_order_of_class_and_file() -> None:
@@ -156,7 +158,7 @@ def _measured(**fields: Any) -> dict[str, Any]:
 
 
 def test_ratios_are_taken_within_a_round() -> None:
-    """Round 2 is twice as slow for both: the ratio stays; of medians it would be another."""
+    """Round 2 is twice as slow for both, which does not change the ratio within the round."""
     measured = [
         part
         for number, slow in enumerate((1.0, 2.0, 1.0))
@@ -176,7 +178,7 @@ def test_ratios_are_taken_within_a_round() -> None:
     assert "Thawbench torch" in render(summary)
 
 
-def test_accuracies_of_other_images_are_not_compared() -> None:
+def test_accuracies_on_other_images_are_not_compared() -> None:
     common = {"round": 0, "weights": "packaged", "fit_s": 1.0, "whole_s": 1.0,
               "fit_and_packing_s": 1.0, "warm_whole_s": 1.0, "test_top1": 0.5}  # fmt: skip
     own = _measured(program="Thawbench torch", correct=[1, 0], test_order_sha256="a", **common)
@@ -229,6 +231,6 @@ def test_a_program_that_takes_too_long_ends_with_what_it_started(tmp_path: Path)
     assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] in "ZX"
 
 
-def test_a_program_that_fails_is_named_with_its_last_words() -> None:
-    with pytest.raises(UserError, match=r"exit code 3: sh -c .*\nno such thing"):
+def test_a_program_that_fails_is_named_with_its_last_lines() -> None:
+    with pytest.raises(UserError, match=r"Exit code 3 of: sh -c .*\nno such thing"):
         programs._run(["sh", "-c", "echo no such thing >&2; exit 3"], timeout_s=30)

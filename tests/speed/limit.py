@@ -1,9 +1,9 @@
-"""One pass of inference over images up to where training starts, by hand in each form:
-``python -m tests.speed.limit BACKEND BLUEPRINT --policy P --images N --batch-size B``; and
-training a linear head on the values, by hand too.
+"""Time a lower limit of a frozen fit, with hand-written loops: one pass of inference over the
+images up to the first trained layer, in each form, and the training of a linear head on its values.
 
-Prints one line of JSON: ``passes``, form → seconds, those of making the form included, of which the
-least counts; and ``head_s``, None where more than a head is trained.
+Run as ``python -m tests.speed.limit BACKEND BLUEPRINT --policy P --images N --batch-size B``.
+Prints one line of JSON: ``passes``, form → seconds including the preparation of the form (the
+minimum is the limit), and ``head_s``, null if more than a head is trained.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from bench.network.head import attach_head
 from bench.training.prefix_cache import Form, build_prefix
 
 CLASSES = 18
-ONE_AND_THE_SAME = ("compiled", "keras-tensorflow")
-"""TensorFlow's folded form is a compiled graph already."""
+REDUNDANT = ("compiled", "keras-tensorflow")
+"""TensorFlow's folded form is already a compiled graph."""
 
 
 def head_torch(values: Array, batch_size: int, epochs: int) -> None:
-    """As a user of PyTorch would: a linear layer, AdamW, random batches."""
+    """Train a head as a user of PyTorch would: a linear layer, AdamW, random batches."""
     import torch
 
     x, y = torch.from_numpy(values), torch.randint(0, CLASSES, (len(values),))
@@ -46,7 +46,7 @@ def head_torch(values: Array, batch_size: int, epochs: int) -> None:
 
 
 def head_tensorflow(values: Array, batch_size: int, epochs: int) -> None:
-    """As a user of TensorFlow would: a dense layer, AdamW, a graph for the step."""
+    """Train a head as a user of TensorFlow would: a dense layer, AdamW, a graph for the step."""
     import keras
     import tensorflow as tf
 
@@ -73,7 +73,7 @@ def head_tensorflow(values: Array, batch_size: int, epochs: int) -> None:
 
 
 def main() -> None:
-    """See above."""
+    """Measure and print."""
     parser = argparse.ArgumentParser()
     parser.add_argument("backend")
     parser.add_argument("blueprint", type=Path)
@@ -96,7 +96,7 @@ def main() -> None:
     images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     found = {}
     for form in get_args(Form):
-        if form not in asked.forms.split(",") or (form, asked.backend) == ONE_AND_THE_SAME:
+        if form not in asked.forms.split(",") or (form, asked.backend) == REDUNDANT:
             continue
         began = time.perf_counter()
         prefix = build_prefix(form, adapter, trainer, blueprint, boundary, recipe, "cpu")

@@ -1,9 +1,9 @@
-"""What the harness costs beside a hand-written loop: epochs of both, turn by turn, in one process.
+"""Time the overhead of the harness over a hand-written loop, in alternating epochs of one process.
 
-``python -m tests.speed.tax torch FOLDER …`` prints one JSON document: seconds of each epoch through
-the harness and by hand. Same framework, network, shapes, layout, precision and optimizer; with
-TensorFlow the layers too, so that it times the loop around them. The loop by hand has its images in
-memory and does nothing that it need not.
+``python -m tests.speed.tax BACKEND FOLDER`` prints one JSON document: seconds of each epoch through
+the harness and by the hand-written loop. Both have the same framework, network, shapes, layout,
+precision and optimizer; with TensorFlow also the same layers, so that only the loop around them
+differs. The hand-written loop has its images in memory and does only what is necessary.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ RATE = 1e-4
 
 
 def by_hand_torch(blueprint: Any, images: Any, labels: Any, batch_size: int) -> Callable[[], float]:
-    """PyTorch's own modules in channels_last and ``torch.optim.SGD``, as tutorials have it."""
+    """Return an epoch with PyTorch's modules in channels_last and ``torch.optim.SGD``; it returns
+    seconds."""
     import timm
     import torch
     import torchvision
@@ -65,7 +66,8 @@ def by_hand_torch(blueprint: Any, images: Any, labels: Any, batch_size: int) -> 
 def by_hand_tensorflow(
     model: Any, images: Any, labels: Any, batch_size: int
 ) -> Callable[[], float]:
-    """A Keras model in a ``tf.function`` with ``GradientTape`` and ``keras.optimizers.SGD``."""
+    """Return an epoch with a Keras model in a ``tf.function``, ``GradientTape`` and
+    ``keras.optimizers.SGD``; it returns seconds."""
     import keras
     import tensorflow as tf
 
@@ -94,6 +96,7 @@ def by_hand_tensorflow(
 
 
 def main() -> None:
+    """Measure and print."""
     parser = argparse.ArgumentParser()
     parser.add_argument("backend", choices=["torch", "keras-tensorflow"])
     parser.add_argument("blueprint", type=Path, help="folder")
@@ -105,6 +108,7 @@ def main() -> None:
 
 
 def compare(asked: argparse.Namespace) -> dict[str, Any]:
+    """Train by both loops; return seconds per epoch, images and steps."""
     import importlib
 
     from bench.catalog.policies import POLICIES
@@ -156,7 +160,7 @@ def compare(asked: argparse.Namespace) -> dict[str, Any]:
         return time.perf_counter() - began
 
     harness, hand = [], []
-    for number in range(asked.epochs + 1):  # who goes first changes, for machines get warm
+    for number in range(asked.epochs + 1):  # alternate the order, since machines heat up
         if number % 2:
             hand.append(by_hand())
             harness.append(through_the_harness(number))

@@ -1,4 +1,4 @@
-"""What a run costs besides its fit, with a worker that is warm: the wall clock of the command."""
+"""Wall-clock cost of a run besides its fit, with a warm worker."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def test_fixed(
     benchmark: BenchmarkFixture, request: pytest.FixtureRequest, tmp_path: Path, backend: str
 ) -> None:
-    """Rounds: seconds a run, of a call with several runs more than another, less their fits. A
-    first call leaves images, network and values in the cache."""
+    """Measure seconds per run: the difference between a call with many runs and one with few,
+    without their fits. A first call fills the cache with images, network and values."""
     size = SIZES[request.config.getoption("--speed-size")]
     device = request.config.getoption("--speed-device")
 
     found: list[float] = []
     for number in range(int(size["rounds"]) + SPARE_ROUNDS):
         one_s = _besides_fits_s(tmp_path, number, backend, size, device)
-        if one_s > 0.0:  # else other work on the machine was larger than what is looked for
+        if one_s > 0.0:  # else other work on the machine took more time than the runs
             found.append(one_s)
         if len(found) == size["rounds"]:
             break
@@ -63,7 +63,7 @@ def test_fixed(
 def _besides_fits_s(
     folder: Path, number: int, backend: str, size: dict[str, object], device: str
 ) -> float:
-    """Of one run, by the difference of two commands."""
+    """Return seconds per run besides the fit, from the difference of two commands."""
     more = int(str(size["runs"]))
     took_s, fits_s = [], []
     for name, seeds in (("cache", [0]), ("few", [0, 1]), ("many", list(range(2 + more)))):
@@ -76,6 +76,6 @@ def _besides_fits_s(
         )  # fmt: skip
         took_s.append(time.perf_counter() - began)
         rows = json.loads(answer.stdout)["rows"]
-        # What the values cost is told with every run, and was spent in the first.
+        # Every run reports the time for the values, which only the first one spent.
         fits_s.append(sum(row["fit_s"] - row["prefix_s"] for row in rows))
     return (took_s[2] - took_s[1] - (fits_s[2] - fits_s[1])) / more

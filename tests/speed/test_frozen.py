@@ -1,9 +1,8 @@
-"""What freezing saves, through the command as a user gives it: the whole fit, cached and not."""
+"""Time saved by freezing: the fit of the command ``run``, with and without cached values."""
 
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,8 @@ from bench.catalog.backbones import BACKBONES
 from bench.network.export import blueprint_folder
 from bench.network.weights import random_weights
 from bench.storage.cache import cache_root
-from bench.system import project_root
 from tests.end_to_end.test_command import command
+from tests.frameworks import run_module
 from tests.speed.clock import CLOCK, hand_over
 from tests.speed.conftest import HERE
 
@@ -46,9 +45,9 @@ CASES = {
         ("vgg16", "fine_tune_last", 1),
     ],
 }
-"""Backbone, policy and rounds. A whole fit of VGG16 takes minutes."""
+"""Size → (backbone, policy, rounds). A fit of VGG16 in whole steps takes minutes."""
 WITH_WHOLE = ("fine_tune_last",)
-"""Policies that are measured beside whole steps; those that freeze all: tests/peers."""
+"""Policies that are compared with whole steps; tests/peers does so for frozen networks."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -58,7 +57,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def _row(folder: Path, cache: Path, device: str, *more: str) -> dict[str, Any]:
-    """A run in a worker of its own."""
+    """Do one run in a new worker and return its row."""
     answer = command(
         "run", "--suite", str(folder / "frozen.toml"), "--out", str(folder / "out"), "--fresh",
         "--json", "--device", device, *more, cache=cache,
@@ -76,18 +75,15 @@ def _mode(options: tuple[str, ...]) -> str:
 def _by_hand(
     backend: str, backbone: str, policy: str, forms: str, row: dict[str, Any]
 ) -> dict[str, Any]:
-    """What ``tests.speed.limit`` says of as many images as the row's values stand for."""
+    """Run ``tests.speed.limit`` on as many images as the row's run has."""
     weights = random_weights(BACKBONES[backbone])
     folder = blueprint_folder(backbone, row["px"], weights, 0, cache_root(), HERE)
     images = row["train_images"] + row["val_images"]
-    answer = subprocess.run(
-        [str(HERE.of(backend)), "-m", "tests.speed.limit", backend, str(folder),
-         f"--policy={policy}", f"--images={images}", f"--batch-size={row['batch_size']}",
-         f"--forms={forms}", f"--epochs={row['epochs']}"],
-        capture_output=True, text=True, timeout=1200, cwd=project_root(), check=False,
+    lines = run_module(
+        backend, "tests.speed.limit", str(folder), f"--policy={policy}", f"--images={images}",
+        f"--batch-size={row['batch_size']}", f"--forms={forms}", f"--epochs={row['epochs']}",
     )  # fmt: skip
-    assert answer.returncode == 0, answer.stderr
-    found: dict[str, Any] = json.loads(answer.stdout.splitlines()[-1])
+    found: dict[str, Any] = lines[-1]
     return found
 
 
@@ -102,9 +98,9 @@ def test_frozen(
     policy: str,
     rounds: int,
 ) -> None:
-    """Rounds: the whole fit, values of the frozen part computed. Beside it a fit of whole steps;
-    and the limit: by hand, one pass of inference over the images and the training of the head (of
-    more than a head, the harness's own training of it)."""
+    """Measure the fit including the values of the frozen part. For comparison, measure a fit in
+    whole steps, and the limit: a hand-written pass of inference over the images plus the training
+    of the head (by the harness if more than a head is trained)."""
     size = SIZES[request.config.getoption("--speed-size")]
     device = request.config.getoption("--speed-device")
     text = SUITE.format(backend=backend, backbone=backbone, policy=policy, **size)

@@ -1,4 +1,4 @@
-"""How fast batches are made, by themselves: pixels from the memory map, augmented."""
+"""Speed of making batches alone: pixels from the memory map, augmented."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_input(
     augmentation: str,
     threads: int,
 ) -> None:
-    """Rounds: an epoch of batches that nobody trains on."""
+    """Measure an epoch of batches without training."""
     size = SIZES[request.config.getoption("--speed-size")]
     count, px = size["images"], size["px"]
     images = np.lib.format.open_memmap(tmp_path / "images.npy", "w+", np.uint8, (count, px, px, 3))

@@ -1,4 +1,4 @@
-"""How long thousands of results take to become tables, and a thousand a page."""
+"""Time to make tables of thousands of results, and a page of a thousand."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SIZES = {
 }
 IMAGES, CLASSES, WINDOWS = 1_080, 18, 20
 PAGE_BYTES = 10e6
-"""At most, beside the plot library."""
+"""Largest size of the page without the plot library."""
 CASES = {1: ("small", "similar", 216), 2: ("large", "similar", 1_980),
          3: ("medium", "similar", 720),
          4: ("large", "not_similar", 2_520)}  # fmt: skip
@@ -41,8 +41,8 @@ def fill(
     make_environment: Callable[..., Any],
     save_run: Callable[..., Any],
 ) -> Fill:
-    """``fill(folder, count)``: a results folder of grids that differ in their epochs, each run with
-    its predictions and its log."""
+    """Return ``fill(folder, count)``, which writes results of grids that differ in their epochs,
+    each run with predictions and a log."""
 
     def filled(folder: Path, many: int) -> None:
         store = Store(folder)
@@ -87,8 +87,8 @@ def test_report(
     fill: Fill,
     what: str,
 ) -> None:
-    """Rounds: from what was read to all files; of ``tables``, without the page. How long reading
-    took stands beside."""
+    """Measure the time from loaded results to all files (``tables``: without the page); record the
+    time of loading, too."""
     size = SIZES[request.config.getoption("--speed-size")]
     fill(tmp_path, size[what])
 

@@ -1,4 +1,4 @@
-"""What twenty linear heads cost that are trained at once, beside one."""
+"""Time to train twenty linear heads at once, compared with one."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ SIZES = {
 def test_sweep(
     benchmark: BenchmarkFixture, request: pytest.FixtureRequest, tmp_path: Path, backend: str
 ) -> None:
-    """Rounds: twenty heads. Both figures hold the set-up, the values of the frozen part, training,
+    """Measure twenty heads. Both times include set-up, values of the frozen part, training,
     validation and test."""
     size = SIZES[request.config.getoption("--speed-size")]
     common = COMMON.format(**size)
@@ -63,7 +63,7 @@ def test_sweep(
         )  # fmt: skip
         rows = json.loads(answer.stdout)["rows"]
         assert {row["status"] for row in rows} == {"ok"}
-        # The first run meets a worker that is not warm, and is not looked at.
+        # The first run, in a cold worker, is left out.
         (one,) = (r for r in rows if (r["sweep"], r["learning_rate"]) == ("alone", 0.001))
         (took,) = {row["sweep_s"] for row in rows if row["sweep"] == "at once"}
         many.append(took)

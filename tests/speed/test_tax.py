@@ -1,10 +1,8 @@
-"""Full fine-tuning through the harness beside a loop by hand (``tests.speed.tax``)."""
+"""Full fine-tuning through the harness, compared with a hand-written loop (``tests.speed.tax``)."""
 
 from __future__ import annotations
 
-import json
 import statistics
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ from bench.catalog.backbones import BACKBONES
 from bench.network.export import blueprint_folder
 from bench.network.weights import random_weights
 from bench.storage.cache import cache_root
-from bench.system import project_root
+from tests.frameworks import run_module
 from tests.speed.clock import CLOCK, hand_over
 from tests.speed.conftest import HERE
 
@@ -28,7 +26,7 @@ SIZES = {
     "usual": {"px": 96, "batch-size": 16, "steps": 8, "epochs": 12},
 }
 SHORT_STEPS = {"squeezenet1_1": {"px": 32, "batch-size": 4, "steps": 64, "epochs": 12}}
-"""Of a few milliseconds, so that what the harness adds to a step shows."""
+"""Settings with steps of a few milliseconds, so that the overhead per step is visible."""
 _found: dict[tuple[str, str], dict[str, Any]] = {}
 
 
@@ -37,15 +35,9 @@ def _compare(backend: str, backbone: str, size: dict[str, int]) -> dict[str, Any
         weights = random_weights(BACKBONES[backbone])
         folder: Path = blueprint_folder(backbone, size["px"], weights, 0, cache_root(), HERE)
         options = [f"--{k}={v}" for k, v in size.items() if k != "px"]
-        answer = subprocess.run(
-            [str(HERE.of(backend)), "-m", "tests.speed.tax", backend, str(folder), *options],
-            capture_output=True,
-            text=True,
-            timeout=1200,
-            cwd=project_root(),
-        )
-        assert answer.returncode == 0, answer.stderr
-        _found[backend, backbone] = json.loads(answer.stdout.splitlines()[-1])
+        _found[backend, backbone] = run_module(backend, "tests.speed.tax", str(folder), *options)[
+            -1
+        ]
     return _found[backend, backbone]
 
 

@@ -1,4 +1,4 @@
-"""Proofs of pairs for tests."""
+"""Pairs, levels and recorded values of proofs, for tests."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 from bench.network.blueprint import Network
 from bench.parity.exchange import RecordedValues
 from bench.parity.model import Level, PairProof
-from bench.parity.tolerances import FLOORED, LEVELS
+from bench.parity.tolerances import LEVELS, NEED_LOW_FLOOR
 from bench.storage.code_digest import proof_digest
 
 
 def level(name: str = "logits", **changes: Any) -> Level:
-    """Return a level in float64 that passed."""
+    """Return a level in float64 that passed, with changes."""
     fields: dict[str, Any] = {
         "name": name,
         "value": 0.0,
@@ -27,14 +27,16 @@ def level(name: str = "logits", **changes: Any) -> Level:
 
 BROKEN = level(value=1e-3, passed=False, detail="logits")
 """A level that shows a difference."""
-BLUNT = level("losses", value=1e-9, floor=1e-9, passed=False)
-"""An inconclusive level: one backend alone moves as far."""
-QUIET = dict.fromkeys(("logits", "activations", "gradients", *FLOORED), 1e-16)
-"""Floors of a backend without numerical noise."""
+INCONCLUSIVE = level("losses", value=1e-9, floor=1e-9, passed=False)
+"""An inconclusive level: its noise floor explains the difference."""
+
+
+QUIET = dict.fromkeys(("logits", "activations", "gradients", *NEED_LOW_FLOOR), 1e-16)
+"""Noise floors far below every tolerance."""
 
 
 def level_values(network: Network) -> dict[str, RecordedValues]:
-    """Return one side's values of every level."""
+    """Return values of every level, as one backend records them."""
     random = np.random.default_rng(0)
     blueprint = network.blueprint
     return {
@@ -53,7 +55,7 @@ def level_values(network: Network) -> dict[str, RecordedValues]:
 
 
 def pair(**changes: Any) -> PairProof:
-    """Return the proof of a pair that passed."""
+    """Return a pair that passed, with changes."""
     fields: dict[str, Any] = {
         "backbone": "squeezenet1_1",
         "policy": "retrain_all",
@@ -62,7 +64,7 @@ def pair(**changes: Any) -> PairProof:
         "backends": ("torch", "keras-tensorflow"),
         "dtype": "float64",
         "passed": True,
-        "levels": tuple(level(n, floor=1e-15 if n in FLOORED else None) for n in LEVELS),
+        "levels": tuple(level(n, floor=1e-15 if n in NEED_LOW_FLOOR else None) for n in LEVELS),
         "first_difference": None,
         "loss_fall": 0.2,
         "learning_rate": 1e-3,

@@ -1,4 +1,4 @@
-"""``parity`` as it is called: what it asks, what it prints, how it ends."""
+"""Tests of the command ``parity``: its options, output and exit codes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from bench.parity import plan
 from bench.parity.model import FirstDifference, PairProof
 from bench.parity.plan import Question, Subject, environments_of
 from tests.unit.conftest import Cli
-from tests.unit.pairs import BLUNT, BROKEN, level, pair
+from tests.unit.pairs import BROKEN, INCONCLUSIVE, level, pair
 
 
 def test_the_table_has_figures_floors_and_the_verdict() -> None:
@@ -41,7 +41,7 @@ def test_the_table_has_figures_floors_and_the_verdict() -> None:
 def test_a_pair_that_did_not_pass_is_listed_with_all_levels() -> None:
     broken = pair(
         passed=False,
-        levels=(level("pixels"), BROKEN, BLUNT),
+        levels=(level("pixels"), BROKEN, INCONCLUSIVE),
         first_difference=FirstDifference(operation="conv", module_path="features.0"),
         reason="differs: logits 0.001 (logits)",
     )
@@ -59,11 +59,11 @@ def test_a_pair_that_did_not_pass_is_listed_with_all_levels() -> None:
     ]
 
 
-def test_a_level_that_says_nothing_is_neither_yes_nor_no() -> None:
-    blunt = level("gradients", value=0.3, floor=0.3, passed=False).model_copy(
+def test_an_inconclusive_level_is_neither_yes_nor_no() -> None:
+    inconclusive = level("gradients", value=0.3, floor=0.3, passed=False).model_copy(
         update={"counts": False}
     )
-    broken = pair(passed=False, levels=(blunt, BROKEN), reason="differs: logits 0.001")
+    broken = pair(passed=False, levels=(inconclusive, BROKEN), reason="differs: logits 0.001")
     lines = text([broken]).splitlines()
     assert any(line.startswith("  –   gradients") for line in lines)
     assert any(line.startswith("  NO  logits") for line in lines)
@@ -94,7 +94,7 @@ def test_the_document_is_strict_and_says_whether_all_passed() -> None:
 
 @dataclass
 class Proving:
-    """Stands for the workers: everything passes, unless told otherwise."""
+    """Replaces ``prove``: every pair passes, unless ``changes`` say otherwise."""
 
     changes: dict[str, Any] = field(default_factory=dict)
     asked: list[Question] = field(default_factory=list)
@@ -124,7 +124,7 @@ class Proving:
 
 @pytest.fixture
 def proving(network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Proving:
-    """No worker and no export; every package is there."""
+    """Replace workers and exports; pretend that every package is installed."""
     folder = tmp_path / "blueprint"
     folder.mkdir()
     network.save(folder)
@@ -175,14 +175,14 @@ def test_what_was_shown_is_not_shown_again_unless_asked(here: Cli, proving: Prov
     again = here(*question)
     assert len(proving.asked) == 1
     assert again.stdout == first.stdout
-    assert "2 of 2 pairs were shown before" in again.stderr
+    assert "2 of 2 pairs were proved before" in again.stderr
     fresh = here(*question, "--fresh")
     assert len(proving.asked) == 2
-    assert "shown before" not in fresh.stderr
+    assert "proved before" not in fresh.stderr
 
 
 def test_pairs_stand_in_the_order_of_the_question(here: Cli, proving: Proving) -> None:
-    """Also those that were shown before."""
+    """Pairs that were proved before keep their place."""
     question = ("parity", "squeezenet1_1", "--device", "cpu", "--optimizer", "adamw,sgd", "--json")
     here(*question, "--policy", "retrain_all")
     both = here(*question, "--policy", "freeze_all,retrain_all")

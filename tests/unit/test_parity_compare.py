@@ -1,4 +1,4 @@
-"""How far apart two sets of values are, and what a proof makes of it."""
+"""Tests of the difference between two sets of values, and of the reason why a pair failed."""
 
 from __future__ import annotations
 
@@ -8,67 +8,85 @@ import numpy as np
 import pytest
 
 from bench.network.blueprint import Network
-from bench.parity.compare import Gap, difference, first_above, gap, largest, operation_of, reason_of
-from tests.unit.pairs import BLUNT, BROKEN, level
+from bench.parity.compare import (
+    Difference,
+    failure_reason,
+    first_above,
+    max_absolute_difference,
+    max_magnitude,
+    max_relative_difference,
+    operation_groups,
+)
+from tests.unit.pairs import BROKEN, INCONCLUSIVE, level
 
 ONE = np.array([1.0, -4.0])
 
 
 def test_a_gap_is_relative_to_the_largest_magnitude_of_the_reference() -> None:
-    assert gap({"a": ONE}, {"a": np.array([1.0, -3.5])}) == Gap(0.125, "a")
-    assert gap({"a": ONE / 2}, {"a": ONE}) == Gap(1.0, "a")
-    assert gap({"a": ONE}, {"a": ONE.copy()}) == Gap(0.0, None)
+    assert max_relative_difference({"a": ONE}, {"a": np.array([1.0, -3.5])}) == Difference(
+        0.125, "a"
+    )
+    assert max_relative_difference({"a": ONE / 2}, {"a": ONE}) == Difference(1.0, "a")
+    assert max_relative_difference({"a": ONE}, {"a": ONE.copy()}) == Difference(0.0, None)
 
 
 def test_a_gap_names_the_value_where_it_is_largest() -> None:
     a = {"x": np.array([10.0]), "y": np.array([1.0])}
-    assert gap(a, {"x": np.array([11.0]), "y": np.array([1.05])}) == Gap(0.1, "x")
-    assert gap(a, {"x": np.array([11.0]), "y": np.array([1.5])}) == Gap(0.5, "y")
+    assert max_relative_difference(a, {"x": np.array([11.0]), "y": np.array([1.05])}) == Difference(
+        0.1, "x"
+    )
+    assert max_relative_difference(a, {"x": np.array([11.0]), "y": np.array([1.5])}) == Difference(
+        0.5, "y"
+    )
 
 
 def test_values_of_a_group_share_their_scale() -> None:
     a = {"conv.weight": np.array([8.0]), "conv.bias": np.array([0.0]), "fc.bias": np.array([2.0])}
     b = {**a, "conv.bias": np.array([4e-3])}
-    assert gap(a, b) == Gap(math.inf, "conv.bias")
-    assert gap(a, b, lambda name: name.split(".")[0]) == Gap(5e-4, "conv.bias")
+    assert max_relative_difference(a, b) == Difference(math.inf, "conv.bias")
+    assert max_relative_difference(a, b, lambda name: name.split(".")[0]) == Difference(
+        5e-4, "conv.bias"
+    )
 
 
 def test_nothing_against_something_cannot_be_compared() -> None:
     zero, one = {"a": np.zeros(2)}, {"a": np.ones(2)}
-    assert gap(zero, one) == Gap(math.inf, "a")
-    assert gap(zero, zero) == Gap(0.0, None)
+    assert max_relative_difference(zero, one) == Difference(math.inf, "a")
+    assert max_relative_difference(zero, zero) == Difference(0.0, None)
 
 
 @pytest.mark.parametrize(("a", "b"), [({"x": ONE}, {}), ({}, {"x": ONE})])
-def test_a_missing_name_is_told(a: dict[str, object], b: dict[str, object]) -> None:
-    assert gap(a, b) == Gap(math.inf, "x is on one side only")  # type: ignore[arg-type]
+def test_a_missing_name_is_reported(a: dict[str, object], b: dict[str, object]) -> None:
+    assert max_relative_difference(a, b) == Difference(math.inf, "x is on one side only")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_what_is_not_finite_never_agrees(bad: float) -> None:
     spoiled = np.array([1.0, bad])
-    assert gap({"a": ONE}, {"a": spoiled}) == Gap(math.inf, "a")
-    assert gap({"a": spoiled}, {"a": ONE}) == Gap(math.inf, "a")
-    assert gap({"a": spoiled}, {"a": spoiled.copy()}) == Gap(math.inf, "a")
+    assert max_relative_difference({"a": ONE}, {"a": spoiled}) == Difference(math.inf, "a")
+    assert max_relative_difference({"a": spoiled}, {"a": ONE}) == Difference(math.inf, "a")
+    assert max_relative_difference({"a": spoiled}, {"a": spoiled.copy()}) == Difference(
+        math.inf, "a"
+    )
     group = {"a.x": spoiled, "a.y": ONE}, {"a.x": ONE, "a.y": 2 * ONE}
-    assert gap(*group, lambda name: "a") == Gap(math.inf, "a.x")
-    assert difference(spoiled, spoiled.copy()) == math.inf
+    assert max_relative_difference(*group, lambda name: "a") == Difference(math.inf, "a.x")
+    assert max_absolute_difference(spoiled, spoiled.copy()) == math.inf
 
 
 def test_other_shapes_never_agree() -> None:
-    assert difference(np.zeros((2, 1)), np.zeros((1, 2))) == math.inf
-    assert difference(np.zeros(1), np.zeros(2)) == math.inf
+    assert max_absolute_difference(np.zeros((2, 1)), np.zeros((1, 2))) == math.inf
+    assert max_absolute_difference(np.zeros(1), np.zeros(2)) == math.inf
 
 
 def test_differences_are_taken_in_float64() -> None:
     a, b = np.float32([16777216.0]), np.float32([16777218.0])
-    assert difference(a, b) == 2.0
-    assert difference(np.uint8([0]), np.uint8([255])) == 255.0
+    assert max_absolute_difference(a, b) == 2.0
+    assert max_absolute_difference(np.uint8([0]), np.uint8([255])) == 255.0
 
 
 def test_of_nothing_the_largest_is_zero() -> None:
-    assert largest(np.zeros((0, 3))) == 0.0
-    assert largest(np.array([2.0, -3.0])) == 3.0
+    assert max_magnitude(np.zeros((0, 3))) == 0.0
+    assert max_magnitude(np.array([2.0, -3.0])) == 3.0
 
 
 def test_the_first_above_is_the_first_in_order_and_not_the_largest() -> None:
@@ -82,10 +100,10 @@ def test_the_first_above_is_the_first_in_order_and_not_the_largest() -> None:
 
 
 def test_tensors_belong_to_operations(network: Network) -> None:
-    owner = operation_of(network.blueprint)
+    owner = operation_groups(network.blueprint)
     assert owner("layer1.0.conv.bias") == "a"
     assert owner("bn1.weight") == owner("bn1.bias") == "bn"
-    # A variance of thousands lends no scale to the factors beside it.
+    # A variance of thousands must not be the scale of the factors beside it.
     assert len({owner(f"bn1.{role}") for role in ("weight", "running_mean", "running_var")}) == 3
 
 
@@ -110,28 +128,32 @@ def test_a_level_differs_beyond_tolerance_and_floor(
 
 def test_a_reason_names_every_level_that_differs() -> None:
     missing = level("gradients", value=None, passed=False, detail="x is on one side only")
-    reason = reason_of((level("pixels"), BROKEN, missing, BLUNT), 0.5)
+    reason = failure_reason((level("pixels"), BROKEN, missing, INCONCLUSIVE), 0.5)
     assert reason == (
         "differs: logits 0.001 (logits), gradients not comparable (x is on one side only)"
     )
 
 
-def test_a_floor_that_is_too_high_says_nothing() -> None:
-    reason = reason_of((level(), BLUNT), 0.5)
-    assert reason == "says nothing, the floor is too high: losses 1e-09"
+def test_a_floor_that_is_too_high_is_inconclusive() -> None:
+    reason = failure_reason((level(), INCONCLUSIVE), 0.5)
+    assert (
+        reason == "inconclusive: numerical noise exceeds the tolerance: losses (noise floor 1e-09)"
+    )
     hidden = level("losses", value=0.0, floor=None, passed=False)
-    assert reason_of((hidden,), 0.5) == "says nothing, the floor is too high: losses –"
+    assert failure_reason((hidden,), 0.5) == (
+        "inconclusive: numerical noise exceeds the tolerance: losses (noise floor not finite)"
+    )
 
 
 @pytest.mark.parametrize(
     ("fall", "said"), [(0.049, "4.9%"), (-0.2, "-20.0%"), (None, "0.0%"), (math.nan, "nan%")]
 )
-def test_a_loss_that_did_not_fall_says_nothing(fall: float | None, said: str) -> None:
-    said = f"says nothing: the loss fell by {said}, less than 5%"
-    assert reason_of((level("losses", floor=1e-15),), fall) == said
-    assert reason_of((level("logits"),), fall) is None, "no steps were asked for"
+def test_a_loss_that_did_not_fall_is_inconclusive(fall: float | None, said: str) -> None:
+    said = f"inconclusive: the training loss fell by {said}, at least 5% is needed"
+    assert failure_reason((level("losses", floor=1e-15),), fall) == said
+    assert failure_reason((level("logits"),), fall) is None, "no steps were asked for"
 
 
 @pytest.mark.parametrize("fall", [0.05, 0.9])
 def test_a_pair_without_fault_has_no_reason(fall: float) -> None:
-    assert reason_of((level(), level("losses", floor=1e-15)), fall) is None
+    assert failure_reason((level(), level("losses", floor=1e-15)), fall) is None

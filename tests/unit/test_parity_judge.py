@@ -1,4 +1,4 @@
-"""From files to levels: each by its own measure, sharp only where one backend alone holds still."""
+"""Tests of levels: how each is measured from files, and when its noise floor decides."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import pytest
 
 from bench.network.blueprint import INPUT, Blueprint, Network
 from bench.parity.compare import (
-    BLUNT,
-    FLOORED,
+    MAY_BE_NOISY,
     MEASURES,
+    NEED_LOW_FLOOR,
     Side,
+    compare_levels,
     differing,
+    failure_reason,
     first_difference,
-    is_blind,
-    levels_of,
-    reason_of,
+    has_constant_logits,
 )
 from bench.parity.exchange import RecordedValues, read, write, write_facts
 from bench.parity.model import PART_OF, PARTS, Level
@@ -31,7 +31,6 @@ Levels = dict[str, RecordedValues]
 
 @pytest.fixture
 def values(network: Network) -> Levels:
-    """Of every level, as one side leaves them."""
     return level_values(network)
 
 
@@ -43,7 +42,7 @@ def side(folder: Path, values: Levels, floors: dict[str, float] | None = None) -
 
 
 class Judged:
-    """Two sides of which the other is changed."""
+    """Compares recorded values with a changed copy."""
 
     def __init__(self, root: Path, values: Levels, blueprint: Blueprint) -> None:
         self.root, self.values, self.blueprint = root, values, blueprint
@@ -56,12 +55,12 @@ class Judged:
         self, changes: Levels, floors: dict[str, float] | None = None, precision: Any = "fp64"
     ) -> dict[str, Level]:
         a, b = self.sides(changes, floors)
-        found = levels_of(a, b, a, self.blueprint, precision)
+        found = compare_levels(a, b, a, self.blueprint, precision)
         assert [level.name for level in found] == list(LEVELS)
         return {level.name: level for level in found}
 
     def changed(self, level: str, name: str, by: float) -> Levels:
-        """One number of a level is moved by a fraction of the largest."""
+        """Return a level with one number moved by a fraction of the largest."""
         array = np.array(self.values[level][name])
         array.flat[0] += by * np.abs(array).max()
         return {level: {**self.values[level], name: array}}
@@ -126,7 +125,7 @@ def test_what_is_not_finite_fails_on_either_side(judge: Judged, level: str, bad:
     assert other.differs
 
 
-@pytest.mark.parametrize("level", FLOORED)
+@pytest.mark.parametrize("level", NEED_LOW_FLOOR)
 def test_a_figure_counts_only_where_its_floor_is_low(judge: Judged, level: str) -> None:
     tolerance = LEVELS[level]["fp64"]
     for floor, passes in ((0.09 * tolerance, True), (0.11 * tolerance, False), (math.inf, False)):
@@ -142,7 +141,7 @@ def test_the_floors_of_other_levels_are_only_shown(judge: Judged, level: str) ->
     assert (found.passed, found.floor) == (True, 1.0)
 
 
-@pytest.mark.parametrize("level", BLUNT["fp32"])
+@pytest.mark.parametrize("level", MAY_BE_NOISY["fp32"])
 def test_in_float32_a_floor_that_accounts_for_the_figure_takes_the_level_out(
     judge: Judged, level: str
 ) -> None:
@@ -151,14 +150,14 @@ def test_in_float32_a_floor_that_accounts_for_the_figure_takes_the_level_out(
     moved = judge.changed(level, name, 3 * tolerance)
     for floor, counts, reason in (
         (tolerance / 100, True, "differs"),
-        (tolerance / 4, True, "differs"),  # ten times it is less than the figure
+        (tolerance / 4, True, "differs"),  # ten times the floor is below the value
         (tolerance, False, None),
         (math.inf, False, None),
     ):
         floors = {**QUIET, level: floor}
         found = judge(moved, floors, precision="fp32")
         assert (found[level].passed, found[level].counts) == (False, counts), floor
-        said = reason_of(tuple(found.values()), 0.5)
+        said = failure_reason(tuple(found.values()), 0.5)
         assert said is None if reason is None else (said or "").startswith(reason)
         # In float64 every level counts.
         small = judge.changed(level, name, 3 * LEVELS[level]["fp64"])
@@ -190,14 +189,14 @@ def test_metrics_agree_between_sides_and_between_loop_and_framework(
 
 
 def test_both_sides_alike_may_still_be_wrong(judge: Judged) -> None:
-    """The loop's loss and the framework's differ on both sides by the same."""
+    """The loop's loss and the framework's differ by the same amount on both sides."""
     wrong = {"metrics": {"metrics": np.array([0.5, 1.25, 1.5])}}
     judge.values = {**judge.values, **wrong}
     assert judge(wrong)["metrics"].value == pytest.approx(0.2)
 
 
 def test_the_gradient_of_an_operation_is_measured_by_its_largest(judge: Judged) -> None:
-    """That of a bias before a BatchNorm is zero but for rounding."""
+    """The gradient of a bias before a BatchNorm is zero up to rounding."""
     gradients = {n: np.array(t) for n, t in judge.values["gradients"].items()}
     gradients["layer1.0.conv.bias"] = np.full(4, 1e-18)
     judge.values = {**judge.values, "gradients": gradients}
@@ -234,32 +233,30 @@ def test_files_give_back_what_was_written(tmp_path: Path) -> None:
         found["absent"]
 
 
-def test_a_network_that_does_not_see_its_images_shows_nothing(
-    values: Levels, tmp_path: Path
-) -> None:
+def test_a_network_that_ignores_its_images_is_inconclusive(values: Levels, tmp_path: Path) -> None:
     """Its head's bias learns all the same, and alike on both sides."""
     same = np.tile(np.arange(10.0), (4, 1))
     other = same.copy()
     other[2, 3] += 1e-9
-    for logits, blind in ((same, True), (other, False), (np.zeros((4, 10)), True)):
+    for logits, constant in ((same, True), (other, False), (np.zeros((4, 10)), True)):
         given = side(tmp_path, {**values, "logits": {"logits": logits}})
-        assert is_blind(given, "fp64") == blind
-    assert reason_of((), 0.3, blind=True) == (
-        "says nothing: the network gives the same logits for every image"
+        assert has_constant_logits(given, "fp64") == constant
+    assert failure_reason((), 0.3, constant_logits=True) == (
+        "inconclusive: the network gives the same logits for every image"
     )
-    assert reason_of((), 0.3) is None
+    assert failure_reason((), 0.3) is None
 
 
 @pytest.mark.parametrize("after", ["logits_after_steps", "epoch_losses", "losses"])
 def test_in_chaos_nothing_after_the_steps_shows_a_difference(after: str) -> None:
     apart = level(after, value=0.5, floor=1e-15, passed=False)
-    quiet = [level(name, floor=1e-15) for name in FLOORED if name != after]
-    wild = [level(name, floor=0.1, passed=False) for name in FLOORED if name != after]
+    quiet = [level(name, floor=1e-15) for name in NEED_LOW_FLOOR if name != after]
+    wild = [level(name, floor=0.1, passed=False) for name in NEED_LOW_FLOOR if name != after]
     assert differing([*quiet, apart]) == [apart]
     assert differing([*wild, apart]) == []
-    reason = reason_of((*wild, apart), 0.3)
+    reason = failure_reason((*wild, apart), 0.3)
     assert reason is not None
-    assert reason.startswith("says nothing, the floor is too high")
+    assert reason.startswith("inconclusive: numerical noise")
 
 
 def test_in_chaos_the_first_step_still_shows_a_difference() -> None:

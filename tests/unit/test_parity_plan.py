@@ -1,4 +1,4 @@
-"""What is measured for a question: each thing once, whoever shares it."""
+"""Tests of plans: which items a question needs, each part measured once."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ ALL = ("forward", "gradients", "steps")
 
 @dataclass
 class Exports:
-    """Stands for the exporter."""
+    """Replaces the exporter and records what it is asked for."""
 
     folder: Path
     asked: list[dict[str, Any]]
 
     def __call__(
-        self, backbone: str, px: int, weights: Weights, *_: Any, settled: bool, **__: Any
+        self, backbone: str, px: int, weights: Weights, *_: Any, calibrated: bool, **__: Any
     ) -> Path:
-        self.asked.append({"px": px, "weights": weights.ref.kind, "settled": settled})
+        self.asked.append({"px": px, "weights": weights.ref.kind, "calibrated": calibrated})
         return self.folder
 
 
 @pytest.fixture
 def exports(network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Exports:
-    """A small network for every backbone; no pretrained weights are there."""
+    """Export a small network for every backbone; pretrained weights are not installed."""
     folder = tmp_path / "blueprint"
     folder.mkdir()
     network.save(folder)
@@ -54,7 +54,7 @@ def exports(network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.fixture
 def pretrained(exports: Exports, monkeypatch: pytest.MonkeyPatch) -> Exports:
-    """The same, with pretrained weights."""
+    """Pretend that pretrained weights are installed."""
     made = random_weights(BACKBONES[BACKBONE])
     ref = made.ref.model_copy(update={"kind": "pretrained"})
     found = replace(made, ref=ref, path=Path("weights.pth"))
@@ -100,7 +100,7 @@ def test_what_policies_share_is_measured_once(exports: Exports, question: Questi
         "random-all-0.1-gradual_unfreeze-sgd": ("steps",),
         "random-all-0.1-gradual_unfreeze-adamw": ("steps",),
     }
-    assert exports.asked == [{"px": 64, "weights": "random", "settled": True}]
+    assert exports.asked == [{"px": 64, "weights": "random", "calibrated": True}]
 
 
 def test_other_weights_share_nothing(pretrained: Exports, question: Question) -> None:
@@ -109,8 +109,8 @@ def test_other_weights_share_nothing(pretrained: Exports, question: Question) ->
     assert found["pretrained-head-1-sgd"] == found["random-all-1-sgd"] == ALL
     assert found["pretrained-all-1-sgd"] == found["random-all-1-adamw"] == ("steps",)
     assert pretrained.asked == [
-        {"px": 64, "weights": "pretrained", "settled": False},
-        {"px": 64, "weights": "random", "settled": True},
+        {"px": 64, "weights": "pretrained", "calibrated": False},
+        {"px": 64, "weights": "random", "calibrated": True},
     ]
 
 
@@ -152,23 +152,23 @@ def test_what_is_proved_is_not_measured_again(exports: Exports, question: Questi
     gentle = replace(question, policies=["fine_tune_all"])
     subject = subject_of(BACKBONE, "fp64", gentle)
     ids = tuple(e.environment_id for e in plan.environments_of(question))
-    known = subject_of(BACKBONE, "fp64", gentle, Everything()).known
+    known = subject_of(BACKBONE, "fp64", gentle, Everything()).proved
     assert [about.optimizer for about in known] == ["sgd", "adamw"]
     assert {about.environments for about in known} == {ids}
     assert len(subject.claims) == 2
 
     rest = subject_of(BACKBONE, "fp64", question, known)
-    assert rest.known == known
+    assert rest.proved == known
     assert not any(c.policy.name == "fine_tune_all" for c in rest.claims)
-    # What the proved ones would have measured for others is measured all the same.
+    # Parts that the proved claims would have measured for others are measured now.
     assert rest.items["random-all-1-sgd"].parts == ("gradients", "steps")
 
     other = subject_of(BACKBONE, "fp32", gentle, known)
-    assert (len(other.claims), other.known) == (2, [])
+    assert (len(other.claims), other.proved) == (2, [])
 
 
 class Everything(frozenset[Any]):
-    """Everything has been proved."""
+    """A set that contains everything."""
 
     def __contains__(self, item: object) -> bool:
         return True
@@ -181,10 +181,10 @@ def test_where_one_of_several_backends_is_open_all_are_measured(
         question, policies=["retrain_all"], backends=["torch", "keras-tensorflow", "keras-jax"]
     )
     (about, *_) = subject_of(BACKBONE, "fp64", replace(three, backends=three.backends[:2]),
-                             Everything()).known  # fmt: skip
+                             Everything()).proved  # fmt: skip
     subject = subject_of(BACKBONE, "fp64", three, [about])
     assert [claim.optimizer for claim in subject.claims] == ["sgd", "adamw"]
-    assert subject.known == []
+    assert subject.proved == []
 
 
 def test_a_size_is_asked_for_or_the_catalogues(exports: Exports, question: Question) -> None:

@@ -1,4 +1,4 @@
-"""Nudges, the fall of the loss, and the search for a learning rate at which steps say something."""
+"""Tests of perturbations, the fall of the loss and the search for a learning rate."""
 
 from __future__ import annotations
 
@@ -15,10 +15,18 @@ from bench.catalog.policies import POLICIES
 from bench.catalog.recipes import plain_recipe
 from bench.network.blueprint import Array, Network
 from bench.parity.exchange import write
-from bench.parity.inputs import Nudged
 from bench.parity.model import PARTS
-from bench.parity.probe import AGAIN, ATTEMPT, Probe, Take, _search, counts, loss_fall
-from bench.parity.tolerances import FIRST_RATE, LEARNING_RATES, NUDGES, STEPS
+from bench.parity.perturbation import Perturbed
+from bench.parity.probe import (
+    ATTEMPT,
+    FIRST_BATCH_AGAIN,
+    Probe,
+    Record,
+    _find_learning_rate,
+    loss_fall,
+    losses_are_quiet,
+)
+from bench.parity.tolerances import FIRST_RATE, LEARNING_RATES, PERTURBATIONS, STEPS
 from bench.spec.run import OptimizerName
 from bench.workers.tasks import ProbeItem
 
@@ -26,14 +34,14 @@ QUIET, CHAOTIC = 1e-15, 1e-3
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_a_nudge_moves_every_number_by_one_last_bit(dtype: Any) -> None:
+def test_a_perturbation_moves_every_number_by_one_last_bit(dtype: Any) -> None:
     random = np.random.default_rng(0)
     tensors = {
         "kernel": random.normal(size=(16, 16)).astype(dtype),
         "zeros": np.zeros(50, dtype),
         "large": np.full(50, 1e6, dtype),
     }
-    moved = Nudged(tensors, 0)
+    moved = Perturbed(tensors, 0)
     assert moved.keys() == tensors.keys()
     assert len(moved) == 3
     for name, old in tensors.items():
@@ -46,22 +54,22 @@ def test_a_nudge_moves_every_number_by_one_last_bit(dtype: Any) -> None:
         assert not went_up.all()
 
 
-def test_nudges_are_seeded_and_differ_by_their_number() -> None:
+def test_perturbations_are_seeded_and_differ_by_their_number() -> None:
     tensors = {"a": np.ones(100), "b": np.ones(100)}
-    first, again, other = Nudged(tensors, 0), Nudged(tensors, 0), Nudged(tensors, 1)
+    first, again, other = Perturbed(tensors, 0), Perturbed(tensors, 0), Perturbed(tensors, 1)
     assert all(np.array_equal(first[n], again[n]) for n in tensors)
     assert not all(np.array_equal(first[n], other[n]) for n in tensors)
     assert not np.array_equal(first["a"], first["b"])
-    backwards = Nudged(dict(reversed(tensors.items())), 0)
+    backwards = Perturbed(dict(reversed(tensors.items())), 0)
     assert all(np.array_equal(first[n], backwards[n]) for n in tensors)
     assert (tensors["a"] == 1.0).all()
 
 
 def named(losses: Sequence[float]) -> dict[str, Array]:
-    """Of the steps, and then of the first one's batch again."""
+    """Name the losses of the steps, and last that of the first batch again."""
     *steps, again = losses
     each = {f"step {number}": np.array([loss]) for number, loss in enumerate(steps, start=1)}
-    return {**each, AGAIN: np.array([again])}
+    return {**each, FIRST_BATCH_AGAIN: np.array([again])}
 
 
 def fall_of(losses: Sequence[float], folder: Path) -> float:
@@ -74,7 +82,7 @@ def fall_of(losses: Sequence[float], folder: Path) -> float:
     [
         ([2.0, 5.0, 1.0], 0.5),
         ([2.0, 2.5], -0.25),
-        ([2.0, 1.0, 2.0], 0.0),  # another step's masks lower its loss, training did not
+        ([2.0, 1.0, 2.0], 0.0),  # the masks of step 2 lower its loss, training did not
     ],
 )
 def test_the_fall_is_of_the_first_batch_again(
@@ -89,30 +97,30 @@ def test_the_fall_of_a_lost_loss_is_not_finite(last: float, tmp_path: Path) -> N
 
 
 def test_floors_of_steps_count_below_a_tenth_of_the_tolerance() -> None:
-    assert counts({"losses": 9e-12, "state_after_one_step": 9e-11}, "fp64")
-    assert not counts({"losses": 1.1e-11}, "fp64")
-    assert not counts({"losses": math.inf}, "fp64")
-    assert counts({"losses": 9e-5}, "fp32")
-    assert counts({"gradients": 1.0}, "fp64")  # not of the steps
+    assert losses_are_quiet({"losses": 9e-12, "state_after_one_step": 9e-11}, "fp64")
+    assert not losses_are_quiet({"losses": 1.1e-11}, "fp64")
+    assert not losses_are_quiet({"losses": math.inf}, "fp64")
+    assert losses_are_quiet({"losses": 9e-5}, "fp32")
+    assert losses_are_quiet({"gradients": 1.0}, "fp64")  # not a loss
 
 
 class Trainer:
-    """Holds what was restored."""
+    """A trainer that knows whether perturbed tensors were restored."""
 
     def __init__(self, start: dict[str, Array]) -> None:
         self.start = start
         self.restore(start)
 
     def restore(self, tensors: Mapping[str, Array]) -> None:
-        self.nudged = any(not np.array_equal(t, self.start[n]) for n, t in tensors.items())
+        self.is_perturbed = any(not np.array_equal(t, self.start[n]) for n, t in tensors.items())
 
 
 Behaviour = Callable[[float], tuple[float, float]]
-"""Learning rate → fall of the loss, movement of the losses when weights are nudged."""
+"""Learning rate → fall of the loss, relative change of the losses under a perturbation."""
 
 
 class Steps:
-    """A probe whose steps behave as they are told to."""
+    """A probe whose steps follow a given behaviour."""
 
     def __init__(self, network: Network, optimizer: OptimizerName, behaviour: Behaviour) -> None:
         recipe = plain_recipe("original").model_copy(
@@ -128,35 +136,35 @@ class Steps:
             policy=POLICIES["retrain_all"],
             recipe=recipe,
             parts=PARTS,
-            nudges=NUDGES,
+            perturbations=PERTURBATIONS,
         )
         self.blueprint = network.blueprint
         self.start = dict(network.tensors)
         self.trainer = Trainer(self.start)
         self.behaviour = behaviour
         self.tried: list[float] = []
-        self.nudges = 0
+        self.perturbations = 0
 
-    def steps(self, rate: float, take: Take) -> None:
+    def steps(self, rate: float, take: Record) -> None:
         if not self.tried or self.tried[-1] != rate:
             self.tried.append(rate)
         fall, floor = self.behaviour(rate)
         losses = 2.0 * np.linspace(1.0, 1.0 - fall, STEPS + 1)
-        self.nudges += self.trainer.nudged
-        take("losses", named(list(losses * (1.0 + floor * self.trainer.nudged))))
+        self.perturbations += self.trainer.is_perturbed
+        take("losses", named(list(losses * (1.0 + floor * self.trainer.is_perturbed))))
 
-    def measure(self, parts: tuple[str, ...], rate: float, take: Take) -> None:
+    def measure(self, parts: tuple[str, ...], rate: float, take: Record) -> None:
         assert parts == ("steps",)
         self.steps(rate, take)
 
     def search(self) -> Any:
-        """And whether the files of the rate that was found, and no others, are left."""
+        """Search, and check that only the files of the rate that was found are left."""
         with TemporaryDirectory() as folder:
             out = Path(folder)
-            found = _search(cast(Probe, self), self.start, out)
-            found.settle(out)
+            found = _find_learning_rate(cast(Probe, self), self.start, out)
+            found.keep(out)
             assert [path.name for path in out.iterdir()] == ["losses.npz"]
-            assert loss_fall(out) == found.fall or math.isnan(found.fall)
+            assert loss_fall(out) == found.loss_fall or math.isnan(found.loss_fall)
             assert found.folder.name == f"{ATTEMPT}{found.rate:g}"
         return found
 
@@ -169,7 +177,7 @@ def test_a_first_rate_that_does_is_kept(network: Network, optimizer: OptimizerNa
     steps = Steps(network, optimizer, lambda rate: (0.1, QUIET))
     found = steps.search()
     assert steps.tried == [found.rate] == [FIRST_RATE[optimizer]]
-    assert steps.nudges == NUDGES
+    assert steps.perturbations == PERTURBATIONS
     assert 0.0 < found.floors["losses"] < 2 * QUIET
 
 
@@ -180,8 +188,8 @@ def test_chaos_sends_the_search_down(network: Network, optimizer: OptimizerName)
     found = steps.search()
     assert found.rate == max(r for r in LEARNING_RATES[optimizer] if r <= first / 5)
     assert steps.tried == sorted(steps.tried, reverse=True)
-    # At a chaotic rate one nudge is enough.
-    assert steps.nudges == len(steps.tried) - 1 + NUDGES
+    # At a chaotic rate one perturbation is enough.
+    assert steps.perturbations == len(steps.tried) - 1 + PERTURBATIONS
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -191,7 +199,7 @@ def test_rest_sends_the_search_up(network: Network, optimizer: OptimizerName) ->
     found = steps.search()
     assert found.rate == min(r for r in LEARNING_RATES[optimizer] if r > first * 20)
     assert steps.tried == sorted(steps.tried)
-    assert steps.nudges == NUDGES  # steps that move nothing need no floor
+    assert steps.perturbations == PERTURBATIONS  # steps that change nothing need no noise floor
 
 
 @pytest.mark.parametrize("fall", [math.nan, -3.0])
@@ -206,12 +214,12 @@ def test_where_no_rate_does_the_first_is_measured(network: Network, fall: float)
     found = steps.search()
     assert found.rate == FIRST_RATE["sgd"]
     assert found.floors["losses"] == pytest.approx(CHAOTIC)
-    assert not found.good
-    assert not steps.trainer.nudged
+    assert not found.conclusive
+    assert not steps.trainer.is_perturbed
 
 
 def test_between_rest_and_chaos_the_search_ends(network: Network) -> None:
-    """No rate is both: it does not try all of them."""
+    """If no rate is both learning and quiet, the search does not try all of them."""
     steps = Steps(network, "sgd", lambda rate: (0.2, CHAOTIC) if rate > 1e-4 else (0.0, QUIET))
     assert steps.search().rate == FIRST_RATE["sgd"]
     assert min(steps.tried) == 1e-4

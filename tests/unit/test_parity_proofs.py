@@ -1,4 +1,4 @@
-"""What was shown is kept, read back, taken back, and marks the rows of reports."""
+"""Tests of kept proofs: how they are stored, refuted, and mark the rows of reports."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pytest
 
 from bench.analysis.folders import known_proofs
 from bench.analysis.rows import rows_of
-from bench.parity.proofs import COPY, Proofs, ProvedSubject, read_copy, shown, write_copy
+from bench.parity.proofs import COPY, Proofs, ProvedSubject, proved_subjects, read_copy, write_copy
 from bench.report import notes
 from bench.storage.results import StoredRun
-from tests.unit.pairs import BLUNT, BROKEN, pair
+from tests.unit.pairs import BROKEN, INCONCLUSIVE, pair
 
 MakeRun = Callable[..., StoredRun]
 SHOWN = ProvedSubject(
@@ -57,7 +57,7 @@ def test_another_question_is_kept_apart(tmp_path: Path, changes: dict[str, Any])
     proofs.keep(pair())
     proofs.keep(pair(**changes))
     assert len(proofs.load()) == 2
-    assert pair(**changes).about != pair().about
+    assert pair(**changes).key != pair().key
 
 
 def test_a_worker_that_died_takes_no_proof_back(tmp_path: Path) -> None:
@@ -88,29 +88,29 @@ def test_a_copy_lies_beside_results(tmp_path: Path) -> None:
     assert read_copy(tmp_path) == kept
 
 
-def test_a_copy_of_another_harness_says_nothing(tmp_path: Path) -> None:
+def test_a_copy_by_other_code_is_ignored(tmp_path: Path) -> None:
     write_copy([pair(harness="older"), pair(px=32)], tmp_path)
     assert read_copy(tmp_path) == [pair(px=32)]
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"pairs": 3}', '{"pairs": [{"px": 1}]}'])
-def test_a_foreign_copy_says_nothing(tmp_path: Path, content: str) -> None:
+def test_a_foreign_copy_is_ignored(tmp_path: Path, content: str) -> None:
     (tmp_path / COPY).write_text(content)
     assert read_copy(tmp_path) == []
 
 
 def test_a_pair_that_passed_shows_both_ways() -> None:
-    assert shown([pair()]) == {SHOWN}
-    assert shown([pair(environments=("keras-1", "torch-1"))]) == {SHOWN}
-    assert shown([]) == set()
-    assert shown([pair(passed=False, levels=(), reason="crashed")]) == set()
+    assert proved_subjects([pair()]) == {SHOWN}
+    assert proved_subjects([pair(environments=("keras-1", "torch-1"))]) == {SHOWN}
+    assert proved_subjects([]) == set()
+    assert proved_subjects([pair(passed=False, levels=(), reason="crashed")]) == set()
 
 
 @pytest.mark.parametrize("changes", [{}, {"px": 224}, {"dtype": "float32"}, {"head": "linear"}])
 def test_a_difference_takes_back_what_was_shown(changes: dict[str, Any]) -> None:
     broken = pair(passed=False, levels=(BROKEN,), reason="differs", **changes)
-    assert shown([pair(), broken]) == set()
-    assert shown([broken, pair()]) == set()
+    assert proved_subjects([pair(), broken]) == set()
+    assert proved_subjects([broken, pair()]) == set()
 
 
 @pytest.mark.parametrize(
@@ -118,21 +118,21 @@ def test_a_difference_takes_back_what_was_shown(changes: dict[str, Any]) -> None
 )
 def test_a_difference_elsewhere_takes_nothing_back(changes: dict[str, Any]) -> None:
     broken = pair(passed=False, levels=(BROKEN,), reason="differs", **changes)
-    assert shown([pair(), broken]) == {SHOWN}
+    assert proved_subjects([pair(), broken]) == {SHOWN}
 
 
 def test_without_floors_a_pair_shows_nothing() -> None:
     bare = [level.model_copy(update={"floor": None}) for level in pair().levels]
-    assert shown([pair(levels=bare)]) == set()
+    assert proved_subjects([pair(levels=bare)]) == set()
 
 
-def test_a_pair_that_says_nothing_takes_nothing_back() -> None:
-    silent = pair(passed=False, levels=(BLUNT,), reason="says nothing", px=224)
-    assert shown([pair(), silent]) == {SHOWN}
+def test_an_inconclusive_pair_takes_nothing_back() -> None:
+    other = pair(passed=False, levels=(INCONCLUSIVE,), reason="inconclusive", px=224)
+    assert proved_subjects([pair(), other]) == {SHOWN}
 
 
 def rows(make_run: MakeRun, *changes: dict[str, Any], proved: bool = False) -> list[Any]:
-    """Rows of runs; what has been proved is that the first two compute the same."""
+    """Return the rows of runs; ``proved`` says that the first two compute the same."""
     runs = [make_run(**change) for change in changes]
     first, second = (run.environment.environment_id for run in runs[:2])
     policy = runs[0].spec.policy
@@ -239,7 +239,7 @@ def test_the_command_for_a_users_own_file_leaves_its_folder_open(make_run: MakeR
 def test_the_last_word_on_a_question_is_this_machines(
     make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever a copy beside the results says of the same question; others of it stay."""
+    """A copy beside the results counts only for questions that this machine has no proof of."""
     monkeypatch.setenv("THAWBENCH_CACHE", str(tmp_path / "cache"))
     runs = [make_run(**TORCH), make_run(**KERAS)]
     ids = tuple(run.result.environment_id for run in runs)
@@ -264,5 +264,5 @@ def test_proofs_by_way_of_an_environment_without_rows_count(
     }  # fmt: skip
     for run in runs:
         proofs.keep(pair(**about, environments=("torch-1", run.result.environment_id)))
-    found = rows_of(runs, shown(known_proofs(tmp_path, runs)))
+    found = rows_of(runs, proved_subjects(known_proofs(tmp_path, runs)))
     assert [row["parity"] for row in found] == ["shown", "shown"]

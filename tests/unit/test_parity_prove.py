@@ -1,4 +1,4 @@
-"""The gate itself: from what the workers leave to a verdict, whatever becomes of a worker."""
+"""Tests of ``prove``: from the workers' files to verdicts, also if a worker dies."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Change = Callable[[dict[str, RecordedValues]], None]
 
 @dataclass
 class Workers:
-    """Stand for the real ones: each leaves the same values, unless told otherwise."""
+    """Replaces ``run_task``: all backends record the same values, apart from ``changes``."""
 
     values: dict[str, RecordedValues]
     changes: dict[str, Change] = field(default_factory=dict)
@@ -58,8 +58,8 @@ class Workers:
         return Finished(ProveAnswer(learning_rates=rates))
 
 
-class Deaf:
-    """Hears nothing of the progress."""
+class Silent:
+    """A watcher that displays nothing."""
 
     def measuring(self, subject: Subject, backend: str) -> None:
         pass
@@ -86,7 +86,7 @@ def workers(network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.fixture
 def proved(workers: Workers, tmp_path: Path) -> Callable[[], dict[str, PairProof]]:
-    """The pairs of a proof, by the backend that is compared."""
+    """Return a function that proves a question: compared backend → its pair."""
 
     def proved() -> dict[str, PairProof]:
         question = Question(
@@ -101,7 +101,7 @@ def proved(workers: Workers, tmp_path: Path) -> Callable[[], dict[str, PairProof
             interpreters=Interpreters({}),
             cache=tmp_path / "cache",
         )
-        pairs = prove(subject_of("squeezenet1_1", "fp64", question), question, Deaf())
+        pairs = prove(subject_of("squeezenet1_1", "fp64", question), question, Silent())
         assert list((tmp_path / "cache" / "exchange").iterdir()) == []
         return {pair.backends[1]: pair for pair in pairs}
 
@@ -118,7 +118,7 @@ def test_alike_passes_with_every_level(workers: Workers, proved: Any) -> None:
         assert [level.name for level in pair.levels] == list(LEVELS)
         assert pair.first_difference is None
         assert (pair.loss_fall, pair.learning_rate) == (0.3, 1e-4)
-    # One finds the rate and the floors, and the others are told.
+    # One backend finds the rate and the floors; the other backends use that rate.
     asked = {backend: (task.floors, task.items[0].learning_rate) for backend, task in
              workers.tasks}  # fmt: skip
     assert asked[FLOORS_FROM] == (True, None)
@@ -182,13 +182,13 @@ def test_steps_that_move_nothing_show_nothing(
         assert not pair.passed
         assert pair.loss_fall == kept
         assert pair.reason is not None
-        assert pair.reason.startswith("says nothing: the loss fell by")
+        assert pair.reason.startswith("inconclusive: the training loss fell by")
 
 
-def test_a_blind_network_shows_nothing(workers: Workers, proved: Any) -> None:
+def test_a_network_that_ignores_its_images_is_inconclusive(workers: Workers, proved: Any) -> None:
     workers.values["logits"] = {"logits": np.tile(np.arange(10.0), (4, 1))}
     assert {pair.reason for pair in proved().values()} == {
-        "says nothing: the network gives the same logits for every image"
+        "inconclusive: the network gives the same logits for every image"
     }
 
 
@@ -203,7 +203,9 @@ def test_a_wrong_question_is_handed_on(
         proved()
 
 
-def test_threads_are_told_to_every_framework() -> None:
+def test_threads_are_set_for_every_framework() -> None:
     assert "OMP_NUM_THREADS" not in worker_variables(None)
-    told = worker_variables(3)
-    assert {told[name] for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "NPROC")} == {"3"}
+    variables = worker_variables(3)
+    assert {variables[name] for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "NPROC")} == {
+        "3"
+    }

@@ -1,4 +1,4 @@
-"""The table of every network: what a row says, what is kept, what is asked again."""
+"""Tests of the table of all networks: rows, verdicts, and continuing an interrupted call."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from tools.parity_zoo import main, measure, table, verdict
 
 HERE = Interpreters({})
 NAMES = ["alexnet", "squeezenet1_1"]
-"""The larger least size first: what is slow begins early."""
+"""Largest minimum input size first, so that slow networks start early."""
 Answer = Callable[[Question], PairProof]
 
 
 class Proving:
-    """Stands for the workers."""
+    """Replaces ``prove`` and records the questions."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, Question]] = []
@@ -73,7 +73,7 @@ def test_a_row_counts_the_network_and_keeps_its_figures(
     ((_, question),) = proving.asked
     assert question.precisions == ("fp64",)
     assert question.parts == ("forward", "gradients", "steps")
-    assert not (tmp_path / "cache" / "blueprints" / "alexnet").exists()  # nobody needs it again
+    assert not (tmp_path / "cache" / "blueprints" / "alexnet").exists()
 
 
 def test_a_large_network_gives_its_logits_in_float32(
@@ -88,15 +88,15 @@ def test_a_large_network_gives_its_logits_in_float32(
     assert verdict(row) == "shown (forward pass)"
 
 
-def test_a_large_network_that_float32_says_nothing_of_is_asked_in_float64(
+def test_a_large_network_that_is_inconclusive_in_float32_is_proved_in_float64(
     proving: Proving, network: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(zoo, "LARGEST", _count(network) - 1)
-    blunt = level(value=2e-5, tolerance=1e-5, floor=3e-5, passed=False)
+    noisy = level(value=2e-5, tolerance=1e-5, floor=3e-5, passed=False)
 
     def answer(question: Question) -> PairProof:
         if question.precisions == ("fp32",):
-            return pair(passed=False, levels=(blunt,), dtype="float32", reason="says nothing")
+            return pair(passed=False, levels=(noisy,), dtype="float32", reason="inconclusive")
         return pair(levels=(level(),))
 
     proving.answers["alexnet"] = answer
@@ -106,7 +106,7 @@ def test_a_large_network_that_float32_says_nothing_of_is_asked_in_float64(
         (("fp64",), ("forward",)),
     ]
     assert verdict(row) == "shown (forward pass)"
-    assert row["notes"] == ["float32 says nothing: floor of logits 3.0e-05"]
+    assert row["notes"] == ["float32 is inconclusive: noise floor of logits 3.0e-05"]
 
 
 def test_a_large_network_that_differs_in_float32_is_not_asked_again(
@@ -119,7 +119,7 @@ def test_a_large_network_that_differs_in_float32_is_not_asked_again(
     assert len(proving.asked) == 1
 
 
-def test_what_differs_is_said(proving: Proving) -> None:
+def test_a_difference_is_named(proving: Proving) -> None:
     proving.answers["alexnet"] = lambda q: pair(
         passed=False, levels=[BROKEN] * len(LEVELS), reason="differs: logits 0.001"
     )
@@ -160,7 +160,7 @@ def test_the_command_goes_on_from_where_it_was_stopped(
     proving: Proving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "parity.md"
-    monkeypatch.setattr(zoo, "jobs_on", lambda *_: 1)
+    monkeypatch.setattr(zoo, "parallel_jobs", lambda *_: 1)
     proving.answers["squeezenet1_1"] = KeyboardInterrupt()
     with pytest.raises(KeyboardInterrupt):
         main(path)
@@ -179,7 +179,7 @@ def test_the_command_goes_on_from_where_it_was_stopped(
     assert proving.asked == []
 
 
-def test_rows_of_another_harness_are_measured_again(
+def test_rows_by_other_code_are_measured_again(
     proving: Proving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "parity.md"
@@ -190,7 +190,7 @@ def test_rows_of_another_harness_are_measured_again(
     assert sorted(name for name, _ in proving.asked) == NAMES
 
 
-def test_rows_tell_their_environments(proving: Proving) -> None:
+def test_rows_name_their_environments(proving: Proving) -> None:
     row = measure("alexnet", HERE)
     ((_, question),) = proving.asked
     assert row["environments"] == [e.environment_id for e in environments_of(question)]
@@ -200,7 +200,7 @@ def test_rows_tell_their_environments(proving: Proving) -> None:
     "died", [Unavailable("the exporter ran out of memory"), lambda _: pair(passed=False, levels=())]
 )
 def test_a_worker_that_died_is_tried_again(proving: Proving, tmp_path: Path, died: Any) -> None:
-    """At once, alone; and by the next command."""
+    """A retry follows at once, alone, and another one with the next command."""
     path = tmp_path / "parity.md"
     proving.answers["alexnet"] = died
     main(path)

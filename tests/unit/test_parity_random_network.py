@@ -1,4 +1,4 @@
-"""Random networks fit for a proof."""
+"""Tests of random networks for proofs: which BatchNorms end a branch, and their factors."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bench.network.blueprint import Blueprint, Network
-from bench.parity.inputs import PLAIN_BRANCHES, _branch_ends, _end_factors
+from bench.parity.random_network import PLAIN_BRANCHES, _branch_ends, _end_factors
 
 
 def _sum(name: str, *inputs: str) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def _ends(network: Network, *sums: dict[str, Any]) -> set[str]:
 
 
 def test_the_end_of_a_branch_is_the_norm_that_is_added(network: Network) -> None:
-    assert _ends(network) == set()  # there, a convolution is
+    assert _ends(network) == set()  # its branch ends in a convolution
     assert _ends(network, _sum("s", "branch", "relu")) == {"branch"}
     assert _ends(network, _sum("s", "relu", "branch")) == {"branch"}
 
