@@ -170,9 +170,13 @@ def report(
     tune: Only = None,
     device: Only = None,
     status: Only = None,
-    page: Annotated[bool, typer.Option(help="Write report.html, too.")] = True,
+    page: Annotated[bool, typer.Option(help="Write the page (report.html) too.")] = True,
     out: Annotated[
-        Path | None, typer.Option(help="Folder to write into; default the first one.")
+        Path | None,
+        typer.Option(
+            help="Folder to write into; default the first one. By default `report A B` adds "
+            "A/report-vs-B.html and A/tables/side_by_side*; the rest of A stays as it is."
+        ),
     ] = None,
     as_json: Json = False,
     **recipe: Any,

@@ -1,4 +1,4 @@
-"""bench.cli.report."""
+"""The command ``report``."""
 
 from __future__ import annotations
 
@@ -27,27 +27,28 @@ class ReportCommand:
     """``report`` with its options."""
 
     folders: Sequence[Path]
-    """Results folders; of two, the second is what became of the first."""
+    """Results folders; two are compared, the first being the earlier one."""
     formats: Sequence[str]
-    """Of the tables."""
+    """Formats of the tables."""
     filters: Filters
-    """Which runs."""
+    """Selects the runs."""
     view: View
     """Columns and order of the table of runs."""
     as_json: bool
-    """Print JSON instead of the table."""
+    """True to print JSON instead of the table."""
     with_page: bool = True
-    """Write the page too."""
+    """False to write tables only."""
     out: Path | None = None
-    """Folder to write into; None: the first one."""
+    """Folder to write into; None: the first results folder, where a comparison gets a page of its
+    own name and leaves the folder's own page and tables as they are."""
 
 
 def report_command(command: ReportCommand) -> None:
-    """Tables and page of results folders; of two folders, what differs between them besides.
+    """Write tables and page of results folders, and compare them if there are two.
 
     Raises:
-        UserError: No results, an unknown format, name or column, or a folder that cannot be
-            written.
+        UserError: There are no results, a format, name or column is unknown, or the folder cannot
+            be written.
     """
     for name in command.formats:
         choose("format", name, FORMATS)
@@ -59,9 +60,9 @@ def report_command(command: ReportCommand) -> None:
     everything, problems = merge_runs(folders, found)
     selection = Selection(command.filters, [run for runs, _ in found for run in runs])
     runs = selection.kept(everything)
-    if told := command.filters.told():
-        told = f"Selected from {len(everything)} runs by {told}."
-        view = replace(view, selection=" ".join([told, *selection.absent]))
+    if options := command.filters.as_options():
+        selected = f"Selected from {len(everything)} runs by {options}."
+        view = replace(view, selection=" ".join([selected, *selection.absent]))
         print(view.selection, file=sys.stderr)
     if len(folders) == 2:
         first, second = (drop_superseded(runs) for runs, _ in found)
@@ -73,24 +74,26 @@ def report_command(command: ReportCommand) -> None:
             command.out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(
-                f"'{command.out}' cannot be made a folder: {error.strerror}.",
+                f"Cannot create the folder '{command.out}': {error.strerror}.",
                 "Name another one with --out.",
             ) from error
         report = replace(report, folder=command.out)
+    elif side is not None:
+        report = replace(report, compared_with=folders[1].resolve().name or "root")
     paths: list[Path] = []
     try:
         paths = report.write(cast(Sequence[Format], command.formats))
     except NotWritten as error:
         paths = error.written
         raise
-    finally:  # what cannot be written can still be read here
-        if not command.with_page and (report.folder / "report.html").exists():
-            problems.append("report.html there was left as it was: it is of an earlier report")
+    finally:  # print the results even if they could not be written
+        if not command.with_page and report.page_path.exists():
+            problems.append(f"'{report.page_path}' is from an earlier report and was not changed")
         print_rows(report.rows, paths, problems, command.as_json, view, side)
 
 
 def _short_names(folders: Sequence[Path]) -> tuple[str, str]:
-    """Of two folders: their last parts, or the whole paths where these are alike."""
+    """Return the last parts of two paths, or the whole paths if their last parts are equal."""
     a, b = (folder.resolve() for folder in folders)
     return (a.name, b.name) if a.name != b.name else (str(a), str(b))
 
@@ -103,6 +106,7 @@ def print_rows(
     view: View = STANDARD,
     side: FolderComparison | None = None,
 ) -> None:
+    """Print the table of runs with its notes, and the files written, or everything as JSON."""
     for problem in problems:
         print(problem, file=sys.stderr)
     if as_json:

@@ -1,4 +1,4 @@
-"""From results to tables and a page, without any framework."""
+"""Reports: from results to tables and a page, without any framework."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from bench.errors import UserError
 from bench.parity.model import PairProof
 from bench.parity.proofs import COPY, proved_subjects, write_copy
 from bench.report.compare import FolderComparison
-from bench.report.export import Attempts, runs_table, table_texts
-from bench.report.page import document, read_document, write_page
+from bench.report.document import document
+from bench.report.export import COMPARISON, NAMES, Attempts, runs_table, table_texts
+from bench.report.page import read_document, write_page
 from bench.report.select import chosen_columns, in_order
 from bench.report.tables.model import Table
 from bench.report.tables.runs import Format
@@ -30,14 +31,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class View:
-    """How the table of runs is shown."""
+    """Columns, order and description of the table of runs."""
 
     columns: Sequence[str] | None = None
     """Fields of rows; None: the standard ones."""
     sort: Sequence[str] | None = None
-    """Fields of rows, with a minus: descending; None: the order of cases."""
+    """Fields of rows, descending with a minus in front; None: the order of cases."""
     selection: str = ""
-    """A sentence on what was left out; empty: nothing was."""
+    """A sentence about runs that were filtered out; empty if none were."""
 
 
 STANDARD = View()
@@ -48,31 +49,47 @@ class Report:
     """A report, ready to be written."""
 
     folder: Path
-    """Where to."""
+    """Folder to write into."""
     rows: list[Row]
-    """In the order that was asked for."""
+    """The runs, in the order that was asked for."""
     pairs: Sequence[PairProof]
-    """Proofs that speak of them."""
+    """Proofs that concern these runs."""
     columns: Sequence[str] | None
-    """Of the table of runs."""
+    """Columns of the table of runs; None: the standard ones."""
     tables: Sequence[Table]
-    """All others."""
+    """All tables but that of the runs and those of a comparison."""
+    side: FolderComparison | None
+    """Comparison of two folders."""
     page: dict[str, Any] | None
-    """The document of the page; None: there is none."""
+    """The document of the page; None: no page is written."""
+    compared_with: str | None = None
+    """Name of the second folder, if only the comparison and its page are written and everything
+    else in ``folder`` (its own page, tables and proofs) stays."""
+
+    @property
+    def page_path(self) -> Path:
+        """File of the page: ``report.html``, or ``report-vs-B.html`` beside it."""
+        name = "" if self.compared_with is None else f"-vs-{self.compared_with}"
+        return self.folder / f"report{name}.html"
 
     @collector_paused()
     def write(self, formats: Sequence[Format]) -> list[Path]:
-        """Write ``tables/*`` and ``report.html``; returns the paths.
+        """Write the tables and the page; return their paths.
 
         Raises:
-            NotWritten: Some of it, or all; the rest has been written.
+            NotWritten: Some files could not be written; the others were.
         """
         attempts = Attempts(self.folder)
-        attempts.run(self.folder / COPY, lambda _: write_copy(self.pairs, self.folder), False)
-        attempts.tables(table_texts(self.rows, self.tables, formats, self.columns))
+        compared = self.side.tables if self.side else ()
+        if self.compared_with is None:
+            attempts.run(self.folder / COPY, lambda _: write_copy(self.pairs, self.folder), False)
+            texts = table_texts(self.rows, [*self.tables, *compared], formats, self.columns)
+            attempts.tables(texts, [*NAMES, COMPARISON] if self.side else NAMES)
+        else:
+            attempts.tables(table_texts(None, compared, formats), [COMPARISON])
         if self.page is not None:
             page = self.page
-            attempts.run(self.folder / "report.html", lambda path: write_page(page, path))
+            attempts.run(self.page_path, lambda path: write_page(page, path))
         attempts.check()
         return attempts.written
 
@@ -87,17 +104,17 @@ def make_report(
     with_page: bool = True,
     whole: Sequence[StoredRun] | None = None,
 ) -> Report:
-    """A report of runs.
+    """Make a report of runs.
 
     Args:
-        runs: That it is about.
-        folder: That it will be written into.
+        runs: The runs to report.
+        folder: Folder that the report will be written into.
         problems: Sentences about what could not be read.
-        view: Of the table of runs.
-        side: Of ``report A B``.
-        with_page: Whether there is to be a page, which takes longer than all tables.
-        whole: All runs that the others were chosen from; None: those. Seeds that failed are counted
-            among all, for those that are left may be the lucky ones.
+        view: Columns and order of the table of runs.
+        side: The comparison of ``report A B``.
+        with_page: False to leave the page out, which takes longer than all tables.
+        whole: All runs from which ``runs`` were selected; None: the same. Failed seeds are
+            counted among all of them, since the remaining ones may be the lucky ones.
 
     Raises:
         UserError: There is no such column.
@@ -113,46 +130,30 @@ def make_report(
     if with_page:
         shown_tables = [*tables, runs_table(rows, columns)]
         page = document(found, shown_tables, problems, view.selection, side)
-    return Report(folder, rows, pairs, columns, [*tables, *(side.tables if side else ())], page)
-
-
-def write_report(
-    runs: Sequence[StoredRun],
-    folder: Path,
-    formats: Sequence[Format],
-    problems: Sequence[str] = (),
-) -> tuple[list[Row], list[Path]]:
-    """Make a report and write it; returns the rows and the paths.
-
-    Raises:
-        NotWritten: Some of it cannot be written.
-    """
-    made = make_report(runs, folder, problems)
-    return made.rows, made.write(formats)
+    return Report(folder, rows, pairs, columns, tables, side, page)
 
 
 def as_json(rows: Sequence[Row]) -> dict[str, Any]:
-    """The document that ``run`` and ``report`` print with ``--json``."""
+    """Return the document that ``run`` and ``report`` print with ``--json``."""
     return {"schema_version": SCHEMA_VERSION, "rows": [row.fields for row in rows]}
 
 
 def load(page: str | Path) -> DataFrame:
-    """The runs of a report's page, as ``results`` gives those of a folder.
+    """Return the runs of a report's page as a frame, as ``bench.results`` does for a folder.
 
     Args:
-        page: A ``report.html``, wherever it came from: all that is read lies in it.
-
-    Returns:
-        The frame, with the same ``attrs``.
+        page: Path of a ``report.html``; nothing else is read.
 
     Raises:
-        UserError: There is no such file, it is no whole page of Thawbench, or one of a newer one.
+        UserError: The file does not exist, is not a complete report, or is from a newer Thawbench.
     """
     from bench.analysis.frame import frame_of  # pandas takes a second to import
 
     path = Path(page)
     if path.is_dir():
-        raise UserError(f"'{path}' is a folder, no page.", "Of results: bench.results(DIR).")
+        raise UserError(
+            f"'{path}' is a folder, not a page.", "Load a results folder with bench.results(DIR)."
+        )
     if not path.is_file():
         raise UserError(f"There is no page '{path}'.", "Make one: python run_bench.py report DIR")
     document = read_document(path)

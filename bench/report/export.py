@@ -1,4 +1,4 @@
-"""Tables in the forms that they are written in."""
+"""Tables as Markdown, CSV, HTML and LaTeX, and the files that they are written to."""
 
 from __future__ import annotations
 
@@ -31,20 +31,22 @@ from bench.report.tables.runs import (
 )
 from bench.storage.text_files import replace_text
 
-NAMES = ("table", "cases", "policies", "backbones", "backends", "cost", "failed", "side_by_side*")
-"""Of the files of tables."""
+NAMES = ("table", "cases", "policies", "backbones", "backends", "cost", "failed")
+"""Names of the files of a report's tables."""
+COMPARISON = "side_by_side*"
+"""Pattern of the files of tables that compare two folders."""
 ENDINGS: dict[Format, str] = {"md": "md", "csv": "csv", "html": "html", "latex": "tex"}
-"""Of the files of each form."""
+"""Format → ending of its files."""
 
 
 def runs_table(rows: Sequence[Row], columns: Sequence[str] | None = None) -> Table:
-    """The table of runs for the page, one row a run."""
+    """Return the table of runs for the page, one row a run."""
     order = [*(columns_of(rows) if columns is None else columns)]
     order += [] if "run_id" in order else ["run_id"]
     return Table(
         "runs",
         "All runs",
-        "One row a run, nothing averaged.",
+        "One row a run; nothing is averaged.",
         [TableColumn(c, heading(c), holds_numbers(rows, c)) for c in order],
         list(zip(*(_cells(rows, c) for c in order), strict=True)),
     )
@@ -61,7 +63,7 @@ def _sorted_by(shown: str, value: Any) -> float | str | None:
 
 
 def as_text(table: Table, form: Format | Literal["terminal"]) -> str:
-    """A table in one form, with its title, caption and notes where the form has room for them."""
+    """Return a table in one format, with its title, caption and notes where the format allows."""
     if form == "csv":
         return to_csv(table)
     frame = pd.DataFrame(
@@ -73,25 +75,25 @@ def as_text(table: Table, form: Format | Literal["terminal"]) -> str:
     body = render(frame, form, right)
     if form == "terminal":
         return "\n".join([table.title, body, *table.notes, ""])
-    said = [table.caption, *table.notes]
+    lines = [table.caption, *table.notes]
     if form == "latex":
-        small = "\n\n".join(latex(line) for line in said)
+        small = "\n\n".join(latex(line) for line in lines)
         return f"{body}\n\n{{\\footnotesize {small}\\par}}\n"
     if form == "html":
-        return f"{body}\n" + "".join(f"<p>{html.escape(line)}</p>\n" for line in said)
+        return f"{body}\n" + "".join(f"<p>{html.escape(line)}</p>\n" for line in lines)
     notes = "".join(f"\n- {markdown_line(note)}" for note in table.notes)
     title, caption = markdown_line(table.title), markdown_line(table.caption)
     return f"## {title}\n\n{caption}\n\n{body}\n{notes}"
 
 
 def latex(words: str) -> str:
-    """Words that stay words in LaTeX."""
+    """Return plain text escaped for LaTeX."""
     escaped = "".join(LATEX_ESCAPE_RULES.get(letter, letter) for letter in words)
     return in_latex(escaped)
 
 
 def to_csv(table: Table) -> str:
-    """Unrounded, with a column for each end of an interval."""
+    """Return a table with unrounded values and a column for each end of an interval."""
     spread = [any(row[i].ends is not None for row in table.rows) for i in range(len(table.columns))]
     headings: list[str] = []
     for column, wide in zip(table.columns, spread, strict=True):
@@ -110,33 +112,33 @@ def to_csv(table: Table) -> str:
 
 
 def table_texts(
-    rows: Sequence[Row],
+    rows: Sequence[Row] | None,
     tables: Sequence[Table],
     formats: Sequence[Format],
     columns: Sequence[str] | None = None,
 ) -> Iterator[tuple[str, str]]:
-    """Name and text of each file of tables.
+    """Yield the name and text of each file.
 
     Args:
-        rows: Of the table of runs.
-        tables: All others.
-        formats: Each table comes in all of them.
-        columns: Of the table of runs; None: the standard ones, and all fields in the CSV file.
+        rows: Rows of the table of runs; None: leave that table out.
+        tables: All other tables.
+        formats: Formats to write each table in.
+        columns: Columns of the table of runs; None: the standard ones, and all in its CSV file.
     """
-    for form in formats:
-        yield f"table.{ENDINGS[form]}", runs_text(rows, form, columns)
+    for form in formats if rows is not None else ():
+        yield f"table.{ENDINGS[form]}", runs_text(rows or [], form, columns)
     for table in tables:
         for form in formats:
             yield f"{table.name}.{ENDINGS[form]}", as_text(table, form)
 
 
 class NotWritten(UserError):
-    """Some of a report cannot be written."""
+    """An error: files of a report could not be written."""
 
     def __init__(self, message: str, hint: str | None, written: list[Path]) -> None:
         super().__init__(message, hint)
         self.written = written
-        """What has been, all the same."""
+        """The files that were written nevertheless."""
 
 
 IN_THE_WAY = {
@@ -145,35 +147,38 @@ IN_THE_WAY = {
     errno.EISDIR: "a folder of that name is in the way",
 }
 MOST_NAMED = 5
-"""Files that an error names for one reason."""
+"""Most files that an error names for one reason."""
 
 
 class Attempts:
-    """Writes files into a folder; one that cannot be written stops no other."""
+    """Writes files into a folder, and goes on where one cannot be written."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._failed: dict[str, list[str]] = {}
         self.written: list[Path] = []
-        """In this order."""
 
-    def run(self, path: Path, write: Callable[[Path], object], is_told: bool = True) -> None:
-        """Write one file, that is or is not to be among those that were ``written``."""
+    def run(self, path: Path, write: Callable[[Path], object], is_listed: bool = True) -> None:
+        """Write one file, and list it in ``written`` if ``is_listed``."""
         try:
             write(path)
         except OSError as error:
             reason = IN_THE_WAY.get(error.errno or 0) or error.strerror or str(error)
             self._failed.setdefault(reason, []).append(str(path.relative_to(self._folder)))
             return
-        self.written += [path] if is_told else []
+        self.written += [path] if is_listed else []
 
-    def tables(self, texts: Iterable[tuple[str, str]]) -> None:
-        """Write ``tables/*``. What an earlier report left of tables that have no rows now, or of
-        another selection, is removed."""
+    def tables(self, texts: Iterable[tuple[str, str]], replaced: Iterable[str]) -> None:
+        """Write ``tables/*``, and remove what an earlier report left there.
+
+        Args:
+            texts: Name and text of each file.
+            replaced: Patterns of names, without endings, of the files to remove first.
+        """
         folder = self._folder / "tables"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            _clear(folder)
+            _clear(folder, replaced)
         except OSError as error:
             self.run(folder, partial(_fail, error))
             return
@@ -181,16 +186,13 @@ class Attempts:
             self.run(folder / name, partial(replace_text, text=text.rstrip("\n") + "\n"))
 
     def check(self) -> None:
-        """
-        Raises:
-            NotWritten: Something could not be written.
-        """
+        """Raise NotWritten if a file could not be written."""
         if not self._failed:
             return
-        told = "; ".join(f"{_some(names)}: {why}" for why, names in self._failed.items())
+        reasons = "; ".join(f"{_some(names)}: {why}" for why, names in self._failed.items())
         raise NotWritten(
-            f"Cannot write the report to '{self._folder}': {told}.",
-            "All else was written." if self.written else None,
+            f"Cannot write the report to '{self._folder}': {reasons}.",
+            "All other files were written." if self.written else None,
             self.written,
         )
 
@@ -204,8 +206,8 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:MOST_NAMED]) + (f" and {left} more" if left > 0 else "")
 
 
-def _clear(folder: Path) -> None:
-    for name in NAMES:
+def _clear(folder: Path, names: Iterable[str]) -> None:
+    for name in names:
         for ending in ENDINGS.values():
             for old in folder.glob(f"{name}.{ending}"):
                 if not old.is_dir():

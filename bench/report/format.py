@@ -1,4 +1,4 @@
-"""Figures as people read them: rounded to their own uncertainty."""
+"""Numbers as text, rounded to their uncertainty."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from bench.analysis.intervals import Estimate
 
 MINUS = "−"
 ABSENT = "–"
-"""Stands where there is no value."""
+"""Text of a missing value."""
 
 
 def places(half_width: float | None, default: int = 1, least: int = 0) -> int:
-    """Decimal places that a figure with this uncertainty deserves: one digit of the uncertainty,
-    two where the first is a 1 or a 2. Below 0, tens and hundreds are rounded too."""
+    """Return the decimal places that show one digit of the uncertainty, or two if the first is 1
+    or 2. Negative places round to tens and hundreds."""
     if not half_width or not math.isfinite(half_width):
         return default
     exponent = math.floor(math.log10(half_width))
@@ -23,7 +23,7 @@ def places(half_width: float | None, default: int = 1, least: int = 0) -> int:
 
 
 def signed(value: float, digits: int) -> str:
-    """With its sign, and a minus as typographers set it."""
+    """Return a number with its sign, and a typographic minus."""
     shown = f"{abs(value):.{digits}f}"
     if not float(shown):
         return shown
@@ -31,17 +31,17 @@ def signed(value: float, digits: int) -> str:
 
 
 def plain(value: float, digits: int) -> str:
-    """A number that may be negative."""
+    """Return a number with a typographic minus, if any."""
     shown = f"{value:.{digits}f}"
     return shown.replace("-", MINUS) if float(shown) else shown.replace("-", "")
 
 
 LOPSIDED = 1.2
-"""Longer arm of an interval over the shorter, from which on ± would mislead."""
+"""Ratio of an interval's longer arm to its shorter one above which ± would mislead."""
 
 
 def percent(e: Estimate) -> str:
-    """An accuracy: ``85.8 ± 2.1%``; near 0 or 1, ``100% (91 to 100)``."""
+    """Return an accuracy: ``85.8 ± 2.1%``, or ``100% (91 to 100)`` near 0 or 1."""
     half = e.half_width
     if half is None or e.low is None or e.high is None:
         return f"{e.value:.1%}"
@@ -57,7 +57,7 @@ MOST_DIGITS = 4
 
 
 def _telling(ends: tuple[float, float], none: float, digits: int) -> int:
-    """As many places as show on which side of ``none`` an interval lies that does not hold it."""
+    """Return enough places to show on which side of ``none`` an interval lies that excludes it."""
     if ends[0] <= none <= ends[1]:
         return digits
     while digits < MOST_DIGITS and any(_looks_like(end, none, digits) for end in ends):
@@ -70,7 +70,7 @@ def _looks_like(end: float, none: float, digits: int) -> bool:
 
 
 def points(e: Estimate) -> str:
-    """A difference of accuracies: ``+1.4 points (−0.3 to 3.1)``."""
+    """Return a difference of accuracies: ``+1.4 points (−0.3 to 3.1)``."""
     if e.low is None or e.high is None:
         return f"{signed(100 * e.value, 1)} points"
     digits = _telling((100 * e.low, 100 * e.high), 0.0, places(100 * (e.half_width or 0.0)))
@@ -79,7 +79,7 @@ def points(e: Estimate) -> str:
 
 
 def times(e: Estimate) -> str:
-    """A ratio: ``1.23 × (1.18 to 1.29)``."""
+    """Return a ratio: ``1.23 × (1.18 to 1.29)``."""
     if e.low is None or e.high is None:
         return f"{e.value:.3g} ×"
     arms = sorted((e.value - e.low, e.high - e.value))
@@ -94,8 +94,8 @@ def times(e: Estimate) -> str:
 
 
 def measured(e: Estimate, unit: str = "") -> str:
-    """A figure above 0 with its interval: ``205 ± 4``, and where it is lopsided ``700 (100 to
-    5,700)``; without one, three digits."""
+    """Return a positive number with its interval: ``205 ± 4``, or ``700 (100 to 5,700)`` if it is
+    lopsided; without an interval, three significant digits."""
     half = e.half_width
     tail = f" {unit}" if unit else ""
     if not half or e.low is None or e.high is None:
@@ -103,10 +103,10 @@ def measured(e: Estimate, unit: str = "") -> str:
     arms = sorted((e.value - e.low, e.high - e.value))
     if arms[1] > LOPSIDED * arms[0]:
         digits = places(math.sqrt(max(arms[0], 0.0) * arms[1]), least=-9)
-        # Nothing above 0 is called 0, unless that took more than three digits of the figure.
+        # A positive bound is not rounded to 0, unless that takes more than three digits.
         while _down(e.low, digits) <= 0.0 < e.low and digits < 2 - math.floor(math.log10(e.value)):
             digits += 1
-        low, high = _down(e.low, digits), -_down(-e.high, digits)  # rounded, it is no narrower
+        low, high = _down(e.low, digits), -_down(-e.high, digits)  # rounding must not narrow it
         value = _rounded(e.value, digits)
         return f"{value} ({_rounded(low, digits)} to {_rounded(high, digits)}){tail}"
     digits = places(half, least=-9)
@@ -114,7 +114,7 @@ def measured(e: Estimate, unit: str = "") -> str:
 
 
 def spread(values: Sequence[float], unit: str = "") -> str:
-    """Least and greatest of some figures, three digits of each: ``80.7 to 1,080 s``."""
+    """Return the range of some values with three significant digits: ``80.7 to 1,080 s``."""
     ends = dict.fromkeys(_three_digits(value) for value in (min(values), max(values)))
     return " to ".join(ends) + (f" {unit}" if unit else "")
 
@@ -124,39 +124,39 @@ def _three_digits(value: float) -> str:
 
 
 def _down(value: float, digits: int) -> float:
-    """To so many places, never up."""
+    """Round down to some decimal places."""
     return math.floor(value * 10.0**digits + 1e-9) / 10.0**digits
 
 
 def _rounded(value: float, digits: int) -> str:
-    """To so many places, tens and hundreds too."""
+    """Round to some decimal places; negative ones mean tens and hundreds."""
     return f"{round(value, digits):,.{max(digits, 0)}f}"
 
 
 def count(value: int | float | None) -> str:
-    """A whole number."""
+    """Return a whole number with separators."""
     return ABSENT if value is None else f"{value:,.0f}"
 
 
 def megabytes(value: float | None) -> str:
-    """Of a number of bytes."""
+    """Return a number of bytes in MB."""
     return ABSENT if value is None else f"{value / 1e6:,.0f} MB"
 
 
 def seconds(value: float | None) -> str:
-    """A time, three digits of it."""
+    """Return a time with three significant digits."""
     if value is None:
         return ABSENT
     return f"{_three_digits(value)} s"
 
 
 def listed(names: Sequence[str]) -> str:
-    """``a, b and c``."""
+    """Join names: ``a, b and c``."""
     if len(names) < 2:
         return "".join(names)
     return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def number_of(things: int, name: str) -> str:
-    """``1 run``, ``2 runs``."""
+    """Return a count with its noun: ``1 run``, ``2 runs``."""
     return f"{things:,} {name}{'' if things == 1 else 's'}"

@@ -1,4 +1,4 @@
-"""What the figures of a report mean: a definition of each that is on its page, of no other."""
+"""The glossary of a report: a definition of each quantity on its page, and of no other."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ from bench.training.clocks import LEAST_WINDOWS, WARMUP_STEPS, WINDOW_S
 from bench.training.metrics import BINS
 
 RATES = ("images_per_s", "fit_s", "speed_ratio")
-"""Ends of the names of columns of rates and times."""
+"""Endings of the names of columns of rates and times."""
 
 
 @dataclass(frozen=True)
 class Shown:
-    """What a page shows."""
+    """The tables and runs of a page."""
 
     tables: Sequence[Table]
-    """All, those of two folders beside each other too."""
+    """All tables, including those of a comparison."""
     rows: Sequence[Row]
-    """Its runs: each fold has all that was measured."""
+    """Runs; the details of each show everything that was measured."""
 
     def measures(self, *fields: str) -> bool:
-        """Whether a run has such a figure."""
+        """Return True if any run has one of these fields."""
         return any(row[field] is not None for row in self.rows for field in fields)
 
     def says(self, words: str, columns: str = "") -> bool:
-        """Whether a cell holds what a regular expression finds.
+        """Return True if a cell matches a regular expression.
 
         Args:
-            words: The expression.
-            columns: Part of the names of those that are looked through.
+            words: The regular expression.
+            columns: Part of the names of the columns to search.
         """
         return any(columns in name and re.search(words, cell.text) for name, cell in self._cells())
 
     def intervals(self, of_rates: bool) -> list[Estimate]:
-        """Estimates with an interval: of rates and times, or of shares of right answers."""
+        """Return the estimates with an interval: of rates and times, or of accuracies."""
         return [
             cell.estimate
             for name, cell in self._cells()
@@ -53,7 +53,7 @@ class Shown:
         ]
 
     def _cells(self) -> Iterator[tuple[str, TableCell]]:
-        """With the names of their columns."""
+        """Yield each cell with the name of its column."""
         for table in self.tables:
             for row in table.rows:
                 yield from zip((column.name for column in table.columns), row, strict=True)
@@ -61,25 +61,20 @@ class Shown:
 
 @dataclass(frozen=True)
 class Entry:
-    """A figure."""
+    """A quantity and its definition."""
 
     name: str
-    """As the page calls it."""
+    """Name on the page."""
     text: str
-    """What it is."""
+    """Definition."""
     is_shown: Callable[[Shown], bool]
-    """Whether the page has it."""
+    """Returns True if the page shows it."""
     here: Callable[[Shown], str] = lambda shown: ""
-    """What is to be said of it on this page."""
+    """Returns a sentence on its values on this page, or an empty text."""
 
 
 def glossary(tables: Sequence[Table], rows: Sequence[Row]) -> list[dict[str, str]]:
-    """Name and text of each figure that is shown.
-
-    Args:
-        tables: All that the page has.
-        rows: Its runs.
-    """
+    """Return name and text of each quantity that the page shows."""
     shown = Shown(tables, rows)
     return [
         {"name": entry.name, "text": f"{entry.text} {entry.here(shown)}".strip()}
@@ -97,17 +92,17 @@ def _interval(about: str, of_rates: bool) -> Callable[[Shown], bool]:
 
 
 def _has_memory(shown: Shown) -> bool:
-    """A dash wants to be explained too."""
+    # Even where no run has a value: the dash needs an explanation too.
     return any(column.name == "peak_bytes" for table in shown.tables for column in table.columns)
 
 
-def _memory_not_told(shown: Shown) -> str:
-    """In how many runs of each backend."""
+def _unknown_memory(shown: Shown) -> str:
+    """Return a sentence that counts the runs of each backend without a value."""
     ok = [row for row in shown.rows if row.is_ok and row.spec.device == "cpu"]
     runs = Counter(row.spec.backend for row in ok)
     without = Counter(row.spec.backend for row in ok if row.result.peak_host_bytes is None)
-    told = [f"{without[b]:,} of {number_of(runs[b], 'run')} by {b}" for b in runs if without[b]]
-    return f"Here it is not told in {listed(told)}." if told else ""
+    counts = [f"{without[b]:,} of {number_of(runs[b], 'run')} by {b}" for b in runs if without[b]]
+    return f"Here it is unknown in {listed(counts)}." if counts else ""
 
 
 def _is_compared(shown: Shown) -> bool:
@@ -119,8 +114,8 @@ def _is_tied(shown: Shown) -> bool:
     return shown.says(r"\btie\b|no difference shown", "verdict")
 
 
-def _has_nothing_judged_otherwise(shown: Shown) -> bool:
-    """Whether some interval of a difference is of answers that are all alike."""
+def _has_no_disagreement(shown: Shown) -> bool:
+    """Return True if a difference is of two sides that agree on every image."""
     return any(
         e.value == 0.0 and e.high == intervals.most_unseen(e.images)
         for e in shown.intervals(of_rates=False)
@@ -131,156 +126,156 @@ SEEDS, LEVEL = intervals.LEAST_SEEDS, f"{100 * intervals.LEVEL:.0f} %"
 ENTRIES = (
     Entry(
         "test top-1",
-        "Share of the test images whose class the network names first. The test images are used "
-        "once, after all training; every choice is made on the validation images.",
+        "Fraction of the test images whose true class gets the highest score. The test images are "
+        "used once, after all training. Every choice is made on the validation images.",
         _measured("test_top1"),
     ),
     Entry(
         "points",
-        "Hundredths of accuracy: from 80 % to 82 % is +2 points.",
+        "Percentage points of accuracy: from 80 % to 82 % is +2 points.",
         lambda shown: shown.says(r"\d points\b"),
     ),
     Entry(
         "balanced accuracy",
-        "Mean over the classes of the share of a class's test images that is right. Where every "
-        "class has as many test images it is equal to test top-1.",
+        "Mean over the classes of the accuracy within the class. If all classes have equally many "
+        "test images, it equals test top-1.",
         _measured("test_balanced_accuracy"),
     ),
     Entry(
         "macro F1",
-        "Mean over the classes of F1, the harmonic mean of precision and recall; classes without "
+        "Mean over the classes of F1, the harmonic mean of precision and recall. Classes without "
         "test images are left out.",
         _measured("test_macro_f1"),
     ),
     Entry(
         "calibration error",
-        "Expected calibration error (Guo et al. 2017, On Calibration of Modern Neural Networks): "
-        f"the test images are put into {BINS} bins of equal width by confidence, the greatest "
-        "probability of the softmax; what is shown is the mean distance between a bin's mean "
-        "confidence and its share of right answers, each bin weighed by its images.",
+        "Expected calibration error (Guo et al. 2017, On Calibration of Modern Neural Networks). "
+        f"The test images are sorted into {BINS} bins of equal width by confidence, the largest "
+        "softmax probability. The error is the mean distance between a bin's confidence and its "
+        "accuracy, weighted by its number of images.",
         _measured("test_calibration_error"),
     ),
     Entry(
         "log loss",
-        "Mean over the test images of minus the natural logarithm of the probability that was "
-        "given to the true class (cross-entropy), in nats.",
+        "Cross-entropy in nats: the mean over the test images of −ln of the probability of the "
+        "true class.",
         _measured("test_loss"),
     ),
     Entry(
         "fit s, fit",
-        "Seconds of training and validation, all epochs: compilation is in it, the computing of a "
-        "frozen part's values, and the set-up of every phase but the first. The start of the "
-        "worker, other set-up, the trials of --tune and the test are not.",
+        "Seconds of training and validation over all epochs. Includes compilation, computing the "
+        "values of a frozen part, and the set-up of every phase but the first. Excludes the start "
+        "of the worker, other set-up, the trials of --tune and the test.",
         _measured("fit_s"),
     ),
     Entry(
         "train images/s",
-        "Images a second of whole training steps, waits for input included: the median of windows. "
-        f"A window ends with the first step past {WINDOW_S:g} s, or with the epoch, when the "
-        f"device has finished (it is synchronised). The first {WARMUP_STEPS} steps are warm-up and "
-        f"in no window; with fewer than {LEAST_WINDOWS} windows there is no figure.",
+        "Images per second of whole training steps, waiting for input included: the median of "
+        f"windows. A window ends with the first step past {WINDOW_S:g} s or with the epoch, after "
+        f"the device is synchronised. The first {WARMUP_STEPS} steps are warm-up. With fewer than "
+        f"{LEAST_WINDOWS} windows there is no value.",
         _measured("train_images_per_s"),
     ),
     Entry(
         "effective images/s",
-        "Where the values of a frozen part were computed once, or the policy trains in phases: "
-        "images of all epochs over the time of that computing and of all training steps, "
-        "compilation left out. It is no rate of whole steps and is never compared with one.",
+        "Used if the values of a frozen part were computed once, or the policy trains in phases. "
+        "Images of all epochs, divided by the time of computing those values and of all training "
+        "steps, without compilation. Never compared with train images/s.",
         _measured("effective_images_per_s"),
     ),
     Entry(
         "infer images/s",
-        "Images a second of the whole network in inference, over the test images: the median of "
-        f"such windows, after a batch of warm-up; with fewer than {LEAST_WINDOWS} there is no "
-        "figure.",
+        "Images per second of the whole network in inference on the test images: the median of "
+        f"windows, after one batch of warm-up. With fewer than {LEAST_WINDOWS} windows there is no "
+        "value.",
         _measured("infer_images_per_s"),
     ),
     Entry(
         "peak memory",
-        "On a CPU, the most memory that the worker's process held during the run (resident, with "
-        "Python and the framework); on a GPU, the most that the framework says it held there. Of "
-        f"several seeds, the largest that is known. {ABSENT}: not known. A worker does run after "
-        "run, and frameworks keep memory; where what was left of earlier runs may be more than a "
-        "tenth of the peak, it is not told, for it would not be the run's own.",
+        "On a CPU, the largest resident memory of the worker process during the run, with Python "
+        "and the framework. On a GPU, the largest amount that the framework reports. Of several "
+        f"seeds, the largest known value. {ABSENT}: unknown. A worker does many runs, and "
+        "frameworks keep memory. If earlier runs may have left over a tenth of the peak, it is "
+        "not shown.",
         _has_memory,
-        _memory_not_told,
+        _unknown_memory,
     ),
     Entry(
         "multiply-adds",
-        "Of one image, counted from the network's description and not measured: those of "
-        "convolutions, dense layers and attention. Backward: as far as the policy trains. A "
-        "multiply-add is 2 FLOP.",
+        "Per image, counted from the network's description, not measured: convolutions, dense "
+        "layers and attention. Backward: only as far as the policy trains. One multiply-add is 2 "
+        "FLOP.",
         _measured("forward_multiply_adds", "backward_multiply_adds"),
     ),
     Entry(
         "trainable parameters",
-        "Weights and biases that are trained, counted by the framework; where there are phases, "
-        "those of the last. The moving statistics of BatchNorm are state values, no parameters.",
+        "Trained weights and biases, counted by the framework; with phases, those of the last. "
+        "The moving statistics of BatchNorm are not parameters.",
         _measured("trainable_parameters"),
     ),
     Entry(
         f"interval, {SEEDS} seeds or more",
-        f"Of {LEVEL}; of accuracies and their differences, for what training again would give, on "
-        "other test images: the t interval over the seeds' means, of a difference the paired one; "
-        "its degrees of freedom are the seeds less one, and means that happen to be alike count as "
-        f"no more alike than one time in {1 / intervals.RARE:.0f}. Where the test images have a "
-        "noise of their own, also the interval for seeds and images both random (Satterthwaite's "
-        "degrees of freedom), and the wider of both is shown.",
+        f"{LEVEL} interval of an accuracy or a difference, for training again and other test "
+        "images. It is the t interval over the seeds' means, paired for a difference, with one "
+        "degree of freedom fewer than seeds. The variance between seeds is at least its "
+        f"{100 * intervals.RARE:.0f} % quantile, so that lucky agreement gives no zero width. If "
+        "the test images add noise, a second interval treats seeds and images as random "
+        "(Satterthwaite). The wider one is shown.",
         _interval("recipes", of_rates=False),
     ),
     Entry(
         f"interval, fewer than {SEEDS} seeds",
-        f"Of {LEVEL}; of accuracies and their differences, for these trained models only, on other "
-        "test images: of a difference, the percentiles of a bootstrap over the test images; of an "
-        "accuracy, Wilson's interval. It says nothing of what training again would give.",
+        f"{LEVEL} interval of an accuracy or a difference, for these trained models on other test "
+        "images: bootstrap percentiles over the test images for a difference, Wilson's interval "
+        "for an accuracy. It does not cover training again.",
         _interval("models", of_rates=False),
     ),
     Entry(
-        "interval, no image judged otherwise",
-        "Both sides are right on the same test images. The difference is 0, and its interval is "
-        "Clopper and Pearson's: how large the share of images that are judged otherwise may be "
-        "where none of so many was.",
-        _has_nothing_judged_otherwise,
+        "interval, both sides agree",
+        "Both sides are right on the same test images, so the difference is 0. The interval is "
+        "Clopper and Pearson's: how large a fraction of images they may disagree on, given that "
+        "they never did here.",
+        _has_no_disagreement,
     ),
     Entry(
         f"interval of a speed, {SEEDS} runs or more",
-        f"Of {LEVEL}; of rates, times and their ratios: the t interval of the runs' logarithms "
-        "about the geometric mean, of a ratio the paired one. It speaks of runs like these, one "
-        "after the other, not of other machines, nor of a machine's drift over hours.",
+        f"{LEVEL} interval of a rate, time or ratio: the t interval of the runs' logarithms about "
+        "the geometric mean, paired for a ratio. It covers runs like these, one after the other. "
+        "It does not cover other machines, or a machine's drift over hours.",
         _interval("recipes", of_rates=True),
     ),
     Entry(
         f"interval of a speed, fewer than {SEEDS} runs",
-        f"Of {LEVEL}; of rates and their ratios: a bootstrap over the measured windows of each "
-        f"run, where there are {intervals.LEAST_WINDOWS} or more. It speaks of these very runs; "
-        "the next one may lie outside.",
+        f"{LEVEL} interval of a rate or ratio: a bootstrap over the measured windows of each run, "
+        f"if there are {intervals.LEAST_WINDOWS} or more. It covers these runs alone; the next one "
+        "may lie outside.",
         _interval("models", of_rates=True),
     ),
     Entry(
         "verdict",
-        "A difference is called real (better, worse, faster …) where its interval leaves out "
-        "'none' and its p value is below "
-        f"{round(SIGNIFICANT, 6):g}. The p values of the comparisons of one question are corrected "
-        "for their number (Holm 1979); the intervals are not, unless it is said. Which policy is "
-        "best is a question for each data set, network and backend; the accuracies of two backends "
-        "are one more, their speeds another, and each table of two folders one.",
+        "A difference is called real (better, worse, faster …) if its interval excludes 'none' and "
+        f"its p value is below {round(SIGNIFICANT, 6):g}. The p values of one question are "
+        "corrected for its number of comparisons (Holm 1979). Intervals are not, unless stated. "
+        "The best policy is one question per data set, network and backend. The accuracies of "
+        "backends are one question, their speeds another, and each table of two folders one.",
         _is_compared,
     ),
     Entry(
         "tie, no difference shown",
-        "Not told apart by these runs, which is not to be equal: the interval says how far apart "
-        "they may still be. 'after correction': the interval leaves out 'none', but the corrected "
-        "p value is not small enough.",
+        "These runs show no difference, which does not mean equal: the interval says how large the "
+        "difference may still be. 'after correction': the interval excludes 'none', but the "
+        "corrected p value is not small enough.",
         _is_tied,
     ),
     Entry(
         "parity",
-        "shown: in a proof of its own, in float64 and with a short recipe of its own, both "
-        "backends computed the same, in the environments of these rows: among others the losses "
-        f"of {STEPS} training steps to a relative {LEVELS['losses']['fp64']:.0e}, the logits to "
-        f"{LEVELS['logits']['fp64']:.0e} and the gradients to {LEVELS['gradients']['fp64']:.0e}. "
-        "It speaks of the backbone, the policy and the optimizer, not of the run's head, input "
-        "size, batch size, learning rate or mixed precision. not shown: there is no such proof.",
+        "shown: a separate proof, in float64 and with a short recipe, found that both backends "
+        f"compute the same in these environments. It compares the losses of {STEPS} training "
+        f"steps (to a relative {LEVELS['losses']['fp64']:.0e}), logits "
+        f"({LEVELS['logits']['fp64']:.0e}), gradients ({LEVELS['gradients']['fp64']:.0e}) and "
+        "more. It covers the backbone, the policy and the optimizer. It does not cover the run's "
+        "head, input size, batch size, learning rate or mixed precision. not shown: there is no "
+        "such proof.",
         _measured("parity"),
     ),
 )

@@ -1,11 +1,10 @@
-"""What a plot shows at a time: cells that may stand in it together, under a name of their own.
-
-What tells cells apart that would look alike."""
+"""Names for seed groups, and the fields that distinguish those that would look alike."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from typing import Any
 
 from bench.analysis.groups import (
     COMPETING_FIELDS,
@@ -17,108 +16,130 @@ from bench.analysis.groups import (
 from bench.analysis.rows import FIELDS, Row
 from bench.spec.run import RECIPE_OPTIONS
 
-PLACES = frozenset({"backend", "device", "device_model", "environment_id", "seed"})
-"""Where a question was run, and with which seed."""
-ANSWERS = frozenset({*COMPETING_FIELDS, *PLACES})
-"""Fields in which the answers to one question differ, whatever the backend."""
+ANSWERS = frozenset(
+    {*COMPETING_FIELDS, "backend", "device", "device_model", "environment_id", "seed"}
+)
+"""Fields in which the answers to one question may differ, whatever the backend."""
 NETWORKS = frozenset({"backbone", "code_sha256"})
-"""Fields that say which network it is."""
-
-
-def choices(
-    cells: Sequence[SeedGroup], differing: Collection[str], named: Callable[[Row], str]
-) -> dict[str, list[SeedGroup]]:
-    """Groups of cells, under names of which no two are alike.
-
-    Args:
-        cells: In the order of a reader.
-        differing: Fields in which the cells of a group may differ; in all others they are alike,
-            the test images among them.
-        named: Beginning of a group's name; what tells it from others of that beginning follows.
-    """
-    groups: dict[tuple[Hashable, ...], list[SeedGroup]] = {}
-    for cell in cells:
-        groups.setdefault(group_identity(cell, differing), []).append(cell)
-    by_name: dict[str, list[list[SeedGroup]]] = {}
-    for group in groups.values():
-        by_name.setdefault(named(group[0].row), []).append(group)
-    labels: dict[int, str] = {}
-    taken: Counter[str] = Counter()
-    for name, same in by_name.items():
-        fields = differing_fields([group[0].row for group in same], _fields(differing))
-        for group in same:
-            label = ", ".join([name, *(told(f, group[0].row[f]) for f in fields)])
-            taken[label] += 1
-            # Of hashes the beginning is told, which may be alike.
-            labels[id(group)] = label + (f" ({taken[label]})" if taken[label] > 1 else "")
-    return {labels[id(group)]: group for group in groups.values()}
-
-
-def data_of(row: Row) -> str:
-    """Name of a data set with its size."""
-    return f"{row.dataset.label}, {row.dataset.train_images:,} images"
-
-
-def question_name(row: Row) -> str:
-    """The same, with the network."""
-    return f"{data_of(row)}, {row.spec.backbone}"
-
-
-def _fields(differing: Collection[str]) -> list[str]:
-    """That may tell groups apart, those first that a reader knows best."""
-    return [f for f in dict.fromkeys([*APART, *FIELDS]) if f not in {*OUTCOME_FIELDS, *differing}]
-
-
-def differing_fields(rows: Sequence[Row], fields: Sequence[str]) -> list[str]:
-    """Those of the fields in which the rows differ."""
-    return [f for f in fields if len({str(row[f]) for row in rows}) > 1]
-
-
-APART = (
+"""Fields that identify the network."""
+SETTINGS = (
     "mode", *RECIPE_OPTIONS, "tune", "sweep", "weights", "dataset_hash", "val_images",
     "test_images", "code_sha256", "device", "device_model", "environment_id",
 )  # fmt: skip
-"""Fields of rows, the first of them that differ are named."""
+"""Fields that may distinguish seed groups of one data set, network, policy and backend; the best
+known first."""
 HASH_DIGITS = 8
 
 
-def settings(cells: Sequence[SeedGroup], by_policy: bool = True) -> list[str]:
-    """For each cell, what sets it apart from those of the same data, network, policy and backend;
-    nothing where there is no other.
+def distinguishing_fields(
+    rows: Sequence[Row] | Sequence[Mapping[str, Any]],
+    fields: Sequence[str],
+    looks: Sequence[Hashable] | None = None,
+    all_fields: bool = True,
+) -> list[str]:
+    """Return the fields in which rows differ that look alike.
 
     Args:
-        cells: Of a table or plot.
-        by_policy: Whether the policy is told beside; if not, cells of all policies are alike.
+        rows: Rows to compare.
+        fields: Candidates, in the order of the answer.
+        looks: What else is shown of each row; None: all rows look alike.
+        all_fields: False to leave out fields that add nothing to those before them.
     """
-    groups: dict[tuple[str, ...], list[SeedGroup]] = {}
-    for cell in cells:
-        groups.setdefault(_looks(cell, by_policy), []).append(cell)
-    differing = {looks: _differing(alike) for looks, alike in groups.items()}
+    groups = _numbered(looks if looks is not None else [0] * len(rows))
+    found = []
+    for field in fields:
+        count = len(set(groups))
+        if count == len(rows):
+            break
+        finer = _numbered(zip(groups, (str(row[field]) for row in rows), strict=True))
+        if len(set(finer)) > count:
+            found.append(field)
+            groups = groups if all_fields else finer
+    return found
+
+
+def _numbered(values: Any) -> list[int]:
+    """Return a number for each value, the same for equal ones."""
+    numbers: dict[Hashable, int] = {}
+    return [numbers.setdefault(value, len(numbers)) for value in values]
+
+
+def differences(
+    rows: Sequence[Row], looks: Sequence[Hashable], fields: Sequence[str] = SETTINGS
+) -> list[str]:
+    """Return for each row the fields, with its values, in which rows of the same looks differ."""
+    alike: dict[Hashable, list[Row]] = {}
+    for row, look in zip(rows, looks, strict=True):
+        alike.setdefault(look, []).append(row)
+    named = {look: distinguishing_fields(same, fields) for look, same in alike.items()}
     return [
-        ", ".join(told(field, cell.row[field]) for field in differing[_looks(cell, by_policy)])
-        for cell in cells
+        ", ".join(_with_value(field, row[field]) for field in named[look])
+        for row, look in zip(rows, looks, strict=True)
     ]
 
 
-def _looks(cell: SeedGroup, by_policy: bool) -> tuple[str, ...]:
-    row = cell.row
-    return (
-        row.dataset.label,
-        str(row.dataset.train_images),
-        row.spec.backbone,
-        policy_variant(cell) if by_policy else "",
-        row.spec.backend,
-    )
-
-
-def _differing(alike: Sequence[SeedGroup]) -> list[str]:
-    """Fields in which cells that look alike differ."""
-    return [f for f in APART if len({str(cell.row[f]) for cell in alike}) > 1]
-
-
-def told(field: str, value: object) -> str:
-    """A field of a row with its value, in words."""
+def _with_value(field: str, value: object) -> str:
     name = field.removesuffix("_id").removesuffix("_sha256").removesuffix("_hash")
     name = name.replace("_", " ")
     is_hash = name != field.replace("_", " ")
     return f"{name} {str(value)[:HASH_DIGITS] if is_hash else value}"
+
+
+def settings(groups: Sequence[SeedGroup], by_policy: bool = True) -> list[str]:
+    """Return for each seed group what distinguishes it from others of the same data, network,
+    policy and backend; empty if there are no others.
+
+    Args:
+        groups: Seed groups of one table or plot.
+        by_policy: False if the policy is not shown beside, so that all policies look alike.
+    """
+    looks = [
+        (
+            group.row.dataset.label,
+            group.row.dataset.train_images,
+            group.row.spec.backbone,
+            policy_variant(group) if by_policy else "",
+            group.row.spec.backend,
+        )
+        for group in groups
+    ]
+    return differences([group.row for group in groups], looks)
+
+
+def choices(
+    groups: Sequence[SeedGroup], differing: Collection[str], named: Callable[[Row], str]
+) -> dict[str, list[SeedGroup]]:
+    """Return the choices of a plot that shows one question at a time: unique name → seed groups.
+
+    Args:
+        groups: Seed groups in the order of the report.
+        differing: Fields in which the seed groups of one choice may differ.
+        named: Returns the beginning of a choice's name; what distinguishes it is appended.
+    """
+    by_choice: dict[tuple[Hashable, ...], list[SeedGroup]] = {}
+    for group in groups:
+        by_choice.setdefault(group_identity(group, differing), []).append(group)
+    rows = [members[0].row for members in by_choice.values()]
+    names = [named(row) for row in rows]
+    fields = [
+        f for f in dict.fromkeys([*SETTINGS, *FIELDS]) if f not in {*OUTCOME_FIELDS, *differing}
+    ]
+    found: dict[str, list[SeedGroup]] = {}
+    taken: Counter[str] = Counter()
+    for members, name, more in zip(
+        by_choice.values(), names, differences(rows, names, fields), strict=True
+    ):
+        label = f"{name}, {more}" if more else name
+        taken[label] += 1  # hashes are shortened and may look alike
+        found[label + (f" ({taken[label]})" if taken[label] > 1 else "")] = members
+    return found
+
+
+def data_of(row: Row) -> str:
+    """Return the name of a data set with its number of training images."""
+    return f"{row.dataset.label}, {row.dataset.train_images:,} images"
+
+
+def question_name(row: Row) -> str:
+    """Return the name of a data set, its number of training images and the network."""
+    return f"{data_of(row)}, {row.spec.backbone}"

@@ -1,4 +1,4 @@
-"""Text that stays text in GitHub's Markdown, and can be read as it is where nothing needs care."""
+"""Escape plain text for GitHub's Markdown, as little as possible, so that it stays readable."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ SIGNS = re.compile(
 )
 MAIL = re.compile(r"(?<=[\w.+-])@(?=\w)")
 BLOCK = re.compile(r"^([-+](?=[\s-]|$)|[=>]|\d{1,9}(?=[.)](?:\s|$)))")
-"""What begins a list, a quotation, a rule or the line below a title."""
+"""Beginning of a list, a quotation, a rule or the line below a title."""
 
 
 @lru_cache(maxsize=10_000)
 def markdown(text: str) -> str:
-    """Text in a cell or a line: no markup, no links, one line."""
+    """Return text for a table cell or within a line, on one line and without markup or links."""
     line = " ".join(text.split())
-    # An address is looked for once nothing is escaped any more: a comment parts it.
+    # Mail addresses come last: the comment that splits them must not be escaped itself.
     return MAIL.sub("<!-- -->@", SIGNS.sub(_escaped, line))
 
 
@@ -31,12 +31,12 @@ def _escaped(found: re.Match[str]) -> str:
     signs, text = found.group(), found.string
     before, after = text[: found.start()][-1:], text[found.end() :][:1]
     if signs[0] == "_" and before.isalnum() and after.isalnum():
-        return signs  # inside a word it marks nothing: efficientnet_lite0
+        return signs  # no markup inside a word: efficientnet_lite0
     return "".join(f"\\{sign}" for sign in signs)
 
 
 def markdown_line(text: str) -> str:
-    """Text at the beginning of a line, such as a title or an item of a list."""
+    """Return text for the beginning of a line, such as a title or a list item."""
     return BLOCK.sub(_first_escaped, markdown(text))
 
 

@@ -17,15 +17,15 @@ END = "THAWBENCH"
 def repeat_command(
     spec: RunSpec, swept: Sequence[RunSpec] = (), is_incomplete: bool = False
 ) -> str:
-    """Shell commands that write a suite of just this run and run it.
+    """Return shell commands that write a suite of just this run, and run it.
 
-    A spec holds no folders of the machine that it ran on, so that the path of a folder of images,
-    of a weights file or of a user's own network is the reader's to complete.
+    A spec holds no paths of the machine that it ran on, so the reader has to complete the path of
+    a folder of images, a weights file or a user's own network.
 
     Args:
-        spec: Of the run.
-        swept: Those that were trained at once with it, this one among them.
-        is_incomplete: Whether unreadable images were left out.
+        spec: Spec of the run.
+        swept: Specs of the runs trained at once in one sweep, this one among them.
+        is_incomplete: True if unreadable images were left out.
     """
     more = " --skip-unreadable" if is_incomplete else ""
     lines = [*_comments(spec), *_suite(spec, swept)]
@@ -37,20 +37,20 @@ def repeat_command(
 
 
 def _comments(spec: RunSpec) -> list[str]:
-    said = []
+    comments = []
     if spec.case.dataset.name.startswith("folder:"):
-        said.append("# dataset: complete the path of the folder")
+        comments.append("# dataset: complete the path of the folder")
     if spec.case.dataset.name.startswith("rvl_cdip:"):
-        said.append("# dataset: complete the path of the folder that holds images/ and labels/")
+        comments.append("# dataset: complete the path of the folder that holds images/ and labels/")
     if spec.code_sha256 is not None:
-        said.append("# backbones: complete the path, module:PATH/FILE.py:FUNCTION")
+        comments.append("# backbones: complete the path, module:PATH/FILE.py:FUNCTION")
     if spec.weights.kind == "file":
-        said.append("# weights: complete the path of the file")
-    return said
+        comments.append("# weights: complete the path of the file")
+    return comments
 
 
 def _suite(spec: RunSpec, swept: Sequence[RunSpec]) -> list[str]:
-    grid = {key: value for key, value in _grid(spec, swept).items() if _is_told(key, value)}
+    grid = {key: value for key, value in _grid(spec, swept).items() if _is_needed(key, value)}
     return [
         'name = "repeat"',
         f"backends = {_toml([spec.backend])}",
@@ -61,8 +61,8 @@ def _suite(spec: RunSpec, swept: Sequence[RunSpec]) -> list[str]:
     ]
 
 
-def _is_told(key: str, value: Any) -> bool:
-    """Whether a suite must say it: not what is so by default."""
+def _is_needed(key: str, value: Any) -> bool:
+    """Return True if the value is not the default of a suite."""
     return value is not None and value != Grid.model_fields[key].default
 
 
@@ -101,7 +101,7 @@ def _decays(spec: RunSpec, swept: Sequence[RunSpec]) -> Any:
 
 
 def _bounds(spec: RunSpec) -> list[int] | None:
-    """Bounds by which the data are of the size that the run says; None where they are anyway."""
+    """Return bounds that give the data the size in the spec; None if they have it by default."""
     images, size = spec.case.dataset.train_images, spec.case.size
     if not spec.case.dataset.name.startswith("folder:") or size_of(images, SIZE_BOUNDS) == size:
         return None
@@ -109,5 +109,5 @@ def _bounds(spec: RunSpec) -> list[int] | None:
 
 
 def _toml(value: Any) -> str:
-    """Strings of JSON, numbers and lists of them are TOML too."""
+    """Return a value as TOML: strings, numbers and lists are written as in JSON."""
     return json.dumps(value)

@@ -1,6 +1,4 @@
-"""Which runs a report is of, which columns its table of runs has, and in which order.
-
-What the options of ``run`` mean where runs are chosen among results."""
+"""Selection of the runs of a report by the options of ``run``; columns and order of its table."""
 
 from __future__ import annotations
 
@@ -30,12 +28,12 @@ RecipeFilters: Any = make_dataclass(
     frozen=True,
     kw_only=True,
 )
-"""Wanted values of recipe fields by the names of their options; None: any."""
+"""Selected values of recipe fields by the names of their options; None: any."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Filters(RecipeFilters):  # type: ignore[misc]  # made from the declarations of Recipe
-    """Wanted values by the names of the options of ``run``; None: any."""
+    """Selected values by the names of the options of ``run``; None: any."""
 
     cases: Sequence[int] | None = None
     datasets: Sequence[str] | None = None
@@ -50,16 +48,16 @@ class Filters(RecipeFilters):  # type: ignore[misc]  # made from the declaration
     device: Sequence[str] | None = None
     status: Sequence[str] | None = None
 
-    def asked(self) -> dict[str, Sequence[Any]]:
-        """Option → its values, of those that were given."""
+    def given(self) -> dict[str, Sequence[Any]]:
+        """Return the options that were given, with their values."""
         return {
             f.name: values for f in fields(self) if (values := getattr(self, f.name)) is not None
         }
 
-    def told(self) -> str:
-        """As on the command line; nothing where all runs are asked for."""
+    def as_options(self) -> str:
+        """Return the filters as on the command line; empty if there are none."""
         return " ".join(
-            f"{_flag(name)} {','.join(map(str, values))}" for name, values in self.asked().items()
+            f"{_flag(name)} {','.join(map(str, values))}" for name, values in self.given().items()
         )
 
 
@@ -68,25 +66,24 @@ def _flag(option: str) -> str:
 
 
 class Selection:
-    """The runs that all filters let through."""
+    """The runs that pass all filters."""
 
     def __init__(self, filters: Filters, runs: Iterable[StoredRun]) -> None:
         """
         Args:
-            filters: What is asked for.
-            runs: All that there are: a name that none of them has is told.
+            filters: Selected values of the options.
+            runs: All runs that there are.
 
         Raises:
-            UserError: A name that Thawbench does not know, or an option of whose values none is
-                among these runs.
+            UserError: Thawbench does not know a name, or no run has any value of some option.
         """
         self._filters = filters
-        self._asked: list[tuple[Option, Sequence[Any]]] = []
+        self._wanted: list[tuple[Option, Sequence[Any]]] = []
         self.absent: list[str] = []
-        """A sentence for each option of whose values some are known, and not among these runs."""
-        asked = filters.asked()
-        rows = [row_of(run) for run in runs] if asked else []
-        for name, values in asked.items():
+        """A sentence for each option that has known values which no run has."""
+        given = filters.given()
+        rows = [row_of(run) for run in runs] if given else []
+        for name, values in given.items():
             self._take(name, OPTIONS[name], values, rows)
 
     def _take(self, name: str, option: Option, values: Sequence[Any], rows: Sequence[Row]) -> None:
@@ -103,52 +100,47 @@ class Selection:
             if not option.is_known(want):
                 known = dict.fromkeys([*names, *option.names])
                 choose(f"{option.word} among these runs", str(value), known, among or None)
-        said = " or ".join(f"'{value}'" for value, _ in missing)
+        absent = " or ".join(f"'{value}'" for value, _ in missing)
         if len(missing) == len(values):
             raise UserError(
-                f"{_flag(name)}: no run here has the {option.word} {said}.",
-                among or f"None of them has any; leave out {_flag(name)}.",
+                f"{_flag(name)}: no run here has the {option.word} {absent}.",
+                among or f"No run here has any {option.word}. Leave out {_flag(name)}.",
             )
         if missing:
-            self.absent.append(f"No run here has the {option.word} {said}.")
-        self._asked.append((option, wanted))
+            self.absent.append(f"No run here has the {option.word} {absent}.")
+        self._wanted.append((option, wanted))
 
     def of(self, runs: Iterable[StoredRun]) -> list[StoredRun]:
-        """Those of some runs, perhaps none."""
-        if not self._asked:
+        """Return the runs that pass, perhaps none."""
+        if not self._wanted:
             return list(runs)
         return [run for run in runs if self._has(row_of(run))]
 
     def _has(self, row: Row) -> bool:
-        return all(option.lets_through(row, wanted) for option, wanted in self._asked)
+        return all(option.lets_through(row, wanted) for option, wanted in self._wanted)
 
     def kept(self, runs: Iterable[StoredRun]) -> list[StoredRun]:
-        """
-        Raises:
-            UserError: None has all that is asked for.
-        """
+        """Return the runs that pass; raise UserError if there are none."""
         found = self.of(runs)
         if not found:
             raise UserError(
-                f"No run here has all of {self._filters.told()}.", "Leave out one of the filters."
+                f"No run here has all of {self._filters.as_options()}.",
+                "Leave out one of the filters.",
             )
         return found
 
 
 def chosen_columns(names: Sequence[str] | None) -> list[str] | None:
-    """Fields of the table of runs.
-
-    Raises:
-        UserError: A row has no such field.
-    """
+    """Return the columns of the table of runs; raise UserError if a row has no such field."""
     for name in names or ():
         choose("column", name, list(FIELDS))
     return None if names is None else list(names)
 
 
 def in_order(rows: Sequence[Row], sort: Sequence[str] | None) -> list[Row]:
-    """Rows by fields: ``test_top1`` ascending, ``-test_top1`` descending; rows without a value come
-    last, rows that are alike stay as they were.
+    """Sort rows by fields: ``test_top1`` ascending, ``-test_top1`` descending.
+
+    Rows without a value come last, and the sort is stable.
 
     Raises:
         UserError: A row has no such field.
@@ -173,7 +165,7 @@ def _key(field: str) -> Callable[[Row], Any]:
 
 
 PATHS = ("folder", "rvl_cdip")
-"""Kinds of data sets that have a path, of which results hold the base name."""
+"""Kinds of data sets that have a path; results hold its last part."""
 WEIGHTS = ("pretrained", "random")
 
 
@@ -187,39 +179,39 @@ def _never(value: Any) -> bool:
 
 @dataclass(frozen=True)
 class Option:
-    """An option."""
+    """An option of ``run`` as a filter of rows."""
 
     field: str
-    """Of a row."""
+    """Name of the field of rows."""
     word: str
-    """What a value of it is called."""
+    """Noun for a value, in messages."""
     names: Sequence[str] = ()
-    """Those that Thawbench knows."""
+    """Values that Thawbench knows."""
     is_another: Callable[[Any], bool] = _never
-    """Whether something that is not among the names can be meant all the same."""
+    """Returns True for further valid values."""
     stored: Callable[[Any, Sequence[Row]], Any] = _as_it_is
-    """A value of the command line as results have it."""
+    """Converts a value of the command line to the value that results hold."""
 
     def is_known(self, value: Any) -> bool:
-        """Whether ``run`` would take it."""
+        """Return True if ``run`` accepts the value."""
         return str(value) in self.names or self.is_another(value)
 
     def matches(self, row: Row, wanted: Any) -> bool:
-        """Whether a row has a value."""
+        """Return True if a row has the value."""
         return bool(wanted == row[self.field] or wanted is ANY)
 
     def lets_through(self, row: Row, wanted: Sequence[Any]) -> bool:
-        """Whether a row has one of several values."""
+        """Return True if a row has one of the values."""
         return any(self.matches(row, value) for value in wanted)
 
 
 ANY = object()
-"""Any value."""
+"""A value that every row has."""
 
 
 @dataclass(frozen=True)
 class WeightsOption(Option):
-    """``[BACKBONE=]pretrained``, random or a file, as (backbone or '', weights)."""
+    """The option ``[BACKBONE=]pretrained``, ``random`` or a file, as (backbone or '', weights)."""
 
     def matches(self, row: Row, wanted: Any) -> bool:
         backbone, weights = wanted
@@ -229,8 +221,8 @@ class WeightsOption(Option):
         return bool(is_file or row.weights == weights)
 
     def lets_through(self, row: Row, wanted: Sequence[Any]) -> bool:
-        """What is said of one backbone leaves the others as they are, and goes before what is said
-        of all."""
+        """Return True if a row has one of the values; those of its own backbone take precedence,
+        and values of other backbones leave it unfiltered."""
         own = [want for want in wanted if want[0] == row.spec.backbone]
         mine = own or [want for want in wanted if not want[0]]
         return not mine or any(self.matches(row, want) for want in mine)
@@ -265,7 +257,7 @@ def _dataset(name: str, rows: Sequence[Row]) -> str:
 
 
 def _device(name: str, rows: Sequence[Row]) -> Any:
-    """``auto`` is the first GPU, or else the CPU; ``all`` is all."""
+    """Return the device of results: ``auto`` is the first GPU, or else the CPU."""
     if name == "all":
         return ANY
     if name != "auto":
@@ -316,4 +308,4 @@ OPTIONS: dict[str, Option] = {
     ),
     "status": Option("status", "status", get_args(Status)),
 }  # fmt: skip
-"""Option of ``report``, as a field of ``Filters`` → what it means."""
+"""Field of ``Filters`` → the option."""

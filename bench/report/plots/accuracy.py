@@ -1,4 +1,4 @@
-"""Plots as Plotly figures; the page sets the colours of their ground and text."""
+"""Plots of accuracy against time and parameters, and the list of all plots of a page."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ ACCURACY = axis("test top-1", tickformat=".0%")
 
 
 def plots(found: Findings) -> list[dict[str, Any]]:
-    """For the page: name, title, caption and figure of each that has something to show."""
+    """Return name, title, caption and Plotly figure of each plot that is not empty."""
     made = [
         _scatter(found.groups, "accuracy_time", "Accuracy against training time", "fit_s",
-                 "time of the fit in seconds, trials of --tune left out"),
+                 "time of the fit in seconds, without trials of --tune"),
         _scatter(found.groups, "accuracy_parameters", "Accuracy against trained parameters",
-                 "trainable_parameters", "parameters that are trained"),
+                 "trainable_parameters", "trained parameters"),
         learning_curves(found.groups),
         accuracy_by_size(found.groups),
         throughput(found.groups),
@@ -54,62 +54,66 @@ def plots(found: Findings) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Mark:
-    """A cell in a plot of accuracy against a cost."""
+    """A seed group in a plot of accuracy against a cost."""
 
-    cell: SeedGroup
+    group: SeedGroup
     cost: Estimate
-    told: str
+    cost_text: str
     """The cost in words."""
     is_unsteady: bool = False
-    """Whether its cost is a time that is not to be compared."""
+    """True if the cost is a time that must not be compared."""
 
 
-def _mark(cell: SeedGroup, field: str) -> Mark | None:
-    """With an interval of the cost where it was measured and can be had, as the tables have it."""
-    values = [row[field] for row in cell.rows]
+def _mark(group: SeedGroup, field: str) -> Mark | None:
+    """Return a mark with the cost as the tables have it; None if a run lacks the cost."""
+    values = [row[field] for row in group.rows]
     if not all(values):
         return None
     if field != "fit_s":
         mean = float(np.mean(values))
         cost = Estimate(mean, None, None, None, "models", len(values), 0)
-        return Mark(cell, cost, f"{count(mean)} parameters")
+        return Mark(group, cost, f"{count(mean)} parameters")
     cost = intervals.mean_rate(values)
-    if is_unsteady(cell):
-        told = f"{spread(values, 's')}, {UNSTEADY_NAME}"
-        return Mark(cell, without_interval(cost), told, is_unsteady=True)
-    if shares_prefix(cell):
+    if is_unsteady(group):
+        cost_text = f"{spread(values, 's')}, {UNSTEADY_NAME}"
+        return Mark(group, without_interval(cost), cost_text, is_unsteady=True)
+    if shares_prefix(group):
         cost = without_interval(cost)
-    return Mark(cell, cost, measured(cost, "s"))
+    return Mark(group, cost, measured(cost, "s"))
 
 
 def _scatter(
-    cells: Sequence[SeedGroup], name: str, title: str, field: str, cost: str
+    groups: Sequence[SeedGroup], name: str, title: str, field: str, cost: str
 ) -> dict[str, Any]:
-    """Accuracy against a cost, a choice for each data set and recipe, with the front that nothing
-    beats in both: one of other test images would say nothing."""
-    looks = Looks(cells)
-    marks = {id(c): mark for c in cells if (mark := _mark(c, field)) is not None}
-    shown = [mark.cell for mark in marks.values()]
+    """Return a plot of accuracy against a cost, with a Pareto front. There is a choice for each
+    data set and recipe, since accuracies on other test images are not comparable."""
+    looks = Looks(groups)
+    marks = {id(c): mark for c in groups if (mark := _mark(c, field)) is not None}
+    shown = [mark.group for mark in marks.values()]
     traces: dict[str, list[Figure]] = {}
-    for label, group in choices(shown, {*ANSWERS, *NETWORKS}, data_of).items():
-        here = [marks[id(c)] for c in group]
-        traces[label] = [*looks.legend(group), *_drawn(here, looks), *_fronts(here), *_struck(here)]
+    for label, members in choices(shown, {*ANSWERS, *NETWORKS}, data_of).items():
+        here = [marks[id(c)] for c in members]
+        traces[label] = [
+            *looks.legend(members),
+            *_drawn(here, looks),
+            *_fronts(here),
+            *_struck(here),
+        ]
     caption = [
-        f"Each mark is {looks.words(shown)}, seeds taken together; up and to the left is better."
+        f"Each mark is {looks.words(shown)}, averaged over seeds. Up and to the left is better."
     ]
-    has_line = any(trace["mode"] == "lines" for group in traces.values() for trace in group)
+    has_line = any(trace["mode"] == "lines" for drawn in traces.values() for trace in drawn)
     if has_line:
         caption.append(
-            f"The grey line joins what nothing beats in both accuracy and {cost}, on the same test "
-            "images and one machine. It goes by the estimates alone, whatever their intervals: "
-            "points on it may be a tie."
+            "The grey line is the Pareto front of each machine: nothing has both higher accuracy "
+            f"and lower cost ({cost}). It ignores the intervals, so points on it may be tied."
         )
     timed = any(m.cost.low is not None for m in marks.values())
     caption.append(
-        "Bars: 95% intervals" + ("; of times, over three seeds or more." if timed else ".")
+        "Bars: 95% intervals" + ("; for times, if there are three seeds or more." if timed else ".")
     )
     if any(m.is_unsteady for m in marks.values()):
-        left_out = " The line leaves them out." if has_line else ""
+        left_out = " They are not on the line." if has_line else ""
         caption.append(f"Crossed out: unsteady. {BUSY}{left_out}")
     across = log_axis(cost, [m.cost.value for m in marks.values()])
     made = plot(name, title, " ".join(caption), [], across, ACCURACY)
@@ -117,18 +121,18 @@ def _scatter(
 
 
 def _series(marks: Iterable[Mark]) -> dict[tuple[str, str, str], list[Mark]]:
-    """By policy, backend and network."""
-    groups: dict[tuple[str, str, str], list[Mark]] = {}
+    """Group marks by policy, backend and network."""
+    series: dict[tuple[str, str, str], list[Mark]] = {}
     for mark in marks:
-        row = mark.cell.row
-        key = policy_variant(mark.cell), row.spec.backend, row.spec.backbone
-        groups.setdefault(key, []).append(mark)
-    return groups
+        row = mark.group.row
+        key = policy_variant(mark.group), row.spec.backend, row.spec.backbone
+        series.setdefault(key, []).append(mark)
+    return series
 
 
 def _drawn(marks: Sequence[Mark], looks: Looks) -> list[Figure]:
-    cells = [m.cell for m in marks]
-    apart = {id(c): told for c, told in zip(cells, settings(cells), strict=True)}
+    groups = [m.group for m in marks]
+    setting = {id(c): text for c, text in zip(groups, settings(groups), strict=True)}
     return [
         {
             "type": "scatter",
@@ -136,33 +140,34 @@ def _drawn(marks: Sequence[Mark], looks: Looks) -> list[Figure]:
             "name": escaped(f"{policy}, {backend}"),
             "legendgroup": policy,
             "showlegend": False,
-            "x": [m.cost.value for m in group],
-            "y": [m.cell.top1.value for m in group],
-            "error_x": error_bars([m.cost for m in group]),
-            "error_y": error_bars([m.cell.top1 for m in group]),
-            "text": [_words(m, apart[id(m.cell)]) for m in group],
+            "x": [m.cost.value for m in series],
+            "y": [m.group.top1.value for m in series],
+            "error_x": error_bars([m.cost for m in series]),
+            "error_y": error_bars([m.group.top1 for m in series]),
+            "text": [_words(m, setting[id(m.group)]) for m in series],
             "hovertemplate": "%{text}",
-            "marker": looks.marker(group[0].cell),
+            "marker": looks.marker(series[0].group),
         }
-        for (policy, backend, _), group in _series(marks).items()
+        for (policy, backend, _), series in _series(marks).items()
     ]
 
 
 def _words(mark: Mark, setting: str) -> str:
-    """Over a mark."""
-    first = [mark.cell.row.spec.backbone, setting]
-    return f"{escaped(', '.join(filter(None, first)))}<br>{percent(mark.cell.top1)}, {mark.told}"
+    first = [mark.group.row.spec.backbone, setting]
+    return (
+        f"{escaped(', '.join(filter(None, first)))}<br>{percent(mark.group.top1)}, {mark.cost_text}"
+    )
 
 
 def _struck(marks: Sequence[Mark]) -> list[Figure]:
-    """A cross over each that is unsteady."""
+    """Return a cross over each unsteady mark."""
     busy = [m for m in marks if m.is_unsteady]
     one = {
         "type": "scatter",
         "mode": "markers",
         "name": UNSTEADY_NAME,
         "x": [m.cost.value for m in busy],
-        "y": [m.cell.top1.value for m in busy],
+        "y": [m.group.top1.value for m in busy],
         "marker": STRUCK,
         "hoverinfo": "skip",
     }
@@ -170,20 +175,20 @@ def _struck(marks: Sequence[Mark]) -> list[Figure]:
 
 
 def _fronts(marks: Sequence[Mark]) -> list[Figure]:
-    """For each machine, for times of two have no front in common; of what is steady."""
-    groups: dict[Any, list[Mark]] = {}
+    """Return the front of the steady marks of each machine: times of two are not comparable."""
+    by_machine: dict[Any, list[Mark]] = {}
     for mark in marks:
-        groups.setdefault(mark.cell.machine, []).append(mark)
+        by_machine.setdefault(mark.group.machine, []).append(mark)
     lines: list[Figure] = []
-    for group, dash in zip(groups.values(), DASHES * len(groups), strict=False):
-        front = pareto([(m.cost.value, m.cell.top1.value) for m in group if not m.is_unsteady])
+    for here, dash in zip(by_machine.values(), DASHES * len(by_machine), strict=False):
+        front = pareto([(m.cost.value, m.group.top1.value) for m in here if not m.is_unsteady])
         if len(front) > 1:
-            place = group[0].cell.row.environment.device_model
+            place = here[0].group.row.environment.device_model
             lines.append(
                 {
                     "type": "scatter",
                     "mode": "lines",
-                    "name": escaped(f"front on {place}" if len(groups) > 1 else "front"),
+                    "name": escaped(f"front on {place}" if len(by_machine) > 1 else "front"),
                     "x": [x for x, _ in front],
                     "y": [y for _, y in front],
                     "line": {"color": GREY, "width": 1.5, "dash": dash, "shape": "hv"},
@@ -194,7 +199,7 @@ def _fronts(marks: Sequence[Mark]) -> list[Figure]:
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Points that no other beats, in ascending order: lower first numbers, higher second ones."""
+    """Return the points that no other beats, ascending; low first and high second numbers win."""
     front: list[tuple[float, float]] = []
     for x, y in sorted(points, key=lambda p: (p[0], -p[1])):
         if not front or y > front[-1][1]:

@@ -1,4 +1,4 @@
-"""Accuracy by epoch, and by the number of training images."""
+"""Plots of accuracy by epoch and by number of training images."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from bench.analysis.rows import Row
 from bench.report.format import number_of, percent
 from bench.report.labels import (
     ANSWERS,
-    APART,
+    SETTINGS,
     choices,
-    differing_fields,
+    differences,
     question_name,
     settings,
-    told,
 )
 from bench.report.plots.style import (
     Figure,
@@ -31,46 +30,46 @@ from bench.report.plots.style import (
 )
 
 MOST_CURVES = 24
-"""Beyond which a plot of curves shows nothing."""
+"""Most curves in a plot; more are unreadable."""
 
 
-def learning_curves(cells: Sequence[SeedGroup]) -> dict[str, Any]:
-    """Validation accuracy by epoch; a choice for each question, bands over the seeds."""
-    looks = Looks(cells)
+def learning_curves(groups: Sequence[SeedGroup]) -> dict[str, Any]:
+    """Return validation accuracy by epoch, with bands over seeds and a choice for each question."""
+    looks = Looks(groups)
     traces: dict[str, list[Figure]] = {}
     broken, left_out = 0, 0
-    for label, group in choices(cells, ANSWERS, question_name).items():
-        whole = [c for c in group if _by_epoch(c) is not None]
+    for label, members in choices(groups, ANSWERS, question_name).items():
+        whole = [c for c in members if _by_epoch(c) is not None]
         shown = whole[:MOST_CURVES]
-        broken += len(group) - len(whole)
+        broken += len(members) - len(whole)
         left_out += len(whole) - len(shown)
         drawn = [_curve(c, looks, own) for c, own in zip(shown, settings(shown), strict=True)]
         traces[label] = [line for lines in drawn for line in lines]
     caption = "Validation accuracy after each epoch, mean over the seeds."
-    if any(len(c.rows) > 1 for c in cells):
+    if any(len(c.rows) > 1 for c in groups):
         caption += " Bands: from the lowest seed to the highest."
     if broken:
-        caption += f" {number_of(broken, 'curve')} with an epoch missing in a seed: left out."
+        caption += f" {number_of(broken, 'curve')} left out: a seed lacks an epoch."
     if left_out:
-        caption += f" {number_of(left_out, 'curve')} beyond {MOST_CURVES}: left out."
+        caption += f" {number_of(left_out, 'curve')} left out: at most {MOST_CURVES} are drawn."
     made = plot(
         "learning_curves",
         "Learning curves",
         caption,
         [],
-        axis("epoch", dtick=1, tick0=1) if _few_epochs(cells) else axis("epoch"),
+        axis("epoch", dtick=1, tick0=1) if _few_epochs(groups) else axis("epoch"),
         axis("validation top-1", tickformat=".0%"),
     )
     return one_at_a_time(made, traces)
 
 
-def _few_epochs(cells: Sequence[SeedGroup]) -> bool:
-    return max((c.row.spec.recipe.epochs for c in cells), default=0) <= 20
+def _few_epochs(groups: Sequence[SeedGroup]) -> bool:
+    return max((c.row.spec.recipe.epochs for c in groups), default=0) <= 20
 
 
-def _by_epoch(cell: SeedGroup) -> np.ndarray[Any, np.dtype[np.float64]] | None:
-    """(seeds, epochs); None where an epoch is missing."""
-    curves = [r.result.val_top1_by_epoch for r in cell.rows]
+def _by_epoch(group: SeedGroup) -> np.ndarray[Any, np.dtype[np.float64]] | None:
+    """Return accuracies (seeds, epochs) float64; None if an epoch is missing."""
+    curves = [r.result.val_top1_by_epoch for r in group.rows]
     if len({len(c) for c in curves}) != 1 or not curves[0]:
         return None
     if any(v is None for c in curves for v in c):
@@ -78,11 +77,11 @@ def _by_epoch(cell: SeedGroup) -> np.ndarray[Any, np.dtype[np.float64]] | None:
     return np.array(curves, dtype=np.float64)
 
 
-def _curve(cell: SeedGroup, looks: Looks, setting: str) -> list[Figure]:
-    values = _by_epoch(cell)
+def _curve(group: SeedGroup, looks: Looks, setting: str) -> list[Figure]:
+    values = _by_epoch(group)
     assert values is not None
     epochs = list(range(1, values.shape[1] + 1))
-    colour, name = looks.colour(cell), _name(cell, setting)
+    colour, name = looks.colour(group), _name(group, setting)
     line: Figure = {
         "type": "scatter",
         "mode": "lines+markers",
@@ -90,7 +89,7 @@ def _curve(cell: SeedGroup, looks: Looks, setting: str) -> list[Figure]:
         "legendgroup": name,
         "x": epochs,
         "y": values.mean(axis=0).tolist(),
-        "line": {"color": colour, "dash": looks.dash(cell)},
+        "line": {"color": colour, "dash": looks.dash(group)},
         "hovertemplate": "%{y:.1%} after epoch %{x}",
     }
     if len(values) == 1:
@@ -111,37 +110,39 @@ def _curve(cell: SeedGroup, looks: Looks, setting: str) -> list[Figure]:
     return [band, line]
 
 
-def _name(cell: SeedGroup, setting: str) -> str:
-    """Of a line: its policy and backend, and what sets it apart from others of these."""
-    return escaped(", ".join(filter(None, (policy_variant(cell), cell.row.spec.backend, setting))))
+def _name(group: SeedGroup, setting: str) -> str:
+    """Return the name of a line: policy, backend, and what distinguishes it from others of these."""
+    return escaped(
+        ", ".join(filter(None, (policy_variant(group), group.row.spec.backend, setting)))
+    )
 
 
 SIZED = frozenset({"case", "size", "train_images", "val_images", "dataset_hash", "epochs", "seed"})
-"""In which cells on a line of ``accuracy_by_size`` may differ."""
+"""Fields in which seed groups on a line of ``accuracy_by_size`` may differ."""
 
 
-def accuracy_by_size(cells: Sequence[SeedGroup]) -> dict[str, Any]:
-    """Accuracy against the number of training images, where a data set has several; a choice for
-    each data set and network."""
-    looks = Looks(cells)
+def accuracy_by_size(groups: Sequence[SeedGroup]) -> dict[str, Any]:
+    """Return accuracy by number of training images, for data sets with several; there is a choice
+    for each data set and network."""
+    looks = Looks(groups)
     traces: dict[str, list[Figure]] = {}
     unclear = 0
-    for label, group in choices(cells, SIZED | ANSWERS, _data_and_network).items():
-        lines = [line for line in _lines(group) if len({_images(c) for c in line}) > 1]
+    for label, members in choices(groups, SIZED | ANSWERS, _data_and_network).items():
+        lines = [line for line in _lines(members) if len({_images(c) for c in line}) > 1]
         clear = [line for line in lines if len({_images(c) for c in line}) == len(line)]
         unclear += len(lines) - len(clear)
         if clear:
             named = zip(clear, _settings(clear), strict=True)
             traces[label] = [_line(line, setting, looks) for line, setting in named]
     caption = (
-        "Where the lines of two policies cross, the better choice changes, by the estimates; where "
-        "their bars overlap, it may not. "
+        "Where the lines of two policies cross, the better choice changes, unless their bars "
+        "overlap. "
     )
-    if any(len({c.row.spec.recipe.epochs for c in line}) > 1 for line in _lines(cells)):
-        caption += "The epochs differ from size to size, as the suite has them. "
+    if any(len({c.row.spec.recipe.epochs for c in line}) > 1 for line in _lines(groups)):
+        caption += "The number of epochs differs between sizes, as in the suite. "
     if unclear:
         caption += (
-            f"{number_of(unclear, 'line')} left out: there are other images of the same name and "
+            f"{number_of(unclear, 'line')} left out: different images have the same name and "
             "number. "
         )
     made = plot(
@@ -149,7 +150,7 @@ def accuracy_by_size(cells: Sequence[SeedGroup]) -> dict[str, Any]:
         "Accuracy against data-set size",
         f"{caption}Bars: 95% intervals.",
         [],
-        log_axis("training images", [_images(c) for c in cells]),
+        log_axis("training images", [_images(c) for c in groups]),
         axis("test top-1", tickformat=".0%"),
     )
     return one_at_a_time(made, traces)
@@ -159,36 +160,34 @@ def _data_and_network(row: Row) -> str:
     return f"{row.dataset.label}, {row.spec.backbone}"
 
 
-def _images(cell: SeedGroup) -> int:
-    images: int = cell.row.dataset.train_images
+def _images(group: SeedGroup) -> int:
+    images: int = group.row.dataset.train_images
     return images
 
 
-def _lines(cells: Sequence[SeedGroup]) -> list[list[SeedGroup]]:
-    """Cells that differ in the size alone, and answered the same test images; smallest first."""
-    groups: dict[tuple[Hashable, ...], list[SeedGroup]] = {}
-    for cell in cells:
-        labels = frozenset(a.labels_sha256 for a in cell.answers.values())
-        groups.setdefault((labels, *group_identity(cell, SIZED)), []).append(cell)
-    return [sorted(group, key=_images) for group in groups.values()]
+def _lines(groups: Sequence[SeedGroup]) -> list[list[SeedGroup]]:
+    """Group seed groups that differ in size alone, on the same test images; smallest first."""
+    lines: dict[tuple[Hashable, ...], list[SeedGroup]] = {}
+    for group in groups:
+        labels = frozenset(a.labels_sha256 for a in group.answers.values())
+        lines.setdefault((labels, *group_identity(group, SIZED)), []).append(group)
+    return [sorted(line, key=_images) for line in lines.values()]
 
 
 ON_LINES_PX = 8
-"""Marks."""
+"""Size of marks on lines, in pixels."""
 
 
 def _settings(lines: Sequence[Sequence[SeedGroup]]) -> list[str]:
-    """For each line, what sets it apart from others of its policy and backend."""
-    rows: dict[str, list[Row]] = {}
-    for line in lines:
-        rows.setdefault(_name(line[0], ""), []).append(line[0].row)
-    usual = [f for f in APART if f not in SIZED]
-    fields = {
-        name: differing_fields(alike, usual) or differing_fields(alike, ["dataset_hash"])
-        for name, alike in rows.items()
-    }
+    """Return what distinguishes each line from others of its policy and backend."""
+    rows, names = [line[0].row for line in lines], [_name(line[0], "") for line in lines]
+    usual = differences(rows, names, [f for f in SETTINGS if f not in SIZED])
+    hashes = differences(rows, names, ["dataset_hash"])
+    # The hash of the data follows from the size: it is named only if nothing else is.
+    plain = {name for name, setting in zip(names, usual, strict=True) if setting}
     return [
-        ", ".join(told(f, line[0].row[f]) for f in fields[_name(line[0], "")]) for line in lines
+        setting if name in plain else by_hash
+        for name, setting, by_hash in zip(names, usual, hashes, strict=True)
     ]
 
 

@@ -1,7 +1,7 @@
-"""What the plots have in common: Plotly figures without colours of ground and text, which the page
-sets.
+"""Shared parts of the plots: axes, legends, and the look of policies, networks and backends.
 
-How policies, networks and backends look in the plots, the same in all of them."""
+Figures name no colours of background and text; the page sets them.
+"""
 
 from __future__ import annotations
 
@@ -16,20 +16,18 @@ from bench.catalog.policies import POLICIES
 
 Figure = dict[str, Any]
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c8c8c", "#a6761d")
-"""Okabe and Ito 2008, told apart with any eyes; the last two are grey and brown for its black and
-yellow, which one ground or the other would swallow."""
+"""Colours for colour-blind readers (Okabe and Ito 2008), but with grey and brown for its black and
+yellow, which are invisible on a dark or a light background."""
 GREY = "#8c8c8c"
-"""Seen on either ground."""
+"""Grey that is visible on light and dark."""
 UNSTEADY_NAME = "unsteady"
-BUSY = "The machine was probably busy with other work in some of these runs; compare no speeds."
-"""For captions."""
+BUSY = "The machine was probably busy with other work in some of these runs. Compare no speeds."
 HATCHED = f"Hatched: unsteady. {BUSY}"
 HATCH = {"fillmode": "overlay", "fgcolor": "#ffffff", "solidity": 0.35, "size": 7}
-"""Of bars."""
 
 
 def plot(name: str, title: str, caption: str, data: list[Figure], x: Any, y: Any) -> dict[str, Any]:
-    """A plot for the page."""
+    """Return a plot for the page."""
     layout = {
         "xaxis": x,
         "yaxis": y,
@@ -42,11 +40,11 @@ def plot(name: str, title: str, caption: str, data: list[Figure], x: Any, y: Any
 
 
 def one_at_a_time(made: dict[str, Any], traces: Mapping[str, Sequence[Figure]]) -> dict[str, Any]:
-    """A plot with a choice of what is shown; one that is alone is named all the same.
+    """Return a plot with a menu that shows one choice at a time; a single choice is named too.
 
     Args:
-        made: Without data.
-        traces: Of each choice.
+        made: The plot, without data.
+        traces: Name of each choice → its traces.
     """
     figure = made["figure"]
     belongs = [label for label, group in traces.items() for _ in group]
@@ -69,21 +67,21 @@ def one_at_a_time(made: dict[str, Any], traces: Mapping[str, Sequence[Figure]]) 
 
 
 def escaped(value: object) -> str:
-    """Plotly reads some HTML in its texts; of entities it does not know those of quotes."""
+    """Escape text for Plotly, which reads some HTML, but does not know the entities of quotes."""
     return html.escape(str(value), quote=False)
 
 
 def axis(title: str, **more: Any) -> dict[str, Any]:
-    """An axis with its title."""
+    """Return an axis with its title."""
     return {"title": {"text": escaped(title)}, **more}
 
 
 def log_axis(title: str, values: Sequence[float]) -> dict[str, Any]:
-    """A logarithmic axis whose ticks are whole numbers: plotly's own are digits without a power.
+    """Return a logarithmic axis with readable ticks: Plotly's are digits without their power.
 
     Args:
-        title: Of the axis.
-        values: All above 0, that are drawn along it; of none, the ticks are plotly's.
+        title: Title of the axis.
+        values: Positive values along it; if empty, the ticks are Plotly's.
     """
     if not values:
         return axis(title, type="log")
@@ -94,7 +92,7 @@ def log_axis(title: str, values: Sequence[float]) -> dict[str, Any]:
 
 
 def _short(value: float) -> str:
-    """``0.5``, ``2,000``, ``50k``, ``1M``."""
+    """Return ``0.5``, ``2,000``, ``50k`` or ``1M``."""
     for least, unit, end in ((1e6, 1e6, "M"), (1e4, 1e3, "k")):
         if value >= least:
             return f"{value / unit:,.0f}{end}"
@@ -102,24 +100,24 @@ def _short(value: float) -> str:
 
 
 def error_bars(estimates: Sequence[Estimate]) -> dict[str, Any]:
-    """Intervals, of length 0 where there is none."""
+    """Return error bars of the intervals, of length 0 where there is none."""
     up = [0.0 if e.high is None else e.high - e.value for e in estimates]
     down = [0.0 if e.low is None else e.value - e.low for e in estimates]
     return {"type": "data", "symmetric": False, "array": up, "arrayminus": down, "thickness": 1}
 
 
 def hatched(colour: str, which: Sequence[bool]) -> dict[str, Any]:
-    """Look of bars, some of them hatched."""
+    """Return the marker of bars of which some are hatched."""
     shapes = ["/" if one else "" for one in which]
     return {"color": colour, **({"pattern": {"shape": shapes, **HATCH}} if any(which) else {})}
 
 
 def legend_of_hatching(name: str, slot: str | None = None) -> Figure:
-    """A bar that stands in the legend alone.
+    """Return a bar that appears only in the legend.
 
     Args:
-        name: What is hatched.
-        slot: Of bars beside one another, one whose place it takes: it needs none of its own.
+        name: Name in the legend.
+        slot: ``offsetgroup`` of other bars, so that this one takes no space of its own.
     """
     own = {} if slot is None else {"offsetgroup": slot}
     return {
@@ -137,37 +135,37 @@ def legend_of_hatching(name: str, slot: str | None = None) -> Figure:
 SHAPES = ("circle", "square", "triangle-up", "star", "diamond", "cross", "pentagon",
           "triangle-down", "hexagon", "x", "hourglass", "bowtie", "star-diamond",
           "star-triangle-up")  # fmt: skip
-"""Of networks; each has the forms of ``FILLS``."""
+"""Marks of networks; each exists in the variants of ``FILLS``."""
 FILLS = (("", 9), ("-open", 14), ("-open-dot", 19), ("-dot", 9))
-"""Of backends, with the size in pixels: where two marks lie on one spot, both are seen."""
+"""Marks of backends and their size in pixels: where two coincide, both are visible."""
 FILL_WORDS = ("filled", "open", "open with a dot", "filled with a dot")
 DASHES = ("solid", "dash", "dot", "dashdot")
-"""Of backends, on lines."""
+"""Line styles of backends."""
 STRUCK = {"symbol": "x-thin-open", "size": 18, "color": GREY, "line": {"width": 2}}
-"""Over marks of which a reader must not compare the speed."""
+"""Cross over marks whose speeds must not be compared."""
 
 
 class Looks:
-    """Of each policy its colour, of each network its shape, of each backend its filling."""
+    """The colour of each policy, shape of each network and fill of each backend."""
 
-    def __init__(self, cells: Sequence[SeedGroup]) -> None:
+    def __init__(self, groups: Sequence[SeedGroup]) -> None:
         known = {name: place for place, name in enumerate(POLICIES)}
-        names = sorted({policy_variant(c) for c in cells}, key=lambda n: (known.get(n, 99), n))
+        names = sorted({policy_variant(c) for c in groups}, key=lambda n: (known.get(n, 99), n))
         self._policies = {name: place for place, name in enumerate(names)}
-        self._networks = list(dict.fromkeys(c.row.spec.backbone for c in cells))
-        self._backends = list(dict.fromkeys(c.row.spec.backend for c in cells))
+        self._networks = list(dict.fromkeys(c.row.spec.backbone for c in groups))
+        self._backends = list(dict.fromkeys(c.row.spec.backend for c in groups))
 
-    def colour(self, cell: SeedGroup) -> str:
-        """Of its policy."""
-        return COLOURS[self._policies[policy_variant(cell)] % len(COLOURS)]
+    def colour(self, group: SeedGroup) -> str:
+        """Return the colour of its policy."""
+        return COLOURS[self._policies[policy_variant(group)] % len(COLOURS)]
 
-    def dash(self, cell: SeedGroup) -> str:
-        """Of its backend."""
-        return DASHES[self._backends.index(cell.row.spec.backend) % len(DASHES)]
+    def dash(self, group: SeedGroup) -> str:
+        """Return the line style of its backend."""
+        return DASHES[self._backends.index(group.row.spec.backend) % len(DASHES)]
 
-    def marker(self, cell: SeedGroup) -> dict[str, object]:
-        """Of all three."""
-        return self._marker(self.colour(cell), cell.row.spec.backbone, cell.row.spec.backend)
+    def marker(self, group: SeedGroup) -> dict[str, object]:
+        """Return the mark of its policy, network and backend."""
+        return self._marker(self.colour(group), group.row.spec.backbone, group.row.spec.backend)
 
     def _marker(self, colour: str, network: str | None, backend: str | None) -> dict[str, object]:
         shape = 0 if network is None else self._networks.index(network) % len(SHAPES)
@@ -176,25 +174,25 @@ class Looks:
         line = {"width": 2 if ending else 0}
         return {"color": colour, "symbol": SHAPES[shape] + ending, "size": size, "line": line}
 
-    def legend(self, cells: Sequence[SeedGroup]) -> list[Figure]:
-        """Entries for colours; for shapes and fillings where there are several."""
-        policies = {policy_variant(c): self.colour(c) for c in cells}
+    def legend(self, groups: Sequence[SeedGroup]) -> list[Figure]:
+        """Return legend entries for colours, and for shapes and fills if there are several."""
+        policies = {policy_variant(c): self.colour(c) for c in groups}
         found = [
             _entry(name, self._marker(policies[name], None, None), name)
             for name in sorted(policies, key=lambda n: self._policies[n])
         ]
-        networks = dict.fromkeys(c.row.spec.backbone for c in cells)
-        backends = dict.fromkeys(c.row.spec.backend for c in cells)
+        networks = dict.fromkeys(c.row.spec.backbone for c in groups)
+        backends = dict.fromkeys(c.row.spec.backend for c in groups)
         if len(networks) > 1:
             found += [_entry(name, self._marker(GREY, name, None)) for name in networks]
         if len(backends) > 1:
             found += [_entry(name, self._marker(GREY, None, name)) for name in backends]
         return found
 
-    def words(self, cells: Sequence[SeedGroup]) -> str:
-        """What a mark is, for a caption."""
-        networks = {c.row.spec.backbone for c in cells}
-        backends = dict.fromkeys(c.row.spec.backend for c in cells)
+    def words(self, groups: Sequence[SeedGroup]) -> str:
+        """Return the meaning of a mark, for a caption."""
+        networks = {c.row.spec.backbone for c in groups}
+        backends = dict.fromkeys(c.row.spec.backend for c in groups)
         network = " with a network (shape)" if len(networks) > 1 else ""
         fills = ", ".join(
             f"{FILL_WORDS[self._backends.index(name) % len(FILLS)]}: {name}" for name in backends
@@ -204,7 +202,7 @@ class Looks:
 
 
 def _entry(name: str, marker: dict[str, object], group: str | None = None) -> Figure:
-    """A mark that stands in the legend alone."""
+    """Return a mark that appears only in the legend."""
     own = {} if group is None else {"legendgroup": group}
     return {
         "type": "scatter",

@@ -1,4 +1,4 @@
-"""The plot of speed."""
+"""The plot of training speed."""
 
 from __future__ import annotations
 
@@ -23,42 +23,40 @@ from bench.report.plots.style import (
 )
 
 
-def _labels(cells: Sequence[SeedGroup]) -> list[str]:
-    """A name for each bar; no two of a backend the same, or they would stand on one another."""
+def _labels(groups: Sequence[SeedGroup]) -> list[str]:
+    """Return a name for each bar, unique within a backend, or the bars would overlap."""
     return [
         f"{escaped(policy_variant(c))}<br>{escaped(c.row.dataset.name)}, "
         f"{c.row.dataset.train_images:,}, {escaped(c.row.spec.backbone)}"
         + (f"<br>{escaped(apart)}" if apart else "")
-        for c, apart in zip(cells, settings(cells), strict=True)
+        for c, apart in zip(groups, settings(groups), strict=True)
     ]
 
 
-def throughput(cells: Sequence[SeedGroup]) -> dict[str, Any]:
-    """Whole steps only: effective rates never stand beside them."""
-    whole = [c for c in cells if rate_of(c).whole is not None]
+def throughput(groups: Sequence[SeedGroup]) -> dict[str, Any]:
+    """Return training speed in whole steps; effective rates are never shown beside them."""
+    whole = [c for c in groups if rate_of(c).whole is not None]
     drawn = [_bar(c, label) for c, label in zip(whole, _labels(whole), strict=True)]
     bars: dict[str, list[ThroughputBar]] = {}
-    for cell, bar in zip(whole, drawn, strict=True):
-        bars.setdefault(cell.row.spec.backend, []).append(bar)
+    for group, bar in zip(whole, drawn, strict=True):
+        bars.setdefault(group.row.spec.backend, []).append(bar)
     data = [
-        _trace(backend, COLOURS[place % len(COLOURS)], group)
-        for place, (backend, group) in enumerate(bars.items())
+        _trace(backend, COLOURS[place % len(COLOURS)], own)
+        for place, (backend, own) in enumerate(bars.items())
     ]
     unsteady = any(bar.is_unsteady for bar in drawn)
     if unsteady:
         data.append(legend_of_hatching(UNSTEADY_NAME, slot=data[0]["offsetgroup"]))
     caption = [
-        "Training images/s of whole steps. Bars: the median window of each run, geometric mean "
-        "over the seeds, as in the tables."
+        "Training images/s of whole steps. Bars: the median window of each run, as a geometric "
+        "mean over the seeds."
     ]
     if any(len(bar.rates) > 1 for bar in drawn):
+        caption.append("Thin lines: from the slowest run to the fastest.")
+    if len(drawn) < len(groups):
         caption.append(
-            "Thin lines: from the median window of the slowest run to that of the fastest."
-        )
-    if len(drawn) < len(cells):
-        caption.append(
-            "Left out: runs whose frozen part was computed once, that were over too soon or that "
-            "were trained at once with others."
+            "Left out: runs that were too short, were trained together with others, or computed "
+            "the values of a frozen part once."
         )
     if unsteady:
         caption.append(HATCHED)
@@ -79,34 +77,34 @@ def throughput(cells: Sequence[SeedGroup]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class ThroughputBar:
-    """Of a cell."""
+    """The bar of a seed group."""
 
     label: str
     rates: Sequence[float]
-    """Median window of each run that states it."""
+    """Median window of each run that has one, in images/s."""
     mean: float
-    """Of these."""
+    """Geometric mean of these."""
     is_unsteady: bool
 
     @property
     def ends(self) -> tuple[float, float]:
-        """Of the slowest run and of the fastest."""
+        """Rates of the slowest and the fastest run."""
         return (min(self.rates), max(self.rates)) if len(self.rates) > 1 else (self.mean, self.mean)
 
     @property
     def words(self) -> str:
-        """What is seen over it."""
+        """Text on hovering."""
         runs = ", ".join(f"{one:,.0f}" for one in self.rates)
         each = f"runs: {runs}" if len(self.rates) > 1 else ""
         unsteady = UNSTEADY_NAME if self.is_unsteady else ""
         return "<br>".join(filter(None, [f"{self.mean:,.0f} images/s", each, unsteady]))
 
 
-def _bar(cell: SeedGroup, label: str) -> ThroughputBar:
-    found = rate_of(cell).whole
+def _bar(group: SeedGroup, label: str) -> ThroughputBar:
+    found = rate_of(group).whole
     assert found is not None
-    rates = [rate for row in cell.rows if (rate := row.result.train_images_per_s)]
-    return ThroughputBar(label, rates, found.value, is_unsteady(cell))
+    rates = [rate for row in group.rows if (rate := row.result.train_images_per_s)]
+    return ThroughputBar(label, rates, found.value, is_unsteady(group))
 
 
 def _trace(backend: str, colour: str, bars: Sequence[ThroughputBar]) -> Figure:
@@ -133,5 +131,5 @@ def _trace(backend: str, colour: str, bars: Sequence[ThroughputBar]) -> Figure:
 
 
 def _height(bars: int) -> int:
-    """In pixels, so that no label stands on the next: each has up to three lines."""
+    """Return the height in pixels at which labels of three lines do not overlap."""
     return max(320, 120 + 54 * bars)

@@ -1,4 +1,4 @@
-"""The plot of where the time of a run goes."""
+"""The plot of how the time of a run is spent."""
 
 from __future__ import annotations
 
@@ -33,14 +33,13 @@ PARTS = {
     "rest_s": "compute, validation and input",
     "test_s": "test",
 }
-"""Of a run's time, in order."""
+"""Part of a run's time → its name, in order."""
 COLOUR_OF = {"start_s": COLOURS[7], **dict(zip(PARTS, COLOURS, strict=False))}
 START = "start of a worker"
 
 
 def parts_of(row: Row) -> dict[str, float]:
-    """What the time of a run went to, in seconds, as far as it was measured; nothing where it has
-    no time of its own."""
+    """Return seconds by part, as far as measured; empty if the run has no time of its own."""
     if row.result.fit_s is None:
         return {}
     names = ("setup_s", "compile_s", "prefix_s", "test_s")
@@ -53,9 +52,9 @@ def parts_of(row: Row) -> dict[str, float]:
     return {**found, "input_s": waited, "compute_s": rest - waited}
 
 
-def _parts_of_runs(cell: SeedGroup) -> list[dict[str, float]]:
-    """Where a run lacks the wait for input, it is told apart in none: their means make one bar."""
-    parts = [parts_of(row) for row in cell.rows]
+def _parts_of_runs(group: SeedGroup) -> list[dict[str, float]]:
+    """Return the parts of each run; input is separate only if every run measured the wait for it."""
+    parts = [parts_of(row) for row in group.rows]
     if not any("rest_s" in p for p in parts):
         return parts
     split = ("input_s", "compute_s", "rest_s")
@@ -69,24 +68,24 @@ def _parts_of_runs(cell: SeedGroup) -> list[dict[str, float]]:
 TimedGroup = tuple[SeedGroup, Sequence[Mapping[str, float]]]
 
 
-def time_parts(cells: Sequence[SeedGroup]) -> dict[str, Any]:
-    """A choice for each question; what was not measured is not drawn."""
-    kept = [c for c in cells if all(row.result.fit_s is not None for row in c.rows)]
+def time_parts(groups: Sequence[SeedGroup]) -> dict[str, Any]:
+    """Return a plot with a choice for each question, without parts that were not measured."""
+    kept = [c for c in groups if all(row.result.fit_s is not None for row in c.rows)]
     traces: dict[str, list[Figure]] = {}
     most = 0
-    for label, group in choices(kept, ANSWERS, question_name).items():
-        timed = [(c, _parts_of_runs(c)) for c in group]
-        starts = _starts(group)
-        most = max(most, len(group) + len(starts))
-        hatch = [is_unsteady(c) for c in group]
+    for label, members in choices(kept, ANSWERS, question_name).items():
+        timed = [(c, _parts_of_runs(c)) for c in members]
+        starts = _starts(members)
+        most = max(most, len(members) + len(starts))
+        hatch = [is_unsteady(c) for c in members]
         traces[label] = [
-            *_stacks(timed, _names(group), hatch),
+            *_stacks(timed, _names(members), hatch),
             *([_start_bars(starts)] if starts else []),
             *([legend_of_hatching(UNSTEADY_NAME)] if any(hatch) else []),
         ]
     made = plot(
         "time_parts",
-        "Where the time of a run goes",
+        "Where the time goes",
         _caption(kept),
         [],
         axis("seconds"),
@@ -96,17 +95,17 @@ def time_parts(cells: Sequence[SeedGroup]) -> dict[str, Any]:
     return one_at_a_time(made, traces)
 
 
-def _names(cells: Sequence[SeedGroup]) -> list[str]:
+def _names(groups: Sequence[SeedGroup]) -> list[str]:
     return [
         escaped(", ".join(filter(None, (policy_variant(c), c.row.spec.backend, apart))))
-        for c, apart in zip(cells, settings(cells), strict=True)
+        for c, apart in zip(groups, settings(groups), strict=True)
     ]
 
 
 def _stacks(
     timed: Sequence[TimedGroup], names: Sequence[str], hatch: Sequence[bool]
 ) -> list[Figure]:
-    """A trace for each part; each is the mean over the runs that have it."""
+    """Return a trace for each part, the mean over the runs that have it."""
     drawn: list[Figure] = []
     for part, title in PARTS.items():
         values = [[p[part] for p in parts if part in p] for _, parts in timed]
@@ -129,19 +128,18 @@ def _stacks(
     return drawn
 
 
-def _words(part: str, cell: SeedGroup, values: Sequence[float], busy: bool) -> str:
-    """Over a part of a bar."""
+def _words(part: str, group: SeedGroup, values: Sequence[float], busy: bool) -> str:
     if not values:
         return ""
-    some = f" in {len(values)} of {len(cell.rows)} runs" if len(values) < len(cell.rows) else ""
-    shared = "computed once for these runs" if part == "prefix_s" and shares_prefix(cell) else ""
-    said = [f"{PARTS[part]}: {np.mean(values):.2f} s{some}", shared]
-    return "<br>".join(filter(None, [*said, UNSTEADY_NAME if busy else ""]))
+    some = f" in {len(values)} of {len(group.rows)} runs" if len(values) < len(group.rows) else ""
+    shared = "computed once for these runs" if part == "prefix_s" and shares_prefix(group) else ""
+    lines = [f"{PARTS[part]}: {np.mean(values):.2f} s{some}", shared]
+    return "<br>".join(filter(None, [*lines, UNSTEADY_NAME if busy else ""]))
 
 
-def _starts(cells: Sequence[SeedGroup]) -> dict[str, list[float]]:
-    """Seconds of each start of a worker, by where it was: a worker does runs of many policies."""
-    rows = [row for c in cells for row in c.rows]
+def _starts(groups: Sequence[SeedGroup]) -> dict[str, list[float]]:
+    """Return the seconds of each start of a worker, by backend and environment."""
+    rows = [row for c in groups for row in c.rows]
     places: dict[str, list[str]] = {}
     for row in rows:
         own = places.setdefault(row.spec.backend, [])
@@ -170,39 +168,36 @@ def _start_bars(starts: Mapping[str, Sequence[float]]) -> Figure:
     }
 
 
-def _caption(cells: Sequence[SeedGroup]) -> str:
-    """Of what is drawn alone, and what was not measured."""
-    rows = [row for c in cells for row in c.rows]
-    found = {part for c in cells for p in _parts_of_runs(c) for part, s in p.items() if s}
-    said = ["Arithmetic means over the seeds that have the part, so that the parts add up."]
+def _caption(groups: Sequence[SeedGroup]) -> str:
+    """Return the caption: explain what is drawn, and name what was not measured."""
+    rows = [row for c in groups for row in c.rows]
+    found = {part for c in groups for p in _parts_of_runs(c) for part, s in p.items() if s}
+    lines = ["Arithmetic means over the seeds that have the part, so that parts add up."]
     if "compile_s" in found:
-        said.append("Compile: the first step less the median one.")
+        lines.append("Compile: first step − median step.")
     if "prefix_s" in found:
-        said.append("Frozen part: computing its values once.")
-    if any(shares_prefix(c) for c in cells):
-        said.append(
-            "Seeds that shared one computing have its whole time each, as they would alone."
-        )
+        lines.append("Frozen part: computing its values once.")
+    if any(shares_prefix(c) for c in groups):
+        lines.append("Seeds that shared these values each show the whole time, as if run alone.")
     if "input_s" in found:
-        said.append(
-            "Input: the share of steady training steps that waited for data, taken of the fit."
+        lines.append(
+            "Input: the fraction of steady training steps spent waiting for data, applied to the fit."
         )
     if "rest_s" in found:
-        said.append(
-            f"The wait for input was not measured where the bar has “{PARTS['rest_s']}” in one."
-        )
+        lines.append(f"“{PARTS['rest_s']}”: the wait for input was not measured.")
     if starts := sum(row.result.start_s is not None for row in rows):
-        said.append(
-            f"The start of a worker is apart, since a worker does many runs: mean of those that "
-            f"began one, {starts} of {len(rows)}."
+        lines.append(
+            "The start of a worker is separate, since a worker does many runs. It is the mean of "
+            f"the runs that started one, {starts} of {len(rows)}."
         )
     if not any(row.result.compile_s is not None for row in rows):
         paid = all(row.tune for row in rows)
-        said.append(
-            "Compiling was not measured" + (": the trials of --tune paid for it." if paid else ".")
+        lines.append(
+            "Compilation was not measured"
+            + (": it took place in the trials of --tune." if paid else ".")
         )
     if any(row.tune for row in rows):
-        said.append("Trials of --tune are not drawn.")
-    if any(is_unsteady(c) for c in cells):
-        said.append(HATCHED)
-    return " ".join(said)
+        lines.append("Trials of --tune are not shown.")
+    if any(is_unsteady(c) for c in groups):
+        lines.append(HATCHED)
+    return " ".join(lines)

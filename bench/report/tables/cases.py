@@ -1,4 +1,4 @@
-"""The article's four cases: its policy and the one that was best."""
+"""The table of the article's four cases: its policy beside the best one here."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bench.catalog.policies import PRESCRIBED
 from bench.report.format import listed, points
 from bench.report.tables.model import (
     COMMON,
-    SPEAKS,
+    SCOPE,
     Table,
     TableCell,
     TableColumn,
@@ -21,33 +21,33 @@ from bench.report.tables.model import (
     passed_over,
     setting_place,
     text,
-    told_apart,
+    with_settings,
 )
 
 MOST_NAMES = 2
-"""That may be the best, by name; of more, those are named that are not."""
+"""Most tied policies that a cell names; of more, it names the policies that are worse."""
 BEST = (
-    "The best is the highest on these test images, so that its figure leans upwards. Several names "
-    "are a tie: they could not be told apart, which is not equal."
+    "The best policy was chosen on these same test images, so its accuracy is slightly too high. "
+    "Several names mean a tie. A tie does not mean equal."
 )
 Lost = dict[tuple[Hashable, ...], list[Row]]
 """Question → its runs that are not ok."""
 
 
 def cases_table(contests: Sequence[Contest], rows: Sequence[Row]) -> Table:
-    """A row for each case, network and backend; those without any run that is ok come last."""
+    """Return a row for each case, network and backend; those without any successful run last."""
     lost: Lost = {}
     for row in rows:
         if not row.is_ok and row.spec.case.number is not None:
             lost.setdefault(question_of(row), []).append(row)
-    asked = [c for c in contests if c.row.spec.case.number is not None]
-    answered = {question_of(c.row) for c in asked}
-    made = told_apart(
+    in_cases = [c for c in contests if c.row.spec.case.number is not None]
+    answered = {question_of(c.row) for c in in_cases}
+    made = with_settings(
         Table(
             "cases",
             "The four cases",
-            "The article's policy for each case beside the best one here. ± and ranges in brackets "
-            "are 95 % intervals.",
+            "The article's policy for each case beside the best one in these runs. ± and ranges in "
+            "brackets are 95 % intervals.",
             (
                 TableColumn("case", "case", True),
                 *COMMON,
@@ -59,10 +59,10 @@ def cases_table(contests: Sequence[Contest], rows: Sequence[Row]) -> Table:
                 TableColumn("best_top1", "its top-1", True),
                 TableColumn("difference", "best − article's", True),
             ),
-            [_line(contest, lost) for contest in asked],
-            (BEST, SPEAKS, *_beyond(asked), *passed_over(contests)),
+            [_line(contest, lost) for contest in in_cases],
+            (BEST, SCOPE, *_beyond(in_cases), *passed_over(contests)),
         ),
-        [contest.groups[0] for contest in asked],
+        [contest.groups[0] for contest in in_cases],
         by_policy=False,
     )
     missing = [_empty(group) for key, group in lost.items() if key not in answered]
@@ -75,14 +75,14 @@ def cases_table(contests: Sequence[Contest], rows: Sequence[Row]) -> Table:
 
 
 def _beyond(contests: Sequence[Contest]) -> list[str]:
-    """What the correction leaves."""
+    """Return a note on what the correction for multiple comparisons does not cover."""
     compared = [c for c in contests if c.comparisons]
     if len(compared) < 2:
         return []
     return [
-        "Each row is a question of its own: its verdict is corrected for its own comparisons, not "
-        f"for the {len(compared)} rows that compare policies, so that where no policies differ at "
-        "all, up to one row in twenty may still name a better one."
+        "Each verdict is corrected for the comparisons of its own row, not for all "
+        f"{len(compared)} rows that compare policies. Even if no policies differ, up to one row in "
+        "twenty may name a better one."
     ]
 
 
@@ -107,7 +107,7 @@ def _line(contest: Contest, lost: Lost) -> list[TableCell]:
 
 
 def _named(contest: Contest) -> str:
-    """The best, or all that may be."""
+    """Return the name of the best policy, or of all that may be the best."""
     if contest.comparisons and not contest.is_decided:
         return f"{policy_variant(contest.groups[0])} is highest, not compared with all"
     names = [policy_variant(c) for c in contest.leaders]
@@ -133,13 +133,13 @@ def _prescribed(row: Row) -> str | None:
 
 
 def _failed(rows: Sequence[Row]) -> str:
-    """How runs of the article's policy ended; nothing where there are none."""
+    """Return the statuses of failed runs of the article's policy; empty if there are none."""
     statuses = (row.result.status for row in rows if row.spec.policy.name == _prescribed(row))
     return ", ".join(dict.fromkeys(statuses))
 
 
 def _empty(rows: Sequence[Row]) -> list[TableCell]:
-    """Of a question without a run that is ok."""
+    """Return the row of a question without a successful run."""
     row = rows[0]
     failed = _failed(rows)
     line = [*_head(row), text(f"failed: {failed}" if failed else "not run")]
@@ -155,7 +155,7 @@ def _judged(
     if not contest.comparisons:
         return [text(None), text("no other policy was run")]
     if contest.shows_nothing:
-        return [text(None), text(f"{contest.shows_nothing}: shows nothing")]
+        return [text(None), text(f"{contest.shows_nothing}: meaningless")]
     better = contest.better_than(ours)
     if not contest.is_decided and not better:
         return [text(None), text(f"not comparable: {', '.join(contest.why_not)}")]

@@ -1,4 +1,4 @@
-"""What it costs to reach an accuracy."""
+"""The table of the cost to reach an accuracy."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from bench.report.tables.model import (
     common,
     figure,
     text,
-    told_apart,
+    with_settings,
 )
 from bench.report.tables.speeds import UNSTEADY_NOTE
 from bench.storage.results import StoredRun
 
 SHARE = 0.95
-"""Of the best validation accuracy on the same images: what is to be reached."""
+"""Accuracy to reach, as a fraction of the best validation accuracy on the same images."""
 
 
 @dataclass(frozen=True)
 class Reached:
-    """When a run got there."""
+    """The point at which a run reached the accuracy."""
 
     epoch: int
-    """From 1."""
+    """Epoch, counted from 1."""
     seconds: float | None
-    """Of its fit; None where it has no time of its own."""
+    """Time of its fit until then; None if the run has no time of its own."""
 
 
 def reached(run: StoredRun, target: float) -> Reached | None:
-    """When validation first showed the target; None: never.
+    """Return when validation first reached the target; None if never.
 
-    The time of an epoch is the fit's, less what the values of a frozen part took at its start,
-    over the number of epochs.
+    An epoch takes the time of the fit divided by the number of epochs, not counting the time
+    spent at the start on the values of a frozen part.
     """
     result, epochs = run.result, run.spec.recipe.epochs
     for number, top1 in enumerate(result.val_top1_by_epoch, 1):
@@ -51,75 +51,75 @@ def reached(run: StoredRun, target: float) -> Reached | None:
     return None
 
 
-def cost_table(cells: Sequence[SeedGroup]) -> Table:
-    """Epochs, images and seconds to reach ``SHARE`` of the best on the same images."""
+def cost_table(groups: Sequence[SeedGroup]) -> Table:
+    """Return epochs, images and seconds to ``SHARE`` of the best accuracy on the same images."""
     targets: dict[tuple[str, ...], float] = {}
-    for cell in cells:
-        best = max((v for r in cell.rows for v in r.result.val_top1_by_epoch if v is not None),
+    for group in groups:
+        best = max((v for r in group.rows for v in r.result.val_top1_by_epoch if v is not None),
                    default=0.0)  # fmt: skip
-        targets[_data(cell)] = max(best, targets.get(_data(cell), 0.0))
+        targets[_validation_images(group)] = max(best, targets.get(_validation_images(group), 0.0))
     rows, shown = [], []
-    for cell in cells:
-        target = SHARE * targets[_data(cell)]
-        found = [r for run in cell.rows if (r := reached(run, target)) is not None]
+    for group in groups:
+        target = SHARE * targets[_validation_images(group)]
+        found = [r for run in group.rows if (r := reached(run, target)) is not None]
         if not target:
             continue
-        shown.append(cell)
-        every = len(found) == len(cell.rows)
+        shown.append(group)
+        every = len(found) == len(group.rows)
         epochs = sum(r.epoch for r in found) / len(found) if every else None
         times = [r.seconds for r in found if r.seconds is not None]
         took = sum(times) / len(times) if every and len(times) == len(found) else None
-        images = None if epochs is None else epochs * cell.row.dataset.train_images
+        images = None if epochs is None else epochs * group.row.dataset.train_images
         rows.append(
             [
-                *common(cell.row),
-                text(policy_variant(cell)),
-                text(cell.row.spec.backend),
+                *common(group.row),
+                text(policy_variant(group)),
+                text(group.row.spec.backend),
                 figure(f"{target:.1%}", target),
                 figure(
-                    f"{len(found)} of {len(cell.rows)}", len(found) / len(cell.rows), len(found)
+                    f"{len(found)} of {len(group.rows)}", len(found) / len(group.rows), len(found)
                 ),
                 text(None) if epochs is None else figure(f"{epochs:.3g}", epochs),
                 figure(count(images), images),
-                _time(cell, times, took),
-                _time(cell, [row.result.tune_s for row in cell.rows], cell.mean("tune_s")),
+                _time(group, times, took),
+                _time(group, [row.result.tune_s for row in group.rows], group.mean("tune_s")),
             ]
         )
     made = Table(
         "cost",
         "Cost to reach an accuracy",
-        f"When validation first showed {SHARE:.0%} of the best validation accuracy that any run "
-        "reached on the same images; means over the seeds, where every seed got there.",
+        f"When validation first reached {SHARE:.0%} of the best validation accuracy of any run on "
+        "the same images. Means over the seeds, if every seed reached it.",
         (
             *COMMON,
             TableColumn("policy", "policy"),
             TableColumn("backend", "backend"),
-            TableColumn("target_val_top1", "to be reached", True),
+            TableColumn("target_val_top1", "target val top-1", True),
             TableColumn("reached", "reached by", True),
             TableColumn("epochs", "epochs", True),
             TableColumn("images", "images seen", True),
             TableColumn("seconds", "time", True),
-            TableColumn("tune_s", "trials before", True),
+            TableColumn("tune_s", "tuning before", True),
         ),
         rows,
         (
-            "the time of an epoch is the fit's over the number of epochs, compilation spread over "
-            "them; the computing of a frozen part's values is counted whole; what --tune spent on "
-            "choosing a learning rate stands beside and is not in it",
+            "The time of an epoch is the time of the fit divided by the number of epochs, so "
+            "compilation is spread over them. Computing the values of a frozen part counts in "
+            "full. Choosing a learning rate (--tune) is shown beside and not included.",
             *([UNSTEADY_NOTE] if any(map(is_unsteady, shown)) else []),
         ),
     )
-    return told_apart(made, shown)
+    return with_settings(made, shown)
 
 
-def _time(cell: SeedGroup, values: Sequence[float | None], mean: float | None) -> TableCell:
-    """Seconds: the mean over the seeds, or the range where the machine was busy."""
+def _time(group: SeedGroup, values: Sequence[float | None], mean: float | None) -> TableCell:
+    """Return a cell of the mean over the seeds, or of their range if the machine was busy."""
     known = [value for value in values if value is not None]
-    if mean is None or not is_unsteady(cell):
+    if mean is None or not is_unsteady(group):
         return figure(seconds(mean), mean)
     return figure(f"{spread(known, 's')}, unsteady", mean)
 
 
-def _data(cell: SeedGroup) -> tuple[str, ...]:
-    """Validation images, and how they are looked at."""
-    return cell.row.dataset.content_hash, str(cell.row.spec.recipe.px)
+def _validation_images(group: SeedGroup) -> tuple[str, ...]:
+    """Return what identifies the validation images, and their size in pixels."""
+    return group.row.dataset.content_hash, str(group.row.spec.recipe.px)

@@ -1,6 +1,4 @@
-"""A table as data: what each cell holds, how it prints, and how it sorts.
-
-Cells and columns that the tables of a report have in common."""
+"""Tables as data: the text, sort key and value of each cell; cells that several tables share."""
 
 from __future__ import annotations
 
@@ -17,49 +15,49 @@ from bench.report.labels import settings
 
 @dataclass(frozen=True)
 class TableColumn:
-    """A column."""
+    """A column of a table."""
 
     name: str
-    """Of the field, with its unit: heading of CSV files."""
+    """Field with its unit, the heading in CSV files."""
     heading: str
-    """For people."""
+    """Heading for readers."""
     right: bool = False
-    """Whether it is aligned to the right."""
+    """True if it is aligned to the right."""
 
 
 @dataclass(frozen=True)
 class TableCell:
-    """A cell."""
+    """A cell of a table."""
 
     text: str
-    """As printed."""
+    """Text as printed."""
     sort: float | str | None = None
-    """What it is sorted by."""
+    """Sort key; None sorts last."""
     raw: Any = None
-    """Unrounded, for CSV files; None: nothing."""
+    """Unrounded value for CSV files; None: empty."""
     ends: tuple[float | None, float | None] | None = None
-    """Of its interval, for CSV files; None: a figure that has none."""
+    """Ends of the interval for CSV files; None: no interval."""
     estimate: Estimate | None = None
-    """That it shows; None: it shows none."""
+    """Estimate that the cell shows, if any."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table, ready to be printed in any form."""
+    """A table that can be printed in any format."""
 
     name: str
-    """Of its files."""
+    """Name of its files, without ending."""
     title: str
-    """One line."""
+    """Title, one line."""
     caption: str
-    """What is in it, and how to read it."""
+    """Contents, and how to read them."""
     columns: Sequence[TableColumn]
     rows: Sequence[Sequence[TableCell]]
     notes: Sequence[str] = field(default=())
-    """What a reader must know."""
+    """Notes below the table."""
 
     def as_json(self) -> dict[str, Any]:
-        """For the page."""
+        """Return the table as JSON for the page."""
         return {
             "name": self.name,
             "title": self.title,
@@ -73,34 +71,34 @@ class Table:
 
 
 def text(value: str | None) -> TableCell:
-    """A cell of words."""
+    """Return a cell of words."""
     return TableCell(ABSENT) if value is None else TableCell(value, value, value)
 
 
 def figure(shown: str, value: float | str | None = None, raw: Any = None) -> TableCell:
-    """A cell of a figure, or of what sorts as another text than it shows."""
+    """Return a cell of a number, or of a text with another sort key."""
     return TableCell(shown, value, value if raw is None else raw)
 
 
 def estimated(shown: str, e: Estimate) -> TableCell:
-    """A cell of a figure with an interval."""
+    """Return a cell of an estimate."""
     return TableCell(shown, e.value, e.value, (e.low, e.high), e)
 
 
-SPEAKS = (
-    "With three seeds or more intervals speak of the recipes: training again, and other test "
-    "images. With fewer they speak of these trained models alone, on other test images."
+SCOPE = (
+    "With three seeds or more, intervals cover training again and other test images. With fewer "
+    "seeds, they cover other test images for these trained models alone."
 )
-INTERVALS = f"± and ranges in brackets are 95 % intervals. {SPEAKS}"
+INTERVALS = f"± and ranges in brackets are 95 % intervals. {SCOPE}"
 
 
 def data_of(row: Row) -> str:
-    """Data set and number of training images."""
+    """Return the data set and its number of training images, as the column's heading says."""
     return f"{row.dataset.label}, {row.dataset.train_images:,}"
 
 
 def common(row: Row) -> list[TableCell]:
-    """Data, network and backend, as most tables begin."""
+    """Return the cells of ``COMMON``: data and network."""
     return [
         figure(
             data_of(row),
@@ -114,32 +112,32 @@ def common(row: Row) -> list[TableCell]:
 COMMON = (TableColumn("data", "data, training images"), TableColumn("backbone", "backbone"))
 
 
-def accuracy_of(cell: SeedGroup) -> TableCell:
-    """Test top-1 with its interval."""
-    return estimated(percent(cell.top1), cell.top1)
+def accuracy_of(group: SeedGroup) -> TableCell:
+    """Return a cell of test top-1 with its interval."""
+    return estimated(percent(group.top1), group.top1)
 
 
-def seeds_of(cell: SeedGroup) -> TableCell:
-    """How many, and how many there should be."""
-    count = len(cell.rows)
-    return figure(f"{count} of {count + cell.lost}" if cell.lost else str(count), count)
+def seeds_of(group: SeedGroup) -> TableCell:
+    """Return a cell of the number of seeds, and of how many there should be."""
+    count = len(group.rows)
+    return figure(f"{count} of {count + group.lost}" if group.lost else str(count), count)
 
 
-def told_apart(
+def with_settings(
     table: Table,
-    cells: Sequence[SeedGroup],
+    groups: Sequence[SeedGroup],
     by_policy: bool = True,
     beside: Sequence[SeedGroup] = (),
 ) -> Table:
-    """A table with a column of settings, where some of its rows would look alike without.
+    """Return the table, with a column of settings if some rows would look alike without it.
 
     Args:
-        table: One row for each of ``cells``.
-        cells: That its rows are about.
-        by_policy: Whether the table has a column of policies.
-        beside: Of a table of pairs, the second of each.
+        table: A table with one row for each of ``groups``.
+        groups: Seed groups of the rows.
+        by_policy: True if the table has a column of policies.
+        beside: Second seed group of each row, for tables of pairs.
     """
-    found = settings(cells, by_policy)
+    found = settings(groups, by_policy)
     if beside:
         others = settings(beside, by_policy)
         both = zip(found, others, [c.row.spec.backend for c in beside], strict=True)
@@ -148,32 +146,31 @@ def told_apart(
     if not any(found):
         return table
     place = setting_place(table.columns)
-    rows = [[*row[:place], text(told or None), *row[place:]]
-            for row, told in zip(table.rows, found, strict=True)]  # fmt: skip
+    rows = [[*row[:place], text(setting or None), *row[place:]]
+            for row, setting in zip(table.rows, found, strict=True)]  # fmt: skip
     columns = [*table.columns[:place], TableColumn("setting", "setting"), *table.columns[place:]]
     return replace(table, columns=columns, rows=rows)
 
 
 def setting_place(columns: Sequence[TableColumn]) -> int:
-    """Where the column of settings is: beside what it tells apart, in sight."""
+    """Return the position of the column of settings, behind the backend."""
     return [column.name in ("backend", "backends") for column in columns].index(True) + 1
 
 
 def passed_over(contests: Sequence[Contest]) -> list[str]:
-    """A note on settings that do not compete."""
+    """Return notes on seed groups that do not compete."""
     beside, random = (sum(c.passed_over for c in contests),
                       sum(len(c.unpretrained) for c in contests))  # fmt: skip
     notes = []
     if random:
         notes.append(
-            f"{number_of(random, 'experiment')} with random weights in the place of pretrained "
-            "ones did not compete with those."
+            f"{number_of(random, 'experiment')} with random instead of pretrained weights did not "
+            "compete."
         )
     if not beside:
         return notes
     return [
         *notes,
-        f"{beside} further settings of the same policies (learning rates, weight decays and the "
-        "like) do not compete: of each policy the one with the best validation "
-        "accuracy does.",
+        f"{beside} further settings of the same policies (such as learning rates) do not compete. "
+        "Each policy competes with its setting of best validation accuracy.",
     ]

@@ -1,4 +1,4 @@
-"""The standard table, for people: pandas for the columns, tabulate for the text."""
+"""The table of runs: pandas for the columns, tabulate for the text."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from tabulate import tabulate
 
 from bench.analysis.rows import FIELDS, Row
 from bench.report.format import ABSENT
+from bench.report.labels import distinguishing_fields
 from bench.report.markdown import markdown, markdown_line
 from bench.report.notes import footnotes, reasons
 from bench.spec.run import RECIPE_OPTIONS
@@ -61,9 +62,9 @@ COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {
 """Field of a row → heading and how a value is printed."""
 IDENTIFYING = ("case", "size", "train_images", "similarity", "dataset_label", "backbone", "policy",
                "backend", "status")  # fmt: skip
-"""Fields by which every table names a row."""
+"""Fields that identify a row in every table."""
 WHERE_PRESENT = frozenset({"effective_images_per_s", "model_flop_utilisation"})
-"""Columns that stand only in tables that have a value for them."""
+"""Columns that are left out if no row has a value."""
 DISTINGUISHING: dict[str, str] = {
     "boundary": "trained from",
     "mode": "mode",
@@ -81,28 +82,20 @@ DISTINGUISHING: dict[str, str] = {
     "dataset_hash": "data hash",
     "run_id": "run",
 }
-"""Columns that are shown where two rows would look the same without them."""
+"""Field → heading of columns that are shown if two rows would look alike without them."""
 ALWAYS_SHOWN = frozenset(
     {"weights", "test_images"}
     | {name for name, declared in RECIPE_OPTIONS.items() if declared.option.always_shown}
 )
-"""Distinguishing columns that stand in every table: random weights must be seen, for one."""
-
-
-def frame(rows: Sequence[Row]) -> pd.DataFrame:
-    """All fields of the rows, one row a run; objects are kept as they are."""
-    return pd.DataFrame([row.fields for row in rows], dtype=object)
+"""Distinguishing columns of every table; random weights, for example, must be seen."""
 
 
 def standard_table(rows: Sequence[Row], columns: Sequence[str] | None = None) -> pd.DataFrame:
-    """The table as text, ready to print; rows that differ in anything look different.
+    """Return the table as text, in which rows that differ look different.
 
     Args:
-        rows: From ``rows_of``.
+        rows: Rows of the table.
         columns: Fields of rows; None: those of ``columns_of``.
-
-    Returns:
-        A frame of strings, headings as columns.
     """
     order = columns_of(rows) if columns is None else columns
     texts = [column_texts(rows, c) for c in order]
@@ -112,70 +105,46 @@ def standard_table(rows: Sequence[Row], columns: Sequence[str] | None = None) ->
 
 
 def columns_of(rows: Sequence[Row]) -> list[str]:
-    """Fields that the table of these rows shows."""
+    """Return the fields that the table of these rows shows."""
     absent = {c for c in WHERE_PRESENT if all(row[c] is None for row in rows)}
     shown = [c for c in COLUMNS if c not in absent]
     mixed = {"precision"} if any(row.spec.recipe.precision != "fp32" for row in rows) else set()
     mixed |= {"mode"} if any(row.spec.mode != "matched" for row in rows) else set()
     extra = [c for c in DISTINGUISHING if c in ALWAYS_SHOWN | mixed]
-    looks = _Looks(rows, (*IDENTIFYING, *extra))
-    for column in DISTINGUISHING:
-        if looks.distinct == len(rows):
-            break
-        if column not in extra and looks.tell_apart(column):
-            extra.append(column)
+    looks = [tuple(str(row[c]) for c in (*IDENTIFYING, *extra)) for row in rows]
+    others = [c for c in DISTINGUISHING if c not in extra]
+    extra += distinguishing_fields(rows, others, looks, all_fields=False)
     position = shown.index("test_top1")
     return [*shown[:position], *sorted(extra, key=list(DISTINGUISHING).index), *shown[position:]]
 
 
-class _Looks:
-    """Which rows look the same by the columns that were taken up."""
-
-    def __init__(self, rows: Sequence[Row], columns: Sequence[str]) -> None:
-        self._rows = rows
-        self._groups = [0] * len(rows)
-        self.distinct = min(1, len(rows))
-        for column in columns:
-            self.tell_apart(column)
-
-    def tell_apart(self, column: str) -> bool:
-        """Take a column up; returns whether that tells any rows apart."""
-        numbers: dict[tuple[int, str], int] = {}
-        both = zip(self._groups, self._rows, strict=True)
-        self._groups = [numbers.setdefault((g, str(r[column])), len(numbers)) for g, r in both]
-        more = len(numbers) > self.distinct
-        self.distinct = len(numbers)
-        return more
-
-
 def heading(column: str) -> str:
-    """Of a field of rows."""
+    """Return the heading of a field of rows."""
     if column in COLUMNS:
         return COLUMNS[column][0]
     return DISTINGUISHING.get(column, column.replace("_", " "))
 
 
 def column_texts(rows: Sequence[Row], column: str) -> list[str]:
-    """A field of all rows as printed: values that differ look different, if they are no figures
-    that were measured."""
+    """Return a column as printed; values that differ look different unless they were measured."""
     values = [row[column] for row in rows]
     if column == "size":
         return [f"{row.spec.case.size} ({row.dataset.train_images:,})" for row in rows]
     if column in COLUMNS:
         how: Callable[[Any], str] = COLUMNS[column][1]
     elif column in DISTINGUISHING:
-        how = partial(_exact, digits=_telling_digits(values))
+        how = partial(_exact, digits=_distinguishing_digits(values))
     else:
-        how = partial(_for_people, column)
+        how = partial(_formatted, column)
     return [ABSENT if value is None else how(value) for value in values]
 
 
 MOST_DIGITS = 17
-"""That tell any two numbers apart."""
+"""Significant digits that distinguish any two numbers."""
 
 
-def _telling_digits(values: Sequence[Any]) -> int:
-    """As few as tell the numbers of a column apart."""
+def _distinguishing_digits(values: Sequence[Any]) -> int:
+    """Return the fewest significant digits that distinguish the numbers of a column."""
     different = {value for value in values if isinstance(value, float)}
     for digits in range(4, MOST_DIGITS):
         if len({f"{value:.{digits}g}" for value in different}) == len(different):
@@ -191,16 +160,16 @@ HASH = re.compile(r"[0-9a-f]{32,}")
 
 
 def _short(text: str) -> str:
-    """Of a hash the beginning."""
+    """Return a text, and of a hash the beginning."""
     return text[:12] if HASH.fullmatch(text) else text
 
 
 SHARES = ("_top1", "_accuracy", "_f1", "_error", "_saving", "_fraction", "_utilisation")
-"""Ends of the names of fields that are fractions of 1."""
+"""Endings of the names of fields that are fractions of 1."""
 
 
-def _for_people(column: str, value: Any) -> str:
-    """A value of a field that no standard table has."""
+def _formatted(column: str, value: Any) -> str:
+    """Return a value of a field that is in no standard table."""
     if column in FLAT:
         return FLAT[column](value) or ABSENT
     if isinstance(value, bool):
@@ -218,27 +187,27 @@ FLAT: dict[str, Callable[[Any], str]] = {
     "failure": lambda failure: f"{failure['kind']}: {failure['message']}",
     "phases": lambda phases: ", ".join(f"{p['boundary']} {p['epochs']}" for p in phases),
 }
-"""Field of a row that holds more than a cell → as one line."""
+"""Field of a row with a nested value → its text on one line."""
 
 
 def right_aligned(rows: Sequence[Row], columns: Sequence[str] | None = None) -> frozenset[str]:
-    """Headings of the columns that hold numbers."""
+    """Return the headings of the columns that hold numbers."""
     order = columns_of(rows) if columns is None else columns
     return frozenset(heading(c) for c in order if holds_numbers(rows, c))
 
 
 def holds_numbers(rows: Sequence[Row], column: str) -> bool:
-    """Whether a column is aligned to the right."""
+    """Return True if a column holds numbers and is aligned to the right."""
     kinds = {type(row[column]) for row in rows} - {type(None)}
     return bool(kinds) and kinds <= {int, float}
 
 
 SIGNS = {"−": "$-$", "±": "$\\pm$", "×": "$\\times$", "–": "--", "↓": "", "↑": ""}
-"""That LaTeX without further packages has no letters for."""
+"""Sign that LaTeX lacks without further packages → its command."""
 
 
 def in_latex(text: str) -> str:
-    """LaTeX with commands in place of signs."""
+    """Replace signs by LaTeX commands."""
     for sign, command in SIGNS.items():
         text = text.replace(sign, command)
     return text
@@ -249,13 +218,7 @@ def render(
     form: Literal["md", "html", "latex", "terminal"],
     right: Collection[str] = (),
 ) -> str:
-    """A table of strings as text of one form.
-
-    Args:
-        table: Of strings.
-        form: Which.
-        right: Headings whose columns are aligned to the right.
-    """
+    """Return a table of strings in one format; columns headed ``right`` are aligned right."""
     styles = {
         "md": "pipe",
         "html": "html",
@@ -278,7 +241,7 @@ def render(
 
 
 def to_csv(rows: Sequence[Row], columns: Sequence[str] | None = None) -> str:
-    """All fields or some, unrounded; a cell that a spreadsheet would run as a formula is quoted."""
+    """Return all fields or some as CSV, unrounded; texts that look like formulas are quoted."""
     out = io.StringIO()
     columns = list(FIELDS if columns is None else columns)
     writer = csv.DictWriter(out, columns, lineterminator="\r\n")
@@ -293,7 +256,7 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def safe(value: Any) -> Any:
-    """A cell that no spreadsheet runs as a formula."""
+    """Quote a text that a spreadsheet would run as a formula."""
     return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 
 
@@ -302,7 +265,7 @@ def runs_text(
     form: Format | Literal["terminal"],
     columns: Sequence[str] | None = None,
 ) -> str:
-    """The table of runs in one form. CSV has all fields, unless ``columns`` names some."""
+    """Return the table of runs in one format; CSV has all fields unless ``columns`` names some."""
     if form == "csv":
         return to_csv(rows, columns)
     order = columns_of(rows) if columns is None else columns

@@ -1,4 +1,4 @@
-"""bench.report.tables.speeds."""
+"""Cells, verdicts and notes about speeds."""
 
 from __future__ import annotations
 
@@ -19,44 +19,44 @@ from bench.report.format import measured, spread, times
 from bench.report.tables.model import TableCell, estimated, figure, text
 
 SPEED_NOTE = (
-    "train images/s: whole steps, the median window. effective images/s: images of all epochs "
-    "over the time of all training, where the values of a frozen part were computed once or "
-    "the policy has phases. The two are never compared. Figures are geometric means over the "
-    "runs; intervals are over the runs where there are three or more, else over the windows "
-    "of whole steps; runs that shared one computing of a frozen part have none. They speak of "
-    "runs like these, one after the other: not of how a machine drifts over hours."
+    "train images/s: median window of whole steps. effective images/s: images of all epochs over "
+    "the time of all training, if the values of a frozen part were computed once or the policy has "
+    "phases. The two are never compared. Values are geometric means over the runs. Intervals are "
+    "over the runs if there are three or more, else over the windows of whole steps. Runs that "
+    "shared the values of a frozen part have no interval. Intervals do not cover how a machine "
+    "drifts over hours."
 )
 UNSTEADY_NOTE = (
-    f"unsteady: slow steps took over {UNSTEADY:g} times the median one, or the fit without "
-    "compilation over as many times that of another seed, or inference that of another run of "
-    "the same network: the machine was probably busy with other work. The range of the runs "
-    "stands there, and no speed is compared."
+    f"unsteady: slow steps took over {UNSTEADY:g} times the median one. Or the fit (without "
+    "compilation) took that much longer than another seed's, or inference than another run's of "
+    "the same network. The machine was probably busy with other work. The range of the runs is "
+    "shown, and no speed is compared."
 )
 
 
-def rate_cells(cell: SeedGroup) -> tuple[TableCell, TableCell]:
-    """Of whole steps, and effective ones."""
-    speed = rate_of(cell)
+def rate_cells(group: SeedGroup) -> tuple[TableCell, TableCell]:
+    """Return the cells of whole steps and of effective rates."""
+    speed = rate_of(group)
     return (
-        _printed(cell, speed.whole, "train_images_per_s"),
-        _printed(cell, speed.effective, "effective_images_per_s"),
+        _printed(group, speed.whole, "train_images_per_s"),
+        _printed(group, speed.effective, "effective_images_per_s"),
     )
 
 
-def fit_cell(cell: SeedGroup) -> TableCell:
-    """Seconds of a fit."""
-    values = [row.result.fit_s for row in cell.rows if row.result.fit_s]
-    if len(values) < len(cell.rows):
+def fit_cell(group: SeedGroup) -> TableCell:
+    """Return the cell of the fit's seconds."""
+    values = [row.result.fit_s for row in group.rows if row.result.fit_s]
+    if len(values) < len(group.rows):
         return text(None)
     found = intervals.mean_rate(values)
-    return _printed(cell, without_interval(found) if shares_prefix(cell) else found, "fit_s", "s")
+    return _printed(group, without_interval(found) if shares_prefix(group) else found, "fit_s", "s")
 
 
-def _printed(cell: SeedGroup, e: Estimate | None, field: str, unit: str = "") -> TableCell:
+def _printed(group: SeedGroup, e: Estimate | None, field: str, unit: str = "") -> TableCell:
     if e is None:
         return text(None)
-    if is_unsteady(cell):
-        known = [row[field] for row in cell.rows if row[field] is not None]
+    if is_unsteady(group):
+        known = [row[field] for row in group.rows if row[field] is not None]
         return figure(f"{spread(known, unit)}, unsteady", e.value)
     return estimated(measured(e, unit), e)
 
@@ -81,11 +81,11 @@ def speed_verdict(found: SpeedComparison, first: str, second: str) -> str | None
 
 
 def faster(found: SpeedComparison, names: tuple[str, str]) -> str:
-    """A sentence's part: which is faster, and how much.
+    """Return a part of a sentence: which is faster, and by how much.
 
     Args:
-        found: With a ratio that is real.
-        names: Of the two.
+        found: A comparison whose difference is real.
+        names: Names of the first and second backend.
     """
     e = found.ratio
     assert e is not None

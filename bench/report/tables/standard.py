@@ -1,4 +1,4 @@
-"""The tables of a report, besides that of its runs."""
+"""The tables of a report besides that of its runs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from bench.report.tables.model import (
     passed_over,
     seeds_of,
     text,
-    told_apart,
+    with_settings,
 )
 from bench.report.tables.speeds import (
     SPEED_NOTE,
@@ -39,7 +39,7 @@ from bench.report.tables.speeds import (
 
 
 def standard_set(found: Findings) -> list[Table]:
-    """All that have rows."""
+    """Return the standard tables that have rows."""
     tables = [
         cases_table(found.contests, found.rows),
         policies_table(found.groups, found.contests),
@@ -51,26 +51,26 @@ def standard_set(found: Findings) -> list[Table]:
     return [table for table in tables if table.rows]
 
 
-def policies_table(cells: Sequence[SeedGroup], contests: Sequence[Contest]) -> Table:
-    """Policy × backend: accuracy, speed, memory, parameters."""
-    rival = {id(cell): contest for contest in contests for cell in contest.groups}
+def policies_table(groups: Sequence[SeedGroup], contests: Sequence[Contest]) -> Table:
+    """Return the table of every policy in every backend."""
+    rival = {id(group): contest for contest in contests for group in contest.groups}
     rows = []
-    for cell in cells:
-        row = cell.row
+    for group in groups:
+        row = group.row
         rows.append(
             [
                 *common(row),
-                text(policy_variant(cell)),
+                text(policy_variant(group)),
                 text(row.spec.backend),
-                seeds_of(cell),
-                accuracy_of(cell),
-                *_beside_best(cell, rival.get(id(cell))),
-                *(_share(cell, field) for field in SHARES),
-                _mean(cell, "test_calibration_error", "{:.1%}"),
-                _mean(cell, "test_loss", "{:.3f}"),
-                *rate_cells(cell),
-                fit_cell(cell),
-                _bytes(cell),
+                seeds_of(group),
+                accuracy_of(group),
+                *_beside_best(group, rival.get(id(group))),
+                *(_share(group, field) for field in SHARES),
+                _mean(group, "test_calibration_error", "{:.1%}"),
+                _mean(group, "test_loss", "{:.3f}"),
+                *rate_cells(group),
+                fit_cell(group),
+                _bytes(group),
                 figure(count(row.result.total_parameters), row.result.total_parameters),
                 figure(
                     count(row.result.trainable_parameters),
@@ -105,50 +105,50 @@ def policies_table(cells: Sequence[SeedGroup], contests: Sequence[Contest]) -> T
         rows,
         (
             SPEED_NOTE,
-            *notes_of(cells),
-            *at_the_edge(cells),
+            *notes_of(groups),
+            *at_the_edge(groups),
             *_families(contests),
             *passed_over(contests),
         ),
     )
-    return told_apart(made, cells)
+    return with_settings(made, groups)
 
 
 SHARES = ("test_balanced_accuracy", "test_macro_f1")
 
 
-def notes_of(cells: Sequence[SeedGroup]) -> list[str]:
-    """On figures of this table that are not what they seem."""
-    notes = [UNSTEADY_NOTE] if any(is_unsteady(cell) for cell in cells) else []
+def notes_of(groups: Sequence[SeedGroup]) -> list[str]:
+    """Return notes on values of this table that are easily misread."""
+    notes = [UNSTEADY_NOTE] if any(is_unsteady(group) for group in groups) else []
     alike = ("test_balanced_accuracy", "test_top1")
-    same = [[row[f] for row in c.rows] for c in cells for f in alike]
+    same = [[row[f] for row in c.rows] for c in groups for f in alike]
     if same and all(
         a is not None and b is not None and abs(a - b) < 1e-9
         for one, other in zip(same[::2], same[1::2], strict=True)
         for a, b in zip(one, other, strict=True)
     ):
         notes.append(
-            "balanced accuracy is top-1 in every row here, as where every class has as many test "
-            "images."
+            "balanced accuracy equals top-1 in every row here, as it does if all classes have "
+            "equally many test images."
         )
-    peaks = [[row[_peak(cell)] for row in cell.rows] for cell in cells]
+    peaks = [[row[_peak(group)] for row in group.rows] for group in groups]
     without = sum(all(peak is None for peak in found) for found in peaks)
     if peaks:
         notes.append(
-            "peak memory: of the device, or of the worker process on a CPU; the most of the runs "
-            "that have it"
+            "peak memory: of the device, or of the worker process on a CPU. The largest of the "
+            "runs that have it."
             + (
-                f". {ABSENT} in {without} of {number_of(len(peaks), 'row')}: over a "
-                "tenth of it was what earlier runs had left in the process."
+                f" {ABSENT} in {without} of {number_of(len(peaks), 'row')}: earlier runs had left "
+                "over a tenth of it in the process."
                 if without
-                else "."
+                else ""
             )
         )
     return notes
 
 
-def _peak(cell: SeedGroup) -> str:
-    return "peak_host_bytes" if cell.row.spec.device == "cpu" else "peak_device_bytes"
+def _peak(group: SeedGroup) -> str:
+    return "peak_host_bytes" if group.row.spec.device == "cpu" else "peak_device_bytes"
 
 
 def _families(contests: Sequence[Contest]) -> list[str]:
@@ -156,69 +156,69 @@ def _families(contests: Sequence[Contest]) -> list[str]:
     if most < 2:
         return []
     return [
-        f"Policies are compared in pairs, up to {most} to a question (one data set, network and "
-        "backend); the verdicts are corrected for that number (Holm). 'tie after correction': the "
-        "interval by itself leaves out zero."
+        f"Policies are compared in pairs, up to {most} per question (one data set, network and "
+        "backend). Verdicts are corrected for that number (Holm). 'tie after correction': the "
+        "uncorrected interval excludes zero."
     ]
 
 
-def _beside_best(cell: SeedGroup, contest: Contest | None) -> list[TableCell]:
+def _beside_best(group: SeedGroup, contest: Contest | None) -> list[TableCell]:
     if contest is None or not contest.comparisons:
         return [text(None), text(None)]
     best = contest.groups[0]
-    if cell is best:
+    if group is best:
         alone = "best" if contest.is_won else "highest, not alone"
         return [text(None), text(alone if contest.is_decided else "highest, not compared with all")]
-    found = contest.between(best, cell)
+    found = contest.between(best, group)
     e = found.over(best)
     if e is None:
         return [text(None), text(f"not comparable: {found.why_not}")]
     words: str = "worse" if found.verdict == "real" else found.verdict
-    better = contest.better_than(cell)
+    better = contest.better_than(group)
     if better and found.verdict != "real":
         words = f"{words}, worse than {policy_variant(better[0])}"
     return [estimated(points(e), e), text(words)]
 
 
-def _mean(cell: SeedGroup, field: str, form: str) -> TableCell:
-    value = cell.mean(field)
+def _mean(group: SeedGroup, field: str, form: str) -> TableCell:
+    value = group.mean(field)
     return text(None) if value is None else figure(form.format(value), value)
 
 
-def _share(cell: SeedGroup, field: str) -> TableCell:
-    """Of the test images, rounded as the accuracy is, whose uncertainty is much the same."""
-    half = cell.top1.half_width
-    return _mean(cell, field, f"{{:.{places(100 * half) if half else 1}%}}")
+def _share(group: SeedGroup, field: str) -> TableCell:
+    """Return a mean share, rounded as the accuracy is: its uncertainty is similar."""
+    half = group.top1.half_width
+    return _mean(group, field, f"{{:.{places(100 * half) if half else 1}%}}")
 
 
-def _bytes(cell: SeedGroup) -> TableCell:
-    """The most of the runs that have it: of the device, or of the process on a CPU."""
-    field = _peak(cell)
-    values = [row[field] for row in cell.rows if row[field] is not None]
+def _bytes(group: SeedGroup) -> TableCell:
+    """Return the largest peak memory of the runs that have it."""
+    field = _peak(group)
+    values = [row[field] for row in group.rows if row[field] is not None]
     value = max(values) if values else None
     return figure(megabytes(value), value)
 
 
 OF_A_BACKBONE = frozenset({"backbone", "code_sha256", "boundary", "weights", "seed"})
-"""Fields that may differ in a row of ``backbones_table``."""
+"""Fields that may differ within a row of ``backbones_table``."""
 
 
-def backbones_table(cells: Sequence[SeedGroup]) -> Table:
-    """Backbone × policy; nothing where there is one backbone."""
+def backbones_table(groups: Sequence[SeedGroup]) -> Table:
+    """Return the table of backbones under each policy; it has no rows if there is one backbone."""
     codes: dict[str, set[str | None]] = {}
-    for cell in cells:
-        codes.setdefault(cell.row.spec.backbone, set()).add(cell.row.spec.code_sha256)
+    for group in groups:
+        codes.setdefault(group.row.spec.backbone, set()).add(group.row.spec.code_sha256)
 
-    def network(cell: SeedGroup) -> str:
-        """Its name; of a user's own whose code changed, with the hash of that."""
-        name, code = cell.row.spec.backbone, cell.row.spec.code_sha256 or ""
+    def network(group: SeedGroup) -> str:
+        """Return its name, with a hash of the code if a user's network changed its code."""
+        name, code = group.row.spec.backbone, group.row.spec.code_sha256 or ""
         return f"{name} {code[:HASH_DIGITS]}" if len(codes[name]) > 1 else name
 
-    names = list(dict.fromkeys(map(network, cells)))
+    names = list(dict.fromkeys(map(network, groups)))
     lines: dict[tuple[Hashable, ...], dict[str, SeedGroup]] = {}
-    for cell in cells:
-        key = (policy_variant(cell), *group_identity(cell, OF_A_BACKBONE))
-        lines.setdefault(key, {})[network(cell)] = cell
+    for group in groups:
+        key = (policy_variant(group), *group_identity(group, OF_A_BACKBONE))
+        lines.setdefault(key, {})[network(group)] = group
     shown = [found for found in lines.values() if len(found) > 1]
     rows = [
         [
@@ -239,13 +239,13 @@ def backbones_table(cells: Sequence[SeedGroup]) -> Table:
             *(TableColumn(f"{name}_test_top1", name, True) for name in names),
         ),
         rows,
-        ("Networks are not compared in pairs here: overlapping intervals name no winner.",),
+        ("Networks are not compared in pairs here. If intervals overlap, there is no winner.",),
     )
-    return told_apart(made, [next(iter(found.values())) for found in shown])
+    return with_settings(made, [next(iter(found.values())) for found in shown])
 
 
 def backends_table(pairs: Sequence[BackendPair]) -> Table:
-    """One backend against another, the same experiment on the same machine."""
+    """Return the comparisons of two backends in the same experiment on the same machine."""
     rows = []
     for pair in pairs:
         found, speed, a, b = pair.top1, pair.speed, pair.a.row, pair.b.row
@@ -255,12 +255,12 @@ def backends_table(pairs: Sequence[BackendPair]) -> Table:
             [
                 *common(a),
                 text(policy_variant(found.a)),
-                text(f"{b['backend']} less {a['backend']}"),
+                text(f"{b.spec.backend} − {a.spec.backend}"),
                 figure(str(common_seeds), common_seeds),
                 text(None) if e is None else estimated(points(e), e),
                 text(_verdict(found)),
                 text(None) if speed.ratio is None else estimated(times(speed.ratio), speed.ratio),
-                text(speed_verdict(speed, a["backend"], b["backend"]) or speed.of),
+                text(speed_verdict(speed, a.spec.backend, b.spec.backend) or speed.of),
                 text(speed.of),
                 text("shown" if pair.is_proved else "not shown"),
             ]
@@ -268,15 +268,16 @@ def backends_table(pairs: Sequence[BackendPair]) -> Table:
     known = [sum(pair.top1.p is not None for pair in pairs),
              sum(pair.speed.p is not None for pair in pairs)]  # fmt: skip
     many = (
-        f" ({known[0]} comparisons of accuracy and {known[1]} of speed, each corrected for their "
-        "number: Holm)"
+        f". {known[0]} comparisons of accuracy and {known[1]} of speed, each corrected for their "
+        "number (Holm)"
         if max(known) > 1
         else ""
     )
     made = Table(
         "backends",
         "Keras against PyTorch",
-        f"The same experiment in two backends on one machine, image by image{many}. " + INTERVALS,
+        f"The same experiment in two backends on one machine, compared image by image{many}. "
+        + INTERVALS,
         (
             *COMMON,
             TableColumn("policy", "policy"),
@@ -284,23 +285,22 @@ def backends_table(pairs: Sequence[BackendPair]) -> Table:
             TableColumn("seeds", "seeds", True),
             TableColumn("top1_difference", "test top-1", True),
             TableColumn("verdict", "accuracy"),
-            TableColumn("speed_ratio", "speed, the former over the latter", True),
+            TableColumn("speed_ratio", "speed, first / second", True),
             TableColumn("speed_verdict", "speed"),
             TableColumn("speed_of", "measured by"),
             TableColumn("parity", "parity"),
         ),
         rows,
         (
-            "speed over 1: the backend named first is faster. An interval of fewer than three "
-            "seeds speaks of these runs alone.",
-            "whole steps: the median windows of whole steps; whole fits: the time of the fit, "
-            "where values of a frozen part were computed once or there were too few steps. no "
-            "interval: runs share one computing of those values, or there are too few runs and "
-            "windows.",
+            "speed above 1: the backend named first is faster. With fewer than three seeds, the "
+            "interval covers these runs alone.",
+            "whole steps: median windows of whole steps. whole fits: time of the fit, used if "
+            "values of a frozen part were computed once or there were too few steps. no interval: "
+            "runs share those values, or there are too few runs and windows.",
             *([UNSTEADY_NOTE] if any(p.speed.of == "unsteady" for p in pairs) else []),
         ),
     )
-    return told_apart(made, [pair.a for pair in pairs], beside=[pair.b for pair in pairs])
+    return with_settings(made, [pair.a for pair in pairs], beside=[pair.b for pair in pairs])
 
 
 def _verdict(found: Comparison) -> str:
@@ -310,7 +310,7 @@ def _verdict(found: Comparison) -> str:
 
 
 def problems_table(rows: Sequence[Row]) -> Table:
-    """Runs that failed or could not be done, those of one reason together."""
+    """Return the table of runs that failed or were unavailable, with a row for each reason."""
     found: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
         if not row.is_ok:
@@ -347,7 +347,7 @@ def problems_table(rows: Sequence[Row]) -> Table:
             TableColumn("runs", "runs", True),
             TableColumn("kind", "kind"),
             TableColumn("reason", "reason"),
-            TableColumn("run_id", "first of them"),
+            TableColumn("run_id", "first run"),
         ),
         lines,
     )

@@ -1,0 +1,190 @@
+"""The document of a report's page: everything that the page shows, as plain JSON values."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.analysis.findings import Findings
+from bench.analysis.groups import Contest, policy_variant
+from bench.analysis.predictions import confusion, largest_confusions
+from bench.analysis.rows import MEASURED
+from bench.analysis.strategy import strategy_map
+from bench.report.answer import answer, asked
+from bench.report.compare import FolderComparison
+from bench.report.format import number_of, percent
+from bench.report.glossary import glossary
+from bench.report.notes import footnotes, limits, reasons
+from bench.report.plots.accuracy import plots
+from bench.report.repeat import repeat_command
+from bench.report.tables.model import Table
+from bench.spec.base import SCHEMA_VERSION
+from bench.storage.results import StoredRun
+from bench.system import VERSION
+from bench.training.sweep import sweep_key
+
+KIND = "thawbench report"
+LOG_BYTES = 2_000
+"""Bytes kept of the end of a failed run's log; a quarter of that for a run that is ok."""
+MOST_CLASSES = 40
+"""Largest confusion matrix on the page; of more classes, only the largest counts are kept."""
+IN_ROWS = set(MEASURED) | {"knobs", "phases", "learning_rate", "test_answers"}
+"""Fields of a result that the document holds elsewhere, or does not need."""
+DIGITS = 5
+"""Significant digits kept of each window's rate: more is noise, and there are thousands."""
+
+
+def document(
+    found: Findings,
+    tables: Sequence[Table],
+    problems: Sequence[str],
+    selection: str = "",
+    side: FolderComparison | None = None,
+) -> dict[str, Any]:
+    """Return the document of a page.
+
+    Args:
+        found: Results of the analysis.
+        tables: All tables but those of ``side``; the table of runs last.
+        problems: Sentences about what could not be read.
+        selection: A sentence about runs that were filtered out.
+        side: The comparison of ``report A B``.
+    """
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "kind": KIND,
+        "thawbench": VERSION,
+        "written": datetime.date.today().isoformat(),
+        "title": "Thawbench report",
+        "asked": f"{asked(found.rows)} {selection}".strip(),
+        "answer": answer(found),
+        "notes": [*reasons(found.rows), *footnotes(found.rows), *limits(found)],
+        "problems": list(problems),
+        "tables": [table.as_json() for table in tables],
+        "map": _strategy_map(found.contests),
+        "plots": plots(found),
+        "rows": [row.fields for row in found.rows],
+        "measured": list(MEASURED),
+        "runs": _runs(found.rows),
+        "environments": {
+            run.environment.environment_id: run.environment.model_dump(mode="json")
+            for run in found.rows
+        },
+        "knobs": knob_table(found.rows),
+        "glossary": glossary([*tables, *(side.tables if side else ())], found.rows),
+        "cite": _cite(),
+        "side_by_side": side.as_json() if side else None,
+    }
+
+
+def _strategy_map(contests: Sequence[Contest]) -> dict[str, Any] | None:
+    """Return the strategy map with a sentence for each cell in place of its contests."""
+    found = strategy_map(contests)
+    for cell in found["cells"] if found else []:
+        cell["text"] = strategy_words(cell.pop("contests"))
+    return found
+
+
+def strategy_words(contests: Sequence[Contest]) -> str:
+    """Return the highest accuracy in a cell of the map, and out of how many results."""
+    if not contests:
+        return "not run"
+    first = max(contests, key=lambda c: c.groups[0].top1.value)
+    best = first.groups[0]
+    tie = "" if first.is_won else ", in a tie"
+    return (
+        f"highest of {number_of(sum(len(c.groups) for c in contests), 'result')}: "
+        f"{percent(best.top1)} ({policy_variant(best)}{tie}, {first.row.spec.backbone}, "
+        f"{first.row.spec.backend})"
+    )
+
+
+def _runs(runs: Sequence[StoredRun]) -> dict[str, Any]:
+    sweeps: dict[Any, list[StoredRun]] = {}
+    for run in runs:
+        if (key := sweep_key(run.spec)) is not None:
+            sweeps.setdefault((key, run.result.environment_id), []).append(run)
+    found = {}
+    usual = {line["knob"]: line["values"] for line in knob_table(runs)}
+    for run in runs:
+        key = sweep_key(run.spec)
+        swept = sweeps.get((key, run.result.environment_id), []) if key is not None else []
+        classes = run.spec.case.dataset.classes
+        is_ok, few = run.result.status == "ok", len(classes) <= MOST_CLASSES
+        found[f"{run.result.run_id}/{run.result.environment_id}"] = {
+            "spec": run.spec.model_dump(mode="json"),
+            "result": _result(run),
+            "knobs": _unusual_knobs(run, usual),
+            "log_tail": _tail(run.folder / "log.txt", is_ok),
+            "repeat": repeat_command(
+                run.spec, [other.spec for other in swept], run.result.unreadable_images is not None
+            ),
+            "confusion": confusion(run.folder, len(classes)) if is_ok and few else None,
+            "confusions": largest_confusions(run.folder) if is_ok and not few else None,
+        }
+    return found
+
+
+def _result(run: StoredRun) -> dict[str, Any]:
+    fields = run.result.model_dump(mode="json", exclude=IN_ROWS, exclude_defaults=True)
+    if windows := fields.get("train_images_per_s_windows"):
+        fields["train_images_per_s_windows"] = [float(f"{w:.{DIGITS}g}") for w in windows]
+    return fields
+
+
+def _tail(log: Path, is_ok: bool) -> str:
+    """Return the end of a log, from the beginning of a line; empty if it cannot be read."""
+    most = LOG_BYTES // 4 if is_ok else LOG_BYTES
+    try:
+        text = log.read_bytes()[-most:].decode("utf-8", "replace")
+    except OSError:
+        return ""
+    _, newline, rest = text.partition("\n")
+    return rest if newline and len(text) >= most else text
+
+
+def knob_table(runs: Sequence[StoredRun]) -> list[dict[str, Any]]:
+    """Return the values of each knob by environment; several in one are joined by commas."""
+    values: dict[str, dict[str, dict[str, None]]] = {}
+    for run in runs:
+        for knob, value in run.result.knobs.items():
+            if value is not None:
+                seen = values.setdefault(knob, {}).setdefault(run.result.environment_id, {})
+                seen[_knob_text(value)] = None
+    return [
+        {"knob": knob, "values": {place: ", ".join(seen) for place, seen in by_place.items()}}
+        for knob, by_place in sorted(values.items())
+    ]
+
+
+def _unusual_knobs(run: StoredRun, usual: dict[str, dict[str, str]]) -> dict[str, str | None]:
+    """Return the knobs whose value is not that of the whole environment; None: it has none."""
+    place, own = run.result.environment_id, run.result.knobs
+    texts = {
+        knob: None if own.get(knob) is None else _knob_text(own[knob])
+        for knob, values in usual.items()
+        if place in values
+    }
+    return {knob: value for knob, value in texts.items() if value != usual[knob][place]}
+
+
+def _knob_text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, list | tuple):
+        return " ".join(map(str, value)) or "none"
+    return str(value)
+
+
+def _cite() -> dict[str, str]:
+    year = datetime.date.today().year
+    return {
+        "text": f"Thawbench {VERSION} ({year}): the same transfer-learning experiment through "
+        "PyTorch and Keras. Please name the versions and the machine too; see Environments.",
+        "bibtex": "@software{thawbench,\n"
+        "  title   = {Thawbench: the same transfer-learning experiment through PyTorch and "
+        "Keras},\n"
+        f"  version = {{{VERSION}}},\n  year    = {{{year}}}\n}}",
+    }
