@@ -39,7 +39,7 @@ from bench.parity.scheduler import (
     threads_per_worker,
 )
 from bench.parity.tolerances import LEVELS
-from bench.report.tables.runs import markdown
+from bench.report.markdown import markdown
 from bench.spec.run import Precision
 from bench.storage.cache import cache_root
 from bench.storage.code_digest import proof_digest

@@ -53,7 +53,7 @@ def parts_of(row: Row) -> dict[str, float]:
 
 
 def _parts_of_runs(group: SeedGroup) -> list[dict[str, float]]:
-    """Return the parts of each run; input is separate only if every run measured the wait for it."""
+    """Return the parts of each run; input is separate if every run measured the wait for it."""
     parts = [parts_of(row) for row in group.rows]
     if not any("rest_s" in p for p in parts):
         return parts
@@ -181,7 +181,7 @@ def _caption(groups: Sequence[SeedGroup]) -> str:
         lines.append("Seeds that shared these values each show the whole time, as if run alone.")
     if "input_s" in found:
         lines.append(
-            "Input: the fraction of steady training steps spent waiting for data, applied to the fit."
+            "Input: the fraction of steady steps spent waiting for data, applied to the fit."
         )
     if "rest_s" in found:
         lines.append(f"“{PARTS['rest_s']}”: the wait for input was not measured.")
