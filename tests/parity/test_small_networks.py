@@ -51,8 +51,8 @@ def subject(question: Question, root: Path, names: Sequence[str] = tuple(NETWORK
     """Combine all networks into one subject, so that one worker per backend measures them."""
     whole = Subject(ENTRY, "fp64", ProofSetting(PX, BATCH_SIZE))
     for name in names:
-        folder = root / name
-        folder.mkdir()
+        folder = question.cache / "blueprints" / name
+        folder.mkdir(parents=True)
         small_network(name).save(folder)
         few = replace(question, policies=FEW, optimizers=["sgd"])
         own = few if name != FULLY or len(names) == 1 else question
