@@ -165,23 +165,6 @@ def count(task: tasks.CountTask, context: Context) -> tasks.CountAnswer:
     return tasks.CountAnswer(counts=tuple(counts))
 
 
-def logits(task: tasks.LogitsTask, context: Context) -> tasks.Nothing:
-    """Write the logits of networks with their own classifiers, in inference form."""
-    import numpy as np
-
-    from bench.network.blueprint import Network
-    from bench.network.freezing import plan_training
-
-    adapter = context.adapter()
-    for item in task.items:
-        network = Network.load(Path(item.blueprint))
-        recipe = task.recipe.model_copy(update={"px": network.blueprint.px})
-        plan = plan_training(network.blueprint, task.policy)
-        trainer = adapter.build(network, plan, recipe, task.device)
-        np.save(item.out, trainer.logits([trainer.infer(np.load(item.images))]))
-    return tasks.Nothing()
-
-
 def prove(task: tasks.ProveTask, context: Context) -> tasks.ProveAnswer:
     """Measure this backend for proofs; leaves files in a folder for each item."""
     from bench.parity.images import load_split
@@ -278,7 +261,6 @@ HANDLERS: dict[type[Any], Callable[[Any, Context], BaseModel]] = {
     tasks.ExportTask: export,
     tasks.ArchitecturesTask: architectures,
     tasks.CountTask: count,
-    tasks.LogitsTask: logits,
     tasks.ProveTask: prove,
     tasks.SelfCheckTask: selfcheck,
     tasks.SpeedTask: speed,

@@ -15,26 +15,17 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.catalog.backbones import BACKBONES
-from bench.catalog.policies import POLICIES
-from bench.catalog.recipes import plain_recipe
+from bench.catalog.backends import BACKENDS as BACKEND_ENTRIES
 from bench.network.blueprint import Network
 from bench.network.blueprint_files import write_checksums
 from bench.network.export import blueprint_folder
 from bench.network.weights import pretrained_weights, random_weights
 from bench.spec.run import Precision
 from bench.system import project_root
-from bench.workers.process import Interpreters, run_task
-from bench.workers.tasks import Answer, LogitsItem, LogitsTask, Task
+from bench.workers.process import Interpreters
 
 HERE = Interpreters({})
 BACKENDS = ("torch", "keras-tensorflow")
-
-
-def do(backend: str, task: Task[Answer], log: Path) -> Answer:
-    """Do a task in a worker and return its answer; fail with the worker's log if there is none."""
-    finished = run_task(backend, task, log, HERE)
-    assert finished.answer is not None, f"{finished.message}\n{log.read_text()[-3000:]}"
-    return finished.answer
 
 
 def run_module(
@@ -134,21 +125,10 @@ def logits(
         precision: Precision of the computation.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    listed = []
-    for name, (blueprint, images) in items.items():
+    blueprints = {name: str(blueprint) for name, (blueprint, _) in items.items()}
+    (folder / "items.json").write_text(json.dumps(blueprints))
+    for name, (_, images) in items.items():
         np.save(folder / f"{name}-images.npy", images)
-        listed.append(
-            LogitsItem(
-                blueprint=str(blueprint),
-                images=str(folder / f"{name}-images.npy"),
-                out=str(folder / f"{name}-{backend}.npy"),
-            )
-        )
-    task = LogitsTask(
-        items=tuple(listed),
-        recipe=plain_recipe("original").model_copy(update={"precision": precision}),
-        policy=POLICIES["freeze_all"],
-        device="cpu",
-    )
-    do(backend, task, folder / f"{backend}.txt")
+    variables = BACKEND_ENTRIES[backend].variables
+    run_module(backend, "tests.parity.logits_worker", precision, str(folder), variables=variables)
     return {name: np.load(folder / f"{name}-{backend}.npy") for name in items}

@@ -156,25 +156,6 @@ class CountTask(Task[CountAnswer]):
     device: str
 
 
-class LogitsItem(Frozen):
-    """A network and the images to classify."""
-
-    blueprint: str = Field(description="Folder of the Blueprint.")
-    images: str = Field(description="File: uint8 (N, px, px, 3), npy.")
-    out: str = Field(description="File to write: (N, classes) logits, npy.")
-
-
-class LogitsTask(Task[Nothing]):
-    """Compute logits of networks with their own classifiers, in inference form."""
-
-    answer_type: ClassVar[type[BaseModel]] = Nothing
-    task: Literal["logits"] = "logits"
-    items: tuple[LogitsItem, ...]
-    policy: Policy
-    recipe: Recipe
-    device: str
-
-
 ProofPart = Literal["forward", "gradients", "steps"]
 
 
@@ -329,7 +310,6 @@ AnyTask = Annotated[
     | ExportTask
     | ArchitecturesTask
     | CountTask
-    | LogitsTask
     | ProveTask
     | SelfCheckTask
     | SpeedTask
