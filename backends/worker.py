@@ -116,7 +116,7 @@ def describe(task: tasks.DescribeTask, context: Context) -> tasks.DescribeAnswer
 def export(task: tasks.ExportTask, context: Context) -> tasks.Nothing:
     """Export a backbone as a Blueprint with tensors into the cache."""
     adapter = context.adapter()
-    from backends.torch_adapter.export.export import export_backbone
+    from backends.torch_adapter.export.blueprint_export import export_backbone
     from bench.network.blueprint_files import save_blueprint
 
     network = export_backbone(
@@ -139,7 +139,7 @@ def export(task: tasks.ExportTask, context: Context) -> tasks.Nothing:
 def architectures(task: tasks.ArchitecturesTask, context: Context) -> tasks.Nothing:
     """Export backbones without tensors into the cache."""
     context.adapter()
-    from backends.torch_adapter.export.export import export_architecture
+    from backends.torch_adapter.export.blueprint_export import export_architecture
     from bench.network.blueprint_files import save_architecture
 
     for item in task.items:

@@ -1,4 +1,4 @@
-"""PyTorch: the zoo and its export to Blueprints, and training what a Blueprint describes."""
+"""The PyTorch adapter: export of networks to Blueprints, and training of Blueprints."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from bench.training.adapter import (
 
 
 class TorchAdapter:
-    """``bench.training.adapter.Adapter`` for PyTorch."""
+    """PyTorch (``bench.training.adapter.Adapter``)."""
 
     def build(
         self, network: Network, plan: TrainingPlan, recipe: Recipe, device: str
@@ -51,5 +51,5 @@ class TorchAdapter:
 
 
 def adapter() -> Adapter:
-    """The adapter of this process."""
+    """Return the adapter of this process."""
     return TorchAdapter()

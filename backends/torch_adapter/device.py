@@ -23,20 +23,20 @@ AUTOCAST: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.
 
 
 def devices() -> list[str]:
-    """'cpu' and one 'cuda:N' for each GPU that PyTorch sees."""
+    """Return 'cpu' and one 'cuda:N' for each GPU that PyTorch sees."""
     return ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
 
 
 def prepare(name: str, precision: Precision) -> torch.device:
-    """Take a device and set the flags of a run: full float32, no TF32, cuDNN's autotuner on.
+    """Select a device and set the flags of a run: full float32, no TF32, cuDNN's autotuner on.
 
     Raises:
-        Unavailable: PyTorch does not see the device, or it cannot do the precision.
+        Unavailable: PyTorch does not see the device, or it lacks the precision.
     """
     if name not in devices():
         raise Unavailable(
             f"PyTorch {torch.__version__} does not see {name}, only {', '.join(devices())}; "
-            "`python run_bench.py doctor` tells more"
+            "`python run_bench.py doctor` shows why"
         )
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
@@ -53,7 +53,7 @@ def prepare(name: str, precision: Precision) -> torch.device:
 
 
 def put(array: npt.NDArray[Any], device: torch.device) -> Tensor:
-    """A host array on the device."""
+    """Copy a host array to the device."""
     tensor = torch.from_numpy(np.ascontiguousarray(array))
     if device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
@@ -61,14 +61,14 @@ def put(array: npt.NDArray[Any], device: torch.device) -> Tensor:
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
-    """Of a mixed precision; of another, nothing."""
+    """Return the autocast context of a mixed precision, an empty context for others."""
     if precision in AUTOCAST:
         return torch.autocast(device.type, AUTOCAST[precision])
     return nullcontext()
 
 
 def values(handles: list[Tensor]) -> npt.NDArray[Any]:
-    """In float64 if they are, else in float32, on the host."""
+    """Join values on the host: in float64 if they are float64, else in float32."""
     joined = torch.cat(handles)
     dtype = joined.dtype if joined.dtype == torch.float64 else torch.float32
     found: npt.NDArray[Any] = joined.to(dtype).contiguous().cpu().numpy()
@@ -76,51 +76,52 @@ def values(handles: list[Tensor]) -> npt.NDArray[Any]:
 
 
 def synchronise(device: torch.device) -> None:
-    """Wait for the device; a CPU has nothing to wait for."""
+    """Wait for the device; return at once on a CPU."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def peak_bytes(device: torch.device) -> int | None:
-    """Most bytes that the allocator gave out since ``prepare``; None on a CPU."""
+    """Return the most bytes allocated at once since ``prepare``; None on a CPU."""
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
 
 
-def matrix_product(device: torch.device, precision: Precision, side: int) -> Callable[[], Any]:
-    """A function that queues one product of (side, side) matrices, in half precision where autocast
-    multiplies in it. Each takes the product before as a factor, so that it cannot be left out."""
+def matrix_product(device: torch.device, precision: Precision, side: int) -> Callable[[], Tensor]:
+    """Return a function that queues one product of (side, side) matrices, in half precision where
+    autocast multiplies in it. Each product has the previous one as a factor, so that none can be
+    skipped."""
     dtype = torch.float64 if precision == "fp64" else AUTOCAST.get(precision, torch.float32)
     random = torch.Generator(device).manual_seed(0)
-    # Of this size, products neither grow nor vanish.
+    # At this scale, products neither grow nor vanish.
     factor = torch.randn(side, side, generator=random, device=device) / side**0.5
     factor = factor.to(dtype)
     product = factor.clone()
 
-    def multiply() -> Any:
+    def multiply() -> Tensor:
         nonlocal product
-        product = factor @ product
+        product = torch.matmul(factor, product)
         return product
 
     return multiply
 
 
 def release() -> None:
-    """Give back compiled code, and a GPU's memory that no tensor holds."""
+    """Free compiled code, and GPU memory that no tensor holds."""
     if "torch._dynamo" in sys.modules:
         torch._dynamo.reset()
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.empty_cache()
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """PyTorch's own exception on a GPU; its allocator's words on a CPU."""
+    """Return True for PyTorch's exception on a GPU, and its allocator's message on a CPU."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
 def knobs(device: torch.device) -> dict[str, Any]:
-    """Process-wide settings as PyTorch reports them now."""
+    """Return process-wide settings as PyTorch reports them now."""
     return {
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
@@ -130,28 +131,38 @@ def knobs(device: torch.device) -> dict[str, Any]:
         "tf32": torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32,
         "tf32_matmul": torch.backends.cuda.matmul.allow_tf32,
         "tf32_convolution": torch.backends.cudnn.allow_tf32,
-        "onednn": torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled,
+        "onednn": _has_onednn(),
         "compile": _compiled(),
         "malloc_mmap_threshold_bytes": _mmap_threshold_bytes(),
         "cuda": torch.version.cuda if device.type == "cuda" else None,
-        "cudnn": torch.backends.cudnn.version() if device.type == "cuda" else None,
+        "cudnn": _cudnn_version() if device.type == "cuda" else None,
     }
 
 
+def _has_onednn() -> bool:
+    is_available: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return is_available and bool(torch.backends.mkldnn.enabled)
+
+
+def _cudnn_version() -> int | None:
+    version: int | None = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+    return version
+
+
 def forget_compilation() -> None:
-    """Let ``knobs`` speak of what is compiled from now on."""
+    """Let ``knobs`` report compilations from now on only."""
     dynamo = sys.modules.get("torch._dynamo.utils")
     if dynamo is not None:
         dynamo.counters.clear()
 
 
 def _mmap_threshold_bytes() -> int | None:
-    """What the C library was told when the process began (mallopt(3)); None: its default."""
-    told = os.environ.get("MALLOC_MMAP_THRESHOLD_", "")
-    return int(told) if told.isdecimal() else None
+    """Return the C library's setting of this process (mallopt(3)), None for its default."""
+    setting = os.environ.get("MALLOC_MMAP_THRESHOLD_", "")
+    return int(setting) if setting.isdecimal() else None
 
 
 def _compiled() -> bool:
-    """Whether ``torch.compile`` has compiled anything, by its own counter."""
+    """Return True if ``torch.compile`` has compiled anything, by its own counter."""
     dynamo = sys.modules.get("torch._dynamo.utils")
     return dynamo is not None and dynamo.counters["stats"]["unique_graphs"] > 0

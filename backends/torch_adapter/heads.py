@@ -1,4 +1,4 @@
-"""Many linear heads at once."""
+"""Training of many linear heads at once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
 
 
 class TorchHeads:
-    """``bench.training.adapter.HeadsTrainer``: the heads of a seed are one dense layer."""
+    """Linear heads (``bench.training.adapter.HeadsTrainer``), one dense layer for each seed."""
 
     def __init__(self, heads: Heads, recipe: Recipe, device: str) -> None:
         self._device = torch.device(device)
@@ -27,10 +27,10 @@ class TorchHeads:
         self._dtype = torch.float64 if recipe.precision == "fp64" else torch.float32
         self._seeds, self._each, self._classes, features = heads.weights.shape
         layers = heads.weights.reshape(self._seeds, -1, features)
-        # Copies, for a tensor may lie in the very memory of the array that it was made of.
+        # Copies, because a tensor may share the memory of its array.
         self._weights = self._put(layers).clone()
         self._biases = self._put(heads.biases.reshape(self._seeds, 1, -1)).clone()
-        # One number for each output, along the axis of the outputs.
+        # One value for each output, along the axis of the outputs.
         rates, decays = (
             self._put(np.repeat(a, self._classes, axis=1))
             for a in (heads.learning_rates, heads.weight_decays)
@@ -40,7 +40,7 @@ class TorchHeads:
         parameters = (self._weights, self._biases)
         moments = 1 if recipe.optimizer == "sgd" else 2
         self._moments = [[torch.zeros_like(p) for _ in range(moments)] for p in parameters]
-        # Kept from step to step: new memory for each cost more than what is computed in it.
+        # Reused in every step: allocating them cost more than computing them.
         self._gradients = [torch.empty_like(p) for p in parameters]
         self._scratch = [torch.empty_like(p) for p in parameters]
         self._steps = 0
@@ -51,9 +51,9 @@ class TorchHeads:
     def step(self, values: Array, labels: npt.NDArray[np.int64], factor: float) -> Tensor:
         x, targets = self._put(values), devices.put(labels, self._device)
         logits = torch.baddbmm(self._biases, x, self._weights.transpose(1, 2)).requires_grad_()
-        apart = logits.view(*x.shape[:2], self._each, self._classes)
+        by_head = logits.view(*x.shape[:2], self._each, self._classes)
         wanted = targets[:, :, None].expand(-1, -1, self._each)
-        losses = F.cross_entropy(apart.permute(0, 3, 1, 2), wanted, reduction="none").mean(1)
+        losses = F.cross_entropy(by_head.permute(0, 3, 1, 2), wanted, reduction="none").mean(1)
         (error,) = torch.autograd.grad(losses.sum(), logits)
         torch.bmm(error.transpose(1, 2), x, out=self._gradients[0])
         torch.sum(error, 1, keepdim=True, out=self._gradients[1])
@@ -65,7 +65,7 @@ class TorchHeads:
         return losses.detach()
 
     def _sgd(self, index: int, w: Tensor, rate: Tensor, decay: Tensor | None) -> None:
-        """docs.pytorch.org, torch.optim.SGD."""
+        """Update as torch.optim.SGD does (docs.pytorch.org)."""
         gradient, (velocity,) = self._gradients[index], self._moments[index]
         if decay is not None:
             gradient.addcmul_(w, decay)
@@ -73,7 +73,7 @@ class TorchHeads:
         w.addcmul_(velocity, rate, value=-1.0)
 
     def _adamw(self, index: int, w: Tensor, rate: Tensor, decay: Tensor | None) -> None:
-        """docs.pytorch.org, torch.optim.AdamW."""
+        """Update as torch.optim.AdamW does (docs.pytorch.org)."""
         gradient, (first, second) = self._gradients[index], self._moments[index]
         if decay is not None:
             w.mul_(1.0 - rate * decay)
@@ -89,8 +89,8 @@ class TorchHeads:
 
     def logits(self, values: Array) -> Array:
         logits = self._put(values) @ self._weights.transpose(1, 2) + self._biases
-        apart = logits.view(self._seeds, -1, self._each, self._classes).transpose(1, 2)
-        found: Array = apart.contiguous().cpu().numpy()
+        by_head = logits.view(self._seeds, -1, self._each, self._classes).transpose(1, 2)
+        found: Array = by_head.contiguous().cpu().numpy()
         return found
 
     def tensors(self) -> tuple[Array, Array]:

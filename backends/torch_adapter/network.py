@@ -1,4 +1,4 @@
-"""A Blueprint as a PyTorch forward pass."""
+"""The forward pass of a Blueprint in PyTorch."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from bench.network.freezing import TrainingPlan
 from bench.network.frozen_prefix import Boundary, boundary_of
 
 OVERWRITABLE = frozenset({"conv2d", "batch_norm", "linear", "add"})
-"""Kinds whose backward pass does not read their own result, so that a ReLU may overwrite it."""
+"""Kinds whose backward pass does not read their own output, so that a ReLU may overwrite it."""
 
 
 class TorchNetwork:
-    """The operations of a Blueprint over tensors on one device.
+    """A Blueprint with its tensors on a device.
 
-    Convolution kernels and images lie in channels_last, which is what PyTorch computes fastest on
-    CPUs and on tensor cores (pytorch.org, "Channels Last Memory Format").
+    Convolution kernels and images are channels_last in memory, the fastest layout on CPUs and
+    tensor cores (pytorch.org, "Channels Last Memory Format").
     """
 
     def __init__(
         self, network: Network, plan: TrainingPlan, device: torch.device, dtype: torch.dtype
     ) -> None:
-        """Copy the tensors of ``network`` to ``device`` as ``dtype``; mark those that train."""
+        """Copy the tensors to ``device`` as ``dtype``; require gradients of those that train."""
         self.blueprint = network.blueprint
         self.plan = plan
         self.dtype = dtype
@@ -43,12 +43,12 @@ class TorchNetwork:
         self._boundary = boundary_of(self.blueprint, plan)
 
     def state_names(self) -> list[str]:
-        """Names of the BatchNorm statistics."""
+        """Return the names of the BatchNorm statistics."""
         named = self.blueprint.named_tensors()
         return [tensor for _, role, tensor in named if role in STATE_ROLES]
 
     def preprocess(self, images: Tensor) -> Tensor:
-        """uint8 RGB (N, H, W, 3) → (N, 3, H, W), channels last in memory."""
+        """Preprocess uint8 RGB (N, H, W, 3) to (N, 3, H, W), channels last in memory."""
         if self.blueprint.preprocessing.channels == "BGR":
             images = images.flip(-1)
         pixels = (images.to(self.dtype) - self._mean) * self._scale
@@ -61,13 +61,12 @@ class TorchNetwork:
         training: bool,
         record: Tensors | None = None,
     ) -> Tensor:
-        """Logits (N, classes) of uint8 images (N, H, W, 3).
+        """Compute the logits (N, classes) of uint8 RGB images (N, H, W, 3).
 
         Args:
-            images: RGB on the device.
-            masks: Of the plan's dropouts, in order; not read in inference.
-            training: Whether the trained part runs in training form.
-            record: Takes a copy of every value, by its name; some are overwritten later.
+            masks: Masks of the plan's dropouts, in order; not read in inference.
+            training: True to run the trained part in training form.
+            record: Takes a copy of every value, by name.
         """
         values: dict[str, Tensor] = {INPUT: self.preprocess(images)}
         if record is not None:
@@ -77,7 +76,7 @@ class TorchNetwork:
         return values[self.blueprint.output]
 
     def prefix(self, images: Tensor) -> Tensor:
-        """The value at the boundary, channels last, of uint8 images (N, H, W, 3)."""
+        """Compute the value at the boundary, channels last, of uint8 images (N, H, W, 3)."""
         boundary = self._at_boundary()
         values = {INPUT: self.preprocess(images)}
         self._run(values, range(boundary.index), (), training=False)
@@ -85,7 +84,7 @@ class TorchNetwork:
         return value.permute(0, 2, 3, 1) if value.ndim == 4 else value
 
     def resume(self, value: Tensor, masks: tuple[Tensor, ...], training: bool) -> Tensor:
-        """Logits of what ``prefix`` gave; it may be overwritten."""
+        """Compute the logits of a value of ``prefix``, which may be overwritten."""
         boundary = self._at_boundary()
         values = {boundary.value: value.permute(0, 3, 1, 2) if value.ndim == 4 else value}
         rest = range(boundary.index, len(self.blueprint.operations))
@@ -104,7 +103,7 @@ class TorchNetwork:
         training: bool,
         record: Tensors | None = None,
     ) -> None:
-        """Add the values of these operations; those that no later operation reads are dropped."""
+        """Add the values of these operations; drop those that no later operation reads."""
         if training:
             kept = zip(self.plan.dropouts, masks, strict=True)
             values.update({_mask_name(o): mask for o, mask in kept})
@@ -138,7 +137,7 @@ def _mask_name(operation: Operation) -> str:
 
 
 def _last_use(blueprint: Blueprint) -> list[list[str]]:
-    """For each operation, the values that nobody reads after it."""
+    """Return, for each operation, the values that no operation reads after it."""
     last: dict[str, int] = {}
     for index, operation in enumerate(blueprint.operations):
         for name in operation.inputs:

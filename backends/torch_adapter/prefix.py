@@ -1,4 +1,4 @@
-"""The frozen prefix by itself, in inference form."""
+"""The frozen prefix without the rest of the network, in inference form."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from bench.network.freezing import TrainingPlan
 from bench.spec.run import Recipe
 
 Forward = Callable[[Tensor], Tensor]
-"""uint8 images (N, H, W, 3) → the value (N, …), channels first."""
+"""Function from uint8 images (N, H, W, 3) to the value (N, …), channels first."""
 
 
 class TorchPrefix:
-    """Compute the frozen prefix in torch (``bench.training.adapter.Prefix``); nothing trains."""
+    """A frozen prefix on a device (``bench.training.adapter.Prefix``)."""
 
     def __init__(self, network: Network, recipe: Recipe, device: str, compiled: bool) -> None:
         self._device = torch.device(device)
@@ -50,7 +50,7 @@ class TorchPrefix:
         return devices.autocast(self._device, self._precision)
 
     def _forward(self, images: Tensor) -> Forward:
-        """Compiled for full batches; another size would be compiled anew."""
+        """Return the compiled function for full batches; another size would be compiled anew."""
         if len(images) != self._batch_size:
             return self._plain
         if self._wants_compiled:
@@ -59,12 +59,11 @@ class TorchPrefix:
         return self._plain if self._compiled is None else self._compiled
 
     def _compile(self, images: Tensor) -> None:
-        """By Inductor, with all numbers as constants; where that fails, it is said and done
-        without."""
+        """Compile by Inductor, with all tensors as constants; fall back to eager if that fails."""
         try:
             compiled = _frozen(self._plain, images)
             compiled(images)
-        except Exception as error:  # whatever a compiler or the lack of one may raise
+        except Exception as error:  # a compiler, or the lack of one, may raise anything
             if devices.is_out_of_memory(error):
                 raise
             traceback.print_exc()
@@ -88,9 +87,11 @@ def _frozen(forward: Forward, images: Tensor) -> Forward:
     """Compile ``forward`` for images of this shape with its tensors as constants.
 
     Inductor takes constants from a module's buffers only (docs.pytorch.org, torch.compile,
-    ``freezing``); a trace has the tensors that it met as plain attributes.
+    ``freezing``); a trace holds its tensors as plain attributes.
     """
-    module = make_fx(lambda x: forward(x))(images)  # it counts a method's self as an argument
+    module = make_fx(lambda x: forward(x))(
+        images
+    )  # make_fx would count a method's self as an argument
     for name, value in list(vars(module).items()):
         if isinstance(value, Tensor):
             delattr(module, name)

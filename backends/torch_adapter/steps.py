@@ -1,4 +1,4 @@
-"""What each kind of operation does in PyTorch."""
+"""The computation of each kind of operation in PyTorch."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from backends.torch_adapter import rearrange
+from backends.torch_adapter.export import rearrange
 from bench.network.blueprint import Operation, OperationKind
 
 Tensors = dict[str, Tensor]
 Step = Callable[[list[Tensor]], Tensor]
-Builder = Callable[[Operation, Tensors, bool, bool], Step]
+StepBuilder = Callable[[Operation, Tensors, bool, bool], Step]
 
 
 def _optional(o: Operation, tensors: Tensors, role: str) -> Tensor | None:
@@ -99,7 +99,7 @@ def _layer_norm(o: Operation, tensors: Tensors, training: bool, inplace: bool) -
 
 
 def _along_features(step: Callable[[Tensor], Tensor]) -> Step:
-    """A step that works along the last axis, along the features of any value."""
+    """Turn a step along the last axis into one along the features."""
     return lambda x: rearrange.features_first(step(rearrange.features_last(x[0])))
 
 
@@ -122,10 +122,8 @@ def _attention(o: Operation, tensors: Tensors, training: bool, inplace: bool) ->
     heads, scale = o.attributes["heads"], o.attributes["scale"]
 
     def step(x: list[Tensor]) -> Tensor:
-        query, key, value = rearrange.heads_apart(x[0], heads).unbind(0)
-        return rearrange.heads_together(
-            F.scaled_dot_product_attention(query, key, value, scale=scale)
-        )
+        query, key, value = rearrange.split_heads(x[0], heads).unbind(0)
+        return rearrange.merge_heads(F.scaled_dot_product_attention(query, key, value, scale=scale))
 
     return step
 
@@ -146,16 +144,16 @@ def _pad(o: Operation, tensors: Tensors, training: bool, inplace: bool) -> Step:
 
 
 def _hard_sigmoid(x: Tensor) -> Tensor:
-    """PyTorch's own has 1/6 in float32 in its backward pass, also of float64 (ATen, Activation)."""
+    """Avoid F.hardsigmoid in float64: its backward pass has 1/6 in float32 (ATen, Activation)."""
     return F.relu6(x + 3.0) / 6.0 if x.dtype == torch.float64 else F.hardsigmoid(x)
 
 
-def _simple(step: Step) -> Builder:
-    """Of a kind that has neither tensors nor attributes."""
+def _simple(step: Step) -> StepBuilder:
+    """Return the builder of a kind without tensors and attributes."""
     return lambda o, tensors, training, inplace: step
 
 
-def _rearranging(kind: OperationKind) -> Builder:
+def _rearranging(kind: OperationKind) -> StepBuilder:
     step = rearrange.STEPS[kind]
 
     def build(o: Operation, tensors: Tensors, training: bool, inplace: bool) -> Step:
@@ -164,7 +162,7 @@ def _rearranging(kind: OperationKind) -> Builder:
     return build
 
 
-BUILDERS: dict[str, Builder] = {
+BUILDERS: dict[str, StepBuilder] = {
     "conv2d": _conv2d,
     "linear": _linear,
     "batch_norm": _batch_norm,
@@ -193,4 +191,5 @@ BUILDERS: dict[str, Builder] = {
     "prepend": _prepend,
     **{kind: _rearranging(kind) for kind in rearrange.STEPS},
 }
-"""Kind of operation → (operation, tensors, in training, may overwrite its input) → its step."""
+"""Kind of operation → builder of its step from (operation, tensors, in training, may overwrite its
+input)."""

@@ -1,10 +1,9 @@
-"""Training a Blueprint with PyTorch."""
+"""Training of a Blueprint with PyTorch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,68 +13,38 @@ from torch import Tensor
 
 from backends.torch_adapter import device as devices
 from backends.torch_adapter.network import TorchNetwork
+from backends.torch_adapter.trainer_base import Prepared, TorchTrainerBase, to_arrays
 from bench.network.blueprint import Array, Network
 from bench.network.freezing import TrainingPlan
 from bench.spec.run import Recipe
-from bench.training.adapter import Batch, Counts
+from bench.training.adapter import Counts
+
+if TYPE_CHECKING:
+    from bench.training.adapter import MatchedTrainer
 
 
-class TorchTrainer:
-    """One network, its optimizer and its device (``bench.training.adapter.Trainer``)."""
+class TorchTrainer(TorchTrainerBase):
+    """A Blueprint on a device with its optimizer (``bench.training.adapter.MatchedTrainer``)."""
 
     def __init__(self, network: Network, plan: TrainingPlan, recipe: Recipe, device: str) -> None:
-        self._device = devices.prepare(device, recipe.precision)
-        self._precision = recipe.precision
-        self._dtype = torch.float64 if recipe.precision == "fp64" else torch.float32
+        super().__init__(device, recipe.precision)
         self.plan = plan
         self.network = TorchNetwork(network, plan, self._device, self._dtype)
         self.optimizer = make_optimizer(self.network.tensors, plan, recipe)
-        self._scaler = self._fresh_scaler()
 
-    def _fresh_scaler(self) -> torch.amp.GradScaler:
-        return torch.amp.GradScaler(self._device.type, enabled=self._precision == "fp16")
-
-    def to_device(self, batch: Batch) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-        masks = tuple(self._put(m) for m in batch.masks)
-        masks = tuple(m.permute(0, 3, 1, 2) if m.ndim == 4 else m for m in masks)
-        return self._put(batch.images), self._put(batch.labels), masks
-
-    def _put(self, array: npt.NDArray[Any]) -> Tensor:
-        return devices.put(array, self._device)
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        return devices.autocast(self._device, self._precision)
-
-    def loss(self, prepared: tuple[Tensor, Tensor, tuple[Tensor, ...]]) -> Tensor:
-        """Mean cross-entropy of a batch in training form."""
+    def loss(self, prepared: Prepared) -> Tensor:
         images, labels, masks = prepared
         with self._autocast():
             logits = self._forward(images, masks, training=True)
         return self._criterion(logits.to(self._dtype), labels)
 
     def _forward(self, images: Tensor, masks: tuple[Tensor, ...], training: bool) -> Tensor:
-        """Of pixels, or of values of the frozen prefix."""
-        way = self.network.forward if images.dtype == torch.uint8 else self.network.resume
-        return way(images, masks, training)
+        """Compute logits of uint8 images, or of values of the frozen prefix."""
+        run = self.network.forward if images.dtype == torch.uint8 else self.network.resume
+        return run(images, masks, training)
 
     def _criterion(self, logits: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(logits, labels)
-
-    def train_step(
-        self, prepared: tuple[Tensor, Tensor, tuple[Tensor, ...]], learning_rate: float
-    ) -> Tensor:
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate * group["scale"]
-        self.optimizer.zero_grad(set_to_none=True)
-        loss = self.loss(prepared)
-        self._scaler.scale(loss).backward()
-        self._scaler.step(self.optimizer)
-        self._scaler.update()
-        return loss.detach()
-
-    def losses(self, handles: list[Tensor]) -> list[float]:
-        values: list[float] = torch.stack(handles).tolist()
-        return values
 
     def infer(self, images: Array) -> Tensor:
         with torch.no_grad(), self._autocast():
@@ -91,18 +60,8 @@ class TorchTrainer:
     def prefix_form(self) -> str:
         return "plain"
 
-    def logits(self, handles: list[Tensor]) -> Array:
-        array: Array = torch.cat([h.to(self._dtype) for h in handles]).cpu().numpy()
-        return array
-
-    def synchronise(self) -> None:
-        devices.synchronise(self._device)
-
     def tensors(self) -> dict[str, Array]:
-        return {
-            name: np.array(tensor.detach().cpu().numpy(), order="C")
-            for name, tensor in self.network.tensors.items()
-        }
+        return to_arrays(self.network.tensors)
 
     def restore(self, tensors: Mapping[str, Array]) -> None:
         with torch.no_grad():
@@ -115,16 +74,13 @@ class TorchTrainer:
         record: dict[str, Tensor] = {}
         with torch.no_grad(), self._autocast():
             self.network.forward(self._put(images), (), training=False, record=record)
-        return {name: np.array(value.cpu().numpy(), order="C") for name, value in record.items()}
+        return to_arrays(record)
 
-    def gradients(
-        self, prepared: tuple[Tensor, Tensor, tuple[Tensor, ...]]
-    ) -> tuple[float, dict[str, Array]]:
+    def gradients(self, prepared: Prepared) -> tuple[float, dict[str, Array]]:
         names = list(self.plan.trained)
         loss = self.loss(prepared)
         found = torch.autograd.grad(loss, [self.network.tensors[n] for n in names])
-        arrays = (np.array(g.cpu().numpy(), order="C") for g in found)
-        return loss.item(), dict(zip(names, arrays, strict=True))
+        return loss.item(), to_arrays(dict(zip(names, found, strict=True)))
 
     def cross_entropy(self, logits: Array, labels: npt.NDArray[np.int64]) -> float:
         values = torch.from_numpy(logits).to(self._device, self._dtype)
@@ -147,25 +103,18 @@ class TorchTrainer:
         return {
             **devices.knobs(self._device),
             "layout": "channels_last" if last else "channels_first",
-            "autocast": self._precision if self._precision in devices.AUTOCAST else None,
-            "loss_scale": self._scaler.get_scale() if self._scaler.is_enabled() else None,
+            **self._precision_knobs(),
             "optimizer": type(self.optimizer).__name__,
         }
-
-    def peak_device_bytes(self) -> int | None:
-        return devices.peak_bytes(self._device)
-
-    def matrix_product(self, side: int) -> Callable[[], Any]:
-        return devices.matrix_product(self._device, self._precision, side)
 
 
 def make_optimizer(
     tensors: dict[str, Tensor], plan: TrainingPlan, recipe: Recipe
 ) -> torch.optim.Optimizer:
-    """torch.optim.SGD or AdamW, one group for each learning-rate scale and decay.
+    """Build torch.optim.SGD or AdamW, one group for each learning-rate scale and decay.
 
-    Fused: one pass over each tensor. On 2 CPU cores AdamW's step on ResNet50 took 13 ms in place
-    of 35, and the head's 0.04 in place of 0.09.
+    Fused: one pass over each tensor. On 2 CPU cores AdamW's step on ResNet50 took 13 ms instead
+    of 35, and the head's 0.04 instead of 0.09.
     """
     groups: dict[tuple[float, float], list[Tensor]] = {}
     for name, treatment in plan.trained.items():
@@ -181,3 +130,7 @@ def make_optimizer(
     return torch.optim.AdamW(
         parameters, lr=recipe.learning_rate, betas=(0.9, 0.999), eps=1e-8, fused=True
     )
+
+
+if TYPE_CHECKING:
+    _fulfilled: type[MatchedTrainer] = TorchTrainer

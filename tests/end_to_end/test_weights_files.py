@@ -116,7 +116,7 @@ def test_the_packaged_pickle_is_read_without_pickle_load(tmp_path: Path) -> None
 
     code = (
         "import io, pickle, sys\n"
-        "from backends.torch_adapter.export.zoo import _ArraysOnly\n"
+        "from backends.torch_adapter.export.weights_files import _ArraysOnly\n"
         "try:\n"
         "    _ArraysOnly(io.BytesIO(sys.stdin.buffer.read())).load()\n"
         "except pickle.UnpicklingError as error:\n"

@@ -23,7 +23,7 @@ from torch import nn
 from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 from torchvision.models.vision_transformer import VisionTransformer
 
-from backends.torch_adapter.export.export import export_module
+from backends.torch_adapter.export.blueprint_export import export_module
 from backends.torch_adapter.network import TorchNetwork
 from bench.catalog.policies import POLICIES
 from bench.errors import UserError

@@ -16,7 +16,7 @@ from tests.unit.test_architecture import ROOT
 NETWORKS = ROOT / "tests" / "own_networks.py"
 SCRIPT = """
 import json, sys
-from backends.torch_adapter.export import describe as d, own
+from backends.torch_adapter.export import describe as d, user_code
 from bench.spec.backbone import OwnCode
 from bench.errors import UserError
 
@@ -32,8 +32,8 @@ def describe(name):
 def built(name):
     code = OwnCode.model_validate(describe(name)["code"])
     def hashes():
-        own_state = own.state_sha256(own.build(code))
-        seeds = [own.state_sha256(own.build_random(code, s)) for s in (0, 0, 1)]
+        own_state = user_code.state_sha256(user_code.build(code))
+        seeds = [user_code.state_sha256(user_code.build_random(code, s)) for s in (0, 0, 1)]
         return {"own": own_state == code.state_sha256, "random": seeds, "first": own_state}
     return hashes()
 
@@ -51,10 +51,10 @@ REFUSED = {
     "wrong_px": "input_px is '64'",
     "classifier_only": "one with no trainable stage",
     "twice": "module '0' is called more than once",
-    "maps": "for 2 images it gives (2, 4, 220, 220), not logits of (2, classes)",
-    "a_pair": "it gives a tuple, not logits",
+    "maps": "for 2 images it returns (2, 4, 220, 220), not logits of (2, classes)",
+    "a_pair": "it returns a tuple, not logits",
     "not_224": "own_networks.py:not_224 cannot take 224 px: mat1 and mat2",
-    "a_class": "gives a type, not a torch.nn.Module",
+    "a_class": "returns a type, not a torch.nn.Module",
     "needs": "cannot be called without arguments: missing a required argument: 'width'",
     "raises": "line 150: AttributeError: 'Linear' object has no attribute 'no_such_method'",
     "absent": "own_networks.py has no function 'absent'",
@@ -187,4 +187,4 @@ def test_what_cannot_be_drawn_anew_or_again_is_refused(answers: dict[str, Any]) 
         "cannot start from random weights: module '' (Tokens)"
         in (answers["built"]["tokens"]["message"])
     )
-    assert "gives other weights each time" in answers["built"]["unseeded"]["message"]
+    assert "returns different weights each time" in answers["built"]["unseeded"]["message"]

@@ -1,4 +1,4 @@
-"""ATen operators that take more than one value, or work along features or positions."""
+"""ATen operators that read several values, or work along features or positions."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from backends.torch_adapter import rearrange
-from backends.torch_adapter.export.translations import Attributes, demand
+from backends.torch_adapter.export import rearrange
+from backends.torch_adapter.export.translations import Arguments, demand
 from backends.torch_adapter.export.translator import Composition, Translator, Value, broadcast_shape
 from bench.network.blueprint import OperationKind
 
 ATTENTION_INPUTS = ("query", "key", "value")
 
 
-def _linear(t: Translator, node: fx.Node, a: Attributes) -> Value:
+def _linear(t: Translator, node: fx.Node, a: Arguments) -> Value:
     x, rows = t.rows(t.value(a["input"]))
     shape = t.features_of(x, a["weight"].meta["val"].shape[0])
     made = t.emit(node, "linear", [x], tensors=t.roles(a), shape=shape)
     return t.reordered(made, rows, x)
 
 
-def _layer_norm(t: Translator, node: fx.Node, a: Attributes) -> Value:
+def _layer_norm(t: Translator, node: fx.Node, a: Arguments) -> Value:
     demand(len(a["normalized_shape"]) == 1, "it normalises over more than the features")
     x, rows = t.rows(t.value(a["input"]))
     attributes = {"epsilon": float(a["eps"])}
@@ -31,7 +31,7 @@ def _layer_norm(t: Translator, node: fx.Node, a: Attributes) -> Value:
     return t.reordered(made, rows, x)
 
 
-def _sum(t: Translator, node: fx.Node, a: Attributes) -> Value:
+def _sum(t: Translator, node: fx.Node, a: Arguments) -> Value:
     factor = a.get("alpha", 1)
     if isinstance(a["other"], int | float):
         return _affine(t, node, a["self"], 1.0, float(a["other"] * factor))
@@ -39,19 +39,19 @@ def _sum(t: Translator, node: fx.Node, a: Attributes) -> Value:
     return _binary(t, node, a, "add", "shift", "bias")
 
 
-def _difference(t: Translator, node: fx.Node, a: Attributes) -> Value:
-    demand(isinstance(a["other"], int | float), "it is of two values")
+def _difference(t: Translator, node: fx.Node, a: Arguments) -> Value:
+    demand(isinstance(a["other"], int | float), "it has two values as operands")
     return _affine(t, node, a["self"], 1.0, -float(a["other"] * a.get("alpha", 1)))
 
 
-def _product(t: Translator, node: fx.Node, a: Attributes) -> Value:
+def _product(t: Translator, node: fx.Node, a: Arguments) -> Value:
     if isinstance(a["other"], int | float):
         return _affine(t, node, a["self"], float(a["other"]), 0.0)
     return _binary(t, node, a, "multiply", "scale", "weight")
 
 
-def _quotient(t: Translator, node: fx.Node, a: Attributes) -> Value:
-    demand(isinstance(a["other"], int | float), "it is of two values")
+def _quotient(t: Translator, node: fx.Node, a: Arguments) -> Value:
+    demand(isinstance(a["other"], int | float), "it has two values as operands")
     return _affine(t, node, a["self"], 1.0 / float(a["other"]), 0.0)
 
 
@@ -64,12 +64,12 @@ def _affine(t: Translator, node: fx.Node, argument: Any, factor: float, offset: 
 def _binary(
     t: Translator,
     node: fx.Node,
-    a: Attributes,
+    a: Arguments,
     kind: OperationKind,
     with_parameter: OperationKind,
     role: str,
 ) -> Value:
-    """Of two values, or of a value and a parameter in either order."""
+    """Write down an operator on two values, or on a value and a parameter in either order."""
     operands = [t.value(a["self"]), t.value(a["other"])]
     parameters = [v for v in operands if v.is_parameter]
     values = [t.settled_or_as_is(v) for v in operands if not v.is_parameter]
@@ -90,30 +90,32 @@ def _binary(
     return t.emit(node, kind, values, shape=shape)
 
 
-def _cat(t: Translator, node: fx.Node, a: Attributes) -> Value:
-    """Along the features; or tokens that are parameters before the others."""
+def _cat(t: Translator, node: fx.Node, a: Arguments) -> Value:
+    """Write down a concatenation of features, or of parameters as tokens before a value's."""
     operands = [t.value(v) for v in a["tensors"]]
     dim = a["dim"] % node.meta["val"].ndim
     if operands[0].is_parameter:
         return _prepend(t, node, operands, dim)
     values = [t.settled(v) for v in operands]
     features = 1 if len(values[0].shape) == 3 else len(values[0].shape)
-    demand(dim == features, f"it goes along axis {dim}")
+    demand(dim == features, f"it concatenates along axis {dim}")
     return t.emit(node, "cat", values)
 
 
 def _prepend(t: Translator, node: fx.Node, operands: list[Value], dim: int) -> Value:
     *parameters, last = operands
     demand(all(p.is_parameter for p in parameters) and not last.is_parameter,
-           "parameters stand among values")  # fmt: skip
+           "it mixes parameters and values")  # fmt: skip
     made = t.settled(last)
-    demand(len(made.shape) == 2 and dim == 1, "it puts parameters before something else")
+    demand(
+        len(made.shape) == 2 and dim == 1, "it prepends parameters to something other than tokens"
+    )
     for number, parameter in reversed(list(enumerate(parameters))):
         index = parameter.numbers()
         count = math.prod(parameter.shape) // made.shape[1]
         expected = rearrange.numbered((count, made.shape[1])).expand(index.shape[0], -1, -1)
         demand(index.shape == expected.shape and torch.equal(index, expected),
-               "a parameter stands before it out of order")  # fmt: skip
+               "it prepends a rearranged parameter")  # fmt: skip
         shape = (made.shape[0] + count, made.shape[1])
         name = node.name if number == 0 else f"{node.name}_{number}"
         made = t.emit(
@@ -122,12 +124,12 @@ def _prepend(t: Translator, node: fx.Node, operands: list[Value], dim: int) -> V
     return made
 
 
-def _mean(t: Translator, node: fx.Node, a: Attributes) -> Value:
+def _mean(t: Translator, node: fx.Node, a: Arguments) -> Value:
     x = t.settled(t.value(a["self"]))
     dims = sorted(d % (len(x.shape) + 1) for d in a["dim"])
     if len(x.shape) == 2 and dims == [1] and not a["keepdim"]:
         return t.emit(node, "mean_tokens", [x])
-    demand(len(x.shape) == 3 and dims == [2, 3], f"it is over the axes {dims}")
+    demand(len(x.shape) == 3 and dims == [2, 3], f"it averages over the axes {dims}")
     pooled_shape = (x.shape[0], 1, 1)
     attributes = {"output_size": [1, 1]}
     if a["keepdim"]:
@@ -137,10 +139,10 @@ def _mean(t: Translator, node: fx.Node, a: Attributes) -> Value:
     return t.emit(node, "flatten", [pooled])
 
 
-def _attention(t: Translator, node: fx.Node, a: Attributes) -> Value:
-    """Of queries, keys and values that one layer gives, each head's in one piece."""
+def _attention(t: Translator, node: fx.Node, a: Arguments) -> Value:
+    """Write down attention over queries, keys and values of one layer, with contiguous heads."""
     demand(a["attn_mask"] is None and not a["is_causal"], "it has a mask")
-    demand(a["dropout_p"] == 0.0, "it drops out")
+    demand(a["dropout_p"] == 0.0, "it has dropout")
     values = [t.value(a[name]) for name in ATTENTION_INPUTS]
     source = values[0]
     demand(all(v.name == source.name for v in values), "its inputs come from several layers")
@@ -148,7 +150,7 @@ def _attention(t: Translator, node: fx.Node, a: Attributes) -> Value:
     query_shape = tuple(node.args[0].meta["val"].shape)  # type: ignore[union-attr]
     demand(len(query_shape) == 4, "it has no heads")
     heads, width = query_shape[1], query_shape[3]
-    parts = rearrange.heads_apart(rearrange.numbered((2, *source.shape)), heads)
+    parts = rearrange.split_heads(rearrange.numbered((2, *source.shape)), heads)
     for part, value in zip(parts, values, strict=True):
         demand(torch.equal(part, value.numbers()), "its inputs are arranged in an unknown way")
     scale = 1.0 / math.sqrt(width) if a["scale"] is None else float(a["scale"])
@@ -158,8 +160,9 @@ def _attention(t: Translator, node: fx.Node, a: Attributes) -> Value:
 
 
 def _in_heads(made: Value, node: fx.Node, heads: int) -> Value:
-    index: Tensor = rearrange.numbered((2, *made.shape)).unflatten(-1, (heads, -1)).transpose(1, 2)
-    return Value(made.name, made.shape, index, node)
+    numbered = rearrange.numbered((2, *made.shape))
+    split: Tensor = numbered.unflatten(-1, (heads, -1))  # type: ignore[no-untyped-call]
+    return Value(made.name, made.shape, split.transpose(1, 2), node)
 
 
 COMPOSITIONS: dict[str, Composition] = {
@@ -176,4 +179,4 @@ COMPOSITIONS: dict[str, Composition] = {
     "aten.mean.dim": _mean,
     "aten.scaled_dot_product_attention.default": _attention,
 }
-"""ATen operator → the operations that it comes to."""
+"""ATen operator → function that writes down its operations."""

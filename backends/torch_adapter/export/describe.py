@@ -1,4 +1,4 @@
-"""What is to be known of a network without a catalogue entry, asked of its library."""
+"""Entries of networks that the catalogue lacks, made from what their library reports."""
 
 from __future__ import annotations
 
@@ -9,32 +9,33 @@ import torch
 import torchvision
 from torch import nn
 
-from backends.torch_adapter.export import own, zoo
+from backends.torch_adapter.export import user_code
+from backends.torch_adapter.export.constructors import AUXILIARY, construct_on_meta
 from backends.torch_adapter.export.stages import find_stages
 from bench.errors import Unavailable, UserError, choose
 from bench.spec.backbone import HALF, LEAST_PX, BackboneEntry, WeightsSource, standardised
 
 PRETRAINED = "IMAGENET1K_V1"
-"""Of torchvision's weights, those that the catalogue has too."""
+"""Name of the torchvision weights that the catalogue uses."""
 LICENCES = {
     "apache-2.0": "Apache-2.0",
     "bsd-3-clause": "BSD-3-Clause",
     "mit": "MIT",
     "https://github.com/facebookresearch/SWAG/blob/main/LICENSE": "CC-BY-NC-4.0",
 }
-"""What a library says → SPDX identifier; what is not here is passed on as it is said."""
+"""Licence as a library names it → SPDX identifier; others stay as the library names them."""
 TIMM_RELEASES = (
     "https://github.com/huggingface/pytorch-image-models/releases/",
     "https://github.com/rwightman/pytorch-image-models/releases/",
 )
-"""Where addresses begin whose files have timm's own names."""
+"""Prefixes of addresses whose files use timm's own tensor names."""
 
 
 def describe(name: str) -> BackboneEntry:
     """Describe ``torchvision:NAME``, ``timm:NAME`` or ``module:FILE:FUNCTION``.
 
     Raises:
-        UserError: The library has no such network, or it is none that classifies images.
+        UserError: The library lacks the network, or it does not classify images.
         Unavailable: The library is not installed.
     """
     library, _, model = name.partition(":")
@@ -42,7 +43,7 @@ def describe(name: str) -> BackboneEntry:
 
 
 def list_models() -> list[str]:
-    """Every classification network of the installed torchvision."""
+    """Return the names of all classification networks of the installed torchvision."""
     return [
         f"torchvision:{name}" for name in torchvision.models.list_models(module=torchvision.models)
     ]
@@ -54,13 +55,13 @@ def _torchvision(name: str, model: str) -> BackboneEntry:
     weights = _choose_weights(list(torchvision.models.get_model_weights(model)))
     transforms = weights.transforms()
     # With weights, torchvision's builder lets these two turn ImageNet's standardisation into
-    # (x / 255 - 0.5) / 0.5 (transform_input); that is their preprocessing, said in one step.
-    expects = HALF if model in zoo.AUXILIARY else standardised(transforms.mean, transforms.std)
+    # (x / 255 - 0.5) / 0.5 (transform_input); HALF is both steps in one.
+    expects = HALF if model in AUXILIARY else standardised(transforms.mean, transforms.std)
     source = WeightsSource(
         kind="download",
         distribution="torchvision",
         location=weights.url,
-        sha256=_digits(weights.url),
+        sha256=_sha256_prefix(weights.url),
         licence=_licence(weights.meta.get("license", "BSD-3-Clause")),
         preprocessing=expects,
     )
@@ -73,11 +74,11 @@ def _torchvision(name: str, model: str) -> BackboneEntry:
         sources=(source,),
         preprocessing=expects,
     )
-    return _completed(name, entry, zoo.skeleton(entry))
+    return _completed(name, entry, construct_on_meta(entry))
 
 
 def _choose_weights(entries: list[Any]) -> Any:
-    """The first ImageNet weights, else those of the smallest input (of several by SWAG)."""
+    """Return the first ImageNet weights, else (SWAG) those with the smallest input."""
     named = [w for w in entries if w.name == PRETRAINED]
     return (named or sorted(entries, key=lambda w: int(w.transforms().crop_size[0])))[0]
 
@@ -88,7 +89,7 @@ def _timm(name: str, model: str) -> BackboneEntry:
     except ImportError as error:
         raise Unavailable(f"{name} needs timm: pip install timm") from error
     plain, dot, _ = model.partition(".")
-    choose("network of timm", plain, timm.list_models(), "timm.list_models() tells all of them.")
+    choose("network of timm", plain, timm.list_models(), "timm.list_models() returns all of them.")
     tagged = timm.list_models(f"{plain}.*", pretrained=True)
     if dot:
         choose(f"weights of timm's {plain}", model, tagged)
@@ -96,8 +97,8 @@ def _timm(name: str, model: str) -> BackboneEntry:
     if configuration is None:
         configuration = timm.models.PretrainedCfg()
     if configuration.num_classes == 0:
-        raise UserError(f"{name} has no classifier: it gives features.")
-    expects = standardised(configuration.mean, configuration.std)
+        raise UserError(f"{name} has no classifier: it returns features.")
+    expects = standardised(configuration.mean, configuration.std)  # type: ignore[arg-type]
     entry = BackboneEntry(
         library="timm",
         model=model,
@@ -107,7 +108,7 @@ def _timm(name: str, model: str) -> BackboneEntry:
         sources=_timm_sources(configuration, expects),
         preprocessing=expects,
     )
-    return _completed(name, entry, zoo.skeleton(entry))
+    return _completed(name, entry, construct_on_meta(entry))
 
 
 def _timm_sources(configuration: Any, expects: Any) -> tuple[WeightsSource, ...]:
@@ -122,15 +123,17 @@ def _timm_sources(configuration: Any, expects: Any) -> tuple[WeightsSource, ...]
         address = f"https://huggingface.co/{configuration.hf_hub_id}/resolve/main/{file}"
         sources.append(WeightsSource(kind="hub", location=address, sha256="", **common))
     url = configuration.url or ""
-    if url.startswith(TIMM_RELEASES) and url.endswith(".pth") and _digits(url):
-        sources.append(WeightsSource(kind="download", location=url, sha256=_digits(url), **common))
+    if url.startswith(TIMM_RELEASES) and url.endswith(".pth") and _sha256_prefix(url):
+        sources.append(
+            WeightsSource(kind="download", location=url, sha256=_sha256_prefix(url), **common)
+        )
     return tuple(sources)
 
 
-def _own(name: str, model: str) -> BackboneEntry:
+def _user_code(name: str, model: str) -> BackboneEntry:
     file, _, function = model.rpartition(":")
-    module, code = own.describe(Path(file), function)
-    px = own.input_px(module, code.name)
+    module, code = user_code.describe(Path(file), function)
+    px = user_code.input_px(module, code.name)
     entry = BackboneEntry(
         library="module",
         model=code.name,
@@ -138,31 +141,35 @@ def _own(name: str, model: str) -> BackboneEntry:
         min_px=LEAST_PX,
         stages=(),
         sources=(),
-        preprocessing=own.preprocessing(module, code.name),
+        preprocessing=user_code.preprocessing(module, code.name),
         code=code,
     )
     return _completed(f"module:{code.name}", entry, module)
 
 
-DESCRIBERS = {"torchvision": _torchvision, "timm": _timm, "module": _own}
+DESCRIBERS = {"torchvision": _torchvision, "timm": _timm, "module": _user_code}
 
 
-def _digits(address: str) -> str:
-    """The first digits of the file's SHA-256, which its name carries by torch.hub's convention."""
+def _sha256_prefix(address: str) -> str:
+    """Return the first digits of the file's SHA-256, part of its name by torch.hub's convention."""
     digits = address.rpartition("/")[2].removesuffix(".pth").rpartition("-")[2]
     return digits if len(digits) >= 8 and set(digits) <= set("0123456789abcdef") else ""
 
 
-def _licence(said: str) -> str:
-    return LICENCES.get(said, said)
+def _licence(name: str) -> str:
+    return LICENCES.get(name, name)
 
 
 def _completed(name: str, entry: BackboneEntry, module: nn.Module) -> BackboneEntry:
-    """An entry with its stages and the input sizes that the network takes."""
+    """Return the entry with stages and the range of input sizes.
+
+    Raises:
+        UserError: The network cannot take its own input size.
+    """
     px = entry.native_px
     reason = _refusal(module, px)
     if reason is not None:
-        hint = "Say its input size: an attribute input_px of the network."
+        hint = "Set the network's attribute input_px to its input size."
         raise UserError(f"{name} cannot take {px} px: {reason}", hint if entry.code else None)
     found = {
         "stages": find_stages(module, px, name),
@@ -173,7 +180,7 @@ def _completed(name: str, entry: BackboneEntry, module: nn.Module) -> BackboneEn
 
 
 def _least_px(module: nn.Module, px: int) -> int:
-    """Smallest input size, of at least ``LEAST_PX``, that a network takes; ``px`` it does."""
+    """Return the smallest input size from ``LEAST_PX`` to ``px`` that a network takes."""
     low, high = min(LEAST_PX, px), px
     if _refusal(module, low) is None:
         return low
@@ -184,16 +191,16 @@ def _least_px(module: nn.Module, px: int) -> int:
 
 
 def _refusal(module: nn.Module, px: int) -> str | None:
-    """Why a network does not turn images of ``px`` into logits; None if it does."""
+    """Return the reason why a network has no logits for images of ``px``, None if it has."""
     example = next(module.parameters())
     images = torch.zeros(2, 3, px, px, device=example.device, dtype=example.dtype)
     try:
         with torch.no_grad():
             logits = module(images)
-    except Exception as error:  # whatever a network says of a size
+    except Exception as error:  # networks raise anything at a wrong size
         return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
     if not isinstance(logits, torch.Tensor):
-        return f"it gives a {type(logits).__name__}, not logits of shape (images, classes)."
+        return f"it returns a {type(logits).__name__}, not logits of shape (images, classes)."
     if logits.ndim != 2 or logits.shape[0] != 2 or logits.shape[1] < 2:
-        return f"for 2 images it gives {tuple(logits.shape)}, not logits of (2, classes)."
+        return f"for 2 images it returns {tuple(logits.shape)}, not logits of (2, classes)."
     return None

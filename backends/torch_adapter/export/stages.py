@@ -1,7 +1,7 @@
-"""The stages of a network that the catalogue does not know, found from one forward pass.
+"""Stages of a network that the catalogue lacks, found from one forward pass.
 
-The head is what stands after the last spatial work: the classifier and the pooling before it. What
-is left is cut where the resolution falls; where it never does (a ViT) it is cut into equal parts.
+The head is all that follows the last spatial layer: the classifier and the pooling before it. The
+trunk is cut where the resolution falls; where it never does (a ViT) it is cut into equal parts.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from torch import nn
 
 from bench.errors import UserError
 from bench.network.blueprint import HEAD, is_under
+from bench.spec.backbone import Stages
 
-Stages = tuple[tuple[str, tuple[str, ...]], ...]
 FALL = 1.5
-"""Resolution before over after from which a part counts as halving it; unpadded convolutions, which
-lose a few pixels, do not."""
-PARTS = 4
-"""Stages after the stem that are aimed at: blocks of one resolution are cut into as many, and what
-still has half the resolution of the image is joined to the next where there would be more."""
+"""Smallest ratio of the resolutions before and after a segment that counts as halving; unpadded
+convolutions, which lose a few pixels, do not count."""
+TARGET_STAGES = 4
+"""Intended number of stages after the stem: blocks of one resolution are split to reach it, and
+stages at half the resolution of the image are merged if there would be more."""
 PASSIVE = (
     nn.AdaptiveAvgPool2d,
     nn.AdaptiveMaxPool2d,
@@ -33,7 +33,7 @@ PASSIVE = (
     nn.Dropout2d,
     nn.Identity,
 )
-"""Kinds before a classifier that belong to it."""
+"""Layers before a classifier that belong to it."""
 GLOBAL_POOLS = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.AvgPool2d)
 
 
@@ -42,43 +42,43 @@ class Call:
     """A module's call in the forward pass."""
 
     path: str
-    """Of the module."""
+    """Path of the module."""
     shape: tuple[int, ...]
-    """Of its value, with the batch."""
+    """Shape of its output, with the batch."""
     is_leaf: bool
-    """Whether no module inside it was called."""
+    """True if no module inside it was called."""
 
     @property
     def side(self) -> int | None:
-        """Height (= width) of its value; None where that is no map."""
+        """Height (= width) of its output; None if that is no square map."""
         if len(self.shape) != 4:
             return None
         _, a, b, c = self.shape
         if b == c:
             return b
-        return a if a == b else None  # channels last, as Swin has them inside
+        return a if a == b else None  # channels last, as inside Swin
 
 
 @dataclass(frozen=True)
-class Part:
-    """A piece of the trunk that is not cut: a layer, or a block."""
+class Segment:
+    """A layer or block of the trunk that is not cut."""
 
     path: str
     side: int | None
-    """Of the map that it gives."""
+    """Height (= width) of its output."""
     weights: int
-    """Parameters inside."""
+    """Number of parameters."""
     kernels: int
-    """Kernels (of convolutions, dense layers, attention) inside."""
+    """Number of kernels (of convolutions, dense layers, attention)."""
     ends_in_pool: bool
-    """Whether its last layer is a pooling that alone lowers its resolution."""
+    """True if its last layer is a pooling that alone lowers its resolution."""
 
 
 def trace(module: nn.Module, px: int) -> list[Call]:
-    """The calls of one forward pass, in the order in which they ended.
+    """Return the calls of one forward pass, in the order in which they ended.
 
     Args:
-        module: In evaluation form, on any device, the meta device among them.
+        module: In evaluation form, on any device, also the meta device.
         px: Height and width of the input.
     """
     calls: list[Call] = []
@@ -107,32 +107,32 @@ def trace(module: nn.Module, px: int) -> list[Call]:
 
 
 def find_stages(module: nn.Module, px: int, name: str) -> Stages:
-    """(stage, module paths) from the input on: 'stem', 'stage1', …, 'head'.
+    """Return (stage, module paths) from the input on: 'stem', 'stage1', …, 'head'.
 
     Args:
         module: In evaluation form.
         px: Height and width of an input that it can take.
-        name: Of the backbone, for messages.
+        name: Name of the backbone, for messages.
 
     Raises:
-        UserError: Nothing can be told apart from the classifier, or weights are used twice.
+        UserError: No layer with weights precedes the classifier, or weights are used twice.
     """
     leaves = _leaves(module, trace(module, px), name)
     start = _head_start(module, leaves)
     if start is None:
         raise UserError(
-            f"{name}: no layer with weights stands before its classifier, so that every policy "
+            f"{name}: no layer with weights precedes its classifier, so that every policy "
             "would be one with no trainable stage in the backbone."
         )
     trunk, head = leaves[:start], leaves[start:]
-    groups = _groups(_parts(module, trunk, head), px)
+    groups = _groups(_segments(module, trunk, head), px)
     named = [*_names(*groups), (HEAD, [leaf.path for leaf in head])]
     called = [leaf.path for leaf in leaves]
-    return tuple((stage, _collapsed(paths, called)) for stage, paths in named)
+    return tuple((stage, _collapse(paths, called)) for stage, paths in named)
 
 
 def _leaves(module: nn.Module, calls: list[Call], name: str) -> list[Call]:
-    """The innermost calls; a module without weights that is called twice stands nowhere."""
+    """Return the innermost calls, without modules that are called twice and have no weights."""
     times: dict[str, int] = {}
     for call in calls:
         times[call.path] = times.get(call.path, 0) + 1
@@ -151,7 +151,7 @@ def _kernels(module: nn.Module, path: str) -> int:
 
 
 def _head_start(module: nn.Module, leaves: list[Call]) -> int | None:
-    """Index of the head's first leaf; None if no weights would be left before it."""
+    """Return the index of the head's first leaf, None if no weights would be left before it."""
     kernels = [i for i, leaf in enumerate(leaves) if _kernels(module, leaf.path)]
     if not kernels:
         return None
@@ -166,7 +166,7 @@ def _head_start(module: nn.Module, leaves: list[Call]) -> int | None:
 
 
 def _is_passive(module: nn.Module, path: str) -> bool:
-    """Whether a layer before the classifier belongs to it, and not to a block of the trunk."""
+    """Return True if a layer before the classifier belongs to it, not to a block of the trunk."""
     parent = module.get_submodule(path.rpartition(".")[0])
     in_a_row = parent is module or isinstance(parent, nn.Sequential)
     return in_a_row and isinstance(module.get_submodule(path), PASSIVE)
@@ -177,7 +177,7 @@ def _has_weights(module: nn.Module, leaves: Iterable[Call]) -> bool:
 
 
 def _classifier(module: nn.Module, leaves: list[Call], last: int) -> int:
-    """First leaf of the largest module around the last kernel that holds no other kernel."""
+    """Return the first leaf of the largest module around the last kernel without another kernel."""
     path = leaves[last].path
     own = _kernels(module, path)
     while "." in path and _kernels(module, path.rpartition(".")[0]) == own:
@@ -186,7 +186,7 @@ def _classifier(module: nn.Module, leaves: list[Call], last: int) -> int:
 
 
 def _after_maps(module: nn.Module, leaves: list[Call], last: int) -> int:
-    """First leaf of those that work on vectors only, or on what a global pooling made of a map."""
+    """Return the first leaf from which on all work on vectors, or on a globally pooled map."""
     start = last + 1
     for index in range(last, -1, -1):
         rest = leaves[index:]
@@ -199,26 +199,26 @@ def _after_maps(module: nn.Module, leaves: list[Call], last: int) -> int:
 
 
 def _pools_to_one(module: nn.Module, rest: list[Call]) -> bool:
-    """Whether the first of these is the pooling, or the dense layer written as a convolution over
-    the whole map (VGG in timm, LeNet), after which nothing is a map any more."""
+    """Return True if the first leaf turns maps into vectors: a global pooling, or a dense layer
+    written as a convolution over the whole map (VGG in timm, LeNet)."""
     leaf = module.get_submodule(rest[0].path)
     dense = isinstance(leaf, nn.Conv2d) and leaf.kernel_size[0] > 2 and leaf.padding in (0, (0, 0))
     one = all(leaf.side == 1 or len(leaf.shape) == 2 for leaf in rest)
     return one and (dense or isinstance(leaf, GLOBAL_POOLS))
 
 
-def _parts(module: nn.Module, trunk: list[Call], head: list[Call]) -> list[Part]:
-    """The trunk as blocks: containers opened as far as the resolution or the weights ask for it."""
+def _segments(module: nn.Module, trunk: list[Call], head: list[Call]) -> list[Segment]:
+    """Cut the trunk into blocks: open modules with most weights or a large fall in resolution."""
     weights = [n for leaf in trunk if (n := _weights(module, leaf.path))]
     total = sum(weights[1:])  # the first layer of a small ViT can hold most
-    parts: list[Part] = []
+    segments: list[Segment] = []
     side: int | None = None
 
     def opened(path: str, inside: list[Call]) -> bool:
         if any(is_under(leaf.path, path) for leaf in head) or path == "":
             return True
         if isinstance(module.get_submodule(path), nn.ModuleList | nn.ModuleDict):
-            return True  # its modules are called one by one
+            return True  # has no call of its own
         before = side or _last_side(inside[:1]) or 1
         ratio = before / (_last_side(inside) or before)
         heavy = _weights(module, path) > total / 2
@@ -239,8 +239,8 @@ def _parts(module: nn.Module, trunk: list[Call], head: list[Call]) -> list[Part]
         after = _last_side(inside) or side
         last = module.get_submodule(inside[-1].path)
         before_last = _last_side(inside[:-1]) or side
-        parts.append(
-            Part(
+        segments.append(
+            Segment(
                 path,
                 after,
                 _weights(module, path),
@@ -253,11 +253,11 @@ def _parts(module: nn.Module, trunk: list[Call], head: list[Call]) -> list[Part]
         side = after
 
     walk("", trunk)
-    return parts
+    return segments
 
 
 def _child(path: str, leaf: str) -> str:
-    """The module one level below ``path`` on the way to ``leaf``."""
+    """Return the module one level below ``path`` on the way to ``leaf``."""
     below = leaf.removeprefix(f"{path}.") if path else leaf
     child = below.partition(".")[0]
     return f"{path}.{child}" if path else child
@@ -272,7 +272,7 @@ def _falls(before: int | None, after: int | None) -> bool:
 
 
 def _is_chain(module: nn.Module) -> bool:
-    """Whether it is a row of blocks, and not a block whose pieces belong together."""
+    """Return True for a row of blocks, False for a block whose layers belong together."""
     if isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict):
         return True
     whole = sum(p.numel() for p in module.parameters())
@@ -282,80 +282,84 @@ def _is_chain(module: nn.Module) -> bool:
     )
 
 
-def _groups(parts: list[Part], px: int) -> tuple[list[Part], list[list[Part]]]:
-    """The stem, possibly empty, and the groups after it."""
-    stem = _stem(parts, px)
-    groups: list[list[Part]] = [[]]
-    side = parts[len(stem) - 1].side if stem else px
-    for part in parts[len(stem) :]:
-        falls = _falls(side, part.side)
-        if falls and not part.ends_in_pool and sum(p.weights for p in groups[-1]):
+def _groups(segments: list[Segment], px: int) -> tuple[list[Segment], list[list[Segment]]]:
+    """Return the stem, possibly empty, and the stages after it."""
+    stem = _stem(segments, px)
+    groups: list[list[Segment]] = [[]]
+    side = segments[len(stem) - 1].side if stem else px
+    for segment in segments[len(stem) :]:
+        falls = _falls(side, segment.side)
+        if falls and not segment.ends_in_pool and _total_weights(groups[-1]):
             groups.append([])
-        groups[-1].append(part)
-        if falls and part.ends_in_pool:
+        groups[-1].append(segment)
+        if falls and segment.ends_in_pool:
             groups.append([])
-        side = part.side or side
+        side = segment.side or side
     groups = _with_weights(groups)
-    if len(groups) > PARTS and stem and px / (groups[0][-1].side or px) < FALL**2:
+    if len(groups) > TARGET_STAGES and stem and px / (groups[0][-1].side or px) < FALL**2:
         groups[:2] = [groups[0] + groups[1]]
     if not groups:
         return [], [stem]
-    if len(groups) < PARTS - 1:
+    if len(groups) < TARGET_STAGES - 1:
         longest = max(range(len(groups)), key=lambda i: len(_blocks(groups[i])))
-        parts_left = PARTS - len(groups) + 1
-        groups[longest : longest + 1] = _equal_parts(groups[longest], parts_left)
+        missing = TARGET_STAGES - len(groups) + 1
+        groups[longest : longest + 1] = _split_equally(groups[longest], missing)
     return stem, groups
 
 
-def _stem(parts: list[Part], px: int) -> list[Part]:
-    """The first kernel and what belongs to it, if the resolution falls there."""
-    first = next((i for i, part in enumerate(parts) if part.kernels), None)
+def _stem(segments: list[Segment], px: int) -> list[Segment]:
+    """Return the first kernel and the layers that belong to it, if the resolution falls there."""
+    first = next((i for i, segment in enumerate(segments) if segment.kernels), None)
     if first is None:
         return []
     end = first + 1
-    while end < len(parts) and not parts[end].kernels and parts[end].side is not None:
+    while end < len(segments) and not segments[end].kernels and segments[end].side is not None:
         end += 1
-    return parts[:end] if _falls(px, parts[end - 1].side) else []
+    return segments[:end] if _falls(px, segments[end - 1].side) else []
 
 
-def _with_weights(groups: list[list[Part]]) -> list[list[Part]]:
-    """Groups without weights joined to the one before, or to the next."""
-    joined: list[list[Part]] = []
+def _total_weights(group: list[Segment]) -> int:
+    return sum(segment.weights for segment in group)
+
+
+def _with_weights(groups: list[list[Segment]]) -> list[list[Segment]]:
+    """Join groups without weights to the group before, or to the next."""
+    joined: list[list[Segment]] = []
     for group in groups:
-        if joined and not (sum(p.weights for p in group) and sum(p.weights for p in joined[-1])):
+        if joined and not (_total_weights(group) and _total_weights(joined[-1])):
             joined[-1] = joined[-1] + group
         elif group:
             joined.append(group)
     return joined
 
 
-def _equal_parts(group: list[Part], most: int) -> list[list[Part]]:
-    """Blocks of one resolution in up to ``most`` rows of equal length."""
+def _split_equally(group: list[Segment], most: int) -> list[list[Segment]]:
+    """Split blocks of one resolution into up to ``most`` rows of equal length."""
     blocks = _blocks(group)
     count = min(most, len(blocks))
     bounds = [round(i * len(blocks) / count) for i in range(count + 1)]
-    return [[part for block in blocks[a:b] for part in block] for a, b in pairwise(bounds)]
+    return [[segment for block in blocks[a:b] for segment in block] for a, b in pairwise(bounds)]
 
 
-def _blocks(group: list[Part]) -> list[list[Part]]:
-    """A group as rows that begin with a kernel."""
-    blocks: list[list[Part]] = []
-    for part in group:
-        if not blocks or (part.kernels and any(p.kernels for p in blocks[-1])):
-            blocks.append([part])
+def _blocks(group: list[Segment]) -> list[list[Segment]]:
+    """Split a group into rows that begin with a kernel."""
+    blocks: list[list[Segment]] = []
+    for segment in group:
+        if not blocks or (segment.kernels and any(p.kernels for p in blocks[-1])):
+            blocks.append([segment])
         else:
-            blocks[-1].append(part)
+            blocks[-1].append(segment)
     return blocks
 
 
-def _names(stem: list[Part], rest: list[list[Part]]) -> list[tuple[str, list[str]]]:
+def _names(stem: list[Segment], rest: list[list[Segment]]) -> list[tuple[str, list[str]]]:
     named = [("stem", stem)] if stem else []
     named += [(f"stage{i}", group) for i, group in enumerate(rest, start=1)]
-    return [(stage, [part.path for part in parts]) for stage, parts in named]
+    return [(stage, [segment.path for segment in segments]) for stage, segments in named]
 
 
-def _collapsed(paths: list[str], called: list[str]) -> tuple[str, ...]:
-    """Paths with a parent in place of its children where all that was called in it is meant."""
+def _collapse(paths: list[str], called: list[str]) -> tuple[str, ...]:
+    """Replace paths by their parent where they cover all that was called in it."""
     found = list(dict.fromkeys(paths))
     while True:
         for parent in dict.fromkeys(p.rpartition(".")[0] for p in found if "." in p):

@@ -1,4 +1,4 @@
-"""ATen operators that a Blueprint can say, by what they need of the exporter."""
+"""ATen operators that a table translates into operations of a Blueprint."""
 
 from __future__ import annotations
 
@@ -8,39 +8,38 @@ from typing import Any
 
 from torch import fx
 
+from backends.torch_adapter.export.rearrange import Attributes
 from bench.network.blueprint import OperationKind
 
-Attributes = dict[str, Any]
-Translation = Callable[[Attributes], tuple[OperationKind, Attributes]]
+Arguments = dict[str, Any]
+"""Arguments of a node, by the names in its operator's schema."""
+Translation = Callable[[Arguments], tuple[OperationKind, Attributes]]
 DEFAULT_GELU = "none"
 
 
-class Unsayable(Exception):
-    """An operation has no counterpart in a Blueprint; its text, if any, is the reason."""
+class Untranslatable(Exception):
+    """An operation has no counterpart in a Blueprint; the text, if any, is the reason."""
 
 
 def demand(condition: bool, reason: str) -> None:
-    """
-    Raises:
-        Unsayable: For ``reason``, unless ``condition`` holds.
-    """
+    """Raise Untranslatable with ``reason`` unless ``condition`` holds."""
     if not condition:
-        raise Unsayable(reason)
+        raise Untranslatable(reason)
 
 
 def pair(value: Any) -> list[int]:
-    """A size for both axes, or one for each, as [height, width]."""
+    """Return a size for both axes, or one for each, as [height, width]."""
     numbers = [int(v) for v in value] if isinstance(value, list | tuple) else [int(value)]
     return numbers * 2 if len(numbers) == 1 else numbers
 
 
 def _edges(value: Any) -> list[int]:
-    """Symmetric (height, width) padding as [top, bottom, left, right]."""
+    """Return symmetric (height, width) padding as [top, bottom, left, right]."""
     height, width = pair(value)
     return [height, height, width, width]
 
 
-def _conv2d(a: Attributes) -> tuple[OperationKind, Attributes]:
+def _conv2d(a: Arguments) -> tuple[OperationKind, Attributes]:
     return "conv2d", {
         "kernel": list(a["weight"].meta["val"].shape[2:]),
         "stride": pair(a["stride"]),
@@ -50,8 +49,8 @@ def _conv2d(a: Attributes) -> tuple[OperationKind, Attributes]:
     }
 
 
-def _conv2d_named_padding(a: Attributes) -> tuple[OperationKind, Attributes]:
-    """``padding='same'`` or ``'valid'``; PyTorch puts what is odd below and to the right."""
+def _conv2d_named_padding(a: Arguments) -> tuple[OperationKind, Attributes]:
+    """Translate ``padding='same'`` or ``'valid'``; PyTorch pads an odd rest below and right."""
     kernel = list(a["weight"].meta["val"].shape[2:])
     dilation = pair(a["dilation"])
     totals = [(k - 1) * d if a["padding"] == "same" else 0
@@ -66,19 +65,19 @@ def _conv2d_named_padding(a: Attributes) -> tuple[OperationKind, Attributes]:
     }
 
 
-def _batch_norm(a: Attributes) -> tuple[OperationKind, Attributes]:
+def _batch_norm(a: Arguments) -> tuple[OperationKind, Attributes]:
     demand(a["running_mean"] is not None, "it keeps no running statistics")
     demand(a["momentum"] is not None, "its statistics are cumulative")
     return "batch_norm", {"epsilon": float(a["eps"]), "momentum": float(a["momentum"])}
 
 
-def _hardtanh(a: Attributes) -> tuple[OperationKind, Attributes]:
+def _hardtanh(a: Arguments) -> tuple[OperationKind, Attributes]:
     bounds = (a["min_val"], a["max_val"])
-    demand(bounds == (0.0, 6.0), f"it goes from {bounds[0]} to {bounds[1]}")
+    demand(bounds == (0.0, 6.0), f"it clips to {bounds[0]} … {bounds[1]}")
     return "relu6", {}
 
 
-def _max_pool2d(a: Attributes) -> tuple[OperationKind, Attributes]:
+def _max_pool2d(a: Arguments) -> tuple[OperationKind, Attributes]:
     demand(pair(a["dilation"]) == [1, 1], "it has a dilation")
     return "max_pool2d", {
         "kernel": pair(a["kernel_size"]),
@@ -88,8 +87,8 @@ def _max_pool2d(a: Attributes) -> tuple[OperationKind, Attributes]:
     }
 
 
-def _avg_pool2d(a: Attributes) -> tuple[OperationKind, Attributes]:
-    demand(a["divisor_override"] is None, "it has a divisor of its own")
+def _avg_pool2d(a: Arguments) -> tuple[OperationKind, Attributes]:
+    demand(a["divisor_override"] is None, "it has its own divisor")
     return "avg_pool2d", {
         "kernel": pair(a["kernel_size"]),
         "stride": pair(a["stride"] or a["kernel_size"]),
@@ -99,20 +98,20 @@ def _avg_pool2d(a: Attributes) -> tuple[OperationKind, Attributes]:
     }
 
 
-def _adaptive(a: Attributes) -> tuple[OperationKind, Attributes]:
+def _adaptive(a: Arguments) -> tuple[OperationKind, Attributes]:
     return "adaptive_avg_pool2d", {"output_size": pair(a["output_size"])}
 
 
-def _pad(a: Attributes) -> tuple[OperationKind, Attributes]:
+def _pad(a: Arguments) -> tuple[OperationKind, Attributes]:
     mode, value = a["mode"], a["value"]
     demand(mode == "constant" and value in (None, 0, 0.0), f"mode {mode} with {value}")
     demand(len(a["pad"]) == 4, "it pads other axes than height and width")
     left, right, top, bottom = a["pad"]
-    demand(min(a["pad"]) >= 0, "it cuts off")
+    demand(min(a["pad"]) >= 0, "it crops")
     return "pad", {"padding": [top, bottom, left, right]}
 
 
-def _gelu(a: Attributes) -> tuple[OperationKind, Attributes]:
+def _gelu(a: Arguments) -> tuple[OperationKind, Attributes]:
     return "gelu", {"tanh": a.get("approximate", DEFAULT_GELU) == "tanh"}
 
 
@@ -125,7 +124,7 @@ PLAIN: dict[str, Translation] = {
     "aten.adaptive_avg_pool2d.default": _adaptive,
     "aten.pad.default": _pad,
 }
-"""Of an image, to an image: ATen operator → (kind, attributes) of its arguments."""
+"""Operators from an image to an image → function from arguments to (kind, attributes)."""
 
 
 def _with_in_place(table: dict[str, Translation]) -> dict[str, Translation]:
@@ -147,7 +146,7 @@ ELEMENTWISE: dict[str, Translation] = _with_in_place(
         "aten.dropout.default": lambda a: ("dropout", {"rate": float(a["p"])}),
     }
 )
-"""Element by element, whatever the order: ATen operator → (kind, attributes) of its arguments."""
+"""Operators on single elements, in any order → function from arguments to (kind, attributes)."""
 IDENTITIES = frozenset(
     {
         "aten.clone.default",
@@ -156,7 +155,7 @@ IDENTITIES = frozenset(
         "aten.detach.default",
     }
 )
-"""That change nothing in evaluation form."""
+"""Operators that change nothing in evaluation form."""
 REARRANGING = frozenset(
     {
         "aten.view.default",
@@ -179,13 +178,13 @@ REARRANGING = frozenset(
         "aten.expand.default",
     }
 )
-"""That move elements and compute nothing; ``recognise`` tells what they come to."""
+"""Operators that move elements and compute nothing; ``recognise`` finds their operation."""
 GETITEM = str(operator.getitem)
-"""Takes one of several results."""
+"""The operator that selects one of several results."""
 
 
-def named_arguments(node: fx.Node) -> Attributes:
-    """Arguments by their names in the operator's schema, defaults filled in."""
+def named_arguments(node: fx.Node) -> Arguments:
+    """Return a node's arguments with defaults filled in."""
     schema = node.target._schema  # type: ignore[union-attr]
     named = {a.name: a.default_value for a in schema.arguments if a.has_default_value()}
     named.update({a.name: value for a, value in zip(schema.arguments, node.args, strict=False)})

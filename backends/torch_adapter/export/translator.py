@@ -1,4 +1,4 @@
-"""Walks a graph of ``torch.export`` and writes down the operations of a Blueprint."""
+"""Translation of a graph of ``torch.export`` into the operations of a Blueprint."""
 
 from __future__ import annotations
 
@@ -10,53 +10,52 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from backends.torch_adapter import rearrange
+from backends.torch_adapter.export import rearrange
+from backends.torch_adapter.export.rearrange import Attributes, Shape
 from backends.torch_adapter.export.translations import (
     ELEMENTWISE,
     GETITEM,
     IDENTITIES,
     PLAIN,
     REARRANGING,
-    Attributes,
-    Unsayable,
+    Arguments,
+    Untranslatable,
     demand,
     named_arguments,
 )
 from bench.errors import UserError
 from bench.network.blueprint import INPUT, Operation, OperationKind, with_features
 
-Shape = tuple[int, ...]
 ROLES = ("weight", "bias", "running_mean", "running_var")
 
 
 @dataclass(frozen=True)
 class Value:
-    """What a node computes: a value of the Blueprint, or a parameter, perhaps rearranged."""
+    """The result of a node: a value of the Blueprint, or a parameter, perhaps rearranged."""
 
     name: str
-    """Of the Blueprint's value, or of the parameter."""
+    """Name of the Blueprint's value, or of the parameter."""
     shape: Shape
-    """Of that value without the batch, or of the parameter."""
+    """Shape of that value without the batch, or of the parameter."""
     index: Tensor | None = None
-    """Where the node has it rearranged: for each element, its number in what ``name`` names
-    (batch included)."""
+    """If rearranged: for each element, its index in the value ``name``, batch included."""
     node: fx.Node | None = None
-    """The last that rearranged it."""
+    """The last node that rearranged it."""
     is_parameter: bool = False
 
     def numbers(self) -> Tensor:
-        """``index``, also where nothing is rearranged."""
+        """Return ``index``, also if nothing is rearranged."""
         if self.index is not None:
             return self.index
         return rearrange.numbered(self.shape if self.is_parameter else (2, *self.shape))
 
 
-Composition = Callable[["Translator", fx.Node, Attributes], Value]
+Composition = Callable[["Translator", fx.Node, Arguments], Value]
 """(translator, node, its arguments by name) → the node's value."""
 
 
 class Translator:
-    """The operations of one exported program, whose example has a batch of 2."""
+    """Translator of one exported program, whose example has a batch of 2."""
 
     def __init__(
         self,
@@ -67,8 +66,8 @@ class Translator:
         """
         Args:
             program: In evaluation form.
-            name: Of the backbone, for messages.
-            compositions: ATen operator → what writes it down, where a table of kinds cannot say.
+            name: Name of the backbone, for messages.
+            compositions: ATen operators that no table translates → function that writes them down.
         """
         self._compositions = compositions
         self._graph = program.graph_module.graph
@@ -88,21 +87,24 @@ class Translator:
                 self._values[node.name] = Value(name, shape, is_parameter=True)
 
     def translate(self) -> list[Operation]:
-        """The operations that the network's answer depends on, in order.
+        """Return the operations that the network's output depends on, in order.
 
         Raises:
-            UserError: One of them has no counterpart.
+            UserError: One of them has no counterpart in a Blueprint.
         """
         for node in self._graph.nodes:
             if node.op == "call_function":
-                self._guarded(node, lambda node: self._values.update({node.name: self._do(node)}))
+                self._guarded(node, self._add_value)
             elif node.op == "output":
-                answers = [a for a in node.args[0] if isinstance(a, fx.Node)]
-                self._guarded(answers[0], self._answer)
+                outputs = [a for a in node.args[0] if isinstance(a, fx.Node)]
+                self._guarded(outputs[0], self._finish)
         return self.operations
 
-    def _answer(self, node: fx.Node) -> None:
-        """Make what ``node`` computes the last operation, and drop what it does not depend on."""
+    def _add_value(self, node: fx.Node) -> None:
+        self._values[node.name] = self._translate_node(node)
+
+    def _finish(self, node: fx.Node) -> None:
+        """Make ``node`` the last operation, and drop all operations that it does not depend on."""
         needed = {self.settled(self.value(node)).name}
         kept = []
         for operation in reversed(self.operations):
@@ -114,7 +116,7 @@ class Translator:
     def _guarded(self, node: fx.Node, act: Callable[[fx.Node], None]) -> None:
         try:
             act(node)
-        except Unsayable as error:
+        except Untranslatable as error:
             reason = f": {error}" if str(error) else ""
             culprit = error.__dict__.get("node", node)
             raise UserError(
@@ -122,12 +124,16 @@ class Translator:
                 f"(module '{module_path(culprit)}') has no counterpart in a Blueprint{reason}."
             ) from error
 
-    def _do(self, node: fx.Node) -> Value | tuple[Value, ...]:
+    def _translate_node(self, node: fx.Node) -> Value | tuple[Value, ...]:
         target = str(node.target)
         if target == GETITEM:
-            several = self._values[node.args[0].name]  # type: ignore[union-attr]
+            source, position = node.args
+            assert isinstance(source, fx.Node)
+            assert isinstance(position, int)
+            several = self._values[source.name]
             demand(isinstance(several, tuple), "it takes a part of one value")
-            return replace(several[node.args[1]], node=node)  # type: ignore[index, call-overload]
+            assert isinstance(several, tuple)
+            return replace(several[position], node=node)
         if target in REARRANGING:
             return self._rearranged(node)
         arguments = named_arguments(node)
@@ -135,7 +141,7 @@ class Translator:
             return self.value(arguments.get("self", arguments.get("input")))
         if target in PLAIN:
             x = self.settled(self.value(arguments.get("self", arguments.get("input"))))
-            demand(len(x.shape) == 3, "it reads another thing than an image")
+            demand(len(x.shape) == 3, "its input is not an image")
             kind, attributes = PLAIN[target](arguments)
             return self.emit(node, kind, [x], attributes, self.roles(arguments))
         if target in ELEMENTWISE:
@@ -143,25 +149,25 @@ class Translator:
             kind, attributes = ELEMENTWISE[target](arguments)
             return self.emit(node, kind, [x], attributes, shape=x.shape, like=x)
         if target not in self._compositions:
-            raise Unsayable
+            raise Untranslatable
         return self._compositions[target](self, node, arguments)
 
     def value(self, argument: Any) -> Value:
-        """What an argument of a node stands for.
+        """Return the value of a node's argument.
 
         Raises:
-            Unsayable: For something other than one value or parameter.
+            Untranslatable: The argument is not one value or parameter.
         """
         found = self._values.get(argument.name) if isinstance(argument, fx.Node) else None
         demand(isinstance(found, Value), f"it reads {argument}")
         assert isinstance(found, Value)
         return found
 
-    def roles(self, arguments: Attributes) -> dict[str, str]:
-        """Role → tensor of the arguments that are tensors as they are stored.
+    def roles(self, arguments: Arguments) -> dict[str, str]:
+        """Return role → name for the arguments that are stored tensors.
 
         Raises:
-            Unsayable: One is computed, or a constant that is neither trained nor a statistic.
+            Untranslatable: One is computed, or a constant that is neither trained nor a statistic.
         """
         roles = {}
         for role in ROLES:
@@ -184,17 +190,15 @@ class Translator:
         like: Value | None = None,
         name: str | None = None,
     ) -> Value:
-        """Write down an operation and give its value.
+        """Write down an operation and return its value.
 
         Args:
-            node: That it comes from.
-            kind: What it does.
-            inputs: That it reads; in the Blueprint's order, whatever their ``index``.
-            attributes: Of the kind.
+            node: The node it comes from.
+            inputs: Values it reads in the Blueprint's order, whatever their ``index``.
             tensors: Role → name.
-            shape: Of its value; the node's own if None.
-            like: A value whose rearrangement the new value carries on.
-            name: The node's own if None.
+            shape: Shape of its value; None for the node's.
+            like: A value whose rearrangement the new value keeps.
+            name: Name of the operation; None for the node's.
         """
         demand(not any(v.is_parameter for v in inputs), "it computes with a parameter alone")
         name = name or node.name
@@ -216,7 +220,7 @@ class Translator:
         return Value(name, shape, index, source)
 
     def _rearranged(self, node: fx.Node) -> Value | tuple[Value, ...]:
-        """A chain of rearrangements is taken as a whole, and as two where it is none alone."""
+        """Rearrange the node's input, together with earlier rearrangements where possible."""
         source = self.value(node.args[0])
         made = _apply(node, source)
         if source.index is None or source.is_parameter or _is_known(made):
@@ -226,20 +230,21 @@ class Translator:
         return again if _is_known(again) else made
 
     def settled(self, value: Value) -> Value:
-        """A value with its rearrangement made an operation.
+        """Write down a value's rearrangement as an operation.
 
         Raises:
-            Unsayable: There is none that does it.
+            Untranslatable: There is no such operation.
         """
         found = self.settled_or_as_is(value)
         if found.index is not None:
-            error = Unsayable(f"it makes {found.shape} into {tuple(found.index.shape[1:])}")
+            target = tuple(found.index.shape[1:])
+            error = Untranslatable(f"it rearranges {found.shape} into {target}")
             error.__dict__["node"] = found.node
             raise error
         return found
 
     def settled_or_as_is(self, value: Value) -> Value:
-        """A value with its rearrangement made an operation if there is one that does it."""
+        """Write down a value's rearrangement as an operation, if there is one."""
         if value.index is None or value.is_parameter:
             return value
         assert value.node is not None
@@ -255,13 +260,14 @@ class Translator:
         return self._settled[key]
 
     def rows(self, value: Value) -> tuple[Value, Tensor | None]:
-        """A value for what works along its features, and where each feature vector stands.
+        """Return a value for an operation along its features.
 
         Returns:
-            The value, settled if that can be, and if it cannot, numbers for ``reordered``.
+            The value, settled if possible; if not, also the order of its feature vectors for
+            ``reordered``.
 
         Raises:
-            Unsayable: The node's last axis is not the features.
+            Untranslatable: The node's last axis is not the features.
         """
         value = self.settled_or_as_is(value)
         if value.index is None and len(value.shape) < 3:
@@ -271,7 +277,7 @@ class Translator:
         return value, rows
 
     def reordered(self, value: Value, rows: Tensor | None, like: Value) -> Value:
-        """A value that has its feature vectors in the order that ``rows`` gave for ``like``."""
+        """Give a value's feature vectors the order that ``rows`` returned for ``like``."""
         if rows is None:
             return value
         index = rearrange.from_positions(rows, value.shape)
@@ -280,26 +286,25 @@ class Translator:
         return replace(value, index=None if same else index, node=like.node)
 
     def features_of(self, value: Value, features: int) -> Shape:
-        """The shape of ``value`` with another number of features."""
+        """Return the shape of ``value`` with another number of features."""
         return with_features(value.shape, features)
 
 
 def module_path(node: fx.Node) -> str:
-    """Of the innermost module that a node was called in."""
+    """Return the path of the innermost module in which a node was called."""
     stack = list(node.meta.get("nn_module_stack", {}).values())
     return str(stack[-1][0]).removeprefix("L['self'].") if stack else ""
 
 
 def broadcast_shape(parameter: Value, value: Value, node: fx.Node) -> Shape:
-    """The shape in which a parameter meets a value in the Blueprint's order, such as (C, 1, 1).
+    """Return the shape that broadcasts a parameter to a value in the Blueprint's order, such as
+    (C, 1, 1).
 
     Args:
-        parameter: As the node reads it.
-        value: The other operand, as the node reads it.
-        node: That computes with both.
+        node: The node that computes with both.
 
     Raises:
-        Unsayable: There is none.
+        Untranslatable: There is none.
     """
     result = tuple(node.meta["val"].shape)
     numbers = value.numbers()
@@ -316,12 +321,12 @@ def broadcast_shape(parameter: Value, value: Value, node: fx.Node) -> Shape:
     shape = tuple(placed.shape[1:])
     in_order = rearrange.numbered((math.prod(parameter.shape),))
     demand(placed.shape[0] == 1 and torch.equal(placed.flatten(), in_order),
-           "a parameter meets it out of order")  # fmt: skip
+           "it broadcasts a rearranged parameter")  # fmt: skip
     return shape
 
 
 def _apply(node: fx.Node, source: Value) -> Value | tuple[Value, ...]:
-    """Run a rearranging node over the numbers of its source's elements."""
+    """Run a rearranging node on the indices of its source's elements."""
     demand(not any(isinstance(a, fx.Node) for a in node.args[1:]), "its sizes are computed")
     results = node.target(source.numbers(), *node.args[1:], **node.kwargs)  # type: ignore[operator]
 
@@ -333,10 +338,10 @@ def _apply(node: fx.Node, source: Value) -> Value | tuple[Value, ...]:
 
 
 def _is_known(made: Value | tuple[Value, ...]) -> bool:
-    """Whether each of the values is an operation's, or one operation away."""
+    """Return True if each value is an operation's, or one operation away."""
     values = (made,) if isinstance(made, Value) else made
     return all(v.index is None or rearrange.recognise(v.index, v.shape) is not None for v in values)
 
 
-def _changes_nothing(target: str, arguments: Attributes) -> bool:
+def _changes_nothing(target: str, arguments: Arguments) -> bool:
     return target.startswith("aten.dropout") and arguments["p"] == 0.0

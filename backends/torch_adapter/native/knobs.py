@@ -1,31 +1,49 @@
-"""What is PyTorch's own in native mode, read from the module and the optimizer that were built."""
+"""Settings that are PyTorch's own in native mode, read from the built module and optimizer."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torchvision
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.ops import StochasticDepth
 
+from backends.torch_adapter.export.constructors import last_layer
 from bench.native import probes
 from bench.native.applications import NATIVE_RESIZE
 from bench.spec.backbone import BackboneEntry
+from bench.training.adapter import Counts, NativeRequest
 
-if TYPE_CHECKING:
-    from backends.torch_adapter.native.trainer import NativeTorchTrainer
-Knobs = dict[str, Any]
 AUXILIARY = ("aux1", "aux2", "AuxLogits")
-"""torchvision's names of classifiers that hang on the middle of a network."""
-NORMS = (nn.modules.batchnorm._BatchNorm,)
+"""torchvision's names of auxiliary classifiers in the middle of a network."""
 
 
-def read_knobs(trainer: NativeTorchTrainer) -> Knobs:
-    """By the names of ``bench.native.differences.KNOBS``; values that JSON has."""
+class NativeTraining(Protocol):
+    """A native network in training, with what ``read_knobs`` reads."""
+
+    module: nn.Module
+    optimizer: torch.optim.Optimizer
+    request: NativeRequest
+    fresh_head: dict[str, str]
+    """``describe_head`` of the network as it was built."""
+    boundary: int
+    """Position of the first trained module in ``named_modules()``."""
+
+    def counts(self) -> Counts: ...
+
+    def train(self) -> None: ...
+
+    def infer(self, images: npt.NDArray[np.uint8]) -> Tensor: ...
+
+
+def read_knobs(trainer: NativeTraining) -> dict[str, Any]:
+    """Return JSON values by the names of ``bench.native.differences.KNOBS``."""
     module, request = trainer.module, trainer.request
     entry = request.entry
     counts = trainer.counts()
@@ -57,7 +75,7 @@ def read_knobs(trainer: NativeTorchTrainer) -> Knobs:
     }
 
 
-def _frozen_part(trainer: NativeTorchTrainer) -> str:
+def _frozen_part(trainer: NativeTraining) -> str:
     if trainer.boundary == 0:
         return "none"
     trainer.train()
@@ -66,8 +84,8 @@ def _frozen_part(trainer: NativeTorchTrainer) -> str:
     return f"{len(still)} layers in inference mode: eval()"
 
 
-def _pixels(trainer: NativeTorchTrainer) -> Knobs:
-    """What reaches the first convolution of images of one colour."""
+def _pixels(trainer: NativeTraining) -> dict[str, str]:
+    """Describe the input of the first convolution for images of one colour."""
     first = next(m for m in trainer.module.modules() if isinstance(m, nn.Conv2d))
     seen: list[Tensor] = []
     hook = first.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
@@ -79,14 +97,14 @@ def _pixels(trainer: NativeTorchTrainer) -> Knobs:
 
 
 def _loader_resize(entry: BackboneEntry) -> str:
-    """Of the transforms that come with the library's weights."""
+    """Describe the resizing in the transforms that come with the library's weights."""
     if entry.library == "torchvision":
         rule = torchvision.models.get_model_weights(entry.model).DEFAULT.transforms()
         name = f"{rule.interpolation.value}, antialias={rule.antialias}"
         return f"{name}, shorter side {rule.resize_size[0]}, centre {rule.crop_size[0]}"
     import timm
 
-    config = timm.get_pretrained_cfg(entry.model)
+    config = timm.get_pretrained_cfg(entry.model) or timm.models.PretrainedCfg()
     return f"{config.interpolation}, antialias=True, crop_pct {config.crop_pct}"
 
 
@@ -104,14 +122,14 @@ def _convolutions(module: nn.Module) -> list[probes.Convolution]:
 
 
 def _padding(layer: nn.Conv2d) -> str:
-    """Above and below; timm's ports from TensorFlow pad by the size of the input instead."""
+    """Describe the padding above and below. timm's ports from TensorFlow pad by the input size."""
     amount = layer.padding[0]
     by_size = type(layer).__name__ == "Conv2dSame" or isinstance(amount, str)
     return "same" if by_size else f"{amount}+{amount}"
 
 
-def _batch_norms(module: nn.Module) -> Knobs:
-    norms = [m for m in module.modules() if isinstance(m, NORMS)]
+def _batch_norms(module: nn.Module) -> dict[str, Any]:
+    norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
     shares = {float(m.momentum) for m in norms if m.momentum is not None}
     return {
         "batch_norm_layers": len(norms),
@@ -122,17 +140,20 @@ def _batch_norms(module: nn.Module) -> Knobs:
     }
 
 
-def _variance(norm: nn.Module) -> str:
-    """One step of a layer of the same class and constants."""
+def _variance(norm: _BatchNorm) -> str:
+    """Describe the running variance by one step of a layer of the same class and constants."""
     probe = type(norm)(1, eps=norm.eps, momentum=norm.momentum)
     probe.train()
-    # (4, 1, 1, 1) reads the same channels first and last.
+    # The shape (4, 1, 1, 1) is the same channels first and last.
     probe(torch.from_numpy(probes.variance_values()))
+    assert probe.running_var is not None
+    assert norm.momentum is not None
     return probes.describe_variance(float(probe.running_var), float(norm.momentum))
 
 
-def _optimizer(optimizer: torch.optim.Optimizer) -> Knobs:
-    kind, group = type(optimizer), optimizer.param_groups[0]
+def _optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    kind: Any = type(optimizer)
+    group = optimizer.param_groups[0]
     settings = {"momentum": group["momentum"]} if "momentum" in group else {}
 
     def trajectory(
@@ -168,27 +189,22 @@ def _defaults(kind: type) -> str:
     parameters = inspect.signature(kind).parameters
     names = {"lr": "learning_rate", "momentum": "momentum", "weight_decay": "weight_decay"}
     return ", ".join(
-        f"{word} {parameters[name].default}" for name, word in names.items() if name in parameters
+        f"{label} {parameters[name].default}" for name, label in names.items() if name in parameters
     )
 
 
-def describe_head(module: nn.Module) -> Knobs:
-    """The numbers of the new last layer; to be read before training moves them."""
-    last = module.get_submodule(last_layer(module))
+def describe_head(module: nn.Module) -> dict[str, str]:
+    """Describe the initial values of the last layer; call it before training changes them."""
+    _, last = last_layer(module)
     bias = None if last.bias is None else last.bias.detach().double().numpy()
     return probes.describe_head(last.weight.detach().double().numpy(), bias)
-
-
-def last_layer(module: nn.Module) -> str:
-    """Path of the layer that gives the logits."""
-    return [n for n, m in module.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)][-1]
 
 
 def _layout(module: nn.Module) -> str:
     kernels = [p for p in module.parameters() if p.ndim == 4]
     last = all(k.is_contiguous(memory_format=torch.channels_last) for k in kernels)
-    plain = all(k.is_contiguous() for k in kernels)
-    return "channels_first" if plain else "channels_last" if last else "mixed"
+    first = all(k.is_contiguous() for k in kernels)
+    return "channels_first" if first else "channels_last" if last else "mixed"
 
 
 def _dropouts(module: nn.Module) -> str:
@@ -203,5 +219,5 @@ def _stochastic_depth(module: nn.Module) -> str:
 
 
 def _auxiliary(module: nn.Module) -> str:
-    there = [n for n in AUXILIARY if getattr(module, n, None) is not None]
-    return f"{', '.join(there)}: run, not trained on" if there else "none"
+    found = [n for n in AUXILIARY if getattr(module, n, None) is not None]
+    return f"{', '.join(found)}: run, not trained on" if found else "none"

@@ -1,10 +1,10 @@
-"""Native mode with PyTorch: the library's own module, as its user would train it."""
+"""Native mode with PyTorch: a module of torchvision or timm, trained as a user would train it."""
 
 from __future__ import annotations
 
 import collections
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backends.torch_adapter import device as devices
-from backends.torch_adapter.export import zoo
-from backends.torch_adapter.native.knobs import AUXILIARY, describe_head, last_layer, read_knobs
-from backends.torch_adapter.trainer import TorchTrainer
+from backends.torch_adapter.export.constructors import construct, last_layer
+from backends.torch_adapter.export.weights_files import load_weights
+from backends.torch_adapter.native.knobs import AUXILIARY, describe_head, read_knobs
+from backends.torch_adapter.trainer_base import Prepared, TorchTrainerBase, to_arrays
 from bench.errors import UserError, choose
 from bench.network.blueprint import HEAD, Array, is_under
 from bench.network.freezing import TensorPlan, TrainingPlan
@@ -23,15 +24,16 @@ from bench.network.head import hidden_units
 from bench.spec.run import Recipe
 from bench.training.adapter import Counts, NativeRequest
 
+if TYPE_CHECKING:
+    from bench.training.adapter import Trainer
 
-class NativeTorchTrainer(TorchTrainer):
-    """A module of torchvision or timm in ``train()``: plain, eager, contiguous."""
+
+class NativeTorchTrainer(TorchTrainerBase):
+    """A library's module with its optimizer: eager, not compiled, contiguous tensors."""
 
     def __init__(self, request: NativeRequest) -> None:
         recipe = request.recipe
-        self._device = devices.prepare(request.device, recipe.precision)
-        self._precision = recipe.precision
-        self._dtype = torch.float64 if recipe.precision == "fp64" else torch.float32
+        super().__init__(request.device, recipe.precision)
         self._preprocessing = request.preprocessing
         self.request, entry = request, request.entry
         torch.manual_seed(request.seed)
@@ -44,11 +46,10 @@ class NativeTorchTrainer(TorchTrainer):
         for name, parameter in self.module.named_parameters():
             parameter.requires_grad_(name in self.plan.trained)
         self.optimizer = native_optimizer(self.module, self.plan, recipe)
-        self._scaler = torch.amp.GradScaler(self._device.type, enabled=recipe.precision == "fp16")
         self._training = False
 
     def pixels(self, images: Tensor) -> Tensor:
-        """uint8 (N, px, px, 3) → what the module reads, (N, 3, px, px), contiguous."""
+        """Preprocess uint8 images (N, px, px, 3) to (N, 3, px, px), contiguous."""
         rule = self._preprocessing
         x = images.permute(0, 3, 1, 2).contiguous().to(self._dtype)
         if rule.channels == "BGR":
@@ -57,7 +58,7 @@ class NativeTorchTrainer(TorchTrainer):
         return (x - mean) * scale
 
     def train(self) -> None:
-        """``train()`` where the policy trains, ``eval()`` where it freezes."""
+        """Put trained parts into ``train()`` and frozen parts into ``eval()``."""
         if not self._training:
             self.module.train()
             for end, module in subtrees(self.module):
@@ -65,12 +66,12 @@ class NativeTorchTrainer(TorchTrainer):
                     module.eval()
             self._training = True
 
-    def loss(self, prepared: tuple[Tensor, Tensor, tuple[Tensor, ...]]) -> Tensor:
+    def loss(self, prepared: Prepared) -> Tensor:
         images, labels, _ = prepared
         self.train()
         with self._autocast():
             answer = self.module(self.pixels(images))
-        # Inception and GoogLeNet in training give their auxiliary logits too.
+        # In training, Inception and GoogLeNet return auxiliary logits, too.
         logits = answer if isinstance(answer, Tensor) else answer[0]
         return F.cross_entropy(logits.to(self._dtype), labels)
 
@@ -82,10 +83,7 @@ class NativeTorchTrainer(TorchTrainer):
         return logits
 
     def tensors(self) -> dict[str, Array]:
-        return {
-            name: np.array(tensor.detach().cpu().numpy(), order="C")
-            for name, tensor in _state(self.module).items()
-        }
+        return to_arrays(_state(self.module))
 
     def counts(self) -> Counts:
         parameters = list(self.module.parameters())
@@ -100,34 +98,33 @@ class NativeTorchTrainer(TorchTrainer):
     def knobs(self) -> dict[str, Any]:
         return {
             **devices.knobs(self._device),
-            "autocast": self._precision if self._precision in devices.AUTOCAST else None,
-            "loss_scale": self._scaler.get_scale() if self._scaler.is_enabled() else None,
+            **self._precision_knobs(),
             **read_knobs(self),
         }
 
 
 def _state(module: nn.Module) -> dict[str, Tensor]:
-    """All numbers of a module; not BatchNorm's count of batches, which nothing reads."""
+    """Return a module's state without BatchNorm's count of batches, which nothing reads."""
     state = module.state_dict()
     return {n: t for n, t in state.items() if not n.endswith("num_batches_tracked")}
 
 
 def build_module(request: NativeRequest) -> nn.Module:
-    """The library's network with its weights and a head for the classes, in ``eval()``.
+    """Build the library's network with its weights and a head for the classes, in ``eval()``.
 
     Raises:
         UserError: The weights file or the head does not fit.
         Unavailable: The library is not installed.
     """
     entry = request.entry
-    module = zoo.construct(entry, request.seed if request.random else None)
-    last = last_layer(module)
+    module = construct(entry, request.seed if request.random else None)
+    last, layer = last_layer(module)
     if request.weights is not None:
         replaced = frozenset({f"{last}.weight", f"{last}.bias"})
-        zoo.load_weights(module, entry, request.weights, request.reader, replaced)
+        load_weights(module, entry, request.weights, request.reader, replaced)
     head = request.recipe.head
     if head == "original":
-        module.set_submodule(last, _resized(module.get_submodule(last), request.classes))
+        module.set_submodule(last, _resized(layer, request.classes))
         return module.eval()
     paths = [p for p in dict(entry.stages)[HEAD] if p in dict(module.named_modules())]
     first, shape = _entrance(module, paths, request.recipe.px)
@@ -138,19 +135,18 @@ def build_module(request: NativeRequest) -> nn.Module:
     return module.eval()
 
 
-def _resized(layer: nn.Module, classes: int) -> nn.Module:
-    """A new layer of the same kind with ``classes`` outputs, freshly initialised."""
+def _resized(layer: nn.Linear | nn.Conv2d, classes: int) -> nn.Module:
+    """Build a new layer of the same kind with ``classes`` outputs, freshly initialised."""
     bias = layer.bias is not None
     if isinstance(layer, nn.Conv2d):
-        return nn.Conv2d(
-            layer.in_channels, classes, layer.kernel_size, layer.stride, layer.padding, bias=bias
-        )
-    assert isinstance(layer, nn.Linear)
+        kernel, stride, padding = layer.kernel_size, layer.stride, layer.padding
+        channels = layer.in_channels
+        return nn.Conv2d(channels, classes, kernel, stride, padding, bias=bias)  # type: ignore[arg-type]
     return nn.Linear(layer.in_features, classes, bias)
 
 
 def _entrance(module: nn.Module, paths: list[str], px: int) -> tuple[str, tuple[int, ...]]:
-    """The first module of the head that is called, and the shape of what it reads, batch first."""
+    """Return the head's first module in order of execution and its input shape, batch first."""
     seen: list[tuple[str, tuple[int, ...]]] = []
 
     def watch(path: str) -> Any:
@@ -165,14 +161,15 @@ def _entrance(module: nn.Module, paths: list[str], px: int) -> tuple[str, tuple[
 
 
 def _new_head(head: str, shape: tuple[int, ...], request: NativeRequest) -> nn.Sequential:
-    """Layers over the map (1, C, H, W), or over features (1, C) that forward() has pooled."""
+    """Build a head for an input of this shape: a map (1, C, H, W), or features (1, C) that the
+    network's own forward() has pooled."""
     layers: dict[str, nn.Module] = {}
     features = shape[1]
     if head.startswith("flatten+"):
         if len(shape) != 4:
             raise UserError(
-                f"{request.backbone} pools inside its own forward(), so that native mode has no "
-                f"head '{head}'.",
+                f"{request.backbone} pools inside its own forward(), so that native mode cannot "
+                f"have head '{head}'.",
                 "Use --head dense:N, or --mode matched.",
             )
         features = shape[1] * shape[2] * shape[3]
@@ -188,7 +185,7 @@ def _new_head(head: str, shape: tuple[int, ...], request: NativeRequest) -> nn.S
 
 
 def subtrees(module: nn.Module) -> Iterator[tuple[int, nn.Module]]:
-    """Each module after the position, among ``named_modules()``, of the last one inside it."""
+    """Yield (position of its last submodule in ``named_modules()``, module) for each module."""
     for position, inner in enumerate(module.modules()):
         yield position + sum(1 for _ in inner.modules()) - 1, inner
 
@@ -196,8 +193,8 @@ def subtrees(module: nn.Module) -> Iterator[tuple[int, nn.Module]]:
 def boundary_position(
     module: nn.Module, stages: dict[str, tuple[str, ...]], request: NativeRequest
 ) -> int:
-    """Position among ``named_modules()``, which torchvision and timm keep in the order of
-    execution, of the first one that trains.
+    """Return the position of the first trained module in ``named_modules()``, which torchvision
+    and timm keep in order of execution.
 
     Raises:
         UserError: There is no such stage or module.
@@ -218,9 +215,9 @@ def boundary_position(
 def plan_native(
     module: nn.Module, boundary: int, head: tuple[str, ...], request: NativeRequest
 ) -> TrainingPlan:
-    """Which tensors train and which must not change, by their names in ``state_dict()``.
+    """Plan which tensors train and which must not change, by their names in ``state_dict()``.
 
-    Weight decay applies to all that train, as ``torch.optim`` does with ``model.parameters()``.
+    Weight decay applies to all trained tensors, as with ``torch.optim`` over ``parameters()``.
     """
     positions = {name: i for i, (name, _) in enumerate(module.named_modules())}
     held = {name for name, _ in module.named_parameters()}
@@ -242,7 +239,7 @@ def plan_native(
 def native_optimizer(
     module: nn.Module, plan: TrainingPlan, recipe: Recipe
 ) -> torch.optim.Optimizer:
-    """torch.optim.SGD or AdamW with its own defaults, one group for each learning-rate scale."""
+    """Build torch.optim.SGD or AdamW with its defaults, one group for each learning-rate scale."""
     parameters = dict(module.named_parameters())
     scales = sorted({treatment.learning_rate_scale for treatment in plan.trained.values()})
     groups = [
@@ -254,7 +251,11 @@ def native_optimizer(
         }
         for s in scales
     ]
-    more = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
+    rate, decay = recipe.learning_rate, recipe.weight_decay
     if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, momentum=recipe.momentum, **more)
-    return torch.optim.AdamW(groups, **more)
+        return torch.optim.SGD(groups, lr=rate, momentum=recipe.momentum, weight_decay=decay)
+    return torch.optim.AdamW(groups, lr=rate, weight_decay=decay)
+
+
+if TYPE_CHECKING:
+    _fulfilled: type[Trainer] = NativeTorchTrainer

@@ -1,4 +1,4 @@
-"""From a network of torchvision or timm to a Blueprint, by ``torch.export``."""
+"""Export of a network to a Blueprint, by ``torch.export``."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from backends.torch_adapter.export import zoo
 from backends.torch_adapter.export.compositions import COMPOSITIONS
+from backends.torch_adapter.export.constructors import construct, construct_on_meta, last_layer
 from backends.torch_adapter.export.translator import Translator
+from backends.torch_adapter.export.weights_files import load_weights
 from bench.errors import UserError
 from bench.network.blueprint import HEAD, Blueprint, Network, Operation, is_under
-from bench.spec.backbone import BackboneEntry, Reader
+from bench.spec.backbone import BackboneEntry, Reader, Stages
 from bench.spec.preprocessing import Preprocessing
 
-Stages = tuple[tuple[str, tuple[str, ...]], ...]
-POOLING_OUT = frozenset({"adaptive_avg_pool2d", "flatten", "dropout"})
+HEAD_KINDS = frozenset({"adaptive_avg_pool2d", "flatten", "dropout"})
+"""Kinds of functional calls after the last listed module that belong to the head."""
 
 
 def export_backbone(
@@ -32,21 +33,22 @@ def export_backbone(
     """Build a backbone and export it with its tensors.
 
     Args:
-        name: Its name.
-        entry: Its entry.
         px: Height and width of the input.
-        preprocessing: That belongs to the weights.
+        preprocessing: The preprocessing that belongs to the weights.
         path: The weights file; None for random weights, or a user's own network as it was built.
         reader: How to read the file.
-        seed: Of random weights; else None.
+        seed: Seed of random weights; None for others.
 
     Raises:
         UserError: The file or the input size does not fit.
         Unavailable: The backbone's library is not installed.
     """
-    module = zoo.construct(entry, seed)
+    module = construct(entry, seed)
     if path is not None:
-        zoo.load_weights(module, entry, path, reader, _last_layer(module))
+        # Every head but the original replaces the last layer, and that one resizes it.
+        last, _ = last_layer(module)
+        replaced = frozenset({f"{last}.weight", f"{last}.bias"})
+        load_weights(module, entry, path, reader, replaced)
     blueprint = export_module(module, name, px, entry.stages, preprocessing)
     state = module.state_dict()
     tensors = {
@@ -57,15 +59,9 @@ def export_backbone(
 
 
 def export_architecture(name: str, entry: BackboneEntry, px: int) -> Blueprint:
-    """Export a backbone of the catalogue without making its tensors."""
-    module = zoo.skeleton(entry)
+    """Export a backbone of the catalogue without allocating its tensors."""
+    module = construct_on_meta(entry)
     return export_module(module, name, px, entry.stages, entry.preprocessing)
-
-
-def _last_layer(module: nn.Module) -> frozenset[str]:
-    """Tensors of the last layer, which every head but the original replaces, and that resizes."""
-    layers = [n for n, m in module.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
-    return frozenset({f"{layers[-1]}.weight", f"{layers[-1]}.bias"})
 
 
 def export_module(
@@ -75,16 +71,16 @@ def export_module(
 
     Args:
         module: In evaluation form; its tensors may lie on the meta device.
-        name: Of the backbone.
+        name: Name of the backbone.
         px: Height and width of the input.
         stages: (stage, module paths) from the input on, 'head' last.
-        preprocessing: That belongs to the weights.
+        preprocessing: The preprocessing that belongs to the weights.
 
     Raises:
-        UserError: It cannot take the input size, or holds an operation that a Blueprint cannot say.
+        UserError: It cannot take the input size, or has an operation that Blueprints lack.
     """
     if any(tensor.is_meta for tensor in module.state_dict().values()):
-        module = copy.deepcopy(module).to("meta")  # constants that were computed, too
+        module = copy.deepcopy(module).to("meta")  # computed constants, too
     example = torch.zeros(2, 3, px, px, device=next(module.parameters()).device)
     try:
         with torch.no_grad():
@@ -109,7 +105,7 @@ def export_module(
 
 
 def _notes(module: nn.Module) -> tuple[str, ...]:
-    """What a network does in training only, and evaluation form has lost."""
+    """Name the training-only features of a network, which evaluation form has lost."""
     parts = list(module.modules())
     lost = {
         "stochastic depth: off": any(_drops_paths(m) for m in parts),
@@ -120,21 +116,21 @@ def _notes(module: nn.Module) -> tuple[str, ...]:
 
 
 def _drops_paths(module: nn.Module) -> bool:
-    """torchvision's StochasticDepth or timm's DropPath, in use."""
+    """Return True for torchvision's StochasticDepth or timm's DropPath with a rate above 0."""
     rates = {"StochasticDepth": "p", "DropPath": "drop_prob"}
     attribute = rates.get(type(module).__name__)
     return attribute is not None and bool(getattr(module, attribute))
 
 
 def _drops_attention(module: nn.Module) -> bool:
-    """torch's MultiheadAttention or timm's Attention, with a rate."""
+    """Return True for torch's MultiheadAttention or timm's Attention with a rate above 0."""
     if isinstance(module, nn.MultiheadAttention):
-        return module.dropout > 0.0
+        return bool(module.dropout > 0.0)
     return bool(getattr(getattr(module, "attn_drop", None), "p", 0.0))
 
 
 def _fold_padding(operations: list[Operation]) -> list[Operation]:
-    """Make a zero padding that only convolutions read (TensorFlow's SAME, in timm) part of them."""
+    """Merge zero padding that only convolutions read (TensorFlow's SAME, in timm) into them."""
     readers: dict[str, set[str]] = {}
     for operation in operations:
         for name in operation.inputs:
@@ -156,11 +152,10 @@ def _fold_padding(operations: list[Operation]) -> list[Operation]:
 
 
 def _assign_stages(operations: list[Operation], stages: Stages) -> list[Operation]:
-    """Give each operation its stage by module path.
+    """Set each operation's stage by its module path.
 
     An operation outside the listed modules (a functional call in ``forward``) belongs to the stage
-    before it, or to the head if it pools, flattens or drops out after the last listed module of the
-    backbone.
+    before it, or to the head if it is one of ``HEAD_KINDS`` after the trunk's last listed module.
     """
     named = [_stage_of(o.module_path, stages) for o in operations]
     last_trunk = max((i for i, s in enumerate(named) if s not in (None, HEAD)), default=-1)
@@ -169,7 +164,7 @@ def _assign_stages(operations: list[Operation], stages: Stages) -> list[Operatio
     for index, (operation, stage) in enumerate(zip(operations, named, strict=True)):
         if stage is not None:
             current = stage
-        elif index > last_trunk and operation.kind in POOLING_OUT:
+        elif index > last_trunk and operation.kind in HEAD_KINDS:
             current = HEAD
         assigned.append(operation.model_copy(update={"stage": current}))
     return assigned

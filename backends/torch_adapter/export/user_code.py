@@ -1,4 +1,4 @@
-"""A user's own network: ``module:FILE:FUNCTION``, the user's own code, named on purpose."""
+"""A user's own network: ``module:FILE:FUNCTION``, code that the user named on purpose."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from bench.spec.backbone import IMAGENET, OwnCode, standardised
 from bench.spec.preprocessing import Preprocessing
 
 LOADED_AS = "thawbench_own_"
-"""What the names of users' files begin with among Python's modules."""
+"""Prefix of the names of users' files in ``sys.modules``."""
 NATIVE_PX = 224
-"""Input size of a network that does not say its own."""
+"""Input size, in pixels, of a network without an attribute ``input_px``."""
 
 
 def describe(file: Path, function: str) -> tuple[nn.Module, OwnCode]:
-    """The network that a function builds, and what tells it from an edited one.
+    """Build a network, and return it with the hashes that identify its code and values.
 
     Args:
         file: Python source.
-        function: Its name there; it takes no arguments and returns an ``nn.Module``.
+        function: Name of a function there that takes no arguments and returns an ``nn.Module``.
 
     Raises:
-        UserError: The file or the function fails, or gives something else.
+        UserError: The file or the function fails, or returns something else.
     """
     module = _built(file, function)
     files = {path.relative_to(file.parent).as_posix(): _sha256(path) for path in _sources(file)}
@@ -44,25 +44,25 @@ def describe(file: Path, function: str) -> tuple[nn.Module, OwnCode]:
 
 
 def build(code: OwnCode) -> nn.Module:
-    """The network with the numbers that the function gives it, in evaluation form.
+    """Build the network with the function's own weights, in evaluation form.
 
     Raises:
-        UserError: It cannot be built, or is another than the one described.
+        UserError: It cannot be built, or differs from the one described.
     """
     module = _unchanged(code)
     if state_sha256(module) != code.state_sha256:
         raise UserError(
-            f"{code.name} gives other weights each time it is called.",
-            "Let the function seed what it draws, or load its weights from a file.",
+            f"{code.name} returns different weights each time it is called.",
+            "Seed its random generator in the function, or load the weights from a file.",
         )
     return module
 
 
 def build_random(code: OwnCode, seed: int) -> nn.Module:
-    """The network with random weights: each module draws them anew by ``reset_parameters()``.
+    """Build the network with random weights, drawn by each module's ``reset_parameters()``.
 
     Raises:
-        UserError: It cannot be built, or holds weights that cannot be drawn anew.
+        UserError: It cannot be built, or a module has weights and no ``reset_parameters()``.
     """
     module = _unchanged(code)
     torch.manual_seed(seed)
@@ -80,46 +80,51 @@ def build_random(code: OwnCode, seed: int) -> nn.Module:
 
 
 def input_px(module: nn.Module, name: str) -> int:
-    """The attribute ``input_px`` of a network: height and width that it was made for.
+    """Return a network's attribute ``input_px``, its input's height and width in pixels.
 
     Raises:
-        UserError: It is no size in pixels.
+        UserError: It is not a whole number in range.
     """
     px = getattr(module, "input_px", NATIVE_PX)
     if not isinstance(px, int) or isinstance(px, bool) or not 16 <= px <= 2048:
-        raise UserError(f"{name}: input_px is {px!r}; it must be a whole number of 16 to 2048.")
+        raise UserError(f"{name}: input_px is {px!r}; it must be a whole number from 16 to 2048.")
     return px
 
 
 def preprocessing(module: nn.Module, name: str) -> Preprocessing:
-    """From the attributes ``mean`` and ``std``, of pixels between 0 and 1; without them ImageNet's.
+    """Return the preprocessing by the attributes ``mean`` and ``std`` (of pixels between 0 and 1);
+    ImageNet's without them.
 
     Raises:
-        UserError: They are not three numbers each, or ``std`` is not above 0.
+        UserError: They are not three numbers each, or a ``std`` is not above 0.
     """
-    mean, std = getattr(module, "mean", None), getattr(module, "std", None)
+    mean: Any = getattr(module, "mean", None)
+    std: Any = getattr(module, "std", None)
     if mean is None and std is None:
         return IMAGENET
-    for word, numbers in (("mean", mean), ("std", std)):
-        if not isinstance(numbers, list | tuple) or not _three(numbers):
-            raise UserError(
-                f"{name}: attribute '{word}' must be three numbers, as Thawbench preprocesses by "
-                "(pixel / 255 - mean) / std.",
-                "Give both as tuples; if the network standardises its input itself, call its own "
-                "attributes something else and say mean = (0, 0, 0) and std = (1, 1, 1).",
-            )
-    if min(std) <= 0:
+    means, stds = _three_floats(mean, "mean", name), _three_floats(std, "std", name)
+    if min(stds) <= 0:
         raise UserError(f"{name}: std is {tuple(std)}; it must be above 0.")
-    return standardised(tuple(map(float, mean)), tuple(map(float, std)))  # type: ignore[arg-type]
+    return standardised(means, stds)
 
 
-def _three(numbers: Any) -> bool:
-    kinds = all(isinstance(n, int | float) and not isinstance(n, bool) for n in numbers)
-    return len(numbers) == 3 and kinds and all(abs(n) < 1e6 for n in numbers)
+def _three_floats(numbers: Any, attribute: str, name: str) -> tuple[float, float, float]:
+    def is_number(n: Any) -> bool:
+        return isinstance(n, int | float) and not isinstance(n, bool) and abs(n) < 1e6
+
+    if isinstance(numbers, list | tuple) and len(numbers) == 3 and all(map(is_number, numbers)):
+        first, second, third = map(float, numbers)
+        return first, second, third
+    raise UserError(
+        f"{name}: attribute '{attribute}' must be three numbers, as Thawbench preprocesses by "
+        "(pixel / 255 - mean) / std.",
+        "Set both to tuples; if the network standardises its input itself, rename its own "
+        "attributes and set mean = (0, 0, 0) and std = (1, 1, 1).",
+    )
 
 
 def state_sha256(module: nn.Module) -> str:
-    """SHA-256 (hex) over names and numbers of the state dict."""
+    """Return the SHA-256 (hex) over names and values of the state dict."""
     state = module.state_dict().items()
     return hash_tensors({n: t.detach().cpu().numpy() for n, t in state})
 
@@ -129,7 +134,7 @@ def _unchanged(code: OwnCode) -> nn.Module:
     for name, digest in code.files.items():
         path = file.parent / name
         if not path.is_file() or _sha256(path) != digest:
-            raise UserError(f"{path} changed while it was used.", "Give the command again.")
+            raise UserError(f"{path} changed while it was used.", "Run the command again.")
     return _built(file, code.function)
 
 
@@ -145,7 +150,7 @@ def _built(file: Path, name: str) -> nn.Module:
         sys.path.remove(str(file.parent))
     if not isinstance(module, nn.Module):
         raise UserError(
-            f"{where} gives a {type(module).__name__}, not a torch.nn.Module.",
+            f"{where} returns a {type(module).__name__}, not a torch.nn.Module.",
             "The function must return the network itself.",
         )
     module = module.eval().cpu().float()
@@ -157,7 +162,7 @@ def _built(file: Path, name: str) -> nn.Module:
 
 
 def _function(file: Path, name: str) -> Callable[[], Any]:
-    """Load a file and take a function from it that needs no arguments."""
+    """Load a file and return its function, which must be callable without arguments."""
     spec = importlib.util.spec_from_file_location(f"{LOADED_AS}{file.stem}", file)
     if spec is None or spec.loader is None:
         raise UserError(f"{file} is not a Python file.")
@@ -180,33 +185,33 @@ def _function(file: Path, name: str) -> Callable[[], Any]:
             "Name a function that takes none, such as: def build(): return MyNet(classes=10)",
         ) from error
     except ValueError:
-        pass  # a builtin that tells no signature
+        pass  # a builtin without a signature
     built: Callable[[], Any] = function
     return built
 
 
 def _guarded(work: Callable[[], Any], file: Path, what: str) -> Any:
-    """Do what may fail in the user's own code; what it says and the line are all that is told."""
+    """Run user code. Raise UserError with its message and line if it fails."""
     try:
         return work()
     except (Exception, SystemExit) as error:
         traceback.print_exc()  # into the worker's log
-        raise UserError(f"{what}: {_told(error, file)}") from error
+        raise UserError(f"{what}: {_describe_error(error, file)}") from error
 
 
-def _told(error: BaseException, file: Path) -> str:
-    """An exception's last line with the last place in the user's own files."""
-    said = traceback.format_exception_only(error)[-1].strip()[:300]
+def _describe_error(error: BaseException, file: Path) -> str:
+    """Return an exception's last line, after the last line of the user's files that it passed."""
+    message = traceback.format_exception_only(error)[-1].strip()[:300]
     if isinstance(error, SyntaxError) and error.filename:
-        return f"{Path(error.filename).name}, line {error.lineno}: {said}"
+        return f"{Path(error.filename).name}, line {error.lineno}: {message}"
     frames = traceback.extract_tb(error.__traceback__)
     own = [f for f in frames if Path(f.filename).is_relative_to(file.parent)]
     place = f"{Path(own[-1].filename).name}, line {own[-1].lineno}: " if own else ""
-    return place + said
+    return place + message
 
 
 def _sources(file: Path) -> list[Path]:
-    """The file and the modules beside and below it that it made Python import."""
+    """Return the file and those modules beside and below it that it imported."""
     found = {file}
     for module in list(sys.modules.values()):
         path = Path(getattr(module, "__file__", None) or "/")

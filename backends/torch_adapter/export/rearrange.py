@@ -1,8 +1,8 @@
-"""What rearranges a value without computing: the steps, and how one is recognised in a graph.
+"""Operations that move elements without computing, and how they are recognised in a graph.
 
 An exported graph has chains of views, permutations and selections where a Blueprint has one
-operation. Such a chain is run over the numbers of its source's elements; it is the operation whose
-step gives the same numbers. So what is recognised is right by construction, whatever the chain.
+operation. Such a chain is run on the indices of its source's elements, and stands for the operation
+whose step returns the same indices. So a match is right by construction, whatever the chain.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ Attributes = dict[str, Any]
 
 
 def slice_axis(x: Tensor, a: Attributes) -> Tensor:
-    """Elements ``start`` to ``stop`` of an axis of the Blueprint's shape."""
+    """Return elements ``start`` to ``stop`` of an axis of the Blueprint's shape."""
     return x.narrow(a["axis"] + 1, a["start"], a["stop"] - a["start"])
 
 
 def shuffle_channels(x: Tensor, a: Attributes) -> Tensor:
-    """Channels (groups, C / groups) read as (C / groups, groups) (ShuffleNet)."""
-    grouped = x.unflatten(1, (a["groups"], -1))
+    """Reorder channels from (groups, C / groups) to (C / groups, groups) (ShuffleNet)."""
+    grouped: Tensor = x.unflatten(1, (a["groups"], -1))  # type: ignore[no-untyped-call]
     return grouped.transpose(1, 2).flatten(1, 2)
 
 
@@ -45,32 +45,29 @@ STEPS: dict[OperationKind, Callable[[Tensor, Attributes], Tensor]] = {
 
 @functools.lru_cache(maxsize=8)
 def numbered(shape: Shape) -> Tensor:
-    """The number of each element of a tensor of ``shape``, batch first; not to be written to.
+    """Return the index of each element of a tensor of ``shape``, batch first; do not write to it.
 
-    Kept, for a plain ViT asks for the same few hundreds of times: nine tenths of its export.
+    Cached, because a ViT needs the same few hundreds of times: nine tenths of its export.
     """
     return torch.arange(math.prod(shape)).reshape(shape)
 
 
 def features_last(x: Tensor) -> Tensor:
-    """An image (N, C, H, W) as (N, H, W, C); other values as they are."""
+    """Permute an image (N, C, H, W) to (N, H, W, C); return other values as they are."""
     return x.permute(0, 2, 3, 1) if x.ndim == 4 else x
 
 
 def features_first(x: Tensor) -> Tensor:
-    """The inverse of ``features_last``."""
+    """Undo ``features_last``."""
     return x.permute(0, 3, 1, 2) if x.ndim == 4 else x
 
 
 def recognise(index: Tensor, source: Shape) -> tuple[OperationKind, Attributes] | None:
-    """The operation that rearranges a value as ``index`` does.
+    """Return the operation that rearranges a value as ``index`` does, None if there is none.
 
     Args:
-        index: For each element of the result (N, …), its number in the source.
+        index: For each element of the result (N, …), its index in the source.
         source: Shape of the source, without the batch.
-
-    Returns:
-        OperationKind and attributes, or None if there is no such operation.
     """
     whole = numbered((index.shape[0], *source))
     for kind, attributes in _candidates(index, source):
@@ -104,14 +101,14 @@ def _candidates(index: Tensor, source: Shape) -> Iterator[tuple[OperationKind, A
 
 
 def positions(index: Tensor, source: Shape) -> Tensor | None:
-    """Which position of the source each feature vector of a rearranged value is.
+    """Return the position in the source of each feature vector of a rearranged value.
 
     Args:
-        index: For each element of the value (N, …, C), its number in the source.
+        index: For each element of the value (N, …, C), its index in the source.
         source: Shape of the source, without the batch.
 
     Returns:
-        (N …,) numbers of positions, batch and all; None if the last axis is not the features.
+        (N, …) positions, counted over batch and space; None if the last axis is not the features.
     """
     whole = numbered((2, *source))
     last = features_last(whole)
@@ -128,16 +125,17 @@ def positions(index: Tensor, source: Shape) -> Tensor | None:
 
 
 def from_positions(rows: Tensor, result: Shape) -> Tensor:
-    """The index of a value of ``result``'s features whose feature vectors stand as ``rows`` say."""
+    """Return the index of a value of shape ``result`` whose feature vectors are at ``rows``."""
     last = features_last(numbered((2, *result)))
     return last.reshape(-1, last.shape[-1])[rows]
 
 
-def heads_apart(qkv: Tensor, heads: int) -> Tensor:
-    """(N, L, 3 C) → queries, keys and values (3, N, heads, L, C / heads)."""
-    return qkv.unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
+def split_heads(qkv: Tensor, heads: int) -> Tensor:
+    """Split (N, L, 3 C) into queries, keys and values (3, N, heads, L, C / heads)."""
+    split: Tensor = qkv.unflatten(-1, (3, heads, -1))  # type: ignore[no-untyped-call]
+    return split.permute(2, 0, 3, 1, 4)
 
 
-def heads_together(x: Tensor) -> Tensor:
-    """(N, heads, L, C / heads) → (N, L, C)."""
+def merge_heads(x: Tensor) -> Tensor:
+    """Merge (N, heads, L, C / heads) into (N, L, C)."""
     return x.transpose(1, 2).flatten(2)

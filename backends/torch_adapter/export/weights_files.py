@@ -1,4 +1,4 @@
-"""Networks of torchvision and timm, with weights loaded safely."""
+"""Weights files: read without running code, and matched to a network's tensors."""
 
 from __future__ import annotations
 
@@ -6,79 +6,20 @@ import io
 import pickle
 import re
 from collections import OrderedDict
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torchvision
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from backends.torch_adapter.export import own
-from backends.torch_adapter.export.construction import ParametersOnMeta
-from bench.errors import Unavailable, UserError
+from backends.torch_adapter.export.constructors import AUXILIARY
+from bench.errors import UserError
 from bench.spec.backbone import BackboneEntry, Reader
 
 State = dict[str, torch.Tensor]
-
-
-def construct(entry: BackboneEntry, seed: int | None) -> nn.Module:
-    """The network of an entry, in evaluation form.
-
-    Args:
-        entry: Of the catalogue, or described by ``describe``.
-        seed: Of random weights by the library's own initialisation; None leaves the parameters on
-            the meta device, to be loaded (a user's own network has the numbers it was built with).
-
-    Raises:
-        UserError: A user's own network cannot be built.
-        Unavailable: The library is not installed.
-    """
-    if entry.code is not None:
-        return own.build(entry.code) if seed is None else own.build_random(entry.code, seed)
-    if seed is not None:
-        torch.manual_seed(seed)
-        return _constructor(entry)().eval()
-    with ParametersOnMeta():
-        return _constructor(entry)().eval()
-
-
-def skeleton(entry: BackboneEntry) -> nn.Module:
-    """The network of an entry in evaluation form, its tensors on the meta device; a user's own
-    network keeps its numbers, for it may hold tensors that cannot be moved there.
-
-    Raises:
-        UserError: A user's own network cannot be built.
-        Unavailable: The library is not installed.
-    """
-    module = construct(entry, None)
-    return module if entry.code is not None else module.to("meta")
-
-
-AUXILIARY: dict[str, tuple[str, ...]] = {
-    "googlenet": ("aux1.", "aux2."),
-    "inception_v3": ("AuxLogits.",),
-}
-"""Network → what the names of its auxiliary heads begin with: in weights files, never built."""
-_TORCHVISION_ARGUMENTS: dict[str, dict[str, Any]] = {
-    # transform_input is said by the preprocessing, see ``describe``.
-    name: {"aux_logits": False, "transform_input": False, "init_weights": True}
-    for name in AUXILIARY
-}
-
-
-def _constructor(entry: BackboneEntry) -> Callable[[], nn.Module]:
-    if entry.library == "torchvision":
-        arguments = _TORCHVISION_ARGUMENTS.get(entry.model, {})
-        return lambda: torchvision.models.get_model(entry.model, weights=None, **arguments)
-    try:
-        import timm
-    except ImportError as error:
-        raise Unavailable(f"{entry.model} needs timm: pip install timm") from error
-    return lambda: timm.create_model(entry.model, pretrained=False)
 
 
 def load_weights(
@@ -87,12 +28,10 @@ def load_weights(
     """Load a weights file into a network that lies on the meta device.
 
     Args:
-        module: Of the architecture that the file must be of.
-        entry: Its entry.
         path: ``.safetensors``, ``.pth`` or ``.pt``, or the packaged SqueezeNet pickle.
-        reader: How its names become the network's.
-        replaced: Names of tensors (the last layer's) whose shape may differ, for another number of
-            classes; they then get the file's shape.
+        reader: How the file's names become the network's.
+        replaced: Names of the last layer's tensors, which take the file's shape if it differs:
+            another number of classes.
 
     Raises:
         UserError: The file is unreadable, unsafe, or of another architecture.
@@ -107,16 +46,17 @@ def load_weights(
         owner, _, leaf = name.rpartition(".")
         setattr(module.get_submodule(owner), leaf, nn.Parameter(state[name]))
     loaded = OrderedDict(state)
-    # Versions of the modules, without which some (MNASNet) refuse a state.
+    # Versions of the modules; without them some (MNASNet) refuse a state.
     loaded._metadata = module.state_dict()._metadata  # type: ignore[attr-defined]
     module.load_state_dict(loaded, strict=False, assign=True)
     for name, tensor in module.state_dict().items():
-        if tensor.is_meta:  # num_batches_tracked of a file that has none: a counter, not used
+        if tensor.is_meta:  # num_batches_tracked, an unused counter that the file lacks
             owner, _, leaf = name.rpartition(".")
             module.get_submodule(owner).register_buffer(leaf, torch.zeros((), dtype=torch.long))
 
 
 def _read_state(path: Path) -> State:
+    state: Any
     try:
         if path.suffix == ".safetensors":
             state = load_file(path)
@@ -148,7 +88,7 @@ def _read_state(path: Path) -> State:
 def _unreadable(path: Path, reason: str) -> UserError:
     return UserError(
         f"Weights file '{path}' cannot be read: {reason}.",
-        "It may be cut short or of another kind; copy or download it again.",
+        "It may be incomplete or in another format; copy or download it again.",
     )
 
 
@@ -161,7 +101,7 @@ def _counters(state: State) -> set[str]:
 
 
 def _rename_in_order(path: Path, state: State, wanted: State) -> State:
-    """Give tensors of another implementation the network's names, by order; shapes are checked."""
+    """Give tensors of another implementation the network's names, by order."""
     names = [n for n in wanted if n not in _counters(wanted)]
     tensors = [t for n, t in state.items() if n not in _counters(state)]
     if len(names) != len(tensors):
@@ -174,8 +114,8 @@ RENAMED: tuple[tuple[str, str], ...] = (
     (r"(\.mlp)\.linear_1\.", r"\1.0."),
     (r"(\.mlp)\.linear_2\.", r"\1.3."),
 )
-"""Names in files that torchvision published before its modules got other names, which its own
-builders (densenet.py) and modules (vision_transformer.py, MLPBlock) rename in the same way."""
+"""Former names of torchvision's modules → new names, as its own builders (densenet.py) and modules
+(vision_transformer.py, MLPBlock) rename them when they load older files."""
 
 
 def _with_new_names(state: State, wanted: State) -> State:
@@ -189,8 +129,8 @@ def _with_new_names(state: State, wanted: State) -> State:
 
 
 def _without_auxiliary(state: State, entry: BackboneEntry) -> State:
-    beginnings = AUXILIARY.get(entry.model.partition(".")[0], ())
-    return {name: t for name, t in state.items() if not name.startswith(beginnings)}
+    prefixes = AUXILIARY.get(entry.model.partition(".")[0], ())
+    return {name: t for name, t in state.items() if not name.startswith(prefixes)}
 
 
 def _check(path: Path, state: State, wanted: State, replaced: frozenset[str]) -> None:
@@ -202,8 +142,8 @@ def _check(path: Path, state: State, wanted: State, replaced: frozenset[str]) ->
         if n in state and state[n].shape != wanted[n].shape and n not in replaced
     ]
     problems = [
-        f"{len(found)} {what} ({', '.join(found[:3])}{' …' if len(found) > 3 else ''})"
-        for found, what in (
+        f"{len(found)} {problem} ({', '.join(found[:3])}{' …' if len(found) > 3 else ''})"
+        for found, problem in (
             (missing, "tensors missing"),
             (unknown, "unknown"),
             (other, "of another shape"),
@@ -213,12 +153,12 @@ def _check(path: Path, state: State, wanted: State, replaced: frozenset[str]) ->
     if problems:
         raise UserError(
             f"Weights file '{path}' is of another architecture: {'; '.join(problems)}.",
-            "Name the backbone that it belongs to: --weights BACKBONE=PATH.",
+            "Name the backbone it belongs to: --weights BACKBONE=PATH.",
         )
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Reads NumPy arrays and refuses every other global, so that no code can run."""
+    """An unpickler that reads NumPy arrays and refuses every other global, so that no code runs."""
 
     _ADMITTED = frozenset(
         {
@@ -232,12 +172,12 @@ class _ArraysOnly(pickle.Unpickler):
         if (module, name) not in self._ADMITTED:
             raise pickle.UnpicklingError(f"refused: {module}.{name}")
         if name == "_reconstruct":
-            return np.empty(0).__reduce__()[0]  # the same function under NumPy 2's own name
+            return np.empty(0).__reduce__()[0]  # the same function, which NumPy 2 has renamed
         return getattr(np, name)
 
 
 def _read_ndf(path: Path, wanted: State) -> State:
-    """SqueezeNet of the package ndf: layer → (kernel HWIO, bias), layers in torchvision's order."""
+    """Read SqueezeNet of the package ndf: layer → (kernel HWIO, bias), in torchvision's order."""
     try:
         layers = _ArraysOnly(io.BytesIO(path.read_bytes()), encoding="latin1").load()
     except (pickle.UnpicklingError, EOFError, ValueError, TypeError) as error:
