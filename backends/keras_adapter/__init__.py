@@ -1,4 +1,4 @@
-"""Keras: the twin of a Blueprint, and training it, on whichever engine Keras runs."""
+"""The adapter for Keras on TensorFlow, torch or JAX."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from bench.training.adapter import (
 
 
 class KerasAdapter:
-    """``bench.training.adapter.Adapter`` for Keras."""
+    """The ``bench.training.adapter.Adapter`` of Keras."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -35,7 +35,7 @@ class KerasAdapter:
         return KerasTrainer(network, plan, recipe, device, self._engine)
 
     def build_prefix(self, network: Network, recipe: Recipe, device: str, compiled: bool) -> Prefix:
-        return KerasPrefix(network, self._engine)  # as compiled as the engine is anyway
+        return KerasPrefix(network, self._engine)  # the engine compiles in any case
 
     def build_heads(self, heads: Heads, recipe: Recipe, device: str) -> HeadsTrainer:
         return KerasHeads(heads, recipe, self._engine)
@@ -56,5 +56,5 @@ class KerasAdapter:
 
 
 def adapter() -> Adapter:
-    """The adapter of this process."""
+    """Return the adapter for the engine that Keras runs on in this process."""
     return KerasAdapter(load())

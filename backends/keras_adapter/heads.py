@@ -1,4 +1,4 @@
-"""Many linear heads at once."""
+"""Training many linear heads at once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 from keras import ops
 
 from backends.keras_adapter.engines import Engine
-from backends.keras_adapter.optimizer import Treatment, TwinOptimizer
+from backends.keras_adapter.optimizer import TrainedVariable, TwinOptimizer
 from backends.keras_adapter.twin.layers import mean
 from bench.network.blueprint import Array
 from bench.spec.run import Recipe
@@ -18,48 +18,51 @@ from bench.training.adapter import Heads
 
 
 class KerasHeads:
-    """``bench.training.adapter.HeadsTrainer``: the heads of a seed are one dense layer.
+    """A ``bench.training.adapter.HeadsTrainer`` that computes all heads of a seed as one layer.
 
-    ``KerasTrainer`` has set device and dtype policy of the process.
+    ``KerasTrainer`` has already set the device and dtype policy of the process.
     """
 
     def __init__(self, heads: Heads, recipe: Recipe, engine: Engine) -> None:
         self._engine = engine
         self._shape = heads.weights.shape
-        seeds, each, classes, features = self._shape
-        layers = heads.weights.reshape(seeds, each * classes, features).transpose(0, 2, 1)
+        seeds, per_seed, classes, features = self._shape
+        layers = heads.weights.reshape(seeds, per_seed * classes, features).transpose(0, 2, 1)
         dtype = keras.config.floatx()
         self._weights = keras.Variable(layers, dtype=dtype)
         self._biases = keras.Variable(heads.biases.reshape(seeds, 1, -1), dtype=dtype)
-        # One number for each output, along the last axis.
+        # One number per output, along the last axis.
         rates, decays = (
             ops.convert_to_tensor(np.repeat(a, classes, axis=1)[:, None, :], dtype)
             for a in (heads.learning_rates, heads.weight_decays)
         )
         self._optimizer = TwinOptimizer(
-            [Treatment(self._weights, rates, decays), Treatment(self._biases, rates, None)],
+            [
+                TrainedVariable(self._weights, rates, decays),
+                TrainedVariable(self._biases, rates, None),
+            ],
             recipe,
             engine,
         )
-        # The engines' steps have the images first: (N, S, F), and labels (N S,).
+        # The engines' steps have the batch axis first: values (N, S, F), labels (N S,).
         values = keras.Input((seeds, features), dtype=dtype)
         self._step = engine.make_step(
             self._forward, self._optimizer.apply, self._optimizer.variables, [values]
         )
 
     def _logits(self, subscripts: str, values: Any) -> Any:
-        """(S, N, R, C); the subscripts say where the values' axes are."""
-        seeds, each, classes, _ = self._shape
-        # Not ops.matmul: see layers.Dense.
+        """Return logits (S, N, R, C); ``subscripts`` name the axes of ``values`` for einsum."""
+        seeds, per_seed, classes, _ = self._shape
+        # Not ops.matmul, see layers.Dense.
         logits = ops.einsum(subscripts, values, self._weights) + self._biases
-        return ops.reshape(logits, (seeds, -1, each, classes))
+        return ops.reshape(logits, (seeds, -1, per_seed, classes))
 
     def _forward(self, values: Any, labels: Any, masks: tuple[Any, ...], scale: Any) -> Any:
-        """Losses (S, R), and their sum."""
+        """Return the losses (S, R) and their sum."""
         seeds = self._shape[0]
         logits = self._logits("nsf,sfk->snk", values)
-        wanted = ops.broadcast_to(ops.reshape(labels, (seeds, -1, 1)), ops.shape(logits)[:3])
-        rows = keras.losses.sparse_categorical_crossentropy(wanted, logits, from_logits=True)
+        targets = ops.broadcast_to(ops.reshape(labels, (seeds, -1, 1)), ops.shape(logits)[:3])
+        rows = keras.losses.sparse_categorical_crossentropy(targets, logits, from_logits=True)
         losses = mean(rows, axis=(1,))
         return losses, ops.sum(losses)
 
@@ -81,8 +84,8 @@ class KerasHeads:
         return np.ascontiguousarray(found.transpose(0, 2, 1, 3))
 
     def tensors(self) -> tuple[Array, Array]:
-        seeds, each, classes, features = self._shape
+        seeds, per_seed, classes, features = self._shape
         weights = ops.convert_to_numpy(self._weights).transpose(0, 2, 1)
         biases = ops.convert_to_numpy(self._biases)
-        shape = (seeds, each, classes)
+        shape = (seeds, per_seed, classes)
         return weights.reshape(*shape, features).copy(), biases.reshape(shape).copy()

@@ -1,4 +1,4 @@
-"""The frozen prefix by itself, in inference form."""
+"""The frozen prefix alone, in inference form."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from bench.network.freezing import TrainingPlan
 
 
 class KerasPrefix:
-    """Compute the frozen prefix in Keras (``bench.training.adapter.Prefix``); nothing in it trains.
+    """A ``bench.training.adapter.Prefix`` in Keras.
 
-    ``KerasTrainer`` has set device and dtype policy of the process.
+    ``KerasTrainer`` has already set the device and dtype policy of the process.
     """
 
     def __init__(self, network: Network, engine: Engine) -> None:
@@ -40,7 +40,7 @@ class KerasPrefix:
 
 
 def host_values(handles: list[Any]) -> Array:
-    """In float64 if they are, else in float32, on the host."""
+    """Concatenate device values on the host, in float64 if they are, else in float32."""
     is_double = keras.backend.standardize_dtype(handles[0].dtype) == "float64"
     dtype = "float64" if is_double else "float32"
     return np.concatenate([ops.convert_to_numpy(ops.cast(h, dtype)) for h in handles])

@@ -1,9 +1,9 @@
-"""Training a Blueprint with Keras."""
+"""Training a Blueprint with Keras (matched mode)."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from keras import ops
 
 from backends.keras_adapter.engines import Engine, StepFunction
-from backends.keras_adapter.optimizer import TwinOptimizer, treatments_of
+from backends.keras_adapter.optimizer import TwinOptimizer, trained_variables
 from backends.keras_adapter.prefix import host_values
 from backends.keras_adapter.twin.layers import mean
 from backends.keras_adapter.twin.twin import Twin, channels_first, state_variables
@@ -31,25 +31,30 @@ POLICIES: dict[Precision, str] = {
 }
 """Precision → Keras dtype policy."""
 FIRST_LOSS_SCALE, GROWTH_STEPS = 2.0**16, 2000
-"""Of ``torch.amp.GradScaler``."""
+"""Initial loss scale and steps before it doubles, as in ``torch.amp.GradScaler``."""
+
+
+def configure(engine: Engine, device: str, precision: Precision) -> None:
+    """Select the device and set the global options of Keras for a run."""
+    engine.prepare(device, precision)
+    # Learning rates and constants follow floatx, not the dtype policy.
+    keras.config.set_floatx("float64" if precision == "fp64" else "float32")
+    keras.config.set_dtype_policy(POLICIES[precision])
+    keras.config.set_image_data_format("channels_last")
 
 
 class KerasTrainer:
-    """One network, its optimizer and its device (``bench.training.adapter.Trainer``)."""
+    """A Blueprint as a Keras model with its optimizer (a ``MatchedTrainer``)."""
 
     def __init__(
         self, network: Network, plan: TrainingPlan, recipe: Recipe, device: str, engine: Engine
     ) -> None:
-        engine.prepare(device, recipe.precision)
+        configure(engine, device, recipe.precision)
         self._precision = recipe.precision
-        # Learning rates and constants follow floatx, not the dtype policy.
-        keras.config.set_floatx("float64" if recipe.precision == "fp64" else "float32")
-        keras.config.set_dtype_policy(POLICIES[recipe.precision])
-        keras.config.set_image_data_format("channels_last")
         self._engine = engine
         self.twin = Twin(network, plan, engine)
-        treatments = treatments_of(self.twin.slots, plan, recipe)
-        self.optimizer = TwinOptimizer(treatments, recipe, engine)
+        trained = trained_variables(self.twin.slots, plan, recipe)
+        self.optimizer = TwinOptimizer(trained, recipe, engine)
         self._scaled = recipe.precision == "fp16"
         self._scale = FIRST_LOSS_SCALE if self._scaled else 1.0
         self._good_steps = 0
@@ -70,13 +75,13 @@ class KerasTrainer:
         )
 
     def _whole_step(self) -> StepFunction:
-        """From the pixels on."""
+        """Return the training step that starts from pixels."""
         if self._step is None:
             self._step = self._step_of(self.twin.training)
         return self._step
 
     def _resume(self) -> tuple[StepFunction, Callable[..., Any]]:
-        """Step and inference from the values of the frozen prefix on."""
+        """Return training step and inference that start from values of the frozen prefix."""
         if self._resumed is None:
             training = self.twin.assemble(training=True, resumed=self._boundary)
             inference = self.twin.assemble(training=False, resumed=self._boundary)
@@ -95,7 +100,7 @@ class KerasTrainer:
         scale: Any,
         model: keras.Model | None = None,
     ) -> Any:
-        """Mean cross-entropy in training form, and the same times the loss scale."""
+        """Return the mean cross-entropy in training form, and its product with the loss scale."""
         model = model or self.twin.training
         logits = ops.cast(model([images, *masks]), keras.config.floatx())
         loss = self._criterion(labels, logits)
@@ -115,7 +120,7 @@ class KerasTrainer:
         return loss
 
     def _adapt_scale(self, finite: bool) -> None:
-        """Halve after an overflow, double after 2,000 good steps, as GradScaler does."""
+        """Halve the loss scale after an overflow, double it after 2,000 good steps."""
         if not finite:
             self._scale, self._good_steps = self._scale / 2, 0
             return
@@ -132,7 +137,7 @@ class KerasTrainer:
 
     def prefix(self, images: npt.NDArray[np.uint8]) -> Any:
         if self._prefix is None:
-            assert self._boundary is not None, "nothing is frozen"
+            assert self._boundary is not None, "without frozen stages there is no prefix"
             self._prefix = self._engine.make_infer(self.twin.up_to(self._boundary.value))
         return self._prefix(images)
 
@@ -193,9 +198,9 @@ class KerasTrainer:
         model = self.twin.inference
         state = {id(v) for v in state_variables(self.twin.blueprint, self.twin.slots)}
         return Counts(
-            total_parameters=_values(v for v in model.variables if id(v) not in state),
-            trainable_parameters=_values(model.trainable_variables),
-            state_values=_values(v for v in model.variables if id(v) in state),
+            total_parameters=number_count(v for v in model.variables if id(v) not in state),
+            trainable_parameters=number_count(model.trainable_variables),
+            state_values=number_count(v for v in model.variables if id(v) in state),
         )
 
     def knobs(self) -> dict[str, Any]:
@@ -223,9 +228,10 @@ class KerasTrainer:
 
 
 def is_pixels(images: Any) -> bool:
-    """Whether this is uint8 images and not values of the frozen prefix."""
-    return keras.backend.standardize_dtype(images.dtype) == "uint8"
+    """Return True for uint8 images, False for values of the frozen prefix."""
+    return bool(keras.backend.standardize_dtype(images.dtype) == "uint8")
 
 
-def _values(variables: Any) -> int:
+def number_count(variables: Iterable[Any]) -> int:
+    """Count the numbers that variables hold."""
     return sum(math.prod(v.shape) for v in variables)

@@ -6,7 +6,10 @@ names are strings here; a test compares them with the installed Keras.
 
 from __future__ import annotations
 
+import os
+import urllib.parse
 from dataclasses import dataclass
+from pathlib import Path
 
 from bench.data.model import Resize
 
@@ -44,6 +47,15 @@ class Application:
     def location(self, px: int) -> str:
         """Return the URL of the weights for an input of ``px`` pixels."""
         return self.address.format(px=px if px in self.sizes else 224)
+
+    def file_name(self, px: int) -> str:
+        """Return the name of that file in Keras's cache."""
+        return self.file or Path(urllib.parse.urlparse(self.location(px)).path).name
+
+
+def keras_models_folder() -> Path:
+    """Return the folder where Keras keeps downloaded weights (keras.utils.get_file)."""
+    return Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "models"
 
 
 def _kernels(

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from bench.errors import Unavailable, UserError
-from bench.native.applications import Application
+from bench.native.applications import Application, keras_models_folder
 from bench.network.weights import NETWORK_PATIENCE_S, Weights, _open_within, _unreachable, sha256_of
 from bench.spec.backbone import BackboneEntry
 from bench.spec.run import WeightsRef
@@ -27,22 +27,11 @@ SUFFIX = ".h5"
 """Of files that a Keras model loads, ``.weights.h5`` among them: arrays and names, no code."""
 
 
-def keras_models_folder() -> Path:
-    """Where Keras keeps downloaded weights (``KERAS_HOME``, see keras.utils.get_file)."""
-    return Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "models"
-
-
-def file_name(application: Application, px: int) -> str:
-    """Of the file that keras.applications loads for an input of ``px``."""
-    published = Path(urllib.parse.urlparse(application.location(px)).path).name
-    return application.file or published
-
-
 def native_ref(application: Application, px: int) -> WeightsRef:
     """How a spec records pretrained weights of ``keras.applications``, found or not."""
     digest = application.digest
     known = digest if digest is not None and len(digest) == 64 else None
-    return WeightsRef(kind="pretrained", source=file_name(application, px), sha256=known)
+    return WeightsRef(kind="pretrained", source=application.file_name(px), sha256=known)
 
 
 def native_weights(
@@ -60,7 +49,7 @@ def native_weights(
     Raises:
         Unavailable: They are nowhere; the message says how to get them.
     """
-    path = keras_models_folder() / file_name(application, px)
+    path = keras_models_folder() / application.file_name(px)
     reason = "not in Keras's cache"
     try:
         if path.is_file():

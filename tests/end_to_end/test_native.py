@@ -13,7 +13,6 @@ import pytest
 from bench.catalog.backends import BACKENDS
 from bench.native.applications import APPLICATIONS
 from bench.native.differences import KNOBS, native_ledger
-from bench.native.weights import file_name
 from bench.report.tables.runs import DISTINGUISHING
 from bench.system import project_root
 from tests.end_to_end.test_command import command
@@ -183,7 +182,7 @@ def test_keras_own_file_is_loaded_from_keras_own_cache(tmp_path: Path, shared_ca
     """MobileNetV2's has no hash in keras.applications, so that a test can write one."""
     models = tmp_path / "keras" / "models"
     models.mkdir(parents=True)
-    path = models / file_name(APPLICATIONS["mobilenet_v2"], 32)
+    path = models / APPLICATIONS["mobilenet_v2"].file_name(32)
     written = _keras(WRITE.replace("PATH", repr(str(path))))
     home = {"KERAS_HOME": str(tmp_path / "keras")}
     _run_keras(tmp_path, shared_cache, **home)
@@ -222,5 +221,5 @@ print(json.dumps(found))
 """
     found = json.loads(_keras(code))
     assert {name: tuple(asked) for name, asked in found.items()} == {
-        name: (file_name(a, 96), a.location(96), a.digest) for name, a in APPLICATIONS.items()
+        name: (a.file_name(96), a.location(96), a.digest) for name, a in APPLICATIONS.items()
     }

@@ -10,7 +10,8 @@ from unittest.mock import patch
 import keras
 from keras import ops
 
-from backends.keras_adapter.optimizer import BETA_1, BETA_2, EPSILON, TwinOptimizer
+from backends.keras_adapter.engines import BETA_1, BETA_2, EPSILON
+from backends.keras_adapter.optimizer import TwinOptimizer
 from backends.keras_adapter.trainer import KerasTrainer
 from backends.keras_adapter.twin import layers
 from backends.keras_adapter.twin.twin import BUILDERS, Twin

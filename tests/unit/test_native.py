@@ -20,15 +20,11 @@ from bench.native.applications import (
     APPLICATIONS,
     application_of,
     is_keras,
+    keras_models_folder,
     resize_of,
     why_not_native,
 )
-from bench.native.weights import (
-    file_name,
-    keras_models_folder,
-    native_ref,
-    native_weights_from_file,
-)
+from bench.native.weights import native_ref, native_weights_from_file
 from bench.report.notes import SAME_EXPERIMENT, footnotes, mismatches
 from bench.report.tables.runs import standard_table
 from bench.runner import planner as prepare
@@ -86,7 +82,7 @@ def test_what_torchvision_has_not_goes_by_timms_name(backbone: str, constructor:
 
 
 def test_files_are_named_as_keras_names_them() -> None:
-    name = file_name(APPLICATIONS["timm:nasnetalarge"], 331)
+    name = APPLICATIONS["timm:nasnetalarge"].file_name(331)
     assert name == "nasnet_large_no_top.h5"
     assert native_ref(APPLICATIONS["timm:nasnetalarge"], 331).source == name
     kernels = "weights_tf_dim_ordering_tf_kernels_notop.h5"
@@ -121,18 +117,18 @@ def test_each_framework_has_its_own_filter_in_native_mode_only() -> None:
 
 
 def test_mobilenets_have_a_file_for_each_size_that_they_were_trained_at() -> None:
-    names = {px: file_name(APPLICATIONS["mobilenet_v2"], px) for px in (96, 100, 224)}
+    names = {px: APPLICATIONS["mobilenet_v2"].file_name(px) for px in (96, 100, 224)}
     assert names[100] == names[224] != names[96]
     assert names[96].endswith("_1.0_96_no_top.h5")
-    first = {px: file_name(APPLICATIONS["timm:mobilenetv1_100"], px) for px in (96, 128, 224)}
+    first = {px: APPLICATIONS["timm:mobilenetv1_100"].file_name(px) for px in (96, 128, 224)}
     assert first[96] == first[224] == "mobilenet_1_0_224_tf_no_top.h5"
     assert first[128] == "mobilenet_1_0_128_tf_no_top.h5"
-    assert file_name(RESNET, 96) == file_name(RESNET, 224)
+    assert RESNET.file_name(96) == RESNET.file_name(224)
 
 
 def test_a_file_in_keras_cache_is_found_by_name_and_held_to_its_hash(keras_home: Path) -> None:
     good = replace(RESNET, digest=hashlib.md5(b"good", usedforsecurity=False).hexdigest())
-    path = keras_home / file_name(good, 224)
+    path = keras_home / good.file_name(224)
     path.write_bytes(b"good")
     found = native_weights.native_weights("resnet50", good, ENTRY, 224)
     assert found.path == path == keras_models_folder() / path.name
@@ -151,7 +147,7 @@ def test_weights_that_are_nowhere_say_how_to_get_them(
     with pytest.raises(Unavailable) as told:
         native_weights.native_weights("resnet50", RESNET, ENTRY, 224, download=False)
     assert str(keras_home) in str(told.value)
-    assert file_name(RESNET, 224) in str(told.value)
+    assert RESNET.file_name(224) in str(told.value)
     asked = []
 
     def unreachable(address: str, timeout: float) -> None:
@@ -230,7 +226,7 @@ def test_native_keras_looks_for_keras_own_weights(
 ) -> None:
     grid = {"backbones": ["mobilenet_v2"], "mode": ["native"]}
     torch, keras = plan(**grid)
-    name = file_name(APPLICATIONS["mobilenet_v2"], 96)
+    name = APPLICATIONS["mobilenet_v2"].file_name(96)
     assert keras.spec.weights.source == name
     assert torch.spec.weights.source == "mobilenet_v2-b0353104.pth"
     assert keras.unavailable is not None

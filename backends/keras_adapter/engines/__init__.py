@@ -1,4 +1,7 @@
-"""What only one engine of Keras can do, a module each; a worker imports just its own."""
+"""The interface between the Keras adapter and the engine that Keras runs on.
+
+Each engine has its own module; a worker imports only the one it uses.
+"""
 
 from __future__ import annotations
 
@@ -9,65 +12,93 @@ from typing import Any, NamedTuple, Protocol
 
 import keras
 
+from bench.errors import Unavailable
 from bench.spec.run import Precision, Recipe
 
 StepFunction = Callable[[Any, tuple[float, float, float, float]], tuple[Any, Any]]
-"""(prepared batch, (learning rate, 1 - b1^t, sqrt(1 - b2^t), loss scale)) → (loss, all finite)."""
+"""(prepared batch, (learning rate, 1 - b1^t, sqrt(1 - b2^t), loss scale)) → (loss, True if all
+gradients were finite)."""
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
-"""Of AdamW."""
+"""Constants of AdamW."""
 
 
-class Scalars(NamedTuple):
-    """Numbers of a step's update; tensors within a compiled step."""
+class UpdateScalars(NamedTuple):
+    """Scalars of one optimizer step for one variable; tensors inside a compiled step."""
 
     rate: Any
     """Learning rate of the variable."""
     momentum: float
-    """Of SGD."""
+    """Momentum of SGD."""
     correction_1: Any
     """AdamW's 1 - b1^t."""
     correction_2: Any
     """AdamW's sqrt(1 - b2^t)."""
 
 
-Update = Callable[[Any, list[Any], Any, float | None, Scalars], None]
-"""(variable, its moments, its gradient, its weight decay, scalars): updates all in place."""
+FusedUpdate = Callable[[Any, list[Any], Any, float | None, UpdateScalars], None]
+"""Updates (variable, its moments) in place, given (its gradient, its weight decay, scalars)."""
+
+PRODUCT_DTYPES: dict[Precision, str] = {
+    "fp32": "float32",
+    "fp64": "float64",
+    "bf16": "bfloat16",
+    "fp16": "float16",
+}
+"""Precision → dtype of the matrix products of a run."""
 
 OFF = (None, "0", "-1", "false", "False")
-"""What ``flag`` gives of one that is not in force."""
+"""Values of ``flag`` that mean that the flag is off."""
 
 
 def flag(name: str, flags: str) -> str | None:
-    """The value of ``--name=value`` or ``--name`` among ``flags``, the last one; None if it is not
-    there."""
+    """Return the value of the last ``--name=value`` in ``flags``: 'true' for a bare ``--name``,
+    None if the flag is absent."""
     found = re.findall(rf"(?:^|\s)--{re.escape(name)}(?:=(\S+))?(?=\s|$)", flags)
     return (found[-1] or "true") if found else None
+
+
+def check_device(library: str, device: str, visible: list[str], precision: Precision) -> None:
+    """Raise Unavailable if the engine does not see the device or the device lacks the precision.
+
+    Args:
+        library: Name and version of the engine, for the message.
+        device: cpu or cuda:N.
+        visible: Devices that the engine sees.
+        precision: Precision of the run.
+    """
+    if device not in visible:
+        raise Unavailable(
+            f"{library} does not see {device}, only {', '.join(visible)}; "
+            "run `python run_bench.py doctor` for details"
+        )
+    if device == "cpu" and precision == "fp16":
+        raise Unavailable("fp16 needs a GPU; on a CPU use --precision fp32 or bf16")
 
 
 class Engine(Protocol):
     """The part of the Keras adapter that differs between TensorFlow, torch and JAX."""
 
     def prepare(self, device: str, precision: Precision) -> None:
-        """Take a device and set the flags of a run, before anything is built.
+        """Select the device and set the flags of a run, before anything is built.
 
         Raises:
-            Unavailable: The engine does not see the device, or it cannot do the precision.
+            Unavailable: The engine does not see the device, or the device lacks the precision.
         """
 
     def devices(self) -> list[str]:
-        """'cpu' and one 'cuda:N' for each GPU that the engine sees."""
+        """Return 'cpu' and one 'cuda:N' for each GPU that the engine sees."""
 
     def release(self) -> bool:
-        """Give back what networks that nobody holds any more have left; whether figures of the next
-        run are as if it were the first."""
+        """Free what deleted networks left behind. Return True if the next run in this process will
+        be measured as in a new one."""
 
     def splits_groups(self) -> bool:
-        """Whether grouped convolutions are to be one convolution for each group."""
+        """Return True if a grouped convolution should run as one convolution per group."""
 
     def taps_depthwise(self) -> bool:
-        """Whether a depthwise convolution is to be computed as a sum over the kernel's positions,
-        for the engine's own is hopelessly slow here."""
+        """Return True if a depthwise convolution should run as a sum over the kernel's positions,
+        because the engine's own is far too slow on this device."""
 
     def batch_norm_training(
         self,
@@ -79,13 +110,13 @@ class Engine(Protocol):
         epsilon: float,
         momentum: float,
     ) -> tuple[Any, Any, Any]:
-        """x (N, H, W, C) normalised by its own statistics, and the new running mean and variance
-        (C,), the variance unbiased."""
+        """Normalise x (N, H, W, C) by its own statistics; return it with the new running mean and
+        (unbiased) variance, both (C,)."""
 
     def batch_norm_inference(
         self, x: Any, gamma: Any, beta: Any, mean: Any, variance: Any, epsilon: float
     ) -> Any:
-        """x (N, H, W, C) normalised by the running statistics."""
+        """Normalise x (N, H, W, C) by the running statistics."""
 
     def make_step(
         self,
@@ -94,18 +125,18 @@ class Engine(Protocol):
         variables: list[Any],
         inputs: list[Any],
     ) -> StepFunction:
-        """A training step, compiled once for batches of any size.
+        """Build a training step that takes batches of any size.
 
         Args:
-            forward: (images, labels, masks, loss scale) → the mean loss, and the same scaled.
-            update: (gradients, scalars) → applies them; gives whether all were finite.
-            variables: That are trained.
-            inputs: Of the model: symbolic images (None, px, px, 3) uint8, then masks.
+            forward: (images, labels, masks, loss scale) → (mean loss, mean loss times the scale).
+            update: (gradients, scalars) → True if all gradients were finite; applies them.
+            variables: The trained variables.
+            inputs: Symbolic inputs of the model: images (None, px, px, 3) uint8, then masks.
         """
 
-    def fused_update(self, recipe: Recipe) -> Update | None:
-        """The engine's own kernel for the recipe's optimizer; None: it compiles or runs Keras's
-        operations as well as it can."""
+    def fused_update(self, recipe: Recipe) -> FusedUpdate | None:
+        """Return the engine's own kernel for the recipe's optimizer, None if it has none that beats
+        the plain operations."""
 
     def make_gradients(
         self,
@@ -113,51 +144,38 @@ class Engine(Protocol):
         variables: list[Any],
         inputs: list[Any],
     ) -> Callable[[Any], tuple[Any, list[Any]]]:
-        """Prepared batch → (mean loss, gradient of each variable), in training form.
-
-        Arguments are those of ``make_step``; moving statistics may change or not.
-        """
+        """Build a function: prepared batch → (mean loss, gradient of each variable), in training
+        form. Arguments as for ``make_step``; it may move BatchNorm's statistics."""
 
     def make_infer(self, model: keras.Model) -> Callable[..., Any]:
-        """Host arrays, one for each input of the model → its output, or list of outputs.
-
-        The model is called with ``training=False``.
-        """
+        """Build a function: one host array per input of the model → its output or list of outputs,
+        with ``training=False``."""
 
     def make_constant(self, model: keras.Model) -> Callable[..., Any]:
-        """As ``make_infer``, of a model with one output whose variables never change again."""
+        """Do the same as ``make_infer`` for a model with one output and constant variables."""
 
     def to_device(self, array: Any) -> Any:
-        """A host array on the device."""
+        """Copy a host array to the device."""
 
     def synchronise(self) -> None:
-        """Wait for the device."""
+        """Wait until the device has finished all work."""
 
     def peak_device_bytes(self) -> int | None:
-        """Most memory held on a GPU; None on a CPU."""
+        """Return the peak memory of the GPU in bytes; None on a CPU."""
 
     def matrix_product(self, side: int, precision: Precision) -> Callable[[], Any]:
-        """A function that queues one product of (side, side) matrices, in half precision where the
-        dtype policy computes in it. Each takes the product before as a factor."""
+        """Build a function that queues one product of (side, side) matrices in the dtype of
+        ``PRODUCT_DTYPES``. One factor of each product is the product before it."""
 
     def is_out_of_memory(self, error: BaseException) -> bool:
-        """Whether an exception says that memory did not suffice."""
+        """Return True if an exception reports that memory ran out."""
 
     def knobs(self) -> dict[str, Any]:
-        """What is in force, read back from the engine."""
-
-
-PRODUCT_DTYPES: dict[Precision, str] = {
-    "fp32": "float32",
-    "fp64": "float64",
-    "bf16": "bfloat16",
-    "fp16": "float16",
-}
-"""Precision → dtype in which a run multiplies."""
+        """Return the settings in force, read back from the engine."""
 
 
 def load() -> Engine:
-    """The engine that Keras runs on in this process."""
+    """Import the engine that Keras runs on in this process."""
     module = importlib.import_module(f"backends.keras_adapter.engines.{keras.backend.backend()}")
     engine: Engine = module.engine()
     return engine

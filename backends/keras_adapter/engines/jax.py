@@ -1,4 +1,4 @@
-"""Keras on JAX: each step is one function compiled by XLA, a time for each shape of batch.
+"""Keras on JAX: each step is one function that XLA compiles once for each batch size.
 
 Sources: docs.jax.dev, "Configuration options", "GPU memory allocation", ``jax.jit``
 (``donate_argnums``), "Asynchronous dispatch"; keras.io, "StatelessScope".
@@ -15,8 +15,14 @@ import jax.numpy as jnp
 import jaxlib
 import keras
 
-from backends.keras_adapter.engines import OFF, PRODUCT_DTYPES, StepFunction, Update, flag
-from bench.errors import Unavailable
+from backends.keras_adapter.engines import (
+    OFF,
+    PRODUCT_DTYPES,
+    FusedUpdate,
+    StepFunction,
+    check_device,
+    flag,
+)
 from bench.spec.run import Precision, Recipe
 from bench.system import cores
 
@@ -27,8 +33,8 @@ class JaxEngine:
     """``backends.keras_adapter.engines.Engine`` for JAX."""
 
     def __init__(self) -> None:
-        # Read when JAX first looks for devices. The loop takes a step on a CPU as done when the
-        # call returns.
+        # JAX reads this when it first looks for devices. The training loop assumes that a step on a
+        # CPU is finished when its call returns.
         jax.config.update("jax_cpu_enable_async_dispatch", False)
         self._device: Any = None
         self._slow_groups = False
@@ -39,29 +45,22 @@ class JaxEngine:
         return ["cpu", *(f"cuda:{i}" for i in range(len(_gpus())))]
 
     def prepare(self, device: str, precision: Precision) -> None:
-        known = self.devices()
-        if device not in known:
-            raise Unavailable(
-                f"JAX {jax.__version__} does not see {device}, only {', '.join(known)}; "
-                "`python run_bench.py doctor` tells more"
-            )
-        if device == "cpu" and precision == "fp16":
-            raise Unavailable("fp16 is for GPUs; a CPU has --precision fp32 or bf16")
+        check_device(f"JAX {jax.__version__}", device, self.devices(), precision)
         on_cpu = device == "cpu"
         chosen = jax.devices("cpu")[0] if on_cpu else _gpus()[int(device.removeprefix("cuda:"))]
         jax.config.update("jax_default_device", chosen)
         jax.config.update("jax_enable_x64", precision == "fp64")
         jax.config.update("jax_default_matmul_precision", "highest")  # no TF32
         self._device = chosen
-        # XLA has no good grouped convolution in float64 on a CPU: a step of EfficientNet-Lite0
-        # (64 px, batch 4) took 17 s of one core, and 0.2 s with depthwise convolutions by taps.
+        # XLA's grouped convolution in float64 on a CPU is slow: a step of EfficientNet-Lite0
+        # (64 px, batch 4) took 17 s on one core, and 0.2 s with TapDepthwiseConv2D.
         self._slow_groups = on_cpu and precision == "fp64"
 
     def release(self) -> bool:
         self._pending.clear()
         self._batch_sizes.clear()
         jax.clear_caches()
-        # The peak of a GPU's memory is the process's; JAX cannot reset it.
+        # A GPU's peak memory is that of the whole process; JAX cannot reset it.
         return self._device is None or self._device.platform == "cpu"
 
     def splits_groups(self) -> bool:
@@ -80,7 +79,7 @@ class JaxEngine:
         epsilon: float,
         momentum: float,
     ) -> tuple[Any, Any, Any]:
-        values = x.astype(gamma.dtype)  # in mixed precision, statistics are in float32
+        values = x.astype(gamma.dtype)  # in mixed precision, statistics stay in float32
         batch_mean = jnp.mean(values, axis=(0, 1, 2))
         batch_variance = jnp.mean(jnp.square(values - batch_mean), axis=(0, 1, 2))
         y = (values - batch_mean) * (jax.lax.rsqrt(batch_variance + epsilon) * gamma) + beta
@@ -111,28 +110,28 @@ class JaxEngine:
             loss, gradients = differentiate(prepared, scalars[3])
             return loss, update(gradients, tuple(scalars))
 
-        compiled = Stateful(traced)
+        compiled = CompiledFunction(traced)
 
         def step(prepared: Any, scalars: tuple[float, ...]) -> tuple[Any, Any]:
             self._batch_sizes.add(len(prepared[1]))
-            done = compiled(prepared, jnp.asarray(scalars, keras.config.floatx()))
+            done: tuple[Any, Any] = compiled(prepared, jnp.asarray(scalars, keras.config.floatx()))
             self._pending.append(done)
             return done
 
         return step
 
-    def fused_update(self, recipe: Recipe) -> Update | None:
-        return None  # the compiler joins the operations
+    def fused_update(self, recipe: Recipe) -> FusedUpdate | None:
+        return None  # XLA fuses the plain operations
 
     def make_gradients(
         self, forward: Callable[..., Any], variables: list[Any], inputs: list[Any]
     ) -> Callable[[Any], tuple[Any, list[Any]]]:
         differentiate = _differentiated(forward, variables)
-        compiled = Stateful(lambda prepared: differentiate(prepared, 1.0))
+        compiled = CompiledFunction(lambda prepared: differentiate(prepared, 1.0))
         return lambda prepared: compiled(prepared)
 
     def make_infer(self, model: keras.Model) -> Callable[..., Any]:
-        compiled = Stateful(lambda *tensors: model(list(tensors), training=False))
+        compiled = CompiledFunction(lambda *tensors: model(list(tensors), training=False))
 
         def infer(*arrays: Any) -> Any:
             done = compiled(*(self.to_device(a) for a in arrays))
@@ -148,7 +147,7 @@ class JaxEngine:
         return jax.device_put(array, self._device)
 
     def synchronise(self) -> None:
-        # All, not the last alone: what does not depend on one another may end in any order.
+        # All, not just the last: independent computations may finish in any order.
         jax.block_until_ready(self._pending)
         self._pending.clear()
 
@@ -166,7 +165,7 @@ class JaxEngine:
         def multiply() -> Any:
             nonlocal product
             product = compiled(factor, product)
-            self._pending = [product]  # those before it are its factors
+            self._pending = [product]  # depends on all products before it
             return product
 
         return multiply
@@ -182,8 +181,8 @@ class JaxEngine:
         on_cpu = self._device.platform == "cpu"
         return {
             "jax": jax.__version__,
-            "jaxlib": jaxlib.__version__,
-            # XLA starts one thread a core, or as many as NPROC says.
+            "jaxlib": jaxlib.__version__,  # type: ignore[attr-defined]
+            # XLA starts NPROC threads, by default one per core.
             "threads": int(os.environ.get("NPROC") or cores()) if on_cpu else None,
             "xla": not settings["jax_disable_jit"],
             "xla_flags": flags or None,
@@ -198,20 +197,15 @@ class JaxEngine:
         }
 
 
-class Stateful:
-    """A function of arrays that reads and assigns Keras variables, compiled.
+class CompiledFunction:
+    """A compiled function of arrays that may read and assign Keras variables.
 
-    Which variables those are is found by tracing it once. Their values are read at each call and
-    the new ones assigned after it, so they may be changed between calls. The memory of the values
-    that are replaced is given to their successors.
+    Tracing it once finds those variables. Each call reads their current values and assigns the new
+    ones, so that they may be changed between calls; replaced values donate their buffers.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        """
-        Args:
-            function: (arrays …) → arrays, on ``keras.ops`` and ``jax.numpy``.
-        """
-        self._function = function
+        self._function = function  # (arrays …) → arrays, on ``keras.ops`` and ``jax.numpy``
         self._read: list[Any] = []
         self._assigned: list[Any] = []
         self._compiled: Any = None
@@ -224,18 +218,18 @@ class Stateful:
             [_placed(v) for v in self._assigned], [_placed(v) for v in self._read], *arrays
         )
         for variable, value in zip(self._assigned, values, strict=True):
-            # ``assign`` would check shape and dtype again, 6 µs for each of some hundreds.
+            # ``assign`` would check shape and dtype again: 6 µs each, for hundreds of variables.
             variable._direct_assign(value)
         return result
 
     def _pure(self, replaced: list[Any], kept: list[Any], *arrays: Any) -> tuple[Any, list[Any]]:
         state = [*zip(self._assigned, replaced, strict=True), *zip(self._read, kept, strict=True)]
-        with Scope(state) as scope:
+        with TracingScope(state) as scope:
             result = self._function(*arrays)
         return result, [scope.get_current_value(v) for v in self._assigned]
 
     def _find_variables(self, arrays: tuple[Any, ...]) -> None:
-        scope = Scope()
+        scope = TracingScope()
 
         def recorded(*arrays: Any) -> Any:
             with scope:
@@ -247,15 +241,18 @@ class Stateful:
 
 
 def _placed(variable: Any) -> Any:
-    """The value of a variable, bound to its device: a fresh one is not, what a compiled function
-    gave is, and JAX would compile once for each."""
+    """Return the value of a variable, committed to its device. Results of compiled functions are
+    committed and fresh values are not; JAX would compile separately for each."""
     value = variable.value
     return value if value.committed else jax.device_put(value, value.device)
 
 
-class Scope(keras.StatelessScope):  # type: ignore[misc]
-    """Values that variables have while a function is traced: the given ones, then what is assigned
-    to them; for other variables, what they have in the scope around this one."""
+class TracingScope(keras.StatelessScope):
+    """Values of variables during tracing, and a record of which are read and assigned.
+
+    A variable has its given value, then the last assigned one; a variable without either has its
+    value in the enclosing scope.
+    """
 
     def __init__(self, state: list[tuple[Any, Any]] | None = None) -> None:
         super().__init__(state_mapping=state)
@@ -277,15 +274,16 @@ class Scope(keras.StatelessScope):  # type: ignore[misc]
 def _differentiated(
     forward: Callable[..., Any], variables: list[Any]
 ) -> Callable[[Any, Any], tuple[Any, list[Any]]]:
-    """(batch, loss scale) → (mean loss, gradients of the scaled loss), to be traced in a scope."""
+    """Return a traceable function: (batch, loss scale) → (mean loss, gradients of the scaled
+    loss)."""
 
     def differentiate(prepared: Any, scale: Any) -> tuple[Any, list[Any]]:
         assigned: list[Any] = []
 
         def scaled_loss(values: list[Any]) -> tuple[Any, Any]:
-            with Scope(list(zip(variables, values, strict=True))) as scope:
+            with TracingScope(list(zip(variables, values, strict=True))) as scope:
                 loss, scaled = forward(*prepared, scale)
-            # BatchNorm's statistics leave as values: a tracer must not outlive its trace.
+            # BatchNorm's statistics are returned as values: a tracer must not outlive its trace.
             assigned[:] = scope.assigned.values()
             return scaled, (loss, [scope.get_current_value(v) for v in assigned])
 
@@ -303,5 +301,5 @@ def _gpus() -> list[Any]:
 
 
 def engine() -> JaxEngine:
-    """The engine of this process."""
+    """Return the engine of this process."""
     return JaxEngine()

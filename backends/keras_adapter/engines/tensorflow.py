@@ -1,15 +1,11 @@
-"""Keras on TensorFlow: graph mode, fused BatchNorm, no XLA.
+"""Keras on TensorFlow: graph mode, fused BatchNorm, fused optimizer kernels, no XLA.
 
-Sources: tensorflow.org API pages of ``tf.raw_ops.FusedBatchNormV3``, ``tf.config``,
-``tf.test.experimental.sync_devices``. Measured on 2 CPU cores: XLA is far slower than the default
-there, and the fused BatchNorm makes ResNet50 1.4 times as fast as Keras's own layer.
+Measured on 2 CPU cores: XLA is far slower than graph mode; the fused BatchNorm makes ResNet50 1.4
+times as fast as Keras's own layer; a step of AdamW by TensorFlow's kernel took 25 ms instead of 55
+on ResNet50, 8 instead of 16 on MobileNetV2.
 
-
-PyTorch's SGD and AdamW by TensorFlow's own kernels: one pass over each variable.
-
-Measured on 2 CPU cores: AdamW on ResNet50 took 25 ms a step in place of 55, on MobileNetV2 8 in
-place of 16. Formulas of the kernels: tensorflow.org, ``tf.raw_ops.ResourceApplyMomentum`` and
-``ResourceApplyAdam``.
+Sources: tensorflow.org, API pages of ``tf.raw_ops.FusedBatchNormV3``, ``ResourceApplyMomentum`` and
+``ResourceApplyAdam``, ``tf.config``, ``tf.test.experimental.sync_devices``.
 """
 
 from __future__ import annotations
@@ -31,17 +27,17 @@ from backends.keras_adapter.engines import (
     EPSILON,
     OFF,
     PRODUCT_DTYPES,
-    Scalars,
+    FusedUpdate,
     StepFunction,
-    Update,
+    UpdateScalars,
+    check_device,
     flag,
 )
-from bench.errors import Unavailable
 from bench.spec.run import Precision, Recipe
 from bench.system import cores
 
 FUSED_DTYPES = ("float32", "float16", "bfloat16")
-"""What FusedBatchNormV3 exists for."""
+"""Dtypes that FusedBatchNormV3 supports."""
 
 
 class TensorFlowEngine:
@@ -56,30 +52,23 @@ class TensorFlowEngine:
         return ["cpu", *(f"cuda:{i}" for i in range(len(gpus)))]
 
     def prepare(self, device: str, precision: Precision) -> None:
-        known = self.devices()
-        if device not in known:
-            raise Unavailable(
-                f"TensorFlow {tf.__version__} does not see {device}, only {', '.join(known)}; "
-                "`python run_bench.py doctor` tells more"
-            )
+        check_device(f"TensorFlow {tf.__version__}", device, self.devices(), precision)
         gpus = tf.config.list_physical_devices("GPU")
         chosen = [] if device == "cpu" else [gpus[int(device.removeprefix("cuda:"))]]
         tf.config.set_visible_devices(chosen, "GPU")
         for gpu in chosen:
             tf.config.experimental.set_memory_growth(gpu, True)
-        if chosen and self._device != "cpu":  # another run was here before
+        if chosen and self._device != "cpu":  # an earlier run used a GPU
             tf.config.experimental.reset_memory_stats("GPU:0")
         tf.config.experimental.enable_tensor_float_32_execution(False)
-        if device == "cpu" and precision == "fp16":
-            raise Unavailable("fp16 is for GPUs; a CPU has --precision fp32 or bf16")
         self._device = device
         self._batch_norms.clear()
 
     def release(self) -> bool:
-        return True  # graphs fall with the session; a GPU's memory stays, its peak is reset
+        return True  # clearing the session freed the graphs; ``prepare`` resets the GPU's peak
 
     def splits_groups(self) -> bool:
-        # TensorFlow has no gradient of grouped convolutions on a CPU, and Keras compiles them.
+        # On a CPU, TensorFlow has no gradient of grouped convolutions, so Keras uses XLA for them.
         return self._device == "cpu"
 
     def taps_depthwise(self) -> bool:
@@ -99,7 +88,7 @@ class TensorFlowEngine:
         self._batch_norms.add("fused" if fused else "unfused")
         if not fused:
             return _unfused(x, gamma, beta, mean, variance, epsilon, momentum)
-        # The raw operation, for tf.nn's wrapper raises epsilon to 1.001e-5 where PyTorch has 1e-5.
+        # The raw operation: tf.nn's wrapper raises epsilon to 1.001e-5, PyTorch's is 1e-5.
         y, new_mean, new_variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=x,
             scale=gamma,
@@ -148,7 +137,7 @@ class TensorFlowEngine:
         dtype = keras.config.floatx()
         return lambda prepared, scalars: step(prepared, tf.constant(scalars, dtype))
 
-    def fused_update(self, recipe: Recipe) -> Update | None:
+    def fused_update(self, recipe: Recipe) -> FusedUpdate | None:
         return sgd_update if recipe.optimizer == "sgd" else adamw_update
 
     def make_gradients(
@@ -187,7 +176,7 @@ class TensorFlowEngine:
         def infer(*inputs: Any) -> Any:
             return model(list(inputs), training=False)
 
-        # Grappler joins convolution, bias and activation, and lays kernels out, for constants only.
+        # Grappler fuses convolution, bias and activation, and lays out kernels, for constants only.
         constant = convert_variables_to_constants_v2(infer.get_concrete_function())
         return lambda *arrays: constant(*(tf.constant(a) for a in arrays))[0]
 
@@ -241,13 +230,13 @@ class TensorFlowEngine:
 
 
 def _threads(configured: int, variable: str) -> int:
-    """0 is TensorFlow's word for its default: the variable's number, else one thread a core."""
+    """Return the threads in use; 0 means TensorFlow's default: the variable, else one per core."""
     return configured or int(os.environ.get(variable) or 0) or cores()
 
 
 def _batch_signature(inputs: list[Any]) -> tuple[Any, ...]:
-    """Of (images, labels, masks); with the batch left open there is one trace, also for a last
-    batch of fewer images."""
+    """Return the signature of (images, labels, masks). The batch size is open, so that a smaller
+    last batch needs no second trace."""
     images, *masks = (tf.TensorSpec(i.shape, i.dtype) for i in inputs)
     return images, tf.TensorSpec((None,), "int64"), tuple(masks)
 
@@ -255,7 +244,7 @@ def _batch_signature(inputs: list[Any]) -> tuple[Any, ...]:
 def _unfused(
     x: Any, gamma: Any, beta: Any, mean: Any, variance: Any, epsilon: float, momentum: float
 ) -> tuple[Any, Any, Any]:
-    """The textbook form, for float64."""
+    """Compute ``batch_norm_training`` from plain operations, for float64."""
     batch_mean, batch_variance = tf.nn.moments(x, axes=(0, 1, 2))
     y = (x - batch_mean) * (tf.math.rsqrt(batch_variance + epsilon) * gamma) + beta
     values = tf.cast(tf.size(x) // tf.shape(x)[-1], x.dtype)
@@ -267,15 +256,11 @@ def _unfused(
     )
 
 
-def engine() -> TensorFlowEngine:
-    """The engine of this process."""
-    return TensorFlowEngine()
-
-
 def sgd_update(
-    variable: Any, moments: list[Any], gradient: Any, decay: float | None, scalars: Scalars
+    variable: Any, moments: list[Any], gradient: Any, decay: float | None, scalars: UpdateScalars
 ) -> None:
-    """``velocity = momentum * velocity + gradient; variable -= rate * velocity``."""
+    """Update as PyTorch's SGD: ``velocity = momentum * velocity + gradient``, then
+    ``variable -= rate * velocity``."""
     if decay is not None:
         gradient = gradient + decay * variable.value
     tf.raw_ops.ResourceApplyMomentum(
@@ -288,14 +273,14 @@ def sgd_update(
 
 
 def adamw_update(
-    variable: Any, moments: list[Any], gradient: Any, decay: float | None, scalars: Scalars
+    variable: Any, moments: list[Any], gradient: Any, decay: float | None, scalars: UpdateScalars
 ) -> None:
-    """PyTorch's: ``rate / c1 * m / (sqrt(v) / c2 + epsilon)``; the kernel's, with powers of 0:
-    ``lr * m / (sqrt(v) + eps)``.
+    """Update as PyTorch's AdamW, by ``rate / c1 * m / (sqrt(v) / c2 + epsilon)``.
 
-    The kernel weighs what it adds to the moments by 1 minus the rounded beta, PyTorch by the
-    rounded 1 - beta: in float32, 1.3e-5 apart. The moments are linear in that weight, so that a
-    constant factor, taken out again here, is all that comes of it.
+    With beta powers of 0 the kernel computes ``lr * m / (sqrt(v) + eps)``. It weights new values in
+    the moments by 1 minus the rounded beta, PyTorch by the rounded 1 - beta (in float32 they differ
+    by 1.3e-5). The moments are linear in that weight, so they are off by a constant factor, which
+    ``lr`` and ``eps`` compensate.
     """
     if decay is not None:
         variable.value.assign(variable.value * (1.0 - scalars.rate * decay))
@@ -317,3 +302,8 @@ def adamw_update(
         epsilon=scalars.correction_2 * (EPSILON * root),
         grad=gradient,
     )
+
+
+def engine() -> TensorFlowEngine:
+    """Return the engine of this process."""
+    return TensorFlowEngine()

@@ -1,8 +1,9 @@
 """Keras on torch: eager, fused BatchNorm, no torch.compile.
 
+The flags equal those of the torch adapter, so that the two backends differ in Keras alone.
+
 Sources: keras.io, "keras.device"; docs.pytorch.org, ``torch.nn.functional.batch_norm``,
-"CUDA semantics", "torch.backends". The flags are those of the torch adapter, so that the two differ
-in Keras alone.
+"CUDA semantics", "torch.backends".
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from backends.keras_adapter.engines import PRODUCT_DTYPES, StepFunction, Update
+from backends.keras_adapter.engines import PRODUCT_DTYPES, FusedUpdate, StepFunction, check_device
 from bench.errors import Unavailable
 from bench.spec.run import Precision, Recipe
 
@@ -33,12 +34,7 @@ class TorchEngine:
         return ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
 
     def prepare(self, device: str, precision: Precision) -> None:
-        known = self.devices()
-        if device not in known:
-            raise Unavailable(
-                f"PyTorch {torch.__version__} does not see {device}, only {', '.join(known)}; "
-                "`python run_bench.py doctor` tells more"
-            )
+        check_device(f"PyTorch {torch.__version__}", device, self.devices(), precision)
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cudnn.benchmark = True
@@ -47,10 +43,9 @@ class TorchEngine:
             torch.cuda.set_device(self._device)
             torch.cuda.reset_peak_memory_stats(self._device)
             if precision == "bf16" and not torch.cuda.is_bf16_supported():
-                raise Unavailable(f"{torch.cuda.get_device_name(self._device)} has no bf16")
-        if self._device.type == "cpu" and precision == "fp16":
-            raise Unavailable("fp16 is for GPUs; a CPU has --precision fp32 or bf16")
-        # Keras would take a GPU by itself; the scope stays open until the next ``prepare``.
+                name = torch.cuda.get_device_name(self._device)
+                raise Unavailable(f"{name} has no bf16; use --precision fp32")
+        # By default Keras would use a GPU; the scope stays open until the next ``prepare``.
         self._placement.close()
         self._placement.enter_context(keras.device(device))
 
@@ -75,7 +70,7 @@ class TorchEngine:
         epsilon: float,
         momentum: float,
     ) -> tuple[Any, Any, Any]:
-        # The operation writes into the statistics that it is given.
+        # F.batch_norm overwrites the statistics that it is given.
         mean, variance = mean.detach().clone(), variance.detach().clone()
         y = _batch_norm(x, gamma, beta, mean, variance, epsilon, momentum, training=True)
         return y, mean, variance
@@ -100,8 +95,8 @@ class TorchEngine:
 
         return step
 
-    def fused_update(self, recipe: Recipe) -> Update | None:
-        return None  # PyTorch's fused kernels for one tensor are not public
+    def fused_update(self, recipe: Recipe) -> FusedUpdate | None:
+        return None  # PyTorch's fused single-tensor kernels are not public
 
     def make_gradients(
         self, forward: Callable[..., Any], variables: list[Any], inputs: list[Any]
@@ -183,7 +178,7 @@ def _batch_norm(
     momentum: float,
     training: bool,
 ) -> Any:
-    """On the channels-first view of x (N, H, W, C), which lies in memory as channels_last."""
+    """Normalise the channels-first view of x (N, H, W, C), whose memory is channels_last."""
     y = F.batch_norm(
         x.permute(0, 3, 1, 2), mean, variance, gamma, beta, training, momentum, epsilon
     )
@@ -191,11 +186,11 @@ def _batch_norm(
 
 
 def _compiled() -> bool:
-    """Whether ``torch.compile`` has compiled anything in this process, by its own counter."""
+    """Return True if ``torch.compile`` has compiled anything in this process."""
     dynamo = sys.modules.get("torch._dynamo.utils")
     return dynamo is not None and dynamo.counters["stats"]["unique_graphs"] > 0
 
 
 def engine() -> TorchEngine:
-    """The engine of this process."""
+    """Return the engine of this process."""
     return TorchEngine()

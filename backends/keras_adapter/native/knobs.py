@@ -1,49 +1,68 @@
-"""What is Keras's own in native mode, read from the model and the optimizer that were built."""
+"""Native differences of Keras, read from the model and the optimizer that were built."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
 from backends.keras_adapter.native.model import NativeModel, flattened
+from backends.keras_adapter.twin.layers import same_padding
 from bench.native import probes
-from bench.native.applications import KERAS_ADAPTER, NATIVE_RESIZE
+from bench.native.applications import KERAS_ADAPTER, NATIVE_RESIZE, application_of
 from bench.network.blueprint import Array
+from bench.network.freezing import TrainingPlan
+from bench.training.adapter import Counts, NativeRequest
 
-if TYPE_CHECKING:
-    from backends.keras_adapter.native.trainer import NativeKerasTrainer
-Knobs = dict[str, Any]
+NativeKnobs = dict[str, Any]
+"""Name in ``bench.native.differences.KNOBS`` → value that JSON can hold."""
 SEPARABLE = keras.layers.SeparableConv2D
 CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, SEPARABLE)
 
 
-def read_knobs(trainer: NativeKerasTrainer) -> Knobs:
-    """By the names of ``bench.native.differences.KNOBS``; values that JSON has."""
-    native, request = trainer.native, trainer.request
-    counts = trainer.counts()
+@dataclass(frozen=True)
+class NativeSetup:
+    """A native network with all that trains it."""
+
+    request: NativeRequest
+    native: NativeModel
+    plan: TrainingPlan
+    optimizers: dict[float, keras.optimizers.Optimizer]
+    """Learning-rate scale → optimizer of the variables at that scale."""
+    counts: Counts
+    initial_head: NativeKnobs
+    """``describe_head`` of the last layer before training."""
+
+
+def read_knobs(setup: NativeSetup) -> NativeKnobs:
+    """Read everything that is Keras's own in native mode."""
+    native, request, counts = setup.native, setup.request, setup.counts
     layers = list(flattened(native.base))
+    application = application_of(request.backbone)
+    assert application is not None
+    scales = [t.learning_rate_scale for t in setup.plan.trained.values()]
     return {
-        "network": f"keras.applications.{_constructor(request.backbone)}",
+        "network": f"keras.applications.{application.constructor}",
         "weights_file": request.weights.name if request.weights else "none: random",
         **_pixels(native, request.recipe.px),
         "resize_filter": NATIVE_RESIZE[KERAS_ADAPTER],
         "loader_resize": _loader_resize(),
         **probes.describe_convolutions(_convolutions(layers)),
         **_batch_norms(layers),
-        **_optimizer(trainer.groups, trainer.model),
+        **_optimizer(setup.optimizers, native.model),
         "learning_rates": "; ".join(
-            f"{len(_members(trainer, scale))} tensors at {scale:g} times the rate"
-            for scale in trainer.groups
+            f"{scales.count(scale)} tensors at {scale:g} times the rate"
+            for scale in setup.optimizers
         ),
-        **trainer.fresh_head,
+        **setup.initial_head,
         "layout": ", ".join(sorted({x.data_format for x in layers if isinstance(x, CONVOLUTIONS)})),
-        "compilation": f"jit_compile={trainer.model.jit_compile}, "
-        f"run_eagerly={trainer.model.run_eagerly}",
+        "compilation": f"jit_compile={native.model.jit_compile}, "
+        f"run_eagerly={native.model.run_eagerly}",
         "dropout": _dropouts(layers),
         "stochastic_depth": _stochastic_depth(layers),
         "auxiliary_heads": "none",
@@ -53,20 +72,8 @@ def read_knobs(trainer: NativeKerasTrainer) -> Knobs:
     }
 
 
-def _constructor(backbone: str) -> str:
-    from bench.native.applications import application_of
-
-    application = application_of(backbone)
-    assert application is not None
-    return application.constructor
-
-
-def _members(trainer: NativeKerasTrainer, scale: float) -> list[str]:
-    return [n for n, t in trainer.plan.trained.items() if t.learning_rate_scale == scale]
-
-
-def _pixels(native: NativeModel, px: int) -> Knobs:
-    """What reaches the first convolution of images of one colour."""
+def _pixels(native: NativeModel, px: int) -> NativeKnobs:
+    """Describe what reaches the first convolution from images of one colour."""
     first = next(
         layer
         for layer in native.base.layers
@@ -81,7 +88,7 @@ def _pixels(native: NativeModel, px: int) -> Knobs:
 
 
 def _loader_resize() -> str:
-    """Of ``keras.utils.image_dataset_from_directory`` and the operation that it resizes with."""
+    """Describe how ``keras.utils.image_dataset_from_directory`` resizes images."""
     loader = inspect.signature(keras.utils.image_dataset_from_directory).parameters
     resize = inspect.signature(keras.ops.image.resize).parameters
     return (
@@ -91,14 +98,15 @@ def _loader_resize() -> str:
 
 
 def _convolutions(layers: list[keras.layers.Layer]) -> list[probes.Convolution]:
-    """Two of a SeparableConv2D, as torch's networks have them: its bias is of the second."""
-    made_by = {id(layer.output): layer for layer in layers}
+    """Describe the convolutions; a SeparableConv2D counts as two, the second with its bias, because
+    torch's networks have two."""
+    producers = {id(layer.output): layer for layer in layers}
     found = []
     for layer in layers:
         if not isinstance(layer, CONVOLUTIONS):
             continue
         kernel, strides = tuple(layer.kernel_size), tuple(layer.strides)
-        padding = _padding(layer, made_by.get(id(layer.input)))
+        padding = _padding(layer, producers.get(id(layer.input)))
         if isinstance(layer, SEPARABLE):
             found.append(probes.Convolution(kernel, strides, padding, False))
             kernel, strides, padding = (1, 1), (1, 1), "0+0"
@@ -107,18 +115,17 @@ def _convolutions(layers: list[keras.layers.Layer]) -> list[probes.Convolution]:
 
 
 def _padding(layer: keras.layers.Layer, before: keras.layers.Layer | None) -> str:
-    """Rows above and below: of the layer itself, or of a ZeroPadding2D that feeds it."""
+    """Describe the rows added above and below by a convolution or a ZeroPadding2D before it."""
+    above, below = 0, 0
     if layer.padding == "same":
         size, stride, kernel = layer.input.shape[1], layer.strides[0], layer.kernel_size[0]
-        total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
-        return f"{total // 2}+{total - total // 2}"
-    if isinstance(before, keras.layers.ZeroPadding2D):
+        above, below = same_padding(size, kernel, stride, dilation=1)
+    elif isinstance(before, keras.layers.ZeroPadding2D):
         above, below = before.padding[0]
-        return f"{above}+{below}"
-    return "0+0"
+    return f"{above}+{below}"
 
 
-def _batch_norms(layers: list[keras.layers.Layer]) -> Knobs:
+def _batch_norms(layers: list[keras.layers.Layer]) -> NativeKnobs:
     norms = [x for x in layers if isinstance(x, keras.layers.BatchNormalization)]
     return {
         "batch_norm_layers": len(norms),
@@ -130,7 +137,7 @@ def _batch_norms(layers: list[keras.layers.Layer]) -> Knobs:
 
 
 def _variance(norm: keras.layers.BatchNormalization) -> str:
-    """One step of a layer of the same class and constants."""
+    """Describe the running variance after one step of a new layer with the same settings."""
     config = {**norm.get_config(), "axis": -1, "name": None, "trainable": True}
     probe = type(norm).from_config(config)
     probe(ops.convert_to_tensor(probes.variance_values()), training=True)
@@ -138,8 +145,11 @@ def _variance(norm: keras.layers.BatchNormalization) -> str:
     return probes.describe_variance(found, 1.0 - norm.momentum)
 
 
-def _optimizer(groups: dict[float, keras.optimizers.Optimizer], model: keras.Model) -> Knobs:
-    optimizer = next(iter(groups.values()))
+def _optimizer(
+    optimizers: dict[float, keras.optimizers.Optimizer], model: keras.Model
+) -> NativeKnobs:
+    """Describe the update rule by what it does to one parameter."""
+    optimizer = next(iter(optimizers.values()))
     kind, config = type(optimizer), optimizer.get_config()
 
     def trajectory(
@@ -160,7 +170,7 @@ def _optimizer(groups: dict[float, keras.optimizers.Optimizer], model: keras.Mod
     else:
         rule = probes.describe_sgd(trajectory, config["momentum"])
     trained = model.trainable_weights
-    # Keras has no public word for which variables an optimizer decays.
+    # Keras has no public API for which variables an optimizer decays.
     decayed = sum(bool(optimizer.weight_decay) and optimizer._use_weight_decay(v) for v in trained)
     return {
         "optimizer": kind.__name__,
@@ -178,8 +188,8 @@ def _defaults(kind: type) -> str:
     return ", ".join(f"{n} {parameters[n].default}" for n in names if n in parameters)
 
 
-def describe_head(layer: keras.layers.Dense) -> Knobs:
-    """The numbers of the new last layer; to be read before training moves them."""
+def describe_head(layer: keras.layers.Dense) -> NativeKnobs:
+    """Describe the initial values of the new last layer; call it before training."""
     kernel: Array = ops.convert_to_numpy(layer.kernel)
     bias: Array = ops.convert_to_numpy(layer.bias)
     return {
@@ -198,7 +208,8 @@ def _dropouts(layers: list[keras.layers.Layer]) -> str:
 
 
 def _stochastic_depth(layers: list[keras.layers.Layer]) -> str:
-    """A Dropout that drops whole images in EfficientNet, a class of its own in ConvNeXt."""
+    """Describe stochastic depth: in EfficientNet a Dropout with a noise shape, in ConvNeXt a class
+    of its own."""
     rates = [
         x.rate if isinstance(x, keras.layers.Dropout) else x.drop_path_rate
         for x in layers
@@ -208,7 +219,7 @@ def _stochastic_depth(layers: list[keras.layers.Layer]) -> str:
     return f"on: {len(rates)} layers, up to {max(rates):.3g}" if rates else "none"
 
 
-def _frozen(native: NativeModel) -> Knobs:
+def _frozen(native: NativeModel) -> NativeKnobs:
     names = [layer.name for layer in native.base.layers]
     if native.first_trained == len(names):
         return {"first_trained": "head", "frozen_part": "inference mode: training=False"}

@@ -1,7 +1,7 @@
-"""Native mode with Keras: a model of ``keras.applications`` under a head, frozen as a policy says.
+"""Native mode with Keras: a model of ``keras.applications`` with a head, frozen by a policy.
 
-Built as the guide "Transfer learning & fine-tuning" (keras.io) builds it: ``preprocess_input``,
-the application without its classifier, pooling, Dense.
+The model follows the guide "Transfer learning & fine-tuning" (keras.io): ``preprocess_input``, the
+application without its classifier, pooling, Dense.
 """
 
 from __future__ import annotations
@@ -17,40 +17,39 @@ import keras
 from keras import ops
 
 from bench.errors import Unavailable, UserError, choose
-from bench.native.applications import Application, application_of
-from bench.native.weights import file_name, keras_models_folder
+from bench.native.applications import Application, application_of, keras_models_folder
 from bench.network.head import hidden_units
 from bench.training.adapter import NativeRequest
 
 BLOCK = re.compile(r"(block_?\d+[a-z]?|conv\d+_block\d+|expanded_conv_\d+)_")
-"""Names of the layers of one block in keras.applications begin alike."""
+"""Common prefix of the layer names of one block in ``keras.applications``."""
 
 
 @dataclass(frozen=True)
 class NativeModel:
-    """The model, and what a trainer must know of it."""
+    """A model of ``keras.applications`` with a new head, and its parts."""
 
     model: keras.Model
     """uint8 images (N, px, px, 3) → logits (N, classes)."""
     base: keras.Model
-    """The application, without its classifier."""
+    """The application without its classifier."""
     fed: Any
-    """Symbolic: the pixels as ``preprocess_input`` gives them to ``base``."""
+    """Symbolic output of ``preprocess_input``, the input of ``base``."""
     logits: keras.layers.Dense
     """The last layer."""
     head: tuple[keras.layers.Layer, ...]
-    """Layers with weights that the head brings."""
+    """Layers of the head that have weights."""
     state: frozenset[int]
-    """``id`` of the variables that no policy trains: BatchNorm's moving statistics."""
+    """``id`` of the variables that are never trained: BatchNorm's moving statistics."""
     first_trained: int
-    """Index in ``base.layers`` of the first layer that trains; their number if none does."""
+    """Index in ``base.layers`` of the first trained layer; their number if none is trained."""
 
 
 def build_native_model(request: NativeRequest) -> NativeModel:
-    """Build, load and freeze.
+    """Build the model, load its weights and freeze the layers before the policy's boundary.
 
     Raises:
-        Unavailable: ``keras.applications`` has no such network.
+        Unavailable: ``keras.applications`` lacks the network.
         UserError: The weights file or the boundary does not fit.
     """
     application = application_of(request.backbone)
@@ -68,8 +67,8 @@ def build_native_model(request: NativeRequest) -> NativeModel:
     images = keras.Input((px, px, 3), dtype="uint8", name="images")
     rule = importlib.import_module(f"keras.applications.{application.module}")
     fed = rule.preprocess_input(ops.cast(images, keras.config.floatx()))
-    # A wholly frozen application runs in inference form, as in Keras's guide; in one that is
-    # frozen in part, trainable=False puts BatchNorm into inference form, and BatchNorm alone.
+    # A completely frozen application runs in inference form, as in Keras's guide. In a partly
+    # frozen one, trainable=False puts only BatchNorm into inference form.
     x = base(fed, training=False) if first == len(base.layers) else base(fed)
     flatten = request.recipe.head.startswith("flatten+")
     x = (keras.layers.Flatten if flatten else keras.layers.GlobalAveragePooling2D)(name="pool")(x)
@@ -77,7 +76,7 @@ def build_native_model(request: NativeRequest) -> NativeModel:
         keras.layers.Dense(units, activation="relu", name=f"dense{number}")
         for number, units in enumerate(hidden_units(request.recipe.head), start=1)
     ]
-    # In mixed precision the last layer is float32, as Keras's guide to it asks.
+    # In mixed precision the last layer is float32, as Keras's guide recommends.
     logits = keras.layers.Dense(request.classes, name="logits", dtype=keras.config.floatx())
     for layer in (*head, logits):
         x = layer(x)
@@ -98,28 +97,29 @@ def _base(application: Application, request: NativeRequest) -> keras.Model:
         raise UserError(
             f"Weights file '{request.weights}' does not fit keras.applications."
             f"{application.constructor} without its classifier: {reason}",
-            "It may be cut short, of another network, or with the classifier (include_top=True).",
+            "The file may be incomplete, belong to another network, or contain the classifier "
+            "(include_top=True).",
         ) from error
     return base
 
 
 def _weights_argument(application: Application, request: NativeRequest) -> str | None:
-    """'imagenet' for Keras's own file in Keras's cache, which the constructor then finds there.
+    """Return the constructor's argument ``weights``.
 
-    Not its path: EfficientNet has one layer more with 'imagenet' than with the same file's path.
+    Keras's own file in Keras's cache is named 'imagenet', not by its path, because EfficientNet has
+    one more layer with 'imagenet' than with a path.
     """
     if request.weights is None:
         return None
-    published = keras_models_folder() / file_name(application, request.recipe.px)
+    published = keras_models_folder() / application.file_name(request.recipe.px)
     return "imagenet" if request.weights == published.resolve() else str(request.weights)
 
 
 def boundary_layer(base: keras.Model, request: NativeRequest) -> int:
-    """Index in ``base.layers`` of the first layer that trains.
+    """Return the index in ``base.layers`` of the first trained layer.
 
-    Args:
-        base: Layers in the order of execution, as a functional model keeps them.
-        request: 'all', 'head', 'last_stage', or the name of a layer or what it begins with.
+    The policy's boundary is 'all', 'head', 'last_stage', the name of a layer, or a prefix of it
+    that ends before an underscore.
 
     Raises:
         UserError: No layer has such a name.
@@ -136,14 +136,14 @@ def boundary_layer(base: keras.Model, request: NativeRequest) -> int:
         if name == boundary or name.startswith(f"{boundary}_"):
             return index
     choose(f"boundary in keras.applications' {request.backbone}", boundary, names)
-    raise AssertionError("choose raises for a name that is not there")
+    raise AssertionError("choose raises UserError for an unknown name")
 
 
 def last_stage(base: keras.Model) -> int:
-    """Index of the first layer of the last group whose maps are of one size.
+    """Return the index of the first layer of the last stage.
 
-    The first layer with weights whose output has the height of the last one's, or the first of
-    its block: an inverted residual block shrinks the map in its middle.
+    The stage begins with the first layer with weights whose output has the final height, or with
+    the first layer of its block, because an inverted residual block downsamples in its middle.
     """
     maps = [
         (index, layer.output.shape[1])
@@ -160,7 +160,7 @@ def last_stage(base: keras.Model) -> int:
 
 
 def flattened(model: keras.Model) -> Iterator[keras.layers.Layer]:
-    """The layers of a model, with those inside a Sequential or another model in its place."""
+    """Yield the layers of a model, with nested models replaced by their layers."""
     for layer in model.layers:
         if isinstance(layer, keras.Model):
             yield from flattened(layer)

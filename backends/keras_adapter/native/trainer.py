@@ -1,8 +1,7 @@
-"""Native mode with Keras: ``compile`` and ``train_on_batch``, Keras's own optimizers."""
+"""Training in native mode: ``compile``, ``train_on_batch`` and Keras's own optimizers."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,9 +11,9 @@ import numpy.typing as npt
 from keras import ops
 
 from backends.keras_adapter.engines import Engine
-from backends.keras_adapter.native.knobs import describe_head, read_knobs
+from backends.keras_adapter.native.knobs import NativeSetup, describe_head, read_knobs
 from backends.keras_adapter.native.model import NativeModel, build_native_model
-from backends.keras_adapter.trainer import POLICIES
+from backends.keras_adapter.trainer import configure, number_count
 from bench.network.blueprint import Array
 from bench.network.freezing import TensorPlan, TrainingPlan
 from bench.spec.run import Recipe
@@ -22,14 +21,14 @@ from bench.training.adapter import Batch, Counts, NativeRequest
 
 
 class GroupedOptimizer(keras.optimizers.Optimizer):
-    """Stock Keras optimizers, one for each learning-rate scale: Keras has no parameter groups."""
+    """Keras optimizers for variables with different learning rates (Keras has no such groups)."""
 
     def __init__(
         self, inner: dict[float, keras.optimizers.Optimizer], scales: dict[int, float]
     ) -> None:
         """
         Args:
-            inner: Scale → the optimizer of the variables at that scale.
+            inner: Learning-rate scale → the optimizer of the variables at that scale.
             scales: ``id`` of a variable → its scale.
         """
         super().__init__(learning_rate=0.0, name="grouped")
@@ -53,7 +52,7 @@ class GroupedOptimizer(keras.optimizers.Optimizer):
 
     @property
     def learning_rate(self) -> Any:
-        """Of the group that learns fastest, over its scale."""
+        """The learning rate before scaling."""
         scale = max(self.inner)
         return self.inner[scale].learning_rate / scale
 
@@ -76,44 +75,35 @@ class NativeKerasTrainer:
 
     def __init__(self, request: NativeRequest, engine: Engine) -> None:
         recipe = request.recipe
-        engine.prepare(request.device, recipe.precision)
-        keras.config.set_floatx("float64" if recipe.precision == "fp64" else "float32")
-        keras.config.set_dtype_policy(POLICIES[recipe.precision])
-        keras.config.set_image_data_format("channels_last")
+        configure(engine, request.device, recipe.precision)
         self._engine = engine
-        self.request = request
-        self.native: NativeModel = build_native_model(request)
-        self.model = self.native.model
-        self.fresh_head = describe_head(self.native.logits)
-        self.plan = plan_native(self.native, request.policy.backbone_scale)
-        self.groups = stock_optimizers(self.model, self.plan, recipe)
-        self.model.compile(
-            optimizer=self._optimizer(),
+        self._precision = recipe.precision
+        native = build_native_model(request)
+        self._model, self._state = native.model, native.state
+        self.plan = plan_native(native, request.policy.backbone_scale)
+        optimizers = stock_optimizers(self.plan, recipe)
+        initial_head = describe_head(native.logits)
+        self._setup = NativeSetup(
+            request, native, self.plan, optimizers, self.counts(), initial_head
+        )
+        self._model.compile(
+            optimizer=one_optimizer(optimizers, self._model, self.plan),
             loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         )
-
-    def _optimizer(self) -> keras.optimizers.Optimizer:
-        if len(self.groups) == 1:  # one rate for all: Keras's optimizer as it is
-            (scale,) = self.groups
-            if scale == 1.0:
-                return self.groups[scale]
-        trained = self.model.trainable_weights
-        scales = {id(v): self.plan.trained[v.path].learning_rate_scale for v in trained}
-        return GroupedOptimizer(self.groups, scales)
 
     def to_device(self, batch: Batch) -> Any:
         return self._engine.to_device(batch.images), self._engine.to_device(batch.labels)
 
     def train_step(self, prepared: Any, learning_rate: float) -> float:
         images, labels = prepared
-        self.model.optimizer.learning_rate = learning_rate
-        return float(self.model.train_on_batch(images, labels, return_dict=True)["loss"])
+        self._model.optimizer.learning_rate = learning_rate
+        return float(self._model.train_on_batch(images, labels, return_dict=True)["loss"])
 
     def losses(self, handles: list[float]) -> list[float]:
         return handles
 
     def infer(self, images: npt.NDArray[np.uint8]) -> Array:
-        logits: Array = self.model.predict_on_batch(images)
+        logits: Array = self._model.predict_on_batch(images)
         return logits
 
     def logits(self, handles: list[Array]) -> Array:
@@ -123,62 +113,56 @@ class NativeKerasTrainer:
         self._engine.synchronise()
 
     def tensors(self) -> dict[str, Array]:
-        return {v.path: np.array(ops.convert_to_numpy(v), order="C") for v in self.model.weights}
+        return {v.path: np.array(ops.convert_to_numpy(v), order="C") for v in self._model.weights}
 
     def counts(self) -> Counts:
-        state = self.native.state
+        state = self._state
         return Counts(
-            total_parameters=_values(v for v in self.model.weights if id(v) not in state),
-            trainable_parameters=_values(self.model.trainable_weights),
-            state_values=_values(v for v in self.model.weights if id(v) in state),
+            total_parameters=number_count(v for v in self._model.weights if id(v) not in state),
+            trainable_parameters=number_count(self._model.trainable_weights),
+            state_values=number_count(v for v in self._model.weights if id(v) in state),
         )
 
     def knobs(self) -> dict[str, Any]:
         engine = self._engine.knobs()
         if "xla" in engine:
-            engine["xla"] = engine["xla"] or self.model.jit_compile
+            engine["xla"] = engine["xla"] or self._model.jit_compile
         return {
             "keras": keras.version(),
             "engine": keras.backend.backend(),
             **engine,
             "floatx": keras.config.floatx(),
             "dtype_policy": keras.config.dtype_policy().name,
-            "jit_compile": self.model.jit_compile,
-            **read_knobs(self),
+            "jit_compile": self._model.jit_compile,
+            **read_knobs(self._setup),
         }
 
     def peak_device_bytes(self) -> int | None:
         return self._engine.peak_device_bytes()
 
     def matrix_product(self, side: int) -> Callable[[], Any]:
-        return self._engine.matrix_product(side, self.request.recipe.precision)
-
-
-def _values(variables: Any) -> int:
-    return sum(math.prod(v.shape) for v in variables)
+        return self._engine.matrix_product(side, self._precision)
 
 
 def plan_native(native: NativeModel, backbone_scale: float) -> TrainingPlan:
-    """Which variables train and which must not change, by their paths.
+    """Return the plan of the trained and frozen variables, by their paths.
 
-    Weight decay applies to all that train, as Keras's optimizers do by themselves.
+    Weight decay applies to all trained variables, which is the default of Keras's optimizers.
     """
     in_head = {id(v) for layer in native.head for v in layer.weights}
     trained = {
         v.path: TensorPlan(1.0 if id(v) in in_head else backbone_scale, True)
         for v in native.model.trainable_weights
     }
-    still = [w for layer in native.base.layers[: native.first_trained] for w in layer.weights]
-    frozen = dict.fromkeys(v.path for v in still)
+    frozen_layers = native.base.layers[: native.first_trained]
+    frozen = dict.fromkeys(v.path for layer in frozen_layers for v in layer.weights)
     moving = [v.path for v in native.model.non_trainable_weights if v.path not in frozen]
     return TrainingPlan(0, trained, tuple(frozen), tuple(moving), ())
 
 
-def stock_optimizers(
-    model: keras.Model, plan: TrainingPlan, recipe: Recipe
-) -> dict[float, keras.optimizers.Optimizer]:
-    """Learning-rate scale → keras.optimizers.SGD or AdamW with Keras's own defaults."""
-    scales = sorted({treatment.learning_rate_scale for treatment in plan.trained.values()})
+def stock_optimizers(plan: TrainingPlan, recipe: Recipe) -> dict[float, keras.optimizers.Optimizer]:
+    """Return, for each learning-rate scale, an SGD or AdamW with Keras's defaults."""
+    scales = sorted({tensor.learning_rate_scale for tensor in plan.trained.values()})
     rates = {scale: recipe.learning_rate * scale for scale in scales}
     decay = recipe.weight_decay
     if recipe.optimizer == "sgd":
@@ -187,3 +171,13 @@ def stock_optimizers(
             for scale, rate in rates.items()
         }
     return {s: keras.optimizers.AdamW(rate, weight_decay=decay) for s, rate in rates.items()}
+
+
+def one_optimizer(
+    optimizers: dict[float, keras.optimizers.Optimizer], model: keras.Model, plan: TrainingPlan
+) -> keras.optimizers.Optimizer:
+    """Return Keras's optimizer itself where all variables have the same learning rate."""
+    if list(optimizers) == [1.0]:
+        return optimizers[1.0]
+    scales = {id(v): plan.trained[v.path].learning_rate_scale for v in model.trainable_weights}
+    return GroupedOptimizer(optimizers, scales)

@@ -1,4 +1,4 @@
-"""The Keras layers of each kind of operation."""
+"""Builders of the Keras layers for each kind of operation in a Blueprint."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ from backends.keras_adapter.engines import Engine
 from backends.keras_adapter.twin import layers
 from bench.network.blueprint import Array, Operation, channels_last
 
-Layers = list[keras.layers.Layer]
-Shape = tuple[int, ...]
+LayerStack = list[keras.layers.Layer]
+"""Layers applied one after the other."""
+ValueShape = tuple[int, ...]
+"""Shape (C, H, W), (L, C) or (C,) of an operation's input, as in the Blueprint."""
 Edges = tuple[tuple[int, int], tuple[int, int]]
-Builder = Callable[[Operation, Shape, Engine], Layers]
+"""Padding at (top, bottom), (left, right)."""
+LayerBuilder = Callable[[Operation, ValueShape, Engine], LayerStack]
 
 
 def _edges(padding: list[int]) -> Edges:
@@ -25,7 +28,7 @@ def _edges(padding: list[int]) -> Edges:
     return (top, bottom), (left, right)
 
 
-def _conv2d(o: Operation, shape: Shape, engine: Engine) -> Layers:
+def _conv2d(o: Operation, shape: ValueShape, engine: Engine) -> LayerStack:
     channels, height, width = shape
     a = o.attributes
     kernel = tuple(a["kernel"])
@@ -46,23 +49,25 @@ def _conv2d(o: Operation, shape: Shape, engine: Engine) -> Layers:
     if a["groups"] == channels > 1 and a["stride"][0] == a["stride"][1]:
         multiplier = o.shape[0] // channels
         taps = engine.taps_depthwise()
-        made = layers.TapDepthwiseConv2D if taps else keras.layers.DepthwiseConv2D
-        depthwise = made(depth_multiplier=multiplier, depthwise_initializer="zeros", **options)
+        constructor = layers.TapDepthwiseConv2D if taps else keras.layers.DepthwiseConv2D
+        depthwise = constructor(
+            depth_multiplier=multiplier, depthwise_initializer="zeros", **options
+        )
         return [*before, depthwise]
     split = a["groups"] > 1 and engine.splits_groups()
-    plain = layers.SplitConv2D if split else keras.layers.Conv2D
-    convolution = plain(o.shape[0], groups=a["groups"], kernel_initializer="zeros", **options)
+    constructor = layers.SplitConv2D if split else keras.layers.Conv2D
+    convolution = constructor(o.shape[0], groups=a["groups"], kernel_initializer="zeros", **options)
     return [*before, convolution]
 
 
-def _batch_norm(o: Operation, shape: Shape, engine: Engine) -> Layers:
+def _batch_norm(o: Operation, shape: ValueShape, engine: Engine) -> LayerStack:
     a = o.attributes
     scaled, shifted = ("weight" in o.tensors, "bias" in o.tensors)
     norm = layers.BatchNorm(a["epsilon"], a["momentum"], engine, scaled, shifted, name=o.name)
     return [norm]
 
 
-def _layer_norm(o: Operation, shape: Shape, engine: Engine) -> Layers:
+def _layer_norm(o: Operation, shape: ValueShape, engine: Engine) -> LayerStack:
     norm = keras.layers.LayerNormalization(
         axis=-1,
         epsilon=o.attributes["epsilon"],
@@ -73,19 +78,19 @@ def _layer_norm(o: Operation, shape: Shape, engine: Engine) -> Layers:
     return [norm]
 
 
-def _max_pool2d(o: Operation, shape: Shape, engine: Engine) -> Layers:
+def _max_pool2d(o: Operation, shape: ValueShape, engine: Engine) -> LayerStack:
     a = o.attributes
-    (top, bottom), (left, right) = _edges_read(o, shape)
+    (top, bottom), (left, right) = _pool_edges(o, shape)
     edges = (top, bottom, left, right)
     before = [layers.PadLowest(edges)] if any(edges) else []
     pool = keras.layers.MaxPooling2D(tuple(a["kernel"]), tuple(a["stride"]), name=o.name)
     return [*before, pool]
 
 
-def _avg_pool2d(o: Operation, shape: Shape, engine: Engine) -> Layers:
+def _avg_pool2d(o: Operation, shape: ValueShape, engine: Engine) -> LayerStack:
     a = o.attributes
     kernel, stride = tuple(a["kernel"]), tuple(a["stride"])
-    edges = _edges_read(o, shape)
+    edges = _pool_edges(o, shape)
     if not any(sum(edges, ())):
         return [keras.layers.AveragePooling2D(kernel, stride, name=o.name)]
     counted = _edges(a["padding"]) if a["count_padding"] else ((0, 0), (0, 0))
@@ -98,11 +103,10 @@ def _avg_pool2d(o: Operation, shape: Shape, engine: Engine) -> Layers:
     return [layers.PaddedAveragePool(kernel, stride, edges, np.outer(*counts), name=o.name)]
 
 
-def _edges_read(o: Operation, shape: Shape) -> Edges:
-    """The padding that the windows of a pooling read, (top, bottom), (left, right).
+def _pool_edges(o: Operation, shape: ValueShape) -> Edges:
+    """Return the padding that the windows of a pooling actually read.
 
-    Rows that the last window reaches beyond the input: what ceil mode adds, or fewer than the
-    padding below where floor mode leaves some unread.
+    The last window may read more than the declared padding in ceil mode, and less in floor mode.
     """
     a = o.attributes
     (top, _), (left, _) = _edges(a["padding"])
@@ -114,28 +118,30 @@ def _edges_read(o: Operation, shape: Shape) -> Edges:
 def _counts(
     size: int, kernel: int, stride: int, edges: tuple[int, int], counted: tuple[int, int]
 ) -> Array:
-    """How many elements of each window along one axis enter the average (ATen, avg_pool2d).
+    """Count the elements of each window along one axis that enter the average (ATen, avg_pool2d).
 
     Args:
-        size: Of the input.
-        kernel: Of the window.
-        stride: Between windows.
+        size: Size of the input.
+        kernel: Size of a window.
+        stride: Step between windows.
         edges: Padding before and after that windows read.
-        counted: Padding before and after that counts; what ceil mode reads beyond does not.
+        counted: Padding before and after that counts; what ceil mode reads beyond it does not.
     """
     inside = np.zeros(edges[0] + size + edges[1])
     inside[edges[0] - counted[0] : edges[0] + size + counted[1]] = 1.0
-    return np.lib.stride_tricks.sliding_window_view(inside, kernel)[::stride].sum(axis=1)
+    windows = np.lib.stride_tricks.sliding_window_view(inside, kernel)[::stride]
+    counts: Array = windows.sum(axis=1)
+    return counts
 
 
-def _flatten(o: Operation, shape: Shape, engine: Engine) -> Layers:
-    """In PyTorch's order, channels first."""
+def _flatten(o: Operation, shape: ValueShape, engine: Engine) -> LayerStack:
+    """Flatten in PyTorch's order, channels first."""
     flat = keras.layers.Flatten(name=o.name)
     spatial = len(shape) == 3 and shape[1:] != (1, 1)
     return [keras.layers.Permute((3, 1, 2)), flat] if spatial else [flat]
 
 
-def _linear(o: Operation, shape: Shape, engine: Engine) -> Layers:
+def _linear(o: Operation, shape: ValueShape, engine: Engine) -> LayerStack:
     dense = layers.Dense(
         channels_last(o.shape)[-1],
         use_bias="bias" in o.tensors,
@@ -145,22 +151,22 @@ def _linear(o: Operation, shape: Shape, engine: Engine) -> Layers:
     return [dense]
 
 
-def _parameter_shape(o: Operation) -> Shape:
-    """Of the parameter of ``scale`` or ``shift``, as it meets a value in Keras's layout."""
+def _parameter_shape(o: Operation) -> ValueShape:
+    """Return the shape, in Keras's layout, of the parameter of ``scale`` or ``shift``."""
     return channels_last(tuple(o.attributes["shape"]))
 
 
-def _attention(o: Operation, shape: Shape, engine: Engine) -> Layers:
+def _attention(o: Operation, shape: ValueShape, engine: Engine) -> LayerStack:
     return [layers.Attention(o.attributes["heads"], o.attributes["scale"], name=o.name)]
 
 
-def _affine(o: Operation, shape: Shape, engine: Engine) -> Layers:
+def _affine(o: Operation, shape: ValueShape, engine: Engine) -> LayerStack:
     factor, offset = o.attributes["factor"], o.attributes["offset"]
     return [layers.Function(lambda x: x * factor + offset, name=o.name)]
 
 
-def _gelu(o: Operation, shape: Shape, engine: Engine) -> Layers:
-    """Keras's own, on TensorFlow, has its constants in float32 even in float64."""
+def _gelu(o: Operation, shape: ValueShape, engine: Engine) -> LayerStack:
+    """Build GELU from plain operations: on TensorFlow, Keras's own has float32 constants."""
     return [layers.Function(_gelu_tanh if o.attributes["tanh"] else _gelu_erf, name=o.name)]
 
 
@@ -172,7 +178,7 @@ def _gelu_tanh(x: Any) -> Any:
     return 0.5 * x * (1.0 + ops.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x * x * x)))
 
 
-def _slice(o: Operation, shape: Shape, engine: Engine) -> Layers:
+def _slice(o: Operation, shape: ValueShape, engine: Engine) -> LayerStack:
     a = o.attributes
     rank = len(shape)
     axis = rank if rank == 3 and a["axis"] == 0 else a["axis"] + (rank < 3)
@@ -181,12 +187,12 @@ def _slice(o: Operation, shape: Shape, engine: Engine) -> Layers:
     return [layers.Function(lambda x: x[tuple(chosen)], name=o.name)]
 
 
-def _select(o: Operation, shape: Shape, engine: Engine) -> Layers:
+def _select(o: Operation, shape: ValueShape, engine: Engine) -> LayerStack:
     index = o.attributes["index"]
     return [layers.Function(lambda x: x[:, index], name=o.name)]
 
 
-def _channel_shuffle(o: Operation, shape: Shape, engine: Engine) -> Layers:
+def _channel_shuffle(o: Operation, shape: ValueShape, engine: Engine) -> LayerStack:
     groups = o.attributes["groups"]
     channels, height, width = shape
 
@@ -197,17 +203,17 @@ def _channel_shuffle(o: Operation, shape: Shape, engine: Engine) -> Layers:
     return [layers.Function(shuffled, name=o.name)]
 
 
-def _reshaped(o: Operation, shape: Shape, engine: Engine) -> Layers:
-    """Where Keras's layout has the elements in the right order already."""
+def _reshaped(o: Operation, shape: ValueShape, engine: Engine) -> LayerStack:
+    """Reshape a value whose elements are in the right order already."""
     return [keras.layers.Reshape(channels_last(o.shape), name=o.name)]
 
 
-def _function(function: Callable[[Any], Any]) -> Builder:
-    """Of a kind that has neither tensors nor attributes."""
+def _function(function: Callable[[Any], Any]) -> LayerBuilder:
+    """Return the builder of a kind with neither tensors nor attributes."""
     return lambda o, shape, engine: [layers.Function(function, name=o.name)]
 
 
-BUILDERS: dict[str, Builder] = {
+BUILDERS: dict[str, LayerBuilder] = {
     "conv2d": _conv2d,
     "linear": _linear,
     "batch_norm": _batch_norm,
@@ -245,4 +251,4 @@ BUILDERS: dict[str, Builder] = {
     "expand": _reshaped,
     "channel_shuffle": _channel_shuffle,
 }
-"""Kind of operation → (operation, shape of its input, engine) → layers, applied in turn."""
+"""Kind of operation → builder of its layers."""

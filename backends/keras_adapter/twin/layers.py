@@ -1,4 +1,4 @@
-"""Keras layers for what Keras's own do differently from PyTorch, on ``keras.ops``."""
+"""Layers that compute what PyTorch does where Keras's own layers differ, on ``keras.ops``."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from bench.spec.preprocessing import Preprocessing
 
 
 class Preprocess(keras.layers.Layer):
-    """uint8 RGB (N, H, W, 3) → ``(x - mean) * scale`` in the variables' dtype, channels ordered."""
+    """The map from uint8 RGB (N, H, W, 3) to ``(x - mean) * scale``, in the variables' dtype and
+    with channels in the network's order."""
 
     def __init__(self, preprocessing: Preprocessing, **options: Any) -> None:
         super().__init__(**options)
         self.preprocessing = preprocessing
-        # On the device once and for all: under torch, a copy at each call would wait for a GPU.
+        # Copied to the device only once: under torch, a copy at each call would wait for a GPU.
         self._mean = ops.convert_to_tensor(np.asarray(preprocessing.mean, self.variable_dtype))
         self._scale = ops.convert_to_tensor(np.asarray(preprocessing.scale, self.variable_dtype))
 
@@ -35,24 +36,24 @@ class Preprocess(keras.layers.Layer):
 
 
 class BatchNorm(keras.layers.Layer):
-    """BatchNorm as PyTorch defines it: the running variance is the unbiased one."""
+    """PyTorch's BatchNorm, whose running variance is unbiased."""
 
     def __init__(
         self,
         epsilon: float,
         momentum: float,
         engine: Engine,
-        scaled: bool = True,
-        shifted: bool = True,
+        scaled: bool,
+        shifted: bool,
         **options: Any,
     ) -> None:
         """
         Args:
             epsilon: Added to the variance.
-            momentum: Share of the new batch in the running statistics (PyTorch's sense).
-            engine: That computes it.
-            scaled: Whether it has a factor; it is 1 otherwise.
-            shifted: Whether it has an offset; it is 0 otherwise.
+            momentum: Share of the new batch in the running statistics (PyTorch's convention).
+            engine: Engine that computes it.
+            scaled: True for a trained factor instead of 1.
+            shifted: True for a trained offset instead of 0.
         """
         super().__init__(**options)
         self.scaled = scaled
@@ -62,7 +63,7 @@ class BatchNorm(keras.layers.Layer):
         self.engine = engine
 
     def build(self, input_shape: tuple[int, ...]) -> None:
-        # Not cast with the layer's compute dtype: statistics stay in float32 in mixed precision.
+        # No autocast: statistics stay in float32 in mixed precision.
         options: dict[str, Any] = {
             "shape": (input_shape[-1],),
             "initializer": "zeros",
@@ -75,17 +76,17 @@ class BatchNorm(keras.layers.Layer):
         self.moving_variance = self.add_weight(name="moving_variance", trainable=False, **options)
 
     def call(self, x: Any, batch_statistics: bool = False) -> Any:
-        parameters = [
+        gamma, beta, mean, variance = (
             ops.convert_to_tensor(v)
             for v in (self.gamma, self.beta, self.moving_mean, self.moving_variance)
-        ]
-        if not batch_statistics:
-            return self.engine.batch_norm_inference(x, *parameters, self.epsilon)
-        y, mean, variance = self.engine.batch_norm_training(
-            x, *parameters, self.epsilon, self.momentum
         )
-        self.moving_mean.assign(mean)
-        self.moving_variance.assign(variance)
+        if not batch_statistics:
+            return self.engine.batch_norm_inference(x, gamma, beta, mean, variance, self.epsilon)
+        y, new_mean, new_variance = self.engine.batch_norm_training(
+            x, gamma, beta, mean, variance, self.epsilon, self.momentum
+        )
+        self.moving_mean.assign(new_mean)
+        self.moving_variance.assign(new_variance)
         return y
 
     def compute_output_shape(self, input_shape: Any, **_: Any) -> Any:
@@ -93,7 +94,7 @@ class BatchNorm(keras.layers.Layer):
 
 
 class MaskedDropout(keras.layers.Layer):
-    """Dropout by a mask that comes with the batch: ``x * (mask * 1 / (1 - rate))``."""
+    """Dropout by a mask that is part of the batch: ``x * (mask * 1 / (1 - rate))``."""
 
     def __init__(self, rate: float, **options: Any) -> None:
         super().__init__(**options)
@@ -104,10 +105,10 @@ class MaskedDropout(keras.layers.Layer):
 
 
 class SplitConv2D(keras.layers.Conv2D):
-    """A grouped convolution as one convolution for each group.
+    """A grouped convolution as one convolution per group.
 
-    On a CPU Keras compiles TensorFlow's grouped convolution with XLA, which took 20 to 450 times as
-    long, forward and backward, for ResNeXt's and RegNet's (2 cores, float32).
+    On a CPU, Keras compiles TensorFlow's grouped convolution with XLA. For ResNeXt and RegNet that
+    took 20 to 450 times as long, forward and backward (2 cores, float32).
     """
 
     def convolution_op(self, inputs: Any, kernel: Any) -> Any:
@@ -121,7 +122,7 @@ class SplitConv2D(keras.layers.Conv2D):
 
 
 class TapDepthwiseConv2D(keras.layers.DepthwiseConv2D):
-    """A depthwise convolution as a sum over the kernel's positions.
+    """A depthwise convolution as a sum over the kernel's positions (taps).
 
     JAX's own took 300 times as long in float64 on a CPU (672 channels, 5×5).
     """
@@ -156,14 +157,14 @@ class TapDepthwiseConv2D(keras.layers.DepthwiseConv2D):
 
 
 def same_padding(size: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]:
-    """What ``padding="same"`` adds before and after (tensorflow.org, tf.nn, "SAME")."""
+    """Return what ``padding="same"`` adds before and after (tensorflow.org, tf.nn, "SAME")."""
     reach = (kernel - 1) * dilation + 1
     total = max((-(-size // stride) - 1) * stride + reach - size, 0)
     return total // 2, total - total // 2
 
 
 class Function(keras.layers.Layer):
-    """A function of one value that has no variables."""
+    """A function of one value, without variables."""
 
     def __init__(self, function: Callable[[Any], Any], **options: Any) -> None:
         super().__init__(**options)
@@ -187,21 +188,21 @@ class _WithParameter(keras.layers.Layer):
 
 
 class Scale(_WithParameter):
-    """A value times a parameter that broadcasts against it without the batch."""
+    """The product of a value and a parameter that broadcasts over the batch."""
 
     def call(self, x: Any) -> Any:
         return x * ops.convert_to_tensor(self.parameter)
 
 
 class Shift(_WithParameter):
-    """A value plus a parameter that broadcasts against it without the batch."""
+    """The sum of a value and a parameter that broadcasts over the batch."""
 
     def call(self, x: Any) -> Any:
         return x + ops.convert_to_tensor(self.parameter)
 
 
 class Prepend(keras.layers.Layer):
-    """Tokens that are parameters before those of a sequence (N, L, C)."""
+    """Learned tokens in front of a sequence (N, L, C)."""
 
     def __init__(self, count: int, **options: Any) -> None:
         super().__init__(**options)
@@ -222,9 +223,9 @@ class Prepend(keras.layers.Layer):
 
 
 class Attention(keras.layers.Layer):
-    """Scaled dot-product attention of (N, L, 3 C): queries, keys, values, each by heads.
+    """Scaled dot-product attention over (N, L, 3 C): queries, keys and values, each split by heads.
 
-    Keras's own computes its softmax in float32 even in float64.
+    Keras's own layer computes its softmax in float32 even for float64.
     """
 
     def __init__(self, heads: int, scale: float, **options: Any) -> None:
@@ -234,28 +235,24 @@ class Attention(keras.layers.Layer):
 
     def call(self, x: Any) -> Any:
         length, width = x.shape[1], x.shape[2] // 3
-        apart = ops.reshape(x, (-1, length, 3, self.heads, width // self.heads))
-        apart = ops.transpose(apart, (2, 0, 3, 1, 4))
-        query, key, value = apart[0], apart[1], apart[2]
-        # Not ops.matmul: see Dense.
+        split = ops.reshape(x, (-1, length, 3, self.heads, width // self.heads))
+        split = ops.transpose(split, (2, 0, 3, 1, 4))
+        query, key, value = split[0], split[1], split[2]
+        # Not ops.matmul, see Dense.
         scores = (query @ ops.swapaxes(key, -1, -2)) * self.scale
         name = keras.backend.standardize_dtype(x.dtype)
         precise = "float64" if name == "float64" else "float32"  # as PyTorch's autocast
-        shares = ops.cast(ops.softmax(ops.cast(scores, precise), axis=-1), x.dtype)
-        together = ops.transpose(shares @ value, (0, 2, 1, 3))
-        return ops.reshape(together, (-1, length, width))
+        weights = ops.cast(ops.softmax(ops.cast(scores, precise), axis=-1), x.dtype)
+        merged = ops.transpose(weights @ value, (0, 2, 1, 3))
+        return ops.reshape(merged, (-1, length, width))
 
 
 class PadLowest(keras.layers.Layer):
-    """Padding before max pooling: minus infinity, which no maximum picks."""
+    """Padding before max pooling, with minus infinity, which is never the maximum."""
 
     def __init__(self, edges: tuple[int, int, int, int], **options: Any) -> None:
-        """
-        Args:
-            edges: Rows or columns to add at top, bottom, left, right.
-        """
         super().__init__(**options)
-        self.edges = edges
+        self.edges = edges  # rows or columns to add at top, bottom, left, right
 
     def call(self, x: Any) -> Any:
         top, bottom, left, right = self.edges
@@ -263,7 +260,7 @@ class PadLowest(keras.layers.Layer):
 
 
 class PaddedAveragePool(keras.layers.Layer):
-    """Average pooling over a padded image, each window divided by what counts in it."""
+    """Average pooling over a padded image; only some elements of a window count in its average."""
 
     def __init__(
         self,
@@ -275,10 +272,10 @@ class PaddedAveragePool(keras.layers.Layer):
     ) -> None:
         """
         Args:
-            kernel: Height and width of the window.
-            stride: Between windows.
+            kernel: Height and width of a window.
+            stride: Step between windows, down and right.
             edges: Zeros to add at (top, bottom), (left, right).
-            counts: (rows, columns) of the result: by what each window's sum is divided.
+            counts: (rows, columns) array of divisors of the windows' sums.
         """
         super().__init__(**options)
         self.kernel_size, self.stride, self.edges = kernel, stride, edges
@@ -293,7 +290,7 @@ class PaddedAveragePool(keras.layers.Layer):
 
 
 class AdaptiveAveragePool(keras.layers.Layer):
-    """Average over bins ``floor(i H / out)`` to ``ceil((i + 1) H / out)``, as PyTorch's."""
+    """PyTorch's average over bins from ``floor(i H / out)`` to ``ceil((i + 1) H / out)``."""
 
     def __init__(self, output_size: tuple[int, int], **options: Any) -> None:
         super().__init__(**options)
@@ -311,7 +308,7 @@ class AdaptiveAveragePool(keras.layers.Layer):
 
 
 class Dense(keras.layers.Dense):
-    """Keras's, but for ``ops.matmul``, which on torch computes in float32 even what is float64."""
+    """Keras's Dense without ``ops.matmul``, which on torch computes float64 in float32."""
 
     def call(self, x: Any) -> Any:
         y = x @ ops.convert_to_tensor(self.kernel)
@@ -319,7 +316,7 @@ class Dense(keras.layers.Dense):
 
 
 def mean(x: Any, axis: tuple[int, ...] | None = None, keepdims: bool = False) -> Any:
-    """``ops.mean``, which on torch and JAX computes in float32 even what is float64."""
+    """Compute ``ops.mean``, in float64 too: on torch and JAX Keras's own uses float32 for that."""
     if keras.backend.standardize_dtype(x.dtype) != "float64":
         return ops.mean(x, axis=axis, keepdims=keepdims)
     total = ops.sum(x, axis=axis, keepdims=keepdims)
@@ -327,7 +324,7 @@ def mean(x: Any, axis: tuple[int, ...] | None = None, keepdims: bool = False) ->
 
 
 def _bins(size: int, bins: int) -> Any:
-    """(bins, size) matrix whose row i averages bin i."""
+    """Return a (bins, size) matrix whose row i averages bin i."""
     matrix = np.zeros((bins, size))
     for i in range(bins):
         first, last = (i * size) // bins, -((-(i + 1) * size) // bins)

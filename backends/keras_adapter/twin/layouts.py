@@ -1,4 +1,4 @@
-"""Where a Blueprint's tensors lie in Keras layers, and in which layout."""
+"""The Keras variables of a Blueprint's tensors, and conversions between both layouts."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ import numpy as np
 
 from bench.network.blueprint import Array, Operation
 
-Shape = tuple[int, ...]
-Layout = tuple[Any, Callable[[Array], Array], Callable[[Array], Array]]
+TensorShape = tuple[int, ...]
+"""Shape of a tensor in the Blueprint."""
+VariableLayout = tuple[Any, Callable[[Array], Array], Callable[[Array], Array]]
+"""A variable, the conversion to its layout, and the conversion back to the Blueprint's."""
 
 
 def _as_is(array: Array) -> Array:
     return array
 
 
-def _conv_layout(o: Operation, role: str, layer: Any, shape: Shape) -> Layout:
+def _conv_layout(o: Operation, role: str, layer: Any, shape: TensorShape) -> VariableLayout:
     if role == "bias":
         return layer.bias, _as_is, _as_is
     if isinstance(layer, keras.layers.DepthwiseConv2D):
@@ -41,13 +43,13 @@ def _conv_layout(o: Operation, role: str, layer: Any, shape: Shape) -> Layout:
     )
 
 
-def _linear_layout(o: Operation, role: str, layer: Any, shape: Shape) -> Layout:
+def _linear_layout(o: Operation, role: str, layer: Any, shape: TensorShape) -> VariableLayout:
     if role == "bias":
         return layer.bias, _as_is, _as_is
     return layer.kernel, np.transpose, np.transpose
 
 
-def _batch_norm_layout(o: Operation, role: str, layer: Any, shape: Shape) -> Layout:
+def _batch_norm_layout(o: Operation, role: str, layer: Any, shape: TensorShape) -> VariableLayout:
     variables = {
         "weight": layer.gamma,
         "bias": layer.beta,
@@ -57,28 +59,28 @@ def _batch_norm_layout(o: Operation, role: str, layer: Any, shape: Shape) -> Lay
     return variables[role], _as_is, _as_is
 
 
-def _layer_norm_layout(o: Operation, role: str, layer: Any, shape: Shape) -> Layout:
+def _layer_norm_layout(o: Operation, role: str, layer: Any, shape: TensorShape) -> VariableLayout:
     return layer.gamma if role == "weight" else layer.beta, _as_is, _as_is
 
 
-def _parameter_layout(o: Operation, role: str, layer: Any, shape: Shape) -> Layout:
-    """Of a parameter that meets a value: (C, 1, 1) becomes (1, 1, C)."""
-    meeting = tuple(o.attributes["shape"])
-    if len(meeting) < 3:
+def _parameter_layout(o: Operation, role: str, layer: Any, shape: TensorShape) -> VariableLayout:
+    """Convert a parameter that broadcasts with a value: (C, 1, 1) becomes (1, 1, C)."""
+    broadcast = tuple(o.attributes["shape"])
+    if len(broadcast) < 3:
         return _reshaped_layout(o, role, layer, shape)
     return (
         layer.parameter,
-        lambda w: np.transpose(w.reshape(meeting), (1, 2, 0)),
+        lambda w: np.transpose(w.reshape(broadcast), (1, 2, 0)),
         lambda w: np.transpose(w, (2, 0, 1)).reshape(shape),
     )
 
 
-def _reshaped_layout(o: Operation, role: str, layer: Any, shape: Shape) -> Layout:
-    wanted = tuple(layer.parameter.shape)
-    return layer.parameter, lambda w: w.reshape(wanted), lambda w: w.reshape(shape)
+def _reshaped_layout(o: Operation, role: str, layer: Any, shape: TensorShape) -> VariableLayout:
+    keras_shape = tuple(layer.parameter.shape)
+    return layer.parameter, lambda w: w.reshape(keras_shape), lambda w: w.reshape(shape)
 
 
-LAYOUTS: dict[str, Callable[[Operation, str, Any, Shape], Layout]] = {
+LAYOUTS: dict[str, Callable[[Operation, str, Any, TensorShape], VariableLayout]] = {
     "conv2d": _conv_layout,
     "linear": _linear_layout,
     "batch_norm": _batch_norm_layout,
@@ -87,5 +89,4 @@ LAYOUTS: dict[str, Callable[[Operation, str, Any, Shape], Layout]] = {
     "shift": _parameter_layout,
     "prepend": _reshaped_layout,
 }
-"""Kind of operation → (operation, role, layer, shape of the tensor) → variable, to Keras's layout,
-and back."""
+"""Kind of operation → function of (operation, role of the tensor, layer, shape of the tensor)."""

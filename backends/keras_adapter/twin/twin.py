@@ -12,14 +12,14 @@ import numpy as np
 
 from backends.keras_adapter.engines import Engine
 from backends.keras_adapter.twin import layers
-from backends.keras_adapter.twin.builders import BUILDERS, Shape
+from backends.keras_adapter.twin.builders import BUILDERS, ValueShape
 from backends.keras_adapter.twin.layouts import LAYOUTS
 from bench.network.blueprint import INPUT, Array, Blueprint, Network, Operation, channels_last
 from bench.network.freezing import TrainingPlan
 from bench.network.frozen_prefix import Boundary
 
 SEVERAL_INPUTS = frozenset({"add", "multiply", "cat"})
-"""Kinds whose layer reads a list of values."""
+"""Kinds of operation whose layer takes a list of values."""
 
 
 @dataclass(frozen=True)
@@ -29,18 +29,18 @@ class Slot:
     tensor: str
     """Name in the Blueprint."""
     variable: Any
-    """``keras.Variable``."""
+    """The ``keras.Variable``."""
     to_keras: Callable[[Array], Array]
-    """From PyTorch's layout to Keras's."""
+    """Conversion from the Blueprint's layout to Keras's."""
     to_blueprint: Callable[[Array], Array]
-    """And back."""
+    """Conversion from Keras's layout to the Blueprint's."""
 
 
 class Twin:
-    """The layers of a Blueprint, and the two models that they make: in training and inference form.
+    """A Blueprint as Keras layers, and two models over them: in training and in inference form.
 
     The training model takes uint8 images (N, px, px, 3) and the dropout masks of the plan; the
-    inference model takes the images alone. Both give logits (N, classes).
+    inference model takes only the images. Both return logits (N, classes).
     """
 
     def __init__(self, network: Network, plan: TrainingPlan, engine: Engine) -> None:
@@ -51,7 +51,7 @@ class Twin:
             o.name: BUILDERS[o.kind](o, self._input_shape(o), engine)
             for o in self.blueprint.operations
         }
-        # Traced once for the logits and for the values within: tracing takes 0.25 s of a run.
+        # Traced once for logits and intermediate values, because tracing takes 0.25 s.
         inputs, self._inference_values = self._trace(training=False)
         self.inference = keras.Model(inputs, self._inference_values[self.blueprint.output])
         self.slots = [s for o in self.blueprint.operations for s in self._slots(o)]
@@ -63,22 +63,23 @@ class Twin:
 
     @cached_property
     def training(self) -> keras.Model:
-        """Assembled when it is first asked for: with cached values of the frozen part nobody does,
-        and it takes 0.3 s of a run."""
+        """The training model, assembled on first use: that takes 0.3 s, and a run that trains from
+        cached values of the frozen prefix does not use it."""
         return self.assemble(training=True)
 
     def assemble(self, training: bool, resumed: Boundary | None = None) -> keras.Model:
-        """A functional model over the shared layers, that gives the logits.
+        """Assemble a model over the shared layers that returns logits.
 
         Args:
-            training: Whether the trained part runs in training form, with masks as inputs.
-            resumed: It takes the value there, channels last, instead of images.
+            training: True to run the trained part in training form, with masks as inputs.
+            resumed: Where to start: the model takes the value there, channels last, instead of
+                images.
         """
         inputs, values = self._trace(training, resumed)
         return keras.Model(inputs, values[self.blueprint.output])
 
     def up_to(self, names: str | list[str]) -> keras.Model:
-        """The inference model, that gives the value of an operation, or a list of them."""
+        """Return an inference model for the value of one operation, or for a list of values."""
         values = self._inference_values
         found = values[names] if isinstance(names, str) else [values[name] for name in names]
         return keras.Model(self.inference.inputs, found)
@@ -86,7 +87,7 @@ class Twin:
     def _trace(
         self, training: bool, resumed: Boundary | None = None
     ) -> tuple[list[Any], dict[str, Any]]:
-        """Symbolic inputs of a model, and the value of each of its operations."""
+        """Return the symbolic inputs of a model, and the value of each of its operations."""
         first = 0 if resumed is None else resumed.index
         source, given = self._source(resumed)
         masks = {
@@ -101,7 +102,7 @@ class Twin:
         return [source, *masks.values()], values
 
     def _source(self, resumed: Boundary | None) -> tuple[Any, tuple[str, Any]]:
-        """A model's first input, and the value that its operations read, with its name."""
+        """Return a model's first input, and the name and value that its operations start from."""
         if resumed is not None:
             shape = channels_last(resumed.shape)
             values = keras.Input(shape, dtype=keras.config.floatx(), name="values")
@@ -123,10 +124,10 @@ class Twin:
             x = layer(x)
         return x
 
-    def _input_shape(self, operation: Operation) -> Shape:
-        """Shape (C, H, W), (L, C) or (C,) of what an operation reads first."""
+    def _input_shape(self, operation: Operation) -> ValueShape:
+        """Return the shape of an operation's first input."""
         px = self.blueprint.px
-        shapes: dict[str, Shape] = {o.name: o.shape for o in self.blueprint.operations}
+        shapes: dict[str, ValueShape] = {o.name: o.shape for o in self.blueprint.operations}
         return shapes.get(operation.inputs[0], (3, px, px))
 
     def _slots(self, operation: Operation) -> list[Slot]:
@@ -139,11 +140,11 @@ class Twin:
 
 
 def channels_first(value: Array) -> Array:
-    """(N, H, W, C) → (N, C, H, W); anything else as it is."""
+    """Convert (N, H, W, C) to (N, C, H, W); return anything else unchanged."""
     return np.moveaxis(value, -1, 1) if value.ndim == 4 else value
 
 
 def state_variables(blueprint: Blueprint, slots: list[Slot]) -> list[Any]:
-    """The variables that hold BatchNorm statistics."""
+    """Return the variables that hold BatchNorm statistics."""
     roles = {tensor: role for _, role, tensor in blueprint.named_tensors()}
     return [s.variable for s in slots if roles[s.tensor].startswith("running_")]
