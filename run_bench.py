@@ -1,4 +1,4 @@
-"""The command line: ``python run_bench.py COMMAND``."""
+"""Start the command line: ``python run_bench.py COMMAND``."""
 
 import os
 import sys
@@ -6,7 +6,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 INSTALLED = HERE / ".venv" / "bin" / "python"
-"""Made by `make bench`."""
+"""Interpreter of the environment that ``make bench`` creates."""
 
 try:
     from bench.cli.main import main
@@ -14,7 +14,7 @@ except ModuleNotFoundError as error:
     if (error.name or "").partition(".")[0] in ("bench", "backends"):
         raise
     if Path(sys.prefix) != HERE / ".venv" and INSTALLED.exists():
-        # Commands that Thawbench prints begin with `python`, whichever one that is.
+        # Commands that Thawbench prints begin with `python`, which may be any interpreter.
         os.execv(INSTALLED, [str(INSTALLED), *sys.argv])
     print(
         f"error: {error.name} is not installed for {sys.executable}.\nTo install all: make bench",

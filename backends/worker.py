@@ -1,12 +1,12 @@
-"""The only place where a framework enters a process: ``python -m backends.worker BACKEND ADAPTER``.
+"""The worker process, in which a framework runs: ``python -m backends.worker BACKEND ADAPTER``.
 
-The parent writes tasks (``bench.workers.tasks``) to standard input, each a line of JSON, the next
-one after the answer to the one before, and keeps the pipe open; this process ends when the pipe
-closes. Events go back as lines of JSON on what was standard output; all else that is printed goes
-to standard error, which is the task's log.
+The parent writes a task (``bench.workers.tasks``) as a line of JSON to standard input, waits for
+its answer, writes the next one, and keeps the pipe open; this process ends when the pipe closes.
+Events go back as lines of JSON on the original standard output; everything else that is printed
+goes to the task's log.
 
-What only some tasks need is imported by them, so that a run imports nothing whose code is not part
-of its environment's digest (``bench.storage.code_digest``).
+Each task imports what it alone needs, so that a run imports no code outside its environment's
+digest (``bench.storage.code_digest``).
 """
 
 from __future__ import annotations
@@ -36,8 +36,7 @@ if TYPE_CHECKING:
     from bench.training.adapter import Adapter
 
 Emit = Callable[[dict[str, Any]], None]
-"""Sends an event to the parent."""
-NOT_INSTALLED = "not_installed"
+"""Function that sends an event to the parent."""
 
 
 class NotInstalled(Unavailable):
@@ -45,7 +44,7 @@ class NotInstalled(Unavailable):
 
 
 class Context(NamedTuple):
-    """What a task is done with."""
+    """Backend and parent of a task."""
 
     backend: str
     """Backend id."""
@@ -71,8 +70,8 @@ def load_adapter(backend: str, module: str) -> Adapter:
         adapter: Adapter = importlib.import_module(module).adapter()
     except ImportError as error:
         raise NotInstalled(f"{backend} cannot start ({error})") from error
-    # What a framework's modules hold stays: looking through it after each task took Keras on
-    # TensorFlow three times 0.2 s a run.
+    # Exclude what the framework's modules hold from later collections: with Keras on TensorFlow
+    # each of three collections a run took 0.2 s.
     gc.collect()
     gc.freeze()
     note_fresh()
@@ -177,12 +176,12 @@ def prove(task: tasks.ProveTask, context: Context) -> tasks.ProveAnswer:
         facts = probe(adapter, item, split, task.device, out, floors=task.floors)
         rates[item.key] = facts["learning_rate"]
         context.emit({"event": "probed", "key": item.key})
-        gc.collect()  # a model and its graphs point at each other; the next one needs the room
+        gc.collect()  # a model and its graphs form reference cycles and hold much memory
     return tasks.ProveAnswer(learning_rates=rates)
 
 
 def selfcheck(task: tasks.SelfCheckTask, context: Context) -> tasks.SelfCheckAnswer:
-    """Measure whether figures from a device can be believed."""
+    """Measure training steps in several ways, to check timing and memory on a device."""
     from bench.speed.selfcheck import measure
 
     return measure(context.adapter(), task.device)
@@ -243,7 +242,7 @@ def run(task: tasks.RunTask, context: Context) -> tasks.RunAnswer:
 
 
 def native_knobs(task: tasks.NativeKnobsTask, context: Context) -> tasks.NativeKnobsAnswer:
-    """Build a native network and read the settings that are its framework's own."""
+    """Build a native network and read the settings that its framework chose."""
     from bench.training.job import native_request
 
     request = native_request(
@@ -267,11 +266,11 @@ HANDLERS: dict[type[Any], Callable[[Any, Context], BaseModel]] = {
     tasks.RunTask: run,
     tasks.NativeKnobsTask: native_knobs,
 }
-"""Task → function that does it."""
+"""Type of a task → function that does it."""
 
 
 def _seconds_since_start() -> float | None:
-    """Return seconds since the parent started this process, None if it did not say when."""
+    """Return the seconds since the parent started this process; None if it is unknown."""
     started = os.environ.get(tasks.STARTED_VARIABLE)
     return None if started is None else time.time() - float(started)
 
@@ -281,7 +280,7 @@ def _failed(error: BaseException) -> dict[str, Any]:
     if isinstance(error, OSError) and (found := unwritable(error)) is not None:
         error = found
     if isinstance(error, Unavailable):
-        kind = NOT_INSTALLED if isinstance(error, NotInstalled) else "unavailable"
+        kind = tasks.NOT_INSTALLED if isinstance(error, NotInstalled) else "unavailable"
         return {"event": "failed", "status": "unavailable", "kind": kind, "message": str(error)}
     if isinstance(error, UserError):
         return {"event": "failed", "status": "bad_input", "kind": "bad_input",
@@ -291,8 +290,8 @@ def _failed(error: BaseException) -> dict[str, Any]:
 
 
 def _lines() -> queue.Queue[bytes]:
-    """Return the lines of standard input as they come. The process ends when that is closed, also
-    in the middle of a task, so that no orphan holds the device."""
+    """Return a queue of the lines of standard input. The process ends when that is closed, even
+    during a task, so that no orphan holds the device."""
     lines: queue.Queue[bytes] = queue.Queue()
 
     def read() -> None:
@@ -305,8 +304,8 @@ def _lines() -> queue.Queue[bytes]:
 
 
 RECURSION_LIMIT = 10_000
-"""Limit of nested calls. Keras walks a functional model from its end by calling itself:
-EfficientNetV2-L, a thousand operations deep, is too much for Python's default of 1,000."""
+"""Limit of nested calls. Keras walks a functional model recursively: EfficientNetV2-L, with a
+thousand operations in a row, exceeds Python's default of 1,000."""
 
 
 def main(backend: str, adapter_module: str) -> None:
@@ -334,28 +333,28 @@ def main(backend: str, adapter_module: str) -> None:
             event = _failed(error)
         sys.stdout.flush()
         sys.stderr.flush()
-        emit(event)  # before tidying: frameworks crash there at times, after the work
+        emit(event)  # before tidying, where frameworks sometimes crash
         emit({"event": "idle", "held_bytes": _tidy(context)})
 
 
 def _log_to(log: Path) -> None:
-    """Append what is printed from now on to ``log``."""
+    """Append everything that is printed from now on to ``log``."""
     with log.open("ab") as sink:
         os.dup2(sink.fileno(), 1)
         os.dup2(sink.fileno(), 2)
 
 
 def _tidy(context: Context) -> int | None:
-    """Give back what the last task held. Return the bytes that the process still holds, None if it
-    is not fit for another task."""
+    """Free the memory of the last task. Return the bytes that the process still holds; None if it
+    cannot do another task."""
     from bench.training.clocks import held_bytes, trim_memory
 
     try:
         gc.collect()
-        is_fit = not _is_warm() or context.adapter().release()
+        is_usable = not _is_warm() or context.adapter().release()
         gc.collect()
         trim_memory()
-        return held_bytes() if is_fit else None
+        return held_bytes() if is_usable else None
     except Exception:
         traceback.print_exc()
         return None

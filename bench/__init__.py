@@ -20,24 +20,24 @@ __version__ = VERSION
 
 
 def __getattr__(name: str) -> ModuleType:
-    """``bench.report`` without an import of its own."""
+    """Import ``bench.report`` when it is first used."""
     if name == "report":
         return import_module("bench.report")
     raise AttributeError(f"module 'bench' has no attribute '{name}'")
 
 
 def results(*folders: str | Path) -> pd.DataFrame:
-    """The runs of results folders as a pandas frame: one row a run, units in the columns' names.
+    """Return the runs of results folders as a pandas frame: one row a run, units in column names.
 
-    Fractions, not percent; what could not be measured is missing. ``attrs["columns"]`` says what
-    each column is, ``attrs["environments"]`` where the runs were made, ``attrs["problems"]`` which
-    folders could not be read.
+    Shares are fractions, not percent; values that could not be measured are missing.
+    ``attrs["columns"]`` describes each column, ``attrs["environments"]`` the machines and versions,
+    ``attrs["problems"]`` the folders that could not be read.
 
     Args:
         folders: Such as ``results/runs/quick``.
 
     Raises:
-        UserError: A folder does not exist, or there is no run in any.
+        UserError: A folder does not exist, or none holds a run.
     """
     from bench.analysis import frame
 
@@ -45,13 +45,13 @@ def results(*folders: str | Path) -> pd.DataFrame:
 
 
 def curves(*folders: str | Path) -> pd.DataFrame:
-    """The epochs of these runs: run_id, environment_id, epoch, train_loss and val_top1.
+    """Return one row an epoch: run_id, environment_id, epoch, train_loss and val_top1.
 
     Args:
         folders: Such as ``results/runs/quick``.
 
     Raises:
-        UserError: A folder does not exist, or there is no run in any.
+        UserError: A folder does not exist, or none holds a run.
     """
     from bench.analysis import frame
 

@@ -1,4 +1,4 @@
-"""Small values of the nouns for tests: a spec, an environment, a result, a network."""
+"""Small values for tests: a spec, an environment, a result, a network."""
 
 from __future__ import annotations
 
@@ -19,16 +19,15 @@ from bench.spec.run import Environment, RunSpec
 from bench.storage.results import Store, StoredRun
 
 if shared := threads_per_worker(int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))):
-    # Set before a framework is imported. Two files at once with a thread a core each: a test of
-    # keras-torch in float64 takes 63 s; with one thread each 20 s, alone with two 25 s.
+    # Set before a framework is imported. Two test processes with two threads each: a test of
+    # keras-torch in float64 takes 63 s; with one thread each 20 s; alone with two threads 25 s.
     os.environ |= dict.fromkeys(THREADS, str(shared))
-settings.register_profile("unhurried", deadline=None)
+settings.register_profile("unhurried", deadline=None)  # a busy machine would exceed a deadline
 settings.load_profile("unhurried")
-# A deadline is a test of speed, which a busy machine fails.
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """For tests/speed."""
+    """Add the options of tests/speed."""
     group = parser.getgroup("speed")
     group.addoption("--speed-size", choices=["smallest", "usual"], default="smallest")
     group.addoption("--speed-backends", default="torch,keras-tensorflow")
@@ -94,7 +93,7 @@ ENVIRONMENT: dict[str, Any] = {
 
 
 def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """``base`` with ``changes``; a dictionary over a dictionary changes only its own keys."""
+    """Return ``base`` with ``changes``, merged key by key in nested dictionaries."""
     out = dict(base)
     for key, value in changes.items():
         both = isinstance(value, dict) and isinstance(base.get(key), dict)
@@ -131,7 +130,7 @@ def _save(
     environment: Environment | None = None,
     **result: Any,
 ) -> Path:
-    """Store a run; returns its folder."""
+    """Store a run and return its folder."""
     spec = spec or _spec()
     environment = environment or _environment(backend=spec.backend)
     partial = store.partial_folder()
@@ -140,19 +139,19 @@ def _save(
 
 @pytest.fixture(scope="session")
 def make_spec() -> Callable[..., RunSpec]:
-    """A valid spec, with changes: ``make_spec(seed=1, recipe={"px": 64})``."""
+    """Make a valid spec with changes: ``make_spec(seed=1, recipe={"px": 64})``."""
     return _spec
 
 
 @pytest.fixture(scope="session")
 def make_environment() -> Callable[..., Environment]:
-    """A valid environment, with changes."""
+    """Make a valid environment with changes."""
     return _environment
 
 
 @pytest.fixture(scope="session")
 def make_result() -> Callable[..., RunResult]:
-    """The result of a spec in an environment: ok, unless changed."""
+    """Make the result of a spec in an environment: ok, unless changed."""
     return _result
 
 
@@ -168,7 +167,7 @@ def make_run(
     make_environment: Callable[..., Any],
     make_result: Callable[..., RunResult],
 ) -> Callable[..., StoredRun]:
-    """``make_run(result={…}, environment={…}, **spec)``."""
+    """Make a stored run: ``make_run(result={…}, environment={…}, **spec)``."""
 
     def make(
         result: dict[str, Any] | None = None,
@@ -204,7 +203,7 @@ _OPERATIONS: tuple[tuple[Any, ...], ...] = (
 
 @pytest.fixture(scope="session")
 def network() -> Network:
-    """A network of three stages and a head, 10 classes, made by hand."""
+    """Make a small network of three stages and a head for 10 classes."""
     random = np.random.default_rng(0)
     operations, tensors = [], {}
     for name, kind, inputs, shape, path, stage, roles in _OPERATIONS:
@@ -241,13 +240,13 @@ def network() -> Network:
 
 @pytest.fixture(scope="session")
 def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache of Blueprints and packed data that the tests of the frameworks share."""
+    """Return a cache of Blueprints and packed data that the tests of the frameworks share."""
     return tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _no_cache_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Tests neither read nor fill the user's own cache."""
+    """Keep tests from reading and filling the user's own cache."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("THAWBENCH_CACHE", str(tmp_path_factory.mktemp("thawbench")))
         yield

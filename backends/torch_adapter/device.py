@@ -109,7 +109,7 @@ def release() -> None:
     """Free compiled code, and GPU memory that no tensor holds."""
     if "torch._dynamo" in sys.modules:
         torch._dynamo.reset()
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+    if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
 
 
@@ -140,12 +140,12 @@ def knobs(device: torch.device) -> dict[str, Any]:
 
 
 def _has_onednn() -> bool:
-    is_available: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    is_available: bool = torch.backends.mkldnn.is_available()
     return is_available and bool(torch.backends.mkldnn.enabled)
 
 
 def _cudnn_version() -> int | None:
-    version: int | None = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+    version: int | None = torch.backends.cudnn.version()
     return version
 
 

@@ -61,7 +61,7 @@ class TorchTrainerBase(ABC):
             group["lr"] = learning_rate * group["scale"]
         self.optimizer.zero_grad(set_to_none=True)
         loss = self.loss(prepared)
-        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self._scaler.scale(loss).backward()
         self._scaler.step(self.optimizer)
         self._scaler.update()
         return loss.detach()

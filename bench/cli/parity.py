@@ -1,4 +1,4 @@
-"""``parity``: what it asks and prints."""
+"""``parity``: prove that backends compute the same, or list what differs in native mode."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bench.catalog.policies import POLICIES
 from bench.cli.output import print_json
 from bench.cli.progress import watcher
 from bench.errors import Unavailable, UserError, choose
-from bench.native.differences import ledger_json, native_ledger, print_ledger
+from bench.native.differences import differences_json, native_differences, print_differences
 from bench.network.backbones import check_name
 from bench.network.head import hidden_units
 from bench.network.phases import needs_stages
@@ -26,33 +26,33 @@ from bench.storage.cache import cache_root
 from bench.workers.process import Interpreters
 
 DEFAULT_BACKBONES = ("efficientnet_lite0", "squeezenet1_1")
-"""Those of the default suite."""
+"""Backbones of the default suite."""
 NATIVE_BACKBONES = ("resnet50",)
-"""One that both frameworks have by themselves."""
+"""Default of native mode: a backbone that both frameworks bring themselves."""
 NATIVE_POLICIES = ("fine_tune_all",)
-"""One that freezes nothing, so that every knob is in force."""
+"""Default of native mode: a policy that freezes nothing, so that every setting is in force."""
 MODES = ("matched", "native")
 DEFAULT_DTYPES = ("float64",)
 OPTIMIZERS: tuple[OptimizerName, ...] = ("sgd", "adamw")
 PRECISIONS: dict[str, Precision] = {dtype: precision for precision, dtype in DTYPES.items()}
 SHOWN_LEVELS = ("logits", "gradients", "losses")
-"""Levels that stand in the table; a pair that did not pass is listed with all of them."""
+"""Levels in the table; a pair that did not pass is listed with all its levels."""
 
 
 @dataclass(frozen=True)
-class Asked:
-    """``parity`` with its options, as given."""
+class ParityCommand:
+    """The options of ``parity``, as given."""
 
     backbones: Sequence[str]
-    """None: the default ones of the mode."""
+    """Backbones; empty: the default ones of the mode."""
     policies: Sequence[str] | None
-    """None: all."""
+    """Policies; None: all."""
     optimizers: Sequence[str]
     dtypes: Sequence[str] | None
-    """None: float64."""
+    """NumPy dtypes; None: float64."""
     backends: Sequence[str]
     head: str | None
-    """None: the default one of the mode."""
+    """Head; None: the default one of the mode."""
     px: int | None
     boundary: str | None
     device: str
@@ -61,17 +61,17 @@ class Asked:
     interpreters: Interpreters
 
 
-def parity_command(asked: Asked, as_json: bool) -> bool:
-    """Prove, or list what differs; returns whether all was shown.
+def parity_command(command: ParityCommand, as_json: bool) -> bool:
+    """Prove parity, or list what differs; return True if all parity was shown.
 
     Raises:
         UserError: A name is unknown, or there are fewer than two backends.
-        Unavailable: A backend's package is missing.
+        Unavailable: A package of a backend is missing.
     """
-    _check(asked)
-    if asked.mode == "native":
-        return _native(asked, as_json)
-    pairs = prove_missing(_question(asked), asked.fresh, watcher)
+    _check(command)
+    if command.mode == "native":
+        return _native(command, as_json)
+    pairs = prove_missing(_question(command), command.fresh, watcher)
     if as_json:
         print_json(document(pairs))
     else:
@@ -79,44 +79,48 @@ def parity_command(asked: Asked, as_json: bool) -> bool:
     return all(pair.passed for pair in pairs)
 
 
-def _check(asked: Asked) -> None:
+def _check(command: ParityCommand) -> None:
     for kind, names, known in (
-        ("policy", asked.policies or (), POLICIES),
-        ("optimizer", asked.optimizers, OPTIMIZERS),
-        ("dtype", asked.dtypes or (), PRECISIONS),
-        ("backend", asked.backends, BACKENDS),
-        ("mode", (asked.mode,), MODES),
+        ("policy", command.policies or (), POLICIES),
+        ("optimizer", command.optimizers, OPTIMIZERS),
+        ("dtype", command.dtypes or (), PRECISIONS),
+        ("backend", command.backends, BACKENDS),
+        ("mode", (command.mode,), MODES),
     ):
         for name in names:
             choose(kind, name, cast(Sequence[str], known))
-    for name in asked.backbones:
+    for name in command.backbones:
         check_name("backbone", name)
-    hidden_units(asked.head or "original")
+    hidden_units(command.head or "original")
     last = [name for name, policy in POLICIES.items() if policy.boundary == "last_stage"]
-    if asked.boundary is not None and not set(last) & set(asked.policies or POLICIES):
+    if command.boundary is not None and not set(last) & set(command.policies or POLICIES):
         raise UserError(
-            f"--boundary {asked.boundary}: none of the policies asked for has one to move.",
+            f"--boundary {command.boundary}: none of the chosen policies has a boundary to move.",
             f"Add --policy {last[0]}.",
         )
-    if asked.mode == "native":
-        _check_native(asked)
-    if asked.device == "all":
-        raise UserError("--device all: a proof is of one device.", "Say --device cpu, or cuda:0.")
-    if len(asked.backends) < 2:
-        raise UserError("A proof needs two backends.", "Such as --backends torch,keras-tensorflow.")
-    for environment in environments_of(_question(asked)):
+    if command.mode == "native":
+        _check_native(command)
+    if command.device == "all":
+        raise UserError(
+            "--device all: a proof covers one device.", "Use --device cpu or --device cuda:0."
+        )
+    if len(command.backends) < 2:
+        raise UserError(
+            "A proof needs two backends.", "Use, for example, --backends torch,keras-tensorflow."
+        )
+    for environment in environments_of(_question(command)):
         reason = missing_packages(environment)
         if reason:
             raise Unavailable(reason)
 
 
-def _check_native(asked: Asked) -> None:
-    """A ledger is made anew each time, on the CPU, in float32: options about that say nothing."""
+def _check_native(command: ParityCommand) -> None:
+    """Raise UserError for options that native mode, always float32 on a CPU, does not have."""
     given = {
-        "--dtype": asked.dtypes is not None,
-        "--boundary": asked.boundary is not None,
-        "--device": asked.device not in ("auto", "cpu"),
-        "--fresh": asked.fresh,
+        "--dtype": command.dtypes is not None,
+        "--boundary": command.boundary is not None,
+        "--device": command.device not in ("auto", "cpu"),
+        "--fresh": command.fresh,
     }
     idle = [option for option, is_given in given.items() if is_given]
     if idle:
@@ -125,7 +129,7 @@ def _check_native(asked: Asked) -> None:
             "what differs, in float32 on the CPU.",
             f"Leave out {', '.join(idle)}, or --mode native.",
         )
-    staged = [name for name in asked.policies or () if needs_stages(POLICIES[name])]
+    staged = [name for name in command.policies or () if needs_stages(POLICIES[name])]
     if staged:
         raise UserError(
             f"--policy {staged[0]}: native mode has no stages for it.",
@@ -133,48 +137,48 @@ def _check_native(asked: Asked) -> None:
         )
 
 
-def _question(asked: Asked) -> Question:
+def _question(command: ParityCommand) -> Question:
     return Question(
-        backbones=asked.backbones or DEFAULT_BACKBONES,
-        policies=asked.policies or list(POLICIES),
-        optimizers=cast(Sequence[OptimizerName], asked.optimizers),
-        precisions=[PRECISIONS[dtype] for dtype in asked.dtypes or DEFAULT_DTYPES],
-        backends=asked.backends,
-        head=asked.head or "original",
-        px=asked.px,
-        boundary=asked.boundary,
-        device=resolve_devices(asked.device)[0],
-        interpreters=asked.interpreters,
+        backbones=command.backbones or DEFAULT_BACKBONES,
+        policies=command.policies or list(POLICIES),
+        optimizers=cast(Sequence[OptimizerName], command.optimizers),
+        precisions=[PRECISIONS[dtype] for dtype in command.dtypes or DEFAULT_DTYPES],
+        backends=command.backends,
+        head=command.head or "original",
+        px=command.px,
+        boundary=command.boundary,
+        device=resolve_devices(command.device)[0],
+        interpreters=command.interpreters,
         cache=cache_root(),
     )
 
 
-def _native(asked: Asked, as_json: bool) -> bool:
-    """The knob ledger, for each optimizer and policy; whether each has two sides to compare."""
-    ledgers = [
-        ledger
-        for optimizer in asked.optimizers
-        for policy in asked.policies or NATIVE_POLICIES
-        for ledger in native_ledger(
-            asked.backbones or NATIVE_BACKBONES,
-            asked.backends,
-            asked.interpreters,
+def _native(command: ParityCommand, as_json: bool) -> bool:
+    """Print the native differences of each backbone; return True if all compare two backends."""
+    tables = [
+        table
+        for optimizer in command.optimizers
+        for policy in command.policies or NATIVE_POLICIES
+        for table in native_differences(
+            command.backbones or NATIVE_BACKBONES,
+            command.backends,
+            command.interpreters,
             cache_root(),
-            px=asked.px,
+            px=command.px,
             optimizer=cast(OptimizerName, optimizer),
             policy=policy,
-            head=asked.head or "linear",
+            head=command.head or "linear",
         )
     ]
     if as_json:
-        print_json(ledger_json(ledgers))
+        print_json(differences_json(tables))
     else:
-        print_ledger(ledgers)
-    return all(len(ledger["unavailable"]) <= len(asked.backends) - 2 for ledger in ledgers)
+        print_differences(tables)
+    return all(len(table["unavailable"]) <= len(command.backends) - 2 for table in tables)
 
 
 def document(pairs: Sequence[PairProof]) -> dict[str, Any]:
-    """What ``parity --json`` prints."""
+    """Return the document of ``parity --json``."""
     return {
         "passed": all(pair.passed for pair in pairs),
         "pairs": [pair.model_dump(mode="json") for pair in pairs],
@@ -182,7 +186,7 @@ def document(pairs: Sequence[PairProof]) -> dict[str, Any]:
 
 
 def text(pairs: Sequence[PairProof]) -> str:
-    """A table of all pairs, and every level of those that did not pass."""
+    """Return a table of all pairs, and every level of those that did not pass."""
     rows = [
         [
             pair.backbone,
@@ -190,7 +194,7 @@ def text(pairs: Sequence[PairProof]) -> str:
             pair.optimizer,
             pair.dtype,
             " = ".join(pair.backends),
-            *(_figure(pair, name) for name in SHOWN_LEVELS),
+            *(_level_cell(pair, name) for name in SHOWN_LEVELS),
             "–" if pair.loss_fall is None else f"{pair.loss_fall:.0%}",
             "shown" if pair.passed else "NOT SHOWN",
         ]
@@ -203,7 +207,7 @@ def text(pairs: Sequence[PairProof]) -> str:
     return "\n\n".join(parts)
 
 
-def _figure(pair: PairProof, name: str) -> str:
+def _level_cell(pair: PairProof, name: str) -> str:
     level = next((x for x in pair.levels if x.name == name), None)
     return "–" if level is None else f"{_number(level.value)} ({_number(level.floor)})"
 

@@ -8,10 +8,10 @@ from bench.errors import UserError
 
 
 def names(text: str | None) -> list[str] | None:
-    """A comma-separated list; a comma inside a path can be written as ``\\,``.
+    """Return the items of a comma-separated list; a comma in a path is written as ``\\,``.
 
     Raises:
-        UserError: There is nothing in it.
+        UserError: The list is empty.
     """
     if text is None:
         return None
@@ -23,20 +23,20 @@ def names(text: str | None) -> list[str] | None:
 
 
 def heads(text: str | None) -> list[str] | None:
-    """Heads, of which each may have a list of its own: ``linear,dense:512,256`` is two.
+    """Return heads, which may hold lists themselves: ``linear,dense:512,256`` is two.
 
     Raises:
-        UserError: There is nothing in it.
+        UserError: The list is empty.
     """
     parts = names(None if text is None else re.sub(r",(?=\s*\d)", r"\\,", text))
     return None if parts is None else [re.sub(r"\s", "", part) for part in parts]
 
 
 def numbers(option: str, text: str | None) -> list[int] | None:
-    """Whole numbers of 0 or more.
+    """Return the whole numbers of a list.
 
     Raises:
-        UserError: Something else is in it.
+        UserError: An item is not a whole number of 0 or more.
     """
     found = names(text)
     if found is None:
@@ -48,10 +48,10 @@ def numbers(option: str, text: str | None) -> list[int] | None:
 
 
 def decimals(option: str, text: str | None) -> list[float] | None:
-    """Numbers.
+    """Return the numbers of a list.
 
     Raises:
-        UserError: Something else is in it.
+        UserError: An item is not a number.
     """
     found = names(text)
     if found is None:

@@ -40,7 +40,7 @@ def recipe_options(*, as_filters: bool = False) -> Callable[[Command], Command]:
 def _parameter(declared: DeclaredOption, as_filter: bool) -> inspect.Parameter:
     takes_text = as_filter or declared.option.is_list
     kind = str if takes_text else declared.kind
-    text = "Only these." if as_filter else declared.option.help
+    text = "Keep only runs with these values." if as_filter else declared.option.help
     return inspect.Parameter(
         declared.parameter,
         inspect.Parameter.POSITIONAL_OR_KEYWORD,
@@ -50,7 +50,7 @@ def _parameter(declared: DeclaredOption, as_filter: bool) -> inspect.Parameter:
 
 
 def recipe_choices(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what ``run`` was given, by recipe field; lists are parsed."""
+    """Return the values given to ``run``, by recipe field; lists are parsed."""
     return {
         name: _parsed(declared, given[declared.parameter])
         if declared.option.is_list
@@ -60,7 +60,7 @@ def recipe_choices(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def recipe_filters(given: Mapping[str, str | None]) -> dict[str, Any]:
-    """Return the values that ``report`` was given, parsed, by the names of its options."""
+    """Return the values given to ``report``, parsed, by the names of its options."""
     return {
         declared.parameter: _parsed(declared, given[declared.parameter])
         for declared in RECIPE_OPTIONS.values()

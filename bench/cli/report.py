@@ -24,7 +24,7 @@ from bench.storage.results import Store
 
 @dataclass(frozen=True)
 class ReportCommand:
-    """``report`` with its options."""
+    """The options of ``report``."""
 
     folders: Sequence[Path]
     """Results folders; two are compared, the first being the earlier one."""

@@ -1,4 +1,4 @@
-"""What ``run`` and ``report`` do, apart from reading the command line."""
+"""``run``: plan a suite, do the missing runs, write tables and report."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from bench.cli.report import print_rows
 from bench.errors import UserError
 from bench.report import make_report
 from bench.report.export import NotWritten
-from bench.runner.devices import check_seen
-from bench.runner.planner import PlannedRun, Preparation
+from bench.runner.devices import check_gpu_visible
+from bench.runner.planner import PlannedRun, Planner
 from bench.runner.runner import Runner
 from bench.runner.suite import Options, apply_options, load_suite, options_suite
 from bench.storage.results import Store
@@ -27,49 +27,48 @@ from bench.workers.process import Interpreters
 
 @dataclass(frozen=True)
 class RunCommand:
-    """``run`` with its options."""
+    """The options of ``run``."""
 
     suite: str | None
-    """Name or file; None for the grid of just the options."""
+    """Name or file; None: the grid consists of the options alone."""
     options: Options
-    """That narrow or override it."""
+    """Options that narrow or override the suite."""
     weights: dict[str, str]
-    """Backbone, or '' for all → pretrained, random or a path."""
+    """Backbone, or '' for all → 'pretrained', 'random' or a path."""
     device: str
-    """As given."""
+    """auto, cpu, cuda:N or all."""
     timeout_s: float | None
-    """For one run."""
+    """Time limit of a run."""
     fresh: bool
-    """Run again what is there."""
+    """True to repeat runs that have results."""
     dry_run: bool
-    """Only list."""
+    """True to list the runs without doing them."""
     skip_unreadable: bool
-    """Leave out images that cannot be read."""
+    """True to leave out images that cannot be read."""
     out: Path | None
-    """Results folder."""
+    """Results folder; None: results/runs/SUITE."""
     interpreters: Interpreters
-    """Which Python runs which backend."""
     as_json: bool
-    """Print JSON instead of the table."""
+    """True to print JSON instead of the table."""
 
 
 def run_command(command: RunCommand) -> bool:
-    """Plan, run what is missing, report; returns whether every run is ok.
+    """Plan, do the missing runs, report; return True if every run is ok.
 
     Raises:
-        UserError, Unavailable: See ``Preparation.plan`` and ``Runner.run_all``.
+        UserError, Unavailable: See ``Planner.plan`` and ``Runner.run_all``.
     """
     base = load_suite(command.suite) if command.suite else options_suite(command.options)
     suite = apply_options(base, command.options)
-    preparation = Preparation(
+    planner = Planner(
         command.interpreters,
         command.weights,
         command.device,
         command.skip_unreadable,
         download=not command.dry_run,
     )
-    runs = preparation.plan(suite)
-    for reason in preparation.skipped():
+    runs = planner.plan(suite)
+    for reason in planner.skipped():
         print(f"left out: {reason}", file=sys.stderr)
     store = Store(command.out or RESULTS / suite.name)
     _check_images(store.root, [grid.dataset for grid in suite.grid])
@@ -82,11 +81,11 @@ def run_command(command: RunCommand) -> bool:
     if command.dry_run:
         _print_dry_run(runs, missing, command.as_json)
         return True
-    check_seen(command.device, missing, command.interpreters)
+    check_gpu_visible(command.device, missing, command.interpreters)
     store.prepare()
     if len(missing) < len(runs):
-        there = f"{len(runs) - len(missing)} of {len(runs)} runs are there already"
-        print(f"{there}; --fresh runs them again", file=sys.stderr)
+        done = f"{len(runs) - len(missing)} of {len(runs)} runs have results already"
+        print(f"{done}; --fresh repeats them", file=sys.stderr)
     if missing:
         progress = display([r.spec for r in missing])
         progress.note(f"{len(missing)} of {len(runs)} runs to do, results in {store.root}")
@@ -94,9 +93,9 @@ def run_command(command: RunCommand) -> bool:
         if elsewhere and not command.fresh:
             progress.note(
                 f"{elsewhere} of them have results from another environment (versions, machine or "
-                "Thawbench's own code): those are kept, and do not stand for these"
+                "Thawbench's own code): those are kept, but do not replace these runs"
             )
-        runner = Runner(store, preparation.cache, command.interpreters, command.timeout_s)
+        runner = Runner(store, planner.cache, command.interpreters, command.timeout_s)
         try:
             runner.run_all(missing, progress)
         finally:
@@ -110,23 +109,20 @@ def run_command(command: RunCommand) -> bool:
     except NotWritten as error:
         paths = error.written
         raise
-    finally:  # what cannot be written can still be read here
+    finally:  # if writing failed, the terminal still shows the results
         print_rows(rows, paths, problems, command.as_json)
     return len(rows) == len(runs) and all(row.is_ok for row in rows)
 
 
 def _check_images(out: Path, datasets: Sequence[str]) -> None:
-    """Results are never written among images: their folders would be taken for classes.
-
-    Raises:
-        UserError: They would be.
-    """
+    """Raise UserError if the results folder lies among images, where its folders would be taken for
+    classes."""
     for name in datasets:
         kind, colon, path = name.partition(":")
         if colon and out.resolve().is_relative_to(Path(path).resolve()):
             raise UserError(
-                f"'{out}' lies in the folder of {kind}:{path}: results there would be taken for "
-                "classes.",
+                f"Results folder '{out}' lies in the folder of {kind}:{path}: results there would "
+                "be taken for classes.",
                 "Name another folder with --out.",
             )
 
@@ -134,8 +130,8 @@ def _check_images(out: Path, datasets: Sequence[str]) -> None:
 def _print_dry_run(
     runs: Sequence[PlannedRun], missing: Sequence[PlannedRun], as_json: bool
 ) -> None:
-    """What would be done; what only a worker finds out (a network that cannot be rebuilt, an image
-    that cannot be read) is not known yet."""
+    """List the runs. Problems that only a worker finds, such as a network that cannot be exported
+    or an image that cannot be read, are not known yet."""
     absent = {(r.spec.run_id, r.environment.environment_id) for r in missing}
     listed = [
         {
@@ -152,11 +148,11 @@ def _print_dry_run(
     rows = [(run["run_id"], run["run"], _state(run)) for run in listed]
     print(tabulate(rows, headers=["run", "", ""], disable_numparse=True))
     for reason in dict.fromkeys(r.unavailable for r in missing if r.unavailable):
-        print(f"not here: {reason}")
+        print(f"unavailable: {reason}")
     print(f"{len(missing)} of {len(runs)} runs to do", file=sys.stderr)
 
 
 def _state(run: dict[str, Any]) -> str:
     if not run["missing"]:
-        return "there"
-    return "to do; not all is here" if run["unavailable"] else "to do"
+        return "done"
+    return "to do, but unavailable" if run["unavailable"] else "to do"

@@ -1,7 +1,7 @@
-"""The knob ledger: what is each framework's own in native mode, side by side.
+"""Tables of native differences: the settings that each framework chooses itself in native mode.
 
-The values are read by the workers from the networks and optimizers that they build (the adapters'
-``native_knobs`` modules); here they are only laid beside each other.
+Workers read the values from the networks and optimizers that they build (``native/knobs.py`` of
+the adapters); this module compares them.
 """
 
 from __future__ import annotations
@@ -16,20 +16,23 @@ from tabulate import tabulate
 from bench.catalog.policies import POLICIES
 from bench.catalog.recipes import plain_recipe
 from bench.errors import Unavailable, UserError
-from bench.native.applications import Application, application_of, is_keras, why_not_native
-from bench.native.weights import native_network, native_weights
+from bench.native.applications import application_of, why_not_native
+from bench.native.weights import native_network
 from bench.network.backbones import backbone as entry_of
 from bench.network.backbones import check_px
-from bench.network.weights import Weights, pretrained_weights, random_weights
+from bench.network.weights import random_weights
 from bench.spec.backbone import BackboneEntry
 from bench.spec.run import OptimizerName, Recipe
 from bench.workers.process import Interpreters, ask
 from bench.workers.tasks import NativeKnobsTask
 
-Ledger = dict[str, Any]
+DifferenceTable = dict[str, Any]
+"""Differences of a backbone; see ``native_differences``."""
 ABSENT = "–"
 WIDTH = 40
-"""Of a column, in characters."""
+"""Width of a column, in characters."""
+CLASSES = 10
+"""Outputs of the head."""
 KNOBS: dict[str, str] = {
     "network": "network",
     "weights_file": "file of the weights",
@@ -66,32 +69,31 @@ KNOBS: dict[str, str] = {
     "parameters": "parameters",
     "moving_statistics": "values of moving statistics",
 }
-"""Knob → what a reader is told that it is, in the order of the ledger; every native trainer has all
-of them."""
+"""Setting → its meaning, in the order of the table; every native trainer reports all of them."""
 
 
-def merge_knobs(knobs: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of a ledger.
+def difference_rows(knobs: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Compare the settings of backends.
 
     Args:
-        knobs: Backend → knob → value; knobs that are not in ``KNOBS`` (versions, threads) are
-            left out.
+        knobs: Backend → setting → value; settings outside ``KNOBS`` (versions, threads) are
+            ignored.
 
     Returns:
-        ``{"knob", "meaning", "values": {backend: value or None}, "differs"}``, one for each knob
-        that any backend has.
+        ``{"knob", "meaning", "values": {backend: value or None}, "differs"}``, one for each setting
+        that some backend has.
     """
     rows = []
     for knob, meaning in KNOBS.items():
-        if not any(knob in of for of in knobs.values()):
+        if not any(knob in settings for settings in knobs.values()):
             continue
-        values = {backend: of.get(knob) for backend, of in knobs.items()}
+        values = {backend: settings.get(knob) for backend, settings in knobs.items()}
         different = any(value != next(iter(values.values())) for value in values.values())
         rows.append({"knob": knob, "meaning": meaning, "values": values, "differs": different})
     return rows
 
 
-def native_ledger(
+def native_differences(
     backbones: Sequence[str],
     backends: Sequence[str],
     interpreters: Interpreters,
@@ -101,33 +103,28 @@ def native_ledger(
     optimizer: OptimizerName = "sgd",
     policy: str = "fine_tune_all",
     head: str = "linear",
-    classes: int = 10,
-    weights: str = "random",
-) -> list[Ledger]:
-    """Ask each backend's worker for the knobs of each backbone in native mode.
+) -> list[DifferenceTable]:
+    """Compare the native settings of backends for each backbone, with random weights.
 
     Args:
         backbones: Names of the catalogue.
-        backends: Whose workers to ask.
-        interpreters: Which Python runs which backend.
+        backends: Backends to compare.
+        interpreters: Python interpreter of each backend.
         cache: Root of the cache, for the workers' logs.
-        px: Input size; None: the backbone's own.
-        optimizer: Whose update rule is looked at.
-        policy: Decides what is frozen.
-        head: Not 'original', which native Keras has not.
-        classes: Of the head.
-        weights: 'random', or 'pretrained' to read what the published weights bring with them
-            (``keras.applications`` keeps some of its preprocessing there).
+        px: Height and width of the input, in pixels; None: the backbone's own.
+        optimizer: Optimizer whose update rule is compared.
+        policy: Policy, which decides what is frozen.
+        head: Head; native Keras has no 'original'.
 
     Returns:
         For each backbone ``{"backbone", "px", "optimizer", "policy", "weights", "unavailable":
-        {backend: reason}, "rows": from merge_knobs}``.
+        {backend: reason}, "rows": from difference_rows}``.
 
     Raises:
         UserError: ``keras.applications`` has the network, but not with this head or at this size;
-            or a worker found the question wrong.
+            or a worker found a mistake of the user.
     """
-    ledgers = []
+    tables = []
     for backbone in backbones:
         entry = entry_of(backbone, interpreters, cache)
         size = px or entry.native_px
@@ -139,98 +136,92 @@ def native_ledger(
         unavailable: dict[str, str] = {}
         for backend in backends:
             try:
-                found = _weights(backend, backbone, entry, size, weights)
-                knobs[backend] = _ask(
-                    backend, backbone, entry, recipe, policy, classes, found, interpreters, cache
+                knobs[backend] = _knobs(
+                    backend, backbone, entry, recipe, policy, interpreters, cache
                 )
             except Unavailable as error:
                 unavailable[backend] = str(error)
-        ledgers.append(
+        tables.append(
             {
                 "backbone": backbone,
                 "px": size,
                 "optimizer": optimizer,
                 "policy": policy,
-                "weights": weights,
+                "weights": "random",
                 "unavailable": unavailable,
-                "rows": merge_knobs(knobs),
+                "rows": difference_rows(knobs),
             }
         )
-    return ledgers
+    return tables
 
 
 def _check_native(backbone: str, head: str, px: int, backends: Sequence[str]) -> None:
-    """That a framework lacks a network is an answer; a head or size that it cannot take is none."""
+    """Raise UserError for a head or size that Keras cannot build; a network that Keras lacks is
+    reported as unavailable instead."""
     for backend in backends:
         reason = why_not_native(backend, backbone, head, px)
         if reason is not None and application_of(backbone) is not None:
             raise UserError(f"{backbone}: {reason}.")
 
 
-def _weights(backend: str, backbone: str, entry: BackboneEntry, px: int, weights: str) -> Weights:
-    if weights == "random":
-        return random_weights(entry)
-    application: Application | None = application_of(backbone) if is_keras(backend) else None
-    if application is not None:
-        return native_weights(backbone, application, entry, px)
-    return pretrained_weights(backbone, entry)
-
-
-def _ask(
+def _knobs(
     backend: str,
     backbone: str,
     entry: BackboneEntry,
     recipe: Recipe,
     policy: str,
-    classes: int,
-    weights: Weights,
     interpreters: Interpreters,
     cache: Path,
 ) -> dict[str, Any]:
+    """Let a backend's worker build the network and read its settings.
+
+    Raises:
+        Unavailable: The backend has no such network, or is not installed.
+    """
     reason = why_not_native(backend, backbone, recipe.head, recipe.px)
     if reason is not None:
         raise Unavailable(reason)
     task = NativeKnobsTask(
         backbone=backbone,
-        native=native_network(weights, entry),
+        native=native_network(random_weights(entry), entry),
         policy=POLICIES[policy],
         recipe=recipe,
-        classes=classes,
+        classes=CLASSES,
         device="cpu",
     )
     return ask(backend, task, interpreters, f"building native {backbone}", cache).knobs
 
 
-def print_ledger(ledgers: Sequence[Ledger], everything: bool = False) -> None:
-    """The ledgers as tables on stdout: what differs, and with ``everything`` also what does not."""
-    for ledger in ledgers:
+def print_differences(tables: Sequence[DifferenceTable]) -> None:
+    """Print the settings that differ."""
+    for table in tables:
         print(
-            f"{ledger['backbone']}, native, {ledger['px']} px, {ledger['optimizer']}, "
-            f"{ledger['policy']}, weights {ledger['weights']}"
+            f"{table['backbone']}, native, {table['px']} px, {table['optimizer']}, "
+            f"{table['policy']}, weights {table['weights']}"
         )
-        for backend, reason in ledger["unavailable"].items():
+        for backend, reason in table["unavailable"].items():
             print(f"  {backend}: unavailable: {reason}")
-        if len(ledger["rows"][0]["values"] if ledger["rows"] else {}) < 2:
+        if len(table["rows"][0]["values"] if table["rows"] else {}) < 2:
             print("nothing to compare\n")
             continue
-        rows = [row for row in ledger["rows"] if row["differs"] or everything]
-        backends = list(ledger["rows"][0]["values"])
-        table = [
+        rows = [row for row in table["rows"] if row["differs"]]
+        backends = list(table["rows"][0]["values"])
+        lines = [
             [_text(row["meaning"]), *(_text(row["values"][backend]) for backend in backends)]
             for row in rows
         ]
-        print(tabulate(table, headers=["knob", *backends], disable_numparse=True))
-        same = sum(not row["differs"] for row in ledger["rows"])
-        print(f"{same} of {len(ledger['rows'])} knobs are the same\n")
+        print(tabulate(lines, headers=["setting", *backends], disable_numparse=True))
+        total = len(table["rows"])
+        print(f"{total - len(rows)} of {total} settings are the same\n")
 
 
-def ledger_json(ledgers: Sequence[Ledger]) -> dict[str, Any]:
-    """The document that ``parity --mode native --json`` prints; it proves nothing."""
-    return {"mode": "native", "passed": None, "pairs": [], "ledgers": list(ledgers)}
+def differences_json(tables: Sequence[DifferenceTable]) -> dict[str, Any]:
+    """Return the document of ``parity --mode native --json``; nothing is proved."""
+    return {"mode": "native", "passed": None, "pairs": [], "ledgers": list(tables)}
 
 
 def _text(value: Any) -> str:
-    """Long values are wrapped, so that two backends stand side by side on a screen."""
+    """Return a value in lines that are short enough for two backends side by side."""
     if value is None:
         return ABSENT
     text = f"{value:,}" if isinstance(value, int) else str(value)

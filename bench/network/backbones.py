@@ -1,7 +1,7 @@
-"""Any backbone's entry by its name: the catalogue's, or what a torch worker tells of the others.
+"""Entries of backbones by name: from the catalogue, or described by a torch worker.
 
 ``torchvision:NAME`` and ``timm:NAME`` are described once for each version of the libraries.
-``module:FILE:FUNCTION`` is asked for once in each command, for what it builds may depend on more
+``module:FILE:FUNCTION`` is described again by each command, since its result may depend on more
 than its file.
 """
 
@@ -27,18 +27,18 @@ OWN = "module"
 FORMS = "torchvision:NAME, timm:NAME, module:FILE:FUNCTION"
 """Names that need no catalogue entry."""
 FILE = "entry.json"
-_asked: dict[tuple[str, Path, Path], BackboneEntry] = {}
-"""(name, cache, interpreter) → what this process was told."""
+_described: dict[tuple[str, Path, Path], BackboneEntry] = {}
+"""(name, cache, interpreter) → entry, of the backbones that this process has looked up."""
 
 
 def check_name(kind: str, name: str) -> str:
-    """Return ``name`` if it can be a backbone's: in the catalogue, or of one of the ``FORMS``.
+    """Return ``name`` if it is in the catalogue or has one of the ``FORMS``.
 
     Args:
-        kind: What the name stands for and where, as in "backbone in my.toml".
+        kind: Description of the name for messages, as in "backbone in my.toml".
 
     Raises:
-        UserError: It cannot; the nearest known name is told.
+        UserError: It does not; the message gives the nearest known name.
     """
     library, colon, rest = name.partition(":")
     if not colon:
@@ -51,60 +51,55 @@ def check_name(kind: str, name: str) -> str:
     if library == OWN and not (file.endswith(".py") and function.isidentifier()):
         raise UserError(f"Backbone '{name}' is not of the form module:FILE.py:FUNCTION.")
     if not rest:
-        raise UserError(f"Backbone '{name}' names no network.", f"Say {library}:NAME.")
+        raise UserError(f"Backbone '{name}' names no network.", f"Write {library}:NAME.")
     return name
 
 
 def is_own(name: str) -> bool:
-    """Whether a name is that of a user's own network."""
+    """Return True for the name of a user's own network."""
     return name.startswith(f"{OWN}:")
 
 
-def is_dynamic(name: str) -> bool:
-    """Whether a name has no catalogue entry of its own."""
-    return ":" in name
-
-
 def public_name(name: str) -> str:
-    """A backbone's name without folders of this machine: ``module:my_net.py:build``."""
+    """Return a backbone's name without folders of this machine: ``module:my_net.py:build``."""
     library, _, rest = name.partition(":")
     return f"{OWN}:{Path(rest).name}" if library == OWN else name
 
 
 def weights_choice(text: str) -> tuple[str, str]:
-    """What ``--weights`` says: ``BACKBONE=WEIGHTS``, or weights of all, whose backbone is ''.
+    """Return backbone and weights of ``--weights``; the backbone is '' for weights of all.
 
     Raises:
         UserError: There is no such backbone.
     """
     name, equals, value = text.partition("=")
-    if not equals or ("/" in name and not is_dynamic(name)):
+    if not equals or ("/" in name and ":" not in name):
         return "", text
     return check_name("backbone in --weights", name), value
 
 
 def folder_name(name: str) -> str:
-    """A backbone's name as a part of a path."""
+    """Return a backbone's name in characters that a folder may have."""
     return re.sub(r"[^A-Za-z0-9_.]+", "-", public_name(name))
 
 
 def backbone(name: str, interpreters: Interpreters, cache: Path | None = None) -> BackboneEntry:
-    """The entry of any backbone; see ``backbones``."""
+    """Return the entry of a backbone; see ``backbones``."""
     return backbones([name], interpreters, cache)[name]
 
 
 def backbones(
     names: Iterable[str], interpreters: Interpreters, cache: Path | None = None
 ) -> dict[str, BackboneEntry]:
-    """The entries of backbones; what is not yet known of them is asked of one worker.
+    """Return the entries of backbones; let a worker describe those that are not known yet.
 
     Args:
-        names: In the catalogue, or of one of the ``FORMS``.
-        interpreters: Which Python is asked.
+        names: Names in the catalogue or in one of the ``FORMS``.
+        interpreters: Python interpreter of each backend.
         cache: Root of the cache; None: the user's.
 
     Raises:
-        UserError: No such network, or one that cannot be used.
+        UserError: There is no such network, or it cannot be used.
         Unavailable: Its library is not installed.
     """
     names = [check_name("backbone", name) for name in names]
@@ -113,24 +108,21 @@ def backbones(
     unknown = list(dict.fromkeys(name for name in names if name not in known))
     own = [name for name in unknown if is_own(name)]
     published = [name for name in unknown if name not in own]
-    # Each user's own network in a worker of its own: modules of one are not to be seen by another.
+    # Each own network has its own worker, so that their modules cannot shadow each other.
     for group in [*([published] if published else []), *([name] for name in own)]:
         for name, entry in zip(group, _ask(group, root, interpreters), strict=True):
             known[name] = entry
-            _asked[_memory_key(name, root, interpreters)] = entry
+            _described[_memory_key(name, root, interpreters)] = entry
             if not is_own(name):
                 _keep(entry, _folder(name, root, interpreters))
     return known
 
 
 def check_px(name: str, entry: BackboneEntry, px: int) -> None:
-    """
-    Raises:
-        UserError: The backbone cannot take images of this size.
-    """
+    """Raise UserError if the backbone cannot take images of this size."""
     least, most = entry.min_px, entry.native_px
     if entry.fixed_px and least == most and px != most:
-        raise UserError(f"{name} cannot take {px} px: it takes {most} only.", f"Use --px {most}.")
+        raise UserError(f"{name} cannot take {px} px: it takes only {most}.", f"Use --px {most}.")
     if px < least:
         raise UserError(
             f"{name} cannot take {px} px: it needs at least {least}.", f"Use --px {least}."
@@ -138,7 +130,11 @@ def check_px(name: str, entry: BackboneEntry, px: int) -> None:
 
 
 def _absolute(name: str) -> str:
-    """A user's own network with the whole path of its file, which must be there."""
+    """Return the name of a user's own network with the absolute path of its file.
+
+    Raises:
+        UserError: The file does not exist.
+    """
     file, _, function = name.removeprefix(f"{OWN}:").rpartition(":")
     path = Path(file).expanduser()
     if not path.is_file():
@@ -152,15 +148,15 @@ def _memory_key(name: str, cache: Path, interpreters: Interpreters) -> tuple[str
 
 
 def _known(name: str, cache: Path, interpreters: Interpreters) -> BackboneEntry | None:
-    """From the catalogue, from this process's memory, or from the disk."""
+    """Return an entry from the catalogue, this process's memory or the cache, if it is there."""
     if name in BACKBONES:
         return BACKBONES[name]
     key = _memory_key(name, cache, interpreters)
-    if key not in _asked and not is_own(name):
+    if key not in _described and not is_own(name):
         entry = _read(_folder(name, cache, interpreters))
         if entry is not None:
-            _asked[key] = entry
-    return _asked.get(key)
+            _described[key] = entry
+    return _described.get(key)
 
 
 def _folder(name: str, cache: Path, interpreters: Interpreters) -> Path:

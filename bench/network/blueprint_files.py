@@ -1,4 +1,4 @@
-"""Blueprints in the cache: where they lie, how they are written, and whether they are whole."""
+"""Blueprints in the cache: their folders, writing, and checks that they are complete."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bench.storage.checksums import checksum
 
 FILES = ("blueprint.json", "tensors.safetensors")
 CHECKSUMS = "checksums.json"
-"""File beside them: name → CRC-32."""
+"""File with the CRC-32 of each of ``FILES``."""
 
 
 def blueprint_path(key: str, cache: Path | None = None) -> Path:
@@ -26,7 +26,7 @@ def architecture_path(key: str, cache: Path | None = None) -> Path:
 
 
 def save_blueprint(network: Network, key: str) -> None:
-    """Write a network into the cache, unless it is there already."""
+    """Write a network into the cache unless it is there."""
 
     def write(content: Path) -> None:
         network.save(content)
@@ -36,7 +36,7 @@ def save_blueprint(network: Network, key: str) -> None:
 
 
 def save_architecture(blueprint: Blueprint, key: str) -> None:
-    """Write a Blueprint without tensors into the cache, unless it is there already."""
+    """Write a Blueprint without tensors into the cache unless it is there."""
     build_folder(architecture_path(key), blueprint.save, is_readable)
 
 
@@ -50,7 +50,7 @@ def is_readable(folder: Path) -> bool:
 
 
 def is_whole(folder: Path) -> bool:
-    """Return True if a folder holds a Blueprint and tensors, every byte as it was written."""
+    """Return True if a folder holds a Blueprint and tensors that match their checksums."""
     try:
         Blueprint.load(folder)
         written = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Export of backbones as Blueprints, once, by a torch worker."""
+"""Export backbones as Blueprints into the cache, by a torch worker."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def blueprint_folder(
     interpreters: Interpreters,
     calibrated: bool = False,
 ) -> Path:
-    """Return the cached Blueprint of a backbone with given weights; export it if it is not there.
+    """Return the cached Blueprint of a backbone with given weights; export it if it is missing.
 
     Args:
-        backbone: Its name, of any kind.
+        backbone: Name of any backbone.
         px: Height and width of the input, in pixels.
         weights: Initial weights.
-        seed: Seed of random weights; not used for others.
+        seed: Seed of random weights; ignored for others.
         cache: Root of the cache.
         interpreters: Which Python exports.
         calibrated: True to give random weights the BatchNorm statistics of real activations, see
@@ -77,12 +77,12 @@ def blueprint_folder(
 def architecture_folders(
     sizes: Mapping[str, int], cache: Path, interpreters: Interpreters
 ) -> dict[str, Path]:
-    """Return the cached Blueprints without tensors of backbones; export those that are not there.
+    """Return cached Blueprints without tensors; export those that are missing.
 
     Args:
         sizes: Backbone → height and width of its input, in pixels.
         cache: Root of the cache.
-        interpreters: Which Python exports.
+        interpreters: Python interpreter of each backend.
 
     Raises:
         Unavailable: The exporter's packages are not installed, or the export failed.
@@ -104,8 +104,7 @@ def architecture_folders(
 def _key(
     backbone: str, entry: BackboneEntry, px: int, interpreters: Interpreters, **more: object
 ) -> str:
-    """Return the key of a Blueprint: a readable name and a hash of everything that it depends
-    on."""
+    """Return the key of a Blueprint: a readable name and a hash of all that it depends on."""
     dependencies = {
         "backbone": public_name(backbone),
         "entry": entry.model_dump(mode="json", exclude={"code": {"file"}}),

@@ -1,4 +1,4 @@
-"""A GPU that was asked for by name: whether any framework sees it, before anything runs."""
+"""Check, before anything runs, that a framework sees the GPU that the user named."""
 
 from __future__ import annotations
 
@@ -9,25 +9,22 @@ from bench.runner.planner import PlannedRun
 from bench.workers.process import Interpreters, ask
 from bench.workers.tasks import DevicesTask
 
-PATIENCE_S = 120.0
-NAMED = "cuda"
-"""How a GPU's name begins."""
+TIMEOUT_S = 120.0
+"""Time limit of a worker's answer, in seconds."""
 
 
-def check_seen(device: str, runs: Sequence[PlannedRun], interpreters: Interpreters) -> None:
-    """Make sure that some backend sees the GPU that a user named; those that do not become rows
-    that say so, as everywhere.
+def check_gpu_visible(device: str, runs: Sequence[PlannedRun], interpreters: Interpreters) -> None:
+    """Raise UserError if the user named a GPU that no backend of the runs sees.
+
+    If only some backends see it, the runs of the others end as unavailable.
 
     Args:
-        device: As it was given; 'auto' and 'all' name none.
-        runs: That are to be done.
-        interpreters: Which Python runs which backend.
-
-    Raises:
-        UserError: None of them does.
+        device: Device as given; 'auto' and 'all' name no GPU.
+        runs: Runs to do.
+        interpreters: Python interpreter of each backend.
     """
     wanted = {r.spec.device for r in runs if r.unavailable is None and r.spec.device != "cpu"}
-    if not device.startswith(NAMED) or not wanted:
+    if not device.startswith("cuda") or not wanted:
         return
     backends = list(dict.fromkeys(r.spec.backend for r in runs if r.unavailable is None))
     seen: list[str] = []
@@ -35,18 +32,18 @@ def check_seen(device: str, runs: Sequence[PlannedRun], interpreters: Interprete
         found = _devices(backend, interpreters)
         if not isinstance(found, str) and wanted <= set(found):
             return
-        words = found if isinstance(found, str) else f"sees only {', '.join(found)}"
-        seen.append(f"{backend} {words}")
+        text = found if isinstance(found, str) else f"sees only {', '.join(found)}"
+        seen.append(f"{backend} {text}")
     raise UserError(
         f"There is no {', '.join(sorted(wanted))} here: {'; '.join(seen)}.",
-        "`python run_bench.py doctor` tells more; --device cpu runs on the processor.",
+        "`python run_bench.py doctor` shows more; --device cpu runs on the processor.",
     )
 
 
 def _devices(backend: str, interpreters: Interpreters) -> tuple[str, ...] | str:
-    """Return the devices that a backend's framework sees, or why it does not answer."""
+    """Return the devices that a backend's framework sees, or the reason why it does not answer."""
     try:
-        answer = ask(backend, DevicesTask(), interpreters, "listing devices", timeout_s=PATIENCE_S)
+        answer = ask(backend, DevicesTask(), interpreters, "listing devices", timeout_s=TIMEOUT_S)
     except (UserError, Unavailable) as error:
         return f"does not start ({error})"
     return answer.devices

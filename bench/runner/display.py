@@ -1,4 +1,4 @@
-"""What the runner tells a display of progress."""
+"""The protocol of a progress display, as the runner uses it."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Display(Protocol):
         """Show that a run starts."""
 
     def event(self, spec: RunSpec, event: dict[str, Any]) -> None:
-        """Show an event that a worker sent of its run."""
+        """Show an event that the worker of a run sent."""
 
     def end(self, spec: RunSpec, result: RunResult) -> None:
         """Show how a run ended."""
 
     def close(self) -> None:
-        """End the display; all is done, or interrupted."""
+        """End the display, when all runs are done or the command is interrupted."""

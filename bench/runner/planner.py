@@ -1,4 +1,4 @@
-"""From the cells of a suite to runs: data opened, weights found, devices resolved."""
+"""Turn the grid points of a suite into runs: open data, find weights, resolve devices."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from bench.network.weights import (
     random_weights,
     weights_from_file,
 )
-from bench.runner.suite import Grid, GridPoint, Suite, cells
+from bench.runner.suite import Grid, GridPoint, Suite, grid_points
 from bench.spec.backbone import BackboneEntry
 from bench.spec.run import Case, DatasetRef, Environment, Policy, Recipe, RunSpec, WeightsRef
 from bench.storage.cache import cache_root
@@ -32,7 +32,7 @@ from bench.training.sweep import may_sweep
 from bench.workers.process import Interpreters, environment_of
 
 WEIGHTS = ("pretrained", "random")
-"""What ``--weights`` may say instead of a file."""
+"""Values of ``--weights`` that are not files."""
 
 
 @dataclass(frozen=True)
@@ -40,33 +40,30 @@ class PlannedRun:
     """A run that can be started, or the reason why it cannot."""
 
     spec: RunSpec
-    """What to run."""
     environment: Environment
-    """Where."""
     backbone: str
-    """The backbone's name as it was given, with the folder of a user's own file."""
+    """Name of the backbone as given, with the folder of a user's own file."""
     dataset: Dataset
-    """The images, not yet decoded."""
+    """Images, not yet decoded."""
     weights: Weights | None
-    """Of the backbone; None where they cannot be had."""
+    """Initial weights of the backbone; None if they are not available."""
     unavailable: str | None = None
-    """Why it cannot be run, and what mends that."""
+    """Reason why it cannot run, and what mends that; None if it can."""
 
 
 @dataclass
-class Preparation:
-    """Resolves cells, each data set, weights file and environment once."""
+class Planner:
+    """Plans suites; looks each data set, weights file and environment up once."""
 
     interpreters: Interpreters
-    """Which Python runs which backend."""
     weights_choices: dict[str, str] = field(default_factory=dict)
     """Backbone, or '' for all → 'pretrained', 'random' or a path, from the command line."""
     device: str = "auto"
-    """As given: auto, cpu, cuda:N or all."""
+    """auto, cpu, cuda:N or all."""
     skip_unreadable: bool = False
-    """Whether unreadable images are left out."""
+    """True to leave out unreadable images."""
     download: bool = True
-    """Whether weights may be fetched over the network."""
+    """True to fetch missing weights over the network."""
     cache: Path = field(default_factory=cache_root)
     """Root of the cache."""
 
@@ -75,10 +72,10 @@ class Preparation:
     _environments: dict[tuple[str, str], Environment] = field(default_factory=dict)
 
     def plan(self, suite: Suite) -> list[PlannedRun]:
-        """All runs of a suite, without repetitions.
+        """Return all runs of a suite, without repetitions.
 
         Raises:
-            UserError: Data, weights or device were named that are wrong.
+            UserError: Data, weights, device or network are unknown, or do not fit.
             Unavailable: The package of an embedded data set is not installed.
         """
         used = {name for grid in suite.grid for name in grid.backbones}
@@ -86,51 +83,53 @@ class Preparation:
             if name not in used:
                 raise UserError(
                     f"--weights {name}=…: no run uses {name}.",
-                    f"The runs use {', '.join(sorted(used))}.",
+                    f"The backbones of these runs are {', '.join(sorted(used))}.",
                 )
         entries = backbones(sorted(used), self.interpreters, self.cache)
         for grid in suite.grid:
             for name in grid.backbones:
                 check_px(name, entries[name], grid.recipe_value("px"))
         runs: dict[tuple[str, str], PlannedRun] = {}
-        for cell in cells(suite):
-            case = self._case(cell.grid)
+        for point in grid_points(suite):
+            case, dataset = self._case(point.grid)
             for device in resolve_devices(self.device):
-                run = self._plan_cell(cell, case[0], case[1], device)
+                run = self._plan_point(point, case, dataset, device)
                 runs.setdefault((run.spec.run_id, run.environment.environment_id), run)
         return list(runs.values())
 
-    def _plan_cell(self, cell: GridPoint, case: Case, dataset: Dataset, device: str) -> PlannedRun:
-        policy = _policy(cell)
-        check_epochs(policy, cell.recipe["epochs"])
-        entry = self._entry(cell.backbone)
-        weights = self._find_weights(cell, policy)
-        ref = _pretrained_ref(cell, entry) if isinstance(weights, str) else weights.ref
-        environment = self._environment(cell.backend, device)
+    def _plan_point(
+        self, point: GridPoint, case: Case, dataset: Dataset, device: str
+    ) -> PlannedRun:
+        policy = _policy(point)
+        check_epochs(policy, point.recipe["epochs"])
+        entry = self._entry(point.backbone)
+        weights = self._find_weights(point, policy)
+        ref = _pretrained_ref(point, entry) if isinstance(weights, str) else weights.ref
+        environment = self._environment(point.backend, device)
         spec = RunSpec(
             case=case,
-            backbone=public_name(cell.backbone),
+            backbone=public_name(point.backbone),
             code_sha256=None if entry.code is None else entry.code.sha256,
             weights=ref,
             policy=policy,
-            recipe=_recipe(cell, policy),
-            mode=cell.mode,
-            backend=cell.backend,
+            recipe=_recipe(point, policy),
+            mode=point.mode,
+            backend=point.backend,
             device=device,
-            seed=cell.seed,
+            seed=point.seed,
         )
         reason = weights if isinstance(weights, str) else None
-        if cell.mode == "native":
-            head, px = cell.recipe["head"], cell.recipe["px"]
-            reason = why_not_native(cell.backend, cell.backbone, head, px) or reason
+        if point.mode == "native":
+            head, px = point.recipe["head"], point.recipe["px"]
+            reason = why_not_native(point.backend, point.backbone, head, px) or reason
             if needs_stages(policy):
                 reason = f"native mode has no stages for {policy.name}; use --mode matched"
         reason = missing_packages(environment) or reason
         found = None if isinstance(weights, str) else weights
-        return PlannedRun(spec, environment, cell.backbone, dataset, found, reason)
+        return PlannedRun(spec, environment, point.backbone, dataset, found, reason)
 
     def skipped(self) -> list[str]:
-        """The unreadable images that were left out, each with its reason."""
+        """Return the unreadable images that were left out, each with its reason."""
         return list(dict.fromkeys(s for d in self._datasets.values() for s in d.skipped))
 
     def _case(self, grid: Grid) -> tuple[Case, Dataset]:
@@ -167,28 +166,28 @@ class Preparation:
             )
         return self._datasets[name, sizes]
 
-    def _find_weights(self, cell: GridPoint, policy: Policy) -> Weights | str:
-        """Weights, or why there are none."""
-        everywhere = self.weights_choices.get("", cell.grid.weights)
-        choice = self.weights_choices.get(cell.backbone, everywhere)
+    def _find_weights(self, point: GridPoint, policy: Policy) -> Weights | str:
+        """Return the weights of a grid point, or the reason why there are none."""
+        everywhere = self.weights_choices.get("", point.grid.weights)
+        choice = self.weights_choices.get(point.backbone, everywhere)
         if policy.initialisation == "random":
             choice = "random"
         if choice not in WEIGHTS and not any(sign in choice for sign in "./~"):
             choose("weights", choice, WEIGHTS)
-        application = _application(cell)
+        application = _application(point)
         key = (
-            cell.backbone,
-            choice if application is None else f"native {cell.recipe['px']} {choice}",
+            point.backbone,
+            choice if application is None else f"native {point.recipe['px']} {choice}",
         )
         if key not in self._weights:
-            entry = self._entry(cell.backbone)
+            entry = self._entry(point.backbone)
             try:
                 if application is not None and choice != "random":
-                    self._weights[key] = self._native(cell, choice, application)
+                    self._weights[key] = self._native(point, choice, application)
                 elif choice == "random":
                     self._weights[key] = random_weights(entry)
                 elif choice == "pretrained":
-                    self._weights[key] = pretrained_weights(cell.backbone, entry, self.download)
+                    self._weights[key] = pretrained_weights(point.backbone, entry, self.download)
                 else:
                     self._weights[key] = weights_from_file(entry, Path(choice).expanduser())
             except Unavailable as error:
@@ -198,10 +197,10 @@ class Preparation:
     def _entry(self, name: str) -> BackboneEntry:
         return backbone(name, self.interpreters, self.cache)
 
-    def _native(self, cell: GridPoint, choice: str, application: Application) -> Weights:
-        entry, px = self._entry(cell.backbone), cell.recipe["px"]
+    def _native(self, point: GridPoint, choice: str, application: Application) -> Weights:
+        entry, px = self._entry(point.backbone), point.recipe["px"]
         if choice == "pretrained":
-            return native_weights(cell.backbone, application, entry, px, self.download)
+            return native_weights(point.backbone, application, entry, px, self.download)
         return native_weights_from_file(entry, Path(choice).expanduser())
 
     def _environment(self, backend: str, device: str) -> Environment:
@@ -212,10 +211,10 @@ class Preparation:
 
 
 def resolve_devices(device: str) -> list[str]:
-    """'auto' → the first GPU, or the CPU; 'all' → the CPU and every GPU.
+    """Return the devices behind a name: 'auto' is the first GPU or else the CPU, 'all' every one.
 
     Raises:
-        UserError: No such device name.
+        UserError: There is no such device.
     """
     cuda = [f"cuda:{i}" for i in range(len(gpus()))]
     if device == "auto":
@@ -225,7 +224,7 @@ def resolve_devices(device: str) -> list[str]:
     if device == "cuda":
         device = "cuda:0"
     if not cuda and re.fullmatch(r"cuda:\d+", device):
-        return [device]  # whoever has no nvidia-smi is told what the frameworks see
+        return [device]  # without nvidia-smi, the frameworks are asked later
     choose("device", device, ["auto", "all", "cpu", *cuda])
     return [device]
 
@@ -235,20 +234,17 @@ def _sizes(grid: Grid, train: int | None) -> SplitSizes:
 
 
 def _check_case(case: Case, grid: Grid, bounds: tuple[int, int]) -> None:
-    """
-    Raises:
-        UserError: The grid says a case or size that its data are not.
-    """
+    """Raise UserError if the grid states a case or size that does not match its data."""
     images, size = case.dataset.train_images, case.size
-    told = f"{images} training images are {size} (bounds {bounds[0]} and {bounds[1]})"
+    found = f"{images} training images are {size} (bounds {bounds[0]} and {bounds[1]})"
     hint = "Change train_images or case, or set size_bounds in the grid."
     if grid.size is not None and grid.size != size:
-        raise UserError(f"{case.dataset.name}: size is given as {grid.size}, but {told}.", hint)
+        raise UserError(f"{case.dataset.name}: size is given as {grid.size}, but {found}.", hint)
     if case.number is None:
         return
     wanted_size, wanted_similarity = CASES[case.number]
     if wanted_size != size:
-        raise UserError(f"Case {case.number} is about {wanted_size} data, but {told}.", hint)
+        raise UserError(f"Case {case.number} is about {wanted_size} data, but {found}.", hint)
     if case.similarity is not None and case.similarity != wanted_similarity:
         raise UserError(
             f"Case {case.number} is about data {wanted_similarity.replace('_', ' ')} to ImageNet, "
@@ -257,48 +253,48 @@ def _check_case(case: Case, grid: Grid, bounds: tuple[int, int]) -> None:
         )
 
 
-def _application(cell: GridPoint) -> Application | None:
-    """The class of ``keras.applications`` that a cell runs, if that is what it runs."""
-    native = cell.mode == "native" and is_keras(cell.backend)
-    return application_of(cell.backbone) if native else None
+def _application(point: GridPoint) -> Application | None:
+    """Return the class of ``keras.applications`` that a grid point runs, if it runs one."""
+    native = point.mode == "native" and is_keras(point.backend)
+    return application_of(point.backbone) if native else None
 
 
-def _pretrained_ref(cell: GridPoint, entry: BackboneEntry) -> WeightsRef:
-    """The weights that a cell would have, were they to be had."""
-    application = _application(cell)
+def _pretrained_ref(point: GridPoint, entry: BackboneEntry) -> WeightsRef:
+    """Return the weights that a grid point would have if they were available."""
+    application = _application(point)
     if application is not None:
-        return native_ref(application, cell.recipe["px"])
+        return native_ref(application, point.recipe["px"])
     return pretrained_ref(entry)
 
 
-def _policy(cell: GridPoint) -> Policy:
-    policy = POLICIES[cell.policy]
-    if cell.grid.boundary is not None and policy.boundary == "last_stage":
-        return policy.model_copy(update={"boundary": cell.grid.boundary})
+def _policy(point: GridPoint) -> Policy:
+    policy = POLICIES[point.policy]
+    if point.grid.boundary is not None and policy.boundary == "last_stage":
+        return policy.model_copy(update={"boundary": point.grid.boundary})
     return policy
 
 
-def _recipe(cell: GridPoint, policy: Policy) -> Recipe:
-    grid, freezes = cell.grid, policy.boundary != "all" or bool(policy.phases)
-    values = dict(cell.recipe)
+def _recipe(point: GridPoint, policy: Policy) -> Recipe:
+    grid, freezes = point.grid, policy.boundary != "all" or bool(policy.phases)
+    values = dict(point.recipe)
     base = values["learning_rate"] or BASE_LEARNING_RATE[values["optimizer"]]
     values["learning_rate"] = rate = base * policy.learning_rate_scale
-    if not freezes or cell.mode == "native":
-        # Where nothing is frozen, or the framework's own loop runs, 'off' changes nothing.
+    if not freezes or point.mode == "native":
+        # 'off' changes nothing if nothing is frozen, or the framework's own loop runs.
         values["prefix_cache"] = "auto"
-    if grid.tune and cell.mode == "native":
+    if grid.tune and point.mode == "native":
         raise UserError(
             "tune = 'lr' works in matched mode only: native loops cannot go back to their start.",
             "Leave out --tune, or --mode native.",
         )
     tuned = tuple(rate * factor for factor in TUNE_FACTORS) if grid.tune else ()
     recipe = Recipe(**values, learning_rate_grid=tuned)
-    sweep = grid.is_swept and may_sweep(policy.boundary, recipe, cell.mode)
+    sweep = grid.is_swept and may_sweep(policy.boundary, recipe, point.mode)
     return recipe.model_copy(update={"sweep": sweep})
 
 
 def missing_packages(environment: Environment) -> str | None:
-    """Why a backend cannot run in an environment, and what mends it; None if it can."""
+    """Return which packages a backend lacks in an environment, and how to install them."""
     needs = BACKENDS[environment.backend].packages
     missing = [name for name in needs if name not in environment.packages]
     if not missing:

@@ -1,4 +1,4 @@
-"""Runs what is missing: plan → workers → results on disk."""
+"""Do planned runs in worker processes and save their results."""
 
 from __future__ import annotations
 
@@ -26,56 +26,54 @@ from bench.storage.cache import CACHE_VARIABLE, limit_bytes, mark_used, prune, u
 from bench.storage.results import Store
 from bench.training.predictions import FILE, prediction_fields
 from bench.training.sweep import sweep_key
-from bench.workers.pool import WarmWorkers, kind_of
+from bench.workers.pool import WorkerPool, kind_of
 from bench.workers.process import Finished, Interpreters
 from bench.workers.tasks import RunTask
 
-LOG = "log.txt"
+LOG_FILE = "log.txt"
 
 
 @dataclass
 class Runner:
-    """Executes planned runs one after the other, those of a sweep at once, in worker processes that
-    serve run after run."""
+    """Does planned runs one after the other, those of a sweep at once, in a pool of workers."""
 
     store: Store
-    """Where results go."""
+    """Results folder."""
     cache: Path
-    """Packed data and Blueprints."""
+    """Root of the cache, with packed data and Blueprints."""
     interpreters: Interpreters
-    """Which Python runs which backend."""
     timeout_s: float | None = None
-    """For one run."""
+    """Time limit of a run."""
 
     _used: set[Path] = field(default_factory=set)
 
     def run_all(self, runs: Sequence[PlannedRun], display: Display) -> None:
-        """Run them all; each result is on disk before the next run starts.
+        """Do all runs; each result is on disk before the next run starts.
 
         Raises:
-            UserError: Bad data or weights, or the results folder can no longer be written.
+            UserError: Data or weights are bad, or the results folder can no longer be written.
         """
         try:
             self._prepare(runs, display)
             variables = {CACHE_VARIABLE: str(self.cache.absolute())}
-            with WarmWorkers(self.interpreters, variables) as workers:
-                for together in _together(_in_order(runs)):
-                    display.begin(together[0].spec)
-                    heard = partial(display.event, together[0].spec)
-                    results = self._run(together, workers, heard)
-                    display.end(together[0].spec, results[0])
-                    for run, result in zip(together[1:], results[1:], strict=True):
+            with WorkerPool(self.interpreters, variables) as workers:
+                for group in _sweep_groups(_in_order(runs)):
+                    first = group[0].spec
+                    display.begin(first)
+                    results = self._run(group, workers, partial(display.event, first))
+                    display.end(first, results[0])
+                    for run, result in zip(group[1:], results[1:], strict=True):
                         display.begin(run.spec)
                         display.end(run.spec, result)
         except OSError as error:
-            if (told := unwritable(error, str(self.store.root))) is None:
+            if (user_error := unwritable(error, str(self.store.root))) is None:
                 raise
-            raise told from error
+            raise user_error from error
         finally:
             self.store.discard_partials()
 
     def _prepare(self, runs: Sequence[PlannedRun], display: Display) -> None:
-        """Pack data and export Blueprints first, so that bad input is known before any run."""
+        """Pack data and export Blueprints, so that bad input is found before any run."""
         seen: set[tuple[Any, ...]] = set()
         for run in runs:
             if run.unavailable is not None or run.weights is None:
@@ -130,12 +128,12 @@ class Runner:
     def _run(
         self,
         runs: Sequence[PlannedRun],
-        workers: WarmWorkers,
+        workers: WorkerPool,
         on_event: Callable[[dict[str, Any]], None],
     ) -> list[RunResult]:
-        """Do one run, or those of a sweep; all results are on disk afterwards."""
+        """Do one run, or those of a sweep, and save the results."""
         folders = [self.store.partial_folder() for _ in runs]
-        log = folders[0] / LOG
+        log = folders[0] / LOG_FILE
         log.touch()
         first = runs[0]
         if first.unavailable is not None:
@@ -150,7 +148,7 @@ class Runner:
             elif fields := prediction_fields(folder):
                 result = result.model_copy(update=fields)
             if folder != folders[0]:
-                shutil.copyfile(log, folder / LOG)
+                shutil.copyfile(log, folder / LOG_FILE)
             results.append(result)
         for run, folder, result in zip(runs, folders, results, strict=True):
             self.store.save(run.spec, run.environment, result, folder)
@@ -159,12 +157,12 @@ class Runner:
     def _start(
         self,
         runs: Sequence[PlannedRun],
-        workers: WarmWorkers,
+        workers: WorkerPool,
         folders: Sequence[Path],
         log: Path,
         on_event: Callable[[dict[str, Any]], None],
     ) -> list[Finished[RunResult]]:
-        """Return how each run ended."""
+        """Start runs in a worker and return how each ended."""
         first = runs[0]
         try:
             network = self._network(first)
@@ -192,8 +190,10 @@ class Runner:
 
 
 def _in_order(runs: Sequence[PlannedRun]) -> list[PlannedRun]:
-    """As given on a CPU, where workers of all backends wait side by side; on a GPU those of a kind
-    of worker in a row, for there is one at a time, and each begins with importing its framework."""
+    """Group runs on a GPU by kind of worker; leave the order of runs on a CPU.
+
+    A GPU holds one worker at a time, and each new one imports its framework again.
+    """
     kinds = list(dict.fromkeys(kind_of(run.spec) for run in runs))
 
     def turn(run: PlannedRun) -> int:
@@ -202,13 +202,13 @@ def _in_order(runs: Sequence[PlannedRun]) -> list[PlannedRun]:
     return sorted(runs, key=turn)
 
 
-def _together(runs: Sequence[PlannedRun]) -> list[list[PlannedRun]]:
-    """Runs in order, those of a sweep as one."""
+def _sweep_groups(runs: Sequence[PlannedRun]) -> list[list[PlannedRun]]:
+    """Return the runs in order, those of a sweep as one group, each other one alone."""
     groups: dict[Hashable, list[PlannedRun]] = {}
     for number, run in enumerate(runs):
-        key = sweep_key(run.spec) if run.unavailable is None else None
-        alone = number if key is None else (key, run.environment.environment_id)
-        groups.setdefault(alone, []).append(run)
+        sweep = sweep_key(run.spec) if run.unavailable is None else None
+        key = number if sweep is None else (sweep, run.environment.environment_id)
+        groups.setdefault(key, []).append(run)
     return list(groups.values())
 
 
@@ -221,7 +221,7 @@ def _unavailable(reason: str) -> Finished[RunResult]:
 
 
 def _result(run: PlannedRun, finished: Finished[RunResult]) -> RunResult:
-    """Return a run's result: the worker's, or one that says how the worker ended.
+    """Return the worker's result, or a failed one with the reason.
 
     Raises:
         UserError: The worker found a mistake of the user.

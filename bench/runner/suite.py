@@ -1,4 +1,4 @@
-"""Suites: products of lists, from TOML files and from the command line's options."""
+"""Suites: grids of runs, from TOML files and from the options of the command line."""
 
 from __future__ import annotations
 
@@ -32,8 +32,9 @@ from bench.network.head import hidden_units
 from bench.spec.run import RECIPE_OPTIONS, Mode, Similarity, Size, TuneName
 
 SWEPT = ("learning_rate", "weight_decay")
-"""Recipe fields in which the runs of a sweep may differ, beside the seed."""
+"""Recipe fields in which the runs of a sweep may differ, besides the seed."""
 COMMAND_LINE = "the command line"
+"""Stands for the file name in messages about options."""
 BUILT_IN = resources.files("bench.catalog") / "suites"
 
 
@@ -48,22 +49,26 @@ _recipe_fields: Any = {
     for name, declared in RECIPE_OPTIONS.items()
 }
 RecipeKeys = create_model("RecipeKeys", __base__=Strict, **_recipe_fields)
-"""Keys of a suite that are declared with the fields of ``Recipe``."""
+"""Keys of a grid that are declared with the fields of ``Recipe``."""
 
 
 class Grid(RecipeKeys):  # made from the declarations of Recipe
-    """One ``[[grid]]``: the product of its lists; a key that is left out has its default."""
+    """One ``[[grid]]``: the product of its lists. Keys that are left out have their defaults."""
 
-    case: int | None = Field(default=None, description="1 to 4.")
-    dataset: str = Field(description="'photos', 'mnist5k', 'folder:PATH', 'rvl_cdip[:PATH]'.")
-    train_images: int | None = Field(default=None, gt=0, description="All if left out.")
-    val_images: int | None = Field(default=None, gt=0, description="All if left out.")
-    test_images: int | None = Field(default=None, gt=0, description="All if left out.")
-    size: Size | None = Field(default=None, description="Instead of train_images.")
-    size_bounds: tuple[int, int] | None = Field(
-        default=None, description="Most images that are small, and medium."
+    case: int | None = Field(default=None, description="Case of the article, 1 to 4.")
+    dataset: str = Field(description="'photos', 'mnist5k', 'folder:PATH' or 'rvl_cdip[:PATH]'.")
+    train_images: int | None = Field(default=None, gt=0, description="Training images; null: all.")
+    val_images: int | None = Field(default=None, gt=0, description="Validation images; null: all.")
+    test_images: int | None = Field(default=None, gt=0, description="Test images; null: all.")
+    size: Size | None = Field(
+        default=None, description="Size of the training split, instead of train_images."
     )
-    similarity: Similarity | None = Field(default=None, description="Of a user's own data.")
+    size_bounds: tuple[int, int] | None = Field(
+        default=None, description="Largest number of images of a small and of a medium split."
+    )
+    similarity: Similarity | None = Field(
+        default=None, description="Similarity of a user's own data to the pretraining data."
+    )
     backbones: tuple[str, ...] = Field(default=("efficientnet_lite0",), min_length=1)
     policies: tuple[str, ...] = Field(default=DEFAULT_POLICIES, min_length=1)
     boundary: str | None = Field(default=None, description="First part that fine_tune_last trains.")
@@ -88,11 +93,11 @@ class Grid(RecipeKeys):  # made from the declarations of Recipe
         return bounds
 
     def recipe_value(self, name: str) -> Any:
-        """Return what the grid says of a recipe field."""
+        """Return the value or values of a recipe field."""
         return getattr(self, name)
 
     def recipe_values(self, name: str) -> tuple[Any, ...]:
-        """Return the values of a recipe field, one or several."""
+        """Return the values of a recipe field as a tuple."""
         value = getattr(self, name)
         return value if isinstance(value, tuple) else (value,)
 
@@ -103,15 +108,17 @@ class Grid(RecipeKeys):  # made from the declarations of Recipe
 
     @property
     def is_swept(self) -> bool:
-        """True if it lists several learning rates or weight decays."""
+        """True if the grid lists several learning rates or weight decays."""
         return any(len(self.recipe_values(name)) > 1 for name in SWEPT)
 
 
 class Suite(Strict):
     """A named list of grids, each run by every backend with every seed."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="Names its folder.")
-    description: str = Field(default="", description="For ``list suites``.")
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="Name, also of the results folder."
+    )
+    description: str = Field(default="", description="Sentence for ``list suites``.")
     backends: tuple[str, ...] = Field(default=DEFAULT_BACKENDS, min_length=1)
     seeds: tuple[NonNegativeInt, ...] = Field(default=(0,), min_length=1)
     grid: tuple[Grid, ...] = Field(min_length=1)
@@ -120,12 +127,12 @@ class Suite(Strict):
 RecipeChoices: Any = make_dataclass(
     "RecipeChoices", [(name, Any, None) for name in RECIPE_OPTIONS], frozen=True, kw_only=True
 )
-"""Values of recipe fields on the command line, None where it says nothing."""
+"""Values of recipe fields given on the command line; None: not given."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options(RecipeChoices):  # type: ignore[misc]  # made from the declarations of Recipe
-    """What the command line says, None where it says nothing."""
+    """Options of the command line that change a suite; None: not given."""
 
     cases: Sequence[int] | None = None
     datasets: Sequence[str] | None = None
@@ -140,11 +147,15 @@ class Options(RecipeChoices):  # type: ignore[misc]  # made from the declaration
 
 OVERRIDING = (*RECIPE_OPTIONS, "train_images", "mode", "tune")
 """Options that replace the value of every grid."""
+ABOUT_DATA = (
+    "case", "size", "similarity", "size_bounds", "train_images", "val_images", "test_images",
+)  # fmt: skip
+"""Keys of a grid that hold for its data set only."""
 
 
 @dataclass(frozen=True)
 class GridPoint:
-    """One combination of a grid, before data, weights and device are looked at."""
+    """One combination of a grid's values, before data, weights and device are looked up."""
 
     grid: Grid
     backbone: str
@@ -153,18 +164,18 @@ class GridPoint:
     backend: str
     seed: int
     recipe: Mapping[str, Any]
-    """Recipe field → value; learning_rate is the base rate, None for the optimizer's own."""
+    """Recipe field → value; learning_rate is the base rate, None for the optimizer's default."""
 
 
 def suite_names() -> list[str]:
-    """Names of the suites that come with Thawbench."""
+    """Return the names of the built-in suites."""
     return sorted(
         p.name.removesuffix(".toml") for p in BUILT_IN.iterdir() if p.name[-5:] == ".toml"
     )
 
 
 def load_suite(name: str) -> Suite:
-    """A built-in suite by name, or a file by its path ending in ``.toml``.
+    """Load a built-in suite by its name, or a file by its path, which ends in ``.toml``.
 
     Raises:
         UserError: There is no such suite, or the file is wrong.
@@ -184,24 +195,23 @@ def _parse(text: bytes, where: str) -> Suite:
         data = tomllib.loads(text.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{where} is not valid TOML: {error}") from error
-    suite = _validate(Suite, data, where)
-    check_names(suite, where)
-    return suite
+    return _validate(data, where)
 
 
-def _validate(model: type[Suite], data: dict[str, Any], where: str) -> Suite:
+def _validate(data: dict[str, Any], where: str) -> Suite:
+    """Return a valid suite; ``where`` is its file or ``COMMAND_LINE``.
+
+    Raises:
+        UserError: A key, value or name is wrong; the message gives the nearest known one.
+    """
     try:
-        return model.model_validate(data)
+        suite = Suite.model_validate(data)
     except ValidationError as error:
-        first = min(error.errors(), key=_how_telling)
+        first = min(error.errors(), key=_vagueness)
         if first["loc"] == ("grid",) and first["type"] != "extra_forbidden":
             raise UserError(
                 f"{where}: a suite needs one or more tables [[grid]], with two brackets."
             ) from error
-        place = ".".join(str(part) for part in first["loc"])
-        if where == COMMAND_LINE:
-            names = [p for p in first["loc"] if p in Grid.model_fields or p in Suite.model_fields]
-            place = _flag(str(names[-1]))
         if first["type"] == "extra_forbidden":
             table = Grid if first["loc"][0] == "grid" else Suite
             try:
@@ -209,10 +219,21 @@ def _validate(model: type[Suite], data: dict[str, Any], where: str) -> Suite:
             except UserError as known:
                 raise known from error
         if first["type"] == "literal_error":
-            key = next(str(p) for p in reversed(first["loc"]) if p in Grid.model_fields)
+            key = _key(first["loc"])
             names = re.findall(r"'([^']*)'", first.get("ctx", {}).get("expected", ""))
-            choose(f"{key} in {where}", str(first["input"]), names)
-        raise UserError(f"{where}: '{place}': {first['msg']}.") from error
+            kind = f"value of {_flag(key)}" if where == COMMAND_LINE else f"{key} in {where}"
+            choose(kind, str(first["input"]), names)
+        place = ".".join(str(part) for part in first["loc"])
+        place = _flag(_key(first["loc"])) if where == COMMAND_LINE else f"{where}: '{place}'"
+        raise UserError(f"{place}: {first['msg']}.") from error
+    _check_names(suite, where)
+    return suite
+
+
+def _key(location: Sequence[int | str]) -> str:
+    """Return the key of a suite or grid at which pydantic found an error."""
+    fields = {*Grid.model_fields, *Suite.model_fields}
+    return next(str(part) for part in reversed(location) if part in fields)
 
 
 def _flag(key: str) -> str:
@@ -221,42 +242,46 @@ def _flag(key: str) -> str:
     return declared.option.flag if declared else f"--{key}".replace("_", "-")
 
 
-def _how_telling(error: ErrorDetails) -> int:
-    """Rank of an error among those of one file; what says most comes first."""
+def _vagueness(error: ErrorDetails) -> int:
+    """Rank the errors of a file; the most specific one, which is reported, has the lowest rank."""
     if error["type"] == "extra_forbidden":
         return 0
-    # A value that may be one or a list has an error for each; that of the value itself is meant.
+    # A key that takes a value or a list has two errors; the one about the value is more specific.
     return 1 if error["type"] == "literal_error" and isinstance(error["input"], str) else 2
 
 
-def check_names(suite: Suite, where: str) -> None:
-    """
-    Raises:
-        UserError: A name that the catalogue does not know, with the nearest that it does.
-    """
+def _check_names(suite: Suite, where: str) -> None:
+    """Raise UserError for a name that the catalogue lacks, or values that contradict each other."""
+    by_option = where == COMMAND_LINE
+
+    def kind(name: str, key: str) -> str:
+        return f"{name} in {_flag(key) if by_option else where}"
+
     for backend in suite.backends:
-        choose(f"backend in {where}", backend, BACKENDS)
+        choose(kind("backend", "backends"), backend, BACKENDS)
     for grid in suite.grid:
         hidden_units(grid.recipe_value("head"))
         if grid.case is not None:
-            choose(f"case in {where}", str(grid.case), [str(c) for c in CASES])
+            choose(kind("case", "cases"), str(grid.case), [str(c) for c in CASES])
         for backbone in grid.backbones:
-            check_name(f"backbone in {where}", backbone)
-            if backbone in BACKBONES:  # of others the size is known once a worker was asked
+            check_name(kind("backbone", "backbones"), backbone)
+            if backbone in BACKBONES:  # only a worker knows the sizes of others
                 check_px(backbone, BACKBONES[backbone], grid.recipe_value("px"))
         views = grid.recipe_value("views")
         if views is not None and grid.recipe_value("augmentation") == "none":
             raise UserError(
-                f"{where}: views = {views} repeats augmented views, but augmentation is "
-                "'none': all views would be the same.",
-                "Leave out views, or write augmentation = 'crop' or 'crop_flip'.",
+                f"{f'--views {views}' if by_option else f'{where}: views = {views}'} repeats "
+                "augmented views, but augmentation is 'none': all views would be the same.",
+                "Leave out --views, or add --augmentation crop or crop_flip."
+                if by_option
+                else "Leave out views, or write augmentation = 'crop' or 'crop_flip'.",
             )
         for policy in grid.policies:
-            choose(f"policy in {where}", policy, POLICIES)
+            choose(kind("policy", "policies"), policy, POLICIES)
 
 
 def options_suite(options: Options) -> Suite:
-    """The grid of just the options given, at the defaults of ``Grid``; needs data sets."""
+    """Return a suite with a grid for each given data set, at the defaults of ``Grid``."""
     grids = tuple(Grid(dataset=dataset) for dataset in options.datasets or ())
     return Suite(name="custom", grid=grids)
 
@@ -264,20 +289,21 @@ def options_suite(options: Options) -> Suite:
 def apply_options(suite: Suite, options: Options) -> Suite:
     """Narrow or override a suite.
 
-    ``cases`` narrows. ``datasets``, ``backbones`` and ``policies`` narrow where the suite has all
-    of the names, and replace every grid's list where it does not. All others override.
+    ``cases`` narrows. ``datasets``, ``backbones`` and ``policies`` keep the names that the suite
+    has, each in the grids that have it, and add the names that no grid has to every grid. All other
+    options override.
 
     Raises:
-        UserError: An unknown name, or nothing is left.
+        UserError: A name or value is wrong, or nothing is left.
     """
     grids = list(suite.grid)
     if options.cases:
         known = sorted({g.case for g in grids if g.case is not None})
         if not known:
             raise UserError(
-                f"--cases narrows a suite to some of its cases, but {suite.name} has none: no grid "
-                "says which case it is.",
-                "Leave out --cases, write case = 1 to 4 into the grids, or take --suite quick.",
+                f"--cases chooses among the cases of a suite, but no grid of {suite.name} has a "
+                "case.",
+                "Leave out --cases, write case = 1 to 4 into the grids, or use --suite quick.",
             )
         for case in options.cases:
             choose(f"case in suite {suite.name}", str(case), [str(c) for c in known])
@@ -285,22 +311,19 @@ def apply_options(suite: Suite, options: Options) -> Suite:
     grids = _narrow(grids, "backbones", options.backbones)
     grids = _narrow(grids, "policies", options.policies)
     grids = _datasets(grids, options.datasets)
-    changes: dict[str, Any] = {
-        key: value for key in OVERRIDING if (value := getattr(options, key)) is not None
-    }
-    lists: dict[str, Any] = {
-        key: value for key in ("backends", "seeds") if (value := getattr(options, key)) is not None
-    }
-    data = {**suite.model_dump(exclude_none=True), **lists}
+
+    def given(keys: Sequence[str]) -> dict[str, Any]:
+        return {key: value for key in keys if (value := getattr(options, key)) is not None}
+
+    changes = given(OVERRIDING)
+    data = {**suite.model_dump(exclude_none=True), **given(("backends", "seeds"))}
     data["grid"] = [{**g.model_dump(exclude_none=True), **changes} for g in grids]
-    narrowed = _validate(Suite, data, COMMAND_LINE)
-    check_names(narrowed, COMMAND_LINE)
-    return narrowed
+    return _validate(data, COMMAND_LINE)
 
 
 def _narrow(grids: list[Grid], key: str, wanted: Sequence[str] | None) -> list[Grid]:
-    """Keep the wanted names of each grid's list and add those that no grid has; grids that are
-    left with none go."""
+    """Keep the wanted names of each grid's list, add those that no grid has, and drop grids that
+    have no name left."""
     if wanted is None:
         return grids
     known = {name for grid in grids for name in getattr(grid, key)}
@@ -312,11 +335,10 @@ def _narrow(grids: list[Grid], key: str, wanted: Sequence[str] | None) -> list[G
 
 
 def _datasets(grids: list[Grid], wanted: Sequence[str] | None) -> list[Grid]:
-    """Keep the grids of wanted data sets, and put each data set that no grid has in place of every
-    grid's.
+    """Keep the grids of wanted data sets, and copy every grid for each data set that no grid has.
 
-    A path for a kind that the suite has without one (``rvl_cdip:PATH``) keeps the grid as it is;
-    another kind is other data, so that case, size and similarity no longer hold.
+    A copy for the same kind of data (``rvl_cdip:PATH`` for ``rvl_cdip``) keeps all settings; one
+    for another kind drops case, size, similarity and numbers of images, which describe the data.
     """
     if wanted is None:
         return grids
@@ -326,14 +348,13 @@ def _datasets(grids: list[Grid], wanted: Sequence[str] | None) -> list[Grid]:
         same_kind = dataset.partition(":")[0] == grid.dataset.partition(":")[0]
         change: dict[str, Any] = {"dataset": dataset}
         if not same_kind:
-            gone = ("case", "size", "similarity", "size_bounds", "train_images", "val_images")
-            change.update(dict.fromkeys((*gone, "test_images")))
+            change |= dict.fromkeys(ABOUT_DATA)
         kept.append(grid.model_copy(update=change))
     return list(dict.fromkeys(kept))
 
 
-def cells(suite: Suite) -> Iterator[GridPoint]:
-    """Yield every combination, backends innermost so that rows to compare are run side by side."""
+def grid_points(suite: Suite) -> Iterator[GridPoint]:
+    """Yield every combination; backends vary fastest, so that runs to compare follow each other."""
     for grid in suite.grid:
         for backbone, policy, mode, recipe, seed, backend in product(
             grid.backbones, grid.policies, grid.mode, grid.recipes(), suite.seeds, suite.backends

@@ -15,7 +15,7 @@ from bench.network.backbones import backbone as entry_of
 from bench.network.export import blueprint_folder
 from bench.network.weights import random_weights
 from bench.spec.run import Precision
-from bench.workers.pool import WarmWorkers, WorkerKind
+from bench.workers.pool import WorkerKind, WorkerPool
 from bench.workers.process import Interpreters, fresh_log
 from bench.workers.tasks import SpeedAnswer, SpeedTask
 
@@ -119,7 +119,7 @@ def time_case(
     case: SpeedCase,
     size: SuiteSize,
     device: str,
-    workers: WarmWorkers,
+    workers: WorkerPool,
     interpreters: Interpreters,
     cache: Path,
 ) -> SpeedAnswer:

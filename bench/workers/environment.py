@@ -1,4 +1,4 @@
-"""The environment of a run: what can change a number without the spec changing."""
+"""The environment of a run: everything besides its spec that can change a number."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ VARIABLES = (
 ALWAYS = ("numpy", "pillow")
 """Distributions whose version counts for every backend."""
 NO_DEVICE = "absent"
-"""Stands for the model of a GPU that the driver does not show."""
+"""Model of a GPU that the driver does not list."""
 
 
 def environment_here(

@@ -1,4 +1,4 @@
-"""Workers that have imported their framework already do run after run."""
+"""A pool of workers that do run after run, so that frameworks are imported once."""
 
 from __future__ import annotations
 
@@ -14,48 +14,44 @@ from bench.workers.tasks import Answer, RunAnswer, Task
 
 LEAST_HELD_BYTES = 3 * 2**29
 HELD_SHARE = 16
-"""A worker that holds more than 1/16 of the machine's memory between runs, and more than 1.5 GiB,
-has leaked, or keeps a large network's buffers: another takes its place."""
-PATIENCE_S = 20.0
-"""For a worker that tidies up."""
+"""A worker is replaced if it holds more than 1/16 of the machine's memory between runs, and more
+than 1.5 GiB: it has leaked, or keeps the buffers of a large network."""
+TIDY_TIMEOUT_S = 20.0
+"""Time in which a worker must have freed its memory after a task."""
 
 
 class WorkerKind(NamedTuple):
-    """What a worker cannot change between runs: which framework, and its process-wide settings."""
+    """Properties that a worker cannot change between runs: framework and process-wide settings."""
 
     backend: str
-    """Whose worker."""
     device: str
     """cpu or cuda:N."""
     mode: Mode
-    """Native networks seed and compile by the framework's own means."""
+    """Mode; native networks change the framework's seeding and compilation."""
     precision: Precision
-    """Frameworks keep default types for the whole process."""
+    """Precision; frameworks have one default dtype for the whole process."""
     code_sha256: str | None = None
-    """Of a user's own network, whose code may set anything, where the worker runs it: in native
-    mode."""
+    """SHA-256 of a user's own code, which may change any setting; None in matched mode, where
+    the worker does not run it."""
 
 
 def kind_of(spec: RunSpec) -> WorkerKind:
-    """The kind of worker that a run needs."""
+    """Return the kind of worker that a run needs."""
     code = spec.code_sha256 if spec.mode == "native" else None
     return WorkerKind(spec.backend, spec.device, spec.mode, spec.recipe.precision, code)
 
 
-class WarmWorkers:
-    """At most one worker of each backend on a device; on a GPU one at all, for frameworks do not
-    give its memory back.
-
-    A context manager: at its end all are ended.
-    """
+class WorkerPool:
+    """A context manager that keeps at most one worker of each backend on a CPU, and one worker on
+    a GPU, since frameworks do not give its memory back. At its end all workers are ended."""
 
     def __init__(
         self, interpreters: Interpreters, variables: Mapping[str, str] = MappingProxyType({})
     ) -> None:
         """
         Args:
-            interpreters: Which Python runs which backend.
-            variables: Environment variables of the workers, beside their backend's own.
+            interpreters: Python interpreter of each backend.
+            variables: Environment variables of the workers, besides those of their backend.
         """
         self._interpreters = interpreters
         self._variables = variables
@@ -82,33 +78,33 @@ class WarmWorkers:
         on_event: Callable[[Event], None] = lambda event: None,
         timeout_s: float | None = None,
     ) -> Finished[Answer]:
-        """Do one task in a worker of this kind, a new one if there is none that is fit.
+        """Do a task in a worker of this kind; start one if none can be used again.
 
         Args:
-            kind: Of worker.
-            task: What to do.
-            log: File that the worker's output goes to.
+            kind: Kind of the worker.
+            task: Task to do.
+            log: File that the worker's output is appended to.
             on_event: Called with each event that the task sends.
-            timeout_s: After which the worker is ended.
+            timeout_s: Time after which the worker is ended.
         """
         worker = self._take(kind, log)
-        is_fit = False
+        is_usable = False
         try:
             logged = task.model_copy(update={"log": str(log.resolve())})
             finished = worker.do(logged, log, on_event, timeout_s)
-            is_fit = finished.answer is not None and not _ran_out(finished.answer)
+            is_usable = finished.answer is not None and not _is_out_of_memory(finished.answer)
         finally:
-            if not is_fit:
+            if not is_usable:
                 self._end(kind)
         return finished
 
     def _take(self, kind: WorkerKind, log: Path) -> Worker:
-        for other in [k for k in self._workers if k != kind and _in_the_way(k, kind)]:
+        for other in [k for k in self._workers if k != kind and _excludes(k, kind)]:
             self._end(other)
         if kind in self._workers:
-            held = self._workers[kind].held_bytes(PATIENCE_S)
-            is_there = self._workers[kind].is_running()
-            if not is_there or held is None or held > self._most_held_bytes:
+            held = self._workers[kind].held_bytes(TIDY_TIMEOUT_S)
+            is_running = self._workers[kind].is_running()
+            if not is_running or held is None or held > self._most_held_bytes:
                 self._end(kind)
         if kind not in self._workers:
             self._workers[kind] = Worker(kind.backend, log, self._interpreters, self._variables)
@@ -118,11 +114,11 @@ class WarmWorkers:
         self._workers.pop(kind).end()
 
 
-def _in_the_way(held: WorkerKind, wanted: WorkerKind) -> bool:
-    """Whether a worker must go before another kind's can work."""
+def _excludes(held: WorkerKind, wanted: WorkerKind) -> bool:
+    """Return True if a worker must be ended before one of another kind starts."""
     same_device = held.device == wanted.device
     return same_device and (held.backend == wanted.backend or wanted.device != "cpu")
 
 
-def _ran_out(answer: object) -> bool:
+def _is_out_of_memory(answer: object) -> bool:
     return isinstance(answer, RunAnswer) and any(r.status == "oom" for r in answer.results)

@@ -1,4 +1,4 @@
-"""Worker processes: one framework each, with a time limit."""
+"""Worker processes: start one, give it tasks, read its events, end it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,26 +29,30 @@ from bench.spec.run import Environment, Status
 from bench.storage.cache import CACHE_VARIABLE, cache_root
 from bench.system import project_root
 from bench.workers.environment import VARIABLES
-from bench.workers.tasks import STARTED_VARIABLE, Answer, EnvironmentTask, Task
+from bench.workers.tasks import (
+    NOT_INSTALLED,
+    STARTED_VARIABLE,
+    Answer,
+    EnvironmentTask,
+    Task,
+)
 
 Event = dict[str, Any]
-"""Something that a worker reports while it is at work: {'event': its kind, …}."""
-NOT_INSTALLED = "not_installed"
-"""Kind of failure: the framework, or something that it needs, cannot be imported."""
+"""A message that a worker sends during a task: {'event': kind, …}."""
 
 
 @dataclass(frozen=True)
 class Finished(Generic[Answer]):
-    """How a task ended."""
+    """The end of a task: its answer, or its failure."""
 
     answer: Answer | None
-    """What the worker answered; None if the task failed."""
+    """Answer of the worker; None if the task failed."""
     status: Status | Literal["bad_input"] = "ok"
-    """'bad_input' stands for a mistake of the user."""
+    """Status; 'bad_input' is a mistake of the user."""
     kind: str = ""
-    """Failure in a word: the exception's name, the signal …"""
+    """Failure in a word: name of the exception, signal …"""
     message: str = ""
-    """Failure in a sentence for people."""
+    """Failure in a sentence."""
     hint: str | None = None
     """How to mend it."""
 
@@ -61,7 +65,7 @@ class Finished(Generic[Answer]):
 
         Raises:
             UserError: The task found a mistake of the user.
-            Unavailable: Something that it needs cannot be had here.
+            Unavailable: Something that the task needs is not available here.
             WorkerFailed: The worker crashed, or ran out of memory or time.
         """
         if self.answer is not None:
@@ -75,14 +79,14 @@ class Finished(Generic[Answer]):
 
 @dataclass(frozen=True)
 class Interpreters:
-    """Which Python runs the workers of a backend."""
+    """The Python interpreter of each backend's workers."""
 
     chosen: dict[str, Path]
-    """Backend → interpreter, where it is not the default."""
+    """Backend → interpreter, for those that the user chose."""
 
     def of(self, backend: str) -> Path:
-        """The user's choice, else ``.venv-tensorflow`` for TensorFlow where ``make`` built it for
-        the GPU (docs/design.md, Devices), else this interpreter."""
+        """Return the user's choice, else ``.venv-tensorflow`` for TensorFlow if ``make`` created it
+        for a GPU (docs/design.md, Devices), else this interpreter."""
         if backend in self.chosen:
             return self.chosen[backend]
         second = project_root() / ".venv-tensorflow" / "bin" / "python"
@@ -92,11 +96,11 @@ class Interpreters:
 
 
 class Stopped(Exception):
-    """The group that a worker belongs to was ended."""
+    """Raised in threads that wait for a worker whose group was ended."""
 
 
 class WorkerGroup:
-    """Workers of several threads, which can be ended together."""
+    """Workers of several threads that can be ended together."""
 
     def __init__(self) -> None:
         self._running: set[subprocess.Popen[bytes]] = set()
@@ -105,10 +109,10 @@ class WorkerGroup:
 
     @contextmanager
     def joined(self) -> Iterator[None]:
-        """Workers that this thread starts inside belong to the group.
+        """Let workers that this thread starts inside belong to the group.
 
         Raises:
-            Stopped: It was ended.
+            Stopped: The group was ended.
         """
         if self._ended:
             raise Stopped
@@ -119,7 +123,7 @@ class WorkerGroup:
             _group.reset(token)
 
     def end(self) -> None:
-        """End all that run; whoever waits for one, or comes afterwards, gets ``Stopped``."""
+        """End all workers; threads that wait for one, or start one later, get ``Stopped``."""
         with self._lock:
             self._ended = True
             for process in self._running:
@@ -127,7 +131,7 @@ class WorkerGroup:
 
     @contextmanager
     def holding(self, process: subprocess.Popen[bytes]) -> Iterator[None]:
-        """While a worker runs.
+        """Let a running worker belong to the group.
 
         Raises:
             Stopped: The group was ended, before or meanwhile.
@@ -157,16 +161,16 @@ def run_task(
     timeout_s: float | None = None,
     variables: Mapping[str, str] = MappingProxyType({}),
 ) -> Finished[Answer]:
-    """Do one task in a worker process of its own and return how it ended.
+    """Do a task in a new worker process and return how it ended.
 
     Args:
-        backend: Whose worker.
-        task: What to do.
+        backend: Backend of the worker.
+        task: Task to do.
         log: File that the worker's output is appended to.
-        interpreters: Which Python runs which backend.
+        interpreters: Python interpreter of each backend.
         on_event: Called with each event that the task sends.
         timeout_s: Time after which the worker is ended.
-        variables: Environment variables beside the backend's own.
+        variables: Environment variables of the worker, besides those of its backend.
 
     Raises:
         Stopped: The worker group of this thread was ended.
@@ -188,20 +192,18 @@ def ask(
     cache: Path | None = None,
     timeout_s: float | None = None,
 ) -> Answer:
-    """Do one task in a worker process of its own and return its answer.
+    """Do a task in a new worker process and return its answer.
 
     Args:
-        backend: Whose worker.
-        task: What to do.
-        interpreters: Which Python runs which backend.
-        what: The task in words for messages, as in "exporting vgg16"; names its log, too.
+        backend: Backend of the worker.
+        task: Task to do.
+        interpreters: Python interpreter of each backend.
+        what: The task in words, as in "exporting vgg16", for messages and the name of its log.
         cache: Root of the cache that the worker uses and that gets its log; None: the user's.
         timeout_s: Time after which the worker is ended.
 
     Raises:
-        UserError: The task found a mistake of the user.
-        Unavailable: Something that it needs cannot be had here.
-        WorkerFailed: The worker crashed, or ran out of memory or time.
+        UserError, Unavailable, WorkerFailed: See ``Finished.require``.
     """
     root = cache or cache_root()
     log = fresh_log(root, f"{what}-{backend}")
@@ -211,7 +213,7 @@ def ask(
 
 
 def fresh_log(cache: Path, name: str) -> Path:
-    """Return the path of a log in the cache, with nothing left there of an earlier task."""
+    """Return the path of a log in the cache, after deleting the log of an earlier task."""
     log = cache / "logs" / f"{re.sub(r'[^A-Za-z0-9_.]+', '-', name)}.txt"
     log.parent.mkdir(parents=True, exist_ok=True)
     log.unlink(missing_ok=True)
@@ -219,7 +221,7 @@ def fresh_log(cache: Path, name: str) -> Path:
 
 
 class Worker:
-    """A process that does jobs for a backend, one after the other."""
+    """A process that does tasks for a backend, one after the other."""
 
     def __init__(
         self,
@@ -249,21 +251,22 @@ class Worker:
         on_event: Callable[[Event], None] = lambda event: None,
         timeout_s: float | None = None,
     ) -> Finished[Answer]:
-        """Do one task; see ``run_task`` for the arguments. ``log`` is read for the last words of a
+        """Do a task; see ``run_task`` for the arguments. ``log`` is read for the last line of a
         worker that died.
 
-        End a worker that gave no answer; ask ``held_bytes`` of any other before its next task.
+        The caller must end a worker that gave no answer, and call ``held_bytes`` before the next
+        task of any other.
         """
         killed_before = _oom_kills()
         line = task.model_dump_json().encode() + b"\n"
         end = _converse(self.process, self._events, line, log, on_event, timeout_s)
         if end.kind == "SIGKILL" and _oom_kills() > killed_before:
-            message = "the worker was killed because the machine's memory ran out"
+            message = "the worker was killed because the machine ran out of memory"
             return Finished(None, "oom", "SIGKILL", message)
         if end.answer is None:
             message = end.message
             if end.kind == NOT_INSTALLED:
-                message += f"; install what it needs: pip install {' '.join(self._packages)}"
+                message += f"; install its packages: pip install {' '.join(self._packages)}"
             return Finished(None, end.status, end.kind, message, end.hint)
         try:
             answer = cast(Answer, task.answer_type.model_validate(end.answer))
@@ -272,10 +275,10 @@ class Worker:
             return Finished(None, "crashed", "ValidationError", message)
         return Finished(answer)
 
-    def held_bytes(self, patience_s: float) -> int | None:
-        """Memory that the worker holds, once it has tidied up after its last job; None if it is
-        gone, does not know, or is not ready within ``patience_s``."""
-        deadline = time.monotonic() + patience_s
+    def held_bytes(self, timeout_s: float) -> int | None:
+        """Return the memory that the worker holds after it has tidied up its last task; None if it
+        ended, does not know, or is not ready within ``timeout_s``."""
+        deadline = time.monotonic() + timeout_s
         while True:
             try:
                 event = self._events.get(timeout=max(deadline - time.monotonic(), 0.0))
@@ -288,19 +291,24 @@ class Worker:
                 return held
 
     def is_running(self) -> bool:
-        """Whether the process is there."""
+        """Return True if the process has not ended."""
         return self.process.poll() is None
 
     def end(self) -> None:
-        """Make sure that the process and its children are gone."""
-        _end(self.process)
+        """Kill the process and its children, and wait for it."""
+        _kill(self.process)
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                with suppress(OSError):
+                    pipe.close()
 
 
 def _variables(backend: str) -> dict[str, str]:
     paths = [str(project_root()), os.environ.get("PYTHONPATH", "")]
     return {
         **os.environ,
-        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # as nvidia-smi counts, so that cuda:1 is one card
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # the order of nvidia-smi, which names the GPUs
         **BACKENDS[backend].variables,
         "PYTHONPATH": os.pathsep.join(p for p in paths if p),
         "PYTHONUNBUFFERED": "1",
@@ -318,6 +326,7 @@ def _converse(
     on_event: Callable[[Event], None],
     timeout_s: float | None,
 ) -> _Ended:
+    """Send a task, pass its events on, and return how it ended."""
     assert process.stdin is not None
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     try:
@@ -343,7 +352,7 @@ def _converse(
 
 
 def _reader(process: subprocess.Popen[bytes]) -> queue.Queue[Event | None]:
-    """The worker's events, in a queue that a time limit can wait on; None at their end."""
+    """Return a queue of the worker's events, for waiting with a time limit; None ends them."""
     events: queue.Queue[Event | None] = queue.Queue()
 
     def read() -> None:
@@ -352,7 +361,7 @@ def _reader(process: subprocess.Popen[bytes]) -> queue.Queue[Event | None]:
             try:
                 event = json.loads(line)
             except ValueError:
-                continue  # cut short by a crash
+                continue  # cut short by a crash, or printed by a library
             if isinstance(event, dict) and "event" in event:
                 events.put(event)
         events.put(None)
@@ -362,11 +371,12 @@ def _reader(process: subprocess.Popen[bytes]) -> queue.Queue[Event | None]:
 
 
 def _died(process: subprocess.Popen[bytes], log: Path) -> _Ended:
-    """A worker that ended, or closed its pipe, without an answer."""
+    """Return the end of a task whose worker ended, or closed its pipe, without an answer."""
     try:
         code = process.wait(timeout=10)
     except subprocess.TimeoutExpired:
-        return Finished(None, "crashed", "silent", "the worker closed its pipe and went on")
+        message = "the worker closed its output without an answer"
+        return Finished(None, "crashed", "silent", message)
     kind = _signal_name(-code) if code < 0 else f"exit code {code}"
     cause = f"signal {kind}" if code < 0 else kind
     last = log.read_text(errors="replace").strip().splitlines()[-1:] or ["no output"]
@@ -374,13 +384,11 @@ def _died(process: subprocess.Popen[bytes], log: Path) -> _Ended:
 
 
 def _oom_kills() -> int:
-    """How often Linux has killed for want of memory since it started (/proc/vmstat)."""
-    try:
+    """Return how many processes Linux has killed for lack of memory since it started."""
+    with suppress(OSError):
         for line in Path("/proc/vmstat").read_text().splitlines():
             if line.startswith("oom_kill "):
                 return int(line.split()[1])
-    except OSError:
-        pass
     return 0
 
 
@@ -392,30 +400,16 @@ def _signal_name(number: int) -> str:
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """The worker and its children, also those that outlived it."""
-    try:
+    """Kill the worker and its children, also children that outlived it."""
+    with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Make sure that the worker and its children are gone."""
-    _kill(process)
-    process.wait()
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            try:
-                pipe.close()
-            except OSError:
-                pass
-
-
-ENVIRONMENT_PATIENCE_S = 60.0
+ENVIRONMENT_TIMEOUT_S = 60.0
 
 
 def environment_of(backend: str, device: str, interpreters: Interpreters) -> Environment:
-    """Return the environment of runs, as the machine and interpreter that would do them say it.
+    """Ask the interpreter that would do the runs for their environment.
 
     Raises:
         UserError: That interpreter cannot run Thawbench.
@@ -428,7 +422,7 @@ def environment_of(backend: str, device: str, interpreters: Interpreters) -> Env
 def _environment(
     backend: str, device: str, python: Path, settings: tuple[str | None, ...]
 ) -> Environment:
-    """Ask once for each backend, device, interpreter and settings of the user."""
+    """Ask once for each combination of arguments."""
     entry = BACKENDS[backend]
     task = EnvironmentTask(
         device=device, packages=(*entry.packages, *entry.also), variables=tuple(entry.variables)
@@ -437,7 +431,7 @@ def _environment(
     with tempfile.TemporaryDirectory(prefix="thawbench-") as folder:
         log = Path(folder) / "log.txt"
         try:
-            finished = run_task(backend, task, log, interpreters, timeout_s=ENVIRONMENT_PATIENCE_S)
+            finished = run_task(backend, task, log, interpreters, timeout_s=ENVIRONMENT_TIMEOUT_S)
         except OSError as error:
             finished = Finished(None, "crashed", type(error).__name__, str(error))
     if finished.answer is None:

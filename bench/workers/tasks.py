@@ -1,4 +1,4 @@
-"""What a worker process can be asked to do: a typed model for each task and for its answer.
+"""The tasks of worker processes: a typed model for each task and for its answer.
 
 Tasks and answers travel as lines of JSON. Packed data and Blueprints are named by their key, the
 name of their folder in the cache, so that a worker looks for them in the cache of its own machine
@@ -18,17 +18,19 @@ from bench.spec.result import RunResult
 from bench.spec.run import Environment, Policy, Recipe, RunSpec
 
 STARTED_VARIABLE = "THAWBENCH_WORKER_STARTED"
-"""Environment variable of a worker: when it was started, in seconds since the epoch."""
+"""Environment variable of a worker: its start time, in seconds since the epoch."""
+NOT_INSTALLED = "not_installed"
+"""Kind of failure: the framework, or a package that it needs, cannot be imported."""
 
 Answer = TypeVar("Answer")
 
 
 class Task(Frozen, Generic[Answer]):
-    """Something that a worker does; every subclass names its ``answer_type``."""
+    """Something that a worker can do; every subclass names its ``answer_type``."""
 
     answer_type: ClassVar[type[BaseModel]]
     log: str | None = Field(
-        default=None, description="File that output goes to from now on; null: as before."
+        default=None, description="File that output is appended to from now on; null: no change."
     )
 
 
@@ -43,8 +45,7 @@ class EnvironmentAnswer(Frozen):
 
 
 class EnvironmentTask(Task[EnvironmentAnswer]):
-    """Describe the environment of the machine and interpreter that would run; no framework is
-    imported."""
+    """Describe the environment of runs in this worker, without importing a framework."""
 
     answer_type: ClassVar[type[BaseModel]] = EnvironmentAnswer
     task: Literal["environment"] = "environment"
@@ -53,7 +54,7 @@ class EnvironmentTask(Task[EnvironmentAnswer]):
         description="Distributions whose version can change a number."
     )
     variables: tuple[str, ...] = Field(
-        default=(), description="Environment variables that count beside those of all backends."
+        default=(), description="Environment variables that count for this backend alone."
     )
 
 
@@ -84,7 +85,7 @@ class ModelsTask(Task[ModelsAnswer]):
 
 
 class DescribeAnswer(Frozen):
-    """Entries of backbones, in the order in which they were asked for."""
+    """Entries of backbones, in the order of the task."""
 
     entries: tuple[BackboneEntry, ...]
 
@@ -103,11 +104,11 @@ class ExportTask(Task[Nothing]):
     answer_type: ClassVar[type[BaseModel]] = Nothing
     task: Literal["export"] = "export"
     key: str = Field(description="Name of the Blueprint's folder in the cache.")
-    backbone: str = Field(description="Its name, without folders of this machine.")
+    backbone: str = Field(description="Name of the backbone.")
     entry: BackboneEntry
     px: int = Field(description="Height and width of the input, in pixels.")
     path: str | None = Field(description="Weights file; null for random weights.")
-    reader: Reader = Field(description="How names in the file become names in the network.")
+    reader: Reader = Field(description="Mapping from names in the file to names in the network.")
     preprocessing: Preprocessing
     seed: int | None = Field(description="Seed of random weights; null for weights from a file.")
     calibrated: bool = Field(description="Give BatchNorm the statistics of real activations.")
@@ -139,7 +140,7 @@ class ParameterCounts(Frozen):
 
 
 class CountAnswer(Frozen):
-    """Counts of networks, in the order in which they were asked for."""
+    """Counts of networks, in the order of the task."""
 
     counts: tuple[ParameterCounts, ...]
 
@@ -160,7 +161,7 @@ ProofPart = Literal["forward", "gradients", "steps"]
 
 
 class ProbeItem(Frozen):
-    """What one worker measures of one network under one policy and optimizer."""
+    """A network, policy and optimizer that a worker measures for a proof."""
 
     key: str = Field(description="Unique in a proof; names the folder of the files.")
     blueprint: str = Field(description="Key of the Blueprint, or its folder.")
@@ -171,18 +172,19 @@ class ProbeItem(Frozen):
         ge=0, description="Number of perturbed repetitions whose worst is the noise floor; 0: none."
     )
     learning_rate: float | None = Field(
-        default=None, description="Found by the side that measures floors; null: search for it."
+        default=None,
+        description="Learning rate, found by the backend that measures floors; null: search.",
     )
 
 
 class ProveAnswer(Frozen):
-    """Learning rates that proofs used, by the key of their item."""
+    """Learning rates that were used, by the key of the item."""
 
     learning_rates: dict[str, float | None]
 
 
 class ProveTask(Task[ProveAnswer]):
-    """Measure this backend for proofs; leaves files in a folder for each item."""
+    """Measure this backend for proofs; write the files of each item into a folder of its key."""
 
     answer_type: ClassVar[type[BaseModel]] = ProveAnswer
     task: Literal["prove"] = "prove"
@@ -194,21 +196,23 @@ class ProveTask(Task[ProveAnswer]):
 
 
 class SelfCheckAnswer(Frozen):
-    """What was measured on a small network of convolutions."""
+    """Measurements of training steps of a small convolutional network."""
 
-    queued_s: float = Field(description="First call of the steps to return of the last, no wait.")
-    synchronised_s: float = Field(description="The same, until the device's synchronise returns.")
+    queued_s: float = Field(
+        description="Time from the first step's call to the last one's return, without waiting."
+    )
+    synchronised_s: float = Field(description="The same, until the device is synchronised.")
     fetched_s: float = Field(
         description="The same, until the last loss is on the host, which cannot be early."
     )
-    flop_per_s: float = Field(description="Floating-point operations over the synchronised time.")
+    flop_per_s: float = Field(description="Floating-point operations / synchronised_s.")
     peak_flop_per_s: float = Field(description="Rate of a large matrix product.")
-    peak_device_bytes: int | None = Field(description="As accounted by the framework.")
-    parameter_bytes: int = Field(description="Least memory that the network needs.")
+    peak_device_bytes: int | None = Field(description="Peak memory as the framework reports it.")
+    parameter_bytes: int = Field(description="Size of the parameters: the least peak possible.")
 
 
 class SelfCheckTask(Task[SelfCheckAnswer]):
-    """Measure whether figures from a device can be believed."""
+    """Measure training steps in several ways, to check timing and memory on a device."""
 
     answer_type: ClassVar[type[BaseModel]] = SelfCheckAnswer
     task: Literal["selfcheck"] = "selfcheck"
@@ -216,24 +220,24 @@ class SelfCheckTask(Task[SelfCheckAnswer]):
 
 
 class SpeedAnswer(Frozen):
-    """Durations of a speed case, each of one round, in the order in which they were taken."""
+    """Durations of a speed case, one a round, in order."""
 
     train_step_s: tuple[float, ...] = Field(
-        description="Steps on one batch that lies on the device already."
+        description="Training steps on a batch that is on the device already."
     )
     train_epoch_s: tuple[float, ...] = Field(
         description="Epochs end to end, from making batches until the last loss is on the host."
     )
     inference_s: tuple[float, ...] = Field(
-        description="A batch of images, from the host until its logits are back."
+        description="Inference of a batch, from images on the host until its logits are back."
     )
     images: dict[str, int] = Field(
         description="'train_step', 'train_epoch' and 'inference' → images in a round."
     )
-    setup_s: float = Field(description="Building the network.")
+    setup_s: float = Field(description="Time to build the network.")
     compile_s: float = Field(description="First training step − the median one.")
-    peak_host_bytes: int | None = Field(description="Of the worker, since the case began.")
-    peak_device_bytes: int | None = Field(description="On a GPU.")
+    peak_host_bytes: int | None = Field(description="Peak memory of the worker during the case.")
+    peak_device_bytes: int | None = Field(description="Peak GPU memory; null on a CPU.")
     knobs: dict[str, Any] = Field(description="Settings in force, read back afterwards.")
 
 
@@ -247,31 +251,31 @@ class SpeedTask(Task[SpeedAnswer]):
     recipe: Recipe
     classes: int
     device: str
-    rounds: int = Field(description="Timed steps, and timed inferences.")
-    epochs: int = Field(description="Timed epochs.")
-    epoch_steps: int = Field(description="Steps of an epoch.")
+    rounds: int = Field(description="Number of timed steps and of timed inferences.")
+    epochs: int = Field(description="Number of timed epochs.")
+    epoch_steps: int = Field(description="Steps in an epoch.")
 
 
 class NativeNetwork(Frozen):
-    """What a worker needs to build a framework's own network."""
+    """A framework's own network with its weights."""
 
     entry: BackboneEntry
     random: bool = Field(description="True for random weights.")
     weights: str | None = Field(description="File with the framework's own weights.")
     reader: Reader
     preprocessing: Preprocessing = Field(
-        description="Belongs to the file; used where the network brings none of its own."
+        description="Preprocessing of the file, used if the network brings none itself."
     )
 
 
 class NativeKnobsAnswer(Frozen):
-    """Settings that are a framework's own in native mode, by name."""
+    """Settings that each framework chooses itself in native mode, by name."""
 
     knobs: dict[str, Any]
 
 
 class NativeKnobsTask(Task[NativeKnobsAnswer]):
-    """Build a native network and read the settings that are its framework's own."""
+    """Build a native network and read the settings that its framework chose."""
 
     answer_type: ClassVar[type[BaseModel]] = NativeKnobsAnswer
     task: Literal["native_knobs"] = "native_knobs"
@@ -284,22 +288,22 @@ class NativeKnobsTask(Task[NativeKnobsAnswer]):
 
 
 class RunAnswer(Frozen):
-    """Results of the runs of a task, in its order."""
+    """Results of runs, in the order of the task."""
 
     results: tuple[RunResult, ...]
 
 
 class RunTask(Task[RunAnswer]):
-    """Do one run, or all runs of a sweep at once; writes ``predictions.npz`` for each."""
+    """Do one run, or all runs of a sweep at once; write ``predictions.npz`` for each."""
 
     answer_type: ClassVar[type[BaseModel]] = RunAnswer
     task: Literal["run"] = "run"
-    specs: tuple[RunSpec, ...] = Field(min_length=1, description="One, unless it is a sweep.")
+    specs: tuple[RunSpec, ...] = Field(min_length=1, description="A run, or those of a sweep.")
     environment_id: str
     packed: str = Field(description="Key of the packed images.")
-    blueprint: str | None = Field(default=None, description="Key of the Blueprint; matched mode.")
-    native: NativeNetwork | None = Field(default=None, description="The network of native mode.")
-    folders: tuple[str, ...] = Field(description="Folder of each run's files.")
+    blueprint: str | None = Field(default=None, description="Key of the Blueprint, if matched.")
+    native: NativeNetwork | None = Field(default=None, description="The network, if native.")
+    folders: tuple[str, ...] = Field(description="Folder for each run's files.")
 
 
 AnyTask = Annotated[
@@ -318,4 +322,4 @@ AnyTask = Annotated[
     Field(discriminator="task"),
 ]
 TASK: TypeAdapter[AnyTask] = TypeAdapter(AnyTask)
-"""Reads any task from JSON."""
+"""Parser of any task from JSON."""

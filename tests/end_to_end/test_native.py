@@ -12,7 +12,7 @@ import pytest
 
 from bench.catalog.backends import BACKENDS
 from bench.native.applications import APPLICATIONS
-from bench.native.differences import KNOBS, native_ledger
+from bench.native.differences import KNOBS, native_differences
 from bench.report.tables.runs import DISTINGUISHING
 from bench.system import project_root
 from tests.end_to_end.test_command import command
@@ -114,7 +114,9 @@ def test_each_row_carries_its_side_of_the_ledger(native: Path) -> None:
 
 
 def test_the_ledger_of_resnet50(tmp_path: Path) -> None:
-    (ledger,) = native_ledger(["resnet50"], ["torch", "keras-tensorflow"], HERE, tmp_path, px=32)
+    (ledger,) = native_differences(
+        ["resnet50"], ["torch", "keras-tensorflow"], HERE, tmp_path, px=32
+    )
     assert ledger["unavailable"] == {}
     rows = {row["knob"]: row for row in ledger["rows"]}
     assert rows.keys() == KNOBS.keys()
@@ -149,7 +151,7 @@ def test_the_ledger_of_resnet50(tmp_path: Path) -> None:
 
 
 def test_the_ledger_of_what_only_one_has(tmp_path: Path) -> None:
-    (ledger,) = native_ledger(
+    (ledger,) = native_differences(
         ["squeezenet1_1"], ["torch", "keras-tensorflow"], HERE, tmp_path, px=32, optimizer="adamw"
     )
     assert "keras.applications has no squeezenet1_1" in ledger["unavailable"]["keras-tensorflow"]

@@ -12,7 +12,7 @@ from bench.catalog.backends import BACKENDS
 from bench.errors import choose
 from bench.speed.cases import MEASURES, SpeedCase, cases, size_of, time_case
 from bench.storage.cache import cache_root
-from bench.workers.pool import WarmWorkers
+from bench.workers.pool import WorkerPool
 from bench.workers.process import Interpreters, environment_of
 from bench.workers.tasks import SpeedAnswer
 
@@ -44,7 +44,7 @@ def timed(request: pytest.FixtureRequest) -> Iterator[Callable[[SpeedCase], Spee
     option = request.config.getoption
     device = option("--speed-device")
     size = size_of(option("--speed-size"), device)
-    with WarmWorkers(HERE) as workers:
+    with WorkerPool(HERE) as workers:
 
         @cache
         def time(case: SpeedCase) -> SpeedAnswer:

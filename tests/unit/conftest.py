@@ -23,7 +23,7 @@ Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 def here(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Cli:
-    """Call the command line from an empty folder, with an empty cache; catches no exception."""
+    """Call the command line in this process, from an empty folder with an empty cache."""
 
     def call(*arguments: str) -> subprocess.CompletedProcess[str]:
         (tmp_path / "work").mkdir(exist_ok=True)
@@ -44,8 +44,8 @@ def here(
 
 @pytest.fixture
 def make(make_run: Callable[..., StoredRun], tmp_path: Path) -> Make:
-    """Return ``make(share, policy=…, seed=…)``: a run that is right on the first ``share`` of the
-    images, and on a few others by its seed."""
+    """Return ``make(share, policy=…, seed=…)``: a run that classifies the first ``share`` of the
+    images correctly, apart from a few that its seed flips."""
 
     def made(
         share: float, policy: str = "freeze_all", seed: int = 0,

@@ -1,4 +1,4 @@
-"""Who may import whom."""
+"""Imports that are forbidden, or must wait until they are needed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 FRAMEWORKS = ("torch", "torchvision", "timm", "keras", "tensorflow", "jax")
@@ -21,12 +23,12 @@ print(json.dumps({"names": names, "modules": sorted(sys.modules)}))
 
 
 def _fresh(code: str) -> dict[str, list[str]]:
-    """What a fresh interpreter prints as JSON after ``code``."""
+    """Run code in a fresh interpreter and return the JSON in its last line."""
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=900
     )
     assert done.returncode == 0, done.stderr
-    found: dict[str, list[str]] = json.loads(done.stdout)
+    found: dict[str, list[str]] = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
@@ -41,12 +43,19 @@ def test_bench_imports_no_framework_and_no_backend() -> None:
     assert set(found["modules"]).isdisjoint({*FRAMEWORKS, "backends"})
 
 
-def test_help_needs_neither_numpy_nor_pandas() -> None:
-    code = "import json, sys, bench.cli.main; print(json.dumps({'modules': sorted(sys.modules)}))"
+@pytest.mark.parametrize("command", [[], ["run"], ["report"], ["list"], ["parity"], ["doctor"]])
+def test_help_imports_neither_numpy_nor_pandas(command: list[str]) -> None:
+    code = (
+        "import atexit, json, sys\n"
+        "from bench.cli.main import main\n"
+        "atexit.register(lambda: print(json.dumps({'modules': sorted(sys.modules)})))\n"
+        f"sys.argv = {['run_bench.py', *command, '--help']}\n"
+        "main()\n"
+    )
     assert set(_fresh(code)["modules"]).isdisjoint({*FRAMEWORKS, "numpy", "pandas", "scipy"})
 
 
-def test_the_worker_itself_imports_no_framework_before_its_job() -> None:
+def test_the_worker_imports_no_framework_before_its_task() -> None:
     code = "import json, sys, backends.worker; print(json.dumps({'modules': sorted(sys.modules)}))"
     assert set(_fresh(code)["modules"]).isdisjoint(FRAMEWORKS)
 

@@ -1,4 +1,4 @@
-"""Names without a catalogue entry: what is asked of a worker, kept, refused; weights of the hub."""
+"""Backbones without a catalogue entry: described by workers, cached or refused."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ENTRY = BACKBONES["vgg16"].model_copy(update={"library": "timm", "sources": (HUB
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]:
-    """The names that workers were asked for; each answers with ``ENTRY``."""
+    """Return a list that collects the names each worker describes, always with ``ENTRY``."""
     jobs: list[list[str]] = []
 
     def ask(backend: str, task: DescribeTask, *_: Any) -> DescribeAnswer:
@@ -38,7 +38,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]:
         return DescribeAnswer(entries=tuple(ENTRY for _ in task.backbones))
 
     monkeypatch.setattr(asking, "ask", ask)
-    monkeypatch.setattr(asking, "_asked", {})
+    monkeypatch.setattr(asking, "_described", {})
     return jobs
 
 
@@ -48,7 +48,7 @@ def test_a_network_is_asked_for_once_and_kept_on_disk(
     found = asking.backbones(["vgg16", "timm:a", "timm:b", "timm:a"], HERE, tmp_path)
     assert found["vgg16"] == BACKBONES["vgg16"]
     assert found["timm:a"] == ENTRY
-    monkeypatch.setattr(asking, "_asked", {})
+    monkeypatch.setattr(asking, "_described", {})
     assert backbone("timm:b", HERE, tmp_path) == ENTRY
     assert asked == [["timm:a", "timm:b"]]
 
@@ -61,12 +61,12 @@ def test_a_users_own_network_is_asked_for_in_each_command(
     for _ in range(2):
         backbone(f"module:{file}:build", HERE, tmp_path)
         backbone(f"module:{file}:build", HERE, tmp_path)
-        monkeypatch.setattr(asking, "_asked", {})
+        monkeypatch.setattr(asking, "_described", {})
     assert asked == [[f"module:{file}:build"]] * 2
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
         ("vgg116", "Did you mean 'vgg16'"),
         ("torchvison:vgg16", "Did you mean 'torchvision'"),
@@ -75,8 +75,8 @@ def test_a_users_own_network_is_asked_for_in_each_command(
         ("module:net.txt:build", "module:FILE.py:FUNCTION"),
     ],
 )
-def test_wrong_names_are_refused_without_a_worker(name: str, told: str) -> None:
-    with pytest.raises(UserError, match=told):
+def test_wrong_names_are_refused_without_a_worker(name: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         check_name("backbone", name)
 
 
@@ -102,7 +102,7 @@ def test_weights_of_a_name_with_colons_and_folders() -> None:
 
 
 def _cached(home: Path, data: bytes, commit: str, blob: str | None = None) -> Path:
-    """A file in the layout of huggingface_hub's cache."""
+    """Write a file in the layout of huggingface_hub's cache and return its path."""
     folder = home / "hub" / "models--timm--tiny.a1"
     target = folder / "blobs" / (blob or hashlib.sha256(data).hexdigest())
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -138,13 +138,13 @@ def test_the_hubs_cache_is_read_and_the_file_is_named_by_its_hash(home: Path) ->
     assert (found.ref.kind, found.ref.source) == ("pretrained", "timm/tiny.a1")
 
 
-def test_a_damaged_blob_is_said(home: Path) -> None:
+def test_a_damaged_blob_is_reported(home: Path) -> None:
     _cached(home, b"cut", "aaa", blob=hashlib.sha256(b"whole").hexdigest())
     with pytest.raises(Unavailable, match="is damaged"):
         _found()
 
 
-def test_what_is_nowhere_is_said_with_the_ways_to_get_it(home: Path) -> None:
+def test_missing_weights_are_reported_with_ways_to_get_them(home: Path) -> None:
     with pytest.raises(Unavailable, match="hf download timm/tiny.a1 model.safetensors"):
         _found()
     none: BackboneEntry = ENTRY.model_copy(update={"sources": ()})

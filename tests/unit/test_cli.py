@@ -1,4 +1,4 @@
-"""The command line in processes of its own: exit codes, what goes where, one JSON document."""
+"""The command line: exit codes, standard output and error, one JSON document."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bench.catalog.backbones import BACKBONES
 from bench.cli.list import LISTS
 from bench.cli.main import _weights
 from bench.cli.parse import names, numbers
@@ -31,7 +32,7 @@ Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture
 def cli(tmp_path: Path) -> Cli:
-    """Call the command line from an empty folder with an empty cache and no network of weights."""
+    """Call the command line in a process, from an empty folder, without cache and weights."""
     work = tmp_path / "work"
     work.mkdir()
     variables = {
@@ -63,7 +64,7 @@ def _no_traceback(done: subprocess.CompletedProcess[str]) -> None:
     ("arguments", "said"),
     [
         ("run --cases 9", "Unknown case in suite quick '9'"),
-        ("run --datasets photos --cases 1", "has none: no grid says which case it is"),
+        ("run --datasets photos --cases 1", "no grid of custom has a case"),
         ("run --cases one", "--cases: 'one' is not a whole number"),
         ("run --suite standart", "Did you mean 'standard'?"),
         ("run --suite absent.toml", "'absent.toml' does not exist"),
@@ -75,12 +76,20 @@ def _no_traceback(done: subprocess.CompletedProcess[str]) -> None:
         ("run --datasets folder:absent", "absent"),
         ("run --head dense:x", "Unknown head 'dense:x'"),
         ("run --px 20", "needs at least 32"),
-        ("run --timeout 0", "--timeout 0 is not a time"),
+        ("run --timeout 0", "--timeout 0: a time limit must be above 0 seconds"),
         ("run --weights randm", "Unknown weights 'randm'. Did you mean 'random'?"),
-        ("run --precision fp8", "Unknown precision in the command line 'fp8'. Did you mean 'fp"),
+        ("run --precision fp8", "Unknown value of --precision 'fp8'. Did you mean 'fp"),
+        ("run --optimizer sdg", "Unknown value of --optimizer 'sdg'. Did you mean 'sgd'?"),
+        ("run --augmentation flip", "Unknown value of --augmentation 'flip'."),
+        ("run --schedule cosin", "Unknown value of --schedule 'cosin'. Did you mean 'cosine'?"),
+        ("run --warmup 1", "--warmup: Input should be less than 1"),
+        ("run --warmup much", "Invalid value for '--warmup'"),
+        ("run --momentum 1.5", "--momentum: Input should be less than 1"),
+        ("run --views 0", "--views: Input should be greater than or equal to 1"),
+        ("run --train-images 0", "Invalid value for '--train-images'"),
         ("run --weights vgg_16=random", "Did you mean 'vgg16'?"),
         ("run --weights absent.pth", "'absent.pth' does not exist"),
-        ("run --python torch=absent", "'absent' is no interpreter"),
+        ("run --python torch=absent", "'absent' is not an interpreter"),
         ("run --suit quick", "No such option"),
         ("list polices", "Did you mean 'policies'?"),
         ("list backbones --policy freeze", "Did you mean 'freeze_all'?"),
@@ -90,9 +99,7 @@ def _no_traceback(done: subprocess.CompletedProcess[str]) -> None:
         ("dance", "No such command"),
     ],
 )
-def test_a_wrong_question_is_answered_with_2_and_one_message(
-    here: Cli, arguments: str, said: str
-) -> None:
+def test_a_usage_error_ends_with_2_and_one_message(here: Cli, arguments: str, said: str) -> None:
     done = here(*arguments.split())
     assert done.returncode == 2
     assert said in done.stderr
@@ -100,14 +107,14 @@ def test_a_wrong_question_is_answered_with_2_and_one_message(
 
 
 @pytest.mark.parametrize("arguments", ["run --cases 9 --json", "list polices"])
-def test_a_process_says_the_same(cli: Cli, here: Cli, arguments: str) -> None:
+def test_a_process_prints_the_same(cli: Cli, here: Cli, arguments: str) -> None:
     done = cli(*arguments.split())
     assert (done.returncode, done.stdout) == (2, "")
     _no_traceback(done)
     assert done.stderr == here(*arguments.split()).stderr
 
 
-def test_an_unknown_key_in_a_suite_file_is_answered_with_2(here: Cli, tmp_path: Path) -> None:
+def test_an_unknown_key_in_a_suite_file_ends_with_2(here: Cli, tmp_path: Path) -> None:
     path = tmp_path / "s.toml"
     path.write_text('name = "s"\n[[grid]]\ndataset="photos"\nepoch=3\n')
     done = here("run", "--suite", str(path), "--json")
@@ -116,7 +123,7 @@ def test_an_unknown_key_in_a_suite_file_is_answered_with_2(here: Cli, tmp_path: 
 
 
 @pytest.mark.parametrize("line", ["seeds = [-1]\n[[grid]]", "[[grid]]\nlearning_rate = inf"])
-def test_a_value_that_no_run_can_have_is_answered_with_2(
+def test_a_value_that_no_run_can_have_ends_with_2(
     here: Cli, images: Path, tmp_path: Path, line: str
 ) -> None:
     path = tmp_path / "s.toml"
@@ -124,7 +131,7 @@ def test_a_value_that_no_run_can_have_is_answered_with_2(
     assert here("run", "--suite", str(path), "--dry-run").returncode == 2
 
 
-def test_a_results_folder_that_cannot_be_written_is_answered_with_2(
+def test_a_results_folder_that_cannot_be_written_ends_with_2(
     here: Cli, images: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("")
@@ -142,18 +149,6 @@ def test_help_is_instant_and_names_the_commands(cli: Cli) -> None:
     assert done.returncode == 0
     for command in ("run", "report", "list", "doctor"):
         assert command in done.stdout
-
-
-def test_help_and_lists_import_no_framework() -> None:
-    code = (
-        "import sys, bench.cli.main, bench.cli.run, bench.cli.list; "
-        "print([m for m in ('torch', 'torchvision', 'timm', 'tensorflow', 'keras', 'jax') "
-        "if m in sys.modules])"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=900
-    )
-    assert done.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize("what", ["cases", "policies", "datasets", "suites", "backends"])
@@ -185,12 +180,60 @@ def test_a_list_for_people_names_everything(here: Cli) -> None:
         assert "schedule begun anew" in line
 
 
+COUNTING_STUB = """
+import json, os, sys
+task = json.loads(sys.stdin.readline())
+answer = {{"event": "done"}}
+if task["task"] == "environment":
+    from bench.workers.environment import environment_here
+    found = environment_here(*sys.argv[4:6], task["packages"], task["device"])
+    answer["environment"] = found.model_dump(mode="json")
+elif {crashes}:
+    os.abort()
+elif task["task"] == "count":
+    one = {{"total_parameters": 30, "trainable_parameters": 20, "state_values": 10}}
+    answer["counts"] = [one] * len(task["architectures"])
+print(json.dumps(answer), flush=True)
+"""
+
+
+def _interpreter(folder: Path, code: str) -> Path:
+    """Return an interpreter that runs ``code`` in the place of the worker."""
+    (folder / "stub.py").write_text(code)
+    python = folder / "python"
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{folder / "stub.py"}" "$@"\n')
+    python.chmod(0o755)
+    return python
+
+
+def test_backbones_are_listed_with_an_empty_cache(here: Cli, tmp_path: Path) -> None:
+    python = _interpreter(tmp_path, COUNTING_STUB.format(crashes=False))
+    assert not (tmp_path / "cache").exists()
+    done = here("list", "backbones", "--python", f"torch={python}", "--json")
+    assert done.returncode == 0, done.stderr
+    items = json.loads(done.stdout)["backbones"]
+    assert {item["name"] for item in items} == set(BACKBONES)
+    assert {item["trainable_parameters"] for item in items} == {20}
+
+
+def test_a_crashed_worker_of_a_list_ends_with_1(cli: Cli, tmp_path: Path) -> None:
+    python = _interpreter(tmp_path, COUNTING_STUB.format(crashes=True))
+    done = cli("list", "backbones", "--python", f"torch={python}")
+    assert (done.returncode, done.stdout) == (1, "")
+    _no_traceback(done)
+    count = len(BACKBONES)
+    assert f"error: exporting {count} networks failed: the worker ended by signal" in done.stderr
+    log = tmp_path / "cache" / "logs" / f"exporting-{count}-networks-torch.txt"
+    assert f"(the worker's output: {log})" in done.stderr
+    assert log.is_file()
+
+
 # Runs, with a worker that needs no framework
 
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    """A folder of two classes of eight images."""
+    """Create a folder of two classes of eight images."""
     random = np.random.default_rng(0)
     for name in ("cat", "dog"):
         (tmp_path / "pets" / name).mkdir(parents=True)
@@ -230,14 +273,11 @@ print(json.dumps(answer), flush=True)
 
 @pytest.fixture
 def run(cli: Cli, images: Path, network: Network, tmp_path: Path) -> Cli:
-    """``run`` on the images, with a stub in the place of the torch worker."""
+    """Call ``run`` on the images, with a stub in the place of the torch worker."""
     (tmp_path / "network").mkdir()
     network.save(tmp_path / "network")
     write_checksums(tmp_path / "network")
-    (tmp_path / "stub.py").write_text(STUB.format(network=str(tmp_path / "network")))
-    python = tmp_path / "python"
-    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{tmp_path / "stub.py"}" "$@"\n')
-    python.chmod(0o755)
+    python = _interpreter(tmp_path, STUB.format(network=str(tmp_path / "network")))
 
     def call(*arguments: str) -> subprocess.CompletedProcess[str]:
         given = (
@@ -251,7 +291,7 @@ def run(cli: Cli, images: Path, network: Network, tmp_path: Path) -> Cli:
 
 
 def _json(done: subprocess.CompletedProcess[str]) -> Any:
-    """The only document on standard output."""
+    """Return the only document on standard output."""
     _no_traceback(done)
     return json.loads(done.stdout)
 
@@ -295,7 +335,7 @@ def test_a_run_gives_one_document_and_a_second_call_runs_nothing(run: Cli, tmp_p
     assert "1 of 1 runs to do" in fresh.stderr
 
 
-def test_a_run_that_is_not_ok_is_a_row_and_the_answer_1(run: Cli, cli: Cli, tmp_path: Path) -> None:
+def test_a_run_that_is_not_ok_is_a_row_and_ends_with_1(run: Cli, cli: Cli, tmp_path: Path) -> None:
     done = run("--seeds", "0,1")
     assert done.returncode == 1
     assert "crashed: the worker ended by signal SIGTERM" in done.stdout
@@ -308,14 +348,14 @@ def test_a_run_that_is_not_ok_is_a_row_and_the_answer_1(run: Cli, cli: Cli, tmp_
     assert {f"{table}.{form}" for table in ("table", "failed") for form in ("md", "tex")} <= names
 
 
-def test_a_run_without_a_readable_row_is_the_answer_1(run: Cli) -> None:
+def test_a_run_without_a_readable_row_ends_with_1(run: Cli) -> None:
     done = run("--seeds", "0,2", "--json")
     assert [(r["seed"], r["status"]) for r in _json(done)["rows"]] == [(2, "ok")]
     assert "skipped: not a run of Thawbench" in done.stderr
     assert done.returncode == 1
 
 
-def test_images_that_are_left_out_are_told_and_counted(
+def test_images_that_are_left_out_are_listed_and_counted(
     run: Cli, images: Path, tmp_path: Path
 ) -> None:
     (images / "cat" / "broken.png").write_bytes(b"no image")
@@ -347,10 +387,10 @@ def test_a_dry_run_never_downloads(
     )  # fmt: skip
     dry = here(*given, "--dry-run")
     assert dry.returncode == 0
-    assert "not all is here" in dry.stdout
-    assert dry.stdout.count("not here: no pretrained weights for vgg16") == 1
+    assert "to do, but unavailable" in dry.stdout
+    assert dry.stdout.count("unavailable: no pretrained weights for vgg16") == 1
     assert asked == []
-    assert here(*given).returncode == 1  # the run itself asks
+    assert here(*given).returncode == 1, "the run itself asks"
     assert asked != []
 
 

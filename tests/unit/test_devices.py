@@ -1,4 +1,4 @@
-"""A GPU that was asked for by name and is not there ends the call before anything is written."""
+"""A GPU that the user named and that no backend sees ends the command before it writes."""
 
 from __future__ import annotations
 
@@ -11,20 +11,19 @@ from typing import Any
 import pytest
 
 from bench.errors import UserError, WorkerFailed
-from bench.runner import devices
-from bench.runner import planner as prepare
-from bench.runner.devices import check_seen
+from bench.runner import devices, planner
+from bench.runner.devices import check_gpu_visible
 from bench.workers.process import Interpreters
 from bench.workers.tasks import DevicesAnswer, DevicesTask
 
 SEEN = {"torch": ["cpu", "cuda:0"], "keras-tensorflow": ["cpu"], "keras-torch": None}
-"""Backend → what it sees; None: it does not start."""
+"""Backend → devices that it sees; None: it does not start."""
 Cli = Callable[..., "CompletedProcess[str]"]
 
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Backends whose workers were asked."""
+    """Return a list that collects the backends whose workers are asked."""
     found: list[str] = []
 
     def ask(backend: str, task: DevicesTask, *_: Any, **__: Any) -> DevicesAnswer:
@@ -48,7 +47,7 @@ def _runs(*backends: str, device: str = "cuda:0", unavailable: str | None = None
 
 
 def _check(device: str, runs: Any) -> None:
-    check_seen(device, runs, Interpreters({}))
+    check_gpu_visible(device, runs, Interpreters({}))
 
 
 def test_it_is_enough_that_one_backend_sees_the_device(asked: list[str]) -> None:
@@ -73,7 +72,7 @@ def test_where_none_does_the_message_says_what_each_sees(asked: list[str]) -> No
     [
         ("cpu", _runs("keras-tensorflow", device="cpu")),
         ("auto", _runs("keras-tensorflow")),  # nvidia-smi named it, not the user
-        ("cuda:0", []),  # all are there already
+        ("cuda:0", []),  # all runs have results
         ("cuda:0", _runs("keras-tensorflow", unavailable="not installed")),  # rows say why
     ],
 )
@@ -88,7 +87,7 @@ def test_nobody_is_asked_where_nothing_hangs_on_it(
 def test_the_command_writes_nothing(
     here: Cli, asked: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str
 ) -> None:
-    monkeypatch.setattr(prepare, "gpus", tuple)
+    monkeypatch.setattr(planner, "gpus", tuple)
     done = here(
         "run", "--datasets", "photos", "--backends", "keras-tensorflow", "--weights", "random",
         "--device", device, "--out", str(tmp_path / "out"), "--json",

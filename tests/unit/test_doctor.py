@@ -1,4 +1,4 @@
-"""What ``doctor`` needs, and what it can do without."""
+"""``doctor``: needed and optional findings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bench.workers.process import Interpreters
 from tests.conftest import _environment
 
 
-def test_what_can_be_done_without_does_not_read_like_a_fault(
+def test_an_optional_finding_does_not_read_like_a_fault(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = [
@@ -24,7 +24,7 @@ def test_what_can_be_done_without_does_not_read_like_a_fault(
     assert "optional weights vgg16: not on this machine" in said
     assert "to have it: downloaded at need" in said
     assert "FAIL" not in said
-    assert "All that the default suite needs is here" in said
+    assert "The default suite can run" in said
     found.append(Finding("keras-tensorflow", False, True, "missing", "pip install tensorflow"))
     assert not doctor.doctor_command(Interpreters({}), as_json=False)
     said = capsys.readouterr().out

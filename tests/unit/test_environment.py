@@ -1,4 +1,4 @@
-"""What can change a number, read without a framework; and folders that runs share."""
+"""The environment of a run, read without a framework; and the cache."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_without_nvidia_smi_there_is_no_gpu(
 
 
 def _here(backend: str, device: str) -> Environment:
-    """Return the environment that a worker in this process would have."""
+    """Return the environment of a worker that ran in this process."""
     entry = BACKENDS[backend]
     return environment_here(backend, entry.adapter, (*entry.packages, *entry.also), device)
 
@@ -126,7 +126,7 @@ def test_the_version_names_the_code_that_decides_numbers() -> None:
 
 
 def test_the_environment_is_the_workers_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The parent's variables are not the worker's, which get some of their own."""
+    """A worker's variables are those of its parent and some of its own."""
     monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     found = environment_of("torch", "cpu", Interpreters({}))

@@ -27,9 +27,9 @@ from bench.native.applications import (
 from bench.native.weights import native_ref, native_weights_from_file
 from bench.report.notes import SAME_EXPERIMENT, footnotes, mismatches
 from bench.report.tables.runs import standard_table
-from bench.runner import planner as prepare
-from bench.runner.planner import PlannedRun, Preparation
-from bench.runner.suite import Options, Suite, apply_options, cells
+from bench.runner import planner
+from bench.runner.planner import PlannedRun, Planner
+from bench.runner.suite import Options, Suite, apply_options, grid_points
 from bench.spec.run import RunSpec
 from bench.storage.results import StoredRun
 from bench.workers.process import Interpreters
@@ -42,7 +42,7 @@ BOTH = ("torch", "keras-tensorflow")
 
 @pytest.fixture(autouse=True)
 def keras_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache of Keras, and a network that must not be asked."""
+    """Return an empty cache of Keras; fail if a test asks the network."""
 
     def refuse(*args: Any, **more: Any) -> None:
         raise AssertionError("the network was asked")
@@ -180,10 +180,10 @@ def _suite(**grid: Any) -> Suite:
 
 def test_a_suite_and_the_command_line_multiply_by_mode() -> None:
     suite = _suite(mode=["matched", "native"])
-    found = [(c.mode, c.backend) for c in cells(suite)]
+    found = [(c.mode, c.backend) for c in grid_points(suite)]
     assert found == [(mode, b) for mode in ("matched", "native") for b in BOTH]
     narrowed = apply_options(_suite(), Options(mode=["native", "matched"]))
-    assert [c.mode for c in cells(narrowed)] == ["native"] * 2 + ["matched"] * 2
+    assert [c.mode for c in grid_points(narrowed)] == ["native"] * 2 + ["matched"] * 2
     with pytest.raises(UserError, match="Did you mean 'native'"):
         apply_options(_suite(), Options(mode=["nativ"]))
 
@@ -194,18 +194,18 @@ def plan(monkeypatch: pytest.MonkeyPatch, make_environment: Any) -> Callable[...
         return Dataset(name, "00", ("a", "b"), 100, 10, 10, None, None, name, None)  # type: ignore[arg-type]
 
     packages = dict.fromkeys(("torch", "torchvision", "keras", "tensorflow"), "1")
-    monkeypatch.setattr(prepare, "open_dataset", open_data)
+    monkeypatch.setattr(planner, "open_dataset", open_data)
     monkeypatch.setattr(
-        prepare,
+        planner,
         "environment_of",
         lambda backend, device, python: make_environment(backend=backend, packages=packages),
     )
 
     def planned(choices: dict[str, str] | None = None, **grid: Any) -> list[PlannedRun]:
-        preparation = Preparation(
-            Interpreters({}), choices or {}, "cpu", download=False, cache=Path("unused")
+        here = Interpreters({})
+        return Planner(here, choices or {}, "cpu", download=False, cache=Path("unused")).plan(
+            _suite(**grid)
         )
-        return preparation.plan(_suite(**grid))
 
     return planned
 

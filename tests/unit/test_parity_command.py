@@ -82,7 +82,7 @@ def test_a_pair_that_was_never_measured_has_a_reason_alone() -> None:
     assert summary(pair()).endswith("shown")
 
 
-def test_the_document_is_strict_and_says_whether_all_passed() -> None:
+def test_the_document_is_strict_json_and_has_the_verdict() -> None:
     good, bad = pair(), pair(passed=False, levels=(level(value=None, passed=False),), reason="x")
     assert document([good])["passed"] is True
     found = document([good, bad])
@@ -215,9 +215,9 @@ def test_what_was_not_shown_is_tried_again(here: Cli, proving: Proving) -> None:
         ("vgg16 --head dense:x", "Unknown head 'dense:x'"),
         ("vgg16 --px 20", "vgg16 cannot take 20 px: it needs at least 32.\nUse --px 32."),
         ("vgg16 --device gpu", "Unknown device 'gpu'. Did you mean 'cpu'?"),
-        ("vgg16 --device all", "a proof is of one device"),
+        ("vgg16 --device all", "a proof covers one device"),
         ("vgg16 --policy freeze_all --boundary layer4", "Add --policy fine_tune_last."),
-        ("vgg16 --python torch=absent", "'absent' is no interpreter"),
+        ("vgg16 --python torch=absent", "'absent' is not an interpreter"),
         ("vgg16 --policy ,", "An empty list was given."),
         ("vgg16 --dtype ,", "An empty list was given."),
         ("--mode native --dtype float64", "--dtype: of no effect with --mode native"),

@@ -1,4 +1,4 @@
-"""Time left, by numbers; and the plain lines."""
+"""The estimate of the time left, and progress as plain lines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MakeSpec = Callable[..., RunSpec]
 
 
 class Watch:
-    """A clock that is turned by hand."""
+    """A clock that tests advance."""
 
     def __init__(self) -> None:
         self.now_s = 1_000.0
@@ -36,7 +36,9 @@ def _pass(clock: RunClock, watch: Watch, spec: RunSpec, seconds: float, is_ok: b
     clock.end(is_ok)
 
 
-def test_nothing_is_said_before_anything_was_measured(make_spec: MakeSpec, watch: Watch) -> None:
+def test_the_time_left_is_unknown_before_anything_was_measured(
+    make_spec: MakeSpec, watch: Watch
+) -> None:
     clock = RunClock([make_spec(seed=s) for s in (0, 1)], watch)
     assert clock.left_s() is None
     clock.begin(make_spec(seed=0))
@@ -77,7 +79,7 @@ def test_a_backend_that_was_not_seen_is_as_fast_as_all_others(
         {"device": "cuda:0"},
     ],
 )  # fmt: skip
-def test_each_network_and_each_way_goes_on_at_its_own_speed(
+def test_each_network_and_setting_goes_on_at_its_own_speed(
     make_spec: MakeSpec, watch: Watch, other: dict[str, Any]
 ) -> None:
     runs = [make_spec(seed=s) for s in range(4)]
@@ -112,15 +114,15 @@ def test_the_current_run_counts_from_its_first_step_on(make_spec: MakeSpec, watc
     watch.now_s += 2.0
     clock.heard(0.2)
     assert clock.left_s() == pytest.approx(0.8 * 20.0 + 20.0)
-    watch.now_s += 3.0  # and goes down while nothing is heard
+    watch.now_s += 3.0  # the estimate falls between events
     assert clock.left_s() == pytest.approx(0.8 * 20.0 - 3.0 + 20.0)
-    watch.now_s += 1_000.0  # but never below what the others take
+    watch.now_s += 1_000.0  # but never below the time of the other runs
     assert clock.left_s() == pytest.approx(20.0)
     clock.end(True)
     assert clock.left_s() == pytest.approx(1_035.0)
 
 
-def test_a_run_that_came_to_nothing_says_nothing_of_speed(
+def test_a_run_without_progress_does_not_count_for_the_speed(
     make_spec: MakeSpec, watch: Watch
 ) -> None:
     runs = [make_spec(seed=s) for s in range(4)]

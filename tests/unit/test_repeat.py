@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench.report.repeat import END, repeat_command
-from bench.runner.planner import Preparation
+from bench.runner.planner import Planner
 from bench.runner.suite import load_suite
 from bench.spec.run import RunSpec
 from bench.training.sweep import sweep_key
@@ -22,7 +22,7 @@ def suite_in(command: str) -> str:
 
 
 def specs_of(path: Path) -> list[RunSpec]:
-    preparation = Preparation(Interpreters({}), {}, "cpu", False, download=False)
+    preparation = Planner(Interpreters({}), {}, "cpu", False, download=False)
     return [run.spec for run in preparation.plan(load_suite(str(path)))]
 
 

@@ -1,4 +1,4 @@
-"""``report`` from the command line: some runs, two folders, and what is wrong in a folder."""
+"""``report`` from the command line: filters, two folders, damaged results."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from bench.cli.main import _stopped, main
+from bench.cli.main import _stopped_text, main
 from bench.report.page import read_document
 from bench.storage.results import Store
 from bench.system import project_root
@@ -26,15 +26,15 @@ Report = Callable[..., Answer]
 def report(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> Report:
-    """``report("DIR", …)`` → exit code, stdout, stderr."""
+    """Return a function that calls ``report`` and returns exit code, stdout and stderr."""
     monkeypatch.setenv("THAWBENCH_CACHE", str(tmp_path / "cache"))
 
     def called(*words: object) -> Answer:
         monkeypatch.setattr("sys.argv", ["run_bench.py", "report", *map(str, words)])
         with pytest.raises(SystemExit) as end:
             main()
-        told = capsys.readouterr()
-        return int(end.value.code or 0), told.out, told.err
+        printed = capsys.readouterr()
+        return int(end.value.code or 0), printed.out, printed.err
 
     return called
 
@@ -67,26 +67,44 @@ def test_columns_and_order(report: Report, folder: Path) -> None:
     ]  # fmt: skip
 
 
+def test_recipe_options_filter(
+    report: Report, folder: Path, save_run: Callable[..., Path], make_spec: Any
+) -> None:
+    save_run(Store(folder), make_spec(recipe={"optimizer": "adamw", "warmup_fraction": 0.2}))
+    for words, count in (
+        (("--optimizer", "sgd"), 4),
+        (("--optimizer", "adamw"), 1),
+        (("--optimizer", "adamw,sgd"), 5),
+        (("--warmup", "0.2"), 1),
+    ):
+        code, out, err = report(folder, *words, "--json")
+        assert (code, len(json.loads(out)["rows"])) == (0, count)
+        assert f"Selected from 5 runs by {' '.join(words)}." in err
+
+
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["--policies", "freeze_al"], "Did you mean 'freeze_all'?"),
         (["--columns", "top1"], "Unknown column 'top1'"),
         (["--sort", "test_top"], "Did you mean 'test_top1'?"),
         (["--format", "pdf"], "Unknown format 'pdf'"),
         (["--px", "big"], "'big' is not a whole number"),
+        (["--optimizer", "sdg"], "Did you mean 'sgd'?"),
+        (["--schedule", "constant"], "--schedule: no run here has the schedule 'constant'"),
+        (["--warmup", "much"], "--warmup: cannot read string to float: 'much'"),
     ],
 )
 def test_wrong_names_are_the_reader_s_mistake(
-    report: Report, folder: Path, words: list[str], told: str
+    report: Report, folder: Path, words: list[str], message: str
 ) -> None:
     code, out, err = report(folder, *words)
     assert (code, out) == (2, "")
-    assert told in err
+    assert message in err
     assert "Traceback" not in err
 
 
-def test_what_cannot_be_read_is_told_and_the_rest_reported(report: Report, folder: Path) -> None:
+def test_damaged_results_are_named_and_the_rest_reported(report: Report, folder: Path) -> None:
     runs = sorted(folder.glob("runs/*/*/result.json"))
     runs[0].write_text(runs[0].read_text()[:100])
     runs[1].write_text('{"some": "thing"}')
@@ -113,7 +131,7 @@ def test_files_of_different_runs_are_no_run(report: Report, folder: Path) -> Non
 
 
 @pytest.mark.parametrize("text", ["[" * 200_000, '{"a": 1', "", "\x00\x01", '"words"', "[1, 2]"])
-def test_whatever_lies_there_is_no_run(report: Report, folder: Path, text: str) -> None:
+def test_files_that_are_no_results_are_skipped(report: Report, folder: Path, text: str) -> None:
     sorted(folder.glob("runs/*/*/result.json"))[0].write_text(text)
     code, _, err = report(folder)
     assert code == 0
@@ -121,7 +139,7 @@ def test_whatever_lies_there_is_no_run(report: Report, folder: Path, text: str) 
     assert "Traceback" not in err
 
 
-def test_a_selection_says_that_it_is_one(report: Report, folder: Path) -> None:
+def test_a_selection_is_stated(report: Report, folder: Path) -> None:
     _, _, err = report(folder, "--seeds", "1")
     assert "Selected from 4 runs by --seeds 1." in err
     assert "Selected from 4 runs by --seeds 1." in read_document(folder / "report.html")["asked"]
@@ -162,7 +180,7 @@ def test_a_file_in_the_way_of_the_tables(report: Report, folder: Path) -> None:
     (folder / "tables").write_text("in the way")
     code, out, err = report(folder)
     assert code == 2
-    assert "efficientnet_lite0" in out  # what cannot be written can still be read here
+    assert "efficientnet_lite0" in out, "the terminal still shows the results"
     assert "Cannot write the report" in err
     assert "Traceback" not in err
 
@@ -176,8 +194,8 @@ def test_only_failures(report: Report, folder: Path) -> None:
     code, out, _ = report(folder)
     assert code == 0
     assert "no memory" in out
-    told = read_document(folder / "report.html")
-    assert told["answer"] == ["No run is ok, so there is no answer; what failed stands below."]
+    page = read_document(folder / "report.html")
+    assert page["answer"] == ["No run is ok, so there is no answer; what failed stands below."]
     assert (folder / "tables" / "failed.md").is_file()
 
 
@@ -207,15 +225,17 @@ def test_two_folders_are_laid_side_by_side(report: Report, folder: Path, tmp_pat
 
 
 def test_two_folders_of_which_one_is_empty(report: Report, folder: Path, tmp_path: Path) -> None:
+    """A report of the other folder alone would be taken for a comparison."""
     (tmp_path / "empty").mkdir()
-    """A report that is silent about one would be taken for a comparison."""
     code, _, err = report(folder, tmp_path / "empty")
     assert code == 2
     assert f"No results in '{tmp_path / 'empty'}'" in err
 
 
-def test_all_is_written_where_out_says(report: Report, folder: Path, tmp_path: Path) -> None:
-    """What lies in the results folder stays, as when two folders are compared."""
+def test_all_is_written_into_the_folder_of_out(
+    report: Report, folder: Path, tmp_path: Path
+) -> None:
+    """Files in the results folder stay."""
     out = tmp_path / "compared"
     before = sorted(folder.rglob("*"))
     code, _, err = report(folder, "--policies", "freeze_all", "--out", out)
@@ -227,20 +247,22 @@ def test_all_is_written_where_out_says(report: Report, folder: Path, tmp_path: P
     in_the_way = folder / "report.html"
     in_the_way.write_text("a file")
     code, _, err = report(folder, "--out", in_the_way)
-    assert (code, "cannot be made a folder" in err) == (2, True)
+    assert (code, "cannot be created" in err) == (2, True)
 
 
-def test_an_interrupted_command_with_fresh_does_not_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_command_is_continued_without_fresh(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("sys.argv", ["run_bench.py", "run"])
-    assert _stopped().endswith("the same command goes on from there")
+    assert _stopped_text().endswith("repeat the command to do the rest")
     monkeypatch.setattr("sys.argv", ["run_bench.py", "run", "--fresh"])
-    assert _stopped().endswith("goes on from there (without --fresh, which begins anew)")
+    assert _stopped_text().endswith("do the rest (without --fresh, which starts over)")
 
 
 def test_an_interpreter_without_the_packages_hands_over_to_the_installed_one(
     tmp_path: Path,
 ) -> None:
-    """Commands that are printed begin with ``python``."""
+    """Printed commands begin with ``python``, which may lack the packages."""
     shutil.copy(project_root() / "run_bench.py", tmp_path)
     bare = [sys.executable, "-S", str(tmp_path / "run_bench.py"), "list"]  # no site-packages
     (tmp_path / "bench").mkdir()

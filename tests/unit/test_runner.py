@@ -1,4 +1,4 @@
-"""The runner: each result on disk before the next run, and nothing lost when something breaks."""
+"""The runner: each result is saved before the next run, and failures lose nothing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from bench.spec.result import RunResult
 from bench.spec.run import RunSpec
 from bench.storage.results import Store
 from bench.workers import process
-from bench.workers.pool import WarmWorkers, WorkerKind
+from bench.workers.pool import WorkerKind, WorkerPool
 from bench.workers.process import Finished, Interpreters
 from bench.workers.tasks import RunAnswer, RunTask
 
@@ -34,7 +34,7 @@ Plan = Callable[..., list[PlannedRun]]
 
 @dataclass
 class _World:
-    """Workers, packing and exporting as a test wants them."""
+    """Stands for workers, packing and exporting."""
 
     store: Store
     blueprint: Path
@@ -83,7 +83,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: Network) -> 
     world = _World(Store(tmp_path / "out"), tmp_path / "blueprint")
     world.blueprint.mkdir()
     network.save(world.blueprint)
-    monkeypatch.setattr(WarmWorkers, "do", lambda _, *arguments: world.do(*arguments))
+    monkeypatch.setattr(WorkerPool, "do", lambda _, *arguments: world.do(*arguments))
     for name in ("pack", "blueprint_folder"):
         monkeypatch.setattr(runner, name, getattr(world, name))
     return world
@@ -91,7 +91,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: Network) -> 
 
 @pytest.fixture
 def plan(make_spec: Callable[..., RunSpec], make_environment: Callable[..., Any]) -> Plan:
-    """Runs with the given seeds; those in ``unavailable`` cannot be started."""
+    """Plan runs with the given seeds; those in ``unavailable`` cannot be started."""
 
     def plan(*seeds: int, unavailable: tuple[int, ...] = ()) -> list[PlannedRun]:
         dataset = Dataset("photos", "h", ("a", "b"), 216, 90, 1080, None, None, "photos", None)  # type: ignore[arg-type]
@@ -112,7 +112,7 @@ def plan(make_spec: Callable[..., RunSpec], make_environment: Callable[..., Any]
 
 
 def _with(run: PlannedRun, boundary: str, head: str = "linear") -> PlannedRun:
-    """The run with another boundary and head."""
+    """Return the run with another boundary and head."""
     changes = {
         "policy": run.spec.policy.model_copy(update={"boundary": boundary}),
         "recipe": run.spec.recipe.model_copy(update={"head": head}),
@@ -146,7 +146,7 @@ def test_results_are_saved_one_by_one(world: _World, plan: Plan, tmp_path: Path)
     assert _no_partials(world)
 
 
-def test_the_worker_is_told_what_to_do(world: _World, plan: Plan, tmp_path: Path) -> None:
+def test_the_task_names_specs_and_cache_keys(world: _World, plan: Plan, tmp_path: Path) -> None:
     runs = plan(0)
     _run(world, runs, tmp_path)
     (task,) = world.jobs
@@ -175,7 +175,7 @@ def test_a_worker_that_diverged_says_so_itself(world: _World, plan: Plan, tmp_pa
     assert _kept(world) == {0: "diverged"}
 
 
-def test_what_cannot_be_had_is_a_row_and_no_worker_starts(
+def test_an_unavailable_run_is_a_row_and_no_worker_starts(
     world: _World, plan: Plan, tmp_path: Path
 ) -> None:
     _run(world, plan(0, 1, unavailable=(0,)), tmp_path)
@@ -193,7 +193,7 @@ def test_without_an_exporter_every_run_is_a_row(world: _World, plan: Plan, tmp_p
     assert _kept(world) == {0: "unavailable", 1: "unavailable"}
 
 
-def test_bad_input_is_known_before_any_run(world: _World, plan: Plan, tmp_path: Path) -> None:
+def test_bad_input_is_found_before_any_run(world: _World, plan: Plan, tmp_path: Path) -> None:
     world.export_fails = UserError("the weights do not fit")
     with pytest.raises(UserError, match="do not fit"):
         _run(world, plan(0), tmp_path)
@@ -224,7 +224,7 @@ def test_an_export_that_crashes_is_a_row(
 
 
 @pytest.mark.parametrize("seed", [0, 1], ids=["same network", "another network"])
-def test_a_boundary_that_a_network_lacks_is_known_before_any_run(
+def test_a_boundary_that_a_network_lacks_is_found_before_any_run(
     world: _World, plan: Plan, tmp_path: Path, seed: int
 ) -> None:
     first, second = plan(0, seed)
@@ -242,7 +242,7 @@ def test_a_boundary_that_the_network_has_is_run(
     assert _kept(world) == {0: "ok"}
 
 
-def test_a_boundary_in_the_head_that_is_replaced_is_known_before_any_run(
+def test_a_boundary_in_the_head_that_is_replaced_is_found_before_any_run(
     world: _World, plan: Plan, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match="classifier"):
@@ -323,14 +323,14 @@ def test_data_and_networks_are_prepared_before_the_first_run(
 ) -> None:
     ready: list[tuple[int, int]] = []
 
-    def watched(_: WarmWorkers, *arguments: Any) -> Finished[RunAnswer]:
+    def watched(_: WorkerPool, *arguments: Any) -> Finished[RunAnswer]:
         ready.append((world.packed, world.exported))
         return world.do(*arguments)
 
-    monkeypatch.setattr(WarmWorkers, "do", watched)
+    monkeypatch.setattr(WorkerPool, "do", watched)
     _run(world, plan(0, 1, 0), tmp_path)
-    # Random weights depend on the seed, so two networks; the data are the same for all.
-    assert ready[0] == (1 + 1, 2 + 1)  # the run itself looks them up in the cache again
+    # Random weights depend on the seed: two networks. All runs share the data.
+    assert ready[0] == (1 + 1, 2 + 1), "the run itself looks them up in the cache again"
     assert len(ready) == 3
 
 

@@ -1,4 +1,4 @@
-"""Suites: files, defaults, mistakes, and what the command line's options do to them."""
+"""Suites: files, defaults, mistakes, and how options of the command line change them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from bench.runner.suite import (
     Options,
     Suite,
     apply_options,
-    cells,
+    grid_points,
     load_suite,
     options_suite,
     suite_names,
@@ -61,11 +61,11 @@ def test_a_built_in_suite_parses_under_its_own_name_and_says_what_it_is(name: st
     assert suite.name == name
     assert suite.description
     assert suite.backends == ("torch", "keras-tensorflow")
-    assert list(cells(suite))
+    assert list(grid_points(suite))
 
 
 @pytest.mark.parametrize("name", suite_names())
-def test_a_built_in_suite_means_the_same_after_no_options(name: str) -> None:
+def test_a_built_in_suite_is_unchanged_without_options(name: str) -> None:
     assert apply_options(load_suite(name), Options()) == load_suite(name)
 
 
@@ -88,7 +88,7 @@ def test_standard_is_every_case_and_policy_with_three_seeds() -> None:
         product((1, 2, 3, 4), DEFAULT_POLICIES)
     )
     # 4 cases × 2 networks × 6 policies × 3 seeds × 2 backends
-    assert len(list(cells(suite))) == 288
+    assert len(list(grid_points(suite))) == 288
 
 
 def test_article_backbones_are_the_seven_with_random_weights_written_down() -> None:
@@ -108,7 +108,7 @@ def test_the_article_never_has_random_weights_silently() -> None:
 
 def test_what_is_left_out_has_its_default(tmp_path: Path) -> None:
     suite = _load(tmp_path, f'name = "mine"{GRID}')
-    # The pair alone: other engines run when they are asked for.
+    # Other engines run only if they are named.
     assert (suite.backends, suite.seeds) == (("torch", "keras-tensorflow"), (0,))
     (grid,) = suite.grid
     assert grid == Grid(dataset="photos")
@@ -144,7 +144,7 @@ momentum = 0.5
 augmentation = "crop_flip"
 precision = "bf16"
 """
-    assert len(list(cells(_load(tmp_path, text)))) == 2 * 2 * 3 * 2
+    assert len(list(grid_points(_load(tmp_path, text)))) == 2 * 2 * 3 * 2
 
 
 @pytest.mark.parametrize(
@@ -256,7 +256,8 @@ def test_a_value_of_a_closed_list_gets_the_nearest(tmp_path: Path, line: str, sa
     ids=["mode", "precision", "precisions"],
 )
 def test_an_option_of_a_closed_list_gets_the_nearest(options: Options) -> None:
-    with pytest.raises(UserError, match=r"in the command line '(fp8|mached)'\. Did you mean '"):
+    wanted = r"value of --(mode|precision) '(fp8|mached)'\. Did you mean '"
+    with pytest.raises(UserError, match=wanted):
         apply_options(_two_grids(), options)
 
 
@@ -335,17 +336,26 @@ def test_all_other_options_override() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (Options(backbones=["vg16"]), "Did you mean 'vgg16'"),
-        (Options(policies=["fine_tune"]), "Did you mean 'fine_tune_"),
-        (Options(backends=["tensorflow"]), "Did you mean 'keras-tensorflow'"),
+        (Options(backbones=["vg16"]), "backbone in --backbones 'vg16'. Did you mean 'vgg16'"),
+        (Options(policies=["fine_tune"]), "policy in --policies .* Did you mean 'fine_tune_"),
+        (Options(backends=["tensorflow"]), "in --backends .* Did you mean 'keras-tensorflow'"),
         (Options(backends=["keras"]), "Did you mean 'keras-tensorflow'"),
         (Options(head="conv:3"), "Unknown head"),
         (Options(px=31), "needs at least 32"),
-        (Options(px=5), "px"),
-        (Options(epochs=0), "epochs"),
-        (Options(batch_size=-1), "--batch-size"),
-        (Options(precision=["fp23"]), "precision"),
-        (Options(mode=["nativ"]), "mode"),
+        (Options(px=5), "^--px: "),
+        (Options(epochs=0), "^--epochs: "),
+        (Options(batch_size=-1), "^--batch-size: "),
+        (Options(precision=["fp23"]), "value of --precision"),
+        (Options(mode=["nativ"]), "value of --mode"),
+        (Options(optimizer="sdg"), "value of --optimizer 'sdg'. Did you mean 'sgd'?"),
+        (Options(schedule="cosin"), "value of --schedule 'cosin'. Did you mean 'cosine'?"),
+        (Options(augmentation="cropp"), "of --augmentation 'cropp'. Did you mean 'crop'?"),
+        (Options(warmup_fraction=1.5), "^--warmup: Input should be less than 1"),
+        (Options(momentum=-0.1), "^--momentum: Input should be greater than or equal to 0"),
+        (Options(views=0, augmentation="crop"), "^--views: Input should be greater than or"),
+        (Options(views=2), "^--views 2 repeats augmented views(.|\n)*--augmentation crop"),
+        (Options(train_images=0), "^--train-images: Input should be greater than 0"),
+        (Options(weight_decay=[-1.0]), "^--weight-decays: "),
     ],
 )
 def test_wrong_options_are_named(options: Options, said: str) -> None:
@@ -370,7 +380,7 @@ def _subset(names: Sequence[str]) -> st.SearchStrategy[tuple[str, ...]]:
     backends=_subset(list(BACKENDS)),
     seeds=st.lists(st.integers(0, 99), min_size=1, unique=True).map(tuple),
 )
-def test_cells_are_the_product_with_backends_side_by_side(
+def test_grid_points_are_the_product_with_backends_side_by_side(
     backbones: tuple[str, ...],
     policies: tuple[str, ...],
     precisions: tuple[str, ...],
@@ -386,13 +396,13 @@ def test_cells_are_the_product_with_backends_side_by_side(
             for d in ("photos", "mnist5k")
         ],
     }
-    found = list(cells(Suite.model_validate(data)))
+    found = list(grid_points(Suite.model_validate(data)))
     assert len(found) == 2 * len(backbones) * len(policies) * len(precisions) * len(backends) * len(
         seeds
     )
     assert len({(*list(vars(c).values())[:-1], *c.recipe.values()) for c in found}) == len(found)
     for start in range(0, len(found), len(backends)):
-        together = found[start : start + len(backends)]
-        assert tuple(c.backend for c in together) == backends
-        first = together[0]
-        assert all(replace(c, backend=first.backend) == first for c in together)
+        neighbours = found[start : start + len(backends)]
+        assert tuple(p.backend for p in neighbours) == backends
+        first = neighbours[0]
+        assert all(replace(p, backend=first.backend) == first for p in neighbours)

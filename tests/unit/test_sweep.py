@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from bench.runner.planner import PlannedRun
-from bench.runner.suite import Options, Suite, apply_options, cells
+from bench.runner.suite import Options, Suite, apply_options, grid_points
 from bench.spec.result import RunResult
 from bench.spec.run import Recipe, RunSpec
 from bench.training.sweep import heads_of, layout_of, may_sweep, sweep_key
-from bench.workers.pool import WarmWorkers
+from bench.workers.pool import WorkerPool
 from bench.workers.process import Finished
 from bench.workers.tasks import RunAnswer, RunTask
 from tests.unit.test_runner import ANSWER, _kept, _run, _World, plan, world
@@ -100,12 +100,12 @@ def _grid(**changes: Any) -> Suite:
 def test_lists_of_rates_and_decays_multiply() -> None:
     found = [
         (c.seed, c.recipe["learning_rate"], c.recipe["weight_decay"])
-        for c in cells(_grid(learning_rate=[0.1, 0.2], weight_decay=[0, 0.5]))
+        for c in grid_points(_grid(learning_rate=[0.1, 0.2], weight_decay=[0, 0.5]))
     ]
     assert len(found) == len(set(found)) == 8
     assert {c[1:] for c in found} == {(0.1, 0), (0.1, 0.5), (0.2, 0), (0.2, 0.5)}
     given = apply_options(_grid(), Options(learning_rate=[0.3, 0.4], weight_decay=[0.7]))
-    assert {(c.recipe["learning_rate"], c.recipe["weight_decay"]) for c in cells(given)} == {
+    assert {(c.recipe["learning_rate"], c.recipe["weight_decay"]) for c in grid_points(given)} == {
         (0.3, 0.7),
         (0.4, 0.7),
     }
@@ -142,7 +142,7 @@ def test_a_sweep_is_one_job_and_a_result_for_each_run(
 ) -> None:
     tasks: list[RunTask] = []
 
-    def do(_: WarmWorkers, kind: Any, task: RunTask, log: Path, *more: Any) -> Finished[RunAnswer]:
+    def do(_: WorkerPool, kind: Any, task: RunTask, log: Path, *more: Any) -> Finished[RunAnswer]:
         tasks.append(task)
         answers = [ANSWER] if len(task.specs) == 1 else answer
         if len(task.specs) > 1:
@@ -159,7 +159,7 @@ def test_a_sweep_is_one_job_and_a_result_for_each_run(
         ]
         return Finished(RunAnswer(results=tuple(results)))
 
-    monkeypatch.setattr(WarmWorkers, "do", do)
+    monkeypatch.setattr(WorkerPool, "do", do)
     _run(world, _plan(plan), tmp_path)
     assert [[spec.seed for spec in task.specs] for task in tasks] == [[0, 2], [1]]
     assert len(set(tasks[0].folders)) == 2

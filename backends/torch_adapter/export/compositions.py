@@ -161,7 +161,7 @@ def _attention(t: Translator, node: fx.Node, a: Arguments) -> Value:
 
 def _in_heads(made: Value, node: fx.Node, heads: int) -> Value:
     numbered = rearrange.numbered((2, *made.shape))
-    split: Tensor = numbered.unflatten(-1, (heads, -1))  # type: ignore[no-untyped-call]
+    split: Tensor = numbered.unflatten(-1, (heads, -1))
     return Value(made.name, made.shape, split.transpose(1, 2), node)
 
 

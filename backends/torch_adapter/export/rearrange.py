@@ -28,7 +28,7 @@ def slice_axis(x: Tensor, a: Attributes) -> Tensor:
 
 def shuffle_channels(x: Tensor, a: Attributes) -> Tensor:
     """Reorder channels from (groups, C / groups) to (C / groups, groups) (ShuffleNet)."""
-    grouped: Tensor = x.unflatten(1, (a["groups"], -1))  # type: ignore[no-untyped-call]
+    grouped: Tensor = x.unflatten(1, (a["groups"], -1))
     return grouped.transpose(1, 2).flatten(1, 2)
 
 
@@ -132,7 +132,7 @@ def from_positions(rows: Tensor, result: Shape) -> Tensor:
 
 def split_heads(qkv: Tensor, heads: int) -> Tensor:
     """Split (N, L, 3 C) into queries, keys and values (3, N, heads, L, C / heads)."""
-    split: Tensor = qkv.unflatten(-1, (3, heads, -1))  # type: ignore[no-untyped-call]
+    split: Tensor = qkv.unflatten(-1, (3, heads, -1))
     return split.permute(2, 0, 3, 1, 4)
 
 

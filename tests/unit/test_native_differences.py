@@ -1,4 +1,4 @@
-"""The ledger's rows, and the words of the probes against arithmetic written out here."""
+"""Tables of native differences, and the probes against arithmetic written out here."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from bench.native import probes
-from bench.native.differences import KNOBS, ledger_json, merge_knobs, print_ledger
+from bench.native.differences import KNOBS, difference_rows, differences_json, print_differences
 from bench.native.probes import Convolution
 
 
 def test_rows_hold_each_backends_value_and_whether_they_differ() -> None:
-    rows = merge_knobs(
+    rows = difference_rows(
         {
             "torch": {"channels": "RGB", "batch_norm_layers": 53, "threads": 2},
             "keras-tensorflow": {"channels": "BGR", "batch_norm_layers": 53, "threads": 1},
@@ -35,33 +35,35 @@ def test_rows_hold_each_backends_value_and_whether_they_differ() -> None:
     ]
 
 
-def test_a_knob_that_one_backend_has_not_differs() -> None:
-    (row,) = merge_knobs({"torch": {"layout": "channels_first"}, "keras-jax": {}})
+def test_a_setting_that_one_backend_lacks_differs() -> None:
+    (row,) = difference_rows({"torch": {"layout": "channels_first"}, "keras-jax": {}})
     assert row["values"] == {"torch": "channels_first", "keras-jax": None}
     assert row["differs"]
 
 
 def test_the_table_shows_what_differs(capsys: pytest.CaptureFixture[str]) -> None:
-    rows = merge_knobs(
+    rows = difference_rows(
         {
             "torch": {"channels": "RGB", "layout": "x"},
             "keras-jax": {"channels": "BGR", "layout": "x"},
         }
     )
-    ledger = {"backbone": "resnet50", "px": 64, "optimizer": "sgd", "policy": "freeze_all",
+    table = {"backbone": "resnet50", "px": 64, "optimizer": "sgd", "policy": "freeze_all",
               "weights": "random", "unavailable": {}, "rows": rows}  # fmt: skip
-    alone = {**ledger, "unavailable": {"keras-jax": "no jax"}, "rows": merge_knobs({"torch": {}})}
-    print_ledger([ledger, alone])
-    said = capsys.readouterr().out
-    assert "BGR" in said
-    assert "layout" not in said
-    assert "1 of 2 knobs are the same" in said
-    assert "keras-jax: unavailable: no jax" in said
-    assert "nothing to compare" in said
-    print_ledger([ledger], everything=True)
-    assert "layout" in capsys.readouterr().out
-    document = {"mode": "native", "passed": None, "pairs": [], "ledgers": [ledger]}
-    assert ledger_json([ledger]) == document
+    alone = {
+        **table,
+        "unavailable": {"keras-jax": "no jax"},
+        "rows": difference_rows({"torch": {}}),
+    }
+    print_differences([table, alone])
+    printed = capsys.readouterr().out
+    assert "BGR" in printed
+    assert "layout" not in printed
+    assert "1 of 2 settings are the same" in printed
+    assert "keras-jax: unavailable: no jax" in printed
+    assert "nothing to compare" in printed
+    document = {"mode": "native", "passed": None, "pairs": [], "ledgers": [table]}
+    assert differences_json([table]) == document
 
 
 def test_pixels_tell_the_channels() -> None:

@@ -1,4 +1,4 @@
-"""Warm workers: one does run after run, and is replaced when it is not fit for another."""
+"""The pool of workers: one does run after run, and is replaced if it cannot do another."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from typing import Any
 import pytest
 
 from bench.spec.run import RunSpec
-from bench.workers import pool as warm
-from bench.workers.pool import WarmWorkers, WorkerKind, kind_of
+from bench.workers import pool
+from bench.workers.pool import WorkerKind, WorkerPool, kind_of
 from bench.workers.process import Interpreters
 from tests.stub_tasks import StubTask
 
 STUB = """
 import json, os, sys, time
 for number, line in enumerate(sys.stdin):
-    job = json.loads(line)
+    task = json.loads(line)
     done = {"event": "done", "pid": os.getpid(), "number": number}
-    exec(job.get("code", ""))
-    print(json.dumps({**done, **job.get("answer", {})}), flush=True)
-    exec(job.get("after", ""))
-    print(json.dumps({"event": "idle", "held_bytes": job.get("held_bytes", 10)}), flush=True)
+    exec(task.get("code", ""))
+    print(json.dumps({**done, **task.get("answer", {})}), flush=True)
+    exec(task.get("after", ""))
+    print(json.dumps({"event": "idle", "held_bytes": task.get("held_bytes", 10)}), flush=True)
 """
 TORCH = WorkerKind("torch", "cpu", "matched", "fp32")
 FAILURE = {"kind": "OutOfMemoryError", "message": "no room"}
@@ -32,26 +32,26 @@ OOM = {"run_id": "r", "environment_id": "e", "status": "oom", "failure": FAILURE
 
 
 @pytest.fixture
-def workers(tmp_path: Path) -> Iterator[WarmWorkers]:
+def workers(tmp_path: Path) -> Iterator[WorkerPool]:
     stub = tmp_path / "stub.py"
     stub.write_text(STUB)
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{stub}"\n')
     python.chmod(0o755)
     interpreters = Interpreters({"torch": python, "keras-tensorflow": python})
-    with WarmWorkers(interpreters) as made:
+    with WorkerPool(interpreters) as made:
         yield made
 
 
 @pytest.fixture
-def do(workers: WarmWorkers, tmp_path: Path) -> Callable[..., Any]:
-    def do(kind: WorkerKind = TORCH, timeout_s: float | None = None, **job: Any) -> Any:
-        return workers.do(kind, StubTask(**job), tmp_path / "log", timeout_s=timeout_s)
+def do(workers: WorkerPool, tmp_path: Path) -> Callable[..., Any]:
+    def do(kind: WorkerKind = TORCH, timeout_s: float | None = None, **task: Any) -> Any:
+        return workers.do(kind, StubTask(**task), tmp_path / "log", timeout_s=timeout_s)
 
     return do
 
 
-def test_the_same_worker_does_the_next_job(do: Callable[..., Any]) -> None:
+def test_the_same_worker_does_the_next_task(do: Callable[..., Any]) -> None:
     answers = [do().answer for _ in range(3)]
     assert [a.number for a in answers] == [0, 1, 2]
     assert len({a.pid for a in answers}) == 1
@@ -68,7 +68,7 @@ def test_another_backend_has_a_worker_of_its_own_and_both_stay(do: Callable[...,
     "change", [{"mode": "native"}, {"precision": "fp64"}, {"code_sha256": "ab"}], ids=str
 )
 def test_other_settings_of_the_process_need_another_worker_in_its_place(
-    do: Callable[..., Any], workers: WarmWorkers, change: dict[str, str]
+    do: Callable[..., Any], workers: WorkerPool, change: dict[str, str]
 ) -> None:
     other = TORCH._replace(**change)
     first, second = do(TORCH).answer, do(other).answer
@@ -77,7 +77,7 @@ def test_other_settings_of_the_process_need_another_worker_in_its_place(
 
 
 def test_on_a_gpu_one_worker_at_a_time_holds_the_device(
-    do: Callable[..., Any], workers: WarmWorkers
+    do: Callable[..., Any], workers: WorkerPool
 ) -> None:
     torch = TORCH._replace(device="cuda:0")
     keras = torch._replace(backend="keras-tensorflow")
@@ -91,7 +91,7 @@ def test_on_a_gpu_one_worker_at_a_time_holds_the_device(
 @pytest.mark.parametrize(
     "job",
     [
-        {"held_bytes": warm.LEAST_HELD_BYTES + 1},
+        {"held_bytes": pool.LEAST_HELD_BYTES + 1},
         {"held_bytes": None},
         {"after": "time.sleep(60)"},
         {"after": "os.abort()"},
@@ -101,14 +101,14 @@ def test_on_a_gpu_one_worker_at_a_time_holds_the_device(
     ],
     ids=str,
 )
-def test_a_worker_that_is_not_fit_is_replaced(
+def test_a_worker_that_cannot_go_on_is_replaced(
     do: Callable[..., Any],
-    workers: WarmWorkers,
+    workers: WorkerPool,
     monkeypatch: pytest.MonkeyPatch,
     job: dict[str, Any],
 ) -> None:
-    monkeypatch.setattr(workers, "_most_held_bytes", warm.LEAST_HELD_BYTES)
-    monkeypatch.setattr(warm, "PATIENCE_S", 1.0)
+    monkeypatch.setattr(workers, "_most_held_bytes", pool.LEAST_HELD_BYTES)
+    monkeypatch.setattr(pool, "TIDY_TIMEOUT_S", 1.0)
     first = do().answer.pid
     done = do(**job)
     assert "answer" in job or done.status == "ok", "what comes after the work costs no result"
@@ -120,10 +120,10 @@ def test_a_worker_that_is_not_fit_is_replaced(
 def test_what_a_worker_may_hold_is_a_share_of_the_machine(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(warm, "machine_bytes", lambda: 128 * 2**30)
-    assert WarmWorkers(Interpreters({}))._most_held_bytes == 8 * 2**30
-    monkeypatch.setattr(warm, "machine_bytes", lambda: 8 * 2**30)
-    assert WarmWorkers(Interpreters({}))._most_held_bytes == warm.LEAST_HELD_BYTES
+    monkeypatch.setattr(pool, "machine_bytes", lambda: 128 * 2**30)
+    assert WorkerPool(Interpreters({}))._most_held_bytes == 8 * 2**30
+    monkeypatch.setattr(pool, "machine_bytes", lambda: 8 * 2**30)
+    assert WorkerPool(Interpreters({}))._most_held_bytes == pool.LEAST_HELD_BYTES
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_a_crash_costs_its_own_run_only(
     assert do().answer.number == 0
 
 
-def test_a_worker_that_died_between_two_jobs_is_replaced(do: Callable[..., Any]) -> None:
+def test_a_worker_that_died_between_two_tasks_is_replaced(do: Callable[..., Any]) -> None:
     first = do(code="import threading; threading.Timer(0.05, os._exit, (7,)).start()").answer
     time.sleep(0.5)
     again = do()
@@ -150,7 +150,7 @@ def test_a_worker_that_died_between_two_jobs_is_replaced(do: Callable[..., Any])
     assert again.answer.pid != first.pid
 
 
-def test_all_are_ended_at_the_end(do: Callable[..., Any], workers: WarmWorkers) -> None:
+def test_all_are_ended_at_the_end(do: Callable[..., Any], workers: WorkerPool) -> None:
     do(), do(TORCH._replace(backend="keras-tensorflow"))
     held = list(workers._workers.values())
     assert all(w.is_running() for w in held)
@@ -159,7 +159,7 @@ def test_all_are_ended_at_the_end(do: Callable[..., Any], workers: WarmWorkers) 
 
 
 def test_ctrl_c_ends_the_worker(
-    do: Callable[..., Any], workers: WarmWorkers, tmp_path: Path
+    do: Callable[..., Any], workers: WorkerPool, tmp_path: Path
 ) -> None:
     do()
     (held,) = workers._workers.values()
@@ -173,8 +173,8 @@ def test_ctrl_c_ends_the_worker(
     assert not held.is_running()
 
 
-def test_each_job_has_its_own_log(do: Callable[..., Any], tmp_path: Path) -> None:
-    assert do(code='done["log"] = job["log"]').answer.log == str(tmp_path / "log")
+def test_each_task_has_its_own_log(do: Callable[..., Any], tmp_path: Path) -> None:
+    assert do(code='done["log"] = task["log"]').answer.log == str(tmp_path / "log")
 
 
 def test_the_kind_is_what_a_process_cannot_change(make_spec: Callable[..., RunSpec]) -> None:

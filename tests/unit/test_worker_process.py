@@ -1,4 +1,4 @@
-"""Workers: how a job ends, whatever the process does."""
+"""Worker processes: how a task ends, whatever the process does."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from typing import Any
 
 import pytest
 
-from bench.workers import process as launch
+from bench.workers import process
 from bench.workers.process import Event, Finished, Interpreters, Stopped, WorkerGroup, run_task
 from tests.stub_tasks import StubTask
 
-READ_JOB = "import sys, os, json, time, signal\njob = json.loads(sys.stdin.readline())\n"
-DONE = 'print(json.dumps({"event": "done", "said": job}), flush=True)\n'
+READ_TASK = "import sys, os, json, time, signal\ntask = json.loads(sys.stdin.readline())\n"
+DONE = 'print(json.dumps({"event": "done", "said": task}), flush=True)\n'
 
 Run = Callable[..., Finished[Any]]
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    """Run a job whose worker is the given Python code."""
+    """Do a task in a worker that runs the given Python code."""
 
     def run(code: str, **more: Any) -> Finished[Any]:
         stub = tmp_path / "stub.py"
-        stub.write_text(READ_JOB + code)
+        stub.write_text(READ_TASK + code)
         python = tmp_path / "python"
         python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{stub}"\n')
         python.chmod(0o755)
@@ -39,7 +39,7 @@ def run(tmp_path: Path) -> Run:
 
 
 def _gone(pid: int, within_s: float = 2.0) -> bool:
-    """Whether a process has ended (a zombie has)."""
+    """Return True if a process ends in time; a zombie has ended."""
     end = time.monotonic() + within_s
     while time.monotonic() < end:
         try:
@@ -61,7 +61,7 @@ def test_the_answer_and_the_events_come_back(run: Run) -> None:
     assert events == [{"event": "step", "share": 0.5}]
 
 
-def test_a_failure_that_the_worker_tells_is_handed_on(run: Run) -> None:
+def test_a_failure_that_the_worker_reports_is_returned(run: Run) -> None:
     event = {
         "event": "failed", "status": "bad_input", "kind": "k", "message": "m", "hint": "h",
     }  # fmt: skip
@@ -110,13 +110,13 @@ def test_a_worker_that_dies_is_crashed_with_its_last_words(run: Run, code: str, 
 
 @pytest.mark.parametrize(
     ("kills", "status", "said"),
-    [((3, 4), "oom", "memory ran out"), ((3, 3), "crashed", "ended by signal SIGKILL")],
+    [((3, 4), "oom", "ran out of memory"), ((3, 3), "crashed", "ended by signal SIGKILL")],
 )
 def test_a_killed_worker_is_out_of_memory_only_if_the_system_killed_for_that(
     run: Run, monkeypatch: pytest.MonkeyPatch, kills: tuple[int, int], status: str, said: str
 ) -> None:
-    told = iter(kills)
-    monkeypatch.setattr(launch, "_oom_kills", lambda: next(told))
+    counts = iter(kills)
+    monkeypatch.setattr(process, "_oom_kills", lambda: next(counts))
     finished = run("os.kill(os.getpid(), signal.SIGKILL)\n")
     assert (finished.status, finished.kind, finished.answer) == (status, "SIGKILL", None)
     assert said in finished.message
@@ -125,8 +125,8 @@ def test_a_killed_worker_is_out_of_memory_only_if_the_system_killed_for_that(
 def test_a_worker_that_ends_otherwise_while_memory_is_short_is_not_out_of_memory(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = iter(range(9))
-    monkeypatch.setattr(launch, "_oom_kills", lambda: next(told))
+    counts = iter(range(9))
+    monkeypatch.setattr(process, "_oom_kills", lambda: next(counts))
     assert run("os._exit(3)\n").status == "crashed"
     assert run(DONE).status == "ok"
     assert run("time.sleep(60)\n", timeout_s=0.2).status == "timeout"
@@ -134,18 +134,18 @@ def test_a_worker_that_ends_otherwise_while_memory_is_short_is_not_out_of_memory
 
 def test_kills_for_memory_are_counted_by_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "read_text", lambda _: "oom_kill_x 9\nnr 1\noom_kill 7\nz 2\n")
-    assert launch._oom_kills() == 7
+    assert process._oom_kills() == 7
     monkeypatch.setattr(Path, "read_text", lambda _: "nr 1\n")
-    assert launch._oom_kills() == 0
+    assert process._oom_kills() == 0
 
     def absent(path: Path) -> str:
         raise FileNotFoundError(path)
 
     monkeypatch.setattr(Path, "read_text", absent)
-    assert launch._oom_kills() == 0
+    assert process._oom_kills() == 0
 
 
-def test_a_worker_that_dies_before_it_reads_its_job_is_crashed(tmp_path: Path) -> None:
+def test_a_worker_that_dies_before_it_reads_its_task_is_crashed(tmp_path: Path) -> None:
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\necho no python here >&2\nexit 4\n")
     python.chmod(0o755)
@@ -169,12 +169,12 @@ def test_a_worker_that_dies_before_it_reads_its_job_is_crashed(tmp_path: Path) -
         "[]",
     ],
 )
-def test_garbage_on_standard_output_is_passed_over(run: Run, line: str) -> None:
+def test_garbage_on_standard_output_is_ignored(run: Run, line: str) -> None:
     finished = run(f"print('{line}', flush=True)\n{DONE}")
     assert finished.status == "ok"
 
 
-def test_bytes_that_are_no_text_are_passed_over(run: Run, tmp_path: Path) -> None:
+def test_bytes_that_are_no_text_are_ignored(run: Run, tmp_path: Path) -> None:
     code = "os.write(1, b'\\xff\\xfe\\n')\nos.write(2, b'\\xff\\n')\n"
     assert run(code + DONE).status == "ok"
     assert run(code + "os._exit(5)\n").status == "crashed"
@@ -220,17 +220,17 @@ def test_the_real_worker_ends_when_its_parent_is_gone() -> None:
     )
     with subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(b'{"task": "devices"}\n')
-        process.stdin.flush()
-        assert b"started" in process.stdout.readline()
-        process.stdin.close()
-        assert process.wait(timeout=30) == 1
+    ) as worker:
+        assert worker.stdin is not None
+        assert worker.stdout is not None
+        worker.stdin.write(b'{"task": "devices"}\n')
+        worker.stdin.flush()
+        assert b"started" in worker.stdout.readline()
+        worker.stdin.close()
+        assert worker.wait(timeout=30) == 1
 
 
-def test_the_real_worker_tells_an_unknown_task(tmp_path: Path) -> None:
+def test_the_real_worker_reports_an_unknown_task(tmp_path: Path) -> None:
     finished = run_task("torch", StubTask(task="dance"), tmp_path / "log", Interpreters({}))
     assert (finished.status, finished.kind) == ("crashed", "ValidationError")
 
@@ -270,7 +270,7 @@ def test_interpreters(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def test_a_group_of_workers_is_ended_together(run: Run, tmp_path: Path) -> None:
-    """Whoever waits for one is told, and whoever starts another."""
+    """Threads that wait for a worker, or start another one, get ``Stopped``."""
     group = WorkerGroup()
     pids: list[int] = []
 
@@ -292,7 +292,7 @@ def test_a_group_of_workers_is_ended_together(run: Run, tmp_path: Path) -> None:
     assert run(DONE).status == "ok"  # outside the group
 
 
-def test_a_job_may_have_variables_of_its_own(run: Run) -> None:
-    code = 'print(json.dumps({"event": "done", "said": os.environ["OF_A_JOB"]}), flush=True)\n'
-    answer = run(code, variables={"OF_A_JOB": "here"}).answer
+def test_a_task_may_have_variables_of_its_own(run: Run) -> None:
+    code = 'print(json.dumps({"event": "done", "said": os.environ["OF_A_TASK"]}), flush=True)\n'
+    answer = run(code, variables={"OF_A_TASK": "here"}).answer
     assert answer.said == "here"

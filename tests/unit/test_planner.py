@@ -1,4 +1,4 @@
-"""From cells to runs: sizes, cases, policies, rates, weights, devices."""
+"""From grid points to runs: sizes, cases, policies, rates, weights, devices, options of ``run``."""
 
 from __future__ import annotations
 
@@ -13,22 +13,24 @@ from hypothesis import strategies as st
 from bench.catalog.cases import CASES, SIZE_BOUNDS, size_of
 from bench.catalog.policies import POLICIES
 from bench.catalog.recipes import TUNE_FACTORS
+from bench.cli.run import RunCommand
 from bench.data import Dataset, SplitSizes
 from bench.errors import Unavailable, UserError
 from bench.network.weights import Weights
-from bench.runner import planner as prepare
-from bench.runner.planner import PlannedRun, Preparation, resolve_devices
-from bench.runner.suite import Suite
+from bench.runner import planner
+from bench.runner.planner import PlannedRun, Planner, resolve_devices
+from bench.runner.suite import Suite, apply_options, options_suite
 from bench.spec.run import Environment, WeightsRef
 from bench.system import Gpu
 from bench.workers.process import Interpreters
+from tests.unit.conftest import Cli
 
 WHOLE = 20_000
 
 
 @dataclass
 class _Fakes:
-    """Data, weights and packages as a test wants them."""
+    """Stands for data, weights and installed packages."""
 
     dataset: dict[str, Any] = field(default_factory=dict)
     opened: list[SplitSizes] = field(default_factory=list)
@@ -80,10 +82,10 @@ class _Fakes:
 @pytest.fixture
 def fakes(monkeypatch: pytest.MonkeyPatch) -> _Fakes:
     fakes = _Fakes()
-    monkeypatch.setattr(prepare, "open_dataset", fakes.open)
-    monkeypatch.setattr(prepare, "pretrained_weights", fakes.pretrained)
-    monkeypatch.setattr(prepare, "environment_of", fakes.environment)
-    monkeypatch.setattr(prepare, "gpus", lambda: ())
+    monkeypatch.setattr(planner, "open_dataset", fakes.open)
+    monkeypatch.setattr(planner, "pretrained_weights", fakes.pretrained)
+    monkeypatch.setattr(planner, "environment_of", fakes.environment)
+    monkeypatch.setattr(planner, "gpus", lambda: ())
     return fakes
 
 
@@ -91,7 +93,47 @@ def _plan(*grids: dict[str, Any], backends: tuple[str, ...] = ("torch",), **more
     suite = Suite.model_validate(
         {"name": "t", "backends": backends, "grid": [{"dataset": "folder:x", **g} for g in grids]}
     )
-    return Preparation(Interpreters({}), cache=Path("unused"), **more).plan(suite)
+    return Planner(Interpreters({}), cache=Path("unused"), **more).plan(suite)
+
+
+@pytest.mark.parametrize(
+    ("option", "field", "value"),
+    [
+        ("--optimizer sgd", "optimizer", "sgd"),
+        ("--augmentation crop", "augmentation", "crop"),
+        ("--schedule constant", "schedule", "constant"),
+        ("--optimizer sgd --momentum 0.5", "momentum", 0.5),
+        ("--warmup 0.25", "warmup_fraction", 0.25),
+        ("--augmentation crop_flip --views 3", "views", 3),
+        ("--weight-decays 0.5", "weight_decay", 0.5),
+        ("--prefix-cache off", "prefix_cache", "off"),
+        ("--train-images 40", "train_images", 40),
+    ],
+)
+def test_an_option_of_run_reaches_the_specs(
+    fakes: _Fakes,
+    here: Cli,
+    monkeypatch: pytest.MonkeyPatch,
+    option: str,
+    field: str,
+    value: object,
+) -> None:
+    given: list[RunCommand] = []
+
+    def run_command(command: RunCommand) -> bool:
+        given.append(command)
+        return True
+
+    monkeypatch.setattr("bench.cli.run.run_command", run_command)
+    done = here("run", "--datasets", "folder:x", "--policies", "freeze_all", *option.split())
+    assert done.returncode == 0, done.stderr
+    (options,) = (command.options for command in given)
+    suite = apply_options(options_suite(options), options)
+    specs = [run.spec for run in Planner(Interpreters({}), cache=Path("unused")).plan(suite)]
+    assert len(specs) == 2, "one for each default backend"
+    for spec in specs:
+        values = {**vars(spec.recipe), "train_images": spec.case.dataset.train_images}
+        assert values[field] == value
 
 
 def _one(policy: str = "freeze_all", **grid: Any) -> PlannedRun:
@@ -201,8 +243,8 @@ def test_tuned_runs_have_a_grid_around_the_policys_rate(fakes: _Fakes) -> None:
         _one("freeze_all", tune="lr", mode=("native",))
 
 
-def test_what_changes_nothing_makes_no_other_run(fakes: _Fakes) -> None:
-    """'off' where nothing is frozen."""
+def test_a_prefix_cache_without_effect_makes_no_other_run(fakes: _Fakes) -> None:
+    """'off' changes nothing if nothing is frozen."""
     for name, policy in POLICIES.items():
         kept = _one(name, prefix_cache="off").spec.recipe.prefix_cache
         assert kept == ("off" if policy.boundary != "all" or policy.phases else "auto")
@@ -282,15 +324,15 @@ def test_what_looks_like_a_path_is_one(fakes: _Fakes, choice: str) -> None:
         _one(weights=choice)
 
 
-def test_each_image_that_is_left_out_is_told_once(fakes: _Fakes) -> None:
+def test_each_image_that_is_left_out_is_listed_once(fakes: _Fakes) -> None:
     fakes.skipped = ("a.png: broken", "b.png: empty")
     grids = [{"policies": ["freeze_all"], "train_images": n} for n in (10, 20)]
     suite = Suite.model_validate(
         {"name": "t", "backends": ["torch"], "grid": [{"dataset": "folder:x", **g} for g in grids]}
     )
-    preparation = Preparation(Interpreters({}), cache=Path("unused"))
-    assert len(preparation.plan(suite)) == 2
-    assert preparation.skipped() == ["a.png: broken", "b.png: empty"]
+    made = Planner(Interpreters({}), cache=Path("unused"))
+    assert len(made.plan(suite)) == 2
+    assert made.skipped() == ["a.png: broken", "b.png: empty"]
 
 
 def test_weights_that_cannot_be_had_are_a_row_that_says_how_to_get_them(fakes: _Fakes) -> None:
@@ -311,7 +353,7 @@ def test_a_run_is_the_same_run_before_and_after_its_weights_came(
     before = _one(backbones=["vgg16"]).spec.run_id
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(weights, "_checked", lambda path, source: path)
-    monkeypatch.setattr(prepare, "pretrained_weights", weights.pretrained_weights)
+    monkeypatch.setattr(planner, "pretrained_weights", weights.pretrained_weights)
     file = tmp_path / "hub" / "checkpoints" / BACKBONES["vgg16"].sources[0].location.split("/")[-1]
     file.parent.mkdir(parents=True)
     file.write_bytes(b"")
@@ -334,7 +376,7 @@ def test_runs_that_are_the_same_are_planned_once(fakes: _Fakes) -> None:
 
 
 def test_each_device_is_a_run(fakes: _Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prepare, "gpus", lambda: (Gpu("A", "1", 1), Gpu("B", "1", 1)))
+    monkeypatch.setattr(planner, "gpus", lambda: (Gpu("A", "1", 1), Gpu("B", "1", 1)))
     runs = _plan({"policies": ["freeze_all"]}, device="all")
     assert [r.spec.device for r in runs] == ["cpu", "cuda:0", "cuda:1"]
     assert len({r.spec.run_id for r in runs}) == 3
@@ -360,12 +402,12 @@ GPU = Gpu("A", "1", 1)
 def test_devices(
     monkeypatch: pytest.MonkeyPatch, there: int, asked: str, expected: list[str]
 ) -> None:
-    monkeypatch.setattr(prepare, "gpus", lambda: (GPU,) * there)
+    monkeypatch.setattr(planner, "gpus", lambda: (GPU,) * there)
     assert resolve_devices(asked) == expected
 
 
 @pytest.mark.parametrize("asked", ["gpu", "cuda:2", "cuda:x", "", "CPU"])
 def test_a_device_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, asked: str) -> None:
-    monkeypatch.setattr(prepare, "gpus", lambda: (GPU, replace(GPU, name="B")))
+    monkeypatch.setattr(planner, "gpus", lambda: (GPU, replace(GPU, name="B")))
     with pytest.raises(UserError, match=f"Unknown device '{asked}'"):
         resolve_devices(asked)
