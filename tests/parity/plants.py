@@ -22,7 +22,15 @@ from bench.parity.tolerances import SEED
 from bench.spec.preprocessing import Preprocessing
 from bench.spec.run import Recipe
 from bench.training import batches, fit
-from bench.training.adapter import Adapter, MatchedTrainer
+from bench.training.adapter import (
+    Adapter,
+    Heads,
+    HeadsTrainer,
+    MatchedTrainer,
+    NativeRequest,
+    Prefix,
+    Trainer,
+)
 from bench.training.batches import TrainingBatches
 from bench.training.schedule import learning_rate
 
@@ -74,6 +82,18 @@ class _Planted:
     ) -> MatchedTrainer:
         network, plan = self.plant.network(network), self.plant.plan(plan)
         return self.plant.trainer(self.sound.build(network, plan, recipe, device))
+
+    def build_prefix(self, network: Network, recipe: Recipe, device: str, compiled: bool) -> Prefix:
+        return self.sound.build_prefix(network, recipe, device, compiled)
+
+    def build_heads(self, heads: Heads, recipe: Recipe, device: str) -> HeadsTrainer:
+        return self.sound.build_heads(heads, recipe, device)
+
+    def build_native(self, request: NativeRequest) -> tuple[Trainer, TrainingPlan]:
+        return self.sound.build_native(request)
+
+    def release(self) -> bool:
+        return self.sound.release()
 
     def is_out_of_memory(self, error: BaseException) -> bool:
         return self.sound.is_out_of_memory(error)

@@ -161,23 +161,12 @@ class TensorFlowEngine:
         return found
 
     def make_infer(self, model: keras.Model) -> Callable[..., Any]:
-        signature = [tf.TensorSpec(i.shape, i.dtype) for i in model.inputs]
-
-        @tf.function(autograph=False, input_signature=signature)  # type: ignore[untyped-decorator]
-        def infer(*inputs: Any) -> Any:
-            return model(list(inputs), training=False)
-
+        infer = _inference(model)
         return lambda *arrays: infer(*(tf.constant(a) for a in arrays))
 
     def make_constant(self, model: keras.Model) -> Callable[..., Any]:
-        signature = [tf.TensorSpec(i.shape, i.dtype) for i in model.inputs]
-
-        @tf.function(autograph=False, input_signature=signature)  # type: ignore[untyped-decorator]
-        def infer(*inputs: Any) -> Any:
-            return model(list(inputs), training=False)
-
         # Grappler fuses convolution, bias and activation, and lays out kernels, for constants only.
-        constant = convert_variables_to_constants_v2(infer.get_concrete_function())
+        constant = convert_variables_to_constants_v2(_inference(model).get_concrete_function())
         return lambda *arrays: constant(*(tf.constant(a) for a in arrays))[0]
 
     def to_device(self, array: Any) -> Any:
@@ -232,6 +221,17 @@ class TensorFlowEngine:
 def _threads(configured: int, variable: str) -> int:
     """Return the threads in use; 0 means TensorFlow's default: the variable, else one per core."""
     return configured or int(os.environ.get(variable) or 0) or cores()
+
+
+def _inference(model: keras.Model) -> Any:
+    """Return a graph function of the model's inputs that computes its inference form."""
+    signature = [tf.TensorSpec(i.shape, i.dtype) for i in model.inputs]
+
+    @tf.function(autograph=False, input_signature=signature)  # type: ignore[untyped-decorator]
+    def infer(*inputs: Any) -> Any:
+        return model(list(inputs), training=False)
+
+    return infer
 
 
 def _batch_signature(inputs: list[Any]) -> tuple[Any, ...]:
