@@ -131,22 +131,12 @@ def knobs(device: torch.device) -> dict[str, Any]:
         "tf32": torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32,
         "tf32_matmul": torch.backends.cuda.matmul.allow_tf32,
         "tf32_convolution": torch.backends.cudnn.allow_tf32,
-        "onednn": _has_onednn(),
+        "onednn": torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled,
         "compile": _compiled(),
         "malloc_mmap_threshold_bytes": _mmap_threshold_bytes(),
         "cuda": torch.version.cuda if device.type == "cuda" else None,
-        "cudnn": _cudnn_version() if device.type == "cuda" else None,
+        "cudnn": torch.backends.cudnn.version() if device.type == "cuda" else None,
     }
-
-
-def _has_onednn() -> bool:
-    is_available: bool = torch.backends.mkldnn.is_available()
-    return is_available and bool(torch.backends.mkldnn.enabled)
-
-
-def _cudnn_version() -> int | None:
-    version: int | None = torch.backends.cudnn.version()
-    return version
 
 
 def forget_compilation() -> None:

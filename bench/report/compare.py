@@ -437,13 +437,14 @@ def _changes(name: str, compared: Sequence[Compared], names: FolderNames) -> str
             )
     same = sum(c.change is None for c in known)
     if same:
-        parts.append(f"No difference is shown in {same:,} of {number_of(len(mine), 'comparison')}")
+        parts.append(f"no difference is shown in {same:,} of {number_of(len(mine), 'comparison')}")
     if len(known) < len(mine):
         parts.append(
-            f"{len(mine) - len(known):,} of {number_of(len(mine), 'comparison')} have no interval: "
+            f"no interval in {len(mine) - len(known):,} of {number_of(len(mine), 'comparison')}: "
             f"{words.lacking}"
         )
-    return f"{words.title[0].upper()}{words.title[1:]}: {'. '.join(parts)}."
+    sentences = [parts[0], *(f"{part[0].upper()}{part[1:]}" for part in parts[1:])]
+    return f"{words.title[0].upper()}{words.title[1:]}: {'. '.join(sentences)}."
 
 
 def _experiment(group: SeedGroup) -> str:

@@ -22,7 +22,7 @@ RATES = ("images_per_s", "fit_s", "speed_ratio")
 
 
 @dataclass(frozen=True)
-class Shown:
+class PageContents:
     """The tables and runs of a page."""
 
     tables: Sequence[Table]
@@ -34,7 +34,7 @@ class Shown:
         """Return True if any run has one of these fields."""
         return any(row[field] is not None for row in self.rows for field in fields)
 
-    def says(self, words: str, columns: str = "") -> bool:
+    def has_text(self, words: str, columns: str = "") -> bool:
         """Return True if a cell matches a regular expression.
 
         Args:
@@ -67,15 +67,15 @@ class Entry:
     """Name on the page."""
     text: str
     """Definition."""
-    is_shown: Callable[[Shown], bool]
+    is_shown: Callable[[PageContents], bool]
     """Returns True if the page shows it."""
-    here: Callable[[Shown], str] = lambda shown: ""
+    here: Callable[[PageContents], str] = lambda shown: ""
     """Returns a sentence on its values on this page, or an empty text."""
 
 
 def glossary(tables: Sequence[Table], rows: Sequence[Row]) -> list[dict[str, str]]:
     """Return name and text of each quantity that the page shows."""
-    shown = Shown(tables, rows)
+    shown = PageContents(tables, rows)
     return [
         {"name": entry.name, "text": f"{entry.text} {entry.here(shown)}".strip()}
         for entry in ENTRIES
@@ -83,20 +83,20 @@ def glossary(tables: Sequence[Table], rows: Sequence[Row]) -> list[dict[str, str
     ]
 
 
-def _measured(*fields: str) -> Callable[[Shown], bool]:
+def _measured(*fields: str) -> Callable[[PageContents], bool]:
     return lambda shown: shown.measures(*fields)
 
 
-def _interval(about: str, of_rates: bool) -> Callable[[Shown], bool]:
+def _interval(about: str, of_rates: bool) -> Callable[[PageContents], bool]:
     return lambda shown: any(e.about == about for e in shown.intervals(of_rates))
 
 
-def _has_memory(shown: Shown) -> bool:
+def _has_memory(shown: PageContents) -> bool:
     # Even where no run has a value: the dash needs an explanation too.
     return any(column.name == "peak_bytes" for table in shown.tables for column in table.columns)
 
 
-def _unknown_memory(shown: Shown) -> str:
+def _unknown_memory(shown: PageContents) -> str:
     """Return a sentence that counts the runs of each backend without a value."""
     ok = [row for row in shown.rows if row.is_ok and row.spec.device == "cpu"]
     runs = Counter(row.spec.backend for row in ok)
@@ -105,16 +105,16 @@ def _unknown_memory(shown: Shown) -> str:
     return f"Here it is unknown in {listed(counts)}." if counts else ""
 
 
-def _is_compared(shown: Shown) -> bool:
+def _is_compared(shown: PageContents) -> bool:
     both = [*shown.intervals(of_rates=False), *shown.intervals(of_rates=True)]
     return any(e.p is not None for e in both)
 
 
-def _is_tied(shown: Shown) -> bool:
-    return shown.says(r"\btie\b|no difference shown", "verdict")
+def _is_tied(shown: PageContents) -> bool:
+    return shown.has_text(r"\btie\b|no difference shown", "verdict")
 
 
-def _has_no_disagreement(shown: Shown) -> bool:
+def _has_no_disagreement(shown: PageContents) -> bool:
     """Return True if a difference is of two sides that agree on every image."""
     return any(
         e.value == 0.0 and e.high == intervals.most_unseen(e.images)
@@ -133,7 +133,7 @@ ENTRIES = (
     Entry(
         "points",
         "Percentage points of accuracy: from 80 % to 82 % is +2 points.",
-        lambda shown: shown.says(r"\d points\b"),
+        lambda shown: shown.has_text(r"\d points\b"),
     ),
     Entry(
         "balanced accuracy",

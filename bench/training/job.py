@@ -1,4 +1,4 @@
-"""One run inside a worker: from the job's files to the fields of a result."""
+"""One run inside a worker, from its task to its result."""
 
 from __future__ import annotations
 
@@ -33,8 +33,7 @@ def do_run(task: RunTask, adapter: Adapter, emit: Emit) -> RunResult:
     """Do the run of a task and write its ``predictions.npz``.
 
     Args:
-        task: With one spec.
-        adapter: The adapter of its framework.
+        task: A task with one spec.
         emit: Takes progress events.
     """
     started = time.perf_counter()
@@ -58,20 +57,20 @@ def do_run(task: RunTask, adapter: Adapter, emit: Emit) -> RunResult:
 
 
 def save_predictions(folder: Path, logits: Array, packed: Packed) -> None:
-    """Keep what a run says of the test images: logits (N, classes), labels (N,), whether each is
-    right (N,), and the true class's probability (N,)."""
-    right, probability = per_image(logits, packed.test.labels)
+    """Write the predictions for N test images: logits (N, classes), labels, correctness and
+    probability of the true class, each (N,)."""
+    correct, probability = per_image(logits, packed.test.labels)
     np.savez_compressed(
         folder / FILE,
         logits=logits.astype(np.float32),
         labels=packed.test.labels,
-        correct=right,
+        correct=correct,
         true_probability=probability,
     )
 
 
 class _Job(NamedTuple):
-    """A run, and what it is done with."""
+    """A run with the task, adapter and images that it needs."""
 
     spec: RunSpec
     task: RunTask
@@ -81,7 +80,7 @@ class _Job(NamedTuple):
 
 
 _Made = tuple[Run, str | None, str | None]
-"""The run, what a reader of its result must know, and the hash of its network."""
+"""The run, a note for its result, and the hash of its Blueprint."""
 
 
 def _native(job: _Job) -> _Made:
@@ -101,7 +100,7 @@ def _native(job: _Job) -> _Made:
 
 
 def _matched(job: _Job) -> _Made:
-    """Build the network of the first phase; what builds the others holds no trainer."""
+    """Build the first phase's network, and a builder of the other phases that holds no trainer."""
     spec, packed = job.spec, job.packed
     assert job.task.blueprint is not None
     is_whole = spec.recipe.head == "original"
@@ -117,14 +116,13 @@ def _matched(job: _Job) -> _Made:
 
 
 class _Builder:
-    """Builds the phases of a run, from the first one on."""
+    """Builder of the phases of a run, in their order."""
 
     def __init__(self, job: _Job, network: Network, phases: tuple[Phase, ...]) -> None:
         """
         Args:
-            network: As it is before training: what a phase freezes, no phase before it has
-                trained.
-            phases: Of the run.
+            network: The network before training; no phase trains a tensor that a later phase
+                freezes.
         """
         self._job = job
         self._network = network
@@ -135,7 +133,7 @@ class _Builder:
         return hash_tensors({name: self._network.tensors[name] for name in frozen})
 
     def __call__(self, phase: Phase, tensors: Mapping[str, Array]) -> Ready:
-        """Build one, once what the one before it left behind is gone."""
+        """Free the phase before, and build this one."""
         job, network = self._job, self._network
         recipe = phase.recipe(job.spec.recipe)
         if phase.first_epoch > 0:
@@ -144,7 +142,7 @@ class _Builder:
         trainer, plan = build_phase(
             job.adapter, network.blueprint, tensors, phase.policy, recipe, job.spec.device
         )
-        network.tensors.clear()  # the framework has its own copy; VGG19's cost half a gigabyte
+        network.tensors.clear()  # the framework has a copy; VGG19 takes 0.5 GB
         cached, note = cached_prefix_of_run(
             job.spec.model_copy(update={"recipe": recipe}),
             network,
@@ -169,7 +167,7 @@ def native_request(
     device: str,
     seed: int,
 ) -> NativeRequest:
-    """Return what native mode asks of an adapter."""
+    """Build the adapter's request for a native network."""
     return NativeRequest(
         backbone=backbone,
         entry=native.entry,

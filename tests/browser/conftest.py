@@ -1,5 +1,4 @@
-"""Reports in Debian's Chromium, opened from disk; they come from made-up runs by way of the command
-``report``."""
+"""Fixtures: reports of made-up runs, written by the command ``report`` and opened in Chromium."""
 
 from __future__ import annotations
 
@@ -30,28 +29,28 @@ Document = dict[str, Any]
 
 @dataclass
 class Opened:
-    """A page, and what happened in it."""
+    """An open page, and what happened in it."""
 
     page: Page
     errors: list[str] = field(default_factory=list)
-    """Of the console and of scripts; refused requests are among them."""
+    """Errors of the console and of scripts, including refused requests."""
     requests: list[str] = field(default_factory=list)
-    """Addresses that the page asked for, its own among them."""
+    """Addresses requested, including the page's own."""
     dialogs: list[str] = field(default_factory=list)
     """Texts of alerts."""
 
     def draw_all(self) -> int:
-        """Wait until the idle browser has drawn every plot; returns their number."""
+        """Wait until the idle browser has drawn every plot; return their number."""
         self.page.wait_for_function(
             "() => [...document.querySelectorAll('figure.plot')].every(f => f.dataset.drawn)"
         )
         return self.page.locator("figure.plot .main-svg:first-child").count()
 
-    def open_folds(self) -> None:
-        """Open all of them, and wait until they are filled."""
+    def open_details(self) -> None:
+        """Open the details of all runs, and wait until they are filled."""
         folds = "[...document.querySelectorAll('.folds details')]"
-        self.page.evaluate(f"{folds}.forEach(fold => {{ fold.open = true; }})")
-        self.page.wait_for_function(f"{folds}.every(fold => fold.querySelector('.fold'))")
+        self.page.evaluate(f"{folds}.forEach(one => {{ one.open = true; }})")
+        self.page.wait_for_function(f"{folds}.every(one => one.querySelector('.fold'))")
 
 
 Open = Callable[..., Opened]
@@ -61,7 +60,7 @@ Results = Callable[[str], list[Path]]
 
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
-    """Chromium, for this package only: while Playwright runs, nobody else can run asyncio."""
+    """Start Chromium for this package only: Playwright blocks asyncio for other tests."""
     path = shutil.which("chromium")
     if path is None:
         pytest.fail(f"There is no 'chromium' here. Install it: {INSTALL}", pytrace=False)
@@ -74,7 +73,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
-    """Results folders: the name of a function of stores.py, or a number of runs."""
+    """Return results folders by the name of a function of stores.py, or by a number of runs."""
     root = tmp_path_factory.mktemp("results")
 
     @functools.cache
@@ -87,7 +86,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
 
 @pytest.fixture(scope="session")
 def pages(results: Results, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Path of a page: of ``results``; ``precise``; or ``published``, as the page is today."""
+    """Return the page of ``results``, or ``precise``, or ``published`` in today's layout."""
     apart = tmp_path_factory.mktemp("pages")
 
     @functools.cache
@@ -101,23 +100,24 @@ def pages(results: Results, tmp_path_factory: pytest.TempPathFactory) -> Callabl
             return apart / "published.html"
         folders = results(name)
         report_command(ReportCommand(folders, ("csv",), Filters(), STANDARD, as_json=False))
-        return folders[0] / "report.html"
+        (written,) = folders[0].glob("report*.html")
+        return written
 
     return page
 
 
 @pytest.fixture(scope="session")
 def made(pages: Callable[[str], Path]) -> Made:
-    """The document that a page holds; nobody may change it."""
+    """Return the document of a page, shared by all tests and not to be changed."""
     return functools.cache(lambda name: read_document(pages(name)))
 
 
 @pytest.fixture
 def open_page(browser: Browser, pages: Callable[[str], Path]) -> Iterator[Open]:
-    """``open_page("usual", color_scheme="dark")``; options are those of a browser context.
+    """Return a function: ``open_page("usual", color_scheme="dark")``, with browser context options.
 
-    With ``draws`` all plots are drawn, as soon as the browser is idle; else, to save time, those
-    near the screen.
+    With ``draws``, all plots are drawn when the browser is idle; otherwise only those near the
+    screen, to save time.
     """
     contexts = []
 
@@ -167,4 +167,4 @@ PRECISE: dict[str, Any] = {
         )
     ],
 }  # fmt: skip
-"""A table whose texts, taken as texts, would be sorted otherwise."""
+"""A table whose texts and values sort differently."""

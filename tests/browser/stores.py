@@ -1,7 +1,7 @@
-"""Results folders as runs leave them: a usual grid, hostile names, two machines, an upgrade.
+"""Results folders of made-up runs: a usual grid, hostile names, two machines, an upgrade.
 
-A function makes the folders of a page below one that is empty, and gives them in the order in which
-``report`` is asked for them.
+Each function makes results folders below an empty folder, and returns them in the order of
+``report``'s arguments.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ BACKENDS = ("torch", "keras-tensorflow")
 BACKBONES = ("efficientnet_lite0", "squeezenet1_1")
 CLASSES = tuple(f"class {letter}" for letter in "abcdefghijklmnopqr")
 IMAGES = 1_080
-"""To test on."""
+"""Number of test images."""
 DATA: dict[int, tuple[str, int]] = {
     1: ("photos", 216), 2: ("photos", 1_980), 3: ("photos", 720), 4: ("mnist5k", 2_520),
 }  # fmt: skip
 """Case → data set and training images."""
 SKILL = {"freeze_all": 0.80, "fine_tune_last": 0.84, "fine_tune_all": 0.85, "retrain_all": 0.845,
          "discriminative_lr": 0.85, "from_scratch": 0.45}  # fmt: skip
-"""Of the test images that a policy gets right, about."""
+"""Policy → about the fraction of test images that it gets right."""
 SECONDS = {"freeze_all": 6.0, "fine_tune_last": 14.0, "from_scratch": 41.0}
-"""Of a fit, about; of all other policies 40."""
+"""Policy → about the seconds of its fit; 40 for all others."""
 VERSIONS = {
     "torch": {"numpy": "2.4.6", "torch": "2.14.1", "torchvision": "0.29.1"},
     "keras-tensorflow": {"numpy": "2.4.6", "keras": "3.15.1", "tensorflow": "2.21.0"},
@@ -68,23 +68,23 @@ HOSTILE = (
     "__proto__",
     '<a href="javascript:alert(7)">x</a><b>bold</b>',
 )
-"""Names that a folder of images, or a user's own network, could bring along."""
+"""Names that a folder of images or a user's own network could have."""
 HOSTILE_FOLDERS = ("<img src=x onerror=alert(5)>", "\"' onfocus=alert(6) autofocus='")
-"""Of results, whose names hold no slash."""
+"""Names of results folders, without slashes."""
 NOT_UTF_8 = "folder-\udcff"
-"""As Python reads the name of a folder that is no UTF-8."""
+"""A folder name that is not UTF-8, as Python reads it."""
 
 
 def usual(folder: Path) -> list[Path]:
-    """Sixteen runs: four cases, two policies, two backends; one ran out of memory."""
+    """Make sixteen runs: four cases, two policies, two backends; one ran out of memory."""
     grid = product(CASES, BACKBONES[:1], ("freeze_all", "fine_tune_all"), [0], BACKENDS)
     _fill(folder, grid, {5: "oom"})
     return [folder]
 
 
 def few(folder: Path) -> list[Path]:
-    """Two policies in two backends, three seeds each, of few classes; one failed, and what was
-    proved lies beside them: as little as has one of everything."""
+    """Make the smallest report that has everything: two policies, two backends, three seeds, few
+    classes, one failure, and a proof."""
     data = {"classes": ["a", "b", "c"]}
     grid = product([3], BACKBONES[:1], ("freeze_all", "fine_tune_all"), range(3), BACKENDS)
     found = _fill(folder, grid, {11: "crashed"}, dataset=data)
@@ -95,8 +95,8 @@ def few(folder: Path) -> list[Path]:
 
 
 def many(folder: Path, count: int) -> list[Path]:
-    """Four cases, two networks, six policies, three seeds and two backends; a third network in one
-    case with one seed; what is beyond these 300 has other numbers of epochs. Three failed."""
+    """Make four cases, two networks, six policies, three seeds and two backends, and a third
+    network in one case. Three failed. Runs beyond these 300 have other numbers of epochs."""
     grid = list(product(CASES, BACKBONES, DEFAULT_POLICIES, range(3), BACKENDS))
     grid += product([1], ["vgg16"], DEFAULT_POLICIES, [0], BACKENDS)
     lost = {40: "oom", 77: "crashed", 130: "unavailable"}
@@ -107,7 +107,7 @@ def many(folder: Path, count: int) -> list[Path]:
 
 
 def machines(folder: Path) -> list[Path]:
-    """The same grid on a CPU and on a GPU, of policies that tie."""
+    """Make the same grid on a CPU and a GPU, with policies that tie."""
     gpu = {"device": "cuda:0", "device_model": "A GPU", "driver": "570.1"}
     grid = list(product([4], BACKBONES[:1], ("fine_tune_all", "retrain_all"), range(3), BACKENDS))
     _fill(folder, grid)
@@ -116,7 +116,7 @@ def machines(folder: Path) -> list[Path]:
 
 
 def sweep(folder: Path) -> list[Path]:
-    """Two policies in two backends, with six learning rates each."""
+    """Make two policies in two backends, with six learning rates each."""
     grid = list(product([1], BACKBONES[:1], ("fine_tune_all", "retrain_all"), [0], BACKENDS))
     for number in range(6):
         recipe = {"learning_rate": 0.001 * 2**number}
@@ -125,14 +125,14 @@ def sweep(folder: Path) -> list[Path]:
 
 
 def failed(folder: Path) -> list[Path]:
-    """No run is ok."""
+    """Make failed runs only."""
     grid = product([1], BACKBONES, ("freeze_all",), [0], BACKENDS)
     _fill(folder, grid, dict(enumerate(("oom", "crashed", "unavailable", "oom"))))
     return [folder]
 
 
 def upgrade(folder: Path) -> list[Path]:
-    """Before and after: another machine, twice as fast, no more accurate; a run is lost."""
+    """Make two folders: the second machine is twice as fast, equally accurate, and lost a run."""
     folders = [folder / name for name in HOSTILE_FOLDERS]
     policies = ("fine_tune_last", "fine_tune_all", "retrain_all")
     grid = list(product([1], BACKBONES[:1], policies, range(3), BACKENDS[:1]))
@@ -143,8 +143,8 @@ def upgrade(folder: Path) -> list[Path]:
 
 
 def hostile(folder: Path) -> list[Path]:
-    """Of each of ``HOSTILE``: a data set and a network of that name, trained in two ways by two
-    backends; one of the four failed because of it. All other words are hostile too."""
+    """Make four runs for each name of ``HOSTILE``, which is used for everything that has a name;
+    one of the four failed."""
     store = Store(folder)
     for number, name in enumerate(HOSTILE):
         own = {"backbone": f"module:{name}.py:{name}", "code_sha256": "0f" * 32}
@@ -168,7 +168,7 @@ def hostile(folder: Path) -> list[Path]:
 
 
 class _Run:
-    """A run that is made up from a number."""
+    """A made-up run, random by its number."""
 
     def __init__(
         self, changes: Fields, number: int, skill: float = 0.8, fit_s: float = 20.0
@@ -183,7 +183,7 @@ class _Run:
         self._fit_s = fit_s
 
     def save(self, store: Store) -> str:
-        """Into a results folder; returns its environment."""
+        """Save it into a results folder; return its environment id."""
         spec, folder = self.spec, store.partial_folder()
         where = {"backend": spec.backend, "packages": VERSIONS[spec.backend],
                  "variables": {"OMP_NUM_THREADS": "2"}}  # fmt: skip
@@ -202,7 +202,7 @@ class _Run:
         return environment.environment_id
 
     def _answered(self, folder: Path) -> Fields:
-        """Predictions: some images are hard for every run, and luck of its own besides."""
+        """Write predictions, in which some images are hard for every run; return their scores."""
         classes = len(self.spec.case.dataset.classes)
         labels = np.arange(IMAGES) % classes
         hard = np.random.default_rng(0).random(IMAGES)
@@ -218,7 +218,7 @@ class _Run:
                 "test_calibration_error": calibration_error(logits, labels)}  # fmt: skip
 
     def _measured(self) -> Fields:
-        """Whole steps' rates, or of a head alone that of what was computed once."""
+        """Return times and rates: of whole steps, or effective ones if only a head is trained."""
         epochs, fit_s = self.spec.recipe.epochs, self._fit_s * self._random.normal(1, 0.02)
         rate = epochs * self.spec.case.dataset.train_images / fit_s
         is_head = self.spec.policy.boundary == "head"

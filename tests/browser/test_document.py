@@ -1,4 +1,4 @@
-"""The data in a page can be read back, and what is no page is told from one."""
+"""The data of a page can be read back; anything else is rejected."""
 
 from __future__ import annotations
 
@@ -91,4 +91,4 @@ def test_documents_without_cases_map_plots_or_runs_make_a_page(made: Made, tmp_p
                             "environments": {}, "knobs": [], "answer": [], "notes": [],
                             "glossary": []}  # fmt: skip
     write_page(bare, tmp_path / "report.html")
-    assert "The numbers allow no answer yet" in (tmp_path / "report.html").read_text("utf-8")
+    assert "There is no answer yet" in (tmp_path / "report.html").read_text("utf-8")

@@ -1,4 +1,4 @@
-"""Names from files and folders stay text, in tables, folds and plots."""
+"""Names from files and folders stay text, in tables, details and plots."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def is_clean(opened: Opened) -> None:
 
 @pytest.fixture
 def whole_page(open_page: Open) -> Opened:
-    """All plots drawn, all folds open."""
+    """All plots drawn, all details open."""
     opened = open_page("hostile", draws=True)
     opened.draw_all()
-    opened.open_folds()
+    opened.open_details()
     return opened
 
 
@@ -120,7 +120,7 @@ def test_hostile_names_stay_text_where_a_plot_shows_them(open_page: Open) -> Non
 def test_names_of_folders_stay_text_beside_each_other(open_page: Open) -> None:
     opened = open_page("upgrade", draws=True)
     opened.draw_all()
-    opened.open_folds()
+    opened.open_details()
     is_clean(opened)
     beside, changed = opened.page.locator("#beside"), opened.page.locator("#answer .answer").first
     expect(beside.locator("h3").first).to_have_text(

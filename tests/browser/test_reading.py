@@ -1,4 +1,4 @@
-"""What a reader does with a report: look, open a fold, copy, change the theme, use the keyboard."""
+"""Reading a report: look, open details, copy, change the theme, use the keyboard."""
 
 from __future__ import annotations
 
@@ -52,50 +52,53 @@ def test_no_error_and_no_request_whatever_is_done(open_page: Open, made: Made) -
     assert [a for a in opened.requests if a.startswith("file:")] == [opened.page.url]
 
 
-def test_a_fold_is_filled_when_it_is_first_opened(open_page: Open, made: Made) -> None:
+def test_details_are_filled_when_they_are_first_opened(open_page: Open, made: Made) -> None:
     page = open_page("usual").page
-    fold = page.locator("#run-0")
-    assert fold.locator(".fold").count() == 0
-    fold.locator("summary").click()
+    details = page.locator("#run-0")
+    assert details.locator(".fold").count() == 0
+    details.locator("summary").click()
     key, run = next(iter(made("usual")["runs"].items()))
     for text in (run["repeat"], run["log_tail"], key.split("/")[0], "NHWC", "3,371,024"):
-        expect(fold).to_contain_text(text)
-    expect(fold.locator("svg.curve")).to_have_count(2)
-    expect(fold.locator(".confusion tbody tr")).to_have_count(len(CLASSES))
-    fold.locator("summary").click()
-    fold.locator("summary").click()
-    expect(fold.locator(".fold")).to_have_count(1)
+        expect(details).to_contain_text(text)
+    curves = details.locator("figure.curve .js-plotly-plot")
+    expect(curves).to_have_count(2)
+    epochs = len(run["result"]["val_top1_by_epoch"])
+    expect(curves.first.locator(".scatterlayer .point")).to_have_count(epochs)
+    expect(details.locator(".confusion tbody tr")).to_have_count(len(CLASSES))
+    details.locator("summary").click()
+    details.locator("summary").click()
+    expect(details.locator(".fold")).to_have_count(1)
 
 
-def test_a_fold_says_what_was_proved_of_its_run(open_page: Open) -> None:
+def test_details_say_what_was_proved_of_their_run(open_page: Open) -> None:
     opened = open_page("few")
-    opened.open_folds()
+    opened.open_details()
     proved = opened.page.locator(".fold", has_text="freeze_all")
     expect(proved).to_have_count(6)
-    for fold in proved.all():
-        expect(fold).to_contain_text("Shown: the adapters compute the same thing")
+    for details in proved.all():
+        expect(details).to_contain_text("Shown: the backends compute the same")
     other = opened.page.locator("#run-0 .fold")
     expect(other).to_contain_text("fine_tune_all")
     expect(other).to_contain_text("Not shown in this environment.")
 
 
-def test_a_run_in_the_table_leads_to_its_own_fold(open_page: Open) -> None:
+def test_a_run_in_the_table_leads_to_its_own_details(open_page: Open) -> None:
     page = open_page("300").page
     heading(page, "runs-table", "test_top1").locator("button").click()
     link = page.locator("#runs-table-region tbody tr a").nth(7)
     name = link.inner_text()
     link.click()
-    fold = page.locator(".folds details[open]")
-    expect(fold).to_have_count(1)
-    expect(fold).to_be_in_viewport()
-    expect(fold).to_contain_text(name)
+    details = page.locator(".folds details[open]")
+    expect(details).to_have_count(1)
+    expect(details).to_be_in_viewport()
+    expect(details).to_contain_text(name)
 
 
-def test_a_failed_run_says_why_in_its_fold_and_among_what_failed(open_page: Open) -> None:
+def test_a_failed_run_says_why_in_its_details_and_among_what_failed(open_page: Open) -> None:
     page = open_page("usual").page
-    fold = page.locator(".folds details", has_text="oom")
-    fold.locator("summary").click()
-    expect(fold).to_contain_text("oom: SIGKILL: memory ran out")
+    details = page.locator(".folds details", has_text="oom")
+    details.locator("summary").click()
+    expect(details).to_contain_text("oom: SIGKILL: memory ran out")
     line = page.locator("section#failed tbody tr")
     for text in ("oom", "memory ran out"):
         expect(line).to_contain_text(text)
@@ -121,7 +124,7 @@ def test_the_command_can_be_copied(open_page: Open, made: Made) -> None:
 
 def test_the_figures_of_the_page_are_defined_on_it(open_page: Open, made: Made) -> None:
     page = open_page("usual").page
-    page.get_by_role("link", name="What the figures mean").first.click()
+    page.get_by_role("link", name="Glossary").first.click()
     terms = page.locator("#figures dt")
     expect(terms.first).to_be_in_viewport()
     wanted = made("usual")["glossary"]

@@ -35,11 +35,11 @@ from bench.training.batches import TrainingBatches
 from bench.training.schedule import learning_rate
 
 Patches = Callable[[], list[Any]]
-"""Returns context managers that patch something while they are entered."""
+"""Builds context managers that replace something and restore it on exit."""
 Builders = dict[str, Any]
-"""An adapter's table: kind of operation → function (operation, …) that builds it."""
+"""An adapter's builders: kind of operation → function of (operation, …)."""
 TRAINED_STAGE = "last"
-"""The only stage of the small network's trunk that trains if part of the trunk is frozen."""
+"""The only trained stage of the small network's trunk where the trunk is partly frozen."""
 
 
 def _same(value: Any) -> Any:
@@ -48,25 +48,25 @@ def _same(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Plant:
-    """A defect of an adapter: which of its inputs and outputs are replaced."""
+    """A defect in one adapter."""
 
     network: Callable[[Network], Network] = _same
-    """Network given to the adapter → network that it builds instead."""
+    """Change of the network that the adapter gets."""
     plan: Callable[[TrainingPlan], TrainingPlan] = _same
-    """Given plan → plan that it follows instead."""
+    """Change of the plan that the adapter gets."""
     trainer: Callable[[Any], MatchedTrainer] = _same
-    """Trainer that it built → trainer that it returns instead."""
+    """Change of the trainer that the adapter built."""
     batches: Batches = make_batches
-    """Makes the batches to train on."""
+    """Makes the batches that it is trained on."""
     patches: Patches = list
-    """Patches of modules, in force while the backend is measured."""
+    """Replacements in the modules of its process while it is measured."""
 
     @contextmanager
     def planted(self, adapter: Adapter) -> Iterator[Adapter]:
-        """Yield the adapter with the defect, and remove the defect afterwards."""
+        """Yield the adapter with the defect; remove the defect on exit."""
         with ExitStack() as stack:
-            for each in self.patches():
-                stack.enter_context(each)
+            for replacement in self.patches():
+                stack.enter_context(replacement)
             yield _Planted(adapter, self)
 
 
@@ -103,28 +103,28 @@ class _Planted:
 
 
 def wrapped(builders: Builders, kind: str, wrap: Callable[[Any], Any]) -> Plant:
-    """Replace the adapter's builder of a kind of operation by ``wrap(builder)``."""
+    """Replace the builder of a kind of operation by ``wrap`` of it."""
     return Plant(patches=lambda: [patch.dict(builders, {kind: wrap(builders[kind])})])
 
 
 def altered(builders: Builders, kind: str, change: Callable[[Operation], Operation]) -> Plant:
-    """Build ``change(operation)`` instead of each operation of a kind."""
+    """Build operations of a kind from changed operations."""
     return wrapped(builders, kind, lambda build: lambda o, *more: build(change(o), *more))
 
 
 def _with(**attributes: Any) -> Callable[[Operation], Operation]:
-    """Return a change of attributes."""
+    """Replace attributes of an operation."""
     return lambda o: o.model_copy(update={"attributes": {**o.attributes, **attributes}})
 
 
 def _flipped_padding(o: Operation) -> Operation:
-    """Swap the padding at the top with the bottom's, and the left with the right's."""
+    """Swap the padding above and below, and that at left and right."""
     top, bottom, left, right = o.attributes["padding"]
     return _with(padding=[bottom, top, right, left])(o)
 
 
 def _floor(o: Operation) -> Operation:
-    """Leave out the last window, which reaches beyond the input."""
+    """Drop the last window, which reaches beyond the input (floor instead of ceil mode)."""
     if not o.attributes["ceil_mode"]:
         return o
     channels, height, width = o.shape
@@ -133,7 +133,7 @@ def _floor(o: Operation) -> Operation:
 
 
 def _preprocessing(change: Callable[[Preprocessing], Preprocessing]) -> Plant:
-    """Replace the preprocessing."""
+    """Change the preprocessing."""
 
     def changed(network: Network) -> Network:
         new = change(network.blueprint.preprocessing)
@@ -153,7 +153,7 @@ def _to_minus_one(p: Preprocessing) -> Preprocessing:
 
 
 def _glorot(network: Network) -> Network:
-    """Give the last layer Keras's default initialisation."""
+    """Initialise the last layer as Keras does by default."""
     name = network.blueprint.operations[-1].tensors["weight"]
     old = network.tensors[name]
     bound = math.sqrt(6.0 / sum(old.shape))
@@ -162,7 +162,7 @@ def _glorot(network: Network) -> Network:
 
 
 def _with_first_head() -> Callable[[Network], Network]:
-    """Start each phase with the initial head of the first phase."""
+    """Begin each phase with the initial head of the first phase."""
     first: dict[str, Array] = {}
 
     def changed(network: Network) -> Network:
@@ -174,15 +174,15 @@ def _with_first_head() -> Callable[[Network], Network]:
     return changed
 
 
-def _treated(change: Callable[[dict[str, TensorPlan]], dict[str, TensorPlan]]) -> Plant:
-    """Change how tensors are trained, but not which operations are in training form."""
+def _trained_by(change: Callable[[dict[str, TensorPlan]], dict[str, TensorPlan]]) -> Plant:
+    """Change which tensors are trained and how, but not which layers are in training form."""
     return Plant(plan=lambda plan: replace(plan, trained=change(plan.trained)))
 
 
 def _decay_on_biases(trained: dict[str, TensorPlan]) -> dict[str, TensorPlan]:
     return {
-        name: replace(treatment, decays=treatment.decays or name.endswith(".bias"))
-        for name, treatment in trained.items()
+        name: replace(tensor, decays=tensor.decays or name.endswith(".bias"))
+        for name, tensor in trained.items()
     }
 
 
@@ -199,7 +199,7 @@ def _without(name: str) -> Callable[[dict[str, TensorPlan]], dict[str, TensorPla
 
 
 def _still(name: str) -> Callable[[dict[str, TensorPlan]], dict[str, TensorPlan]]:
-    """Compute the gradient of a tensor, but do not update it."""
+    """Compute a tensor's gradient, but let the optimizer ignore it."""
     return lambda trained: {
         n: TensorPlan(0.0, False) if n == name else t for n, t in trained.items()
     }
@@ -215,17 +215,17 @@ def _streams(change: Callable[[int, Stream, tuple[int, ...]], Any]) -> Plant:
 
 
 def _seeded_anew(other: Stream) -> Plant:
-    """Give one random stream another seed."""
+    """Seed one stream differently."""
     return _streams(lambda seed, stream, at: generator(seed + (stream is other), stream, *at))
 
 
 def _first_order(seed: int, stream: Stream, at: tuple[int, ...]) -> np.random.Generator:
-    """Repeat the order of the first epoch in every epoch."""
+    """Use the order of the first epoch in every epoch."""
     return generator(seed, stream, *((0,) if stream is Stream.ORDER else at))
 
 
 class _WholeBatches(TrainingBatches):
-    """Batches without the last, smaller one of each epoch."""
+    """Batches without the smaller last one of an epoch."""
 
     @property
     def steps_per_epoch(self) -> int:
@@ -233,7 +233,7 @@ class _WholeBatches(TrainingBatches):
 
 
 def all_in_training(plan: TrainingPlan) -> TrainingPlan:
-    """Run frozen stages in training form too, without training them."""
+    """Run frozen stages in training form too, but train the same tensors."""
     return replace(plan, first_trained=0)
 
 
@@ -242,13 +242,13 @@ def _whole_batches(split: Split, recipe: Recipe, plan: TrainingPlan) -> Training
 
 
 def _rate_of_epoch(recipe: Recipe, step: int, steps: int) -> float:
-    """Return the learning rate of a schedule that advances once per epoch."""
+    """Advance the schedule once per epoch instead of per step."""
     in_epoch = steps // recipe.epochs
     return learning_rate(recipe, step // in_epoch * in_epoch, steps)
 
 
 def _labels_from_one(trainer: Any) -> Any:
-    """Shift the training labels by one."""
+    """Count classes from one in training."""
     to_device = trainer.to_device
     trainer.to_device = lambda batch: to_device(batch._replace(labels=batch.labels + 1))
     return trainer
@@ -267,11 +267,7 @@ def _probabilities(trainer: Any) -> Any:
 
 
 def in_any_adapter(builders: Builders) -> dict[str, Plant]:
-    """Return the defects that are planted in the same way in every adapter.
-
-    Args:
-        builders: The adapter's table of builders.
-    """
+    """Return the defects that are the same in every adapter, planted through its builders."""
     return {
         "batch_norm_epsilon": altered(builders, "batch_norm", _with(epsilon=1e-3)),
         "batch_norm_momentum": altered(builders, "batch_norm", _with(momentum=0.01)),
@@ -282,17 +278,17 @@ def in_any_adapter(builders: Builders) -> dict[str, Plant]:
         "asymmetric_padding": altered(builders, "conv2d", _flipped_padding),
         "floor_pooling": altered(builders, "max_pool2d", _floor),
         "other_dropout_mask": _seeded_anew(Stream.DROPOUT),
-        "decay_on_biases": _treated(_decay_on_biases),
-        "one_learning_rate": _treated(_one_rate),
+        "decay_on_biases": _trained_by(_decay_on_biases),
+        "one_learning_rate": _trained_by(_one_rate),
         "schedule_per_epoch": Plant(
             patches=lambda: [patch.object(fit, "learning_rate", _rate_of_epoch)]
         ),
         "other_batch_order": _seeded_anew(Stream.ORDER),
         "order_of_first_epoch": _streams(_first_order),
         "last_batch_dropped": Plant(batches=_whole_batches),
-        "frozen_layer_trains": _treated(_also("block.conv.weight")),
-        "trained_layer_is_frozen": _treated(_without("block.conv.weight")),
-        "optimizer_forgets_a_layer": _treated(_still("block.conv.weight")),
+        "frozen_layer_trains": _trained_by(_also("block.conv.weight")),
+        "trained_layer_is_frozen": _trained_by(_without("block.conv.weight")),
+        "optimizer_forgets_a_layer": _trained_by(_still("block.conv.weight")),
         "other_head_initialisation": Plant(network=_glorot),
         "label_off_by_one": Plant(trainer=_labels_from_one),
         "softmax_in_evaluation": Plant(trainer=_probabilities),

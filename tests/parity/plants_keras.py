@@ -1,4 +1,4 @@
-"""Defects of the Keras adapter."""
+"""Defects to plant in the Keras adapter."""
 
 from __future__ import annotations
 
@@ -14,27 +14,28 @@ from backends.keras_adapter.engines import BETA_1, BETA_2, EPSILON
 from backends.keras_adapter.optimizer import TwinOptimizer
 from backends.keras_adapter.trainer import KerasTrainer
 from backends.keras_adapter.twin import layers
-from backends.keras_adapter.twin.twin import BUILDERS, Twin
+from backends.keras_adapter.twin.builders import BUILDERS
+from backends.keras_adapter.twin.twin import Twin
 from tests.parity.plants import TRAINED_STAGE, Plant, all_in_training, in_any_adapter, wrapped
 
 
 def _method(owner: Any, name: str, wrap: Callable[[Any], Any]) -> Plant:
-    """Replace a method of a class by ``wrap(method)``."""
+    """Replace a method of a class by ``wrap`` of it."""
     return Plant(patches=lambda: [patch.object(owner, name, wrap(getattr(owner, name)))])
 
 
 def _rule(name: str, wrap: Callable[[Any], Any]) -> Plant:
-    """Replace an update rule of the optimizer, and disable the engine's own kernel for it."""
+    """Replace an update rule of the optimizer, and disable the engine's fused kernel."""
     return Plant(
         patches=lambda: [
             patch.object(TwinOptimizer, name, wrap(getattr(TwinOptimizer, name))),
-            patch.object(TwinOptimizer, "_kernel", lambda self, treatment: None),
+            patch.object(TwinOptimizer, "_kernel", lambda self, trained: None),
         ]
     )
 
 
 class _Engine:
-    """An engine of which a subclass replaces one method."""
+    """An engine that delegates everything to a sound one."""
 
     def __init__(self, sound: Any) -> None:
         self._sound = sound
@@ -44,7 +45,7 @@ class _Engine:
 
 
 class _BiasedVariance(_Engine):
-    """An engine with the biased running variance of Keras's own layer."""
+    """An engine with a biased running variance, as in Keras's own layer."""
 
     def batch_norm_training(
         self, x: Any, gamma: Any, beta: Any, mean: Any, variance: Any, epsilon: Any, momentum: Any
@@ -58,7 +59,7 @@ class _BiasedVariance(_Engine):
 
 
 class _OnlyMoves(_Engine):
-    """An engine that normalises by the running statistics and still updates them in training."""
+    """An engine that normalises by the running statistics and also updates them."""
 
     def batch_norm_training(
         self, x: Any, gamma: Any, beta: Any, mean: Any, variance: Any, epsilon: Any, momentum: Any
@@ -71,7 +72,7 @@ class _OnlyMoves(_Engine):
 
 
 def _with_engine(change: Callable[[Any], Any], but_in: str = "") -> Callable[[Any], Any]:
-    """Return a wrapper that builds with a changed engine in every stage but one."""
+    """Pass a changed engine to a builder, except in the stage ``but_in``."""
     return lambda build: (
         lambda o, shape, engine: build(o, shape, engine if o.stage == but_in else change(engine))
     )
@@ -86,7 +87,7 @@ def _pad_zeros(call: Any) -> Any:
 
 
 class _Dropout(keras.layers.Layer):
-    """A dropout that is active in inference, too."""
+    """Dropout that is active in inference too."""
 
     def __init__(self, rate: float) -> None:
         super().__init__()
@@ -97,7 +98,7 @@ class _Dropout(keras.layers.Layer):
 
 
 def _always_dropout(apply: Any) -> Any:
-    """Apply dropout in inference form, too."""
+    """Apply dropout in inference form too."""
 
     def changed(self: Twin, operation: Any, inputs: Any, masks: Any, trains: bool) -> Any:
         if operation.kind == "dropout" and not trains:
@@ -108,7 +109,7 @@ def _always_dropout(apply: Any) -> Any:
 
 
 def _keras_sgd(rule: Any) -> Any:
-    """Update as Keras does: the learning rate is part of the velocity."""
+    """Use Keras's SGD, whose velocity includes the learning rate."""
 
     def changed(
         self: TwinOptimizer, w: Any, g: Any, moments: Any, rate: Any, decay: Any, *_: Any
@@ -133,7 +134,7 @@ def _coupled(rule: Any) -> Any:
 
 
 def _decoupled(rule: Any) -> Any:
-    """Apply the decay apart from the gradient: SGDW instead of SGD."""
+    """Decay the weights directly: SGDW instead of SGD."""
 
     def changed(
         self: TwinOptimizer, w: Any, g: Any, moments: Any, rate: Any, decay: Any, *more: Any
@@ -144,7 +145,7 @@ def _decoupled(rule: Any) -> Any:
 
 
 def _keras_adam(rule: Any) -> Any:
-    """Update as Keras does: epsilon is added to the root before the bias correction."""
+    """Use Keras's AdamW, which adds epsilon to the root before its correction."""
 
     def changed(
         self: TwinOptimizer,
@@ -169,7 +170,7 @@ def _next_label(criterion: Any) -> Any:
 
 
 def _softmax_first(criterion: Any) -> Any:
-    """Apply softmax before the loss; without the factor 1 Keras would recognise and skip it."""
+    """Apply softmax first; times 1, because Keras would recognise and remove a plain softmax."""
     return lambda self, labels, logits: criterion(self, labels, ops.softmax(logits) * 1.0)
 
 

@@ -25,7 +25,7 @@ from bench.parity.proofs import ProvedSubject
 from bench.report import make_report
 from bench.report.answer import answer
 from bench.report.compare import side_by_side
-from bench.report.page import _folds_of_rows
+from bench.report.page import details_of_rows
 from bench.report.plots.accuracy import plots
 from bench.report.tables.cases import cases_table
 from bench.report.tables.standard import backbones_table, backends_table, policies_table
@@ -308,7 +308,7 @@ def test_a_rate_over_too_few_windows_is_not_compared(make: Make) -> None:
 def test_with_few_seeds_frameworks_too_are_compared_as_trained_models(make: Make) -> None:
     runs = [make(0.9), make(0.9, backend="keras-tensorflow")]
     (told,) = answer(found(*runs))
-    assert "these trained models, not of the recipes" in told
+    assert "these trained models, not the recipes" in told
 
 
 def test_a_recommendation_is_not_made_of_unsteady_runs(make: Make) -> None:
@@ -354,7 +354,7 @@ def test_a_row_leads_to_its_own_run_where_one_spec_ran_on_two_machines(make: Mak
         made = make_report(order, order[0].folder.parent).page
         assert made is not None
         keys = list(made["runs"])
-        told = [keys[n] for n in _folds_of_rows(made) if n is not None]
+        told = [keys[n] for n in details_of_rows(made) if n is not None]
         assert told == [f"{r['run_id']}/{r['environment_id']}" for r in made["rows"]]
 
 

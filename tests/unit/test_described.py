@@ -1,4 +1,4 @@
-"""What a torch worker tells of networks; the catalogue's stages follow from the same rules."""
+"""Descriptions of networks by a torch worker; the catalogue's stages follow the same rules."""
 
 from __future__ import annotations
 

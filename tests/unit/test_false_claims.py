@@ -69,9 +69,7 @@ def test_the_article_s_policy_with_random_weights_beside_pretrained_ones(make: M
     table = tables(*runs)["cases"]
     assert cell(table, 0, "prescribed_top1") == "run with random weights"
     assert "validation accuracy" not in " ".join(table.notes)
-    assert any(
-        note.startswith("weights random: in 1 of 3 runs") for note in footnotes(rows_of(runs))
-    )
+    assert any(note.startswith("weights random: 1 of 3 runs") for note in footnotes(rows_of(runs)))
 
 
 def test_a_policy_that_could_not_be_compared_does_not_hide_that_the_article_s_is_beaten(
@@ -90,7 +88,7 @@ def test_a_policy_that_could_not_be_compared_does_not_hide_that_the_article_s_is
     assert verdict.startswith("fine_tune_all is better, +")
     rival = [make(share, "fine_tune_all", s) for s, share in enumerate((0.6, 0.61, 0.6))]
     tied = answer(found(*runs[::2], *rival, *highest))
-    assert tied[0].startswith("The best could not be compared with all others: seeds failed")
+    assert tied[0].startswith("The best policy could not be compared with all others: seeds failed")
 
 
 @pytest.mark.parametrize(
@@ -107,17 +105,17 @@ def test_questions_that_differ_in_the_recipe_are_no_repetition(
         for backend in ("torch", "keras-tensorflow")
         for recipe in ({}, {field: value})
     ]
-    (told,) = (text for text in limits(found(*runs)) if "not so many experiments" in text)
-    assert told.startswith("4 questions")
-    assert "backends repeat the same 2 on" in told
+    (told,) = (text for text in limits(found(*runs)) if "not independent" in text)
+    assert told.startswith("These 4 questions")
+    assert "Backends repeat the same 2 on" in told
 
 
 def test_one_backend_repeats_nothing(make: Make) -> None:
     runs = [make(0.9, name, backbone=b) for name in ("freeze_all", "fine_tune_all")
             for b in ("vgg16", "resnet50")]  # fmt: skip
     told = " ".join(limits(found(*runs)))
-    assert "2 questions are not so many experiments" in told
-    assert "repeat" not in told
+    assert "These 2 questions share 1 test set and are not independent" in told
+    assert "Backends repeat" not in told
 
 
 def test_the_control_ties_in_questions_where_the_article_s_does(make: Make) -> None:
@@ -130,7 +128,7 @@ def test_the_control_ties_in_questions_where_the_article_s_does(make: Make) -> N
         runs += [make(share, name, seed, backbone="vgg16") for name, share in beaten]
     (told,) = answer(found(*runs))
     assert "tied with the best in 1 and beaten in 1" in told
-    assert "is tied too in 1" in told
+    assert "is tied as well in 1" in told
 
 
 def test_differences_of_shares_end_at_one(make: Make) -> None:
@@ -144,7 +142,7 @@ def test_differences_of_shares_end_at_one(make: Make) -> None:
     wild = {"freeze_all": (0.1, 0.95, 0.2), "fine_tune_all": (0.95, 0.3, 0.9)}
     runs = [make(share, name, s) for name, shares in wild.items() for s, share in enumerate(shares)]
     (told,) = answer(found(*runs))
-    assert "the comparison could not have shown any difference" in told
+    assert "this comparison cannot detect any difference" in told
 
 
 def test_ratios_above_none_are_never_printed_as_none() -> None:
@@ -166,7 +164,7 @@ def test_balanced_accuracy_that_equals_top1_by_chance(make: Make) -> None:
     alike = {"test_balanced_accuracy": 1.0, "test_top1": 1.0}
     cells = found(make(1.0, luck=0.0, result=alike)).groups
     (note,) = [n for n in policies_table(cells, []).notes if n.startswith("balanced")]
-    assert note.startswith("balanced accuracy is top-1 in every row here, as where")
+    assert note.startswith("balanced accuracy equals top-1 in every row here, as it does if")
 
 
 def test_questions_without_the_article_s_policy_are_counted(make: Make) -> None:

@@ -18,7 +18,7 @@ from bench.analysis.folders import load_runs
 from bench.analysis.frame import COLUMNS, DERIVED, UNITS
 from bench.analysis.rows import FIELDS, row_of
 from bench.errors import UserError
-from bench.report import load, write_report
+from bench.report import load, make_report
 from bench.storage.results import Store, StoredRun
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -137,7 +137,7 @@ def test_curves_have_a_row_for_each_epoch(folder: Path) -> None:
 
 def test_a_page_gives_the_frame_of_its_folder(folder: Path, tmp_path: Path) -> None:
     stored, _ = load_runs([folder])
-    write_report(stored, folder, ["md"], ["a folder: skipped"])
+    make_report(stored, folder, ["a folder: skipped"]).write(["md"])
     page = (folder / "report.html").rename(tmp_path / "sent.html")
     frame, expected = load(str(page)), bench.results(folder)
     assert frame.attrs["problems"] == ["a folder: skipped"]
@@ -181,7 +181,9 @@ def test_wrong_questions_are_told_what_is_wrong(
             ask(tmp_path / "report.html")
     with pytest.raises(UserError, match="There is no page 'nowhere.html'"):
         load("nowhere.html")
-    with pytest.raises(UserError, match=r"is a folder, no page.\nOf results: bench.results"):
+    with pytest.raises(
+        UserError, match=r"is a folder, not a page.\nLoad a results folder with bench.results"
+    ):
         load(folder)
     with pytest.raises(UserError, match=r"report.html' is no report"):
         load(tmp_path / "report.html")

@@ -1,4 +1,4 @@
-"""What the figures mean: an entry stands on a page if and only if its figure does."""
+"""The glossary has an entry if and only if the page shows its quantity."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ FIELDS: dict[str, tuple[str, Any]] = {
     "multiply-adds": ("forward_multiply_adds", 1_000),
     "trainable parameters": ("trainable_parameters", 20),
 }
-"""Entry → field of a result, and a value."""
+"""Entry → field of a result, and a value of it."""
 FAILED = {"status": "oom", "failure": {"kind": "SIGKILL", "message": "memory ran out"}}
 STILL: dict[str, Any] = {"train_images_per_s": None, "fit_s": None}
 """Without rates or times."""
 
 
 def entries(runs: Runs) -> dict[str, str]:
-    """Name → text of those of a report."""
+    """Return name → text of the glossary of a report."""
     rows = rows_of(runs)
     shown = glossary([*standard_set(found(*runs)), runs_table(rows)], rows)
     return {entry["name"]: entry["text"] for entry in shown}
@@ -59,7 +59,7 @@ def seeds(make: Make, many: int, policy: str = "freeze_all", share: float = 0.7)
 
 
 def alike(make: Make, luck: float = 0.0) -> Runs:
-    """Two policies that are right on the same images; with luck, on almost the same."""
+    """Return runs of two policies that are right on the same images, or almost, with luck."""
     return [make(0.7, policy, luck=luck) for policy in ("freeze_all", "fine_tune_all")]
 
 
@@ -78,7 +78,7 @@ MADE: dict[str, tuple[Callable[[Make], Runs], Callable[[Make], Runs]]] = {
         **FAILED, "test_top1": None})]),
     "interval, 3 seeds or more": (lambda make: seeds(make, 3), lambda make: seeds(make, 2)),
     "interval, fewer than 3 seeds": (lambda make: seeds(make, 2), lambda make: seeds(make, 3)),
-    "interval, no image judged otherwise": (alike, lambda make: alike(make, 0.02)),
+    "interval, both sides agree": (alike, lambda make: alike(make, 0.02)),
     "interval of a speed, 3 runs or more": (lambda make: seeds(make, 3),
                                             lambda make: still(make, 3)),
     "interval of a speed, fewer than 3 runs": (lambda make: windows(make, 5),
@@ -89,7 +89,7 @@ MADE: dict[str, tuple[Callable[[Make], Runs], Callable[[Make], Runs]]] = {
     "parity": (lambda make: [make(0.7), make(0.7, backend="keras-tensorflow")],
                lambda make: seeds(make, 3)),
 }  # fmt: skip
-"""Entry → runs whose page has its figure, and runs whose page has not."""
+"""Entry → runs whose page shows its quantity, and runs whose page does not."""
 
 
 @pytest.mark.parametrize("name", MADE)
@@ -114,7 +114,7 @@ def test_the_figures_of_two_folders_are_defined_too(make: Make, tmp_path: Path) 
     assert beside is not None
     new = {entry["name"] for entry in beside["glossary"]}
     new -= {entry["name"] for entry in alone["glossary"]}
-    assert new == {"points", "interval, no image judged otherwise", "verdict",
+    assert new == {"points", "interval, both sides agree", "verdict",
                    "tie, no difference shown"}  # fmt: skip
 
 
@@ -125,7 +125,7 @@ def test_memory_that_is_not_told_is_counted_for_each_backend(
     told, untold = {"peak_host_bytes": 10**9}, {"peak_host_bytes": None}
     runs = [make_run(told), make_run(told, **keras), make_run(untold, **keras, seed=1)]
     assert entries(runs)["peak memory"].endswith(
-        "Here it is not told in 1 of 2 runs by keras-tensorflow."
+        "Here it is unknown in 1 of 2 runs by keras-tensorflow."
     )
     assert "Here" not in entries(runs[:2])["peak memory"]
 

@@ -1,4 +1,4 @@
-"""Knobs are read back from the framework: something that is set shows."""
+"""Knobs are read back from the framework, so that they show what is set."""
 
 from __future__ import annotations
 
@@ -24,35 +24,35 @@ print(json.dumps([before, device.knobs(torch.device("cpu"))["compile"]]))
 ENGINE = """
 import json, torch
 from backends.keras_adapter.engines.torch import engine
-made = engine()
-made.prepare("cpu", "fp32")
-before = made.knobs()["compile"]
+tested = engine()
+tested.prepare("cpu", "fp32")
+before = tested.knobs()["compile"]
 {compiled}
-print(json.dumps([before, made.knobs()["compile"]]))
+print(json.dumps([before, tested.knobs()["compile"]]))
 """
 JAX = """
 import json, jax
 from backends.keras_adapter.engines.jax import engine
-made = engine()
-made.prepare("cpu", "fp32")
-before = made.knobs()["xla"]
+tested = engine()
+tested.prepare("cpu", "fp32")
+before = tested.knobs()["xla"]
 jax.config.update("jax_disable_jit", True)
-print(json.dumps([before, made.knobs()["xla"]]))
+print(json.dumps([before, tested.knobs()["xla"]]))
 """
 
 
 TENSORFLOW = """
 import json
 from backends.keras_adapter.engines.tensorflow import engine
-made = engine()
-made.prepare("cpu", "fp32")
-knobs = made.knobs()
+tested = engine()
+tested.prepare("cpu", "fp32")
+knobs = tested.knobs()
 print(json.dumps([knobs[k] for k in ("threads", "interop_threads", "xla", "cudnn_benchmark")]))
 """
 
 
-def _said(backend: str, code: str, home: Path, **variables: str) -> list[Any]:
-    """What a process of a backend prints last."""
+def _printed(backend: str, code: str, home: Path, **variables: str) -> list[Any]:
+    """Run code in a backend's process and parse the last line that it prints."""
     done = subprocess.run(
         [sys.executable, "-P", "-c", code],
         env={"PATH": "/usr/bin:/bin", "HOME": str(home), "PYTHONPATH": str(project_root()),
@@ -60,8 +60,8 @@ def _said(backend: str, code: str, home: Path, **variables: str) -> list[Any]:
         capture_output=True, text=True, timeout=900, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    said: list[Any] = json.loads(done.stdout.splitlines()[-1])
-    return said
+    printed: list[Any] = json.loads(done.stdout.splitlines()[-1])
+    return printed
 
 
 @pytest.mark.parametrize(
@@ -83,31 +83,33 @@ import json
 from backends.keras_adapter.engines import flag
 print(json.dumps([flag("b", {flags!r})]))
 """
-    assert _said("keras-torch", code, tmp_path) == [value]
+    assert _printed("keras-torch", code, tmp_path) == [value]
 
 
-def test_tensorflow_tells_what_its_variables_set(tmp_path: Path) -> None:
-    said = _said(
+def test_tensorflow_reports_what_its_variables_set(tmp_path: Path) -> None:
+    printed = _printed(
         "keras-tensorflow", TENSORFLOW, tmp_path, TF_NUM_INTRAOP_THREADS="3",
         TF_NUM_INTEROP_THREADS="5", TF_XLA_FLAGS="--tf_xla_auto_jit=2", TF_CUDNN_USE_AUTOTUNE="0",
     )  # fmt: skip
-    assert said == [3, 5, True, False]
-    said = _said("keras-tensorflow", TENSORFLOW, tmp_path, TF_XLA_FLAGS="--tf_xla_auto_jit=0")
-    assert said == [cores(), cores(), False, True]
+    assert printed == [3, 5, True, False]
+    printed = _printed("keras-tensorflow", TENSORFLOW, tmp_path, TF_XLA_FLAGS="--tf_xla_auto_jit=0")
+    assert printed == [cores(), cores(), False, True]
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "expected"),
     [("", False), ("--xla_gpu_deterministic_ops=true", True),
      ("--xla_gpu_deterministic_ops=false", False)],
 )  # fmt: skip
-def test_jax_tells_whether_it_is_deterministic(flags: str, said: bool, tmp_path: Path) -> None:
+def test_jax_reports_whether_it_is_deterministic(
+    flags: str, expected: bool, tmp_path: Path
+) -> None:
     code = JAX.replace('["xla"]', '["deterministic"]')
-    assert _said("keras-jax", code, tmp_path, XLA_FLAGS=flags) == [said, said]
+    assert _printed("keras-jax", code, tmp_path, XLA_FLAGS=flags) == [expected, expected]
 
 
 @pytest.mark.parametrize(
-    ("backend", "code", "said"),
+    ("backend", "code", "expected"),
     [
         ("torch", TORCH, [False, True]),
         ("keras-torch", ENGINE, [False, True]),
@@ -115,6 +117,6 @@ def test_jax_tells_whether_it_is_deterministic(flags: str, said: bool, tmp_path:
     ],
 )
 def test_compilation_is_read_back(
-    backend: str, code: str, said: list[bool], tmp_path: Path
+    backend: str, code: str, expected: list[bool], tmp_path: Path
 ) -> None:
-    assert _said(backend, code.replace("{compiled}", COMPILED), tmp_path) == said
+    assert _printed(backend, code.replace("{compiled}", COMPILED), tmp_path) == expected

@@ -1,4 +1,4 @@
-"""Names in Markdown tables: text stays text, and usual names stay as they are."""
+"""Text in Markdown tables stays text, and usual names are not escaped."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _rendered(source: str) -> str:
 
 
 def _seen(rendered: str) -> str:
-    """The words between tags."""
+    """Return the text between tags."""
     return " ".join(html.unescape(re.sub(r"<[^>]*>", "", rendered)).split())
 
 

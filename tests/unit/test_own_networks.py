@@ -1,5 +1,4 @@
-"""``module:FILE:FUNCTION``: what is found in users' networks, and what is refused, in one worker's
-process for all of them."""
+"""``module:FILE:FUNCTION``: description of users' networks, and refusals, all in one process."""
 
 from __future__ import annotations
 
@@ -37,10 +36,10 @@ def built(name):
         return {"own": own_state == code.state_sha256, "random": seeds, "first": own_state}
     return hashes()
 
-asked = json.loads(sys.stdin.read())
+request = json.loads(sys.stdin.read())
 print(json.dumps({
-    "described": {n: guarded(lambda: describe(n)) for n in asked["describe"]},
-    "built": {n: guarded(lambda: built(n)) for n in asked["build"]},
+    "described": {n: guarded(lambda: describe(n)) for n in request["describe"]},
+    "built": {n: guarded(lambda: built(n)) for n in request["build"]},
 }))
 """
 GOOD = ("tutorial", "tokens", "one_row", "lazy", "halves")
@@ -77,12 +76,12 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         (folder / f"{name}.py").write_text(text)
     (folder / "neighbour.py").write_text(WITH_NEIGHBOUR)
     (folder / "layers_beside.py").write_text(NEIGHBOUR)
-    ours = [f"module:{NETWORKS}:{name}" for name in (*GOOD, *REFUSED)]
-    theirs = [f"module:{folder}/{name}.py:build" for name in (*FILES, "neighbour")]
+    own = [f"module:{NETWORKS}:{name}" for name in (*GOOD, *REFUSED)]
+    others = [f"module:{folder}/{name}.py:build" for name in (*FILES, "neighbour")]
     build = [f"module:{NETWORKS}:{name}" for name in ("tutorial", "tokens", "unseeded")]
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT],
-        input=json.dumps({"describe": [*ours, *theirs], "build": build}),
+        input=json.dumps({"describe": [*own, *others], "build": build}),
         cwd=ROOT, capture_output=True, text=True, timeout=900,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
@@ -141,11 +140,11 @@ def test_the_input_sizes_are_tried(answers: dict[str, Any]) -> None:
     assert not found["one_row"]["fixed_px"]
 
 
-def test_preprocessing_is_told_by_attributes(answers: dict[str, Any]) -> None:
-    said = answers["described"]["halves"]
-    assert said["native_px"] == 48
-    assert said["preprocessing"]["mean"] == [127.5] * 3
-    assert said["preprocessing"]["scale"] == [1 / 127.5, 1 / 127.5, 1 / 255]
+def test_preprocessing_is_read_from_attributes(answers: dict[str, Any]) -> None:
+    entry = answers["described"]["halves"]
+    assert entry["native_px"] == 48
+    assert entry["preprocessing"]["mean"] == [127.5] * 3
+    assert entry["preprocessing"]["scale"] == [1 / 127.5, 1 / 127.5, 1 / 255]
     from bench.spec.backbone import IMAGENET
 
     default = answers["described"]["tutorial"]["preprocessing"]
@@ -153,15 +152,15 @@ def test_preprocessing_is_told_by_attributes(answers: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_used_is_refused_in_one_sentence(answers: dict[str, Any], name: str) -> None:
+def test_unusable_networks_are_refused(answers: dict[str, Any], name: str) -> None:
     assert REFUSED[name] in answers["described"][name]["message"]
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_file_that_fails_is_told_by_its_line(answers: dict[str, Any], name: str) -> None:
-    said = answers["described"][name]["message"]
-    assert FILES[name][1] in said
-    assert "\n" not in said
+def test_a_failing_file_is_reported_with_its_line(answers: dict[str, Any], name: str) -> None:
+    message = answers["described"][name]["message"]
+    assert FILES[name][1] in message
+    assert "\n" not in message
 
 
 def test_the_modules_beside_the_file_belong_to_it(answers: dict[str, Any]) -> None:
@@ -182,7 +181,7 @@ def test_own_weights_are_the_same_each_time_and_random_ones_follow_the_seed(
     assert first != other
 
 
-def test_what_cannot_be_drawn_anew_or_again_is_refused(answers: dict[str, Any]) -> None:
+def test_weights_that_cannot_be_redrawn_or_repeated_are_refused(answers: dict[str, Any]) -> None:
     assert (
         "cannot start from random weights: module '' (Tokens)"
         in (answers["built"]["tokens"]["message"])

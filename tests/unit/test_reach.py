@@ -11,10 +11,11 @@ from scipy import stats
 from bench.analysis.intervals import Estimate, detectable, difference, widened
 from bench.analysis.rows import rows_of
 from bench.analysis.speed import is_unsteady
-from bench.report import make_report, write_report
+from bench.report import make_report
 from bench.report.answer import answer
+from bench.report.document import document
 from bench.report.notes import footnotes, limits
-from bench.report.page import document, read_document
+from bench.report.page import read_document
 from bench.report.tables.standard import policies_table
 from bench.storage.results import StoredRun
 from tests.unit.made_runs import RANDOM, Make, cell, found, tables
@@ -50,8 +51,8 @@ def test_a_tie_is_said_to_be_no_equality(make: Make) -> None:
     runs = [make(share, name, s) for s in SEEDS for name, share in
             (("freeze_all", 0.9), ("fine_tune_all", 0.91), ("from_scratch", 0.9))]  # fmt: skip
     (told,) = answer(found(*runs))
-    assert "is tied with the best in 1; tied is not equal: the comparison could only have" in told
-    assert told.endswith("points, and from_scratch, the control, is tied too in 1.")
+    assert "is tied with the best in 1. A tie does not mean equal: this comparison can only" in told
+    assert told.endswith("points. from_scratch, the control, is tied as well in 1.")
     apart = [make(share, name, s) for s in SEEDS for name, share in
              (("freeze_all", 0.9), ("fine_tune_all", 0.91), ("from_scratch", 0.3))]  # fmt: skip
     assert "control" not in answer(found(*apart))[0]
@@ -69,7 +70,7 @@ def test_the_largest_difference_that_is_told_is_one_that_is_real(make: Make) -> 
             ]
     told = " ".join(answer(found(*runs)))
     assert "differ in accuracy in 1 of 2 paired experiments" in told
-    assert "largest that is real +5" in told
+    assert "The largest real difference, keras-tensorflow − torch, is +5" in told
     assert "vgg16" not in told
 
 
@@ -77,15 +78,14 @@ def test_backends_with_other_seeds_are_said_to_have_other_seeds(make: Make) -> N
     runs = [make(0.9, seed=s) for s in SEEDS]
     runs += [make(0.9, seed=s, backend="keras-tensorflow") for s in range(2)]
     assert answer(found(*runs)) == [
-        "Nothing can be compared image by image here: what differs in policy or backend alone was "
-        "run with other seeds."
+        "Nothing can be compared image by image: the experiments were run with different seeds."
     ]
     assert cell(tables(*runs)["backends"], 0, "verdict") == "not comparable: other seeds"
 
 
 def test_a_run_that_is_ok_without_an_accuracy_has_not_failed(make: Make) -> None:
     run = make(0.9, result={"test_top1": None})
-    assert answer(found(run)) == ["No run that is ok states an accuracy, so there is no answer."]
+    assert answer(found(run)) == ["No successful run has an accuracy, so there is no answer."]
 
 
 def test_a_policy_with_random_weights_was_run(make: Make) -> None:
@@ -98,7 +98,7 @@ def test_generated_images_make_no_policy_better(make: Make) -> None:
     pages = {"label": "synthetic pages (stand-in)"}
     runs = [make(share, name, case={"dataset": pages}) for name, share in
             (("freeze_all", 0.5), ("fine_tune_all", 0.9))]  # fmt: skip
-    assert cell(tables(*runs)["cases"], 0, "verdict") == "generated images: shows nothing"
+    assert cell(tables(*runs)["cases"], 0, "verdict") == "generated images: meaningless"
 
 
 def times(make: Make, *fits_s: float, **more: object) -> list[StoredRun]:
@@ -139,7 +139,8 @@ def test_rates_at_the_edge_of_the_grid_are_counted(make: Make, tmp_path: Path) -
     runs = [make(0.9, name, result={"tuning": grid, "learning_rate": rate})
             for name, rate in chosen.items()]  # fmt: skip
     (note,) = [n for n in limits(found(*runs)) if n.startswith("learning rates")]
-    assert "in 1 of 3 tuned runs validation chose the highest rate (freeze_all 1 of 1)" in note
+    assert "in 1 of 3 tuned runs validation chose the highest rate" in note
+    assert "Highest: freeze_all 1 of 1." in note
     assert "in 1 the lowest" in note
     inside = [make(0.9, "fine_tune_all", result={"tuning": grid, "learning_rate": 0.003})]
     assert not [n for n in limits(found(*inside)) if n.startswith("learning rates")]
@@ -151,9 +152,9 @@ def test_questions_on_the_same_test_images_are_told(make: Make) -> None:
     runs = [make(0.9, policy, backend=backend) for policy in ("freeze_all", "fine_tune_all")
             for backend in ("torch", "keras-tensorflow")]  # fmt: skip
     told = " ".join(limits(found(*runs)))
-    assert "2 questions are not so many experiments: they are asked of 1 set of test" in told
+    assert "These 2 questions share 1 test set and are not independent" in told
     assert "overlap" in told  # the crops of photos
-    assert "questions are not" not in " ".join(limits(found(*runs[::2])))
+    assert "not independent" not in " ".join(limits(found(*runs[::2])))
 
 
 def test_frozen_parts_computed_once_are_counted_with_or_without_a_rate(make: Make) -> None:
@@ -161,7 +162,7 @@ def test_frozen_parts_computed_once_are_counted_with_or_without_a_rate(make: Mak
             for s, (how, rate) in enumerate((("computed", 50.0), ("reused", None)))]  # fmt: skip
     (note,) = [n for n in footnotes(rows_of(runs)) if n.startswith("effective images/s")]
     assert "in 2 of 2 runs" in note
-    assert "(1 took them" in note
+    assert "1 reused the values" in note
 
 
 def test_the_cost_table_names_data_as_the_others_do(make: Make) -> None:
@@ -175,7 +176,7 @@ def test_balanced_accuracy_that_repeats_top1_is_said_to(make: Make) -> None:
     same, other = ([make(0.9, result={"test_balanced_accuracy": b})] for b in (None, 0.2))
     same[0] = make(0.9, luck=0.0, result={"test_balanced_accuracy": 0.9, "test_top1": 0.9})
     notes = [" ".join(policies_table(found(*r).groups, []).notes) for r in (same, other)]
-    assert ["balanced accuracy is top-1" in note for note in notes] == [True, False]
+    assert ["balanced accuracy equals top-1" in note for note in notes] == [True, False]
 
 
 def test_of_very_many_classes_the_largest_confusions_are_kept(make: Make) -> None:
@@ -195,25 +196,22 @@ def test_random_weights_do_not_make_pretrained_ones_say_nothing(make: Make) -> N
     assert contest.groups[1].row["policy"] == "from_scratch"
     table = tables(*runs)["cases"]
     assert cell(table, 0, "verdict").startswith("the article's is best, +")
-    assert (
-        "1 experiment with random weights in the place of pretrained ones did not compete with "
-        "those." in table.notes
-    )
+    assert "1 experiment with random instead of pretrained weights did not compete." in table.notes
 
 
 def test_a_control_that_is_beaten_is_no_victory_over_policies(make: Make) -> None:
     control = make(0.3, "from_scratch")
     (told,) = answer(found(make(0.9), control))
-    assert "best in 1; in all of them its only rival was from_scratch, the control" in told
+    assert "best in 1. In all of them its only rival was from_scratch, the control" in told
     assert "only rival" not in answer(found(make(0.9), make(0.5, "fine_tune_all"), control))[0]
 
 
 def test_what_the_article_says_may_not_have_been_run(make: Make, tmp_path: Path) -> None:
     runs = [make(0.9, "fine_tune_last"), make(0.3, "from_scratch")]
-    assert write_report(runs, tmp_path, ("md",))
+    assert make_report(runs, tmp_path).write(("md",))
     page = (tmp_path / "report.html").read_text()
-    assert "what the article says was not run" in page
-    assert "not what the article says" not in page
+    assert "the article&#39;s policy was not run" in page
+    assert "not the article&#39;s policy" not in page
 
 
 def test_few_seeds_are_told_once(make: Make) -> None:
@@ -238,15 +236,13 @@ def test_inference_beside_other_runs_tells_of_a_busy_machine(make: Make) -> None
 
 def test_rates_that_are_missing_are_told_apart(make: Make) -> None:
     fields = {"train_images_per_s": 9.0, "infer_images_per_s": None}
-    (note,) = [n for n in footnotes(rows_of([make(0.9, result=fields)])) if "too soon" in n]
-    assert (
-        note == "– infer images/s: 1 of 1 runs were over too soon for a steady rate of inference."
-    )
+    (note,) = [n for n in footnotes(rows_of([make(0.9, result=fields)])) if "too short" in n]
+    assert note == "– infer images/s: 1 of 1 runs were too short for a steady rate of inference."
 
 
 def test_images_that_were_left_out_are_told_and_left_out_again(make: Make) -> None:
     run = make(0.9, result={"unreadable_images": 3})
-    assert any("unreadable images were left out in 1 of 1 runs (3 at most)" in note
+    assert any("unreadable images were left out in 1 of 1 runs (at most 3 images)" in note
                for note in footnotes(rows_of([run])))  # fmt: skip
     (told,) = document(found(run), (), ())["runs"].values()
     assert told["repeat"].endswith("--skip-unreadable")

@@ -1,4 +1,4 @@
-"""The command that repeats a run plans that very run."""
+"""The command to repeat a run plans exactly that run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bench.workers.process import Interpreters
 
 
 def suite_in(command: str) -> str:
-    """What the command writes into its file."""
+    """Return the suite that the command writes."""
     _, _, rest = command.partition(f"<<'{END}'\n")
     return rest.partition(f"\n{END}\n")[0]
 

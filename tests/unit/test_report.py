@@ -17,7 +17,7 @@ import pytest
 from bench.analysis.folders import load_runs
 from bench.analysis.rows import DIFFERING, FIELDS, MEASURED, Row, identity, row_of, rows_of, twins
 from bench.errors import UserError
-from bench.report import as_json, write_report
+from bench.report import as_json, make_report
 from bench.report.notes import footnotes, reasons
 from bench.report.tables.runs import FORMATS, render, standard_table, to_csv
 from bench.spec.result import RunResult
@@ -144,7 +144,7 @@ CHANGES: list[dict[str, Any]] = [
 
 
 def _identity(rows: list[Row]) -> list[tuple[str, ...]]:
-    """What the table says of each run apart from what was measured."""
+    """Return what the table shows of each run apart from measured fields."""
     table = standard_table(rows)
     measured = {"test top-1", "train images/s", "infer images/s", "fit s"}
     return [tuple(r) for r in table.drop(columns=list(measured)).to_numpy().tolist()]
@@ -274,7 +274,7 @@ def test_a_name_is_one_cell_of_markdown(make_run: MakeRun, name: str) -> None:
 )
 def test_a_name_is_no_markup_in_markdown(make_run: MakeRun, name: str, tmp_path: Path) -> None:
     runs = [_hostile(make_run, name), make_run()]
-    write_report(runs, tmp_path, ["md"])
+    make_report(runs, tmp_path).write(["md"])
     text = (tmp_path / "tables" / "table.md").read_text()
     assert len([line for line in text.splitlines() if line.startswith("|")]) == 4
     bare = re.sub(r"\\.", "", text)  # without what is escaped
@@ -286,7 +286,7 @@ def test_a_name_is_no_markup_in_markdown(make_run: MakeRun, name: str, tmp_path:
 def test_a_name_is_text_in_html(make_run: MakeRun, name: str, tmp_path: Path) -> None:
     runs = [_hostile(make_run, name)]
     table = render(standard_table(rows_of(runs)), "html")
-    write_report(runs, tmp_path, ["html"])
+    make_report(runs, tmp_path).write(["html"])
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     for text in (table, page):
         assert "<script>alert" not in text
@@ -317,7 +317,7 @@ def test_csv_holds_every_field_unrounded(make_run: MakeRun) -> None:
 
 def test_an_environment_is_escaped_too(make_run: MakeRun, tmp_path: Path) -> None:
     run = make_run(environment={"processor": "<b>fast</b>", "variables": {"X": "<i>"}})
-    write_report([run], tmp_path, [])
+    make_report([run], tmp_path).write([])
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "<b>fast" not in page
     assert '"<i>"' not in page
@@ -329,13 +329,13 @@ def test_an_environment_is_escaped_too(make_run: MakeRun, tmp_path: Path) -> Non
 
 
 def test_all_forms_are_written(make_run: MakeRun, tmp_path: Path) -> None:
-    _, paths = write_report([make_run()], tmp_path, FORMATS)
+    paths = make_report([make_run()], tmp_path).write(FORMATS)
     names = {p.name for p in paths}
     for table in ("table", "policies"):
         assert {f"{table}.{form}" for form in ("csv", "html", "md", "tex")} <= names
     assert "report.html" in names
     assert all(p.read_text(encoding="utf-8").endswith(("\n", "</html>")) for p in paths)
-    write_report([make_run(result={"status": "oom", "test_top1": None})], tmp_path, FORMATS)
+    make_report([make_run(result={"status": "oom", "test_top1": None})], tmp_path).write(FORMATS)
     assert not (tmp_path / "tables" / "policies.md").exists()  # of runs that are no longer there
     assert "table.md" in {p.name for p in (tmp_path / "tables").iterdir()}
 
@@ -343,7 +343,7 @@ def test_all_forms_are_written(make_run: MakeRun, tmp_path: Path) -> None:
 def test_a_report_that_cannot_be_written_is_named(make_run: MakeRun, tmp_path: Path) -> None:
     (tmp_path / "tables").write_text("a file in the way")
     with pytest.raises(UserError, match="Cannot write the report"):
-        write_report([make_run()], tmp_path, ["md"])
+        make_report([make_run()], tmp_path).write(["md"])
 
 
 def test_a_folder_without_results_says_how_to_make_some(tmp_path: Path) -> None:
@@ -394,7 +394,7 @@ def test_rows_are_immutable_and_read_by_attribute_or_column(make_run: MakeRun) -
 
 
 def test_identity_goes_by_the_names_of_fields(make_run: MakeRun) -> None:
-    """The order in which a row's dictionary happens to hold them does not matter."""
+    """The order of fields in a row's dictionary does not matter."""
     a, b = rows_of([make_run(), make_run(backend="keras-tensorflow")])
     b.__dict__["fields"] = dict(reversed(b.fields.items()))
     assert identity(a, DIFFERING) == identity(b, DIFFERING)

@@ -1,4 +1,4 @@
-"""``report`` of folders and files that are not as they should be: clear words, and the rest."""
+"""``report`` of damaged folders and files: a clear message, and a report of the rest."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ NUMBERS = [
 def test_no_number_stops_the_report(
     tmp_path: Path, save_run: Save, make_spec: Any, value: float
 ) -> None:
-    """Whatever is taken can be reported, on the page too, which holds finite numbers only."""
+    """Whatever is accepted can be reported, also on the page, which holds finite numbers only."""
     store, rates = Store(tmp_path), [100.0, 101.0, 99.0, 100.0, 102.0, 98.0]
     paths = {
         save_run(store, make_spec(seed=seed, backend=backend), test_loss=0.5, prefix_s=1.0,
@@ -148,7 +148,10 @@ def test_a_folder_in_the_way_of_the_page_leaves_nothing_behind(here: Cli, folder
     (folder / "report.html").mkdir()
     done = here("report", str(folder))
     assert done.returncode == 2
-    assert "report.html: a folder of that name is in the way.\nAll else was written" in done.stderr
+    assert (
+        "report.html: a folder of that name is in the way.\nAll other files were written"
+        in done.stderr
+    )
     assert (folder / "tables" / "policies.md").is_file()
     assert not list(folder.rglob("*.part"))
 

@@ -1,4 +1,4 @@
-"""``--columns``: every field of a row as people read it."""
+"""``--columns``: every field of a row as readable text."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def rows(make_run: MakeRun) -> list[Row]:
 
 
 def _column(rows: list[Row], name: str) -> tuple[str, list[str]]:
-    """Alignment of a column in Markdown, and its cells."""
+    """Return the alignment and the cells of a Markdown column."""
     head, rule, *lines = runs_text(rows, "md", [name, "seed"]).splitlines()[:4]
     assert head.startswith("|")
     return rule.split("|")[1], [line.split("|")[1].strip() for line in lines]

@@ -1,4 +1,4 @@
-"""``report`` from the command line: filters, two folders, damaged results."""
+"""``report`` from the command line: filters, two folders, and damaged folders."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Report = Callable[..., Answer]
 def report(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> Report:
-    """Return a function that calls ``report`` and returns exit code, stdout and stderr."""
+    """Return a function: ``report("DIR", …)`` → exit code, stdout, stderr."""
     monkeypatch.setenv("THAWBENCH_CACHE", str(tmp_path / "cache"))
 
     def called(*words: object) -> Answer:
@@ -194,8 +194,8 @@ def test_only_failures(report: Report, folder: Path) -> None:
     code, out, _ = report(folder)
     assert code == 0
     assert "no memory" in out
-    page = read_document(folder / "report.html")
-    assert page["answer"] == ["No run is ok, so there is no answer; what failed stands below."]
+    told = read_document(folder / "report.html")
+    assert told["answer"] == ["No run is ok, so there is no answer. See below what failed."]
     assert (folder / "tables" / "failed.md").is_file()
 
 
@@ -218,24 +218,53 @@ def test_two_folders_are_laid_side_by_side(report: Report, folder: Path, tmp_pat
     assert code == 0
     side = json.loads(out)["side_by_side"]
     assert side["sentences"]
-    assert read_document(folder / "report.html")["side_by_side"] == side
+    assert read_document(folder / "report-vs-after.html")["side_by_side"] == side
     assert list((folder / "tables").glob("side_by_side*.md"))
+
+
+def test_a_comparison_leaves_the_first_folders_own_report(
+    report: Report, folder: Path, tmp_path: Path
+) -> None:
+    after = tmp_path / "after"
+    shutil.copytree(folder, after)
+    shutil.rmtree(next((after / "runs").iterdir()))
     report(folder)
-    assert not list((folder / "tables").glob("side_by_side*"))
+    own = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    code, _, err = report(folder, after)
+    assert code == 0
+    assert str(folder / "report-vs-after.html") in err.partition("written: ")[2]
+    assert {path: path.read_bytes() for path in own} == own
+    added = {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()} - {
+        path.relative_to(folder) for path in own
+    }
+    assert Path("report-vs-after.html") in added
+    assert Path("tables/side_by_side_top1.md") in added
+    assert {path.name.partition("_")[0] for path in added} == {"report-vs-after.html", "side"}
+    report(folder)  # its own report leaves the comparison, too
+    assert all((folder / path).is_file() for path in added)
+
+
+def test_a_comparison_in_a_folder_of_its_own_has_all_tables(
+    report: Report, folder: Path, tmp_path: Path
+) -> None:
+    after, compared = tmp_path / "after", tmp_path / "compared"
+    shutil.copytree(folder, after)
+    report(folder, after, "--out", compared)
+    assert read_document(compared / "report.html")["side_by_side"]
+    assert (compared / "tables" / "table.md").is_file()
+    assert (compared / "tables" / "side_by_side_top1.md").is_file()
 
 
 def test_two_folders_of_which_one_is_empty(report: Report, folder: Path, tmp_path: Path) -> None:
-    """A report of the other folder alone would be taken for a comparison."""
+    """Silence about the empty one would look like a comparison."""
     (tmp_path / "empty").mkdir()
     code, _, err = report(folder, tmp_path / "empty")
     assert code == 2
     assert f"No results in '{tmp_path / 'empty'}'" in err
 
 
-def test_all_is_written_into_the_folder_of_out(
-    report: Report, folder: Path, tmp_path: Path
-) -> None:
-    """Files in the results folder stay."""
+def test_all_is_written_where_out_says(report: Report, folder: Path, tmp_path: Path) -> None:
+    """The results folder itself stays unchanged."""
     out = tmp_path / "compared"
     before = sorted(folder.rglob("*"))
     code, _, err = report(folder, "--policies", "freeze_all", "--out", out)
@@ -247,7 +276,7 @@ def test_all_is_written_into_the_folder_of_out(
     in_the_way = folder / "report.html"
     in_the_way.write_text("a file")
     code, _, err = report(folder, "--out", in_the_way)
-    assert (code, "cannot be created" in err) == (2, True)
+    assert (code, "Cannot create the folder" in err) == (2, True)
 
 
 def test_an_interrupted_command_is_continued_without_fresh(
@@ -262,7 +291,7 @@ def test_an_interrupted_command_is_continued_without_fresh(
 def test_an_interpreter_without_the_packages_hands_over_to_the_installed_one(
     tmp_path: Path,
 ) -> None:
-    """Printed commands begin with ``python``, which may lack the packages."""
+    """Printed commands begin with ``python``."""
     shutil.copy(project_root() / "run_bench.py", tmp_path)
     bare = [sys.executable, "-S", str(tmp_path / "run_bench.py"), "list"]  # no site-packages
     (tmp_path / "bench").mkdir()

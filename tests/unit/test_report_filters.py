@@ -1,4 +1,4 @@
-"""``report`` of some runs, with columns and an order of the reader's choice."""
+"""``report`` with filters, chosen columns and order."""
 
 from __future__ import annotations
 

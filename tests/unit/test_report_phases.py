@@ -1,4 +1,4 @@
-"""Rows of policies that thaw the network in phases."""
+"""Rows of policies that unfreeze the network in phases."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_row_in_phases_has_one_rate_over_all_and_says_so(make_run: MakeRun) ->
     assert table["effective images/s"].tolist() == ["–", "95"]
     notes = footnotes(rows)
     (note,) = (note for note in notes if note.startswith("phases: "))
-    assert "linear_probe_then_fine_tune thaw the network as they go (1 of 2 runs)" in note
+    assert "linear_probe_then_fine_tune unfreeze the network in steps (1 of 2 runs)" in note
     assert not any(note.startswith("effective images/s") for note in notes)
     assert not any("too short" in note for note in notes)
     assert not any(note.startswith("phases: ") for note in footnotes(rows_of([make_run()])))

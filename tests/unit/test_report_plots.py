@@ -1,4 +1,4 @@
-"""Plots of accuracy: what stands in one, what is told apart, and what is drawn as measured."""
+"""Plots of accuracy: contents, distinct labels, and intervals."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def drawn(name: str, *runs: StoredRun) -> dict[str, Any]:
 
 
 def names(made: dict[str, Any]) -> list[str]:
-    """Of the choices."""
+    """Return the labels of the choices."""
     (menu,) = made["figure"]["layout"]["updatemenus"]
     return [button["label"] for button in menu["buttons"]]
 
 
 def choice(made: dict[str, Any], number: int = 0) -> list[Figure]:
-    """Traces that are seen with a choice."""
+    """Return the traces that a choice shows."""
     (menu,) = made["figure"]["layout"]["updatemenus"]
     seen = menu["buttons"][number]["args"][0]["visible"]
     return [t for t, is_seen in zip(made["figure"]["data"], seen, strict=True) if is_seen]
@@ -43,7 +43,7 @@ def marks(traces: list[Figure]) -> list[Figure]:
 
 
 def two_policies(make: Make, shares: tuple[float, float], **changes: Any) -> list[StoredRun]:
-    """A quick one and a slow one."""
+    """Return a quick and a slow run."""
     ways = zip(("freeze_all", "fine_tune_all"), shares, (1.0, 9.0), strict=True)
     return [make(s, p, result={"fit_s": t}, luck=0.0, **changes) for p, s, t in ways]
 
@@ -104,7 +104,7 @@ def test_networks_and_backends_are_told_apart_by_more_than_hovering(make: Make) 
 
 def test_the_front_says_that_it_goes_by_the_estimates(make: Make) -> None:
     made = drawn("accuracy_time", *two_policies(make, (0.6, 0.7)))
-    assert "estimates alone, whatever their intervals" in made["caption"]
+    assert "It ignores the intervals, so points on it may be tied" in made["caption"]
     one = drawn("accuracy_time", make(0.9))
     assert "line" not in one["caption"]
 
@@ -178,7 +178,10 @@ def test_bands_and_missing_curves_are_told_only_where_there_are_some(make: Make)
     assert "Bands" in drawn("learning_curves", *three)["caption"]
     assert "left out" not in drawn("learning_curves", *three)["caption"]
     gap = make(0.9, "fine_tune_all", result={"val_top1_by_epoch": [0.5, None]})
-    assert "1 curve with an epoch missing" in drawn("learning_curves", *three, gap)["caption"]
+    assert (
+        "1 curve left out: a seed lacks an epoch"
+        in drawn("learning_curves", *three, gap)["caption"]
+    )
 
 
 def sized(make: Make, images: int, policy: str = "freeze_all", **more: Any) -> StoredRun:
@@ -217,7 +220,7 @@ def test_two_data_sets_of_one_name_and_size_make_no_line(make: Make) -> None:
 
 
 def test_choices_and_lines_have_names_of_their_own(make: Make) -> None:
-    """Of hashes the beginning is told, and these begin alike."""
+    """Only the beginning of a hash is shown, and these begin alike."""
     data = [{"dataset": {"content_hash": f"{n:064x}"}} for n in range(3)]
     made = drawn("accuracy_time", *(make(0.9, case=case) for case in data))
     assert len(set(names(made))) == len(data)

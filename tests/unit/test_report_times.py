@@ -1,4 +1,4 @@
-"""Plots of speed and time: what was measured is drawn, and what was not is said."""
+"""Plots of speed and time draw what was measured, and name what was not."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ BUSY = {"step_s_p50": 0.1, "step_s_p95": 0.9}
 
 
 def drawn(name: str, *runs: StoredRun) -> tuple[dict[str, Figure], str]:
-    """Traces by name, and the caption."""
+    """Return the traces by name, and the caption."""
     (made,) = (p for p in plots(found(*runs)) if p["name"] == name)
     return {t["name"]: t for t in made["figure"]["data"]}, made["caption"]
 
 
 def speeds(make: Make, *rates: float, **more: Any) -> list[StoredRun]:
-    """A run for each rate, whose windows are as wide apart as may be."""
+    """Return a run for each rate, with widely spread windows."""
     return [make(0.9, seed=s, result={"train_images_per_s": rate, **more,
                                       "train_images_per_s_windows": [rate / 9, rate, rate * 9] * 2})
             for s, rate in enumerate(rates)]  # fmt: skip
 
 
 def test_bars_of_speed_and_their_lines_are_of_the_same_figures(make: Make) -> None:
-    """Once the bar was a mean of medians and the line of all windows, so that some lay outside."""
+    """The bar and its line use the same values, so that the bar ends within the line."""
     runs = speeds(make, 100.0, 200.0, 800.0)
     (bars,), caption = drawn("throughput", *runs)[0].values(), drawn("throughput", *runs)[1]
     (mean,) = bars["x"]
@@ -114,7 +114,7 @@ def test_a_wait_for_input_that_was_not_measured_is_not_drawn_as_none(make: Make)
 
 
 def test_the_start_of_a_worker_is_no_policys(make: Make) -> None:
-    """It stood as a third in the first policy of three seeds, and in no other."""
+    """A worker's start is not divided among the seeds of one policy."""
     runs = [timed(make, policy, seed, start_s=6.0 if (policy, seed) == ("freeze_all", 0) else None)
             for policy in ("freeze_all", "fine_tune_all") for seed in range(3)]  # fmt: skip
     traces, caption = drawn("time_parts", *runs)
@@ -144,7 +144,7 @@ def test_a_frozen_part_that_seeds_share_is_said_to_be_shared(make: Make) -> None
     traces, caption = drawn("time_parts", *runs("computed", "reused", "reused"))
     assert traces["frozen part"]["x"] == [4.0]
     assert "computed once for these runs" in traces["frozen part"]["text"][0]
-    assert "shared one computing" in caption
+    assert "Seeds that shared these values" in caption
     own, caption = drawn("time_parts", *runs("computed", "computed"))
     assert "once for these runs" not in own["frozen part"]["text"][0]
     assert "shared" not in caption
@@ -154,7 +154,7 @@ def test_compiling_that_trials_paid_for_is_said_to_be_unmeasured(make: Make) -> 
     tuned = {"learning_rate_grid": [0.01, 0.1]}
     traces, caption = drawn("time_parts", timed(make, spec={"recipe": tuned}))
     assert "compile" not in traces
-    assert "Compiling was not measured: the trials of --tune paid for it." in caption
+    assert "Compilation was not measured: it took place in the trials of --tune." in caption
     assert "Compile:" not in caption
 
 

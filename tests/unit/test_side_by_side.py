@@ -1,4 +1,4 @@
-"""Two results folders: which runs match, what differs, and what is said of it."""
+"""Two results folders: matching runs, their differences, and the sentences on them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FAILED = {"status": "oom", "failure": {"kind": "SIGKILL", "message": "memory ran
 
 
 class Folders:
-    """Two results folders that are filled run by run."""
+    """Two results folders, filled run by run."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class Folders:
         result: dict[str, Any] | None = None,
         **spec: Any,
     ) -> None:
-        """A run whose answers are ``right``; None: they are not there."""
+        """Store a run that is right on the images of ``right``; None: without predictions."""
         made = self._make_spec(**spec)
         where = self._make_environment(backend=made.backend, **(environment or {}))
         share = {} if right is None else {"test_top1": float(right.mean())}
@@ -76,7 +76,7 @@ def folders(
 
 
 def _right(share: float, seed: int = 0, count: int = IMAGES) -> np.ndarray[Any, Any]:
-    """(count,) of which about this share is right; of one seed, the harder images stay wrong."""
+    """Return (count,) bool with about this share right; harder images stay wrong within a seed."""
     return np.random.default_rng(seed).random(count) < share
 
 
@@ -115,7 +115,7 @@ def test_a_real_difference_is_named_with_its_interval_and_its_direction(folders:
     assert _column(found, "top1", "verdict") == ["real: after is better"]
     said = _said(found, "Test top-1")
     assert f"'after' is better in 1 of 1 comparison ({cell.text} for photos (stand-in)" in said
-    assert "speaks of these trained models" in found.sentences[-1]
+    assert "is about these trained models" in found.sentences[-1]
 
 
 def test_the_other_way_round_it_is_worse(folders: Folders) -> None:
@@ -136,7 +136,7 @@ def test_where_the_interval_holds_none_no_difference_is_shown(folders: Folders) 
 
 
 def test_images_are_paired_one_by_one(folders: Folders) -> None:
-    """Of the same shares, answers that go together differ and answers that do not, do not."""
+    """With equal accuracies, correlated answers show a difference and independent ones do not."""
     worse = _right(0.80)
     better = worse.copy()
     better[np.flatnonzero(~worse)[:12]] = True
@@ -157,11 +157,11 @@ def test_three_seeds_speak_of_the_recipes(folders: Folders) -> None:
     assert found.sentences[0] == (
         "'before' and 'after' were compared in 3 runs of 1 experiment, of the same spec."
     )
-    assert not any("speaks of these trained models" in s for s in found.sentences)
+    assert not any("is about these trained models" in s for s in found.sentences)
 
 
 def test_many_comparisons_are_corrected_for_their_number(folders: Folders) -> None:
-    """One of 40 differs by what would be real alone."""
+    """One comparison of 40 differs by an amount that would be significant alone."""
     base = _right(0.80)
     better = base.copy()
     better[np.flatnonzero(~base)[:6]] = True
@@ -182,7 +182,7 @@ def test_without_the_answers_there_is_no_interval_and_no_verdict(folders: Folder
     folders.add("after", result={"test_top1": 0.9}, environment=NEW)
     found = folders.compare()
     assert _column(found, "top1", "verdict") == ["no interval"]
-    assert "nothing is said of 1 of 1 comparison" in _said(found, "Test top-1")
+    assert "no interval in 1 of 1 comparison" in _said(found, "Test top-1")
     assert any("predictions.npz" in note for note in _table(found, "top1").notes)
 
 
@@ -211,7 +211,7 @@ def test_speed_is_a_ratio_of_windows(folders: Folders) -> None:
         "keras-torch": "real: after is slower",
         "keras-jax": "no difference shown",
     }
-    ratios = _column(found, "images_per_s", "ratio, after over before")
+    ratios = _column(found, "images_per_s", "ratio, after / before")
     assert ratios[0].startswith("1.2")
     said = _said(found, "Train images/s")
     assert "'after' is faster in 1 of 3 comparisons (1.2" in said
@@ -229,7 +229,7 @@ def test_the_greatest_difference_is_the_one_that_is_named(folders: Folders) -> N
 
 
 def test_a_small_p_value_alone_makes_no_difference_real(folders: Folders) -> None:
-    """The interval and the p value of a bootstrap may part at the edge."""
+    """The interval and the p value of a bootstrap may disagree at the boundary."""
     folders.add("before", _right(0.7))
     folders.add("after", _right(0.8), environment=NEW)
     (a,), (b,) = (
@@ -251,7 +251,7 @@ def test_whole_steps_and_effective_rates_are_never_compared(folders: Folders) ->
     assert "side_by_side_images_per_s" not in [table.name for table in found.tables]
     folders.add("before", result={**effective, "effective_images_per_s": 300.0})
     found = folders.compare()
-    assert _column(found, "images_per_s", "ratio, after over before") == ["3 ×"]
+    assert _column(found, "images_per_s", "ratio, after / before") == ["3 ×"]
     assert _column(found, "images_per_s", "verdict") == ["no interval"]
     assert _column(found, "images_per_s", "before") == ["300 *"]
 
@@ -289,7 +289,7 @@ def test_what_differs_around_the_runs(folders: Folders) -> None:
         ["variable OMP_NUM_THREADS", "2", "–", "torch, keras-torch"],
         ["in force: xla", "false", "true", "torch, keras-torch"],
     ]
-    assert "driver (– → 560.1), " in _said(found, "Around the runs these differ")
+    assert "driver (– → 560.1), " in _said(found, "Differences around the runs")
 
 
 def test_a_run_and_its_repetition(folders: Folders) -> None:
@@ -297,7 +297,7 @@ def test_a_run_and_its_repetition(folders: Folders) -> None:
     folders.add("after", _right(0.8))
     found = folders.compare()
     assert _column(found, "top1", "verdict") == ["real: after is better"]
-    assert "this is one run and its repetition" in found.sentences[1]
+    assert "this is one experiment and its repetition" in found.sentences[1]
     assert "side_by_side_environments" not in [table.name for table in found.tables]
 
 
@@ -316,9 +316,9 @@ def test_runs_of_one_folder_and_failures_are_counted_and_named(
     folders.add("after", seed=5, result=FAILED)
     found = folders.compare()
     assert found.sentences[0] == (
-        "'before' and 'after' were compared in 1 run of 1 experiment, of the same spec; "
-        "1 run only in 'before', 1 run only in 'after', 1 run ok in 'before' and not in 'after', "
-        "1 run ok in 'after' and not in 'before', 1 run in both and not compared."
+        "'before' and 'after' were compared in 1 run of 1 experiment, of the same spec. "
+        "Not compared: 1 run only in 'before', 1 run only in 'after', "
+        "1 run ok in 'before' and not in 'after', 1 run ok in 'after' and not in 'before', 1 run in both folders."
     )
     rows = {r[0].text: [c.text for c in r[1:]] for r in _table(found, "not_compared").rows}
     assert rows == {
@@ -335,10 +335,10 @@ def test_nothing_in_common_is_said(folders: Folders) -> None:
     folders.add("after", seed=2)
     found = folders.compare()
     assert found.sentences == [
-        "Nothing was compared: no run that is ok in 'before' has one of the same spec that is ok "
-        "in 'after'; 1 run only in 'before', 1 run only in 'after'.",
-        "The nearest specs differ in seed (1 in 'before', 2 in 'after').",
-        "Around these runs nothing differs that is recorded.",
+        "Nothing was compared: 'before' and 'after' share no spec of which both have a successful "
+        "run. Not compared: 1 run only in 'before', 1 run only in 'after'.",
+        "The most similar specs differ in seed (1 in 'before', 2 in 'after').",
+        "No recorded difference around these runs.",
     ]
     assert [table.name for table in found.tables] == ["side_by_side_not_compared"]
     assert side_by_side([], [], NAMES).tables == []

@@ -1,4 +1,4 @@
-"""Figures as people read them."""
+"""Numbers as text, rounded to their uncertainty."""
 
 from __future__ import annotations
 

@@ -11,14 +11,14 @@ from torch import Tensor, fx
 from backends.torch_adapter.export import rearrange
 from backends.torch_adapter.export.translations import Arguments, demand
 from backends.torch_adapter.export.translator import Composition, Translator, Value, broadcast_shape
-from bench.network.blueprint import OperationKind
+from bench.network.blueprint import OperationKind, with_features
 
 ATTENTION_INPUTS = ("query", "key", "value")
 
 
 def _linear(t: Translator, node: fx.Node, a: Arguments) -> Value:
     x, rows = t.rows(t.value(a["input"]))
-    shape = t.features_of(x, a["weight"].meta["val"].shape[0])
+    shape = with_features(x.shape, a["weight"].meta["val"].shape[0])
     made = t.emit(node, "linear", [x], tensors=t.roles(a), shape=shape)
     return t.reordered(made, rows, x)
 
@@ -160,9 +160,8 @@ def _attention(t: Translator, node: fx.Node, a: Arguments) -> Value:
 
 
 def _in_heads(made: Value, node: fx.Node, heads: int) -> Value:
-    numbered = rearrange.numbered((2, *made.shape))
-    split: Tensor = numbered.unflatten(-1, (heads, -1))
-    return Value(made.name, made.shape, split.transpose(1, 2), node)
+    index: Tensor = rearrange.numbered((2, *made.shape)).unflatten(-1, (heads, -1)).transpose(1, 2)
+    return Value(made.name, made.shape, index, node)
 
 
 COMPOSITIONS: dict[str, Composition] = {

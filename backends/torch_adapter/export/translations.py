@@ -20,6 +20,11 @@ DEFAULT_GELU = "none"
 class Untranslatable(Exception):
     """An operation has no counterpart in a Blueprint; the text, if any, is the reason."""
 
+    def __init__(self, reason: str = "", node: fx.Node | None = None) -> None:
+        super().__init__(reason)
+        self.node = node
+        """The operation's node, if it is not the one being translated."""
+
 
 def demand(condition: bool, reason: str) -> None:
     """Raise Untranslatable with ``reason`` unless ``condition`` holds."""

@@ -24,7 +24,7 @@ from backends.torch_adapter.export.translations import (
     named_arguments,
 )
 from bench.errors import UserError
-from bench.network.blueprint import INPUT, Operation, OperationKind, with_features
+from bench.network.blueprint import INPUT, Operation, OperationKind
 
 ROLES = ("weight", "bias", "running_mean", "running_var")
 
@@ -118,7 +118,7 @@ class Translator:
             act(node)
         except Untranslatable as error:
             reason = f": {error}" if str(error) else ""
-            culprit = error.__dict__.get("node", node)
+            culprit = error.node or node
             raise UserError(
                 f"{self._name} cannot be rebuilt: operation {culprit.target} "
                 f"(module '{module_path(culprit)}') has no counterpart in a Blueprint{reason}."
@@ -238,9 +238,7 @@ class Translator:
         found = self.settled_or_as_is(value)
         if found.index is not None:
             target = tuple(found.index.shape[1:])
-            error = Untranslatable(f"it rearranges {found.shape} into {target}")
-            error.__dict__["node"] = found.node
-            raise error
+            raise Untranslatable(f"it rearranges {found.shape} into {target}", found.node)
         return found
 
     def settled_or_as_is(self, value: Value) -> Value:
@@ -284,10 +282,6 @@ class Translator:
         whole = value.numbers()
         same = index.shape == whole.shape and torch.equal(index, whole)
         return replace(value, index=None if same else index, node=like.node)
-
-    def features_of(self, value: Value, features: int) -> Shape:
-        """Return the shape of ``value`` with another number of features."""
-        return with_features(value.shape, features)
 
 
 def module_path(node: fx.Node) -> str:

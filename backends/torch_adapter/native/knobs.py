@@ -30,7 +30,7 @@ class NativeTraining(Protocol):
     module: nn.Module
     optimizer: torch.optim.Optimizer
     request: NativeRequest
-    fresh_head: dict[str, str]
+    initial_head: dict[str, str]
     """``describe_head`` of the network as it was built."""
     boundary: int
     """Position of the first trained module in ``named_modules()``."""
@@ -62,7 +62,7 @@ def read_knobs(trainer: NativeTraining) -> dict[str, Any]:
             for g in trainer.optimizer.param_groups
         ),
         "head_initialiser": "Linear.reset_parameters",
-        **trainer.fresh_head,
+        **trainer.initial_head,
         "layout": _layout(module),
         "compilation": "eager",
         "dropout": _dropouts(module),

@@ -38,7 +38,7 @@ class NativeTorchTrainer(TorchTrainerBase):
         self.request, entry = request, request.entry
         torch.manual_seed(request.seed)
         self.module = build_module(request)
-        self.fresh_head = describe_head(self.module)
+        self.initial_head = describe_head(self.module)
         self.module.to(self._device, self._dtype)
         self.stages = dict(entry.stages)
         self.boundary = boundary_position(self.module, self.stages, request)

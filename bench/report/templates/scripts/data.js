@@ -1,4 +1,4 @@
-/* What all parts of the page's script share: the data, read when first asked for, and elements. */
+/* Shared by all scripts of the page: its data, parsed on first use, and helpers for elements. */
 const byId = (id) => document.getElementById(id);
 const whenRead = new Promise((resolve) => {
   if (document.readyState === "loading") {
@@ -9,13 +9,13 @@ const whenRead = new Promise((resolve) => {
 });
 
 let parsed = null;
-/** The report's data; only after `whenRead`, since they stand below this script. */
+/** The report's data; available after `whenRead`, since they follow this script. */
 function report() {
   parsed ??= JSON.parse(byId("thawbench-data").textContent);
   return parsed;
 }
 
-/** An element; texts become text nodes, so that no name can become markup. */
+/** Makes an element; texts become text nodes, so that no name becomes markup. */
 function make(name, attributes = {}, ...children) {
   const made = document.createElement(name);
   for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
@@ -23,7 +23,7 @@ function make(name, attributes = {}, ...children) {
   return made;
 }
 
-/** Tells readers who listen to the page what has changed. */
+/** Announces a change to screen readers. */
 function say(text) {
   byId("said").textContent = text;
 }

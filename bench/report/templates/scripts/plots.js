@@ -1,14 +1,15 @@
-/* Plots: drawn when they come near the screen, all when the browser is idle or before printing. */
-/* Two of them, with their words, on a sheet of print.css. */
+/* Plots are drawn when they come near the screen, when the browser is idle, or before printing;
+   learning curves, when the details of their run are opened. */
+/* So that two plots with their captions fit on a sheet of print.css. */
 const PAPER_PX = { width: 960, height: 275 };
-/* As page.css has it, of a plot that does not name its own. */
+/* Height in page.css of a plot without a height of its own. */
 const CANVAS_PX = 432;
 const LEGEND_GAP_PX = 9;
 const figures = Array.from(document.querySelectorAll("figure.plot"));
 
 /**
- * Plotly lies in the page as text, and is run when a plot is first drawn: its five million
- * characters hold up nobody who reads a table. An inline script runs at once.
+ * Runs Plotly when a plot is first drawn. It lies in the page as text, so that its five million
+ * characters do not delay readers of tables. An inline script runs immediately.
  */
 function loadPlotly() {
   if (typeof Plotly !== "undefined") return;
@@ -17,7 +18,7 @@ function loadPlotly() {
   script.remove();
 }
 
-/** Everything of a figure that depends on light or dark. */
+/** The parts of a figure's layout that depend on the theme. */
 function plotTemplate() {
   const now = colours();
   const axis = {
@@ -43,21 +44,21 @@ function plotTemplate() {
   };
 }
 
-/** A copy of a figure's data and layout, since plotly writes into what it is given. */
+/** A copy of a figure's data and layout, since Plotly changes what it is given. */
 function figureOf(figure) {
   const { data, layout } = structuredClone(report().plots[Number(figure.dataset.plot)].figure);
   const buttons = layout.updatemenus?.[0]?.buttons ?? [];
-  delete layout.updatemenus; // Plotly's menus cannot be reached by keyboard: `addMenu`.
-  delete layout.title; // The page has it as a heading.
+  delete layout.updatemenus; // Plotly's menus cannot be reached by keyboard; see `addMenu`.
+  delete layout.title; // The page shows it as a heading.
   if (layout.legend?.orientation === "h") {
-    // Above, where no title of an axis is in its way; a tall plot's is as near as a small one's.
+    // Above the plot, away from the axis title, at the same distance for any height.
     const y = 1 + LEGEND_GAP_PX / (layout.height ?? CANVAS_PX);
     Object.assign(layout.legend, { x: 0, xanchor: "left", y, yanchor: "bottom" });
   }
   return { data, layout, buttons };
 }
 
-/** What a button of plotly's menu would do to a figure that is not drawn yet. */
+/** Does to a figure what a button of Plotly's menu would do. */
 function choose(data, button) {
   for (const [name, values] of Object.entries(button?.args?.[0] ?? {})) {
     data.forEach((trace, number) => {
@@ -66,7 +67,7 @@ function choose(data, button) {
   }
 }
 
-/** plotly's texts are HTML without elements; a page's are plain. */
+/** Converts Plotly's text, which is HTML, to plain text. */
 function unescaped(text) {
   return new DOMParser().parseFromString(text, "text/html").documentElement.textContent;
 }
@@ -87,7 +88,7 @@ function addMenu(figure, buttons) {
 
 const LEGEND_PX = { row: 20, symbol: 60, margins: 80 };
 
-/** Height of the legend of what is seen, by its longest name. */
+/** Height of the legend of the visible traces, in pixels. */
 function legendHeight(data, template, width) {
   const context = document.createElement("canvas").getContext("2d");
   const { size, family } = template.layout.font;
@@ -109,7 +110,7 @@ function drawInto(canvas, { data, layout, buttons }, chosenButton) {
   const whole = { ...layout, ...size, template, uirevision: chosenButton };
   const height = whole.height ?? canvas.clientHeight;
   const legend = legendHeight(data, template, whole.width ?? canvas.clientWidth);
-  // A legend of over half the height would scroll, which paper cannot: the plot grows by it.
+  // A legend above half the height would scroll, which paper cannot: make the plot higher.
   if (legend > height / 2) {
     whole.height = height + legend;
     whole.legend = { ...layout.legend, maxheight: whole.height };
@@ -118,7 +119,7 @@ function drawInto(canvas, { data, layout, buttons }, chosenButton) {
   Plotly.react(canvas, data, whole, { responsive: !onPaper, displayModeBar: false });
 }
 
-/** Draws a figure, or draws it again in the colours of now. */
+/** Draws a figure, or redraws it in the current theme. */
 function draw(figure) {
   loadPlotly();
   const content = figureOf(figure);
@@ -131,7 +132,7 @@ function draw(figure) {
   if (onPaper) drawOtherChoices(figure, content.buttons, chosenButton);
 }
 
-/** Paper has no menu: what else could be chosen is drawn below. */
+/** Draws all other choices below a figure, since paper has no menu. */
 function drawOtherChoices(figure, buttons, chosenButton) {
   buttons.forEach(({ label }, number) => {
     const words = make("p", { class: "extra" }, unescaped(label));
@@ -149,6 +150,40 @@ function drawMissing() {
   for (const figure of figures) if (!figure.dataset.drawn) draw(figure);
 }
 
+/* Learning curves in the details of a run: field of its result, title, format of values. */
+const CURVES = [
+  { field: "val_top1_by_epoch", title: "validation top-1", format: ".1%" },
+  { field: "train_loss_by_epoch", title: "training loss", format: ".3g" },
+];
+
+/** An empty figure for a learning curve, or null if the run has no such values. */
+function curveFigure({ field, title, format }, result) {
+  const values = result[field] ?? [];
+  if (values.every((value) => value === null)) return null;
+  const label = `${title} by epoch: ${values.map((y) => y?.toPrecision(3) ?? "–").join(", ")}`;
+  const canvas = make("div", { role: "img", "aria-label": label });
+  const figure = make("figure", { class: "curve" }, canvas);
+  Object.assign(figure, { curve: { title, format, values } });
+  return figure;
+}
+
+/** Draws a learning curve, or redraws it in the current theme. */
+function drawCurve(figure) {
+  loadPlotly();
+  const { title, format, values } = figure.curve;
+  const data = [{
+    x: values.map((_, number) => number + 1), y: values, mode: "lines+markers",
+    marker: { size: 4 }, hovertemplate: `%{y:${format}} after epoch %{x}<extra></extra>`,
+  }];
+  const layout = {
+    template: plotTemplate(), width: 340, height: 190, showlegend: false,
+    margin: { l: 48, r: 8, t: 8, b: 36 },
+    xaxis: { title: { text: "epoch" }, nticks: 6 },
+    yaxis: { title: { text: title }, tickformat: format, nticks: 4 },
+  };
+  Plotly.react(figure.firstChild, data, layout, { displayModeBar: false });
+}
+
 const near = new IntersectionObserver((entries) => {
   for (const { isIntersecting, target } of entries) {
     if (isIntersecting && !target.dataset.drawn) draw(target);
@@ -157,7 +192,7 @@ const near = new IntersectionObserver((entries) => {
 
 const whenIdle = window.requestIdleCallback ?? ((call) => setTimeout(call, 200));
 
-/** One figure at a time, so that the page answers in between. */
+/** Draws one figure at a time, so that the page stays responsive. */
 function drawNext() {
   const figure = figures.find((one) => !one.dataset.drawn);
   if (!figure) return;
@@ -171,6 +206,7 @@ whenRead.then(() => {
 });
 followTheme(() => {
   for (const figure of figures) if (figure.dataset.drawn) draw(figure);
+  document.querySelectorAll("details[open] .curve").forEach(drawCurve);
 });
 addEventListener("beforeprint", () => {
   setOnPaper(true);

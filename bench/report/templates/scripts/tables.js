@@ -1,7 +1,7 @@
-/* Tables that sort by a click on a heading, and their filters. */
+/* Sorting tables by a click on a heading, and filtering them. */
 const collator = new Intl.Collator("en", { numeric: true });
 
-/** What a cell is sorted by: a number, a text, or null. */
+/** The sort key of a cell: a number, a text, or null. */
 function sortKey(cell) {
   const key = cell.dataset.sort ?? cell.textContent;
   if (key === "") return null;
@@ -9,11 +9,11 @@ function sortKey(cell) {
   return Number.isFinite(number) ? number : key;
 }
 
-/** Of each row: all numbers or all texts, so that any two can be compared; null comes last. */
+/** The sort keys of all rows, either all numbers or all texts; null comes last. */
 function keysOf(heading, rows) {
   const keys = Array.from(rows, (row) => sortKey(row.cells[heading.cellIndex]));
   const isWord = (key) => typeof key === "string";
-  // Words in a column of figures, such as "not run", stand where a figure is absent.
+  // Words in a column of numbers, such as "not run", mean that there is no number.
   if (heading.classList.contains("r")) return keys.map((key) => (isWord(key) ? null : key));
   return keys.some(isWord) ? keys.map((key) => (key === null ? null : String(key))) : keys;
 }
@@ -47,7 +47,7 @@ function makeSortable(table) {
   }
 }
 
-/* Columns that get a choice of their own: always, and where there is something to choose. */
+/* Columns with a menu in the filter: always, or if they have several values. */
 const ALWAYS_CHOICES = ["backbone", "policy", "backend", "status"];
 const OTHER_CHOICES = [
   "case", "size", "similarity", "dataset", "dataset_label", "mode", "head", "weights", "precision",
@@ -62,26 +62,26 @@ function choicesOf(heading, rows) {
 
 function makeChoice(heading, values) {
   const select = make("select", {}, new Option("all", ""));
-  // A value may itself be empty or "all": options are told apart by their place.
+  // Options are identified by position, since a value may itself be empty or "all".
   for (const value of values) select.append(new Option(value === "" ? "(none)" : value, "some"));
   const field = labelled(heading.textContent, select, `filter-${heading.cellIndex}`);
   return { select, values, column: heading.cellIndex, field };
 }
 
-/** A control under its label; a label around a choice would be named by all its options too. */
+/** A control below its label; a label around a menu would include all its options. */
 function labelled(words, control, id) {
   control.id = id;
   return make("div", {}, make("label", { for: id }, words), control);
 }
 
-/** The text of each row, in small letters. */
+/** The text of each row, in lower case. */
 function wordsOf(rows) {
   return new Map(rows.map((row) => [
     row, Array.from(row.cells, (cell) => cell.textContent).join("\n").toLowerCase(),
   ]));
 }
 
-/* A table with fewer rows is read at a glance. */
+/* A table with fewer rows gets no filter. */
 const FEW_ROWS = 8;
 
 function makeTextFilter(table, region) {
@@ -135,8 +135,8 @@ function makeFilter(table, region) {
         row.cells[column].textContent === values[select.selectedIndex - 1]);
       row.hidden = !fits;
       shown += fits;
-      const fold = row.dataset.fold && byId(`run-${row.dataset.fold}`);
-      if (fold) fold.hidden = !fits;
+      const details = row.dataset.details && byId(`run-${row.dataset.details}`);
+      if (details) details.hidden = !fits;
     }
     count.textContent = `${shown} of ${rows.length} runs`;
   }

@@ -1,4 +1,4 @@
-/* Light and dark: the system's, until the reader chooses. The choice lasts as long as the page. */
+/* Light or dark: the system's theme until the reader chooses one, for as long as the page is open. */
 const systemDark = matchMedia("(prefers-color-scheme: dark)");
 const followers = [];
 let chosen = null;
@@ -8,7 +8,7 @@ function isDark() {
   return !onPaper && (chosen === null ? systemDark.matches : chosen === "dark");
 }
 
-/** Calls `follow` after each change of the colours. */
+/** Calls `follow` after each change of theme. */
 function followTheme(follow) {
   followers.push(follow);
 }
@@ -22,13 +22,13 @@ function showTheme() {
   for (const follow of followers) follow();
 }
 
-/** Paper is light, whatever the screen is. */
+/** Switches to the light theme for printing, and back. */
 function setOnPaper(value) {
   onPaper = value;
   showTheme();
 }
 
-/** Colours of page.css as they are now: name without dashes → rgb(…). */
+/** The current colours of page.css: name without dashes → rgb(…). */
 function colours() {
   const names = ["page", "raised", "ink", "quiet", "rule", "strong-rule"];
   for (let number = 0; number < 8; number++) names.push(`c${number}`);
