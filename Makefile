@@ -1,8 +1,8 @@
-# Two commands do all: `make bench` (install, the quick suite, the table), `make test` (install, all tests).
+# `make bench` installs and runs the suite quick; `make test` installs and runs all tests.
 
 VENV ?= .venv
 BIN := $(VENV)/bin
-# The first interpreter that runs and is of a supported version.
+# The first interpreter of a supported version.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
 	2>/dev/null && echo $$p && break; done)
@@ -22,8 +22,8 @@ INPUTS := Makefile pyproject.toml constraints.txt
 bench: $(VENV)/.installed $(TENSORFLOW)
 	$(BIN)/python run_bench.py run
 
-# As many files at once as there are JOBS: half of the time goes into starting
-# frameworks and compiling, on one core. Benchmarks and the browser's times are taken alone.
+# JOBS test files run at once: half of the time goes into starting frameworks and compiling, on one
+# core. Benchmarks and tests of the browser's speed run alone.
 JOBS ?= 2
 test: $(VENV)/.installed-test $(TENSORFLOW) chromium
 	$(MAKE) check
@@ -31,8 +31,7 @@ test: $(VENV)/.installed-test $(TENSORFLOW) chromium
 		--ignore tests/speed --ignore tests/browser
 	$(BIN)/python -m pytest tests/speed tests/browser
 
-# The browser of tests/browser, which fail without it. Debian's, where there is none and this user
-# may install it.
+# tests/browser need Chromium; install Debian's if there is none and the user may do that.
 chromium:
 	@command -v chromium >/dev/null && exit; \
 	if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then as=; \
@@ -42,9 +41,9 @@ chromium:
 	$$as apt-get update -qq && \
 	$$as env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(CHROMIUM)
 
-# The article's backbones and three embedded ones, trained whole in every backend in float64, and by
-# the default pair in float32; those of the suite quick under every policy. Heavy ones first, so that
-# light ones fill the second core. Goes on where a part fails, and says so last.
+# Prove the article's backbones and three embedded ones under retrain_all, for every backend in
+# float64 and for the default pair in float32; those of the suite quick under every policy. Heavy
+# backbones come first, so that light ones fill the second core. A failure is reported at the end.
 PROVED := vgg19 resnet152 vgg16 resnet101 resnet50 alexnet resnet34 mobilenet_v2 \
 	efficientnet_lite0 squeezenet1_1
 GO_ON := { test $$? -ne 130 || exit 130; failed=1; }
@@ -60,8 +59,8 @@ parity: $(VENV)/.installed-test $(TENSORFLOW)
 parity-zoo: $(VENV)/.installed $(TENSORFLOW)
 	$(BIN)/python -m tools.parity_zoo results/parity.md
 
-# Training speed, and what the harness costs beside loops by hand. More flags of pytest-benchmark:
-# make benchmarks FLAGS="--benchmark-save=before".
+# Measure training speed, and the overhead over hand-written loops. For other flags of
+# pytest-benchmark: make benchmarks FLAGS="--benchmark-save=before".
 DEVICE ?= $(if $(GPU),cuda:0,cpu)
 FLAGS ?= --benchmark-json=results/benchmarks/speed.json
 benchmarks: $(VENV)/.installed-test $(TENSORFLOW)
@@ -69,8 +68,8 @@ benchmarks: $(VENV)/.installed-test $(TENSORFLOW)
 	$(BIN)/python -m pytest tests/speed --speed-size usual --speed-device $(DEVICE) \
 		--benchmark-columns=median,iqr,rounds --benchmark-sort=name $(FLAGS)
 
-# What people do today, beside Thawbench: each peer in an environment of its own. VGG16 takes long
-# enough for one round, and its weights are random: few test images. Flags for all three commands:
+# Compare with hand-written programs of other libraries, each in its own environment. VGG16 takes so
+# long that one round suffices; its weights are random, so few test images do. For more flags:
 # make peers PEERS_FLAGS="--timeout 7200".
 PEERS := keras torch fastai
 PEERS_FLAGS ?=

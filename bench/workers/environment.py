@@ -58,7 +58,7 @@ def environment_here(
         adapter: The adapter's package, whose code counts.
         packages: Distributions whose version can change a number.
         device: cpu or cuda:N.
-        variables: Environment variables that count beside ``VARIABLES``.
+        variables: Environment variables that count besides ``VARIABLES``.
     """
     versions = {n: v for n in (*packages, *ALWAYS) if (v := package_version(n)) is not None}
     here = gpus()

@@ -48,11 +48,7 @@ class WorkerPool:
     def __init__(
         self, interpreters: Interpreters, variables: Mapping[str, str] = MappingProxyType({})
     ) -> None:
-        """
-        Args:
-            interpreters: Python interpreter of each backend.
-            variables: Environment variables of the workers, besides those of their backend.
-        """
+        """Take ``variables`` for the workers besides those of their backend."""
         self._interpreters = interpreters
         self._variables = variables
         self._workers: dict[WorkerKind, Worker] = {}

@@ -1,7 +1,7 @@
-"""A run of two phases, and the same by hand: ``python -P -m tests.end_to_end.phases_by_hand``.
+"""A run of two phases, and two runs in a row: ``python -P -m tests.end_to_end.phases_by_hand``.
 
 In float64 with PyTorch, on a small network with BatchNorm and dropout. Prints JSON: 'loop' and
-'by_hand', each the mean losses by epoch and then the logits of the test images after them.
+'by_hand', each the mean losses by epoch, followed by the logits of the test images.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def by_the_loop(adapter: Adapter) -> list[float]:
 
 
 def by_hand(adapter: Adapter) -> list[float]:
-    """``freeze_all`` for some epochs, then ``fine_tune_all`` from its tensors for the others."""
+    """Train ``freeze_all`` for some epochs, then ``fine_tune_all`` from its tensors."""
     what, data, network = asked(), packed(), small_network()
     found: list[float] = []
     trainer: Any = None
@@ -105,5 +105,5 @@ if __name__ == "__main__":
     adapter = load_adapter("torch", BACKENDS["torch"].adapter)
     print(json.dumps({"loop": by_the_loop(adapter), "by_hand": by_hand(adapter)}))
     sys.stdout.flush()
-    # Not through the interpreter's teardown: frameworks crash there at times, after the work.
+    # Skip the interpreter's teardown, in which frameworks sometimes crash.
     os._exit(0)

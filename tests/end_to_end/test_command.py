@@ -1,4 +1,4 @@
-"""The command as a user gives it, small: both frameworks, one experiment, files and exit codes."""
+"""``run`` with both frameworks on a small suite: same experiment, files, exit codes."""
 
 from __future__ import annotations
 
@@ -75,17 +75,17 @@ def result_files(out: Path, policy: str) -> dict[str, dict[str, Any]]:
 
 
 def stored(out: Path) -> Iterator[tuple[dict[str, Any], dict[str, Any], Path]]:
-    """Spec, result (with the test logits as 'logits') and folder of each run."""
+    """Yield spec, result (with the test logits as 'logits') and folder of each run."""
     for path in out.glob("runs/*/*/result.json"):
         folder = path.parent
         spec = json.loads((folder / "spec.json").read_text())
         result = json.loads(path.read_text())
-        if (folder / "predictions.npz").is_file():  # not where it diverged
+        if (folder / "predictions.npz").is_file():  # a diverged run has none
             result["logits"] = np.load(folder / "predictions.npz")["logits"]
         yield spec, result, folder
 
 
-def test_every_cell_is_there_and_ok(results: Path, shared_cache: Path) -> None:
+def test_every_run_is_there_and_ok(results: Path, shared_cache: Path) -> None:
     found = rows(results, shared_cache)
     assert {(r["policy"], r["backend"], r["status"]) for r in found} == {
         (policy, backend, "ok")
@@ -104,7 +104,7 @@ def test_both_frameworks_ran_the_same_experiment(results: Path, policy: str) -> 
         assert torch[field] == keras[field]
     for field in ("total_parameters", "trainable_parameters", "state_values", "test_top1"):
         assert torch[field] == keras[field]
-    # float64, dropout and augmentation on: what is left is the order of summation.
+    # In float64, with dropout and augmentation on, only the order of summation differs.
     assert torch["train_loss_by_epoch"] == pytest.approx(keras["train_loss_by_epoch"], rel=1e-9)
     assert torch["test_loss"] == pytest.approx(keras["test_loss"], rel=1e-9)
 
@@ -136,7 +136,7 @@ def test_the_second_call_runs_nothing(results: Path, shared_cache: Path) -> None
     assert {p: p.stat().st_mtime_ns for p in results.glob("runs/*/*/result.json")} == before
 
 
-def test_mixed_precision_and_what_a_cpu_has_not(shared_cache: Path, tmp_path: Path) -> None:
+def test_bf16_runs_on_a_cpu_and_fp16_is_unavailable(shared_cache: Path, tmp_path: Path) -> None:
     suite = tmp_path / "mixed.toml"
     text = SUITE.replace('precision = "fp64"', 'precision = ["bf16", "fp16"]')
     suite.write_text(text.replace('"fine_tune_last", ', "").replace("epochs = 2", "epochs = 1"))

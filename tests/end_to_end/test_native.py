@@ -1,4 +1,4 @@
-"""Native runs of both frameworks, through workers: counts, frozen parts, ledger, Keras's files."""
+"""Native runs of both frameworks: counts, frozen parts, table of differences, Keras's files."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ HEAD = 1280 * 18 + 18
 
 
 def _keras(code: str, **variables: str) -> str:
-    """What a fresh interpreter with Keras on TensorFlow prints last."""
+    """Run code in a fresh interpreter with Keras on TensorFlow and return its last line."""
     done = subprocess.run(
         [str(HERE.of("keras-tensorflow")), "-c", code],
         capture_output=True,
@@ -50,7 +50,7 @@ def _keras(code: str, **variables: str) -> str:
 
 
 def _results(out: Path) -> dict[tuple[str, str], dict[str, Any]]:
-    """(policy, backend) → result."""
+    """Return results by policy and backend."""
     found = {}
     for path in out.glob("runs/*/*/result.json"):
         spec = json.loads((path.parent / "spec.json").read_text())
@@ -84,18 +84,18 @@ def test_every_policy_trains_what_it_says(native: Path) -> None:
             assert result["state_values"] == 34_112
             assert result["blueprint_sha256"] is None
         assert results["freeze_all"]["trainable_parameters"] == HEAD
-        # torchvision's features.14 to 18, keras.applications' block_13 to the end.
+        # From features.14 in torchvision, from block_13 in keras.applications.
         assert results["fine_tune_last"]["trainable_parameters"] == 1_681_344 + HEAD
         assert results["fine_tune_all"]["trainable_parameters"] == 2_223_872 + HEAD
-        # All that training moves is outside the hash of the frozen: the loop voids other runs.
+        # The loop fails a run in which training changed a frozen tensor.
         hashes = {r["frozen_state_sha256"] for r in results.values()}
         assert len(hashes) == 3
-        # Of the head alone, on random features: a convex problem, which must get better.
+        # The head alone on random features is a convex problem, whose loss must fall.
         losses = results["freeze_all"]["train_loss_by_epoch"]
         assert losses[1] < losses[0]
 
 
-def test_each_row_carries_its_side_of_the_ledger(native: Path) -> None:
+def test_each_result_holds_its_native_settings(native: Path) -> None:
     for (policy, backend), result in _results(native).items():
         knobs = result["knobs"]
         assert KNOBS.keys() <= knobs.keys()
@@ -113,12 +113,12 @@ def test_each_row_carries_its_side_of_the_ledger(native: Path) -> None:
     assert torch["frozen_part"].endswith("layers in inference mode: eval()")
 
 
-def test_the_ledger_of_resnet50(tmp_path: Path) -> None:
-    (ledger,) = native_differences(
+def test_the_differences_of_resnet50(tmp_path: Path) -> None:
+    (table,) = native_differences(
         ["resnet50"], ["torch", "keras-tensorflow"], HERE, tmp_path, px=32
     )
-    assert ledger["unavailable"] == {}
-    rows = {row["knob"]: row for row in ledger["rows"]}
+    assert table["unavailable"] == {}
+    rows = {row["knob"]: row for row in table["rows"]}
     assert rows.keys() == KNOBS.keys()
     expected = {
         "channels": ("RGB", "BGR"),
@@ -150,19 +150,19 @@ def test_the_ledger_of_resnet50(tmp_path: Path) -> None:
     assert not rows["batch_norm_layers"]["differs"]
 
 
-def test_the_ledger_of_what_only_one_has(tmp_path: Path) -> None:
-    (ledger,) = native_differences(
+def test_the_differences_of_a_network_that_keras_lacks(tmp_path: Path) -> None:
+    (table,) = native_differences(
         ["squeezenet1_1"], ["torch", "keras-tensorflow"], HERE, tmp_path, px=32, optimizer="adamw"
     )
-    assert "keras.applications has no squeezenet1_1" in ledger["unavailable"]["keras-tensorflow"]
-    rows = {row["knob"]: row["values"] for row in ledger["rows"]}
+    assert "keras.applications has no squeezenet1_1" in table["unavailable"]["keras-tensorflow"]
+    rows = {row["knob"]: row["values"] for row in table["rows"]}
     assert rows["update_rule"] == {"torch": "epsilon is added to the corrected root"}
 
 
 WRITE = """
 import h5py, keras
 from keras.src.legacy.saving import legacy_h5_format
-from bench.blueprint import hash_tensors
+from bench.network.blueprint import hash_tensors
 model = keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(32, 32, 3))
 with h5py.File(PATH, "w") as file:
     legacy_h5_format.save_weights_to_hdf5_group(file, model)
@@ -181,7 +181,7 @@ def _run_keras(tmp_path: Path, cache: Path, *more: str, code: int = 0, **variabl
 
 
 def test_keras_own_file_is_loaded_from_keras_own_cache(tmp_path: Path, shared_cache: Path) -> None:
-    """MobileNetV2's has no hash in keras.applications, so that a test can write one."""
+    """keras.applications has no hash of MobileNetV2's file, so that a test can write one."""
     models = tmp_path / "keras" / "models"
     models.mkdir(parents=True)
     path = models / APPLICATIONS["mobilenet_v2"].file_name(32)
@@ -191,7 +191,7 @@ def test_keras_own_file_is_loaded_from_keras_own_cache(tmp_path: Path, shared_ca
     ((_, result),) = _results(tmp_path / "out").items()
     assert result["frozen_state_sha256"] == written
     assert result["knobs"]["weights_file"] == path.name
-    # Cut short: a message, no traceback and no row that looks pretrained.
+    # A truncated file gives a message, no traceback and no row that looks pretrained.
     path.write_bytes(path.read_bytes()[:100_000])
     said = _run_keras(tmp_path, shared_cache, "--fresh", code=2, **home).stderr
     assert "does not fit keras.applications.MobileNetV2" in said
@@ -200,7 +200,7 @@ def test_keras_own_file_is_loaded_from_keras_own_cache(tmp_path: Path, shared_ca
 
 @pytest.mark.slow
 def test_the_table_of_files_is_the_installed_keras_own() -> None:
-    """Name, address and hash as each constructor asks keras.utils.get_file for them."""
+    """Compare with name, address and hash that each constructor gives keras.utils.get_file."""
     constructors = {name: a.constructor for name, a in APPLICATIONS.items()}
     code = f"""
 import json, warnings

@@ -1,4 +1,4 @@
-"""The README's network of one's own: proved, and run by both backends."""
+"""The example of an own network: proved, and run by both backends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Policies in phases: the same in both frameworks, with values kept or not, and as by hand."""
+"""Policies in phases: the same in both frameworks, with and without prefix cache; as two runs."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_both_frameworks_thaw_alike(tmp_path: Path, shared_cache: Path) -> None:
     assert (len(thawed), thawed[0], thawed[-1]) == (3, "head", "all")
     for backend in BACKENDS:
         probe, whole = once[backend, PROBE], once[backend, WHOLE]
-        # The head's phase is a run of freeze_all, and takes that one's values.
+        # The head's phase equals a run of freeze_all, and reuses its cached values.
         first = once[backend, "freeze_all"]["train_loss_by_epoch"]
         assert probe["train_loss_by_epoch"][:HEAD_EPOCHS] == pytest.approx(first, rel=1e-12)
         assert [p["prefix_values"] for p in probe["phases"]] == ["reused", None]
@@ -82,7 +82,7 @@ def test_both_frameworks_thaw_alike(tmp_path: Path, shared_cache: Path) -> None:
     assert "unfreeze the network in steps (6 of 8 runs)" in (out / "report.html").read_text()
 
 
-def test_two_phases_are_what_they_are_by_hand(tmp_path: Path) -> None:
+def test_two_phases_equal_two_runs_in_a_row(tmp_path: Path) -> None:
     answer = subprocess.run(
         [sys.executable, "-P", "-m", "tests.end_to_end.phases_by_hand"],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""Runs whose frozen part is computed once give what runs give that compute it in every step."""
+"""Runs that compute the frozen part once equal runs that compute it in every step."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Results = dict[tuple[str, str, str], dict[str, Any]]
 
 
 def _run(folder: Path, cache: Path, name: str, *more: str, **suite: str) -> Results:
-    """(backend, backbone, policy) → result, with the test logits as 'logits'."""
+    """Return results, with the test logits as 'logits', by backend, backbone and policy."""
     path = folder / f"{name}.toml"
     path.write_text(SUITE.format(**suite))
     out = folder / name

@@ -1,4 +1,4 @@
-"""Linear heads that are trained at once are what they would be one by one."""
+"""Linear heads that are trained at once equal heads that are trained one by one."""
 
 from __future__ import annotations
 
@@ -41,14 +41,15 @@ Found = dict[Key, dict[str, Any]]
 def _run(
     folder: Path, cache: Path, grids: list[tuple[Any, Any]], code: int = 0, **asked: str
 ) -> Found:
-    """(swept, backend, seed, rate, decay) → result, with the test logits as 'logits'.
+    """Run a suite; return results, with the test logits as 'logits', by swept, backend, seed, rate
+    and decay.
 
     Args:
-        folder: For suite and results.
-        cache: Of the command.
-        grids: Rates and decays of each, one or a list.
-        code: With which it ends.
-        asked: Of the suite.
+        folder: Folder for suite and results.
+        cache: Root of the cache.
+        grids: Rates and decays of each grid, one value or a list.
+        code: Expected exit code.
+        asked: Values for the placeholders of the suite.
     """
     suite = SUITE.format(**asked)
     suite += "".join(GRID.format(rates=r, decays=d, **asked) for r, d in grids)
@@ -75,12 +76,12 @@ OWN = (
     "forward_multiply_adds",
     "predicted_saving",
 )
-"""That are the same however it was trained."""
+"""Fields of a result that are the same whether a run is swept or not."""
 
 
 @pytest.mark.slow
 def test_heads_at_once_are_heads_one_by_one(tmp_path: Path) -> None:
-    """Both frameworks; the arithmetic of each optimizer and engine: tests/parity/test_heads.py."""
+    """Compare in both frameworks; tests/parity/test_heads.py covers each optimizer and engine."""
     backends = ["torch", "keras-tensorflow"]
     listed = ", ".join(f'"{name}"' for name in backends)
     asked = {"backends": listed, "optimizer": "adamw", "precision": "fp64"}
@@ -96,7 +97,7 @@ def test_heads_at_once_are_heads_one_by_one(tmp_path: Path) -> None:
         assert abs(losses[-1] / losses[0] - 1.0) > 0.01, "a head that does not move proves nothing"
         assert many["train_loss_by_epoch"] == pytest.approx(losses, rel=1e-10)
         assert many["val_top1_by_epoch"] == one["val_top1_by_epoch"]
-        np.testing.assert_allclose(many["logits"], one["logits"], rtol=1e-5)  # kept in float32
+        np.testing.assert_allclose(many["logits"], one["logits"], rtol=1e-5)  # stored in float32
         assert many["test_loss"] == pytest.approx(one["test_loss"], rel=1e-9)
         assert many["test_top1"] == one["test_top1"]
         assert {f: many[f] for f in OWN} == {f: one[f] for f in OWN}
@@ -108,7 +109,7 @@ def test_heads_at_once_are_heads_one_by_one(tmp_path: Path) -> None:
 
 
 def test_what_is_missing_of_a_sweep_is_trained_again(tmp_path: Path) -> None:
-    """Also where a seed has fewer heads than another, and one that diverges beside good ones."""
+    """Cover seeds with different numbers of heads, and a head that diverges beside good ones."""
     asked = {"backends": '"torch"', "optimizer": "sgd", "precision": "fp32"}
     grids = [([0.02, 1e30], [0.0, 0.3])]
     whole = _run(tmp_path, tmp_path / "cache", grids, code=1, **asked)

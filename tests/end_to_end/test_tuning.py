@@ -1,4 +1,4 @@
-"""Both frameworks choose the same learning rate, for they see the same numbers."""
+"""Both frameworks choose the same learning rate, since they compute the same numbers."""
 
 from __future__ import annotations
 
@@ -55,5 +55,5 @@ def test_native_mode_cannot_be_tuned(tmp_path: Path, shared_cache: Path) -> None
         "run", "--datasets", "photos", "--backbones", "resnet50", "--mode", "native", "--tune",
         "lr", "--weights", "random", "--out", str(tmp_path / "out"), cache=shared_cache, code=2,
     ).stderr  # fmt: skip
-    assert "of matched mode" in said
+    assert "works in matched mode only" in said
     assert "Traceback" not in said

@@ -59,7 +59,7 @@ def test_in_float64_they_are_the_same(
     losses = torch["train_loss_by_epoch"]
     assert losses[1] < losses[0], "a network that does not move proves nothing"
     assert losses == pytest.approx(keras["train_loss_by_epoch"], rel=1e-10)
-    # In inference, so of the running statistics that training left.
+    # Inference uses the running statistics, so they must be the same, too.
     assert torch["test_loss"] == pytest.approx(keras["test_loss"], rel=1e-9)
     assert torch["initial_state_sha256"] == keras["initial_state_sha256"]
     assert torch["state_values"] == keras["state_values"] == 42_016
@@ -70,7 +70,7 @@ def test_in_float64_they_are_the_same(
 
 
 def test_in_float32_the_fused_batch_norm_is_pytorchs(tmp_path: Path, shared_cache: Path) -> None:
-    """Another operation than in float64; biased statistics would differ by 1/72 in the last map."""
+    """Check the fused operation, which float64 lacks; biased variances would be off by 1/72."""
     out = run(tmp_path, shared_cache, "fine_tune_all", "sgd", "fp32", px=96)
     found = result_files(out, "fine-tune-all")
     torch, keras = found["torch"], found["keras-tensorflow"]
@@ -90,7 +90,7 @@ def test_mixed_precision_trains_batch_norm(tmp_path: Path, shared_cache: Path) -
     ("backend", "foreign"),
     [
         ("torch", {"keras", "tensorflow", "jax"}),
-        # Keras imports an installed jax (its Orbax callback) and computes nothing on it.
+        # Keras imports an installed jax for its Orbax callback, but computes nothing with it.
         ("keras-tensorflow", {"torch"}),
         ("keras-torch", {"tensorflow"}),
         ("keras-jax", {"tensorflow", "torch"}),

@@ -1,4 +1,4 @@
-"""A run in a worker that did others before gives what it gives in a worker of its own."""
+"""A run in a reused worker equals the same run in a new worker."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_what_ran_before_changes_nothing(
     losses = result["train_loss_by_epoch"]
     assert together[last]["train_loss_by_epoch"] == pytest.approx(losses, rel=1e-5)
     np.testing.assert_allclose(together[last]["logits"], result["logits"], rtol=1e-3, atol=1e-4)
-    # Peak memory is the run's, or unknown: at most a tenth of it is what others left.
+    # Peak memory is the run's own, or unknown: earlier runs add at most a tenth.
     peak = together[last]["peak_host_bytes"]
     assert peak is None or 0 < peak < 1.2 * result["peak_host_bytes"]
     assert result["peak_host_bytes"] is not None

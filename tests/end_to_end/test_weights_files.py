@@ -1,4 +1,4 @@
-"""Weights files that a user may name: good ones load, wrong ones are answered, none runs code."""
+"""Weights files of the user: good ones load, wrong ones end with a message, none runs code."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def packaged(package: str, pattern: str) -> Path:
 
 
 class Trap:
-    """Unpickling it would create a file."""
+    """An object whose unpickling creates a file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -92,7 +92,7 @@ def test_no_file_and_no_weights_file(tmp_path: Path, shared_cache: Path) -> None
 
 @pytest.mark.parametrize("classes", [1000, 7])
 def test_a_safetensors_file_is_used(tmp_path: Path, shared_cache: Path, classes: int) -> None:
-    """Also one that was fine-tuned on another number of classes: its last layer is replaced."""
+    """Include a file fine-tuned on another number of classes, whose last layer is replaced."""
     blueprint = packaged_blueprint("squeezenet1_1", 64, shared_cache)
     tensors = load_file(blueprint / "tensors.safetensors")
     tensors["classifier.1.weight"] = np.zeros((classes, 512, 1, 1), np.float32)
@@ -110,7 +110,7 @@ def test_a_safetensors_file_is_used(tmp_path: Path, shared_cache: Path, classes:
 
 
 def test_the_packaged_pickle_is_read_without_pickle_load(tmp_path: Path) -> None:
-    """The three names that NumPy arrays need are admitted, and nothing else."""
+    """Admit the three names that NumPy arrays need, and nothing else."""
     import subprocess
     import sys
 

@@ -1,6 +1,6 @@
 """Digests of code: which edits move them, and which do not.
 
-That they cover what a run imports is tested in tests/end_to_end/test_code_digest.py.
+tests/end_to_end/test_code_digest.py tests that they cover what a run imports.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ALL = frozenset({"shared", "export", "proof", *BACKENDS})
 
 @pytest.fixture
 def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the project's sources, in the place of the project's own."""
+    """Copy the sources and let digests be computed of the copy."""
     for package in ("bench", "backends"):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(project_root() / package, tmp_path / package, ignore=ignored)
@@ -42,7 +42,7 @@ def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def _digests() -> Digests:
-    """Return all digests, computed anew."""
+    """Compute all digests without their memory."""
     return {
         "shared": shared_digest.__wrapped__(),
         "export": export_digest.__wrapped__(),
@@ -197,7 +197,7 @@ def test_the_order_of_statements_that_act_counts(sources: Path) -> None:
 
 
 def test_digests_are_those_of_every_supported_python(sources: Path) -> None:
-    """Newer versions of Python give functions a field more, which must not enter a digest."""
+    """Ignore a field that newer versions of Python add to functions."""
     before = _digests()
     code = (
         "import ast\n"

@@ -93,7 +93,7 @@ def test_files_are_named_as_keras_names_them() -> None:
 
 
 @pytest.mark.parametrize(
-    ("backbone", "head", "px", "said"),
+    ("backbone", "head", "px", "message"),
     [
         ("alexnet", "linear", 224, "keras.applications has no alexnet; use --mode matched"),
         ("efficientnet_lite0", "linear", 224, "has no efficientnet_lite0"),
@@ -104,9 +104,9 @@ def test_files_are_named_as_keras_names_them() -> None:
         ("resnet50", "dense:8", 32, None),
     ],
 )
-def test_what_keras_has_not_is_said(backbone: str, head: str, px: int, said: str | None) -> None:
+def test_what_keras_lacks_is_named(backbone: str, head: str, px: int, message: str | None) -> None:
     reason = why_not_native("keras-tensorflow", backbone, head, px)
-    assert (reason is None) if said is None else (reason is not None and said in reason)
+    assert (reason is None) if message is None else (reason is not None and message in reason)
     assert why_not_native("torch", backbone, head, px) is None
 
 
@@ -144,10 +144,10 @@ def test_a_file_in_keras_cache_is_found_by_name_and_held_to_its_hash(keras_home:
 def test_weights_that_are_nowhere_say_how_to_get_them(
     keras_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(Unavailable) as told:
+    with pytest.raises(Unavailable) as raised:
         native_weights.native_weights("resnet50", RESNET, ENTRY, 224, download=False)
-    assert str(keras_home) in str(told.value)
-    assert RESNET.file_name(224) in str(told.value)
+    assert str(keras_home) in str(raised.value)
+    assert RESNET.file_name(224) in str(raised.value)
     asked = []
 
     def unreachable(address: str, timeout: float) -> None:

@@ -190,7 +190,7 @@ def test_sizes_of_all_splits_are_asked_for(fakes: _Fakes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("grid", "said"),
+    ("grid", "message"),
     [
         ({"size": "small", "train_images": 5000}, "size is given as small, but 5000"),
         ({"size": "large", "train_images": 5000}, "size is given as large, but 5000"),
@@ -201,9 +201,9 @@ def test_sizes_of_all_splits_are_asked_for(fakes: _Fakes) -> None:
     ],
 )
 def test_a_case_that_its_data_are_not_is_refused(
-    fakes: _Fakes, grid: dict[str, Any], said: str
+    fakes: _Fakes, grid: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(UserError, match=said) as error:
+    with pytest.raises(UserError, match=message) as error:
         _one(**grid)
     assert error.value.hint
 
@@ -299,7 +299,7 @@ def test_weights_are_fetched_only_where_that_is_wanted(fakes: _Fakes, download: 
 
 
 @pytest.mark.parametrize(
-    ("choice", "said"),
+    ("choice", "message"),
     [
         ("randm", "Unknown weights 'randm'. Did you mean 'random'?"),
         ("pretrain", "Unknown weights 'pretrain'. Did you mean 'pretrained'?"),
@@ -307,15 +307,15 @@ def test_weights_are_fetched_only_where_that_is_wanted(fakes: _Fakes, download: 
     ],
 )
 def test_a_word_for_weights_that_is_none_gets_the_nearest(
-    fakes: _Fakes, choice: str, said: str
+    fakes: _Fakes, choice: str, message: str
 ) -> None:
     for choices in ({"": choice}, {"efficientnet_lite0": choice}):
         with pytest.raises(UserError) as error:
             _plan({"policies": ["freeze_all"]}, weights_choices=choices)
-        assert said in str(error.value)
+        assert message in str(error.value)
     with pytest.raises(UserError) as error:
         _one(weights=choice)
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
 @pytest.mark.parametrize("choice", ["randm.pth", "./randm", "~/randm", "folder/randm"])

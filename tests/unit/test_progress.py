@@ -36,9 +36,7 @@ def _pass(clock: RunClock, watch: Watch, spec: RunSpec, seconds: float, is_ok: b
     clock.end(is_ok)
 
 
-def test_the_time_left_is_unknown_before_anything_was_measured(
-    make_spec: MakeSpec, watch: Watch
-) -> None:
+def test_the_time_left_is_unknown_before_a_measurement(make_spec: MakeSpec, watch: Watch) -> None:
     clock = RunClock([make_spec(seed=s) for s in (0, 1)], watch)
     assert clock.left_s() is None
     clock.begin(make_spec(seed=0))

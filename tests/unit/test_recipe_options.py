@@ -52,10 +52,11 @@ def test_an_added_field_is_an_option_of_run_and_a_filter_of_report(
 ) -> None:
     monkeypatch.setattr(recipe_options, "RECIPE_OPTIONS", {"label_smoothing": ADDED})
 
-    def command(**recipe: object) -> None:
-        """Stand for a command."""
-
     for as_filters, kind in ((False, float), (True, str)):
+
+        def command(**recipe: object) -> None:
+            """Stand for a command."""
+
         decorated = recipe_options.recipe_options(as_filters=as_filters)(command)
         (parameter,) = inspect.signature(decorated).parameters.values()
         assert (parameter.name, parameter.default) == ("label_smoothing", None)

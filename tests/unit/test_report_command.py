@@ -1,4 +1,4 @@
-"""``report`` from the command line: filters, two folders, and damaged folders."""
+"""``report`` from the command line: filters, two folders, damaged results."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Report = Callable[..., Answer]
 def report(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> Report:
-    """Return a function: ``report("DIR", …)`` → exit code, stdout, stderr."""
+    """Return a function that calls ``report`` and returns exit code, stdout and stderr."""
     monkeypatch.setenv("THAWBENCH_CACHE", str(tmp_path / "cache"))
 
     def called(*words: object) -> Answer:
@@ -256,15 +256,17 @@ def test_a_comparison_in_a_folder_of_its_own_has_all_tables(
 
 
 def test_two_folders_of_which_one_is_empty(report: Report, folder: Path, tmp_path: Path) -> None:
-    """Silence about the empty one would look like a comparison."""
+    """A report of the other folder alone would be taken for a comparison."""
     (tmp_path / "empty").mkdir()
     code, _, err = report(folder, tmp_path / "empty")
     assert code == 2
     assert f"No results in '{tmp_path / 'empty'}'" in err
 
 
-def test_all_is_written_where_out_says(report: Report, folder: Path, tmp_path: Path) -> None:
-    """The results folder itself stays unchanged."""
+def test_all_is_written_into_the_folder_of_out(
+    report: Report, folder: Path, tmp_path: Path
+) -> None:
+    """Files in the results folder stay."""
     out = tmp_path / "compared"
     before = sorted(folder.rglob("*"))
     code, _, err = report(folder, "--policies", "freeze_all", "--out", out)
@@ -291,7 +293,7 @@ def test_an_interrupted_command_is_continued_without_fresh(
 def test_an_interpreter_without_the_packages_hands_over_to_the_installed_one(
     tmp_path: Path,
 ) -> None:
-    """Printed commands begin with ``python``."""
+    """Printed commands begin with ``python``, which may lack the packages."""
     shutil.copy(project_root() / "run_bench.py", tmp_path)
     bare = [sys.executable, "-S", str(tmp_path / "run_bench.py"), "list"]  # no site-packages
     (tmp_path / "bench").mkdir()

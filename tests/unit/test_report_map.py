@@ -38,7 +38,7 @@ def test_a_tie_tells_how_many_tie_and_in_how_many_questions(make: Make, tmp_path
     assert said.startswith("3 of 4 policies tie: ")
     assert "in all 2 questions" in said
     (said,) = words(runs(make, "vgg16"), tmp_path)
-    assert "in its one question" in said
+    assert "in its only question" in said
 
 
 def test_a_winner_is_one_in_every_question_and_others_are_not_said_to_be(

@@ -32,8 +32,8 @@ Add = Callable[..., None]
 def add(
     tmp_path: Path, save_run: Callable[..., Path], make_spec: Any, make_environment: Any
 ) -> Add:
-    """Return a function: ``add("before", 0.8, policy="freeze_all", seed=0, …)`` stores a run in that
-    folder with this accuracy on 400 images; None: a failed run."""
+    """Return a function: ``add("before", 0.8, policy="freeze_all", seed=0, …)`` stores a run in
+    that folder with this accuracy on 400 images; None: a failed run."""
 
     def added(
         name: str, share: float | None, policy: str = "freeze_all", seed: int = 0,

@@ -216,7 +216,7 @@ def test_speed_is_a_ratio_of_windows(folders: Folders) -> None:
     said = _said(found, "Train images/s")
     assert "'after' is faster in 1 of 3 comparisons (1.2" in said
     assert "'after' is slower in 1 of 3 comparisons (0.8" in said
-    assert "no difference is shown in 1 of 3 comparisons" in said
+    assert "No difference is shown in 1 of 3 comparisons" in said
 
 
 def test_the_greatest_difference_is_the_one_that_is_named(folders: Folders) -> None:
@@ -318,7 +318,8 @@ def test_runs_of_one_folder_and_failures_are_counted_and_named(
     assert found.sentences[0] == (
         "'before' and 'after' were compared in 1 run of 1 experiment, of the same spec. "
         "Not compared: 1 run only in 'before', 1 run only in 'after', "
-        "1 run ok in 'before' and not in 'after', 1 run ok in 'after' and not in 'before', 1 run in both folders."
+        "1 run ok in 'before' and not in 'after', "
+        "1 run ok in 'after' and not in 'before', 1 run in both folders."
     )
     rows = {r[0].text: [c.text for c in r[1:]] for r in _table(found, "not_compared").rows}
     assert rows == {

@@ -148,7 +148,7 @@ precision = "bf16"
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         (f'name = "m"\nbackend = ["torch"]{GRID}', "'backend'. Did you mean 'backends'?"),
         (f'name = "m"{GRID}epoch = 3', "'epoch'. Did you mean 'epochs'?"),
@@ -169,10 +169,12 @@ precision = "bf16"
         ('name = "m\n', "not valid TOML"),
     ],
 )
-def test_a_mistake_in_a_file_is_named_with_the_file(tmp_path: Path, text: str, said: str) -> None:
+def test_a_mistake_in_a_file_is_named_with_the_file(
+    tmp_path: Path, text: str, message: str
+) -> None:
     with pytest.raises(UserError) as error:
         _load(tmp_path, text)
-    assert said in str(error.value)
+    assert message in str(error.value)
     assert "mine.toml" in str(error.value) or "head" in str(error.value)
 
 
@@ -225,7 +227,7 @@ def test_unknown_words_of_a_grid_list_the_known_ones(tmp_path: Path, key: str, v
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ('optimizer = "sdg"', "Unknown optimizer in {} 'sdg'. Did you mean 'sgd'?"),
         ('precision = "fp8"', "Unknown precision in {} 'fp8'. Did you mean 'fp"),
@@ -240,10 +242,10 @@ def test_unknown_words_of_a_grid_list_the_known_ones(tmp_path: Path, key: str, v
         ('precision = ["fp32", "fp8"]', "Unknown precision in {} 'fp8'. Did you mean 'fp"),
     ],
 )
-def test_a_value_of_a_closed_list_gets_the_nearest(tmp_path: Path, line: str, said: str) -> None:
+def test_a_value_of_a_closed_list_gets_the_nearest(tmp_path: Path, line: str, message: str) -> None:
     with pytest.raises(UserError) as error:
         _load(tmp_path, f'name = "m"{GRID}{line}')
-    assert said.format(tmp_path / "mine.toml") in str(error.value)
+    assert message.format(tmp_path / "mine.toml") in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -334,7 +336,7 @@ def test_all_other_options_override() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (Options(backbones=["vg16"]), "backbone in --backbones 'vg16'. Did you mean 'vgg16'"),
         (Options(policies=["fine_tune"]), "policy in --policies .* Did you mean 'fine_tune_"),
@@ -358,8 +360,8 @@ def test_all_other_options_override() -> None:
         (Options(weight_decay=[-1.0]), "^--weight-decays: "),
     ],
 )
-def test_wrong_options_are_named(options: Options, said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_wrong_options_are_named(options: Options, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         apply_options(_two_grids(), options)
 
 

@@ -111,7 +111,7 @@ def _curve(group: SeedGroup, looks: Looks, setting: str) -> list[Figure]:
 
 
 def _name(group: SeedGroup, setting: str) -> str:
-    """Return the name of a line: policy, backend, and what distinguishes it from the rest."""
+    """Return the name of a line: policy, backend, and what distinguishes it from others."""
     return escaped(
         ", ".join(filter(None, (policy_variant(group), group.row.spec.backend, setting)))
     )

@@ -53,7 +53,7 @@ def parts_of(row: Row) -> dict[str, float]:
 
 
 def _parts_of_runs(group: SeedGroup) -> list[dict[str, float]]:
-    """Return the parts of each run; input is separate only if all runs measured the wait."""
+    """Return the parts of each run; input is separate if every run measured the wait for it."""
     parts = [parts_of(row) for row in group.rows]
     if not any("rest_s" in p for p in parts):
         return parts
