@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from backends.worker import RECURSION_LIMIT, load_adapter
+from backends.worker import load_adapter
 from bench.catalog.backends import BACKENDS
 from bench.catalog.policies import POLICIES
 from bench.catalog.recipes import plain_recipe
@@ -24,7 +24,6 @@ from bench.network.freezing import plan_training
 
 def main(backend: str, precision: str, folder: Path) -> None:
     """Write the logits of every item."""
-    sys.setrecursionlimit(RECURSION_LIMIT)  # as a worker does
     adapter = load_adapter(backend, BACKENDS[backend].adapter)
     for name, blueprint in json.loads((folder / "items.json").read_text()).items():
         network = Network.load(Path(blueprint))
