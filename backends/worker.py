@@ -39,6 +39,11 @@ Emit = Callable[[dict[str, Any]], None]
 """Function that sends an event to the parent."""
 
 
+RECURSION_LIMIT = 10_000
+"""Limit of nested calls. Keras walks a functional model recursively: EfficientNetV2-L, with a
+thousand operations in a row, exceeds Python's default of 1,000."""
+
+
 class NotInstalled(Unavailable):
     """The framework, or something that it needs, cannot be imported."""
 
@@ -66,6 +71,7 @@ def load_adapter(backend: str, module: str) -> Adapter:
     """
     from bench.training.memory import note_fresh
 
+    sys.setrecursionlimit(RECURSION_LIMIT)
     try:
         adapter: Adapter = importlib.import_module(module).adapter()
     except ImportError as error:
@@ -303,14 +309,8 @@ def _lines() -> queue.Queue[bytes]:
     return lines
 
 
-RECURSION_LIMIT = 10_000
-"""Limit of nested calls. Keras walks a functional model recursively: EfficientNetV2-L, with a
-thousand operations in a row, exceeds Python's default of 1,000."""
-
-
 def main(backend: str, adapter_module: str) -> None:
     """Do tasks until the parent closes standard input."""
-    sys.setrecursionlimit(RECURSION_LIMIT)
     events = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     lines = _lines()

@@ -1,4 +1,4 @@
-"""The two ways in which a command can fail that are not a defect of Thawbench."""
+"""The errors that Thawbench reports to the user in words, without a traceback."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
-"""What the system says where nothing, or nothing more, can be written."""
+"""Error numbers of a disk that is full or must not be written."""
 
 
 class UserError(Exception):
-    """The question was wrong (unknown name, bad file …): printed without traceback, exit code 2.
+    """A mistake of the user (unknown name, bad file …); the command ends with exit code 2.
 
     Args:
         message: What is wrong and where.
@@ -28,10 +28,10 @@ class UserError(Exception):
 
 
 class Unavailable(Exception):
-    """Something that a run needs cannot be had here; the run becomes a row that says so.
+    """Something that a run needs is missing here; the run gets the status 'unavailable'.
 
     Args:
-        message: What is missing and the way to get it.
+        message: What is missing and how to get it.
     """
 
 
@@ -40,7 +40,7 @@ class WorkerFailed(Unavailable):
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an exception's message, or its type's name if it has none."""
+    """Return the first line of an exception's message, or the name of its type if it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:500]
 
 
@@ -48,18 +48,18 @@ def choose(kind: str, name: str, known: Iterable[str], hint: str | None = None) 
     """Return ``name`` if it is one of ``known``.
 
     Args:
-        kind: What the names stand for, in the singular, as in "policy".
-        name: What was given.
-        known: What could have been.
-        hint: Instead of all known names, where they are too many.
+        kind: What the names stand for, in the singular, such as 'policy'.
+        name: The name that was given.
+        known: The names that exist.
+        hint: Replaces the list of all known names in the error, where that would be too long.
 
     Raises:
-        UserError: Naming the nearest known name, and all of them.
+        UserError: There is no such name; the message suggests the nearest one.
     """
     names = list(known)
     if name in names:
         return name
-    # A beginning is no typing error: of the names that go on from it, the catalogue's first.
+    # The beginning of a name is no typing error: suggest the first known name that continues it.
     near = [known for known in names if name and known.startswith(name)]
     near = near or get_close_matches(name, names, n=1, cutoff=0.5)
     guess = f" Did you mean '{near[0]}'?" if near else ""

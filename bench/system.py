@@ -12,30 +12,32 @@ from dataclasses import dataclass
 from pathlib import Path
 
 VERSION = "0.1.0"
-"""Version of Thawbench; the distribution takes it from here."""
+"""Version of Thawbench; pyproject.toml reads it from here."""
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU as nvidia-smi tells of it."""
+    """A GPU as nvidia-smi reports it."""
 
     name: str
-    """Model."""
+    """Model name."""
     driver: str
     """Driver version."""
     memory_bytes: int | None
-    """Of the device; None where it shares the machine's."""
+    """Memory of the device; None if it shares the machine's memory."""
 
 
 CONTAINER_LIMITS = (
     Path("/sys/fs/cgroup/memory.max"),
     Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
 )
+"""Files that hold the memory limit of the container, in bytes (docs.kernel.org, "Control Group v2"
+and "Memory Resource Controller")."""
 
 
 @functools.cache
 def gpus() -> tuple[Gpu, ...]:
-    """The machine's GPUs; none where nvidia-smi is missing or does not answer."""
+    """Return the GPUs that this process may use; none if nvidia-smi is missing or fails."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return ()
@@ -52,16 +54,16 @@ def gpus() -> tuple[Gpu, ...]:
     }
     if not known:
         return ()
-    # A slice of a GPU (MIG) is listed under its GPU's name only with `nvidia-smi -L`.
-    slices = Gpu("MIG slice", rows[0][1], None)
-    return tuple(known.get(uuid, slices) for uuid in visible(list(known)))
+    # This query does not list slices of a GPU (MIG); only `nvidia-smi -L` does.
+    mig_slice = Gpu("MIG slice", rows[0][1], None)
+    return tuple(known.get(uuid, mig_slice) for uuid in visible(list(known)))
 
 
 def visible(uuids: list[str]) -> list[str]:
-    """Of the machine's GPUs, those that ``CUDA_VISIBLE_DEVICES`` leaves, in its order.
+    """Return the GPUs that ``CUDA_VISIBLE_DEVICES`` leaves, in its order.
 
-    Source: docs.nvidia.com, CUDA Programming Guide, "CUDA Environment Variables": indices or
-    beginnings of UUIDs; the first that names no device ends the list.
+    It holds indices or beginnings of UUIDs, and the first that names no device ends the list
+    (docs.nvidia.com, CUDA Programming Guide, "CUDA Environment Variables").
     """
     wanted = os.environ.get("CUDA_VISIBLE_DEVICES")
     if wanted is None:
@@ -83,7 +85,7 @@ def visible(uuids: list[str]) -> list[str]:
 
 @functools.cache
 def processor() -> str:
-    """CPU model."""
+    """Return the model name of the CPU."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -94,14 +96,14 @@ def processor() -> str:
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of CPU cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def is_alive(pid: str) -> bool:
-    """Whether a process of this machine has the number."""
+    """Return True if a process with this id exists on this machine."""
     try:
         os.kill(int(pid), 0)
     except PermissionError:
@@ -112,8 +114,7 @@ def is_alive(pid: str) -> bool:
 
 
 def machine_bytes() -> int:
-    """Memory of the machine, or of the container that this process is in (docs.kernel.org, "Control
-    Group v2" and "Memory Resource Controller")."""
+    """Return the memory of the machine, or of this process's container if that has less."""
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for path in CONTAINER_LIMITS:
         try:
@@ -124,7 +125,7 @@ def machine_bytes() -> int:
 
 
 def package_version(distribution: str) -> str | None:
-    """Version of an installed distribution, None if it is not."""
+    """Return the version of an installed distribution; None if it is not installed."""
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
@@ -132,5 +133,5 @@ def package_version(distribution: str) -> str | None:
 
 
 def project_root() -> Path:
-    """The folder that holds the packages ``bench`` and ``backends``."""
+    """Return the folder that holds the packages ``bench`` and ``backends``."""
     return Path(__file__).resolve().parent.parent

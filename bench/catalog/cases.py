@@ -5,8 +5,8 @@ from __future__ import annotations
 from bench.spec.run import Similarity, Size
 
 SIZE_BOUNDS: tuple[int, int] = (1_000, 10_000)
-"""Up to the first number of training images is small, above the second is large. The article gives
-no numbers; these hold for a user's own data, ``size_bounds`` in a suite overrides them."""
+"""Most training images of a small and of a medium data set. The article gives no numbers; these are
+the defaults for a user's own data, and ``size_bounds`` in a suite overrides them."""
 
 CASES: dict[int, tuple[Size, Similarity]] = {
     1: ("small", "similar"),
@@ -18,7 +18,7 @@ CASES: dict[int, tuple[Size, Similarity]] = {
 
 
 def size_of(train_images: int, bounds: tuple[int, int] = SIZE_BOUNDS) -> Size:
-    """The article's word for a number of training images."""
+    """Return the article's word for a number of training images."""
     if train_images <= bounds[0]:
         return "small"
     return "medium" if train_images <= bounds[1] else "large"

@@ -1,21 +1,21 @@
 """The policies, each defined once for both frameworks.
 
-What sets ``fine_tune_all`` apart from ``retrain_all`` stands here and nowhere else: both train the
-whole network from pretrained weights. ``fine_tune_all`` does so gently: the new head learns at the
-base rate, the backbone, which has more to lose, at a tenth of it. ``retrain_all`` treats the
-network as a new model that merely starts well: the full base rate everywhere. ``from_scratch`` is
-the same training from random weights, so that the two differ in nothing but initialisation (and in
-preprocessing, where the pretrained weights want one of their own: the packaged SqueezeNet's BGR
-would be nonsense for random ones). ``discriminative_lr`` lies between the two: the head at the full
-base rate, and each stage from the last to the first at 1/2.6 of the rate of the one after it.
+``fine_tune_all`` and ``retrain_all`` both train the whole network from pretrained weights.
+``fine_tune_all`` trains the new head at the base learning rate and the backbone, which has more to
+lose, at a tenth of it. ``retrain_all`` treats the network as a new model with a good start, at the
+full base rate everywhere. ``from_scratch`` is the same training from random weights, so that the
+two differ only in initialisation (and in preprocessing if the pretrained weights need their own,
+such as the packaged SqueezeNet's BGR, which makes no sense for random weights).
+``discriminative_lr`` lies between the two: the head trains at the full base rate, and each stage,
+from the last to the first, at 1/2.6 of the rate of the stage after it.
 
-Two policies thaw the network as they go, in phases (``bench.network.phases``), at the rates of
-``fine_tune_all``. ``linear_probe_then_fine_tune`` trains the head alone for half the epochs, then
-everything, so that a head that knows nothing does not distort what the backbone knows.
-``gradual_unfreeze`` gives the head one epoch, and one stage more in each epoch that follows; its
-authors use it together with the rates of ``discriminative_lr``, but each helps by itself, and here
-it is set apart from ``fine_tune_all`` by nothing else. Each phase goes through the recipe's
-schedule, warm-up included, over its own epochs, with fresh moments of the optimizer.
+Two policies unfreeze the network in phases (``bench.network.phases``), at the rates of
+``fine_tune_all``. ``linear_probe_then_fine_tune`` trains the head alone for half of the epochs and
+then everything, so that an untrained head does not distort the backbone. ``gradual_unfreeze``
+trains the head for one epoch, then adds one stage per epoch; its authors combine it with the rates
+of ``discriminative_lr``, but each helps by itself, and here it differs from ``fine_tune_all`` only
+in the unfreezing. Each phase runs the recipe's whole schedule, warm-up included, over its own
+epochs, with fresh moments of the optimizer.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from __future__ import annotations
 from bench.spec.run import OptimizerName, Policy, PolicyPhase
 
 BASE_LEARNING_RATE: dict[OptimizerName, float] = {"sgd": 0.02, "adamw": 0.001}
-"""Learning rate of a new model per optimizer; a policy scales it, ``learning_rate`` overrides."""
+"""Optimizer → base learning rate; policies scale it, and ``learning_rate`` overrides it."""
 
 PRESCRIBED: dict[int, str] = {
     1: "freeze_all",
@@ -31,13 +31,14 @@ PRESCRIBED: dict[int, str] = {
     3: "fine_tune_last",
     4: "retrain_all",
 }
-"""Case of the article → the policy that it prescribes."""
+"""Case of the article → the policy that it prescribes for it."""
 
 CONTROL = "from_scratch"
+"""Policy without transfer learning, for comparison."""
 
 STAGE_RATIO = 2.6
-"""A layer's learning rate over that of the layer before it: Howard and Ruder 2018, "Universal
-Language Model Fine-tuning for Text Classification", 3.2; here from stage to stage."""
+"""Ratio of a stage's learning rate to that of the stage before it. Howard and Ruder 2018,
+"Universal Language Model Fine-tuning for Text Classification", 3.2, use it for layers."""
 
 DESCRIPTIONS: dict[str, str] = {
     "freeze_all": "freeze every backbone layer, train the head",
@@ -46,9 +47,9 @@ DESCRIPTIONS: dict[str, str] = {
     "retrain_all": "start from pretrained weights, then train like a new model",
     "discriminative_lr": "train the whole network, each stage slower than the one after it",
     "linear_probe_then_fine_tune": "train the head for half the epochs, then as fine_tune_all with "
-    "the schedule begun anew",
-    "gradual_unfreeze": "train the head, then one stage more each epoch, then as fine_tune_all, "
-    "each with the schedule begun anew",
+    "the schedule restarted",
+    "gradual_unfreeze": "train the head, then one more stage each epoch, then as fine_tune_all, "
+    "with the schedule restarted in each phase",
     "from_scratch": "control: random weights, trained like a new model",
 }
 
@@ -124,5 +125,4 @@ POLICIES: dict[str, Policy] = {
 }
 
 DEFAULT_POLICIES = tuple(name for name, policy in POLICIES.items() if not policy.phases)
-"""Of a grid that names none: those that train the same in all epochs. The others need several
-epochs, so that they are run where they are asked for."""
+"""Policies of a grid that names none: those without phases, which need several epochs."""

@@ -1,15 +1,18 @@
-"""Recipes that are not the point: for counting, for proofs, for the self-check."""
+"""Fixed recipes, and the factors for tuning the learning rate."""
 
 from __future__ import annotations
 
 from bench.spec.run import Recipe
 
 TUNE_FACTORS = (0.3, 1.0, 3.0)
-"""Of ``--tune lr``: what the policy's own peak rate is multiplied by."""
+"""Factors by which ``--tune lr`` multiplies the policy's own peak learning rate."""
 
 
 def plain_recipe(head: str, px: int = 1, batch_size: int = 1) -> Recipe:
-    """SGD without momentum, decay, schedule or augmentation, one epoch."""
+    """Return one epoch of plain SGD without momentum, decay, schedule or augmentation.
+
+    It serves counting, proofs and the self-check.
+    """
     return Recipe(
         head=head,
         px=px,

@@ -1,4 +1,4 @@
-"""Data sources and packing: from a name to uint8 pixels, memory-mapped."""
+"""Data sets: from a name to memory-mapped uint8 pixels."""
 
 from __future__ import annotations
 

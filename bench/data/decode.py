@@ -1,4 +1,4 @@
-"""From an image file to RGB pixels, with the odd formats that people have."""
+"""Decoding of image files, odd formats included, into RGB pixels of the input size."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from bench.data.model import Resize, UnreadableImageError
+from bench.errors import first_line
 
 Box = tuple[float, float, float, float]
-"""Left, top, right and bottom, in pixels of the image."""
+"""Left, top, right and bottom in pixels of the image; right and bottom are excluded."""
 _DEEP_GREY = frozenset({"I", "I;16", "I;16B", "I;16L", "I;16N", "F"})
+"""Pillow's modes of grey images with more than 8 bits per pixel."""
 
 
 @contextmanager
 def quiet_pillow() -> Iterator[None]:
-    """Silence Pillow's warnings (odd EXIF, large images) for as long as the context lasts.
+    """Silence Pillow's warnings (odd EXIF, large images) within a ``with`` block.
 
-    Filters belong to the process, so this is entered once, outside the threads that decode.
+    Warning filters belong to the process: enter this once, outside the threads that decode.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
@@ -31,10 +33,10 @@ def quiet_pillow() -> Iterator[None]:
 
 
 def load_rgb(path: Path) -> Image.Image:
-    """Return the first frame of an image file, upright, mode RGB, 8 bits per channel.
+    """Return the first frame of an image file, upright, in mode RGB with 8 bits per channel.
 
     Raises:
-        UnreadableImageError: With the reason, whatever is wrong with the file.
+        UnreadableImageError: The file cannot be decoded, for whatever reason.
     """
     try:
         with Image.open(path) as image:
@@ -47,25 +49,22 @@ def load_rgb(path: Path) -> Image.Image:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Return the image in mode RGB: alpha over white, grey replicated, 16 bits scaled to 8."""
+    """Return the image in mode RGB: on white if transparent, grey repeated, 16 bits scaled to 8."""
     if image.mode in _DEEP_GREY:
         image = _eight_bit_grey(image)
     if image.has_transparency_data:
-        colour = image.convert("RGBA")
-        white = Image.new("RGBA", colour.size, "white")
-        image = Image.alpha_composite(white, colour)
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, "white")
+        image = Image.alpha_composite(white, rgba)
     return image.convert("RGB")
 
 
 def centre_square(
     image: Image.Image, px: int, resize: Resize = "antialias"
 ) -> npt.NDArray[np.uint8]:
-    """Return the image with its shorter side resized to ``px`` and the centre cropped.
+    """Return the largest square at the image's centre, resized: RGB, shape (px, px, 3).
 
-    The crop is taken on the way, so that a very long image costs no memory.
-
-    Returns:
-        RGB pixels, shape (px, px, 3).
+    Only the square is resized, so that a very long image takes no memory.
     """
     width, height = image.size
     side = min(width, height)
@@ -75,11 +74,7 @@ def centre_square(
 
 
 def squashed(image: Image.Image, px: int, resize: Resize = "antialias") -> npt.NDArray[np.uint8]:
-    """Return the whole image resized to ``px`` by ``px``, its aspect ratio given up.
-
-    Returns:
-        RGB pixels, shape (px, px, 3).
-    """
+    """Return the whole image resized without keeping its aspect ratio: RGB, shape (px, px, 3)."""
     return pixels(RESIZERS[resize](image, px, (0, 0, *image.size)))
 
 
@@ -88,7 +83,7 @@ def _antialiased(image: Image.Image, px: int, box: Box) -> Image.Image:
 
 
 def _bilinear(image: Image.Image, px: int, box: Box) -> Image.Image:
-    """Pixel centres lie at halves, as in tf.image.resize; its edges are repeated."""
+    """Resize as tf.image.resize does: pixel centres at halves, edges repeated, no antialiasing."""
     left, top, right, bottom = box
     matrix = ((right - left) / px, 0.0, left, 0.0, (bottom - top) / px, top)
     return image.transform(
@@ -128,4 +123,4 @@ def _reason(error: Exception) -> str:
         return "not an image that Pillow can identify"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return str(error) or type(error).__name__
+    return first_line(error)

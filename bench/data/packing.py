@@ -1,4 +1,4 @@
-"""Decoded once: uint8 pixels on disk, memory-mapped, safe against interruption and company."""
+"""Packing: a data set is decoded once into uint8 pixels on disk, which runs map into memory."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,52 +14,41 @@ import PIL
 
 from bench.data.decode import quiet_pillow
 from bench.data.model import SPLITS, Dataset, Packed, Resize, Split, SplitName, UnreadableImageError
-from bench.data.package_files import hash_parts, mapped_array, thread_count
+from bench.data.threads import thread_pool
 from bench.errors import UserError
+from bench.storage.arrays import mapped_array
 from bench.storage.atomic import build_folder
 from bench.storage.cache import cached_folder
-from bench.storage.checksums import checksum
+from bench.storage.checksums import crc32_of_file, sha256_of_texts
+from bench.storage.code_digest import data_digest
 
-# Raise it when decoding or the layout on disk changes: packs of older code are then left alone.
-PACKING_REVISION = 2
 PILLOW = PIL.__version__
 
 _META = "meta.json"
-# Images handed to the threads at a time: an interruption waits for these and no more.
 _CHUNK = 256
-# How many bad files a message names.
-_NAMED = 5
+"""Images handed to the threads at a time; an interruption waits for these only."""
+_MOST_NAMED = 5
+"""Unreadable files that a message names."""
 
 
 class BrokenPackError(Exception):
-    """A packed folder is missing, incomplete or not what its ``meta.json`` says."""
-
-
-@dataclass(frozen=True)
-class _Unreadable:
-    """What could not be decoded."""
-
-    where: str
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.where}: {self.reason}"
+    """A packed folder is missing or incomplete, or differs from its ``meta.json``."""
 
 
 def pack(dataset: Dataset, px: int, cache_dir: Path, resize: Resize = "antialias") -> Packed:
     """Decode a data set, unless that was done before, and return it memory-mapped.
 
     Args:
-        dataset: What ``open_dataset`` returned.
-        px: Side of the square images, in pixels.
-        cache_dir: Where packs live, under ``packed/``; created if need be.
-        resize: How images are made smaller.
+        dataset: The data set, from ``open_dataset``.
+        px: Height and width of the packed images, in pixels.
+        cache_dir: Root of the cache; created if need be.
+        resize: Filter for making images smaller.
 
     Raises:
-        UserError: If images cannot be read, or the folder cannot be written or has no room.
+        UserError: Images cannot be read, or the cache cannot be written or has no room.
     """
     if px < 1:
-        raise UserError(f"Images of {px} px were asked for; at least 1 is needed.")
+        raise UserError(f"Images of {px} px were requested; at least 1 px is needed.")
     final = packed_path(pack_key(dataset, px, resize), cache_dir)
     try:
         return _load_sound(final)
@@ -85,42 +73,43 @@ def load_packed(path: Path) -> Packed:
     """Open a packed folder.
 
     Args:
-        path: ``Packed.path`` of what ``pack`` returned, perhaps in another process.
+        path: The folder, ``Packed.path``.
 
     Raises:
-        BrokenPackError: If a file is missing, of the wrong size or unreadable. Its bytes are not
-            all read: ``pack`` did that.
+        BrokenPackError: A file is missing, unreadable or of the wrong size. Checksums are not
+            compared, because ``pack`` did that.
     """
     try:
         meta = json.loads((path / _META).read_text(encoding="utf-8"))
-        if meta["revision"] != PACKING_REVISION or meta["key"] != path.name:
-            raise BrokenPackError(f"{path} was packed as something else")
+        if meta["key"] != path.name:
+            raise BrokenPackError(f"{path} is not the pack that its name says")
         for name, size in meta["file_bytes"].items():
             if (path / name).stat().st_size != size:
                 raise BrokenPackError(f"{path / name} has the wrong size")
         splits = {split: _load_split(path, split) for split in SPLITS}
         for split in SPLITS:
             if splits[split].images.shape != (meta["images"][split], meta["px"], meta["px"], 3):
-                raise BrokenPackError(f"{path} holds another number of images than it says")
+                raise BrokenPackError(f"{path} does not hold as many images as its meta.json says")
         return Packed(classes=tuple(meta["classes"]), path=path, **splits)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
-        raise BrokenPackError(f"{path} is no complete packed data set: {error}") from error
+        raise BrokenPackError(f"{path} is not a complete packed data set: {error}") from error
 
 
 def _load_sound(path: Path) -> Packed:
-    """``load_packed`` of a folder whose every byte is as it was written.
+    """Open a packed folder and compare the checksums of its files.
 
     Raises:
-        BrokenPackError: As there, or a file was changed.
+        BrokenPackError: As for ``load_packed``, or a file was changed.
     """
     packed = load_packed(path)
     try:
         meta = json.loads((path / _META).read_text(encoding="utf-8"))
-        changed = [n for n, written in meta["checksums"].items() if checksum(path / n) != written]
-        if changed or set(meta["checksums"]) != set(meta["file_bytes"]):
+        written = meta["checksums"]
+        changed = [name for name in written if crc32_of_file(path / name) != written[name]]
+        if changed or set(written) != set(meta["file_bytes"]):
             raise BrokenPackError(f"{path} was changed after it was written")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BrokenPackError(f"{path} is no complete packed data set: {error}") from error
+        raise BrokenPackError(f"{path} is not a complete packed data set: {error}") from error
     return packed
 
 
@@ -133,20 +122,18 @@ def _is_good(path: Path) -> bool:
 
 
 def pack_key(dataset: Dataset, px: int, resize: Resize = "antialias") -> str:
-    """Return the name of the folder in which a data set of this content and size is packed."""
-    parts = [dataset.content_hash, str(px), str(PACKING_REVISION), PILLOW]
-    # The first filter there was has no word in the key, so that older packs keep their names.
-    return hash_parts([*parts, *([] if resize == "antialias" else [resize])])[:32]
+    """Return the key of a packed data set: the name of its folder in the cache."""
+    return sha256_of_texts([dataset.content_hash, str(px), resize, data_digest(), PILLOW])[:32]
 
 
 def unreadable_error(failures: list[str]) -> UserError:
     """Return the error for images that cannot be decoded.
 
     Args:
-        failures: One 'FILE: reason' for each; the first few are named.
+        failures: 'FILE: reason' for each image; the message holds the first few.
     """
-    named = "".join(f"\n  {failure}" for failure in failures[:_NAMED])
-    more = f"\n  … and {len(failures) - _NAMED} more" if len(failures) > _NAMED else ""
+    named = "".join(f"\n  {failure}" for failure in failures[:_MOST_NAMED])
+    more = f"\n  … and {len(failures) - _MOST_NAMED} more" if len(failures) > _MOST_NAMED else ""
     count = "1 image" if len(failures) == 1 else f"{len(failures)} images"
     return UserError(
         f"{count} cannot be read:{named}{more}",
@@ -165,9 +152,9 @@ def _load_split(path: Path, split: SplitName) -> Split:
 
 def _write(dataset: Dataset, px: int, resize: Resize, folder: Path) -> None:
     labels = {split: dataset.source.labels(split) for split in SPLITS}
-    _check_room(folder, sum(len(of) for of in labels.values()) * px * px * 3)
-    failures: list[_Unreadable] = []
-    with quiet_pillow(), ThreadPoolExecutor(thread_count()) as pool:
+    _check_room(folder, sum(map(len, labels.values())) * px * px * 3)
+    failures: list[str] = []
+    with quiet_pillow(), thread_pool() as pool:
         for split in SPLITS:
             np.save(folder / f"{split}_labels.npy", labels[split])
             shape = (len(labels[split]), px, px, 3)
@@ -175,7 +162,7 @@ def _write(dataset: Dataset, px: int, resize: Resize, folder: Path) -> None:
             failures.extend(_decode_split(dataset, split, px, resize, images, pool))
             images.flush()
     if failures:
-        raise unreadable_error([str(failure) for failure in failures])
+        raise unreadable_error(failures)
     _write_meta(dataset, px, resize, folder)
 
 
@@ -186,14 +173,14 @@ def _decode_split(
     resize: Resize,
     images: npt.NDArray[np.uint8],
     pool: ThreadPoolExecutor,
-) -> Iterator[_Unreadable]:
-    """Decode one split straight into its file; yields what could not be read."""
+) -> Iterator[str]:
+    """Decode one split into its file; yield 'FILE: reason' for each unreadable image."""
 
-    def decode(index: int) -> _Unreadable | None:
+    def decode(index: int) -> str | None:
         try:
             images[index] = dataset.source.read(split, index, px, resize)
         except UnreadableImageError as error:
-            return _Unreadable(dataset.source.where(split, index), str(error))
+            return f"{dataset.source.where(split, index)}: {error}"
         return None
 
     for start in range(0, len(images), _CHUNK):
@@ -205,7 +192,6 @@ def _write_meta(dataset: Dataset, px: int, resize: Resize, folder: Path) -> None
     arrays = sorted(folder.glob("*.npy"))
     meta = {
         "key": pack_key(dataset, px, resize),
-        "revision": PACKING_REVISION,
         "name": dataset.name,
         "content_hash": dataset.content_hash,
         "px": px,
@@ -217,14 +203,14 @@ def _write_meta(dataset: Dataset, px: int, resize: Resize, folder: Path) -> None
             "test": dataset.test_images,
         },
         "file_bytes": {path.name: path.stat().st_size for path in arrays},
-        "checksums": {path.name: checksum(path) for path in arrays},
+        "checksums": {path.name: crc32_of_file(path) for path in arrays},
         "pillow": PILLOW,
     }
     (folder / _META).write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
 
 
 def _check_room(folder: Path, needed_bytes: int) -> None:
-    # Before an hour of decoding, and in words that say how much is missing.
+    """Raise UserError before anything is decoded if the disk has too little room."""
     free_bytes = shutil.disk_usage(folder).free
     if free_bytes < needed_bytes:
         raise UserError(

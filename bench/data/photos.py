@@ -1,10 +1,10 @@
-"""``photos``: crops of the photographs inside the scikit-image and scikit-learn wheels.
+"""The data set ``photos``: crops of photographs inside the scikit-image and scikit-learn wheels.
 
-The class is the photograph. Each photograph is cut into cells, each cell belongs to one split,
-and each crop lies inside one cell: no pixel is in two splits, and every split sees all parts of
-the photograph. Any number of crops can be drawn. Those in which nothing is to be seen, and those
-that are there already, are left out and others drawn: a crop of plain black tells no class, and
-29 equal ones in the test split are one question that counts 29 times.
+The class is the photograph. Each photograph is cut into cells, each cell belongs to one split, and
+each crop lies inside one cell: no pixel is in two splits, and every split has crops from all parts
+of the photograph. Any number of crops can be drawn. Flat crops and repeated crops are skipped,
+because a plain black crop does not show its class, and equal crops in the test split would count
+one answer several times.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageStat
 
-from bench.data.decode import load_rgb, squashed
+from bench.data.decode import Box, load_rgb, squashed
 from bench.data.model import SPLITS, Dataset, Resize, SplitName, SplitSizes
-from bench.data.package_files import hash_file, hash_parts, package_file
-from bench.data.sampling import asked_for, check_sizes
+from bench.data.package_files import package_file
+from bench.data.sampling import check_sizes, size_of_split
 from bench.errors import UserError
+from bench.storage.checksums import sha256_of_file, sha256_of_texts
 
-# Raise it when any crop changes: it is part of the content hash.
 PHOTOS_REVISION = 2
+"""Part of the content hash: increase it when any crop changes."""
 PHOTOS_DEFAULTS = SplitSizes(train=1980, val=180, test=1080)
 
 _SKIMAGE = ("skimage", "scikit-image")
 _SKLEARN = ("sklearn", "scikit-learn")
 
-# Class name: (import name, distribution), file in the package. The order is the labels'.
 _FILES: dict[str, tuple[tuple[str, str], str]] = {
     "astronaut": (_SKIMAGE, "data/astronaut.png"),
     "chelsea": (_SKIMAGE, "data/chelsea.png"),
@@ -56,31 +56,30 @@ _FILES: dict[str, tuple[tuple[str, str], str]] = {
     "china": (_SKLEARN, "datasets/images/china.jpg"),
     "flower": (_SKLEARN, "datasets/images/flower.jpg"),
 }
+"""Class → ((import name, distribution), file in the package), in the order of the labels."""
 PHOTO_CLASSES = tuple(_FILES)
 
-# Which split a cell belongs to, repeated over the grid: half train, 3/8 test, 1/8 val, and the
-# neighbours of each cell above, below, left and right are of another kind.
 _PATTERN = ("TETE", "ETVT", "TETE", "VTET")
+"""Split of each cell, repeated over the grid: 1/2 train, 3/8 test, 1/8 validation. The cells above,
+below, left and right of a cell belong to other splits."""
 _LETTER: dict[SplitName, str] = {"train": "T", "val": "V", "test": "E"}
-# Cells along the shorter side of a photograph.
 _CELLS = 4
-# Side of a crop, as a fraction of the shorter side of its cell.
+"""Cells along the shorter side of a photograph."""
 _SMALLEST, _LARGEST = 0.3, 0.7
-# Standard deviation of the grey levels, of 255, below which a crop shows nothing. The default
-# splits have plain black ones at 0.00 (of the horse), black ones with the noise of JPEG at 0.2 (of
-# the retina), and then none before blank paper at 0.5: no decoder of JPEG carries one across.
+"""Side of a crop as a fraction of the shorter side of its cell."""
 _FLAT = 0.35
-# So many in a row that are flat or there already: the photograph has no others.
-_PATIENCE = 1000
-
-Box = tuple[int, int, int, int]
+"""Standard deviation of the grey levels (0 to 255) below which a crop is flat. In the default
+splits, plain black crops (horse) have 0.00 and black ones with JPEG noise (retina) 0.2; next comes
+blank paper with 0.5. No JPEG decoder differs enough to move a crop across this limit."""
+_MOST_REJECTED = 1000
+"""Rejected draws in a row after which the photograph is taken to have no other crops."""
 
 
 def photo_paths() -> tuple[Path, ...]:
     """Return the files of the photographs, in the order of ``PHOTO_CLASSES``.
 
     Raises:
-        Unavailable: If scikit-image or scikit-learn is not installed or lacks one of them.
+        Unavailable: scikit-image or scikit-learn is not installed or lacks one of them.
     """
     return tuple(package_file(*package, relative) for package, relative in _FILES.values())
 
@@ -89,19 +88,20 @@ def open_photos(sizes: SplitSizes) -> Dataset:
     """Open the data set ``photos``; nothing is decoded.
 
     Raises:
-        Unavailable: If a package is missing.
-        UserError: If a size is below one.
+        Unavailable: A package is missing.
+        UserError: A size is below one.
     """
     check_sizes(sizes)
     paths = photo_paths()
     counts = {
-        split: asked_for(sizes, split) or asked_for(PHOTOS_DEFAULTS, split) or 0 for split in SPLITS
+        split: size_of_split(sizes, split) or size_of_split(PHOTOS_DEFAULTS, split) or 0
+        for split in SPLITS
     }
     geometry = (PHOTOS_REVISION, _PATTERN, _CELLS, _SMALLEST, _LARGEST, _FLAT)
     described = [f"photos {geometry}", *(str(counts[split]) for split in SPLITS)]
     return Dataset(
         name="photos",
-        content_hash=hash_parts([*described, *map(hash_file, paths)]),
+        content_hash=sha256_of_texts([*described, *map(sha256_of_file, paths)]),
         classes=PHOTO_CLASSES,
         train_images=counts["train"],
         val_images=counts["val"],
@@ -114,15 +114,12 @@ def open_photos(sizes: SplitSizes) -> Dataset:
 
 
 def cells(width: int, height: int, split: SplitName) -> list[Box]:
-    """Return the cells of a photograph that belong to a split.
+    """Return the cells of a split; cells of different splits share no pixel.
 
     Args:
-        width: Of the photograph, in pixels.
-        height: Of the photograph, in pixels.
-        split: Cells of different splits share no pixel.
-
-    Returns:
-        Boxes (left, top, right, bottom), right and bottom excluded.
+        width: Width of the photograph in pixels.
+        height: Height of the photograph in pixels.
+        split: The split.
     """
     columns = max(_CELLS, round(_CELLS * width / height))
     rows = max(_CELLS, round(_CELLS * height / width))
@@ -140,22 +137,19 @@ def cells(width: int, height: int, split: SplitName) -> list[Box]:
 
 
 def crop_box(width: int, height: int, label: int, split: SplitName, number: int) -> Box:
-    """Return where a crop is drawn: a function of the arguments and nothing else.
+    """Draw a square inside one cell of a split; the same arguments always give the same square.
 
     Args:
-        width: Of the photograph, in pixels.
-        height: Of the photograph, in pixels.
+        width: Width of the photograph in pixels.
+        height: Height of the photograph in pixels.
         label: Class index.
-        split: The box lies inside one cell of this split.
-        number: Of the draw, among those of its class and split.
-
-    Returns:
-        (left, top, right, bottom) of a square, right and bottom excluded.
+        split: The split.
+        number: Number of the draw within the class and split.
     """
     # Random.random() of a string seed is the same in every release of Python.
     draw = Random(f"photos 1 {PHOTO_CLASSES[label]} {split} {number}").random
-    mine = cells(width, height, split)
-    left, top, right, bottom = mine[int(draw() * len(mine))]
+    choices = cells(width, height, split)
+    left, top, right, bottom = choices[int(draw() * len(choices))]
     longest = min(right - left, bottom - top)
     side = max(1, int(longest * (_SMALLEST + (_LARGEST - _SMALLEST) * draw())))
     x = left + int((right - left - side + 1) * draw())
@@ -164,27 +158,26 @@ def crop_box(width: int, height: int, label: int, split: SplitName, number: int)
 
 
 def distinct_crops(photograph: Image.Image, label: int, split: SplitName) -> Iterator[Box]:
-    """Yield where the crops of a class and split lie: what ``crop_box`` draws, without those that
-    show nothing or the same pixels as one before.
+    """Yield the boxes of a class and split from ``crop_box``, without flat and repeated crops.
 
     Args:
-        photograph: The class's, in RGB.
+        photograph: The class's photograph, in RGB.
         label: Class index.
-        split: Whose cells are drawn from.
+        split: The split.
     """
     seen: set[bytes] = set()
-    in_vain = 0
+    rejected = 0
     for number in count():
         box = crop_box(photograph.width, photograph.height, label, split, number)
         crop = photograph.crop(box)
         pixels = sha256(crop.tobytes()).digest()
         if _is_flat(crop) or pixels in seen:
-            in_vain += 1
-            if in_vain == _PATIENCE:
+            rejected += 1
+            if rejected == _MOST_REJECTED:
                 return
             continue
         seen.add(pixels)
-        in_vain = 0
+        rejected = 0
         yield box
 
 
@@ -194,12 +187,12 @@ def _is_flat(crop: Image.Image) -> bool:
 
 @dataclass(frozen=True)
 class _Photos:
-    """The source: image ``i`` of a split is crop ``i // 18`` of class ``i % 18``."""
+    """Crops of the photographs: image ``i`` of a split is crop ``i // 18`` of class ``i % 18``."""
 
     paths: tuple[Path, ...]
     counts: dict[SplitName, int]
     _boxes: dict[tuple[SplitName, int], list[Box]] = field(default_factory=dict)
-    """(split, class index) → where its crops lie, found when the first of them is read."""
+    """(split, class index) → boxes of its crops, determined when the first of them is read."""
     _lock: Lock = field(default_factory=Lock)
 
     @cached_property
@@ -217,21 +210,20 @@ class _Photos:
         """Return one crop as RGB, shape (px, px, 3).
 
         Raises:
-            UserError: The photograph has fewer crops that differ.
+            UserError: The photograph does not have that many different crops.
         """
         number, label = divmod(index, len(PHOTO_CLASSES))
         with self._lock:
-            boxes = self._found(split, label)
+            boxes = self._boxes_of(split, label)
         if number >= len(boxes):
             raise UserError(
-                f"photos: {PHOTO_CLASSES[label]} has no more than {len(boxes)} {split} crops that "
-                "differ.",
+                f"photos: {PHOTO_CLASSES[label]} has only {len(boxes)} different {split} crops.",
                 f"Ask for {len(boxes) * len(PHOTO_CLASSES):,} {split} images or fewer.",
             )
-        # Cropped before it is resized: a resize with a box looks across the border of the box.
+        # Cropped first, because a resize with a box reads pixels beyond the border of the box.
         return squashed(self._photographs[label].crop(boxes[number]), px, resize)
 
-    def _found(self, split: SplitName, label: int) -> list[Box]:
+    def _boxes_of(self, split: SplitName, label: int) -> list[Box]:
         if (split, label) not in self._boxes:
             wanted = -(-(self.counts[split] - label) // len(PHOTO_CLASSES))
             crops = distinct_crops(self._photographs[label], label, split)

@@ -1,4 +1,4 @@
-"""The kinds of data set, and how each is opened. A new kind is one entry of ``_KINDS``."""
+"""The kinds of data sets and how each is opened; a new kind is an entry of ``_KINDS``."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from typing import Any
 
 from bench.data.folder import open_folder
 from bench.data.mnist5k import mnist_path, open_mnist5k
-from bench.data.model import Dataset, Similarity, SplitSizes
+from bench.data.model import Dataset, SplitSizes
 from bench.data.photos import open_photos, photo_paths
 from bench.data.rvl_cdip import open_rvl_cdip, open_synthetic_rvl_cdip
 from bench.errors import Unavailable, UserError, choose
+from bench.spec.run import Similarity
 
 
 @dataclass(frozen=True)
 class _Request:
-    """What the user asked for, beside the kind."""
+    """The user's request apart from the kind; see ``open_dataset``."""
 
     path: str
     sizes: SplitSizes
@@ -28,21 +29,20 @@ class _Request:
 
 @dataclass(frozen=True)
 class _Kind:
-    """One kind of data set."""
+    """A kind of data set."""
 
     description: str
-    """One line for ``list datasets``."""
+    """One line of text for ``list datasets``."""
     similarity: Similarity | None
-    """To ImageNet; None: depends on the data."""
+    """Similarity to ImageNet; None: depends on the data."""
     needs: str
-    """The packages it comes from, comma-separated; empty if none."""
+    """Packages that hold the data, comma-separated; empty if none."""
     check: Callable[[], object]
-    """Raises Unavailable if it cannot be opened here; cheap."""
+    """Raises Unavailable if the data set cannot be opened here; fast."""
     open: Callable[[_Request], Dataset]
-    """Opens it."""
+    """Opens the data set."""
 
 
-# The key is what the user types; one that ends in ':PATH' takes a path.
 _KINDS: dict[str, _Kind] = {
     "photos": _Kind(
         "crops of 18 real photographs; the class is the photograph; any number can be drawn",
@@ -59,7 +59,7 @@ _KINDS: dict[str, _Kind] = {
         lambda request: open_mnist5k(request.sizes),
     ),
     "rvl_cdip": _Kind(
-        "2,000 generated pages of 16 kinds, in RVL-CDIP's layout and in its stead",
+        "2,000 generated pages of 16 kinds, in RVL-CDIP's layout, as a stand-in for it",
         "not_similar",
         "",
         lambda: None,
@@ -84,25 +84,26 @@ _KINDS: dict[str, _Kind] = {
         ),
     ),
 }
+"""Name that the user types → kind; names that end in ':PATH' take a path."""
 EMBEDDED = ("photos", "mnist5k", "rvl_cdip")
+"""Data sets that come with installed packages or are generated."""
 
 
 def open_dataset(
     name: str, sizes: SplitSizes, *, cache_dir: Path, skip_unreadable: bool = False
 ) -> Dataset:
-    """Open a data set by the name that the user typed; no image is decoded unless need be.
+    """Open a data set by name; images are decoded only if ``skip_unreadable`` is True.
 
     Args:
         name: 'photos', 'mnist5k', 'rvl_cdip' (generated pages), 'rvl_cdip:PATH' or
             'folder:PATH'.
-        sizes: Numbers of images; subsets are class-balanced, and a smaller one is part of a
-            larger.
-        cache_dir: Where generated pages are kept.
-        skip_unreadable: Leave out images that cannot be decoded, before anything is counted.
+        sizes: Requested sizes; a smaller subset is part of a larger one.
+        cache_dir: Root of the cache, for generated pages.
+        skip_unreadable: Leave out images that cannot be decoded, before any are counted.
 
     Raises:
-        UserError: If the name is unknown or the data are not as expected.
-        Unavailable: If a package is missing.
+        UserError: The name is unknown or the data are not as expected.
+        Unavailable: A package is missing.
     """
     prefix, colon, path = name.partition(":")
     if colon:
@@ -123,10 +124,10 @@ def open_dataset(
 
 
 def dataset_kinds() -> list[dict[str, Any]]:
-    """Return what ``list datasets`` shows: a row for each kind, none of them opened.
+    """Return a row for each kind of data set, for ``list datasets``; opens none of them.
 
     Each row has name, description, similarity (or None), needs (package names), available
-    (bool) and reason (why not; empty if available).
+    (bool) and reason (why it is not available, else empty).
     """
     rows: list[dict[str, Any]] = []
     for name, kind in _KINDS.items():

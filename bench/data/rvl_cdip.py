@@ -1,7 +1,7 @@
-"""``rvl_cdip``: scanned pages in the official layout of RVL-CDIP, real or generated.
+"""The data set ``rvl_cdip``: pages in the official layout of RVL-CDIP, scanned or generated.
 
-``PATH/images/…`` holds the pages and ``PATH/labels/{train,val,test}.txt`` one line
-``path label`` for each.
+``PATH/images/…`` holds the pages, and ``PATH/labels/{train,val,test}.txt`` a line ``path label``
+for each page.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from bench.data.model import (
     SPLITS,
     Dataset,
     Resize,
-    Similarity,
     SplitName,
     SplitSizes,
     UnreadableImageError,
 )
-from bench.data.package_files import hash_file, hash_parts, in_threads
 from bench.data.packing import unreadable_error
-from bench.data.sampling import asked_for, balanced_order, check_sizes, settle
+from bench.data.sampling import balanced_order, check_sizes, settled_size, size_of_split
 from bench.data.synthetic_pages import PAGE_CLASSES, generated_pages
+from bench.data.threads import in_threads
 from bench.errors import UserError
+from bench.storage.checksums import sha256_of_file, sha256_of_texts
 
-# Raise it when subsets or decoding change: it is part of the content hash.
 RVL_CDIP_REVISION = 1
+"""Part of the content hash: increase it when subsets or decoding change."""
 RVL_CDIP_DEFAULTS = SplitSizes(train=800, val=160, test=1040)
 _LAYOUT_HINT = (
     "Expected PATH/images/… and PATH/labels/train.txt, val.txt and test.txt with lines "
@@ -40,19 +40,19 @@ _LAYOUT_HINT = (
 
 @dataclass(frozen=True)
 class _Line:
-    """One line of a label file."""
+    """A line of a label file."""
 
     relative: str
-    """Path of the page below images/."""
+    """Path of the page below ``images``."""
     label: int
     """Class index, 0 to 15."""
     where: str
-    """'FILE, line N', for messages."""
+    """Place of the line in messages: 'FILE, line N'."""
 
 
 @dataclass(frozen=True)
 class _Page:
-    """One page that was chosen."""
+    """A page of the chosen subset."""
 
     line: _Line
     path: Path
@@ -60,38 +60,37 @@ class _Page:
 
 
 def open_rvl_cdip(path: str, sizes: SplitSizes, *, skip_unreadable: bool = False) -> Dataset:
-    """Open a folder in RVL-CDIP's layout; only the pages that are chosen are touched.
+    """Open a folder in RVL-CDIP's layout; only the pages of the subsets are read.
 
     Args:
-        path: As the user typed it; ``~`` is expanded.
-        sizes: Subsets are class-balanced; a smaller one is part of a larger.
-        skip_unreadable: Decode the chosen pages now; others take the place of those that
-            cannot be read.
+        path: Path as the user typed it; ``~`` is expanded.
+        sizes: Requested sizes. Subsets are balanced, and a smaller one is part of a larger one.
+        skip_unreadable: Decode the pages of the subsets now and replace unreadable ones.
 
     Raises:
-        UserError: If the layout, a label line or a page is not as expected, or if more pages
-            are asked for than there are.
+        UserError: The layout, a label line or a page is not as expected, or there are fewer pages
+            than requested.
     """
     root = Path(os.path.abspath(os.path.expanduser(path)))
     name = f"rvl_cdip:{root.name or 'root'}"
-    return _open(root, name, name, "not_similar", sizes, skip_unreadable)
+    return _open(root, name, name, sizes, skip_unreadable)
 
 
 def open_synthetic_rvl_cdip(sizes: SplitSizes, cache_dir: Path) -> Dataset:
-    """Open generated pages, which are made first if they are not in the cache.
+    """Open the generated pages, which are generated now if they are not in the cache.
 
     Raises:
-        UserError: If more pages are asked for than are generated, or the cache cannot be written.
+        UserError: More pages are requested than are generated, or the cache cannot be written.
     """
     check_sizes(sizes)
     root = generated_pages(cache_dir)
     label = "rvl_cdip (synthetic pages)"
-    return _open(root, "rvl_cdip", label, "not_similar", sizes, skip_unreadable=False)
+    return _open(root, "rvl_cdip", label, sizes, skip_unreadable=False)
 
 
 @dataclass(frozen=True)
 class _Pages:
-    """The source: page files in the order of the subset."""
+    """Page files in the order of the subset."""
 
     pages: dict[SplitName, list[_Page]]
 
@@ -114,7 +113,6 @@ def _open(
     root: Path,
     name: str,
     label: str,
-    similarity: Similarity,
     sizes: SplitSizes,
     skip_unreadable: bool,
 ) -> Dataset:
@@ -125,11 +123,13 @@ def _open(
     pages: dict[SplitName, list[_Page]] = {}
     skipped: list[str] = []
     for split in SPLITS:
-        asked, default = asked_for(sizes, split), asked_for(RVL_CDIP_DEFAULTS, split)
-        count = settle(name, split, asked, default, len(lines[split]))
+        requested, default = size_of_split(sizes, split), size_of_split(RVL_CDIP_DEFAULTS, split)
+        count = settled_size(name, split, requested, default, len(lines[split]))
         pages[split], failures = _choose(root, lines[split], count, skip_unreadable)
         skipped += failures
-        settle(f"{name} (unreadable pages left out)", split, asked, None, len(pages[split]))
+        settled_size(
+            f"{name} (unreadable pages left out)", split, requested, None, len(pages[split])
+        )
     return Dataset(
         name=name,
         content_hash=_content_hash(pages),
@@ -137,7 +137,7 @@ def _open(
         train_images=len(pages["train"]),
         val_images=len(pages["val"]),
         test_images=len(pages["test"]),
-        similarity=similarity,
+        similarity="not_similar",
         size_bounds=None,
         label=label,
         source=_Pages(pages),
@@ -198,12 +198,13 @@ def _check_disjoint(lines: dict[SplitName, list[_Line]]) -> None:
 def _choose(
     root: Path, lines: list[_Line], count: int, skip_unreadable: bool
 ) -> tuple[list[_Page], list[str]]:
-    """Return the first ``count`` pages of the balanced order, and 'FILE: reason' for each skip.
+    """Return the first ``count`` pages of the balanced order, and 'FILE: reason' for each skipped.
 
     Raises:
-        UserError: If one is missing or unreadable and that is not to be skipped.
+        UserError: A page is missing or unreadable and ``skip_unreadable`` is False, or no page
+            can be read.
     """
-    keys = [hash_parts([line.relative, str(line.label)]) for line in lines]
+    keys = [sha256_of_texts([line.relative, str(line.label)]) for line in lines]
     order = [lines[p] for p in balanced_order([line.label for line in lines], keys)]
     pages: list[_Page] = []
     failures: list[str] = []
@@ -224,14 +225,14 @@ def _choose(
 
 
 def _read_pages(root: Path, lines: list[_Line], *, decode: bool) -> list[_Page | str]:
-    """Hash pages; a string 'FILE (LABEL FILE, line N): reason' stands for an unreadable one."""
+    """Hash pages; return 'FILE (LABEL FILE, line N): reason' in place of an unreadable page."""
 
     def read(line: _Line) -> _Page | str:
         path = root / "images" / line.relative
         try:
             if decode:
                 load_rgb(path)
-            return _Page(line, path, hash_file(path))
+            return _Page(line, path, sha256_of_file(path))
         except UnreadableImageError as error:
             return f"{path} ({line.where}): {error}"
         except OSError as error:
@@ -246,4 +247,4 @@ def _content_hash(pages: dict[SplitName, list[_Page]]) -> str:
     for split in SPLITS:
         for page in pages[split]:
             parts += [split, str(page.line.label), page.sha256]
-    return hash_parts(parts)
+    return sha256_of_texts(parts)

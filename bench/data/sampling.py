@@ -1,4 +1,4 @@
-"""Deterministic choices: orders whose every prefix is balanced, and the sizes of splits."""
+"""Sizes of splits, and deterministic orders of images whose every prefix is balanced."""
 
 from __future__ import annotations
 
@@ -10,60 +10,61 @@ from bench.errors import UserError
 
 
 def check_sizes(sizes: SplitSizes) -> None:
-    """Check that each number asked for is at least one.
-
-    Raises:
-        UserError: Naming the split and the number.
-    """
+    """Raise UserError if fewer than one image of a split is requested."""
     for split in SPLITS:
-        asked = asked_for(sizes, split)
-        if asked is not None and asked < 1:
-            raise UserError(f"{asked} {split} images were asked for; at least 1 is needed.")
+        requested = size_of_split(sizes, split)
+        if requested is not None and requested < 1:
+            raise UserError(f"{requested} {split} images were requested; at least 1 is needed.")
 
 
-def asked_for(sizes: SplitSizes, split: SplitName) -> int | None:
-    """Return the number of images asked for in one split."""
+def size_of_split(sizes: SplitSizes, split: SplitName) -> int | None:
+    """Return the requested number of images in one split."""
     return {"train": sizes.train, "val": sizes.val, "test": sizes.test}[split]
 
 
-def settle(name: str, split: SplitName, asked: int | None, default: int | None, there: int) -> int:
-    """Return how many images a split gets.
+def settled_size(
+    name: str, split: SplitName, requested: int | None, default: int | None, available: int
+) -> int:
+    """Return the number of images that a split gets.
 
     Args:
         name: The data set, for the message.
         split: The split, for the message.
-        asked: What the user asked for; None: the default.
-        default: Taken when nothing was asked for, or all if there are fewer; None: all.
-        there: How many there are.
+        requested: Number that the user requested; None: the default.
+        default: Number without a request, if there are as many; None: all.
+        available: Number of images that there are.
 
     Raises:
-        UserError: If more was asked for than there is.
+        UserError: There are fewer images than requested.
     """
-    if asked is None:
-        return there if default is None else min(default, there)
-    if asked > there:
+    if requested is None:
+        return available if default is None else min(default, available)
+    if requested > available:
         raise UserError(
-            f"{asked} {split} images were asked for; {name} has {there}.",
-            f"Ask for {there} or fewer.",
+            f"{requested} {split} images were requested; {name} has {available}.",
+            f"Ask for {available} or fewer.",
         )
-    return asked
+    return requested
 
 
 def balanced_order(labels: Sequence[int], keys: Sequence[str]) -> list[int]:
-    """Return positions such that every prefix holds as many of each class as can be.
+    """Return an order of the images whose every prefix has the classes as equal as possible.
 
     Args:
         labels: Class index of each image.
-        keys: What orders the images of one class; must not depend on where the data lie.
+        keys: Sort key of each image within its class; must not depend on where the files are.
+
+    Returns:
+        Positions in ``labels``.
     """
     return [position for _, _, position in sorted(_ranked(labels, keys))]
 
 
 def proportional_order(labels: Sequence[int], keys: Sequence[str]) -> list[int]:
-    """Return positions such that every prefix has the classes in their overall proportions.
+    """Return an order of the images whose every prefix has the classes in their proportions.
 
-    One image of each class comes first, so that a small subset still knows every class.
-    Arguments as for ``balanced_order``.
+    One image of each class comes first, so that a small subset still has every class.
+    Arguments and result are those of ``balanced_order``.
     """
     counts: dict[int, int] = defaultdict(int)
     for label in labels:
@@ -77,7 +78,7 @@ def proportional_order(labels: Sequence[int], keys: Sequence[str]) -> list[int]:
 
 
 def _ranked(labels: Sequence[int], keys: Sequence[str]) -> list[tuple[int, int, int]]:
-    """Return (rank within the class, class, position) of each image."""
+    """Return (rank within its class, class, position) for each image."""
     by_class: dict[int, list[int]] = defaultdict(list)
     for position in sorted(range(len(labels)), key=lambda p: keys[p]):
         by_class[labels[position]].append(position)

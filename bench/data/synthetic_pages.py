@@ -1,6 +1,7 @@
-"""Sixteen kinds of page, drawn with random variation from rules, strokes and blocks.
+"""Generated pages in RVL-CDIP's layout, as a stand-in for the real ones.
 
-Generated pages of sixteen kinds, in RVL-CDIP's layout, for whoever has not got the real ones."""
+Each of the sixteen kinds is drawn from lines, strokes and blocks with random variation.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +20,10 @@ _WIDTH_PX, _HEIGHT_PX = 200, 260
 
 
 class _Sheet:
-    """A page in the making. Positions are in pixels from the top left."""
+    """A page while it is drawn; positions are in pixels from the top left."""
 
     def __init__(self, seed: int) -> None:
-        # RandomState, not Generator: its streams are frozen for all releases of NumPy.
+        # RandomState, not Generator: all releases of NumPy draw the same numbers from it.
         self._random = np.random.RandomState(seed)
         self.width = _WIDTH_PX + self.whole(-8, 8)
         self.height = _HEIGHT_PX + self.whole(-8, 8)
@@ -35,24 +36,24 @@ class _Sheet:
 
     @property
     def right(self) -> int:
-        """Where text ends on the right."""
+        """Right edge of the text."""
         return self.width - self.margin
 
     def whole(self, low: int, high: int) -> int:
-        """Return a random whole number, both ends included."""
+        """Return a random integer between ``low`` and ``high``, both included."""
         return int(self._random.randint(low, high + 1))
 
     def chance(self, probability: float) -> bool:
-        """Return True as often as ``probability`` says."""
+        """Return True with the given probability."""
         return bool(self._random.random_sample() < probability)
 
     def line(self, x: int, y: int, length: int, size: int) -> None:
-        """One line of what looks like text, of letters ``size`` high."""
+        """Draw a line that looks like text, ``size`` pixels high."""
         if length < size:
             return
         strokes = self._random.random_sample((size, length)) < 0.62
         place = 0
-        while place < length:  # gaps between the words
+        while place < length:  # gaps between words
             place += self.whole(2 * size, 7 * size)
             strokes[:, place : place + size] = False
             place += size
@@ -60,7 +61,7 @@ class _Sheet:
         self.image.paste(self.ink, (x, y), mask)
 
     def text(self, x: int, y: int, right: int, lines: int, *, size: int = 3) -> int:
-        """A paragraph whose last line is short; returns the position below it."""
+        """Draw a paragraph with a short last line; return the position below it."""
         for number in range(lines):
             last = number == lines - 1 and lines > 1
             length = (right - x) * (self.whole(30, 90) if last else self.whole(92, 100)) // 100
@@ -69,34 +70,34 @@ class _Sheet:
         return y
 
     def paragraphs(self, x: int, y: int, right: int, bottom: int) -> int:
-        """Paragraphs down to ``bottom``; returns the position below the last."""
+        """Draw paragraphs down to ``bottom``; return the position below the last."""
         while y + 3 * self.pitch < bottom:
             lines = min(self.whole(3, 8), (bottom - y) // self.pitch)
             y = self.text(x, y, right, lines) + self.pitch // 2 + 1
         return y
 
     def centred(self, y: int, length: int, size: int) -> int:
-        """A line in the middle; returns the position below it."""
+        """Draw a centred line of text; return the position below it."""
         self.line((self.width - length) // 2, y, length, size)
         return y + size + 4
 
     def rule(self, x: int, y: int, right: int, weight: int = 1) -> None:
-        """A horizontal rule."""
+        """Draw a horizontal rule."""
         self.draw.line((x, y, right, y), fill=self.ink, width=weight)
 
     def box(self, x: int, y: int, right: int, bottom: int) -> None:
-        """An empty frame."""
+        """Draw an empty frame."""
         self.draw.rectangle((x, y, right, bottom), outline=self.ink)
 
     def picture(self, x: int, y: int, right: int, bottom: int) -> None:
-        """A block of soft tones, like a photograph."""
+        """Draw a block of soft tones that looks like a photograph."""
         coarse = self._random.randint(30, 230, size=(5, 5)).astype(np.uint8)
         size = (right - x, bottom - y)
         tones = Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
         self.image.paste(tones, (x, y))
 
     def scribble(self, x: int, y: int, right: int, height: int) -> None:
-        """A line of handwriting around ``y``."""
+        """Draw a line of handwriting around ``y``."""
         steps = max(4, (right - x) // 2)
         across = np.linspace(x, right, steps) + self._random.normal(0, 1.2, steps)
         up = self._random.normal(0, height / 2, steps)
@@ -104,7 +105,7 @@ class _Sheet:
         self.draw.line(points, fill=self.ink, width=1)
 
     def table(self, y: int, rows: int, columns: int, *, ruled: bool) -> int:
-        """Rows of a name and right-aligned numbers; returns the position below."""
+        """Draw rows of a name and right-aligned numbers; return the position below."""
         step = self.pitch + 4
         first = self.margin + (self.right - self.margin) * self.whole(32, 42) // 100
         width = (self.right - first) // columns
@@ -124,7 +125,7 @@ class _Sheet:
         return bottom
 
     def finished(self) -> Image.Image:
-        """The page as a scanner leaves it: a little crooked, with specks."""
+        """Return the page as a scanner leaves it: a little crooked, with specks."""
         angle = self.whole(-15, 15) / 10
         page = self.image.rotate(angle, Image.Resampling.BILINEAR, fillcolor=self.paper)
         specks = ImageDraw.Draw(page)
@@ -135,14 +136,11 @@ class _Sheet:
 
 
 def draw_page(kind: str, number: int) -> Image.Image:
-    """Return one page, the same one whenever it is asked for.
+    """Draw one page: mode L, about 200 × 260 pixels; the same arguments give the same page.
 
     Args:
         kind: A key of ``KINDS``.
-        number: Which page of that kind.
-
-    Returns:
-        Mode L, about 200 by 260 pixels.
+        number: Number of the page within its kind.
     """
     seed = hashlib.sha256(f"{kind} {number}".encode()).digest()[:4]
     sheet = _Sheet(int.from_bytes(seed, "big"))
@@ -337,7 +335,6 @@ def _memo(s: _Sheet) -> None:
     s.paragraphs(s.margin, y + 12, s.right, s.whole(170, 235))
 
 
-# How each class of RVL-CDIP is drawn, in the order of its labels.
 KINDS: dict[str, Callable[[_Sheet], None]] = {
     "letter": _letter,
     "form": _form,
@@ -356,20 +353,21 @@ KINDS: dict[str, Callable[[_Sheet], None]] = {
     "resume": _resume,
     "memo": _memo,
 }
-# Raise it when any page changes: it names the folder, so old pages are left alone.
+"""Class of RVL-CDIP → function that draws it, in the order of the labels."""
 PAGES_REVISION = 1
-# RVL-CDIP's classes in its order: the position is the label.
+"""Name of the folder in the cache: increase it when any page changes."""
 PAGE_CLASSES = tuple(KINDS)
-# Pages of each class.
+"""Classes of RVL-CDIP; the position of a class is its label."""
 _PER_CLASS = {"train": 50, "val": 10, "test": 65}
+"""Pages of each class in each split."""
 _MANIFEST = "manifest.json"
 
 
 def generated_pages(cache_dir: Path) -> Path:
-    """Return the folder with the generated pages, made now if the cache has none.
+    """Return the folder of the generated pages; generate them if the cache has none.
 
     Raises:
-        UserError: If the cache cannot be written.
+        UserError: The cache cannot be written.
     """
     final = cache_dir / "synthetic_rvl_cdip" / str(PAGES_REVISION)
     if not _is_good(final):
@@ -405,7 +403,7 @@ def _write(folder: Path) -> None:
 
 
 def _is_good(folder: Path) -> bool:
-    """Tell whether every file is there with the size that it was written with."""
+    """Return True if every file exists with the size that it was written with."""
     try:
         file_bytes = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
         return all((folder / name).stat().st_size == size for name, size in file_bytes.items())

@@ -1,91 +1,84 @@
-"""Where native Keras weights come from: the files of ``keras.applications``, in Keras's own cache.
+"""Where native Keras weights come from: files of ``keras.applications``, in Keras's own cache.
 
-Nothing here computes or imports Keras; a worker reads the file.
+This module finds files and does not import Keras; a worker reads them.
 """
 
 from __future__ import annotations
 
-import hashlib
-import http.client
-import os
-import shutil
-import sys
-import tempfile
-import urllib.error
-import urllib.parse
 from pathlib import Path
-from typing import IO
 
-from bench.errors import Unavailable, UserError
+from bench.errors import Unavailable
 from bench.native.applications import Application, keras_models_folder
-from bench.network.weights import NETWORK_PATIENCE_S, Weights, _open_within, _unreachable, sha256_of
+from bench.network.weights import Weights, check_is_file
 from bench.spec.backbone import BackboneEntry
 from bench.spec.run import WeightsRef
+from bench.storage.checksums import sha256_of_file
+from bench.storage.download import checked_file, download_file
 from bench.workers.tasks import NativeNetwork
 
 SUFFIX = ".h5"
-"""Of files that a Keras model loads, ``.weights.h5`` among them: arrays and names, no code."""
+"""Suffix of weights files that Keras loads, ``.weights.h5`` included: arrays and names, no code."""
 
 
 def native_ref(application: Application, px: int) -> WeightsRef:
-    """How a spec records pretrained weights of ``keras.applications``, found or not."""
-    digest = application.digest
-    known = digest if digest is not None and len(digest) == 64 else None
+    """Return how a spec records pretrained weights of ``keras.applications``, found or not."""
+    known = application.digest if _algorithm(application) == "sha256" else None
     return WeightsRef(kind="pretrained", source=application.file_name(px), sha256=known)
 
 
 def native_weights(
     name: str, application: Application, entry: BackboneEntry, px: int, download: bool = True
 ) -> Weights:
-    """The weights of ``keras.applications`` for a backbone, from Keras's cache or the network.
+    """Return a backbone's weights of ``keras.applications``, from Keras's cache or the network.
 
     Args:
-        name: The backbone's name.
-        application: Its class.
-        entry: Its entry in the catalogue; its preprocessing is not used in native Keras.
-        px: Height and width of the input: some networks have a file for each.
-        download: Whether the network may be asked.
+        name: The backbone's name, for the message.
+        application: Its class in ``keras.applications``.
+        entry: Its entry in the catalogue; native Keras does not use the preprocessing there.
+        px: Height and width of the input, in pixels: some networks have a file for each size.
+        download: False: look only in the cache.
 
     Raises:
-        Unavailable: They are nowhere; the message says how to get them.
+        Unavailable: The file is nowhere; the message says how to get it.
     """
+    address = application.location(px)
     path = keras_models_folder() / application.file_name(px)
-    reason = "not in Keras's cache"
+    digest, algorithm = application.digest or "", _algorithm(application)
     try:
         if path.is_file():
-            return _weights(_checked(path, application), application, entry, px)
-        if download:
-            return _weights(_download(application, px, path), application, entry, px)
+            checked_file(path, digest, algorithm)
+        elif download:
+            download_file(address, path, digest, algorithm)
+        else:
+            raise Unavailable("not in Keras's cache")
     except Unavailable as error:
-        reason = str(error)
-    raise Unavailable(
-        f"no pretrained keras.applications weights for {name} ({reason}). To get them: put "
-        f"{path.name} from {application.location(px)} into {path.parent}; or name a file: "
-        f"--weights {name}=PATH.h5; or ask for random ones: --weights random"
-    )
+        raise Unavailable(
+            f"no pretrained keras.applications weights for {name} ({error}). To get them: put "
+            f"{path.name} from {address} into {path.parent}; or name a file: "
+            f"--weights {name}=PATH.h5; or ask for random ones: --weights random"
+        ) from error
+    return Weights(native_ref(application, px), entry.preprocessing, path)
 
 
 def native_weights_from_file(entry: BackboneEntry, path: Path) -> Weights:
-    """A user's own file of a ``keras.applications`` model without its classifier.
+    """Return the weights in a user's file of a ``keras.applications`` model without classifier.
 
     Raises:
-        UserError: It is not there.
-        Unavailable: It is of a kind that Keras does not read.
+        UserError: The file is missing.
+        Unavailable: Keras does not read files of this kind.
     """
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
-        raise UserError(f"Weights file '{path}' {what}.")
+    check_is_file(path)
     if path.suffix != SUFFIX:
         raise Unavailable(
             f"native Keras reads weights in HDF5 ({SUFFIX}), not {path.name}: save them with "
             f"model.save_weights('NAME.weights.h5'), or use --mode matched"
         )
-    ref = WeightsRef(kind="file", source=path.name, sha256=sha256_of(path))
+    ref = WeightsRef(kind="file", source=path.name, sha256=sha256_of_file(path))
     return Weights(ref, entry.preprocessing, path)
 
 
 def native_network(weights: Weights, entry: BackboneEntry) -> NativeNetwork:
-    """Return a network and its weights as a task carries them to a worker."""
+    """Return a network and its weights in the form in which a task carries them to a worker."""
     return NativeNetwork(
         entry=entry,
         random=weights.ref.kind == "random",
@@ -95,56 +88,7 @@ def native_network(weights: Weights, entry: BackboneEntry) -> NativeNetwork:
     )
 
 
-def _weights(path: Path, application: Application, entry: BackboneEntry, px: int) -> Weights:
-    return Weights(native_ref(application, px), entry.preprocessing, path)
-
-
-def _checked(path: Path, application: Application) -> Path:
-    """``path`` if it is the file that keras.applications knows; MobileNet's have no hash there."""
-    wanted = application.digest
-    if wanted is None:
-        return path
-    algorithm = "sha256" if len(wanted) == 64 else "md5"
-    with path.open("rb") as file:
-        found = hashlib.file_digest(
-            file, lambda: hashlib.new(algorithm, usedforsecurity=False)
-        ).hexdigest()
-    if found != wanted:
-        raise Unavailable(
-            f"{path} is damaged: its {algorithm.upper()} is not {wanted[:8]}…; delete it"
-        )
-    return path
-
-
-def _download(application: Application, px: int, target: Path) -> Path:
-    address = application.location(px)
-    host = urllib.parse.urlparse(address).netloc
-    if host in _unreachable:
-        raise Unavailable(_unreachable[host])
-    try:
-        answer = _open_within(address, NETWORK_PATIENCE_S)
-    except urllib.error.HTTPError as error:
-        raise Unavailable(f"{address}: {error.code} {error.reason}") from error
-    except OSError as error:
-        reason = getattr(error, "reason", error)
-        _unreachable[host] = f"{host} cannot be reached ({reason})"
-        raise Unavailable(_unreachable[host]) from error
-    try:
-        with answer:
-            return _store(answer, target, application)
-    except (OSError, http.client.HTTPException) as error:
-        raise Unavailable(f"{address} could not be saved as {target}: {error}") from error
-
-
-def _store(answer: IO[bytes], target: Path, application: Application) -> Path:
-    """Write a download beside its target, check it, move it into place."""
-    print(f"downloading {target.name}", file=sys.stderr, flush=True)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=target.parent, suffix=".part", delete=False) as part:
-        try:
-            shutil.copyfileobj(answer, part, 1 << 20)
-            part.close()
-            os.replace(_checked(Path(part.name), application), target)
-        finally:
-            Path(part.name).unlink(missing_ok=True)
-    return target
+def _algorithm(application: Application) -> str:
+    """Return the algorithm of an application's digest; MobileNet's files have none."""
+    digest = application.digest
+    return "sha256" if digest is not None and len(digest) == 64 else "md5"

@@ -8,7 +8,7 @@ from pathlib import Path
 from bench.network.blueprint import Blueprint, Network
 from bench.storage.atomic import build_folder
 from bench.storage.cache import cached_folder
-from bench.storage.checksums import checksum
+from bench.storage.checksums import crc32_of_file
 
 FILES = ("blueprint.json", "tensors.safetensors")
 CHECKSUMS = "checksums.json"
@@ -55,7 +55,7 @@ def is_whole(folder: Path) -> bool:
         Blueprint.load(folder)
         written = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
         return set(written) == set(FILES) and all(
-            checksum(folder / name) == written[name] for name in FILES
+            crc32_of_file(folder / name) == written[name] for name in FILES
         )
     except (OSError, ValueError, TypeError):
         return False
@@ -63,5 +63,5 @@ def is_whole(folder: Path) -> bool:
 
 def write_checksums(folder: Path) -> None:
     """Record the checksums of a Blueprint's files, for ``is_whole``."""
-    written = {name: checksum(folder / name) for name in FILES}
+    written = {name: crc32_of_file(folder / name) for name in FILES}
     (folder / CHECKSUMS).write_text(json.dumps(written) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""How uint8 pixels become the input that pretrained weights expect."""
+"""Conversion of uint8 pixels to the input that pretrained weights expect."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ from bench.spec.base import Frozen
 
 
 class Preprocessing(Frozen):
-    """From uint8 RGB to what the weights expect: ``(x - mean) * scale``, in that order.
+    """Conversion of uint8 RGB pixels: first ``x - mean``, then ``* scale``.
 
-    A multiplication, for graph compilers turn a division by a constant into one and would round
+    Not a division, because graph compilers replace one by a multiplication, which rounds
     differently.
     """
 
-    channels: Literal["RGB", "BGR"] = Field(description="Order that the first layer reads.")
-    mean: tuple[float, float, float] = Field(description="In pixel values, in that order.")
-    scale: tuple[float, float, float] = Field(description="Per pixel value, in that order.")
+    channels: Literal["RGB", "BGR"] = Field(description="Order of the channels at the first layer.")
+    mean: tuple[float, float, float] = Field(
+        description="Mean of each channel in pixel values (0 to 255), in that order."
+    )
+    scale: tuple[float, float, float] = Field(description="Factor of each channel, in that order.")
 
     def apply(self, images: npt.NDArray[np.uint8], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-        """The reference: images ``(N, H, W, 3)`` uint8 RGB → ``(N, H, W, 3)`` of ``dtype``."""
+        """Convert RGB images ``(N, H, W, 3)`` from uint8 to ``dtype``: the adapters' reference."""
         ordered = images if self.channels == "RGB" else images[..., ::-1]
         mean = np.asarray(self.mean, dtype)
         pixels: npt.NDArray[Any] = (ordered.astype(dtype) - mean) * np.asarray(self.scale, dtype)

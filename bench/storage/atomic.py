@@ -1,4 +1,4 @@
-"""Folders that appear whole or not at all, whoever else writes them and whatever interrupts."""
+"""Folders that appear whole or not at all, even with several writers or an interruption."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pathlib import Path
 from bench.system import is_alive
 
 _PREFIX = ".writing-"
-# A temporary folder untouched for so long, in seconds, has no owner any more.
 _ABANDONED_S = 24 * 3600
+"""Seconds without a change after which a temporary folder of another machine has no owner."""
 
 
 def build_folder(
@@ -24,17 +24,17 @@ def build_folder(
     """Fill a temporary folder beside ``final`` and rename it into place.
 
     Args:
-        final: Where the folder belongs. One that is there and good is left as it is, since
-            another writer was first; a broken one is replaced.
-        write: Fills the folder it is given.
-        is_good: Tells whether a folder at ``final`` is complete.
+        final: Where the folder belongs. If a good one is there, another writer was first and it
+            stays; a broken one is replaced.
+        write: Fills the folder that it is given.
+        is_good: Returns True if a folder is complete.
 
     Raises:
-        OSError: If the folder cannot be written.
+        OSError: The folder cannot be written.
     """
     temporary = _temporary_folder(final)
     try:
-        # Inside, because mkdtemp makes its folder private and a cache may be shared.
+        # A folder inside, because mkdtemp makes its own private and a cache may be shared.
         content = temporary / "content"
         content.mkdir()
         write(content)
@@ -53,37 +53,37 @@ def _move_into_place(content: Path, final: Path, is_good: Callable[[Path], bool]
                 raise
         if is_good(final):
             return
-        _set_aside(final, content.with_name("broken"))
+        _remove_at_once(final, content.with_name("broken"))
 
 
-def _set_aside(broken: Path, grave: Path) -> None:
-    # Renamed before it is deleted, so that nobody sees it half deleted.
+def _remove_at_once(broken: Path, aside: Path) -> None:
+    # Renamed before it is deleted, so that no other process sees it half deleted.
     try:
-        broken.rename(grave)
+        broken.rename(aside)
     except FileNotFoundError:  # another writer did it
         return
-    if grave.is_dir():
-        shutil.rmtree(grave)
+    if aside.is_dir():
+        shutil.rmtree(aside)
     else:
-        grave.unlink()
+        aside.unlink()
 
 
 def _temporary_folder(final: Path) -> Path:
-    """Make an empty folder beside ``final``, from which a rename stays on one file system."""
+    """Create an empty folder beside ``final``, so that a rename stays on one file system."""
     final.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(final.parent)
+    _remove_abandoned(final.parent)
     owner = f"{_host()}-{os.getpid()}-"
     return Path(tempfile.mkdtemp(prefix=_PREFIX + owner, dir=final.parent))
 
 
 def _host() -> str:
-    """This machine, in a word without hyphens: a cache may be shared by several."""
+    """Return a name of this machine without hyphens; machines may share a cache."""
     return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
 
 
-def _sweep(folder: Path) -> None:
-    """Delete what killed processes left behind: at once those of this machine, whose numbers tell
-    that they are gone; of others, folders that nobody wrote to for a day."""
+def _remove_abandoned(folder: Path) -> None:
+    """Remove temporary folders of killed processes: at once if the process was on this machine,
+    else after a day without a change."""
     for path in folder.glob(f"{_PREFIX}*"):
         host, _, rest = path.name.removeprefix(_PREFIX).partition("-")
         pid = rest.partition("-")[0]
@@ -91,8 +91,8 @@ def _sweep(folder: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
             continue
         try:
-            touched_s = max(part.stat().st_mtime for part in (path, *path.rglob("*")))
+            changed_s = max(part.stat().st_mtime for part in (path, *path.rglob("*")))
         except OSError:  # its owner is moving it right now
             continue
-        if time.time() - touched_s > _ABANDONED_S:
+        if time.time() - changed_s > _ABANDONED_S:
             shutil.rmtree(path, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Content-keyed folders that runs share: packed data, Blueprints, values of frozen prefixes."""
+"""The cache: packed data, Blueprints and values of frozen prefixes, in folders named by content."""
 
 from __future__ import annotations
 
@@ -7,32 +7,34 @@ import os
 import shutil
 from pathlib import Path
 
+import platformdirs
+
 from bench.errors import UNWRITABLE, UserError
 
 CACHE_VARIABLE = "THAWBENCH_CACHE"
-"""Environment variable that names the root of the cache."""
+"""Environment variable that sets the root of the cache."""
 DEFAULT_LIMIT_GB = 20.0
 KINDS = ("blueprints", "packed", "features")
-"""Folders of the cache whose folders are pruned."""
+"""Folders of the cache whose content ``prune`` may remove."""
 
 
 def cache_root() -> Path:
-    """``THAWBENCH_CACHE``, else ``thawbench`` in the user's cache folder."""
+    """Return ``THAWBENCH_CACHE``, or else ``thawbench`` in the user's cache folder."""
     if CACHE_VARIABLE in os.environ:
         return Path(os.environ[CACHE_VARIABLE]).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "thawbench"
+    return platformdirs.user_cache_path("thawbench")
 
 
 def cached_folder(kind: str, key: str, cache: Path | None = None) -> Path:
-    """Return the folder of the cache that a key names.
+    """Return the folder of a key in the cache.
 
     Args:
-        kind: Such as 'packed' or 'blueprints'.
-        key: Name of the folder, as it travels between machines.
-        cache: Root of the cache; None: the user's.
+        kind: Folder in which it lies, such as 'packed' or 'blueprints'.
+        key: Name of the folder, the same on every machine.
+        cache: Root of the cache; None: ``cache_root()``.
 
     Raises:
-        ValueError: The key is no plain name.
+        ValueError: The key is not a plain name.
     """
     if Path(key).name != key or key in ("", ".", ".."):
         raise ValueError(f"'{key}' is not a key of the cache")
@@ -40,7 +42,7 @@ def cached_folder(kind: str, key: str, cache: Path | None = None) -> Path:
 
 
 def limit_bytes() -> int:
-    """``THAWBENCH_CACHE_GB`` in bytes, else 20 GB."""
+    """Return the most bytes that the cache may hold: ``THAWBENCH_CACHE_GB``, or else 20 GB."""
     try:
         return int(float(os.environ["THAWBENCH_CACHE_GB"]) * 1e9)
     except (KeyError, ValueError):
@@ -48,11 +50,11 @@ def limit_bytes() -> int:
 
 
 def unwritable(error: OSError, place: str = "to the disk") -> UserError | None:
-    """What to tell a user of a disk that is full or must not be written; None of other errors.
+    """Return the error that a user gets for a full or write-protected disk; None for other causes.
 
     Args:
-        error: What the system said.
-        place: That was written to, where the error does not name it.
+        error: The system's error.
+        place: Name of the place that was written to, for an error without a file name.
     """
     if error.errno not in UNWRITABLE:
         return None
@@ -69,30 +71,29 @@ def unwritable(error: OSError, place: str = "to the disk") -> UserError | None:
 
 
 def mark_used(folder: Path) -> None:
-    """Note that a cached folder was used now; ``prune`` takes the oldest first."""
+    """Set a cached folder's time of last use to now; ``prune`` removes the oldest first."""
     try:
         os.utime(folder)
     except OSError:
-        pass  # a cache that belongs to somebody else is read all the same
+        pass  # a cache that belongs to another user can be read all the same
 
 
 def prune(root: Path, keep: set[Path], limit: int) -> list[Path]:
-    """Remove the cached folders used longest ago until the rest fits.
+    """Remove the least recently used folders of the cache until the rest fits into ``limit``.
 
     Args:
-        root: The cache; its folders lie two levels down, ``packed/KEY`` and so on.
-        keep: Folders that this call needs.
+        root: The cache, with folders such as ``packed/KEY``.
+        keep: Folders that must stay.
         limit: Most bytes that may stay.
 
     Returns:
-        What was removed.
+        The folders that were removed.
     """
     folders = [f for kind in KINDS for f in (root / kind).glob("[!.]*")]
-    ages = {f: _age(f) for f in folders if f.is_dir()}
-    aged = sorted(ages, key=lambda f: ages[f])
-    sizes = {f: _size_bytes(f) for f in aged}
+    last_used = {f: _last_used(f) for f in folders if f.is_dir()}
+    sizes = {f: _size_bytes(f) for f in sorted(last_used, key=lambda f: last_used[f])}
     total, removed = sum(sizes.values()), []
-    for folder in aged:
+    for folder in sizes:
         if total <= limit:
             break
         if folder not in keep:
@@ -102,8 +103,8 @@ def prune(root: Path, keep: set[Path], limit: int) -> list[Path]:
     return removed
 
 
-def _age(path: Path) -> float:
-    """When it was used last; 0 if another call removed it meanwhile."""
+def _last_used(path: Path) -> float:
+    """Return a folder's time of last use in seconds; 0 if another process removed it meanwhile."""
     try:
         return path.stat().st_mtime
     except OSError:
@@ -111,7 +112,7 @@ def _age(path: Path) -> float:
 
 
 def _size_bytes(path: Path) -> int:
-    """Of a folder or file; nothing if another call removed it meanwhile."""
+    """Return the size of a folder or file; 0 if another process removed it meanwhile."""
     try:
         return sum(_size_bytes(p) for p in path.iterdir()) if path.is_dir() else path.stat().st_size
     except OSError:
@@ -119,17 +120,23 @@ def _size_bytes(path: Path) -> int:
 
 
 def make_room(root: Path, needed: int, limit: int) -> None:
-    """Remove values of frozen prefixes, those used longest ago first, until ``needed`` bytes more
-    fit into ``limit``; what runs need to begin stays.
+    """Remove values of frozen prefixes, the least recently used first, until ``needed`` bytes fit.
+
+    Images and networks stay, because runs cannot begin without them.
+
+    Args:
+        root: The cache.
+        needed: Bytes that will be written.
+        limit: Most bytes that the cache may hold.
 
     Raises:
-        OSError: That does not make room enough.
+        OSError: They do not fit even without any values of frozen prefixes.
     """
-    kept = {f for kind in KINDS if kind != "features" for f in (root / kind).glob("[!.]*")}
-    held = sum(map(_size_bytes, kept))
-    if held + needed > limit:
+    keep = {f for kind in KINDS if kind != "features" for f in (root / kind).glob("[!.]*")}
+    kept_bytes = sum(map(_size_bytes, keep))
+    if kept_bytes + needed > limit:
         raise OSError(
-            f"{needed / 1e9:.1f} GB do not fit beside {held / 1e9:.1f} GB of images and networks: "
-            f"the cache may hold {limit / 1e9:.1f} GB (THAWBENCH_CACHE_GB)"
+            f"{needed / 1e9:.1f} GB do not fit beside {kept_bytes / 1e9:.1f} GB of images and "
+            f"networks: the cache may hold {limit / 1e9:.1f} GB (THAWBENCH_CACHE_GB)"
         )
-    prune(root, kept, limit - needed)
+    prune(root, keep, limit - needed)

@@ -1,29 +1,68 @@
-"""Whether files of the cache still hold what was written: a disk or a copy may change a bit."""
+"""Checksums: to identify content, and to find damage in the cache and in downloads."""
 
 from __future__ import annotations
 
 import functools
+import hashlib
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 
 CHUNK_BYTES = 2**22
 
 
-def checksum(path: Path) -> int:
-    """CRC-32 of a file.
-
-    A file that this process has read before is not read again while its size and the time of its
-    last change stay.
+def sha256_of_file(path: Path) -> str:
+    """Return the SHA-256 of a file in hex.
 
     Raises:
-        OSError: It cannot be read.
+        OSError: The file cannot be read.
+    """
+    return digest_of_file(path, "sha256")
+
+
+def digest_of_file(path: Path, algorithm: str) -> str:
+    """Return a digest of a file in hex.
+
+    Args:
+        path: The file.
+        algorithm: Name known to ``hashlib``, such as 'md5'.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    with path.open("rb") as file:
+        new = functools.partial(hashlib.new, algorithm, usedforsecurity=False)
+        return hashlib.file_digest(file, new).hexdigest()
+
+
+def sha256_of_texts(texts: Iterable[str]) -> str:
+    """Return the SHA-256 of a list of strings in hex; different lists give different input.
+
+    File names that are not valid UTF-8 are hashed by their bytes.
+    """
+    digest = hashlib.sha256()
+    for text in texts:
+        data = text.encode("utf-8", "surrogateescape")
+        digest.update(f"{len(data)}:".encode())
+        digest.update(data)
+    return digest.hexdigest()
+
+
+def crc32_of_file(path: Path) -> int:
+    """Return the CRC-32 of a file.
+
+    A file that this process has read before is not read again as long as its size and its
+    modification time stay the same.
+
+    Raises:
+        OSError: The file cannot be read.
     """
     facts = path.stat()
-    return _checksum(path, facts.st_size, facts.st_mtime_ns)
+    return _crc32(path, facts.st_size, facts.st_mtime_ns)
 
 
 @functools.cache
-def _checksum(path: Path, size: int, changed_ns: int) -> int:
+def _crc32(path: Path, size_bytes: int, modified_ns: int) -> int:
     found = 0
     with path.open("rb") as file:
         while chunk := file.read(CHUNK_BYTES):

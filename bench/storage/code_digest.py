@@ -33,6 +33,7 @@ lie in no room."""
 EXPORT_ROOM = "backends/torch_adapter/export"
 """Folder that turns a network into a Blueprint, which every backend's run starts from."""
 EXPORT_ROOMS = ("bench/spec", "bench/network", EXPORT_ROOM)
+DATA_ROOM = "bench/data"
 PROOF_ROOM = "bench/parity"
 DIGITS = 12
 UNUSED_FIELDS = ("ctx", "kind", "type_comment", "type_params")
@@ -61,6 +62,12 @@ def adapter_digest(backend: str, adapter: str) -> str:
 def export_digest() -> str:
     """Return 12 hex digits over the code that decides what a Blueprint holds."""
     return digest_of(_room_files(EXPORT_ROOMS))
+
+
+@functools.cache
+def data_digest() -> str:
+    """Return 12 hex digits over the code that decides which pixels a data set has."""
+    return digest_of(_room_files([DATA_ROOM]))
 
 
 @functools.cache

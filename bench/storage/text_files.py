@@ -1,4 +1,4 @@
-"""Texts that are written for others: whole or not at all, and readable by every program."""
+"""Text files that are written whole or not at all, and that every program can read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 def replace_text(path: Path, text: str) -> None:
     """Write a file in UTF-8 and move it into place.
 
-    A name that is no UTF-8 (Python holds it with lone surrogates) gets question marks.
+    Lone surrogates, which Python keeps for file names that are not UTF-8, become question marks.
 
     Raises:
         OSError: It cannot be written; what was there before stays, and nothing else is left.
@@ -28,11 +28,13 @@ def replace_text(path: Path, text: str) -> None:
 
 
 def json_text(value: Any) -> str:
-    """JSON in ASCII that every reader takes: of names that are no UTF-8, ``json`` by itself writes
-    halves of characters, which most other languages refuse.
+    """Return JSON in ASCII that every parser reads.
+
+    ``json`` alone writes file names that are not UTF-8 as lone surrogates, which most other
+    languages refuse; here they become question marks.
 
     Raises:
-        ValueError: There is a number in it that JSON has no word for.
+        ValueError: A number is infinite or NaN, which JSON cannot express.
     """
     text = json.dumps(value, allow_nan=False, indent=1)
     if "\\ud" not in text:

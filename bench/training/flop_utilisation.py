@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from bench.errors import first_line
 from bench.spec.run import Precision
 from bench.training.adapter import Trainer
 
@@ -81,8 +82,7 @@ def utilisation(
         try:
             _peaks[key] = peak_flops_per_s(trainer.matrix_product, trainer.synchronise)
         except Exception as error:  # mostly out of memory, whose type is the framework's own
-            words = (str(error).splitlines() or [type(error).__name__])[0]
-            notes.append(f"the peak of {device} was not measured: {words}")
+            notes.append(f"the peak of {device} was not measured: {first_line(error)}")
             return {}
     return {
         "device_peak_flops_per_s": _peaks[key],

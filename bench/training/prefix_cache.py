@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -16,15 +15,16 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.data import Packed
-from bench.data.package_files import mapped_array
 from bench.network.blueprint import Array, Blueprint, Network, channels_last
 from bench.network.cost import multiply_adds
 from bench.network.fold_batch_norm import inference_form
 from bench.network.freezing import TrainingPlan
 from bench.network.frozen_prefix import Boundary, boundary_of, prefix_key, why_not_cached
 from bench.spec.run import Recipe, RunSpec
+from bench.storage.arrays import mapped_array
 from bench.storage.atomic import build_folder
 from bench.storage.cache import limit_bytes, make_room, mark_used
+from bench.storage.checksums import crc32_of_file
 from bench.system import cores, machine_bytes
 from bench.training.adapter import Adapter, Prefix, ResumingTrainer
 from bench.training.batches import view_batches
@@ -33,7 +33,6 @@ FOLDER = "features"
 """Folder of the values in the cache."""
 MEMORY_SHARE = 8
 """Values up to 1/8 of the machine's memory are kept in it; larger ones are mapped from the file."""
-CHUNK_BYTES = 2**24
 META = "meta.json"
 Parts = dict[str, Array]
 """'train' and 'val' → (N, …) values, channels last."""
@@ -288,12 +287,11 @@ def _load(folder: Path, request: PrefixRequest, in_memory: bool) -> _Stored | No
         checksums, seconds, form = meta["checksums"], float(meta["seconds"]), str(meta["form"])
         parts: Parts = {}
         for name, shape in request.shapes.items():
-            array = np.load(
-                folder / f"{name}.npy", mmap_mode=None if in_memory else "r", allow_pickle=False
-            )
+            path = folder / f"{name}.npy"
+            array = np.load(path, mmap_mode=None if in_memory else "r", allow_pickle=False)
             if array.shape != shape or array.dtype != request.dtype:
                 return None
-            if _checksum(array) != checksums[name]:
+            if crc32_of_file(path) != checksums[name]:
                 return None
             parts[name] = array
     except Exception:  # a damaged header raises anything that Python's parser can raise
@@ -343,7 +341,7 @@ def _compute_into(
             for name, array in parts.items():
                 np.save(into / f"{name}.npy", array)
         meta = {
-            "checksums": {name: _checksum(array) for name, array in parts.items()},
+            "checksums": {name: crc32_of_file(into / f"{name}.npy") for name in parts},
             "seconds": time.perf_counter() - began,
             "form": prefix.prefix_form(),
         }
@@ -377,12 +375,3 @@ def _compute(prefix: Prefix, request: PrefixRequest, parts: Parts, on_share: OnS
             at, done = at + len(images), done + len(images)
             on_share(done / total)
     return parts
-
-
-def _checksum(array: Array) -> int:
-    """Compute the CRC-32 of the bytes piece by piece: a mapped file need not fit into memory."""
-    rows = max(1, CHUNK_BYTES // max(1, array[:1].nbytes))
-    found = 0
-    for first in range(0, len(array), rows):
-        found = zlib.crc32(np.ascontiguousarray(array[first : first + rows]).data, found)
-    return found

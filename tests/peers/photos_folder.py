@@ -9,7 +9,7 @@ from PIL import Image
 
 from bench.data import Dataset, SplitSizes, open_dataset
 from bench.data.model import SPLITS, SplitName
-from bench.data.package_files import in_threads
+from bench.data.threads import in_threads
 
 JPEG_PX = 256
 """Side of each image in pixels, realistic for the cost of decoding."""

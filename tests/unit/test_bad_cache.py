@@ -27,7 +27,7 @@ from bench.network.blueprint_files import (
 from bench.network.export import blueprint_folder
 from bench.network.weights import random_weights
 from bench.storage.cache import unwritable
-from bench.storage.checksums import checksum
+from bench.storage.checksums import crc32_of_file
 from bench.workers.process import Finished, Interpreters
 from bench.workers.tasks import ExportTask, Nothing
 
@@ -46,9 +46,9 @@ def _flip(path: Path, place: int = -3) -> None:
 def test_a_checksum_follows_the_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"123456789")
-    assert checksum(path) == 0xCBF43926  # the check value of CRC-32
+    assert crc32_of_file(path) == 0xCBF43926  # the check value of CRC-32
     _flip(path)
-    assert checksum(path) != 0xCBF43926
+    assert crc32_of_file(path) != 0xCBF43926
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -177,7 +177,7 @@ def test_a_list_for_people_names_everything(here: Cli) -> None:
                          ("gradual_unfreeze", "head, …, all")):  # fmt: skip
         (line,) = (line for line in done.stdout.splitlines() if line.startswith(f"{name} "))
         assert line.removeprefix(name).strip().startswith(f"{thawed}  ")
-        assert "schedule begun anew" in line
+        assert "schedule restarted" in line
 
 
 COUNTING_STUB = """

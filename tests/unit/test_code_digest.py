@@ -18,6 +18,7 @@ from bench.catalog.backends import BACKENDS
 from bench.storage import code_digest
 from bench.storage.code_digest import (
     adapter_digest,
+    data_digest,
     export_digest,
     proof_digest,
     shared_digest,
@@ -46,6 +47,7 @@ def _digests() -> Digests:
     return {
         "shared": shared_digest.__wrapped__(),
         "export": export_digest.__wrapped__(),
+        "data": data_digest.__wrapped__(),
         "proof": proof_digest.__wrapped__(),
         **{name: adapter_digest.__wrapped__(name, e.adapter) for name, e in BACKENDS.items()},
     }
@@ -145,7 +147,7 @@ EDITS: dict[str, tuple[Edit, frozenset[str]]] = {
     ),
     "another filter in decoding": (
         _replaced("bench/data/decode.py", "BILINEAR", "BICUBIC"),
-        frozenset({"shared"}),
+        frozenset({"shared", "data"}),
     ),
     "another setting of workers": (
         _replaced("bench/workers/process.py", '"PCI_BUS_ID"', '"FASTEST_FIRST"'),

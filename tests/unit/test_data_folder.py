@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from bench.data import Dataset, Split, SplitSizes, open_dataset, pack
-from bench.data.folder import natural_key
+from bench.data.folder_layout import natural_key
 from bench.data.sampling import balanced_order, proportional_order
 from bench.errors import UserError
 
@@ -224,7 +224,7 @@ def test_no_folder_or_a_file(tmp_path: Path) -> None:
 
 def test_more_than_there_is(tmp_path: Path) -> None:
     root = _fill(tmp_path / "set", {"a": 10, "b": 10})
-    with pytest.raises(UserError, match="15 train images were asked for; folder:set has 12"):
+    with pytest.raises(UserError, match="15 train images were requested; folder:set has 12"):
         _open(root, SplitSizes(train=15))
 
 

@@ -18,6 +18,7 @@ import pytest
 
 from bench.data import BrokenPackError, Dataset, Packed, SplitSizes, load_packed, open_dataset, pack
 from bench.data.model import Resize, SplitName, UnreadableImageError
+from bench.data.threads import thread_pool
 from bench.errors import UserError
 from bench.storage import atomic
 
@@ -159,7 +160,7 @@ def test_a_disk_that_another_fills_meanwhile_is_met_before_the_first_pixel(
     def full(*_: int) -> None:
         raise OSError(errno.EDQUOT, "Disk quota exceeded")
 
-    monkeypatch.setattr("bench.data.package_files.os.posix_fallocate", full)
+    monkeypatch.setattr("bench.storage.arrays.os.posix_fallocate", full)
     source = _Source()
     with pytest.raises(UserError, match="Cannot write the packed images.*quota exceeded"):
         pack(_dataset(source), 4, tmp_path)
@@ -235,3 +236,15 @@ def test_the_embedded_photographs_pack(tmp_path: Path) -> None:
     packed = pack(open_dataset("photos", SplitSizes(18, 18, 18), cache_dir=tmp_path), 16, tmp_path)
     assert packed.train.labels.tolist() == list(range(18))
     assert float(packed.train.images.std()) > 20
+
+
+def test_threads_are_no_more_than_the_cores_that_may_be_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {5, 7}, raising=False)
+    with thread_pool() as pool:
+        assert pool._max_workers == 2
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(64)), raising=False)
+    with thread_pool() as pool:
+        assert pool._max_workers == 16

@@ -109,7 +109,7 @@ def test_missing_parts_of_the_layout(official: Path, tmp_path: Path) -> None:
 
 
 def test_more_pages_than_there_are(official: Path) -> None:
-    with pytest.raises(UserError, match="49 train images were asked for; .* has 48"):
+    with pytest.raises(UserError, match="49 train images were requested; .* has 48"):
         _open(official, SplitSizes(train=49))
 
 
@@ -124,7 +124,7 @@ def test_unreadable_pages_stop_packing_or_are_replaced(official: Path, tmp_path:
     assert skipping.train_images == 40
     assert len(skipping.skipped) == 1
     assert len(pack(skipping, 4, tmp_path).train.labels) == 40
-    with pytest.raises(UserError, match="48 train images were asked for; .* has 47"):
+    with pytest.raises(UserError, match="48 train images were requested; .* has 47"):
         _open(official, SplitSizes(train=48), skip=True)
 
 

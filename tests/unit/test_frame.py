@@ -171,7 +171,7 @@ def test_wrong_questions_are_told_what_is_wrong(
     for ask in (bench.results, bench.curves):
         with pytest.raises(UserError, match="No folder was named"):
             ask()
-        with pytest.raises(UserError, match="'nowhere' is no results folder: it does not exist"):
+        with pytest.raises(UserError, match="'nowhere' is not a results folder: it does not exist"):
             ask("nowhere")
         with pytest.raises(UserError, match=r"No results in '.*empty'"):
             ask(tmp_path / "empty")

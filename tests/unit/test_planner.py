@@ -352,7 +352,7 @@ def test_a_run_is_the_same_run_before_and_after_its_weights_came(
     fakes.weights_missing = "none"
     before = _one(backbones=["vgg16"]).spec.run_id
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr(weights, "_checked", lambda path, source: path)
+    monkeypatch.setattr(weights, "checked_file", lambda path, digest: path)
     monkeypatch.setattr(planner, "pretrained_weights", weights.pretrained_weights)
     file = tmp_path / "hub" / "checkpoints" / BACKBONES["vgg16"].sources[0].location.split("/")[-1]
     file.parent.mkdir(parents=True)

@@ -16,7 +16,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from bench.errors import Unavailable, UserError, choose
+from bench.errors import Unavailable, UserError, choose, first_line
 from bench.native.applications import Application, application_of, keras_models_folder
 from bench.network.head import hidden_units
 from bench.training.adapter import NativeRequest
@@ -93,10 +93,9 @@ def _base(application: Application, request: NativeRequest) -> keras.Model:
     except (ValueError, OSError, KeyError) as error:
         if weights is None:
             raise
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise UserError(
             f"Weights file '{request.weights}' does not fit keras.applications."
-            f"{application.constructor} without its classifier: {reason}",
+            f"{application.constructor} without its classifier: {first_line(error)}",
             "The file may be incomplete, belong to another network, or contain the classifier "
             "(include_top=True).",
         ) from error

@@ -12,7 +12,7 @@ from backends.torch_adapter.export.compositions import COMPOSITIONS
 from backends.torch_adapter.export.constructors import construct, construct_on_meta, last_layer
 from backends.torch_adapter.export.translator import Translator
 from backends.torch_adapter.export.weights_files import load_weights
-from bench.errors import UserError
+from bench.errors import UserError, first_line
 from bench.network.blueprint import HEAD, Blueprint, Network, Operation, is_under
 from bench.spec.backbone import BackboneEntry, Reader, Stages
 from bench.spec.preprocessing import Preprocessing
@@ -86,8 +86,7 @@ def export_module(
         with torch.no_grad():
             program = torch.export.export(module, (example,))
     except (RuntimeError, ValueError, AssertionError) as error:
-        reason = str(error).strip().splitlines()[0][:200]
-        raise UserError(f"{name} cannot be exported at {px} px: {reason}") from error
+        raise UserError(f"{name} cannot be exported at {px} px: {first_line(error)}") from error
     operations = Translator(program, name, COMPOSITIONS).translate()
     operations = _fold_padding(operations)
     operations = _assign_stages(operations, stages)

@@ -12,7 +12,7 @@ from torch import nn
 from backends.torch_adapter.export import user_code
 from backends.torch_adapter.export.constructors import AUXILIARY, construct_on_meta
 from backends.torch_adapter.export.stages import find_stages
-from bench.errors import Unavailable, UserError, choose
+from bench.errors import Unavailable, UserError, choose, first_line
 from bench.spec.backbone import HALF, LEAST_PX, BackboneEntry, WeightsSource, standardised
 
 PRETRAINED = "IMAGENET1K_V1"
@@ -198,7 +198,7 @@ def _refusal(module: nn.Module, px: int) -> str | None:
         with torch.no_grad():
             logits = module(images)
     except Exception as error:  # networks raise anything at a wrong size
-        return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        return first_line(error)
     if not isinstance(logits, torch.Tensor):
         return f"it returns a {type(logits).__name__}, not logits of shape (images, classes)."
     if logits.ndim != 2 or logits.shape[0] != 2 or logits.shape[1] < 2:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import inspect
 import sys
@@ -20,6 +19,7 @@ from bench.errors import UserError
 from bench.network.blueprint import hash_tensors
 from bench.spec.backbone import IMAGENET, OwnCode, standardised
 from bench.spec.preprocessing import Preprocessing
+from bench.storage.checksums import sha256_of_file
 
 LOADED_AS = "thawbench_own_"
 """Prefix of the names of users' files in ``sys.modules``."""
@@ -38,7 +38,7 @@ def describe(file: Path, function: str) -> tuple[nn.Module, OwnCode]:
         UserError: The file or the function fails, or returns something else.
     """
     module = _built(file, function)
-    files = {path.relative_to(file.parent).as_posix(): _sha256(path) for path in _sources(file)}
+    files = {p.relative_to(file.parent).as_posix(): sha256_of_file(p) for p in _sources(file)}
     state = state_sha256(module)
     return module, OwnCode(file=str(file), function=function, files=files, state_sha256=state)
 
@@ -133,7 +133,7 @@ def _unchanged(code: OwnCode) -> nn.Module:
     file = Path(code.file)
     for name, digest in code.files.items():
         path = file.parent / name
-        if not path.is_file() or _sha256(path) != digest:
+        if not path.is_file() or sha256_of_file(path) != digest:
             raise UserError(f"{path} changed while it was used.", "Run the command again.")
     return _built(file, code.function)
 
@@ -223,7 +223,3 @@ def _sources(file: Path) -> list[Path]:
             if path.is_file() and not {"site-packages", "dist-packages"} & set(inside):
                 found.add(path)
     return sorted(found)
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

