@@ -18,7 +18,7 @@ class StubAnswer(RunAnswer):
 
 
 class StubTask(Task[StubAnswer]):
-    """Any fields beside the name of the task."""
+    """A task with arbitrary extra fields."""
 
     model_config = ConfigDict(extra="allow")
     answer_type: ClassVar[type[BaseModel]] = StubAnswer

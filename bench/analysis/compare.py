@@ -30,7 +30,7 @@ MACHINE = ("system", "processor", "cores", "device", "device_model", "driver", "
 Kind = Literal["machine", "package", "variable", "knob"]
 
 
-class Difference(NamedTuple):
+class EnvironmentDifference(NamedTuple):
     """Something around the runs of two folders that differs."""
 
     kind: Kind
@@ -41,15 +41,15 @@ class Difference(NamedTuple):
     """Value in the second folder."""
 
 
-def differences(pairs: RunPairs) -> dict[Difference, list[str]]:
+def differences(pairs: RunPairs) -> dict[EnvironmentDifference, list[str]]:
     """Return what differs around the runs → the backends concerned, in catalogue order."""
-    found: dict[Difference, list[str]] = {}
+    found: dict[EnvironmentDifference, list[str]] = {}
     for a, b in pairs:
         first, second = _surroundings(a), _surroundings(b)
         for kind, name in dict.fromkeys([*first, *second]):
             values = _text(first.get((kind, name))), _text(second.get((kind, name)))
             if values[0] != values[1]:
-                backends = found.setdefault(Difference(kind, name, *values), [])
+                backends = found.setdefault(EnvironmentDifference(kind, name, *values), [])
                 backends += [a.spec.backend] if a.spec.backend not in backends else []
     order = {name: place for place, name in enumerate(BACKENDS)}
     return {

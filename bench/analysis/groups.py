@@ -96,11 +96,11 @@ class SeedGroup:
         """Parts of the environment that concern every backend: Thawbench's shared code, and the
         variables that no backend sets for itself."""
         e = self.row.environment
-        version, plus, digests = e.thawbench.partition("+")
-        shared = digests.partition(".")[0]  # what follows is the adapter's own, see code_digest
+        # SHARED.ADAPTER, see code_digest; earlier results have a version and one digest of all.
+        shared = e.thawbench if "+" in e.thawbench else e.thawbench.partition(".")[0]
         own = BACKENDS[e.backend].variables if e.backend in BACKENDS else {}
         variables = ((name, v) for name, v in e.variables.items() if name not in own)
-        return f"{version}{plus}{shared}", tuple(sorted(variables))
+        return shared, tuple(sorted(variables))
 
     @property
     def val_top1(self) -> float:
@@ -255,7 +255,7 @@ class Contest:
     comparisons: tuple[Comparison, ...]
     """Every pair of them."""
     passed_over: int
-    """Number of seed groups of a policy beside the one that validation preferred."""
+    """Variants of a policy left out because another had better validation accuracy."""
     unpretrained: tuple[SeedGroup, ...] = ()
     """Seed groups left out because random weights stand in for pretrained ones."""
 

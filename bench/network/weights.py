@@ -28,7 +28,7 @@ class Weights:
     """Weights that are available, with what a worker needs to load them."""
 
     ref: WeightsRef
-    """How a spec records them."""
+    """Reference to these weights in a spec."""
     preprocessing: Preprocessing
     """Preprocessing that they expect."""
     path: Path | None = None

@@ -181,7 +181,7 @@ def _trains(blueprint: Blueprint, policy: Policy) -> bool:
 def _keys(
     subject: Subject, policy: Policy, kind: str, recipe: Recipe, question: Question
 ) -> list[ProofKey]:
-    """Return the keys of a claim's pairs."""
+    """Return the key of each backend pair's proof for this claim."""
     first, *others = (environment.environment_id for environment in environments_of(question))
     return [
         ProofKey(

@@ -9,7 +9,7 @@ from typing import Any
 
 from bench.analysis.compare import (
     BothFolders,
-    Difference,
+    EnvironmentDifference,
     NearestPair,
     RunPairs,
     SpecDifference,
@@ -79,7 +79,7 @@ MACHINE_NAMES = {"device_model": "model of the device", "python": "Python",
 DIFFERENCE_NAMES = {"package": "package {}", "variable": "variable {}", "knob": "in force: {}"}
 
 
-def _difference_texts(difference: Difference) -> tuple[str, str, str]:
+def _difference_texts(difference: EnvironmentDifference) -> tuple[str, str, str]:
     """Return the name of what differs, and its values in both folders."""
     kind, name, first, second = difference
     machine = MACHINE_NAMES.get(name, name)

@@ -319,7 +319,10 @@ class Environment(Frozen):
     packages: dict[str, str] = Field(
         description="Versions of the framework, its libraries and NumPy."
     )
-    thawbench: str = Field(description="Version of Thawbench.")
+    thawbench: str = Field(
+        description="Digests of Thawbench's shared code and of the adapter, as 'SHARED.ADAPTER'; "
+        "in earlier results a version with one digest of all code."
+    )
     system: str = Field(description="Operating system and machine architecture.")
     processor: str = Field(description="CPU model.")
     cores: int = Field(description="Number of cores that the process may use.")

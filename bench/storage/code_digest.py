@@ -36,6 +36,7 @@ EXPORT_ROOMS = ("bench/spec", "bench/network", EXPORT_ROOM)
 DATA_ROOM = "bench/data"
 PROOF_ROOM = "bench/parity"
 DIGITS = 12
+VERSION_NAME = "VERSION"
 UNUSED_FIELDS = ("ctx", "kind", "type_comment", "type_params")
 """Fields of syntax trees that say nothing here, or that not every version of Python has."""
 
@@ -154,6 +155,8 @@ def _items(module: _Module, ambiguous: set[tuple[str, str]]) -> Iterator[str]:
     ordered = []
     for statement in module.tree.body:
         names = _names(statement)
+        if names == [VERSION_NAME]:
+            continue  # a release by itself changes no number
         if isinstance(statement, ast.Import | ast.ImportFrom):
             yield from (f"{module.room} {text}" for text in writer.imports(statement))
         elif names and count[names[0]] == 1:
@@ -204,7 +207,9 @@ class _Writer:
                 node.returns = None
             case ast.arg():
                 node.annotation = None
-            case ast.keyword(arg="description"):
+            case ast.Call(func=ast.Name(id="_reported")):
+                node.args = []  # the description of a result's field
+            case ast.keyword(arg="description" | "help" | "heading"):
                 return ""
             case ast.ClassDef():
                 methods = [s for s in node.body if isinstance(s, ast.FunctionDef)]

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from bench.spec.run import Environment
 from bench.storage.code_digest import adapter_digest, shared_digest
-from bench.system import VERSION, cores, gpus, package_version, processor
+from bench.system import cores, gpus, package_version, processor
 
 VARIABLES = (
     "OMP_NUM_THREADS",
@@ -69,7 +69,7 @@ def environment_here(
         backend=backend,
         python=platform.python_version(),
         packages=versions,
-        thawbench=f"{VERSION}+{shared_digest()}.{adapter_digest(backend, adapter)}",
+        thawbench=f"{shared_digest()}.{adapter_digest(backend, adapter)}",
         system=f"{platform.system()} {platform.machine()}",
         processor=processor(),
         cores=cores(),

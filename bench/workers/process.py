@@ -54,7 +54,7 @@ class Finished(Generic[Answer]):
     message: str = ""
     """Failure in a sentence."""
     hint: str | None = None
-    """How to mend it."""
+    """Command or change that fixes it."""
 
     def require(self, what: str, log: Path) -> Answer:
         """Return the answer.

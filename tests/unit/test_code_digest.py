@@ -112,6 +112,15 @@ EDITS: dict[str, tuple[Edit, frozenset[str]]] = {
         _replaced("bench/spec/run.py", 'description="', 'description="Note: '),
         NOTHING,
     ),
+    "help texts of options and headings of columns": (
+        _replaced("bench/spec/run.py", 'help="', 'help="Note: '),
+        NOTHING,
+    ),
+    "a description of a result's field": (
+        _replaced("bench/spec/result.py", "Accuracy on the test split", "Top-1 on test"),
+        NOTHING,
+    ),
+    "a release": (_replaced("bench/system.py", 'VERSION = "', 'VERSION = "9.'), NOTHING),
     "a function's annotation": (
         _replaced("bench/training/schedule.py", "-> float", "-> object"),
         NOTHING,

@@ -37,6 +37,11 @@ class MoreSpec(RunSpec):
 ADDED = declared_options(More)["label_smoothing"]
 
 
+def test_every_recipe_field_is_declared_with_its_option() -> None:
+    """Without one, rows that differ in the field would look alike; these two have row fields."""
+    assert set(Recipe.model_fields) - set(RECIPE_OPTIONS) == {"learning_rate_grid", "sweep"}
+
+
 def test_an_added_field_is_a_key_of_suites_with_its_default_and_limits() -> None:
     assert list(declared_options(More)) == [*RECIPE_OPTIONS, "label_smoothing"]
     assert (ADDED.kind, ADDED.parameter, ADDED.suite_default) == (float, "label_smoothing", 0.0)
