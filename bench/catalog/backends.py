@@ -12,7 +12,7 @@ batch 16) 1.08 times as fast with them; TensorFlow, which keeps its own memory, 
 
 @dataclass(frozen=True)
 class BackendEntry:
-    """What is needed to start a worker of a backend."""
+    """A backend: what its workers need, and its description."""
 
     adapter: str
     """Module with the function ``adapter()``, imported in the worker process only."""

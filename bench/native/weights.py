@@ -1,4 +1,4 @@
-"""Where native Keras weights come from: files of ``keras.applications``, in Keras's own cache.
+"""Search for native Keras weights: files of ``keras.applications``, in Keras's own cache.
 
 This module finds files and does not import Keras; a worker reads them.
 """
@@ -21,7 +21,7 @@ SUFFIX = ".h5"
 
 
 def native_ref(application: Application, px: int) -> WeightsRef:
-    """Return how a spec records pretrained weights of ``keras.applications``, found or not."""
+    """Return the reference that a spec records for ``keras.applications`` weights, found or not."""
     known = application.digest if _algorithm(application) == "sha256" else None
     return WeightsRef(kind="pretrained", source=application.file_name(px), sha256=known)
 

@@ -1,4 +1,4 @@
-"""Where a backbone's weights come from: the user's file, a package, a cache or the network.
+"""Search for a backbone's weights: the user's file, a package, a cache or the network.
 
 This module finds files; a worker reads them. Random weights are never called pretrained.
 """
@@ -28,13 +28,13 @@ class Weights:
     """Weights that are available, with what a worker needs to load them."""
 
     ref: WeightsRef
-    """Reference to these weights in a spec."""
+    """Reference that a spec records."""
     preprocessing: Preprocessing
     """Preprocessing that they expect."""
     path: Path | None = None
     """File with the weights; None for random weights and for a user's own network."""
     reader: Reader = "state_dict"
-    """How names in the file are mapped to names in the network."""
+    """Method that maps names in the file to names in the network."""
 
 
 def random_weights(entry: BackboneEntry) -> Weights:
@@ -116,7 +116,7 @@ def pretrained_weights(name: str, entry: BackboneEntry, download: bool = True) -
 
 
 def pretrained_ref(entry: BackboneEntry, source: WeightsSource | None = None) -> WeightsRef:
-    """Return how a spec records pretrained weights, even if they were not found.
+    """Return the reference that a spec records for pretrained weights, found or not.
 
     Args:
         entry: The backbone.
@@ -145,7 +145,7 @@ def hub_folder() -> Path:
     return Path(os.environ.get("HF_HUB_CACHE", older)).expanduser()
 
 
-def name_in_url(address: str) -> str:
+def _name_in_url(address: str) -> str:
     """Return the file name at the end of a URL."""
     return Path(urllib.parse.urlparse(address).path).name
 
@@ -160,7 +160,7 @@ def _cached_name(source: WeightsSource) -> str:
 
     Files in the Hugging Face hub share one name, so there the repository is part of it.
     """
-    name = name_in_url(source.location)
+    name = _name_in_url(source.location)
     return f"{_repository(source).replace('/', '--')}--{name}" if source.kind == "hub" else name
 
 
@@ -197,7 +197,7 @@ def _from_hub_cache(source: WeightsSource) -> Path | None:
         newest = []
     commits = sorted(p.name for p in (folder / "snapshots").glob("*"))
     for commit in dict.fromkeys([*newest, *commits]):
-        path = folder / "snapshots" / commit / name_in_url(source.location)
+        path = folder / "snapshots" / commit / _name_in_url(source.location)
         if path.is_file():
             # A link to a blob, which is named by its SHA-256 if it is a large file.
             blob = path.resolve().name
@@ -218,7 +218,7 @@ def _way_to_get(source: WeightsSource) -> str:
     name = _cached_name(source)
     if source.kind == "hub":
         return (
-            f"hf download {_repository(source)} {name_in_url(source.location)}, "
+            f"hf download {_repository(source)} {_name_in_url(source.location)}, "
             f"or put {source.location} into {checkpoints_folder()} as {name}"
         )
     return f"put {name} from {source.location} into {checkpoints_folder()}"

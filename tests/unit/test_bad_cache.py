@@ -1,4 +1,4 @@
-"""A cache that is full, must not be written, or holds what nobody wrote: clear words, no harm."""
+"""A cache that is full, write-protected or damaged: clear messages, and no wrong results."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _flip(path: Path, place: int = -3) -> None:
     data = bytearray(path.read_bytes())
     data[place] ^= 1
     path.write_bytes(data)
-    # A clock of files that ticks every few milliseconds may not have moved.
+    # Modification times may have a resolution of milliseconds, so set a later one.
     os.utime(path, ns=(changed_ns, changed_ns + 10**9))
 
 
@@ -97,7 +97,7 @@ def test_a_damaged_blueprint_is_exported_again(
 def test_a_disk_that_is_full_while_a_network_is_written(
     network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From the library's words to the user's, through the worker that exports."""
+    """The library's error reaches the user as a clear message, through the worker that exports."""
 
     def save_file(*_: Any) -> None:
         raise FULL
@@ -130,14 +130,14 @@ def test_what_mends_it_depends_on_where_it_is(
 ) -> None:
     monkeypatch.setenv("THAWBENCH_CACHE", str(tmp_path / "cache"))
 
-    def told(*where: str) -> str:
+    def message(*where: str) -> str:
         error = unwritable(OSError(number, "not so", *where), "/results")
         return str(error)
 
-    assert "THAWBENCH_CACHE" in told(str(tmp_path / "cache" / "packed" / "x"))
+    assert "THAWBENCH_CACHE" in message(str(tmp_path / "cache" / "packed" / "x"))
     verb = "read or write" if number == errno.EACCES else "write"
-    assert told("/results/y").startswith(f"Cannot {verb} /results/y: not so.\nFinished runs are")
-    assert told().startswith(f"Cannot {verb} /results: not so.\nFinished runs are kept")
+    assert message("/results/y").startswith(f"Cannot {verb} /results/y: not so.\nFinished runs are")
+    assert message().startswith(f"Cannot {verb} /results: not so.\nFinished runs are kept")
 
 
 def test_a_command_that_finds_the_cache_read_only_says_what_to_set(

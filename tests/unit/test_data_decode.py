@@ -1,4 +1,4 @@
-"""Decoding: every kind of file that people have becomes upright RGB, or a reason."""
+"""Decoding: every kind of image file becomes upright RGB, or an error with the reason."""
 
 from __future__ import annotations
 

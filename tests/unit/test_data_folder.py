@@ -17,7 +17,7 @@ from bench.errors import UserError
 
 
 def _image(path: Path, value: int) -> None:
-    """Write a grey image that no other value has."""
+    """Write an image that only this value gives."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (5, 4), (value % 256, value // 256, 7)).save(path)
 
@@ -44,7 +44,7 @@ def _counts(dataset: Dataset) -> tuple[int, int, int]:
 
 
 def _values(split: Split) -> list[tuple[int, int]]:
-    """The value of each image, and its label."""
+    """Return the value and the label of each image."""
     first = split.images[:, 0, 0].astype(int)
     pairs = zip(first[:, 0] + 256 * first[:, 1], split.labels, strict=True)
     return [(int(value), int(label)) for value, label in pairs]

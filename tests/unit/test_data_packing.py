@@ -1,4 +1,4 @@
-"""Packing: once, whole or not at all, whoever else packs and whatever interrupts."""
+"""Packing: once, whole or not at all, with several writers and with interruptions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from bench.storage import atomic
 
 @dataclass
 class _Source:
-    """Images whose every pixel is their index; counts what is read."""
+    """Images whose every pixel is their index; counts the reads."""
 
     bad: frozenset[int] = frozenset()
     interrupt_at: int | None = None
@@ -116,7 +116,7 @@ def test_a_pack_in_which_a_bit_has_changed_is_made_again(tmp_path: Path, name: s
     data = bytearray((path / name).read_bytes())
     data[-7] ^= 1
     (path / name).write_bytes(data)
-    os.utime(path / name, ns=(0, 0))  # the clock of files may not have ticked
+    os.utime(path / name, ns=(0, 0))  # set another time, should the clock be coarse
     _check(pack(_dataset(_Source()), 4, tmp_path))
     source = _Source()
     pack(_dataset(source), 4, tmp_path)
@@ -155,7 +155,7 @@ def test_too_little_room_is_said_before_anything_is_written(
 def test_a_disk_that_another_fills_meanwhile_is_met_before_the_first_pixel(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its free space looked large enough, or a quota is not seen in it."""
+    """The free space looked large enough, or a quota does not show in it."""
 
     def full(*_: int) -> None:
         raise OSError(errno.EDQUOT, "Disk quota exceeded")
@@ -208,7 +208,7 @@ def test_a_killed_writer_leaves_no_pack_and_is_swept_up_by_the_next(tmp_path: Pa
     os.kill(writer.pid, signal.SIGKILL)
     writer.join(60)
     [orphan] = (tmp_path / "packed").iterdir()
-    # Of another machine, whose processes are not known here, only after a day.
+    # Processes of another machine are unknown here, so its folders go only after a day.
     elsewhere = orphan.rename(orphan.with_name(".writing-00000000-1-x"))
     path = pack(_dataset(_Source()), 4, tmp_path).path
     assert _leftovers(tmp_path) == sorted([elsewhere.name, path.name])

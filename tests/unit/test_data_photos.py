@@ -85,7 +85,7 @@ def test_every_crop_shows_something_and_no_two_are_equal(photos: Dataset) -> Non
 
 
 def test_only_crops_that_were_left_out_are_drawn_anew(photos: Dataset) -> None:
-    """Those of the other classes stay what they were, and what was measured on them holds."""
+    """Crops of the other classes are the first draws, so that earlier measurements stay valid."""
     moved = Counter()
     for label, path in enumerate(photo_paths()):
         photograph = load_rgb(path)
@@ -105,7 +105,7 @@ def test_a_photograph_that_runs_out_of_different_crops_says_so(
 ) -> None:
     grey = Image.fromarray(np.full((64, 64, 3), 90, np.uint8))
     assert list(distinct_crops(grey, 0, "train")) == []
-    # Of cells of 4 × 4 pixels, 8 of which are for training, crops are 2 × 2 at most.
+    # 8 cells of 4 × 4 pixels are for training, and crops are 2 × 2 at most.
     pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
     tiny = Image.fromarray(pixels)
     assert len(list(islice(distinct_crops(tiny, 0, "train"), 100))) == 8 * 9

@@ -23,7 +23,7 @@ def _picture(height: int, width: int) -> Image.Image:
 def _half_pixel_bilinear(
     image: npt.NDArray[np.float64], px: int, box: tuple[float, float, float, float]
 ) -> npt.NDArray[np.float64]:
-    """tf.image.resize(method="bilinear", antialias=False): centres at halves, edges repeated."""
+    """Compute tf.image.resize(method="bilinear", antialias=False) in NumPy."""
     left, top, right, bottom = box
 
     def weights(first: float, last: float, size: int) -> tuple[npt.NDArray[np.float64], ...]:

@@ -1,4 +1,4 @@
-"""``rvl_cdip``: the official layout, real (small) and generated."""
+"""``rvl_cdip``: a small folder in the official layout, and the generated pages."""
 
 from __future__ import annotations
 

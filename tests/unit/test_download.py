@@ -23,7 +23,7 @@ MD5 = hashlib.md5(CONTENT, usedforsecurity=False).hexdigest()
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Serves ``CONTENT``, of which '/short' leaves out the end and '/absent' has nothing."""
+    """Serves ``CONTENT``; '/short' ends before the promised length, and '/absent' is a 404."""
 
     def do_GET(self) -> None:
         self.send_response(404 if self.path == "/absent" else 200)
@@ -33,7 +33,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(CONTENT)
 
     def log_message(self, *args: Any) -> None:
-        """Say nothing."""
+        """Write no log."""
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +44,7 @@ def _nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def server() -> Iterator[str]:
-    """A server's address; it refuses HEAD, as some do, and has answered all the same."""
+    """Start a server without HEAD, like some real ones; return its address."""
     with ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as running:
         thread = threading.Thread(target=running.serve_forever, args=(0.01,))
         thread.start()

@@ -267,10 +267,10 @@ def test_json_is_strict_and_moved_into_place(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
-def test_what_is_no_number_is_left_out_wherever_it_stands(
+def test_a_result_with_nan_or_infinity_is_left_out(
     store: Store, save_run: Save, make_spec: Callable[..., RunSpec], number: str
 ) -> None:
-    """Among the knobs too, whose values may be anything: the page could not hold it."""
+    """Knobs, too, may hold anything, but the report's page cannot hold NaN or infinity."""
     save_run(store, make_spec(seed=1))
     path = save_run(store) / "result.json"
     path.write_text(path.read_text().replace('"knobs": {}', f'"knobs": {{"a": {number}}}'))

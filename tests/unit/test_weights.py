@@ -1,4 +1,4 @@
-"""Where weights come from: the order of places, damaged files, and how to get what is missing."""
+"""Search for weights: the order of places, damaged files, and how to get what is missing."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _sha256(data: bytes) -> str:
 
 
 def _entry(package: bool = True) -> BackboneEntry:
-    """SqueezeNet's entry, with sources that hold the bytes above."""
+    """Return SqueezeNet's entry, with sources for ``PACKED`` and ``GOOD``."""
     base = BACKBONES["squeezenet1_1"]
     packaged, download = base.sources
     sources = (
@@ -49,7 +49,7 @@ def _changed(source: WeightsSource, **changes: Any) -> WeightsSource:
 
 @pytest.fixture(autouse=True)
 def _nothing_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No package, an empty torch cache, and a network that must not be asked."""
+    """Set up an empty torch cache and fail if a test uses the network."""
 
     def refuse(*args: Any) -> None:
         raise AssertionError("the network was asked")
@@ -60,7 +60,7 @@ def _nothing_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An installed package with a weights file; returns the file."""
+    """Install a package with a weights file; return the file."""
     folder = tmp_path / "site" / "thaw_fake_package"
     (folder / "models").mkdir(parents=True)
     (folder / "__init__.py").write_text("raise AssertionError('imported')")
@@ -71,7 +71,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def cached() -> Path:
-    """The file in torch's cache."""
+    """Put the file into torch's cache; return it."""
     checkpoints_folder().mkdir(parents=True)
     path = checkpoints_folder() / "tiny-1234.pth"
     path.write_bytes(GOOD)
