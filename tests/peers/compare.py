@@ -22,7 +22,7 @@ from typing import Annotated, Any
 import typer
 
 from bench.catalog.backbones import BACKBONES
-from bench.cli.main import WRONG
+from bench.cli.main import USAGE_ERROR
 from bench.data import SplitSizes
 from bench.data.photos import PHOTO_CLASSES
 from bench.errors import Unavailable, UserError, choose
@@ -211,7 +211,7 @@ def main() -> None:
         typer.run(compare)
     except (UserError, Unavailable, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(WRONG)
+        sys.exit(USAGE_ERROR)
 
 
 if __name__ == "__main__":
