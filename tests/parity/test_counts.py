@@ -32,10 +32,10 @@ RESNET50_CHANNELS = 26_560
 def test_counts_are_the_published_ones(backend: str) -> None:
     counting = Counting("retrain_all", "original", 1000, backend, None, HERE)
     counts = count_backbones(list(PUBLISHED), counting)
-    assert {n: c["total_parameters"] for n, c in counts.items()} == PUBLISHED
-    assert {n: c["trainable_parameters"] for n, c in counts.items()} == PUBLISHED
-    assert counts["resnet50"]["state_values"] == 2 * RESNET50_CHANNELS
-    assert counts["vgg16"]["state_values"] == 0
+    assert {n: c.total_parameters for n, c in counts.items()} == PUBLISHED
+    assert {n: c.trainable_parameters for n, c in counts.items()} == PUBLISHED
+    assert counts["resnet50"].state_values == 2 * RESNET50_CHANNELS
+    assert counts["vgg16"].state_values == 0
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -43,13 +43,13 @@ def test_the_article_trains_ten_of_twenty_two_million(backend: str) -> None:
     counting = Counting("fine_tune_last", "flatten+dense:290", 16, backend, 224, HERE)
     counts = count_backbones(["vgg16"], counting, boundary="features.28")["vgg16"]
     # VGG16's convolutions 14,714,688; 25,088 × 290 + 290 + 290 × 16 + 16 in the head.
-    assert counts["total_parameters"] == 14_714_688 + 7_280_466
-    assert counts["trainable_parameters"] == 2_359_808 + 7_280_466
+    assert counts.total_parameters == 14_714_688 + 7_280_466
+    assert counts.trainable_parameters == 2_359_808 + 7_280_466
 
 
 @pytest.mark.parametrize("backend", ALL)
 def test_freezing_everything_leaves_the_head(backend: str) -> None:
     counting = Counting("freeze_all", "linear", 10, backend, None, HERE)
     counts = count_backbones(["efficientnet_lite0"], counting)["efficientnet_lite0"]
-    assert counts["trainable_parameters"] == 1280 * 10 + 10
-    assert counts["state_values"] == 42_016
+    assert counts.trainable_parameters == 1280 * 10 + 10
+    assert counts.state_values == 42_016
