@@ -33,7 +33,7 @@ Items = list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class Counting:
-    """How ``list backbones`` counts parameters."""
+    """Settings by which ``list backbones`` counts parameters."""
 
     policy: str
     """Policy whose trainable parameters are counted."""

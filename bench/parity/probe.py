@@ -130,7 +130,7 @@ class Probe:
     blueprint: Blueprint
     """The network with its head."""
     item: ProbeItem
-    """What to measure."""
+    """The measurements requested."""
     split: Split
     """Training images."""
     build: Build

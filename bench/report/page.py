@@ -166,7 +166,7 @@ class ColumnsView:
 
 @dataclass(frozen=True)
 class Details:
-    """What is seen of a run before its details are opened."""
+    """Summary line of a run's collapsed details."""
 
     status: str
     summary: str

@@ -1,4 +1,4 @@
-"""How users meet a field of ``Recipe``: key of a suite, option of ``run`` and ``report``, column.
+"""Declarations of the keys, options and columns by which users see a field of ``Recipe``.
 
 A recipe field is declared once, in ``bench.spec.run.Recipe``, with a ``RecipeOption`` in its
 annotation. Suites, command-line options, filters, columns and labels are derived from there.
@@ -19,7 +19,7 @@ from bench.spec.base import Frozen
 
 @dataclass(frozen=True)
 class RecipeOption:
-    """What users can say of a recipe field, and how it is shown."""
+    """Option, help, heading and suite default of a recipe field."""
 
     flag: str
     """Option of ``run`` and of ``report``."""

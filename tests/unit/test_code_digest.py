@@ -177,7 +177,7 @@ EDITS: dict[str, tuple[Edit, frozenset[str]]] = {
         frozenset({"shared"}),
     ),
 }  # fmt: skip
-"""What is edited → the edit, and the digests that it must move."""
+"""Name of an edit → the edit, and the digests that it must move."""
 
 
 @pytest.mark.parametrize("name", EDITS)

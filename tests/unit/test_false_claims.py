@@ -119,7 +119,7 @@ def test_one_backend_repeats_nothing(make: Make) -> None:
 
 
 def test_the_control_ties_in_questions_where_the_article_s_does(make: Make) -> None:
-    """It does not count where two other policies tie above the article's."""
+    """A tie of two other policies above the article's does not count."""
     runs = []
     for seed in SEEDS:
         tie = (("freeze_all", 0.9), ("fine_tune_all", 0.91), ("from_scratch", 0.9))

@@ -1,4 +1,4 @@
-"""What a report compares, and what it says about it."""
+"""Findings of a report: seed groups, contests and comparisons."""
 
 from __future__ import annotations
 
