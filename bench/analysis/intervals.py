@@ -237,12 +237,12 @@ def ratio(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]]) -> Estimat
     if seeds >= LEAST_SEEDS:
         if _are_equal(logs, 1.0):
             p = float(abs(middle) < ROUNDING)
-            return Estimate(value, value, value, p, "recipes", seeds, windows, None, True)
+            return Estimate(value, value, value, p, "recipes", seeds, windows, None, is_ratio=True)
         half, p = _t(middle, float(logs.var(ddof=1)), seeds - 1.0, seeds)
         low, high = float(np.exp(middle - half)), float(np.exp(middle + half))
-        return Estimate(value, low, high, p, "recipes", seeds, windows, seeds - 1.0, True)
+        return Estimate(value, low, high, p, "recipes", seeds, windows, seeds - 1.0, is_ratio=True)
     if windows < LEAST_WINDOWS:
-        return Estimate(value, None, None, None, "models", seeds, windows, None, True)
+        return Estimate(value, None, None, None, "models", seeds, windows, None, is_ratio=True)
 
     def log_ratio(*sides: Floats, axis: int) -> Floats:
         logs = np.log([np.median(side, axis=axis) for side in sides])
@@ -253,7 +253,14 @@ def ratio(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]]) -> Estimat
     # By the normal law: counted draws are never as rare as correction for many comparisons asks.
     p = float(2 * stats.norm.sf(abs(middle) / max(spread, ROUNDING)))
     return Estimate(
-        value, float(np.exp(low)), float(np.exp(high)), p, "models", seeds, windows, None, True
+        value,
+        float(np.exp(low)),
+        float(np.exp(high)),
+        p,
+        "models",
+        seeds,
+        windows,
+        is_ratio=True,
     )
 
 

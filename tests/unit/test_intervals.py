@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from bench.analysis.intervals import accuracy, difference, holm, mean_share, ratio
+from bench.analysis.intervals import accuracy, difference, holm, mean_share, ratio, widened
 
 
 def answers(seeds: int, images: int, share: float, seed: int = 0) -> np.ndarray:
@@ -180,3 +180,18 @@ def test_runs_that_are_alike_but_for_rounding_are_no_certainty_and_no_warning() 
     found = ratio(a, b)
     assert (found.value, found.p) == (pytest.approx(1.1), 0.0)
     assert ratio(a, a).p == 1.0
+
+
+@pytest.mark.parametrize("runs", [1, 3])
+def test_a_ratio_is_widened_in_its_logarithm(runs: int) -> None:
+    """Added to itself, the interval of a ratio would reach below zero."""
+    slow = [[100.0 + run + window for window in range(8)] for run in range(runs)]
+    fast = [[2.0 * rate for rate in run] for run in slow[::-1]]
+    found = ratio(slow, fast)
+    assert found.is_ratio
+    assert found.uncapped is None
+    if found.low is not None and found.high is not None:
+        wide = widened(found, 5)
+        assert wide.low is not None
+        assert wide.high is not None
+        assert 0.0 < wide.low <= found.low <= found.high <= wide.high
