@@ -298,10 +298,9 @@ class Worker:
         """Kill the process and its children, and wait for it."""
         _kill(self.process)
         self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe is not None:
-                with suppress(OSError):
-                    pipe.close()
+        if self.process.stdin is not None:
+            with suppress(OSError):
+                self.process.stdin.close()
 
 
 def _variables(backend: str) -> dict[str, str]:
@@ -357,13 +356,14 @@ def _reader(process: subprocess.Popen[bytes]) -> queue.Queue[Event | None]:
 
     def read() -> None:
         assert process.stdout is not None
-        for line in process.stdout:
-            try:
-                event = json.loads(line)
-            except ValueError:
-                continue  # cut short by a crash, or printed by a library
-            if isinstance(event, dict) and "event" in event:
-                events.put(event)
+        with process.stdout:  # closed here alone: another thread's close would fail a read
+            for line in process.stdout:
+                try:
+                    event = json.loads(line)
+                except ValueError:
+                    continue  # cut short by a crash, or printed by a library
+                if isinstance(event, dict) and "event" in event:
+                    events.put(event)
         events.put(None)
 
     threading.Thread(target=read, daemon=True).start()
