@@ -172,7 +172,7 @@ def count(task: tasks.CountTask, context: Context) -> tasks.CountAnswer:
 
 def prove(task: tasks.ProveTask, context: Context) -> tasks.ProveAnswer:
     """Measure this backend for proofs; leaves files in a folder for each item."""
-    from bench.parity.images import load_split
+    from bench.parity.inputs import load_split
     from bench.parity.probe import probe
 
     adapter, split = context.adapter(), load_split(Path(task.data))

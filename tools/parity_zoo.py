@@ -61,14 +61,9 @@ has one pixel at 75 px."""
 PERTURBATIONS = 1
 """The command ``parity`` takes the worst of three."""
 TIMM = (
-    "timm:resnet18",
-    "timm:tf_efficientnet_b0",
-    "timm:mobilenetv3_small_050",
-    "timm:convnext_atto",
-    "timm:regnety_004",
-    "timm:densenet121",
-    "timm:vit_tiny_patch16_224",
-)
+    "timm:resnet18", "timm:tf_efficientnet_b0", "timm:mobilenetv3_small_050", "timm:convnext_atto",
+    "timm:regnety_004", "timm:densenet121", "timm:vit_tiny_patch16_224",
+)  # fmt: skip
 """Examples of timm, one per family."""
 ZooEntry = dict[str, Any]
 
@@ -90,11 +85,8 @@ def measure(name: str, interpreters: Interpreters) -> ZooEntry:
         "model": name,
         "environments": [e.environment_id for e in environments_of(question)],
         "harness": proof_digest(),
-        "parameters": None,
         "notes": [],
-        "pair": None,
-        "refused": None,
-        "failed": None,
+        **dict.fromkeys(("parameters", "pair", "refused", "failed")),
     }
     try:
         subject = subject_of(name, "fp64", question)
@@ -102,10 +94,8 @@ def measure(name: str, interpreters: Interpreters) -> ZooEntry:
         blueprint = Blueprint.load(folder)
         row["parameters"] = _parameters(blueprint)
         row["notes"] = list(blueprint.notes)
-        if row["parameters"] > LARGEST:
-            pair = _forward(name, interpreters, row["notes"])
-        else:
-            pair = _prove(name, question)
+        is_large = row["parameters"] > LARGEST
+        pair = _forward(name, interpreters, row["notes"]) if is_large else _prove(question)
         row["pair"] = pair.model_dump(mode="json")
         shutil.rmtree(folder)  # it is not needed again
     except UserError as error:
@@ -122,28 +112,25 @@ def measure(name: str, interpreters: Interpreters) -> ZooEntry:
 
 def _forward(name: str, interpreters: Interpreters, notes: list[str]) -> PairProof:
     """Prove the forward pass alone: in float32, or in float64 if float32 is inconclusive."""
-    pair = _prove(name, _question(name, "fp32", interpreters, ("forward",)))
+    pair = _prove(_question(name, "fp32", interpreters, ("forward",)))
     noisy = [x for x in pair.levels if not x.passed]
     if not noisy or any(x.differs for x in noisy):
         return pair
-    precise = _prove(name, _question(name, "fp64", interpreters, ("forward",)))
+    precise = _prove(_question(name, "fp64", interpreters, ("forward",)))
     if not precise.levels:  # the worker ran out of memory
         return pair
     notes.append(f"float32 is inconclusive: noise floor of {noisy[0].name} {noisy[0].floor:.1e}")
     return precise
 
 
-def _prove(name: str, question: Question) -> PairProof:
-    subject = subject_of(name, question.precisions[0], question)
+def _prove(question: Question) -> PairProof:
+    subject = subject_of(question.backbones[0], question.precisions[0], question)
     (pair,) = prove(subject, question, ProofLines(1.0))
     return pair
 
 
 def _question(
-    name: str,
-    precision: Precision,
-    interpreters: Interpreters,
-    parts: tuple[Part, ...] = PARTS,
+    name: str, precision: Precision, interpreters: Interpreters, parts: tuple[Part, ...] = PARTS
 ) -> Question:
     return Question(
         backbones=(name,),
@@ -172,12 +159,11 @@ def table(rows: Sequence[ZooEntry]) -> str:
     """Return the rows as a Markdown table, with a line that counts the verdicts."""
     counted = Counter(verdict(row) for row in rows)
     verdicts = ", ".join(f"{counted[word]} {word}" for word in VERDICTS if counted[word])
-    head = f"{len(rows)} networks: {verdicts}."
     headings = ["model", "parameters", "px", "dtype", "logits", "gradients", "ten losses",
                 "floor", "loss fell", "parity", "remarks"]  # fmt: skip
     aligned = ["left", "right", "right", "left", *["right"] * 5, "left", "left"]
-    lines = [_cells(row) for row in rows]
-    return f"{head}\n\n{tabulate(lines, headings, 'pipe', disable_numparse=True, colalign=aligned)}"
+    lines = tabulate(map(_cells, rows), headings, "pipe", disable_numparse=True, colalign=aligned)
+    return f"{len(rows)} networks: {verdicts}.\n\n{lines}"
 
 
 def _cells(row: ZooEntry) -> list[str]:
@@ -187,11 +173,9 @@ def _cells(row: ZooEntry) -> list[str]:
         return [row["model"], count, *["–"] * 7, verdict(row), words]
     pair = PairProof.model_validate(row["pair"])
     levels = {level.name: level for level in pair.levels}
-    figures = [
-        "–" if name not in levels else _number(levels[name].value)
-        for name in ("logits", "gradients", "losses")
-    ]
-    floor = _number(levels["losses"].floor) if "losses" in levels else "–"
+    wanted = [levels.get(name) for name in ("logits", "gradients", "losses")]
+    figures = [_number(level.value if level else None) for level in wanted]
+    floor = _number(wanted[-1].floor if wanted[-1] else None)
     fell = "–" if pair.loss_fall is None else f"{pair.loss_fall:.0%}"
     weights = [] if pair.weights == "random" else [f"{pair.weights} weights"]
     remarks = [*weights, *row["notes"], *([pair.reason] if pair.reason else [])]
@@ -221,12 +205,11 @@ def main(path: Path) -> None:
     interpreters = Interpreters({})
     wanted = names(interpreters)
     here = [e.environment_id for e in environments_of(_question("vgg16", "fp64", interpreters))]
+    made_by = (here, proof_digest())
     done = {
         row["model"]: row
         for row in _load(path.with_suffix(".json"))
-        if row["model"] in wanted
-        and row["environments"] == here
-        and row.get("harness") == proof_digest()
+        if row["model"] in wanted and (row["environments"], row.get("harness")) == made_by
     }
     for parallel in (parallel_jobs(DEVICE, len(wanted)), 1):
         missing = [name for name in wanted if name not in done or _died(done[name])]
@@ -250,10 +233,7 @@ def _died(row: ZooEntry) -> bool:
 def _write(path: Path, rows: list[ZooEntry], wanted: int) -> None:
     write_json(path.with_suffix(".json"), {"rows": rows})
     introduction = INTRODUCTION.format(
-        backends=" and ".join(BACKENDS),
-        dtype=DTYPES["fp64"],
-        largest=LARGEST,
-        floors=FLOORS_FROM,
+        backends=" and ".join(BACKENDS), dtype=DTYPES["fp64"], largest=LARGEST, floors=FLOORS_FROM
     )
     missing = wanted - len(rows)
     more = f"\n{missing} more are not measured yet: run `make parity-zoo`.\n" if missing else ""

@@ -10,15 +10,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from bench.analysis.groups import SeedGroup
-from bench.analysis.rows import Row, rows_of
-from bench.catalog.backends import BACKENDS
+from bench.analysis.rows import backend_place, grouped, rows_of
 from bench.spec.base import canonical_json
-from bench.spec.run import RunSpec
 from bench.storage.results import StoredRun
 
 RunPairs = Sequence[tuple[StoredRun, StoredRun]]
@@ -38,24 +36,20 @@ class EnvironmentDifference(NamedTuple):
     first: str | None
     """Value in the first folder, JSON unless it is text; None: absent."""
     second: str | None
-    """Value in the second folder."""
 
 
 def differences(pairs: RunPairs) -> dict[EnvironmentDifference, list[str]]:
     """Return what differs around the runs → the backends concerned, in catalogue order."""
-    found: dict[EnvironmentDifference, list[str]] = {}
+    found: dict[EnvironmentDifference, set[str]] = {}
     for a, b in pairs:
         first, second = _surroundings(a), _surroundings(b)
         for kind, name in dict.fromkeys([*first, *second]):
             values = _text(first.get((kind, name))), _text(second.get((kind, name)))
             if values[0] != values[1]:
-                backends = found.setdefault(EnvironmentDifference(kind, name, *values), [])
-                backends += [a.spec.backend] if a.spec.backend not in backends else []
-    order = {name: place for place, name in enumerate(BACKENDS)}
-    return {
-        what: sorted(backends, key=lambda backend: order.get(backend, len(order)))
-        for what, backends in found.items()
-    }
+                found.setdefault(EnvironmentDifference(kind, name, *values), set()).add(
+                    a.spec.backend
+                )
+    return {what: sorted(backends, key=backend_place) for what, backends in found.items()}
 
 
 def _surroundings(run: StoredRun) -> dict[tuple[Kind, str], Any]:
@@ -90,24 +84,15 @@ class Unmatched:
     first: str | None
     """Its statuses in the first folder; None if it is absent."""
     second: str | None
-    """Its statuses in the second folder; None if it is absent."""
     reason: NotMatched
 
     @property
-    def is_worse(self) -> bool:
-        """True if it is in both folders, and ok in the first one only."""
-        return self.first == "ok" and self.second not in ("ok", None)
-
-    @property
-    def is_mended(self) -> bool:
-        """True if it is in both folders, and ok in the second one only."""
-        return self.second == "ok" and self.first not in ("ok", None)
-
-    @property
-    def is_other(self) -> bool:
-        """True if it is in both folders, neither worse nor mended."""
-        both = self.first is not None and self.second is not None
-        return both and not self.is_worse and not self.is_mended
+    def change(self) -> Literal["worse", "mended", "other"] | None:
+        """Change of its status, from the first folder; None if a folder lacks it."""
+        if self.first is None or self.second is None:
+            return None
+        was_ok, is_ok = self.first == "ok", self.second == "ok"
+        return "other" if was_ok == is_ok else "mended" if is_ok else "worse"
 
 
 RunsById = dict[str, list[StoredRun]]
@@ -119,15 +104,11 @@ def match(
     """Return the pairs of runs that are ok in both folders, and all other runs.
 
     A spec of one folder only is paired with the same spec on another device, if either folder has
-    exactly one such run.
-
-    Args:
-        a: Runs of the first folder, each spec and environment once.
-        b: Runs of the second.
+    exactly one such run. Each folder holds a run in an environment once.
     """
     pairs: list[tuple[StoredRun, StoredRun]] = []
     unmatched = []
-    first, second = _by_id(a), _by_id(b)
+    first, second = (grouped(runs, lambda run: run.result.run_id) for runs in (a, b))
     elsewhere = _on_other_devices(first, second)
     moved = set(elsewhere.values())
     for run_id in dict.fromkeys([*first, *second]):
@@ -141,32 +122,26 @@ def match(
     return pairs, unmatched
 
 
-def _by_id(runs: Sequence[StoredRun]) -> RunsById:
-    groups: RunsById = {}
-    for run in runs:
-        groups.setdefault(run.result.run_id, []).append(run)
-    return groups
-
-
 def _on_other_devices(first: RunsById, second: RunsById) -> dict[str, str]:
     """Return ``run_id`` of the first folder → that of the second one which differs in the device
     alone, where each folder has exactly one such run and lacks the other's."""
-    here, there = (_by_spec(g, other) for g, other in ((first, second), (second, first)))
+    here, there = (
+        grouped(
+            (found[0] for run_id, found in runs.items() if run_id not in other),
+            lambda run: _id_without(run, device=""),
+        )
+        for runs, other in ((first, second), (second, first))
+    )
     return {
-        run_ids[0]: there[spec][0]
-        for spec, run_ids in here.items()
-        if len(run_ids) == 1 and len(there.get(spec, [])) == 1
+        runs[0].result.run_id: there[spec][0].result.run_id
+        for spec, runs in here.items()
+        if len(runs) == len(there.get(spec, [])) == 1
     }
 
 
-def _by_spec(groups: RunsById, other: RunsById) -> dict[str, list[str]]:
-    """Return specs without their device → ids of runs that the other folder lacks."""
-    found: dict[str, list[str]] = {}
-    for run_id, runs in groups.items():
-        if run_id not in other:
-            anywhere = runs[0].spec.model_copy(update={"device": ""}).run_id
-            found.setdefault(anywhere, []).append(run_id)
-    return found
+def _id_without(run: StoredRun, **neutral: Any) -> str:
+    """Return the ``run_id`` that a run would have with neutral values of some fields."""
+    return run.spec.model_copy(update=neutral).run_id
 
 
 def _statuses(runs: Sequence[StoredRun]) -> str | None:
@@ -198,35 +173,25 @@ Experiment = tuple[str, str]
 
 
 def seed_group_pairs(pairs: RunPairs, whole: BothFolders) -> list[tuple[SeedGroup, SeedGroup]]:
-    """Group matched runs that differ in the seed alone, in the order of a report.
-
-    Args:
-        pairs: From ``match``.
-        whole: All runs of both folders: they decide which runs are unsteady and which seeds were
-            lost.
-    """
-    partner = {_key(first): _key(second) for first, second in pairs}
+    """Group matched runs that differ in the seed alone, in the order of a report. All runs of the
+    ``whole`` folders decide which runs are unsteady and which seeds were lost."""
+    partner = {first.key: second.key for first, second in pairs}
     here, there = ({row.key: row for row in rows_of(side)} for side in whole)
     lost = _lost_seeds(whole[0]), _lost_seeds(whole[1])
-    groups: dict[tuple[Experiment, Experiment], list[Row]] = {}
-    for key, row in here.items():
-        if key in partner:
-            both = _experiment_of(row), _experiment_of(there[partner[key]])
-            groups.setdefault(both, []).append(row)
+    groups = grouped(
+        ((row, there[partner[key]]) for key, row in here.items() if key in partner),
+        lambda both: (_experiment_of(both[0]), _experiment_of(both[1])),
+    )
     found = []
     for (one, other), rows in groups.items():
-        rows.sort(key=lambda row: row.spec.seed)
-        theirs = tuple(there[partner[row.key]] for row in rows)
-        found.append((SeedGroup(tuple(rows), lost[0][one]), SeedGroup(theirs, lost[1][other])))
+        rows.sort(key=lambda both: both[0].spec.seed)
+        first, second = zip(*rows, strict=True)
+        found.append((SeedGroup(first, lost[0][one]), SeedGroup(second, lost[1][other])))
     return found
 
 
-def _key(run: StoredRun) -> tuple[str, str]:
-    return run.result.run_id, run.result.environment_id
-
-
 def _experiment_of(run: StoredRun) -> Experiment:
-    return run.spec.model_copy(update={"seed": 0}).run_id, run.result.environment_id
+    return _id_without(run, seed=0), run.result.environment_id
 
 
 def _lost_seeds(runs: Sequence[StoredRun]) -> Counter[Experiment]:
@@ -255,40 +220,34 @@ class NearestPair:
 
 def nearest(a: Sequence[StoredRun], b: Sequence[StoredRun]) -> list[NearestPair]:
     """Return for each run of one folder the nearest of another; of equally near ones, the first."""
-    a, b = _one_seed_each(a), _one_seed_each(b)
-    others = [(run, f := _flat_spec(run.spec), frozenset(f.items())) for run in b[:MOST_SPECS]]
+    ours, others = _flat_runs(a), _flat_runs(b)
     found = []
-    for run in a[:MOST_SPECS] if others else ():
-        fields = _flat_spec(run.spec)
-        items = frozenset(fields.items())
+    for run, fields, items in ours if others else ():
         other, theirs, _ = min(others, key=lambda o: len(items ^ o[2]))
         paths = [p for p in {**fields, **theirs} if fields.get(p) != theirs.get(p)]
-        apart = tuple((p, fields.get(p), theirs.get(p)) for p in _without_following(paths))
-        found.append(NearestPair(run, other, apart))
+        following = tuple(prefix for leader, prefix in LEADING.items() if leader in paths)
+        apart = [p for p in paths if p in LEADING or not p.startswith(following)]
+        differences = tuple((p, fields.get(p), theirs.get(p)) for p in apart)
+        found.append(NearestPair(run, other, differences))
     return found
 
 
-def _one_seed_each(runs: Sequence[StoredRun]) -> list[StoredRun]:
-    """Return one run of each spec: differing seeds are rarely why nothing matches."""
-    found: dict[str, StoredRun] = {}
-    for run in runs:
-        found.setdefault(run.spec.model_copy(update={"seed": 0}).run_id, run)
-    return list(found.values())
+def _flat_runs(
+    runs: Sequence[StoredRun],
+) -> list[tuple[StoredRun, dict[str, str], set[tuple[str, str]]]]:
+    """Return a run of each spec, as differing seeds are rarely why nothing matches, and its fields:
+    path → value as text, and as a set."""
+    firsts = [same[0] for same in grouped(runs, lambda run: _id_without(run, seed=0)).values()]
+    fields = [_flat(run.spec.model_dump(mode="json")) for run in firsts[:MOST_SPECS]]
+    return [(run, f, set(f.items())) for run, f in zip(firsts, fields, strict=False)]
 
 
-def _without_following(paths: Sequence[str]) -> list[str]:
-    prefixes = tuple(prefix for leader, prefix in LEADING.items() if leader in paths)
-    return [p for p in paths if p in LEADING or not (prefixes and p.startswith(prefixes))]
-
-
-def _flat_spec(spec: RunSpec) -> dict[str, str]:
+def _flat(value: Mapping[str, Any], path: str = "") -> dict[str, str]:
     """Return the path of each field → its value as text."""
-    return dict(_flat(spec.model_dump(mode="json")))
-
-
-def _flat(value: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
+    found: dict[str, str] = {}
     for name, inner in value.items():
         if isinstance(inner, Mapping):
-            yield from _flat(inner, f"{path}{name}.")
+            found |= _flat(inner, f"{path}{name}.")
         else:
-            yield f"{path}{name}", inner if isinstance(inner, str) else canonical_json(inner)
+            found[path + name] = inner if isinstance(inner, str) else canonical_json(inner)
+    return found

@@ -38,32 +38,22 @@ class Findings:
     """Runs and their comparisons."""
 
     rows: Sequence[Row]
-    """All runs."""
     groups: Sequence[SeedGroup]
     """Seed groups of the runs that are ok."""
     contests: Sequence[Contest]
     """Comparisons of policies; a contest may hold a single one."""
     pairs: Sequence[BackendPair]
-    """Comparisons of backends."""
 
 
 def findings_of(
-    rows: Sequence[Row],
-    shown: Collection[ProvedSubject] = (),
-    lost: LostSeeds | None = None,
+    rows: Sequence[Row], shown: Collection[ProvedSubject] = (), lost: LostSeeds | None = None
 ) -> Findings:
-    """Compare policies and backends wherever they are comparable.
-
-    Args:
-        rows: From ``rows_of``.
-        shown: What has been proved.
-        lost: From ``lost_seeds``; None: of these rows.
-    """
+    """Compare policies and backends wherever they are comparable; ``lost`` is by default that of
+    these rows."""
     groups = seed_groups_of(rows, lost)
     pairs = backend_pairs(groups)
-    compared = zip(pairs, compare(pairs), compare_speeds(pairs), strict=True)
     backends = [
         BackendPair(a, b, top1, speed, is_proved(a.row, b.row, shown))
-        for (a, b), top1, speed in compared
+        for (a, b), top1, speed in zip(pairs, compare(pairs), compare_speeds(pairs), strict=True)
     ]
     return Findings(rows, groups, contests_of(groups), backends)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from bench.errors import UserError
@@ -44,66 +44,49 @@ def load_runs(folders: Sequence[Path], planned: Collection[tuple[str, str]] = ()
 def merge_runs(
     folders: Sequence[Path], found: Sequence[LoadedRuns], planned: Collection[tuple[str, str]] = ()
 ) -> LoadedRuns:
-    """Merge the runs of several folders; the last folder that holds a run counts.
-
-    Args:
-        folders: Results folders.
-        found: What was loaded from each.
-        planned: As of ``drop_superseded``.
+    """Merge the runs found in several folders, without superseded ones; the last folder that holds
+    a run counts. ``planned``: see ``drop_superseded``.
 
     Raises:
         UserError: There are no runs.
     """
-    runs: dict[tuple[str, str], StoredRun] = {}
-    for those, _ in found:
-        for run in those:
-            runs[run.result.run_id, run.result.environment_id] = run
+    runs = {run.key: run for those, _ in found for run in those}
     problems = [problem for _, wrong in found for problem in wrong]
     kept = drop_superseded(list(runs.values()), planned)
     if not kept:
-        places = ", ".join(f"'{f}'" for f in folders)
         raise UserError(
-            f"No results in {places}." + "".join(f"\n{p}" for p in problems),
+            "\n".join([f"No results in {_quoted(folders)}.", *problems]),
             _nearby_results(folders) or "Make some: python run_bench.py run",
         )
     return kept, problems
 
 
+def _quoted(folders: Iterable[Path]) -> str:
+    return ", ".join(f"'{folder}'" for folder in folders)
+
+
 def check_not_empty(folders: Sequence[Path], found: Sequence[LoadedRuns]) -> None:
     """Raise UserError if one of several folders is empty and another is not: a page would not
     mention the empty one."""
-    empty = [folder for folder, (runs, wrong) in zip(folders, found, strict=True)
-             if not runs and not wrong]  # fmt: skip
+    empty = [f for f, loaded in zip(folders, found, strict=True) if not any(loaded)]
     if empty and len(empty) < len(folders):
-        places = ", ".join(f"'{folder}'" for folder in empty)
-        raise UserError(
-            f"No results in {places}.",
-            _nearby_results(empty) or "Leave it out, or make some there.",
-        )
+        hint = _nearby_results(empty) or "Leave it out, or make some there."
+        raise UserError(f"No results in {_quoted(empty)}.", hint)
 
 
 def drop_superseded(
     runs: Sequence[StoredRun], planned: Collection[tuple[str, str]] = ()
 ) -> list[StoredRun]:
     """Drop unavailable results that a later run on the same machine replaced, whatever its
-    versions; without one they stay as gaps.
-
-    Args:
-        runs: Of one folder or several.
-        planned: (run_id, environment_id) of runs to keep in any case.
-    """
-    done = {
-        _on_machine(run, model)
-        for run in runs
-        if run.result.status not in UNFINISHED
-        for model in (run.environment.device_model, NO_DEVICE)
-    }
+    versions; without one they stay as gaps, as do all ``planned``: (run_id, environment_id)."""
+    finished = [run for run in runs if run.result.status not in UNFINISHED]
+    done = {_on_machine(r, m) for r in finished for m in (r.environment.device_model, NO_DEVICE)}
     return [
         run
         for run in runs
         if run.result.status != "unavailable"
         or _on_machine(run, run.environment.device_model) not in done
-        or (run.result.run_id, run.result.environment_id) in planned
+        or run.key in planned
     ]
 
 
@@ -130,7 +113,7 @@ def _nearby_results(folders: Sequence[Path]) -> str | None:
     others = [place for place in near if any(place.glob("runs/*/*/result.json"))]
     if not others:
         return None
-    named = ", ".join(f"'{place}'" for place in others[:MOST_NAMED])
+    named = _quoted(others[:MOST_NAMED])
     more = f" and {len(others) - MOST_NAMED} more" if len(others) > MOST_NAMED else ""
     first = shlex.quote(str(others[0]))
     return f"There are results in {named}{more}. Name one: {REPORT} {first}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -19,56 +19,32 @@ from bench.spec.run import Environment, RunSpec
 
 DTYPES: dict[Any, str] = {bool: "boolean", int: "Int64", float: "float64", str: "string"}
 """Type of Python → type of pandas that can hold missing values."""
-MODELS: dict[str, type[Frozen]] = {
-    "spec": RunSpec,
-    "result": RunResult,
-    "environment": Environment,
-}
+MODELS: dict[str, type[Frozen]] = {"spec": RunSpec, "result": RunResult, "environment": Environment}
 """First part of a path in ``FIELDS`` → the model it leads into."""
 DERIVED: dict[str, tuple[str, str]] = {
-    "weights": (
-        "string",
-        "Initial weights of the backbone: pretrained, random, or file with its base name and the "
-        "beginning of its SHA-256.",
-    ),
+    "weights": ("string", "Initial weights of the backbone: pretrained, random, or file with its "
+                "base name and the beginning of its SHA-256."),
     "tune": ("string", "lr if validation chose the learning rate; else missing."),
-    "sweep": (
-        "string",
-        "at once with runs that differ in learning rate, weight decay or seed, or alone.",
-    ),
+    "sweep": ("string", "at once with runs that differ in learning rate, weight decay or seed, or "
+              "alone."),
     "failure": ("string", "Why the run is not ok, as 'kind: message'."),
-    "parity": (
-        "string",
-        "shown if the backends are proved to compute the same, else not_shown; missing if no row "
-        "differs in the backend alone.",
-    ),
-    "unsteady": (
-        "boolean",
-        "True if other work was on the machine, by slow steps, or by slow inference beside other "
-        "runs of the same network: compare no speeds.",
-    ),
-    "phases": (
-        "string",
-        "Boundary and epochs of each phase, for a policy that unfreezes the network step by step.",
-    ),
-}
+    "parity": ("string", "shown if the backends are proved to compute the same, else not_shown; "
+               "missing if no row differs in the backend alone."),
+    "unsteady": ("boolean", "True if other work was on the machine, by slow steps, or by slow "
+                 "inference beside other runs of the same network: compare no speeds."),
+    "phases": ("string", "Boundary and epochs of each phase, for a policy that unfreezes the "
+               "network step by step."),
+}  # fmt: skip
 """Column that repeats no field of a model → its type in pandas and its description."""
-UNITS: dict[str, str] = {
+UNITS = {
     "_images_per_s": "In images per second.",
     "_flops_per_s": "In FLOP per second.",
     "_bytes": "In bytes.",
-    "_s": "In seconds.",
-    "_s_p50": "In seconds.",
-    "_s_p95": "In seconds.",
-    "_fraction": "As a fraction of 1.",
-    "_saving": "As a fraction of 1.",
-    "_top1": "As a fraction of 1.",
-    "_accuracy": "As a fraction of 1.",
-    "_f1": "As a fraction of 1.",
-    "_error": "As a fraction of 1.",
-    "_utilisation": "As a fraction of 1.",
     "_loss": "In nats.",
-}
+    **dict.fromkeys(("_s", "_s_p50", "_s_p95"), "In seconds."),
+    **dict.fromkeys(("_fraction", "_saving", "_top1", "_accuracy", "_f1", "_error", "_utilisation"),
+                    "As a fraction of 1."),
+}  # fmt: skip
 """End of a column's name → its unit; the longest match counts."""
 
 
@@ -84,13 +60,11 @@ def _field(name: str) -> tuple[str, str]:
 
 def _dtype(annotation: Any) -> str:
     """Return the pandas type of a field that is a number, text or literal, or null."""
-    kinds = [annotation]
     if get_origin(annotation) in (Union, types.UnionType):
-        kinds = [kind for kind in get_args(annotation) if kind is not type(None)]
-    kinds = [get_args(kind)[0] if get_origin(kind) is Annotated else kind for kind in kinds]
-    if all(get_origin(kind) is Literal for kind in kinds):
-        return "string"
-    return DTYPES[kinds[0]]
+        annotation = next(kind for kind in get_args(annotation) if kind is not type(None))
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    return "string" if get_origin(annotation) is Literal else DTYPES[annotation]
 
 
 def _with_unit(name: str, sentence: str) -> str:
@@ -104,16 +78,8 @@ COLUMNS: dict[str, str] = {name: _with_unit(name, said) for name, (_, said) in _
 
 
 def results(*folders: str | Path) -> pd.DataFrame:
-    """Return the runs of results folders, one row a run; see ``bench.results``.
-
-    Args:
-        folders: Such as ``results/runs/quick``. If several hold a run of the same environment, the
-            last one counts.
-
-    Returns:
-        A frame with the columns of ``COLUMNS``, in the order of the report. ``attrs`` holds
-        'columns' (a sentence for each), 'environments' (environment_id → its fields) and 'problems'
-        (a sentence for each folder of a run that could not be read).
+    """Return the runs of results folders, one row a run, in the order of the report; see
+    ``bench.results``. If several folders hold a run of the same environment, the last one counts.
 
     Raises:
         UserError: A folder does not exist, or there are no runs.
@@ -126,55 +92,43 @@ def results(*folders: str | Path) -> pd.DataFrame:
 
 
 def curves(*folders: str | Path) -> pd.DataFrame:
-    """Return the epochs of the runs of results folders, one row an epoch.
-
-    Args:
-        folders: As for ``results``.
+    """Return the epochs of the runs of results folders (as for ``results``), one row an epoch.
 
     Returns:
         run_id, environment_id, epoch (from 1), train_loss (mean over images, in nats) and val_top1
         (after the epoch, as a fraction); missing where a number was not finite.
-
-    Raises:
-        UserError: As for ``results``.
     """
     runs, problems = load_runs(_paths(folders))
-    lines: dict[str, list[Any]] = {name: [] for name in CURVES}
-    for run in runs:
-        losses, shares = run.result.train_loss_by_epoch, run.result.val_top1_by_epoch
-        for epoch in range(len(losses)):
-            lines["run_id"].append(run.result.run_id)
-            lines["environment_id"].append(run.result.environment_id)
-            lines["epoch"].append(epoch + 1)
-            lines["train_loss"].append(losses[epoch])
-            lines["val_top1"].append(shares[epoch] if epoch < len(shares) else None)
-    frame = pd.DataFrame({name: pd.Series(lines[name], dtype=CURVES[name]) for name in CURVES})
+    lines = [
+        (run.result.run_id, run.result.environment_id, number, loss, top1)
+        for run in runs
+        for number, (loss, top1) in enumerate(_epochs(run.result), start=1)
+    ]
+    frame = pd.DataFrame(lines, columns=list(CURVES)).astype(CURVES)
     frame.attrs["problems"] = problems
     return frame
 
 
-CURVES = {
-    "run_id": "string",
-    "environment_id": "string",
-    "epoch": "Int64",
-    "train_loss": "float64",
-    "val_top1": "float64",
-}
+def _epochs(result: RunResult) -> Iterator[tuple[float | None, float | None]]:
+    """Return the loss and the validation accuracy of each epoch."""
+    losses, top1s = result.train_loss_by_epoch, result.val_top1_by_epoch
+    return zip(losses, [*top1s, *[None] * len(losses)], strict=False)
+
+
+CURVES = {"run_id": "string", "environment_id": "string", "epoch": "Int64",
+          "train_loss": "float64", "val_top1": "float64"}  # fmt: skip
 """Columns of ``curves`` and their types."""
 
 
 def _paths(folders: Sequence[str | Path]) -> list[Path]:
     paths = [Path(folder) for folder in folders]
     if not paths:
-        raise UserError(
-            "No folder was named.", "Name one, such as bench.results('results/runs/quick')."
-        )
+        hint = "Name one, such as bench.results('results/runs/quick')."
+        raise UserError("No folder was named.", hint)
     for path in paths:
         if path.is_file():
-            raise UserError(
-                f"'{path}' is a file, not a results folder.",
-                "To read a page: bench.report.load(PAGE).",
-            )
+            hint = "To read a page: bench.report.load(PAGE)."
+            raise UserError(f"'{path}' is a file, not a results folder.", hint)
     return paths
 
 
@@ -183,10 +137,11 @@ def frame_of(
 ) -> pd.DataFrame:
     """Return rows as JSON in a frame, with ``attrs`` as ``results`` has them."""
     names = list(dict.fromkeys(name for row in rows for name in row))
-    columns = {name: [_flat(name, row.get(name)) for row in rows] for name in names}
-    frame = pd.DataFrame(
-        {name: pd.Series(values, dtype=_dtype_of(name, values)) for name, values in columns.items()}
-    )
+    series = {}
+    for name in names:
+        values = [_flat(name, row.get(name)) for row in rows]
+        series[name] = pd.Series(values, dtype=_dtype_of(name, values))
+    frame = pd.DataFrame(series)
     frame.attrs.update(
         columns={name: COLUMNS[name] for name in names if name in COLUMNS},
         environments=dict(environments),

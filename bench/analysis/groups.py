@@ -6,7 +6,7 @@ Runs of different machines, devices, versions or specs are never grouped.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
@@ -15,9 +15,9 @@ from typing import Any, Literal
 import numpy as np
 
 from bench.analysis import intervals
-from bench.analysis.intervals import Estimate, Floats, holm
+from bench.analysis.intervals import Estimate, Floats, corrected
 from bench.analysis.predictions import Answers, answers_of
-from bench.analysis.rows import DIFFERING, Row, identity
+from bench.analysis.rows import DIFFERING, Row, backend_place, grouped, identity
 from bench.catalog.backends import BACKENDS
 from bench.catalog.policies import POLICIES, PRESCRIBED
 from bench.spec.run import RECIPE_OPTIONS
@@ -51,7 +51,6 @@ class SeedGroup:
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """Ascending seeds."""
         return tuple(row.spec.seed for row in self.rows)
 
     @cached_property
@@ -60,13 +59,10 @@ class SeedGroup:
         found = {}
         for row in self.rows:
             top1 = row.result.test_top1
-            answers = None if top1 is None else answers_of(row)
+            if top1 is None or (answers := answers_of(row)) is None:
+                continue
             # Answers that do not add up to the run's own accuracy belong to another run.
-            if (
-                top1 is not None
-                and answers is not None
-                and abs(float(answers.right.mean()) - top1) < 1.5 / answers.right.size
-            ):
+            if abs(float(answers.right.mean()) - top1) < 1.5 / answers.right.size:
                 found[row.spec.seed] = answers
         return found
 
@@ -119,47 +115,35 @@ def lost_seeds(rows: Iterable[Row]) -> LostSeeds:
 
 
 def seed_groups_of(rows: Sequence[Row], lost: LostSeeds | None = None) -> list[SeedGroup]:
-    """Group the rows that are ok by experiment, in the order of the rows.
-
-    Args:
-        rows: From ``rows_of``.
-        lost: From ``lost_seeds``; None: of these rows.
-    """
-    groups: dict[tuple[Hashable, ...], list[Row]] = {}
-    for row in rows:
-        if row.is_ok and row.result.test_top1 is not None:
-            groups.setdefault(experiment_of(row), []).append(row)
+    """Group the rows that are ok by experiment, in the order of the rows; ``lost`` is by default
+    that of these rows."""
     lost = lost_seeds(rows) if lost is None else lost
+    ok = (row for row in rows if row.is_ok and row.result.test_top1 is not None)
     return [
         SeedGroup(tuple(sorted(members, key=lambda row: row.spec.seed)), lost.get(key, 0))
-        for key, members in groups.items()
+        for key, members in grouped(ok, experiment_of).items()
     ]
 
 
-def _settings_but(row: Row, without: Iterable[str]) -> tuple[Hashable, ...]:
+def settings_of(row: Row, without: Iterable[str]) -> tuple[Hashable, ...]:
     """Return a row's settings, apart from some fields."""
-    return identity(row, OUTCOME_FIELDS | set(without))
-
-
-def group_identity(group: SeedGroup, without: Iterable[str]) -> tuple[Hashable, ...]:
-    """Return a seed group's settings, apart from some fields."""
-    return _settings_but(group.row, without)
+    return identity(row, OUTCOME_FIELDS.union(without))
 
 
 def experiment_of(row: Row) -> tuple[Hashable, ...]:
     """Return what the seeds of an experiment have in common."""
-    return _settings_but(row, {"seed"})
+    return settings_of(row, {"seed"})
 
 
 def question_of(row: Row) -> tuple[Hashable, ...]:
     """Return what competing policies have in common."""
-    return _settings_but(row, {*COMPETING_FIELDS, "seed"})
+    return settings_of(row, {*COMPETING_FIELDS, "seed"})
 
 
 def question_of_any_backend(row: Row) -> tuple[Hashable, ...]:
     """Return what a question has in common with the same one for another backend."""
     where = {"backend", "environment_id", "device_model"}
-    return _settings_but(row, {*COMPETING_FIELDS, *where, "seed"})
+    return settings_of(row, {*COMPETING_FIELDS, *where, "seed"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,7 +161,6 @@ class Comparison:
 
     @property
     def verdict(self) -> Verdict:
-        """Outcome of the comparison."""
         if self.top1 is None or self.top1.p is None or self.p is None:
             return "not comparable"
         if self.p < SIGNIFICANT and not self.holds_zero:
@@ -187,8 +170,7 @@ class Comparison:
     @property
     def holds_zero(self) -> bool:
         """True if the interval contains 0, or there is no interval."""
-        e = self.top1
-        return e is None or e.low is None or e.high is None or e.low <= 0.0 <= e.high
+        return self.top1 is None or self.top1.may_be(0.0)
 
     def over(self, group: SeedGroup) -> Estimate | None:
         """Return the accuracy of the other group − that of ``group``."""
@@ -237,13 +219,9 @@ def paired(a: SeedGroup, b: SeedGroup) -> tuple[Floats, Floats] | None:
 def compare(pairs: Sequence[tuple[SeedGroup, SeedGroup]]) -> list[Comparison]:
     """Compare pairs of one question, corrected for their number."""
     found = [None if (p := paired(a, b)) is None else intervals.difference(*p) for a, b in pairs]
-    known = [e.p for e in found if e is not None and e.p is not None]
-    corrected = iter(holm(known))
-    return [
-        Comparison(a, b, e, next(corrected) if e is not None and e.p is not None else None,
-                   len(known))
-        for (a, b), e in zip(pairs, found, strict=True)
-    ]  # fmt: skip
+    ps = corrected(found)
+    known = sum(p is not None for p in ps)
+    return [Comparison(*pair, e, p, known) for pair, e, p in zip(pairs, found, ps, strict=True)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -267,8 +245,7 @@ class Contest:
     @property
     def is_decided(self) -> bool:
         """True if the best could be compared with every other."""
-        best, *others = self.groups
-        return all(self.between(best, c).verdict != "not comparable" for c in others)
+        return not self.why_not
 
     @property
     def why_not(self) -> list[NotPaired]:
@@ -336,25 +313,18 @@ def is_unpretrained(group: SeedGroup) -> bool:
 def contests_of(groups: Sequence[SeedGroup]) -> list[Contest]:
     """Return a contest for each question, in the order of the groups, also for a single policy."""
     found = []
-    for question in _grouped(groups, lambda group: question_of(group.row)):
+    for question in grouped(groups, lambda group: question_of(group.row)).values():
         # Accuracies with random weights for pretrained ones compete among themselves at most.
         unpretrained = tuple(filter(is_unpretrained, question))
         real = [group for group in question if group not in unpretrained]
         if all(group.row.spec.policy.name == "from_scratch" for group in real):
             real, unpretrained = question, ()
-        by_name = _grouped(real, policy_variant)
-        kept = [max(same, key=lambda group: group.val_top1) for same in by_name]
+        variants = grouped(real, policy_variant).values()
+        kept = [max(same, key=lambda group: group.val_top1) for same in variants]
         ranked = sorted(kept, key=lambda group: -group.top1.value)
         pairs = compare(list(combinations(ranked, 2)))
         found.append(Contest(tuple(ranked), tuple(pairs), len(real) - len(kept), unpretrained))
     return found
-
-
-def _grouped(groups: Sequence[SeedGroup], key: Callable[[SeedGroup], Any]) -> list[list[SeedGroup]]:
-    found: dict[Any, list[SeedGroup]] = {}
-    for group in groups:
-        found.setdefault(key(group), []).append(group)
-    return list(found.values())
 
 
 def policy_variant(group: SeedGroup) -> str:
@@ -369,16 +339,13 @@ def backend_pairs(groups: Sequence[SeedGroup]) -> list[tuple[SeedGroup, SeedGrou
     """Pair the seed groups in matched mode that differ in the backend alone, on one machine; the
     first of a pair is the backend that the catalogue lists first."""
     ignored = {"backend", "environment_id", "seed"}
-    experiments = _grouped(
-        [group for group in groups if group.row.spec.mode == "matched"],
-        lambda group: (group.machine, group.circumstances, group_identity(group, ignored)),
+    experiments = grouped(
+        (group for group in groups if group.row.spec.mode == "matched"),
+        lambda group: (group.machine, group.circumstances, settings_of(group.row, ignored)),
     )
-    order = {name: place for place, name in enumerate(BACKENDS)}
     return [
         (a, b)
-        for same in experiments
-        for a, b in combinations(
-            sorted(same, key=lambda group: order.get(group.row.spec.backend, len(order))), 2
-        )
+        for same in experiments.values()
+        for a, b in combinations(sorted(same, key=lambda g: backend_place(g.row.spec.backend)), 2)
         if a.row.spec.backend != b.row.spec.backend
     ]

@@ -46,18 +46,15 @@ SEED = 20_260_101
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its confidence interval."""
+    """A figure with its confidence interval; its ends and p are None if there is no interval."""
 
     value: float
     """Mean, difference or ratio."""
     low: float | None
-    """Lower end; None without an interval."""
     high: float | None
-    """Upper end; None without an interval."""
     p: float | None
-    """Two-sided p value of no difference (0, or a ratio of 1); None without an interval."""
+    """Two-sided p value of no difference (0, or a ratio of 1)."""
     about: Scope
-    """Scope of the interval."""
     seeds: int
     """Runs a side."""
     images: int
@@ -71,8 +68,11 @@ class Estimate:
 
     @property
     def half_width(self) -> float | None:
-        """Half of the interval's width; None without an interval."""
         return None if self.low is None or self.high is None else (self.high - self.low) / 2
+
+    def may_be(self, value: float) -> bool:
+        """Return True if the interval contains a value, or there is no interval."""
+        return self.low is None or self.high is None or self.low <= value <= self.high
 
 
 def _scope(seeds: int) -> Scope:
@@ -80,11 +80,7 @@ def _scope(seeds: int) -> Scope:
 
 
 def accuracy(right: Floats) -> Estimate:
-    """Return the share of right answers.
-
-    Args:
-        right: (seeds, images), 0 or 1.
-    """
+    """Return the share of right answers, of (seeds, images), 0 or 1."""
     seeds, images = right.shape
     mean = float(right.mean())
     if seeds >= LEAST_SEEDS and right.std() > 0:
@@ -110,7 +106,9 @@ def difference(a: Floats, b: Floats) -> Estimate:
         raise ValueError(f"cannot pair {a.shape} with {b.shape}")
     delta = b.astype(np.float64) - a.astype(np.float64)
     if not delta.any():
-        return _no_difference(delta)
+        seeds, images = delta.shape
+        most = most_unseen(images)
+        return Estimate(0.0, -most, most, 1.0, _scope(seeds), seeds, images)
     by_image = delta.mean(axis=0)
     if np.ptp(by_image) == 0.0:
         return _same_on_every_image(float(by_image[0]), delta)
@@ -122,13 +120,6 @@ def difference(a: Floats, b: Floats) -> Estimate:
     # Shares differ by 1 at most.
     low, high = max(found.low, -1.0), min(found.high, 1.0)
     return replace(found, low=low, high=high, uncapped=found.half_width)
-
-
-def _no_difference(delta: Floats) -> Estimate:
-    """Return an estimate where no image was judged differently: at most ``most_unseen`` may be."""
-    seeds, images = delta.shape
-    most = most_unseen(images)
-    return Estimate(0.0, -most, most, 1.0, _scope(seeds), seeds, images)
 
 
 @lru_cache
@@ -231,18 +222,10 @@ def ratio(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]]) -> Estimat
     if len(a) != len(b) or not a or not all(len(run) for run in (*a, *b)):
         raise ValueError("a ratio needs pairs of runs with windows")
     logs = np.log([np.median(y) / np.median(x) for x, y in zip(a, b, strict=True)])
-    middle, seeds = float(logs.mean()), len(a)
-    value = float(np.exp(middle))
     windows = min(map(len, (*a, *b)))
-    if seeds >= LEAST_SEEDS:
-        if _are_equal(logs, 1.0):
-            p = float(abs(middle) < ROUNDING)
-            return Estimate(value, value, value, p, "recipes", seeds, windows, None, is_ratio=True)
-        half, p = _t(middle, float(logs.var(ddof=1)), seeds - 1.0, seeds)
-        low, high = float(np.exp(middle - half)), float(np.exp(middle + half))
-        return Estimate(value, low, high, p, "recipes", seeds, windows, seeds - 1.0, is_ratio=True)
-    if windows < LEAST_WINDOWS:
-        return Estimate(value, None, None, None, "models", seeds, windows, None, is_ratio=True)
+    found = replace(_mean_of_runs(logs), images=windows, is_ratio=True)
+    if len(a) >= LEAST_SEEDS or windows < LEAST_WINDOWS:
+        return _exp(found)
 
     def log_ratio(*sides: Floats, axis: int) -> Floats:
         logs = np.log([np.median(side, axis=axis) for side in sides])
@@ -251,26 +234,13 @@ def ratio(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]]) -> Estimat
     pairs = [side for x, y in zip(a, b, strict=True) for side in (y, x)]
     low, high, spread = _bootstrap_windows(pairs, log_ratio)
     # By the normal law: counted draws are never as rare as correction for many comparisons asks.
-    p = float(2 * stats.norm.sf(abs(middle) / max(spread, ROUNDING)))
-    return Estimate(
-        value,
-        float(np.exp(low)),
-        float(np.exp(high)),
-        p,
-        "models",
-        seeds,
-        windows,
-        is_ratio=True,
-    )
+    p = float(2 * stats.norm.sf(abs(found.value) / max(spread, ROUNDING)))
+    return _exp(replace(found, low=low, high=high, p=p))
 
 
 def rate_of_windows(runs: Sequence[Sequence[float]]) -> Estimate:
     """Return the geometric mean of the median rates of one or two runs, with the bootstrap over the
-    windows of each, if there are enough.
-
-    Args:
-        runs: The rates of each run's windows, all above 0.
-    """
+    windows of each, if there are enough. All rates are above 0."""
 
     def mean_rate(*sides: Floats, axis: int) -> Floats:
         logs = np.log([np.median(side, axis=axis) for side in sides])
@@ -278,9 +248,9 @@ def rate_of_windows(runs: Sequence[Sequence[float]]) -> Estimate:
 
     value = float(np.exp(np.mean([np.log(np.median(windows)) for windows in runs])))
     least = min(map(len, runs))
-    if least < LEAST_WINDOWS:
-        return Estimate(value, None, None, None, "models", len(runs), least)
-    low, high, _ = _bootstrap_windows(runs, mean_rate)
+    low, high = None, None
+    if least >= LEAST_WINDOWS:
+        low, high, _ = _bootstrap_windows(runs, mean_rate)
     return Estimate(value, low, high, None, "models", len(runs), least)
 
 
@@ -290,14 +260,10 @@ def _bootstrap_windows(
     """Return the percentile interval of a statistic of several runs' windows, and its standard
     error."""
     found = stats.bootstrap(
-        [np.asarray(run, dtype=np.float64) for run in runs],
-        statistic,
-        n_resamples=WINDOW_RESAMPLES,
-        vectorized=True,
-        confidence_level=LEVEL,
-        method="percentile",
+        [np.asarray(run, dtype=np.float64) for run in runs], statistic, vectorized=True,
+        n_resamples=WINDOW_RESAMPLES, confidence_level=LEVEL, method="percentile",
         rng=np.random.default_rng(SEED),
-    )
+    )  # fmt: skip
     interval = found.confidence_interval
     return float(interval.low), float(interval.high), float(found.standard_error)
 
@@ -306,7 +272,7 @@ def mean_share(values: Sequence[float]) -> Estimate:
     """Return the mean of one share a run, with a t interval from three runs on, within 0 and 1."""
     found = _mean_of_runs(np.asarray(values, dtype=np.float64))
     low, high = (None if e is None else min(max(e, 0.0), 1.0) for e in (found.low, found.high))
-    return replace(found, low=low, high=high)
+    return replace(found, low=low, high=high, p=None, degrees=None)
 
 
 def mean_rate(values: Sequence[float]) -> Estimate:
@@ -319,23 +285,24 @@ def mean_rate(values: Sequence[float]) -> Estimate:
     if min(values) <= 0.0:
         raise ValueError("a rate is above 0")
     found = _mean_of_runs(np.log(np.asarray(values, dtype=np.float64)))
-    low, high = (None if e is None else float(np.exp(e)) for e in (found.low, found.high))
-    return replace(found, value=float(np.exp(found.value)), low=low, high=high)
+    return replace(_exp(found), p=None, degrees=None)
 
 
 def _mean_of_runs(x: Floats) -> Estimate:
+    """Return the mean of one figure a run; from three runs on, with a t interval."""
     seeds, mean = len(x), float(x.mean())
     if seeds < LEAST_SEEDS:
         return Estimate(mean, None, None, None, "models", seeds, 0)
-    if _are_equal(x, max(float(np.abs(x).max()), 1.0)):
-        return Estimate(mean, mean, mean, None, "recipes", seeds, 0)
-    half, _ = _t(mean, float(x.var(ddof=1)), seeds - 1.0, seeds)
-    return Estimate(mean, mean - half, mean + half, None, "recipes", seeds, 0)
+    if np.ptp(x) <= ROUNDING * max(float(np.abs(x).max()), 1.0):
+        return Estimate(mean, mean, mean, float(abs(mean) < ROUNDING), "recipes", seeds, 0)
+    half, p = _t(mean, float(x.var(ddof=1)), seeds - 1.0, seeds)
+    return Estimate(mean, mean - half, mean + half, p, "recipes", seeds, 0, seeds - 1.0)
 
 
-def _are_equal(values: Floats, scale: float) -> bool:
-    """Return True if values differ by rounding at most."""
-    return float(np.ptp(values)) <= ROUNDING * scale
+def _exp(e: Estimate) -> Estimate:
+    """Return the estimate of a figure from that of its logarithm."""
+    low, high = (None if end is None else float(np.exp(end)) for end in (e.low, e.high))
+    return replace(e, value=float(np.exp(e.value)), low=low, high=high)
 
 
 def detectable(e: Estimate, comparisons: int) -> float | None:
@@ -374,3 +341,10 @@ def holm(ps: Sequence[float]) -> list[float]:
         most = max(most, min(1.0, (count - place) * ps[index]))
         found[index] = most
     return found
+
+
+def corrected(estimates: Sequence[Estimate | None]) -> list[float | None]:
+    """Return the p value of each estimate, corrected for the number of those that have one."""
+    ps = [None if e is None else e.p for e in estimates]
+    found = iter(holm([p for p in ps if p is not None]))
+    return [None if p is None else next(found) for p in ps]

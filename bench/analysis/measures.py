@@ -10,8 +10,8 @@ import numpy as np
 
 from bench.analysis import intervals
 from bench.analysis.groups import SIGNIFICANT, SeedGroup, paired
-from bench.analysis.intervals import Estimate, holm
-from bench.analysis.speed import is_unsteady, shares_prefix, without_interval
+from bench.analysis.intervals import Estimate, corrected
+from bench.analysis.speed import is_unsteady, unless_shared, window_ratio
 
 
 @dataclass(frozen=True)
@@ -38,35 +38,22 @@ def _top1(a: SeedGroup, b: SeedGroup) -> Estimate | None:
 
 
 def _rate(a: SeedGroup, b: SeedGroup) -> Estimate | None:
-    if is_unsteady(a) or is_unsteady(b):
-        return None
-    whole = _ratio(a, b, "train_images_per_s")
-    if whole is None:
-        return _unless_shared(a, b, _ratio(a, b, "effective_images_per_s"))
-    windows = [[row.result.train_images_per_s_windows for row in c.rows] for c in (a, b)]
-    if all(len(run) for side in windows for run in side):
-        return intervals.ratio(*windows)
-    return whole
+    if (whole := _ratio(a, b, "train_images_per_s")) is not None:
+        return window_ratio(a.rows, b.rows) or whole
+    return unless_shared(_ratio(a, b, "effective_images_per_s"), a, b)
 
 
 def _fit(a: SeedGroup, b: SeedGroup) -> Estimate | None:
-    if is_unsteady(a) or is_unsteady(b):
-        return None
-    return _unless_shared(a, b, _ratio(a, b, "fit_s"))
+    return unless_shared(_ratio(a, b, "fit_s"), a, b)
 
 
 def _ratio(a: SeedGroup, b: SeedGroup, field: str) -> Estimate | None:
-    """Return the ratio of a figure of which each run has one; None if a run lacks it."""
-    pairs = [(x[field], y[field]) for x, y in zip(a.rows, b.rows, strict=True)]
-    if not all(x and y for x, y in pairs):
+    """Return the ratio of a figure of which each run has one; None if a run lacks it, or was
+    unsteady."""
+    sides = [[[row[field]] for row in group.rows] for group in (a, b)]
+    if is_unsteady(a) or is_unsteady(b) or not all(run[0] for side in sides for run in side):
         return None
-    return intervals.ratio([[x] for x, _ in pairs], [[y] for _, y in pairs])
-
-
-def _unless_shared(a: SeedGroup, b: SeedGroup, e: Estimate | None) -> Estimate | None:
-    """Drop the interval where runs share one measurement of a frozen part's values."""
-    shared = shares_prefix(a) or shares_prefix(b)
-    return without_interval(e) if e is not None and shared else e
+    return intervals.ratio(*sides)
 
 
 MEASURES = (
@@ -90,16 +77,14 @@ class Compared:
     @property
     def change(self) -> Literal["more", "less"] | None:
         """Direction of a significant difference from the first to the second folder; else None."""
-        e = self.estimate
         if self.p is None or self.p >= SIGNIFICANT or self.holds_neutral:
             return None
-        return "more" if e.value > self.measure.neutral else "less"
+        return "more" if self.estimate.value > self.measure.neutral else "less"
 
     @property
     def holds_neutral(self) -> bool:
         """True if the interval contains the value of no difference, or there is no interval."""
-        e = self.estimate
-        return e.low is None or e.high is None or e.low <= self.measure.neutral <= e.high
+        return self.estimate.may_be(self.measure.neutral)
 
     @property
     def size(self) -> float:
@@ -113,8 +98,6 @@ def compare_measures(pairs: Sequence[tuple[SeedGroup, SeedGroup]]) -> list[Compa
     compared = []
     for measure in MEASURES:
         found = [(a, b, e) for a, b in pairs if (e := measure.estimate(a, b)) is not None]
-        corrected = iter(holm([e.p for *_, e in found if e.p is not None]))
-        for a, b, e in found:
-            p = None if e.p is None else next(corrected)
-            compared.append(Compared(measure, a, b, e, p))
+        ps = corrected([e for *_, e in found])
+        compared += [Compared(measure, *each, p) for each, p in zip(found, ps, strict=True)]
     return compared

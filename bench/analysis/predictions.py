@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bench.spec.result import ImageAnswers
 from bench.storage.results import StoredRun
 from bench.training.predictions import UNREADABLE, labels_sha256, open_predictions, per_image
 
@@ -29,10 +28,8 @@ def answers_of(run: StoredRun) -> Answers | None:
     """Return a run's answers, from its result or an earlier version's predictions; None if they
     cannot be read."""
     kept = run.result.test_answers
-    return _from_file(run.folder) if kept is None else _unpacked(kept)
-
-
-def _unpacked(kept: ImageAnswers) -> Answers | None:
+    if kept is None:
+        return _from_file(run.folder)
     try:
         bits = np.frombuffer(base64.b64decode(kept.right_bits, validate=True), np.uint8)
     except ValueError:
@@ -46,10 +43,9 @@ def _from_file(folder: Path) -> Answers | None:
     try:
         with open_predictions(folder) as arrays:
             labels = arrays["labels"]
-            if "correct" in arrays:  # without the logits, which are most of the file
-                right = arrays["correct"]
-            else:
-                right = per_image(arrays["logits"], labels)[0]
+            # The logits are most of the file, and not always needed.
+            right = (arrays["correct"] if "correct" in arrays
+                     else per_image(arrays["logits"], labels)[0])  # fmt: skip
         if labels.shape != right.shape or labels.ndim != 1 or not labels.size:
             return None
         return Answers(labels_sha256(labels), right.astype(np.bool_))

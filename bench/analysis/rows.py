@@ -5,11 +5,11 @@ A row's fields by name (``FIELDS``) are the columns of tables, CSV and ``--json`
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from operator import attrgetter, itemgetter
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from bench.catalog.backends import BACKENDS
 from bench.catalog.policies import POLICIES
@@ -56,21 +56,10 @@ FIELDS: dict[str, str] = {
     **{name: f"result.{name}" for name in MEASURED},
 }
 """Field of a row → the attribute path that it repeats, in the order of the JSON."""
-DIFFERING = frozenset(
-    {
-        "run_id",
-        "environment_id",
-        "backend",
-        "status",
-        "failure",
-        "parity",
-        "learning_rate_chosen",
-        "phases",
-        "unsteady",
-        "unreadable_images",
-        *MEASURED,
-    }
-)
+DIFFERING = frozenset({
+    "run_id", "environment_id", "backend", "status", "failure", "parity", "learning_rate_chosen",
+    "phases", "unsteady", "unreadable_images", *MEASURED,
+})  # fmt: skip
 """Fields in which rows of one experiment may differ; all others are its identity."""
 _values = attrgetter(*FIELDS.values())
 
@@ -94,18 +83,11 @@ class Row(StoredRun):
         return dict(zip(FIELDS, _values(self), strict=True))
 
     @property
-    def key(self) -> tuple[str, str]:
-        """Run id and environment id, which no two rows share."""
-        return self.result.run_id, self.result.environment_id
-
-    @property
     def is_ok(self) -> bool:
-        """True if the run succeeded."""
         return self.result.status == "ok"
 
     @property
     def dataset(self) -> DatasetRef:
-        """The images it trained and was tested on."""
         return self.spec.case.dataset
 
     @property
@@ -141,12 +123,8 @@ def row_of(run: StoredRun) -> Row:
 
 
 def rows_of(runs: Iterable[StoredRun], shown: Collection[ProvedSubject] = ()) -> list[Row]:
-    """Return marked rows in reading order: case, data, backbone, policy, recipe, seed, backend.
-
-    Args:
-        runs: From a store.
-        shown: What has been proved, for 'parity'.
-    """
+    """Return rows, with marks, in reading order: case, data, backbone, policy, recipe, seed,
+    backend. ``shown`` holds what has been proved, for 'parity'."""
     rows = sorted(map(row_of, runs), key=_reading_order)
     parity, unsteady = _parity_marks(rows, shown), _unsteady_marks(rows)
     return [
@@ -160,25 +138,31 @@ _POLICY_ORDER = {name: place for place, name in enumerate(POLICIES)}
 _BACKEND_ORDER = {name: place for place, name in enumerate(BACKENDS)}
 
 
+def backend_place(backend: str) -> int:
+    """Return a backend's place in the catalogue; an unknown one comes last."""
+    return _BACKEND_ORDER.get(backend, len(_BACKEND_ORDER))
+
+
 def _reading_order(row: Row) -> tuple[Any, ...]:
-    spec, recipe = row.spec, row.spec.recipe
+    spec, case, data = row.spec, row.spec.case, row.spec.case.dataset
+    recipe = (getattr(spec.recipe, name) for name in RECIPE_OPTIONS)
     return (
-        spec.case.number or 9,
-        spec.case.dataset.name,
-        spec.case.dataset.train_images,
-        spec.backbone,
-        _POLICY_ORDER.get(spec.policy.name, len(_POLICY_ORDER)),
-        row.weights,
-        spec.mode,
-        *(0 if (value := getattr(recipe, name)) is None else value for name in RECIPE_OPTIONS),
-        row.tune or "",
-        row.sweep,
-        spec.seed,
-        spec.device,
-        _BACKEND_ORDER.get(spec.backend, len(_BACKEND_ORDER)),
-        row.result.environment_id,
-        row.result.run_id,
-    )
+        case.number or 9, data.name, data.train_images, spec.backbone,
+        _POLICY_ORDER.get(spec.policy.name, len(_POLICY_ORDER)), row.weights, spec.mode,
+        *(0 if value is None else value for value in recipe), row.tune or "", row.sweep,
+        spec.seed, spec.device, backend_place(spec.backend), *reversed(row.key),
+    )  # fmt: skip
+
+
+T = TypeVar("T")
+
+
+def grouped(items: Iterable[T], key: Callable[[T], Hashable]) -> dict[Any, list[T]]:
+    """Return key → the items that have it; keys and items keep their order."""
+    groups: dict[Hashable, list[T]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups
 
 
 def identity(row: Row, without: Collection[str]) -> tuple[Hashable, ...]:
@@ -194,11 +178,8 @@ def _all_but(without: frozenset[str]) -> itemgetter[Any]:
 
 def twins(rows: Iterable[Row]) -> list[list[Row]]:
     """Group the rows that are ok by experiment (all fields but ``DIFFERING``), in their order."""
-    groups: dict[tuple[Hashable, ...], list[Row]] = {}
-    for row in rows:
-        if row.is_ok:
-            groups.setdefault(identity(row, DIFFERING), []).append(row)
-    return list(groups.values())
+    ok = (row for row in rows if row.is_ok)
+    return list(grouped(ok, lambda row: identity(row, DIFFERING)).values())
 
 
 UNSTEADY = 3.0
@@ -215,20 +196,16 @@ def _unsteady_marks(rows: Sequence[Row]) -> list[bool]:
     """Return for each row True if slow steps took over ``UNSTEADY`` times the median one, or
     inference so many times as long as in another run of the same network. Inference also covers
     runs that have no step times because a frozen part was computed once."""
-    fastest: dict[Hashable, float] = {}
     networks = [_inference_network(row.fields) for row in rows]
-    for row, network in zip(rows, networks, strict=True):
-        rate = row.result.infer_images_per_s or 0.0
+    rates = [row.result.infer_images_per_s or 0.0 for row in rows]
+    fastest: dict[Hashable, float] = {}
+    for network, rate in zip(networks, rates, strict=True):
         fastest[network] = max(rate, fastest.get(network, 0.0))
+    steps = [(row.result.step_s_p50, row.result.step_s_p95) for row in rows]
     return [
-        _has_slow_steps(row) or 0.0 < UNSTEADY * (row.result.infer_images_per_s or 0.0) < fastest[n]
-        for row, n in zip(rows, networks, strict=True)
+        bool(p50 and p95 and p95 > UNSTEADY * p50) or 0.0 < UNSTEADY * rate < fastest[network]
+        for network, rate, (p50, p95) in zip(networks, rates, steps, strict=True)
     ]
-
-
-def _has_slow_steps(row: Row) -> bool:
-    p50, p95 = row.result.step_s_p50, row.result.step_s_p95
-    return bool(p50 and p95 and p95 > UNSTEADY * p50)
 
 
 def _parity_marks(
@@ -238,13 +215,11 @@ def _parity_marks(
     other backend has a twin, in any environment, that is proved to compute the same."""
     marks: dict[tuple[str, str], Parity] = {}
     for group in twins(row for row in rows if row.spec.mode == "matched"):
-        places = {(row.spec.backend, row.result.environment_id) for row in group}
-        backends = {backend for backend, _ in places}
+        backends = {row.spec.backend for row in group}
         for row in group if len(backends) > 1 else ():
             alike = _proved_alike(row, shown)
-            proved = {backend for backend, environment in places if environment in alike}
-            is_shown = backends <= {*proved, row.spec.backend}
-            marks[row.key] = "shown" if is_shown else "not_shown"
+            proved = {twin.spec.backend for twin in group if twin.result.environment_id in alike}
+            marks[row.key] = "shown" if backends <= {*proved, row.spec.backend} else "not_shown"
     return marks
 
 
@@ -258,13 +233,8 @@ def _proved_alike(row: Row, shown: Collection[ProvedSubject]) -> set[str]:
     """Return the environments proved to compute a row's experiment as its own does, directly or
     through others that both were compared with."""
     spec, own = row.spec, row.result.environment_id
-    about = (spec.backbone, spec.policy.name, spec.policy.boundary, spec.recipe.optimizer,
-             spec.code_sha256)  # fmt: skip
-    pairs = [
-        s.environments
-        for s in shown
-        if (s.backbone, s.policy, s.boundary, s.optimizer, s.code_sha256) == about
-    ]
+    about = (spec.backbone, spec.policy.name, spec.policy.boundary, spec.recipe.optimizer)
+    pairs = [s.environments for s in shown if s[:4] == about and s.code_sha256 == spec.code_sha256]
     alike = {own}
     while new := {e for pair in pairs if pair & alike for e in pair} - alike:
         alike |= new

@@ -8,7 +8,7 @@ from typing import Literal
 
 from bench.analysis import intervals
 from bench.analysis.groups import SIGNIFICANT, SeedGroup
-from bench.analysis.intervals import Estimate, holm
+from bench.analysis.intervals import Estimate, corrected
 from bench.analysis.rows import UNSTEADY, Row
 
 SpeedBasis = Literal["whole steps", "whole fits", "unsteady"]
@@ -35,9 +35,7 @@ def rate_of(group: SeedGroup) -> TrainingSpeed:
         values = [row[field] for row in group.rows if row[field]]
         found.append(intervals.mean_rate(values) if values else None)
     whole, effective = found
-    if effective is not None and shares_prefix(group):
-        effective = without_interval(effective)
-    return TrainingSpeed(whole, effective)
+    return TrainingSpeed(whole, unless_shared(effective, group))
 
 
 def shares_prefix(group: SeedGroup) -> bool:
@@ -49,6 +47,11 @@ def shares_prefix(group: SeedGroup) -> bool:
 def without_interval(e: Estimate) -> Estimate:
     """Return an estimate without its interval."""
     return replace(e, low=None, high=None, p=None)
+
+
+def unless_shared(e: Estimate | None, *groups: SeedGroup) -> Estimate | None:
+    """Return an estimate, without its interval if runs of a group share a measurement."""
+    return without_interval(e) if e is not None and any(map(shares_prefix, groups)) else e
 
 
 def is_unsteady(group: SeedGroup) -> bool:
@@ -79,10 +82,8 @@ class SpeedComparison:
     @property
     def is_real(self) -> bool:
         """True if one is significantly faster."""
-        e = self.ratio
-        if e is None or e.low is None or e.high is None or self.p is None:
-            return False
-        return self.p < SIGNIFICANT and not e.low <= 1.0 <= e.high
+        is_significant = self.p is not None and self.p < SIGNIFICANT
+        return is_significant and self.ratio is not None and not self.ratio.may_be(1.0)
 
     @property
     def size(self) -> float:
@@ -93,11 +94,8 @@ class SpeedComparison:
 def compare_speeds(pairs: Sequence[tuple[SeedGroup, SeedGroup]]) -> list[SpeedComparison]:
     """Compare each pair by what both have: windows of whole steps, else fit times."""
     found = [_ratio(a, b) for a, b in pairs]
-    corrected = iter(holm([e.p for e, _ in found if e is not None and e.p is not None]))
-    return [
-        SpeedComparison(e, next(corrected) if e is not None and e.p is not None else None, of)
-        for e, of in found
-    ]
+    ps = corrected([e for e, _ in found])
+    return [SpeedComparison(e, p, of) for (e, of), p in zip(found, ps, strict=True)]
 
 
 def _ratio(a: SeedGroup, b: SeedGroup) -> tuple[Estimate | None, SpeedBasis | None]:
@@ -107,18 +105,23 @@ def _ratio(a: SeedGroup, b: SeedGroup) -> tuple[Estimate | None, SpeedBasis | No
         return None, "unsteady"
     sides = _common_runs(a, b)
     # A rate that a run does not state was measured over too few windows.
-    if all(r.result.train_images_per_s is not None for side in sides for r in side):
-        windows = [[r.result.train_images_per_s_windows for r in side] for side in sides]
-        if all(len(w) for side in windows for w in side):
-            return intervals.ratio(*windows), "whole steps"
+    is_stated = all(r.result.train_images_per_s is not None for side in sides for r in side)
+    if is_stated and (found := window_ratio(*sides)) is not None:
+        return found, "whole steps"
     fits = fit_ratio(a, b)
     return fits, None if fits is None else "whole fits"
 
 
+def window_ratio(a: Sequence[Row], b: Sequence[Row]) -> Estimate | None:
+    """Return the ratio of the rates of whole steps, by their windows; None if a run has none."""
+    sides = [[row.result.train_images_per_s_windows for row in side] for side in (a, b)]
+    return intervals.ratio(*sides) if all(run for side in sides for run in side) else None
+
+
 def _common_runs(a: SeedGroup, b: SeedGroup) -> tuple[list[Row], list[Row]]:
     """Return the runs of both with seeds that both have."""
-    common = [seed for seed in a.seeds if seed in b.seeds]
-    first, second = ([c.rows[c.seeds.index(s)] for s in common] for c in (a, b))
+    common = set(a.seeds) & set(b.seeds)
+    first, second = ([row for row in c.rows if row.spec.seed in common] for c in (a, b))
     return first, second
 
 
@@ -129,4 +132,4 @@ def fit_ratio(a: SeedGroup, b: SeedGroup) -> Estimate | None:
     if not fits[0] or any(not fit for side in fits for fit in side):
         return None
     found = intervals.ratio(*([[1.0 / fit] for fit in side if fit] for side in fits))
-    return without_interval(found) if shares_prefix(a) or shares_prefix(b) else found
+    return unless_shared(found, a, b)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 from bench.analysis.groups import Contest, SeedGroup, policy_variant
@@ -23,34 +24,27 @@ def strategy_map(contests: Sequence[Contest]) -> dict[str, Any] | None:
     known = [c for c in contests if c.row.spec.case.similarity in SIMILARITIES and c.is_telling]
     if not known:
         return None
-    prescribed: dict[tuple[str, str], str] = {
-        place: PRESCRIBED[case] for case, place in CASES.items()
-    }
     cells = []
-    for similarity in SIMILARITIES:
-        for size in SIZES:
-            here = [
-                c
-                for c in known
-                if (c.row.spec.case.size, c.row.spec.case.similarity) == (size, similarity)
-            ]
-            best, is_tie = _best(here)
-            wanted = prescribed.get((size, similarity))
-            article = {policy_variant(ours) for c in here if (ours := c.named(wanted)) is not None}
-            cells.append(
-                {
-                    "size": size,
-                    "similarity": similarity,
-                    "prescribed": wanted,
-                    "best": [policy_variant(group) for group in best],
-                    "is_tie": is_tie,
-                    "is_prescribed_run": bool(article),
-                    "is_prescribed": [policy_variant(group) in article for group in best],
-                    "policies": len({policy_variant(group) for c in here for group in c.groups}),
-                    "questions": len(here),
-                    "contests": here,
-                }
-            )
+    for similarity, size in product(SIMILARITIES, SIZES):
+        place = (size, similarity)
+        here = [c for c in known if (c.row.spec.case.size, c.row.spec.case.similarity) == place]
+        wanted = next((PRESCRIBED[case] for case, at in CASES.items() if at == place), None)
+        best, is_tie = _best(here)
+        article = {policy_variant(ours) for c in here if (ours := c.named(wanted)) is not None}
+        cells.append(
+            {
+                "size": size,
+                "similarity": similarity,
+                "prescribed": wanted,
+                "best": [policy_variant(group) for group in best],
+                "is_tie": is_tie,
+                "is_prescribed_run": bool(article),
+                "is_prescribed": [policy_variant(group) in article for group in best],
+                "policies": len({policy_variant(group) for c in here for group in c.groups}),
+                "questions": len(here),
+                "contests": here,
+            }
+        )
     return {"sizes": list(SIZES), "similarities": list(SIMILARITIES), "cells": cells}
 
 

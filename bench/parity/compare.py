@@ -19,7 +19,7 @@ from bench.parity.tolerances import (
     MAY_BE_NOISY,
     MIN_LOSS_FALL,
     NEED_LOW_FLOOR,
-)
+)  # fmt: skip
 from bench.spec.run import Precision
 
 
@@ -49,16 +49,10 @@ def max_relative_difference(
 ) -> Difference:
     """Return the largest difference over the largest magnitude of ``a`` in the same group.
 
-    A group of the tensors of one operation gives a scale to those that are zero up to rounding,
-    such as the gradient of a bias before a BatchNorm.
-
-    Args:
-        a: Name → values of the reference.
-        b: Name → values to compare, under the same names.
-        group_of: Name → its group; by default each name is a group of its own.
+    By default each name is a group of its own. A group of the tensors of one operation gives a
+    scale to those that are zero up to rounding, such as the gradient of a bias before a BatchNorm.
     """
-    missing = sorted(a.keys() ^ b.keys())
-    if missing:
+    if missing := sorted(a.keys() ^ b.keys()):
         return Difference(math.inf, f"{missing[0]} is on one side only")
     scales: dict[str, float] = {}
     for name in a:
@@ -75,22 +69,13 @@ def max_relative_difference(
     return worst
 
 
-def first_above(
-    a: RecordedValues, b: RecordedValues, order: list[str], tolerance: float
-) -> str | None:
-    """Return the first name in ``order`` whose relative difference exceeds ``tolerance``."""
-    for name in order:
-        if name not in a or name not in b:
-            return name
-        if max_relative_difference({name: a[name]}, {name: b[name]}).value > tolerance:
-            return name
-    return None
-
-
-def operation_groups(blueprint: Blueprint) -> Callable[[str], str]:
-    """Return the mapping from a tensor's name to its operation. Running statistics are groups of
-    their own: a variance of thousands must not be the scale of the factors beside it."""
-    owners: Mapping[str, str] = {
+def grouping(level: str, blueprint: Blueprint) -> Callable[[str], str]:
+    """Return the function from a value's name to its group: a tensor's is its operation. Running
+    statistics are groups of their own: a variance of thousands must not be the scale of the factors
+    beside it."""
+    if level not in ("gradients", "state_after_one_step"):
+        return str
+    owners = {
         tensor: f"{o.name} {role}" if role in STATE_ROLES else o.name
         for o, role, tensor in blueprint.named_tensors()
     }
@@ -101,11 +86,10 @@ def operation_groups(blueprint: Blueprint) -> Callable[[str], str]:
 class Side:
     """The recorded values of one backend."""
 
-    folders: dict[Part, Path]
+    folders: Mapping[Part, Path]
     """Part → folder of its files; measurements that share a part share its folder."""
 
     def values(self, level: str) -> RecordedValues:
-        """Return the values of a level."""
         return read(self.folders[PART_OF[level]], level)
 
     def facts(self, part: Part) -> dict[str, Any]:
@@ -113,72 +97,41 @@ class Side:
         return read_facts(self.folders[part])
 
 
-def _plain(level: str, a: Side, b: Side, blueprint: Blueprint) -> Difference:
-    return max_relative_difference(a.values(level), b.values(level))
-
-
-def _by_operation(level: str, a: Side, b: Side, blueprint: Blueprint) -> Difference:
-    groups = operation_groups(blueprint)
-    return max_relative_difference(a.values(level), b.values(level), groups)
-
-
-def _frozen(level: str, a: Side, b: Side, blueprint: Blueprint) -> Difference:
-    """Return the number of frozen tensors that changed, on the worse side."""
-    changed = [float(side.values(level)["changed"].sum()) for side in (a, b)]
-    return Difference(max(changed), "tensors changed" if any(changed) else None)
-
-
-def _metrics(level: str, a: Side, b: Side, blueprint: Blueprint) -> Difference:
-    """Compare the sides, and on each side the loop's loss with the framework's."""
-    found = [side.values(level)["metrics"] for side in (a, b)]
-    worst = max_relative_difference({level: found[0]}, {level: found[1]}).value
-    for metrics in found:
-        _, loop, framework = np.split(metrics, 3)
-        worst = max(worst, max_relative_difference({level: loop}, {level: framework}).value)
-    return Difference(worst, None)
-
-
-MEASURES: dict[str, Callable[[str, Side, Side, Blueprint], Difference]] = {
-    "pixels": _plain,
-    "initial_head": _plain,
-    "logits": _plain,
-    "activations": _plain,
-    "gradients": _by_operation,
-    "state_after_one_step": _by_operation,
-    "losses": _plain,
-    "logits_after_steps": _plain,
-    "epoch_losses": _plain,
-    "frozen": _frozen,
-    "metrics": _metrics,
-}
-"""Level → the function that compares two sides."""
+def _level_difference(level: str, a: Side, b: Side, blueprint: Blueprint) -> Difference:
+    """Return the difference of two sides: for ``frozen``, the number of tensors that changed on the
+    worse side; for ``metrics``, also that of the loop's loss and the framework's on each side."""
+    first, second = a.values(level), b.values(level)
+    if level == "frozen":
+        changed = max(float(values["changed"].sum()) for values in (first, second))
+        return Difference(changed, "tensors changed" if changed else None)
+    worst = max_relative_difference(first, second, grouping(level, blueprint))
+    if level != "metrics":
+        return worst
+    losses = [np.split(values[level], 3)[1:] for values in (first, second)]
+    own = [max_relative_difference({level: x}, {level: y}).value for x, y in losses]
+    return Difference(max(worst.value, *own), None)
 
 
 def compare_levels(
     reference: Side, other: Side, floors: Side, blueprint: Blueprint, precision: Precision
 ) -> tuple[Level, ...]:
-    """Compare two sides at every level whose part was measured.
-
-    Args:
-        reference: The backend whose magnitudes are the scale.
-        other: The backend to compare.
-        floors: The backend whose noise floors were measured.
-        blueprint: The network with its head.
-        precision: Precision of the computation.
-    """
+    """Compare two sides at every level whose part was measured. The magnitudes of ``reference`` are
+    the scale, ``floors`` is the side whose noise floors were measured."""
     levels = []
-    measured = {n: t for n, t in LEVELS.items() if PART_OF[n] in reference.folders}
-    for name, tolerances in measured.items():
-        value, where = MEASURES[name](name, reference, other, blueprint)
-        floor = floors.facts(PART_OF[name])["floors"].get(name)
-        quiet = floor is None or FLOOR_MARGIN * floor < tolerances[precision]
+    for name, tolerances in LEVELS.items():
+        part, tolerance = PART_OF[name], tolerances[precision]
+        if part not in reference.folders:
+            continue
+        value, where = _level_difference(name, reference, other, blueprint)
+        floor = floors.facts(part)["floors"].get(name)
+        quiet = floor is None or FLOOR_MARGIN * floor < tolerance
         level = Level(
             name=name,
             value=value if math.isfinite(value) else None,
-            tolerance=tolerances[precision],
+            tolerance=tolerance,
             floor=floor if floor is None or math.isfinite(floor) else None,
             chaotic=floor is not None and not math.isfinite(floor),
-            passed=bool(value <= tolerances[precision] and (quiet or name not in NEED_LOW_FLOOR)),
+            passed=bool(value <= tolerance and (quiet or name not in NEED_LOW_FLOOR)),
             detail=where if value > 0.0 else None,
         )
         may_be_left_out = name in MAY_BE_NOISY[precision] and not quiet
@@ -191,12 +144,12 @@ def first_difference(
 ) -> FirstDifference | None:
     """Return the first operation whose output in inference form exceeds the tolerance."""
     a, b = reference.values("activations"), other.values("activations")
-    order = [o.name for o in blueprint.operations]
-    name = first_above(a, b, order, LEVELS["activations"][precision])
-    if name is None:
-        return None
-    operation = next(o for o in blueprint.operations if o.name == name)
-    return FirstDifference(operation=name, module_path=operation.module_path)
+    tolerance = LEVELS["activations"][precision]
+    for o in blueprint.operations:
+        found = [{o.name: values[o.name]} for values in (a, b) if o.name in values]
+        if len(found) < 2 or max_relative_difference(found[0], found[1]).value > tolerance:
+            return FirstDifference(operation=o.name, module_path=o.module_path)
+    return None
 
 
 AFTER_STEPS = ("losses", "logits_after_steps", "epoch_losses")
@@ -206,11 +159,8 @@ AFTER_STEPS = ("losses", "logits_after_steps", "epoch_losses")
 def differing(levels: Sequence[Level]) -> list[Level]:
     """Return the levels that show a difference. If training is chaotic, that is if one last bit
     moves the losses beyond even float32's tolerance, no level after the ten steps shows one."""
-    chaotic = any(
-        x.chaotic or (x.floor or 0.0) > LEVELS[x.name]["fp32"]
-        for x in levels
-        if x.name in NEED_LOW_FLOOR
-    )
+    training = [x for x in levels if x.name in NEED_LOW_FLOOR]
+    chaotic = any(x.chaotic or (x.floor or 0.0) > LEVELS[x.name]["fp32"] for x in training)
     inconclusive = AFTER_STEPS if chaotic else ()
     return [x for x in levels if not x.passed and x.differs and x.name not in inconclusive]
 
@@ -219,30 +169,22 @@ def has_constant_logits(side: Side, precision: Precision) -> bool:
     """Return True if the logits are the same for every image: then the head learns from its bias
     alone, and two backends agree whatever comes before it."""
     logits = side.values("logits")["logits"]
-    return max_magnitude(np.ptp(logits, axis=0)) <= (
-        LEVELS["logits"][precision] * max_magnitude(logits)
-    )
+    limit = LEVELS["logits"][precision] * max_magnitude(logits)
+    return max_magnitude(np.ptp(logits, axis=0)) <= limit
 
 
 def failure_reason(
     levels: tuple[Level, ...], loss_fall: float | None, constant_logits: bool = False
 ) -> str | None:
-    """Return in words why a pair did not pass; None if it passed.
-
-    Args:
-        levels: The levels that were measured.
-        loss_fall: Fraction by which the training loss fell.
-        constant_logits: True if the network gives the same logits for every image.
-    """
-    different = differing(levels)
-    if different:
+    """Return in words why a pair did not pass, given the measured levels and the fraction by which
+    the training loss fell; None if it passed."""
+    if different := differing(levels):
         return "differs: " + ", ".join(
             f"{x.name} {'not comparable' if x.value is None else f'{x.value:.2g}'}"
             f"{f' ({x.detail})' if x.detail else ''}"
             for x in different
         )
-    noisy = [level for level in levels if level.counts and not level.passed]
-    if noisy:
+    if noisy := [level for level in levels if level.counts and not level.passed]:
         return "inconclusive: numerical noise exceeds the tolerance: " + ", ".join(
             f"{x.name} (noise floor {'not finite' if x.floor is None else f'{x.floor:.2g}'})"
             for x in noisy

@@ -19,7 +19,7 @@ def write(folder: Path, level: str, values: RecordedValues) -> None:
     """Write the values of a level, without a second copy in memory."""
     folder.mkdir(parents=True, exist_ok=True)
     named: dict[str, Any] = dict(values)
-    np.savez(_file(folder, level), **named)
+    np.savez(folder / f"{level}.npz", **named)
 
 
 def read(folder: Path, level: str) -> RecordedValues:
@@ -29,12 +29,8 @@ def read(folder: Path, level: str) -> RecordedValues:
     Raises:
         OSError, ValueError: The file is missing, or ``write`` did not make it.
     """
-    values: RecordedValues = np.load(_file(folder, level), allow_pickle=False)
+    values: RecordedValues = np.load(folder / f"{level}.npz", allow_pickle=False)
     return values
-
-
-def _file(folder: Path, level: str) -> Path:
-    return folder / f"{level}.npz"
 
 
 def write_facts(folder: Path, facts: dict[str, Any]) -> None:

@@ -11,23 +11,15 @@ from bench.spec.base import Frozen
 from bench.workers.tasks import ProofPart
 
 Part = ProofPart
-PARTS: tuple[Part, ...] = ("forward", "gradients", "steps")
-"""Parts of a measurement; policies and optimizers that share a part have it measured once."""
-
-PART_OF: dict[str, Part] = {
-    "pixels": "forward",
-    "initial_head": "forward",
-    "logits": "forward",
-    "activations": "forward",
-    "metrics": "forward",
-    "gradients": "gradients",
-    "state_after_one_step": "steps",
-    "losses": "steps",
-    "logits_after_steps": "steps",
-    "epoch_losses": "steps",
-    "frozen": "steps",
+LEVELS_OF: dict[Part, tuple[str, ...]] = {
+    "forward": ("pixels", "initial_head", "logits", "activations", "metrics"),
+    "gradients": ("gradients",),
+    "steps": ("state_after_one_step", "losses", "logits_after_steps", "epoch_losses", "frozen"),
 }
-"""Level → the part in which it is measured."""
+"""Part of a measurement → the levels measured in it. Policies and optimizers that share a part have
+it measured once."""
+PARTS = tuple(LEVELS_OF)
+PART_OF: dict[str, Part] = {level: part for part, levels in LEVELS_OF.items() for level in levels}
 
 
 class Level(Frozen):
@@ -89,11 +81,11 @@ class ProofKey(NamedTuple):
 class PairProof(Frozen):
     """The comparison of two backends under one policy and optimizer."""
 
-    backbone: str = Field(description="Public name of the backbone.")
+    backbone: str = Field(description="Public name.")
     code_sha256: str | None = Field(
         default=None, description="Digest of a user's own network file; null for other networks."
     )
-    policy: str = Field(description="Name of the policy.")
+    policy: str
     boundary: str = Field(description="Stage from which the policy trains.")
     optimizer: str = Field(description="sgd or adamw.")
     backends: tuple[str, str] = Field(description="The reference, then the other backend.")
@@ -105,7 +97,7 @@ class PairProof(Frozen):
     learning_rate: float | None = Field(description="Peak learning rate of the steps.")
     px: int = Field(description="Height and width of the input, in pixels.")
     batch_size: int = Field(description="Images in a full step.")
-    head: str = Field(description="Head on the backbone.")
+    head: str
     weights: str = Field(description="pretrained, random or file.")
     environments: tuple[str, str] = Field(description="environment_id of each backend.")
     reason: str | None = Field(default=None, description="Why it did not pass; null if it did.")
@@ -115,5 +107,4 @@ class PairProof(Frozen):
 
     @property
     def key(self) -> ProofKey:
-        """Identity of the pair."""
         return ProofKey(**{name: getattr(self, name) for name in ProofKey._fields})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -50,15 +51,11 @@ class Question:
     backends: Sequence[str]
     """The reference, then the backends to compare with it."""
     head: str
-    """Head on every backbone."""
     px: int | None
     """Height and width of the input, in pixels; None: that of the backbone's ``ProofSetting``."""
     device: str
-    """cpu or cuda:N."""
     interpreters: Interpreters
-    """Python interpreter of each backend."""
     cache: Path
-    """Root of the cache."""
     boundary: str | None = None
     """Boundary to use for policies that train the last stage; None: their own."""
     parts: tuple[Part, ...] = PARTS
@@ -79,6 +76,8 @@ class Claim:
     """pretrained or random."""
     items: dict[Part, str]
     """Part → key of the item that measures it."""
+    keys: list[ProofKey]
+    """Identity of the pair with each backend that is compared with the reference."""
 
 
 @dataclass
@@ -89,13 +88,11 @@ class Subject:
     precision: Precision
     setting: ProofSetting
     code: OwnCode | None = None
-    """Source of a user's own network."""
     blueprints: dict[str, Blueprint] = field(default_factory=dict)
     """Kind of weights (pretrained, random) → the network with its head."""
     items: dict[str, ProbeItem] = field(default_factory=dict)
     """Key → item, in the order of measurement."""
     claims: list[Claim] = field(default_factory=list)
-    """Statements that the items prove or refute."""
     proved: list[ProofKey] = field(default_factory=list)
     """Keys of the pairs that are proved already."""
 
@@ -110,11 +107,7 @@ def subject_of(
 ) -> Subject:
     """Plan the proof of one backbone, and export its Blueprints.
 
-    Args:
-        backbone: Name of the backbone.
-        precision: Precision of the computation.
-        question: What to compare.
-        proved: Pairs that are proved; a claim whose pairs are all among them is left out.
+    A claim whose pairs are all ``proved`` is left out.
 
     Raises:
         UserError: The backbone cannot take the input size or be exported, or a policy trains
@@ -133,17 +126,13 @@ def subject_of(
         kind = weights.ref.kind
         if kind not in folders:
             folders[kind] = blueprint_folder(
-                backbone,
-                px,
-                weights,
-                SEED,
-                question.cache,
-                question.interpreters,
+                backbone, px, weights, SEED, question.cache, question.interpreters,
                 calibrated=kind == "random",
-            )
+            )  # fmt: skip
             empty = Network.empty(Blueprint.load(folders[kind]))
             subject.blueprints[kind] = attach_head(empty, question.head, CLASSES, SEED).blueprint
-        if not _trains(subject.blueprints[kind], policy):
+        phases = phases_of(subject.blueprints[kind], policy, EPOCHS)
+        if not all(plan_training(subject.blueprints[kind], p.policy).trained for p in phases):
             raise UserError(
                 f"Policy {name} trains nothing in {backbone} with head {question.head}."
             )
@@ -161,7 +150,7 @@ def subject_of(
                 parts=question.parts,
                 perturbations=question.perturbations,
             )
-            _add_claim(subject, item, kind)
+            _add_claim(subject, item, kind, keys)
     return subject
 
 
@@ -170,12 +159,6 @@ def _rates_label(policy: Policy) -> str:
     decay = f"x{policy.stage_decay:g}" if policy.stage_decay != 1.0 else ""
     phases = f"-{policy.name}" if policy.phases else ""
     return f"{policy.backbone_scale:g}{decay}{phases}"
-
-
-def _trains(blueprint: Blueprint, policy: Policy) -> bool:
-    """Return True if every phase trains something."""
-    phases = phases_of(blueprint, policy, EPOCHS)
-    return all(plan_training(blueprint, phase.policy).trained for phase in phases)
 
 
 def _keys(
@@ -203,10 +186,7 @@ def _keys(
 
 def environments_of(question: Question) -> list[Environment]:
     """Return the environment of each backend, in the question's order."""
-    return [
-        environment_of(backend, question.device, question.interpreters)
-        for backend in question.backends
-    ]
+    return [environment_of(b, question.device, question.interpreters) for b in question.backends]
 
 
 def policy_of(name: str, boundary: str | None) -> Policy:
@@ -219,12 +199,10 @@ def policy_of(name: str, boundary: str | None) -> Policy:
 
 def _weights(backbone: str, entry: BackboneEntry, policy: Policy) -> Weights:
     """Return pretrained weights if the policy uses them and they are here, else random ones."""
-    if policy.initialisation == "random":
-        return random_weights(entry)
-    try:
-        return pretrained_weights(backbone, entry, download=False)
-    except Unavailable:
-        return random_weights(entry)
+    if policy.initialisation != "random":
+        with suppress(Unavailable):
+            return pretrained_weights(backbone, entry, download=False)
+    return random_weights(entry)
 
 
 def _recipe(subject: Subject, policy: Policy, optimizer: OptimizerName, head: str) -> Recipe:
@@ -244,7 +222,7 @@ def _recipe(subject: Subject, policy: Policy, optimizer: OptimizerName, head: st
     )
 
 
-def _add_claim(subject: Subject, item: ProbeItem, kind: str) -> None:
+def _add_claim(subject: Subject, item: ProbeItem, kind: str, keys: list[ProofKey]) -> None:
     """Add a claim, and an item for the parts that no other item measures."""
     policy = item.policy
     items = next((c.items for c in subject.claims if item.key in c.items.values()), None)
@@ -252,7 +230,7 @@ def _add_claim(subject: Subject, item: ProbeItem, kind: str) -> None:
         items = {part: _owner(subject, part, policy, kind) or item.key for part in item.parts}
         parts = tuple(part for part in item.parts if items[part] == item.key)
         subject.items[item.key] = item.model_copy(update={"parts": parts})
-    subject.claims.append(Claim(policy, item.recipe.optimizer, kind, items))
+    subject.claims.append(Claim(policy, item.recipe.optimizer, kind, items, keys))
 
 
 def _owner(subject: Subject, part: Part, policy: Policy, kind: str) -> str | None:

@@ -6,6 +6,7 @@ import gc
 import math
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,10 +20,10 @@ from bench.network.blueprint_files import blueprint_path
 from bench.network.freezing import TrainingPlan, plan_training
 from bench.network.head import attach_head
 from bench.network.phases import phases_of
-from bench.parity.compare import max_relative_difference, operation_groups
+from bench.parity.compare import grouping, max_relative_difference
 from bench.parity.exchange import RecordedValues, read, write, write_facts
+from bench.parity.inputs import Perturbed
 from bench.parity.model import Part
-from bench.parity.perturbation import Perturbed
 from bench.parity.tolerances import (
     CLASSES,
     FLOOR_MARGIN,
@@ -67,14 +68,10 @@ def probe(
     floors: bool,
     batches: Batches = make_batches,
 ) -> dict[str, Any]:
-    """Measure one item and write a file for each of its levels.
+    """Measure one item, and write a file for each of its levels into the folder ``out``.
 
     Args:
-        adapter: The backend.
-        item: What to measure.
         split: Training images: one and a half batches.
-        device: Device to compute on.
-        out: Folder for the files.
         floors: True to measure noise floors, and to search for a learning rate at which the steps
             are conclusive.
         batches: Makes the batches; tests plant defects here.
@@ -82,13 +79,12 @@ def probe(
     Returns:
         learning_rate, loss_fall and floors, as written into ``facts.json``.
     """
-    network = attach_head(
-        Network.load(blueprint_path(item.blueprint)), item.recipe.head, CLASSES, SEED
-    )
+    path, recipe = blueprint_path(item.blueprint), item.recipe
+    network = attach_head(Network.load(path), recipe.head, CLASSES, SEED)
     blueprint = network.blueprint
 
     def build(policy: Policy, tensors: dict[str, Array]) -> Inspectable:
-        return build_phase(adapter, blueprint, tensors, policy, item.recipe, device)[0]
+        return build_phase(adapter, blueprint, tensors, policy, recipe, device)[0]
 
     first = build(item.policy, network.tensors)
     del network  # the framework has its own copy
@@ -97,9 +93,9 @@ def probe(
     start = subject.trainer.tensors()
     facts: dict[str, Any] = {"floors": {}, "learning_rate": item.learning_rate}
     without_steps = tuple(p for p in item.parts if p != "steps")
-    subject.measure(without_steps, item.recipe.learning_rate, file_writer(out))
+    rate = recipe.learning_rate
+    subject.measure(without_steps, rate, partial(write, out))
     if floors and without_steps:
-        rate = item.recipe.learning_rate
         facts["floors"] |= _noise_floors(subject, start, out, without_steps, rate)
     if "steps" in item.parts:
         subject.trainer.restore(start)
@@ -109,16 +105,11 @@ def probe(
             facts["floors"] |= found.floors
             found.keep(out)
         else:
-            rate = item.learning_rate or item.recipe.learning_rate
-            subject.steps(rate, file_writer(out))
+            rate = item.learning_rate or rate
+            subject.steps(rate, partial(write, out))
         facts |= {"learning_rate": rate, "loss_fall": loss_fall(out)}
     write_facts(out, facts)
     return facts
-
-
-def file_writer(folder: Path) -> Record:
-    """Return a function that writes the file of each level."""
-    return lambda level, values: write(folder, level, values)
 
 
 @dataclass
@@ -130,13 +121,10 @@ class Probe:
     blueprint: Blueprint
     """The network with its head."""
     item: ProbeItem
-    """The measurements requested."""
     split: Split
-    """Training images."""
     build: Build
     """Builds the network of a phase."""
     batches: Batches = make_batches
-    """Makes the batches."""
 
     def __post_init__(self) -> None:
         self._policy = self.item.policy
@@ -146,13 +134,15 @@ class Probe:
 
     def measure(self, parts: tuple[Part, ...], learning_rate: float, record: Record) -> None:
         """Record every level of ``parts``, starting from the trainer's current tensors."""
-        for part in parts:
-            if part == "steps":
-                self.steps(learning_rate, record)
-            else:
-                {"forward": self.forward, "gradients": self.gradients}[part](record)
+        if "forward" in parts:
+            self._forward(record)
+        if "gradients" in parts:
+            _, found = self.trainer.gradients(self.trainer.to_device(self._first_batch()))
+            record("gradients", found)
+        if "steps" in parts:
+            self.steps(learning_rate, record)
 
-    def forward(self, record: Record) -> None:
+    def _forward(self, record: Record) -> None:
         """Record the levels that depend neither on the optimizer nor on what is trained."""
         trainer = self.trainer
         head = {t for o, _, t in self.blueprint.named_tensors() if o.stage == HEAD}
@@ -163,12 +153,6 @@ class Probe:
         record("initial_head", {n: t for n, t in trainer.tensors().items() if n in head})
         record("logits", {"logits": trainer.logits([trainer.infer(images)])})
         record("metrics", {"metrics": self._metrics()})
-
-    def gradients(self, record: Record) -> None:
-        """Record the gradients of the first batch, in training form."""
-        prepared = self.trainer.to_device(self._first_batch())
-        _, found = self.trainer.gradients(prepared)
-        record("gradients", found)
 
     def steps(self, learning_rate: float, record: Record) -> None:
         """Record ten steps on one fixed batch, with dropout and a schedule by step; then epochs as
@@ -182,12 +166,12 @@ class Probe:
             update={"learning_rate": learning_rate, "epochs": STEPS, "augmentation": "none"}
         )
         self._changed.clear()
-        self._frozen_before = self._frozen()
+        self._frozen_before = self._tensors(frozen=True)
         losses: dict[str, Array] = {}
         for number, loss in enumerate(self._train(one_batch, recipe), start=1):
             losses[f"step {number}"] = np.array([loss])
             if number == 1:
-                record("state_after_one_step", self._state())
+                record("state_after_one_step", self._tensors(frozen=False))
         logits = self.trainer.logits([self.trainer.infer(np.array(self.split.images))])
         # The first step's batch and masks once more: other masks alone would move the loss.
         losses[FIRST_BATCH_AGAIN] = np.array([next(self._train(one_batch, recipe))])
@@ -202,7 +186,7 @@ class Probe:
 
     def _note_changes(self) -> None:
         """Note for each tensor that was to stay frozen whether it changed."""
-        after = self._frozen()
+        after = self._tensors(frozen=True)
         before = sorted(self._frozen_before.items())
         self._changed += [float(not np.array_equal(after[n], t)) for n, t in before]
 
@@ -218,14 +202,12 @@ class Probe:
         gc.collect()
         self.trainer = self.build(policy, tensors)
         self._policy, self.plan = policy, plan_training(self.blueprint, policy)
-        self._frozen_before = self._frozen()
+        self._frozen_before = self._tensors(frozen=True)
 
-    def _frozen(self) -> dict[str, Array]:
-        return {n: t for n, t in self.trainer.tensors().items() if n in self.plan.frozen}
-
-    def _state(self) -> dict[str, Array]:
-        """Return the tensors that may change."""
-        return {n: t for n, t in self.trainer.tensors().items() if n not in self.plan.frozen}
+    def _tensors(self, frozen: bool) -> dict[str, Array]:
+        """Return the frozen tensors, or all others."""
+        tensors = self.trainer.tensors().items()
+        return {n: t for n, t in tensors if (n in self.plan.frozen) == frozen}
 
     def _train(self, split: Split, recipe: Recipe) -> Iterator[float]:
         """Train and yield the loss of each step."""
@@ -240,11 +222,8 @@ class Probe:
                     yield from self.trainer.losses([handle])
 
     def _first_batch(self) -> Any:
-        batches = self.batches(self.split, self.item.recipe, self.plan).epoch(0)
-        try:
+        with closing(self.batches(self.split, self.item.recipe, self.plan).epoch(0)) as batches:
             return next(batches)
-        finally:
-            batches.close()
 
     def _metrics(self) -> Array:
         """Return top-1 and loss of random logits by the training loop, and the framework's loss."""
@@ -257,11 +236,7 @@ class Probe:
 
 def loss_fall(folder: Path) -> float:
     """Return the fraction by which the steps lowered the loss of the first batch under the same
-    dropout masks; NaN if the loss is not finite.
-
-    Args:
-        folder: Holds the file of the level ``losses``.
-    """
+    dropout masks, from the file of the level ``losses``; NaN if the loss is not finite."""
     losses = read(folder, "losses")
     return float(1.0 - losses[FIRST_BATCH_AGAIN][0] / losses["step 1"][0])
 
@@ -274,24 +249,14 @@ def _noise_floors(
     learning_rate: float,
     good_enough: Callable[[dict[str, float]], bool] = lambda floors: True,
 ) -> dict[str, float]:
-    """Return level → noise floor: the largest relative difference when all weights are perturbed by
-    a last bit, the worst of several perturbations.
-
-    Args:
-        subject: The network.
-        start: Tensors to perturb.
-        measured: Folder with the unperturbed values.
-        parts: Parts to measure.
-        learning_rate: Peak learning rate of the steps.
-        good_enough: Floors so far → False to skip further perturbations.
-    """
+    """Return level → noise floor: the largest relative difference from what was ``measured`` when
+    all ``start`` tensors are perturbed by a last bit, the worst of several perturbations. Further
+    perturbations are skipped where the floors so far are not good enough."""
     worst: dict[str, float] = {}
-    groups = operation_groups(subject.blueprint)
 
     def compare(level: str, values: RecordedValues) -> None:
         if LEVELS[level]["fp64"] > 0.0 and level != "metrics":
-            by_operation = level in ("gradients", "state_after_one_step")
-            group_of = groups if by_operation else str
+            group_of = grouping(level, subject.blueprint)
             found = max_relative_difference(read(measured, level), values, group_of).value
             worst[level] = max(worst.get(level, 0.0), found)
 
@@ -302,6 +267,15 @@ def _noise_floors(
             break
     subject.trainer.restore(start)
     return worst
+
+
+def losses_are_quiet(floors: dict[str, float], precision: Precision) -> bool:
+    """Return True if the noise floor of the losses is below a tenth of their tolerance."""
+    return all(
+        FLOOR_MARGIN * value < LEVELS[level][precision]
+        for level, value in floors.items()
+        if level in NEED_LOW_FLOOR and level not in MAY_BE_NOISY[precision]
+    )
 
 
 @dataclass
@@ -323,7 +297,6 @@ class _Attempt:
 
     @property
     def learned(self) -> bool:
-        """True if the loss fell far enough."""
         return self.loss_fall >= MIN_LOSS_FALL
 
     @property
@@ -337,20 +310,11 @@ class _Attempt:
         return self.learned and losses_are_quiet(self.floors, self.precision)
 
 
-def losses_are_quiet(floors: dict[str, float], precision: Precision) -> bool:
-    """Return True if the noise floor of the losses is below a tenth of their tolerance."""
-    return all(
-        FLOOR_MARGIN * value < LEVELS[level][precision]
-        for level, value in floors.items()
-        if level in NEED_LOW_FLOOR and level not in MAY_BE_NOISY[precision]
-    )
-
-
 def _attempt(subject: Probe, start: dict[str, Array], out: Path, rate: float) -> _Attempt:
     precision = subject.item.recipe.precision
     folder = out / f"{ATTEMPT}{rate:g}"
     subject.trainer.restore(start)
-    subject.steps(rate, file_writer(folder))
+    subject.steps(rate, partial(write, folder))
     attempt = _Attempt(rate, folder, loss_fall(folder), {}, precision)
     if attempt.learned:
         quiet = partial(losses_are_quiet, precision=precision)

@@ -8,7 +8,8 @@ line of that code, needs a new proof.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,33 +39,29 @@ class Proofs:
         self._folder.mkdir(parents=True, exist_ok=True)
         if not pair.levels and any(p.key == pair.key and p.passed for p in self.load()):
             return
-        path = self._folder / f"{canonical_hash(pair.key._asdict())[:24]}.json"
-        write_json(
-            path, pair.model_copy(update={"harness": proof_digest()}).model_dump(mode="json")
-        )
+        current = pair.model_copy(update={"harness": proof_digest()})
+        name = f"{canonical_hash(pair.key._asdict())[:24]}.json"
+        write_json(self._folder / name, current.model_dump(mode="json"))
 
     def load(self) -> list[PairProof]:
         """Return all proofs by the current code; skip others and unreadable files."""
-        return [p for p in _read_all(sorted(self._folder.glob("*.json"))) if _is_current(p)]
+        found = []
+        for path in sorted(self._folder.glob("*.json")):
+            with suppress(OSError, ValidationError):
+                found.append(PairProof.model_validate_json(path.read_bytes()))
+        return _current(found)
 
 
-def _is_current(pair: PairProof) -> bool:
-    return pair.harness == proof_digest()
-
-
-def _read_all(paths: Iterable[Path]) -> Iterator[PairProof]:
-    for path in paths:
-        try:
-            yield PairProof.model_validate_json(path.read_bytes())
-        except (OSError, ValidationError):
-            continue
+def _current(pairs: Iterable[PairProof]) -> list[PairProof]:
+    """Return the proofs made by the current code."""
+    return [pair for pair in pairs if pair.harness == proof_digest()]
 
 
 def read_copy(folder: Path) -> list[PairProof]:
     """Return the proofs by the current code that lie in a results folder."""
     try:
         found = json.loads((folder / COPY).read_bytes())["pairs"]
-        return [pair for pair in map(PairProof.model_validate, found) if _is_current(pair)]
+        return _current(map(PairProof.model_validate, found))
     except (OSError, ValueError, KeyError, TypeError):
         return []
 
@@ -91,26 +88,17 @@ class ProvedSubject(NamedTuple):
 
 def proved_subjects(pairs: Iterable[PairProof]) -> set[ProvedSubject]:
     """Return what has been proved in float64. A pair that shows a difference, at any input size or
-    precision, refutes all proofs of its subject; an inconclusive one does not.
-    """
-    known = [
-        (
-            ProvedSubject(
-                p.backbone,
-                p.policy,
-                p.boundary,
-                p.optimizer,
-                frozenset(p.environments),
-                p.code_sha256,
-            ),
-            p,
+    precision, refutes all proofs of its subject; an inconclusive one does not."""
+    proved, refuted = set(), set()
+    for p in pairs:
+        environments = frozenset(p.environments)
+        subject = ProvedSubject(
+            p.backbone, p.policy, p.boundary, p.optimizer, environments, p.code_sha256
         )
-        for p in pairs
-    ]
-    refuted = {subject for subject, p in known if differing(p.levels)}
-    proved = {
-        subject for subject, p in known if p.passed and p.dtype == "float64" and _is_complete(p)
-    }
+        if differing(p.levels):
+            refuted.add(subject)
+        elif p.passed and p.dtype == "float64" and _is_complete(p):
+            proved.add(subject)
     return proved - refuted
 
 

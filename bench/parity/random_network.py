@@ -21,7 +21,7 @@ from bench.catalog.policies import POLICIES
 from bench.catalog.recipes import plain_recipe
 from bench.network.blueprint import Array, Blueprint, Network, Operation
 from bench.network.freezing import plan_training
-from bench.parity.images import proof_split
+from bench.parity.inputs import proof_split
 from bench.training.adapter import Adapter
 from bench.training.batches import TrainingBatches
 
@@ -32,12 +32,8 @@ DEPTH_EXPONENT = 1.5
 
 
 def calibrate_random_network(network: Network, adapter: Adapter) -> Network:
-    """Return a random network with its own values in every BatchNorm.
-
-    Args:
-        network: As exported, with its own classifier.
-        adapter: Computes the statistics.
-    """
+    """Return an exported network with random values in every BatchNorm, and statistics that the
+    adapter computes."""
     norms = [o for o in network.blueprint.operations if o.kind == "batch_norm"]
     if not norms:
         return network
@@ -74,22 +70,18 @@ def _end_factors(branches: int) -> tuple[float, float]:
 def _branch_ends(blueprint: Blueprint) -> set[str]:
     """Return the names of the BatchNorms whose value is added to a shortcut. If both operands of a
     sum are BatchNorms, the first is the branch's and the second the shortcut's."""
-    kinds = {o.name: o.kind for o in blueprint.operations}
-    ends = set()
-    for operation in blueprint.operations:
-        if operation.kind == "add":
-            ends |= set([n for n in operation.inputs if kinds.get(n) == "batch_norm"][:1])
-    return ends
+    norms = {o.name for o in blueprint.operations if o.kind == "batch_norm"}
+    sums = (o for o in blueprint.operations if o.kind == "add")
+    return {name for o in sums for name in [n for n in o.inputs if n in norms][:1]}
 
 
 def _batch_statistics(network: Network, adapter: Adapter) -> dict[str, Array]:
     """Return running statistics equal to those of one batch, by a forward pass with momentum 1."""
     operations = tuple(
-        o.model_copy(update={"attributes": {**o.attributes, "momentum": 1.0}})
-        if o.kind == "batch_norm"
-        else o
+        o if o.kind != "batch_norm"
+        else o.model_copy(update={"attributes": {**o.attributes, "momentum": 1.0}})
         for o in network.blueprint.operations
-    )
+    )  # fmt: skip
     blueprint = network.blueprint.model_copy(update={"operations": operations})
     plan = plan_training(blueprint, POLICIES["retrain_all"])
     recipe = plain_recipe("original", blueprint.px, IMAGES)

@@ -8,15 +8,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from bench.catalog.backends import ALLOCATOR
 from bench.errors import Unavailable, UserError
-from bench.network.backbones import backbones, folder_name, public_name
+from bench.network.backbones import backbones, folder_name
 from bench.parity.compare import (
     Side,
     compare_levels,
@@ -24,9 +24,9 @@ from bench.parity.compare import (
     first_difference,
     has_constant_logits,
 )
-from bench.parity.images import proof_split, save_split
-from bench.parity.model import Level, PairProof
-from bench.parity.plan import DTYPES, Claim, Question, Subject, environments_of, subject_of
+from bench.parity.inputs import proof_split, save_split
+from bench.parity.model import PairProof
+from bench.parity.plan import Claim, Question, Subject, subject_of
 from bench.parity.proofs import Proofs
 from bench.parity.scheduler import (
     Job,
@@ -73,12 +73,8 @@ Rates = dict[str, float | None]
 
 
 def prove_missing(question: Question, fresh: bool, watch: Watch) -> list[PairProof]:
-    """Prove the pairs of a question that are not proved yet; return all of its pairs, in order.
-
-    Args:
-        question: What to compare.
-        fresh: True to prove again what is proved already.
-        watch: Makes the display of progress.
+    """Prove the pairs of a question that are not proved yet, if ``fresh`` also those that are;
+    return all of its pairs, in order.
 
     Raises:
         UserError, Unavailable: See ``subject_of`` and ``prove``.
@@ -92,21 +88,21 @@ def prove_missing(question: Question, fresh: bool, watch: Watch) -> list[PairPro
         for precision in question.precisions
     ]
     pairs = [[proved[key] for key in subject.proved] for subject in subjects]
+    reused = sum(map(len, pairs))
     with watch(subjects, len(question.backends)) as watcher:
-        missing = [number for number, subject in enumerate(subjects) if subject.claims]
+        missing = [(number, subject) for number, subject in enumerate(subjects) if subject.claims]
         workers = parallel_jobs(question.device, len(missing))
         shared = replace(question, threads=threads_per_worker(workers))
         jobs = [
             Job(estimate_memory_bytes(subject), partial(prove, subject, shared, watcher))
-            for subject in (subjects[number] for number in missing)
+            for _, subject in missing
         ]
-        for number, new in run_jobs(jobs, workers, memory_limit_bytes()):
+        for job, new in run_jobs(jobs, workers, memory_limit_bytes()):
             for pair in new:
                 proofs.keep(pair)
                 watcher.proved(pair)
-            pairs[missing[number]] += new
+            pairs[missing[job][0]] += new
     found = [pair for each in pairs for pair in sorted(each, key=partial(_place, question))]
-    reused = sum(len(subject.proved) for subject in subjects)
     if reused:
         print(f"{reused} of {len(found)} pairs were proved before in these environments; "
               "--fresh proves them again", file=sys.stderr)  # fmt: skip
@@ -133,75 +129,70 @@ def prove(subject: Subject, question: Question, watcher: Watcher) -> list[PairPr
     order = [floors, *(b for b in question.backends if b != floors)]
     with _exchange_folder(question.cache) as root:
         save_split(proof_split(subject.setting.px, subject.images), root / "data.npz")
-        exchange = _Exchange(root, question, subject, watcher)
+        proof = _Proof(root, question, subject, watcher)
         rates: Rates | None = None
         failed: dict[str, Finished[ProveAnswer]] = {}
         for backend in order:
-            finished = exchange.run(backend, rates)
+            finished = proof.measure(backend, rates)
             if finished.answer is None:
                 failed[backend] = finished
                 if backend == floors:
                     break
             elif backend == floors:
                 rates = finished.answer.learning_rates
-        return list(_pairs(exchange, floors, failed))
+        return list(proof.pairs(floors, failed))
 
 
 def worker_variables(threads: int | None) -> dict[str, str]:
     """Return environment variables for the workers of a proof. They keep TensorFlow's allocator
     settings in all backends: VGG19 under torch in float64 spends half of its time on clearing pages
-    without them (64 s per proof instead of 31 s).
-
-    Args:
-        threads: Threads per worker; None: the framework's own choice.
-    """
+    without them (64 s per proof instead of 31 s). With None, frameworks choose their threads."""
     return {**ALLOCATOR, **({} if threads is None else dict.fromkeys(THREADS, str(threads)))}
 
 
 @contextmanager
 def _exchange_folder(cache: Path) -> Iterator[Path]:
-    """Make a temporary folder for files, and remove folders that killed proofs left behind (some
-    gigabytes for VGG19)."""
+    """Make a temporary folder; remove those that killed proofs left (some gigabytes for VGG19)."""
     place = cache / "exchange"
     place.mkdir(parents=True, exist_ok=True)
     for left in place.iterdir():
-        try:
+        with suppress(FileNotFoundError):  # another proof has ended meanwhile
             if time.time() - left.stat().st_mtime > ABANDONED_S:
                 shutil.rmtree(left, ignore_errors=True)
-        except FileNotFoundError:
-            continue  # another proof has ended meanwhile
-    root = Path(tempfile.mkdtemp(dir=place))
-    try:
-        yield root
-    finally:
-        shutil.rmtree(root, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=place, ignore_cleanup_errors=True) as root:
+        yield Path(root)
 
 
 @dataclass
-class _Exchange:
-    """The folder through which the workers of one proof pass their values."""
+class _Proof:
+    """A proof in progress, with the folder through which its workers pass their values."""
 
     root: Path
     question: Question
     subject: Subject
     watcher: Watcher
 
-    def run(self, backend: str, rates: Rates | None) -> Finished[ProveAnswer]:
-        """One backend's worker; measures floors where no learning rates are known yet."""
-        self.watcher.measuring(self.subject, backend)
+    def measure(self, backend: str, rates: Rates | None) -> Finished[ProveAnswer]:
+        """Run the worker of one backend; without ``rates`` it also measures noise floors and
+        searches for learning rates.
+
+        Raises:
+            UserError, Unavailable: See ``prove``.
+        """
+        question, subject = self.question, self.subject
+        self.watcher.measuring(subject, backend)
         items = [
             item if rates is None else item.model_copy(update={"learning_rate": rates.get(key)})
-            for key, item in self.subject.items.items()
+            for key, item in subject.items.items()
         ]
         task = ProveTask(
             items=tuple(items),
             data=str(self.root / "data.npz"),
             out=str(self.root / backend),
-            device=self.question.device,
+            device=question.device,
             floors=rates is None,
         )
-        subject = folder_name(self.subject.backbone)
-        log = fresh_log(self.question.cache, f"parity-{subject}-{self.subject.precision}-{backend}")
+        name = f"parity-{folder_name(subject.backbone)}-{subject.precision}-{backend}"
 
         def on_event(event: Event) -> None:
             if event["event"] == "probed":
@@ -210,12 +201,12 @@ class _Exchange:
         finished = run_task(
             backend,
             task,
-            log,
-            self.question.interpreters,
+            fresh_log(question.cache, name),
+            question.interpreters,
             on_event,
             variables={
-                **worker_variables(self.question.threads),
-                CACHE_VARIABLE: str(self.question.cache.absolute()),
+                **worker_variables(question.threads),
+                CACHE_VARIABLE: str(question.cache.absolute()),
             },
         )
         if finished.status == "bad_input":
@@ -224,72 +215,40 @@ class _Exchange:
             raise Unavailable(finished.message)
         return finished
 
-    def side(self, backend: str, claim: Claim) -> Side:
-        """Where a backend's values of a claim lie."""
-        return Side({part: self.root / backend / key for part, key in claim.items.items()})
+    def pairs(self, floors: str, failed: dict[str, Finished[ProveAnswer]]) -> Iterator[PairProof]:
+        """Yield the verdicts on all claims, given the backend whose noise floors were measured and
+        those that failed."""
+        reference, *others = self.question.backends
+        for claim in self.subject.claims:
+            for other, key in zip(others, claim.keys, strict=True):
+                backends = (reference, other)
+                broken = next((b for b in failed if b in (floors, *backends)), None)
+                if broken is None:
+                    found = self._judge(claim, backends, floors)
+                else:
+                    reason = f"{broken} {failed[broken].status}: {failed[broken].message}"
+                    found = {"passed": False, "reason": reason, "levels": (), "loss_fall": None,
+                             "learning_rate": None, "first_difference": None}  # fmt: skip
+                yield PairProof(**key._asdict(), backends=backends, **found)
 
-
-def _pairs(
-    exchange: _Exchange, floors: str, failed: dict[str, Finished[ProveAnswer]]
-) -> Iterator[PairProof]:
-    reference, *others = exchange.question.backends
-    for claim in exchange.subject.claims:
-        for other in others:
-            needed = {floors, reference, other}
-            broken = [b for b in failed if b in needed]
-            if broken:
-                first = failed[broken[0]]
-                reason = f"{broken[0]} {first.status}: {first.message}"
-                yield _pair(exchange, claim, (reference, other), (), None, None, reason)
-                continue
-            yield _judge(exchange, claim, (reference, other), floors)
-
-
-def _judge(exchange: _Exchange, claim: Claim, backends: tuple[str, str], floors: str) -> PairProof:
-    precision = exchange.subject.precision
-    blueprint = exchange.subject.blueprints[claim.weights]
-    a, b = (exchange.side(backend, claim) for backend in backends)
-    noise = exchange.side(floors, claim)
-    levels = compare_levels(a, b, noise, blueprint, precision)
-    facts = noise.facts("steps") if "steps" in claim.items else {}
-    fall = facts.get("loss_fall")
-    fall = fall if fall is not None and math.isfinite(fall) else None
-    constant = "forward" in claim.items and has_constant_logits(a, precision)
-    reason = failure_reason(levels, fall, constant)
-    pair = _pair(exchange, claim, backends, levels, fall, facts.get("learning_rate"), reason)
-    return pair.model_copy(
-        update={"first_difference": first_difference(a, b, blueprint, precision)}
-    )
-
-
-def _pair(
-    exchange: _Exchange,
-    claim: Claim,
-    backends: tuple[str, str],
-    levels: Sequence[Level],
-    loss_fall: float | None,
-    learning_rate: float | None,
-    reason: str | None,
-) -> PairProof:
-    question, subject = exchange.question, exchange.subject
-    ids = {e.backend: e.environment_id for e in environments_of(question)}
-    return PairProof(
-        backbone=public_name(subject.backbone),
-        code_sha256=subject.code.sha256 if subject.code else None,
-        policy=claim.policy.name,
-        boundary=claim.policy.boundary,
-        optimizer=claim.optimizer,
-        backends=backends,
-        dtype=DTYPES[subject.precision],
-        passed=reason is None,
-        levels=tuple(levels),
-        first_difference=None,
-        loss_fall=loss_fall,
-        learning_rate=learning_rate,
-        px=subject.setting.px,
-        batch_size=subject.setting.batch_size,
-        head=question.head,
-        weights=claim.weights,
-        environments=(ids[backends[0]], ids[backends[1]]),
-        reason=reason,
-    )
+    def _judge(self, claim: Claim, backends: tuple[str, str], floors: str) -> dict[str, Any]:
+        """Return the fields of a ``PairProof`` that hold the verdict."""
+        precision, blueprint = self.subject.precision, self.subject.blueprints[claim.weights]
+        a, b, noise = (
+            Side({part: self.root / backend / key for part, key in claim.items.items()})
+            for backend in (*backends, floors)
+        )
+        levels = compare_levels(a, b, noise, blueprint, precision)
+        facts = noise.facts("steps") if "steps" in claim.items else {}
+        fall = facts.get("loss_fall")
+        fall = fall if fall is not None and math.isfinite(fall) else None
+        constant = "forward" in claim.items and has_constant_logits(a, precision)
+        reason = failure_reason(levels, fall, constant)
+        return {
+            "passed": reason is None,
+            "reason": reason,
+            "levels": levels,
+            "loss_fall": fall,
+            "learning_rate": facts.get("learning_rate"),
+            "first_difference": first_difference(a, b, blueprint, precision),
+        }

@@ -60,7 +60,6 @@ class Job(Generic[T]):
     """Work that may run in parallel with other jobs."""
 
     memory_bytes: int
-    """Peak memory of its workers."""
     do: Callable[[], T]
     """The work; called once in a pool thread."""
 
@@ -71,27 +70,22 @@ def run_jobs(jobs: Sequence[Job[T]], parallel: int, limit_bytes: int) -> Iterato
     The next job to start is the first that fits into the free memory; one that needs more than the
     limit runs alone. An exception in a job, or in the consumer, ends the workers of all jobs;
     results of other jobs that have finished by then are yielded before the exception is raised.
-
-    Args:
-        jobs: The work.
-        parallel: How many jobs run at the same time.
-        limit_bytes: Memory that they may hold together.
     """
     group = WorkerGroup()
-    waiting = {number: min(job.memory_bytes, limit_bytes) for number, job in enumerate(jobs)}
+    needs = [min(job.memory_bytes, limit_bytes) for job in jobs]
+    waiting = list(range(len(jobs)))
     running: dict[Future[T], int] = {}
-    needs = dict(waiting)
 
     def do(job: Job[T]) -> T:
         with group.joined():
             return job.do()
 
     def start() -> None:
-        for number, need in list(waiting.items()):
+        for number in tuple(waiting):
             free_bytes = limit_bytes - sum(needs[each] for each in running.values())
-            if len(running) < parallel and need <= free_bytes:
+            if len(running) < parallel and needs[number] <= free_bytes:
                 running[pool.submit(do, jobs[number])] = number
-                del waiting[number]
+                waiting.remove(number)
 
     pool = ThreadPoolExecutor(parallel)
     error: BaseException | None = None

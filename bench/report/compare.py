@@ -398,12 +398,13 @@ def _counted(
     names: FolderNames,
 ) -> str:
     """Return a sentence on how many runs were compared and how many were not."""
+    changes = Counter(u.change for u in unmatched)
     left = [
         (sum(u.second is None for u in unmatched), f"only in '{names[0]}'"),
         (sum(u.first is None for u in unmatched), f"only in '{names[1]}'"),
-        (sum(u.is_worse for u in unmatched), f"ok in '{names[0]}' and not in '{names[1]}'"),
-        (sum(u.is_mended for u in unmatched), f"ok in '{names[1]}' and not in '{names[0]}'"),
-        (sum(u.is_other for u in unmatched), "in both folders"),
+        (changes["worse"], f"ok in '{names[0]}' and not in '{names[1]}'"),
+        (changes["mended"], f"ok in '{names[1]}' and not in '{names[0]}'"),
+        (changes["other"], "in both folders"),
     ]
     rest = ", ".join(f"{number_of(n, 'run')} {where}" for n, where in left if n)
     if not pairs:

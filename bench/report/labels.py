@@ -10,8 +10,8 @@ from bench.analysis.groups import (
     COMPETING_FIELDS,
     OUTCOME_FIELDS,
     SeedGroup,
-    group_identity,
     policy_variant,
+    settings_of,
 )
 from bench.analysis.rows import FIELDS, Row
 from bench.spec.run import RECIPE_OPTIONS
@@ -118,7 +118,7 @@ def choices(
     """
     by_choice: dict[tuple[Hashable, ...], list[SeedGroup]] = {}
     for group in groups:
-        by_choice.setdefault(group_identity(group, differing), []).append(group)
+        by_choice.setdefault(settings_of(group.row, differing), []).append(group)
     rows = [members[0].row for members in by_choice.values()]
     names = [named(row) for row in rows]
     fields = [

@@ -49,6 +49,11 @@ class StoredRun:
     folder: Path
     """Folder of its files."""
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """Run id and environment id, which no two runs of a folder share."""
+        return self.result.run_id, self.result.environment_id
+
 
 class Store:
     """A results folder: ``runs/<run_id>/<environment_id>/`` below ``root``."""

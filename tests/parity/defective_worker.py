@@ -19,7 +19,7 @@ from pathlib import Path
 
 from backends.worker import load_adapter
 from bench.catalog.backends import BACKENDS
-from bench.parity.images import load_split
+from bench.parity.inputs import load_split
 from bench.parity.probe import probe
 from bench.training.adapter import Adapter
 from tests.parity.defects import DEFECTS, QUESTIONS, item

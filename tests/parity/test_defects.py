@@ -13,7 +13,7 @@ from bench.catalog.backends import BACKENDS
 from bench.network.blueprint import Blueprint
 from bench.network.head import attach_head
 from bench.parity.compare import Side, compare_levels, failure_reason, first_difference
-from bench.parity.images import proof_split, save_split
+from bench.parity.inputs import proof_split, save_split
 from bench.parity.model import PARTS, Level
 from bench.parity.tolerances import CLASSES, LEVELS, SEED
 from bench.system import project_root

@@ -68,7 +68,8 @@ def subject(question: Question, root: Path, names: Sequence[str] = tuple(NETWORK
             whole.items[named] = item.model_copy(update={"key": named})
         for claim in found.claims:
             items = {part: f"{name}-{key}" for part, key in claim.items.items()}
-            whole.claims.append(replace(claim, weights=name, items=items))
+            keys = [key._replace(weights=name) for key in claim.keys]
+            whole.claims.append(replace(claim, weights=name, items=items, keys=keys))
     return whole
 
 

@@ -121,6 +121,9 @@ def test_three_runs_give_the_t_interval_of_log_ratios() -> None:
     found = ratio(a, b)
     assert (found.low, found.high) == pytest.approx((low, high))
     assert found.value == pytest.approx(np.exp(logs.mean()))
+    joint = widened(found, 4)  # wider by the same factor on both sides
+    assert joint.high / joint.value == pytest.approx(joint.value / joint.low)
+    assert joint.low < found.low
 
 
 def test_one_run_gives_an_interval_over_its_windows() -> None:

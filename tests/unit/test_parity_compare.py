@@ -11,11 +11,10 @@ from bench.network.blueprint import Network
 from bench.parity.compare import (
     Difference,
     failure_reason,
-    first_above,
+    grouping,
     max_absolute_difference,
     max_magnitude,
     max_relative_difference,
-    operation_groups,
 )
 from tests.unit.pairs import BROKEN, INCONCLUSIVE, level
 
@@ -89,18 +88,9 @@ def test_of_nothing_the_largest_is_zero() -> None:
     assert max_magnitude(np.array([2.0, -3.0])) == 3.0
 
 
-def test_the_first_above_is_the_first_in_order_and_not_the_largest() -> None:
-    a = {"x": np.array([1.0]), "y": np.array([1.0]), "z": np.array([1.0])}
-    b = {"x": np.array([1.0 + 1e-6]), "y": np.array([1.01]), "z": np.array([5.0])}
-    assert first_above(a, b, ["x", "y", "z"], 1e-3) == "y"
-    assert first_above(a, b, ["z", "y", "x"], 1e-3) == "z"
-    assert first_above(a, b, ["x", "y", "z"], 1e-9) == "x"
-    assert first_above(a, b, ["x"], 1e-3) is None
-    assert first_above({"x": ONE}, {}, ["x"], 1.0) == "x"
-
-
 def test_tensors_belong_to_operations(network: Network) -> None:
-    owner = operation_groups(network.blueprint)
+    owner = grouping("gradients", network.blueprint)
+    assert grouping("logits", network.blueprint)("bn1.bias") == "bn1.bias"
     assert owner("layer1.0.conv.bias") == "a"
     assert owner("bn1.weight") == owner("bn1.bias") == "bn"
     # A variance of thousands must not be the scale of the factors beside it.

@@ -15,8 +15,8 @@ from bench.catalog.policies import POLICIES
 from bench.catalog.recipes import plain_recipe
 from bench.network.blueprint import Array, Network
 from bench.parity.exchange import write
+from bench.parity.inputs import Perturbed
 from bench.parity.model import PARTS
-from bench.parity.perturbation import Perturbed
 from bench.parity.probe import (
     ATTEMPT,
     FIRST_BATCH_AGAIN,

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.analysis.groups import SeedGroup, group_identity, policy_variant
+from bench.analysis.groups import SeedGroup, policy_variant, settings_of
 from bench.analysis.rows import Row
 from bench.report.format import number_of, percent
 from bench.report.labels import (
@@ -170,7 +170,7 @@ def _lines(groups: Sequence[SeedGroup]) -> list[list[SeedGroup]]:
     lines: dict[tuple[Hashable, ...], list[SeedGroup]] = {}
     for group in groups:
         labels = frozenset(a.labels_sha256 for a in group.answers.values())
-        lines.setdefault((labels, *group_identity(group, SIZED)), []).append(group)
+        lines.setdefault((labels, *settings_of(group.row, SIZED)), []).append(group)
     return [sorted(line, key=_images) for line in lines.values()]
 
 

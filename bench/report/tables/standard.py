@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 
 from bench.analysis.findings import BackendPair, Findings
-from bench.analysis.groups import Comparison, Contest, SeedGroup, group_identity, policy_variant
+from bench.analysis.groups import Comparison, Contest, SeedGroup, policy_variant, settings_of
 from bench.analysis.rows import Row
 from bench.analysis.speed import is_unsteady
 from bench.report.format import ABSENT, count, megabytes, number_of, places, points, times
@@ -217,7 +217,7 @@ def backbones_table(groups: Sequence[SeedGroup]) -> Table:
     names = list(dict.fromkeys(map(network, groups)))
     lines: dict[tuple[Hashable, ...], dict[str, SeedGroup]] = {}
     for group in groups:
-        key = (policy_variant(group), *group_identity(group, OF_A_BACKBONE))
+        key = (policy_variant(group), *settings_of(group.row, OF_A_BACKBONE))
         lines.setdefault(key, {})[network(group)] = group
     shown = [found for found in lines.values() if len(found) > 1]
     rows = [
