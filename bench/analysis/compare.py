@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from bench.analysis.groups import SeedGroup
 from bench.analysis.rows import backend_place, grouped, rows_of
 from bench.spec.base import canonical_json
+from bench.spec.run import RunSpec
 from bench.storage.results import StoredRun
 
 RunPairs = Sequence[tuple[StoredRun, StoredRun]]
@@ -96,6 +97,7 @@ class Unmatched:
 
 
 RunsById = dict[str, list[StoredRun]]
+"""``run_id`` of a spec → its runs in a folder."""
 
 
 def match(
@@ -103,13 +105,19 @@ def match(
 ) -> tuple[list[tuple[StoredRun, StoredRun]], list[Unmatched]]:
     """Return the pairs of runs that are ok in both folders, and all other runs.
 
+    Definitions of networks and weights count unless a run of version 0.1.0 lacks them.
     A spec of one folder only is paired with the same spec on another device, if either folder has
     exactly one such run. Each folder holds a run in an environment once.
     """
     pairs: list[tuple[StoredRun, StoredRun]] = []
     unmatched = []
-    first, second = (grouped(runs, lambda run: run.result.run_id) for runs in (a, b))
-    elsewhere = _on_other_devices(first, second)
+    undefined = any(run.spec.network_digest is None for run in (*a, *b))
+
+    def spec_of(run: StoredRun) -> RunSpec:
+        return run.spec.without_definitions() if undefined else run.spec
+
+    first, second = (grouped(runs, lambda run: spec_of(run).run_id) for runs in (a, b))
+    elsewhere = _on_other_devices(first, second, spec_of)
     moved = set(elsewhere.values())
     for run_id in dict.fromkeys([*first, *second]):
         if run_id in moved:
@@ -118,30 +126,29 @@ def match(
         found, reason = _pair(these, those)
         pairs += found
         if reason is not None:
+            run_id = (these or those)[0].result.run_id
             unmatched.append(Unmatched(run_id, _statuses(these), _statuses(those), reason))
     return pairs, unmatched
 
 
-def _on_other_devices(first: RunsById, second: RunsById) -> dict[str, str]:
-    """Return ``run_id`` of the first folder → that of the second one which differs in the device
-    alone, where each folder has exactly one such run and lacks the other's."""
-    here, there = (
-        grouped(
-            (found[0] for run_id, found in runs.items() if run_id not in other),
-            lambda run: _id_without(run, device=""),
+def _on_other_devices(
+    first: RunsById, second: RunsById, spec_of: Callable[[StoredRun], RunSpec]
+) -> dict[str, str]:
+    """Return a key of the first folder → that of the second one which differs in the device alone,
+    where each folder has exactly one such run and lacks the other's."""
+
+    def alone(runs: RunsById, other: RunsById) -> dict[str, list[str]]:
+        return grouped(
+            (key for key in runs if key not in other),
+            lambda key: spec_of(runs[key][0]).model_copy(update={"device": ""}).run_id,
         )
-        for runs, other in ((first, second), (second, first))
-    )
+
+    here, there = alone(first, second), alone(second, first)
     return {
-        runs[0].result.run_id: there[spec][0].result.run_id
-        for spec, runs in here.items()
-        if len(runs) == len(there.get(spec, [])) == 1
+        keys[0]: there[spec][0]
+        for spec, keys in here.items()
+        if len(keys) == len(there.get(spec, [])) == 1
     }
-
-
-def _id_without(run: StoredRun, **neutral: Any) -> str:
-    """Return the ``run_id`` that a run would have with neutral values of some fields."""
-    return run.spec.model_copy(update=neutral).run_id
 
 
 def _statuses(runs: Sequence[StoredRun]) -> str | None:
@@ -190,8 +197,13 @@ def seed_group_pairs(pairs: RunPairs, whole: BothFolders) -> list[tuple[SeedGrou
     return found
 
 
+def _id_without_seed(run: StoredRun) -> str:
+    """Return the ``run_id`` that a run would have with the seed 0."""
+    return run.spec.model_copy(update={"seed": 0}).run_id
+
+
 def _experiment_of(run: StoredRun) -> Experiment:
-    return _id_without(run, seed=0), run.result.environment_id
+    return _id_without_seed(run), run.result.environment_id
 
 
 def _lost_seeds(runs: Sequence[StoredRun]) -> Counter[Experiment]:
@@ -237,7 +249,7 @@ def _flat_runs(
 ) -> list[tuple[StoredRun, dict[str, str], set[tuple[str, str]]]]:
     """Return a run of each spec, as differing seeds are rarely why nothing matches, and its fields:
     path → value as text, and as a set."""
-    firsts = [same[0] for same in grouped(runs, lambda run: _id_without(run, seed=0)).values()]
+    firsts = [same[0] for same in grouped(runs, _id_without_seed).values()]
     fields = [_flat(run.spec.model_dump(mode="json")) for run in firsts[:MOST_SPECS]]
     return [(run, f, set(f.items())) for run, f in zip(firsts, fields, strict=False)]
 

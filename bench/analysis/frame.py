@@ -24,6 +24,8 @@ MODELS: dict[str, type[Frozen]] = {"spec": RunSpec, "result": RunResult, "enviro
 DERIVED: dict[str, tuple[str, str]] = {
     "weights": ("string", "Initial weights of the backbone: pretrained, random, or file with its "
                 "base name and the beginning of its SHA-256."),
+    "policy_digest": ("string", "12 hex digits of the hash of the policy, as its name does "
+                      "not say its rates."),
     "tune": ("string", "lr if validation chose the learning rate; else missing."),
     "sweep": ("string", "at once with runs that differ in learning rate, weight decay or seed, or "
               "alone."),

@@ -27,7 +27,8 @@ NotPaired = Literal["seeds failed", "other seeds", "answers missing", "other tes
 Meaningless = Literal["generated images", "random weights where pretrained ones belong"]
 SIGNIFICANT = 1.0 - intervals.LEVEL
 COMPETING_FIELDS = frozenset(
-    {"policy", "boundary", "weights", "tune", "sweep"}
+    {"policy", "boundary", "policy_digest", "tune", "sweep"}
+    | {"weights", "weights_sha256", "reading_digest"}
     | {name for name, declared in RECIPE_OPTIONS.items() if declared.option.competes}
 )
 """Fields that go with a policy: seed groups that differ in these alone compete."""
@@ -328,11 +329,21 @@ def contests_of(groups: Sequence[SeedGroup]) -> list[Contest]:
 
 
 def policy_variant(group: SeedGroup) -> str:
-    """Return a policy's name, with weights and boundary where they are not the catalogue's."""
-    name, boundary = group.row.spec.policy.name, group.row.spec.policy.boundary
-    policy, weights = POLICIES.get(name), group.row.weights
-    start = "" if policy and weights == policy.initialisation else f", {weights} weights"
-    return name + start + (f" from {boundary}" if policy and boundary != policy.boundary else "")
+    """Return a policy's name, with weights, boundary and definition where they are not the
+    catalogue's."""
+    used = group.row.spec.policy
+    policy, weights = POLICIES.get(used.name), group.row.weights
+    name = (
+        used.name
+        if policy and weights == policy.initialisation
+        else f"{used.name}, {weights} weights"
+    )
+    if policy is None:
+        return name
+    if used.boundary != policy.boundary:
+        name += f" from {used.boundary}"
+    is_usual = used == policy.model_copy(update={"boundary": used.boundary})
+    return name if is_usual else f"{name}, definition {used.digest[:8]}"
 
 
 def backend_pairs(groups: Sequence[SeedGroup]) -> list[tuple[SeedGroup, SeedGroup]]:

@@ -35,10 +35,14 @@ FIELDS: dict[str, str] = {
     "dataset_hash": "spec.case.dataset.content_hash",
     "backbone": "spec.backbone",
     "code_sha256": "spec.code_sha256",
+    "network_digest": "spec.network_digest",
     "policy": "spec.policy.name",
     "boundary": "spec.policy.boundary",
+    "policy_digest": "spec.policy.digest",
     "mode": "spec.mode",
     "weights": "weights",
+    "weights_sha256": "spec.weights.sha256",
+    "reading_digest": "spec.weights.reading_digest",
     **{name: f"spec.recipe.{name}" for name in RECIPE_OPTIONS},
     "tune": "tune",
     "learning_rate_chosen": "result.learning_rate",
@@ -186,8 +190,8 @@ UNSTEADY = 3.0
 """Ratio of slow to usual speed from which on a machine counts as busy. The training steps of quiet
 machines had p95 / p50 of 1.1 to 1.7, those of a shared one 15."""
 _inference_network = itemgetter(
-    "backbone", "code_sha256", "mode", "head", "precision", "px", "batch_size", "dataset_hash",
-    "backend", "device", "environment_id",
+    "backbone", "code_sha256", "network_digest", "mode", "head", "precision", "px", "batch_size",
+    "dataset_hash", "backend", "device", "environment_id",
 )  # fmt: skip
 """Fields of runs that execute the same inference graph, whatever was trained."""
 
@@ -232,9 +236,8 @@ def is_proved(a: Row, b: Row, shown: Collection[ProvedSubject]) -> bool:
 def _proved_alike(row: Row, shown: Collection[ProvedSubject]) -> set[str]:
     """Return the environments proved to compute a row's experiment as its own does, directly or
     through others that both were compared with."""
-    spec, own = row.spec, row.result.environment_id
-    about = (spec.backbone, spec.policy.name, spec.policy.boundary, spec.recipe.optimizer)
-    pairs = [s.environments for s in shown if s[:4] == about and s.code_sha256 == spec.code_sha256]
+    about, own = ProvedSubject.of_run(row.spec)[:-1], row.result.environment_id
+    pairs = [subject.environments for subject in shown if subject[:-1] == about]
     alike = {own}
     while new := {e for pair in pairs if pair & alike for e in pair} - alike:
         alike |= new

@@ -25,6 +25,9 @@ from bench.spec.run import OptimizerName, Policy, PolicyPhase
 BASE_LEARNING_RATE: dict[OptimizerName, float] = {"sgd": 0.02, "adamw": 0.001}
 """Optimizer → base learning rate; policies scale it, and ``learning_rate`` overrides it."""
 
+TUNE_FACTORS = (0.3, 1.0, 3.0)
+"""Factors by which ``--tune lr`` multiplies a policy's own peak learning rate."""
+
 PRESCRIBED: dict[int, str] = {
     1: "freeze_all",
     2: "fine_tune_all",

@@ -13,7 +13,6 @@ from bench.catalog.backbones import BACKBONES
 from bench.catalog.backends import BACKENDS
 from bench.catalog.cases import CASES, SIZE_BOUNDS
 from bench.catalog.policies import BASE_LEARNING_RATE, DESCRIPTIONS, POLICIES, PRESCRIBED
-from bench.catalog.recipes import plain_recipe
 from bench.cli.output import print_json
 from bench.data import dataset_kinds
 from bench.errors import Unavailable, choose
@@ -22,6 +21,7 @@ from bench.network.export import architecture_folders
 from bench.network.head import hidden_units
 from bench.network.weights import pretrained_weights
 from bench.runner.suite import load_suite, suite_names
+from bench.spec.plain import plain_recipe
 from bench.spec.run import Policy
 from bench.storage.cache import cache_root
 from bench.system import package_version

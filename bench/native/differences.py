@@ -14,7 +14,6 @@ from typing import Any
 from tabulate import tabulate
 
 from bench.catalog.policies import POLICIES
-from bench.catalog.recipes import plain_recipe
 from bench.errors import Unavailable, UserError
 from bench.native.applications import application_of, why_not_native
 from bench.native.weights import native_network
@@ -22,6 +21,7 @@ from bench.network.backbones import backbone as entry_of
 from bench.network.backbones import check_px
 from bench.network.weights import random_weights
 from bench.spec.backbone import BackboneEntry
+from bench.spec.plain import plain_recipe
 from bench.spec.run import OptimizerName, Recipe
 from bench.workers.process import Interpreters, ask
 from bench.workers.tasks import NativeKnobsTask

@@ -9,12 +9,13 @@ import importlib.util
 import os
 import re
 import urllib.parse
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.catalog.backbones import BACKBONES
 from bench.errors import Unavailable, UserError
 from bench.spec.backbone import BackboneEntry, OwnCode, Reader, WeightsSource
+from bench.spec.base import short_hash
 from bench.spec.preprocessing import Preprocessing
 from bench.spec.run import WeightsRef
 from bench.storage.checksums import sha256_of_file
@@ -35,6 +36,12 @@ class Weights:
     """File with the weights; None for random weights and for a user's own network."""
     reader: Reader = "state_dict"
     """Method that maps names in the file to names in the network."""
+
+    @property
+    def recorded(self) -> WeightsRef:
+        """The reference with a digest of reader and preprocessing, as a spec records it."""
+        reading = short_hash([self.reader, self.preprocessing.model_dump(mode="json")])
+        return self.ref.model_copy(update={"reading_digest": reading})
 
 
 def random_weights(entry: BackboneEntry) -> Weights:
@@ -108,15 +115,15 @@ def pretrained_weights(name: str, entry: BackboneEntry, download: bool = True) -
                 reasons.append(str(error))
                 continue
             if path is not None:
-                ref = pretrained_ref(entry, source)
-                if not source.sha256:
-                    ref = ref.model_copy(update={"sha256": sha256_of_file(path)})
-                return Weights(ref, source.preprocessing, path, source.reader)
+                found = published_weights(entry, source)
+                digest = source.sha256 or sha256_of_file(path)
+                ref = found.ref.model_copy(update={"sha256": digest})
+                return replace(found, ref=ref, path=path)
     raise Unavailable(_how_to_get(name, entry, reasons))
 
 
-def pretrained_ref(entry: BackboneEntry, source: WeightsSource | None = None) -> WeightsRef:
-    """Return the reference that a spec records for pretrained weights, found or not.
+def published_weights(entry: BackboneEntry, source: WeightsSource | None = None) -> Weights:
+    """Return pretrained weights without their file, as a spec records them, found or not.
 
     Args:
         entry: The backbone.
@@ -124,10 +131,12 @@ def pretrained_ref(entry: BackboneEntry, source: WeightsSource | None = None) ->
     """
     source = source or next(iter(entry.sources), None)
     if source is None:
-        return WeightsRef(kind="pretrained", source=entry.library, sha256=None)
+        ref = WeightsRef(kind="pretrained", source=entry.library, sha256=None)
+        return Weights(ref, entry.preprocessing)
     names = {"package": source.distribution, "hub": _repository(source)}
     where = names.get(source.kind, _cached_name(source))
-    return WeightsRef(kind="pretrained", source=where, sha256=source.sha256 or None)
+    ref = WeightsRef(kind="pretrained", source=where, sha256=source.sha256 or None)
+    return Weights(ref, source.preprocessing, reader=source.reader)
 
 
 def checkpoints_folder() -> Path:

@@ -67,8 +67,10 @@ class ProofKey(NamedTuple):
 
     backbone: str
     code_sha256: str | None
+    network_digest: str | None
     weights: str
     policy: str
+    policy_digest: str
     boundary: str
     optimizer: str
     dtype: str
@@ -85,7 +87,13 @@ class PairProof(Frozen):
     code_sha256: str | None = Field(
         default=None, description="Digest of a user's own network file; null for other networks."
     )
+    network_digest: str | None = Field(
+        default=None, description="As network_digest of a run's spec; null in earlier proofs."
+    )
     policy: str
+    policy_digest: str = Field(
+        default="", description="Digest of the policy's definition; empty in earlier proofs."
+    )
     boundary: str = Field(description="Stage from which the policy trains.")
     optimizer: str = Field(description="sgd or adamw.")
     backends: tuple[str, str] = Field(description="The reference, then the other backend.")

@@ -87,6 +87,7 @@ class Subject:
     backbone: str
     precision: Precision
     setting: ProofSetting
+    network_digest: str
     code: OwnCode | None = None
     blueprints: dict[str, Blueprint] = field(default_factory=dict)
     """Kind of weights (pretrained, random) → the network with its head."""
@@ -118,7 +119,7 @@ def subject_of(
     setting = SETTINGS.get(backbone, DEFAULT_SETTING)
     px = question.px or max(setting.px, entry.min_px)
     check_px(backbone, entry, px)
-    subject = Subject(backbone, precision, replace(setting, px=px), entry.code)
+    subject = Subject(backbone, precision, replace(setting, px=px), entry.digest, entry.code)
     folders: dict[str, Path] = {}
     for name in question.policies:
         policy = policy_of(name, question.boundary)
@@ -170,8 +171,10 @@ def _keys(
         ProofKey(
             backbone=public_name(subject.backbone),
             code_sha256=subject.code.sha256 if subject.code else None,
+            network_digest=subject.network_digest,
             weights=kind,
             policy=policy.name,
+            policy_digest=policy.digest,
             boundary=policy.boundary,
             optimizer=recipe.optimizer,
             dtype=DTYPES[recipe.precision],

@@ -19,6 +19,7 @@ from bench.parity.compare import differing
 from bench.parity.model import PairProof
 from bench.parity.tolerances import LEVELS, NEED_LOW_FLOOR
 from bench.spec.base import canonical_hash
+from bench.spec.run import RunSpec
 from bench.storage.code_digest import proof_digest
 from bench.storage.results import write_json
 
@@ -79,11 +80,23 @@ class ProvedSubject(NamedTuple):
     """A pair of environments proved to compute the same, under one policy and optimizer."""
 
     backbone: str
-    policy: str
-    boundary: str
+    code_sha256: str | None
+    network_digest: str | None
+    policy_digest: str
     optimizer: str
     environments: frozenset[str]
-    code_sha256: str | None = None
+
+    @classmethod
+    def of_run(cls, spec: RunSpec, environments: Iterable[str] = ()) -> ProvedSubject:
+        """Return what a proof must be about, apart from environments, to cover a run."""
+        return cls(
+            spec.backbone,
+            spec.code_sha256,
+            spec.network_digest,
+            spec.policy.digest,
+            spec.recipe.optimizer,
+            frozenset(environments),
+        )
 
 
 def proved_subjects(pairs: Iterable[PairProof]) -> set[ProvedSubject]:
@@ -93,7 +106,7 @@ def proved_subjects(pairs: Iterable[PairProof]) -> set[ProvedSubject]:
     for p in pairs:
         environments = frozenset(p.environments)
         subject = ProvedSubject(
-            p.backbone, p.policy, p.boundary, p.optimizer, environments, p.code_sha256
+            p.backbone, p.code_sha256, p.network_digest, p.policy_digest, p.optimizer, environments
         )
         if differing(p.levels):
             refuted.add(subject)

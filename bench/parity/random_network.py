@@ -17,11 +17,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from bench.catalog.policies import POLICIES
-from bench.catalog.recipes import plain_recipe
 from bench.network.blueprint import Array, Blueprint, Network, Operation
 from bench.network.freezing import plan_training
 from bench.parity.inputs import proof_split
+from bench.spec.plain import TRAIN_ALL, plain_recipe
 from bench.training.adapter import Adapter
 from bench.training.batches import TrainingBatches
 
@@ -83,7 +82,7 @@ def _batch_statistics(network: Network, adapter: Adapter) -> dict[str, Array]:
         for o in network.blueprint.operations
     )  # fmt: skip
     blueprint = network.blueprint.model_copy(update={"operations": operations})
-    plan = plan_training(blueprint, POLICIES["retrain_all"])
+    plan = plan_training(blueprint, TRAIN_ALL)
     recipe = plain_recipe("original", blueprint.px, IMAGES)
     trainer = adapter.build(Network(blueprint, network.tensors), plan, recipe, "cpu")
     split = proof_split(blueprint.px, IMAGES)

@@ -155,6 +155,8 @@ SPEC_NAMES = {
     "weights.kind": "weights",
     "weights.source": "source of the weights",
     "weights.sha256": "file of the weights",
+    "weights.reading_digest": "reading of the weights",
+    "network_digest": "definition of the network",
     "policy.name": "policy",
     "code_sha256": "code of the network",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from typing import Any
@@ -20,14 +21,17 @@ ANSWERS = frozenset(
     {*COMPETING_FIELDS, "backend", "device", "device_model", "environment_id", "seed"}
 )
 """Fields in which the answers to one question may differ, whatever the backend."""
-NETWORKS = frozenset({"backbone", "code_sha256"})
+NETWORKS = frozenset({"backbone", "code_sha256", "network_digest"})
 """Fields that identify the network."""
 SETTINGS = (
     "mode", *RECIPE_OPTIONS, "tune", "sweep", "weights", "dataset_hash", "val_images",
-    "test_images", "code_sha256", "device", "device_model", "environment_id",
+    "test_images", "code_sha256", "device", "device_model", "environment_id", "policy_digest",
+    "weights_sha256", "reading_digest", "network_digest",
 )  # fmt: skip
 """Fields that may distinguish seed groups of one data set, network, policy and backend; the best
 known first."""
+DIGESTS = frozenset({"policy_digest", "weights_sha256", "reading_digest", "network_digest"})
+"""Fields that say whether a definition behind a name changed; names differ first."""
 HASH_DIGITS = 8
 
 
@@ -43,18 +47,17 @@ def distinguishing_fields(
         rows: Rows to compare.
         fields: Candidates, in the order of the answer.
         looks: What else is shown of each row; None: all rows look alike.
-        all_fields: False to leave out fields that add nothing to those before them.
+        all_fields: False to leave out fields that add nothing to those before them, as digests
+            of definitions (``DIGESTS``) are in any case.
     """
-    groups = _numbered(looks if looks is not None else [0] * len(rows))
+    groups = finest = _numbered(looks if looks is not None else [0] * len(rows))
     found = []
     for field in fields:
-        count = len(set(groups))
-        if count == len(rows):
-            break
-        finer = _numbered(zip(groups, (str(row[field]) for row in rows), strict=True))
-        if len(set(finer)) > count:
+        values = [str(row[field]) for row in rows]
+        coarse = groups if all_fields and field not in DIGESTS else finest
+        if len(set(_numbered(zip(coarse, values, strict=True)))) > len(set(coarse)):
             found.append(field)
-            groups = groups if all_fields else finer
+            finest = _numbered(zip(finest, values, strict=True))
     return found
 
 
@@ -79,8 +82,7 @@ def differences(
 
 
 def _with_value(field: str, value: object) -> str:
-    name = field.removesuffix("_id").removesuffix("_sha256").removesuffix("_hash")
-    name = name.replace("_", " ")
+    name = re.sub("_(id|sha256|hash|digest)$", "", field).replace("_", " ")
     is_hash = name != field.replace("_", " ")
     return f"{name} {str(value)[:HASH_DIGITS] if is_hash else value}"
 

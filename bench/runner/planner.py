@@ -8,8 +8,7 @@ from pathlib import Path
 
 from bench.catalog.backends import BACKENDS
 from bench.catalog.cases import CASES, SIZE_BOUNDS, size_of
-from bench.catalog.policies import BASE_LEARNING_RATE, POLICIES
-from bench.catalog.recipes import TUNE_FACTORS
+from bench.catalog.policies import BASE_LEARNING_RATE, POLICIES, TUNE_FACTORS
 from bench.data import Dataset, SplitSizes, open_dataset
 from bench.errors import Unavailable, UserError, choose
 from bench.native.applications import Application, application_of, is_keras, why_not_native
@@ -18,14 +17,14 @@ from bench.network.backbones import backbone, backbones, check_px, public_name
 from bench.network.phases import check_epochs, needs_stages
 from bench.network.weights import (
     Weights,
-    pretrained_ref,
     pretrained_weights,
+    published_weights,
     random_weights,
     weights_from_file,
 )
 from bench.runner.suite import Grid, GridPoint, Suite, grid_points
 from bench.spec.backbone import BackboneEntry
-from bench.spec.run import Case, DatasetRef, Environment, Policy, Recipe, RunSpec, WeightsRef
+from bench.spec.run import Case, DatasetRef, Environment, Policy, Recipe, RunSpec
 from bench.storage.cache import cache_root
 from bench.system import gpus
 from bench.training.sweep import may_sweep
@@ -104,13 +103,14 @@ class Planner:
         check_epochs(policy, point.recipe["epochs"])
         entry = self._entry(point.backbone)
         weights = self._find_weights(point, policy)
-        ref = _pretrained_ref(point, entry) if isinstance(weights, str) else weights.ref
+        wanted = _pretrained(point, entry) if isinstance(weights, str) else weights
         environment = self._environment(point.backend, device)
         spec = RunSpec(
             case=case,
             backbone=public_name(point.backbone),
             code_sha256=None if entry.code is None else entry.code.sha256,
-            weights=ref,
+            network_digest=entry.digest,
+            weights=wanted.recorded,
             policy=policy,
             recipe=_recipe(point, policy),
             mode=point.mode,
@@ -259,12 +259,12 @@ def _application(point: GridPoint) -> Application | None:
     return application_of(point.backbone) if native else None
 
 
-def _pretrained_ref(point: GridPoint, entry: BackboneEntry) -> WeightsRef:
+def _pretrained(point: GridPoint, entry: BackboneEntry) -> Weights:
     """Return the weights that a grid point would have if they were available."""
     application = _application(point)
     if application is not None:
-        return native_ref(application, point.recipe["px"])
-    return pretrained_ref(entry)
+        return Weights(native_ref(application, point.recipe["px"]), entry.preprocessing)
+    return published_weights(entry)
 
 
 def _policy(point: GridPoint) -> Policy:

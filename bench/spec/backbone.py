@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from bench.spec.base import Frozen, canonical_hash
+from bench.spec.base import Frozen, canonical_hash, short_hash
 from bench.spec.preprocessing import Preprocessing
 
 Reader = Literal["state_dict", "in_order", "ndf_pickle"]
@@ -104,3 +104,9 @@ class BackboneEntry(Frozen):
     code: OwnCode | None = Field(
         default=None, description="Code of a user's own network; null for any other."
     )
+
+    @property
+    def digest(self) -> str:
+        """12 hex digits of the hash of what decides which network is built and where it is frozen;
+        weights and a user's code have hashes of their own."""
+        return short_hash(self.model_dump(mode="json", include={"library", "model", "stages"}))

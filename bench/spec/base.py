@@ -25,3 +25,8 @@ def canonical_json(value: object) -> str:
 def canonical_hash(value: object) -> str:
     """Return the SHA-256 (hex) of the canonical JSON of ``value``."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def short_hash(value: object) -> str:
+    """Return the first 12 hex digits of ``canonical_hash``."""
+    return canonical_hash(value)[:12]

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
-from bench.spec.base import SCHEMA_VERSION, Frozen, canonical_hash
+from bench.spec.base import SCHEMA_VERSION, Frozen, canonical_hash, short_hash
 from bench.spec.options import RecipeOption, declared_options, without_defaults
 
 Size = Literal["small", "medium", "large"]
@@ -62,6 +62,15 @@ class WeightsRef(Frozen):
     sha256: str | None = Field(
         description="SHA-256 of the file in hex, or its known prefix; null: random."
     )
+    reading_digest: str | None = Field(
+        default=None,
+        description="12 hex digits of the hash of the way the file is read and of the "
+        "preprocessing of images; null in results of earlier versions.",
+    )
+
+    @model_serializer(mode="wrap")
+    def _serialize(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_defaults(self, handler(self))
 
 
 class PolicyPhase(Frozen):
@@ -106,6 +115,11 @@ class Policy(Frozen):
     @model_serializer(mode="wrap")
     def _serialize(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         return without_defaults(self, handler(self))
+
+    @property
+    def digest(self) -> str:
+        """12 hex digits of the hash of the policy, whose name alone does not say its rates."""
+        return short_hash(self.model_dump(mode="json"))
 
 
 class Recipe(Frozen):
@@ -275,6 +289,11 @@ class RunSpec(Frozen):
     code_sha256: str | None = Field(
         default=None, description="SHA-256 of the source files of a user's own network; else null."
     )
+    network_digest: str | None = Field(
+        default=None,
+        description="12 hex digits of the hash of the network's constructor and stages; null in "
+        "results of earlier versions.",
+    )
     weights: WeightsRef = Field(description="Weights that the backbone starts from.")
     policy: Policy = Field(description="Part of the network that trains.")
     recipe: Recipe = Field(description="Hyperparameters of the training.")
@@ -290,10 +309,16 @@ class RunSpec(Frozen):
     )
 
     @model_serializer(mode="wrap")
-    def _without_absent_code(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out a field added later where it is null, so that ids of other runs stay."""
+    def _without_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out fields added later where they are null, so that ids of other runs stay."""
         fields: dict[str, Any] = handler(self)
-        return {k: v for k, v in fields.items() if k != "code_sha256" or v is not None}
+        later = ("code_sha256", "network_digest")
+        return {k: v for k, v in fields.items() if k not in later or v is not None}
+
+    def without_definitions(self) -> RunSpec:
+        """Return the spec as version 0.1.0 recorded it, without digests of definitions."""
+        weights = self.weights.model_copy(update={"reading_digest": None})
+        return self.model_copy(update={"network_digest": None, "weights": weights})
 
     @property
     def run_id(self) -> str:
@@ -336,4 +361,4 @@ class Environment(Frozen):
     @property
     def environment_id(self) -> str:
         """First 12 hex digits of the hash of the environment."""
-        return canonical_hash(self.model_dump(mode="json"))[:12]
+        return short_hash(self.model_dump(mode="json"))

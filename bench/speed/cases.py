@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Literal
 
 from bench.catalog.policies import POLICIES
-from bench.catalog.recipes import plain_recipe
 from bench.network.backbones import backbone as entry_of
 from bench.network.export import blueprint_folder
 from bench.network.weights import random_weights
+from bench.spec.plain import plain_recipe
 from bench.spec.run import Precision
 from bench.workers.pool import WorkerKind, WorkerPool
 from bench.workers.process import Interpreters, fresh_log

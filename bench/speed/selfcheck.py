@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from bench.catalog.policies import POLICIES
-from bench.catalog.recipes import plain_recipe
 from bench.network.blueprint import Blueprint, Network, Operation
 from bench.network.cost import work_of
 from bench.network.freezing import plan_training
+from bench.spec.plain import TRAIN_ALL, plain_recipe
 from bench.spec.preprocessing import Preprocessing
 from bench.training.adapter import Adapter, Batch
 from bench.training.flop_utilisation import peak_flops_per_s
@@ -62,7 +61,7 @@ def judge(check: SelfCheckAnswer) -> list[str]:
 def measure(adapter: Adapter, device: str, px: int = 64, width: int = 128) -> SelfCheckAnswer:
     """Time the training of four 3×3 convolutions of ``width`` channels on noise."""
     network = _network(px, width)
-    plan = plan_training(network.blueprint, POLICIES["from_scratch"])
+    plan = plan_training(network.blueprint, TRAIN_ALL)
     batch_size = 32
     recipe = plain_recipe("original", px, batch_size)
     parameter_bytes = sum(t.nbytes for t in network.tensors.values())

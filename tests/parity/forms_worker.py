@@ -15,9 +15,9 @@ import numpy as np
 from backends.worker import load_adapter
 from bench.catalog import backends as catalogue
 from bench.catalog.policies import POLICIES
-from bench.catalog.recipes import plain_recipe
 from bench.network.freezing import plan_training
 from bench.network.frozen_prefix import boundary_of
+from bench.spec.plain import plain_recipe
 from bench.spec.run import Precision
 from bench.training.adapter import Prefix
 from bench.training.prefix_cache import Form, build_prefix

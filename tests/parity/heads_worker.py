@@ -15,9 +15,9 @@ import numpy as np
 from backends.worker import load_adapter
 from bench.catalog.backends import BACKENDS
 from bench.catalog.policies import POLICIES
-from bench.catalog.recipes import plain_recipe
 from bench.network.blueprint import Array
 from bench.network.freezing import plan_training
+from bench.spec.plain import plain_recipe
 from bench.spec.run import OptimizerName, Recipe
 from bench.training.adapter import Heads
 from tests.parity.small_networks import PX, small_network

@@ -17,9 +17,9 @@ import numpy as np
 from backends.worker import load_adapter
 from bench.catalog.backends import BACKENDS
 from bench.catalog.policies import POLICIES
-from bench.catalog.recipes import plain_recipe
 from bench.network.blueprint import Network
 from bench.network.freezing import plan_training
+from bench.spec.plain import plain_recipe
 
 
 def main(backend: str, precision: str, folder: Path) -> None:

@@ -49,7 +49,7 @@ class Recorder:
 
 def subject(question: Question, root: Path, names: Sequence[str] = tuple(NETWORKS)) -> Subject:
     """Combine all networks into one subject, so that one worker per backend measures them."""
-    whole = Subject(ENTRY, "fp64", ProofSetting(PX, BATCH_SIZE))
+    whole = Subject(ENTRY, "fp64", ProofSetting(PX, BATCH_SIZE), "digest")
     for name in names:
         folder = question.cache / "blueprints" / name
         folder.mkdir(parents=True)

@@ -19,11 +19,11 @@ import numpy as np
 from backends.worker import load_adapter
 from bench.catalog.backends import BACKENDS
 from bench.catalog.policies import POLICIES
-from bench.catalog.recipes import plain_recipe
 from bench.network.blueprint import Array, Network
 from bench.network.freezing import plan_training
 from bench.network.frozen_prefix import boundary_of
 from bench.network.head import attach_head
+from bench.spec.plain import plain_recipe
 from bench.training.prefix_cache import Form, build_prefix
 
 CLASSES = 18

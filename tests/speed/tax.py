@@ -112,11 +112,11 @@ def compare(asked: argparse.Namespace) -> dict[str, Any]:
     import importlib
 
     from bench.catalog.policies import POLICIES
-    from bench.catalog.recipes import plain_recipe
     from bench.data import Packed, Split
     from bench.network.blueprint import Network
     from bench.network.freezing import plan_training
     from bench.network.head import attach_head
+    from bench.spec.plain import plain_recipe
     from bench.spec.run import Case, DatasetRef, RunSpec, WeightsRef
     from bench.training.run import Run
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench.catalog.recipes import plain_recipe
 from bench.data import Split
+from bench.spec.plain import plain_recipe
 from bench.training.batches import TrainingBatches
 from tests.speed.clock import CLOCK, hand_over
 

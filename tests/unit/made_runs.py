@@ -7,6 +7,7 @@ from typing import Any
 
 from bench.analysis.findings import Findings, findings_of
 from bench.analysis.rows import rows_of
+from bench.catalog.policies import POLICIES as CATALOGUE
 from bench.report.tables.model import Table
 from bench.report.tables.standard import standard_set
 from bench.storage.results import StoredRun
@@ -14,13 +15,7 @@ from bench.storage.results import StoredRun
 IMAGES = 400
 Make = Callable[..., StoredRun]
 
-POLICIES: dict[str, dict[str, Any]] = {
-    "freeze_all": {"boundary": "head"},
-    "fine_tune_last": {"boundary": "last_stage"},
-    "fine_tune_all": {"boundary": "all", "backbone_scale": 0.1},
-    "retrain_all": {"boundary": "all"},
-    "from_scratch": {"boundary": "all", "initialisation": "random"},
-}
+POLICIES: dict[str, dict[str, Any]] = {name: p.model_dump() for name, p in CATALOGUE.items()}
 RANDOM = {"kind": "random", "source": "random", "sha256": None}
 
 

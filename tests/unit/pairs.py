@@ -58,6 +58,8 @@ def pair(**changes: Any) -> PairProof:
     """Return a pair that passed, with changes."""
     fields: dict[str, Any] = {
         "backbone": "squeezenet1_1",
+        "network_digest": "n" * 12,
+        "policy_digest": "p" * 12,
         "policy": "retrain_all",
         "boundary": "all",
         "optimizer": "sgd",

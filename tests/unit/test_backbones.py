@@ -14,7 +14,7 @@ from bench.errors import Unavailable, UserError
 from bench.network import backbones as asking
 from bench.network import weights
 from bench.network.backbones import backbone, check_name, check_px, folder_name, public_name
-from bench.network.weights import pretrained_ref, pretrained_weights
+from bench.network.weights import pretrained_weights, published_weights
 from bench.spec.backbone import BackboneEntry, WeightsSource
 from bench.workers.process import Interpreters
 from bench.workers.tasks import DescribeAnswer, DescribeTask
@@ -150,7 +150,7 @@ def test_missing_weights_are_reported_with_ways_to_get_them(home: Path) -> None:
     none: BackboneEntry = ENTRY.model_copy(update={"sources": ()})
     with pytest.raises(Unavailable, match="timm publishes none"):
         pretrained_weights("timm:tiny", none, download=False)
-    assert pretrained_ref(none).sha256 is None
+    assert published_weights(none).ref.sha256 is None
 
 
 def test_a_file_of_the_users_is_not_taken_for_weights_of_unknown_hash(tmp_path: Path) -> None:

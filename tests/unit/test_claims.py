@@ -36,9 +36,7 @@ Result = dict[str, Any]
 
 
 def proof(*runs: StoredRun) -> ProvedSubject:
-    row = rows_of(runs[:1])[0]
-    about = (row[k] for k in ("backbone", "policy", "boundary", "optimizer"))
-    return ProvedSubject(*about, frozenset(r.result.environment_id for r in runs))
+    return ProvedSubject.of_run(runs[0].spec, (run.result.environment_id for run in runs))
 
 
 def test_a_proof_speaks_of_its_own_environments_alone(make: Make) -> None:

@@ -103,22 +103,9 @@ class Proving:
         self.asked.append(question)
         reference, *others = environments_of(question)
         return [
-            pair(
-                backbone=subject.backbone,
-                policy=claim.policy.name,
-                boundary=claim.policy.boundary,
-                optimizer=claim.optimizer,
-                backends=(reference.backend, other.backend),
-                dtype=plan.DTYPES[subject.precision],
-                px=subject.setting.px,
-                batch_size=subject.setting.batch_size,
-                head=question.head,
-                weights=claim.weights,
-                environments=(reference.environment_id, other.environment_id),
-                **self.changes,
-            )
+            pair(**key._asdict(), backends=(reference.backend, other.backend), **self.changes)
             for claim in subject.claims
-            for other in others
+            for other, key in zip(others, claim.keys, strict=True)
         ]
 
 

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from bench.catalog.policies import POLICIES
-from bench.catalog.recipes import plain_recipe
 from bench.network.blueprint import Array, Network
 from bench.parity.exchange import write
 from bench.parity.inputs import Perturbed
@@ -27,6 +26,7 @@ from bench.parity.probe import (
     losses_are_quiet,
 )
 from bench.parity.tolerances import FIRST_RATE, LEARNING_RATES, PERTURBATIONS, STEPS
+from bench.spec.plain import plain_recipe
 from bench.spec.run import OptimizerName
 from bench.workers.tasks import ProbeItem
 

@@ -18,7 +18,7 @@ from tests.unit.pairs import BROKEN, INCONCLUSIVE, pair
 
 MakeRun = Callable[..., StoredRun]
 SHOWN = ProvedSubject(
-    "squeezenet1_1", "retrain_all", "all", "sgd", frozenset({"torch-1", "keras-1"})
+    "squeezenet1_1", None, "n" * 12, "p" * 12, "sgd", frozenset({"torch-1", "keras-1"})
 )
 
 
@@ -114,7 +114,13 @@ def test_a_difference_takes_back_what_was_shown(changes: dict[str, Any]) -> None
 
 
 @pytest.mark.parametrize(
-    "changes", [{"policy": "freeze_all"}, {"optimizer": "adamw"}, {"environments": ("a", "b")}]
+    "changes",
+    [
+        {"policy": "freeze_all", "policy_digest": "f" * 12},
+        {"network_digest": "m" * 12},
+        {"optimizer": "adamw"},
+        {"environments": ("a", "b")},
+    ],
 )
 def test_a_difference_elsewhere_takes_nothing_back(changes: dict[str, Any]) -> None:
     broken = pair(passed=False, levels=(BROKEN,), reason="differs", **changes)
@@ -135,14 +141,7 @@ def rows(make_run: MakeRun, *changes: dict[str, Any], proved: bool = False) -> l
     """Return the rows of runs; ``proved`` says that the first two compute the same."""
     runs = [make_run(**change) for change in changes]
     first, second = (run.environment.environment_id for run in runs[:2])
-    policy = runs[0].spec.policy
-    known = ProvedSubject(
-        runs[0].spec.backbone,
-        policy.name,
-        policy.boundary,
-        runs[0].spec.recipe.optimizer,
-        frozenset({first, second}),
-    )
+    known = ProvedSubject.of_run(runs[0].spec, {first, second})
     return rows_of(runs, {known} if proved else ())
 
 
@@ -160,6 +159,8 @@ def test_twins_are_marked(make_run: MakeRun, proved: bool, mark: str) -> None:
     [
         {"policy": {"name": "retrain_all"}},
         {"policy": {"boundary": "layer3"}},
+        {"policy": {"backbone_scale": 0.5}},
+        {"network_digest": "another"},
         {"recipe": {"optimizer": "adamw"}},
         {"environment": {"packages": {"torch": "2.0.0"}}},
     ],
@@ -186,14 +187,7 @@ def test_all_twins_of_a_row_must_be_proved(make_run: MakeRun) -> None:
 
 
 def _identity(run: StoredRun, backend: str) -> ProvedSubject:
-    spec = run.spec
-    return ProvedSubject(
-        spec.backbone,
-        spec.policy.name,
-        spec.policy.boundary,
-        spec.recipe.optimizer,
-        frozenset({run.result.environment_id, backend}),
-    )
+    return ProvedSubject.of_run(run.spec, {run.result.environment_id, backend})
 
 
 def test_two_that_were_compared_with_a_third_are_alike(make_run: MakeRun) -> None:
@@ -259,7 +253,7 @@ def test_proofs_by_way_of_an_environment_without_rows_count(
     proofs = Proofs(tmp_path / "cache")
     spec = runs[0].spec
     about = {
-        "backbone": spec.backbone, "policy": spec.policy.name, "boundary": spec.policy.boundary,
+        "backbone": spec.backbone, "network_digest": None, "policy_digest": spec.policy.digest,
         "optimizer": spec.recipe.optimizer,
     }  # fmt: skip
     for run in runs:

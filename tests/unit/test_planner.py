@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.catalog.backbones import BACKBONES
 from bench.catalog.cases import CASES, SIZE_BOUNDS, size_of
-from bench.catalog.policies import POLICIES
-from bench.catalog.recipes import TUNE_FACTORS
+from bench.catalog.policies import POLICIES, TUNE_FACTORS
 from bench.cli.run import RunCommand
 from bench.data import Dataset, SplitSizes
 from bench.errors import Unavailable, UserError
-from bench.network.weights import Weights
+from bench.network.weights import Weights, pretrained_weights, published_weights
 from bench.runner import planner
 from bench.runner.planner import PlannedRun, Planner, resolve_devices
 from bench.runner.suite import Suite, apply_options, options_suite
@@ -136,10 +136,34 @@ def test_an_option_of_run_reaches_the_specs(
         assert values[field] == value
 
 
-def _one(policy: str = "freeze_all", **grid: Any) -> PlannedRun:
-    (run,) = _plan({"policies": [policy], **grid})
+def _one(policy: str = "freeze_all", download: bool = True, **grid: Any) -> PlannedRun:
+    (run,) = _plan({"policies": [policy], **grid}, download=download)
     planned: PlannedRun = run
     return planned
+
+
+def test_an_edited_entry_of_the_catalogue_is_another_run(
+    fakes: _Fakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = _one(backbones=["vgg16"]).spec
+    entry = BACKBONES["vgg16"]
+    (first, paths), *others = entry.stages
+    moved = ((first, paths[:-1]), (others[0][0], (paths[-1], *others[0][1])), *others[1:])
+    monkeypatch.setitem(BACKBONES, "vgg16", entry.model_copy(update={"stages": moved}))
+    edited = _one(backbones=["vgg16"]).spec
+    assert edited.network_digest != usual.network_digest
+    assert edited.run_id != usual.run_id
+    assert edited.weights == usual.weights
+
+
+def test_a_run_without_weights_is_planned_as_the_one_with_them(
+    monkeypatch: pytest.MonkeyPatch, fakes: _Fakes, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(planner, "pretrained_weights", pretrained_weights)
+    absent = _one(backbones=["alexnet"], download=False)
+    assert absent.unavailable is not None
+    assert absent.spec.weights == published_weights(BACKBONES["alexnet"]).recorded
 
 
 @given(images=st.integers(1, 10**6), bounds=st.tuples(st.integers(1, 10**5), st.integers(1, 10**5)))

@@ -67,7 +67,8 @@ def test_parity_is_shown_by_a_proof_of_the_same_policy_only(make_run: MakeRun) -
     places = frozenset(run.environment.environment_id for run in runs)
 
     def marks(policy: str) -> set[str]:
-        proof = ProvedSubject("efficientnet_lite0", policy, "all", "sgd", places)
+        spec = _run(make_run, policy).spec
+        proof = ProvedSubject.of_run(spec, places)
         return {row["parity"] for row in rows_of(runs, [proof])}
 
     assert marks("fine_tune_all") == marks("gradual_unfreeze") == {"not_shown"}

@@ -386,7 +386,7 @@ def test_experiments_that_differ_look_different(folders: Folders) -> None:
             folders.add(name, _right(0.7), **changes)
     found = folders.compare()
     columns = [c.name for c in _table(found, "top1").columns]
-    assert columns[4:6] == ["px", "run_id"]
+    assert columns[4:6] == ["px", "seeds"], "the edited policy is named by its definition"
     looks = [tuple(c.text for c in row[:6]) for row in _table(found, "top1").rows]
     assert len(set(looks)) == 3
 

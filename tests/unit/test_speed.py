@@ -10,9 +10,9 @@ import pytest
 
 from bench.catalog.backbones import BACKBONES
 from bench.catalog.policies import POLICIES
-from bench.catalog.recipes import plain_recipe
 from bench.network.blueprint import Network
 from bench.network.freezing import plan_training
+from bench.spec.plain import plain_recipe
 from bench.speed.cases import MEASURES, SMALLEST, USUAL_CPU, USUAL_GPU, cases, size_of
 from bench.speed.timing import time_training
 from bench.training.adapter import Batch

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from bench.analysis.rows import rows_of
-from bench.catalog.policies import POLICIES
-from bench.catalog.recipes import TUNE_FACTORS
+from bench.catalog.policies import POLICIES, TUNE_FACTORS
 from bench.data import Packed, Split
 from bench.network.freezing import plan_training
 from bench.report.notes import footnotes

@@ -80,6 +80,10 @@ DISTINGUISHING: dict[str, str] = {
     "device_model": "device model",
     "environment_id": "environment",
     "dataset_hash": "data hash",
+    "policy_digest": "policy's definition",
+    "weights_sha256": "weights file",
+    "reading_digest": "reading of weights",
+    "network_digest": "network's definition",
     "run_id": "run",
 }
 """Field → heading of columns that are shown if two rows would look alike without them."""

@@ -199,7 +199,10 @@ def _bytes(group: SeedGroup) -> TableCell:
     return figure(megabytes(value), value)
 
 
-OF_A_BACKBONE = frozenset({"backbone", "code_sha256", "boundary", "weights", "seed"})
+OF_A_BACKBONE = frozenset({
+    "backbone", "code_sha256", "network_digest", "boundary", "policy_digest", "weights",
+    "weights_sha256", "reading_digest", "seed",
+})  # fmt: skip
 """Fields that may differ within a row of ``backbones_table``."""
 
 

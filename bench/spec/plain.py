@@ -1,18 +1,21 @@
-"""Fixed recipes, and the factors for tuning the learning rate."""
+"""The simplest training: for counting, calibration, proofs and the self-check."""
 
 from __future__ import annotations
 
-from bench.spec.run import Recipe
+from bench.spec.run import Policy, Recipe
 
-TUNE_FACTORS = (0.3, 1.0, 3.0)
-"""Factors by which ``--tune lr`` multiplies the policy's own peak learning rate."""
+TRAIN_ALL = Policy(
+    name="train_all",
+    boundary="all",
+    initialisation="random",
+    learning_rate_scale=1.0,
+    backbone_scale=1.0,
+)
+"""Policy that trains every parameter at one rate."""
 
 
 def plain_recipe(head: str, px: int = 1, batch_size: int = 1) -> Recipe:
-    """Return one epoch of plain SGD without momentum, decay, schedule or augmentation.
-
-    It serves counting, proofs and the self-check.
-    """
+    """Return one epoch of plain SGD without momentum, decay, schedule or augmentation."""
     return Recipe(
         head=head,
         px=px,
