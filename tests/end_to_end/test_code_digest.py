@@ -1,4 +1,4 @@
-"""A worker imports no code during a run that its environment's digest does not cover."""
+"""A worker imports no code during a task that no digest covers."""
 
 from __future__ import annotations
 
@@ -9,82 +9,130 @@ from pathlib import Path
 import pytest
 
 from bench.catalog.backends import BACKENDS
-from bench.storage.code_digest import adapter_files, shared_files
+from bench.storage.code_digest import PROOF_ROOM, adapter_files, shared_files
 from bench.system import project_root
 from tests.end_to_end.test_command import command, stored
 
 WRAPPER = """
 import json, os, sys
 from backends import worker
-from bench.workers.tasks import RunTask
-do_run = worker.HANDLERS[RunTask]
-def run(task, context):
-    try:
-        return do_run(task, context)
-    finally:
-        files = [m.__file__ for name, m in list(sys.modules.items())
-                 if name.partition(".")[0] in ("bench", "backends") and m.__file__]
-        with open(os.environ["IMPORTED"], "a") as out:
-            out.write(json.dumps(files) + "\\n")
-worker.HANDLERS[RunTask] = run
+def watched(do_task):
+    def do(task, context):
+        try:
+            return do_task(task, context)
+        finally:
+            files = [m.__file__ for name, m in list(sys.modules.items())
+                     if name.partition(".")[0] in ("bench", "backends") and m.__file__]
+            with open(os.environ["IMPORTED"], "a") as out:
+                out.write(json.dumps([context.backend, type(task).__name__, files]) + "\\n")
+    return do
+worker.HANDLERS = {kind: watched(do_task) for kind, do_task in worker.HANDLERS.items()}
 assert sys.argv[1:4] == ["-P", "-m", "backends.worker"]
 worker.main(*sys.argv[4:])
 """
-SUITE = """
-name = "imports"
-backends = ["{backend}"]
+GRID = """
 [[grid]]
 dataset = "photos"
 train_images = 36
 val_images = 18
 test_images = 36
+px = 32
+"""
+SWEEP = f"""{GRID}
 backbones = ["squeezenet1_1"]
 policies = ["freeze_all", "fine_tune_last"]
-px = 32
-epochs = 2
+epochs = 1
 learning_rate = [0.01, 0.02]
-[[grid]]
-dataset = "photos"
-train_images = 36
-val_images = 18
-test_images = 36
+"""
+NATIVE_AND_PHASES = f"""{GRID}
 backbones = ["mobilenet_v2"]
 policies = ["fine_tune_all"]
 weights = "random"
-px = 32
 epochs = 1
 mode = ["native"]
-[[grid]]
-dataset = "photos"
-train_images = 36
-val_images = 18
-test_images = 36
+{GRID}
 backbones = ["squeezenet1_1"]
 policies = ["linear_probe_then_fine_tune"]
-px = 32
 epochs = 2
 tune = "lr"
 """
-"""A sweep of heads, whole steps, native mode, phases and tuning."""
+EXPORTS = {"ExportTask", "ArchitecturesTask"}
+NETWORK = """
+from torch import nn
+def build():
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
+                         nn.Flatten(), nn.Linear(4, 3))
+"""
+"""A network with a BatchNorm, whose random weights are calibrated for a proof."""
+
+
+class Watched:
+    """Interpreters that write down what workers import."""
+
+    def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
+        self._file = folder / "imported.jsonl"
+        patch.setenv("IMPORTED", str(self._file))
+        (folder / "wrapper.py").write_text(WRAPPER)
+        self._python = folder / "python"
+        wrapper = folder / "wrapper.py"
+        self._python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{wrapper}" "$@"\n')
+        self._python.chmod(0o755)
+
+    def options(self, *backends: str) -> list[str]:
+        """Return the options that let the workers of some backends be watched."""
+        return [word for b in backends for word in ("--python", f"{b}={self._python}")]
+
+    def imported(self) -> dict[tuple[str, str], set[Path]]:
+        """Return (backend, name of a task) → files imported at the end of such a task."""
+        found: dict[tuple[str, str], set[Path]] = {}
+        for line in self._file.read_text().splitlines():
+            backend, task, files = json.loads(line)
+            found.setdefault((backend, task), set()).update(Path(file).resolve() for file in files)
+        return found
+
+
+@pytest.fixture
+def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Watched:
+    return Watched(tmp_path, monkeypatch)
+
+
+def _covered(backend: str) -> set[Path]:
+    """Return the files behind the digests of a backend's runs."""
+    files = [*shared_files(), *adapter_files(backend, BACKENDS[backend].adapter)]
+    return {file.resolve() for file in files}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", ["torch", "keras-tensorflow"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_every_module_that_a_run_imports_is_in_a_digest(
-    backend: str, tmp_path: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch
+    backend: str, watched: Watched, tmp_path: Path, shared_cache: Path
 ) -> None:
-    (tmp_path / "wrapper.py").write_text(WRAPPER)
-    python = tmp_path / "python"
-    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{tmp_path / "wrapper.py"}" "$@"\n')
-    python.chmod(0o755)
-    (tmp_path / "suite.toml").write_text(SUITE.format(backend=backend))
-    monkeypatch.setenv("IMPORTED", str(tmp_path / "imported.jsonl"))
+    """Train a sweep of heads, whole steps, native mode, phases and tuning."""
+    grids = SWEEP if backend in ("keras-torch", "keras-jax") else SWEEP + NATIVE_AND_PHASES
+    suite = f'name = "imports"\nbackends = ["{backend}"]\n{grids}'
+    (tmp_path / "suite.toml").write_text(suite)
     command("run", "--suite", str(tmp_path / "suite.toml"), "--out", str(tmp_path / "out"),
-            "--python", f"{backend}={python}", cache=shared_cache)  # fmt: skip
+            *watched.options(backend), cache=shared_cache)  # fmt: skip
     assert {result["status"] for _, result, _ in stored(tmp_path / "out")} == {"ok"}
-    lines = (tmp_path / "imported.jsonl").read_text().splitlines()
-    imported = {Path(file).resolve() for line in lines for file in json.loads(line)}
-    adapter = BACKENDS[backend].adapter
-    covered = {f.resolve() for f in [*shared_files(), *adapter_files(backend, adapter)]}
+    imported = watched.imported()[backend, "RunTask"]
     assert project_root() / "bench" / "training" / "sweep.py" in imported
-    assert imported - covered == set()
+    assert imported - _covered(backend) == set()
+
+
+@pytest.mark.slow
+def test_every_module_that_a_proof_or_export_imports_is_in_a_digest(
+    watched: Watched, tmp_path: Path
+) -> None:
+    """Use an empty cache, so that the networks are exported."""
+    (tmp_path / "net.py").write_text(NETWORK)
+    command("parity", f"module:{tmp_path / 'net.py'}:build", "--policy", "retrain_all,from_scratch",
+            "--optimizer", "sgd", "--dtype", "float32", "--px", "32",
+            "--backends", ",".join(BACKENDS), *watched.options(*BACKENDS),
+            cache=tmp_path / "cache", code=None)  # fmt: skip
+    proofs = {file.resolve() for file in (project_root() / PROOF_ROOM).rglob("*.py")}
+    imported = watched.imported()
+    assert {backend for backend, task in imported if task == "ProveTask"} == set(BACKENDS)
+    assert ("torch", "ExportTask") in imported
+    assert project_root() / PROOF_ROOM / "random_network.py" in imported["torch", "ExportTask"]
+    for (backend, task), files in imported.items():
+        assert files - _covered(backend) - proofs == set(), task
