@@ -51,23 +51,23 @@ def _same_experiment(one: dict[str, Any], other: dict[str, Any]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("backends", "backbones"),
+    ("backends", "backbone"),
     [
-        (["torch", "keras-tensorflow"], ["squeezenet1_1", "efficientnet_lite0"]),
-        (["keras-torch", "keras-jax"], ["squeezenet1_1"]),
+        (["torch", "keras-tensorflow"], "efficientnet_lite0"),
+        (["keras-torch", "keras-jax"], "squeezenet1_1"),
     ],
     ids=["frameworks", "engines"],
 )
 def test_in_float64_losses_are_those_of_whole_steps(
-    tmp_path: Path, backends: list[str], backbones: list[str]
+    tmp_path: Path, backends: list[str], backbone: str
 ) -> None:
-    asked = {"backends": _listed(backends), "backbones": _listed(backbones), "precision": "fp64",
+    asked = {"backends": _listed(backends), "backbones": _listed([backbone]), "precision": "fp64",
              "rate": "0.01"}  # fmt: skip
     once = _run(tmp_path, tmp_path / "cache", "once", **asked)
     whole = _run(tmp_path, tmp_path / "cache", "whole", "--prefix-cache", "off", **asked)
     again = _run(tmp_path, tmp_path / "cache", "again", "--policies", "freeze_all", **asked)
     assert once.keys() == whole.keys()
-    assert len(once) == 2 * len(backends) * len(backbones)
+    assert len(once) == 2 * len(backends)
     for key, result in once.items():
         losses = result["train_loss_by_epoch"]
         assert losses[-1] < losses[0], "a network that does not move proves nothing"

@@ -1,4 +1,4 @@
-"""All engines train a network with BatchNorm as PyTorch does, with both optimizers."""
+"""All engines train a network with BatchNorm as PyTorch does."""
 
 from __future__ import annotations
 
@@ -47,11 +47,19 @@ def run(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-@pytest.mark.parametrize("backend", ["keras-tensorflow", "keras-torch", "keras-jax"])
+@pytest.mark.parametrize(
+    ("backend", "optimizer"),
+    [
+        ("keras-tensorflow", "sgd"),
+        ("keras-tensorflow", "adamw"),
+        ("keras-torch", "sgd"),
+        ("keras-jax", "sgd"),
+    ],
+)
 def test_in_float64_they_are_the_same(
     tmp_path: Path, shared_cache: Path, backend: str, optimizer: str
 ) -> None:
+    """Train with SGD on every engine; tests/parity proves AdamW on all of them."""
     pair = f"torch,{backend}"
     out = run(tmp_path, shared_cache, "fine_tune_all", optimizer, "fp64", backends=pair)
     found = result_files(out, "fine-tune-all")
