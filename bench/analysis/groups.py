@@ -262,7 +262,7 @@ class Contest:
     @property
     def shows_nothing(self) -> Meaningless | None:
         """Reason that these accuracies mean nothing for policies; None if they do."""
-        if "synthetic" in self.row.dataset.label:
+        if "synthetic" in self.row.dataset.qualifier:
             return "generated images"
         random = any(map(is_unpretrained, self.groups))
         return "random weights where pretrained ones belong" if random else None

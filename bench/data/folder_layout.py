@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from bench.data.image_files import ImageFile
 from bench.data.model import SPLITS, SplitName
 from bench.errors import UserError
 
@@ -17,31 +17,12 @@ LAYOUT_HINT = (
 )
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"})
 _SPLIT_FOLDERS: dict[str, SplitName] = {
-    "train": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-}
+    "train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"
+}  # fmt: skip
 
 
-@dataclass(frozen=True)
-class FoundImage:
-    """An image file in a user's folder."""
-
-    path: Path
-    """The file."""
-    class_name: str
-    """Name of its class folder."""
-    split: SplitName | None
-    """Split whose folder it lies in; None if there are no split folders."""
-
-
-def scan(root: Path) -> list[FoundImage]:
-    """Return every image file below a folder, with its class and its split, if there are splits.
-
-    Args:
-        root: Folder with class folders, or with split folders that hold class folders.
+def scan(root: Path) -> list[ImageFile]:
+    """Return every image file below a folder of class folders, or of split folders that hold them.
 
     Raises:
         UserError: There is no such folder, or its layout is not the expected one.
@@ -53,10 +34,9 @@ def scan(root: Path) -> list[FoundImage]:
     try:
         splits = _split_folders(root)
         if not splits:
-            return _classes(root, None)
-        return [
-            found for split in SPLITS if split in splits for found in _classes(splits[split], split)
-        ]
+            return _images_of_classes(root, None)
+        ordered = [(splits[split], split) for split in SPLITS if split in splits]
+        return [image for place in ordered for image in _images_of_classes(*place)]
     except OSError as error:
         raise UserError(f"Cannot read {error.filename or root}: {error.strerror}.") from error
 
@@ -68,30 +48,40 @@ def natural_key(name: str) -> tuple[list[tuple[int, int, str]], str]:
     return numbered, name
 
 
+def quoted(names: Iterable[str]) -> str:
+    """Return names in natural order as 'a', 'b'."""
+    return ", ".join(f"'{name}'" for name in sorted(names, key=natural_key))
+
+
 def _split_folders(root: Path) -> dict[SplitName, Path]:
     """Return the folder of each split; empty if the class folders lie in ``root`` itself."""
-    holding = [path for path in _visible_folders(root) if _has_image(path)]
-    named = [path for path in holding if path.name.casefold() in _SPLIT_FOLDERS]
+    holding = [path for path in _folders_in(root) if _has_image(path)]
+    named = sorted(path for path in holding if path.name.casefold() in _SPLIT_FOLDERS)
     others = [path.name for path in holding if path not in named]
     if others:
-        nested = {_split_of(p) for p in named if any(map(_has_image, _visible_folders(p)))}
+        nested = {_split_of(path) for path in named if any(map(_has_image, _folders_in(path)))}
         if {"train", "test"} <= nested:
             raise UserError(
                 f"{root} has split folders ('train', 'test') and other folders with images "
-                f"beside them: {_listed(others)}.",
+                f"beside them: {quoted(others)}.",
                 LAYOUT_HINT,
             )
         return {}  # a folder called 'train' is a class here
     splits: dict[SplitName, Path] = {}
-    for path in sorted(named):
+    for path in named:
         other = splits.setdefault(_split_of(path), path)
         if other != path:
             raise UserError(
                 f"{root} has two folders for one split: '{other.name}' and '{path.name}'.",
                 "Remove or rename one of them.",
             )
-    if splits:
-        _check_train_and_test(root, splits)
+    missing = [split for split in ("train", "test") if split not in splits]
+    if splits and missing:
+        there = next(iter(splits.values()))
+        raise UserError(
+            f"{root} has a folder '{there.name}' and no '{missing[0]}' folder with images.",
+            f"Add one; or give folder:{there}, which is then split 70/15/15.",
+        )
     return splits
 
 
@@ -99,29 +89,18 @@ def _split_of(folder: Path) -> SplitName:
     return _SPLIT_FOLDERS[folder.name.casefold()]
 
 
-def _check_train_and_test(root: Path, splits: dict[SplitName, Path]) -> None:
-    needed: tuple[SplitName, ...] = ("train", "test")
-    for split in needed:
-        if split not in splits:
-            there = next(iter(splits.values()))
-            raise UserError(
-                f"{root} has a folder '{there.name}' and no '{split}' folder with images.",
-                f"Add one; or give folder:{there}, which is then split 70/15/15.",
-            )
-
-
-def _classes(root: Path, split: SplitName | None) -> list[FoundImage]:
-    folders = sorted(_visible_folders(root), key=lambda path: natural_key(path.name))
+def _images_of_classes(root: Path, split: SplitName | None) -> list[ImageFile]:
+    folders = sorted(_folders_in(root), key=lambda path: natural_key(path.name))
     found = {
-        path.name: [FoundImage(image, path.name, split) for image in _images_below(path)]
+        path.name: [ImageFile(image, path.name, split) for image in _images_below(path)]
         for path in folders
     }
-    loose = next((path for path in _visible_files(root) if _is_image(path)), None)
+    loose = next((path for path in root.iterdir() if _is_image(path) and not path.is_dir()), None)
     if not any(found.values()):
         if loose is not None:
             raise UserError(
-                f"The images lie directly in {root}, for instance {loose.name}, "
-                f"not in class folders.",
+                f"The images lie directly in {root}, for instance {loose.name}, not in class "
+                "folders.",
                 LAYOUT_HINT,
             )
         raise UserError(f"No images found in {root}, expected PATH/class/*.jpg.", LAYOUT_HINT)
@@ -133,7 +112,7 @@ def _classes(root: Path, split: SplitName | None) -> list[FoundImage]:
     empty = [name for name, images in found.items() if not images]
     if empty:
         raise UserError(
-            f"No images in the class folder{'s' if len(empty) > 1 else ''} {_listed(empty)} "
+            f"No images in the class folder{'s' if len(empty) > 1 else ''} {quoted(empty)} "
             f"of {root} (0 images).",
             "Put images there, or remove the folder.",
         )
@@ -150,10 +129,7 @@ def _images_below(folder: Path) -> Iterator[Path]:
             continue
         seen.add(real)
         folders[:] = sorted(name for name in folders if _is_visible(name))
-        for name in sorted(files):
-            path = Path(here, name)
-            if _is_visible(name) and _is_image(path):
-                yield path
+        yield from (path for name in sorted(files) if _is_image(path := Path(here, name)))
 
 
 def _raise(error: OSError) -> None:
@@ -165,7 +141,7 @@ def _has_image(folder: Path) -> bool:
 
 
 def _is_image(path: Path) -> bool:
-    return path.suffix.casefold() in _SUFFIXES
+    return path.suffix.casefold() in _SUFFIXES and _is_visible(path.name)
 
 
 def _is_visible(name: str) -> bool:
@@ -173,13 +149,5 @@ def _is_visible(name: str) -> bool:
     return not name.startswith(".") and name != "__MACOSX"
 
 
-def _visible_folders(root: Path) -> list[Path]:
+def _folders_in(root: Path) -> list[Path]:
     return [path for path in root.iterdir() if _is_visible(path.name) and path.is_dir()]
-
-
-def _visible_files(root: Path) -> list[Path]:
-    return [path for path in root.iterdir() if _is_visible(path.name) and not path.is_dir()]
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(f"'{name}'" for name in sorted(names, key=natural_key))

@@ -15,12 +15,10 @@ Resize = Literal["antialias", "bilinear"]
 """Filter that makes an image smaller: a triangle as wide as the step between output pixels (Pillow,
 torchvision's transforms), or the nearest 2 × 2 pixels only (tf.image.resize, and with it
 keras.utils.image_dataset_from_directory)."""
+Pixels = npt.NDArray[np.uint8]
+Labels = npt.NDArray[np.int64]
 SplitName = Literal["train", "val", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
-
-
-class UnreadableImageError(Exception):
-    """An image cannot be decoded; the message is the reason, without the file's name."""
 
 
 @dataclass(frozen=True)
@@ -31,24 +29,22 @@ class SplitSizes:
     val: int | None = None
     test: int | None = None
 
+    def of(self, split: SplitName) -> int | None:
+        """Return the requested number of images in one split."""
+        return {"train": self.train, "val": self.val, "test": self.test}[split]
+
 
 class Source(Protocol):
-    """Access to a data set's images and labels; one implementation for each kind.
+    """Access to a data set's images and labels; one implementation for each kind."""
 
-    ``read`` is called from several threads at once.
-    """
-
-    def labels(self, split: SplitName) -> npt.NDArray[np.int64]:
+    def labels(self, split: SplitName) -> Labels:
         """Return the class index of each image, shape (N,)."""
         ...
 
-    def read(
-        self, split: SplitName, index: int, px: int, resize: Resize = "antialias"
-    ) -> npt.NDArray[np.uint8]:
-        """Return one image as RGB, shape (px, px, 3).
+    def read(self, split: SplitName, index: int, px: int, resize: Resize = "antialias") -> Pixels:
+        """Return one image as RGB, shape (px, px, 3), or raise UnreadableImageError.
 
-        Raises:
-            UnreadableImageError: The image cannot be decoded.
+        It is called from several threads at once.
         """
         ...
 
@@ -64,34 +60,36 @@ class Dataset:
     name: str
     """Name in a RunSpec, never a path: 'photos', 'folder:flowers' (the folder's own name) …"""
     content_hash: str
-    """SHA-256 (hex) of everything that decides pixels and labels, except the size in pixels."""
+    """SHA-256 (hex) of everything that decides pixels and labels, except the size in pixels and
+    the code that decodes and resizes."""
     classes: tuple[str, ...]
     """Class names; the position of a class is its label."""
     train_images: int
-    """Images in the training split."""
     val_images: int
-    """Images in the validation split."""
     test_images: int
-    """Images in the test split."""
-    similarity: Similarity | None
-    """Similarity to ImageNet; None for a user's own data."""
-    size_bounds: tuple[int, int] | None
-    """Numbers of training images up to which the set is small and medium; None: ``SIZE_BOUNDS``."""
-    label: str
-    """Name in tables."""
     source: Source = field(repr=False, compare=False)
-    """Access to the images, for packing."""
     skipped: tuple[str, ...] = ()
     """Unreadable files that were left out at the user's request, each as 'FILE: reason'."""
+    similarity: Similarity | None = None
+    """Similarity to ImageNet; None for a user's own data."""
+    size_bounds: tuple[int, int] | None = None
+    """Numbers of training images up to which the set is small and medium; None: ``SIZE_BOUNDS``."""
+    qualifier: str = ""
+    """Words that every table adds to the name, such as 'stand-in'; empty for real data."""
+
+    @property
+    def label(self) -> str:
+        """Name in tables."""
+        return f"{self.name} ({self.qualifier})" if self.qualifier else self.name
 
 
 @dataclass(frozen=True)
 class Split:
     """One decoded split."""
 
-    images: npt.NDArray[np.uint8]
+    images: Pixels
     """Shape (N, px, px, 3), RGB, memory-mapped read-only."""
-    labels: npt.NDArray[np.int64]
+    labels: Labels
     """Class indices, shape (N,), read-only."""
 
 
@@ -100,12 +98,8 @@ class Packed:
     """A decoded data set on disk."""
 
     classes: tuple[str, ...]
-    """Class names; the position of a class is its label."""
     train: Split
-    """Training split."""
     val: Split
-    """Validation split."""
     test: Split
-    """Test split."""
     path: Path
     """Folder of the files, which other processes can open with ``load_packed``."""

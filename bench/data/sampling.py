@@ -2,37 +2,18 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-from bench.data.model import SPLITS, SplitName, SplitSizes
+from bench.data.model import SplitName
 from bench.errors import UserError
 
 
-def check_sizes(sizes: SplitSizes) -> None:
-    """Raise UserError if fewer than one image of a split is requested."""
-    for split in SPLITS:
-        requested = size_of_split(sizes, split)
-        if requested is not None and requested < 1:
-            raise UserError(f"{requested} {split} images were requested; at least 1 is needed.")
-
-
-def size_of_split(sizes: SplitSizes, split: SplitName) -> int | None:
-    """Return the requested number of images in one split."""
-    return {"train": sizes.train, "val": sizes.val, "test": sizes.test}[split]
-
-
 def settled_size(
-    name: str, split: SplitName, requested: int | None, default: int | None, available: int
+    name: str, split: SplitName, requested: int | None, available: int, default: int | None = None
 ) -> int:
-    """Return the number of images that a split gets.
-
-    Args:
-        name: The data set, for the message.
-        split: The split, for the message.
-        requested: Number that the user requested; None: the default.
-        default: Number without a request, if there are as many; None: all.
-        available: Number of images that there are.
+    """Return the number of images that a split of the data set ``name`` gets: those requested, else
+    ``default``, or all available ones if these are fewer or there is no default.
 
     Raises:
         UserError: There are fewer images than requested.
@@ -66,9 +47,7 @@ def proportional_order(labels: Sequence[int], keys: Sequence[str]) -> list[int]:
     One image of each class comes first, so that a small subset still has every class.
     Arguments and result are those of ``balanced_order``.
     """
-    counts: dict[int, int] = defaultdict(int)
-    for label in labels:
-        counts[label] += 1
+    counts = Counter(labels)
 
     def place(ranked: tuple[int, int, int]) -> tuple[float, int]:
         rank, label, _ = ranked

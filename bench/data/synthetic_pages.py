@@ -13,10 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from bench.errors import UserError
-from bench.storage.atomic import build_folder
-
-_WIDTH_PX, _HEIGHT_PX = 200, 260
+from bench.storage.cache import ensure_folder
 
 
 class _Sheet:
@@ -25,8 +22,8 @@ class _Sheet:
     def __init__(self, seed: int) -> None:
         # RandomState, not Generator: all releases of NumPy draw the same numbers from it.
         self._random = np.random.RandomState(seed)
-        self.width = _WIDTH_PX + self.whole(-8, 8)
-        self.height = _HEIGHT_PX + self.whole(-8, 8)
+        self.width = 200 + self.whole(-8, 8)
+        self.height = 260 + self.whole(-8, 8)
         self.margin = self.whole(12, 24)
         self.pitch = self.whole(5, 7)
         self.paper = self.whole(225, 255)
@@ -82,11 +79,9 @@ class _Sheet:
         return y + size + 4
 
     def rule(self, x: int, y: int, right: int, weight: int = 1) -> None:
-        """Draw a horizontal rule."""
         self.draw.line((x, y, right, y), fill=self.ink, width=weight)
 
     def box(self, x: int, y: int, right: int, bottom: int) -> None:
-        """Draw an empty frame."""
         self.draw.rectangle((x, y, right, bottom), outline=self.ink)
 
     def picture(self, x: int, y: int, right: int, bottom: int) -> None:
@@ -336,28 +331,18 @@ def _memo(s: _Sheet) -> None:
 
 
 KINDS: dict[str, Callable[[_Sheet], None]] = {
-    "letter": _letter,
-    "form": _form,
-    "email": _email,
-    "handwritten": _handwritten,
-    "advertisement": _advertisement,
-    "scientific report": _scientific_report,
-    "scientific publication": _scientific_publication,
-    "specification": _specification,
-    "file folder": _file_folder,
-    "news article": _news_article,
-    "budget": _budget,
-    "invoice": _invoice,
-    "presentation": _presentation,
-    "questionnaire": _questionnaire,
-    "resume": _resume,
-    "memo": _memo,
-}
+    draw.__name__.removeprefix("_").replace("_", " "): draw
+    for draw in (
+        _letter, _form, _email, _handwritten, _advertisement, _scientific_report,
+        _scientific_publication, _specification, _file_folder, _news_article, _budget, _invoice,
+        _presentation, _questionnaire, _resume, _memo,
+    )
+}  # fmt: skip
 """Class of RVL-CDIP → function that draws it, in the order of the labels."""
-PAGES_REVISION = 1
-"""Name of the folder in the cache: increase it when any page changes."""
 PAGE_CLASSES = tuple(KINDS)
-"""Classes of RVL-CDIP; the position of a class is its label."""
+PAGES_REVISION = 1
+"""Name of the folder in the cache, which no digest of the code enters: increase it when any page
+changes."""
 _PER_CLASS = {"train": 50, "val": 10, "test": 65}
 """Pages of each class in each split."""
 _MANIFEST = "manifest.json"
@@ -370,35 +355,26 @@ def generated_pages(cache_dir: Path) -> Path:
         UserError: The cache cannot be written.
     """
     final = cache_dir / "synthetic_rvl_cdip" / str(PAGES_REVISION)
-    if not _is_good(final):
-        try:
-            build_folder(final, _write, _is_good)
-        except OSError as error:
-            raise UserError(
-                f"Cannot write the generated pages under {cache_dir}: {error.strerror or error}",
-                "Set THAWBENCH_CACHE to a folder that can be written to.",
-            ) from error
+    ensure_folder(final, _write, _is_good, "generated pages")
     return final
 
 
 def _write(folder: Path) -> None:
-    file_bytes: dict[str, int] = {}
     (folder / "labels").mkdir()
     first = 0
     for split, count in _PER_CLASS.items():
         lines: list[str] = []
         for number in range(first, first + count):
             for label, kind in enumerate(PAGE_CLASSES):
-                relative = f"images/{split}/{label:02d}/{number:03d}.tif"
-                path = folder / relative
+                relative = f"{split}/{label:02d}/{number:03d}.tif"
+                path = folder / "images" / relative
                 path.parent.mkdir(parents=True, exist_ok=True)
                 draw_page(kind, number).save(path, compression="tiff_lzw")
-                file_bytes[relative] = path.stat().st_size
-                lines.append(f"{relative.removeprefix('images/')} {label}\n")
-        labels = folder / "labels" / f"{split}.txt"
-        labels.write_text("".join(lines), encoding="utf-8")
-        file_bytes[f"labels/{split}.txt"] = labels.stat().st_size
+                lines.append(f"{relative} {label}\n")
+        (folder / "labels" / f"{split}.txt").write_text("".join(lines), encoding="utf-8")
         first += count
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    file_bytes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
     (folder / _MANIFEST).write_text(json.dumps(file_bytes), encoding="utf-8")
 
 

@@ -101,12 +101,12 @@ def reasons(rows: Sequence[Row]) -> list[str]:
 def footnotes(rows: Sequence[Row]) -> list[str]:
     """Return notes for the table of runs."""
     notes = []
-    if any("stand-in" in row.dataset.label for row in rows):
+    if any("stand-in" in row.dataset.qualifier for row in rows):
         notes.append(
             "stand-in: a small embedded data set instead of a real one. Small, medium and large "
             "are scaled down accordingly."
         )
-    if any("synthetic" in row.dataset.label for row in rows):
+    if any("synthetic" in row.dataset.qualifier for row in rows):
         notes.append("synthetic pages: generated images. Accuracy says nothing about real pages.")
     random = sum(row.weights == "random" and row.spec.policy.name != "from_scratch" for row in rows)
     if random:

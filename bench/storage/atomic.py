@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -32,7 +33,11 @@ def build_folder(
     Raises:
         OSError: The folder cannot be written.
     """
-    temporary = _temporary_folder(final)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(final.parent)
+    # Beside ``final``, so that a rename stays on one file system.
+    prefix = f"{_PREFIX}{_host()}-{os.getpid()}-"
+    temporary = Path(tempfile.mkdtemp(prefix=prefix, dir=final.parent))
     try:
         # A folder inside, because mkdtemp makes its own private and a cache may be shared.
         content = temporary / "content"
@@ -44,6 +49,7 @@ def build_folder(
 
 
 def _move_into_place(content: Path, final: Path, is_good: Callable[[Path], bool]) -> None:
+    broken = content.with_name("broken")
     while True:
         try:
             content.rename(final)
@@ -53,27 +59,13 @@ def _move_into_place(content: Path, final: Path, is_good: Callable[[Path], bool]
                 raise
         if is_good(final):
             return
-        _remove_at_once(final, content.with_name("broken"))
-
-
-def _remove_at_once(broken: Path, aside: Path) -> None:
-    # Renamed before it is deleted, so that no other process sees it half deleted.
-    try:
-        broken.rename(aside)
-    except FileNotFoundError:  # another writer did it
-        return
-    if aside.is_dir():
-        shutil.rmtree(aside)
-    else:
-        aside.unlink()
-
-
-def _temporary_folder(final: Path) -> Path:
-    """Create an empty folder beside ``final``, so that a rename stays on one file system."""
-    final.parent.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(final.parent)
-    owner = f"{_host()}-{os.getpid()}-"
-    return Path(tempfile.mkdtemp(prefix=_PREFIX + owner, dir=final.parent))
+        # Renamed before it is deleted, so that no other process sees it half deleted.
+        with contextlib.suppress(FileNotFoundError):  # another writer did it
+            final.rename(broken)
+            if broken.is_dir():
+                shutil.rmtree(broken)
+            else:
+                broken.unlink()
 
 
 def _host() -> str:
@@ -85,14 +77,13 @@ def _remove_abandoned(folder: Path) -> None:
     """Remove temporary folders of killed processes: at once if the process was on this machine,
     else after a day without a change."""
     for path in folder.glob(f"{_PREFIX}*"):
-        host, _, rest = path.name.removeprefix(_PREFIX).partition("-")
-        pid = rest.partition("-")[0]
-        if host == _host() and not is_alive(pid):
-            shutil.rmtree(path, ignore_errors=True)
-            continue
-        try:
-            changed_s = max(part.stat().st_mtime for part in (path, *path.rglob("*")))
-        except OSError:  # its owner is moving it right now
-            continue
-        if time.time() - changed_s > _ABANDONED_S:
+        host, pid, *_ = [*path.name.removeprefix(_PREFIX).split("-"), ""]
+        abandoned = host == _host() and not is_alive(pid)
+        if not abandoned:
+            try:
+                changed_s = max(part.stat().st_mtime for part in (path, *path.rglob("*")))
+            except OSError:  # its owner is moving it right now
+                continue
+            abandoned = time.time() - changed_s > _ABANDONED_S
+        if abandoned:
             shutil.rmtree(path, ignore_errors=True)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import platformdirs
 
 from bench.errors import UNWRITABLE, UserError
+from bench.storage.atomic import build_folder
 
 CACHE_VARIABLE = "THAWBENCH_CACHE"
 """Environment variable that sets the root of the cache."""
-DEFAULT_LIMIT_GB = 20.0
 KINDS = ("blueprints", "packed", "features")
 """Folders of the cache whose content ``prune`` may remove."""
 
@@ -26,12 +28,11 @@ def cache_root() -> Path:
 
 
 def cached_folder(kind: str, key: str, cache: Path | None = None) -> Path:
-    """Return the folder of a key in the cache.
+    """Return the folder of a key below ``cache`` or else ``cache_root()``.
 
     Args:
         kind: Folder in which it lies, such as 'packed' or 'blueprints'.
         key: Name of the folder, the same on every machine.
-        cache: Root of the cache; None: ``cache_root()``.
 
     Raises:
         ValueError: The key is not a plain name.
@@ -46,7 +47,7 @@ def limit_bytes() -> int:
     try:
         return int(float(os.environ["THAWBENCH_CACHE_GB"]) * 1e9)
     except (KeyError, ValueError):
-        return int(DEFAULT_LIMIT_GB * 1e9)
+        return 20_000_000_000
 
 
 def unwritable(error: OSError, place: str = "to the disk") -> UserError | None:
@@ -70,35 +71,43 @@ def unwritable(error: OSError, place: str = "to the disk") -> UserError | None:
     )
 
 
+def ensure_folder(
+    final: Path, write: Callable[[Path], None], is_good: Callable[[Path], bool], what: str
+) -> None:
+    """Build a folder of the cache unless a good one is there; see ``build_folder``.
+
+    Raises:
+        UserError: The cache cannot be written; the message calls the content ``what``.
+    """
+    if is_good(final):
+        return
+    try:
+        build_folder(final, write, is_good)
+    except OSError as error:
+        raise UserError(
+            f"Cannot write the {what} under {final.parents[1]}: {error.strerror or error}",
+            "Set THAWBENCH_CACHE to a folder that can be written to.",
+        ) from error
+
+
 def mark_used(folder: Path) -> None:
     """Set a cached folder's time of last use to now; ``prune`` removes the oldest first."""
-    try:
+    with contextlib.suppress(OSError):  # another user's cache can be read all the same
         os.utime(folder)
-    except OSError:
-        pass  # a cache that belongs to another user can be read all the same
 
 
 def prune(root: Path, keep: set[Path], limit: int) -> list[Path]:
-    """Remove the least recently used folders of the cache until the rest fits into ``limit``.
-
-    Args:
-        root: The cache, with folders such as ``packed/KEY``.
-        keep: Folders that must stay.
-        limit: Most bytes that may stay.
-
-    Returns:
-        The folders that were removed.
-    """
-    folders = [f for kind in KINDS for f in (root / kind).glob("[!.]*")]
-    last_used = {f: _last_used(f) for f in folders if f.is_dir()}
-    sizes = {f: _size_bytes(f) for f in sorted(last_used, key=lambda f: last_used[f])}
+    """Remove the least recently used folders of the cache, such as ``packed/KEY``, but none of
+    ``keep``, until the rest takes at most ``limit`` bytes; return the removed ones."""
+    found = [f for kind in KINDS for f in (root / kind).glob("[!.]*") if f.is_dir()]
+    sizes = {f: _size_bytes(f) for f in sorted(found, key=_last_used)}
     total, removed = sum(sizes.values()), []
-    for folder in sizes:
+    for folder, size in sizes.items():
         if total <= limit:
             break
         if folder not in keep:
             shutil.rmtree(folder, ignore_errors=True)
-            total -= sizes[folder]
+            total -= size
             removed.append(folder)
     return removed
 
@@ -120,14 +129,10 @@ def _size_bytes(path: Path) -> int:
 
 
 def make_room(root: Path, needed: int, limit: int) -> None:
-    """Remove values of frozen prefixes, the least recently used first, until ``needed`` bytes fit.
+    """Remove values of frozen prefixes, the least recently used first, until ``needed`` bytes fit
+    into a cache of ``limit`` bytes.
 
     Images and networks stay, because runs cannot begin without them.
-
-    Args:
-        root: The cache.
-        needed: Bytes that will be written.
-        limit: Most bytes that the cache may hold.
 
     Raises:
         OSError: They do not fit even without any values of frozen prefixes.

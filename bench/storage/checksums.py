@@ -8,28 +8,16 @@ import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
-CHUNK_BYTES = 2**22
+_CHUNK_BYTES = 2**22
 
 
 def sha256_of_file(path: Path) -> str:
-    """Return the SHA-256 of a file in hex.
-
-    Raises:
-        OSError: The file cannot be read.
-    """
+    """Return the SHA-256 of a file in hex."""
     return digest_of_file(path, "sha256")
 
 
 def digest_of_file(path: Path, algorithm: str) -> str:
-    """Return a digest of a file in hex.
-
-    Args:
-        path: The file.
-        algorithm: Name known to ``hashlib``, such as 'md5'.
-
-    Raises:
-        OSError: The file cannot be read.
-    """
+    """Return a digest of a file in hex, by an algorithm known to ``hashlib``, such as 'md5'."""
     with path.open("rb") as file:
         new = functools.partial(hashlib.new, algorithm, usedforsecurity=False)
         return hashlib.file_digest(file, new).hexdigest()
@@ -53,9 +41,6 @@ def crc32_of_file(path: Path) -> int:
 
     A file that this process has read before is not read again as long as its size and its
     modification time stay the same.
-
-    Raises:
-        OSError: The file cannot be read.
     """
     facts = path.stat()
     return _crc32(path, facts.st_size, facts.st_mtime_ns)
@@ -65,6 +50,6 @@ def crc32_of_file(path: Path) -> int:
 def _crc32(path: Path, size_bytes: int, modified_ns: int) -> int:
     found = 0
     with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
+        while chunk := file.read(_CHUNK_BYTES):
             found = zlib.crc32(chunk, found)
     return found

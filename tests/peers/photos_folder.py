@@ -8,8 +8,8 @@ from pathlib import Path
 from PIL import Image
 
 from bench.data import Dataset, SplitSizes, open_dataset
+from bench.data.decode import decoding_threads
 from bench.data.model import SPLITS, SplitName
-from bench.data.threads import in_threads
 
 JPEG_PX = 256
 """Side of each image in pixels, realistic for the cost of decoding."""
@@ -32,7 +32,8 @@ def write_folder(root: Path, sizes: SplitSizes) -> None:
         names = [dataset.classes[label] for label in dataset.source.labels(split)]
         for name in set(names):
             (root / split / name).mkdir(parents=True)
-        in_threads(partial(_write, root, dataset, split), list(enumerate(names)))
+        with decoding_threads() as pool:
+            list(pool.map(partial(_write, root, dataset, split), enumerate(names)))
 
 
 def _write(root: Path, dataset: Dataset, split: SplitName, image: tuple[int, str]) -> None:

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.data.decode import centre_square, load_rgb, squashed
-from bench.data.model import UnreadableImageError
+from bench.data.decode import UnreadableImageError, centre_square, load_rgb, squashed
 
 
 def _mean(path: Path) -> list[int]:

@@ -17,8 +17,8 @@ import numpy.typing as npt
 import pytest
 
 from bench.data import BrokenPackError, Dataset, Packed, SplitSizes, load_packed, open_dataset, pack
-from bench.data.model import Resize, SplitName, UnreadableImageError
-from bench.data.threads import thread_pool
+from bench.data.decode import UnreadableImageError, decoding_threads
+from bench.data.model import Resize, SplitName
 from bench.errors import UserError
 from bench.storage import atomic
 
@@ -51,7 +51,7 @@ class _Source:
 
 
 def _dataset(source: _Source, content: str = "one") -> Dataset:
-    return Dataset("fake", content, ("a", "b"), 20, 4, 6, None, None, "fake", source)
+    return Dataset("fake", content, ("a", "b"), 20, 4, 6, source)
 
 
 def _leftovers(cache: Path) -> list[str]:
@@ -243,8 +243,8 @@ def test_threads_are_no_more_than_the_cores_that_may_be_used(
 ) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 64)
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: {5, 7}, raising=False)
-    with thread_pool() as pool:
+    with decoding_threads() as pool:
         assert pool._max_workers == 2
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(64)), raising=False)
-    with thread_pool() as pool:
+    with decoding_threads() as pool:
         assert pool._max_workers == 16

@@ -17,16 +17,15 @@ from PIL import Image
 
 from bench.data import EMBEDDED, Dataset, SplitSizes, dataset_kinds, open_dataset, pack
 from bench.data.decode import load_rgb
-from bench.data.model import SPLITS, SplitName
+from bench.data.model import SPLITS
 from bench.data.photos import (
     PHOTO_CLASSES,
-    PHOTOS_DEFAULTS,
+    PHOTOS_SIZES,
     cells,
     crop_box,
     distinct_crops,
     photo_paths,
 )
-from bench.data.sampling import size_of_split
 from bench.errors import Unavailable, UserError
 
 
@@ -79,7 +78,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 def test_every_crop_shows_something_and_no_two_are_equal(photos: Dataset) -> None:
-    crops = [photos.source.read(s, i, 48) for s in SPLITS for i in range(_count(s))]
+    crops = [photos.source.read(s, i, 48) for s in SPLITS for i in range(PHOTOS_SIZES[s])]
     assert len({crop.tobytes() for crop in crops}) == len(crops) == 3240
     assert min(crop.astype(float).std() for crop in crops) > 0.2
 
@@ -90,7 +89,7 @@ def test_only_crops_that_were_left_out_are_drawn_anew(photos: Dataset) -> None:
     for label, path in enumerate(photo_paths()):
         photograph = load_rgb(path)
         for split in SPLITS:
-            count = _count(split) // 18
+            count = PHOTOS_SIZES[split] // 18
             drawn = [crop_box(*photograph.size, label, split, n) for n in range(3 * count)]
             kept = list(islice(distinct_crops(photograph, label, split), count))
             stay = set(kept)
@@ -113,10 +112,6 @@ def test_a_photograph_that_runs_out_of_different_crops_says_so(
     many = open_dataset("photos", SplitSizes(1800, 18, 18), cache_dir=tmp_path)
     with pytest.raises(UserError, match="has only 72 different train crops"):
         many.source.read("train", 1799, 8)
-
-
-def _count(split: SplitName) -> int:
-    return size_of_split(PHOTOS_DEFAULTS, split) or 0
 
 
 @pytest.mark.parametrize(("name", "classes"), [("photos", 18), ("mnist5k", 10)])

@@ -66,7 +66,7 @@ def test_subsets_are_balanced_nested_and_touch_only_their_pages(
     assert set(Counter(packed.train.labels.tolist()).values()) == {1, 2}
     assert set(Counter(packed.test.labels.tolist()).values()) == {1}
     assert np.array_equal(packed.train.images, everything.train.images[:20])
-    kept = {source.path for source in dataset.source.pages["train"]}  # type: ignore[attr-defined]
+    kept = {page.path for page in dataset.source.images["train"]}  # type: ignore[attr-defined]
     for path in (official / "images" / "imagesq" / "train").iterdir():
         if path not in kept:
             path.unlink()
@@ -116,7 +116,7 @@ def test_more_pages_than_there_are(official: Path) -> None:
 def test_unreadable_pages_stop_packing_or_are_replaced(official: Path, tmp_path: Path) -> None:
     sizes = SplitSizes(train=40)
     first = _open(official, sizes)
-    bad: Path = first.source.pages["train"][3].path  # type: ignore[attr-defined]
+    bad: Path = first.source.images["train"][3].path  # type: ignore[attr-defined]
     bad.write_bytes(b"no page")
     with pytest.raises(UserError, match="1 image cannot be read"):
         pack(_open(official, sizes), 4, tmp_path)

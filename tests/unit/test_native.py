@@ -186,7 +186,7 @@ def test_a_suite_and_the_command_line_multiply_by_mode() -> None:
 @pytest.fixture
 def plan(monkeypatch: pytest.MonkeyPatch, make_environment: Any) -> Callable[..., list[PlannedRun]]:
     def open_data(name: str, *args: Any, **more: Any) -> Dataset:
-        return Dataset(name, "00", ("a", "b"), 100, 10, 10, None, None, name, None)  # type: ignore[arg-type]
+        return Dataset(name, "00", ("a", "b"), 100, 10, 10, None)  # type: ignore[arg-type]
 
     packages = dict.fromkeys(("torch", "torchvision", "keras", "tensorflow"), "1")
     monkeypatch.setattr(planner, "open_dataset", open_data)

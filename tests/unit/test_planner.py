@@ -50,7 +50,6 @@ class _Fakes:
             "test_images": sizes.test or 60,
             "similarity": None,
             "size_bounds": None,
-            "label": name,
             "source": None,
             "skipped": self.skipped,
         }

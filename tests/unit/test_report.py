@@ -216,6 +216,8 @@ def test_what_a_reader_must_know_stands_below(make_run: MakeRun) -> None:
     assert notes(make_run(**plain)) == ""
     synthetic = {"case": {"dataset": {"label": "rvl_cdip (synthetic)"}}}
     assert "synthetic pages" in notes(make_run(**synthetic))
+    own = {"name": "folder:synthetic stand-in", "label": "folder:synthetic stand-in"}
+    assert notes(make_run(case={"dataset": own})) == "", "words in a folder's name say nothing"
     assert "weights random" in notes(make_run(**plain, weights={"kind": "random"}))
     control = {"weights": {"kind": "random"}, "policy": {"name": "from_scratch"}}
     assert notes(make_run(**plain, **control)) == ""

@@ -94,7 +94,7 @@ def plan(make_spec: Callable[..., RunSpec], make_environment: Callable[..., Any]
     """Plan runs with the given seeds; those in ``unavailable`` cannot be started."""
 
     def plan(*seeds: int, unavailable: tuple[int, ...] = ()) -> list[PlannedRun]:
-        dataset = Dataset("photos", "h", ("a", "b"), 216, 90, 1080, None, None, "photos", None)  # type: ignore[arg-type]
+        dataset = Dataset("photos", "h", ("a", "b"), 216, 90, 1080, None)  # type: ignore[arg-type]
         weights = random_weights(BACKBONES["vgg16"])
         return [
             PlannedRun(

@@ -1,0 +1,96 @@
+"""Image files as the source of a data set: hashed when it is opened, decoded when it is packed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from bench.data.decode import UnreadableImageError, decoding_threads, load_rgb
+from bench.data.model import Labels, Pixels, Resize, SplitName
+from bench.errors import UserError
+from bench.storage.checksums import sha256_of_file
+
+_MOST_NAMED = 5
+"""Unreadable files that a message names."""
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """An image file of a data set."""
+
+    path: Path
+    class_name: str
+    split: SplitName | None
+    """None if the files are not divided into splits yet."""
+    line: str = ""
+    """Line that lists the file, as 'FILE, line N'; empty if no list does."""
+    sha256: str = ""
+    """SHA-256 of the content in hex, once it has been read."""
+
+
+Splits = dict[SplitName, list[ImageFile]]
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """Access to image files in the order of the subset."""
+
+    classes: tuple[str, ...]
+    images: Splits
+    fit: Callable[[Image.Image, int, Resize], Pixels]
+    """Makes an image square, such as ``centre_square``."""
+
+    def labels(self, split: SplitName) -> Labels:
+        index = {name: label for label, name in enumerate(self.classes)}
+        return np.array([index[image.class_name] for image in self.images[split]], dtype=np.int64)
+
+    def read(self, split: SplitName, index: int, px: int, resize: Resize = "antialias") -> Pixels:
+        return self.fit(load_rgb(self.images[split][index].path), px, resize)
+
+    def where(self, split: SplitName, index: int) -> str:
+        return str(self.images[split][index].path)
+
+
+def read_files(
+    images: Sequence[ImageFile], *, skip_unreadable: bool
+) -> tuple[list[ImageFile], list[str]]:
+    """Hash image files; return the readable ones, and 'FILE: reason' for each of the others.
+
+    With ``skip_unreadable``, the files are decoded too, and left out if that fails; otherwise a
+    file that cannot be read raises UserError.
+    """
+
+    def read(image: ImageFile) -> ImageFile | str:
+        where = f"{image.path} ({image.line})" if image.line else str(image.path)
+        try:
+            if image.path.stat().st_size == 0:
+                return f"{where}: the file is empty"
+            if skip_unreadable:
+                load_rgb(image.path)
+            return replace(image, sha256=sha256_of_file(image.path))
+        except UnreadableImageError as error:
+            return f"{where}: {error}"
+        except OSError as error:
+            return f"{where}: {error.strerror}"
+
+    with decoding_threads() as pool:
+        results = list(pool.map(read, images))
+    failures = [result for result in results if isinstance(result, str)]
+    if failures and not skip_unreadable:
+        raise unreadable_error(failures)
+    return [result for result in results if isinstance(result, ImageFile)], failures
+
+
+def unreadable_error(failures: Sequence[str]) -> UserError:
+    """Return the error for images that cannot be decoded, given 'FILE: reason' for each."""
+    named = "".join(f"\n  {failure}" for failure in failures[:_MOST_NAMED])
+    more = f"\n  … and {len(failures) - _MOST_NAMED} more" if len(failures) > _MOST_NAMED else ""
+    count = "1 image" if len(failures) == 1 else f"{len(failures)} images"
+    return UserError(
+        f"{count} cannot be read:{named}{more}",
+        "Remove them, or leave them out with --skip-unreadable.",
+    )
