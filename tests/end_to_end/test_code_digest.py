@@ -46,7 +46,7 @@ epochs = 1
 SWEEP = f"""{GRID}
 backbones = ["squeezenet1_1"]
 policies = ["freeze_all"]
-epochs = 1
+epochs = 2
 learning_rate = [0.01, 0.02]
 """
 NATIVE_AND_PHASES = f"""{GRID}
