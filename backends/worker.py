@@ -69,7 +69,7 @@ def load_adapter(backend: str, module: str) -> Adapter:
     Raises:
         NotInstalled: A package that it needs is not installed.
     """
-    from bench.training.memory import note_fresh
+    from bench.training.memory import fresh_bytes
 
     sys.setrecursionlimit(RECURSION_LIMIT)
     try:
@@ -80,7 +80,7 @@ def load_adapter(backend: str, module: str) -> Adapter:
     # each of three collections a run took 0.2 s.
     gc.collect()
     gc.freeze()
-    note_fresh()
+    fresh_bytes()  # remembers them
     return adapter
 
 
@@ -249,10 +249,10 @@ def run(task: tasks.RunTask, context: Context) -> tasks.RunAnswer:
 
 def native_knobs(task: tasks.NativeKnobsTask, context: Context) -> tasks.NativeKnobsAnswer:
     """Build a native network and read the settings that its framework chose."""
-    from bench.training.job import native_request
+    from bench.training.adapter import NativeRequest
 
-    request = native_request(
-        task.native, task.backbone, task.classes, task.policy, task.recipe, task.device, seed=0
+    request = NativeRequest(
+        task.backbone, task.native, task.classes, task.policy, task.recipe, task.device, seed=0
     )
     trainer, _ = context.adapter().build_native(request)
     return tasks.NativeKnobsAnswer(knobs=trainer.knobs())

@@ -20,19 +20,14 @@ from bench.native.weights import native_network
 from bench.network.backbones import backbone as entry_of
 from bench.network.backbones import check_px
 from bench.network.weights import random_weights
-from bench.spec.backbone import BackboneEntry
 from bench.spec.plain import plain_recipe
-from bench.spec.run import OptimizerName, Recipe
+from bench.spec.run import OptimizerName
 from bench.workers.process import Interpreters, ask
 from bench.workers.tasks import NativeKnobsTask
 
 DifferenceTable = dict[str, Any]
 """Differences of a backbone; see ``native_differences``."""
-ABSENT = "–"
-WIDTH = 40
-"""Width of a column, in characters."""
 CLASSES = 10
-"""Outputs of the head."""
 KNOBS: dict[str, str] = {
     "network": "network",
     "weights_file": "file of the weights",
@@ -76,8 +71,7 @@ def difference_rows(knobs: Mapping[str, Mapping[str, Any]]) -> list[dict[str, An
     """Compare the settings of backends.
 
     Args:
-        knobs: Backend → setting → value; settings outside ``KNOBS`` (versions, threads) are
-            ignored.
+        knobs: Backend → setting → value; those outside ``KNOBS`` (versions, threads) are ignored.
 
     Returns:
         ``{"knob", "meaning", "values": {backend: value or None}, "differs"}``, one for each setting
@@ -94,27 +88,13 @@ def difference_rows(knobs: Mapping[str, Mapping[str, Any]]) -> list[dict[str, An
 
 
 def native_differences(
-    backbones: Sequence[str],
-    backends: Sequence[str],
-    interpreters: Interpreters,
-    cache: Path,
-    *,
-    px: int | None = None,
-    optimizer: OptimizerName = "sgd",
-    policy: str = "fine_tune_all",
+    backbones: Sequence[str], backends: Sequence[str], interpreters: Interpreters, cache: Path,
+    *, px: int | None = None, optimizer: OptimizerName = "sgd", policy: str = "fine_tune_all",
     head: str = "linear",
-) -> list[DifferenceTable]:
+) -> list[DifferenceTable]:  # fmt: skip
     """Compare the native settings of backends for each backbone, with random weights.
 
-    Args:
-        backbones: Names of the catalogue.
-        backends: Backends to compare.
-        interpreters: Python interpreter of each backend.
-        cache: Root of the cache, for the workers' logs.
-        px: Height and width of the input, in pixels; None: the backbone's own.
-        optimizer: Optimizer whose update rule is compared.
-        policy: Policy, which decides what is frozen.
-        head: Head; native Keras has no 'original'.
+    ``px`` is the height and width of the input, in pixels, by default the backbone's own.
 
     Returns:
         For each backbone ``{"backbone", "px", "optimizer", "policy", "weights", "unavailable":
@@ -129,67 +109,29 @@ def native_differences(
         entry = entry_of(backbone, interpreters, cache)
         size = px or entry.native_px
         check_px(backbone, entry, size)
-        _check_native(backbone, head, size, backends)
+        reasons = {b: why_not_native(b, backbone, head, size) for b in backends}
+        refused = next(filter(None, reasons.values()), None)
+        if refused and application_of(backbone) is not None:
+            raise UserError(f"{backbone}: {refused}.")
         base = {"momentum": 0.9, "weight_decay": 1e-4, "optimizer": optimizer}
         recipe = plain_recipe(head, size).model_copy(update=base)
+        native = native_network(random_weights(entry), entry)
+        task = NativeKnobsTask(backbone=backbone, native=native, policy=POLICIES[policy],
+                               recipe=recipe, classes=CLASSES, device="cpu")  # fmt: skip
         knobs: dict[str, dict[str, Any]] = {}
         unavailable: dict[str, str] = {}
-        for backend in backends:
+        for backend, reason in reasons.items():
             try:
-                knobs[backend] = _knobs(
-                    backend, backbone, entry, recipe, policy, interpreters, cache
-                )
+                if reason is not None:
+                    raise Unavailable(reason)
+                built = ask(backend, task, interpreters, f"building native {backbone}", cache)
+                knobs[backend] = built.knobs
             except Unavailable as error:
                 unavailable[backend] = str(error)
-        tables.append(
-            {
-                "backbone": backbone,
-                "px": size,
-                "optimizer": optimizer,
-                "policy": policy,
-                "weights": "random",
-                "unavailable": unavailable,
-                "rows": difference_rows(knobs),
-            }
-        )
+        rows = difference_rows(knobs)
+        tables.append({"backbone": backbone, "px": size, "optimizer": optimizer, "policy": policy,
+                       "weights": "random", "unavailable": unavailable, "rows": rows})  # fmt: skip
     return tables
-
-
-def _check_native(backbone: str, head: str, px: int, backends: Sequence[str]) -> None:
-    """Raise UserError for a head or size that Keras cannot build; a network that Keras lacks is
-    reported as unavailable instead."""
-    for backend in backends:
-        reason = why_not_native(backend, backbone, head, px)
-        if reason is not None and application_of(backbone) is not None:
-            raise UserError(f"{backbone}: {reason}.")
-
-
-def _knobs(
-    backend: str,
-    backbone: str,
-    entry: BackboneEntry,
-    recipe: Recipe,
-    policy: str,
-    interpreters: Interpreters,
-    cache: Path,
-) -> dict[str, Any]:
-    """Let a backend's worker build the network and read its settings.
-
-    Raises:
-        Unavailable: The backend has no such network, or is not installed.
-    """
-    reason = why_not_native(backend, backbone, recipe.head, recipe.px)
-    if reason is not None:
-        raise Unavailable(reason)
-    task = NativeKnobsTask(
-        backbone=backbone,
-        native=native_network(random_weights(entry), entry),
-        policy=POLICIES[policy],
-        recipe=recipe,
-        classes=CLASSES,
-        device="cpu",
-    )
-    return ask(backend, task, interpreters, f"building native {backbone}", cache).knobs
 
 
 def print_differences(tables: Sequence[DifferenceTable]) -> None:
@@ -201,15 +143,12 @@ def print_differences(tables: Sequence[DifferenceTable]) -> None:
         )
         for backend, reason in table["unavailable"].items():
             print(f"  {backend}: unavailable: {reason}")
-        if len(table["rows"][0]["values"] if table["rows"] else {}) < 2:
+        backends = list(table["rows"][0]["values"]) if table["rows"] else []
+        if len(backends) < 2:
             print("nothing to compare\n")
             continue
         rows = [row for row in table["rows"] if row["differs"]]
-        backends = list(table["rows"][0]["values"])
-        lines = [
-            [_text(row["meaning"]), *(_text(row["values"][backend]) for backend in backends)]
-            for row in rows
-        ]
+        lines = [[_text(row["meaning"]), *map(_text, row["values"].values())] for row in rows]
         print(tabulate(lines, headers=["setting", *backends], disable_numparse=True))
         total = len(table["rows"])
         print(f"{total - len(rows)} of {total} settings are the same\n")
@@ -221,8 +160,8 @@ def differences_json(tables: Sequence[DifferenceTable]) -> dict[str, Any]:
 
 
 def _text(value: Any) -> str:
-    """Return a value in lines that are short enough for two backends side by side."""
+    """Return a value in lines of 40 characters, short enough for two backends side by side."""
     if value is None:
-        return ABSENT
+        return "–"
     text = f"{value:,}" if isinstance(value, int) else str(value)
-    return "\n".join(textwrap.wrap(text, WIDTH)) or text
+    return "\n".join(textwrap.wrap(text, 40)) or text

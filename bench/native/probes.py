@@ -34,11 +34,7 @@ class Convolution(NamedTuple):
 
 
 def describe_pixels(seen: Sequence[Sequence[float]]) -> dict[str, str]:
-    """Describe the preprocessing by what the first convolution reads.
-
-    Args:
-        seen: The three channels that it reads for each of ``PIXELS``.
-    """
+    """Describe the preprocessing by the channels that the first convolution sees of ``PIXELS``."""
     black, red, white = (np.asarray(values, float) for values in seen)
     moved = int(np.argmax(np.abs(red - black)))
     return {
@@ -76,10 +72,7 @@ def distinct(values: Iterable[float]) -> str:
 
 def describe_head(kernel: Array, bias: Array | None) -> dict[str, str]:
     """Describe the initial numbers of a new last layer."""
-    return {
-        "head_kernel": _spread(kernel),
-        "head_bias": "none" if bias is None else _spread(bias),
-    }
+    return {"head_kernel": _spread(kernel), "head_bias": "none" if bias is None else _spread(bias)}
 
 
 def _spread(values: Array) -> str:
@@ -100,11 +93,18 @@ def describe_variance(found: float, new_share: float) -> str:
         found: Running variance after ``variance_values``, 1 before.
         new_share: Share of the new batch in it.
     """
-    values = variance_values()
-    for name, ddof in (("biased", 0), ("unbiased", 1)):
-        expected = (1.0 - new_share) + new_share * float(values.var(ddof=ddof))
-        if abs(found - expected) <= TOLERANCE * new_share * expected:
-            return name
+    candidates = {
+        name: (1.0 - new_share) + new_share * float(variance_values().var(ddof=ddof))
+        for name, ddof in (("biased", 0), ("unbiased", 1))
+    }
+    return _match(found, candidates, TOLERANCE * new_share)
+
+
+def _match(found: float, candidates: dict[str, float], tolerance: float) -> str:
+    """Return the first candidate whose value agrees within a relative tolerance."""
+    for words, expected in candidates.items():
+        if abs(found - expected) <= tolerance * abs(expected):
+            return words
     return "unknown"
 
 
@@ -114,15 +114,11 @@ def describe_sgd(trajectory: Trajectory, momentum: float) -> str:
         return "no velocity"
     first, second = 0.1, 0.01
     _, found = trajectory(0.0, [1.0, 1.0], [first, second], 0.0)
-    inside = -first - (momentum * first + second)
-    outside = -first - second * (momentum + 1.0)
-    for expected, words in (
-        (inside, "the learning rate is inside the velocity"),
-        (outside, "the learning rate multiplies the velocity"),
-    ):
-        if abs(found - expected) <= TOLERANCE * abs(expected):
-            return words
-    return "unknown"
+    candidates = {
+        "the learning rate is inside the velocity": -first - (momentum * first + second),
+        "the learning rate multiplies the velocity": -first - second * (momentum + 1.0),
+    }
+    return _match(found, candidates, TOLERANCE)
 
 
 def describe_adam(trajectory: Trajectory, epsilon: float, beta_2: float) -> str:
@@ -131,13 +127,11 @@ def describe_adam(trajectory: Trajectory, epsilon: float, beta_2: float) -> str:
     (found,) = trajectory(0.0, [gradient], [rate], 0.0)
     # One step is rate * g / (g + effective epsilon).
     effective = gradient * (rate / -found - 1.0)
-    for expected, words in (
-        (epsilon, "epsilon is added to the corrected root"),
-        (epsilon / (1.0 - beta_2) ** 0.5, "epsilon is added to the uncorrected root"),
-    ):
-        if abs(effective - expected) <= 0.02 * expected:
-            return words
-    return "unknown"
+    candidates = {
+        "epsilon is added to the corrected root": epsilon,
+        "epsilon is added to the uncorrected root": epsilon / (1.0 - beta_2) ** 0.5,
+    }
+    return _match(effective, candidates, 0.02)
 
 
 def describe_decay(trajectory: Trajectory) -> str:

@@ -22,7 +22,7 @@ SUFFIX = ".h5"
 
 def native_ref(application: Application, px: int) -> WeightsRef:
     """Return the reference that a spec records for ``keras.applications`` weights, found or not."""
-    known = application.digest if _algorithm(application) == "sha256" else None
+    known = application.digest if application.algorithm == "sha256" else None
     return WeightsRef(kind="pretrained", source=application.file_name(px), sha256=known)
 
 
@@ -32,8 +32,6 @@ def native_weights(
     """Return a backbone's weights of ``keras.applications``, from Keras's cache or the network.
 
     Args:
-        name: The backbone's name, for the message.
-        application: Its class in ``keras.applications``.
         entry: Its entry in the catalogue; native Keras does not use the preprocessing there.
         px: Height and width of the input, in pixels: some networks have a file for each size.
         download: False: look only in the cache.
@@ -43,7 +41,7 @@ def native_weights(
     """
     address = application.location(px)
     path = keras_models_folder() / application.file_name(px)
-    digest, algorithm = application.digest or "", _algorithm(application)
+    digest, algorithm = application.digest or "", application.algorithm
     try:
         if path.is_file():
             checked_file(path, digest, algorithm)
@@ -82,13 +80,7 @@ def native_network(weights: Weights, entry: BackboneEntry) -> NativeNetwork:
     return NativeNetwork(
         entry=entry,
         random=weights.ref.kind == "random",
-        weights=None if weights.path is None else str(weights.path.resolve()),
+        weights=None if weights.path is None else weights.path.resolve(),
         reader=weights.reader,
         preprocessing=weights.preprocessing,
     )
-
-
-def _algorithm(application: Application) -> str:
-    """Return the algorithm of an application's digest; MobileNet's files have none."""
-    digest = application.digest
-    return "sha256" if digest is not None and len(digest) == 64 else "md5"

@@ -36,7 +36,7 @@ from bench.parity.tolerances import (
     STEPS,
 )
 from bench.spec.run import Policy, Precision, Recipe
-from bench.training.adapter import Adapter, Inspectable
+from bench.training.adapter import Adapter, MatchedTrainer
 from bench.training.batches import TrainingBatches
 from bench.training.fit import build_phase, take_step
 from bench.training.metrics import cross_entropy, top1
@@ -50,7 +50,7 @@ RECORDED_IMAGES = 2
 Record = Callable[[str, RecordedValues], None]
 """Takes the values of a level as soon as they are computed, so that levels need not be in memory
 together: VGG19's are a gigabyte each."""
-Build = Callable[[Policy, dict[str, Array]], Inspectable]
+Build = Callable[[Policy, dict[str, Array]], MatchedTrainer]
 Batches = Callable[[Split, Recipe, TrainingPlan], TrainingBatches]
 
 
@@ -83,7 +83,7 @@ def probe(
     network = attach_head(Network.load(path), recipe.head, CLASSES, SEED)
     blueprint = network.blueprint
 
-    def build(policy: Policy, tensors: dict[str, Array]) -> Inspectable:
+    def build(policy: Policy, tensors: dict[str, Array]) -> MatchedTrainer:
         return build_phase(adapter, blueprint, tensors, policy, recipe, device)[0]
 
     first = build(item.policy, network.tensors)
@@ -116,7 +116,7 @@ def probe(
 class Probe:
     """A network built by one backend, with the measurements to make on it."""
 
-    trainer: Inspectable
+    trainer: MatchedTrainer
     """The network in the framework; during steps that of the current phase."""
     blueprint: Blueprint
     """The network with its head."""

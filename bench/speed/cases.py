@@ -36,51 +36,28 @@ class SuiteSize:
     policies: tuple[str, ...]
     """Policies, trained in whole steps: no values of a frozen prefix are cached."""
     precisions: tuple[Precision, ...]
-    """Precisions of the arithmetic."""
     px: int
-    """Height and width of the input, in pixels."""
     batch_size: int
-    """Images in a step."""
     rounds: int
     """Number of steps, and of inferences, to time."""
     epochs: int
-    """Number of epochs to time."""
     epoch_steps: int
-    """Steps in an epoch."""
 
 
 POLICIES_TIMED = ("freeze_all", "fine_tune_last", "fine_tune_all")
 SMALLEST = SuiteSize(
-    backbones=("squeezenet1_1",),
-    policies=("freeze_all", "fine_tune_all"),
-    precisions=("fp32",),
-    px=32,
-    batch_size=2,
-    rounds=2,
-    epochs=1,
-    epoch_steps=2,
-)
+    ("squeezenet1_1",), ("freeze_all", "fine_tune_all"), ("fp32",),
+    px=32, batch_size=2, rounds=2, epochs=1, epoch_steps=2,
+)  # fmt: skip
 """Just enough to check that the suite runs."""
 USUAL_CPU = SuiteSize(
-    backbones=("efficientnet_lite0", "resnet50"),
-    policies=POLICIES_TIMED,
-    precisions=("fp32",),
-    px=96,
-    batch_size=16,
-    rounds=10,
-    epochs=3,
-    epoch_steps=8,
-)
+    ("efficientnet_lite0", "resnet50"), POLICIES_TIMED, ("fp32",),
+    px=96, batch_size=16, rounds=10, epochs=3, epoch_steps=8,
+)  # fmt: skip
 USUAL_GPU = SuiteSize(
-    backbones=("efficientnet_lite0", "resnet50", "vgg16"),
-    policies=POLICIES_TIMED,
-    precisions=("fp32", "bf16"),
-    px=224,
-    batch_size=64,
-    rounds=50,
-    epochs=3,
-    epoch_steps=50,
-)
+    ("efficientnet_lite0", "resnet50", "vgg16"), POLICIES_TIMED, ("fp32", "bf16"),
+    px=224, batch_size=64, rounds=50, epochs=3, epoch_steps=50,
+)  # fmt: skip
 
 
 def size_of(name: SizeName, device: str) -> SuiteSize:
@@ -95,13 +72,9 @@ class SpeedCase:
     """One network, trained by one policy in one precision by one backend."""
 
     backbone: str
-    """Name of the network."""
     policy: str
-    """Name in the catalogue."""
     precision: Precision
-    """Precision of the arithmetic."""
     backend: str
-    """Backend whose worker is timed."""
 
     def __str__(self) -> str:
         return f"{self.backbone}-{self.policy}-{self.precision}-{self.backend}"
@@ -109,20 +82,14 @@ class SpeedCase:
 
 def cases(size: SuiteSize, backends: Sequence[str]) -> list[SpeedCase]:
     """Return all cases of a size, backends innermost: those to compare are timed in sequence."""
-    return [
-        SpeedCase(*each)
-        for each in product(size.backbones, size.policies, size.precisions, backends)
-    ]
+    axes = size.backbones, size.policies, size.precisions, backends
+    return [SpeedCase(*each) for each in product(*axes)]
 
 
 def time_case(
-    case: SpeedCase,
-    size: SuiteSize,
-    device: str,
-    workers: WorkerPool,
-    interpreters: Interpreters,
+    case: SpeedCase, size: SuiteSize, device: str, workers: WorkerPool, interpreters: Interpreters,
     cache: Path,
-) -> SpeedAnswer:
+) -> SpeedAnswer:  # fmt: skip
     """Time a case in a warm worker; the durations are measured there.
 
     Raises:

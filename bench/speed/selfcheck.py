@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.network.blueprint import Blueprint, Network, Operation
+from bench.network.blueprint import Blueprint, Network, Operation, OperationKind
 from bench.network.cost import work_of
 from bench.network.freezing import plan_training
 from bench.spec.plain import TRAIN_ALL, plain_recipe
@@ -97,38 +97,23 @@ def measure(adapter: Adapter, device: str, px: int = 64, width: int = 128) -> Se
 
 def _network(px: int, width: int) -> Network:
     random = np.random.default_rng(0)
+    geometry = {"kernel": [3, 3], "stride": [1, 1], "padding": [1] * 4, "dilation": [1, 1],
+                "groups": 1}  # fmt: skip
     operations: list[Operation] = []
     tensors = {}
-    channels, source = 3, "pixels"
+    channels, source, shape = 3, "pixels", (width, px, px)
     for i in range(4):
-        name = f"conv{i}"
-        fan_in = channels * 9
-        kernel = random.normal(0, math.sqrt(2 / fan_in), (width, channels, 3, 3))
-        tensors[f"{name}.weight"] = kernel.astype(np.float32)
+        conv, weight = f"conv{i}", f"conv{i}.weight"
+        kernel = random.normal(0, math.sqrt(2 / (channels * 9)), (width, channels, 3, 3))
+        tensors[weight] = kernel.astype(np.float32)
         operations.append(
-            Operation(
-                name=name,
-                kind="conv2d",
-                inputs=(source,),
-                attributes={
-                    "kernel": [3, 3],
-                    "stride": [1, 1],
-                    "padding": [1, 1, 1, 1],
-                    "dilation": [1, 1],
-                    "groups": 1,
-                },
-                tensors={"weight": f"{name}.weight"},
-                shape=(width, px, px),
-                module_path=name,
-                stage="stem",
-            )
+            _operation(conv, "conv2d", source, shape, geometry, tensors={"weight": weight})
         )
-        operations.append(_plain(f"relu{i}", "relu", name, (width, px, px)))
         channels, source = width, f"relu{i}"
-    operations.append(
-        _plain("pool", "adaptive_avg_pool2d", source, (width, 1, 1), {"output_size": [1, 1]})
-    )
-    operations.append(_plain("flatten", "flatten", "pool", (width,)))
+        operations.append(_operation(source, "relu", conv, shape))
+    one = {"output_size": [1, 1]}
+    operations.append(_operation("pool", "adaptive_avg_pool2d", source, (width, 1, 1), one))
+    operations.append(_operation("flatten", "flatten", "pool", (width,)))
     blueprint = Blueprint(
         backbone="selfcheck",
         px=px,
@@ -140,17 +125,9 @@ def _network(px: int, width: int) -> Network:
     return Network(blueprint, tensors)
 
 
-def _plain(
-    name: str, kind: str, source: str, shape: tuple[int, ...], attributes: object = None
-) -> Operation:
-    return Operation.model_validate(
-        {
-            "name": name,
-            "kind": kind,
-            "inputs": (source,),
-            "attributes": attributes or {},
-            "shape": shape,
-            "module_path": name,
-            "stage": "stem",
-        }
-    )
+def _operation(
+    name: str, kind: OperationKind, source: str, shape: tuple[int, ...],
+    attributes: dict[str, Any] | None = None, **more: Any,
+) -> Operation:  # fmt: skip
+    return Operation(name=name, kind=kind, inputs=(source,), attributes=attributes or {},
+                     shape=shape, module_path=name, stage="stem", **more)  # fmt: skip

@@ -38,23 +38,19 @@ def time_training(
     timed_steps = steps[1 + WARMUP_STEPS :]
     images = np.array(split.images[: recipe.batch_size])
 
+    wait, size = trainer.synchronise, recipe.batch_size
+
     def epoch_s(number: int) -> float:
-        return seconds_of(
-            lambda: train_epoch(trainer, batches, recipe, number), trainer.synchronise
-        )
+        return seconds_of(lambda: train_epoch(trainer, batches, recipe, number), wait)
 
     def inference_s() -> float:
-        return seconds_of(lambda: trainer.logits([trainer.infer(images)]), trainer.synchronise)
+        return seconds_of(lambda: trainer.logits([trainer.infer(images)]), wait)
 
     return SpeedAnswer(
         train_step_s=tuple(timed_steps),
         train_epoch_s=tuple(epoch_s(number) for number in range(task.epochs)),
         inference_s=tuple(inference_s() for _ in range(task.rounds + 1))[1:],
-        images={
-            "train_step": recipe.batch_size,
-            "train_epoch": len(split.labels),
-            "inference": recipe.batch_size,
-        },
+        images={"train_step": size, "train_epoch": len(split.labels), "inference": size},
         setup_s=setup_s,
         compile_s=max(steps[0] - statistics.median(timed_steps), 0.0),
         peak_host_bytes=peak_host_bytes(),

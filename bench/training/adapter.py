@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -12,9 +11,8 @@ import numpy.typing as npt
 
 from bench.network.blueprint import Array, Network
 from bench.network.freezing import TrainingPlan
-from bench.spec.backbone import BackboneEntry, Reader
-from bench.spec.preprocessing import Preprocessing
 from bench.spec.run import Policy, Recipe
+from bench.workers.tasks import NativeNetwork
 
 
 class Batch(NamedTuple):
@@ -46,24 +44,12 @@ class NativeRequest:
     """The network of a framework's own library that native mode trains."""
 
     backbone: str
-    """Name of the backbone."""
-    entry: BackboneEntry
-    """Catalogue entry of the backbone."""
-    weights: Path | None
-    """File with the framework's own weights; None for random weights, and for a user's own network
-    as it was built."""
-    random: bool
-    """True if the weights are drawn at random."""
-    reader: Reader
-    """Format of the weights file, where the adapter can read several."""
-    preprocessing: Preprocessing
-    """Preprocessing that belongs to the file, where the network does not bring its own."""
+    network: NativeNetwork
+    """Catalogue entry, weights and preprocessing of the backbone."""
     classes: int
     """Outputs of the head."""
     policy: Policy
-    """Parts of the network that train."""
     recipe: Recipe
-    """Optimizer, schedule, head and precision."""
     device: str
     """cpu or cuda:N."""
     seed: int
@@ -120,27 +106,6 @@ class Restorable(Protocol):
         optimizer's moments and the loss scale."""
 
 
-class Inspectable(Trainer, Restorable, Protocol):
-    """A trainer whose intermediate values can be read: what proofs need."""
-
-    def activations(self, images: npt.NDArray[np.uint8]) -> dict[str, Array]:
-        """Compute the preprocessed pixels and the value of every operation in inference form.
-
-        Args:
-            images: (N, px, px, 3).
-
-        Returns:
-            Name of the value → (N, C, H, W) or (N, …) in the Blueprint's layout.
-        """
-
-    def gradients(self, prepared: Any) -> tuple[float, dict[str, Array]]:
-        """Compute the mean loss of a batch in training form, and its gradient for each trained
-        tensor. BatchNorm statistics may change, as in a training step; nothing else does."""
-
-    def cross_entropy(self, logits: Array, labels: npt.NDArray[np.int64]) -> float:
-        """Compute the mean loss of logits (N, classes) by the function that training uses."""
-
-
 class Prefix(Protocol):
     """The frozen operations before the first trained one (``bench.network.frozen_prefix``)."""
 
@@ -160,12 +125,20 @@ class Prefix(Protocol):
         fallback."""
 
 
-class ResumingTrainer(Trainer, Prefix, Protocol):
-    """A trainer that can also train and infer from values of the frozen prefix."""
+class MatchedTrainer(Trainer, Restorable, Prefix, Protocol):
+    """The trainer of a Blueprint, in matched mode: it can also train and infer from values of the
+    frozen prefix, and its intermediate values can be read, as proofs need."""
 
+    def activations(self, images: npt.NDArray[np.uint8]) -> dict[str, Array]:
+        """Compute the preprocessed pixels and the value of every operation in inference form for
+        images (N, px, px, 3): name → (N, C, H, W) or (N, …) in the Blueprint's layout."""
 
-class MatchedTrainer(ResumingTrainer, Inspectable, Protocol):
-    """The trainer of a Blueprint, in matched mode."""
+    def gradients(self, prepared: Any) -> tuple[float, dict[str, Array]]:
+        """Compute the mean loss of a batch in training form, and its gradient for each trained
+        tensor. BatchNorm statistics may change, as in a training step; nothing else does."""
+
+    def cross_entropy(self, logits: Array, labels: npt.NDArray[np.int64]) -> float:
+        """Compute the mean loss of logits (N, classes) by the function that training uses."""
 
 
 class Heads(NamedTuple):
@@ -186,15 +159,10 @@ class HeadsTrainer(Protocol):
     """Linear heads that train at once, each as if it were alone."""
 
     def step(self, values: Array, labels: npt.NDArray[np.int64], factor: float) -> Any:
-        """Do one optimizer step of every head.
+        """Do one optimizer step of every head; return a handle of their mean losses.
 
-        Args:
-            values: (S, N, F): each seed has its own order of the images.
-            labels: (S, N) class numbers.
-            factor: Learning rate over its peak, by the schedule.
-
-        Returns:
-            A handle of their mean losses.
+        Each seed has its own order of the images: values (S, N, F), labels (S, N). ``factor`` is
+        the learning rate over its peak, by the schedule.
         """
 
     def losses(self, handles: list[Any]) -> Array:
@@ -220,30 +188,24 @@ class Adapter(Protocol):
         """
 
     def build_prefix(self, network: Network, recipe: Recipe, device: str, compiled: bool) -> Prefix:
-        """Build a frozen prefix without the rest of the network.
+        """Build a frozen prefix without the rest of the network, on a device prepared by ``build``.
 
         Args:
             network: Its output is the prefix's value.
             recipe: The run's; only precision and batch size count.
-            device: cpu or cuda:N, prepared by ``build``.
             compiled: True to use the framework's compiler, where it has one.
         """
 
     def build_heads(self, heads: Heads, recipe: Recipe, device: str) -> HeadsTrainer:
-        """Build linear heads that train at once.
-
-        Args:
-            heads: Their initial values, and the settings in which they differ.
-            recipe: Their common settings: optimizer, momentum, precision.
-            device: cpu or cuda:N, prepared by ``build``.
-        """
+        """Build linear heads that train at once, on a device prepared by ``build``; optimizer,
+        momentum and precision are those of ``recipe``."""
 
     def build_native(self, request: NativeRequest) -> tuple[Trainer, TrainingPlan]:
         """Build the framework's own network for training, as a user of the framework would.
 
         Returns:
-            The trainer, whose ``knobs`` include the native differences; and the plan of its trained
-            and frozen tensors, by the framework's names, without operations and dropouts.
+            The trainer, whose ``knobs`` include the native differences; and the plan of its
+            tensors, by the framework's names, without operations and dropouts.
 
         Raises:
             Unavailable: The framework lacks the network or the device.

@@ -16,12 +16,8 @@ Parameters = npt.NDArray[np.int64]
 def draw(
     augmentation: AugmentationName, images: int, px: int, random: np.random.Generator
 ) -> Parameters:
-    """Draw (N, 3) parameters for N ``images`` of height and width ``px``.
-
-    Args:
-        augmentation: 'none', 'crop' (shift) or 'crop_flip' (shift and mirror left to right).
-        random: Generator; not used for 'none'.
-    """
+    """Draw (N, 3) parameters for N ``images`` of height and width ``px``: 'crop' shifts,
+    'crop_flip' also mirrors left to right; 'none' draws nothing from ``random``."""
     if augmentation == "none":
         return np.zeros((images, 3), np.int64)
     reach = px // SHIFT_FRACTION

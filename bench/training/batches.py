@@ -7,6 +7,7 @@ import hashlib
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -31,43 +32,31 @@ def input_threads(device: str) -> int:
     return 1 if device == "cpu" else max(1, min(MOST_THREADS, cores() // 2))
 
 
+@dataclass(eq=False)
 class TrainingBatches:
     """The batches of a run, epoch by epoch, made ahead in threads."""
 
-    def __init__(
-        self,
-        split: Split,
-        recipe: Recipe,
-        dropouts: Sequence[Operation],
-        seed: int,
-        values: Array | None = None,
-        threads: int = 1,
-    ) -> None:
-        """
-        Args:
-            split: N training images.
-            dropouts: Operations to draw masks for.
-            values: (views * N, …) values of the frozen prefix, view by view; batches hold them
-                instead of pixels.
-            threads: Number of threads that make batches.
-        """
-        self._split = split
-        self._values = values
-        self._threads = threads
-        self._recipe = recipe
-        self._dropouts = dropouts
-        self._seed = seed
+    split: Split
+    recipe: Recipe
+    dropouts: Sequence[Operation]
+    """Operations to draw masks for."""
+    seed: int
+    values: Array | None = None
+    """(views * N, …) values of the frozen prefix, view by view, in place of the N images."""
+    threads: int = 1
+
+    def __post_init__(self) -> None:
         self._digest = hashlib.sha256()
 
     @property
     def images(self) -> int:
         """Number of images in an epoch."""
-        return len(self._split.labels)
+        return len(self.split.labels)
 
     @property
     def steps_per_epoch(self) -> int:
         """Number of steps in an epoch; the last one may hold fewer images."""
-        return -(-self.images // self._recipe.batch_size)
+        return -(-self.images // self.recipe.batch_size)
 
     def sha256(self) -> str:
         """Hash the order, augmentation and masks of all batches given out so far (hex)."""
@@ -78,17 +67,17 @@ class TrainingBatches:
 
         A batch depends on its number alone, so the number of threads does not change it.
         """
-        order = generator(self._seed, Stream.ORDER, number).permutation(self.images)
-        size, steps = self._recipe.batch_size, self.steps_per_epoch
-        pool = ThreadPoolExecutor(self._threads, "batches")
+        order = generator(self.seed, Stream.ORDER, number).permutation(self.images)
+        size, steps = self.recipe.batch_size, self.steps_per_epoch
+        pool = ThreadPoolExecutor(self.threads, "batches")
         made: deque[Future[HashedBatch]] = deque()
         try:
-            for index in range(steps + self._threads + PREFETCH_BATCHES):
+            for index in range(steps + self.threads + PREFETCH_BATCHES):
                 if index < steps:
                     chosen = order[index * size : (index + 1) * size]
                     step = number * steps + index
                     made.append(pool.submit(self._batch, chosen, number, step))
-                if made and index >= self._threads + PREFETCH_BATCHES - 1:
+                if made and index >= self.threads + PREFETCH_BATCHES - 1:
                     batch, digest = made.popleft().result()
                     self._digest.update(digest)
                     yield batch
@@ -101,31 +90,30 @@ class TrainingBatches:
         masks = self._masks(len(chosen), step)
         for array in (chosen, parameters, *(np.packbits(m) for m in masks)):
             digest.update(np.ascontiguousarray(array).data)
-        if self._values is None:
-            images: Array = augment.apply(self._split.images[chosen], parameters)
+        if self.values is None:
+            images: Array = augment.apply(self.split.images[chosen], parameters)
         else:
-            images = self._values[chosen + self._view(epoch) * self.images]
-        return Batch(images, self._split.labels[chosen], masks), digest.digest()
+            images = self.values[chosen + self._view(epoch) * self.images]
+        return Batch(images, self.split.labels[chosen], masks), digest.digest()
 
     def _view(self, epoch: int) -> int:
-        return epoch % (self._recipe.views or 1)
+        return epoch % (self.recipe.views or 1)
 
     def _parameters(
         self, chosen: npt.NDArray[np.int64], epoch: int, step: int
     ) -> augment.Parameters:
-        name, px = self._recipe.augmentation, self._recipe.px
-        if self._recipe.views is not None:
-            return view_parameters(self._recipe, self._seed, self._view(epoch), self.images)[chosen]
-        random = generator(self._seed, Stream.AUGMENTATION, step)
-        return augment.draw(name, len(chosen), px, random)
+        if self.recipe.views is not None:
+            return view_parameters(self.recipe, self.seed, self._view(epoch), self.images)[chosen]
+        random = generator(self.seed, Stream.AUGMENTATION, step)
+        return augment.draw(self.recipe.augmentation, len(chosen), self.recipe.px, random)
 
     def _masks(self, images: int, step: int) -> tuple[npt.NDArray[np.bool_], ...]:
-        random = generator(self._seed, Stream.DROPOUT, step)
-        masks = []
-        for dropout in self._dropouts:
-            shape = (images, *channels_last(dropout.shape))
-            masks.append(random.random(shape, np.float32) >= dropout.attributes["rate"])
-        return tuple(masks)
+        random = generator(self.seed, Stream.DROPOUT, step)
+        return tuple(
+            random.random((images, *channels_last(dropout.shape)), np.float32)
+            >= dropout.attributes["rate"]
+            for dropout in self.dropouts
+        )
 
 
 @functools.lru_cache(maxsize=4)

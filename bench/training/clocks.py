@@ -30,15 +30,12 @@ class Stopwatch:
         self._began: float | None = None
 
     def start(self) -> None:
-        """Count from now on."""
         self._began = time.perf_counter()
 
     def stop(self) -> None:
-        """Pause."""
         self._counted, self._began = self.seconds, None
 
     def add(self, seconds: float) -> None:
-        """Add seconds measured elsewhere."""
         self._counted += seconds
 
     @property
@@ -50,13 +47,9 @@ class Stopwatch:
 
 @dataclass
 class Windows:
-    """Images per second over windows that end with a device synchronise.
-
-    Without the synchronise one would time the queueing of work, not the work.
-    """
+    """Images per second over windows that end when the device is done, not when work is queued."""
 
     synchronise: Callable[[], None]
-    """Waits for the device."""
     warmup_steps: int = WARMUP_STEPS
     """Steps left until the first window opens."""
     rates_per_s: list[float] = field(default_factory=list)
@@ -65,7 +58,6 @@ class Windows:
     """Total duration of the closed windows."""
     waited_s: float = 0.0
     """Part of ``seconds`` spent waiting for input."""
-
     _opened: float | None = None
     _images: int = 0
     _steps: int = 0
@@ -104,9 +96,8 @@ class Windows:
 
     def median_per_s(self) -> float | None:
         """Return the rate of the median window, None if there are fewer than ``LEAST_WINDOWS``."""
-        if len(self.rates_per_s) < LEAST_WINDOWS:
-            return None
-        return statistics.median(self.rates_per_s)
+        rates = self.rates_per_s
+        return statistics.median(rates) if len(rates) >= LEAST_WINDOWS else None
 
 
 def seconds_of(work: Callable[[], object], synchronise: Callable[[], None]) -> float:
@@ -129,11 +120,8 @@ def step_durations(trainer: Trainer, prepared: Any, learning_rate: float) -> Ite
 
 
 def reset_peak() -> bool:
-    """Let ``peak_host_bytes`` start anew; return False where the system cannot do that.
-
-    Source: proc_pid_clear_refs(5): 5 sets the peak to the memory held now.
-    """
-    try:
+    """Let ``peak_host_bytes`` start anew; return False where the system cannot do that."""
+    try:  # proc_pid_clear_refs(5): 5 sets the peak to the memory held now
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
         return False
@@ -142,18 +130,15 @@ def reset_peak() -> bool:
 
 def peak_host_bytes() -> int:
     """Return the most memory that this process held since its start or since ``reset_peak``."""
-    found = _status_bytes("VmHWM")
-    if found is not None:
+    if (found := _status_bytes("VmHWM")) is not None:
         return found
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # getrusage(2): KiB except on macOS
 
 
 def trim_memory() -> None:
-    """Return the allocator's free pages to the system (malloc_trim(3)), where the C library can.
-
-    The next measurement would begin with them otherwise.
-    """
+    """Return the allocator's free pages to the system (malloc_trim(3)), where the C library can, so
+    that the next measurement does not begin with them."""
     try:
         ctypes.CDLL(None).malloc_trim(0)
     except (OSError, AttributeError):

@@ -19,6 +19,7 @@ from bench.spec.run import Policy, Recipe, RunSpec
 from bench.training.adapter import Adapter, Batch, MatchedTrainer, Trainer
 from bench.training.batches import TrainingBatches, input_threads
 from bench.training.clocks import Windows
+from bench.training.metrics import Labels, evaluate
 from bench.training.prefix_cache import CachedPrefix
 from bench.training.schedule import learning_rate
 
@@ -42,9 +43,7 @@ class Ready:
     """A phase whose network a framework has built and which can be trained now."""
 
     phase: Phase
-    """The epochs of the phase and its policy."""
     plan: TrainingPlan
-    """The tensors that train."""
     trainer: Trainer
     """The network at the start of the phase."""
     cached: CachedPrefix | None = None
@@ -56,13 +55,10 @@ class Ready:
 def take_step(
     trainer: Trainer, batch: Batch, recipe: Recipe, at: tuple[int, int], steps_per_epoch: int
 ) -> Any:
-    """Take one optimizer step at the schedule's rate; return a handle of the loss.
+    """Take one optimizer step of a phase at its schedule's rate; return a handle of the loss.
 
-    Runs, searches, proofs and benchmarks all train by this function.
-
-    Args:
-        recipe: Of the phase: its epochs are the phase's.
-        at: Epoch in the phase, and step in that epoch.
+    Runs, searches, proofs and benchmarks all train by this function. ``at`` is the epoch in the
+    phase, whose ``recipe`` it is, and the step in that epoch.
     """
     epoch, index = at
     step, steps = epoch * steps_per_epoch + index, recipe.epochs * steps_per_epoch
@@ -72,13 +68,8 @@ def take_step(
 def train_epoch(
     trainer: Trainer, batches: TrainingBatches, recipe: Recipe, epoch: int, first_epoch: int = 0
 ) -> list[float]:
-    """Train an epoch without events and without windows; return the loss of each step.
-
-    Args:
-        recipe: Of the phase.
-        epoch: Its number in the run.
-        first_epoch: Number in the run of the phase's first epoch.
-    """
+    """Train epoch ``epoch`` of the run, in the phase that begins with ``first_epoch``, without
+    events and windows; return the loss of each step."""
     handles = [
         take_step(trainer, batch, recipe, (epoch - first_epoch, index), batches.steps_per_epoch)
         for index, batch in enumerate(batches.epoch(epoch))
@@ -104,34 +95,38 @@ def infer(
     return logits
 
 
-def loss_failure(loss: float, epoch: int, rate: float) -> Failure | None:
-    """Return the failure of a run whose training loss is not finite.
-
-    Args:
-        epoch: Number of the epoch, from 0.
-        rate: Peak learning rate.
-    """
-    if math.isfinite(loss):
-        return None
-    return Failure(
-        kind="diverged",
-        message=f"the training loss is {loss} in epoch {epoch + 1}; a smaller learning_rate may "
-        f"help (the peak was {rate:g})",
-    )
+def add_loss(fields: dict[str, Any], loss: float, epoch: int, rate: float) -> bool:
+    """Add the training loss of ``epoch`` (from 0) to a run's fields; return False if the run
+    diverged, with the failure among them."""
+    is_finite = math.isfinite(loss)
+    fields["train_loss_by_epoch"].append(loss if is_finite else None)
+    if not is_finite:
+        message = (
+            f"the training loss is {loss} in epoch {epoch + 1}; a smaller learning_rate may help "
+            f"(the peak was {rate:g})"
+        )
+        fields["failure"] = Failure(kind="diverged", message=message)
+    return is_finite
 
 
-def logits_failure(logits: Array, epoch: int | None = None) -> Failure | None:
-    """Return the failure of a run whose logits are not finite: NaN would count as class 0.
+def add_validation(fields: dict[str, Any], logits: Array, labels: Labels, epoch: int) -> bool:
+    """Add the validation accuracy after ``epoch`` (from 0), as ``add_loss`` does the loss."""
+    is_finite = bool(np.isfinite(logits).all())  # NaN would count as class 0
+    top1 = evaluate("val", logits, labels)["val_top1"] if is_finite else None
+    fields["val_top1_by_epoch"].append(top1)
+    if not is_finite:
+        message = f"logits in inference are not finite after epoch {epoch + 1}"
+        fields["failure"] = Failure(kind="diverged", message=message)
+    return is_finite
 
-    Args:
-        logits: Of validation images, after ``epoch`` (from 0); None: of test images.
-    """
+
+def add_test(fields: dict[str, Any], logits: Array, labels: Labels) -> bool:
+    """Add the metrics of the test images, as ``add_loss`` does the loss."""
     if np.isfinite(logits).all():
-        return None
-    if epoch is None:
-        return Failure(kind="diverged", message="logits of test images are not finite")
-    message = f"logits in inference are not finite after epoch {epoch + 1}"
-    return Failure(kind="diverged", message=message)
+        fields.update(evaluate("test", logits, labels))
+        return True
+    fields["failure"] = Failure(kind="diverged", message="logits of test images are not finite")
+    return False
 
 
 class Fit:
@@ -142,9 +137,7 @@ class Fit:
         self.cached, self.note = ready.cached, ready.note
         self.recipe = ready.phase.recipe(spec.recipe)
         """The run's recipe over the epochs of the phase."""
-        self._spec = spec
-        self._packed = packed
-        self._report = report
+        self._spec, self._packed, self._report = spec, packed, report
         self._reported = 0.0
         self.batches = self.make_batches()
         self.val = self.cached.val if self.cached else packed.val.images
@@ -161,22 +154,15 @@ class Fit:
 
     def make_batches(self) -> TrainingBatches:
         """Return the training batches, from the first one on."""
+        spec, dropouts = self._spec, self.plan.dropouts
+        values, threads = self.cached.train if self.cached else None, input_threads(spec.device)
         return TrainingBatches(
-            self._packed.train,
-            self._spec.recipe,
-            self.plan.dropouts,
-            self._spec.seed,
-            self.cached.train if self.cached else None,
-            input_threads(self._spec.device),
+            self._packed.train, spec.recipe, dropouts, spec.seed, values, threads
         )
 
-    def frozen_sha256(self, tensors: dict[str, Array] | None = None) -> str:
-        """Hash the frozen tensors (hex), of ``tensors`` or as they are in the trainer now."""
-        return self.plan.frozen_sha256(self.trainer.tensors() if tensors is None else tensors)
-
     def check_frozen(self, before: str) -> None:
-        """Raise FrozenChanged if ``frozen_sha256`` is no longer ``before``."""
-        if self.frozen_sha256() != before:
+        """Raise FrozenChanged if the hash of the frozen tensors is no longer ``before``."""
+        if self.plan.frozen_sha256(self.trainer.tensors()) != before:
             raise FrozenChanged
 
     def train_epoch(self, epoch: int) -> float:
@@ -215,24 +201,12 @@ class Fit:
             done = (epoch + share) / self._spec.recipe.epochs
             self._report({"event": "step", "share": done})
 
-    def logits(self, inputs: Array, windows: Windows | None = None) -> Array:
-        """Return the (N, classes) logits of N images, or of N values of the frozen prefix."""
-        return infer(self.trainer, inputs, self.recipe.batch_size, windows)
-
 
 def build_phase(
-    adapter: Adapter,
-    blueprint: Blueprint,
-    tensors: Mapping[str, Array],
-    policy: Policy,
-    recipe: Recipe,
-    device: str,
-) -> tuple[MatchedTrainer, TrainingPlan]:
-    """Build the network of a phase from the tensors that the phase before it left.
-
-    Args:
-        tensors: Names and layout as ``Trainer.tensors`` gives them; copied.
-        policy: The phase's.
-    """
+    adapter: Adapter, blueprint: Blueprint, tensors: Mapping[str, Array], policy: Policy,
+    recipe: Recipe, device: str,
+) -> tuple[MatchedTrainer, TrainingPlan]:  # fmt: skip
+    """Build the network of a phase from the tensors that the phase before it left, in the form of
+    ``Trainer.tensors``."""
     plan = plan_training(blueprint, policy)
     return adapter.build(Network(blueprint, dict(tensors)), plan, recipe, device), plan

@@ -31,13 +31,9 @@ def peak_flops_per_s(
     synchronise: Callable[[], None],
     clock: Callable[[], float] = time.perf_counter,
 ) -> float:
-    """Measure the FLOP/s of a product of two square matrices: the best of several windows.
+    """Measure the FLOP/s of ``Trainer.matrix_product``: the best of several windows.
 
     A product of side n is n³ multiplications and as many additions.
-
-    Args:
-        matrix_product: See ``Trainer.matrix_product``.
-        synchronise: Waits for the device.
     """
 
     def product_s(multiply: Callable[[], object], products: int) -> float:
@@ -63,19 +59,15 @@ def utilisation(
 ) -> dict[str, float]:
     """Return the fields of a result about a GPU's peak, measured once a process and precision.
 
-    Call it last: it takes memory and time on the device.
-
-    Args:
-        result: Fields of the result so far.
-        device: cpu or cuda:N.
-        notes: Takes a sentence if the peak could not be measured; the run counts all the same.
+    Call it last, with the result so far: it takes memory and time on the device. ``notes`` takes a
+    sentence if the peak could not be measured; the run counts all the same.
 
     Returns:
         Nothing on a CPU, and where no whole steps were timed or the network's work is not known.
     """
     rate = result.get("train_images_per_s")
-    multiply_adds = _step_multiply_adds(result)
-    if device == "cpu" or rate is None or multiply_adds is None:
+    forward, backward = result.get("forward_multiply_adds"), result.get("backward_multiply_adds")
+    if device == "cpu" or rate is None or forward is None or backward is None:
         return {}
     key = (device, precision)
     if key not in _peaks:
@@ -86,14 +78,8 @@ def utilisation(
             return {}
     return {
         "device_peak_flops_per_s": _peaks[key],
-        "model_flop_utilisation": 2 * multiply_adds * rate / _peaks[key],
+        "model_flop_utilisation": 2 * (forward + backward) * rate / _peaks[key],
     }
 
 
 _peaks: dict[tuple[str, Precision], float] = {}
-
-
-def _step_multiply_adds(result: dict[str, Any]) -> int | None:
-    """Return the multiply-adds of one image, forward and backward, None if they are not known."""
-    forward, backward = result.get("forward_multiply_adds"), result.get("backward_multiply_adds")
-    return None if forward is None or backward is None else forward + backward

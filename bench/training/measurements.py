@@ -14,7 +14,7 @@ from bench.network.cost import Work, saving, work_of
 from bench.network.freezing import plan_training
 from bench.network.phases import Phase
 from bench.spec.result import PhaseResult
-from bench.training.adapter import Trainer
+from bench.training.adapter import Batch, Trainer
 from bench.training.clocks import step_durations
 from bench.training.fit import Fit
 from bench.training.prefix_cache import CachedPrefix
@@ -38,45 +38,31 @@ def count_fields(trainer: Trainer) -> dict[str, int]:
 
 
 def work_fields(blueprint: Blueprint, phases: Sequence[Phase]) -> dict[str, Any]:
-    """Return what a training step costs by arithmetic.
-
-    Of several phases: the mean over the epochs, which have as many steps each, and the largest
-    number of kept bytes.
-    """
+    """Return what a training step costs by arithmetic: the mean over all epochs, which have as many
+    steps each, and the largest number of kept bytes."""
     works = [(work_of(blueprint, plan_training(blueprint, p.policy)), p.epochs) for p in phases]
     whole = phases[0].policy.model_copy(update={"boundary": "all", "phases": ()})
     full = work_of(blueprint, plan_training(blueprint, whole))
     epochs = sum(length for _, length in works)
     backward = sum(work.backward_multiply_adds * length for work, length in works)
-    mean = Work(
-        works[0][0].forward_multiply_adds,
-        round(backward / epochs),
-        max(work.activation_bytes for work, _ in works),
-    )
+    kept_bytes = max(work.activation_bytes for work, _ in works)
+    mean = Work(works[0][0].forward_multiply_adds, round(backward / epochs), kept_bytes)
     return {**vars(mean), "predicted_saving": saving(mean, full)}
 
 
 def whole_step_fields(fit: Fit, device: str, notes: list[str]) -> dict[str, Any]:
-    """Return the fields about steps of the whole network.
-
-    Call it after everything else: it trains on.
-
-    Args:
-        device: cpu or cuda:N.
-        notes: Takes what a reader must know.
-    """
+    """Return the fields about steps of the whole network, and add to ``notes`` what a reader must
+    know. Call it after everything else: it trains on."""
     windows = fit.windows
-    fields: dict[str, Any] = {
-        "train_images_per_s": windows.median_per_s(),
-        "train_images_per_s_windows": windows.rates_per_s,
-    }
-    if fields["train_images_per_s"] is None:
-        found = len(windows.rates_per_s)
-        notes.append(f"training was too short for a throughput: steady windows: {found}")
+    rate, rates = windows.median_per_s(), windows.rates_per_s
+    fields: dict[str, Any] = {"train_images_per_s": rate, "train_images_per_s_windows": rates}
+    if rate is None:
+        notes.append(f"training was too short for a throughput: steady windows: {len(rates)}")
     if windows.seconds:
         fields["input_wait_fraction"] = windows.waited_s / windows.seconds
-    compute_step_s = _compute_step_s(fit)
+    compute_step_s: list[float] = []
     if fit.first_batch is not None:
+        compute_step_s = _compute_step_s(fit.trainer, fit.first_batch)
         images = len(fit.first_batch.labels)
         fields["compute_images_per_s"] = images / statistics.median(compute_step_s)
     # On a GPU training only queues its steps; the steps of _compute_step_s are waited for.
@@ -89,24 +75,18 @@ def whole_step_fields(fit: Fit, device: str, notes: list[str]) -> dict[str, Any]
 
 
 def compile_s(fit: Fit, steps: Sequence[float]) -> float | None:
-    """Return by how many seconds the first step exceeds the median of other steps.
-
-    Args:
-        steps: Durations of other steps; without any the result is None.
-    """
+    """Return by how many seconds the first step exceeds the median of other ``steps``."""
     if not steps or fit.first_step_s is None:
         return None
     return max(fit.first_step_s - statistics.median(steps), 0.0)
 
 
-def _compute_step_s(fit: Fit) -> list[float]:
+def _compute_step_s(trainer: Trainer, batch: Batch) -> list[float]:
     """Time steps on one full batch that lies on the device; these steps train, at rate 0."""
     found: list[float] = []
-    if fit.first_batch is None:
-        return found
-    prepared = fit.trainer.to_device(fit.first_batch)
+    prepared = trainer.to_device(batch)
     began = time.perf_counter()
-    durations = step_durations(fit.trainer, prepared, learning_rate=0.0)
+    durations = step_durations(trainer, prepared, learning_rate=0.0)
     next(durations)  # the first one warms up
     while len(found) < COMPUTE_STEPS:
         found.append(next(durations))
@@ -116,15 +96,10 @@ def _compute_step_s(fit: Fit) -> list[float]:
 
 
 def effective_rate(images: int, took_s: float, notes: list[str]) -> float | None:
-    """Return images per second over a whole training, None if it was too short.
+    """Return images per second over all epochs, None if their ``steady_s`` is too short.
 
     Steps do not give a rate where most of the network ran once, or where different parts of it were
     trained.
-
-    Args:
-        images: Images in all epochs.
-        took_s: From ``steady_s``.
-        notes: Takes what a reader must know.
     """
     if took_s >= LEAST_EFFECTIVE_S:
         return images / took_s
@@ -139,31 +114,20 @@ def steady_s(fit: Fit) -> float:
 
 
 def all_knobs(network: Network | None, trainer: Trainer) -> dict[str, Any]:
-    """Return the settings in force.
-
-    Args:
-        network: None in native mode, whose trainers report what they leave out.
-    """
+    """Return the settings in force; ``network`` is None in native mode, whose trainers report what
+    they leave out."""
     # Neither is part of a Blueprint, in any backend (docs/design.md, Twins and Blueprints).
     without = {"stochastic_depth": "off", "auxiliary_heads": "off"}
     left_out = list(network.blueprint.notes) if network else None
     return {**dict.fromkeys(KNOBS), **without, "left_out": left_out, **trainer.knobs()}
 
 
-PREFIX_STATES = ("computed", "reused")
-"""Values of ``prefix_values``; a run has the first one that any of its phases has."""
-
-
-def prefix_fields(cached: CachedPrefix | None, is_reused: bool) -> dict[str, Any]:
-    """Return where the values of the frozen prefix came from, and what they cost.
-
-    Args:
-        is_reused: True if another run computed them.
-    """
+def prefix_fields(cached: CachedPrefix | None) -> dict[str, Any]:
+    """Return what the values of the frozen prefix cost, and if another run computed them."""
     if cached is None:
         return {"prefix_values": None, "prefix_s": None, "prefix_form": None}
     return {
-        "prefix_values": "reused" if is_reused else "computed",
+        "prefix_values": "reused" if cached.is_reused else "computed",
         "prefix_s": cached.seconds,
         "prefix_form": cached.form,
     }
@@ -175,15 +139,13 @@ def sum_prefix_fields(each: Sequence[dict[str, Any]]) -> dict[str, Any]:
     seconds = [fields["prefix_s"] for fields in each if fields["prefix_s"] is not None]
     forms = dict.fromkeys(fields["prefix_form"] for fields in each if fields["prefix_form"])
     return {
-        "prefix_values": next((state for state in PREFIX_STATES if state in values), None),
+        "prefix_values": next((s for s in ("computed", "reused") if s in values), None),
         "prefix_s": sum(seconds) if seconds else None,
         "prefix_form": ", ".join(forms) or None,
     }
 
 
-def phase_result(
-    fit: Fit, frozen_sha256: str, is_reused: bool, setup_s: float | None, fit_s: float
-) -> PhaseResult:
+def phase_result(fit: Fit, frozen_sha256: str, setup_s: float | None, fit_s: float) -> PhaseResult:
     """Build the result of a phase that is over."""
     notes = [fit.note] if fit.note else []
     rate = effective = None
@@ -197,7 +159,7 @@ def phase_result(
         epochs=fit.epochs,
         trainable_parameters=fit.trainer.counts().trainable_parameters,
         frozen_state_sha256=frozen_sha256,
-        **prefix_fields(fit.cached, is_reused),
+        **prefix_fields(fit.cached),
         train_images_per_s=rate,
         effective_images_per_s=effective,
         setup_s=setup_s,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -39,30 +40,19 @@ def balanced_accuracy(logits: Array, labels: Labels) -> float:
     from sklearn.metrics import recall_score
 
     # balanced_accuracy_score gives the same, but warns of predicted classes without images.
-    return float(
-        recall_score(
-            labels,
-            np.argmax(logits, axis=1),
-            labels=np.unique(labels),
-            average="macro",
-            zero_division=0.0,
-        )
-    )
+    return _class_mean(recall_score, logits, labels)
 
 
 def macro_f1(logits: Array, labels: Labels) -> float:
     """Return the mean F1 score over the classes that have images."""
     from sklearn.metrics import f1_score
 
-    return float(
-        f1_score(
-            labels,
-            np.argmax(logits, axis=1),
-            labels=np.unique(labels),
-            average="macro",
-            zero_division=0.0,
-        )
-    )
+    return _class_mean(f1_score, logits, labels)
+
+
+def _class_mean(score: Callable[..., Any], logits: Array, labels: Labels) -> float:
+    chosen, classes = np.argmax(logits, axis=1), np.unique(labels)
+    return float(score(labels, chosen, labels=classes, average="macro", zero_division=0.0))
 
 
 def calibration_error(logits: Array, labels: Labels) -> float:
@@ -94,12 +84,6 @@ scikit-learn."""
 def evaluate(
     split: str, logits: Array, labels: Labels, names: Iterable[str] = WORKER_METRICS
 ) -> dict[str, float | None]:
-    """Return ``<split>_<metric>`` → value, None where it is not finite.
-
-    Args:
-        split: 'val' or 'test'.
-        logits: (N, classes).
-        names: Keys of ``METRICS``.
-    """
+    """Return ``<split>_<metric>`` → value of logits (N, classes), None where it is not finite."""
     values = {name: METRICS[name](logits, labels) for name in names}
     return {f"{split}_{n}": v if math.isfinite(v) else None for n, v in values.items()}

@@ -20,10 +20,8 @@ from bench.spec.result import ImageAnswers
 from bench.training.metrics import PARENT_METRICS, Labels, evaluate
 
 FILE = "predictions.npz"
-UNREADABLE = (
-    OSError, ValueError, TypeError, LookupError, EOFError, RuntimeError,
-    zipfile.BadZipFile, zlib.error,
-)  # fmt: skip
+UNREADABLE = (OSError, ValueError, TypeError, LookupError, EOFError, RuntimeError,
+              zipfile.BadZipFile, zlib.error)  # fmt: skip
 """Exceptions that reading a damaged or foreign file of arrays may raise."""
 
 
@@ -42,15 +40,19 @@ def open_predictions(folder: Path) -> Iterator[Any]:
 def per_image(
     logits: Array, labels: Labels
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
-    """Return (N,) True where the top class is the true one, and (N,) the true class's probability.
-
-    Args:
-        logits: (N, classes).
-        labels: (N,) class numbers.
-    """
+    """Return (N,) True where the top class of logits (N, classes) is the true one, and (N,) the
+    probability of the true class."""
     is_right = np.argmax(logits, axis=1) == labels
     chosen = softmax(logits.astype(np.float64), axis=1)[np.arange(len(labels)), labels]
     return is_right, chosen.astype(np.float32)
+
+
+def save_predictions(folder: Path, logits: Array, labels: Labels) -> None:
+    """Write the predictions for N test images: logits (N, classes), labels, correctness and
+    probability of the true class, each (N,)."""
+    correct, probability = per_image(logits, labels)
+    np.savez_compressed(folder / FILE, logits=logits.astype(np.float32), labels=labels,
+                        correct=correct, true_probability=probability)  # fmt: skip
 
 
 def labels_sha256(labels: npt.NDArray[np.integer[Any]]) -> str:
@@ -65,11 +67,8 @@ def image_answers(logits: Array, labels: Labels) -> ImageAnswers:
 
 
 def prediction_fields(folder: Path) -> dict[str, Any]:
-    """Compute the fields of ``RunResult`` that come from a run's saved predictions.
-
-    Returns:
-        Nothing where the predictions are missing or cannot be read.
-    """
+    """Compute the fields of ``RunResult`` that come from a run's saved predictions, none where
+    those are missing or cannot be read."""
     try:
         with open_predictions(folder) as arrays:
             logits, labels = arrays["logits"], arrays["labels"]

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -23,10 +23,10 @@ from bench.network.frozen_prefix import Boundary, boundary_of, prefix_key, why_n
 from bench.spec.run import Recipe, RunSpec
 from bench.storage.arrays import mapped_array
 from bench.storage.atomic import build_folder
-from bench.storage.cache import limit_bytes, make_room, mark_used
+from bench.storage.cache import cache_root, limit_bytes, make_room, mark_used
 from bench.storage.checksums import crc32_of_file
 from bench.system import cores, machine_bytes
-from bench.training.adapter import Adapter, Prefix, ResumingTrainer
+from bench.training.adapter import Adapter, MatchedTrainer, Prefix
 from bench.training.batches import view_batches
 
 FOLDER = "features"
@@ -45,25 +45,21 @@ copy, through the framework's compiler."""
 
 
 class Threshold(NamedTuple):
-    """Work from which on building a form pays off."""
+    """Multiply-adds of the pass over all images, on a CPU for each core, from which on building a
+    form pays off."""
 
     form: Form
     multiply_adds: float
-    """Multiply-adds of the pass over all images; on a CPU, for each core."""
 
 
-NEVER_COMPILED = (Threshold("folded", 0.0),)
-PLAIN_OR_FOLDED_CPU = (Threshold("plain", 0.0), Threshold("folded", 3e11))
-PLAIN_OR_FOLDED_GPU = (Threshold("plain", 0.0), Threshold("folded", 3e13))
 FORMS: dict[tuple[str, str], tuple[Threshold, ...]] = {
     ("torch", "cpu"): (Threshold("folded", 0.0), Threshold("compiled", 1e13)),
-    ("torch", "cuda"): NEVER_COMPILED,
-    ("keras-torch", "cpu"): PLAIN_OR_FOLDED_CPU,
-    ("keras-torch", "cuda"): PLAIN_OR_FOLDED_GPU,
-    ("keras-tensorflow", "cpu"): PLAIN_OR_FOLDED_CPU,
-    ("keras-tensorflow", "cuda"): PLAIN_OR_FOLDED_GPU,
-    ("keras-jax", "cpu"): PLAIN_OR_FOLDED_CPU,
-    ("keras-jax", "cuda"): PLAIN_OR_FOLDED_GPU,
+    ("torch", "cuda"): (Threshold("folded", 0.0),),
+    **{
+        (f"keras-{engine}", kind): (Threshold("plain", 0.0), Threshold("folded", folded))
+        for engine in ("torch", "tensorflow", "jax")
+        for kind, folded in (("cpu", 3e11), ("cuda", 3e13))
+    },
 }
 """Backend and kind of device → forms in ascending order of work. A table, not a measurement in each
 run, so that the same run always takes the same form. Thresholds were measured on 2 cores of an AMD
@@ -103,11 +99,6 @@ class PrefixRequest:
     """float32 or float64."""
 
     @property
-    def total_images(self) -> int:
-        """Images in all views and splits."""
-        return sum(shape[0] for shape in self.shapes.values())
-
-    @property
     def size_bytes(self) -> int:
         """Size of all values."""
         item = np.dtype(self.dtype).itemsize
@@ -119,25 +110,15 @@ class NoRoom(Exception):
 
 
 def cached_prefix_of_run(
-    spec: RunSpec,
-    network: Network,
-    plan: TrainingPlan,
-    tensors_sha256: str,
-    packed: Packed,
-    adapter: Adapter,
-    trainer: ResumingTrainer,
-    root: Path,
-    environment_id: str,
+    spec: RunSpec, network: Network, plan: TrainingPlan, tensors_sha256: str, packed: Packed,
+    adapter: Adapter, trainer: MatchedTrainer, environment_id: str,
     report: Callable[[dict[str, Any]], None],
-) -> tuple[CachedPrefix | None, str | None]:
+) -> tuple[CachedPrefix | None, str | None]:  # fmt: skip
     """Load or compute the values of a run's frozen prefix, where that saves work.
 
     Args:
-        network: With its head; its numbers are not read.
+        network: With its head; its numbers are not read, those of ``trainer`` are.
         tensors_sha256: Hash of the frozen tensors.
-        trainer: Holds the numbers of the frozen prefix.
-        root: The cache.
-        report: Takes progress events.
 
     Returns:
         The values, or None; and why there are none, where a reader would expect them.
@@ -154,16 +135,16 @@ def cached_prefix_of_run(
             blueprint, boundary, tensors_sha256, packed.path.name, spec, environment_id
         )
         request = _request(recipe, spec.seed, boundary, packed)
-        form = choose_form(blueprint, boundary, request.total_images, spec.backend, spec.device)
-        build = partial(
-            build_prefix, form, adapter, trainer, blueprint, boundary, recipe, spec.device
-        )
+        images = sum(shape[0] for shape in request.shapes.values())
+        form = choose_form(blueprint, boundary, images, spec.backend, spec.device)
+        build = partial(build_prefix, form, adapter, trainer, blueprint, boundary, recipe,
+                        spec.device)  # fmt: skip
 
         def on_share(share: float) -> None:
             report({"event": "prefix", "share": share})
 
         try:
-            return load_or_compute(build, request, root, key, on_share), None
+            return load_or_compute(build, request, cache_root(), key, on_share), None
         except NoRoom as error:
             reason = str(error)
     return None, f"the frozen part was computed in every step: {reason}"
@@ -171,18 +152,15 @@ def cached_prefix_of_run(
 
 def _request(recipe: Recipe, seed: int, boundary: Boundary, packed: Packed) -> PrefixRequest:
     value = channels_last(boundary.shape)
-    views = recipe.views or 1
-    return PrefixRequest(
-        {
-            "train": lambda: view_batches(packed.train, recipe, seed, augmented=True),
-            "val": lambda: view_batches(packed.val, recipe, seed, augmented=False),
-        },
-        {
-            "train": (views * len(packed.train.labels), *value),
-            "val": (len(packed.val.labels), *value),
-        },
-        "float64" if recipe.precision == "fp64" else "float32",
-    )
+    images = {
+        "train": lambda: view_batches(packed.train, recipe, seed, augmented=True),
+        "val": lambda: view_batches(packed.val, recipe, seed, augmented=False),
+    }
+    shapes = {
+        "train": ((recipe.views or 1) * len(packed.train.labels), *value),
+        "val": (len(packed.val.labels), *value),
+    }
+    return PrefixRequest(images, shapes, "float64" if recipe.precision == "fp64" else "float32")
 
 
 def choose_form(
@@ -202,21 +180,10 @@ def choose_form(
 
 
 def build_prefix(
-    form: Form,
-    adapter: Adapter,
-    trainer: ResumingTrainer,
-    blueprint: Blueprint,
-    boundary: Boundary,
-    recipe: Recipe,
-    device: str,
-) -> Prefix:
-    """Build the network that computes the values at a boundary.
-
-    Args:
-        trainer: Of the whole network; the numbers come from it.
-        blueprint: Of the whole network.
-        device: cpu or cuda:N.
-    """
+    form: Form, adapter: Adapter, trainer: MatchedTrainer, blueprint: Blueprint,
+    boundary: Boundary, recipe: Recipe, device: str,
+) -> Prefix:  # fmt: skip
+    """Build the network that computes the values at a boundary, with the numbers of ``trainer``."""
     if form == "plain":
         return trainer
     network = inference_form(blueprint, trainer.tensors(), boundary)
@@ -234,8 +201,7 @@ def load_or_compute(
 
     Args:
         build: Builds the network that computes them; called only where they are not in the cache.
-        root: The cache.
-        key: Name of their folder, from ``prefix_key``.
+        key: From ``prefix_key``.
 
     Raises:
         NoRoom: They fit neither into the cache nor into memory.
@@ -243,44 +209,49 @@ def load_or_compute(
     began = time.perf_counter()
     folder = root / FOLDER / key
     in_memory = request.size_bytes <= machine_bytes() // MEMORY_SHARE
-
     stored = _load(folder, request, in_memory)
     if stored is not None:
         mark_used(folder)
-        spent_s = time.perf_counter() - began
-        return CachedPrefix(
-            stored.parts["train"], stored.parts["val"], stored.seconds, spent_s, True, stored.form
-        )
+        return replace(stored, spent_s=time.perf_counter() - began)
+    prefix, parts = build(), dict[str, Array]()
     note: str | None = None
-    parts: Parts = {}
-    prefix = build()
+
+    def write(into: Path) -> None:
+        filled = _arrays(request, None if in_memory else into)
+        _compute(prefix, request, filled, on_share)
+        if in_memory:
+            parts.update(filled)  # they count even if writing fails
+            for name, array in filled.items():
+                np.save(into / f"{name}.npy", array)
+        meta = {
+            "checksums": {name: crc32_of_file(into / f"{name}.npy") for name in filled},
+            "seconds": time.perf_counter() - began,
+            "form": prefix.prefix_form(),
+        }
+        (into / META).write_text(json.dumps(meta), encoding="utf-8")
+
     try:
         make_room(root, request.size_bytes, limit_bytes())
-        _compute_into(folder, prefix, request, parts if in_memory else None, began, on_share)
+        build_folder(folder, write, lambda path: _load(path, request, False) is not None)
         if not in_memory:
-            parts = _read_back(folder, request)
+            stored = _load(folder, request, in_memory)
+            if stored is None:
+                raise OSError("what was written cannot be read back")
+            parts = {"train": stored.train, "val": stored.val}
     except OSError as error:
         reason = f"{root / FOLDER}: {error.strerror or error}"
         if not in_memory:
             raise NoRoom(reason) from error
         note = f"the values of the frozen part were not kept for later runs: {reason}"
         if not parts:
-            parts = _compute(prefix, request, _empty_arrays(request), on_share)
+            parts = _arrays(request)
+            _compute(prefix, request, parts, on_share)
     spent_s, form = time.perf_counter() - began, prefix.prefix_form()
     seconds = _stored_seconds(folder) or spent_s  # the same figure for this run and for later ones
     return CachedPrefix(parts["train"], parts["val"], seconds, spent_s, False, form, note)
 
 
-class _Stored(NamedTuple):
-    """The content of a folder of values."""
-
-    parts: Parts
-    seconds: float
-    """Time that it took to compute them."""
-    form: str
-
-
-def _load(folder: Path, request: PrefixRequest, in_memory: bool) -> _Stored | None:
+def _load(folder: Path, request: PrefixRequest, in_memory: bool) -> CachedPrefix | None:
     """Read stored values; return None if they are absent, damaged or do not fit the request."""
     try:
         meta = json.loads((folder / META).read_text(encoding="utf-8"))
@@ -296,14 +267,7 @@ def _load(folder: Path, request: PrefixRequest, in_memory: bool) -> _Stored | No
             parts[name] = array
     except Exception:  # a damaged header raises anything that Python's parser can raise
         return None
-    return _Stored(parts, seconds, form)
-
-
-def _read_back(folder: Path, request: PrefixRequest) -> Parts:
-    stored = _load(folder, request, in_memory=False)
-    if stored is None:
-        raise OSError("what was written cannot be read back")
-    return stored.parts
+    return CachedPrefix(parts["train"], parts["val"], seconds, 0.0, is_reused=True, form=form)
 
 
 def _stored_seconds(folder: Path) -> float | None:
@@ -313,56 +277,17 @@ def _stored_seconds(folder: Path) -> float | None:
         return None
 
 
-def _compute_into(
-    folder: Path,
-    prefix: Prefix,
-    request: PrefixRequest,
-    found: Parts | None,
-    began: float,
-    on_share: OnShare,
-) -> None:
-    """Compute the values and write them into ``folder``.
-
-    Args:
-        found: Is filled as soon as the values are computed, even if writing fails then; None: they
-            do not fit into memory.
-        began: ``time.perf_counter()`` when the work on them began.
-
-    Raises:
-        OSError: The folder cannot be written.
-    """
-
-    def write(into: Path) -> None:
-        if found is None:
-            parts = _compute(prefix, request, _mapped_arrays(request, into), on_share)
-        else:
-            parts = _compute(prefix, request, _empty_arrays(request), on_share)
-            found.update(parts)
-            for name, array in parts.items():
-                np.save(into / f"{name}.npy", array)
-        meta = {
-            "checksums": {name: crc32_of_file(into / f"{name}.npy") for name in parts},
-            "seconds": time.perf_counter() - began,
-            "form": prefix.prefix_form(),
-        }
-        (into / META).write_text(json.dumps(meta), encoding="utf-8")
-
-    build_folder(folder, write, lambda path: _load(path, request, False) is not None)
-
-
-def _empty_arrays(request: PrefixRequest) -> Parts:
-    return {name: np.empty(shape, request.dtype) for name, shape in request.shapes.items()}
-
-
-def _mapped_arrays(request: PrefixRequest, folder: Path) -> Parts:
+def _arrays(request: PrefixRequest, folder: Path | None = None) -> Parts:
+    """Return arrays to fill, in memory or in files of ``folder``."""
     return {
-        name: mapped_array(folder / f"{name}.npy", request.dtype, shape)
+        name: np.empty(shape, request.dtype) if folder is None
+        else mapped_array(folder / f"{name}.npy", request.dtype, shape)
         for name, shape in request.shapes.items()
-    }
+    }  # fmt: skip
 
 
-def _compute(prefix: Prefix, request: PrefixRequest, parts: Parts, on_share: OnShare) -> Parts:
-    """Fill ``parts`` and return them."""
+def _compute(prefix: Prefix, request: PrefixRequest, parts: Parts, on_share: OnShare) -> None:
+    """Fill ``parts``."""
     total, done = sum(len(part) for part in parts.values()), 0
     for name, part in parts.items():
         at = 0
@@ -374,4 +299,3 @@ def _compute(prefix: Prefix, request: PrefixRequest, parts: Parts, on_share: OnS
             part[at : at + len(images)] = values
             at, done = at + len(images), done + len(images)
             on_share(done / total)
-    return parts

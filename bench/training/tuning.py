@@ -8,9 +8,7 @@ used.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,60 +16,18 @@ from bench.network.blueprint import Array
 from bench.network.phases import Phase
 from bench.spec.result import Trial
 from bench.spec.run import Recipe
-from bench.training.adapter import Restorable, Trainer
-from bench.training.batches import TrainingBatches
-from bench.training.fit import Fit, Report, infer, logits_failure, train_epoch
-from bench.training.metrics import evaluate
+from bench.training.adapter import Restorable
+from bench.training.fit import Fit, Report, infer, train_epoch
+from bench.training.metrics import Labels, evaluate
 
-MakeBatches = Callable[[], TrainingBatches]
 Enter = Callable[[Phase, Mapping[str, Array]], Fit]
 """Builds a phase from tensors, unless it is the one that is built already."""
 
 
-@dataclass(frozen=True)
-class Tuned:
-    """The outcome of a search for a learning rate."""
-
-    trials: tuple[Trial, ...]
-    """One for each rate, in the order of the grid."""
-    chosen: float
-    """Learning rate."""
-    seconds: float
-    """Duration of all trials."""
-
-
 def tune(
-    trainer: Trainer,
-    recipe: Recipe,
-    make_batches: MakeBatches,
-    validation: tuple[Array, Array],
-    report: Report,
-) -> Tuned:
-    """Try every rate of the recipe's grid, and restore the trainer to its start.
-
-    Args:
-        make_batches: Returns the training batches from the first epoch on, anew for each trial.
-        validation: Images, or values of the frozen prefix in place of them, and labels.
-    """
-    began = time.perf_counter()
-    start = trainer.tensors()
-    trials = []
-    for number, rate in enumerate(recipe.learning_rate_grid):
-        report({"event": "trial", "number": number + 1, "of": len(recipe.learning_rate_grid)})
-        at = recipe.model_copy(update={"learning_rate": rate})
-        is_finite = _train(trainer, at, make_batches(), range(recipe.epochs))
-        trials.append(
-            _validate(trainer, at, validation) if is_finite else Trial(learning_rate=rate)
-        )
-        _restore(trainer, start)
-    seconds = time.perf_counter() - began
-    return Tuned(tuple(trials), choose_rate(trials), seconds)
-
-
-def tune_phases(
-    phases: Sequence[Phase], enter: Enter, recipe: Recipe, labels: Array, report: Report
-) -> Tuned:
-    """Try every rate of the grid in a run of several phases, and restore the first phase.
+    phases: Sequence[Phase], enter: Enter, recipe: Recipe, labels: Labels, report: Report
+) -> list[Trial]:
+    """Try every rate of the recipe's grid, in its order, and restore the first phase to its start.
 
     Each phase is built once, and every rate trains in it from the tensors that it left in the phase
     before: there is one network at a time, and the host holds all tensors once for each rate.
@@ -80,31 +36,29 @@ def tune_phases(
         enter: Has built the first phase, which is at its start.
         labels: Of the validation images.
     """
-    began = time.perf_counter()
     start = enter(phases[0], {}).trainer.tensors()
     rates = recipe.learning_rate_grid
     left: list[dict[str, Array] | None] = [start] * len(rates)
-    trials: list[Trial] = []
+    trials = {rate: Trial(learning_rate=rate) for rate in rates}
     for number, phase in enumerate(phases):
         is_last = number == len(phases) - 1
         for index, rate in enumerate(rates):
             event = {"event": "trial", "number": index + 1, "of": len(rates)}
-            report({**event, "phase": number + 1, "phases": len(phases)})
-            trial = Trial(learning_rate=rate)
+            if len(phases) > 1:
+                event |= {"phase": number + 1, "phases": len(phases)}
+            report(event)
             tensors = left[index]
-            if tensors is not None:
-                fit = enter(phase, tensors)
-                _restore(fit.trainer, tensors)
-                at = fit.recipe.model_copy(update={"learning_rate": rate})
-                is_finite = _train(fit.trainer, at, fit.make_batches(), phase.numbers)
-                if is_last and is_finite:
-                    trial = _validate(fit.trainer, at, (fit.val, labels))
-                left[index] = fit.trainer.tensors() if is_finite and not is_last else None
-                del fit  # the next phase is built when nothing refers to this one
-            trials += [trial] if is_last else []
-    enter(phases[0], start)
-    seconds = time.perf_counter() - began
-    return Tuned(tuple(trials), choose_rate(trials), seconds)
+            if tensors is None:
+                continue
+            fit = enter(phase, tensors)
+            _restore(fit, tensors)
+            is_finite = _train(fit, rate)
+            if is_last and is_finite:
+                trials[rate] = _validate(fit, rate, labels)
+            left[index] = fit.trainer.tensors() if is_finite and not is_last else None
+            del fit  # the next phase is built when nothing refers to this one
+    _restore(enter(phases[0], start), start)
+    return [trials[rate] for rate in rates]
 
 
 def choose_rate(trials: Sequence[Trial]) -> float:
@@ -121,23 +75,22 @@ def choose_rate(trials: Sequence[Trial]) -> float:
     return min(trials, key=rank).learning_rate
 
 
-def _restore(trainer: Trainer, tensors: Mapping[str, Array]) -> None:
-    assert isinstance(trainer, Restorable), "a search for a learning rate needs matched mode"
-    trainer.restore(tensors)
+def _restore(fit: Fit, tensors: Mapping[str, Array]) -> None:
+    assert isinstance(fit.trainer, Restorable), "a search for a learning rate needs matched mode"
+    fit.trainer.restore(tensors)
 
 
-def _train(trainer: Trainer, recipe: Recipe, batches: TrainingBatches, epochs: range) -> bool:
-    """Train ``epochs`` of the run; return False as soon as a loss is not finite."""
+def _train(fit: Fit, rate: float) -> bool:
+    """Train the epochs of a phase; return False as soon as a loss is not finite."""
+    recipe = fit.recipe.model_copy(update={"learning_rate": rate})
+    batches, epochs = fit.make_batches(), fit.phase.numbers
     return all(
-        np.isfinite(train_epoch(trainer, batches, recipe, epoch, epochs.start)).all()
+        np.isfinite(train_epoch(fit.trainer, batches, recipe, epoch, epochs.start)).all()
         for epoch in epochs
     )
 
 
-def _validate(trainer: Trainer, recipe: Recipe, validation: tuple[Array, Array]) -> Trial:
-    images, labels = validation
-    trial = Trial(learning_rate=recipe.learning_rate)
-    logits = infer(trainer, images, recipe.batch_size)
-    if logits_failure(logits):
-        return trial
-    return trial.model_copy(update=evaluate("val", logits, labels))
+def _validate(fit: Fit, rate: float, labels: Labels) -> Trial:
+    logits = infer(fit.trainer, fit.val, fit.recipe.batch_size)
+    values = evaluate("val", logits, labels) if np.isfinite(logits).all() else {}
+    return Trial(learning_rate=rate).model_copy(update=values)

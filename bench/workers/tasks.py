@@ -7,6 +7,7 @@ name of their folder in the cache, so that a worker looks for them in the cache 
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, Field, TypeAdapter
@@ -261,7 +262,10 @@ class NativeNetwork(Frozen):
 
     entry: BackboneEntry
     random: bool = Field(description="True for random weights.")
-    weights: str | None = Field(description="File with the framework's own weights.")
+    weights: Path | None = Field(
+        description="File with the framework's own weights; null for random weights, and for a "
+        "user's own network as it was built."
+    )
     reader: Reader
     preprocessing: Preprocessing = Field(
         description="Preprocessing of the file, used if the network brings none itself."

@@ -26,7 +26,7 @@ from bench.spec.run import RunSpec
 from bench.training.adapter import Adapter
 from bench.training.batches import TrainingBatches
 from bench.training.fit import Ready, build_phase
-from bench.training.run import Phased, Run
+from bench.training.run import Run
 from bench.training.schedule import learning_rate
 from tests.parity.small_networks import PX, small_network
 from tests.unit.test_training_run import spec
@@ -66,8 +66,7 @@ def by_the_loop(adapter: Adapter) -> list[float]:
 
     phases = phases_of(blueprint, what.policy, EPOCHS)
     first = build(phases[0], network.tensors)
-    run = Run(what, network, first.plan, packed(), first.trainer, lambda event: None,
-              phased=Phased(phases, build))  # fmt: skip
+    run = Run(what, network, packed(), first, lambda event: None, phases, build)
     outcome = run(0.0)
     assert outcome.logits is not None
     return [*outcome.fields["train_loss_by_epoch"], *outcome.logits.ravel()]

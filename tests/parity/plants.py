@@ -229,7 +229,7 @@ class _WholeBatches(TrainingBatches):
 
     @property
     def steps_per_epoch(self) -> int:
-        return self.images // self._recipe.batch_size
+        return self.images // self.recipe.batch_size
 
 
 def all_in_training(plan: TrainingPlan) -> TrainingPlan:

@@ -116,8 +116,10 @@ def compare(asked: argparse.Namespace) -> dict[str, Any]:
     from bench.network.blueprint import Network
     from bench.network.freezing import plan_training
     from bench.network.head import attach_head
+    from bench.network.phases import Phase
     from bench.spec.plain import plain_recipe
     from bench.spec.run import Case, DatasetRef, RunSpec, WeightsRef
+    from bench.training.fit import Ready
     from bench.training.run import Run
 
     network = attach_head(Network.load(asked.blueprint, trunk_only=True), "linear", CLASSES, 0)
@@ -147,7 +149,8 @@ def compare(asked: argparse.Namespace) -> dict[str, Any]:
     )
     split = Split(images, labels)
     packed = Packed(names, split, split, split, Path("nowhere"))
-    run = Run(spec, network, plan, packed, trainer, lambda event: None)
+    first = Ready(Phase(spec.policy, 0, spec.recipe.epochs), plan, trainer)
+    run = Run(spec, network, packed, first, lambda event: None)
     if asked.backend == "torch":
         by_hand = by_hand_torch(network.blueprint, images, labels, asked.batch_size)
     else:

@@ -24,7 +24,7 @@ from bench.training.fit import FrozenChanged, Ready
 from bench.training.measurements import sum_prefix_fields
 from bench.training.metrics import cross_entropy, top1
 from bench.training.prefix_cache import CachedPrefix
-from bench.training.run import Phased, Run
+from bench.training.run import Run
 from bench.training.schedule import learning_rate
 from tests.unit.test_phases import GRADUAL, PROBE
 from tests.unit.test_training_run import CLASSES, PIXELS, NumpyTrainer, network, packed, spec
@@ -114,9 +114,8 @@ class Bench:
 
     def _loop(self) -> Run:
         first = self.build(self.phases[0], self.net.tensors)
-        phased = Phased(self.phases, self.build, first.note)
-        return Run(self.what, self.net, first.plan, packed(), first.trainer, self.events.append,
-                   first.cached, phased)  # fmt: skip
+        return Run(self.what, self.net, packed(), first, self.events.append, self.phases,
+                   self.build)  # fmt: skip
 
 
 def phased_spec(name: str = PROBE, epochs: int = 5, **recipe: Any) -> RunSpec:

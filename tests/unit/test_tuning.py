@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 
 from bench.analysis.rows import rows_of
-from bench.catalog.policies import POLICIES, TUNE_FACTORS
+from bench.catalog.policies import TUNE_FACTORS
 from bench.data import Packed, Split
-from bench.network.freezing import plan_training
 from bench.report.notes import footnotes
 from bench.report.tables.runs import standard_table
 from bench.spec.result import Trial
@@ -21,7 +20,7 @@ from bench.spec.run import Recipe, RunSpec
 from bench.storage.results import StoredRun
 from bench.training.run import Run
 from bench.training.tuning import choose_rate
-from tests.unit.test_training_run import NumpyTrainer, network, packed, spec
+from tests.unit.test_training_run import NumpyTrainer, network, only_phase, packed, spec
 
 
 class Restorable(NumpyTrainer):
@@ -39,8 +38,7 @@ def _run(grid: tuple[float, ...], data: Packed | None = None) -> tuple[dict[str,
     recipe = what.recipe.model_copy(update={"learning_rate_grid": grid})
     what = what.model_copy(update={"recipe": recipe})
     trainer = Restorable(network())
-    plan = plan_training(trainer.net.blueprint, POLICIES["freeze_all"])
-    loop = Run(what, trainer.net, plan, data or packed(), trainer, lambda event: None)
+    loop = Run(what, trainer.net, data or packed(), only_phase(what, trainer), lambda event: None)
     return loop(time.perf_counter()).fields, trainer
 
 
@@ -67,15 +65,15 @@ def test_the_fit_is_that_of_the_chosen_rate_alone() -> None:
     grid = (1e-4, 0.1, 0.3)
     fields, trainer = _run(grid)
     assert [trial.learning_rate for trial in fields["tuning"]] == list(grid)
-    assert trainer.restored == 3
+    assert trainer.restored == 4, "before each trial, and before the run"
     chosen = fields["learning_rate"]
     assert chosen == choose_rate(fields["tuning"])
     assert chosen != 1e-4, "at that rate the network learns nothing"
     plain = spec().recipe.model_copy(update={"learning_rate": chosen})
     alone = Restorable(network())
-    plan = plan_training(alone.net.blueprint, POLICIES["freeze_all"])
     what = spec().model_copy(update={"recipe": plain})
-    expected = Run(what, alone.net, plan, packed(), alone, lambda event: None)(0.0).fields
+    first = only_phase(what, alone)
+    expected = Run(what, alone.net, packed(), first, lambda event: None)(0.0).fields
     for field in ("train_loss_by_epoch", "val_top1_by_epoch", "test_top1", "test_loss",
                   "batches_sha256", "initial_state_sha256", "frozen_state_sha256"):  # fmt: skip
         assert fields[field] == expected[field], field

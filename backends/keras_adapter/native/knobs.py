@@ -14,7 +14,7 @@ from keras import ops
 from backends.keras_adapter.native.model import NativeModel, flattened
 from backends.keras_adapter.twin.layers import same_padding
 from bench.native import probes
-from bench.native.applications import KERAS_ADAPTER, NATIVE_RESIZE, application_of
+from bench.native.applications import NATIVE_RESIZE, application_of
 from bench.network.blueprint import Array
 from bench.network.freezing import TrainingPlan
 from bench.training.adapter import Counts, NativeRequest
@@ -42,15 +42,15 @@ class NativeSetup:
 def read_knobs(setup: NativeSetup) -> NativeKnobs:
     """Read everything that is Keras's own in native mode."""
     native, request, counts = setup.native, setup.request, setup.counts
-    layers = list(flattened(native.base))
+    layers, weights = list(flattened(native.base)), request.network.weights
     application = application_of(request.backbone)
     assert application is not None
     scales = [t.learning_rate_scale for t in setup.plan.trained.values()]
     return {
         "network": f"keras.applications.{application.constructor}",
-        "weights_file": request.weights.name if request.weights else "none: random",
+        "weights_file": weights.name if weights else "none: random",
         **_pixels(native, request.recipe.px),
-        "resize_filter": NATIVE_RESIZE[KERAS_ADAPTER],
+        "resize_filter": NATIVE_RESIZE["keras"],
         "loader_resize": _loader_resize(),
         **probes.describe_convolutions(_convolutions(layers)),
         **_batch_norms(layers),

@@ -94,7 +94,7 @@ def _base(application: Application, request: NativeRequest) -> keras.Model:
         if weights is None:
             raise
         raise UserError(
-            f"Weights file '{request.weights}' does not fit keras.applications."
+            f"Weights file '{request.network.weights}' does not fit keras.applications."
             f"{application.constructor} without its classifier: {first_line(error)}",
             "The file may be incomplete, belong to another network, or contain the classifier "
             "(include_top=True).",
@@ -108,10 +108,11 @@ def _weights_argument(application: Application, request: NativeRequest) -> str |
     Keras's own file in Keras's cache is named 'imagenet', not by its path, because EfficientNet has
     one more layer with 'imagenet' than with a path.
     """
-    if request.weights is None:
+    weights = request.network.weights
+    if weights is None:
         return None
     published = keras_models_folder() / application.file_name(request.recipe.px)
-    return "imagenet" if request.weights == published.resolve() else str(request.weights)
+    return "imagenet" if weights == published.resolve() else str(weights)
 
 
 def boundary_layer(base: keras.Model, request: NativeRequest) -> int:

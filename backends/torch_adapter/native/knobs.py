@@ -45,14 +45,14 @@ class NativeTraining(Protocol):
 def read_knobs(trainer: NativeTraining) -> dict[str, Any]:
     """Return JSON values by the names of ``bench.native.differences.KNOBS``."""
     module, request = trainer.module, trainer.request
-    entry = request.entry
+    entry, weights = request.network.entry, request.network.weights
     counts = trainer.counts()
     names = [name for name, _ in module.named_modules()]
     return {
         "network": f"{entry.library}.{entry.model}",
-        "weights_file": request.weights.name if request.weights else "none: random",
+        "weights_file": weights.name if weights else "none: random",
         **_pixels(trainer),
-        "resize_filter": NATIVE_RESIZE["backends.torch_adapter"],
+        "resize_filter": NATIVE_RESIZE["torch"],
         "loader_resize": _loader_resize(entry),
         **probes.describe_convolutions(_convolutions(module)),
         **_batch_norms(module),

@@ -34,8 +34,8 @@ class NativeTorchTrainer(TorchTrainerBase):
     def __init__(self, request: NativeRequest) -> None:
         recipe = request.recipe
         super().__init__(request.device, recipe.precision)
-        self._preprocessing = request.preprocessing
-        self.request, entry = request, request.entry
+        self._preprocessing = request.network.preprocessing
+        self.request, entry = request, request.network.entry
         torch.manual_seed(request.seed)
         self.module = build_module(request)
         self.initial_head = describe_head(self.module)
@@ -116,12 +116,13 @@ def build_module(request: NativeRequest) -> nn.Module:
         UserError: The weights file or the head does not fit.
         Unavailable: The library is not installed.
     """
-    entry = request.entry
-    module = construct(entry, request.seed if request.random else None)
+    network = request.network
+    entry = network.entry
+    module = construct(entry, request.seed if network.random else None)
     last, layer = last_layer(module)
-    if request.weights is not None:
+    if network.weights is not None:
         replaced = frozenset({f"{last}.weight", f"{last}.bias"})
-        load_weights(module, entry, request.weights, request.reader, replaced)
+        load_weights(module, entry, network.weights, network.reader, replaced)
     head = request.recipe.head
     if head == "original":
         module.set_submodule(last, _resized(layer, request.classes))
