@@ -45,7 +45,8 @@ def sweep_key(spec: RunSpec) -> str | None:
 
 
 def may_sweep(policy_boundary: str, recipe: Recipe, mode: str) -> bool:
-    """Return True if runs can be trained at once: linear heads over values that repeat."""
+    """Return True if runs can be trained at once: linear heads over values that repeat, which those
+    of a single epoch do not."""
     return (
         mode == "matched"
         and policy_boundary == "head"
@@ -53,6 +54,7 @@ def may_sweep(policy_boundary: str, recipe: Recipe, mode: str) -> bool:
         and recipe.augmentation == "none"
         and recipe.prefix_cache == "auto"
         and recipe.precision in ("fp32", "fp64")
+        and recipe.epochs > 1
         and not recipe.learning_rate_grid
     )
 

@@ -45,6 +45,7 @@ def _recipe(make_spec: MakeSpec, **changes: Any) -> Recipe:
         ({"augmentation": "crop_flip", "views": 2}, "head", "matched", False),
         ({"prefix_cache": "off"}, "head", "matched", False),
         ({"precision": "bf16"}, "head", "matched", False),
+        ({"epochs": 1}, "head", "matched", False),
         ({"learning_rate_grid": (0.1, 0.2)}, "head", "matched", False),
     ],
 )
