@@ -36,6 +36,8 @@ class RecipeOption:
     """True if runs that differ in it alone compete for the best accuracy, as policies do."""
     always_shown: bool = False
     """True if its column stands in every table."""
+    shown_if_unusual: bool = False
+    """True if its column stands in every table with a value other than the suite's default."""
     limits: Mapping[str, Any] = field(default_factory=dict)
     """Limits of a suite's value that are narrower than the field's own, such as {'ge': 16}."""
 

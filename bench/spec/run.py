@@ -180,6 +180,7 @@ class Recipe(Frozen):
             help="fp32, bf16, fp16.",
             default="fp32",
             is_list=True,
+            shown_if_unusual=True,
         ),
     ] = Field(description="fp32, or mixed bf16 or fp16; fp64 for proofs.")
     optimizer: Annotated[

@@ -1,16 +1,15 @@
-"""Tables as data: the text, sort key and value of each cell; cells that several tables share."""
+"""Tables as data: the text, sort key and value of each cell; columns that several tables share."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any
 
 from bench.analysis.groups import Contest, SeedGroup
 from bench.analysis.intervals import Estimate
 from bench.analysis.rows import Row
 from bench.report.format import ABSENT, number_of, percent
-from bench.report.labels import settings
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class Table:
     """Contents, and how to read them."""
     columns: Sequence[TableColumn]
     rows: Sequence[Sequence[TableCell]]
-    notes: Sequence[str] = field(default=())
+    notes: Sequence[str] = ()
     """Notes below the table."""
 
     def as_json(self) -> dict[str, Any]:
@@ -68,6 +67,38 @@ class Table:
             "rows": [[{"text": c.text, "sort": c.sort} for c in row] for row in self.rows],
             "notes": list(self.notes),
         }
+
+
+Line = dict[TableColumn, TableCell]
+"""A row of a table with its columns."""
+
+
+def table_of(
+    lines: Sequence[Line],
+    name: str,
+    title: str,
+    caption: str,
+    notes: Sequence[str] = (),
+    settings: Sequence[str] = (),
+) -> Table:
+    """Build a table of lines that have the same columns.
+
+    Args:
+        lines: The rows.
+        name: Name of its files.
+        title: Title, one line.
+        caption: Contents, and how to read them.
+        notes: Notes below the table.
+        settings: What distinguishes each row from others that would look alike. They become a
+            column behind the backend, unless all are empty.
+    """
+    columns, rows = list(lines[0]) if lines else [], [list(line.values()) for line in lines]
+    if any(settings):
+        place = [column.name in ("backend", "backends") for column in columns].index(True) + 1
+        columns.insert(place, TableColumn("setting", "setting"))
+        for row, setting in zip(rows, settings, strict=True):
+            row.insert(place, text(setting or None))
+    return Table(name, title, caption, columns, rows, notes)
 
 
 def text(value: str | None) -> TableCell:
@@ -97,19 +128,13 @@ def data_of(row: Row) -> str:
     return f"{row.dataset.label}, {row.dataset.train_images:,}"
 
 
-def common(row: Row) -> list[TableCell]:
-    """Return the cells of ``COMMON``: data and network."""
-    return [
-        figure(
-            data_of(row),
-            f"{row.dataset.label} {row.dataset.train_images:09}",
-            data_of(row),
-        ),
-        text(row.spec.backbone),
-    ]
-
-
-COMMON = (TableColumn("data", "data, training images"), TableColumn("backbone", "backbone"))
+def common(row: Row) -> Line:
+    """Return the columns of data and network."""
+    sort = f"{row.dataset.label} {row.dataset.train_images:09}"
+    return {
+        TableColumn("data", "data, training images"): figure(data_of(row), sort, data_of(row)),
+        TableColumn("backbone", "backbone"): text(row.spec.backbone),
+    }
 
 
 def accuracy_of(group: SeedGroup) -> TableCell:
@@ -117,60 +142,17 @@ def accuracy_of(group: SeedGroup) -> TableCell:
     return estimated(percent(group.top1), group.top1)
 
 
-def seeds_of(group: SeedGroup) -> TableCell:
-    """Return a cell of the number of seeds, and of how many there should be."""
-    count = len(group.rows)
-    return figure(f"{count} of {count + group.lost}" if group.lost else str(count), count)
-
-
-def with_settings(
-    table: Table,
-    groups: Sequence[SeedGroup],
-    by_policy: bool = True,
-    beside: Sequence[SeedGroup] = (),
-) -> Table:
-    """Return the table, with a column of settings if some rows would look alike without it.
-
-    Args:
-        table: A table with one row for each of ``groups``.
-        groups: Seed groups of the rows.
-        by_policy: True if the table has a column of policies.
-        beside: Second seed group of each row, for tables of pairs.
-    """
-    found = settings(groups, by_policy)
-    if beside:
-        others = settings(beside, by_policy)
-        both = zip(found, others, [c.row.spec.backend for c in beside], strict=True)
-        found = ["; ".join(filter(None, (one, other and f"{name}: {other}")))
-                 if one != other else one for one, other, name in both]  # fmt: skip
-    if not any(found):
-        return table
-    place = setting_place(table.columns)
-    rows = [[*row[:place], text(setting or None), *row[place:]]
-            for row, setting in zip(table.rows, found, strict=True)]  # fmt: skip
-    columns = [*table.columns[:place], TableColumn("setting", "setting"), *table.columns[place:]]
-    return replace(table, columns=columns, rows=rows)
-
-
-def setting_place(columns: Sequence[TableColumn]) -> int:
-    """Return the position of the column of settings, behind the backend."""
-    return [column.name in ("backend", "backends") for column in columns].index(True) + 1
-
-
 def passed_over(contests: Sequence[Contest]) -> list[str]:
     """Return notes on seed groups that do not compete."""
-    beside, random = (sum(c.passed_over for c in contests),
-                      sum(len(c.unpretrained) for c in contests))  # fmt: skip
     notes = []
-    if random:
+    if random := sum(len(c.unpretrained) for c in contests):
         notes.append(
             f"{number_of(random, 'experiment')} with random instead of pretrained weights did not "
             "compete."
         )
-    if not beside:
-        return notes
-    return [
-        *notes,
-        f"{beside} further settings of the same policies (such as learning rates) do not compete. "
-        "Each policy competes with its setting of best validation accuracy.",
-    ]
+    if beside := sum(c.passed_over for c in contests):
+        notes.append(
+            f"{beside} further settings of the same policies (such as learning rates) do not "
+            "compete. Each policy competes with its setting of best validation accuracy."
+        )
+    return notes

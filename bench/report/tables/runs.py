@@ -24,40 +24,32 @@ Format = Literal["md", "csv", "html", "latex"]
 FORMATS: tuple[Format, ...] = ("md", "csv", "html", "latex")
 
 
-def _integer(value: Any) -> str:
-    return f"{int(value):,}"
-
-
-def _rate(value: Any) -> str:
+def _rate(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _percent(value: Any) -> str:
-    return f"{value:.1%}"
-
-
-def _text(value: Any) -> str:
-    return str(value)
+def _spaced(value: str) -> str:
+    return value.replace("_", " ")
 
 
 COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {
-    "case": ("case", _integer),
-    "size": ("size (images)", _text),
-    "similarity": ("similarity", lambda value: str(value).replace("_", " ")),
-    "dataset_label": ("data", _text),
-    "backbone": ("backbone", _text),
-    "policy": ("policy", _text),
-    "backend": ("backend", _text),
-    "test_top1": ("test top-1", _percent),
+    "case": ("case", "{:,}".format),
+    "size": ("size (images)", str),
+    "similarity": ("similarity", _spaced),
+    "dataset_label": ("data", str),
+    "backbone": ("backbone", str),
+    "policy": ("policy", str),
+    "backend": ("backend", str),
+    "test_top1": ("test top-1", "{:.1%}".format),
     "train_images_per_s": ("train images/s", _rate),
     "effective_images_per_s": ("effective images/s", _rate),
-    "model_flop_utilisation": ("model FLOP utilisation", _percent),
+    "model_flop_utilisation": ("model FLOP utilisation", "{:.1%}".format),
     "infer_images_per_s": ("infer images/s", _rate),
-    "total_parameters": ("total parameters", _integer),
-    "trainable_parameters": ("trainable parameters", _integer),
-    "fit_s": ("fit s", lambda value: f"{value:.1f}"),
-    "parity": ("parity", lambda value: str(value).replace("_", " ")),
-    "status": ("status", _text),
+    "total_parameters": ("total parameters", "{:,}".format),
+    "trainable_parameters": ("trainable parameters", "{:,}".format),
+    "fit_s": ("fit s", "{:.1f}".format),
+    "parity": ("parity", _spaced),
+    "status": ("status", str),
 }
 """Field of a row → heading and how a value is printed."""
 IDENTIFYING = ("case", "size", "train_images", "similarity", "dataset_label", "backbone", "policy",
@@ -92,15 +84,17 @@ ALWAYS_SHOWN = frozenset(
     | {name for name, declared in RECIPE_OPTIONS.items() if declared.option.always_shown}
 )
 """Distinguishing columns of every table; random weights, for example, must be seen."""
+USUAL = {"mode": "matched"} | {
+    name: declared.suite_default
+    for name, declared in RECIPE_OPTIONS.items()
+    if declared.option.shown_if_unusual
+}
+"""Distinguishing columns of every table in which a row has another value → the usual value."""
 
 
 def standard_table(rows: Sequence[Row], columns: Sequence[str] | None = None) -> pd.DataFrame:
-    """Return the table as text, in which rows that differ look different.
-
-    Args:
-        rows: Rows of the table.
-        columns: Fields of rows; None: those of ``columns_of``.
-    """
+    """Return the table as text, in which rows that differ look different; the fields in ``columns``
+    are by default those of ``columns_of``."""
     order = columns_of(rows) if columns is None else columns
     texts = [column_texts(rows, c) for c in order]
     return pd.DataFrame(
@@ -112,9 +106,8 @@ def columns_of(rows: Sequence[Row]) -> list[str]:
     """Return the fields that the table of these rows shows."""
     absent = {c for c in WHERE_PRESENT if all(row[c] is None for row in rows)}
     shown = [c for c in COLUMNS if c not in absent]
-    mixed = {"precision"} if any(row.spec.recipe.precision != "fp32" for row in rows) else set()
-    mixed |= {"mode"} if any(row.spec.mode != "matched" for row in rows) else set()
-    extra = [c for c in DISTINGUISHING if c in ALWAYS_SHOWN | mixed]
+    unusual = {c for c, usual in USUAL.items() if any(row[c] != usual for row in rows)}
+    extra = [c for c in DISTINGUISHING if c in ALWAYS_SHOWN | unusual]
     looks = [tuple(str(row[c]) for c in (*IDENTIFYING, *extra)) for row in rows]
     others = [c for c in DISTINGUISHING if c not in extra]
     extra += distinguishing_fields(rows, others, looks, all_fields=False)
@@ -126,14 +119,14 @@ def heading(column: str) -> str:
     """Return the heading of a field of rows."""
     if column in COLUMNS:
         return COLUMNS[column][0]
-    return DISTINGUISHING.get(column, column.replace("_", " "))
+    return DISTINGUISHING.get(column, _spaced(column))
 
 
 def column_texts(rows: Sequence[Row], column: str) -> list[str]:
     """Return a column as printed; values that differ look different unless they were measured."""
-    values = [row[column] for row in rows]
     if column == "size":
         return [f"{row.spec.case.size} ({row.dataset.train_images:,})" for row in rows]
+    values = [row[column] for row in rows]
     if column in COLUMNS:
         how: Callable[[Any], str] = COLUMNS[column][1]
     elif column in DISTINGUISHING:
@@ -160,12 +153,9 @@ def _exact(value: Any, digits: int) -> str:
     return f"{value:.{digits}g}" if isinstance(value, float) else _short(str(value))
 
 
-HASH = re.compile(r"[0-9a-f]{32,}")
-
-
 def _short(text: str) -> str:
     """Return a text, and of a hash the beginning."""
-    return text[:12] if HASH.fullmatch(text) else text
+    return text[:12] if re.fullmatch("[0-9a-f]{32,}", text) else text
 
 
 SHARES = ("_top1", "_accuracy", "_f1", "_error", "_saving", "_fraction", "_utilisation")
@@ -179,10 +169,10 @@ def _formatted(column: str, value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
-        return _integer(value)
+        return f"{value:,}"
+    if isinstance(value, float) and column.endswith(SHARES):
+        return f"{value:.1%}"
     if isinstance(value, float):
-        if column.endswith(SHARES):
-            return _percent(value)
         return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
     return _short(value if isinstance(value, str) else json.dumps(value))
 
@@ -194,27 +184,21 @@ FLAT: dict[str, Callable[[Any], str]] = {
 """Field of a row with a nested value → its text on one line."""
 
 
-def right_aligned(rows: Sequence[Row], columns: Sequence[str] | None = None) -> frozenset[str]:
-    """Return the headings of the columns that hold numbers."""
-    order = columns_of(rows) if columns is None else columns
-    return frozenset(heading(c) for c in order if holds_numbers(rows, c))
-
-
 def holds_numbers(rows: Sequence[Row], column: str) -> bool:
     """Return True if a column holds numbers and is aligned to the right."""
     kinds = {type(row[column]) for row in rows} - {type(None)}
     return bool(kinds) and kinds <= {int, float}
 
 
-SIGNS = {"−": "$-$", "±": "$\\pm$", "×": "$\\times$", "–": "--", "↓": "", "↑": ""}
+SIGNS = str.maketrans({"−": "$-$", "±": "$\\pm$", "×": "$\\times$", "–": "--", "↓": "", "↑": ""})
 """Sign that LaTeX lacks without further packages → its command."""
+STYLES = {"md": "pipe", "html": "html", "latex": "latex_booktabs", "terminal": "simple"}
+"""Format → its name in tabulate."""
 
 
 def in_latex(text: str) -> str:
     """Replace signs by LaTeX commands."""
-    for sign, command in SIGNS.items():
-        text = text.replace(sign, command)
-    return text
+    return text.translate(SIGNS)
 
 
 def render(
@@ -223,12 +207,6 @@ def render(
     right: Collection[str] = (),
 ) -> str:
     """Return a table of strings in one format; columns headed ``right`` are aligned right."""
-    styles = {
-        "md": "pipe",
-        "html": "html",
-        "latex": "latex_booktabs",
-        "terminal": "simple",
-    }
     alignment = ["right" if column in right else "left" for column in table.columns]
     values, headings = table.to_numpy().tolist(), list(table.columns)
     if form == "md":
@@ -237,7 +215,7 @@ def render(
     printed = tabulate(
         values,
         headers=headings,
-        tablefmt=styles[form],
+        tablefmt=STYLES[form],
         colalign=alignment if values else None,
         disable_numparse=True,
     )
@@ -265,15 +243,14 @@ def safe(value: Any) -> Any:
 
 
 def runs_text(
-    rows: Sequence[Row],
-    form: Format | Literal["terminal"],
-    columns: Sequence[str] | None = None,
+    rows: Sequence[Row], form: Format | Literal["terminal"], columns: Sequence[str] | None = None
 ) -> str:
     """Return the table of runs in one format; CSV has all fields unless ``columns`` names some."""
     if form == "csv":
         return to_csv(rows, columns)
     order = columns_of(rows) if columns is None else columns
-    table = render(standard_table(rows, order), form, right_aligned(rows, order))
+    right = {heading(c) for c in order if holds_numbers(rows, c)}
+    table = render(standard_table(rows, order), form, right)
     if form != "md":
         return table
     lines = [*reasons(rows), *footnotes(rows)]

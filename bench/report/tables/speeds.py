@@ -62,31 +62,21 @@ def _printed(group: SeedGroup, e: Estimate | None, field: str, unit: str = "") -
 
 
 def speed_verdict(found: SpeedComparison, first: str, second: str) -> str | None:
-    """Return a comparison in words; None without a ratio.
-
-    Args:
-        found: From ``compare_speeds``.
-        first: Name of the first group's backend.
-        second: Name of the second's.
-    """
-    if found.ratio is None:
+    """Return a comparison of two backends, given by their names, in words; None without a ratio."""
+    e = found.ratio
+    if e is None:
         return None
-    if found.ratio.low is None:
+    if e.low is None:
         return "no interval"
     if not found.is_real:
-        holds = found.ratio.low <= 1.0 <= (found.ratio.high or 1.0)
-        return "tie" if holds else "tie after correction"
-    here = " in these runs" if found.ratio.about == "models" else ""
-    return f"{second if found.ratio.value > 1.0 else first} is faster{here}"
+        return "tie" if e.low <= 1.0 <= (e.high or 1.0) else "tie after correction"
+    here = " in these runs" if e.about == "models" else ""
+    return f"{second if e.value > 1.0 else first} is faster{here}"
 
 
 def faster(found: SpeedComparison, names: tuple[str, str]) -> str:
-    """Return a part of a sentence: which is faster, and by how much.
-
-    Args:
-        found: A comparison whose difference is real.
-        names: Names of the first and second backend.
-    """
+    """Return a part of a sentence: which backend is faster, and by how much; the difference must be
+    real."""
     e = found.ratio
     assert e is not None
     assert e.low is not None

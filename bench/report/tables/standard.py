@@ -6,15 +6,14 @@ from collections.abc import Hashable, Sequence
 
 from bench.analysis.findings import BackendPair, Findings
 from bench.analysis.groups import Comparison, Contest, SeedGroup, policy_variant, settings_of
-from bench.analysis.rows import Row
+from bench.analysis.rows import Row, grouped
 from bench.analysis.speed import is_unsteady
 from bench.report.format import ABSENT, count, megabytes, number_of, places, points, times
-from bench.report.labels import HASH_DIGITS
+from bench.report.labels import HASH_DIGITS, settings
 from bench.report.notes import at_the_edge
 from bench.report.tables.cases import cases_table
 from bench.report.tables.cost import cost_table
 from bench.report.tables.model import (
-    COMMON,
     INTERVALS,
     Table,
     TableCell,
@@ -25,9 +24,8 @@ from bench.report.tables.model import (
     estimated,
     figure,
     passed_over,
-    seeds_of,
+    table_of,
     text,
-    with_settings,
 )
 from bench.report.tables.speeds import (
     SPEED_NOTE,
@@ -53,102 +51,94 @@ def standard_set(found: Findings) -> list[Table]:
 
 def policies_table(groups: Sequence[SeedGroup], contests: Sequence[Contest]) -> Table:
     """Return the table of every policy in every backend."""
-    rival = {id(group): contest for contest in contests for group in contest.groups}
-    rows = []
+    contest_of = {group: contest for contest in contests for group in contest.groups}
+    lines = []
     for group in groups:
-        row = group.row
-        rows.append(
-            [
-                *common(row),
-                text(policy_variant(group)),
-                text(row.spec.backend),
-                seeds_of(group),
-                accuracy_of(group),
-                *_beside_best(group, rival.get(id(group))),
-                *(_share(group, field) for field in SHARES),
-                _mean(group, "test_calibration_error", "{:.1%}"),
-                _mean(group, "test_loss", "{:.3f}"),
-                *rate_cells(group),
-                fit_cell(group),
-                _bytes(group),
-                figure(count(row.result.total_parameters), row.result.total_parameters),
-                figure(
-                    count(row.result.trainable_parameters),
-                    row.result.trainable_parameters,
-                    row.result.trainable_parameters,
+        result, seeds = group.row.result, len(group.rows)
+        beside, verdict = _beside_best(group, contest_of.get(group))
+        whole, effective = rate_cells(group)
+        peaks = [peak for peak in _peaks(group) if peak is not None]
+        # Shares are rounded as the accuracy is: their uncertainty is similar.
+        half = group.top1.half_width
+        share = f"{{:.{places(100 * half) if half else 1}%}}"
+        lines.append(
+            {
+                **common(group.row),
+                TableColumn("policy", "policy"): text(policy_variant(group)),
+                TableColumn("backend", "backend"): text(group.row.spec.backend),
+                TableColumn("seeds", "seeds", True): figure(
+                    f"{seeds} of {seeds + group.lost}" if group.lost else str(seeds), seeds
                 ),
-            ]
+                TableColumn("test_top1", "test top-1", True): accuracy_of(group),
+                TableColumn("beside_best", "beside the best policy"): beside,
+                TableColumn("beside_best_verdict", "verdict"): text(verdict),
+                **{
+                    TableColumn(field, heading, True): _mean(group, field, form)
+                    for field, heading, form in (
+                        ("test_balanced_accuracy", "balanced accuracy", share),
+                        ("test_macro_f1", "macro F1", share),
+                        ("test_calibration_error", "calibration error", "{:.1%}"),
+                        ("test_loss", "log loss", "{:.3f}"),
+                    )
+                },
+                TableColumn("train_images_per_s", "train images/s", True): whole,
+                TableColumn("effective_images_per_s", "effective images/s", True): effective,
+                TableColumn("fit_s", "fit", True): fit_cell(group),
+                TableColumn("peak_bytes", "peak memory", True): figure(
+                    megabytes(max(peaks, default=None)), max(peaks, default=None)
+                ),
+                **{
+                    TableColumn(field, heading, True): figure(count(value), value)
+                    for field, heading, value in (
+                        ("total_parameters", "parameters", result.total_parameters),
+                        ("trainable_parameters", "trainable", result.trainable_parameters),
+                    )
+                },
+            }
         )
-    made = Table(
+    return table_of(
+        lines,
         "policies",
         "Policy × backend",
         "Accuracy, speed, memory and parameters of every policy in every backend. " + INTERVALS,
-        (
-            *COMMON,
-            TableColumn("policy", "policy"),
-            TableColumn("backend", "backend"),
-            TableColumn("seeds", "seeds", True),
-            TableColumn("test_top1", "test top-1", True),
-            TableColumn("beside_best", "beside the best policy"),
-            TableColumn("beside_best_verdict", "verdict"),
-            TableColumn("test_balanced_accuracy", "balanced accuracy", True),
-            TableColumn("test_macro_f1", "macro F1", True),
-            TableColumn("test_calibration_error", "calibration error", True),
-            TableColumn("test_loss", "log loss", True),
-            TableColumn("train_images_per_s", "train images/s", True),
-            TableColumn("effective_images_per_s", "effective images/s", True),
-            TableColumn("fit_s", "fit", True),
-            TableColumn("peak_bytes", "peak memory", True),
-            TableColumn("total_parameters", "parameters", True),
-            TableColumn("trainable_parameters", "trainable", True),
-        ),
-        rows,
-        (
+        [
             SPEED_NOTE,
-            *notes_of(groups),
+            *_notes(groups),
             *at_the_edge(groups),
             *_families(contests),
             *passed_over(contests),
-        ),
+        ],
+        settings(groups),
     )
-    return with_settings(made, groups)
 
 
-SHARES = ("test_balanced_accuracy", "test_macro_f1")
-
-
-def notes_of(groups: Sequence[SeedGroup]) -> list[str]:
-    """Return notes on values of this table that are easily misread."""
-    notes = [UNSTEADY_NOTE] if any(is_unsteady(group) for group in groups) else []
-    alike = ("test_balanced_accuracy", "test_top1")
-    same = [[row[f] for row in c.rows] for c in groups for f in alike]
-    if same and all(
-        a is not None and b is not None and abs(a - b) < 1e-9
-        for one, other in zip(same[::2], same[1::2], strict=True)
-        for a, b in zip(one, other, strict=True)
-    ):
+def _notes(groups: Sequence[SeedGroup]) -> list[str]:
+    """Return notes on values of ``policies_table`` that are easily misread."""
+    notes = [UNSTEADY_NOTE] if any(map(is_unsteady, groups)) else []
+    rows = [row for group in groups for row in group.rows]
+    both = [(row.result.test_balanced_accuracy, row.result.test_top1) for row in rows]
+    if rows and all(a is not None and b is not None and abs(a - b) < 1e-9 for a, b in both):
         notes.append(
             "balanced accuracy equals top-1 in every row here, as it does if all classes have "
             "equally many test images."
         )
-    peaks = [[row[_peak(group)] for row in group.rows] for group in groups]
-    without = sum(all(peak is None for peak in found) for found in peaks)
-    if peaks:
+    if groups:
+        without = sum(all(peak is None for peak in _peaks(group)) for group in groups)
+        lacking = (
+            f" {ABSENT} in {without} of {number_of(len(groups), 'row')}: earlier runs had left "
+            "over a tenth of it in the process."
+        )
         notes.append(
             "peak memory: of the device, or of the worker process on a CPU. The largest of the "
-            "runs that have it."
-            + (
-                f" {ABSENT} in {without} of {number_of(len(peaks), 'row')}: earlier runs had left "
-                "over a tenth of it in the process."
-                if without
-                else ""
-            )
+            "runs that have it." + (lacking if without else "")
         )
     return notes
 
 
-def _peak(group: SeedGroup) -> str:
-    return "peak_host_bytes" if group.row.spec.device == "cpu" else "peak_device_bytes"
+def _peaks(group: SeedGroup) -> list[int | None]:
+    """Return the peak memory of each run, in bytes."""
+    place = "host" if group.row.spec.device == "cpu" else "device"
+    return [row[f"peak_{place}_bytes"] for row in group.rows]
 
 
 def _families(contests: Sequence[Contest]) -> list[str]:
@@ -162,41 +152,26 @@ def _families(contests: Sequence[Contest]) -> list[str]:
     ]
 
 
-def _beside_best(group: SeedGroup, contest: Contest | None) -> list[TableCell]:
+def _beside_best(group: SeedGroup, contest: Contest | None) -> tuple[TableCell, str | None]:
+    """Return the difference from the best policy of the contest, and the verdict."""
     if contest is None or not contest.comparisons:
-        return [text(None), text(None)]
+        return text(None), None
     best = contest.groups[0]
     if group is best:
         alone = "best" if contest.is_won else "highest, not alone"
-        return [text(None), text(alone if contest.is_decided else "highest, not compared with all")]
+        return text(None), alone if contest.is_decided else "highest, not compared with all"
     found = contest.between(best, group)
     e = found.over(best)
     if e is None:
-        return [text(None), text(f"not comparable: {found.why_not}")]
-    words: str = "worse" if found.verdict == "real" else found.verdict
-    better = contest.better_than(group)
-    if better and found.verdict != "real":
-        words = f"{words}, worse than {policy_variant(better[0])}"
-    return [estimated(points(e), e), text(words)]
+        return text(None), f"not comparable: {found.why_not}"
+    is_worse, better = found.verdict == "real", contest.better_than(group)
+    more = f", worse than {policy_variant(better[0])}" if better and not is_worse else ""
+    return estimated(points(e), e), "worse" if is_worse else f"{found.verdict}{more}"
 
 
 def _mean(group: SeedGroup, field: str, form: str) -> TableCell:
     value = group.mean(field)
     return text(None) if value is None else figure(form.format(value), value)
-
-
-def _share(group: SeedGroup, field: str) -> TableCell:
-    """Return a mean share, rounded as the accuracy is: its uncertainty is similar."""
-    half = group.top1.half_width
-    return _mean(group, field, f"{{:.{places(100 * half) if half else 1}%}}")
-
-
-def _bytes(group: SeedGroup) -> TableCell:
-    """Return the largest peak memory of the runs that have it."""
-    field = _peak(group)
-    values = [row[field] for row in group.rows if row[field] is not None]
-    value = max(values) if values else None
-    return figure(megabytes(value), value)
 
 
 OF_A_BACKBONE = frozenset({
@@ -208,102 +183,106 @@ OF_A_BACKBONE = frozenset({
 
 def backbones_table(groups: Sequence[SeedGroup]) -> Table:
     """Return the table of backbones under each policy; it has no rows if there is one backbone."""
-    codes: dict[str, set[str | None]] = {}
-    for group in groups:
-        codes.setdefault(group.row.spec.backbone, set()).add(group.row.spec.code_sha256)
+    codes = {
+        name: {group.row.spec.code_sha256 for group in same}
+        for name, same in grouped(groups, lambda group: group.row.spec.backbone).items()
+    }
 
     def network(group: SeedGroup) -> str:
         """Return its name, with a hash of the code if a user's network changed its code."""
         name, code = group.row.spec.backbone, group.row.spec.code_sha256 or ""
         return f"{name} {code[:HASH_DIGITS]}" if len(codes[name]) > 1 else name
 
-    names = list(dict.fromkeys(map(network, groups)))
-    lines: dict[tuple[Hashable, ...], dict[str, SeedGroup]] = {}
-    for group in groups:
-        key = (policy_variant(group), *settings_of(group.row, OF_A_BACKBONE))
-        lines.setdefault(key, {})[network(group)] = group
-    shown = [found for found in lines.values() if len(found) > 1]
-    rows = [
-        [
-            *(text(part) for part in (data_of(one.row), policy_variant(one), one.row.spec.backend)),
-            *(accuracy_of(found[n]) if n in found else text(None) for n in names),
-        ]
-        for found in shown
-        for one in [next(iter(found.values()))]
+    def experiment(group: SeedGroup) -> Hashable:
+        return policy_variant(group), settings_of(group.row, OF_A_BACKBONE)
+
+    names = dict.fromkeys(map(network, groups))
+    by_network = [
+        {network(group): group for group in same} for same in grouped(groups, experiment).values()
     ]
-    made = Table(
+    shown = [found for found in by_network if len(found) > 1]
+    first = [next(iter(found.values())) for found in shown]
+    return table_of(
+        [
+            {
+                TableColumn("data", "data, training images"): text(data_of(one.row)),
+                TableColumn("policy", "policy"): text(policy_variant(one)),
+                TableColumn("backend", "backend"): text(one.row.spec.backend),
+                **{
+                    TableColumn(f"{name}_test_top1", name, True): (
+                        accuracy_of(found[name]) if name in found else text(None)
+                    )
+                    for name in names
+                },
+            }
+            for one, found in zip(first, shown, strict=True)
+        ],
         "backbones",
         "Backbone × policy",
         "Test top-1 of each network under each policy. " + INTERVALS,
-        (
-            TableColumn("data", "data, training images"),
-            TableColumn("policy", "policy"),
-            TableColumn("backend", "backend"),
-            *(TableColumn(f"{name}_test_top1", name, True) for name in names),
-        ),
-        rows,
-        ("Networks are not compared in pairs here. If intervals overlap, there is no winner.",),
+        ["Networks are not compared in pairs here. If intervals overlap, there is no winner."],
+        settings(first),
     )
-    return with_settings(made, [next(iter(found.values())) for found in shown])
 
 
 def backends_table(pairs: Sequence[BackendPair]) -> Table:
     """Return the comparisons of two backends in the same experiment on the same machine."""
-    rows = []
+    lines = []
     for pair in pairs:
-        found, speed, a, b = pair.top1, pair.speed, pair.a.row, pair.b.row
-        e = found.top1
-        common_seeds = len(set(pair.a.seeds) & set(pair.b.seeds))
-        rows.append(
-            [
-                *common(a),
-                text(policy_variant(found.a)),
-                text(f"{b.spec.backend} − {a.spec.backend}"),
-                figure(str(common_seeds), common_seeds),
-                text(None) if e is None else estimated(points(e), e),
-                text(_verdict(found)),
-                text(None) if speed.ratio is None else estimated(times(speed.ratio), speed.ratio),
-                text(speed_verdict(speed, a.spec.backend, b.spec.backend) or speed.of),
-                text(speed.of),
-                text("shown" if pair.is_proved else "not shown"),
-            ]
+        e, speed = pair.top1.top1, pair.speed
+        a, b = pair.a.row.spec.backend, pair.b.row.spec.backend
+        seeds = len(set(pair.a.seeds) & set(pair.b.seeds))
+        lines.append(
+            {
+                **common(pair.a.row),
+                TableColumn("policy", "policy"): text(policy_variant(pair.a)),
+                TableColumn("backends", "difference"): text(f"{b} − {a}"),
+                TableColumn("seeds", "seeds", True): figure(str(seeds), seeds),
+                TableColumn("top1_difference", "test top-1", True): (
+                    estimated(points(e), e) if e else text(None)
+                ),
+                TableColumn("verdict", "accuracy"): text(_verdict(pair.top1)),
+                TableColumn("speed_ratio", "speed, first / second", True): (
+                    estimated(times(speed.ratio), speed.ratio) if speed.ratio else text(None)
+                ),
+                TableColumn("speed_verdict", "speed"): text(speed_verdict(speed, a, b) or speed.of),
+                TableColumn("speed_of", "measured by"): text(speed.of),
+                TableColumn("parity", "parity"): text("shown" if pair.is_proved else "not shown"),
+            }
         )
-    known = [sum(pair.top1.p is not None for pair in pairs),
-             sum(pair.speed.p is not None for pair in pairs)]  # fmt: skip
+    accuracies = sum(pair.top1.p is not None for pair in pairs)
+    speeds = sum(pair.speed.p is not None for pair in pairs)
     many = (
-        f". {known[0]} comparisons of accuracy and {known[1]} of speed, each corrected for their "
+        f". {accuracies} comparisons of accuracy and {speeds} of speed, each corrected for their "
         "number (Holm)"
-        if max(known) > 1
-        else ""
     )
-    made = Table(
+    return table_of(
+        lines,
         "backends",
         "Keras against PyTorch",
-        f"The same experiment in two backends on one machine, compared image by image{many}. "
-        + INTERVALS,
-        (
-            *COMMON,
-            TableColumn("policy", "policy"),
-            TableColumn("backends", "difference"),
-            TableColumn("seeds", "seeds", True),
-            TableColumn("top1_difference", "test top-1", True),
-            TableColumn("verdict", "accuracy"),
-            TableColumn("speed_ratio", "speed, first / second", True),
-            TableColumn("speed_verdict", "speed"),
-            TableColumn("speed_of", "measured by"),
-            TableColumn("parity", "parity"),
-        ),
-        rows,
-        (
+        "The same experiment in two backends on one machine, compared image by image"
+        f"{many if max(accuracies, speeds) > 1 else ''}. {INTERVALS}",
+        [
             "speed above 1: the backend named first is faster. With fewer than three seeds, the "
             "interval covers these runs alone.",
             "whole steps: median windows of whole steps. whole fits: time of the fit, used if "
             "values of a frozen part were computed once or there were too few steps. no interval: "
             "runs share those values, or there are too few runs and windows.",
             *([UNSTEADY_NOTE] if any(p.speed.of == "unsteady" for p in pairs) else []),
-        ),
+        ],
+        _settings_of_pairs(pairs),
     )
-    return with_settings(made, [pair.a for pair in pairs], beside=[pair.b for pair in pairs])
+
+
+def _settings_of_pairs(pairs: Sequence[BackendPair]) -> list[str]:
+    """Return the settings of each pair, with those of the second backend if they differ."""
+    both = zip(settings([p.a for p in pairs]), settings([p.b for p in pairs]), pairs, strict=True)
+    return [
+        "; ".join(filter(None, (one, other and f"{pair.b.row.spec.backend}: {other}")))
+        if one != other
+        else one
+        for one, other, pair in both
+    ]
 
 
 def _verdict(found: Comparison) -> str:
@@ -314,43 +293,29 @@ def _verdict(found: Comparison) -> str:
 
 def problems_table(rows: Sequence[Row]) -> Table:
     """Return the table of runs that failed or were unavailable, with a row for each reason."""
-    found: dict[tuple[str, ...], list[Row]] = {}
-    for row in rows:
-        if not row.is_ok:
-            failure = row["failure"] or {}
-            why, kind = (failure.get(part, "") for part in ("message", "kind"))
-            key = (
-                row.result.status,
-                why,
-                row.spec.backbone,
-                row.spec.policy.name,
-                row.spec.backend,
-                kind,
-            )
-            found.setdefault(key, []).append(row)
-    lines = [
+
+    def problem(row: Row) -> tuple[str, ...]:
+        failure, spec = row["failure"] or {"kind": "", "message": ""}, row.spec
+        about = (row.result.status, spec.backbone, spec.policy.name, spec.backend)
+        return *about, failure["kind"], failure["message"]
+
+    return table_of(
         [
-            *(text(part) for part in (key[0], key[2], key[3], key[4])),
-            figure(str(len(group)), len(group)),
-            text(key[5]),
-            text(key[1]),
-            text(group[0]["run_id"]),
-        ]
-        for key, group in found.items()
-    ]
-    return Table(
+            {
+                TableColumn("status", "status"): text(status),
+                TableColumn("backbone", "backbone"): text(backbone),
+                TableColumn("policy", "policy"): text(policy),
+                TableColumn("backend", "backend"): text(backend),
+                TableColumn("runs", "runs", True): figure(str(len(same)), len(same)),
+                TableColumn("kind", "kind"): text(kind),
+                TableColumn("reason", "reason"): text(reason),
+                TableColumn("run_id", "first run"): text(same[0]["run_id"]),
+            }
+            for (status, backbone, policy, backend, kind, reason), same in grouped(
+                (row for row in rows if not row.is_ok), problem
+            ).items()
+        ],
         "failed",
         "Failed and unavailable",
         "Runs without a result, and why.",
-        (
-            TableColumn("status", "status"),
-            TableColumn("backbone", "backbone"),
-            TableColumn("policy", "policy"),
-            TableColumn("backend", "backend"),
-            TableColumn("runs", "runs", True),
-            TableColumn("kind", "kind"),
-            TableColumn("reason", "reason"),
-            TableColumn("run_id", "first run"),
-        ),
-        lines,
     )
