@@ -7,27 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from bench.analysis.groups import SeedGroup, policy_variant, settings_of
-from bench.analysis.rows import Row
+from bench.analysis.groups import SeedGroup, settings_of
+from bench.analysis.rows import grouped
 from bench.report.format import number_of, percent
-from bench.report.labels import (
-    ANSWERS,
-    SETTINGS,
-    choices,
-    differences,
-    question_name,
-    settings,
-)
-from bench.report.plots.style import (
-    Figure,
-    Looks,
-    axis,
-    error_bars,
-    escaped,
-    log_axis,
-    one_at_a_time,
-    plot,
-)
+from bench.report.labels import ANSWERS, SETTINGS, choices, differences, question_name, settings
+from bench.report.plots import style
+from bench.report.plots.style import Figure
 
 MOST_CURVES = 24
 """Most curves in a plot; more are unreadable."""
@@ -35,36 +20,32 @@ MOST_CURVES = 24
 
 def learning_curves(groups: Sequence[SeedGroup]) -> dict[str, Any]:
     """Return validation accuracy by epoch, with bands over seeds and a choice for each question."""
-    looks = Looks(groups)
+    looks = style.Looks(groups)
     traces: dict[str, list[Figure]] = {}
     broken, left_out = 0, 0
     for label, members in choices(groups, ANSWERS, question_name).items():
-        whole = [c for c in members if _by_epoch(c) is not None]
-        shown = whole[:MOST_CURVES]
-        broken += len(members) - len(whole)
-        left_out += len(whole) - len(shown)
-        drawn = [_curve(c, looks, own) for c, own in zip(shown, settings(shown), strict=True)]
-        traces[label] = [line for lines in drawn for line in lines]
-    caption = "Validation accuracy after each epoch, mean over the seeds."
-    if any(len(c.rows) > 1 for c in groups):
-        caption += " Bands: from the lowest seed to the highest."
-    if broken:
-        caption += f" {number_of(broken, 'curve')} left out: a seed lacks an epoch."
-    if left_out:
-        caption += f" {number_of(left_out, 'curve')} left out: at most {MOST_CURVES} are drawn."
-    made = plot(
-        "learning_curves",
-        "Learning curves",
-        caption,
-        [],
-        axis("epoch", dtick=1, tick0=1) if _few_epochs(groups) else axis("epoch"),
-        axis("validation top-1", tickformat=".0%"),
+        curves = {c: values for c in members if (values := _by_epoch(c)) is not None}
+        shown = list(curves)[:MOST_CURVES]
+        broken += len(members) - len(curves)
+        left_out += len(curves) - len(shown)
+        names = [style.trace_name(c, own) for c, own in zip(shown, settings(shown), strict=True)]
+        traces[label] = [
+            line
+            for c, name in zip(shown, names, strict=True)
+            for line in _curve(curves[c], name, looks.colour(c), looks.dash(c))
+        ]
+    caption = {
+        "Validation accuracy after each epoch, mean over the seeds.": True,
+        "Bands: from the lowest seed to the highest.": any(len(c.rows) > 1 for c in groups),
+        f"{number_of(broken, 'curve')} left out: a seed lacks an epoch.": broken,
+        f"{number_of(left_out, 'curve')} left out: at most {MOST_CURVES} are drawn.": left_out,
+    }
+    few_epochs = all(c.row.spec.recipe.epochs <= 20 for c in groups)
+    axes = (
+        style.axis("epoch", dtick=1, tick0=1) if few_epochs else style.axis("epoch"),
+        style.axis("validation top-1", tickformat=".0%"),
     )
-    return one_at_a_time(made, traces)
-
-
-def _few_epochs(groups: Sequence[SeedGroup]) -> bool:
-    return max((c.row.spec.recipe.epochs for c in groups), default=0) <= 20
+    return style.plot("learning_curves", "Learning curves", caption, traces, axes)
 
 
 def _by_epoch(group: SeedGroup) -> np.ndarray[Any, np.dtype[np.float64]] | None:
@@ -77,44 +58,22 @@ def _by_epoch(group: SeedGroup) -> np.ndarray[Any, np.dtype[np.float64]] | None:
     return np.array(curves, dtype=np.float64)
 
 
-def _curve(group: SeedGroup, looks: Looks, setting: str) -> list[Figure]:
-    values = _by_epoch(group)
-    assert values is not None
+def _curve(
+    values: np.ndarray[Any, np.dtype[np.float64]], name: str, colour: str, dash: str
+) -> list[Figure]:
+    """Return the mean over seeds of values (seeds, epochs), below it a band if there are
+    several."""
     epochs = list(range(1, values.shape[1] + 1))
-    colour, name = looks.colour(group), _name(group, setting)
-    line: Figure = {
-        "type": "scatter",
-        "mode": "lines+markers",
-        "name": name,
-        "legendgroup": name,
-        "x": epochs,
-        "y": values.mean(axis=0).tolist(),
-        "line": {"color": colour, "dash": looks.dash(group)},
-        "hovertemplate": "%{y:.1%} after epoch %{x}",
-    }
+    line = style.scatter("lines+markers", name, x=epochs, y=values.mean(axis=0).tolist(),
+                         legendgroup=name, line={"color": colour, "dash": dash},
+                         hovertemplate="%{y:.1%} after epoch %{x}")  # fmt: skip
     if len(values) == 1:
         return [line]
-    band: Figure = {
-        "type": "scatter",
-        "mode": "lines",
-        "name": name,
-        "legendgroup": name,
-        "x": [*epochs, *reversed(epochs)],
-        "y": [*values.max(axis=0).tolist(), *reversed(values.min(axis=0).tolist())],
-        "fill": "toself",
-        "fillcolor": f"{colour}26",
-        "line": {"width": 0},
-        "hoverinfo": "skip",
-        "showlegend": False,
-    }
+    ends = [*values.max(axis=0).tolist(), *reversed(values.min(axis=0).tolist())]
+    band = style.scatter("lines", name, x=[*epochs, *reversed(epochs)], y=ends, fill="toself",
+                         legendgroup=name, line={"width": 0}, fillcolor=f"{colour}26",
+                         hoverinfo="skip", showlegend=False)  # fmt: skip
     return [band, line]
-
-
-def _name(group: SeedGroup, setting: str) -> str:
-    """Return the name of a line: policy, backend, and what distinguishes it from others."""
-    return escaped(
-        ", ".join(filter(None, (policy_variant(group), group.row.spec.backend, setting)))
-    )
 
 
 SIZED = frozenset({"case", "size", "train_images", "val_images", "dataset_hash", "epochs", "seed"})
@@ -124,83 +83,66 @@ SIZED = frozenset({"case", "size", "train_images", "val_images", "dataset_hash",
 def accuracy_by_size(groups: Sequence[SeedGroup]) -> dict[str, Any]:
     """Return accuracy by number of training images, for data sets with several; there is a choice
     for each data set and network."""
-    looks = Looks(groups)
+    looks = style.Looks(groups)
     traces: dict[str, list[Figure]] = {}
     unclear = 0
-    for label, members in choices(groups, SIZED | ANSWERS, _data_and_network).items():
-        lines = [line for line in _lines(members) if len({_images(c) for c in line}) > 1]
-        clear = [line for line in lines if len({_images(c) for c in line}) == len(line)]
-        unclear += len(lines) - len(clear)
+    by_question = choices(
+        groups, SIZED | ANSWERS, lambda row: f"{row.dataset.label}, {row.spec.backbone}"
+    )
+    for label, members in by_question.items():
+        sizes = {tuple(line): len(set(map(_images, line))) for line in _lines(members)}
+        clear = [line for line, number in sizes.items() if 1 < number == len(line)]
+        unclear += sum(1 < number < len(line) for line, number in sizes.items())
         if clear:
             named = zip(clear, _settings(clear), strict=True)
             traces[label] = [_line(line, setting, looks) for line, setting in named]
-    caption = (
+    caption = {
         "Where the lines of two policies cross, the better choice changes, unless their bars "
-        "overlap. "
-    )
-    if any(len({c.row.spec.recipe.epochs for c in line}) > 1 for line in _lines(groups)):
-        caption += "The number of epochs differs between sizes, as in the suite. "
-    if unclear:
-        caption += (
-            f"{number_of(unclear, 'line')} left out: different images have the same name and "
-            "number. "
-        )
-    made = plot(
-        "accuracy_size",
-        "Accuracy against data-set size",
-        f"{caption}Bars: 95% intervals.",
-        [],
-        log_axis("training images", [_images(c) for c in groups]),
-        axis("test top-1", tickformat=".0%"),
-    )
-    return one_at_a_time(made, traces)
-
-
-def _data_and_network(row: Row) -> str:
-    return f"{row.dataset.label}, {row.spec.backbone}"
+        "overlap.": True,
+        "The number of epochs differs between sizes, as in the suite.": any(
+            len({c.row.spec.recipe.epochs for c in line}) > 1 for line in _lines(groups)
+        ),
+        f"{number_of(unclear, 'line')} left out: different images have the same name and number."
+        : unclear,
+        "Bars: 95% intervals.": True,
+    }  # fmt: skip
+    axes = style.log_axis("training images", [_images(c) for c in groups]), style.ACCURACY
+    return style.plot("accuracy_size", "Accuracy against data-set size", caption, traces, axes)
 
 
 def _images(group: SeedGroup) -> int:
-    images: int = group.row.dataset.train_images
-    return images
+    return group.row.dataset.train_images
 
 
 def _lines(groups: Sequence[SeedGroup]) -> list[list[SeedGroup]]:
     """Group seed groups that differ in size alone, on the same test images; smallest first."""
-    lines: dict[tuple[Hashable, ...], list[SeedGroup]] = {}
-    for group in groups:
+
+    def line_of(group: SeedGroup) -> Hashable:
         labels = frozenset(a.labels_sha256 for a in group.answers.values())
-        lines.setdefault((labels, *settings_of(group.row, SIZED)), []).append(group)
-    return [sorted(line, key=_images) for line in lines.values()]
+        return labels, settings_of(group.row, SIZED)
+
+    return [sorted(line, key=_images) for line in grouped(groups, line_of).values()]
+
+
+def _settings(lines: Sequence[Sequence[SeedGroup]]) -> list[str]:
+    """Return what distinguishes each line from others of its policy and backend."""
+    rows, names = [line[0].row for line in lines], [style.trace_name(line[0]) for line in lines]
+    usual = differences(rows, names, [f for f in SETTINGS if f not in SIZED])
+    # The hash of the data follows from the size: it is named only if nothing else is.
+    hashes = differences(rows, names, ["dataset_hash"])
+    return [setting or by_hash for setting, by_hash in zip(usual, hashes, strict=True)]
 
 
 ON_LINES_PX = 8
 """Size of marks on lines, in pixels."""
 
 
-def _settings(lines: Sequence[Sequence[SeedGroup]]) -> list[str]:
-    """Return what distinguishes each line from others of its policy and backend."""
-    rows, names = [line[0].row for line in lines], [_name(line[0], "") for line in lines]
-    usual = differences(rows, names, [f for f in SETTINGS if f not in SIZED])
-    hashes = differences(rows, names, ["dataset_hash"])
-    # The hash of the data follows from the size: it is named only if nothing else is.
-    plain = {name for name, setting in zip(names, usual, strict=True) if setting}
-    return [
-        setting if name in plain else by_hash
-        for name, setting, by_hash in zip(names, usual, hashes, strict=True)
-    ]
-
-
-def _line(line: Sequence[SeedGroup], setting: str, looks: Looks) -> Figure:
-    return {
-        "type": "scatter",
-        "mode": "lines+markers",
-        "name": _name(line[0], setting),
-        "x": [_images(c) for c in line],
-        "y": [c.top1.value for c in line],
-        "error_y": error_bars([c.top1 for c in line]),
-        "line": {"color": looks.colour(line[0]), "dash": looks.dash(line[0])},
-        "marker": looks.marker(line[0]) | {"size": ON_LINES_PX},
-        "text": [percent(c.top1) for c in line],
-        "hovertemplate": "%{text} with %{x:,} images",
-    }
+def _line(line: Sequence[SeedGroup], setting: str, looks: style.Looks) -> Figure:
+    first, accuracies = line[0], [c.top1 for c in line]
+    return style.scatter("lines+markers", style.trace_name(first, setting),
+                         x=[_images(c) for c in line], y=[e.value for e in accuracies],
+                         error_y=style.error_bars(accuracies),
+                         line={"color": looks.colour(first), "dash": looks.dash(first)},
+                         marker=looks.marker(first) | {"size": ON_LINES_PX},
+                         text=[percent(e) for e in accuracies],
+                         hovertemplate="%{text} with %{x:,} images")  # fmt: skip

@@ -1,4 +1,5 @@
-"""Shared parts of the plots: axes, legends, and the look of policies, networks and backends.
+"""Shared parts of the plots: traces, axes, legends, and the look of policies, networks and
+backends.
 
 Figures name no colours of background and text; the page sets them.
 """
@@ -24,46 +25,52 @@ UNSTEADY_NAME = "unsteady"
 BUSY = "The machine was probably busy with other work in some of these runs. Compare no speeds."
 HATCHED = f"Hatched: unsteady. {BUSY}"
 HATCH = {"fillmode": "overlay", "fgcolor": "#ffffff", "solidity": 0.35, "size": 7}
+DOWNWARD = {"automargin": True, "autorange": "reversed"}
+"""Axis of bars, the first at the top."""
+ONLY_IN_LEGEND: Figure = {"x": [None], "y": [None], "hoverinfo": "skip"}
 
 
-def plot(name: str, title: str, caption: str, data: list[Figure], x: Any, y: Any) -> dict[str, Any]:
-    """Return a plot for the page."""
-    layout = {
-        "xaxis": x,
-        "yaxis": y,
-        "hovermode": "closest",
-        "legend": {"orientation": "h", "y": -0.3, "traceorder": "normal"},
-        "margin": {"t": 24, "r": 16},
-    }
-    figure = {"data": data, "layout": layout}
-    return {"name": name, "title": title, "caption": caption, "figure": figure}
-
-
-def one_at_a_time(made: dict[str, Any], traces: Mapping[str, Sequence[Figure]]) -> dict[str, Any]:
-    """Return a plot with a menu that shows one choice at a time; a single choice is named too.
+def plot(
+    name: str,
+    title: str,
+    caption: Mapping[str, object],
+    traces: Sequence[Figure] | Mapping[str, Sequence[Figure]],
+    axes: tuple[Figure, Figure],
+    **layout: object,
+) -> dict[str, Any]:
+    """Return a plot for the page.
 
     Args:
-        made: The plot, without data.
-        traces: Name of each choice → its traces.
+        caption: Sentence → a value that is true if the sentence belongs to the caption.
+        traces: Traces, or name → traces of each choice of a menu that shows one at a time; a single
+            choice is named too.
+        axes: Horizontal and vertical axis.
     """
-    figure = made["figure"]
-    belongs = [label for label, group in traces.items() for _ in group]
-    figure["data"] = [
-        {**trace, "visible": label == belongs[0]}
-        for label, trace in zip(belongs, (t for group in traces.values() for t in group),
-                                strict=True)
-    ]  # fmt: skip
-    names = list(dict.fromkeys(belongs))
-    if names:
+    margin = {"t": 24, "r": 16}
+    if isinstance(traces, Mapping):
+        belongs = [(label, trace) for label, group in traces.items() for trace in group]
+        labels = list(dict.fromkeys(label for label, _ in belongs))
+        data = [{**trace, "visible": label == labels[0]} for label, trace in belongs]
         buttons = [
             {"label": escaped(name), "method": "restyle",
-             "args": [{"visible": [label == name for label in belongs]}]}
-            for name in names
+             "args": [{"visible": [label == name for label, _ in belongs]}]}
+            for name in labels
         ]  # fmt: skip
-        menu = {"buttons": buttons, "x": 0, "xanchor": "left", "y": 1.18, "yanchor": "top"}
-        figure["layout"]["updatemenus"] = [menu]
-        figure["layout"]["margin"]["t"] = 60
-    return made
+        if buttons:
+            menu = {"buttons": buttons, "x": 0, "xanchor": "left", "y": 1.18, "yanchor": "top"}
+            layout, margin = {"updatemenus": [menu], **layout}, {"t": 60, "r": 16}
+    else:
+        data = list(traces)
+    layout |= {
+        "xaxis": axes[0],
+        "yaxis": axes[1],
+        "hovermode": "closest",
+        "legend": {"orientation": "h", "y": -0.3, "traceorder": "normal"},
+        "margin": margin,
+    }
+    words = " ".join(sentence for sentence, belongs in caption.items() if belongs)
+    figure = {"data": data, "layout": layout}
+    return {"name": name, "title": title, "caption": words, "figure": figure}
 
 
 def escaped(value: object) -> str:
@@ -71,18 +78,34 @@ def escaped(value: object) -> str:
     return html.escape(str(value), quote=False)
 
 
-def axis(title: str, **more: Any) -> dict[str, Any]:
+def trace_name(group: SeedGroup, setting: str = "") -> str:
+    """Return policy, backend, and what distinguishes a seed group from others, escaped."""
+    parts = (policy_variant(group), group.row.spec.backend, setting)
+    return escaped(", ".join(filter(None, parts)))
+
+
+def scatter(mode: str, name: str, **more: Any) -> Figure:
+    """Return a trace of markers, lines or both; ``name`` is escaped."""
+    return {"type": "scatter", "mode": mode, "name": name, **more}
+
+
+def bars(name: str, **more: Any) -> Figure:
+    """Return a trace of horizontal bars with ``text`` on hovering; ``name`` is escaped."""
+    hover = {"textposition": "none", "hovertemplate": "%{text}"} if "text" in more else {}
+    return {"type": "bar", "orientation": "h", "name": name, **hover, **more}
+
+
+def axis(title: str, **more: Any) -> Figure:
     """Return an axis with its title."""
     return {"title": {"text": escaped(title)}, **more}
 
 
-def log_axis(title: str, values: Sequence[float]) -> dict[str, Any]:
-    """Return a logarithmic axis with readable ticks: Plotly's are digits without their power.
+ACCURACY = axis("test top-1", tickformat=".0%")
 
-    Args:
-        title: Title of the axis.
-        values: Positive values along it; if empty, the ticks are Plotly's.
-    """
+
+def log_axis(title: str, values: Sequence[float]) -> Figure:
+    """Return a logarithmic axis for positive values, if there are any with readable ticks: Plotly's
+    are digits without their power."""
     if not values:
         return axis(title, type="log")
     first, last = (math.floor(math.log10(end)) for end in (min(values), max(values)))
@@ -99,46 +122,32 @@ def _short(value: float) -> str:
     return f"{value:,.0f}" if value >= 1 else f"{value:g}"
 
 
-def error_bars(estimates: Sequence[Estimate]) -> dict[str, Any]:
+def error_bars(estimates: Sequence[Estimate]) -> Figure:
     """Return error bars of the intervals, of length 0 where there is none."""
     up = [0.0 if e.high is None else e.high - e.value for e in estimates]
     down = [0.0 if e.low is None else e.value - e.low for e in estimates]
     return {"type": "data", "symmetric": False, "array": up, "arrayminus": down, "thickness": 1}
 
 
-def hatched(colour: str, which: Sequence[bool]) -> dict[str, Any]:
+def hatched(colour: str, which: Sequence[bool]) -> Figure:
     """Return the marker of bars of which some are hatched."""
     shapes = ["/" if one else "" for one in which]
     return {"color": colour, **({"pattern": {"shape": shapes, **HATCH}} if any(which) else {})}
 
 
-def legend_of_hatching(name: str, slot: str | None = None) -> Figure:
-    """Return a bar that appears only in the legend.
-
-    Args:
-        name: Name in the legend.
-        slot: ``offsetgroup`` of other bars, so that this one takes no space of its own.
-    """
-    own = {} if slot is None else {"offsetgroup": slot}
-    return {
-        "type": "bar",
-        "orientation": "h",
-        "name": name,
-        "x": [None],
-        "y": [None],
-        "marker": hatched(GREY, [True]),
-        "hoverinfo": "skip",
-        **own,
-    }
+def legend_of_hatching(**more: str) -> Figure:
+    """Return a bar that appears only in the legend."""
+    return bars(UNSTEADY_NAME, marker=hatched(GREY, [True]), **ONLY_IN_LEGEND, **more)
 
 
 SHAPES = ("circle", "square", "triangle-up", "star", "diamond", "cross", "pentagon",
           "triangle-down", "hexagon", "x", "hourglass", "bowtie", "star-diamond",
           "star-triangle-up")  # fmt: skip
 """Marks of networks; each exists in the variants of ``FILLS``."""
-FILLS = (("", 9), ("-open", 14), ("-open-dot", 19), ("-dot", 9))
-"""Marks of backends and their size in pixels: where two coincide, both are visible."""
-FILL_WORDS = ("filled", "open", "open with a dot", "filled with a dot")
+FILLS = (("filled", "", 9), ("open", "-open", 14), ("open with a dot", "-open-dot", 19),
+         ("filled with a dot", "-dot", 9))  # fmt: skip
+"""Marks of backends in words, as ending of a shape's name, and their size in pixels: where two
+coincide, both are visible."""
 DASHES = ("solid", "dash", "dot", "dashdot")
 """Line styles of backends."""
 STRUCK = {"symbol": "x-thin-open", "size": 18, "color": GREY, "line": {"width": 2}}
@@ -151,66 +160,58 @@ class Looks:
     def __init__(self, groups: Sequence[SeedGroup]) -> None:
         known = {name: place for place, name in enumerate(POLICIES)}
         names = sorted({policy_variant(c) for c in groups}, key=lambda n: (known.get(n, 99), n))
-        self._policies = {name: place for place, name in enumerate(names)}
-        self._networks = list(dict.fromkeys(c.row.spec.backbone for c in groups))
-        self._backends = list(dict.fromkeys(c.row.spec.backend for c in groups))
+        self._colours = {name: COLOURS[n % len(COLOURS)] for n, name in enumerate(names)}
+        networks, backends = _names(groups)
+        self._shapes = {name: SHAPES[n % len(SHAPES)] for n, name in enumerate(networks)}
+        self._fills = {name: FILLS[n % len(FILLS)] for n, name in enumerate(backends)}
+        self._dashes = {name: DASHES[n % len(DASHES)] for n, name in enumerate(backends)}
 
     def colour(self, group: SeedGroup) -> str:
         """Return the colour of its policy."""
-        return COLOURS[self._policies[policy_variant(group)] % len(COLOURS)]
+        return self._colours[policy_variant(group)]
 
     def dash(self, group: SeedGroup) -> str:
         """Return the line style of its backend."""
-        return DASHES[self._backends.index(group.row.spec.backend) % len(DASHES)]
+        return self._dashes[group.row.spec.backend]
 
     def marker(self, group: SeedGroup) -> dict[str, object]:
         """Return the mark of its policy, network and backend."""
         return self._marker(self.colour(group), group.row.spec.backbone, group.row.spec.backend)
 
-    def _marker(self, colour: str, network: str | None, backend: str | None) -> dict[str, object]:
-        shape = 0 if network is None else self._networks.index(network) % len(SHAPES)
-        fill = 0 if backend is None else self._backends.index(backend) % len(FILLS)
-        ending, size = FILLS[fill]
+    def _marker(self, colour: str, network: str = "", backend: str = "") -> dict[str, object]:
+        shape = self._shapes.get(network, SHAPES[0])
+        _, ending, size = self._fills.get(backend, FILLS[0])
         line = {"width": 2 if ending else 0}
-        return {"color": colour, "symbol": SHAPES[shape] + ending, "size": size, "line": line}
+        return {"color": colour, "symbol": shape + ending, "size": size, "line": line}
 
     def legend(self, groups: Sequence[SeedGroup]) -> list[Figure]:
         """Return legend entries for colours, and for shapes and fills if there are several."""
-        policies = {policy_variant(c): self.colour(c) for c in groups}
-        found = [
-            _entry(name, self._marker(policies[name], None, None), name)
-            for name in sorted(policies, key=lambda n: self._policies[n])
-        ]
-        networks = dict.fromkeys(c.row.spec.backbone for c in groups)
-        backends = dict.fromkeys(c.row.spec.backend for c in groups)
-        if len(networks) > 1:
-            found += [_entry(name, self._marker(GREY, name, None)) for name in networks]
-        if len(backends) > 1:
-            found += [_entry(name, self._marker(GREY, None, name)) for name in backends]
-        return found
+
+        def entry(name: str, marker: dict[str, object], **more: str) -> Figure:
+            return scatter("markers", escaped(name), marker=marker, **ONLY_IN_LEGEND, **more)
+
+        policies = {policy_variant(c) for c in groups}
+        networks, backends = _names(groups)
+        return [
+            *(entry(name, self._marker(colour), legendgroup=name)
+              for name, colour in self._colours.items() if name in policies),
+            *(entry(name, self._marker(GREY, network=name))
+              for name in networks if len(networks) > 1),
+            *(entry(name, self._marker(GREY, backend=name))
+              for name in backends if len(backends) > 1),
+        ]  # fmt: skip
 
     def words(self, groups: Sequence[SeedGroup]) -> str:
         """Return the meaning of a mark, for a caption."""
-        networks = {c.row.spec.backbone for c in groups}
-        backends = dict.fromkeys(c.row.spec.backend for c in groups)
+        networks, backends = _names(groups)
         network = " with a network (shape)" if len(networks) > 1 else ""
-        fills = ", ".join(
-            f"{FILL_WORDS[self._backends.index(name) % len(FILLS)]}: {name}" for name in backends
-        )
+        fills = ", ".join(f"{self._fills[name][0]}: {name}" for name in backends)
         backend = f" in a backend ({fills})" if len(backends) > 1 else ""
         return f"a policy (colour){network}{backend}"
 
 
-def _entry(name: str, marker: dict[str, object], group: str | None = None) -> Figure:
-    """Return a mark that appears only in the legend."""
-    own = {} if group is None else {"legendgroup": group}
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "name": escaped(name),
-        "x": [None],
-        "y": [None],
-        "marker": marker,
-        "hoverinfo": "skip",
-        **own,
-    }
+def _names(groups: Sequence[SeedGroup]) -> tuple[list[str], list[str]]:
+    """Return the names of networks and of backends, in order of appearance."""
+    networks = dict.fromkeys(group.row.spec.backbone for group in groups)
+    backends = dict.fromkeys(group.row.spec.backend for group in groups)
+    return list(networks), list(backends)

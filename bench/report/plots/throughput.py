@@ -3,133 +3,75 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
+from itertools import cycle
 from typing import Any
 
 from bench.analysis.groups import SeedGroup, policy_variant
-from bench.analysis.speed import is_unsteady, rate_of
+from bench.analysis.intervals import Estimate
+from bench.analysis.rows import grouped
+from bench.analysis.speed import is_unsteady, rate_of, without_interval
 from bench.report.labels import settings
-from bench.report.plots.style import (
-    COLOURS,
-    GREY,
-    HATCHED,
-    UNSTEADY_NAME,
-    Figure,
-    axis,
-    escaped,
-    hatched,
-    legend_of_hatching,
-    plot,
-)
-
-
-def _labels(groups: Sequence[SeedGroup]) -> list[str]:
-    """Return a name for each bar, unique within a backend, or the bars would overlap."""
-    return [
-        f"{escaped(policy_variant(c))}<br>{escaped(c.row.dataset.name)}, "
-        f"{c.row.dataset.train_images:,}, {escaped(c.row.spec.backbone)}"
-        + (f"<br>{escaped(apart)}" if apart else "")
-        for c, apart in zip(groups, settings(groups), strict=True)
-    ]
+from bench.report.plots import style
 
 
 def throughput(groups: Sequence[SeedGroup]) -> dict[str, Any]:
     """Return training speed in whole steps; effective rates are never shown beside them."""
-    whole = [c for c in groups if rate_of(c).whole is not None]
-    drawn = [_bar(c, label) for c, label in zip(whole, _labels(whole), strict=True)]
-    bars: dict[str, list[ThroughputBar]] = {}
-    for group, bar in zip(whole, drawn, strict=True):
-        bars.setdefault(group.row.spec.backend, []).append(bar)
-    data = [
-        _trace(backend, COLOURS[place % len(COLOURS)], own)
-        for place, (backend, own) in enumerate(bars.items())
-    ]
-    unsteady = any(bar.is_unsteady for bar in drawn)
-    if unsteady:
-        data.append(legend_of_hatching(UNSTEADY_NAME, slot=data[0]["offsetgroup"]))
-    caption = [
+    means = {group: mean for group in groups if (mean := _mean(group)) is not None}
+    labels, traces = _labels(list(means)), []
+    by_backend = grouped(means, lambda group: group.row.spec.backend).items()
+    for (backend, same), colour in zip(by_backend, cycle(style.COLOURS), strict=False):
+        found = [means[group] for group in same]
+        traces.append(
+            style.bars(style.escaped(backend), offsetgroup=backend,
+                       y=[labels[group] for group in same], x=[mean.value for mean in found],
+                       error_x=style.error_bars(found) | {"color": style.GREY},
+                       marker=style.hatched(colour, [is_unsteady(group) for group in same]),
+                       text=[_words(group, means[group].value) for group in same])
+        )  # fmt: skip
+    unsteady = any(map(is_unsteady, means))
+    if unsteady:  # in the slot of other bars, so that it takes no space of its own
+        traces.append(style.legend_of_hatching(offsetgroup=traces[0]["offsetgroup"]))
+    caption = {
         "Training images/s of whole steps. Bars: the median window of each run, as a geometric "
-        "mean over the seeds."
-    ]
-    if any(len(bar.rates) > 1 for bar in drawn):
-        caption.append("Thin lines: from the slowest run to the fastest.")
-    if len(drawn) < len(groups):
-        caption.append(
-            "Left out: runs that were too short, were trained together with others, or computed "
-            "the values of a frozen part once."
-        )
-    if unsteady:
-        caption.append(HATCHED)
-    made = plot(
-        "throughput",
-        "Throughput",
-        " ".join(caption),
-        data,
-        axis("images/s", rangemode="tozero"),
-        {"automargin": True, "autorange": "reversed"},
-    )
-    made["figure"]["layout"] |= {
-        "barmode": "group",
-        "height": _height(len({bar.label for bar in drawn})),
+        "mean over the seeds.": True,
+        "Thin lines: from the slowest run to the fastest.": any(len(_rates(c)) > 1 for c in means),
+        "Left out: runs that were too short, were trained together with others, or computed the "
+        "values of a frozen part once.": len(means) < len(groups),
+        style.HATCHED: unsteady,
     }
-    return made
+    axes = style.axis("images/s", rangemode="tozero"), style.DOWNWARD
+    height_px = max(320, 120 + 54 * len(set(labels.values())))  # for labels of three lines
+    return style.plot("throughput", "Throughput", caption, traces, axes,
+                      barmode="group", height=height_px)  # fmt: skip
 
 
-@dataclass(frozen=True)
-class ThroughputBar:
-    """The bar of a seed group."""
-
-    label: str
-    rates: Sequence[float]
-    """Median window of each run that has one, in images/s."""
-    mean: float
-    """Geometric mean of these."""
-    is_unsteady: bool
-
-    @property
-    def ends(self) -> tuple[float, float]:
-        """Rates of the slowest and the fastest run."""
-        return (min(self.rates), max(self.rates)) if len(self.rates) > 1 else (self.mean, self.mean)
-
-    @property
-    def words(self) -> str:
-        """Text on hovering."""
-        runs = ", ".join(f"{one:,.0f}" for one in self.rates)
-        each = f"runs: {runs}" if len(self.rates) > 1 else ""
-        unsteady = UNSTEADY_NAME if self.is_unsteady else ""
-        return "<br>".join(filter(None, [f"{self.mean:,.0f} images/s", each, unsteady]))
-
-
-def _bar(group: SeedGroup, label: str) -> ThroughputBar:
-    found = rate_of(group).whole
-    assert found is not None
-    rates = [rate for row in group.rows if (rate := row.result.train_images_per_s)]
-    return ThroughputBar(label, rates, found.value, is_unsteady(group))
-
-
-def _trace(backend: str, colour: str, bars: Sequence[ThroughputBar]) -> Figure:
+def _labels(groups: Sequence[SeedGroup]) -> dict[SeedGroup, str]:
+    """Return a name for each bar, unique within a backend, or the bars would overlap."""
     return {
-        "type": "bar",
-        "orientation": "h",
-        "name": escaped(backend),
-        "offsetgroup": backend,
-        "y": [bar.label for bar in bars],
-        "x": [bar.mean for bar in bars],
-        "error_x": {
-            "type": "data",
-            "symmetric": False,
-            "array": [bar.ends[1] - bar.mean for bar in bars],
-            "arrayminus": [bar.mean - bar.ends[0] for bar in bars],
-            "thickness": 1,
-            "color": GREY,
-        },
-        "marker": hatched(colour, [bar.is_unsteady for bar in bars]),
-        "text": [bar.words for bar in bars],
-        "textposition": "none",
-        "hovertemplate": "%{text}",
+        c: f"{style.escaped(policy_variant(c))}<br>{style.escaped(c.row.dataset.name)}, "
+        f"{c.row.dataset.train_images:,}, {style.escaped(c.row.spec.backbone)}"
+        + (f"<br>{style.escaped(setting)}" if setting else "")
+        for c, setting in zip(groups, settings(groups), strict=True)
     }
 
 
-def _height(bars: int) -> int:
-    """Return the height in pixels at which labels of three lines do not overlap."""
-    return max(320, 120 + 54 * bars)
+def _rates(group: SeedGroup) -> list[float]:
+    """Return the median window of each run that has one, in images/s."""
+    return [rate for row in group.rows if (rate := row.result.train_images_per_s)]
+
+
+def _mean(group: SeedGroup) -> Estimate | None:
+    """Return the mean rate, with the slowest and the fastest run in place of its interval."""
+    mean, rates = rate_of(group).whole, _rates(group)
+    if mean is None or len(rates) < 2:
+        return mean and without_interval(mean)
+    return replace(mean, low=min(rates), high=max(rates))
+
+
+def _words(group: SeedGroup, mean: float) -> str:
+    """Return the text on hovering."""
+    rates = _rates(group)
+    runs = f"runs: {', '.join(f'{rate:,.0f}' for rate in rates)}" if len(rates) > 1 else ""
+    unsteady = style.UNSTEADY_NAME if is_unsteady(group) else ""
+    return "<br>".join(filter(None, [f"{mean:,.0f} images/s", runs, unsteady]))

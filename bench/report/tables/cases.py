@@ -62,13 +62,8 @@ def cases_table(contests: Sequence[Contest], rows: Sequence[Row]) -> Table:
 
 
 def _line(row: Row, lost: Sequence[Row], contest: Contest | None) -> Line:
-    """Return the row of a question.
-
-    Args:
-        row: A row of the question.
-        lost: Its runs that are not ok.
-        contest: Its contest; None if no run is ok.
-    """
+    """Return the row of a question, given one of its runs, those that are not ok, and its contest:
+    None if no run is ok."""
     case = row.spec.case.number
     prescribed = PRESCRIBED.get(case or 0)
     statuses = (r.result.status for r in lost if r.spec.policy.name == prescribed)
@@ -109,12 +104,8 @@ def _named(contest: Contest) -> str:
 
 
 def _judged(contest: Contest, absent: str) -> tuple[TableCell, str]:
-    """Return the difference between the best policy and the article's, and the verdict.
-
-    Args:
-        contest: The contest of a question.
-        absent: Why the article's policy may be absent.
-    """
+    """Return the difference between the best policy and the article's, and the verdict; ``absent``
+    says why the article's may be absent."""
     best, ours, none = contest.groups[0], contest.prescribed, text(None)
     if ours is None:
         return none, f"the article's policy: {absent}"

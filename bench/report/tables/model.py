@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from bench.analysis.groups import Contest, SeedGroup
@@ -19,7 +19,6 @@ class TableColumn:
     name: str
     """Field with its unit, the heading in CSV files."""
     heading: str
-    """Heading for readers."""
     right: bool = False
     """True if it is aligned to the right."""
 
@@ -47,13 +46,11 @@ class Table:
     name: str
     """Name of its files, without ending."""
     title: str
-    """Title, one line."""
     caption: str
     """Contents, and how to read them."""
     columns: Sequence[TableColumn]
     rows: Sequence[Sequence[TableCell]]
     notes: Sequence[str] = ()
-    """Notes below the table."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the table as JSON for the page."""
@@ -61,9 +58,7 @@ class Table:
             "name": self.name,
             "title": self.title,
             "caption": self.caption,
-            "columns": [
-                {"name": c.name, "heading": c.heading, "right": c.right} for c in self.columns
-            ],
+            "columns": [asdict(column) for column in self.columns],
             "rows": [[{"text": c.text, "sort": c.sort} for c in row] for row in self.rows],
             "notes": list(self.notes),
         }
@@ -81,17 +76,9 @@ def table_of(
     notes: Sequence[str] = (),
     settings: Sequence[str] = (),
 ) -> Table:
-    """Build a table of lines that have the same columns.
-
-    Args:
-        lines: The rows.
-        name: Name of its files.
-        title: Title, one line.
-        caption: Contents, and how to read them.
-        notes: Notes below the table.
-        settings: What distinguishes each row from others that would look alike. They become a
-            column behind the backend, unless all are empty.
-    """
+    """Build a table of lines that have the same columns. ``settings`` say what distinguishes each
+    row from others that would look alike; they become a column behind the backend, unless all are
+    empty."""
     columns, rows = list(lines[0]) if lines else [], [list(line.values()) for line in lines]
     if any(settings):
         place = [column.name in ("backend", "backends") for column in columns].index(True) + 1

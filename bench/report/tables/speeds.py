@@ -8,13 +8,7 @@ from bench.analysis import intervals
 from bench.analysis.groups import SeedGroup
 from bench.analysis.intervals import Estimate
 from bench.analysis.rows import UNSTEADY
-from bench.analysis.speed import (
-    SpeedComparison,
-    is_unsteady,
-    rate_of,
-    shares_prefix,
-    without_interval,
-)
+from bench.analysis.speed import SpeedComparison, is_unsteady, rate_of, unless_shared
 from bench.report.format import measured, spread, times
 from bench.report.tables.model import TableCell, estimated, figure, text
 
@@ -48,8 +42,7 @@ def fit_cell(group: SeedGroup) -> TableCell:
     values = [row.result.fit_s for row in group.rows if row.result.fit_s]
     if len(values) < len(group.rows):
         return text(None)
-    found = intervals.mean_rate(values)
-    return _printed(group, without_interval(found) if shares_prefix(group) else found, "fit_s", "s")
+    return _printed(group, unless_shared(intervals.mean_rate(values), group), "fit_s", "s")
 
 
 def _printed(group: SeedGroup, e: Estimate | None, field: str, unit: str = "") -> TableCell:

@@ -54,10 +54,13 @@ def policies_table(groups: Sequence[SeedGroup], contests: Sequence[Contest]) -> 
     contest_of = {group: contest for contest in contests for group in contest.groups}
     lines = []
     for group in groups:
-        result, seeds = group.row.result, len(group.rows)
+        total = group.row.result.total_parameters
+        trainable = group.row.result.trainable_parameters
+        seeds = len(group.rows)
+        some = f"{seeds} of {seeds + group.lost}" if group.lost else str(seeds)
         beside, verdict = _beside_best(group, contest_of.get(group))
         whole, effective = rate_cells(group)
-        peaks = [peak for peak in _peaks(group) if peak is not None]
+        peak = max((peak for peak in _peaks(group) if peak is not None), default=None)
         # Shares are rounded as the accuracy is: their uncertainty is similar.
         half = group.top1.half_width
         share = f"{{:.{places(100 * half) if half else 1}%}}"
@@ -66,9 +69,7 @@ def policies_table(groups: Sequence[SeedGroup], contests: Sequence[Contest]) -> 
                 **common(group.row),
                 TableColumn("policy", "policy"): text(policy_variant(group)),
                 TableColumn("backend", "backend"): text(group.row.spec.backend),
-                TableColumn("seeds", "seeds", True): figure(
-                    f"{seeds} of {seeds + group.lost}" if group.lost else str(seeds), seeds
-                ),
+                TableColumn("seeds", "seeds", True): figure(some, seeds),
                 TableColumn("test_top1", "test top-1", True): accuracy_of(group),
                 TableColumn("beside_best", "beside the best policy"): beside,
                 TableColumn("beside_best_verdict", "verdict"): text(verdict),
@@ -84,30 +85,18 @@ def policies_table(groups: Sequence[SeedGroup], contests: Sequence[Contest]) -> 
                 TableColumn("train_images_per_s", "train images/s", True): whole,
                 TableColumn("effective_images_per_s", "effective images/s", True): effective,
                 TableColumn("fit_s", "fit", True): fit_cell(group),
-                TableColumn("peak_bytes", "peak memory", True): figure(
-                    megabytes(max(peaks, default=None)), max(peaks, default=None)
-                ),
-                **{
-                    TableColumn(field, heading, True): figure(count(value), value)
-                    for field, heading, value in (
-                        ("total_parameters", "parameters", result.total_parameters),
-                        ("trainable_parameters", "trainable", result.trainable_parameters),
-                    )
-                },
+                TableColumn("peak_bytes", "peak memory", True): figure(megabytes(peak), peak),
+                TableColumn("total_parameters", "parameters", True): figure(count(total), total),
+                TableColumn("trainable_parameters", "trainable", True):
+                    figure(count(trainable), trainable),
             }
-        )
+        )  # fmt: skip
     return table_of(
         lines,
         "policies",
         "Policy × backend",
         "Accuracy, speed, memory and parameters of every policy in every backend. " + INTERVALS,
-        [
-            SPEED_NOTE,
-            *_notes(groups),
-            *at_the_edge(groups),
-            *_families(contests),
-            *passed_over(contests),
-        ],
+        [SPEED_NOTE, *_notes(groups), *at_the_edge(groups), *_families(contests)],
         settings(groups),
     )
 
@@ -142,14 +131,14 @@ def _peaks(group: SeedGroup) -> list[int | None]:
 
 
 def _families(contests: Sequence[Contest]) -> list[str]:
+    """Return notes on which policies were compared, and which were not."""
     most = max((c.comparisons[0].of for c in contests if c.comparisons), default=0)
-    if most < 2:
-        return []
-    return [
+    families = (
         f"Policies are compared in pairs, up to {most} per question (one data set, network and "
         "backend). Verdicts are corrected for that number (Holm). 'tie after correction': the "
         "uncorrected interval excludes zero."
-    ]
+    )
+    return [*([families] if most > 1 else []), *passed_over(contests)]
 
 
 def _beside_best(group: SeedGroup, contest: Contest | None) -> tuple[TableCell, str | None]:
@@ -208,12 +197,9 @@ def backbones_table(groups: Sequence[SeedGroup]) -> Table:
                 TableColumn("data", "data, training images"): text(data_of(one.row)),
                 TableColumn("policy", "policy"): text(policy_variant(one)),
                 TableColumn("backend", "backend"): text(one.row.spec.backend),
-                **{
-                    TableColumn(f"{name}_test_top1", name, True): (
-                        accuracy_of(found[name]) if name in found else text(None)
-                    )
-                    for name in names
-                },
+                **{TableColumn(f"{name}_test_top1", name, True):
+                       accuracy_of(found[name]) if name in found else text(None)
+                   for name in names},
             }
             for one, found in zip(first, shown, strict=True)
         ],
@@ -222,7 +208,7 @@ def backbones_table(groups: Sequence[SeedGroup]) -> Table:
         "Test top-1 of each network under each policy. " + INTERVALS,
         ["Networks are not compared in pairs here. If intervals overlap, there is no winner."],
         settings(first),
-    )
+    )  # fmt: skip
 
 
 def backends_table(pairs: Sequence[BackendPair]) -> Table:
@@ -230,6 +216,7 @@ def backends_table(pairs: Sequence[BackendPair]) -> Table:
     lines = []
     for pair in pairs:
         e, speed = pair.top1.top1, pair.speed
+        ratio = speed.ratio
         a, b = pair.a.row.spec.backend, pair.b.row.spec.backend
         seeds = len(set(pair.a.seeds) & set(pair.b.seeds))
         lines.append(
@@ -238,18 +225,16 @@ def backends_table(pairs: Sequence[BackendPair]) -> Table:
                 TableColumn("policy", "policy"): text(policy_variant(pair.a)),
                 TableColumn("backends", "difference"): text(f"{b} − {a}"),
                 TableColumn("seeds", "seeds", True): figure(str(seeds), seeds),
-                TableColumn("top1_difference", "test top-1", True): (
-                    estimated(points(e), e) if e else text(None)
-                ),
+                TableColumn("top1_difference", "test top-1", True):
+                    estimated(points(e), e) if e else text(None),
                 TableColumn("verdict", "accuracy"): text(_verdict(pair.top1)),
-                TableColumn("speed_ratio", "speed, first / second", True): (
-                    estimated(times(speed.ratio), speed.ratio) if speed.ratio else text(None)
-                ),
+                TableColumn("speed_ratio", "speed, first / second", True):
+                    estimated(times(ratio), ratio) if ratio else text(None),
                 TableColumn("speed_verdict", "speed"): text(speed_verdict(speed, a, b) or speed.of),
                 TableColumn("speed_of", "measured by"): text(speed.of),
                 TableColumn("parity", "parity"): text("shown" if pair.is_proved else "not shown"),
             }
-        )
+        )  # fmt: skip
     accuracies = sum(pair.top1.p is not None for pair in pairs)
     speeds = sum(pair.speed.p is not None for pair in pairs)
     many = (
