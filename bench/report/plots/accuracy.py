@@ -46,7 +46,6 @@ class Mark:
     group: SeedGroup
     cost: Estimate
     cost_text: str
-    """The cost in words."""
     is_unsteady: bool = False
     """True if the cost is a time that must not be compared."""
 
@@ -80,14 +79,11 @@ def _scatter(
         busy = [mark for mark in here if mark.is_unsteady]
         struck = style.scatter("markers", style.UNSTEADY_NAME, **_places(busy),
                                marker=style.STRUCK, hoverinfo="skip")  # fmt: skip
-        traces[label] = [
-            *looks.legend(members),
-            *_drawn(here, looks),
-            *_fronts(here),
-            *([struck] if busy else []),
-        ]
+        traces[label] = [*looks.legend(members), *_drawn(here, looks), *_fronts(here)]
+        traces[label] += [struck] if busy else []
     has_line = any(trace["mode"] == "lines" for drawn in traces.values() for trace in drawn)
     timed = any(mark.cost.low is not None for mark in marks.values())
+    unsteady = any(mark.is_unsteady for mark in marks.values())
     bars = "Bars: 95% intervals"
     crossed = f"Crossed out: unsteady. {style.BUSY}"
     caption = {
@@ -97,9 +93,7 @@ def _scatter(
         f"lower cost ({cost}). It ignores the intervals, so points on it may be tied.": has_line,
         f"{bars}; for times, if there are three seeds or more.": timed,
         f"{bars}.": not timed,
-        f"{crossed} They are not on the line." if has_line else crossed: any(
-            mark.is_unsteady for mark in marks.values()
-        ),
+        f"{crossed} They are not on the line." if has_line else crossed: unsteady,
     }
     across = style.log_axis(cost, [mark.cost.value for mark in marks.values()])
     return style.plot(name, title, caption, traces, (across, style.ACCURACY))
@@ -117,13 +111,11 @@ def _drawn(marks: Sequence[Mark], looks: style.Looks) -> list[Figure]:
         return policy_variant(mark.group), spec.backend, spec.backbone
 
     groups = [mark.group for mark in marks]
-    names = (filter(None, (c.row.spec.backbone, setting))
-             for c, setting in zip(groups, settings(groups), strict=True))  # fmt: skip
-    texts = {
-        mark.group: f"{style.escaped(', '.join(name))}<br>"
-        f"{percent(mark.group.top1)}, {mark.cost_text}"
-        for mark, name in zip(marks, names, strict=True)
-    }
+    texts = {}
+    for mark, setting in zip(marks, settings(groups), strict=True):
+        name = ", ".join(filter(None, (mark.group.row.spec.backbone, setting)))
+        accuracy = percent(mark.group.top1)
+        texts[mark.group] = f"{style.escaped(name)}<br>{accuracy}, {mark.cost_text}"
     return [
         style.scatter("markers", style.trace_name(same[0].group), **_places(same),
                       error_x=style.error_bars([mark.cost for mark in same]),

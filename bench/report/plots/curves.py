@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from bench.analysis.groups import SeedGroup, settings_of
+from bench.analysis.intervals import Floats
 from bench.analysis.rows import grouped
 from bench.report.format import number_of, percent
 from bench.report.labels import ANSWERS, SETTINGS, choices, differences, question_name, settings
@@ -41,28 +42,20 @@ def learning_curves(groups: Sequence[SeedGroup]) -> dict[str, Any]:
         f"{number_of(left_out, 'curve')} left out: at most {MOST_CURVES} are drawn.": left_out,
     }
     few_epochs = all(c.row.spec.recipe.epochs <= 20 for c in groups)
-    axes = (
-        style.axis("epoch", dtick=1, tick0=1) if few_epochs else style.axis("epoch"),
-        style.axis("validation top-1", tickformat=".0%"),
-    )
+    across = style.axis("epoch", **({"dtick": 1, "tick0": 1} if few_epochs else {}))
+    axes = across, style.axis("validation top-1", tickformat=".0%")
     return style.plot("learning_curves", "Learning curves", caption, traces, axes)
 
 
-def _by_epoch(group: SeedGroup) -> np.ndarray[Any, np.dtype[np.float64]] | None:
+def _by_epoch(group: SeedGroup) -> Floats | None:
     """Return accuracies (seeds, epochs) float64; None if an epoch is missing."""
     curves = [r.result.val_top1_by_epoch for r in group.rows]
-    if len({len(c) for c in curves}) != 1 or not curves[0]:
-        return None
-    if any(v is None for c in curves for v in c):
-        return None
-    return np.array(curves, dtype=np.float64)
+    is_whole = len({len(c) for c in curves}) == 1 and not any(v is None for c in curves for v in c)
+    return np.array(curves, dtype=np.float64) if is_whole and curves[0] else None
 
 
-def _curve(
-    values: np.ndarray[Any, np.dtype[np.float64]], name: str, colour: str, dash: str
-) -> list[Figure]:
-    """Return the mean over seeds of values (seeds, epochs), below it a band if there are
-    several."""
+def _curve(values: Floats, name: str, colour: str, dash: str) -> list[Figure]:
+    """Return the means over the seeds of values (seeds, epochs), on a band if there are several."""
     epochs = list(range(1, values.shape[1] + 1))
     line = style.scatter("lines+markers", name, x=epochs, y=values.mean(axis=0).tolist(),
                          legendgroup=name, line={"color": colour, "dash": dash},
@@ -96,16 +89,17 @@ def accuracy_by_size(groups: Sequence[SeedGroup]) -> dict[str, Any]:
         if clear:
             named = zip(clear, _settings(clear), strict=True)
             traces[label] = [_line(line, setting, looks) for line, setting in named]
+    epochs_differ = any(
+        len({c.row.spec.recipe.epochs for c in line}) > 1 for line in _lines(groups)
+    )
     caption = {
         "Where the lines of two policies cross, the better choice changes, unless their bars "
         "overlap.": True,
-        "The number of epochs differs between sizes, as in the suite.": any(
-            len({c.row.spec.recipe.epochs for c in line}) > 1 for line in _lines(groups)
-        ),
-        f"{number_of(unclear, 'line')} left out: different images have the same name and number."
-        : unclear,
+        "The number of epochs differs between sizes, as in the suite.": epochs_differ,
+        f"{number_of(unclear, 'line')} left out: different images have the same name and "
+        "number.": unclear,
         "Bars: 95% intervals.": True,
-    }  # fmt: skip
+    }
     axes = style.log_axis("training images", [_images(c) for c in groups]), style.ACCURACY
     return style.plot("accuracy_size", "Accuracy against data-set size", caption, traces, axes)
 

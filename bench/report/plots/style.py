@@ -1,8 +1,4 @@
-"""Shared parts of the plots: traces, axes, legends, and the look of policies, networks and
-backends.
-
-Figures name no colours of background and text; the page sets them.
-"""
+"""Shared parts of the plots. They name no colours of background and text: the page sets them."""
 
 from __future__ import annotations
 

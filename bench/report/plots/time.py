@@ -70,9 +70,8 @@ def time_parts(groups: Sequence[SeedGroup]) -> dict[str, Any]:
             *([style.legend_of_hatching()] if any(map(is_unsteady, members)) else []),
         ]
     axes = style.axis("seconds"), style.DOWNWARD
-    height_px = max(320, 150 + 34 * most)
     return style.plot("time_parts", "Where the time goes", _caption(kept), traces, axes,
-                barmode="stack", height=height_px)  # fmt: skip
+                      barmode="stack", height=max(320, 150 + 34 * most))  # fmt: skip
 
 
 def _stacks(groups: Sequence[SeedGroup]) -> list[Figure]:

@@ -59,12 +59,12 @@ def cost_table(groups: Sequence[SeedGroup]) -> Table:
         "Cost to reach an accuracy",
         f"When validation first reached {SHARE:.0%} of the best validation accuracy of any run on "
         "the same images. Means over the seeds, if every seed reached it.",
-        [
+        {
             "The time of an epoch is the time of the fit divided by the number of epochs, so "
             "compilation is spread over them. Computing the values of a frozen part counts in "
-            "full. Choosing a learning rate (--tune) is shown beside and not included.",
-            *([UNSTEADY_NOTE] if any(map(is_unsteady, shown)) else []),
-        ],
+            "full. Choosing a learning rate (--tune) is shown beside and not included.": True,
+            UNSTEADY_NOTE: any(map(is_unsteady, shown)),
+        },
         settings(shown),
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -28,7 +28,6 @@ class TableCell:
     """A cell of a table."""
 
     text: str
-    """Text as printed."""
     sort: float | str | None = None
     """Sort key; None sorts last."""
     raw: Any = None
@@ -36,7 +35,6 @@ class TableCell:
     ends: tuple[float | None, float | None] | None = None
     """Ends of the interval for CSV files; None: no interval."""
     estimate: Estimate | None = None
-    """Estimate that the cell shows, if any."""
 
 
 @dataclass(frozen=True)
@@ -73,19 +71,24 @@ def table_of(
     name: str,
     title: str,
     caption: str,
-    notes: Sequence[str] = (),
+    notes: Mapping[str, object],
     settings: Sequence[str] = (),
 ) -> Table:
-    """Build a table of lines that have the same columns. ``settings`` say what distinguishes each
-    row from others that would look alike; they become a column behind the backend, unless all are
-    empty."""
+    """Build a table of lines that have the same columns.
+
+    Args:
+        notes: Note → a value that is true if the table needs it.
+        settings: What distinguishes each row from others that would look alike. They become a
+            column behind the backend, unless all are empty.
+    """
+    shown_notes = [note for note, is_true in notes.items() if is_true]
     columns, rows = list(lines[0]) if lines else [], [list(line.values()) for line in lines]
     if any(settings):
         place = [column.name in ("backend", "backends") for column in columns].index(True) + 1
         columns.insert(place, TableColumn("setting", "setting"))
         for row, setting in zip(rows, settings, strict=True):
             row.insert(place, text(setting or None))
-    return Table(name, title, caption, columns, rows, notes)
+    return Table(name, title, caption, columns, rows, shown_notes)
 
 
 def text(value: str | None) -> TableCell:
@@ -129,17 +132,13 @@ def accuracy_of(group: SeedGroup) -> TableCell:
     return estimated(percent(group.top1), group.top1)
 
 
-def passed_over(contests: Sequence[Contest]) -> list[str]:
-    """Return notes on seed groups that do not compete."""
-    notes = []
-    if random := sum(len(c.unpretrained) for c in contests):
-        notes.append(
-            f"{number_of(random, 'experiment')} with random instead of pretrained weights did not "
-            "compete."
-        )
-    if beside := sum(c.passed_over for c in contests):
-        notes.append(
-            f"{beside} further settings of the same policies (such as learning rates) do not "
-            "compete. Each policy competes with its setting of best validation accuracy."
-        )
-    return notes
+def passed_over(contests: Sequence[Contest]) -> dict[str, object]:
+    """Return notes on seed groups that do not compete, for ``table_of``."""
+    random = sum(len(c.unpretrained) for c in contests)
+    beside = sum(c.passed_over for c in contests)
+    return {
+        f"{number_of(random, 'experiment')} with random instead of pretrained weights did not "
+        "compete.": random,
+        f"{beside} further settings of the same policies (such as learning rates) do not compete. "
+        "Each policy competes with its setting of best validation accuracy.": beside,
+    }

@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pandas as pd
 from tabulate import tabulate
@@ -21,7 +21,8 @@ from bench.report.notes import footnotes, reasons
 from bench.spec.run import RECIPE_OPTIONS
 
 Format = Literal["md", "csv", "html", "latex"]
-FORMATS: tuple[Format, ...] = ("md", "csv", "html", "latex")
+FORMATS: tuple[Format, ...] = get_args(Format)
+Form = Format | Literal["terminal"]
 
 
 def _rate(value: float) -> str:
@@ -97,9 +98,8 @@ def standard_table(rows: Sequence[Row], columns: Sequence[str] | None = None) ->
     are by default those of ``columns_of``."""
     order = columns_of(rows) if columns is None else columns
     texts = [column_texts(rows, c) for c in order]
-    return pd.DataFrame(
-        list(zip(*texts, strict=True)), columns=[heading(c) for c in order], dtype=object
-    )
+    headings = [heading(c) for c in order]
+    return pd.DataFrame(list(zip(*texts, strict=True)), columns=headings, dtype=object)
 
 
 def columns_of(rows: Sequence[Row]) -> list[str]:
@@ -201,24 +201,15 @@ def in_latex(text: str) -> str:
     return text.translate(SIGNS)
 
 
-def render(
-    table: pd.DataFrame,
-    form: Literal["md", "html", "latex", "terminal"],
-    right: Collection[str] = (),
-) -> str:
-    """Return a table of strings in one format; columns headed ``right`` are aligned right."""
+def render(table: pd.DataFrame, form: Form, right: Collection[str] = ()) -> str:
+    """Return a table of strings, not as CSV; columns headed ``right`` are aligned right."""
     alignment = ["right" if column in right else "left" for column in table.columns]
     values, headings = table.to_numpy().tolist(), list(table.columns)
     if form == "md":
         values = [[markdown(str(v)) for v in row] for row in values]
         headings = [markdown(heading) for heading in headings]
-    printed = tabulate(
-        values,
-        headers=headings,
-        tablefmt=STYLES[form],
-        colalign=alignment if values else None,
-        disable_numparse=True,
-    )
+    printed = tabulate(values, headings, STYLES[form], disable_numparse=True,
+                       colalign=alignment if values else None)  # fmt: skip
     return in_latex(printed) if form == "latex" else printed
 
 
@@ -242,9 +233,7 @@ def safe(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 
 
-def runs_text(
-    rows: Sequence[Row], form: Format | Literal["terminal"], columns: Sequence[str] | None = None
-) -> str:
+def runs_text(rows: Sequence[Row], form: Form, columns: Sequence[str] | None = None) -> str:
     """Return the table of runs in one format; CSV has all fields unless ``columns`` names some."""
     if form == "csv":
         return to_csv(rows, columns)

@@ -11,6 +11,7 @@ from bench.analysis.speed import is_unsteady
 from bench.report.format import ABSENT, count, megabytes, number_of, places, points, times
 from bench.report.labels import HASH_DIGITS, settings
 from bench.report.notes import at_the_edge
+from bench.report.tables import speeds
 from bench.report.tables.cases import cases_table
 from bench.report.tables.cost import cost_table
 from bench.report.tables.model import (
@@ -26,13 +27,6 @@ from bench.report.tables.model import (
     passed_over,
     table_of,
     text,
-)
-from bench.report.tables.speeds import (
-    SPEED_NOTE,
-    UNSTEADY_NOTE,
-    fit_cell,
-    rate_cells,
-    speed_verdict,
 )
 
 
@@ -59,7 +53,7 @@ def policies_table(groups: Sequence[SeedGroup], contests: Sequence[Contest]) -> 
         seeds = len(group.rows)
         some = f"{seeds} of {seeds + group.lost}" if group.lost else str(seeds)
         beside, verdict = _beside_best(group, contest_of.get(group))
-        whole, effective = rate_cells(group)
+        whole, effective = speeds.rate_cells(group)
         peak = max((peak for peak in _peaks(group) if peak is not None), default=None)
         # Shares are rounded as the accuracy is: their uncertainty is similar.
         half = group.top1.half_width
@@ -84,7 +78,7 @@ def policies_table(groups: Sequence[SeedGroup], contests: Sequence[Contest]) -> 
                 },
                 TableColumn("train_images_per_s", "train images/s", True): whole,
                 TableColumn("effective_images_per_s", "effective images/s", True): effective,
-                TableColumn("fit_s", "fit", True): fit_cell(group),
+                TableColumn("fit_s", "fit", True): speeds.fit_cell(group),
                 TableColumn("peak_bytes", "peak memory", True): figure(megabytes(peak), peak),
                 TableColumn("total_parameters", "parameters", True): figure(count(total), total),
                 TableColumn("trainable_parameters", "trainable", True):
@@ -96,49 +90,43 @@ def policies_table(groups: Sequence[SeedGroup], contests: Sequence[Contest]) -> 
         "policies",
         "Policy × backend",
         "Accuracy, speed, memory and parameters of every policy in every backend. " + INTERVALS,
-        [SPEED_NOTE, *_notes(groups), *at_the_edge(groups), *_families(contests)],
+        _notes(groups, contests),
         settings(groups),
     )
 
 
-def _notes(groups: Sequence[SeedGroup]) -> list[str]:
-    """Return notes on values of ``policies_table`` that are easily misread."""
-    notes = [UNSTEADY_NOTE] if any(map(is_unsteady, groups)) else []
-    rows = [row for group in groups for row in group.rows]
-    both = [(row.result.test_balanced_accuracy, row.result.test_top1) for row in rows]
-    if rows and all(a is not None and b is not None and abs(a - b) < 1e-9 for a, b in both):
-        notes.append(
-            "balanced accuracy equals top-1 in every row here, as it does if all classes have "
-            "equally many test images."
-        )
-    if groups:
-        without = sum(all(peak is None for peak in _peaks(group)) for group in groups)
-        lacking = (
-            f" {ABSENT} in {without} of {number_of(len(groups), 'row')}: earlier runs had left "
-            "over a tenth of it in the process."
-        )
-        notes.append(
-            "peak memory: of the device, or of the worker process on a CPU. The largest of the "
-            "runs that have it." + (lacking if without else "")
-        )
-    return notes
+def _notes(groups: Sequence[SeedGroup], contests: Sequence[Contest]) -> dict[str, object]:
+    """Return notes on values of ``policies_table`` that are easily misread, and on which policies
+    were compared."""
+    results = [row.result for group in groups for row in group.rows]
+    balanced = ((result.test_balanced_accuracy, result.test_top1) for result in results)
+    without = sum(all(peak is None for peak in _peaks(group)) for group in groups)
+    lacking = (
+        f" {ABSENT} in {without} of {number_of(len(groups), 'row')}: earlier runs had left over a "
+        "tenth of it in the process."
+    )
+    most = max((c.comparisons[0].of for c in contests if c.comparisons), default=0)
+    return {
+        speeds.SPEED_NOTE: True,
+        speeds.UNSTEADY_NOTE: any(map(is_unsteady, groups)),
+        "balanced accuracy equals top-1 in every row here, as it does if all classes have equally "
+        "many test images.": all(
+            a is not None and b is not None and abs(a - b) < 1e-9 for a, b in balanced
+        ),
+        "peak memory: of the device, or of the worker process on a CPU. The largest of the runs "
+        f"that have it.{lacking if without else ''}": True,
+        **dict.fromkeys(at_the_edge(groups), True),
+        f"Policies are compared in pairs, up to {most} per question (one data set, network and "
+        "backend). Verdicts are corrected for that number (Holm). 'tie after correction': the "
+        "uncorrected interval excludes zero.": most > 1,
+        **passed_over(contests),
+    }
 
 
 def _peaks(group: SeedGroup) -> list[int | None]:
     """Return the peak memory of each run, in bytes."""
     place = "host" if group.row.spec.device == "cpu" else "device"
     return [row[f"peak_{place}_bytes"] for row in group.rows]
-
-
-def _families(contests: Sequence[Contest]) -> list[str]:
-    """Return notes on which policies were compared, and which were not."""
-    most = max((c.comparisons[0].of for c in contests if c.comparisons), default=0)
-    families = (
-        f"Policies are compared in pairs, up to {most} per question (one data set, network and "
-        "backend). Verdicts are corrected for that number (Holm). 'tie after correction': the "
-        "uncorrected interval excludes zero."
-    )
-    return [*([families] if most > 1 else []), *passed_over(contests)]
 
 
 def _beside_best(group: SeedGroup, contest: Contest | None) -> tuple[TableCell, str | None]:
@@ -191,6 +179,7 @@ def backbones_table(groups: Sequence[SeedGroup]) -> Table:
     ]
     shown = [found for found in by_network if len(found) > 1]
     first = [next(iter(found.values())) for found in shown]
+    note = "Networks are not compared in pairs here. If intervals overlap, there is no winner."
     return table_of(
         [
             {
@@ -206,7 +195,7 @@ def backbones_table(groups: Sequence[SeedGroup]) -> Table:
         "backbones",
         "Backbone × policy",
         "Test top-1 of each network under each policy. " + INTERVALS,
-        ["Networks are not compared in pairs here. If intervals overlap, there is no winner."],
+        {note: True},
         settings(first),
     )  # fmt: skip
 
@@ -215,8 +204,7 @@ def backends_table(pairs: Sequence[BackendPair]) -> Table:
     """Return the comparisons of two backends in the same experiment on the same machine."""
     lines = []
     for pair in pairs:
-        e, speed = pair.top1.top1, pair.speed
-        ratio = speed.ratio
+        e, speed, ratio = pair.top1.top1, pair.speed, pair.speed.ratio
         a, b = pair.a.row.spec.backend, pair.b.row.spec.backend
         seeds = len(set(pair.a.seeds) & set(pair.b.seeds))
         lines.append(
@@ -230,15 +218,16 @@ def backends_table(pairs: Sequence[BackendPair]) -> Table:
                 TableColumn("verdict", "accuracy"): text(_verdict(pair.top1)),
                 TableColumn("speed_ratio", "speed, first / second", True):
                     estimated(times(ratio), ratio) if ratio else text(None),
-                TableColumn("speed_verdict", "speed"): text(speed_verdict(speed, a, b) or speed.of),
+                TableColumn("speed_verdict", "speed"):
+                    text(speeds.speed_verdict(speed, a, b) or speed.of),
                 TableColumn("speed_of", "measured by"): text(speed.of),
                 TableColumn("parity", "parity"): text("shown" if pair.is_proved else "not shown"),
             }
         )  # fmt: skip
-    accuracies = sum(pair.top1.p is not None for pair in pairs)
-    speeds = sum(pair.speed.p is not None for pair in pairs)
+    accurate = sum(pair.top1.p is not None for pair in pairs)
+    timed = sum(pair.speed.p is not None for pair in pairs)
     many = (
-        f". {accuracies} comparisons of accuracy and {speeds} of speed, each corrected for their "
+        f". {accurate} comparisons of accuracy and {timed} of speed, each corrected for their "
         "number (Holm)"
     )
     return table_of(
@@ -246,15 +235,15 @@ def backends_table(pairs: Sequence[BackendPair]) -> Table:
         "backends",
         "Keras against PyTorch",
         "The same experiment in two backends on one machine, compared image by image"
-        f"{many if max(accuracies, speeds) > 1 else ''}. {INTERVALS}",
-        [
+        f"{many if max(accurate, timed) > 1 else ''}. {INTERVALS}",
+        {
             "speed above 1: the backend named first is faster. With fewer than three seeds, the "
-            "interval covers these runs alone.",
+            "interval covers these runs alone.": True,
             "whole steps: median windows of whole steps. whole fits: time of the fit, used if "
             "values of a frozen part were computed once or there were too few steps. no interval: "
-            "runs share those values, or there are too few runs and windows.",
-            *([UNSTEADY_NOTE] if any(p.speed.of == "unsteady" for p in pairs) else []),
-        ],
+            "runs share those values, or there are too few runs and windows.": True,
+            speeds.UNSTEADY_NOTE: any(pair.speed.of == "unsteady" for pair in pairs),
+        },
         _settings_of_pairs(pairs),
     )
 
@@ -303,4 +292,5 @@ def problems_table(rows: Sequence[Row]) -> Table:
         "failed",
         "Failed and unavailable",
         "Runs without a result, and why.",
+        notes={},
     )
