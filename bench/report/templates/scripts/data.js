@@ -1,11 +1,7 @@
 /* Shared by all scripts of the page: its data, parsed on first use, and helpers for elements. */
 const byId = (id) => document.getElementById(id);
 const whenRead = new Promise((resolve) => {
-  if (document.readyState === "loading") {
-    document.addEventListener("DOMContentLoaded", resolve, { once: true });
-  } else {
-    resolve();
-  }
+  document.addEventListener("DOMContentLoaded", resolve, { once: true });
 });
 
 let parsed = null;
@@ -22,6 +18,9 @@ function make(name, attributes = {}, ...children) {
   made.append(...children);
   return made;
 }
+
+/** Attributes of a box that scrolls; it has a name, since it can be reached by keyboard. */
+const scrolls = (name) => ({ tabindex: "0", role: "region", "aria-label": name });
 
 /** Announces a change to screen readers. */
 function say(text) {

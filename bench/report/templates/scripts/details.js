@@ -9,36 +9,30 @@ const SHOWN_ELSEWHERE = ["schema_version", "run_id", "environment_id", "failure"
 /** [name, value] of each leaf; a list is one value. */
 function leaves(value, path = "") {
   if (value === null || value === "") return [];
-  if (Array.isArray(value)) {
-    const flat = value.every((item) => item === null || typeof item !== "object");
-    if (value.length === 0) return [];
-    if (flat) return [[path, value.map(readable).join(", ")]];
-    return value.flatMap((item, number) => leaves(item, `${path} ${number + 1}`));
-  }
-  if (typeof value === "object") {
+  if (typeof value !== "object") return [[path, readable(value)]];
+  if (!Array.isArray(value)) {
     return Object.entries(value).flatMap(([key, inner]) =>
       leaves(inner, path ? `${path}: ${key}` : key));
   }
-  return [[path, readable(value)]];
+  if (value.some((item) => item !== null && typeof item === "object")) {
+    return value.flatMap((item, number) => leaves(item, `${path} ${number + 1}`));
+  }
+  return value.length === 0 ? [] : [[path, value.map(readable).join(", ")]];
 }
 
 function readable(value) {
   if (value === null) return "–";
   if (typeof value !== "number") return String(value);
-  if (Number.isInteger(value)) {
-    return Math.abs(value) < 1e4 ? String(value) : value.toLocaleString("en");
-  }
-  return String(Number(value.toPrecision(5)));
+  if (!Number.isInteger(value)) return String(Number(value.toPrecision(5)));
+  return Math.abs(value) < 1e4 ? String(value) : value.toLocaleString("en");
 }
 
 function fields(pairs) {
-  const list = make("dl", { class: "fields" });
-  for (const [name, value] of pairs) {
+  return make("dl", { class: "fields" }, ...pairs.flatMap(([name, value]) => {
     // The beginning of a checksum is enough; the data hold all of it.
     const shown = /^[0-9a-f]{64}$/.test(value) ? `${value.slice(0, 12)}…` : value;
-    list.append(make("dt", {}, name.replaceAll("_", " ")), make("dd", { title: value }, shown));
-  }
-  return list;
+    return [make("dt", {}, name.replaceAll("_", " ")), make("dd", { title: value }, shown)];
+  }));
 }
 
 function part(title, ...children) {
@@ -62,57 +56,53 @@ function copyButton(text, what) {
   return button;
 }
 
-/** Text in a box that scrolls; it has a name, since it can be reached by keyboard. */
-function box(text, name) {
-  return make("pre", { tabindex: "0", role: "region", "aria-label": name }, text);
-}
-
 function contents(key, run) {
-  const environment = key.slice(key.lastIndexOf("/") + 1);
   const row = report().rows.find((one) => `${one.run_id}/${one.environment_id}` === key);
-  const { result } = run;
+  const { result, spec } = run;
   const shown = make("div", { class: "fold" });
+  const add = (title, ...children) => shown.append(part(title, ...children));
+  const box = (text, name) => make("pre", scrolls(name), text);
   if (result.failure) {
     const reason = `${result.status}: ${result.failure.kind}: ${result.failure.message}`;
-    shown.append(part("Why it failed", make("p", {}, make("strong", { class: "bad" }, reason))));
+    add("Why it failed", make("p", {}, make("strong", { class: "bad" }, reason)));
   }
   if (run.repeat) {
     const both = [box(run.repeat, "Command"), copyButton(run.repeat, "the command")];
-    shown.append(part("Command to repeat it", make("div", { class: "command" }, ...both)));
+    add("Command to repeat it", make("div", { class: "command" }, ...both));
   }
   const curves = CURVES.flatMap((curve) => curveFigure(curve, result) ?? []);
-  if (curves.length > 0) shown.append(part("Learning curve", ...curves));
+  if (curves.length > 0) add("Learning curve", ...curves);
+  shown.append(make("div", { class: "columns" },
+    part("Result", fields([["run id", key.slice(0, key.lastIndexOf("/"))], ...numbers(row, result)])),
+    part("Specification", fields(leaves(spec))),
+    part("Parity", make("p", { class: "quiet" }, PARITY[row?.parity] ?? "Not applicable to this run."),
+      ...settings(key.slice(key.lastIndexOf("/") + 1), run.knobs ?? {})),
+  ));
+  const { classes } = spec.case.dataset;
+  if (run.confusion) add("Confusion matrix, test images", confusion(run.confusion, classes));
+  if (run.confusions) add("Confusions, test images", confusionList(run.confusions, classes));
+  if (run.log_tail) add("End of the log", box(run.log_tail, "End of the log"));
+  return shown;
+}
 
+/** Name and value of what a run measured, from its row and its result. */
+function numbers(row, result) {
   const measured = (report().measured ?? []).map((name) => [name, row?.[name] ?? null]);
-  const numbers = Object.fromEntries([...measured, ...Object.entries(result)].filter(
-    ([name, value]) => value !== null && !SHOWN_ELSEWHERE.includes(name)));
-  const own = run.knobs ?? {};
-  const knobs = report().knobs.flatMap(({ knob, values }) => {
+  const shown = [...measured, ...Object.entries(result)].filter(
+    ([name, value]) => value !== null && !SHOWN_ELSEWHERE.includes(name));
+  return leaves(Object.fromEntries(shown));
+}
+
+/** The settings of the frameworks: a run's own, or else those of its environment. */
+function settings(environment, own) {
+  const pairs = report().knobs.flatMap(({ knob, values }) => {
     const value = Object.hasOwn(own, knob) ? own[knob] : values[environment];
     return value === undefined || value === null ? [] : [[knob, readable(value)]];
   });
-  const proof = PARITY[row?.parity] ?? "Not applicable to this run.";
-  const columns = make("div", { class: "columns" },
-    part("Result", fields([["run id", key.slice(0, key.lastIndexOf("/"))], ...leaves(numbers)])),
-    part("Specification", fields(leaves(run.spec))),
-  );
-  const right = part("Parity", make("p", { class: "quiet" }, proof));
-  if (knobs.length > 0) {
-    const where = `Read back during this run, in environment ${environment}.`;
-    right.append(make("h4", {}, "Framework settings"), make("p", { class: "quiet" }, where), fields(knobs));
-  }
-  columns.append(right);
-  shown.append(columns);
-  if (run.confusion) {
-    const matrix = confusion(run.confusion, run.spec.case.dataset.classes);
-    shown.append(part("Confusion matrix, test images", matrix));
-  }
-  if (run.confusions) {
-    const list = confusionList(run.confusions, run.spec.case.dataset.classes);
-    shown.append(part("Confusions, test images", list));
-  }
-  if (run.log_tail) shown.append(part("End of the log", box(run.log_tail, "End of the log")));
-  return shown;
+  const where = `Read back during this run, in environment ${environment}.`;
+  return pairs.length === 0 ? [] : [
+    make("h4", {}, "Framework settings"), make("p", { class: "quiet" }, where), fields(pairs),
+  ];
 }
 
 async function fill(details) {

@@ -1,5 +1,6 @@
 /* Plots are drawn when they come near the screen, when the browser is idle, or before printing;
    learning curves, when the details of their run are opened. */
+
 /* So that two plots with their captions fit on a sheet of print.css. */
 const PAPER_PX = { width: 960, height: 275 };
 /* Height in page.css of a plot without a height of its own. */
@@ -20,28 +21,21 @@ function loadPlotly() {
 
 /** The parts of a figure's layout that depend on the theme. */
 function plotTemplate() {
-  const now = colours();
+  const { ink, raised, rule, "strong-rule": strongRule, ...others } = colours();
   const axis = {
-    gridcolor: now.rule, linecolor: now["strong-rule"], zerolinecolor: now.rule,
-    tickcolor: now.rule, automargin: true,
+    gridcolor: rule, linecolor: strongRule, zerolinecolor: rule, tickcolor: rule, automargin: true,
   };
-  const family = getComputedStyle(document.body).fontFamily;
-  return {
-    layout: {
-      paper_bgcolor: "rgba(0,0,0,0)",
-      plot_bgcolor: "rgba(0,0,0,0)",
-      font: { family, size: onPaper ? 10 : 13, color: now.ink },
-      colorway: Array.from({ length: 8 }, (_, number) => now[`c${number}`]),
-      xaxis: axis,
-      yaxis: axis,
-      margin: { l: 64, r: 16, t: 16, b: onPaper ? 40 : 52 },
-      hoverlabel: {
-        bgcolor: now.raised, bordercolor: now["strong-rule"], font: { color: now.ink },
-      },
-      legend: { bgcolor: "rgba(0,0,0,0)" },
-      hovermode: "closest",
-    },
+  const { fontFamily: family } = getComputedStyle(document.body);
+  const nothing = "rgba(0,0,0,0)";
+  const layout = {
+    paper_bgcolor: nothing, plot_bgcolor: nothing, legend: { bgcolor: nothing },
+    font: { family, size: onPaper ? 10 : 13, color: ink },
+    colorway: Array.from({ length: 8 }, (_, number) => others[`c${number}`]),
+    xaxis: axis, yaxis: axis, hovermode: "closest",
+    margin: { l: 64, r: 16, t: 16, b: onPaper ? 40 : 52 },
+    hoverlabel: { bgcolor: raised, bordercolor: strongRule, font: { color: ink } },
   };
+  return { layout };
 }
 
 /** A copy of a figure's data and layout, since Plotly changes what it is given. */
@@ -72,18 +66,15 @@ function unescaped(text) {
   return new DOMParser().parseFromString(text, "text/html").documentElement.textContent;
 }
 
-function addMenu(figure, buttons) {
-  if (buttons.length === 1) {
-    const words = make("p", { class: "menu quiet" }, unescaped(buttons[0].label));
-    figure.querySelector(".canvas").before(words);
-    return;
-  }
-  const select = make("select");
-  for (const { label } of buttons) select.append(new Option(unescaped(label)));
+/** A menu of a figure's choices, or the name of the only one. */
+function menuOf(figure, buttons) {
+  const names = buttons.map(({ label }) => unescaped(label));
+  if (names.length === 1) return make("p", { class: "menu quiet" }, names[0]);
+  const select = make("select", {}, ...names.map((name) => new Option(name)));
   select.addEventListener("change", () => draw(figure));
   const menu = labelled("shown", select, `menu-${figure.dataset.plot}`);
   menu.className = "menu";
-  figure.querySelector(".canvas").before(menu);
+  return menu;
 }
 
 const LEGEND_PX = { row: 20, symbol: 60, margins: 80 };
@@ -123,10 +114,11 @@ function drawInto(canvas, { data, layout, buttons }, chosenButton) {
 function draw(figure) {
   loadPlotly();
   const content = figureOf(figure);
+  const canvas = figure.querySelector(".canvas");
   const hasMenu = figure.querySelector(".menu") !== null;
-  if (content.buttons.length > 0 && !hasMenu) addMenu(figure, content.buttons);
+  if (content.buttons.length > 0 && !hasMenu) canvas.before(menuOf(figure, content.buttons));
   const chosenButton = figure.querySelector(".menu select")?.selectedIndex ?? 0;
-  drawInto(figure.querySelector(".canvas"), content, chosenButton);
+  drawInto(canvas, content, chosenButton);
   figure.dataset.drawn = isDark() ? "dark" : "light";
   for (const extra of figure.querySelectorAll(".extra")) extra.remove();
   if (onPaper) drawOtherChoices(figure, content.buttons, chosenButton);
@@ -136,19 +128,14 @@ function draw(figure) {
 function drawOtherChoices(figure, buttons, chosenButton) {
   buttons.forEach(({ label }, number) => {
     const words = make("p", { class: "extra" }, unescaped(label));
-    if (number === chosenButton) {
-      figure.querySelector(".canvas").before(words);
-      return;
-    }
+    if (number === chosenButton) return figure.querySelector(".canvas").before(words);
     const canvas = make("div", { class: "canvas extra" });
     figure.append(words, canvas);
     drawInto(canvas, figureOf(figure), number);
   });
 }
 
-function drawMissing() {
-  for (const figure of figures) if (!figure.dataset.drawn) draw(figure);
-}
+const isMissing = (figure) => !figure.dataset.drawn;
 
 /* Learning curves in the details of a run: field of its result, title, format of values. */
 const CURVES = [
@@ -186,7 +173,7 @@ function drawCurve(figure) {
 
 const near = new IntersectionObserver((entries) => {
   for (const { isIntersecting, target } of entries) {
-    if (isIntersecting && !target.dataset.drawn) draw(target);
+    if (isIntersecting && isMissing(target)) draw(target);
   }
 }, { rootMargin: "500px" });
 
@@ -194,22 +181,22 @@ const whenIdle = window.requestIdleCallback ?? ((call) => setTimeout(call, 200))
 
 /** Draws one figure at a time, so that the page stays responsive. */
 function drawNext() {
-  const figure = figures.find((one) => !one.dataset.drawn);
+  const figure = figures.find(isMissing);
   if (!figure) return;
   draw(figure);
   whenIdle(drawNext);
 }
 
 whenRead.then(() => {
-  for (const figure of figures) near.observe(figure);
+  figures.forEach((figure) => near.observe(figure));
   whenIdle(drawNext);
 });
 followTheme(() => {
-  for (const figure of figures) if (figure.dataset.drawn) draw(figure);
+  for (const figure of figures) if (!isMissing(figure)) draw(figure);
   document.querySelectorAll("details[open] .curve").forEach(drawCurve);
 });
 addEventListener("beforeprint", () => {
   setOnPaper(true);
-  drawMissing();
+  figures.filter(isMissing).forEach(draw);
 });
 addEventListener("afterprint", () => setOnPaper(false));

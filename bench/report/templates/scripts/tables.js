@@ -47,17 +47,17 @@ function makeSortable(table) {
   }
 }
 
-/* Columns with a menu in the filter: always, or if they have several values. */
+/* The filter of the runs has a menu for these columns, and for others that were not measured, if
+   they have several values. */
 const ALWAYS_CHOICES = ["backbone", "policy", "backend", "status"];
-const OTHER_CHOICES = [
-  "case", "size", "similarity", "dataset", "dataset_label", "mode", "head", "weights", "precision",
-  "device", "device_model", "environment_id", "parity", "seed",
-];
 const MOST_CHOICES = 60;
+/* A table with fewer rows gets no filter. */
+const FEW_ROWS = 8;
 
-function choicesOf(heading, rows) {
-  const texts = rows.map((row) => row.cells[heading.cellIndex].textContent);
-  return [...new Set(texts)].sort(collator.compare);
+/** A control below its label; a label around a menu would include all its options. */
+function labelled(words, control, id) {
+  control.id = id;
+  return make("div", {}, make("label", { for: id }, words), control);
 }
 
 function makeChoice(heading, values) {
@@ -68,62 +68,40 @@ function makeChoice(heading, values) {
   return { select, values, column: heading.cellIndex, field };
 }
 
-/** A control below its label; a label around a menu would include all its options. */
-function labelled(words, control, id) {
-  control.id = id;
-  return make("div", {}, make("label", { for: id }, words), control);
+function makeChoices(table, rows) {
+  const headings = Array.from(table.tHead.rows[0].cells);
+  const isNamed = (name) => (heading) => heading.dataset.name === name;
+  const always = ALWAYS_CHOICES.flatMap((name) => headings.find(isNamed(name)) ?? []);
+  const others = headings.filter((heading) => !always.includes(heading)
+    && heading.dataset.measured === undefined && heading.dataset.name !== "run_id");
+  return [...always, ...others].flatMap((heading) => {
+    const texts = rows.map((row) => row.cells[heading.cellIndex].textContent);
+    const values = [...new Set(texts)].sort(collator.compare);
+    const isWanted = values.length > 1 || always.includes(heading);
+    return isWanted && values.length <= MOST_CHOICES ? makeChoice(heading, values) : [];
+  });
 }
 
-/** The text of each row, in lower case. */
-function wordsOf(rows) {
-  return new Map(rows.map((row) => [
+/** Adds a form that filters a table by text, and that of the runs by choices too. */
+function makeFilter(region) {
+  const table = region.querySelector("table");
+  const rows = Array.from(table.tBodies[0].rows);
+  const isOfRuns = region.id === "runs-table-region";
+  if (rows.length < FEW_ROWS && !isOfRuns) return;
+  // The text of each row, in lower case.
+  const words = new Map(rows.map((row) => [
     row, Array.from(row.cells, (cell) => cell.textContent).join("\n").toLowerCase(),
   ]));
-}
-
-/* A table with fewer rows gets no filter. */
-const FEW_ROWS = 8;
-
-function makeTextFilter(table, region) {
-  const rows = Array.from(table.tBodies[0].rows);
-  if (rows.length < FEW_ROWS) return;
-  const words = wordsOf(rows);
   const box = make("input", { type: "search", autocomplete: "off", spellcheck: "false" });
+  const choices = isOfRuns ? makeChoices(table, rows) : [];
   const title = byId(region.getAttribute("aria-labelledby")).textContent;
+  const name = isOfRuns ? "Filter the runs" : `Filter the table ${title}`;
   const form = make(
-    "form", { class: "filters", role: "search", "aria-label": `Filter the table ${title}` },
-    labelled("rows with", box, `${region.id}-text`),
+    "form", { class: "filters", role: "search", "aria-label": name },
+    labelled(isOfRuns ? "any text" : "rows with", box, `${region.id}-text`),
+    ...choices.map(({ field }) => field),
   );
-  const count = make("p", { class: "count", "aria-live": "polite" });
-  function apply() {
-    const text = box.value.trim().toLowerCase();
-    for (const row of rows) row.hidden = !words.get(row).includes(text);
-    const shown = rows.filter((row) => !row.hidden).length;
-    count.textContent = shown < rows.length ? `${shown} of ${rows.length} rows` : "";
-  }
-  form.addEventListener("input", apply);
-  form.addEventListener("submit", (event) => event.preventDefault());
-  region.before(form, count);
-}
-
-function makeFilter(table, region) {
-  const rows = Array.from(table.tBodies[0].rows);
-  const words = wordsOf(rows);
-  const headings = Array.from(table.tHead.rows[0].cells);
-  const choices = [];
-  for (const name of [...ALWAYS_CHOICES, ...OTHER_CHOICES]) {
-    const heading = headings.find((one) => one.dataset.name === name);
-    if (!heading) continue;
-    const values = choicesOf(heading, rows);
-    const wanted = ALWAYS_CHOICES.includes(name) || values.length > 1;
-    if (wanted && values.length <= MOST_CHOICES) choices.push(makeChoice(heading, values));
-  }
-  const box = make("input", { type: "search", autocomplete: "off", spellcheck: "false" });
-  const reset = make("button", { type: "reset" }, "Show all");
-  const form = make(
-    "form", { class: "filters", role: "search", "aria-label": "Filter the runs" },
-    labelled("any text", box, "filter-text"), ...choices.map(({ field }) => field), reset,
-  );
+  if (isOfRuns) form.append(make("button", { type: "reset" }, "Show all"));
   const count = make("p", { class: "count", "aria-live": "polite" });
 
   function apply() {
@@ -138,7 +116,8 @@ function makeFilter(table, region) {
       const details = row.dataset.details && byId(`run-${row.dataset.details}`);
       if (details) details.hidden = !fits;
     }
-    count.textContent = `${shown} of ${rows.length} runs`;
+    const found = `${shown} of ${rows.length} ${isOfRuns ? "runs" : "rows"}`;
+    count.textContent = isOfRuns || shown < rows.length ? found : "";
   }
 
   form.addEventListener("input", apply);
@@ -148,11 +127,6 @@ function makeFilter(table, region) {
   apply();
 }
 
-for (const table of document.querySelectorAll("table.sortable")) makeSortable(table);
-const runsRegion = document.querySelector("#runs-table-region");
-if (runsRegion) makeFilter(runsRegion.querySelector("table"), runsRegion);
-for (const region of document.querySelectorAll(".scroll:not(#runs-table-region, #cases-region)")) {
-  const table = region.querySelector("table.sortable");
-  if (table) makeTextFilter(table, region);
-}
+document.querySelectorAll("table.sortable").forEach(makeSortable);
+document.querySelectorAll(".scroll:not(#cases-region):has(table.sortable)").forEach(makeFilter);
 performance.mark("thawbench-sortable");

@@ -30,17 +30,16 @@ function setOnPaper(value) {
 
 /** The current colours of page.css: name without dashes → rgb(…). */
 function colours() {
-  const names = ["page", "raised", "ink", "quiet", "rule", "strong-rule"];
-  for (let number = 0; number < 8; number++) names.push(`c${number}`);
+  const names = ["page", "raised", "ink", "quiet", "rule", "strong-rule",
+    "c0", "c1", "c2", "c3", "c4", "c5", "c6", "c7"];
   const probe = make("span", { hidden: "" });
   document.body.append(probe);
-  const found = {};
-  for (const name of names) {
+  const found = names.map((name) => {
     probe.style.color = `var(--${name})`;
-    found[name] = getComputedStyle(probe).color;
-  }
+    return [name, getComputedStyle(probe).color];
+  });
   probe.remove();
-  return found;
+  return Object.fromEntries(found);
 }
 
 byId("theme").hidden = false;
