@@ -43,7 +43,7 @@ def test_no_error_and_no_request_whatever_is_done(open_page: Open, made: Made) -
     opened.page.locator("#run-0 summary").click()
     opened.page.locator("#theme").click()
     opened.page.locator("th button").first.click()
-    opened.page.locator("#filter-text").fill("torch")
+    opened.page.locator("#runs-table-region-text").fill("torch")
     opened.page.mouse.move(300, 300)
     opened.page.pdf()
     assert opened.errors == []

@@ -100,8 +100,7 @@ ACCURACY = axis("test top-1", tickformat=".0%")
 
 
 def log_axis(title: str, values: Sequence[float]) -> Figure:
-    """Return a logarithmic axis for positive values, if there are any with readable ticks: Plotly's
-    are digits without their power."""
+    """Return a logarithmic axis for positive values; Plotly's ticks are digits without powers."""
     if not values:
         return axis(title, type="log")
     first, last = (math.floor(math.log10(end)) for end in (min(values), max(values)))

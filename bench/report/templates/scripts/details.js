@@ -58,6 +58,8 @@ function copyButton(text, what) {
 
 function contents(key, run) {
   const row = report().rows.find((one) => `${one.run_id}/${one.environment_id}` === key);
+  const [, runId, environment] = /^(.*)\/(.*?)$/s.exec(key);
+  const proof = PARITY[row?.parity] ?? "Not applicable to this run.";
   const { result, spec } = run;
   const shown = make("div", { class: "fold" });
   const add = (title, ...children) => shown.append(part(title, ...children));
@@ -67,16 +69,15 @@ function contents(key, run) {
     add("Why it failed", make("p", {}, make("strong", { class: "bad" }, reason)));
   }
   if (run.repeat) {
-    const both = [box(run.repeat, "Command"), copyButton(run.repeat, "the command")];
-    add("Command to repeat it", make("div", { class: "command" }, ...both));
+    add("Command to repeat it", make("div", { class: "command" },
+      box(run.repeat, "Command"), copyButton(run.repeat, "the command")));
   }
   const curves = CURVES.flatMap((curve) => curveFigure(curve, result) ?? []);
   if (curves.length > 0) add("Learning curve", ...curves);
   shown.append(make("div", { class: "columns" },
-    part("Result", fields([["run id", key.slice(0, key.lastIndexOf("/"))], ...numbers(row, result)])),
+    part("Result", fields([["run id", runId], ...numbers(row, result)])),
     part("Specification", fields(leaves(spec))),
-    part("Parity", make("p", { class: "quiet" }, PARITY[row?.parity] ?? "Not applicable to this run."),
-      ...settings(key.slice(key.lastIndexOf("/") + 1), run.knobs ?? {})),
+    part("Parity", make("p", { class: "quiet" }, proof), ...settings(environment, run.knobs ?? {})),
   ));
   const { classes } = spec.case.dataset;
   if (run.confusion) add("Confusion matrix, test images", confusion(run.confusion, classes));
@@ -119,8 +120,7 @@ async function fill(details) {
 function openNamed() {
   const named = /^#run-\d+$/.test(location.hash) && byId(location.hash.slice(1));
   if (!named) return;
-  named.hidden = false;
-  named.open = true;
+  Object.assign(named, { hidden: false, open: true });
   named.scrollIntoView();
 }
 

@@ -1,6 +1,5 @@
 /* Plots are drawn when they come near the screen, when the browser is idle, or before printing;
    learning curves, when the details of their run are opened. */
-
 /* So that two plots with their captions fit on a sheet of print.css. */
 const PAPER_PX = { width: 960, height: 275 };
 /* Height in page.css of a plot without a height of its own. */
@@ -52,15 +51,6 @@ function figureOf(figure) {
   return { data, layout, buttons };
 }
 
-/** Does to a figure what a button of Plotly's menu would do. */
-function choose(data, button) {
-  for (const [name, values] of Object.entries(button?.args?.[0] ?? {})) {
-    data.forEach((trace, number) => {
-      trace[name] = Array.isArray(values) ? values[number] : values;
-    });
-  }
-}
-
 /** Converts Plotly's text, which is HTML, to plain text. */
 function unescaped(text) {
   return new DOMParser().parseFromString(text, "text/html").documentElement.textContent;
@@ -93,7 +83,9 @@ function legendHeight(data, template, width) {
 
 /** Draws one choice of a figure into a canvas. */
 function drawInto(canvas, { data, layout, buttons }, chosenButton) {
-  choose(data, buttons[chosenButton]);
+  // What a button of Plotly's menu would do.
+  const visible = buttons[chosenButton]?.args[0].visible;
+  if (visible) data.forEach((trace, number) => { trace.visible = visible[number]; });
   canvas.style.height = layout.height ? `${layout.height}px` : "";
   const paper = { ...PAPER_PX, height: Math.max(PAPER_PX.height, layout.height ?? 0) };
   const size = onPaper ? { ...paper, autosize: false } : { autosize: true };
@@ -149,9 +141,8 @@ function curveFigure({ field, title, format }, result) {
   if (values.every((value) => value === null)) return null;
   const label = `${title} by epoch: ${values.map((y) => y?.toPrecision(3) ?? "–").join(", ")}`;
   const canvas = make("div", { role: "img", "aria-label": label });
-  const figure = make("figure", { class: "curve" }, canvas);
-  Object.assign(figure, { curve: { title, format, values } });
-  return figure;
+  const curve = { title, format, values };
+  return Object.assign(make("figure", { class: "curve" }, canvas), { curve });
 }
 
 /** Draws a learning curve, or redraws it in the current theme. */
@@ -171,11 +162,9 @@ function drawCurve(figure) {
   Plotly.react(figure.firstChild, data, layout, { displayModeBar: false });
 }
 
-const near = new IntersectionObserver((entries) => {
-  for (const { isIntersecting, target } of entries) {
-    if (isIntersecting && isMissing(target)) draw(target);
-  }
-}, { rootMargin: "500px" });
+const near = new IntersectionObserver((entries) => entries
+  .filter(({ isIntersecting, target }) => isIntersecting && isMissing(target))
+  .forEach(({ target }) => draw(target)), { rootMargin: "500px" });
 
 const whenIdle = window.requestIdleCallback ?? ((call) => setTimeout(call, 200));
 
@@ -191,12 +180,8 @@ whenRead.then(() => {
   figures.forEach((figure) => near.observe(figure));
   whenIdle(drawNext);
 });
-followTheme(() => {
+document.addEventListener("theme", () => {
   for (const figure of figures) if (!isMissing(figure)) draw(figure);
   document.querySelectorAll("details[open] .curve").forEach(drawCurve);
 });
-addEventListener("beforeprint", () => {
-  setOnPaper(true);
-  figures.filter(isMissing).forEach(draw);
-});
-addEventListener("afterprint", () => setOnPaper(false));
+addEventListener("beforeprint", () => figures.filter(isMissing).forEach(draw));

@@ -1,25 +1,15 @@
 /* Sorting tables by a click on a heading, and filtering them. */
 const collator = new Intl.Collator("en", { numeric: true });
 
-/** The sort key of a cell: a number, a text, or null. */
-function sortKey(cell) {
-  const key = cell.dataset.sort ?? cell.textContent;
-  if (key === "") return null;
-  const number = Number(key);
-  return Number.isFinite(number) ? number : key;
-}
-
 /** The sort keys of all rows, either all numbers or all texts; null comes last. */
 function keysOf(heading, rows) {
-  const keys = Array.from(rows, (row) => sortKey(row.cells[heading.cellIndex]));
-  const isWord = (key) => typeof key === "string";
+  const cells = Array.from(rows, (row) => row.cells[heading.cellIndex]);
+  const keys = cells.map((cell) => cell.dataset.sort ?? cell.textContent);
+  const numbers = keys.map((key) => (key === "" || !Number.isFinite(+key) ? null : Number(key)));
+  const isWord = (key, row) => key !== "" && numbers[row] === null;
   // Words in a column of numbers, such as "not run", mean that there is no number.
-  if (heading.classList.contains("r")) return keys.map((key) => (isWord(key) ? null : key));
-  return keys.some(isWord) ? keys.map((key) => (key === null ? null : String(key))) : keys;
-}
-
-function compare(a, b) {
-  return typeof a === "number" ? a - b : collator.compare(a, b);
+  if (heading.classList.contains("r") || !keys.some(isWord)) return numbers;
+  return keys.map((key, row) => (key === "" ? null : String(numbers[row] ?? key)));
 }
 
 function sortBy(heading) {
@@ -32,7 +22,8 @@ function sortBy(heading) {
   const keyed = Array.from(body.rows, (row, number) => [keys[number], row]);
   keyed.sort(([a], [b]) => {
     if (a === null || b === null) return (a === null) - (b === null);
-    return down ? compare(b, a) : compare(a, b);
+    const order = typeof a === "number" ? a - b : collator.compare(a, b);
+    return down ? -order : order;
   });
   body.append(...keyed.map(([, row]) => row));
   say(`Sorted by ${heading.textContent}, ${down ? "descending" : "ascending"}.`);
@@ -60,14 +51,6 @@ function labelled(words, control, id) {
   return make("div", {}, make("label", { for: id }, words), control);
 }
 
-function makeChoice(heading, values) {
-  const select = make("select", {}, new Option("all", ""));
-  // Options are identified by position, since a value may itself be empty or "all".
-  for (const value of values) select.append(new Option(value === "" ? "(none)" : value, "some"));
-  const field = labelled(heading.textContent, select, `filter-${heading.cellIndex}`);
-  return { select, values, column: heading.cellIndex, field };
-}
-
 function makeChoices(table, rows) {
   const headings = Array.from(table.tHead.rows[0].cells);
   const isNamed = (name) => (heading) => heading.dataset.name === name;
@@ -75,10 +58,15 @@ function makeChoices(table, rows) {
   const others = headings.filter((heading) => !always.includes(heading)
     && heading.dataset.measured === undefined && heading.dataset.name !== "run_id");
   return [...always, ...others].flatMap((heading) => {
-    const texts = rows.map((row) => row.cells[heading.cellIndex].textContent);
+    const { cellIndex: column, textContent: words } = heading;
+    const texts = rows.map((row) => row.cells[column].textContent);
     const values = [...new Set(texts)].sort(collator.compare);
     const isWanted = values.length > 1 || always.includes(heading);
-    return isWanted && values.length <= MOST_CHOICES ? makeChoice(heading, values) : [];
+    if (!isWanted || values.length > MOST_CHOICES) return [];
+    // Options are identified by position, since a value may itself be empty or "all".
+    const options = values.map((value) => new Option(value === "" ? "(none)" : value, "some"));
+    const select = make("select", {}, new Option("all", ""), ...options);
+    return { select, values, column, field: labelled(words, select, `filter-${column}`) };
   });
 }
 

@@ -1,6 +1,6 @@
-/* Light or dark: the system's theme until the reader chooses one, for as long as the page is open. */
+/* Light or dark: the system's theme until the reader chooses one, while the page is open; light on
+   paper. Each change sends the document the event "theme". */
 const systemDark = matchMedia("(prefers-color-scheme: dark)");
-const followers = [];
 let chosen = null;
 let onPaper = false;
 
@@ -8,24 +8,13 @@ function isDark() {
   return !onPaper && (chosen === null ? systemDark.matches : chosen === "dark");
 }
 
-/** Calls `follow` after each change of theme. */
-function followTheme(follow) {
-  followers.push(follow);
-}
-
-function showTheme() {
-  const root = document.documentElement;
-  if (onPaper) root.dataset.theme = "light";
-  else if (chosen !== null) root.dataset.theme = chosen;
-  else delete root.dataset.theme;
+function showTheme(isPrinting = onPaper) {
+  onPaper = isPrinting;
+  const theme = onPaper ? "light" : chosen;
+  if (theme === null) delete document.documentElement.dataset.theme;
+  else document.documentElement.dataset.theme = theme;
   byId("theme").textContent = isDark() ? "Light theme" : "Dark theme";
-  for (const follow of followers) follow();
-}
-
-/** Switches to the light theme for printing, and back. */
-function setOnPaper(value) {
-  onPaper = value;
-  showTheme();
+  document.dispatchEvent(new Event("theme"));
 }
 
 /** The current colours of page.css: name without dashes → rgb(…). */
@@ -47,5 +36,7 @@ byId("theme").addEventListener("click", () => {
   chosen = isDark() ? "light" : "dark";
   showTheme();
 });
-systemDark.addEventListener("change", showTheme);
+addEventListener("beforeprint", () => showTheme(true));
+addEventListener("afterprint", () => showTheme(false));
+systemDark.addEventListener("change", () => showTheme());
 showTheme();
