@@ -14,7 +14,6 @@ from __future__ import annotations
 import functools
 import gc
 import importlib
-import json
 import os
 import queue
 import sys
@@ -31,13 +30,10 @@ from bench.errors import Unavailable, UserError, first_line
 from bench.storage.cache import unwritable
 from bench.workers import tasks
 from bench.workers.environment import environment_here
+from bench.workers.events import Done, Event, Failed, Idle, Probed, to_line
 
 if TYPE_CHECKING:
     from bench.training.adapter import Adapter
-
-Emit = Callable[[dict[str, Any]], None]
-"""Function that sends an event to the parent."""
-
 
 RECURSION_LIMIT = 10_000
 """Limit of nested calls. Keras walks a functional model recursively: EfficientNetV2-L, with a
@@ -52,10 +48,10 @@ class Context(NamedTuple):
     """Backend and parent of a task."""
 
     backend: str
-    """Backend id."""
     adapter_module: str
     """Module with the function ``adapter()``."""
-    emit: Emit
+    emit: Callable[[Event], None]
+    """Function that sends an event to the parent."""
 
     def adapter(self) -> Adapter:
         """Return the adapter; the first call imports the framework."""
@@ -64,11 +60,8 @@ class Context(NamedTuple):
 
 @functools.cache
 def load_adapter(backend: str, module: str) -> Adapter:
-    """Import a backend's adapter, and with it the framework.
-
-    Raises:
-        NotInstalled: A package that it needs is not installed.
-    """
+    """Import a backend's adapter, and with it the framework; raise NotInstalled if a package that
+    it needs is missing."""
     from bench.training.memory import fresh_bytes
 
     sys.setrecursionlimit(RECURSION_LIMIT)
@@ -125,14 +118,9 @@ def export(task: tasks.ExportTask, context: Context) -> tasks.Nothing:
     from bench.network.blueprint_files import save_blueprint
 
     network = export_backbone(
-        task.backbone,
-        task.entry,
-        task.px,
-        task.preprocessing,
-        path=Path(task.path) if task.path else None,
-        reader=task.reader,
-        seed=task.seed,
-    )
+        task.backbone, task.entry, task.px, task.preprocessing,
+        path=Path(task.path) if task.path else None, reader=task.reader, seed=task.seed,
+    )  # fmt: skip
     if task.calibrated:
         from bench.parity.random_network import calibrate_random_network
 
@@ -181,7 +169,7 @@ def prove(task: tasks.ProveTask, context: Context) -> tasks.ProveAnswer:
         out = Path(task.out) / item.key
         facts = probe(adapter, item, split, task.device, out, floors=task.floors)
         rates[item.key] = facts["learning_rate"]
-        context.emit({"event": "probed", "key": item.key})
+        context.emit(Probed(key=item.key))
         gc.collect()  # a model and its graphs form reference cycles and hold much memory
     return tasks.ProveAnswer(learning_rates=rates)
 
@@ -222,7 +210,8 @@ def run(task: tasks.RunTask, context: Context) -> tasks.RunAnswer:
     is_warm = _is_warm()
     peak = Peak(is_warm)
     adapter = context.adapter()
-    start_s = None if is_warm else _seconds_since_start()
+    started = None if is_warm else os.environ.get(tasks.STARTED_VARIABLE)
+    start_s = None if started is None else time.time() - float(started)
     try:
         if task.specs[0].recipe.sweep:
             return tasks.RunAnswer(results=tuple(run_sweep(task, adapter, context.emit)))
@@ -234,17 +223,12 @@ def run(task: tasks.RunTask, context: Context) -> tasks.RunAnswer:
             raise
         traceback.print_exc()
         failure = Failure(kind=type(error).__name__, message=first_line(error))
-        return tasks.RunAnswer(
-            results=tuple(
-                RunResult(
-                    run_id=spec.run_id,
-                    environment_id=task.environment_id,
-                    status="oom",
-                    failure=failure,
-                )
-                for spec in task.specs
-            )
+        env = task.environment_id
+        results = tuple(
+            RunResult(run_id=spec.run_id, environment_id=env, status="oom", failure=failure)
+            for spec in task.specs
         )
+        return tasks.RunAnswer(results=results)
 
 
 def native_knobs(task: tasks.NativeKnobsTask, context: Context) -> tasks.NativeKnobsAnswer:
@@ -275,24 +259,17 @@ HANDLERS: dict[type[Any], Callable[[Any, Context], BaseModel]] = {
 """Type of a task → function that does it."""
 
 
-def _seconds_since_start() -> float | None:
-    """Return the seconds since the parent started this process; None if it is unknown."""
-    started = os.environ.get(tasks.STARTED_VARIABLE)
-    return None if started is None else time.time() - float(started)
-
-
-def _failed(error: BaseException) -> dict[str, Any]:
+def _failed(error: BaseException) -> Failed:
     """Return the event that reports an exception to the parent."""
     if isinstance(error, OSError) and (found := unwritable(error)) is not None:
         error = found
     if isinstance(error, Unavailable):
         kind = tasks.NOT_INSTALLED if isinstance(error, NotInstalled) else "unavailable"
-        return {"event": "failed", "status": "unavailable", "kind": kind, "message": str(error)}
+        return Failed(status="unavailable", kind=kind, message=str(error))
     if isinstance(error, UserError):
-        return {"event": "failed", "status": "bad_input", "kind": "bad_input",
-                "message": error.message, "hint": error.hint}  # fmt: skip
+        return Failed(status="bad_input", kind="bad_input", message=error.message, hint=error.hint)
     kind = getattr(error, "failure_kind", type(error).__name__)
-    return {"event": "failed", "status": "crashed", "kind": kind, "message": first_line(error)}
+    return Failed(status="crashed", kind=kind, message=first_line(error))
 
 
 def _lines() -> queue.Queue[bytes]:
@@ -315,33 +292,29 @@ def main(backend: str, adapter_module: str) -> None:
     os.dup2(2, 1)
     lines = _lines()
 
-    def emit(event: dict[str, Any]) -> None:
-        events.write(json.dumps(event) + "\n")
+    def emit(event: Event) -> None:
+        events.write(to_line(event))
         events.flush()
 
     context = Context(backend, adapter_module, emit)
     while True:
         line = lines.get()
+        event: Done | Failed
         try:
             task = tasks.TASK.validate_json(line)
             if task.log is not None:
-                _log_to(Path(task.log))
+                with open(task.log, "ab") as sink:
+                    os.dup2(sink.fileno(), 1)
+                    os.dup2(sink.fileno(), 2)
             answer = HANDLERS[type(task)](task, context)
-            event = {"event": "done", **answer.model_dump(mode="json")}
+            event = Done.model_validate(answer.model_dump(mode="json"))
         except Exception as error:
             traceback.print_exc()
             event = _failed(error)
         sys.stdout.flush()
         sys.stderr.flush()
         emit(event)  # before tidying, where frameworks sometimes crash
-        emit({"event": "idle", "held_bytes": _tidy(context)})
-
-
-def _log_to(log: Path) -> None:
-    """Append everything that is printed from now on to ``log``."""
-    with log.open("ab") as sink:
-        os.dup2(sink.fileno(), 1)
-        os.dup2(sink.fileno(), 2)
+        emit(Idle(held_bytes=_tidy(context)))
 
 
 def _tidy(context: Context) -> int | None:

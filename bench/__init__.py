@@ -27,14 +27,12 @@ def __getattr__(name: str) -> ModuleType:
 
 
 def results(*folders: str | Path) -> pd.DataFrame:
-    """Return the runs of results folders as a pandas frame: one row a run, units in column names.
+    """Return the runs of results folders, such as ``results/runs/quick``, as a pandas frame.
 
-    Shares are fractions, not percent; values that could not be measured are missing.
+    It has one row a run and units in column names. Shares are fractions, not percent; values that
+    could not be measured are missing.
     ``attrs["columns"]`` describes each column, ``attrs["environments"]`` the machines and versions,
     ``attrs["problems"]`` the folders that could not be read.
-
-    Args:
-        folders: Such as ``results/runs/quick``.
 
     Raises:
         UserError: A folder does not exist, or none holds a run.
@@ -47,11 +45,7 @@ def results(*folders: str | Path) -> pd.DataFrame:
 def curves(*folders: str | Path) -> pd.DataFrame:
     """Return one row an epoch: run_id, environment_id, epoch, train_loss and val_top1.
 
-    Args:
-        folders: Such as ``results/runs/quick``.
-
-    Raises:
-        UserError: A folder does not exist, or none holds a run.
+    Folders and errors are those of ``results``.
     """
     from bench.analysis import frame
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 """Error numbers of a disk that is full or must not be written."""
@@ -30,8 +31,7 @@ class UserError(Exception):
 class Unavailable(Exception):
     """Something that a run needs is missing here; the run gets the status 'unavailable'.
 
-    Args:
-        message: What is missing and how to get it.
+    The message says what is missing and how to get it.
     """
 
 
@@ -44,13 +44,17 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:500]
 
 
+def check_is_file(what: str, path: Path) -> None:
+    """Raise UserError, which names the path as ``what`` does, if there is no file at ``path``."""
+    if not path.is_file():
+        raise UserError(f"{what} {'is a folder' if path.is_dir() else 'does not exist'}.")
+
+
 def choose(kind: str, name: str, known: Iterable[str], hint: str | None = None) -> str:
     """Return ``name`` if it is one of ``known``.
 
     Args:
         kind: What the names stand for, in the singular, such as 'policy'.
-        name: The name that was given.
-        known: The names that exist.
         hint: Replaces the list of all known names in the error, where that would be too long.
 
     Raises:

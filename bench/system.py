@@ -6,7 +6,6 @@ import functools
 import importlib.metadata
 import os
 import platform
-import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,17 +19,13 @@ class Gpu:
     """A GPU as nvidia-smi reports it."""
 
     name: str
-    """Model name."""
     driver: str
-    """Driver version."""
     memory_bytes: int | None
     """Memory of the device; None if it shares the machine's memory."""
 
 
-CONTAINER_LIMITS = (
-    Path("/sys/fs/cgroup/memory.max"),
-    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
-)
+CGROUP = Path("/sys/fs/cgroup")
+CONTAINER_LIMITS = (CGROUP / "memory.max", CGROUP / "memory" / "memory.limit_in_bytes")
 """Files that hold the memory limit of the container, in bytes (docs.kernel.org, "Control Group v2"
 and "Memory Resource Controller")."""
 
@@ -38,11 +33,8 @@ and "Memory Resource Controller")."""
 @functools.cache
 def gpus() -> tuple[Gpu, ...]:
     """Return the GPUs that this process may use; none if nvidia-smi is missing or fails."""
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return ()
     query = "--query-gpu=name,driver_version,memory.total,uuid"
-    command = [program, query, "--format=csv,noheader,nounits"]
+    command = ["nvidia-smi", query, "--format=csv,noheader,nounits"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
     except (OSError, subprocess.SubprocessError):
@@ -68,18 +60,17 @@ def visible(uuids: list[str]) -> list[str]:
     wanted = os.environ.get("CUDA_VISIBLE_DEVICES")
     if wanted is None:
         return uuids
-    left = []
+    left: list[str] = []
     for item in (part.strip() for part in wanted.split(",")):
         if item.isdigit() and int(item) < len(uuids):
-            left.append(uuids[int(item)])
-            continue
-        if item.startswith("MIG-"):
-            left.append(item)
-            continue
-        named = [uuid for uuid in uuids if item and uuid.startswith(item)]
+            named = [uuids[int(item)]]
+        elif item.startswith("MIG-"):
+            named = [item]
+        else:
+            named = [uuid for uuid in uuids if item and uuid.startswith(item)]
         if len(named) != 1:
             break
-        left.append(named[0])
+        left += named
     return left
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
 
 from bench.spec.result import RunResult
 from bench.workers.tasks import RunAnswer, Task
@@ -21,5 +19,4 @@ class StubTask(Task[StubAnswer]):
     """A task with arbitrary extra fields."""
 
     model_config = ConfigDict(extra="allow")
-    answer_type: ClassVar[type[BaseModel]] = StubAnswer
     task: str = "x"

@@ -26,18 +26,10 @@ from bench.errors import Unavailable, UserError
 from bench.network.backbones import backbones
 from bench.network.blueprint import STATE_ROLES, Blueprint
 from bench.network.blueprint_files import blueprint_path
+from bench.parity import scheduler
 from bench.parity.model import PARTS, PairProof, Part
 from bench.parity.plan import DTYPES, Question, environments_of, subject_of
 from bench.parity.run import FLOORS_FROM, prove
-from bench.parity.scheduler import (
-    MAX_BYTES,
-    MAX_JOBS,
-    Job,
-    memory_limit_bytes,
-    parallel_jobs,
-    run_jobs,
-    threads_per_worker,
-)
 from bench.parity.tolerances import LEVELS
 from bench.report.markdown import markdown
 from bench.spec.run import Precision
@@ -52,7 +44,7 @@ DEVICE = "cpu"
 LARGEST = 100_000_000
 """Number of parameters up to which a network is trained for ten steps in float64; of larger ones
 only the forward pass is compared, in float32."""
-MEMORY_BYTES = MAX_BYTES // 2
+MEMORY_BYTES = scheduler.MAX_BYTES // 2
 """Memory of a worker, so that two run at a time. More than 100 million parameters, in float32 and
 without training, need no more than 100 million in float64 with training."""
 INPUT_PX = {"torchvision:inception_v3": 139}
@@ -146,7 +138,7 @@ def _question(
         cache=cache_root(),
         parts=parts,
         perturbations=PERTURBATIONS,
-        threads=threads_per_worker(parallel_jobs(DEVICE, MAX_JOBS)),
+        threads=scheduler.threads_per_worker(scheduler.parallel_jobs(DEVICE, scheduler.MAX_JOBS)),
     )
 
 
@@ -211,13 +203,15 @@ def main(path: Path) -> None:
         for row in _load(path.with_suffix(".json"))
         if row["model"] in wanted and (row["environments"], row.get("harness")) == made_by
     }
-    for parallel in (parallel_jobs(DEVICE, len(wanted)), 1):
+    for parallel in (scheduler.parallel_jobs(DEVICE, len(wanted)), 1):
         missing = [name for name in wanted if name not in done or _died(done[name])]
         entries = backbones(missing, interpreters)  # one worker describes them all
         missing.sort(key=lambda name: -entries[name].min_px)  # slow ones, such as ViTs, first
-        jobs = [Job(MEMORY_BYTES, partial(measure, name, interpreters)) for name in missing]
+        jobs = [
+            scheduler.Job(MEMORY_BYTES, partial(measure, name, interpreters)) for name in missing
+        ]
         clock = WorkClock(float(len(missing)))
-        for number, row in run_jobs(jobs, parallel, memory_limit_bytes()):
+        for number, row in scheduler.run_jobs(jobs, parallel, scheduler.memory_limit_bytes()):
             done[missing[number]] = row
             clock.done += 1
             print(f"[{clock.done:.0f}/{len(missing)}, {duration(clock.left_s())} left] "

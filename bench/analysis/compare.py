@@ -9,12 +9,11 @@ an upgrade); if that leaves more than one, nothing is compared.
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from bench.analysis.groups import SeedGroup
+from bench.analysis.groups import SeedGroup, experiment_of, lost_seeds
 from bench.analysis.rows import backend_place, grouped, rows_of
 from bench.spec.base import canonical_json
 from bench.spec.run import RunSpec
@@ -44,17 +43,15 @@ def differences(pairs: RunPairs) -> dict[EnvironmentDifference, list[str]]:
     found: dict[EnvironmentDifference, set[str]] = {}
     for a, b in pairs:
         first, second = _surroundings(a), _surroundings(b)
-        for kind, name in dict.fromkeys([*first, *second]):
-            values = _text(first.get((kind, name))), _text(second.get((kind, name)))
-            if values[0] != values[1]:
-                found.setdefault(EnvironmentDifference(kind, name, *values), set()).add(
-                    a.spec.backend
-                )
+        for what in dict.fromkeys([*first, *second]):
+            if first.get(what) != second.get(what):
+                difference = EnvironmentDifference(*what, first.get(what), second.get(what))
+                found.setdefault(difference, set()).add(a.spec.backend)
     return {what: sorted(backends, key=backend_place) for what, backends in found.items()}
 
 
-def _surroundings(run: StoredRun) -> dict[tuple[Kind, str], Any]:
-    """Return a run's environment and the knobs in force that no version implies."""
+def _surroundings(run: StoredRun) -> dict[tuple[Kind, str], str | None]:
+    """Return a run's environment and the knobs in force that no version implies, as text."""
     environment = run.environment
     known = {*environment.packages, *MACHINE}
     groups: dict[Kind, Mapping[str, Any]] = {
@@ -63,11 +60,11 @@ def _surroundings(run: StoredRun) -> dict[tuple[Kind, str], Any]:
         "variable": environment.variables,
         "knob": {name: v for name, v in run.result.knobs.items() if name not in known},
     }
-    return {(kind, name): v for kind, values in groups.items() for name, v in values.items()}
-
-
-def _text(value: Any) -> str | None:
-    return value if value is None or isinstance(value, str) else json.dumps(value)
+    return {
+        (kind, name): v if v is None or isinstance(v, str) else json.dumps(v)
+        for kind, values in groups.items()
+        for name, v in values.items()
+    }
 
 
 NotMatched = Literal[
@@ -123,11 +120,12 @@ def match(
         if run_id in moved:
             continue
         these, those = first.get(run_id, []), second.get(elsewhere.get(run_id, run_id), [])
-        found, reason = _pair(these, those)
-        pairs += found
-        if reason is not None:
+        found = _pair(these, those)
+        if isinstance(found, list):
+            pairs += found
+        else:
             run_id = (these or those)[0].result.run_id
-            unmatched.append(Unmatched(run_id, _statuses(these), _statuses(those), reason))
+            unmatched.append(Unmatched(run_id, _statuses(these), _statuses(those), found))
     return pairs, unmatched
 
 
@@ -137,18 +135,16 @@ def _on_other_devices(
     """Return a key of the first folder → that of the second one which differs in the device alone,
     where each folder has exactly one such run and lacks the other's."""
 
-    def alone(runs: RunsById, other: RunsById) -> dict[str, list[str]]:
-        return grouped(
+    def alone(runs: RunsById, other: RunsById) -> dict[str, str]:
+        """Return the spec without its device → the key, where there is exactly one."""
+        specs = grouped(
             (key for key in runs if key not in other),
             lambda key: spec_of(runs[key][0]).model_copy(update={"device": ""}).run_id,
         )
+        return {spec: keys[0] for spec, keys in specs.items() if len(keys) == 1}
 
     here, there = alone(first, second), alone(second, first)
-    return {
-        keys[0]: there[spec][0]
-        for spec, keys in here.items()
-        if len(keys) == len(there.get(spec, [])) == 1
-    }
+    return {key: there[spec] for spec, key in here.items() if spec in there}
 
 
 def _statuses(runs: Sequence[StoredRun]) -> str | None:
@@ -157,58 +153,44 @@ def _statuses(runs: Sequence[StoredRun]) -> str | None:
 
 def _pair(
     a: Sequence[StoredRun], b: Sequence[StoredRun]
-) -> tuple[list[tuple[StoredRun, StoredRun]], NotMatched | None]:
+) -> list[tuple[StoredRun, StoredRun]] | NotMatched:
     """Return the pairs of one spec, or why there are none."""
     if not a or not b:
-        return [], "not in both folders"
-    a, b = ([run for run in runs if run.result.status == "ok"] for runs in (a, b))
-    if not a or not b:
-        return [], "not ok in both folders"
-    here, there = ({run.result.environment_id: run for run in runs} for runs in (a, b))
+        return "not in both folders"
+    here, there = (
+        {run.result.environment_id: run for run in runs if run.result.status == "ok"}
+        for runs in (a, b)
+    )
+    if not here or not there:
+        return "not ok in both folders"
     if here.keys() == there.keys():
-        return [(run, there[key]) for key, run in here.items()], None
+        return [(run, there[key]) for key, run in here.items()]
     # What only one folder holds was made after it was copied from the other.
     own = [run for key, run in here.items() if key not in there] or list(here.values())
     new = [run for key, run in there.items() if key not in here] or list(there.values())
     if len(own) > 1 or len(new) > 1:
-        return [], "in several environments, of which none is the other folder's"
-    return [(own[0], new[0])], None
-
-
-Experiment = tuple[str, str]
-"""A ``run_id`` without its seed, and an environment."""
+        return "in several environments, of which none is the other folder's"
+    return [(own[0], new[0])]
 
 
 def seed_group_pairs(pairs: RunPairs, whole: BothFolders) -> list[tuple[SeedGroup, SeedGroup]]:
     """Group matched runs that differ in the seed alone, in the order of a report. All runs of the
     ``whole`` folders decide which runs are unsteady and which seeds were lost."""
     partner = {first.key: second.key for first, second in pairs}
-    here, there = ({row.key: row for row in rows_of(side)} for side in whole)
-    lost = _lost_seeds(whole[0]), _lost_seeds(whole[1])
+    here, there = (rows_of(side) for side in whole)
+    lost = lost_seeds(here), lost_seeds(there)
+    by_key = {row.key: row for row in there}
     groups = grouped(
-        ((row, there[partner[key]]) for key, row in here.items() if key in partner),
-        lambda both: (_experiment_of(both[0]), _experiment_of(both[1])),
+        ((row, by_key[partner[row.key]]) for row in here if row.key in partner),
+        lambda both: (experiment_of(both[0]), experiment_of(both[1])),
     )
     found = []
     for (one, other), rows in groups.items():
         rows.sort(key=lambda both: both[0].spec.seed)
         first, second = zip(*rows, strict=True)
-        found.append((SeedGroup(first, lost[0][one]), SeedGroup(second, lost[1][other])))
+        lost_here, lost_there = lost[0].get(one, 0), lost[1].get(other, 0)
+        found.append((SeedGroup(first, lost_here), SeedGroup(second, lost_there)))
     return found
-
-
-def _id_without_seed(run: StoredRun) -> str:
-    """Return the ``run_id`` that a run would have with the seed 0."""
-    return run.spec.model_copy(update={"seed": 0}).run_id
-
-
-def _experiment_of(run: StoredRun) -> Experiment:
-    return _id_without_seed(run), run.result.environment_id
-
-
-def _lost_seeds(runs: Sequence[StoredRun]) -> Counter[Experiment]:
-    """Count the seeds of each experiment that are not ok."""
-    return Counter(_experiment_of(run) for run in runs if run.result.status != "ok")
 
 
 MOST_SPECS = 600
@@ -234,8 +216,8 @@ def nearest(a: Sequence[StoredRun], b: Sequence[StoredRun]) -> list[NearestPair]
     """Return for each run of one folder the nearest of another; of equally near ones, the first."""
     ours, others = _flat_runs(a), _flat_runs(b)
     found = []
-    for run, fields, items in ours if others else ():
-        other, theirs, _ = min(others, key=lambda o: len(items ^ o[2]))
+    for run, fields in ours if others else ():
+        other, theirs = min(others, key=lambda o: len(fields.items() ^ o[1].items()))
         paths = [p for p in {**fields, **theirs} if fields.get(p) != theirs.get(p)]
         following = tuple(prefix for leader, prefix in LEADING.items() if leader in paths)
         apart = [p for p in paths if p in LEADING or not p.startswith(following)]
@@ -244,14 +226,12 @@ def nearest(a: Sequence[StoredRun], b: Sequence[StoredRun]) -> list[NearestPair]
     return found
 
 
-def _flat_runs(
-    runs: Sequence[StoredRun],
-) -> list[tuple[StoredRun, dict[str, str], set[tuple[str, str]]]]:
+def _flat_runs(runs: Sequence[StoredRun]) -> list[tuple[StoredRun, dict[str, str]]]:
     """Return a run of each spec, as differing seeds are rarely why nothing matches, and its fields:
-    path → value as text, and as a set."""
-    firsts = [same[0] for same in grouped(runs, _id_without_seed).values()]
-    fields = [_flat(run.spec.model_dump(mode="json")) for run in firsts[:MOST_SPECS]]
-    return [(run, f, set(f.items())) for run, f in zip(firsts, fields, strict=False)]
+    path → value as text."""
+    specs = grouped(runs, lambda run: run.spec.model_copy(update={"seed": 0}).run_id)
+    firsts = [same[0] for same in specs.values()][:MOST_SPECS]
+    return [(run, _flat(run.spec.model_dump(mode="json"))) for run in firsts]
 
 
 def _flat(value: Mapping[str, Any], path: str = "") -> dict[str, str]:

@@ -5,16 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from bench.analysis.groups import (
-    Comparison,
-    Contest,
-    LostSeeds,
-    SeedGroup,
-    backend_pairs,
-    compare,
-    contests_of,
-    seed_groups_of,
-)
+from bench.analysis import groups
+from bench.analysis.groups import Comparison, Contest, LostSeeds, SeedGroup
 from bench.analysis.rows import Row, is_proved
 from bench.analysis.speed import SpeedComparison, compare_speeds
 from bench.parity.proofs import ProvedSubject
@@ -50,10 +42,11 @@ def findings_of(
 ) -> Findings:
     """Compare policies and backends wherever they are comparable; ``lost`` is by default that of
     these rows."""
-    groups = seed_groups_of(rows, lost)
-    pairs = backend_pairs(groups)
+    seed_groups = groups.seed_groups_of(rows, lost)
+    pairs = groups.backend_pairs(seed_groups)
+    compared = zip(pairs, groups.compare(pairs), compare_speeds(pairs), strict=True)
     backends = [
         BackendPair(a, b, top1, speed, is_proved(a.row, b.row, shown))
-        for (a, b), top1, speed in zip(pairs, compare(pairs), compare_speeds(pairs), strict=True)
+        for (a, b), top1, speed in compared
     ]
-    return Findings(rows, groups, contests_of(groups), backends)
+    return Findings(rows, seed_groups, groups.contests_of(seed_groups), backends)

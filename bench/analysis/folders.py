@@ -28,12 +28,11 @@ LoadedRuns = tuple[list[StoredRun], list[str]]
 """Runs of a folder, and a sentence for each that could not be read."""
 REPORT = "python run_bench.py report"
 MOST_NAMED = 8
-"""Number of folders that a hint names."""
+"""Most folders that a hint names."""
 
 
 def load_runs(folders: Sequence[Path], planned: Collection[tuple[str, str]] = ()) -> LoadedRuns:
-    """Return the runs of results folders, and a sentence for each that could not be read; see
-    ``merge_runs``.
+    """Load results folders and merge their runs as ``merge_runs`` does.
 
     Raises:
         UserError: A folder does not exist, or there are no runs.
@@ -54,10 +53,8 @@ def merge_runs(
     problems = [problem for _, wrong in found for problem in wrong]
     kept = drop_superseded(list(runs.values()), planned)
     if not kept:
-        raise UserError(
-            "\n".join([f"No results in {_quoted(folders)}.", *problems]),
-            _nearby_results(folders) or "Make some: python run_bench.py run",
-        )
+        hint = _nearby_results(folders) or "Make some: python run_bench.py run"
+        raise UserError("\n".join([f"No results in {_quoted(folders)}.", *problems]), hint)
     return kept, problems
 
 
@@ -113,7 +110,6 @@ def _nearby_results(folders: Sequence[Path]) -> str | None:
     others = [place for place in near if any(place.glob("runs/*/*/result.json"))]
     if not others:
         return None
-    named = _quoted(others[:MOST_NAMED])
     more = f" and {len(others) - MOST_NAMED} more" if len(others) > MOST_NAMED else ""
-    first = shlex.quote(str(others[0]))
-    return f"There are results in {named}{more}. Name one: {REPORT} {first}"
+    named, first = f"{_quoted(others[:MOST_NAMED])}{more}", shlex.quote(str(others[0]))
+    return f"There are results in {named}. Name one: {REPORT} {first}"

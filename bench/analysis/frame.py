@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -13,14 +14,11 @@ from bench.analysis.folders import known_proofs, load_runs
 from bench.analysis.rows import FIELDS, rows_of
 from bench.errors import UserError
 from bench.parity.proofs import proved_subjects
-from bench.spec.base import Frozen
 from bench.spec.result import RunResult
 from bench.spec.run import Environment, RunSpec
 
 DTYPES: dict[Any, str] = {bool: "boolean", int: "Int64", float: "float64", str: "string"}
 """Type of Python → type of pandas that can hold missing values."""
-MODELS: dict[str, type[Frozen]] = {"spec": RunSpec, "result": RunResult, "environment": Environment}
-"""First part of a path in ``FIELDS`` → the model it leads into."""
 DERIVED: dict[str, tuple[str, str]] = {
     "weights": ("string", "Initial weights of the backbone: pretrained, random, or file with its "
                 "base name and the beginning of its SHA-256."),
@@ -51,32 +49,34 @@ UNITS = {
 
 
 def _field(name: str) -> tuple[str, str]:
-    """Return the pandas type and description of the model's field that a column repeats."""
+    """Return the pandas type and description of the model's field that a column repeats: a number,
+    text or literal, or null."""
     root, *parents, field = FIELDS[name].split(".")
-    model: Any = MODELS[root]
+    model: Any = {"spec": RunSpec, "result": RunResult, "environment": Environment}[root]
     for parent in parents:
         model = model.model_fields[parent].annotation
     info = model.model_fields[field]
-    return _dtype(info.annotation), info.description or ""
+    kind = info.annotation
+    if get_origin(kind) in (Union, types.UnionType):
+        kind = next(each for each in get_args(kind) if each is not type(None))
+    if get_origin(kind) is Annotated:
+        kind = get_args(kind)[0]
+    dtype = "string" if get_origin(kind) is Literal else DTYPES[kind]
+    return dtype, info.description or ""
 
 
-def _dtype(annotation: Any) -> str:
-    """Return the pandas type of a field that is a number, text or literal, or null."""
-    if get_origin(annotation) in (Union, types.UnionType):
-        annotation = next(kind for kind in get_args(annotation) if kind is not type(None))
-    if get_origin(annotation) is Annotated:
-        annotation = get_args(annotation)[0]
-    return "string" if get_origin(annotation) is Literal else DTYPES[annotation]
-
-
-def _with_unit(name: str, sentence: str) -> str:
-    fitting = [end for end in UNITS if name.endswith(end)]
-    return f"{sentence} {UNITS[max(fitting, key=len)]}" if fitting else sentence
+def _unit(name: str) -> str:
+    """Return a column's unit as a sentence after a space; empty without one."""
+    end = max((end for end in UNITS if name.endswith(end)), key=len, default=None)
+    return f" {UNITS[end]}" if end else ""
 
 
 _COLUMNS = {name: DERIVED[name] if name in DERIVED else _field(name) for name in FIELDS}
-COLUMNS: dict[str, str] = {name: _with_unit(name, said) for name, (_, said) in _COLUMNS.items()}
+COLUMNS: dict[str, str] = {name: f"{said}{_unit(name)}" for name, (_, said) in _COLUMNS.items()}
 """Column of ``results`` → its description, with its unit."""
+CURVES = {"run_id": "string", "environment_id": "string", "epoch": "Int64",
+          "train_loss": "float64", "val_top1": "float64"}  # fmt: skip
+"""Columns of ``curves`` and their types."""
 
 
 def results(*folders: str | Path) -> pd.DataFrame:
@@ -94,17 +94,14 @@ def results(*folders: str | Path) -> pd.DataFrame:
 
 
 def curves(*folders: str | Path) -> pd.DataFrame:
-    """Return the epochs of the runs of results folders (as for ``results``), one row an epoch.
-
-    Returns:
-        run_id, environment_id, epoch (from 1), train_loss (mean over images, in nats) and val_top1
-        (after the epoch, as a fraction); missing where a number was not finite.
-    """
+    """Return the epochs of the runs of results folders (as for ``results``), one row an epoch:
+    run_id, environment_id, epoch (from 1), train_loss (mean over images, in nats) and val_top1
+    (after the epoch, as a fraction); missing where a number was not finite."""
     runs, problems = load_runs(_paths(folders))
     lines = [
-        (run.result.run_id, run.result.environment_id, number, loss, top1)
+        (*run.key, epoch, loss, top1)
         for run in runs
-        for number, (loss, top1) in enumerate(_epochs(run.result), start=1)
+        for epoch, (loss, top1) in enumerate(_epochs(run.result), start=1)
     ]
     frame = pd.DataFrame(lines, columns=list(CURVES)).astype(CURVES)
     frame.attrs["problems"] = problems
@@ -113,13 +110,8 @@ def curves(*folders: str | Path) -> pd.DataFrame:
 
 def _epochs(result: RunResult) -> Iterator[tuple[float | None, float | None]]:
     """Return the loss and the validation accuracy of each epoch."""
-    losses, top1s = result.train_loss_by_epoch, result.val_top1_by_epoch
-    return zip(losses, [*top1s, *[None] * len(losses)], strict=False)
-
-
-CURVES = {"run_id": "string", "environment_id": "string", "epoch": "Int64",
-          "train_loss": "float64", "val_top1": "float64"}  # fmt: skip
-"""Columns of ``curves`` and their types."""
+    top1s = chain(result.val_top1_by_epoch, repeat(None))
+    return zip(result.train_loss_by_epoch, top1s, strict=False)
 
 
 def _paths(folders: Sequence[str | Path]) -> list[Path]:
@@ -165,5 +157,5 @@ def _dtype_of(name: str, values: Sequence[Any]) -> str:
     """Return a column's type; a page of another version may have unknown columns."""
     if name in _COLUMNS:
         return _COLUMNS[name][0]
-    kinds = {type(value) for value in values if value is not None}
-    return DTYPES.get(kinds.pop(), "object") if len(kinds) == 1 else "object"
+    (kind, *others) = {type(value) for value in values if value is not None} or {object}
+    return "object" if others else DTYPES.get(kind, "object")

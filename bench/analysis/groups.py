@@ -25,7 +25,6 @@ from bench.spec.run import RECIPE_OPTIONS
 Verdict = Literal["real", "tie", "tie after correction", "not comparable"]
 NotPaired = Literal["seeds failed", "other seeds", "answers missing", "other test images"]
 Meaningless = Literal["generated images", "random weights where pretrained ones belong"]
-SIGNIFICANT = 1.0 - intervals.LEVEL
 COMPETING_FIELDS = frozenset(
     {"policy", "boundary", "policy_digest", "tune", "sweep"}
     | {"weights", "weights_sha256", "reading_digest"}
@@ -67,15 +66,18 @@ class SeedGroup:
                 found[row.spec.seed] = answers
         return found
 
+    @property
+    def right(self) -> Floats:
+        """Right answers of all seeds, (seeds, images)."""
+        return np.stack([self.answers[seed].right for seed in self.seeds])
+
     @cached_property
     def top1(self) -> Estimate:
         """Test accuracy; without an interval if answers are missing."""
-        answers = [self.answers[s] for s in self.seeds if s in self.answers]
-        alike = len({a.labels_sha256 for a in answers}) == 1
-        if not alike or len(answers) < len(self.rows):
-            shares = (row.result.test_top1 for row in self.rows)
-            return intervals.mean_share([share for share in shares if share is not None])
-        return intervals.accuracy(np.stack([a.right for a in answers]))
+        if _unlike_answers(self) is None:
+            return intervals.accuracy(self.right)
+        shares = (row.result.test_top1 for row in self.rows)
+        return intervals.mean_share([share for share in shares if share is not None])
 
     def mean(self, field: str) -> float | None:
         """Return the mean of a measured field; None if a run lacks it."""
@@ -162,23 +164,18 @@ class Comparison:
 
     @property
     def verdict(self) -> Verdict:
-        if self.top1 is None or self.top1.p is None or self.p is None:
+        if self.top1 is None or self.p is None:
             return "not comparable"
-        if self.p < SIGNIFICANT and not self.holds_zero:
+        if self.top1.is_real(self.p):
             return "real"
-        return "tie" if self.holds_zero else "tie after correction"
-
-    @property
-    def holds_zero(self) -> bool:
-        """True if the interval contains 0, or there is no interval."""
-        return self.top1 is None or self.top1.may_be(0.0)
+        return "tie" if self.top1.holds_neutral else "tie after correction"
 
     def over(self, group: SeedGroup) -> Estimate | None:
         """Return the accuracy of the other group − that of ``group``."""
         e = self.top1
         if e is None or self.a is group:
             return e
-        low, high = (None if end is None else -end for end in (e.high, e.low))
+        low, high = (end if end is None else -end for end in (e.high, e.low))
         return replace(e, value=-e.value, low=low, high=high)
 
     @property
@@ -201,20 +198,21 @@ def unpaired(a: SeedGroup, b: SeedGroup) -> NotPaired | None:
         return "seeds failed"
     if a.seeds != b.seeds:
         return "other seeds"
-    if not all(seed in c.answers for c in (a, b) for seed in a.seeds):
+    other_data = a.row.dataset.content_hash != b.row.dataset.content_hash
+    return _unlike_answers(a, b) or ("other test images" if other_data else None)
+
+
+def _unlike_answers(*groups: SeedGroup) -> NotPaired | None:
+    """Return why the answers of all seeds are not to the same images; None if they are."""
+    if not all(seed in group.answers for group in groups for seed in group.seeds):
         return "answers missing"
-    labels = {c.answers[seed].labels_sha256 for c in (a, b) for seed in a.seeds}
-    if len(labels) > 1 or a.row.dataset.content_hash != b.row.dataset.content_hash:
-        return "other test images"
-    return None
+    labels = {group.answers[seed].labels_sha256 for group in groups for seed in group.seeds}
+    return "other test images" if len(labels) > 1 else None
 
 
 def paired(a: SeedGroup, b: SeedGroup) -> tuple[Floats, Floats] | None:
     """Return the right answers (seeds, images) of both; None if they cannot be paired."""
-    if unpaired(a, b) is not None:
-        return None
-    first, second = (np.stack([c.answers[seed].right for seed in a.seeds]) for c in (a, b))
-    return first, second
+    return (a.right, b.right) if unpaired(a, b) is None else None
 
 
 def compare(pairs: Sequence[tuple[SeedGroup, SeedGroup]]) -> list[Comparison]:
@@ -244,15 +242,15 @@ class Contest:
         return self.groups[0].row
 
     @property
-    def is_decided(self) -> bool:
-        """True if the best could be compared with every other."""
-        return not self.why_not
-
-    @property
     def why_not(self) -> list[NotPaired]:
         """Reasons that the best could not be compared with every other."""
         best, *others = self.groups
         return list(dict.fromkeys(why for c in others if (why := self.between(best, c).why_not)))
+
+    @property
+    def is_decided(self) -> bool:
+        """True if the best could be compared with every other."""
+        return not self.why_not
 
     @property
     def is_telling(self) -> bool:
@@ -269,11 +267,11 @@ class Contest:
 
     def between(self, a: SeedGroup, b: SeedGroup) -> Comparison:
         """Return the comparison of two of them, in either order."""
-        return self._between[frozenset((id(a), id(b)))]
+        return self._between[frozenset((a, b))]
 
     @cached_property
-    def _between(self) -> dict[frozenset[int], Comparison]:
-        return {frozenset((id(c.a), id(c.b))): c for c in self.comparisons}
+    def _between(self) -> dict[frozenset[SeedGroup], Comparison]:
+        return {frozenset((c.a, c.b)): c for c in self.comparisons}
 
     @cached_property
     def leaders(self) -> tuple[SeedGroup, ...]:
@@ -299,9 +297,8 @@ class Contest:
     def named(self, policy: str | None) -> SeedGroup | None:
         """Return a policy's group: as in the catalogue, else the variant that validation prefers;
         None if it did not take part."""
-        ours = [
-            c for c in self.groups if c.row.spec.policy.name == policy and c.row.weights != "random"
-        ]
+        known = (c for c in self.groups if c.row.weights != "random")
+        ours = [c for c in known if c.row.spec.policy.name == policy]
         usual = (c for c in ours if policy_variant(c) == policy)
         return next(usual, max(ours, key=lambda c: c.val_top1, default=None))
 
@@ -331,19 +328,15 @@ def contests_of(groups: Sequence[SeedGroup]) -> list[Contest]:
 def policy_variant(group: SeedGroup) -> str:
     """Return a policy's name, with weights, boundary and definition where they are not the
     catalogue's."""
-    used = group.row.spec.policy
-    policy, weights = POLICIES.get(used.name), group.row.weights
-    name = (
-        used.name
-        if policy and weights == policy.initialisation
-        else f"{used.name}, {weights} weights"
-    )
-    if policy is None:
-        return name
-    if used.boundary != policy.boundary:
+    used, weights = group.row.spec.policy, group.row.weights
+    name, policy = used.name, POLICIES.get(used.name)
+    if policy is None or weights != policy.initialisation:
+        name += f", {weights} weights"
+    if policy and used.boundary != policy.boundary:
         name += f" from {used.boundary}"
-    is_usual = used == policy.model_copy(update={"boundary": used.boundary})
-    return name if is_usual else f"{name}, definition {used.digest[:8]}"
+    if policy and used != policy.model_copy(update={"boundary": used.boundary}):
+        name += f", definition {used.digest[:8]}"
+    return name
 
 
 def backend_pairs(groups: Sequence[SeedGroup]) -> list[tuple[SeedGroup, SeedGroup]]:

@@ -28,6 +28,7 @@ from scipy import special, stats
 Floats = npt.NDArray[Any]
 Scope = Literal["recipes", "models"]
 LEVEL = 0.95
+SIGNIFICANT = 1.0 - LEVEL
 TAILS = ((1.0 - LEVEL) / 2, (1.0 + LEVEL) / 2)
 LEAST_SEEDS = 3
 """Number of seeds from which on an interval covers the recipe."""
@@ -38,8 +39,7 @@ RARE = 0.05
 give no interval of zero width."""
 ROUNDING = 1e-9
 """Relative difference below which figures are equal."""
-RESAMPLES = 9_999
-WINDOW_RESAMPLES = 999
+RESAMPLES, WINDOW_RESAMPLES = 9_999, 999
 SEED = 20_260_101
 """Seed of the bootstraps, so that the same results have the same intervals."""
 
@@ -70,9 +70,19 @@ class Estimate:
     def half_width(self) -> float | None:
         return None if self.low is None or self.high is None else (self.high - self.low) / 2
 
-    def may_be(self, value: float) -> bool:
-        """Return True if the interval contains a value, or there is no interval."""
-        return self.low is None or self.high is None or self.low <= value <= self.high
+    @property
+    def neutral(self) -> float:
+        """Value of no difference."""
+        return 1.0 if self.is_ratio else 0.0
+
+    @property
+    def holds_neutral(self) -> bool:
+        """True if the interval contains the value of no difference, or there is no interval."""
+        return self.low is None or self.high is None or self.low <= self.neutral <= self.high
+
+    def is_real(self, p: float | None) -> bool:
+        """Return True if the difference is significant, given its corrected p value."""
+        return p is not None and p < SIGNIFICANT and not self.holds_neutral
 
 
 def _scope(seeds: int) -> Scope:
@@ -84,20 +94,15 @@ def accuracy(right: Floats) -> Estimate:
     seeds, images = right.shape
     mean = float(right.mean())
     if seeds >= LEAST_SEEDS and right.std() > 0:
-        found = _crossed(right.astype(np.float64))
-        low, high = max(found.low or 0.0, 0.0), min(found.high or 1.0, 1.0)
-        return Estimate(found.value, low, high, None, "recipes", seeds, images)
+        return replace(_capped(_crossed(right.astype(np.float64)), 0.0), p=None, degrees=None)
     # Two seeds count as one model's answers: wide enough in any case.
     wilson = stats.binomtest(round(mean * images), images).proportion_ci(LEVEL, "wilson")
     return Estimate(mean, float(wilson.low), float(wilson.high), None, _scope(seeds), seeds, images)
 
 
 def difference(a: Floats, b: Floats) -> Estimate:
-    """Return the mean of ``b - a``, paired by image and seed.
-
-    Args:
-        a: (seeds, images), right or wrong, or any figure of an image.
-        b: The same images, seeds in the same order.
+    """Return the mean of ``b - a``, both (seeds, images) in the same order; values are right or
+    wrong, or any figure of an image.
 
     Raises:
         ValueError: The shapes differ or are empty.
@@ -115,11 +120,17 @@ def difference(a: Floats, b: Floats) -> Estimate:
     if len(delta) < LEAST_SEEDS:
         return _bootstrap(by_image, len(delta))
     found = _crossed(delta)
-    if np.abs(delta).max() > 1.0 or found.low is None or found.high is None:
+    if np.abs(delta).max() > 1.0:
         return found
     # Shares differ by 1 at most.
-    low, high = max(found.low, -1.0), min(found.high, 1.0)
-    return replace(found, low=low, high=high, uncapped=found.half_width)
+    return replace(_capped(found, -1.0), uncapped=found.half_width)
+
+
+def _capped(e: Estimate, least: float) -> Estimate:
+    """Return an estimate whose interval ends at ``least`` and 1, the possible values."""
+    if e.low is None or e.high is None:
+        return e
+    return replace(e, low=max(e.low, least), high=min(e.high, 1.0))
 
 
 @lru_cache
@@ -207,14 +218,11 @@ def _same_on_every_image(value: float, delta: Floats) -> Estimate:
 
 
 def ratio(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]]) -> Estimate:
-    """Return the geometric mean of the paired runs' ratios ``b / a`` of median rates.
+    """Return the geometric mean of the paired runs' ratios ``b / a`` of median rates, given the
+    rates of each run's windows, all above 0.
 
     From three pairs on, the t interval of the logarithms; with fewer, the bootstrap over the
     windows of each run, if there are enough.
-
-    Args:
-        a: The rates of each run's windows, all above 0.
-        b: The paired runs, in the same order.
 
     Raises:
         ValueError: The numbers of runs differ, or a run has no window.
@@ -226,13 +234,10 @@ def ratio(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]]) -> Estimat
     found = replace(_mean_of_runs(logs), images=windows, is_ratio=True)
     if len(a) >= LEAST_SEEDS or windows < LEAST_WINDOWS:
         return _exp(found)
-
-    def log_ratio(*sides: Floats, axis: int) -> Floats:
-        logs = np.log([np.median(side, axis=axis) for side in sides])
-        return np.asarray(np.mean(logs[0::2] - logs[1::2], axis=0))
-
     pairs = [side for x, y in zip(a, b, strict=True) for side in (y, x)]
-    low, high, spread = _bootstrap_windows(pairs, log_ratio)
+    low, high, spread = _bootstrap_windows(
+        pairs, lambda logs: np.mean(logs[0::2] - logs[1::2], axis=0)
+    )
     # By the normal law: counted draws are never as rare as correction for many comparisons asks.
     p = float(2 * stats.norm.sf(abs(found.value) / max(spread, ROUNDING)))
     return _exp(replace(found, low=low, high=high, p=p))
@@ -241,24 +246,23 @@ def ratio(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]]) -> Estimat
 def rate_of_windows(runs: Sequence[Sequence[float]]) -> Estimate:
     """Return the geometric mean of the median rates of one or two runs, with the bootstrap over the
     windows of each, if there are enough. All rates are above 0."""
-
-    def mean_rate(*sides: Floats, axis: int) -> Floats:
-        logs = np.log([np.median(side, axis=axis) for side in sides])
-        return np.asarray(np.exp(np.mean(logs, axis=0)))
-
     value = float(np.exp(np.mean([np.log(np.median(windows)) for windows in runs])))
     least = min(map(len, runs))
     low, high = None, None
     if least >= LEAST_WINDOWS:
-        low, high, _ = _bootstrap_windows(runs, mean_rate)
+        low, high, _ = _bootstrap_windows(runs, lambda logs: np.exp(np.mean(logs, axis=0)))
     return Estimate(value, low, high, None, "models", len(runs), least)
 
 
 def _bootstrap_windows(
-    runs: Sequence[Sequence[float]], statistic: Callable[..., Floats]
+    runs: Sequence[Sequence[float]], statistic_of: Callable[[Floats], Any]
 ) -> tuple[float, float, float]:
-    """Return the percentile interval of a statistic of several runs' windows, and its standard
-    error."""
+    """Return the percentile interval and the standard error of a statistic of the logarithms of
+    several runs' median rates, (runs, resamples)."""
+
+    def statistic(*resampled: Floats, axis: int) -> Any:
+        return statistic_of(np.log([np.median(run, axis=axis) for run in resampled]))
+
     found = stats.bootstrap(
         [np.asarray(run, dtype=np.float64) for run in runs], statistic, vectorized=True,
         n_resamples=WINDOW_RESAMPLES, confidence_level=LEVEL, method="percentile",
@@ -270,9 +274,8 @@ def _bootstrap_windows(
 
 def mean_share(values: Sequence[float]) -> Estimate:
     """Return the mean of one share a run, with a t interval from three runs on, within 0 and 1."""
-    found = _mean_of_runs(np.asarray(values, dtype=np.float64))
-    low, high = (None if e is None else min(max(e, 0.0), 1.0) for e in (found.low, found.high))
-    return replace(found, low=low, high=high, p=None, degrees=None)
+    found = _capped(_mean_of_runs(np.asarray(values, dtype=np.float64)), 0.0)
+    return replace(found, p=None, degrees=None)
 
 
 def mean_rate(values: Sequence[float]) -> Estimate:

@@ -28,20 +28,14 @@ def answers_of(run: StoredRun) -> Answers | None:
     """Return a run's answers, from its result or an earlier version's predictions; None if they
     cannot be read."""
     kept = run.result.test_answers
-    if kept is None:
-        return _from_file(run.folder)
     try:
-        bits = np.frombuffer(base64.b64decode(kept.right_bits, validate=True), np.uint8)
-    except ValueError:
-        return None
-    if len(bits) != -(-kept.images // 8):
-        return None
-    return Answers(kept.labels_sha256, np.unpackbits(bits, count=kept.images).astype(np.bool_))
-
-
-def _from_file(folder: Path) -> Answers | None:
-    try:
-        with open_predictions(folder) as arrays:
+        if kept is not None:
+            bits = np.frombuffer(base64.b64decode(kept.right_bits, validate=True), np.uint8)
+            if len(bits) != -(-kept.images // 8):
+                return None
+            kept_right = np.unpackbits(bits, count=kept.images).astype(np.bool_)
+            return Answers(kept.labels_sha256, kept_right)
+        with open_predictions(run.folder) as arrays:
             labels = arrays["labels"]
             # The logits are most of the file, and not always needed.
             right = (arrays["correct"] if "correct" in arrays

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cached_property
 from operator import attrgetter, itemgetter
 from typing import Any, Literal, TypeVar
 
@@ -19,8 +19,7 @@ from bench.spec.run import RECIPE_OPTIONS, DatasetRef
 from bench.storage.results import StoredRun
 
 Parity = Literal["shown", "not_shown"]
-MEASURED = REPORTED_FIELDS
-"""Fields of ``RunResult`` that a row repeats under the same name."""
+T = TypeVar("T")
 FIELDS: dict[str, str] = {
     "run_id": "result.run_id",
     "environment_id": "result.environment_id",
@@ -57,12 +56,12 @@ FIELDS: dict[str, str] = {
     "unsteady": "unsteady",
     "unreadable_images": "result.unreadable_images",
     "phases": "phases",
-    **{name: f"result.{name}" for name in MEASURED},
+    **{name: f"result.{name}" for name in REPORTED_FIELDS},
 }
 """Field of a row → the attribute path that it repeats, in the order of the JSON."""
 DIFFERING = frozenset({
     "run_id", "environment_id", "backend", "status", "failure", "parity", "learning_rate_chosen",
-    "phases", "unsteady", "unreadable_images", *MEASURED,
+    "phases", "unsteady", "unreadable_images", *REPORTED_FIELDS,
 })  # fmt: skip
 """Fields in which rows of one experiment may differ; all others are its identity."""
 _values = attrgetter(*FIELDS.values())
@@ -130,21 +129,13 @@ def rows_of(runs: Iterable[StoredRun], shown: Collection[ProvedSubject] = ()) ->
     """Return rows, with marks, in reading order: case, data, backbone, policy, recipe, seed,
     backend. ``shown`` holds what has been proved, for 'parity'."""
     rows = sorted(map(row_of, runs), key=_reading_order)
-    parity, unsteady = _parity_marks(rows, shown), _unsteady_marks(rows)
-    return [
-        replace(row, parity=mark, unsteady=busy) if mark or busy else row
-        for row, busy in zip(rows, unsteady, strict=True)
-        for mark in [parity.get(row.key)]
-    ]
-
-
-_POLICY_ORDER = {name: place for place, name in enumerate(POLICIES)}
-_BACKEND_ORDER = {name: place for place, name in enumerate(BACKENDS)}
+    marks = zip(rows, _parity_marks(rows, shown), _unsteady_marks(rows), strict=True)
+    return [replace(row, parity=p, unsteady=u) if p or u else row for row, p, u in marks]
 
 
 def backend_place(backend: str) -> int:
     """Return a backend's place in the catalogue; an unknown one comes last."""
-    return _BACKEND_ORDER.get(backend, len(_BACKEND_ORDER))
+    return [*BACKENDS, backend].index(backend)
 
 
 def _reading_order(row: Row) -> tuple[Any, ...]:
@@ -152,13 +143,10 @@ def _reading_order(row: Row) -> tuple[Any, ...]:
     recipe = (getattr(spec.recipe, name) for name in RECIPE_OPTIONS)
     return (
         case.number or 9, data.name, data.train_images, spec.backbone,
-        _POLICY_ORDER.get(spec.policy.name, len(_POLICY_ORDER)), row.weights, spec.mode,
+        [*POLICIES, spec.policy.name].index(spec.policy.name), row.weights, spec.mode,
         *(0 if value is None else value for value in recipe), row.tune or "", row.sweep,
         spec.seed, spec.device, backend_place(spec.backend), *reversed(row.key),
     )  # fmt: skip
-
-
-T = TypeVar("T")
 
 
 def grouped(items: Iterable[T], key: Callable[[T], Hashable]) -> dict[Any, list[T]]:
@@ -171,13 +159,7 @@ def grouped(items: Iterable[T], key: Callable[[T], Hashable]) -> dict[Any, list[
 
 def identity(row: Row, without: Collection[str]) -> tuple[Hashable, ...]:
     """Return the values of all fields but ``without``, in the order of ``FIELDS``."""
-    key: tuple[Hashable, ...] = _all_but(frozenset(without))(row.fields)
-    return key
-
-
-@cache
-def _all_but(without: frozenset[str]) -> itemgetter[Any]:
-    return itemgetter(*(name for name in FIELDS if name not in without))
+    return tuple(row.fields[name] for name in FIELDS if name not in without)
 
 
 def twins(rows: Iterable[Row]) -> list[list[Row]]:
@@ -212,11 +194,9 @@ def _unsteady_marks(rows: Sequence[Row]) -> list[bool]:
     ]
 
 
-def _parity_marks(
-    rows: Sequence[Row], shown: Collection[ProvedSubject]
-) -> dict[tuple[str, str], Parity]:
-    """Return the marks of rows in matched mode that have twins in other backends: shown if each
-    other backend has a twin, in any environment, that is proved to compute the same."""
+def _parity_marks(rows: Sequence[Row], shown: Collection[ProvedSubject]) -> list[Parity | None]:
+    """Return a mark for each row, None without twins in other backends (in matched mode): shown if
+    each other backend has a twin, in any environment, that is proved to compute the same."""
     marks: dict[tuple[str, str], Parity] = {}
     for group in twins(row for row in rows if row.spec.mode == "matched"):
         backends = {row.spec.backend for row in group}
@@ -224,7 +204,7 @@ def _parity_marks(
             alike = _proved_alike(row, shown)
             proved = {twin.spec.backend for twin in group if twin.result.environment_id in alike}
             marks[row.key] = "shown" if backends <= {*proved, row.spec.backend} else "not_shown"
-    return marks
+    return [marks.get(row.key) for row in rows]
 
 
 def is_proved(a: Row, b: Row, shown: Collection[ProvedSubject]) -> bool:

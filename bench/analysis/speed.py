@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from bench.analysis import intervals
-from bench.analysis.groups import SIGNIFICANT, SeedGroup
+from bench.analysis.groups import SeedGroup
 from bench.analysis.intervals import Estimate, corrected
 from bench.analysis.rows import UNSTEADY, Row
 
@@ -30,11 +30,12 @@ def rate_of(group: SeedGroup) -> TrainingSpeed:
     stated = all(row.result.train_images_per_s for row in group.rows)
     if len(windows) < intervals.LEAST_SEEDS and stated and all(windows):
         return TrainingSpeed(intervals.rate_of_windows(windows), None)
-    found = []
-    for field in ("train_images_per_s", "effective_images_per_s"):
+
+    def mean(field: str) -> Estimate | None:
         values = [row[field] for row in group.rows if row[field]]
-        found.append(intervals.mean_rate(values) if values else None)
-    whole, effective = found
+        return intervals.mean_rate(values) if values else None
+
+    whole, effective = mean("train_images_per_s"), mean("effective_images_per_s")
     return TrainingSpeed(whole, unless_shared(effective, group))
 
 
@@ -62,10 +63,8 @@ def is_unsteady(group: SeedGroup) -> bool:
     results = [row.result for row in group.rows]
     fits = [r.fit_s for r in results if r.fit_s]
     rests = [r.fit_s - (r.compile_s or 0.0) for r in results if r.fit_s]
-    if not fits or max(rests) <= UNSTEADY * min(rests):
-        return False
     # A small difference beside whole fits that are mostly compilation does not count.
-    return max(rests) - min(rests) > min(fits)
+    return bool(fits) and max(rests) > UNSTEADY * min(rests) and max(rests) - min(rests) > min(fits)
 
 
 @dataclass(frozen=True)
@@ -82,8 +81,7 @@ class SpeedComparison:
     @property
     def is_real(self) -> bool:
         """True if one is significantly faster."""
-        is_significant = self.p is not None and self.p < SIGNIFICANT
-        return is_significant and self.ratio is not None and not self.ratio.may_be(1.0)
+        return self.ratio is not None and self.ratio.is_real(self.p)
 
     @property
     def size(self) -> float:

@@ -64,9 +64,7 @@ BACKENDS: dict[str, BackendEntry] = {
         description="Keras 3 on JAX, compiled by XLA",
     ),
 }
-
 DEFAULT_BACKENDS = ("torch", "keras-tensorflow")
 """Backends of a suite that names none."""
-
 EXPORTER = "torch"
 """The backend whose adapter turns a network of torchvision or timm into a Blueprint."""

@@ -7,7 +7,6 @@ from bench.spec.run import Similarity, Size
 SIZE_BOUNDS: tuple[int, int] = (1_000, 10_000)
 """Most training images of a small and of a medium data set. The article gives no numbers; these are
 the defaults for a user's own data, and ``size_bounds`` in a suite overrides them."""
-
 CASES: dict[int, tuple[Size, Similarity]] = {
     1: ("small", "similar"),
     2: ("large", "similar"),

@@ -20,29 +20,21 @@ epochs, with fresh moments of the optimizer.
 
 from __future__ import annotations
 
+from typing import Any
+
 from bench.spec.run import OptimizerName, Policy, PolicyPhase
 
 BASE_LEARNING_RATE: dict[OptimizerName, float] = {"sgd": 0.02, "adamw": 0.001}
 """Optimizer → base learning rate; policies scale it, and ``learning_rate`` overrides it."""
-
 TUNE_FACTORS = (0.3, 1.0, 3.0)
 """Factors by which ``--tune lr`` multiplies a policy's own peak learning rate."""
-
-PRESCRIBED: dict[int, str] = {
-    1: "freeze_all",
-    2: "fine_tune_all",
-    3: "fine_tune_last",
-    4: "retrain_all",
-}
+PRESCRIBED = {1: "freeze_all", 2: "fine_tune_all", 3: "fine_tune_last", 4: "retrain_all"}
 """Case of the article → the policy that it prescribes for it."""
-
 CONTROL = "from_scratch"
 """Policy without transfer learning, for comparison."""
-
 STAGE_RATIO = 2.6
 """Ratio of a stage's learning rate to that of the stage before it. Howard and Ruder 2018,
 "Universal Language Model Fine-tuning for Text Classification", 3.2, use it for layers."""
-
 DESCRIPTIONS: dict[str, str] = {
     "freeze_all": "freeze every backbone layer, train the head",
     "fine_tune_last": "freeze the early layers, fine-tune the last stage and the head",
@@ -56,76 +48,38 @@ DESCRIPTIONS: dict[str, str] = {
     "from_scratch": "control: random weights, trained like a new model",
 }
 
+
+def _policy(name: str, boundary: str, backbone_scale: float, **more: Any) -> Policy:
+    fields = {"initialisation": "pretrained", "learning_rate_scale": 1.0, **more}
+    return Policy(name=name, boundary=boundary, backbone_scale=backbone_scale, **fields)
+
+
+_HEAD_THEN_ALL = tuple(PolicyPhase(boundary=part, share=0.5) for part in ("head", "all"))
 POLICIES: dict[str, Policy] = {
     policy.name: policy
     for policy in (
-        Policy(
-            name="freeze_all",
-            boundary="head",
-            initialisation="pretrained",
-            learning_rate_scale=1.0,
-            backbone_scale=1.0,
-        ),
-        Policy(
-            name="fine_tune_last",
-            boundary="last_stage",
-            initialisation="pretrained",
-            learning_rate_scale=1.0,
-            backbone_scale=0.1,
-        ),
-        Policy(
-            name="fine_tune_all",
-            boundary="all",
-            initialisation="pretrained",
-            learning_rate_scale=1.0,
-            backbone_scale=0.1,
-        ),
-        Policy(
-            name="retrain_all",
-            boundary="all",
-            initialisation="pretrained",
-            learning_rate_scale=1.0,
-            backbone_scale=1.0,
-        ),
-        Policy(
-            name="discriminative_lr",
-            boundary="all",
-            initialisation="pretrained",
-            learning_rate_scale=1.0,
-            backbone_scale=1 / STAGE_RATIO,
-            stage_decay=1 / STAGE_RATIO,
-        ),
+        _policy("freeze_all", "head", 1.0),
+        _policy("fine_tune_last", "last_stage", 0.1),
+        _policy("fine_tune_all", "all", 0.1),
+        _policy("retrain_all", "all", 1.0),
+        _policy("discriminative_lr", "all", 1 / STAGE_RATIO, stage_decay=1 / STAGE_RATIO),
         # Kumar et al. 2022, "Fine-Tuning can Distort Pretrained Features and Underperform
         # Out-of-Distribution": linear probing, then full fine-tuning from the head that it found.
-        Policy(
-            name="linear_probe_then_fine_tune",
-            boundary="all",
-            initialisation="pretrained",
-            learning_rate_scale=1.0,
-            backbone_scale=0.1,
-            phases=(
-                PolicyPhase(boundary="head", share=0.5),
-                PolicyPhase(boundary="all", share=0.5),
-            ),
-        ),
+        _policy("linear_probe_then_fine_tune", "all", 0.1, phases=_HEAD_THEN_ALL),
         # Howard and Ruder 2018, 3.3.
-        Policy(
-            name="gradual_unfreeze",
-            boundary="all",
-            initialisation="pretrained",
-            learning_rate_scale=1.0,
-            backbone_scale=0.1,
-            phases="by_stage",
-        ),
-        Policy(
-            name="from_scratch",
-            boundary="all",
-            initialisation="random",
-            learning_rate_scale=1.0,
-            backbone_scale=1.0,
-        ),
+        _policy("gradual_unfreeze", "all", 0.1, phases="by_stage"),
+        _policy("from_scratch", "all", 1.0, initialisation="random"),
     )
 }
+
+
+def policy_of(name: str, boundary: str | None) -> Policy:
+    """Return a policy of the catalogue, with ``boundary`` if it trains the last stage."""
+    policy = POLICIES[name]
+    if boundary is None or policy.boundary != "last_stage":
+        return policy
+    return policy.model_copy(update={"boundary": boundary})
+
 
 DEFAULT_POLICIES = tuple(name for name, policy in POLICIES.items() if not policy.phases)
 """Policies of a grid that names none: those without phases, which need several epochs."""

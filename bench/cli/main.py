@@ -9,32 +9,32 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Argument, Exit, Option, Typer
 
-from bench.cli.parse import names, numbers
-from bench.cli.recipe_options import recipe_choices, recipe_filters, recipe_options
+from bench.cli.options import names, report_filters, run_choices, with_shared_options
 from bench.errors import Unavailable, UserError, WorkerFailed, choose
 from bench.storage.cache import unwritable
 
 if TYPE_CHECKING:
     from bench.workers.process import Interpreters
+
 OK, FAILED, USAGE_ERROR, INTERRUPTED, CLOSED_PIPE = 0, 1, 2, 130, 141
 """Exit codes: success; a run, proof or worker failed; usage error; Ctrl-C; output pipe closed."""
 STOPPED = "\nstopped: finished runs are kept; repeat the command to do the rest"
 WITHOUT_FRESH = " (without --fresh, which starts over)"
 DEFAULT_SUITE = "quick"
-app = typer.Typer(
+app = Typer(
     help="The same transfer-learning experiment through PyTorch and Keras.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
-Only = Annotated[str | None, typer.Option(help="Keep only runs with these values.")]
+Json = Annotated[bool, Option("--json", help="Print one JSON document on stdout.")]
+Only = Annotated[str | None, Option(help="Keep only runs with these values.")]
 Python = Annotated[
     list[str] | None,
-    typer.Option("--python", help="BACKEND=PATH: Python interpreter of a backend. Repeatable."),
+    Option("--python", help="BACKEND=PATH: Python interpreter of a backend. Repeatable."),
 ]
 
 
@@ -56,186 +56,127 @@ def main() -> None:
         print(_stopped_text(), file=sys.stderr)
         sys.exit(INTERRUPTED)
     except OSError as error:
-        user_error = unwritable(error)
-        if user_error is None:
+        if (user_error := unwritable(error)) is None:
             raise
         print(f"error: {user_error}", file=sys.stderr)
         sys.exit(USAGE_ERROR)
 
 
 @app.command("run")
-@recipe_options()
+@with_shared_options()
 def run(
     suite: Annotated[
-        str | None, typer.Option(help=f"Built-in suite or FILE.toml. Default: {DEFAULT_SUITE}.")
-    ] = None,
-    cases: Annotated[str | None, typer.Option(help="Cases of the article, 1 to 4.")] = None,
-    datasets: Annotated[
-        str | None, typer.Option(help="photos, mnist5k, folder:PATH or rvl_cdip[:PATH].")
-    ] = None,
-    backbones: Annotated[
-        str | None,
-        typer.Option(
-            help="See `list backbones`; or torchvision:NAME, timm:NAME, module:FILE:FUNCTION."
-        ),
-    ] = None,
-    policies: Annotated[str | None, typer.Option(help="See `list policies`.")] = None,
-    backends: Annotated[str | None, typer.Option(help="See `list backends`.")] = None,
-    seeds: Annotated[str | None, typer.Option(help="Random seeds, such as 0,1,2.")] = None,
-    train_images: Annotated[
-        int | None, typer.Option(min=1, help="Number of training images. Default: the suite's.")
-    ] = None,
-    mode: Annotated[
-        str | None,
-        typer.Option(
-            help="matched: same arithmetic in every framework. native: each framework's own."
-        ),
-    ] = None,
-    tune: Annotated[
-        str | None, typer.Option(help="lr: choose each run's learning rate on validation data.")
+        str | None, Option(help=f"Built-in suite or FILE.toml. Default: {DEFAULT_SUITE}.")
     ] = None,
     weights: Annotated[
-        list[str] | None,
-        typer.Option(help="[BACKBONE=]pretrained, random or FILE. Repeatable."),
+        list[str] | None, Option(help="[BACKBONE=]pretrained, random or FILE. Repeatable.")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda:0 or all.")] = "auto",
-    timeout: Annotated[float | None, typer.Option(help="Time limit of a run, in seconds.")] = None,
-    fresh: Annotated[bool, typer.Option(help="Repeat runs that have results.")] = False,
-    dry_run: Annotated[bool, typer.Option(help="List the runs without doing them.")] = False,
-    skip_unreadable: Annotated[
-        bool, typer.Option(help="Leave out images that cannot be read.")
-    ] = False,
-    out: Annotated[
-        Path | None, typer.Option(help="Results folder. Default: results/runs/SUITE.")
-    ] = None,
+    device: Annotated[str, Option(help="auto, cpu, cuda:0 or all.")] = "auto",
+    timeout: Annotated[float | None, Option(help="Time limit of a run, in seconds.")] = None,
+    fresh: Annotated[bool, Option(help="Repeat runs that have results.")] = False,
+    dry_run: Annotated[bool, Option(help="List the runs without doing them.")] = False,
+    skip_unreadable: Annotated[bool, Option(help="Leave out images that cannot be read.")] = False,
+    out: Annotated[Path | None, Option(help="Results folder. Default: results/runs/SUITE.")] = None,
     python: Python = None,
     as_json: Json = False,
-    **recipe: Any,
+    **shared: Any,
 ) -> None:
     """Do the runs that have no result yet, then write the tables and the report.
 
     Lists are comma-separated. Options narrow or override the suite; with --datasets and no --suite,
     the grid consists of the given options alone.
     """
-    from bench.cli.run import RunCommand, run_command
+    from bench.cli.run import run_command
+    from bench.network.backbones import weights_choice
     from bench.runner.suite import Options
 
-    options = Options(
-        cases=numbers("--cases", cases),
-        datasets=names(datasets),
-        backbones=names(backbones),
-        policies=names(policies),
-        backends=names(backends),
-        seeds=numbers("--seeds", seeds),
-        train_images=train_images,
-        mode=names(mode),
-        **recipe_choices(recipe),
-        tune=tune,
-    )
+    options = Options(**run_choices(shared))
     if timeout is not None and timeout <= 0:
         raise UserError(f"--timeout {timeout:g}: a time limit must be above 0 seconds.")
     if suite is None and options.datasets is None:
         suite = DEFAULT_SUITE
-    command = RunCommand(
-        suite=suite,
-        options=options,
-        weights=_weights(weights or []),
-        device=device,
-        timeout_s=timeout,
-        fresh=fresh,
-        dry_run=dry_run,
-        skip_unreadable=skip_unreadable,
-        out=out,
-        interpreters=_interpreters(python or []),
-        as_json=as_json,
-    )
     with _interruptible():
-        is_ok = run_command(command)
-    raise typer.Exit(OK if is_ok else FAILED)
+        is_ok = run_command(
+            suite,
+            options,
+            weights=dict(weights_choice(choice) for choice in weights or ()),
+            device=device,
+            timeout_s=timeout,
+            fresh=fresh,
+            dry_run=dry_run,
+            skip_unreadable=skip_unreadable,
+            out=out,
+            interpreters=_interpreters(python),
+            as_json=as_json,
+        )
+    raise Exit(OK if is_ok else FAILED)
 
 
 @app.command("report")
-@recipe_options(as_filters=True)
+@with_shared_options(as_filters=True)
 def report(
-    folders: Annotated[list[Path], typer.Argument(metavar="DIR…", help="Results folders.")],
+    folders: Annotated[list[Path], Argument(metavar="DIR…", help="Results folders.")],
     formats: Annotated[
-        str, typer.Option("--format", help="Formats of the tables: md, csv, html, latex.")
+        str, Option("--format", help="Formats of the tables: md, csv, html, latex.")
     ] = "md,csv",
     columns: Annotated[
-        str | None, typer.Option(help="Columns of the table of runs: fields of --json.")
+        str | None, Option(help="Columns of the table of runs: fields of --json.")
     ] = None,
     sort: Annotated[
-        str | None, typer.Option(help="Fields of --json to sort by; descending: -test_top1.")
+        str | None, Option(help="Fields of --json to sort by; descending: -test_top1.")
     ] = None,
-    cases: Only = None,
-    datasets: Only = None,
-    backbones: Only = None,
-    policies: Only = None,
-    backends: Only = None,
-    seeds: Only = None,
-    train_images: Only = None,
-    mode: Only = None,
     weights: Annotated[
-        list[str] | None, typer.Option(help="Keep only runs with these weights. Repeatable.")
+        list[str] | None, Option(help="Keep only runs with these weights. Repeatable.")
     ] = None,
-    tune: Only = None,
     device: Only = None,
     status: Only = None,
-    page: Annotated[bool, typer.Option(help="Write the page (report.html) too.")] = True,
+    page: Annotated[bool, Option(help="Write the page (report.html) too.")] = True,
     out: Annotated[
         Path | None,
-        typer.Option(
+        Option(
             help="Folder to write into; default the first one. By default `report A B` adds "
-            "A/report-vs-B.html and A/tables/side_by_side*; the rest of A stays as it is."
+            "A/report-vs-B.html and A/tables/side_by_side*, and `report A B C` writes into "
+            "A/with-B-C; the rest of A stays as it is."
         ),
     ] = None,
     as_json: Json = False,
-    **recipe: Any,
+    **shared: Any,
 ) -> None:
     """Write tables and report of results; compare two results folders.
 
     Lists are comma-separated.
     """
-    from bench.cli.report import ReportCommand, report_command
+    from bench.cli.report import report_command
     from bench.report import View
     from bench.report.select import Filters
 
     filters = Filters(
-        cases=numbers("--cases", cases),
-        datasets=names(datasets),
-        backbones=names(backbones),
-        policies=names(policies),
-        backends=names(backends),
-        seeds=numbers("--seeds", seeds),
-        train_images=numbers("--train-images", train_images),
-        mode=names(mode),
+        **report_filters(shared),
         weights=[name for text in weights or () for name in names(text) or ()] or None,
-        tune=names(tune),
         device=names(device),
         status=names(status),
-        **recipe_filters(recipe),
     )
     view = View(names(columns), names(sort))
-    report_command(ReportCommand(folders, names(formats) or [], filters, view, as_json, page, out))
+    report_command(folders, names(formats) or [], filters, view, as_json, page, out)
 
 
 @app.command("list")
 def list_things(
     what: Annotated[
         str,
-        typer.Argument(
+        Argument(
             metavar="[WHAT]",
             help="cases, backbones, policies, datasets, suites or backends. Default: all lists.",
         ),
     ] = "",
     policy: Annotated[
-        str, typer.Option(help="Policy whose trainable parameters are counted.")
+        str, Option(help="Policy whose trainable parameters are counted.")
     ] = "retrain_all",
-    head: Annotated[str, typer.Option(help="Head of the counted networks.")] = "original",
-    classes: Annotated[int, typer.Option(min=2, help="Outputs of the head.")] = 1000,
-    backend: Annotated[str, typer.Option(help="Backend that builds and counts.")] = "torch",
+    head: Annotated[str, Option(help="Head of the counted networks.")] = "original",
+    classes: Annotated[int, Option(min=2, help="Outputs of the head.")] = 1000,
+    backend: Annotated[str, Option(help="Backend that builds and counts.")] = "torch",
     px: Annotated[
-        int | None, typer.Option(help="Input size in pixels. Default: each network's own.")
+        int | None, Option(help="Input size in pixels. Default: each network's own.")
     ] = None,
     python: Python = None,
     as_json: Json = False,
@@ -243,7 +184,7 @@ def list_things(
     """List cases, backbones, policies, data sets, suites or backends."""
     from bench.cli.list import Counting, list_command
 
-    counting = Counting(policy, head, classes, backend, px, _interpreters(python or []))
+    counting = Counting(policy, head, classes, backend, px, _interpreters(python))
     list_command(what, counting, as_json)
 
 
@@ -251,31 +192,31 @@ def list_things(
 def parity(
     backbones: Annotated[
         list[str] | None,
-        typer.Argument(
+        Argument(
             metavar="[BACKBONE…]",
             help="Default: those of the suite quick; in native mode, resnet50.",
         ),
     ] = None,
-    dtype: Annotated[str | None, typer.Option(help="float64, float32. Default: float64.")] = None,
+    dtype: Annotated[str | None, Option(help="float64, float32. Default: float64.")] = None,
     px: Annotated[
-        int | None, typer.Option(min=1, max=2048, help="Height and width of the input, in pixels.")
+        int | None, Option(min=1, max=2048, help="Height and width of the input, in pixels.")
     ] = None,
-    policy: Annotated[str | None, typer.Option(help="Default: all. See `list policies`.")] = None,
+    policy: Annotated[str | None, Option(help="Default: all. See `list policies`.")] = None,
     boundary: Annotated[
-        str | None, typer.Option(help="First stage or module that fine_tune_last trains.")
+        str | None, Option(help="First stage or module that fine_tune_last trains.")
     ] = None,
-    optimizer: Annotated[str, typer.Option(help="sgd, adamw.")] = "sgd,adamw",
+    optimizer: Annotated[str, Option(help="sgd, adamw.")] = "sgd,adamw",
     backends: Annotated[
-        str, typer.Option(help="Two or more; the first is compared with each other one.")
+        str, Option(help="Two or more; the first is compared with each other one.")
     ] = "torch,keras-tensorflow",
     head: Annotated[
-        str | None, typer.Option(help="As in `run`. Default: original; in native mode, linear.")
+        str | None, Option(help="As in `run`. Default: original; in native mode, linear.")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda:0.")] = "auto",
+    device: Annotated[str, Option(help="auto, cpu or cuda:0.")] = "auto",
     mode: Annotated[
-        str, typer.Option(help="matched: prove parity. native: list the settings that differ.")
+        str, Option(help="matched: prove parity. native: list the settings that differ.")
     ] = "matched",
-    fresh: Annotated[bool, typer.Option(help="Repeat proofs that were shown before.")] = False,
+    fresh: Annotated[bool, Option(help="Repeat proofs that were shown before.")] = False,
     python: Python = None,
     as_json: Json = False,
 ) -> None:
@@ -283,25 +224,25 @@ def parity(
 
     Lists are comma-separated. Proofs are kept; those in float64 appear in the rows of reports.
     """
-    from bench.cli.parity import ParityCommand, parity_command
+    from bench.cli.parity import parity_command
 
-    command = ParityCommand(
-        backbones=list(dict.fromkeys(backbones or [])),
-        policies=names(policy),
-        optimizers=names(optimizer) or [],
-        dtypes=names(dtype),
-        backends=names(backends) or [],
-        head=head,
-        px=px,
-        boundary=boundary,
-        device=device,
-        mode=mode,
-        fresh=fresh,
-        interpreters=_interpreters(python or []),
-    )
     with _interruptible():
-        is_ok = parity_command(command, as_json)
-    raise typer.Exit(OK if is_ok else FAILED)
+        is_ok = parity_command(
+            list(dict.fromkeys(backbones or ())),
+            policies=names(policy),
+            optimizers=names(optimizer) or [],
+            dtypes=names(dtype),
+            backends=names(backends) or [],
+            head=head,
+            px=px,
+            boundary=boundary,
+            device=device,
+            mode=mode,
+            fresh=fresh,
+            interpreters=_interpreters(python),
+            as_json=as_json,
+        )
+    raise Exit(OK if is_ok else FAILED)
 
 
 @app.command("doctor")
@@ -309,7 +250,7 @@ def doctor(python: Python = None, as_json: Json = False) -> None:
     """Check this machine; print the command that mends what does not work."""
     from bench.cli.doctor import doctor_command
 
-    raise typer.Exit(OK if doctor_command(_interpreters(python or []), as_json) else FAILED)
+    raise Exit(OK if doctor_command(_interpreters(python), as_json) else FAILED)
 
 
 @contextmanager
@@ -319,25 +260,19 @@ def _interruptible() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         print(_stopped_text(), file=sys.stderr)
-        raise typer.Exit(INTERRUPTED) from None
+        raise Exit(INTERRUPTED) from None
 
 
 def _stopped_text() -> str:
     return STOPPED + (WITHOUT_FRESH if "--fresh" in sys.argv else "")
 
 
-def _weights(choices: list[str]) -> dict[str, str]:
-    from bench.network.backbones import weights_choice
-
-    return dict(weights_choice(choice) for choice in choices)
-
-
-def _interpreters(choices: list[str]) -> Interpreters:
+def _interpreters(choices: list[str] | None) -> Interpreters:
     from bench.catalog.backends import BACKENDS
     from bench.workers.process import Interpreters
 
     chosen = {}
-    for choice in choices:
+    for choice in choices or ():
         backend, _, path = choice.partition("=")
         choose("backend in --python", backend, BACKENDS)
         interpreter = Path(path).expanduser()

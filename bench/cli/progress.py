@@ -6,7 +6,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
 
 from rich.console import Console
 from rich.progress import (
@@ -23,9 +23,12 @@ from rich.text import Text
 from bench.cli.run_clock import RunClock, WorkClock, duration
 from bench.parity.model import PairProof
 from bench.parity.plan import Subject
-from bench.runner.display import Display
+from bench.parity.run import Watcher
+from bench.runner.runner import Display
 from bench.spec.result import RunResult
 from bench.spec.run import RunSpec
+from bench.workers import events
+from bench.workers.events import Epoch, PrefixShare, RateTrial, Step, SweepEpoch
 
 REFRESHES_PER_S = 1
 """Drawings of the bar: the measured runs need the same cores."""
@@ -43,40 +46,26 @@ def label(spec: RunSpec) -> str:
     return f"{case}{images} {what} seed {spec.seed}{swept}"
 
 
-def share_of(event: dict[str, Any]) -> float | None:
-    """Return the fraction of a run that is done, None for events that do not say it."""
-    if event["event"] in ("epoch", "sweep"):
-        return float(event["epoch"] / event["epochs"])
-    return float(event["share"]) if event["event"] == "step" else None
+def share_of(event: events.Progress) -> float | None:
+    """Return the fraction of a run that is done; None if the event does not say it."""
+    if isinstance(event, Epoch | SweepEpoch):
+        return event.epoch / event.epochs
+    return event.share if isinstance(event, Step) else None
 
 
-def _epoch_text(event: dict[str, Any]) -> str:
-    return (
-        f"epoch {event['epoch']}/{event['epochs']} "
-        f"loss {event['train_loss']:.3f} val {event['val_top1']:.1%}"
-    )
-
-
-def _sweep_text(event: dict[str, Any]) -> str:
-    return f"epoch {event['epoch']}/{event['epochs']} best val {event['val_top1']:.1%}"
-
-
-def _trial_text(event: dict[str, Any]) -> str:
-    phase = f", phase {event['phase']} of {event['phases']}" if "phase" in event else ""
-    return f"trying learning rate {event['number']} of {event['of']}{phase}"
-
-
-def event_text(event: dict[str, Any]) -> str | None:
+def event_text(event: events.Progress) -> str | None:
     """Return an event in words; None if it is not worth a line."""
-    match event["event"]:
-        case "epoch":
-            return _epoch_text(event)
-        case "sweep":
-            return _sweep_text(event)
-        case "trial":
-            return _trial_text(event)
-        case "prefix":
-            return f"computing the frozen part, {event['share']:.0%}"
+    match event:
+        case Epoch():
+            figures = f"loss {event.train_loss:.3f} val {event.val_top1:.1%}"
+            return f"epoch {event.epoch}/{event.epochs} {figures}"
+        case SweepEpoch():
+            return f"epoch {event.epoch}/{event.epochs} best val {event.val_top1:.1%}"
+        case RateTrial():
+            phase = f", phase {event.phase} of {event.phases}" if event.phase else ""
+            return f"trying learning rate {event.number} of {event.of}{phase}"
+        case PrefixShare():
+            return f"computing the frozen part, {event.share:.0%}"
     return None
 
 
@@ -84,21 +73,22 @@ def result_text(result: RunResult) -> str:
     """Return what came out of a run, in a line."""
     if result.status != "ok":
         return f"{result.status}: {result.failure.message if result.failure else ''}"
-    rate, effective = result.train_images_per_s, result.effective_images_per_s
-    speed = f", {rate:.0f} images/s" if rate else ""
-    speed += f", {effective:.0f} effective images/s" if effective else ""
-    chosen = result.learning_rate
-    speed += (
-        f", learning rate {chosen:g} of {len(result.tuning)} tried" if chosen is not None else ""
-    )
-    took = f", fit {result.fit_s:.1f} s" if result.fit_s is not None else ""
+    parts = [f"test top-1 {result.test_top1:.1%}"]
     if result.sweep_s is not None:
-        took = f", {result.sweep_runs} at once in {result.sweep_s:.1f} s"
-    return f"test top-1 {result.test_top1:.1%}{took}{speed}"
+        parts.append(f"{result.sweep_runs} at once in {result.sweep_s:.1f} s")
+    elif result.fit_s is not None:
+        parts.append(f"fit {result.fit_s:.1f} s")
+    if result.train_images_per_s:
+        parts.append(f"{result.train_images_per_s:.0f} images/s")
+    if result.effective_images_per_s:
+        parts.append(f"{result.effective_images_per_s:.0f} effective images/s")
+    if result.learning_rate is not None:
+        parts.append(f"learning rate {result.learning_rate:g} of {len(result.tuning)} tried")
+    return ", ".join(parts)
 
 
 class LineDisplay:
-    """A line for each event of a run."""
+    """A ``Display`` that prints a line for each event of a run."""
 
     def __init__(self, runs: Sequence[RunSpec]) -> None:
         self._clock = RunClock(runs)
@@ -106,7 +96,6 @@ class LineDisplay:
         self._number = 0
 
     def note(self, text: str) -> None:
-        """Print a line about the call as a whole."""
         print(text, file=sys.stderr, flush=True)
 
     def begin(self, spec: RunSpec) -> None:
@@ -116,18 +105,16 @@ class LineDisplay:
         self.note(f"[{self._number}/{self._total}, {left} left] {label(spec)}")
         self._clock.begin(spec)
 
-    def event(self, spec: RunSpec, event: dict[str, Any]) -> None:
-        """Print an event that is worth a line."""
+    def event(self, spec: RunSpec, event: events.Progress) -> None:
         if (share := share_of(event)) is not None:
             self._clock.heard(share)
-        if event["event"] == "prefix":
-            if event["share"] == 1.0:
+        if isinstance(event, PrefixShare):
+            if event.share == 1.0:
                 self.note("    frozen part computed")
         elif (text := event_text(event)) is not None:
             self.note(f"    {text}")
 
     def end(self, spec: RunSpec, result: RunResult) -> None:
-        """Print what came out."""
         self._clock.end(result.status == "ok")
         self.note(f"    {result_text(result)}")
 
@@ -143,12 +130,11 @@ class TimeLeftColumn(ProgressColumn):
         self._clock = clock
 
     def render(self, task: Task) -> Text:
-        """Return the time left."""
         return Text(f"{duration(self._clock.left_s())} left")
 
 
 class BarDisplay:
-    """A bar with the current run and the time left; a line for each run that ended, above it."""
+    """A ``Display`` with a bar and the time left, and above them a line for each run that ended."""
 
     def __init__(self, runs: Sequence[RunSpec], console: Console) -> None:
         self._clock = RunClock(runs)
@@ -172,21 +158,17 @@ class BarDisplay:
         self._progress.console.print(Text(_printable(text)))
 
     def begin(self, spec: RunSpec) -> None:
-        """Show the run that starts."""
         self._clock.begin(spec)
         self._show(spec, "starting")
 
-    def event(self, spec: RunSpec, event: dict[str, Any]) -> None:
-        """Show how far the current run has come."""
+    def event(self, spec: RunSpec, event: events.Progress) -> None:
         if (share := share_of(event)) is not None:
             self._clock.heard(share)
-        if event["event"] == "step":
-            self._show(spec, f"{event['share']:.0%} trained")
-        elif (text := event_text(event)) is not None:
+        text = f"{event.share:.0%} trained" if isinstance(event, Step) else event_text(event)
+        if text is not None:
             self._show(spec, text)
 
     def end(self, spec: RunSpec, result: RunResult) -> None:
-        """Print what came out."""
         self._clock.end(result.status == "ok")
         self._ended[result.status] += 1
         place = f"[{self._ended.total()}/{self._total}]"
@@ -203,11 +185,9 @@ class BarDisplay:
         self.note(f"{ended} of {self._total} runs done: {', '.join(counts)} in {took}")
 
     def _show(self, spec: RunSpec, text: str) -> None:
-        self._progress.update(
-            self._task,
-            completed=self._clock.done_share(),
-            description=_printable(f"{label(spec)}: {text}"),
-        )
+        description = _printable(f"{label(spec)}: {text}")
+        done = self._clock.done_share()
+        self._progress.update(self._task, completed=done, description=description)
 
 
 def _printable(text: str) -> str:
@@ -223,83 +203,60 @@ def display(runs: Sequence[RunSpec]) -> Display:
     return BarDisplay(runs, console)
 
 
-def _print_line(line: str) -> None:
-    """Write a line in one piece, since several proofs are at work."""
-    sys.stderr.write(f"{line}\n")
-    sys.stderr.flush()
-
-
 class ProofLines:
-    """A line for each event of a proof."""
+    """A ``Watcher`` that prints a line for each event of a proof."""
 
     def __init__(self, total: float) -> None:
         self._clock = WorkClock(total)
 
-    def __enter__(self) -> ProofLines:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
     def measuring(self, subject: Subject, backend: str) -> None:
-        """Print that a worker starts."""
         _print_line(
             f"[{duration(self._clock.left_s())} left] {subject.backbone} {subject.precision} "
             f"{backend}: {len(subject.items)} measurements"
         )
 
     def measured(self) -> None:
-        """Count an item that a worker has measured."""
         self._clock.done += 1
 
     def proved(self, pair: PairProof) -> None:
-        """Print the verdict on a pair."""
         _print_line(f"    {summary(pair)}")
 
 
-class ProofBar(ProofLines):
-    """A bar with the time left; verdicts stay above it."""
+def _print_line(line: str) -> None:
+    """Write a line in one piece, since several proofs are at work."""
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
+
+
+class ProofBar(Progress):
+    """A ``Watcher`` that is a bar with the time left; verdicts stay above it."""
 
     def __init__(self, total: float) -> None:
-        self._progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
+        words, console = TextColumn("{task.description}", markup=False), Console(stderr=True)
+        super().__init__(
+            words, BarColumn(), TimeElapsedColumn(), TimeRemainingColumn(), console=console
         )
-        self._task = self._progress.add_task("", total=total)
-
-    def __enter__(self) -> ProofBar:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        self._task = self.add_task("", total=total)
 
     def measuring(self, subject: Subject, backend: str) -> None:
         """Show the worker that started last."""
-        words = f"{subject.backbone} {subject.precision} {backend}"
-        self._progress.update(self._task, description=words)
+        self.update(self._task, description=f"{subject.backbone} {subject.precision} {backend}")
 
     def measured(self) -> None:
-        """Advance the bar by an item."""
-        self._progress.advance(self._task)
+        self.advance(self._task)
 
     def proved(self, pair: PairProof) -> None:
-        """Print the verdict on a pair above the bar."""
-        self._progress.console.print(summary(pair), markup=False, highlight=False)
+        self.console.print(summary(pair), markup=False, highlight=False)
 
 
 def summary(pair: PairProof) -> str:
     """Return a pair and its verdict in a line."""
-    what = (
-        f"{pair.backbone} {pair.policy} {pair.optimizer} {pair.dtype} {' = '.join(pair.backends)}"
-    )
-    return f"{what}: {'shown' if pair.passed else pair.reason}"
+    what = f"{pair.backbone} {pair.policy} {pair.optimizer} {pair.dtype}"
+    verdict = "shown" if pair.passed else pair.reason
+    return f"{what} {' = '.join(pair.backends)}: {verdict}"
 
 
-def watcher(subjects: Sequence[Subject], backends: int) -> ProofLines:
+def watcher(subjects: Sequence[Subject], backends: int) -> AbstractContextManager[Watcher]:
     """Return the display of a proof that suits standard error."""
     total = float(sum(len(subject.items) for subject in subjects) * backends)
-    return ProofBar(total) if sys.stderr.isatty() else ProofLines(total)
+    return ProofBar(total) if sys.stderr.isatty() else nullcontext(ProofLines(total))

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
 from bench.analysis.folders import check_different, check_not_empty, drop_superseded, merge_runs
 from bench.analysis.rows import Row
-from bench.cli.output import print_json
 from bench.errors import UserError, choose
-from bench.report import STANDARD, View, make_report
+from bench.report import STANDARD, Report, View, make_report
 from bench.report import as_json as rows_as_json
 from bench.report.compare import FolderComparison, side_by_side
 from bench.report.export import NotWritten, as_text
@@ -20,76 +19,67 @@ from bench.report.notes import footnotes, reasons
 from bench.report.select import Filters, Selection
 from bench.report.tables.runs import FORMATS, Format, runs_text
 from bench.storage.results import Store
+from bench.storage.text_files import json_text
+
+MOST_LETTERS = 100
+"""Letters of the names of merged folders in the name of the folder of their report."""
 
 
-@dataclass(frozen=True)
-class ReportCommand:
-    """The options of ``report``."""
+def report_command(
+    folders: Sequence[Path],
+    formats: Sequence[str],
+    filters: Filters,
+    view: View,
+    as_json: bool,
+    with_page: bool = True,
+    out: Path | None = None,
+) -> None:
+    """Write tables and page of results folders; compare them if there are two, earlier one first.
 
-    folders: Sequence[Path]
-    """Results folders; two are compared, the first being the earlier one."""
-    formats: Sequence[str]
-    """Formats of the tables."""
-    filters: Filters
-    """Selects the runs."""
-    view: View
-    """Columns and order of the table of runs."""
-    as_json: bool
-    """True to print JSON instead of the table."""
-    with_page: bool = True
-    """False to write tables only."""
-    out: Path | None = None
-    """Folder to write into; None: the first results folder, where a comparison gets a page of its
-    own name and leaves the folder's own page and tables as they are."""
-
-
-def report_command(command: ReportCommand) -> None:
-    """Write tables and page of results folders, and compare them if there are two.
+    Args:
+        out: Folder to write into; None: the first results folder, where a comparison gets a page of
+            its own name, and three or more folders a folder, so that the first folder's own page
+            and tables stay as they are.
 
     Raises:
         UserError: There are no results, a format, name or column is unknown, or the folder cannot
             be written.
     """
-    for name in command.formats:
+    for name in formats:
         choose("format", name, FORMATS)
-    folders, view, side = command.folders, command.view, None
+    side = None
     found = [Store(folder).load() for folder in folders]
     if len(folders) == 2:
         check_different(folders)
     check_not_empty(folders, found)
     everything, problems = merge_runs(folders, found)
-    selection = Selection(command.filters, [run for runs, _ in found for run in runs])
+    selection = Selection(filters, [run for runs, _ in found for run in runs])
     runs = selection.kept(everything)
-    if options := command.filters.as_options():
-        selected = f"Selected from {len(everything)} runs by {options}."
+    if selection.options:
+        selected = f"Selected from {len(everything)} runs by {selection.options}."
         view = replace(view, selection=" ".join([selected, *selection.absent]))
         print(view.selection, file=sys.stderr)
     if len(folders) == 2:
         first, second = (drop_superseded(runs) for runs, _ in found)
         chosen = selection.of(first), selection.of(second)
         side = side_by_side(*chosen, _short_names(folders), (first, second))
-    report = make_report(runs, folders[0], problems, view, side, command.with_page, everything)
-    if command.out is not None:
+    report = make_report(runs, folders[0], problems, view, side, with_page, everything)
+    if out is None and len(folders) > 2:  # the first folder's own page and tables stay
+        others = "-".join(folder.resolve().name or "root" for folder in folders[1:])
+        out = folders[0] / f"with-{others[:MOST_LETTERS]}"
+    if out is not None:
         try:
-            command.out.mkdir(parents=True, exist_ok=True)
+            out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(
-                f"Cannot create the folder '{command.out}': {error.strerror}.",
-                "Name another one with --out.",
-            ) from error
-        report = replace(report, folder=command.out)
+            message = f"Cannot create the folder '{out}': {error.strerror}."
+            raise UserError(message, "Name another one with --out.") from error
+        report = replace(report, folder=out)
     elif side is not None:
         report = replace(report, compared_with=folders[1].resolve().name or "root")
-    paths: list[Path] = []
-    try:
-        paths = report.write(cast(Sequence[Format], command.formats))
-    except NotWritten as error:
-        paths = error.written
-        raise
-    finally:  # print the results even if they could not be written
-        if not command.with_page and report.page_path.exists():
-            problems.append(f"'{report.page_path}' is from an earlier report and was not changed")
-        print_rows(report.rows, paths, problems, command.as_json, view, side)
+    if not with_page and report.page_path.exists():
+        problems.append(f"'{report.page_path}' is from an earlier report and was not changed")
+    written = cast(Sequence[Format], formats)
+    write_and_print(report, report.rows, written, problems, as_json, view, side)
 
 
 def _short_names(folders: Sequence[Path]) -> tuple[str, str]:
@@ -98,20 +88,36 @@ def _short_names(folders: Sequence[Path]) -> tuple[str, str]:
     return (a.name, b.name) if a.name != b.name else (str(a), str(b))
 
 
-def print_rows(
+def write_and_print(
+    report: Report,
     rows: Sequence[Row],
-    paths: Sequence[Path],
+    formats: Sequence[Format],
     problems: Sequence[str],
     as_json: bool,
     view: View = STANDARD,
     side: FolderComparison | None = None,
 ) -> None:
+    """Write a report, then print rows of it, even if it could not be written."""
+    paths: list[Path] = []
+    try:
+        paths = report.write(formats)
+    except NotWritten as error:
+        paths = error.written
+        raise
+    finally:
+        _print_rows(rows, paths, problems, as_json, view, side)
+
+
+def _print_rows(
+    rows: Sequence[Row], paths: Sequence[Path], problems: Sequence[str], as_json: bool, view: View,
+    side: FolderComparison | None,
+) -> None:  # fmt: skip
     """Print the table of runs with its notes, and the files written, or everything as JSON."""
     for problem in problems:
         print(problem, file=sys.stderr)
     if as_json:
         more = {"side_by_side": side.as_json()} if side else {}
-        print_json({**rows_as_json(rows), "problems": list(problems), **more})
+        print(json_text({**rows_as_json(rows), "problems": list(problems), **more}))
         return
     if side:
         for table in side.tables:

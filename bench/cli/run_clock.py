@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from bench.spec.run import RunSpec
 from bench.training.sweep import sweep_key
@@ -28,28 +29,20 @@ class WorkClock:
 
     total: float
     done: float = 0.0
-    current: float = 0.0
-    began: float = 0.0
-
-    def __post_init__(self) -> None:
-        self.began = time.monotonic()
+    began_s: float = field(default_factory=time.monotonic)
 
     def left_s(self) -> float | None:
         """Return the estimated seconds left; None before anything was done."""
-        finished = self.done + self.current
-        if finished <= 0:
+        if self.done <= 0:
             return None
-        return (time.monotonic() - self.began) * (self.total - finished) / finished
+        return (time.monotonic() - self.began_s) * (self.total - self.done) / self.done
 
 
-@dataclass(frozen=True)
-class MeasuredPace:
+class MeasuredPace(NamedTuple):
     """Time and amount of some kind of work, as measured."""
 
     seconds: float = 0.0
-    """Time that it took."""
     work: float = 0.0
-    """Amount that was done; see ``work``."""
 
 
 SpeedKind = tuple[Hashable, ...]
@@ -74,10 +67,6 @@ class RunClock:
     A finished run counts with all its time, so that the start of a worker is shared by the runs of
     its kind; a failed run counts as far as it came. The current run counts from its first progress
     event on, since what comes before happens once.
-
-    Args:
-        runs: All runs of the grid.
-        now: Clock, in seconds.
     """
 
     def __init__(self, runs: Sequence[RunSpec], now: Callable[[], float] = time.monotonic) -> None:
@@ -119,10 +108,15 @@ class RunClock:
         self._current = None
         if spec is None or share == 0.0:
             return  # a run without progress measures no speed
-        took, done = self._now() - self._began, self._work[spec.run_id] * share
-        known = {kind: self._speeds.get(kind, MeasuredPace()) for kind in kinds(spec)}
-        more = {kind: MeasuredPace(s.seconds + took, s.work + done) for kind, s in known.items()}
-        self._speeds = {**self._speeds, **more}
+        self._speeds = self._plus(spec, self._now() - self._began, share)
+
+    def _plus(self, spec: RunSpec, seconds: float, share: float) -> dict[SpeedKind, MeasuredPace]:
+        """Return the measured paces, with the one of a share of a run more."""
+        speeds, done = dict(self._speeds), self._work[spec.run_id] * share
+        for kind in kinds(spec):
+            pace = speeds.get(kind, MeasuredPace())
+            speeds[kind] = MeasuredPace(pace.seconds + seconds, pace.work + done)
+        return speeds
 
     def done_share(self) -> float:
         """Return the fraction of all work that is done."""
@@ -133,10 +127,12 @@ class RunClock:
 
     def left_s(self) -> float | None:
         """Return the estimated seconds left; None before anything was measured."""
-        current, left = self._current, 0.0
-        speeds = self._with(current)
-        for nearest, amount in self._waiting.items():
-            pace = _pace(self._chains[nearest], speeds) if amount else 0.0
+        current, left, speeds = self._current, 0.0, self._speeds
+        if current is not None and self._first is not None:
+            began, share = self._first
+            speeds = self._plus(current, self._heard - began, self._share - share)
+        for kind, amount in self._waiting.items():
+            pace = _pace(self._chains[kind], speeds) if amount else 0.0
             if pace is None:
                 return None
             left += amount * pace
@@ -148,25 +144,11 @@ class RunClock:
             left += max(rest - (self._now() - self._heard), 0.0)
         return left
 
-    def _with(self, current: RunSpec | None) -> dict[SpeedKind, MeasuredPace]:
-        """Return the measured paces, the current run's included."""
-        first = self._first
-        if current is None or first is None:
-            return self._speeds
-        began, share = first
-        seconds, done = self._heard - began, self._work[current.run_id] * (self._share - share)
-        known = {kind: self._speeds.get(kind, MeasuredPace()) for kind in kinds(current)}
-        more = {kind: MeasuredPace(s.seconds + seconds, s.work + done) for kind, s in known.items()}
-        return {**self._speeds, **more}
-
 
 def _pace(chain: Sequence[SpeedKind], speeds: dict[SpeedKind, MeasuredPace]) -> float | None:
     """Return seconds per unit of work of the narrowest kind that was measured."""
-    for kind in chain:
-        speed = speeds.get(kind)
-        if speed is not None and speed.work > 0.0:
-            return speed.seconds / speed.work
-    return None
+    known = (speeds[kind] for kind in chain if kind in speeds)
+    return next((speed.seconds / speed.work for speed in known if speed.work > 0.0), None)
 
 
 def duration(seconds: float | None) -> str:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench.errors import Unavailable
+from bench.errors import Unavailable, check_is_file
 from bench.native.applications import Application, keras_models_folder
-from bench.network.weights import Weights, check_is_file
+from bench.network.weights import Weights
 from bench.spec.backbone import BackboneEntry
 from bench.spec.run import WeightsRef
 from bench.storage.checksums import sha256_of_file
@@ -65,7 +65,7 @@ def native_weights_from_file(entry: BackboneEntry, path: Path) -> Weights:
         UserError: The file is missing.
         Unavailable: Keras does not read files of this kind.
     """
-    check_is_file(path)
+    check_is_file(f"Weights file '{path}'", path)
     if path.suffix != SUFFIX:
         raise Unavailable(
             f"native Keras reads weights in HDF5 ({SUFFIX}), not {path.name}: save them with "

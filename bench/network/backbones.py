@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bench.catalog.backbones import BACKBONES
 from bench.catalog.backends import EXPORTER
-from bench.errors import UserError, choose
+from bench.errors import UserError, check_is_file, choose
 from bench.spec.backbone import BackboneEntry
 from bench.spec.base import canonical_hash
 from bench.storage.atomic import build_folder
@@ -22,7 +22,6 @@ from bench.storage.code_digest import export_digest
 from bench.workers.process import Interpreters, ask, environment_of
 from bench.workers.tasks import DescribeTask
 
-LIBRARIES = ("torchvision", "timm")
 OWN = "module"
 FORMS = "torchvision:NAME, timm:NAME, module:FILE:FUNCTION"
 """Names that need no catalogue entry."""
@@ -46,7 +45,7 @@ def check_name(kind: str, name: str) -> str:
             return choose(kind, name, BACKBONES)
         except UserError as error:
             raise UserError(error.message, f"{error.hint} Or one of {FORMS}.") from None
-    choose(f"kind of {kind}", library, (*LIBRARIES, OWN))
+    choose(f"kind of {kind}", library, ("torchvision", "timm", OWN))
     file, _, function = rest.rpartition(":")
     if library == OWN and not (file.endswith(".py") and function.isidentifier()):
         raise UserError(f"Backbone '{name}' is not of the form module:FILE.py:FUNCTION.")
@@ -62,25 +61,23 @@ def is_own(name: str) -> bool:
 
 def public_name(name: str) -> str:
     """Return a backbone's name without folders of this machine: ``module:my_net.py:build``."""
-    library, _, rest = name.partition(":")
-    return f"{OWN}:{Path(rest).name}" if library == OWN else name
-
-
-def weights_choice(text: str) -> tuple[str, str]:
-    """Return backbone and weights of ``--weights``; the backbone is '' for weights of all.
-
-    Raises:
-        UserError: There is no such backbone.
-    """
-    name, equals, value = text.partition("=")
-    if not equals or ("/" in name and ":" not in name):
-        return "", text
-    return check_name("backbone in --weights", name), value
+    return f"{OWN}:{Path(name.removeprefix(f'{OWN}:')).name}" if is_own(name) else name
 
 
 def folder_name(name: str) -> str:
     """Return a backbone's name in characters that a folder may have."""
     return re.sub(r"[^A-Za-z0-9_.]+", "-", public_name(name))
+
+
+def weights_choice(text: str) -> tuple[str, str]:
+    """Return backbone and weights of ``--weights``; the backbone is '' for weights of all.
+
+    Raise UserError if there is no such backbone.
+    """
+    name, equals, value = text.partition("=")
+    if not equals or ("/" in name and ":" not in name):
+        return "", text
+    return check_name("backbone in --weights", name), value
 
 
 def backbone(name: str, interpreters: Interpreters, cache: Path | None = None) -> BackboneEntry:
@@ -95,24 +92,24 @@ def backbones(
 
     Args:
         names: Names in the catalogue or in one of the ``FORMS``.
-        interpreters: Python interpreter of each backend.
         cache: Root of the cache; None: the user's.
 
     Raises:
         UserError: There is no such network, or it cannot be used.
         Unavailable: Its library is not installed.
     """
-    names = [check_name("backbone", name) for name in names]
+    names = dict.fromkeys(check_name("backbone", name) for name in names)
     root = cache or cache_root()
     known = {name: entry for name in names if (entry := _known(name, root, interpreters))}
-    unknown = list(dict.fromkeys(name for name in names if name not in known))
-    own = [name for name in unknown if is_own(name)]
-    published = [name for name in unknown if name not in own]
+    own = [name for name in names if name not in known and is_own(name)]
+    published = [name for name in names if name not in known and not is_own(name)]
     # Each own network has its own worker, so that their modules cannot shadow each other.
-    for group in [*([published] if published else []), *([name] for name in own)]:
-        for name, entry in zip(group, _ask(group, root, interpreters), strict=True):
-            known[name] = entry
-            _described[_memory_key(name, root, interpreters)] = entry
+    for group in filter(None, [published, *([name] for name in own)]):
+        what = public_name(group[0]) if len(group) == 1 else f"{len(group)} networks"
+        task = DescribeTask(backbones=tuple(_absolute(n) if is_own(n) else n for n in group))
+        answer = ask(EXPORTER, task, interpreters, f"describing {what}", root)
+        for name, entry in zip(group, answer.entries, strict=True):
+            known[name] = _described[name, root, interpreters.of(EXPORTER)] = entry
             if not is_own(name):
                 _keep(entry, _folder(name, root, interpreters))
     return known
@@ -121,42 +118,32 @@ def backbones(
 def check_px(name: str, entry: BackboneEntry, px: int) -> None:
     """Raise UserError if the backbone cannot take images of this size."""
     least, most = entry.min_px, entry.native_px
+    refused = f"{name} cannot take {px} px: it"
     if entry.fixed_px and least == most and px != most:
-        raise UserError(f"{name} cannot take {px} px: it takes only {most}.", f"Use --px {most}.")
+        raise UserError(f"{refused} takes only {most}.", f"Use --px {most}.")
     if px < least:
-        raise UserError(
-            f"{name} cannot take {px} px: it needs at least {least}.", f"Use --px {least}."
-        )
+        raise UserError(f"{refused} needs at least {least}.", f"Use --px {least}.")
 
 
 def _absolute(name: str) -> str:
-    """Return the name of a user's own network with the absolute path of its file.
-
-    Raises:
-        UserError: The file does not exist.
-    """
+    """Return a user's own network with the absolute path of its file, which must exist."""
     file, _, function = name.removeprefix(f"{OWN}:").rpartition(":")
     path = Path(file).expanduser()
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
-        raise UserError(f"Backbone '{name}': file '{file}' {what}.")
+    check_is_file(f"Backbone '{name}': file '{file}'", path)
     return f"{OWN}:{path.resolve()}:{function}"
-
-
-def _memory_key(name: str, cache: Path, interpreters: Interpreters) -> tuple[str, Path, Path]:
-    return name, cache, interpreters.of(EXPORTER)
 
 
 def _known(name: str, cache: Path, interpreters: Interpreters) -> BackboneEntry | None:
     """Return an entry from the catalogue, this process's memory or the cache, if it is there."""
     if name in BACKBONES:
         return BACKBONES[name]
-    key = _memory_key(name, cache, interpreters)
-    if key not in _described and not is_own(name):
+    key = (name, cache, interpreters.of(EXPORTER))
+    entry = _described.get(key)
+    if entry is None and not is_own(name):
         entry = _read(_folder(name, cache, interpreters))
         if entry is not None:
             _described[key] = entry
-    return _described.get(key)
+    return entry
 
 
 def _folder(name: str, cache: Path, interpreters: Interpreters) -> Path:
@@ -166,10 +153,8 @@ def _folder(name: str, cache: Path, interpreters: Interpreters) -> Path:
 
 
 def _keep(entry: BackboneEntry, folder: Path) -> None:
-    text = entry.model_dump_json(indent=1)
-
     def write(content: Path) -> None:
-        (content / FILE).write_text(text, encoding="utf-8")
+        (content / FILE).write_text(entry.model_dump_json(indent=1), encoding="utf-8")
 
     build_folder(folder, write, lambda whole: _read(whole) is not None)
 
@@ -179,9 +164,3 @@ def _read(folder: Path) -> BackboneEntry | None:
         return BackboneEntry.model_validate_json((folder / FILE).read_bytes())
     except (OSError, ValueError):
         return None
-
-
-def _ask(names: list[str], cache: Path, interpreters: Interpreters) -> list[BackboneEntry]:
-    what = public_name(names[0]) if len(names) == 1 else f"{len(names)} networks"
-    task = DescribeTask(backbones=tuple(_absolute(n) if is_own(n) else n for n in names))
-    return list(ask(EXPORTER, task, interpreters, f"describing {what}", cache).entries)

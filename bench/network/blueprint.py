@@ -19,7 +19,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -31,46 +31,23 @@ from bench.spec.base import Frozen, canonical_json
 from bench.spec.preprocessing import Preprocessing
 
 Array = npt.NDArray[Any]
-OperationKind = Literal[
-    # with kernels
-    "conv2d",
-    "linear",
-    # normalisation over batch and positions; over the features of each position
-    "batch_norm",
-    "layer_norm",
-    # element by element
-    "relu",
-    "relu6",
-    "sigmoid",
-    "hard_sigmoid",
-    "silu",
-    "hard_swish",
-    "gelu",
-    "tanh",
-    "dropout",
-    "affine",  # x * factor + offset, two numbers
-    "scale",  # times a parameter of its own
-    "shift",  # plus a parameter of its own
-    "add",
-    "multiply",
-    # over positions
-    "max_pool2d",
-    "avg_pool2d",
-    "adaptive_avg_pool2d",
-    "mean_tokens",
-    "attention",  # scaled dot product of queries, keys and values, concatenated in one input
-    # rearranging
-    "cat",
-    "flatten",
-    "pad",
-    "slice",
-    "tokens",  # an image as a sequence of its positions, row by row
-    "prepend",  # put tokens that are parameters before the others
-    "select",  # one token
-    "expand",  # a vector as an image of one position
-    "channel_shuffle",
+Kernel = Literal["conv2d", "linear"]
+Normalisation = Literal["batch_norm", "layer_norm"]
+"""Over batch and positions; over the features of each position."""
+Elementwise = Literal[
+    "relu", "relu6", "sigmoid", "hard_sigmoid", "silu", "hard_swish", "gelu", "tanh", "dropout",
+    "affine", "scale", "shift", "add", "multiply",
+]  # fmt: skip
+"""affine: x * factor + offset, two numbers; scale, shift: times and plus a parameter of its own."""
+Spatial = Literal["max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "mean_tokens", "attention"]
+"""attention: scaled dot product of queries, keys and values, concatenated in one input."""
+Rearranging = Literal[
+    "cat", "flatten", "pad", "slice", "tokens", "prepend", "select", "expand", "channel_shuffle"
 ]
-KERNELS: frozenset[OperationKind] = frozenset({"conv2d", "linear"})
+"""tokens: an image as a sequence of its positions, row by row; prepend: put tokens that are
+parameters before the others; select: one token; expand: a vector as an image of one position."""
+OperationKind = Literal[Kernel, Normalisation, Elementwise, Spatial, Rearranging]
+KERNELS: frozenset[OperationKind] = frozenset(get_args(Kernel))
 """Kinds whose ``weight`` is a kernel, to which weight decay applies."""
 HEAD = "head"
 """Name of the stage after the last one of the backbone."""
@@ -86,9 +63,7 @@ class Operation(Frozen):
     name: str = Field(description="Unique name, also of the value that it computes.")
     kind: OperationKind = Field(description="Kind of operation.")
     inputs: tuple[str, ...] = Field(description="Names of its input values.")
-    attributes: dict[str, Any] = Field(
-        default={}, description="Parameters of the kind: stride, epsilon …"
-    )
+    attributes: dict[str, Any] = Field(default={}, description="Parameters: stride, epsilon …")
     tensors: dict[str, str] = Field(default={}, description="Role → name of the tensor.")
     shape: tuple[int, ...] = Field(description="Shape of its value: (C, H, W), (L, C) or (C,).")
     module_path: str = Field(description="Path of the module that it came from.")
@@ -112,11 +87,7 @@ class Blueprint(Frozen):
 
     @classmethod
     def load(cls, folder: Path) -> Blueprint:
-        """Read what ``save`` wrote.
-
-        Raises:
-            OSError, ValueError: The file is missing or invalid.
-        """
+        """Read what ``save`` wrote; raise OSError or ValueError if it is missing or invalid."""
         return cls.model_validate_json((folder / "blueprint.json").read_bytes())
 
     @property
@@ -148,15 +119,13 @@ class Network:
     """A Blueprint with its numbers, which an adapter can build."""
 
     blueprint: Blueprint
-    """The operations."""
     tensors: dict[str, Array]
     """Tensor name → float array in PyTorch's layout."""
 
     def sha256(self) -> str:
         """Hash the operations and every number (hex)."""
-        digest = hashlib.sha256(canonical_json(self.blueprint.model_dump(mode="json")).encode())
-        digest.update(hash_tensors(self.tensors).encode())
-        return digest.hexdigest()
+        text = canonical_json(self.blueprint.model_dump(mode="json")) + hash_tensors(self.tensors)
+        return hashlib.sha256(text.encode()).hexdigest()
 
     @classmethod
     def empty(cls, blueprint: Blueprint) -> Network:
@@ -165,11 +134,7 @@ class Network:
         return cls(blueprint, {name: np.zeros(shape, np.float32) for name, shape in shapes})
 
     def save(self, folder: Path) -> None:
-        """Write ``blueprint.json`` and ``tensors.safetensors`` into ``folder``.
-
-        Raises:
-            OSError: They cannot be written.
-        """
+        """Write ``blueprint.json`` and ``tensors.safetensors``; raise OSError if that fails."""
         self.blueprint.save(folder)
         path = folder / "tensors.safetensors"
         try:

@@ -16,12 +16,12 @@ CHECKSUMS = "checksums.json"
 
 
 def blueprint_path(key: str, cache: Path | None = None) -> Path:
-    """Return the folder of a Blueprint with tensors; see ``cached_folder``."""
+    """Return the folder of a Blueprint with tensors."""
     return cached_folder("blueprints", key, cache)
 
 
 def architecture_path(key: str, cache: Path | None = None) -> Path:
-    """Return the folder of a Blueprint without tensors; see ``cached_folder``."""
+    """Return the folder of a Blueprint without tensors."""
     return cached_folder("architectures", key, cache)
 
 
@@ -52,16 +52,16 @@ def is_readable(folder: Path) -> bool:
 def is_whole(folder: Path) -> bool:
     """Return True if a folder holds a Blueprint and tensors that match their checksums."""
     try:
-        Blueprint.load(folder)
         written = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
-        return set(written) == set(FILES) and all(
-            crc32_of_file(folder / name) == written[name] for name in FILES
-        )
-    except (OSError, ValueError, TypeError):
+        return is_readable(folder) and written == _checksums(folder)
+    except (OSError, ValueError):
         return False
 
 
 def write_checksums(folder: Path) -> None:
     """Record the checksums of a Blueprint's files, for ``is_whole``."""
-    written = {name: crc32_of_file(folder / name) for name in FILES}
-    (folder / CHECKSUMS).write_text(json.dumps(written) + "\n", encoding="utf-8")
+    (folder / CHECKSUMS).write_text(json.dumps(_checksums(folder)) + "\n", encoding="utf-8")
+
+
+def _checksums(folder: Path) -> dict[str, int]:
+    return {name: crc32_of_file(folder / name) for name in FILES}

@@ -12,11 +12,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from bench.network.blueprint import INPUT, Blueprint, Operation
+from bench.network.blueprint import INPUT, KERNELS, Blueprint, Operation, channels_last
 from bench.network.freezing import TrainingPlan
 
-VALUE_BYTES = 4
-"""Size of a float32."""
 READS_INPUT = frozenset({"batch_norm", "layer_norm", "max_pool2d", "gelu", "silu", "hard_swish"})
 """Kinds whose backward pass reads their input, also where they do not train."""
 READS_OUTPUT = frozenset({"relu", "relu6", "sigmoid", "hard_sigmoid", "tanh"})
@@ -30,7 +28,6 @@ class Work:
     """The work of one image in a training step."""
 
     forward_multiply_adds: int
-    """Multiply-adds of the whole network."""
     backward_multiply_adds: int
     """Multiply-adds of the part that needs gradients."""
     activation_bytes: int
@@ -58,26 +55,18 @@ def work_of(blueprint: Blueprint, plan: TrainingPlan) -> Work:
         if needs[operation.name]:
             kept |= _read_backward(operation, trains)
     size = sum(math.prod(shapes[name]) for name in kept)
-    return Work(forward, backward, VALUE_BYTES * size)
+    return Work(forward, backward, 4 * size)
 
 
 def multiply_adds(operation: Operation, blueprint: Blueprint) -> int:
     """Return the multiply-adds of one image's forward pass through an operation."""
-    if operation.kind == "conv2d":
+    if operation.kind in KERNELS:
         kernel = math.prod(blueprint.shapes[operation.tensors["weight"]])
-        return kernel * math.prod(operation.shape[1:])
-    if operation.kind == "linear":
-        kernel = math.prod(blueprint.shapes[operation.tensors["weight"]])
-        return kernel * (math.prod(operation.shape) // features_of(operation.shape))
+        return kernel * math.prod(channels_last(operation.shape)[:-1])
     if operation.kind == "attention":  # queries by keys, then their weights by values
         length, channels = operation.shape
         return 2 * length * length * channels
     return 0
-
-
-def features_of(shape: tuple[int, ...]) -> int:
-    """Return the number C of features of a shape (C, H, W), (L, C) or (C,)."""
-    return shape[0] if len(shape) == 3 else shape[-1]
 
 
 def saving(work: Work, full: Work) -> float:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bench.catalog.backends import EXPORTER
-from bench.network.backbones import backbone as entry_of
 from bench.network.backbones import backbones, folder_name, public_name
 from bench.network.blueprint_files import architecture_path, blueprint_path, is_readable, is_whole
 from bench.network.weights import Weights
@@ -19,23 +18,15 @@ from bench.workers.tasks import ArchitectureItem, ArchitecturesTask, ExportTask
 
 
 def blueprint_folder(
-    backbone: str,
-    px: int,
-    weights: Weights,
-    seed: int,
-    cache: Path,
-    interpreters: Interpreters,
+    backbone: str, px: int, weights: Weights, seed: int, cache: Path, interpreters: Interpreters,
     calibrated: bool = False,
-) -> Path:
+) -> Path:  # fmt: skip
     """Return the cached Blueprint of a backbone with given weights; export it if it is missing.
 
     Args:
-        backbone: Name of any backbone.
         px: Height and width of the input, in pixels.
-        weights: Initial weights.
         seed: Seed of random weights; ignored for others.
         cache: Root of the cache.
-        interpreters: Which Python exports.
         calibrated: True to give random weights the BatchNorm statistics of real activations, see
             ``bench.parity.random_network``.
 
@@ -43,32 +34,25 @@ def blueprint_folder(
         Unavailable: The exporter's packages are not installed, or the export failed.
         UserError: The weights file or the input size does not fit.
     """
-    entry = entry_of(backbone, interpreters, cache)
+    entry = backbones([backbone], interpreters, cache)[backbone]
     random_seed = seed if weights.ref.kind == "random" else None
-    key = _key(
-        backbone,
-        entry,
-        px,
-        interpreters,
-        weights=weights.ref.sha256,
-        preprocessing=weights.preprocessing.model_dump(mode="json"),
-        seed=random_seed,
-        # A forward pass of the adapter calibrates a network, so all of the adapter's code counts.
-        **({"settled": [proof_digest(), _exporter_version(interpreters)]} if calibrated else {}),
-    )
+    more: dict[str, object] = {
+        "weights": weights.ref.sha256,
+        "preprocessing": weights.preprocessing.model_dump(mode="json"),
+        "seed": random_seed,
+    }
+    if calibrated:  # by a forward pass of the adapter, so all of the adapter's code counts
+        exporter = environment_of(EXPORTER, "cpu", interpreters).thawbench
+        more["settled"] = [proof_digest(), exporter]
+    key = _key(backbone, entry, px, interpreters, **more)
     folder = blueprint_path(key, cache)
     if not is_whole(folder):
         task = ExportTask(
-            key=key,
-            backbone=backbone,
-            entry=entry,
-            px=px,
+            key=key, backbone=backbone, entry=entry, px=px,
             path=None if weights.path is None else str(weights.path.resolve()),
-            reader=weights.reader,
-            preprocessing=weights.preprocessing,
-            seed=random_seed,
-            calibrated=calibrated,
-        )
+            reader=weights.reader, preprocessing=weights.preprocessing,
+            seed=random_seed, calibrated=calibrated,
+        )  # fmt: skip
         ask(EXPORTER, task, interpreters, f"exporting {public_name(backbone)}", cache)
     mark_used(folder)
     return folder
@@ -82,7 +66,6 @@ def architecture_folders(
     Args:
         sizes: Backbone → height and width of its input, in pixels.
         cache: Root of the cache.
-        interpreters: Python interpreter of each backend.
 
     Raises:
         Unavailable: The exporter's packages are not installed, or the export failed.
@@ -96,8 +79,8 @@ def architecture_folders(
             ArchitectureItem(key=keys[name], backbone=name, entry=entries[name], px=sizes[name])
             for name in absent
         )
-        task = ArchitecturesTask(items=items)
-        ask(EXPORTER, task, interpreters, f"exporting {len(absent)} networks", cache)
+        what = f"exporting {len(absent)} networks"
+        ask(EXPORTER, ArchitecturesTask(items=items), interpreters, what, cache)
     return folders
 
 
@@ -114,7 +97,3 @@ def _key(
         **more,
     }
     return f"{folder_name(backbone)}-{px}-{canonical_hash(dependencies)[:24]}"
-
-
-def _exporter_version(interpreters: Interpreters) -> str:
-    return environment_of(EXPORTER, "cpu", interpreters).thawbench

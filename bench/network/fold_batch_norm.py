@@ -28,7 +28,7 @@ def inference_form(blueprint: Blueprint, tensors: dict[str, Array], boundary: Bo
     readers = blueprint.consumers()
     before = {o.name: o for o in blueprint.operations[: boundary.index]}
     folded: dict[str, Operation] = {}
-    found: dict[str, Array] = {}
+    numbers = dict(tensors)
     for operation in before.values():
         source = before.get(operation.inputs[0])
         if (
@@ -38,25 +38,18 @@ def inference_form(blueprint: Blueprint, tensors: dict[str, Array], boundary: Bo
             and len(readers[source.name]) == 1
         ):
             del folded[source.name]
-            joined, numbers = _join(source, operation, tensors)
-            folded[joined.name] = joined
-            found |= numbers
+            folded[operation.name], joined_numbers = _join(source, operation, tensors)
+            numbers |= joined_numbers
         else:
             folded[operation.name] = operation
-    found |= {t: tensors[t] for o in folded.values() for t in o.tensors.values() if t not in found}
-    wanted = {t for o in folded.values() for t in o.tensors.values()}
-    found = {name: array for name, array in found.items() if name in wanted}
+    used = {tensor: numbers[tensor] for o in folded.values() for tensor in o.tensors.values()}
+    # Only the boundary's value is read later, so nothing after it is computed.
+    end = list(folded).index(boundary.value) + 1
     changes = {
-        "operations": _up_to(tuple(folded.values()), boundary.value),
-        "shapes": {name: array.shape for name, array in found.items()},
+        "operations": tuple(folded.values())[:end],
+        "shapes": {name: array.shape for name, array in used.items()},
     }
-    return Network(blueprint.model_copy(update=changes), found)
-
-
-def _up_to(operations: tuple[Operation, ...], output: str) -> tuple[Operation, ...]:
-    """Drop the operations after ``output``: only the boundary's value is read later."""
-    (last,) = (index for index, o in enumerate(operations) if o.name == output)
-    return operations[: last + 1]
+    return Network(blueprint.model_copy(update=changes), used)
 
 
 def _join(
@@ -70,9 +63,8 @@ def _join(
             return tensors[operation.tensors[role]].astype(np.float64)
         return np.full(len(weight), default)
 
-    factor = of(norm, "weight", 1.0) / np.sqrt(
-        of(norm, "running_var", 1.0) + norm.attributes["epsilon"]
-    )
+    variance = of(norm, "running_var", 1.0)
+    factor = of(norm, "weight", 1.0) / np.sqrt(variance + norm.attributes["epsilon"])
     offset = of(norm, "bias", 0.0) - of(norm, "running_mean", 0.0) * factor
     # New names: a kernel that two layers share is folded with the BatchNorm of each.
     names = {role: f"{norm.name}.folded_{role}" for role in ("weight", "bias")}

@@ -36,7 +36,6 @@ class TrainingPlan:
     """Index of the first operation that trains; those before run in inference mode. Not used in
     native mode, which has no operations."""
     trained: dict[str, TensorPlan]
-    """Tensor name → its treatment."""
     frozen: tuple[str, ...]
     """Names of all tensors that must not change, including BatchNorm statistics."""
     moving: tuple[str, ...]
@@ -54,13 +53,8 @@ class TrainingPlan:
 
 
 def boundary_index(blueprint: Blueprint, boundary: str) -> int:
-    """Return the index of the first operation at or after ``boundary``.
-
-    Args:
-        boundary: 'all', 'last_stage', a stage ('head' included) or a module path.
-
-    Raises:
-        UserError: There is no such stage or module.
+    """Return the index of the first operation at or after ``boundary``: 'all', 'last_stage', a
+    stage ('head' included) or a module path. Raise UserError if there is no such stage or module.
     """
     if boundary == "all":
         return 0
@@ -74,27 +68,22 @@ def boundary_index(blueprint: Blueprint, boundary: str) -> int:
 
 
 def plan_training(blueprint: Blueprint, policy: Policy) -> TrainingPlan:
-    """Apply ``policy`` to ``blueprint``.
-
-    Raises:
-        UserError: The boundary is not in this network.
-    """
+    """Apply ``policy`` to ``blueprint``; raise UserError if the boundary is not in this network."""
     first = boundary_index(blueprint, policy.boundary)
+    before, after = blueprint.operations[:first], blueprint.operations[first:]
     trained: dict[str, TensorPlan] = {}
-    frozen: list[str] = []
     moving: list[str] = []
-    for index, operation in enumerate(blueprint.operations):
+    for operation in after:
         for role, tensor in operation.tensors.items():
-            if index < first:
-                frozen.append(tensor)
-            elif role in STATE_ROLES:
+            if role in STATE_ROLES:
                 moving.append(tensor)
             else:
                 scale = _scale(blueprint, operation.stage, policy)
                 decays = role == "weight" and operation.kind in KERNELS
                 trained[tensor] = TensorPlan(scale, decays)
-    dropouts = tuple(o for o in blueprint.operations[first:] if o.kind == "dropout")
-    return TrainingPlan(first, trained, tuple(frozen), tuple(moving), dropouts)
+    frozen = tuple(tensor for o in before for tensor in o.tensors.values())
+    dropouts = tuple(o for o in after if o.kind == "dropout")
+    return TrainingPlan(first, trained, frozen, tuple(moving), dropouts)
 
 
 def _scale(blueprint: Blueprint, stage: str, policy: Policy) -> float:

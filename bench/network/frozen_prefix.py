@@ -17,33 +17,27 @@ class Boundary:
     index: int
     """Index of the first operation after it."""
     value: str
-    """Name of the value."""
     shape: tuple[int, ...]
     """Shape without the batch: (C, H, W), (L, C) or (C,)."""
 
 
 def boundary_of(blueprint: Blueprint, plan: TrainingPlan) -> Boundary | None:
-    """Return the end of the frozen prefix: the last place that a single value crosses.
+    """Return the end of the frozen prefix: the last place that a single value crosses; None if
+    nothing is frozen, nothing trains or there is no such place.
 
     Pooling and activations after the last frozen tensor belong to it too, as they compute the same
     in training and in inference; dropout does not.
-
-    Returns:
-        None if nothing is frozen, nothing trains or there is no such place.
     """
     if plan.first_trained == 0 or not plan.trained:
         return None
     operations = blueprint.operations
-    last = next(
-        index
-        for index in range(plan.first_trained, len(operations))
-        if operations[index].tensors or operations[index].kind == "dropout"
-    )
+    last = plan.first_trained
+    while not operations[last].tensors and operations[last].kind != "dropout":
+        last += 1
     shapes = {o.name: o.shape for o in operations}
     for index in range(last, 0, -1):
         after = operations[index:]
-        inside = {o.name for o in after}
-        crossing = {name for o in after for name in o.inputs} - inside
+        crossing = {name for o in after for name in o.inputs} - {o.name for o in after}
         if len(crossing) == 1 and crossing != {INPUT}:
             (value,) = crossing
             return Boundary(index, value, shapes[value])
@@ -77,18 +71,15 @@ def prefix_key(
     views = None
     if recipe.augmentation != "none":
         views = [recipe.augmentation, recipe.views, spec.seed]
-    return canonical_hash(
-        {
-            "operations": [
-                o.model_dump(mode="json") for o in blueprint.operations[: boundary.index]
-            ],
-            "preprocessing": blueprint.preprocessing.model_dump(mode="json"),
-            "value": boundary.value,
-            "tensors": tensors_sha256,
-            "data": data,
-            "precision": recipe.precision,
-            "batch_size": recipe.batch_size,  # it decides how long they take
-            "views": views,
-            "environment": environment_id,
-        }
-    )[:32]
+    dependencies = {
+        "operations": [o.model_dump(mode="json") for o in blueprint.operations[: boundary.index]],
+        "preprocessing": blueprint.preprocessing.model_dump(mode="json"),
+        "value": boundary.value,
+        "tensors": tensors_sha256,
+        "data": data,
+        "precision": recipe.precision,
+        "batch_size": recipe.batch_size,  # it decides how long they take
+        "views": views,
+        "environment": environment_id,
+    }
+    return canonical_hash(dependencies)[:32]

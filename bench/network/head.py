@@ -20,6 +20,7 @@ from bench.network.blueprint import (
     Blueprint,
     Network,
     Operation,
+    OperationKind,
     channels_last,
     with_features,
 )
@@ -31,8 +32,7 @@ HEAD_FORMS = "original, linear, dense:512,256 or flatten+dense:290"
 def hidden_units(head: str) -> list[int]:
     """Return the units of a head's hidden dense layers: ``dense:512,256`` → [512, 256].
 
-    Raises:
-        UserError: ``head`` has none of the known forms.
+    Raise UserError if ``head`` has none of the known forms.
     """
     if head in ("original", "linear"):
         return []
@@ -58,15 +58,11 @@ def attach_head(network: Network, head: str, classes: int, seed: int) -> Network
     random = generator(seed, Stream.HEAD)
     if head == "original":
         return _resize_last(network, classes, random)
-    return _replace(network, units, classes, flatten=head.startswith("flatten+"), random=random)
+    return _replace(network, [*units, classes], head.startswith("flatten+"), random)
 
 
 def trunk_output(blueprint: Blueprint) -> Operation:
-    """Return the operation whose value the head reads.
-
-    Raises:
-        UserError: The head reads more than one value of the backbone, or none.
-    """
+    """Return the operation whose value the head reads; raise UserError if it is not exactly one."""
     trunk = {o.name: o for o in blueprint.trunk()}
     read = {name for o in blueprint.operations if o.stage == HEAD for name in o.inputs}
     outputs = [trunk[name] for name in trunk if name in read]
@@ -89,14 +85,13 @@ def _resize_last(network: Network, classes: int, random: np.random.Generator) ->
     operations = list(network.blueprint.operations)
     last, after = _last_kernels(network.blueprint)
     tensors = dict(network.tensors)
-    for operation in operations:
+    for i, operation in enumerate(operations):
         if operation.name in last:
             weight = tensors[operation.tensors["weight"]]
             shape = (classes, *weight.shape[1:])
             tensors[operation.tensors["weight"]] = _fresh(shape, random, weight.dtype)
             if "bias" in operation.tensors:
                 tensors[operation.tensors["bias"]] = np.zeros(classes, weight.dtype)
-    for i, operation in enumerate(operations):
         if operation.name in last | after:
             shape = with_features(operation.shape, classes)
             operations[i] = operation.model_copy(update={"shape": shape})
@@ -106,12 +101,10 @@ def _resize_last(network: Network, classes: int, random: np.random.Generator) ->
 def _last_kernels(blueprint: Blueprint) -> tuple[set[str], set[str]]:
     """Return the names of the head's last kernels, and of the operations after them.
 
-    Raises:
-        UserError: The output depends on the backbone without such a kernel.
+    Raise UserError if the output depends on the backbone without such a kernel.
     """
     needed = {blueprint.output}
-    last: set[str] = set()
-    after: set[str] = set()
+    last, after = set[str](), set[str]()
     for operation in reversed(blueprint.operations):
         if operation.name not in needed:
             continue
@@ -126,7 +119,7 @@ def _last_kernels(blueprint: Blueprint) -> tuple[set[str], set[str]]:
 
 
 def _replace(
-    network: Network, units: list[int], classes: int, flatten: bool, random: np.random.Generator
+    network: Network, widths: list[int], flatten: bool, random: np.random.Generator
 ) -> Network:
     """Replace the original classifier by dense layers over the trunk's pooled or flattened map.
 
@@ -138,19 +131,11 @@ def _replace(
     dtype = next(iter(tensors.values())).dtype
     operations: list[Operation] = []
 
-    def add(name: str, kind: str, shape: tuple[int, ...], **more: Any) -> None:
+    def add(name: str, kind: OperationKind, shape: tuple[int, ...], **more: Any) -> None:
+        inputs = (operations[-1].name if operations else source.name,)
+        path = {"module_path": f"head.{name}", "stage": HEAD}
         operations.append(
-            Operation.model_validate(
-                {
-                    "name": f"head_{name}",
-                    "kind": kind,
-                    "inputs": (operations[-1].name if operations else source.name,),
-                    "shape": shape,
-                    "module_path": f"head.{name}",
-                    "stage": HEAD,
-                    **more,
-                }
-            )
+            Operation(name=f"head_{name}", kind=kind, inputs=inputs, shape=shape, **path, **more)
         )
 
     features = math.prod(source.shape) if flatten else channels_last(source.shape)[-1]
@@ -160,14 +145,14 @@ def _replace(
         add("pool", "mean_tokens", (features,))
     elif len(source.shape) > 1:
         add("flatten", "flatten", (features,))
-    for number, width in enumerate([*units, classes], start=1):
-        last = number > len(units)
-        name = "logits" if last else f"dense{number}"
+    for number, width in enumerate(widths, start=1):
+        is_last = number == len(widths)
+        name = "logits" if is_last else f"dense{number}"
         roles = {role: f"head.{name}.{role}" for role in ("weight", "bias")}
         tensors[roles["weight"]] = _fresh((width, features), random, dtype)
         tensors[roles["bias"]] = np.zeros(width, dtype)
         add(name, "linear", (width,), tensors=roles)
-        if not last:
+        if not is_last:
             add(f"relu{number}", "relu", (width,))
         features = width
     return _network(network.blueprint, (*trunk, *operations), tensors)

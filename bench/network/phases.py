@@ -9,6 +9,7 @@ the run, so that order, augmentation and dropout masks are those of a run withou
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
 
 from bench.errors import UserError
 from bench.network.blueprint import Blueprint
@@ -20,11 +21,10 @@ class Phase:
     """Epochs of a run in which the same part of the network trains."""
 
     policy: Policy
-    """A policy without phases."""
+    """Policy without phases."""
     first_epoch: int
     """Number of the first epoch in the run, from 0."""
     epochs: int
-    """Number of epochs."""
 
     @property
     def numbers(self) -> range:
@@ -42,15 +42,10 @@ def needs_stages(policy: Policy) -> bool:
 
 
 def phases_of(blueprint: Blueprint, policy: Policy, epochs: int) -> tuple[Phase, ...]:
-    """Divide the epochs of a run; a policy without phases gives one phase.
+    """Divide the epochs of a run with a Blueprint with its head; without phases there is one phase.
 
-    Boundaries only move towards the input, and the last one is the policy's own.
-
-    Args:
-        blueprint: With its head.
-
-    Raises:
-        UserError: There are fewer epochs than phases.
+    Boundaries only move towards the input, and the last one is the policy's own. Raise UserError
+    if there are fewer epochs than phases.
     """
     check_epochs(policy, epochs)
     if not policy.phases:
@@ -59,12 +54,10 @@ def phases_of(blueprint: Blueprint, policy: Policy, epochs: int) -> tuple[Phase,
         divided = _by_stage(blueprint, policy.boundary, epochs)
     else:
         divided = _by_share(policy.phases, epochs)
-    found, first = [], 0
-    for boundary, length in divided:
-        alone = policy.model_copy(update={"boundary": boundary, "phases": ()})
-        found.append(Phase(alone, first, length))
-        first += length
-    return tuple(found)
+    alone = [policy.model_copy(update={"boundary": part, "phases": ()}) for part, _ in divided]
+    lengths = [length for _, length in divided]
+    firsts = accumulate(lengths[:-1], initial=0)
+    return tuple(map(Phase, alone, firsts, lengths))
 
 
 def check_epochs(policy: Policy, epochs: int) -> None:

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.catalog.backbones import BACKBONES
-from bench.errors import Unavailable, UserError
-from bench.spec.backbone import BackboneEntry, OwnCode, Reader, WeightsSource
+from bench.errors import Unavailable, UserError, check_is_file
+from bench.spec.backbone import BackboneEntry, Reader, WeightsSource
 from bench.spec.base import short_hash
 from bench.spec.preprocessing import Preprocessing
 from bench.spec.run import WeightsRef
@@ -29,13 +29,10 @@ class Weights:
     """Weights that are available, with what a worker needs to load them."""
 
     ref: WeightsRef
-    """Reference that a spec records."""
     preprocessing: Preprocessing
-    """Preprocessing that they expect."""
     path: Path | None = None
     """File with the weights; None for random weights and for a user's own network."""
     reader: Reader = "state_dict"
-    """Method that maps names in the file to names in the network."""
 
     @property
     def recorded(self) -> WeightsRef:
@@ -50,12 +47,6 @@ def random_weights(entry: BackboneEntry) -> Weights:
     return Weights(ref, entry.preprocessing)
 
 
-def own_weights(entry: BackboneEntry, code: OwnCode) -> Weights:
-    """Return the weights that a user's own function gives its network, recorded like a file."""
-    ref = WeightsRef(kind="file", source=code.name, sha256=code.state_sha256)
-    return Weights(ref, entry.preprocessing)
-
-
 def weights_from_file(entry: BackboneEntry, path: Path) -> Weights:
     """Return the weights in a user's file.
 
@@ -64,7 +55,7 @@ def weights_from_file(entry: BackboneEntry, path: Path) -> Weights:
     Raises:
         UserError: The file is missing, unreadable, of an unknown format or another backbone's.
     """
-    check_is_file(path)
+    check_is_file(f"Weights file '{path}'", path)
     try:
         digest = sha256_of_file(path)
     except OSError as error:
@@ -86,28 +77,21 @@ def weights_from_file(entry: BackboneEntry, path: Path) -> Weights:
     return Weights(ref, entry.preprocessing, path)
 
 
-def check_is_file(path: Path) -> None:
-    """Raise UserError if there is no weights file at a path that the user named."""
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
-        raise UserError(f"Weights file '{path}' {what}.")
-
-
 def pretrained_weights(name: str, entry: BackboneEntry, download: bool = True) -> Weights:
-    """Return a backbone's ImageNet weights from the first place that has them.
+    """Return a backbone's ImageNet weights from the first place that has them, downloads last.
 
     Args:
         name: The backbone's name, for the message.
-        entry: The backbone.
         download: False: look only in installed packages and caches.
 
     Raises:
         Unavailable: No place has them; the message says how to get them.
     """
-    if entry.code is not None:
-        return own_weights(entry, entry.code)
+    if code := entry.code:  # the weights that the user's function gives, recorded like a file
+        ref = WeightsRef(kind="file", source=code.name, sha256=code.state_sha256)
+        return Weights(ref, entry.preprocessing)
     reasons = []
-    for find in (_from_package, _from_cache, *([_from_network] if download else [])):
+    for find in (_from_here, *([_from_network] if download else [])):
         for source in entry.sources:
             try:
                 path = find(source)
@@ -119,15 +103,19 @@ def pretrained_weights(name: str, entry: BackboneEntry, download: bool = True) -
                 digest = source.sha256 or sha256_of_file(path)
                 ref = found.ref.model_copy(update={"sha256": digest})
                 return replace(found, ref=ref, path=path)
-    raise Unavailable(_how_to_get(name, entry, reasons))
+    why = f" ({'; '.join(dict.fromkeys(reasons))})" if reasons else ""
+    ways = [_way_to_get(source) for source in entry.sources]
+    raise Unavailable(
+        f"no pretrained weights for {name}{why}. To get them: "
+        + "; or ".join(ways or [f"{entry.library} publishes none"])
+        + f"; or name a file: --weights {name}=PATH; or ask for random ones: --weights random"
+    )
 
 
 def published_weights(entry: BackboneEntry, source: WeightsSource | None = None) -> Weights:
     """Return pretrained weights without their file, as a spec records them, found or not.
 
-    Args:
-        entry: The backbone.
-        source: Where they were found; None: the first place listed, if any.
+    They are those of ``source``, or of the first place listed, if any.
     """
     source = source or next(iter(entry.sources), None)
     if source is None:
@@ -154,9 +142,8 @@ def hub_folder() -> Path:
     return Path(os.environ.get("HF_HUB_CACHE", older)).expanduser()
 
 
-def _name_in_url(address: str) -> str:
-    """Return the file name at the end of a URL."""
-    return Path(urllib.parse.urlparse(address).path).name
+def _name_in_url(source: WeightsSource) -> str:
+    return Path(urllib.parse.urlparse(source.location).path).name
 
 
 def _repository(source: WeightsSource) -> str:
@@ -165,35 +152,28 @@ def _repository(source: WeightsSource) -> str:
 
 
 def _cached_name(source: WeightsSource) -> str:
-    """Return the file's name in torch.hub's folder.
-
-    Files in the Hugging Face hub share one name, so there the repository is part of it.
-    """
-    name = _name_in_url(source.location)
-    return f"{_repository(source).replace('/', '--')}--{name}" if source.kind == "hub" else name
+    """Return the file's name in torch.hub's folder, with the repository for files of the Hugging
+    Face hub, which share one name."""
+    folder = f"{_repository(source).replace('/', '--')}--" if source.kind == "hub" else ""
+    return folder + _name_in_url(source)
 
 
 def _has_hash(source: WeightsSource, digest: str) -> bool:
     return bool(source.sha256) and digest.startswith(source.sha256)
 
 
-def _from_package(source: WeightsSource) -> Path | None:
-    if source.kind != "package":
-        return None
-    package, _, inside = source.location.partition("/")
-    spec = importlib.util.find_spec(package)
-    for folder in (spec.submodule_search_locations or []) if spec else []:
-        for path in sorted(Path(folder).glob(inside)):
-            return checked_file(path, source.sha256)
-    return None
-
-
-def _from_cache(source: WeightsSource) -> Path | None:
+def _from_here(source: WeightsSource) -> Path | None:
+    """Look into the installed package, or into the caches of torch.hub and huggingface_hub."""
     if source.kind == "package":
-        return None
-    path = checkpoints_folder() / _cached_name(source)
-    if path.is_file():
-        return checked_file(path, source.sha256)
+        package, _, inside = source.location.partition("/")
+        spec = importlib.util.find_spec(package)
+        folders = (spec.submodule_search_locations or []) if spec else []
+        found = [path for folder in folders for path in sorted(Path(folder).glob(inside))]
+    else:
+        found = [checkpoints_folder() / _cached_name(source)]
+    for path in found:
+        if path.is_file():
+            return checked_file(path, source.sha256)
     return _from_hub_cache(source) if source.kind == "hub" else None
 
 
@@ -206,7 +186,7 @@ def _from_hub_cache(source: WeightsSource) -> Path | None:
         newest = []
     commits = sorted(p.name for p in (folder / "snapshots").glob("*"))
     for commit in dict.fromkeys([*newest, *commits]):
-        path = folder / "snapshots" / commit / _name_in_url(source.location)
+        path = folder / "snapshots" / commit / _name_in_url(source)
         if path.is_file():
             # A link to a blob, which is named by its SHA-256 if it is a large file.
             blob = path.resolve().name
@@ -227,17 +207,7 @@ def _way_to_get(source: WeightsSource) -> str:
     name = _cached_name(source)
     if source.kind == "hub":
         return (
-            f"hf download {_repository(source)} {_name_in_url(source.location)}, "
+            f"hf download {_repository(source)} {_name_in_url(source)}, "
             f"or put {source.location} into {checkpoints_folder()} as {name}"
         )
     return f"put {name} from {source.location} into {checkpoints_folder()}"
-
-
-def _how_to_get(name: str, entry: BackboneEntry, reasons: list[str]) -> str:
-    ways = [_way_to_get(source) for source in entry.sources]
-    why = "; ".join(dict.fromkeys(reasons))
-    return (
-        f"no pretrained weights for {name}{f' ({why})' if why else ''}. To get them: "
-        + "; or ".join(ways or [f"{entry.library} publishes none"])
-        + f"; or name a file: --weights {name}=PATH; or ask for random ones: --weights random"
-    )

@@ -11,15 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bench.network.blueprint import STATE_ROLES, Array, Blueprint
+from bench.parity import tolerances
 from bench.parity.exchange import RecordedValues, read, read_facts
 from bench.parity.model import PART_OF, FirstDifference, Level, Part
-from bench.parity.tolerances import (
-    FLOOR_MARGIN,
-    LEVELS,
-    MAY_BE_NOISY,
-    MIN_LOSS_FALL,
-    NEED_LOW_FLOOR,
-)  # fmt: skip
+from bench.parity.tolerances import FLOOR_MARGIN, LEVELS, NEED_LOW_FLOOR
 from bench.spec.run import Precision
 
 
@@ -64,8 +59,7 @@ def max_relative_difference(
         if 0.0 < found < math.inf:  # inf over an infinite scale would be NaN
             scale = scales[group_of(name)]
             found = found / scale if scale > 0.0 else math.inf
-        if found > worst.value:
-            worst = Difference(found, name)
+        worst = max(worst, Difference(found, name), key=lambda difference: difference.value)
     return worst
 
 
@@ -75,11 +69,10 @@ def grouping(level: str, blueprint: Blueprint) -> Callable[[str], str]:
     beside it."""
     if level not in ("gradients", "state_after_one_step"):
         return str
-    owners = {
+    return {
         tensor: f"{o.name} {role}" if role in STATE_ROLES else o.name
         for o, role, tensor in blueprint.named_tensors()
-    }
-    return owners.__getitem__
+    }.__getitem__
 
 
 @dataclass(frozen=True)
@@ -100,14 +93,14 @@ class Side:
 def _level_difference(level: str, a: Side, b: Side, blueprint: Blueprint) -> Difference:
     """Return the difference of two sides: for ``frozen``, the number of tensors that changed on the
     worse side; for ``metrics``, also that of the loop's loss and the framework's on each side."""
-    first, second = a.values(level), b.values(level)
+    sides = a.values(level), b.values(level)
     if level == "frozen":
-        changed = max(float(values["changed"].sum()) for values in (first, second))
+        changed = max(float(values["changed"].sum()) for values in sides)
         return Difference(changed, "tensors changed" if changed else None)
-    worst = max_relative_difference(first, second, grouping(level, blueprint))
+    worst = max_relative_difference(*sides, grouping(level, blueprint))
     if level != "metrics":
         return worst
-    losses = [np.split(values[level], 3)[1:] for values in (first, second)]
+    losses = [np.split(values[level], 3)[1:] for values in sides]
     own = [max_relative_difference({level: x}, {level: y}).value for x, y in losses]
     return Difference(max(worst.value, *own), None)
 
@@ -118,23 +111,24 @@ def compare_levels(
     """Compare two sides at every level whose part was measured. The magnitudes of ``reference`` are
     the scale, ``floors`` is the side whose noise floors were measured."""
     levels = []
-    for name, tolerances in LEVELS.items():
-        part, tolerance = PART_OF[name], tolerances[precision]
+    for name, limits in LEVELS.items():
+        part, tolerance = PART_OF[name], limits[precision]
         if part not in reference.folders:
             continue
         value, where = _level_difference(name, reference, other, blueprint)
         floor = floors.facts(part)["floors"].get(name)
         quiet = floor is None or FLOOR_MARGIN * floor < tolerance
+        chaotic = floor is not None and not math.isfinite(floor)
         level = Level(
             name=name,
             value=value if math.isfinite(value) else None,
             tolerance=tolerance,
-            floor=floor if floor is None or math.isfinite(floor) else None,
-            chaotic=floor is not None and not math.isfinite(floor),
+            floor=None if chaotic else floor,
+            chaotic=chaotic,
             passed=bool(value <= tolerance and (quiet or name not in NEED_LOW_FLOOR)),
             detail=where if value > 0.0 else None,
         )
-        may_be_left_out = name in MAY_BE_NOISY[precision] and not quiet
+        may_be_left_out = name in tolerances.MAY_BE_NOISY[precision] and not quiet
         levels.append(level.model_copy(update={"counts": level.differs or not may_be_left_out}))
     return tuple(levels)
 
@@ -152,16 +146,12 @@ def first_difference(
     return None
 
 
-AFTER_STEPS = ("losses", "logits_after_steps", "epoch_losses")
-"""Levels that are inconclusive if training is chaotic."""
-
-
 def differing(levels: Sequence[Level]) -> list[Level]:
     """Return the levels that show a difference. If training is chaotic, that is if one last bit
     moves the losses beyond even float32's tolerance, no level after the ten steps shows one."""
     training = [x for x in levels if x.name in NEED_LOW_FLOOR]
     chaotic = any(x.chaotic or (x.floor or 0.0) > LEVELS[x.name]["fp32"] for x in training)
-    inconclusive = AFTER_STEPS if chaotic else ()
+    inconclusive = ("losses", "logits_after_steps", "epoch_losses") if chaotic else ()
     return [x for x in levels if not x.passed and x.differs and x.name not in inconclusive]
 
 
@@ -192,9 +182,9 @@ def failure_reason(
     if constant_logits:
         return "inconclusive: the network gives the same logits for every image"
     stepped = any(PART_OF[level.name] == "steps" for level in levels)
-    if stepped and (loss_fall is None or not loss_fall >= MIN_LOSS_FALL):
+    if stepped and (loss_fall is None or not loss_fall >= tolerances.MIN_LOSS_FALL):
         return (
             f"inconclusive: the training loss fell by {loss_fall or 0.0:.1%}, "
-            f"at least {MIN_LOSS_FALL:.0%} is needed"
+            f"at least {tolerances.MIN_LOSS_FALL:.0%} is needed"
         )
     return None

@@ -43,7 +43,6 @@ class Perturbed(Mapping[str, Array]):
     measure how far one backend's results move by rounding."""
 
     def __init__(self, tensors: Mapping[str, Array], number: int) -> None:
-        """Keep the tensors, which are not changed, and the perturbation's number, its seed."""
         self._tensors = tensors
         self._number = number
         self._places = {name: place for place, name in enumerate(sorted(tensors))}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from pydantic import Field
 
 from bench.parity.tolerances import FLOOR_MARGIN
@@ -26,19 +24,15 @@ class Level(Frozen):
     """The comparison of two backends at one point of the computation."""
 
     name: str = Field(description="Key of ``bench.parity.tolerances.LEVELS``.")
-    value: float | None = Field(
-        description="Largest relative difference; null: not comparable or not finite."
-    )
+    value: float | None = Field(description="Largest relative difference; null: not comparable.")
     tolerance: float = Field(description="Largest value that counts as equal.")
     floor: float | None = Field(
         description="Noise floor: largest relative difference within one backend when every weight "
-        "is moved by one last bit, the worst of several perturbations; null for levels that must "
-        "be bitwise equal."
+        "is moved by one last bit, the worst of several perturbations; null: not measured."
     )
     chaotic: bool = Field(default=False, description="True if the noise floor is not finite.")
     passed: bool = Field(
-        description="True if the value is within the tolerance and, for training losses, the noise "
-        "floor is below a tenth of it."
+        description="The value and, for training losses, the noise floor are small enough."
     )
     counts: bool = Field(
         default=True,
@@ -62,57 +56,36 @@ class FirstDifference(Frozen):
     module_path: str = Field(description="Path of the module that the operation came from.")
 
 
-class ProofKey(NamedTuple):
+class ProofKey(Frozen):
     """Identity of a pair: a later proof with the same key replaces an earlier one."""
 
-    backbone: str
-    code_sha256: str | None
-    network_digest: str | None
-    weights: str
-    policy: str
-    policy_digest: str
-    boundary: str
-    optimizer: str
-    dtype: str
-    px: int
-    batch_size: int
-    head: str
-    environments: tuple[str, str]
-
-
-class PairProof(Frozen):
-    """The comparison of two backends under one policy and optimizer."""
-
     backbone: str = Field(description="Public name.")
-    code_sha256: str | None = Field(
-        default=None, description="Digest of a user's own network file; null for other networks."
-    )
-    network_digest: str | None = Field(
-        default=None, description="As network_digest of a run's spec; null in earlier proofs."
-    )
+    code_sha256: str | None = Field(default=None, description="As in a run's spec.")
+    network_digest: str | None = Field(default=None, description="As in a run's spec.")
     policy: str
-    policy_digest: str = Field(
-        default="", description="Digest of the policy's definition; empty in earlier proofs."
-    )
+    policy_digest: str = Field(default="", description="Digest of the policy's definition.")
     boundary: str = Field(description="Stage from which the policy trains.")
     optimizer: str = Field(description="sgd or adamw.")
-    backends: tuple[str, str] = Field(description="The reference, then the other backend.")
     dtype: str = Field(description="float64 or float32.")
-    passed: bool = Field(description="Every level that counts passed, and the loss fell enough.")
-    levels: tuple[Level, ...] = Field(description="In the order of ``LEVELS``.")
-    first_difference: FirstDifference | None = Field(description="Null if all operations agree.")
-    loss_fall: float | None = Field(description="Fraction by which the training loss fell.")
-    learning_rate: float | None = Field(description="Peak learning rate of the steps.")
     px: int = Field(description="Height and width of the input, in pixels.")
     batch_size: int = Field(description="Images in a full step.")
     head: str
     weights: str = Field(description="pretrained, random or file.")
     environments: tuple[str, str] = Field(description="environment_id of each backend.")
+
+
+class PairProof(ProofKey):
+    """The comparison of two backends under one policy and optimizer."""
+
+    backends: tuple[str, str] = Field(description="The reference, then the other backend.")
+    passed: bool = Field(description="Every level that counts passed, and the loss fell enough.")
+    levels: tuple[Level, ...] = Field(description="In the order of ``LEVELS``.")
+    first_difference: FirstDifference | None = Field(description="Null if all operations agree.")
+    loss_fall: float | None = Field(description="Fraction by which the training loss fell.")
+    learning_rate: float | None = Field(description="Peak learning rate of the steps.")
     reason: str | None = Field(default=None, description="Why it did not pass; null if it did.")
-    harness: str = Field(
-        default="", description="Digest of the code and tolerances of the proof; see ``proofs``."
-    )
+    harness: str = Field(default="", description="Digest of the code and tolerances of the proof.")
 
     @property
     def key(self) -> ProofKey:
-        return ProofKey(**{name: getattr(self, name) for name in ProofKey._fields})
+        return ProofKey(**{name: getattr(self, name) for name in ProofKey.model_fields})

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from bench.catalog.policies import POLICIES
+from bench.catalog.policies import policy_of
 from bench.errors import Unavailable, UserError
 from bench.network.backbones import backbone as entry_of
 from bench.network.backbones import check_px, public_name
@@ -17,19 +17,10 @@ from bench.network.freezing import plan_training
 from bench.network.head import attach_head
 from bench.network.phases import phases_of
 from bench.network.weights import Weights, pretrained_weights, random_weights
+from bench.parity import tolerances
 from bench.parity.model import PARTS, Part, ProofKey
-from bench.parity.tolerances import (
-    CLASSES,
-    DEFAULT_SETTING,
-    MOMENTUM,
-    PERTURBATIONS,
-    SEED,
-    SETTINGS,
-    WEIGHT_DECAY,
-    ProofSetting,
-    first_rate,
-)
-from bench.spec.backbone import BackboneEntry, OwnCode
+from bench.parity.tolerances import CLASSES, SEED, ProofSetting
+from bench.spec.backbone import BackboneEntry
 from bench.spec.run import Environment, OptimizerName, Policy, Precision, Recipe
 from bench.workers.process import Interpreters, environment_of
 from bench.workers.tasks import ProbeItem
@@ -60,7 +51,7 @@ class Question:
     """Boundary to use for policies that train the last stage; None: their own."""
     parts: tuple[Part, ...] = PARTS
     """Parts to measure; a proof needs all of them."""
-    perturbations: int = PERTURBATIONS
+    perturbations: int = tolerances.PERTURBATIONS
     """Number of perturbations, the worst of which is a noise floor."""
     threads: int | None = None
     """Threads per worker; None: the framework's own choice."""
@@ -70,14 +61,15 @@ class Question:
 class Claim:
     """The statement that a policy and an optimizer train a backbone alike in all backends."""
 
-    policy: Policy
-    optimizer: OptimizerName
-    weights: str
-    """pretrained or random."""
     items: dict[Part, str]
     """Part → key of the item that measures it."""
     keys: list[ProofKey]
     """Identity of the pair with each backend that is compared with the reference."""
+
+    @property
+    def about(self) -> ProofKey:
+        """The first key, for what all have in common."""
+        return self.keys[0]
 
 
 @dataclass
@@ -87,8 +79,6 @@ class Subject:
     backbone: str
     precision: Precision
     setting: ProofSetting
-    network_digest: str
-    code: OwnCode | None = None
     blueprints: dict[str, Blueprint] = field(default_factory=dict)
     """Kind of weights (pretrained, random) → the network with its head."""
     items: dict[str, ProbeItem] = field(default_factory=dict)
@@ -116,10 +106,10 @@ def subject_of(
         Unavailable: The exporter is not installed.
     """
     entry = entry_of(backbone, question.interpreters, question.cache)
-    setting = SETTINGS.get(backbone, DEFAULT_SETTING)
+    setting = tolerances.SETTINGS.get(backbone, tolerances.DEFAULT_SETTING)
     px = question.px or max(setting.px, entry.min_px)
     check_px(backbone, entry, px)
-    subject = Subject(backbone, precision, replace(setting, px=px), entry.digest, entry.code)
+    subject = Subject(backbone, precision, replace(setting, px=px))
     folders: dict[str, Path] = {}
     for name in question.policies:
         policy = policy_of(name, question.boundary)
@@ -139,65 +129,41 @@ def subject_of(
             )
         for optimizer in question.optimizers:
             recipe = _recipe(subject, policy, optimizer, question.head)
-            keys = _keys(subject, policy, kind, recipe, question)
+            keys = _keys(backbone, entry, policy, kind, recipe, question)
             if all(key in proved for key in keys):
                 subject.proved += keys
                 continue
+            decay = f"x{policy.stage_decay:g}" if policy.stage_decay != 1.0 else ""
+            rates = f"{policy.backbone_scale:g}{decay}{f'-{name}' if policy.phases else ''}"
+            key = f"{kind}-{policy.boundary}-{rates}-{optimizer}"
+            items = {part: _owner(subject, part, keys[0]) or key for part in question.parts}
             item = ProbeItem(
-                key=f"{kind}-{policy.boundary}-{_rates_label(policy)}-{optimizer}",
-                blueprint=folders[kind].name,
-                policy=policy,
-                recipe=recipe,
-                parts=question.parts,
+                key=key, blueprint=folders[kind].name, policy=policy, recipe=recipe,
+                parts=tuple(part for part in question.parts if items[part] == key),
                 perturbations=question.perturbations,
-            )
-            _add_claim(subject, item, kind, keys)
+            )  # fmt: skip
+            subject.items.setdefault(key, item)  # policies with the same rates share it
+            subject.claims.append(Claim(items, keys))
     return subject
 
 
-def _rates_label(policy: Policy) -> str:
-    """Return a label that distinguishes policies with the same boundary."""
-    decay = f"x{policy.stage_decay:g}" if policy.stage_decay != 1.0 else ""
-    phases = f"-{policy.name}" if policy.phases else ""
-    return f"{policy.backbone_scale:g}{decay}{phases}"
-
-
 def _keys(
-    subject: Subject, policy: Policy, kind: str, recipe: Recipe, question: Question
+    backbone: str, entry: BackboneEntry, policy: Policy, kind: str, recipe: Recipe, q: Question
 ) -> list[ProofKey]:
-    """Return the key of each backend pair's proof for this claim."""
-    first, *others = (environment.environment_id for environment in environments_of(question))
-    return [
-        ProofKey(
-            backbone=public_name(subject.backbone),
-            code_sha256=subject.code.sha256 if subject.code else None,
-            network_digest=subject.network_digest,
-            weights=kind,
-            policy=policy.name,
-            policy_digest=policy.digest,
-            boundary=policy.boundary,
-            optimizer=recipe.optimizer,
-            dtype=DTYPES[recipe.precision],
-            px=recipe.px,
-            batch_size=recipe.batch_size,
-            head=recipe.head,
-            environments=(first, other),
-        )
-        for other in others
-    ]
+    """Return the key of each backend pair's proof for a policy and a recipe."""
+    first, *others = (environment.environment_id for environment in environments_of(q))
+    key = ProofKey(
+        backbone=public_name(backbone), code_sha256=entry.code.sha256 if entry.code else None,
+        network_digest=entry.digest, weights=kind, policy=policy.name, policy_digest=policy.digest,
+        boundary=policy.boundary, optimizer=recipe.optimizer, dtype=DTYPES[recipe.precision],
+        px=recipe.px, batch_size=recipe.batch_size, head=recipe.head, environments=(first, first),
+    )  # fmt: skip
+    return [key.model_copy(update={"environments": (first, other)}) for other in others]
 
 
 def environments_of(question: Question) -> list[Environment]:
     """Return the environment of each backend, in the question's order."""
     return [environment_of(b, question.device, question.interpreters) for b in question.backends]
-
-
-def policy_of(name: str, boundary: str | None) -> Policy:
-    """Return a policy of the catalogue, with ``boundary`` if it trains the last stage."""
-    policy = POLICIES[name]
-    if boundary is not None and policy.boundary == "last_stage":
-        return policy.model_copy(update={"boundary": boundary})
-    return policy
 
 
 def _weights(backbone: str, entry: BackboneEntry, policy: Policy) -> Weights:
@@ -209,38 +175,21 @@ def _weights(backbone: str, entry: BackboneEntry, policy: Policy) -> Weights:
 
 
 def _recipe(subject: Subject, policy: Policy, optimizer: OptimizerName, head: str) -> Recipe:
+    rate = tolerances.first_rate(optimizer, policy, subject.setting)
     return Recipe(
-        head=head,
-        px=subject.setting.px,
-        epochs=EPOCHS,
-        batch_size=subject.setting.batch_size,
-        optimizer=optimizer,
-        learning_rate=first_rate(optimizer, policy, subject.setting),
-        momentum=MOMENTUM,
-        weight_decay=WEIGHT_DECAY,
-        schedule="cosine",
-        warmup_fraction=0.0,
-        augmentation="crop_flip",
-        precision=subject.precision,
-    )
+        head=head, px=subject.setting.px, epochs=EPOCHS, batch_size=subject.setting.batch_size,
+        optimizer=optimizer, learning_rate=rate, momentum=tolerances.MOMENTUM,
+        weight_decay=tolerances.WEIGHT_DECAY, schedule="cosine", warmup_fraction=0.0,
+        augmentation="crop_flip", precision=subject.precision,
+    )  # fmt: skip
 
 
-def _add_claim(subject: Subject, item: ProbeItem, kind: str, keys: list[ProofKey]) -> None:
-    """Add a claim, and an item for the parts that no other item measures."""
-    policy = item.policy
-    items = next((c.items for c in subject.claims if item.key in c.items.values()), None)
-    if items is None:
-        items = {part: _owner(subject, part, policy, kind) or item.key for part in item.parts}
-        parts = tuple(part for part in item.parts if items[part] == item.key)
-        subject.items[item.key] = item.model_copy(update={"parts": parts})
-    subject.claims.append(Claim(policy, item.recipe.optimizer, kind, items, keys))
-
-
-def _owner(subject: Subject, part: Part, policy: Policy, kind: str) -> str | None:
+def _owner(subject: Subject, part: Part, about: ProofKey) -> str | None:
     """Return the key of the item that already measures a part, if any: the forward pass depends on
     the weights only, gradients also on the boundary, steps on everything."""
     for claim in subject.claims:
-        same_boundary = claim.policy.boundary == policy.boundary
-        if claim.weights == kind and (part == "forward" or (part == "gradients" and same_boundary)):
+        same_boundary = claim.about.boundary == about.boundary
+        is_shared = part == "forward" or (part == "gradients" and same_boundary)
+        if is_shared and claim.about.weights == about.weights:
             return claim.items[part]
     return None

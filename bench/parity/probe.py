@@ -15,26 +15,17 @@ from typing import Any
 import numpy as np
 
 from bench.data import Split
-from bench.network.blueprint import HEAD, INPUT, Array, Blueprint, Network
+from bench.network.blueprint import HEAD, INPUT, Array, Network
 from bench.network.blueprint_files import blueprint_path
-from bench.network.freezing import TrainingPlan, plan_training
+from bench.network.freezing import TrainingPlan
 from bench.network.head import attach_head
 from bench.network.phases import phases_of
+from bench.parity import tolerances
 from bench.parity.compare import grouping, max_relative_difference
 from bench.parity.exchange import RecordedValues, read, write, write_facts
 from bench.parity.inputs import Perturbed
 from bench.parity.model import Part
-from bench.parity.tolerances import (
-    CLASSES,
-    FLOOR_MARGIN,
-    LEARNING_RATES,
-    LEVELS,
-    MAY_BE_NOISY,
-    MIN_LOSS_FALL,
-    NEED_LOW_FLOOR,
-    SEED,
-    STEPS,
-)
+from bench.parity.tolerances import CLASSES, LEVELS, SEED, STEPS
 from bench.spec.run import Policy, Precision, Recipe
 from bench.training.adapter import Adapter, MatchedTrainer
 from bench.training.batches import TrainingBatches
@@ -50,7 +41,6 @@ RECORDED_IMAGES = 2
 Record = Callable[[str, RecordedValues], None]
 """Takes the values of a level as soon as they are computed, so that levels need not be in memory
 together: VGG19's are a gigabyte each."""
-Build = Callable[[Policy, dict[str, Array]], MatchedTrainer]
 Batches = Callable[[Split, Recipe, TrainingPlan], TrainingBatches]
 
 
@@ -79,58 +69,52 @@ def probe(
     Returns:
         learning_rate, loss_fall and floors, as written into ``facts.json``.
     """
-    path, recipe = blueprint_path(item.blueprint), item.recipe
-    network = attach_head(Network.load(path), recipe.head, CLASSES, SEED)
-    blueprint = network.blueprint
-
-    def build(policy: Policy, tensors: dict[str, Array]) -> MatchedTrainer:
-        return build_phase(adapter, blueprint, tensors, policy, recipe, device)[0]
-
-    first = build(item.policy, network.tensors)
-    del network  # the framework has its own copy
-    subject = Probe(first, blueprint, item, split, build, batches)
-    del first
-    start = subject.trainer.tensors()
+    subject = Probe(adapter, item, split, device, batches)
     facts: dict[str, Any] = {"floors": {}, "learning_rate": item.learning_rate}
     without_steps = tuple(p for p in item.parts if p != "steps")
-    rate = recipe.learning_rate
+    rate = item.recipe.learning_rate
     subject.measure(without_steps, rate, partial(write, out))
     if floors and without_steps:
-        facts["floors"] |= _noise_floors(subject, start, out, without_steps, rate)
+        facts["floors"] |= _noise_floors(subject, out, without_steps, rate)
     if "steps" in item.parts:
-        subject.trainer.restore(start)
         if floors:
-            found = _find_learning_rate(subject, start, out)
+            found = _find_learning_rate(subject, out)
             rate = found.rate
             facts["floors"] |= found.floors
             found.keep(out)
         else:
             rate = item.learning_rate or rate
+            subject.trainer.restore(subject.start)
             subject.steps(rate, partial(write, out))
         facts |= {"learning_rate": rate, "loss_fall": loss_fall(out)}
     write_facts(out, facts)
     return facts
 
 
-@dataclass
 class Probe:
     """A network built by one backend, with the measurements to make on it."""
 
-    trainer: MatchedTrainer
-    """The network in the framework; during steps that of the current phase."""
-    blueprint: Blueprint
-    """The network with its head."""
-    item: ProbeItem
-    split: Split
-    build: Build
-    """Builds the network of a phase."""
-    batches: Batches = make_batches
-
-    def __post_init__(self) -> None:
-        self._policy = self.item.policy
-        self.plan = plan_training(self.blueprint, self._policy)
-        self._frozen_before: dict[str, Array] = {}
+    def __init__(
+        self, adapter: Adapter, item: ProbeItem, split: Split, device: str, batches: Batches
+    ) -> None:
+        network = Network.load(blueprint_path(item.blueprint))
+        network = attach_head(network, item.recipe.head, CLASSES, SEED)
+        self.item, self.split = item, split
+        self.blueprint = network.blueprint
+        self.trainer: MatchedTrainer
+        """The network in the framework; during steps that of the current phase."""
+        self._adapter, self._device, self._batches = adapter, device, batches
         self._changed: list[float] = []
+        self._frozen_before: dict[str, Array] = {}
+        self._build(item.policy, network.tensors)
+        del network  # the framework has its own copy
+        self.start = self.trainer.tensors()
+
+    def _build(self, policy: Policy, tensors: dict[str, Array]) -> None:
+        self._policy = policy
+        self.trainer, self._plan = build_phase(
+            self._adapter, self.blueprint, tensors, policy, self.item.recipe, self._device
+        )
 
     def measure(self, parts: tuple[Part, ...], learning_rate: float, record: Record) -> None:
         """Record every level of ``parts``, starting from the trainer's current tensors."""
@@ -160,22 +144,21 @@ class Probe:
 
         Phases divide the steps, and the epochs, as they divide the epochs of a run.
         """
-        size = self.item.recipe.batch_size
-        one_batch = Split(self.split.images[:size], self.split.labels[:size])
-        recipe = self.item.recipe.model_copy(
-            update={"learning_rate": learning_rate, "epochs": STEPS, "augmentation": "none"}
+        recipe = self.item.recipe.model_copy(update={"learning_rate": learning_rate})
+        one_batch = Split(
+            self.split.images[: recipe.batch_size], self.split.labels[: recipe.batch_size]
         )
+        ten_steps = recipe.model_copy(update={"epochs": STEPS, "augmentation": "none"})
         self._changed.clear()
         self._frozen_before = self._tensors(frozen=True)
         losses: dict[str, Array] = {}
-        for number, loss in enumerate(self._train(one_batch, recipe), start=1):
+        for number, loss in enumerate(self._train(one_batch, ten_steps), start=1):
             losses[f"step {number}"] = np.array([loss])
             if number == 1:
                 record("state_after_one_step", self._tensors(frozen=False))
         logits = self.trainer.logits([self.trainer.infer(np.array(self.split.images))])
         # The first step's batch and masks once more: other masks alone would move the loss.
-        losses[FIRST_BATCH_AGAIN] = np.array([next(self._train(one_batch, recipe))])
-        recipe = self.item.recipe.model_copy(update={"learning_rate": learning_rate})
+        losses[FIRST_BATCH_AGAIN] = np.array([next(self._train(one_batch, ten_steps))])
         epochs = enumerate(self._train(self.split, recipe), start=1)
         epoch_losses = {f"step {number}": np.array([loss]) for number, loss in epochs}
         record("losses", losses)
@@ -200,21 +183,20 @@ class Probe:
         del self.trainer  # frees memory for the next one
         self._frozen_before.clear()
         gc.collect()
-        self.trainer = self.build(policy, tensors)
-        self._policy, self.plan = policy, plan_training(self.blueprint, policy)
+        self._build(policy, tensors)
         self._frozen_before = self._tensors(frozen=True)
 
     def _tensors(self, frozen: bool) -> dict[str, Array]:
         """Return the frozen tensors, or all others."""
         tensors = self.trainer.tensors().items()
-        return {n: t for n, t in tensors if (n in self.plan.frozen) == frozen}
+        return {n: t for n, t in tensors if (n in self._plan.frozen) == frozen}
 
     def _train(self, split: Split, recipe: Recipe) -> Iterator[float]:
         """Train and yield the loss of each step."""
         for phase in phases_of(self.blueprint, self.item.policy, recipe.epochs):
             self._enter(phase.policy)
             own = phase.recipe(recipe)
-            batches = self.batches(split, recipe, self.plan)
+            batches = self._batches(split, recipe, self._plan)
             for epoch in phase.numbers:
                 for index, batch in enumerate(batches.epoch(epoch)):
                     at = epoch - phase.first_epoch, index
@@ -222,7 +204,7 @@ class Probe:
                     yield from self.trainer.losses([handle])
 
     def _first_batch(self) -> Any:
-        with closing(self.batches(self.split, self.item.recipe, self.plan).epoch(0)) as batches:
+        with closing(self._batches(self.split, self.item.recipe, self._plan).epoch(0)) as batches:
             return next(batches)
 
     def _metrics(self) -> Array:
@@ -243,14 +225,13 @@ def loss_fall(folder: Path) -> float:
 
 def _noise_floors(
     subject: Probe,
-    start: dict[str, Array],
     measured: Path,
     parts: tuple[Part, ...],
     learning_rate: float,
     good_enough: Callable[[dict[str, float]], bool] = lambda floors: True,
 ) -> dict[str, float]:
     """Return level → noise floor: the largest relative difference from what was ``measured`` when
-    all ``start`` tensors are perturbed by a last bit, the worst of several perturbations. Further
+    all tensors are perturbed by a last bit, the worst of several perturbations. Further
     perturbations are skipped where the floors so far are not good enough."""
     worst: dict[str, float] = {}
 
@@ -261,20 +242,21 @@ def _noise_floors(
             worst[level] = max(worst.get(level, 0.0), found)
 
     for number in range(subject.item.perturbations):
-        subject.trainer.restore(Perturbed(start, number))
+        subject.trainer.restore(Perturbed(subject.start, number))
         subject.measure(parts, learning_rate, compare)
         if not good_enough(worst):
             break
-    subject.trainer.restore(start)
+    subject.trainer.restore(subject.start)
     return worst
 
 
 def losses_are_quiet(floors: dict[str, float], precision: Precision) -> bool:
     """Return True if the noise floor of the losses is below a tenth of their tolerance."""
+    needed = set(tolerances.NEED_LOW_FLOOR) - set(tolerances.MAY_BE_NOISY[precision])
     return all(
-        FLOOR_MARGIN * value < LEVELS[level][precision]
+        tolerances.FLOOR_MARGIN * value < LEVELS[level][precision]
         for level, value in floors.items()
-        if level in NEED_LOW_FLOOR and level not in MAY_BE_NOISY[precision]
+        if level in needed
     )
 
 
@@ -284,9 +266,12 @@ class _Attempt:
 
     rate: float
     folder: Path
-    loss_fall: float
     floors: dict[str, float]
-    precision: Precision
+    """Empty if the loss hardly fell."""
+    conclusive: bool
+    """True if the loss fell and noise hides no difference."""
+    may_be_high: bool
+    """True if the loss fell, rose by half or is not finite: no higher rate is needed."""
 
     def keep(self, out: Path) -> None:
         """Move the files of this attempt into ``out`` and remove those of other attempts."""
@@ -295,34 +280,20 @@ class _Attempt:
         for folder in out.glob(f"{ATTEMPT}*"):
             shutil.rmtree(folder)
 
-    @property
-    def learned(self) -> bool:
-        return self.loss_fall >= MIN_LOSS_FALL
 
-    @property
-    def diverged(self) -> bool:
-        """True if the loss is not finite or rose by half: the rate is far too high."""
-        return not math.isfinite(self.loss_fall) or self.loss_fall < -0.5
-
-    @property
-    def conclusive(self) -> bool:
-        """True if the loss fell and noise hides no difference."""
-        return self.learned and losses_are_quiet(self.floors, self.precision)
-
-
-def _attempt(subject: Probe, start: dict[str, Array], out: Path, rate: float) -> _Attempt:
-    precision = subject.item.recipe.precision
+def _attempt(subject: Probe, out: Path, rate: float) -> _Attempt:
     folder = out / f"{ATTEMPT}{rate:g}"
-    subject.trainer.restore(start)
+    subject.trainer.restore(subject.start)
     subject.steps(rate, partial(write, folder))
-    attempt = _Attempt(rate, folder, loss_fall(folder), {}, precision)
-    if attempt.learned:
-        quiet = partial(losses_are_quiet, precision=precision)
-        attempt.floors = _noise_floors(subject, start, folder, ("steps",), rate, quiet)
-    return attempt
+    fall = loss_fall(folder)
+    learned = fall >= tolerances.MIN_LOSS_FALL
+    quiet = partial(losses_are_quiet, precision=subject.item.recipe.precision)
+    floors = _noise_floors(subject, folder, ("steps",), rate, quiet) if learned else {}
+    may_be_high = learned or not math.isfinite(fall) or fall < -0.5
+    return _Attempt(rate, folder, floors, learned and quiet(floors), may_be_high)
 
 
-def _find_learning_rate(subject: Probe, start: dict[str, Array], out: Path) -> _Attempt:
+def _find_learning_rate(subject: Probe, out: Path) -> _Attempt:
     """Return the steps at a learning rate that lowers the loss without chaos; if there is none, the
     steps at the first rate.
 
@@ -330,20 +301,20 @@ def _find_learning_rate(subject: Probe, start: dict[str, Array], out: Path) -> _
     falls.
     """
     recipe = subject.item.recipe
-    rates = sorted({*LEARNING_RATES[recipe.optimizer], recipe.learning_rate}, reverse=True)
+    known = tolerances.LEARNING_RATES[recipe.optimizer]
+    rates = sorted({*known, recipe.learning_rate}, reverse=True)
     at = rates.index(recipe.learning_rate)
-    first = _attempt(subject, start, out, rates[at])
+    first = _attempt(subject, out, rates[at])
     if first.conclusive:
         return first
     up, down = rates[:at][::-1], rates[at + 1 :]
-    for upwards in (False, True) if first.learned or first.diverged else (True, False):
+    for upwards in (False, True) if first.may_be_high else (True, False):
         for rate in up if upwards else down:
-            attempt = _attempt(subject, start, out, rate)
+            attempt = _attempt(subject, out, rate)
             if attempt.conclusive:
                 return attempt
-            too_high = attempt.learned or attempt.diverged
-            if upwards == too_high:
+            if upwards == attempt.may_be_high:
                 break
     if not first.floors:
-        first.floors = _noise_floors(subject, start, first.folder, ("steps",), first.rate)
+        first.floors = _noise_floors(subject, first.folder, ("steps",), first.rate)
     return first

@@ -41,7 +41,7 @@ class Proofs:
         if not pair.levels and any(p.key == pair.key and p.passed for p in self.load()):
             return
         current = pair.model_copy(update={"harness": proof_digest()})
-        name = f"{canonical_hash(pair.key._asdict())[:24]}.json"
+        name = f"{canonical_hash(pair.key.model_dump())[:24]}.json"
         write_json(self._folder / name, current.model_dump(mode="json"))
 
     def load(self) -> list[PairProof]:
@@ -68,11 +68,7 @@ def read_copy(folder: Path) -> list[PairProof]:
 
 
 def write_copy(pairs: Iterable[PairProof], folder: Path) -> None:
-    """Write proofs into a results folder.
-
-    Raises:
-        OSError: The folder cannot be written.
-    """
+    """Write proofs into a results folder; raise OSError if it cannot be written."""
     write_json(folder / COPY, {"pairs": [pair.model_dump(mode="json") for pair in pairs]})
 
 
@@ -89,14 +85,9 @@ class ProvedSubject(NamedTuple):
     @classmethod
     def of_run(cls, spec: RunSpec, environments: Iterable[str] = ()) -> ProvedSubject:
         """Return what a proof must be about, apart from environments, to cover a run."""
-        return cls(
-            spec.backbone,
-            spec.code_sha256,
-            spec.network_digest,
-            spec.policy.digest,
-            spec.recipe.optimizer,
-            frozenset(environments),
-        )
+        code, network = spec.code_sha256, spec.network_digest
+        policy, optimizer = spec.policy.digest, spec.recipe.optimizer
+        return cls(spec.backbone, code, network, policy, optimizer, frozenset(environments))
 
 
 def proved_subjects(pairs: Iterable[PairProof]) -> set[ProvedSubject]:
@@ -108,14 +99,10 @@ def proved_subjects(pairs: Iterable[PairProof]) -> set[ProvedSubject]:
         subject = ProvedSubject(
             p.backbone, p.code_sha256, p.network_digest, p.policy_digest, p.optimizer, environments
         )
+        floors = [level.floor for level in p.levels if level.name in NEED_LOW_FLOOR]
+        is_complete = len(p.levels) == len(LEVELS) and None not in floors
         if differing(p.levels):
             refuted.add(subject)
-        elif p.passed and p.dtype == "float64" and _is_complete(p):
+        elif p.passed and p.dtype == "float64" and is_complete:
             proved.add(subject)
     return proved - refuted
-
-
-def _is_complete(pair: PairProof) -> bool:
-    """Return True if a pair has every level, and the noise floors that training needs."""
-    floors = [level.floor for level in pair.levels if level.name in NEED_LOW_FLOOR]
-    return len(pair.levels) == len(LEVELS) and None not in floors

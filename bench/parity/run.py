@@ -9,36 +9,23 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 from bench.catalog.backends import ALLOCATOR
 from bench.errors import Unavailable, UserError
 from bench.network.backbones import backbones, folder_name
-from bench.parity.compare import (
-    Side,
-    compare_levels,
-    failure_reason,
-    first_difference,
-    has_constant_logits,
-)
+from bench.parity import compare, scheduler
 from bench.parity.inputs import proof_split, save_split
-from bench.parity.model import PairProof
+from bench.parity.model import Level, PairProof, ProofKey
 from bench.parity.plan import Claim, Question, Subject, subject_of
 from bench.parity.proofs import Proofs
-from bench.parity.scheduler import (
-    Job,
-    estimate_memory_bytes,
-    memory_limit_bytes,
-    parallel_jobs,
-    run_jobs,
-    threads_per_worker,
-)
 from bench.spec.run import OptimizerName
 from bench.storage.cache import CACHE_VARIABLE
-from bench.workers.process import Event, Finished, fresh_log, run_task
+from bench.workers.events import Probed, Progress
+from bench.workers.process import Finished, fresh_log, run_task
 from bench.workers.tasks import ProveAnswer, ProveTask
 
 FLOORS_FROM = "torch"
@@ -91,31 +78,30 @@ def prove_missing(question: Question, fresh: bool, watch: Watch) -> list[PairPro
     reused = sum(map(len, pairs))
     with watch(subjects, len(question.backends)) as watcher:
         missing = [(number, subject) for number, subject in enumerate(subjects) if subject.claims]
-        workers = parallel_jobs(question.device, len(missing))
-        shared = replace(question, threads=threads_per_worker(workers))
+        workers = scheduler.parallel_jobs(question.device, len(missing))
+        shared = replace(question, threads=scheduler.threads_per_worker(workers))
         jobs = [
-            Job(estimate_memory_bytes(subject), partial(prove, subject, shared, watcher))
-            for _, subject in missing
+            scheduler.Job(scheduler.estimate_memory_bytes(s), partial(prove, s, shared, watcher))
+            for _, s in missing
         ]
-        for job, new in run_jobs(jobs, workers, memory_limit_bytes()):
+        for job, new in scheduler.run_jobs(jobs, workers, scheduler.memory_limit_bytes()):
             for pair in new:
                 proofs.keep(pair)
                 watcher.proved(pair)
             pairs[missing[job][0]] += new
-    found = [pair for each in pairs for pair in sorted(each, key=partial(_place, question))]
+
+    def place(pair: PairProof) -> tuple[int, ...]:
+        optimizer = cast(OptimizerName, pair.optimizer)
+        return (
+            question.policies.index(pair.policy), question.optimizers.index(optimizer),
+            question.backends.index(pair.backends[1]),
+        )  # fmt: skip
+
+    found = [pair for each in pairs for pair in sorted(each, key=place)]
     if reused:
         print(f"{reused} of {len(found)} pairs were proved before in these environments; "
               "--fresh proves them again", file=sys.stderr)  # fmt: skip
     return found
-
-
-def _place(question: Question, pair: PairProof) -> tuple[int, ...]:
-    """Return the place of a subject's pair in the order of the question."""
-    return (
-        question.policies.index(pair.policy),
-        question.optimizers.index(cast(OptimizerName, pair.optimizer)),
-        question.backends.index(pair.backends[1]),
-    )
 
 
 def prove(subject: Subject, question: Question, watcher: Watcher) -> list[PairProof]:
@@ -125,22 +111,26 @@ def prove(subject: Subject, question: Question, watcher: Watcher) -> list[PairPr
     Raises:
         UserError, Unavailable: A worker found a mistake of the user, or a missing package.
     """
-    floors = FLOORS_FROM if FLOORS_FROM in question.backends else question.backends[0]
-    order = [floors, *(b for b in question.backends if b != floors)]
+    reference, *others = question.backends
+    floors = FLOORS_FROM if FLOORS_FROM in question.backends else reference
     with _exchange_folder(question.cache) as root:
         save_split(proof_split(subject.setting.px, subject.images), root / "data.npz")
-        proof = _Proof(root, question, subject, watcher)
         rates: Rates | None = None
-        failed: dict[str, Finished[ProveAnswer]] = {}
-        for backend in order:
-            finished = proof.measure(backend, rates)
+        failures: dict[str, str] = {}
+        for backend in sorted(question.backends, key=lambda backend: backend != floors):
+            watcher.measuring(subject, backend)
+            finished = _measure(subject, question, backend, rates, root, watcher)
             if finished.answer is None:
-                failed[backend] = finished
-                if backend == floors:
-                    break
-            elif backend == floors:
+                failures[backend] = f"{backend} {finished.status}: {finished.message}"
+            elif rates is None:
                 rates = finished.answer.learning_rates
-        return list(proof.pairs(floors, failed))
+            if rates is None:
+                break  # without noise floors no pair can pass
+        return [
+            _judge(subject, claim, key, (reference, other), floors, failures, root)
+            for claim in subject.claims
+            for other, key in zip(others, claim.keys, strict=True)
+        ]
 
 
 def worker_variables(threads: int | None) -> dict[str, str]:
@@ -163,92 +153,79 @@ def _exchange_folder(cache: Path) -> Iterator[Path]:
         yield Path(root)
 
 
-@dataclass
-class _Proof:
-    """A proof in progress, with the folder through which its workers pass their values."""
+def _measure(
+    subject: Subject,
+    question: Question,
+    backend: str,
+    rates: Rates | None,
+    root: Path,
+    watcher: Watcher,
+) -> Finished[ProveAnswer]:
+    """Run the worker of one backend, which leaves its values in a folder in ``root``; without
+    ``rates`` it also measures noise floors and searches for learning rates.
 
-    root: Path
-    question: Question
-    subject: Subject
-    watcher: Watcher
+    Raises:
+        UserError, Unavailable: See ``prove``.
+    """
+    items = [
+        item if rates is None else item.model_copy(update={"learning_rate": rates.get(key)})
+        for key, item in subject.items.items()
+    ]
+    task = ProveTask(
+        items=tuple(items), data=str(root / "data.npz"), out=str(root / backend),
+        device=question.device, floors=rates is None,
+    )  # fmt: skip
+    name = f"parity-{folder_name(subject.backbone)}-{subject.precision}-{backend}"
+    cache = {CACHE_VARIABLE: str(question.cache.absolute())}
 
-    def measure(self, backend: str, rates: Rates | None) -> Finished[ProveAnswer]:
-        """Run the worker of one backend; without ``rates`` it also measures noise floors and
-        searches for learning rates.
+    def on_event(event: Progress) -> None:
+        if isinstance(event, Probed):
+            watcher.measured()
 
-        Raises:
-            UserError, Unavailable: See ``prove``.
-        """
-        question, subject = self.question, self.subject
-        self.watcher.measuring(subject, backend)
-        items = [
-            item if rates is None else item.model_copy(update={"learning_rate": rates.get(key)})
-            for key, item in subject.items.items()
-        ]
-        task = ProveTask(
-            items=tuple(items),
-            data=str(self.root / "data.npz"),
-            out=str(self.root / backend),
-            device=question.device,
-            floors=rates is None,
-        )
-        name = f"parity-{folder_name(subject.backbone)}-{subject.precision}-{backend}"
+    finished = run_task(
+        backend, task, fresh_log(question.cache, name), question.interpreters, on_event,
+        variables={**worker_variables(question.threads), **cache},
+    )  # fmt: skip
+    if finished.status == "bad_input":
+        raise UserError(finished.message, finished.hint)
+    if finished.status == "unavailable":
+        raise Unavailable(finished.message)
+    return finished
 
-        def on_event(event: Event) -> None:
-            if event["event"] == "probed":
-                self.watcher.measured()
 
-        finished = run_task(
-            backend,
-            task,
-            fresh_log(question.cache, name),
-            question.interpreters,
-            on_event,
-            variables={
-                **worker_variables(question.threads),
-                CACHE_VARIABLE: str(question.cache.absolute()),
-            },
-        )
-        if finished.status == "bad_input":
-            raise UserError(finished.message, finished.hint)
-        if finished.status == "unavailable":
-            raise Unavailable(finished.message)
-        return finished
+def _judge(
+    subject: Subject,
+    claim: Claim,
+    key: ProofKey,
+    backends: tuple[str, str],
+    floors: str,
+    failures: dict[str, str],
+    root: Path,
+) -> PairProof:
+    """Return the verdict on a claim about two backends, from the files in ``root``.
 
-    def pairs(self, floors: str, failed: dict[str, Finished[ProveAnswer]]) -> Iterator[PairProof]:
-        """Yield the verdicts on all claims, given the backend whose noise floors were measured and
-        those that failed."""
-        reference, *others = self.question.backends
-        for claim in self.subject.claims:
-            for other, key in zip(others, claim.keys, strict=True):
-                backends = (reference, other)
-                broken = next((b for b in failed if b in (floors, *backends)), None)
-                if broken is None:
-                    found = self._judge(claim, backends, floors)
-                else:
-                    reason = f"{broken} {failed[broken].status}: {failed[broken].message}"
-                    found = {"passed": False, "reason": reason, "levels": (), "loss_fall": None,
-                             "learning_rate": None, "first_difference": None}  # fmt: skip
-                yield PairProof(**key._asdict(), backends=backends, **found)
-
-    def _judge(self, claim: Claim, backends: tuple[str, str], floors: str) -> dict[str, Any]:
-        """Return the fields of a ``PairProof`` that hold the verdict."""
-        precision, blueprint = self.subject.precision, self.subject.blueprints[claim.weights]
+    Args:
+        floors: Backend whose noise floors were measured.
+        failures: Backend → why its worker left no values.
+    """
+    involved = (floors, *backends)
+    reason = next((why for backend, why in failures.items() if backend in involved), None)
+    levels: tuple[Level, ...] = ()
+    first, fall, rate = None, None, None
+    if reason is None:
+        precision, blueprint = subject.precision, subject.blueprints[claim.about.weights]
         a, b, noise = (
-            Side({part: self.root / backend / key for part, key in claim.items.items()})
+            compare.Side({part: root / backend / item for part, item in claim.items.items()})
             for backend in (*backends, floors)
         )
-        levels = compare_levels(a, b, noise, blueprint, precision)
+        levels = compare.compare_levels(a, b, noise, blueprint, precision)
         facts = noise.facts("steps") if "steps" in claim.items else {}
-        fall = facts.get("loss_fall")
+        rate, fall = facts.get("learning_rate"), facts.get("loss_fall")
         fall = fall if fall is not None and math.isfinite(fall) else None
-        constant = "forward" in claim.items and has_constant_logits(a, precision)
-        reason = failure_reason(levels, fall, constant)
-        return {
-            "passed": reason is None,
-            "reason": reason,
-            "levels": levels,
-            "loss_fall": fall,
-            "learning_rate": facts.get("learning_rate"),
-            "first_difference": first_difference(a, b, blueprint, precision),
-        }
+        constant = "forward" in claim.items and compare.has_constant_logits(a, precision)
+        reason = compare.failure_reason(levels, fall, constant)
+        first = compare.first_difference(a, b, blueprint, precision)
+    return PairProof(
+        **dict(key), backends=backends, passed=reason is None, reason=reason, levels=levels,
+        loss_fall=fall, learning_rate=rate, first_difference=first,
+    )  # fmt: skip

@@ -55,16 +55,14 @@ class Report:
     pairs: Sequence[PairProof]
     """Proofs that concern these runs."""
     columns: Sequence[str] | None
-    """Columns of the table of runs; None: the standard ones."""
     tables: Sequence[Table]
     """All tables but that of the runs and those of a comparison."""
     side: FolderComparison | None
-    """Comparison of two folders."""
     page: dict[str, Any] | None
     """The document of the page; None: no page is written."""
     compared_with: str | None = None
-    """Name of the second folder, if only the comparison and its page are written and everything
-    else in ``folder`` (its own page, tables and proofs) stays."""
+    """Name of the second folder, if only the comparison and its page are written and the folder's
+    own page, tables and proofs stay."""
 
     @property
     def page_path(self) -> Path:
@@ -82,14 +80,15 @@ class Report:
         attempts = Attempts(self.folder)
         compared = self.side.tables if self.side else ()
         if self.compared_with is None:
-            attempts.run(self.folder / COPY, lambda _: write_copy(self.pairs, self.folder), False)
+            with attempts.at(self.folder / COPY, is_listed=False):
+                write_copy(self.pairs, self.folder)
             texts = table_texts(self.rows, [*self.tables, *compared], formats, self.columns)
             attempts.tables(texts, [*NAMES, COMPARISON] if self.side else NAMES)
         else:
             attempts.tables(table_texts(None, compared, formats), [COMPARISON])
         if self.page is not None:
-            page = self.page
-            attempts.run(self.page_path, lambda path: write_page(page, path))
+            with attempts.at(self.page_path):
+                write_page(self.page, self.page_path)
         attempts.check()
         return attempts.written
 
@@ -107,12 +106,10 @@ def make_report(
     """Make a report of runs.
 
     Args:
-        runs: The runs to report.
         folder: Folder that the report will be written into.
         problems: Sentences about what could not be read.
-        view: Columns and order of the table of runs.
         side: The comparison of ``report A B``.
-        with_page: False to leave the page out, which takes longer than all tables.
+        with_page: False to leave out the page, which takes longer than all tables.
         whole: All runs from which ``runs`` were selected; None: the same. Failed seeds are
             counted among all of them, since the remaining ones may be the lucky ones.
 
@@ -128,8 +125,8 @@ def make_report(
     tables = standard_set(found)
     page = None
     if with_page:
-        shown_tables = [*tables, runs_table(rows, columns)]
-        page = document(found, shown_tables, problems, view.selection, side)
+        shown = [*tables, runs_table(rows, columns)]
+        page = document(found, shown, problems, view.selection, side)
     return Report(folder, rows, pairs, columns, tables, side, page)
 
 
@@ -139,10 +136,8 @@ def as_json(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def load(page: str | Path) -> DataFrame:
-    """Return the runs of a report's page as a frame, as ``bench.results`` does for a folder.
-
-    Args:
-        page: Path of a ``report.html``; nothing else is read.
+    """Return the runs of a page ``report.html`` as a frame, as ``bench.results`` does for a folder;
+    nothing else is read.
 
     Raises:
         UserError: The file does not exist, is not a complete report, or is from a newer Thawbench.

@@ -12,141 +12,44 @@ from bench.analysis.compare import (
     EnvironmentDifference,
     NearestPair,
     RunPairs,
-    SpecDifference,
     Unmatched,
     differences,
     match,
     nearest,
     seed_group_pairs,
 )
-from bench.analysis.groups import SIGNIFICANT, SeedGroup, policy_variant
-from bench.analysis.intervals import LEAST_WINDOWS, Estimate
+from bench.analysis.groups import SeedGroup, policy_variant
+from bench.analysis.intervals import LEAST_WINDOWS, SIGNIFICANT, Estimate
 from bench.analysis.measures import Compared, compare_measures
 from bench.analysis.rows import DIFFERING
 from bench.analysis.speed import is_unsteady
-from bench.report.format import ABSENT, listed, number_of, percent, points, times
+from bench.report.format import ABSENT, listed, number_of, points, some_of, times
 from bench.report.labels import data_of, distinguishing_fields
-from bench.report.tables.model import Table, TableCell, TableColumn, estimated, figure, text
+from bench.report.tables.model import (
+    Table,
+    TableCell,
+    TableColumn,
+    accuracy_of,
+    estimated,
+    figure,
+    text,
+)
 from bench.report.tables.speeds import SPEED_NOTE, UNSTEADY_NOTE, fit_cell, rate_cells
 from bench.storage.results import StoredRun
 
-MOST_DIFFERENCES = 6
-"""Most differences that a sentence names."""
-
-
-def environment_table(pairs: RunPairs, names: tuple[str, str]) -> Table:
-    """Return a table with a row for each difference around the runs."""
-    return Table(
-        "side_by_side_environments",
-        "Differences around the runs",
-        "Machine, driver, versions, environment variables, and settings read back from the "
-        "frameworks. Compared between runs of the same spec or, if there are none, the most "
-        "similar one.",
-        [
-            TableColumn("what", "what"),
-            TableColumn("first", names[0]),
-            TableColumn("second", names[1]),
-            TableColumn("backends", "backends"),
-        ],
-        [
-            [*map(text, _difference_texts(difference)), text(", ".join(backends))]
-            for difference, backends in differences(pairs).items()
-        ],
-    )
-
-
-def environment_sentences(pairs: RunPairs) -> list[str]:
-    """Return a sentence on the differences around the runs."""
-    found = list(differences(pairs))
-    if not pairs:
-        return []
-    if not found:
-        if any(a.spec != b.spec for a, b in pairs):
-            return ["No recorded difference around these runs."]
-        return [
-            "No recorded difference around the runs: this is one experiment and its repetition. "
-            "Versions, machine, variables and Thawbench's code are the same."
-        ]
-    texts = map(_difference_texts, found[:MOST_DIFFERENCES])
-    named = [f"{name} ({first} → {second})" for name, first, second in texts]
-    more = f" and {len(found) - MOST_DIFFERENCES} more" if len(found) > MOST_DIFFERENCES else ""
-    return [f"Differences around the runs: {', '.join(named)}{more}."]
-
-
+FolderNames = tuple[str, str]
+MOST_DIFFERENCES, MOST_WAYS, MOST_LETTERS = 6, 3, 40
+"""Most differences and ways to differ that a sentence names, and most letters of a value in it."""
+INTERVALS = (
+    "Ranges in brackets are 95 % intervals. With three seeds or more, they cover training again. "
+    "With fewer, they cover these trained models on other test images, or the measured windows of "
+    "these runs. A difference is real if its interval excludes 'none' and its corrected p value is "
+    f"below {round(SIGNIFICANT, 6):g}. The correction (Holm) is for all comparisons of the table."
+)
 MACHINE_NAMES = {"device_model": "model of the device", "python": "Python",
                  "thawbench": "Thawbench and its code"}  # fmt: skip
 """Field of an environment → its name for readers, if that differs."""
 DIFFERENCE_NAMES = {"package": "package {}", "variable": "variable {}", "knob": "in force: {}"}
-
-
-def _difference_texts(difference: EnvironmentDifference) -> tuple[str, str, str]:
-    """Return the name of what differs, and its values in both folders."""
-    kind, name, first, second = difference
-    machine = MACHINE_NAMES.get(name, name)
-    named = machine if kind == "machine" else DIFFERENCE_NAMES[kind].format(name)
-    return named, ABSENT if first is None else first, ABSENT if second is None else second
-
-
-@dataclass(frozen=True)
-class MeasureWords:
-    """Words and formats of a measure."""
-
-    title: str
-    """Name of the measure."""
-    words: dict[str, str]
-    """Direction of a change → words for the second folder."""
-    side: Callable[[SeedGroup], TableCell]
-    """Returns the cell of one folder's value."""
-    shown: Callable[[Estimate], str]
-    """Returns the difference or ratio as text."""
-    lacking: str
-    """Reasons why there may be no interval."""
-    notes: tuple[str, ...] = ()
-    """Notes below the table."""
-
-
-def _rate_cell(group: SeedGroup) -> TableCell:
-    """Return the rate of whole steps, or else the effective rate with an asterisk."""
-    whole, effective = rate_cells(group)
-    if whole.raw is not None or effective.raw is None:
-        return whole
-    return replace(effective, text=f"{effective.text} *")
-
-
-WORDS = {
-    "top1": MeasureWords(
-        "test top-1", {"more": "is better", "less": "is worse"},
-        lambda group: estimated(percent(group.top1), group.top1), points,
-        "a seed failed, the test images differ, or predictions.npz is missing",
-    ),
-    "images_per_s": MeasureWords(
-        "train images/s", {"more": "is faster", "less": "is slower"}, _rate_cell, times,
-        f"an interval needs {LEAST_WINDOWS} windows of whole steps, or three seeds that do not "
-        "share values of a frozen part",
-        (SPEED_NOTE,),
-    ),
-    "fit_s": MeasureWords(
-        "fit time", {"more": "takes longer", "less": "takes less time"}, fit_cell, times,
-        "an interval needs three seeds that do not share values of a frozen part",
-    ),
-}  # fmt: skip
-"""Name of a measure → its words."""
-
-
-def verdict(found: Compared, names: tuple[str, str]) -> str:
-    """Return in words whether the difference is real."""
-    if found.estimate.low is None:
-        return "no interval"
-    if found.change:
-        return f"real: {names[1]} {WORDS[found.measure.name].words[found.change]}"
-    return "no difference shown" + ("" if found.holds_neutral else " after correction")
-
-
-FolderNames = tuple[str, str]
-MOST_WAYS = 3
-"""Most ways to differ that a sentence names."""
-MOST_LETTERS = 40
-"""Most letters of a value in a sentence."""
 SPEC_NAMES = {
     "case.number": "case",
     "case.dataset.name": "data set",
@@ -163,37 +66,48 @@ SPEC_NAMES = {
 """Path of a field in a spec → its name for readers, if that differs."""
 
 
-def nearest_sentences(near: Sequence[NearestPair], names: FolderNames) -> list[str]:
-    """Return a sentence on how the most similar specs differ."""
-    if not near:
-        return []
-    least = min(len(n.differences) for n in near)
-    ways = Counter(n.differences for n in near if len(n.differences) == least)
-    texts = [_way(way, names) for way, _ in ways.most_common(MOST_WAYS)]
-    more = "; or in other values" if len(ways) > MOST_WAYS else ""
-    return [f"The most similar specs differ in {'; or in '.join(texts)}{more}."]
+@dataclass(frozen=True)
+class MeasureWords:
+    """Words and formats of a measure."""
+
+    title: str
+    words: dict[str, str]
+    """Direction of a change → words for the second folder."""
+    side: Callable[[SeedGroup], TableCell]
+    """Returns the cell of one folder's value."""
+    shown: Callable[[Estimate], str]
+    """Formats the difference or ratio."""
+    lacking: str
+    """Reasons why there may be no interval."""
+    notes: tuple[str, ...] = ()
+    """Notes below the table."""
 
 
-def _way(differences: Sequence[SpecDifference], names: FolderNames) -> str:
-    return ", ".join(
-        f"{SPEC_NAMES.get(path, path.rpartition('.')[2].replace('_', ' '))} "
-        f"({_short_value(first)} in '{names[0]}', {_short_value(second)} in '{names[1]}')"
-        for path, first, second in differences
-    )
+def _rate_cell(group: SeedGroup) -> TableCell:
+    """Return the rate of whole steps, or else the effective rate with an asterisk."""
+    whole, effective = rate_cells(group)
+    if whole.raw is not None or effective.raw is None:
+        return whole
+    return replace(effective, text=f"{effective.text} *")
 
 
-def _short_value(text: str | None) -> str:
-    if text is None or text == "null":
-        return "none"
-    return text if len(text) <= MOST_LETTERS else f"{text[:MOST_LETTERS]}…"
-
-
-INTERVALS = (
-    "Ranges in brackets are 95 % intervals. With three seeds or more, they cover training again. "
-    "With fewer, they cover these trained models on other test images, or the measured windows of "
-    "these runs. A difference is real if its interval excludes 'none' and its corrected p value is "
-    f"below {round(SIGNIFICANT, 6):g}. The correction (Holm) is for all comparisons of the table."
-)
+WORDS = {
+    "top1": MeasureWords(
+        "test top-1", {"more": "is better", "less": "is worse"}, accuracy_of, points,
+        "a seed failed, the test images differ, or predictions.npz is missing",
+    ),
+    "images_per_s": MeasureWords(
+        "train images/s", {"more": "is faster", "less": "is slower"}, _rate_cell, times,
+        f"an interval needs {LEAST_WINDOWS} windows of whole steps, or three seeds that do not "
+        "share values of a frozen part",
+        (SPEED_NOTE,),
+    ),
+    "fit_s": MeasureWords(
+        "fit time", {"more": "takes longer", "less": "takes less time"}, fit_cell, times,
+        "an interval needs three seeds that do not share values of a frozen part",
+    ),
+}  # fmt: skip
+"""Name of a measure → its words."""
 
 
 @dataclass(frozen=True)
@@ -216,188 +130,57 @@ def side_by_side(
     names: FolderNames,
     whole: BothFolders | None = None,
 ) -> FolderComparison:
-    """Compare two results folders.
+    """Compare the runs ``a`` and ``b`` of two results folders.
 
-    Args:
-        a: Runs of the first folder.
-        b: Runs of the second.
-        names: Names of the folders.
-        whole: All runs of both, from which ``a`` and ``b`` were selected; None: the same. Failed
-            seeds are counted among all.
+    ``whole`` are all runs of both, among which failed seeds are counted; None: the same.
     """
     if names[0] == names[1]:
         names = (f"{names[0]} (first)", f"{names[1]} (second)")
     pairs, unmatched = match(a, b)
-    first, second = whole or (a, b)
-    groups = seed_group_pairs(pairs, (first, second))
+    groups = seed_group_pairs(pairs, whole or (a, b))
     compared = compare_measures(groups)
-    near = [] if pairs else nearest(_alone(a, b), _alone(b, a))
+    measures = {name: [c for c in compared if c.measure == name] for name in WORDS}
+    common = {run.result.run_id for run in a} & {run.result.run_id for run in b}
+    alone = ([run for run in runs if run.result.run_id not in common] for runs in (a, b))
+    near = [] if pairs else nearest(*alone)
     around = pairs or [(n.a, n.b) for n in near if n.a.spec.backend == n.b.spec.backend]
     tables = [
-        *(_measure_table(name, groups, compared, names) for name in WORDS),
-        environment_table(around, names),
+        *(_measure_table(name, groups, mine, names) for name, mine in measures.items()),
+        _environment_table(around, names),
         _unmatched_table(unmatched, names),
     ]
+    devices = Counter((a.spec.device, b.spec.device) for a, b in around)
+    moved = [f"{number_of(n, 'run')} on {x} and {y}" for (x, y), n in devices.items() if x != y]
+    again = sum(a.key == b.key for a, b in pairs)
+    are, them = ("is", "it") if again == 1 else ("are", "them")
+    unsteady = sum(is_unsteady(a) or is_unsteady(b) for a, b in groups)
+    models_only = any(c.change and c.estimate.about == "models" for c in compared)
     sentences = [
-        _counted(pairs, len(groups), unmatched, names),
-        *nearest_sentences(near, names),
-        *_devices(around, names),
-        *environment_sentences(around),
-        *_repeated(pairs, names),
-        *(text for name in WORDS if (text := _changes(name, compared, names))),
-        *_unsteady(groups),
-        *_limits(compared),
-    ]
-    return FolderComparison([table for table in tables if table.rows], sentences)
-
-
-def _alone(runs: Sequence[StoredRun], others: Sequence[StoredRun]) -> list[StoredRun]:
-    """Return the runs whose spec the other folder lacks."""
-    there = {run.result.run_id for run in others}
-    return [run for run in runs if run.result.run_id not in there]
-
-
-def _devices(pairs: Sequence[tuple[StoredRun, StoredRun]], names: FolderNames) -> list[str]:
-    """Return a warning on runs that differ in the device."""
-    found = Counter((a.spec.device, b.spec.device) for a, b in pairs)
-    moved = {both: count for both, count in found.items() if both[0] != both[1]}
-    if not moved:
-        return []
-    counts = listed([f"{number_of(n, 'run')} on {x} and {y}" for (x, y), n in moved.items()])
-    return [
-        f"'{names[0]}' and '{names[1]}' ran on different devices ({counts}). Accuracies remain "
-        "comparable; ratios of speed mainly compare the devices."
-    ]
-
-
-def _repeated(pairs: Sequence[tuple[StoredRun, StoredRun]], names: FolderNames) -> list[str]:
-    """Return a note on runs that both folders have in the same environment."""
-    again = sum(
-        (a.result.run_id, a.result.environment_id) == (b.result.run_id, b.result.environment_id)
-        for a, b in pairs
-    )
-    if not again:
-        return []
-    return [
-        f"{number_of(again, 'run')} of the same environment {'is' if again == 1 else 'are'} in "
-        f"both folders. Outside this comparison, the page shows what '{names[1]}' has of "
-        f"{'it' if again == 1 else 'them'}."
-    ]
-
-
-def _unsteady(groups: Sequence[tuple[SeedGroup, SeedGroup]]) -> list[str]:
-    """Return a note on speeds that are not compared."""
-    count = sum(is_unsteady(a) or is_unsteady(b) for a, b in groups)
-    if not count:
-        return []
-    return [
-        f"Speeds of {count} of {number_of(len(groups), 'experiment')} are not compared. "
-        f"{UNSTEADY_NOTE}"
-    ]
-
-
-FIXED = (
-    TableColumn("data", "data"),
-    TableColumn("backbone", "backbone"),
-    TableColumn("policy", "policy"),
-    TableColumn("backend", "backend"),
-)
-
-
-def _identity(group: SeedGroup) -> list[TableCell]:
-    row, data = group.row, data_of(group.row)
-    return [
-        figure(data, f"{row.dataset.label} {row.dataset.train_images:09}", data),
-        text(row.spec.backbone),
-        text(policy_variant(group)),
-        text(row.spec.backend),
-    ]
-
-
-def _setting_columns(groups: Sequence[tuple[SeedGroup, SeedGroup]]) -> dict[str, list[str]]:
-    """Return name → values of the columns without which two experiments would look alike."""
-    rows = [
-        {
-            **{k: v for k, v in a.row.fields.items() if k not in DIFFERING and k != "seed"},
-            "environments": f"{a.row.result.environment_id}, {b.row.result.environment_id}",
-            "run_id": a.row.result.run_id,
-        }
-        for a, b in groups
-    ]
-    looks = [tuple(cell.text for cell in _identity(a)) for a, _ in groups]
-    names = distinguishing_fields(rows, list(rows[0]) if rows else [], looks, all_fields=False)
-    return {name: [str(row[name]) for row in rows] for name in names}
-
-
-def _measure_table(
-    name: str,
-    groups: Sequence[tuple[SeedGroup, SeedGroup]],
-    compared: Sequence[Compared],
-    names: FolderNames,
-) -> Table:
-    settings = _setting_columns(groups)
-    words = WORDS[name]
-    estimates = {id(c.a): c for c in compared if c.measure.name == name}
-    kind, sign = ("difference", "−") if name == "top1" else ("ratio", "/")
-    rows = []
-    for place, (a, b) in enumerate(groups):
-        found = estimates.get(id(a))
-        if found is None:
-            continue
-        rows.append(
-            [
-                *_identity(a),
-                *(text(values[place]) for values in settings.values()),
-                figure(str(len(a.seeds)), len(a.seeds)),
-                words.side(a),
-                words.side(b),
-                estimated(words.shown(found.estimate), found.estimate),
-                _p(found.p),
-                text(verdict(found, names)),
-            ]
-        )
-    columns = [
-        *FIXED,
-        *(TableColumn(field, field.replace("_", " ")) for field in settings),
-        TableColumn("seeds", "seeds", right=True),
-        TableColumn(f"first_{name}", names[0], right=True),
-        TableColumn(f"second_{name}", names[1], right=True),
-        TableColumn(f"{kind}_{name}", f"{kind}, {names[1]} {sign} {names[0]}", right=True),
-        TableColumn("p_corrected", "corrected p", right=True),
-        TableColumn("verdict", "verdict"),
-    ]
-    lacking = any(c.estimate.low is None for c in estimates.values())
-    notes = [*words.notes, *([f"no interval: {words.lacking}."] if lacking else [])]
-    title = f"{words.title[0].upper()}{words.title[1:]}: {names[0]} and {names[1]}"
-    return Table(f"side_by_side_{name}", title, INTERVALS, columns, rows, notes)
-
-
-def _p(p: float | None) -> TableCell:
-    if p is None:
-        return text(None)
-    return figure("< 0.001" if p < 0.001 else f"{p:.3f}", p)
-
-
-def _unmatched_table(unmatched: Sequence[Unmatched], names: FolderNames) -> Table:
-    return Table(
-        "side_by_side_not_compared",
-        "Runs that were not compared",
-        "Runs of one folder only, and runs that are not ok in both folders.",
-        [
-            TableColumn("run_id", "run"),
-            TableColumn("first_status", names[0]),
-            TableColumn("second_status", names[1]),
-            TableColumn("reason", "why"),
-        ],
-        [[text(u.run_id), text(u.first), text(u.second), text(u.reason)] for u in unmatched],
+        (True, _counted(pairs, len(groups), unmatched, names)),
+        (near, _nearest(near, names)),
+        (moved,
+         f"'{names[0]}' and '{names[1]}' ran on different devices ({listed(moved)}). Accuracies "
+         "remain comparable; ratios of speed mainly compare the devices."),
+        (around, _environments(around)),
+        (again,
+         f"{number_of(again, 'run')} of the same environment {are} in both folders. Outside this "
+         f"comparison, the page shows what '{names[1]}' has of {them}."),
+        *((mine, _changes(WORDS[name], mine, names[1])) for name, mine in measures.items()),
+        (unsteady,
+         f"Speeds of {unsteady} of {number_of(len(groups), 'experiment')} are not compared. "
+         f"{UNSTEADY_NOTE}"),
+        (models_only,
+         "With fewer than three seeds, this is about these trained models and runs, not the "
+         "recipes."),
+    ]  # fmt: skip
+    return FolderComparison(
+        [table for table in tables if table.rows],
+        [sentence for is_needed, sentence in sentences if is_needed],
     )
 
 
 def _counted(
-    pairs: Sequence[tuple[StoredRun, StoredRun]],
-    experiments: int,
-    unmatched: Sequence[Unmatched],
-    names: FolderNames,
+    pairs: RunPairs, experiments: int, unmatched: Sequence[Unmatched], names: FolderNames
 ) -> str:
     """Return a sentence on how many runs were compared and how many were not."""
     changes = Counter(u.change for u in unmatched)
@@ -416,48 +199,184 @@ def _counted(
         )
     runs = f"{number_of(len(pairs), 'run')} of {number_of(experiments, 'experiment')}"
     moved = any(a.spec.device != b.spec.device for a, b in pairs)
-    spec = "the same spec but for the device" if moved else "the same spec"
-    text = f"'{names[0]}' and '{names[1]}' were compared in {runs}, of {spec}."
+    text = f"'{names[0]}' and '{names[1]}' were compared in {runs}, of the same spec"
+    text += " but for the device." if moved else "."
     return f"{text} Not compared: {rest}." if rest else text
 
 
-def _changes(name: str, compared: Sequence[Compared], names: FolderNames) -> str | None:
-    """Return a sentence on the changes of a measure; None if it was not compared."""
-    words = WORDS[name]
-    mine = [c for c in compared if c.measure.name == name]
-    if not mine:
-        return None
-    known = [c for c in mine if c.estimate.low is not None]
+def _nearest(near: Sequence[NearestPair], names: FolderNames) -> str:
+    """Return a sentence on how the most similar specs differ."""
+    least = min((len(n.differences) for n in near), default=0)
+    ways = Counter(n.differences for n in near if len(n.differences) == least)
+    texts = [
+        ", ".join(
+            f"{SPEC_NAMES.get(path, path.rpartition('.')[2].replace('_', ' '))} "
+            f"({_short_value(first)} in '{names[0]}', {_short_value(second)} in '{names[1]}')"
+            for path, first, second in way
+        )
+        for way, _ in ways.most_common(MOST_WAYS)
+    ]
+    texts += ["other values"] if len(ways) > MOST_WAYS else []
+    return f"The most similar specs differ in {'; or in '.join(texts)}."
+
+
+def _short_value(text: str | None) -> str:
+    if text is None or text == "null":
+        return "none"
+    return text if len(text) <= MOST_LETTERS else f"{text[:MOST_LETTERS]}…"
+
+
+def _environments(pairs: RunPairs) -> str:
+    """Return a sentence on the differences around the runs."""
+    found = list(differences(pairs))
+    if not found and any(a.spec != b.spec for a, b in pairs):
+        return "No recorded difference around these runs."
+    if not found:
+        return (
+            "No recorded difference around the runs: this is one experiment and its repetition. "
+            "Versions, machine, variables and Thawbench's code are the same."
+        )
+    texts = map(_difference_texts, found)
+    named = [f"{name} ({first} → {second})" for name, first, second in texts]
+    return f"Differences around the runs: {some_of(named, MOST_DIFFERENCES)}."
+
+
+def _difference_texts(difference: EnvironmentDifference) -> tuple[str, str, str]:
+    """Return the name of what differs, and its values in both folders."""
+    kind, name, first, second = difference
+    machine = MACHINE_NAMES.get(name, name)
+    named = machine if kind == "machine" else DIFFERENCE_NAMES[kind].format(name)
+    return named, ABSENT if first is None else first, ABSENT if second is None else second
+
+
+def _changes(words: MeasureWords, compared: Sequence[Compared], second: str) -> str:
+    """Return a sentence on the changes of a measure, to the ``second`` folder."""
+    known = [c for c in compared if c.estimate.low is not None]
+    of_all = f"of {number_of(len(compared), 'comparison')}"
     parts = []
     for change, word in words.words.items():
         real = [c for c in known if c.change == change]
         if real:
             most = max(real, key=lambda c: c.size)
-            what = f"{words.shown(most.estimate)} for {_experiment(most.a)}"
+            where = ", ".join(cell.text for cell in _identity(most.a))
             parts.append(
-                f"'{names[1]}' {word} in {len(real):,} of {number_of(len(mine), 'comparison')}"
-                f" ({'most: ' if len(real) > 1 else ''}{what})"
+                f"'{second}' {word} in {len(real):,} {of_all} "
+                f"({'most: ' if real[1:] else ''}{words.shown(most.estimate)} for {where})"
             )
-    same = sum(c.change is None for c in known)
-    if same:
-        parts.append(f"no difference is shown in {same:,} of {number_of(len(mine), 'comparison')}")
-    if len(known) < len(mine):
-        parts.append(
-            f"no interval in {len(mine) - len(known):,} of {number_of(len(mine), 'comparison')}: "
-            f"{words.lacking}"
-        )
-    sentences = [parts[0], *(f"{part[0].upper()}{part[1:]}" for part in parts[1:])]
-    return f"{words.title[0].upper()}{words.title[1:]}: {'. '.join(sentences)}."
+    if same := sum(c.change is None for c in known):
+        parts.append(f"no difference is shown in {same:,} {of_all}")
+    if unknown := len(compared) - len(known):
+        parts.append(f"no interval in {unknown:,} {of_all}: {words.lacking}")
+    sentences = [*parts[:1], *map(_capitalised, parts[1:])]
+    return f"{_capitalised(words.title)}: {'. '.join(sentences)}."
 
 
-def _experiment(group: SeedGroup) -> str:
-    return ", ".join(cell.text for cell in _identity(group))
+def _capitalised(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}"
 
 
-def _limits(compared: Sequence[Compared]) -> list[str]:
-    if any(c.change and c.estimate.about == "models" for c in compared):
-        return [
-            "With fewer than three seeds, this is about these trained models and runs, not the "
-            "recipes."
+def _measure_table(
+    name: str,
+    groups: Sequence[tuple[SeedGroup, SeedGroup]],
+    compared: Sequence[Compared],
+    names: FolderNames,
+) -> Table:
+    settings = _setting_columns(groups)
+    words = WORDS[name]
+    found_of = {id(c.a): c for c in compared}
+    kind, sign = ("difference", "−") if name == "top1" else ("ratio", "/")
+    rows = [
+        [
+            *_identity(a),
+            *(text(values[place]) for values in settings.values()),
+            figure(str(len(a.seeds)), len(a.seeds)),
+            words.side(a),
+            words.side(b),
+            estimated(words.shown(found.estimate), found.estimate),
+            _p(found.p),
+            text(verdict(found, names)),
         ]
-    return []
+        for place, (a, b) in enumerate(groups)
+        if (found := found_of.get(id(a))) is not None
+    ]
+    columns = [
+        *(TableColumn(field, field) for field in ("data", "backbone", "policy", "backend")),
+        *(TableColumn(field, field.replace("_", " ")) for field in settings),
+        TableColumn("seeds", "seeds", right=True),
+        TableColumn(f"first_{name}", names[0], right=True),
+        TableColumn(f"second_{name}", names[1], right=True),
+        TableColumn(f"{kind}_{name}", f"{kind}, {names[1]} {sign} {names[0]}", right=True),
+        TableColumn("p_corrected", "corrected p", right=True),
+        TableColumn("verdict", "verdict"),
+    ]
+    lacking = any(c.estimate.low is None for c in compared)
+    notes = [*words.notes, *([f"no interval: {words.lacking}."] if lacking else [])]
+    title = f"{_capitalised(words.title)}: {names[0]} and {names[1]}"
+    return Table(f"side_by_side_{name}", title, INTERVALS, columns, rows, notes)
+
+
+def _identity(group: SeedGroup) -> list[TableCell]:
+    """Return the cells of data, backbone, policy and backend."""
+    row, data = group.row, data_of(group.row)
+    return [
+        figure(data, f"{row.dataset.label} {row.dataset.train_images:09}", data),
+        *map(text, (row.spec.backbone, policy_variant(group), row.spec.backend)),
+    ]
+
+
+def _setting_columns(groups: Sequence[tuple[SeedGroup, SeedGroup]]) -> dict[str, list[str]]:
+    """Return name → values of the columns without which two experiments would look alike."""
+    rows = [
+        {
+            **{k: v for k, v in a.row.fields.items() if k not in DIFFERING and k != "seed"},
+            "environments": f"{a.row.result.environment_id}, {b.row.result.environment_id}",
+            "run_id": a.row.result.run_id,
+        }
+        for a, b in groups
+    ]
+    looks = [tuple(cell.text for cell in _identity(a)) for a, _ in groups]
+    names = distinguishing_fields(rows, list(rows[0]) if rows else [], looks, all_fields=False)
+    return {name: [str(row[name]) for row in rows] for name in names}
+
+
+def _p(p: float | None) -> TableCell:
+    return text(None) if p is None else figure("< 0.001" if p < 0.001 else f"{p:.3f}", p)
+
+
+def verdict(found: Compared, names: FolderNames) -> str:
+    """Return in words whether the difference is real."""
+    if found.estimate.low is None:
+        return "no interval"
+    if found.change:
+        return f"real: {names[1]} {WORDS[found.measure].words[found.change]}"
+    return "no difference shown" + ("" if found.estimate.holds_neutral else " after correction")
+
+
+def _environment_table(pairs: RunPairs, names: FolderNames) -> Table:
+    """Return a table with a row for each difference around the runs."""
+    return Table(
+        "side_by_side_environments",
+        "Differences around the runs",
+        "Machine, driver, versions, environment variables, and settings read back from the "
+        "frameworks. Compared between runs of the same spec or, if there are none, the most "
+        "similar one.",
+        _columns(what="what", first=names[0], second=names[1], backends="backends"),
+        [
+            [*map(text, _difference_texts(difference)), text(", ".join(backends))]
+            for difference, backends in differences(pairs).items()
+        ],
+    )
+
+
+def _unmatched_table(unmatched: Sequence[Unmatched], names: FolderNames) -> Table:
+    return Table(
+        "side_by_side_not_compared",
+        "Runs that were not compared",
+        "Runs of one folder only, and runs that are not ok in both folders.",
+        _columns(run_id="run", first_status=names[0], second_status=names[1], reason="why"),
+        [[*map(text, (u.run_id, u.first, u.second, u.reason))] for u in unmatched],
+    )
+
+
+def _columns(**headings: str) -> list[TableColumn]:
+    return [TableColumn(name, heading) for name, heading in headings.items()]

@@ -10,7 +10,7 @@ from typing import Any
 from bench.analysis.findings import Findings
 from bench.analysis.groups import Contest, policy_variant
 from bench.analysis.predictions import confusion, largest_confusions
-from bench.analysis.rows import MEASURED
+from bench.analysis.rows import grouped
 from bench.analysis.strategy import strategy_map
 from bench.report.answer import answer, asked
 from bench.report.compare import FolderComparison
@@ -21,6 +21,7 @@ from bench.report.plots.accuracy import plots
 from bench.report.repeat import repeat_command
 from bench.report.tables.model import Table
 from bench.spec.base import SCHEMA_VERSION
+from bench.spec.result import REPORTED_FIELDS
 from bench.storage.results import StoredRun
 from bench.system import VERSION
 from bench.training.sweep import sweep_key
@@ -30,10 +31,19 @@ LOG_BYTES = 2_000
 """Bytes kept of the end of a failed run's log; a quarter of that for a run that is ok."""
 MOST_CLASSES = 40
 """Largest confusion matrix on the page; of more classes, only the largest counts are kept."""
-IN_ROWS = set(MEASURED) | {"knobs", "phases", "learning_rate", "test_answers"}
+IN_ROWS = set(REPORTED_FIELDS) | {"knobs", "phases", "learning_rate", "test_answers"}
 """Fields of a result that the document holds elsewhere, or does not need."""
 DIGITS = 5
 """Significant digits kept of each window's rate: more is noise, and there are thousands."""
+CITE = (
+    "Thawbench %s (%s): the same transfer-learning experiment through PyTorch and Keras. Please "
+    "name the versions and the machine too; see Environments."
+)
+BIBTEX = """@software{thawbench,
+  title   = {Thawbench: the same transfer-learning experiment through PyTorch and Keras},
+  version = {%s},
+  year    = {%s}
+}"""
 
 
 def document(
@@ -46,12 +56,12 @@ def document(
     """Return the document of a page.
 
     Args:
-        found: Results of the analysis.
-        tables: All tables but those of ``side``; the table of runs last.
+        tables: All tables but those of ``side``, the comparison of ``report A B``.
         problems: Sentences about what could not be read.
         selection: A sentence about runs that were filtered out.
-        side: The comparison of ``report A B``.
     """
+    environments = [row.environment for row in found.rows]
+    year = datetime.date.today().year
     return {
         "schema_version": SCHEMA_VERSION,
         "kind": KIND,
@@ -66,15 +76,12 @@ def document(
         "map": _strategy_map(found.contests),
         "plots": plots(found),
         "rows": [row.fields for row in found.rows],
-        "measured": list(MEASURED),
+        "measured": list(REPORTED_FIELDS),
         "runs": _runs(found.rows),
-        "environments": {
-            run.environment.environment_id: run.environment.model_dump(mode="json")
-            for run in found.rows
-        },
-        "knobs": knob_table(found.rows),
+        "environments": {e.environment_id: e.model_dump(mode="json") for e in environments},
+        "knobs": _knob_table(found.rows),
         "glossary": glossary([*tables, *(side.tables if side else ())], found.rows),
-        "cite": _cite(),
+        "cite": {"text": CITE % (VERSION, year), "bibtex": BIBTEX % (VERSION, year)},
         "side_by_side": side.as_json() if side else None,
     }
 
@@ -83,17 +90,16 @@ def _strategy_map(contests: Sequence[Contest]) -> dict[str, Any] | None:
     """Return the strategy map with a sentence for each cell in place of its contests."""
     found = strategy_map(contests)
     for cell in found["cells"] if found else []:
-        cell["text"] = strategy_words(cell.pop("contests"))
+        cell["text"] = _strategy_words(cell.pop("contests"))
     return found
 
 
-def strategy_words(contests: Sequence[Contest]) -> str:
+def _strategy_words(contests: Sequence[Contest]) -> str:
     """Return the highest accuracy in a cell of the map, and out of how many results."""
     if not contests:
         return "not run"
-    first = max(contests, key=lambda c: c.groups[0].top1.value)
-    best = first.groups[0]
-    tie = "" if first.is_won else ", in a tie"
+    first = max(contests, key=lambda contest: contest.groups[0].top1.value)
+    best, tie = first.groups[0], "" if first.is_won else ", in a tie"
     return (
         f"highest of {number_of(sum(len(c.groups) for c in contests), 'result')}: "
         f"{percent(best.top1)} ({policy_variant(best)}{tie}, {first.row.spec.backbone}, "
@@ -102,26 +108,21 @@ def strategy_words(contests: Sequence[Contest]) -> str:
 
 
 def _runs(runs: Sequence[StoredRun]) -> dict[str, Any]:
-    sweeps: dict[Any, list[StoredRun]] = {}
-    for run in runs:
-        if (key := sweep_key(run.spec)) is not None:
-            sweeps.setdefault((key, run.result.environment_id), []).append(run)
+    sweeps = grouped(runs, lambda run: (sweep_key(run.spec), run.result.environment_id))
+    usual = {line["knob"]: line["values"] for line in _knob_table(runs)}
     found = {}
-    usual = {line["knob"]: line["values"] for line in knob_table(runs)}
     for run in runs:
-        key = sweep_key(run.spec)
-        swept = sweeps.get((key, run.result.environment_id), []) if key is not None else []
-        classes = run.spec.case.dataset.classes
-        is_ok, few = run.result.status == "ok", len(classes) <= MOST_CLASSES
-        found[f"{run.result.run_id}/{run.result.environment_id}"] = {
+        key, place = sweep_key(run.spec), run.result.environment_id
+        swept = [other.spec for other in sweeps[key, place]] if key is not None else []
+        classes = len(run.spec.case.dataset.classes)
+        is_ok, few = run.result.status == "ok", classes <= MOST_CLASSES
+        found[f"{run.result.run_id}/{place}"] = {
             "spec": run.spec.model_dump(mode="json"),
             "result": _result(run),
             "knobs": _unusual_knobs(run, usual),
-            "log_tail": _tail(run.folder / "log.txt", is_ok),
-            "repeat": repeat_command(
-                run.spec, [other.spec for other in swept], run.result.unreadable_images is not None
-            ),
-            "confusion": confusion(run.folder, len(classes)) if is_ok and few else None,
+            "log_tail": _tail(run.folder / "log.txt", LOG_BYTES // 4 if is_ok else LOG_BYTES),
+            "repeat": repeat_command(run.spec, swept, run.result.unreadable_images is not None),
+            "confusion": confusion(run.folder, classes) if is_ok and few else None,
             "confusions": largest_confusions(run.folder) if is_ok and not few else None,
         }
     return found
@@ -134,9 +135,8 @@ def _result(run: StoredRun) -> dict[str, Any]:
     return fields
 
 
-def _tail(log: Path, is_ok: bool) -> str:
-    """Return the end of a log, from the beginning of a line; empty if it cannot be read."""
-    most = LOG_BYTES // 4 if is_ok else LOG_BYTES
+def _tail(log: Path, most: int) -> str:
+    """Return the last bytes of a log, from the beginning of a line; empty if it cannot be read."""
     try:
         text = log.read_bytes()[-most:].decode("utf-8", "replace")
     except OSError:
@@ -145,14 +145,17 @@ def _tail(log: Path, is_ok: bool) -> str:
     return rest if newline and len(text) >= most else text
 
 
-def knob_table(runs: Sequence[StoredRun]) -> list[dict[str, Any]]:
+def _knobs(run: StoredRun) -> dict[str, str]:
+    known = {knob: value for knob, value in run.result.knobs.items() if value is not None}
+    return {knob: _knob_text(value) for knob, value in known.items()}
+
+
+def _knob_table(runs: Sequence[StoredRun]) -> list[dict[str, Any]]:
     """Return the values of each knob by environment; several in one are joined by commas."""
     values: dict[str, dict[str, dict[str, None]]] = {}
     for run in runs:
-        for knob, value in run.result.knobs.items():
-            if value is not None:
-                seen = values.setdefault(knob, {}).setdefault(run.result.environment_id, {})
-                seen[_knob_text(value)] = None
+        for knob, text in _knobs(run).items():
+            values.setdefault(knob, {}).setdefault(run.result.environment_id, {})[text] = None
     return [
         {"knob": knob, "values": {place: ", ".join(seen) for place, seen in by_place.items()}}
         for knob, by_place in sorted(values.items())
@@ -161,13 +164,12 @@ def knob_table(runs: Sequence[StoredRun]) -> list[dict[str, Any]]:
 
 def _unusual_knobs(run: StoredRun, usual: dict[str, dict[str, str]]) -> dict[str, str | None]:
     """Return the knobs whose value is not that of the whole environment; None: it has none."""
-    place, own = run.result.environment_id, run.result.knobs
-    texts = {
-        knob: None if own.get(knob) is None else _knob_text(own[knob])
+    own, place = _knobs(run), run.result.environment_id
+    return {
+        knob: own.get(knob)
         for knob, values in usual.items()
-        if place in values
+        if place in values and values[place] != own.get(knob)
     }
-    return {knob: value for knob, value in texts.items() if value != usual[knob][place]}
 
 
 def _knob_text(value: Any) -> str:
@@ -176,15 +178,3 @@ def _knob_text(value: Any) -> str:
     if isinstance(value, list | tuple):
         return " ".join(map(str, value)) or "none"
     return str(value)
-
-
-def _cite() -> dict[str, str]:
-    year = datetime.date.today().year
-    return {
-        "text": f"Thawbench {VERSION} ({year}): the same transfer-learning experiment through "
-        "PyTorch and Keras. Please name the versions and the machine too; see Environments.",
-        "bibtex": "@software{thawbench,\n"
-        "  title   = {Thawbench: the same transfer-learning experiment through PyTorch and "
-        "Keras},\n"
-        f"  version = {{{VERSION}}},\n  year    = {{{year}}}\n}}",
-    }

@@ -6,8 +6,9 @@ import csv
 import errno
 import html
 import io
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ from tabulate import LATEX_ESCAPE_RULES
 
 from bench.analysis.rows import Row
 from bench.errors import UserError
+from bench.report.format import some_of
 from bench.report.markdown import markdown_line
 from bench.report.tables.model import Table, TableCell, TableColumn
 from bench.report.tables.runs import (
@@ -37,6 +39,13 @@ COMPARISON = "side_by_side*"
 """Pattern of the files of tables that compare two folders."""
 ENDINGS: dict[Format, str] = {"md": "md", "csv": "csv", "html": "html", "latex": "tex"}
 """Format → ending of its files."""
+IN_THE_WAY = {
+    errno.EEXIST: "a file of that name is in the way",
+    errno.ENOTDIR: "a file of that name is in the way",
+    errno.EISDIR: "a folder of that name is in the way",
+}
+MOST_NAMED = 5
+"""Most files that an error names for one reason."""
 
 
 def runs_table(rows: Sequence[Row], columns: Sequence[str] | None = None) -> Table:
@@ -53,31 +62,27 @@ def runs_table(rows: Sequence[Row], columns: Sequence[str] | None = None) -> Tab
 
 
 def _cells(rows: Sequence[Row], column: str) -> list[TableCell]:
-    sorts = [row["train_images" if column == "size" else column] for row in rows]
-    both = zip(column_texts(rows, column), sorts, rows, strict=True)
-    return [TableCell(shown, _sorted_by(shown, sort), row[column]) for shown, sort, row in both]
-
-
-def _sorted_by(shown: str, value: Any) -> float | str | None:
-    return value if isinstance(value, int | float | str) or value is None else shown
+    cells = []
+    for row, shown in zip(rows, column_texts(rows, column), strict=True):
+        sort = row["train_images" if column == "size" else column]
+        is_sortable = isinstance(sort, int | float | str | None)
+        cells.append(TableCell(shown, sort if is_sortable else shown, row[column]))
+    return cells
 
 
 def as_text(table: Table, form: Format | Literal["terminal"]) -> str:
     """Return a table in one format, with its title, caption and notes where the format allows."""
     if form == "csv":
-        return to_csv(table)
-    frame = pd.DataFrame(
-        [[cell.text for cell in row] for row in table.rows],
-        columns=[c.heading for c in table.columns],
-        dtype=object,
-    )
-    right = frozenset(c.heading for c in table.columns if c.right)
-    body = render(frame, form, right)
+        return _csv(table)
+    texts = [[cell.text for cell in row] for row in table.rows]
+    frame = pd.DataFrame(texts, columns=[c.heading for c in table.columns], dtype=object)
+    body = render(frame, form, {c.heading for c in table.columns if c.right})
     if form == "terminal":
         return "\n".join([table.title, body, *table.notes, ""])
     lines = [table.caption, *table.notes]
     if form == "latex":
-        small = "\n\n".join(latex(line) for line in lines)
+        escaped = ("".join(LATEX_ESCAPE_RULES.get(c, c) for c in line) for line in lines)
+        small = in_latex("\n\n".join(escaped))
         return f"{body}\n\n{{\\footnotesize {small}\\par}}\n"
     if form == "html":
         return f"{body}\n" + "".join(f"<p>{html.escape(line)}</p>\n" for line in lines)
@@ -86,28 +91,17 @@ def as_text(table: Table, form: Format | Literal["terminal"]) -> str:
     return f"## {title}\n\n{caption}\n\n{body}\n{notes}"
 
 
-def latex(words: str) -> str:
-    """Return plain text escaped for LaTeX."""
-    escaped = "".join(LATEX_ESCAPE_RULES.get(letter, letter) for letter in words)
-    return in_latex(escaped)
-
-
-def to_csv(table: Table) -> str:
+def _csv(table: Table) -> str:
     """Return a table with unrounded values and a column for each end of an interval."""
-    spread = [any(row[i].ends is not None for row in table.rows) for i in range(len(table.columns))]
-    headings: list[str] = []
-    for column, wide in zip(table.columns, spread, strict=True):
-        headings += [column.name]
-        headings += [f"{column.name}_low", f"{column.name}_high"] if wide else []
+    columns: list[list[Any]] = []
+    for place, column in enumerate(table.columns):
+        cells = [row[place] for row in table.rows]
+        columns.append([column.name, *(safe(cell.raw) for cell in cells)])
+        if any(cell.ends is not None for cell in cells):
+            low, high = zip(*(cell.ends or (None, None) for cell in cells), strict=True)
+            columns += [[f"{column.name}_low", *low], [f"{column.name}_high", *high]]
     out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\r\n")
-    writer.writerow(headings)
-    for row in table.rows:
-        cells: list[Any] = []
-        for cell, wide in zip(row, spread, strict=True):
-            cells += [safe(cell.raw)]
-            cells += list(cell.ends or (None, None)) if wide else []
-        writer.writerow(cells)
+    csv.writer(out, lineterminator="\r\n").writerows(zip(*columns, strict=True))
     return out.getvalue()
 
 
@@ -117,14 +111,8 @@ def table_texts(
     formats: Sequence[Format],
     columns: Sequence[str] | None = None,
 ) -> Iterator[tuple[str, str]]:
-    """Yield the name and text of each file.
-
-    Args:
-        rows: Rows of the table of runs; None: leave that table out.
-        tables: All other tables.
-        formats: Formats to write each table in.
-        columns: Columns of the table of runs; None: the standard ones, and all in its CSV file.
-    """
+    """Yield the name and text of each file of the table of runs (unless ``rows`` is None) and of
+    all other ``tables``; ``columns`` as for ``runs_text``."""
     for form in formats if rows is not None else ():
         yield f"table.{ENDINGS[form]}", runs_text(rows or [], form, columns)
     for table in tables:
@@ -141,15 +129,6 @@ class NotWritten(UserError):
         """The files that were written nevertheless."""
 
 
-IN_THE_WAY = {
-    errno.EEXIST: "a file of that name is in the way",
-    errno.ENOTDIR: "a file of that name is in the way",
-    errno.EISDIR: "a folder of that name is in the way",
-}
-MOST_NAMED = 5
-"""Most files that an error names for one reason."""
-
-
 class Attempts:
     """Writes files into a folder, and goes on where one cannot be written."""
 
@@ -158,57 +137,40 @@ class Attempts:
         self._failed: dict[str, list[str]] = {}
         self.written: list[Path] = []
 
-    def run(self, path: Path, write: Callable[[Path], object], is_listed: bool = True) -> None:
-        """Write one file, and list it in ``written`` if ``is_listed``."""
+    @contextmanager
+    def at(self, path: Path, is_listed: bool = True) -> Iterator[None]:
+        """Note an OSError of writing a file, or else list the file in ``written``."""
         try:
-            write(path)
+            yield
         except OSError as error:
             reason = IN_THE_WAY.get(error.errno or 0) or error.strerror or str(error)
             self._failed.setdefault(reason, []).append(str(path.relative_to(self._folder)))
-            return
-        self.written += [path] if is_listed else []
+        else:
+            self.written += [path] if is_listed else []
 
     def tables(self, texts: Iterable[tuple[str, str]], replaced: Iterable[str]) -> None:
-        """Write ``tables/*``, and remove what an earlier report left there.
-
-        Args:
-            texts: Name and text of each file.
-            replaced: Patterns of names, without endings, of the files to remove first.
-        """
+        """Write ``tables/*`` by name and text, and first remove what an earlier report left there
+        under the ``replaced`` names (patterns without endings)."""
         folder = self._folder / "tables"
-        try:
+        with self.at(folder, is_listed=False):
             folder.mkdir(parents=True, exist_ok=True)
-            _clear(folder, replaced)
-        except OSError as error:
-            self.run(folder, partial(_fail, error))
-            return
-        for name, text in texts:
-            self.run(folder / name, partial(replace_text, text=text.rstrip("\n") + "\n"))
+            for name, ending in product(replaced, ENDINGS.values()):
+                for old in folder.glob(f"{name}.{ending}"):
+                    if not old.is_dir():
+                        old.unlink()
+            for name, text in texts:
+                with self.at(folder / name):
+                    replace_text(folder / name, text.rstrip("\n") + "\n")
 
     def check(self) -> None:
         """Raise NotWritten if a file could not be written."""
         if not self._failed:
             return
-        reasons = "; ".join(f"{_some(names)}: {why}" for why, names in self._failed.items())
+        reasons = "; ".join(
+            f"{some_of(names, MOST_NAMED)}: {why}" for why, names in self._failed.items()
+        )
         raise NotWritten(
             f"Cannot write the report to '{self._folder}': {reasons}.",
             "All other files were written." if self.written else None,
             self.written,
         )
-
-
-def _fail(error: OSError, path: Path) -> None:
-    raise error
-
-
-def _some(names: Sequence[str]) -> str:
-    left = len(names) - MOST_NAMED
-    return ", ".join(names[:MOST_NAMED]) + (f" and {left} more" if left > 0 else "")
-
-
-def _clear(folder: Path, names: Iterable[str]) -> None:
-    for name in names:
-        for ending in ENDINGS.values():
-            for old in folder.glob(f"{name}.{ending}"):
-                if not old.is_dir():
-                    old.unlink()

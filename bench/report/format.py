@@ -10,6 +10,10 @@ from bench.analysis.intervals import Estimate
 MINUS = "−"
 ABSENT = "–"
 """Text of a missing value."""
+LOPSIDED = 1.2
+"""Ratio of an interval's longer arm to its shorter one above which ± would mislead."""
+MOST_DIGITS = 4
+"""Most decimal places of a difference or ratio."""
 
 
 def places(half_width: float | None, default: int = 1, least: int = 0) -> int:
@@ -22,22 +26,10 @@ def places(half_width: float | None, default: int = 1, least: int = 0) -> int:
     return min(max(-exponent + (leading < 3.0), least), 3)
 
 
-def signed(value: float, digits: int) -> str:
-    """Return a number with its sign, and a typographic minus."""
-    shown = f"{abs(value):.{digits}f}"
-    if not float(shown):
-        return shown
-    return ("+" if value > 0 else MINUS) + shown
-
-
-def plain(value: float, digits: int) -> str:
-    """Return a number with a typographic minus, if any."""
-    shown = f"{value:.{digits}f}"
-    return shown.replace("-", MINUS) if float(shown) else shown.replace("-", "")
-
-
-LOPSIDED = 1.2
-"""Ratio of an interval's longer arm to its shorter one above which ± would mislead."""
+def _plain(value: float, digits: int, sign: str = "-") -> str:
+    """Return a number with a typographic minus, and with a plus if ``sign`` is '+'; 0 has none."""
+    shown = f"{value:{sign}z.{digits}f}"
+    return shown.replace("-", MINUS) if float(shown) else shown.lstrip("+")
 
 
 def percent(e: Estimate) -> str:
@@ -46,71 +38,70 @@ def percent(e: Estimate) -> str:
     if half is None or e.low is None or e.high is None:
         return f"{e.value:.1%}"
     digits = places(100 * half)
-    arms = sorted((e.value - e.low, e.high - e.value))
-    if arms[1] > LOPSIDED * arms[0] + 10.0**-digits / 200:
-        low, high = (f"{100 * end:.{digits}f}" for end in (e.low, e.high))
-        return f"{100 * e.value:.{digits}f}% ({low} to {high})"
-    return f"{100 * e.value:.{digits}f} ± {100 * half:.{digits}f}%"
-
-
-MOST_DIGITS = 4
-
-
-def _telling(ends: tuple[float, float], none: float, digits: int) -> int:
-    """Return enough places to show on which side of ``none`` an interval lies that excludes it."""
-    if ends[0] <= none <= ends[1]:
-        return digits
-    while digits < MOST_DIGITS and any(_looks_like(end, none, digits) for end in ends):
-        digits += 1
-    return digits
-
-
-def _looks_like(end: float, none: float, digits: int) -> bool:
-    return float(f"{end:.{digits}f}") in (0.0, none) and end != none
+    value, low, high = (f"{100 * share:.{digits}f}" for share in (e.value, e.low, e.high))
+    shorter, longer = sorted((e.value - e.low, e.high - e.value))
+    if longer > LOPSIDED * shorter + 10.0**-digits / 200:
+        return f"{value}% ({low} to {high})"
+    return f"{value} ± {100 * half:.{digits}f}%"
 
 
 def points(e: Estimate) -> str:
     """Return a difference of accuracies: ``+1.4 points (−0.3 to 3.1)``."""
     if e.low is None or e.high is None:
-        return f"{signed(100 * e.value, 1)} points"
-    digits = _telling((100 * e.low, 100 * e.high), 0.0, places(100 * (e.half_width or 0.0)))
-    low, high = (plain(100 * end, digits) for end in (e.low, e.high))
-    return f"{signed(100 * e.value, digits)} points ({low} to {high})"
+        return f"{_plain(100 * e.value, 1, '+')} points"
+    ends = 100 * e.low, 100 * e.high
+    digits = _telling(ends, 0.0, places(100 * (e.half_width or 0.0)))
+    low, high = (_plain(end, digits) for end in ends)
+    return f"{_plain(100 * e.value, digits, '+')} points ({low} to {high})"
 
 
 def times(e: Estimate) -> str:
     """Return a ratio: ``1.23 × (1.18 to 1.29)``."""
     if e.low is None or e.high is None:
         return f"{e.value:.3g} ×"
-    arms = sorted((e.value - e.low, e.high - e.value))
-    if arms[1] > LOPSIDED * arms[0]:
-        digits = max(places(math.sqrt(max(arms[0], 0.0) * arms[1]), default=2), 0)
-        while _down(e.low, digits) <= 0.0 < e.low and digits < MOST_DIGITS:
-            digits += 1
-    else:
-        digits = places(e.half_width, default=2)
+    _, digits = _interval_places(e, MOST_DIGITS, default=2)
     digits = _telling((e.low, e.high), 1.0, digits)
     return f"{e.value:.{digits}f} × ({e.low:.{digits}f} to {e.high:.{digits}f})"
+
+
+def _telling(ends: tuple[float, float], none: float, digits: int) -> int:
+    """Return enough places to show on which side of ``none`` an interval lies that excludes it."""
+
+    def is_unclear(end: float) -> bool:
+        return float(f"{end:.{digits}f}") in (0.0, none) and end != none
+
+    excludes = not ends[0] <= none <= ends[1]
+    while excludes and digits < MOST_DIGITS and any(map(is_unclear, ends)):
+        digits += 1
+    return digits
 
 
 def measured(e: Estimate, unit: str = "") -> str:
     """Return a positive number with its interval: ``205 ± 4``, or ``700 (100 to 5,700)`` if it is
     lopsided; without an interval, three significant digits."""
-    half = e.half_width
-    tail = f" {unit}" if unit else ""
+    half, tail = e.half_width, f" {unit}" if unit else ""
     if not half or e.low is None or e.high is None:
         return _three_digits(e.value) + tail
-    arms = sorted((e.value - e.low, e.high - e.value))
-    if arms[1] > LOPSIDED * arms[0]:
-        digits = places(math.sqrt(max(arms[0], 0.0) * arms[1]), least=-9)
-        # A positive bound is not rounded to 0, unless that takes more than three digits.
-        while _down(e.low, digits) <= 0.0 < e.low and digits < 2 - math.floor(math.log10(e.value)):
-            digits += 1
-        low, high = _down(e.low, digits), -_down(-e.high, digits)  # rounding must not narrow it
-        value = _rounded(e.value, digits)
-        return f"{value} ({_rounded(low, digits)} to {_rounded(high, digits)}){tail}"
-    digits = places(half, least=-9)
-    return f"{_rounded(e.value, digits)} ± {_rounded(half, digits)}{tail}"
+    three_digits = 2 - math.floor(math.log10(e.value))
+    is_lopsided, digits = _interval_places(e, three_digits, least=-9)
+    value = _rounded(e.value, digits)
+    if not is_lopsided:
+        return f"{value} ± {_rounded(half, digits)}{tail}"
+    low, high = _down(e.low, digits), -_down(-e.high, digits)  # rounding must not narrow it
+    return f"{value} ({_rounded(low, digits)} to {_rounded(high, digits)}){tail}"
+
+
+def _interval_places(e: Estimate, most: int, default: int = 1, least: int = 0) -> tuple[bool, int]:
+    """Return True if an interval is lopsided, and the places to show: up to ``most`` if the low end
+    of a lopsided one would be rounded down to 0."""
+    low, high = e.low or 0.0, e.high or 0.0
+    shorter, longer = sorted((e.value - low, high - e.value))
+    if longer <= LOPSIDED * shorter:
+        return False, places(e.half_width, default, least)
+    digits = places(math.sqrt(max(shorter, 0.0) * longer), default, least)
+    while _down(low, digits) <= 0.0 < low and digits < most:
+        digits += 1
+    return True, digits
 
 
 def spread(values: Sequence[float], unit: str = "") -> str:
@@ -124,7 +115,6 @@ def _three_digits(value: float) -> str:
 
 
 def _down(value: float, digits: int) -> float:
-    """Round down to some decimal places."""
     return math.floor(value * 10.0**digits + 1e-9) / 10.0**digits
 
 
@@ -145,16 +135,19 @@ def megabytes(value: float | None) -> str:
 
 def seconds(value: float | None) -> str:
     """Return a time with three significant digits."""
-    if value is None:
-        return ABSENT
-    return f"{_three_digits(value)} s"
+    return ABSENT if value is None else f"{_three_digits(value)} s"
 
 
 def listed(names: Sequence[str]) -> str:
     """Join names: ``a, b and c``."""
-    if len(names) < 2:
-        return "".join(names)
-    return f"{', '.join(names[:-1])} and {names[-1]}"
+    *most, last = names or [""]
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def some_of(names: Sequence[str], most: int) -> str:
+    """Join names, and only count those after the first ``most``: ``a, b and 3 more``."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def number_of(things: int, name: str) -> str:

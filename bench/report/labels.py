@@ -14,12 +14,10 @@ from bench.analysis.groups import (
     policy_variant,
     settings_of,
 )
-from bench.analysis.rows import FIELDS, Row
+from bench.analysis.rows import FIELDS, Row, grouped
 from bench.spec.run import RECIPE_OPTIONS
 
-ANSWERS = frozenset(
-    {*COMPETING_FIELDS, "backend", "device", "device_model", "environment_id", "seed"}
-)
+ANSWERS = COMPETING_FIELDS | {"backend", "device", "device_model", "environment_id", "seed"}
 """Fields in which the answers to one question may differ, whatever the backend."""
 NETWORKS = frozenset({"backbone", "code_sha256", "network_digest"})
 """Fields that identify the network."""
@@ -41,40 +39,33 @@ def distinguishing_fields(
     looks: Sequence[Hashable] | None = None,
     all_fields: bool = True,
 ) -> list[str]:
-    """Return the fields in which rows differ that look alike.
+    """Return the ones of ``fields`` in which rows differ that look alike.
 
     Args:
-        rows: Rows to compare.
-        fields: Candidates, in the order of the answer.
         looks: What else is shown of each row; None: all rows look alike.
         all_fields: False to leave out fields that add nothing to those before them, as digests
             of definitions (``DIGESTS``) are in any case.
     """
-    groups = finest = _numbered(looks if looks is not None else [0] * len(rows))
-    found = []
+    groups: list[Hashable] = [None] * len(rows) if looks is None else list(looks)
+    finest, found = groups, []
     for field in fields:
         values = [str(row[field]) for row in rows]
         coarse = groups if all_fields and field not in DIGESTS else finest
-        if len(set(_numbered(zip(coarse, values, strict=True)))) > len(set(coarse)):
+        if len(set(zip(coarse, values, strict=True))) > len(set(coarse)):
             found.append(field)
-            finest = _numbered(zip(finest, values, strict=True))
+            finest = [*zip(finest, values, strict=True)]
     return found
-
-
-def _numbered(values: Any) -> list[int]:
-    """Return a number for each value, the same for equal ones."""
-    numbers: dict[Hashable, int] = {}
-    return [numbers.setdefault(value, len(numbers)) for value in values]
 
 
 def differences(
     rows: Sequence[Row], looks: Sequence[Hashable], fields: Sequence[str] = SETTINGS
 ) -> list[str]:
     """Return for each row the fields, with its values, in which rows of the same looks differ."""
-    alike: dict[Hashable, list[Row]] = {}
-    for row, look in zip(rows, looks, strict=True):
-        alike.setdefault(look, []).append(row)
-    named = {look: distinguishing_fields(same, fields) for look, same in alike.items()}
+    alike = grouped(range(len(rows)), looks.__getitem__)
+    named = {
+        look: distinguishing_fields([rows[place] for place in places], fields)
+        for look, places in alike.items()
+    }
     return [
         ", ".join(_with_value(field, row[field]) for field in named[look])
         for row, look in zip(rows, looks, strict=True)
@@ -82,30 +73,20 @@ def differences(
 
 
 def _with_value(field: str, value: object) -> str:
-    name = re.sub("_(id|sha256|hash|digest)$", "", field).replace("_", " ")
-    is_hash = name != field.replace("_", " ")
-    return f"{name} {str(value)[:HASH_DIGITS] if is_hash else value}"
+    name = re.sub("_(id|sha256|hash|digest)$", "", field)
+    return f"{name.replace('_', ' ')} {value if name == field else str(value)[:HASH_DIGITS]}"
 
 
 def settings(groups: Sequence[SeedGroup], by_policy: bool = True) -> list[str]:
-    """Return for each seed group what distinguishes it from others of the same data, network,
-    policy and backend; empty if there are no others.
-
-    Args:
-        groups: Seed groups of one table or plot.
-        by_policy: False if the policy is not shown beside, so that all policies look alike.
-    """
+    """Return for each seed group of a table or plot what distinguishes it from others of the same
+    data, network, backend and, if ``by_policy``, policy; empty if nothing does."""
+    rows = [group.row for group in groups]
     looks = [
-        (
-            group.row.dataset.label,
-            group.row.dataset.train_images,
-            group.row.spec.backbone,
-            policy_variant(group) if by_policy else "",
-            group.row.spec.backend,
-        )
-        for group in groups
-    ]
-    return differences([group.row for group in groups], looks)
+        (row.dataset.label, row.dataset.train_images, row.spec.backbone, row.spec.backend,
+         policy_variant(group) if by_policy else "")
+        for group, row in zip(groups, rows, strict=True)
+    ]  # fmt: skip
+    return differences(rows, looks)
 
 
 def choices(
@@ -114,24 +95,19 @@ def choices(
     """Return the choices of a plot that shows one question at a time: unique name → seed groups.
 
     Args:
-        groups: Seed groups in the order of the report.
         differing: Fields in which the seed groups of one choice may differ.
         named: Returns the beginning of a choice's name; what distinguishes it is appended.
     """
-    by_choice: dict[tuple[Hashable, ...], list[SeedGroup]] = {}
-    for group in groups:
-        by_choice.setdefault(settings_of(group.row, differing), []).append(group)
-    rows = [members[0].row for members in by_choice.values()]
+    by_choice = grouped(groups, lambda group: settings_of(group.row, differing)).values()
+    rows = [members[0].row for members in by_choice]
     names = [named(row) for row in rows]
-    fields = [
-        f for f in dict.fromkeys([*SETTINGS, *FIELDS]) if f not in {*OUTCOME_FIELDS, *differing}
-    ]
+    ignored = {*OUTCOME_FIELDS, *differing}
+    fields = [field for field in dict.fromkeys([*SETTINGS, *FIELDS]) if field not in ignored]
+    more = differences(rows, names, fields)
     found: dict[str, list[SeedGroup]] = {}
     taken: Counter[str] = Counter()
-    for members, name, more in zip(
-        by_choice.values(), names, differences(rows, names, fields), strict=True
-    ):
-        label = f"{name}, {more}" if more else name
+    for members, name, differs in zip(by_choice, names, more, strict=True):
+        label = f"{name}, {differs}" if differs else name
         taken[label] += 1  # hashes are shortened and may look alike
         found[label + (f" ({taken[label]})" if taken[label] > 1 else "")] = members
     return found

@@ -11,7 +11,6 @@ import base64
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -41,22 +40,18 @@ COLOURS = 8
 """Number of colours in page.css."""
 
 
-# Writing
-
-
 def write_page(document: dict[str, Any], path: Path) -> None:
     """Write the page with every text escaped; if that fails, an older page stays as it was.
-
-    Args:
-        document: JSON values only.
-        path: File to write.
 
     Raises:
         OSError: The file cannot be written.
         ValueError: A number in the document is not finite.
     """
     tables = {table["name"]: table for table in document["tables"]}
-    own, library = _own_script(), get_plotlyjs()
+    parts = (_template_file(f"scripts/{name}") for name in SCRIPTS)
+    # A block keeps these names apart from Plotly's and from those of browser extensions.
+    own = '"use strict";\n{\n' + "\n".join(parts) + "}\n"
+    library, places = get_plotlyjs(), document["environments"]
     template = Environment(
         loader=PackageLoader("bench.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     ).get_template("page.html.jinja")
@@ -67,23 +62,15 @@ def write_page(document: dict[str, Any], path: Path) -> None:
         script=Markup(own),
         library=Markup(library),
         data=Markup(f"{DATA_START}{_embedded(document)}{DATA_END}"),
-        cases=tables.get("cases"),
         tables=[table for name, table in tables.items() if name not in OWN_SECTIONS],
-        failed=tables.get("failed"),
-        runs=tables.get("runs"),
-        details=details(document),
+        **{name: tables.get(name) for name in OWN_SECTIONS},
+        details=_details(document),
         details_of_row=details_of_rows(document),
-        colours=policy_colours(document["map"]),
-        knobs=knobs_view(document["knobs"], document["environments"]),
-        environments=environments_view(document["environments"]),
+        colours=_policy_colours(document["map"]),
+        knobs=_columns_view({line["knob"]: line["values"] for line in document["knobs"]}, places),
+        environments=_columns_view(_environment_lines(places), places),
     )
     replace_text(path, text)
-
-
-def _own_script() -> str:
-    parts = (_template_file(f"scripts/{name}") for name in SCRIPTS)
-    # A block keeps these names apart from Plotly's and from those of browser extensions.
-    return '"use strict";\n{\n' + "\n".join(parts) + "}\n"
 
 
 def _template_file(name: str) -> str:
@@ -102,16 +89,9 @@ def _content_security_policy(scripts: Sequence[str]) -> str:
 
 def _embedded(document: dict[str, Any]) -> str:
     """Return the JSON for the page, without the cells of the table of runs: the HTML has them."""
-    tables = [
-        {**table, "rows": []} if table["name"] == "runs" else table for table in document["tables"]
-    ]
-    text = json.dumps(
-        {**document, "tables": tables}, allow_nan=False, ensure_ascii=True, separators=(",", ":")
-    )
-    return text.translate(ESCAPED_IN_JSON)
-
-
-# Reading
+    tables = [{**t, "rows": []} if t["name"] == "runs" else t for t in document["tables"]]
+    kept = {**document, "tables": tables}
+    return json.dumps(kept, allow_nan=False, separators=(",", ":")).translate(ESCAPED_IN_JSON)
 
 
 def read_document(path: Path) -> dict[str, Any]:
@@ -149,97 +129,57 @@ def read_document(path: Path) -> dict[str, Any]:
     return document
 
 
-# Parts of the document as the template needs them
+def _environment_lines(environments: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return name → id → value of each field, package and variable of the environments."""
+    lines: dict[str, dict[str, Any]] = {}
+    for key, fields in environments.items():
+        for name, value in fields.items():
+            parts = value if isinstance(value, Mapping) else {"": value}
+            for part, inner in parts.items():
+                lines.setdefault(f"{name}: {part}" if part else name, {})[key] = inner
+    return lines
 
 
-@dataclass(frozen=True)
-class ColumnsView:
-    """A table with a column for each environment."""
-
-    headings: list[str]
-    """Backend and id of each environment."""
-    differing: list[tuple[str, list[str]]]
-    """Name and values of each line whose values differ."""
-    same: list[tuple[str, list[str]]]
-    """Name and values of all other lines."""
-
-
-@dataclass(frozen=True)
-class Details:
-    """Summary line of a run's collapsed details."""
-
-    status: str
-    summary: str
-    """The run in a reader's words."""
-
-
-def knobs_view(
-    knobs: Sequence[Mapping[str, Any]], environments: Mapping[str, Mapping[str, Any]]
-) -> ColumnsView:
-    """Return the table of knobs in force, of the environments that have any."""
-    lines = {str(line["knob"]): line["values"] for line in knobs}
+def _columns_view(
+    lines: Mapping[str, Mapping[str, Any]], environments: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Return a table with a column for each environment that the ``lines`` mention: ``headings``
+    (backend and id), and name and values of the lines that are ``differing`` or the ``same``."""
     mentioned = {key for values in lines.values() for key in values}
     shown = [key for key in environments if key in mentioned]
-    return _columns_view(
-        {key: str(environments[key].get("backend", "")) for key in shown},
-        {name: [values.get(key) for key in shown] for name, values in lines.items()},
-    )
-
-
-def environments_view(environments: Mapping[str, Mapping[str, Any]]) -> ColumnsView:
-    """Return the table of environments, with a line for each package and variable."""
-    flat = {key: _flat(fields) for key, fields in environments.items()}
-    names = dict.fromkeys(name for fields in flat.values() for name in fields)
-    return _columns_view(
-        {key: str(fields.get("backend", "")) for key, fields in environments.items()},
-        {name: [fields.get(name) for fields in flat.values()] for name in names},
-    )
-
-
-def _columns_view(backends: Mapping[str, str], lines: Mapping[str, Sequence[Any]]) -> ColumnsView:
-    texts = {
-        name: [ABSENT if value is None or value == "" else str(value) for value in values]
+    texts = [
+        (name, [ABSENT if values.get(key) in (None, "") else str(values[key]) for key in shown])
         for name, values in lines.items()
-    }
-    differing = [(n, v) for n, v in texts.items() if len(set(v)) > 1]
-    same = [(n, v) for n, v in texts.items() if len(set(v)) <= 1]
-    headings = [f"{backend} {key}".strip() for key, backend in backends.items()]
-    return ColumnsView(headings, differing, same)
-
-
-def _flat(fields: Mapping[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in fields.items():
-        if isinstance(value, Mapping):
-            flat |= {f"{name}: {part}": inner for part, inner in value.items()}
-        else:
-            flat[name] = value
-    return flat
-
-
-def details(document: Mapping[str, Any]) -> list[Details]:
-    """Return the details of each of the document's runs, in their order."""
-    rows = {f"{row['run_id']}/{row['environment_id']}": row for row in document["rows"]}
-    return [
-        Details(
-            str(run["result"].get("status", "ok")),
-            _summary(rows[key]) if key in rows else key.replace("/", " "),
-        )
-        for key, run in document["runs"].items()
     ]
+    return {
+        "headings": [f"{environments[key].get('backend', '')} {key}".strip() for key in shown],
+        "differing": [line for line in texts if len(set(line[1])) > 1],
+        "same": [line for line in texts if len(set(line[1])) <= 1],
+    }
+
+
+def _key(row: Mapping[str, Any]) -> str:
+    """Return the key of a row's run in ``document["runs"]``."""
+    return f"{row['run_id']}/{row['environment_id']}"
+
+
+def _details(document: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Return status and summary line of each run's collapsed details."""
+    summaries = {_key(row): _summary(row) for row in document["rows"]}
+    return [
+        {"status": run["result"].get("status", "ok"),
+         "summary": summaries.get(key, key.replace("/", " "))}
+        for key, run in document["runs"].items()
+    ]  # fmt: skip
 
 
 def _summary(row: Mapping[str, Any]) -> str:
     parts = [
         f"case {row['case']}" if row["case"] else "",
-        row["dataset"],
-        row["backbone"],
-        row["policy"],
-        row["backend"],
-        row["device"],
+        *(row[field] for field in ("dataset", "backbone", "policy", "backend", "device")),
         f"seed {row['seed']}",
         # The end of the id distinguishes runs that differ in anything else.
-        str(row["run_id"])[-8:],
+        row["run_id"][-8:],
         "" if row["test_top1"] is None else f"{row['test_top1']:.1%}",
     ]
     return " · ".join(str(part) for part in parts if part)
@@ -248,10 +188,10 @@ def _summary(row: Mapping[str, Any]) -> str:
 def details_of_rows(document: Mapping[str, Any]) -> list[int | None]:
     """Return the number of the details of each row of the table of runs; None: it has none."""
     numbers = {run: number for number, run in enumerate(document["runs"])}
-    return [numbers.get(f"{r['run_id']}/{r['environment_id']}") for r in document["rows"]]
+    return [numbers.get(_key(row)) for row in document["rows"]]
 
 
-def policy_colours(strategy_map: Mapping[str, Any] | None) -> dict[str, int]:
+def _policy_colours(strategy_map: Mapping[str, Any] | None) -> dict[str, int]:
     """Return the number of the colour of each policy in the map, in order of appearance."""
     cells = strategy_map["cells"] if strategy_map else []
     named = [name for cell in cells for name in (cell["prescribed"], *cell["best"]) if name]

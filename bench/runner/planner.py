@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench.catalog.backends import BACKENDS
 from bench.catalog.cases import CASES, SIZE_BOUNDS, size_of
-from bench.catalog.policies import BASE_LEARNING_RATE, POLICIES, TUNE_FACTORS
+from bench.catalog.policies import BASE_LEARNING_RATE, TUNE_FACTORS, policy_of
 from bench.data import Dataset, SplitSizes, open_dataset
 from bench.errors import Unavailable, UserError, choose
 from bench.native.applications import Application, application_of, is_keras, why_not_native
@@ -43,16 +43,20 @@ class PlannedRun:
     backbone: str
     """Name of the backbone as given, with the folder of a user's own file."""
     dataset: Dataset
-    """Images, not yet decoded."""
     weights: Weights | None
     """Initial weights of the backbone; None if they are not available."""
     unavailable: str | None = None
     """Reason why it cannot run, and what mends that; None if it can."""
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """Ids of the run and of its environment."""
+        return self.spec.run_id, self.environment.environment_id
+
 
 @dataclass
 class Planner:
-    """Plans suites; looks each data set, weights file and environment up once."""
+    """Plans suites; looks each data set and weights file up once."""
 
     interpreters: Interpreters
     weights_choices: dict[str, str] = field(default_factory=dict)
@@ -64,11 +68,9 @@ class Planner:
     download: bool = True
     """True to fetch missing weights over the network."""
     cache: Path = field(default_factory=cache_root)
-    """Root of the cache."""
 
     _datasets: dict[tuple[str, SplitSizes], Dataset] = field(default_factory=dict)
-    _weights: dict[tuple[str, str], Weights | str] = field(default_factory=dict)
-    _environments: dict[tuple[str, str], Environment] = field(default_factory=dict)
+    _weights: dict[tuple[str, str], tuple[Weights | None, str | None]] = field(default_factory=dict)
 
     def plan(self, suite: Suite) -> list[PlannedRun]:
         """Return all runs of a suite, without repetitions.
@@ -78,12 +80,9 @@ class Planner:
             Unavailable: The package of an embedded data set is not installed.
         """
         used = {name for grid in suite.grid for name in grid.backbones}
-        for name in self.weights_choices.keys() - {""}:
-            if name not in used:
-                raise UserError(
-                    f"--weights {name}=…: no run uses {name}.",
-                    f"The backbones of these runs are {', '.join(sorted(used))}.",
-                )
+        if unused := sorted(self.weights_choices.keys() - {"", *used}):
+            message = f"--weights {unused[0]}=…: no run uses {unused[0]}."
+            raise UserError(message, f"The backbones of these runs are {', '.join(sorted(used))}.")
         entries = backbones(sorted(used), self.interpreters, self.cache)
         for grid in suite.grid:
             for name in grid.backbones:
@@ -93,24 +92,23 @@ class Planner:
             case, dataset = self._case(point.grid)
             for device in resolve_devices(self.device):
                 run = self._plan_point(point, case, dataset, device)
-                runs.setdefault((run.spec.run_id, run.environment.environment_id), run)
+                runs.setdefault(run.key, run)
         return list(runs.values())
 
     def _plan_point(
         self, point: GridPoint, case: Case, dataset: Dataset, device: str
     ) -> PlannedRun:
-        policy = _policy(point)
+        policy = policy_of(point.policy, point.grid.boundary)
         check_epochs(policy, point.recipe["epochs"])
         entry = self._entry(point.backbone)
-        weights = self._find_weights(point, policy)
-        wanted = _pretrained(point, entry) if isinstance(weights, str) else weights
-        environment = self._environment(point.backend, device)
+        found, reason = self._find_weights(point, policy)
+        environment = environment_of(point.backend, device, self.interpreters)
         spec = RunSpec(
             case=case,
             backbone=public_name(point.backbone),
             code_sha256=None if entry.code is None else entry.code.sha256,
             network_digest=entry.digest,
-            weights=wanted.recorded,
+            weights=(found or _pretrained(point, entry)).recorded,
             policy=policy,
             recipe=_recipe(point, policy),
             mode=point.mode,
@@ -118,14 +116,12 @@ class Planner:
             device=device,
             seed=point.seed,
         )
-        reason = weights if isinstance(weights, str) else None
         if point.mode == "native":
             head, px = point.recipe["head"], point.recipe["px"]
             reason = why_not_native(point.backend, point.backbone, head, px) or reason
             if needs_stages(policy):
                 reason = f"native mode has no stages for {policy.name}; use --mode matched"
         reason = missing_packages(environment) or reason
-        found = None if isinstance(weights, str) else weights
         return PlannedRun(spec, environment, point.backbone, dataset, found, reason)
 
     def skipped(self) -> list[str]:
@@ -133,16 +129,14 @@ class Planner:
         return list(dict.fromkeys(s for d in self._datasets.values() for s in d.skipped))
 
     def _case(self, grid: Grid) -> tuple[Case, Dataset]:
-        dataset = self._open(grid)
-        ref = DatasetRef(
-            name=dataset.name,
-            label=dataset.label,
-            content_hash=dataset.content_hash,
-            classes=dataset.classes,
-            train_images=dataset.train_images,
-            val_images=dataset.val_images,
-            test_images=dataset.test_images,
-        )
+        train = grid.train_images
+        if grid.size is not None and train is None:
+            whole = self._open(grid, None)
+            small, medium = grid.size_bounds or whole.size_bounds or SIZE_BOUNDS
+            most = {"small": small, "medium": medium, "large": whole.train_images}[grid.size]
+            train = min(most, whole.train_images)
+        dataset = self._open(grid, train)
+        ref = DatasetRef(**{name: getattr(dataset, name) for name in DatasetRef.model_fields})
         bounds = grid.size_bounds or dataset.size_bounds or SIZE_BOUNDS
         similarity = grid.similarity or dataset.similarity
         size = size_of(dataset.train_images, bounds)
@@ -150,72 +144,54 @@ class Planner:
         _check_case(case, grid, bounds)
         return case, dataset
 
-    def _open(self, grid: Grid) -> Dataset:
-        train = grid.train_images
-        if grid.size is not None and train is None:
-            whole = self._opened(grid.dataset, _sizes(grid, None))
-            small, medium = grid.size_bounds or whole.size_bounds or SIZE_BOUNDS
-            most = {"small": small, "medium": medium, "large": whole.train_images}[grid.size]
-            train = min(most, whole.train_images)
-        return self._opened(grid.dataset, _sizes(grid, train))
-
-    def _opened(self, name: str, sizes: SplitSizes) -> Dataset:
-        if (name, sizes) not in self._datasets:
-            self._datasets[name, sizes] = open_dataset(
-                name, sizes, cache_dir=self.cache, skip_unreadable=self.skip_unreadable
+    def _open(self, grid: Grid, train: int | None) -> Dataset:
+        """Open the data of a grid with this number of training images; None: all."""
+        sizes = SplitSizes(train=train, val=grid.val_images, test=grid.test_images)
+        key = (grid.dataset, sizes)
+        if key not in self._datasets:
+            self._datasets[key] = open_dataset(
+                *key, cache_dir=self.cache, skip_unreadable=self.skip_unreadable
             )
-        return self._datasets[name, sizes]
+        return self._datasets[key]
 
-    def _find_weights(self, point: GridPoint, policy: Policy) -> Weights | str:
-        """Return the weights of a grid point, or the reason why there are none."""
+    def _find_weights(self, point: GridPoint, policy: Policy) -> tuple[Weights | None, str | None]:
+        """Return the weights of a grid point, or None and the reason why there are none."""
         everywhere = self.weights_choices.get("", point.grid.weights)
         choice = self.weights_choices.get(point.backbone, everywhere)
         if policy.initialisation == "random":
             choice = "random"
         if choice not in WEIGHTS and not any(sign in choice for sign in "./~"):
             choose("weights", choice, WEIGHTS)
-        application = _application(point)
-        key = (
-            point.backbone,
-            choice if application is None else f"native {point.recipe['px']} {choice}",
-        )
+        application, px = _application(point), point.recipe["px"]
+        key = (point.backbone, choice if application is None else f"native {px} {choice}")
         if key not in self._weights:
-            entry = self._entry(point.backbone)
             try:
-                if application is not None and choice != "random":
-                    self._weights[key] = self._native(point, choice, application)
-                elif choice == "random":
-                    self._weights[key] = random_weights(entry)
-                elif choice == "pretrained":
-                    self._weights[key] = pretrained_weights(point.backbone, entry, self.download)
-                else:
-                    self._weights[key] = weights_from_file(entry, Path(choice).expanduser())
+                self._weights[key] = self._load_weights(point, choice, application), None
             except Unavailable as error:
-                self._weights[key] = str(error)
+                self._weights[key] = None, str(error)
         return self._weights[key]
+
+    def _load_weights(
+        self, point: GridPoint, choice: str, application: Application | None
+    ) -> Weights:
+        name, entry = point.backbone, self._entry(point.backbone)
+        if choice == "random":
+            return random_weights(entry)
+        if application is None:
+            if choice == "pretrained":
+                return pretrained_weights(name, entry, self.download)
+            return weights_from_file(entry, Path(choice).expanduser())
+        if choice == "pretrained":
+            return native_weights(name, application, entry, point.recipe["px"], self.download)
+        return native_weights_from_file(entry, Path(choice).expanduser())
 
     def _entry(self, name: str) -> BackboneEntry:
         return backbone(name, self.interpreters, self.cache)
 
-    def _native(self, point: GridPoint, choice: str, application: Application) -> Weights:
-        entry, px = self._entry(point.backbone), point.recipe["px"]
-        if choice == "pretrained":
-            return native_weights(point.backbone, application, entry, px, self.download)
-        return native_weights_from_file(entry, Path(choice).expanduser())
-
-    def _environment(self, backend: str, device: str) -> Environment:
-        key = (backend, device)
-        if key not in self._environments:
-            self._environments[key] = environment_of(backend, device, self.interpreters)
-        return self._environments[key]
-
 
 def resolve_devices(device: str) -> list[str]:
     """Return the devices behind a name: 'auto' is the first GPU or else the CPU, 'all' every one.
-
-    Raises:
-        UserError: There is no such device.
-    """
+    Raise UserError if there is no such device."""
     cuda = [f"cuda:{i}" for i in range(len(gpus()))]
     if device == "auto":
         return cuda[:1] or ["cpu"]
@@ -227,10 +203,6 @@ def resolve_devices(device: str) -> list[str]:
         return [device]  # without nvidia-smi, the frameworks are asked later
     choose("device", device, ["auto", "all", "cpu", *cuda])
     return [device]
-
-
-def _sizes(grid: Grid, train: int | None) -> SplitSizes:
-    return SplitSizes(train=train, val=grid.val_images, test=grid.test_images)
 
 
 def _check_case(case: Case, grid: Grid, bounds: tuple[int, int]) -> None:
@@ -255,23 +227,17 @@ def _check_case(case: Case, grid: Grid, bounds: tuple[int, int]) -> None:
 
 def _application(point: GridPoint) -> Application | None:
     """Return the class of ``keras.applications`` that a grid point runs, if it runs one."""
-    native = point.mode == "native" and is_keras(point.backend)
-    return application_of(point.backbone) if native else None
+    if point.mode == "native" and is_keras(point.backend):
+        return application_of(point.backbone)
+    return None
 
 
 def _pretrained(point: GridPoint, entry: BackboneEntry) -> Weights:
     """Return the weights that a grid point would have if they were available."""
     application = _application(point)
-    if application is not None:
-        return Weights(native_ref(application, point.recipe["px"]), entry.preprocessing)
-    return published_weights(entry)
-
-
-def _policy(point: GridPoint) -> Policy:
-    policy = POLICIES[point.policy]
-    if point.grid.boundary is not None and policy.boundary == "last_stage":
-        return policy.model_copy(update={"boundary": point.grid.boundary})
-    return policy
+    if application is None:
+        return published_weights(entry)
+    return Weights(native_ref(application, point.recipe["px"]), entry.preprocessing)
 
 
 def _recipe(point: GridPoint, policy: Policy) -> Recipe:
@@ -299,7 +265,6 @@ def missing_packages(environment: Environment) -> str | None:
     missing = [name for name in needs if name not in environment.packages]
     if not missing:
         return None
-    return (
-        f"{environment.backend} needs {' and '.join(missing)}, not installed here: "
-        f"pip install {' '.join(missing)}"
-    )
+    names = " and ".join(missing)
+    install = f"pip install {' '.join(missing)}"
+    return f"{environment.backend} needs {names}, not installed here: {install}"

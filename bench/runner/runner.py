@@ -7,10 +7,9 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 from bench.data import pack
-from bench.data.model import Resize
 from bench.errors import Unavailable, UserError
 from bench.native.applications import resize_of
 from bench.native.weights import native_network
@@ -19,18 +18,38 @@ from bench.network.blueprint import Blueprint, Network
 from bench.network.export import blueprint_folder
 from bench.network.freezing import boundary_index
 from bench.network.head import attach_head
-from bench.runner.display import Display
 from bench.runner.planner import PlannedRun
 from bench.spec.result import Failure, RunResult
+from bench.spec.run import RunSpec
 from bench.storage.cache import CACHE_VARIABLE, limit_bytes, mark_used, prune, unwritable
 from bench.storage.results import Store
 from bench.training.predictions import FILE, prediction_fields
 from bench.training.sweep import sweep_key
+from bench.workers.events import Progress
 from bench.workers.pool import WorkerPool, kind_of
 from bench.workers.process import Finished, Interpreters
-from bench.workers.tasks import RunTask
+from bench.workers.tasks import RunAnswer, RunTask
 
 LOG_FILE = "log.txt"
+
+
+class Display(Protocol):
+    """Shows the progress of runs."""
+
+    def note(self, text: str) -> None:
+        """Show a line about the call as a whole."""
+
+    def begin(self, spec: RunSpec) -> None:
+        """Show that a run starts."""
+
+    def event(self, spec: RunSpec, event: Progress) -> None:
+        """Show an event that the worker of a run sent."""
+
+    def end(self, spec: RunSpec, result: RunResult) -> None:
+        """Show how a run ended."""
+
+    def close(self) -> None:
+        """End the display, when all runs are done or the command is interrupted."""
 
 
 @dataclass
@@ -38,7 +57,6 @@ class Runner:
     """Does planned runs one after the other, those of a sweep at once, in a pool of workers."""
 
     store: Store
-    """Results folder."""
     cache: Path
     """Root of the cache, with packed data and Blueprints."""
     interpreters: Interpreters
@@ -48,11 +66,8 @@ class Runner:
     _used: set[Path] = field(default_factory=set)
 
     def run_all(self, runs: Sequence[PlannedRun], display: Display) -> None:
-        """Do all runs; each result is on disk before the next run starts.
-
-        Raises:
-            UserError: Data or weights are bad, or the results folder can no longer be written.
-        """
+        """Do all runs; each result is on disk before the next run starts. Raise UserError if data
+        or weights are bad, or the results folder can no longer be written."""
         try:
             self._prepare(runs, display)
             variables = {CACHE_VARIABLE: str(self.cache.absolute())}
@@ -74,25 +89,19 @@ class Runner:
 
     def _prepare(self, runs: Sequence[PlannedRun], display: Display) -> None:
         """Pack data and export Blueprints, so that bad input is found before any run."""
-        seen: set[tuple[Any, ...]] = set()
+        seen: set[Hashable] = set()
         for run in runs:
             if run.unavailable is not None or run.weights is None:
                 continue
-            data = (run.dataset.content_hash, run.spec.recipe.px, _resize(run))
+            spec, recipe = run.spec, run.spec.recipe
+            data = (run.dataset.content_hash, recipe.px, resize_of(spec.mode, spec.backend))
             if data not in seen:
                 seen.add(data)
                 self._packed(run)
-            if run.spec.mode == "native":
+            if spec.mode == "native":
                 continue  # the framework brings its own network
-            seed = run.spec.seed if run.weights.ref.kind == "random" else None
-            network = (
-                run.backbone,
-                run.spec.recipe.px,
-                run.spec.weights,
-                seed,
-                run.spec.policy,
-                run.spec.recipe.head,
-            )
+            seed = spec.seed if run.weights.ref.kind == "random" else None
+            network = (run.backbone, recipe.px, spec.weights, seed, spec.policy, recipe.head)
             if network not in seen:
                 seen.add(network)
                 try:
@@ -100,106 +109,82 @@ class Runner:
                 except Unavailable as error:
                     display.note(str(error))
                     continue
-                classes = len(run.dataset.classes)
                 empty = Network.empty(blueprint)  # zeros that are never touched take no memory
-                whole = attach_head(empty, run.spec.recipe.head, classes, seed=0)
-                boundary_index(whole.blueprint, run.spec.policy.boundary)
+                whole = attach_head(empty, recipe.head, len(run.dataset.classes), seed=0)
+                boundary_index(whole.blueprint, spec.policy.boundary)
         prune(self.cache, self._used, limit_bytes())
 
     def _packed(self, run: PlannedRun) -> Path:
-        path = pack(run.dataset, run.spec.recipe.px, self.cache, _resize(run)).path
+        resize = resize_of(run.spec.mode, run.spec.backend)
+        path = pack(run.dataset, run.spec.recipe.px, self.cache, resize).path
         mark_used(path)
         self._used.add(path)
         return path
 
     def _blueprint(self, run: PlannedRun) -> Path:
+        spec = run.spec
         assert run.weights is not None
         folder = blueprint_folder(
-            run.backbone,
-            run.spec.recipe.px,
-            run.weights,
-            run.spec.seed,
-            self.cache,
-            self.interpreters,
+            run.backbone, spec.recipe.px, run.weights, spec.seed, self.cache, self.interpreters
         )
         self._used.add(folder)
         return folder
 
     def _run(
-        self,
-        runs: Sequence[PlannedRun],
-        workers: WorkerPool,
-        on_event: Callable[[dict[str, Any]], None],
+        self, runs: Sequence[PlannedRun], workers: WorkerPool, on_event: Callable[[Progress], None]
     ) -> list[RunResult]:
         """Do one run, or those of a sweep, and save the results."""
+        spec = runs[0].spec
         folders = [self.store.partial_folder() for _ in runs]
         log = folders[0] / LOG_FILE
         log.touch()
-        first = runs[0]
-        if first.unavailable is not None:
-            finished = [_unavailable(first.unavailable)]
-        else:
-            finished = self._start(runs, workers, folders, log, on_event)
+        try:
+            task = self._task(runs, folders)
+            finished = workers.do(kind_of(spec), task, log, on_event, self.timeout_s)
+        except Unavailable as error:
+            finished = Finished(None, "unavailable", "unavailable", str(error))
         results = []
-        for run, folder, end in zip(runs, folders, finished, strict=True):
-            result = _result(run, end)
+        for index, (run, folder) in enumerate(zip(runs, folders, strict=True)):
+            result = _result(run, finished, index)
             if result.status != "ok":
                 (folder / FILE).unlink(missing_ok=True)
             elif fields := prediction_fields(folder):
                 result = result.model_copy(update=fields)
-            if folder != folders[0]:
+            if index > 0:
                 shutil.copyfile(log, folder / LOG_FILE)
             results.append(result)
         for run, folder, result in zip(runs, folders, results, strict=True):
             self.store.save(run.spec, run.environment, result, folder)
         return results
 
-    def _start(
-        self,
-        runs: Sequence[PlannedRun],
-        workers: WorkerPool,
-        folders: Sequence[Path],
-        log: Path,
-        on_event: Callable[[dict[str, Any]], None],
-    ) -> list[Finished[RunResult]]:
-        """Start runs in a worker and return how each ended."""
+    def _task(self, runs: Sequence[PlannedRun], folders: Sequence[Path]) -> RunTask:
+        """Return the task of one run, or of those of a sweep; raise Unavailable if weights, a
+        package or the exporter are missing."""
         first = runs[0]
-        try:
-            network = self._network(first)
-        except Unavailable as error:
-            return [_unavailable(str(error))] * len(runs)
-        task = RunTask(
+        if first.unavailable is not None:
+            raise Unavailable(first.unavailable)
+        assert first.weights is not None
+        blueprint = native = None
+        if first.spec.mode == "native":
+            entry = backbone(first.backbone, self.interpreters, self.cache)
+            native = native_network(first.weights, entry)
+        else:
+            blueprint = self._blueprint(first).name
+        return RunTask(
             specs=tuple(run.spec for run in runs),
             environment_id=first.environment.environment_id,
             packed=self._packed(first).name,
+            blueprint=blueprint,
+            native=native,
             folders=tuple(str(folder.resolve()) for folder in folders),
-            **network,
         )
-        end = workers.do(kind_of(first.spec), task, log, on_event, self.timeout_s)
-        if end.answer is None:
-            return [Finished(None, end.status, end.kind, end.message, end.hint)] * len(runs)
-        return [Finished(result) for result in end.answer.results]
-
-    def _network(self, run: PlannedRun) -> dict[str, Any]:
-        """Return the fields of a task that name the network: a Blueprint, or a native one."""
-        if run.spec.mode == "native":
-            assert run.weights is not None
-            entry = backbone(run.backbone, self.interpreters, self.cache)
-            return {"native": native_network(run.weights, entry)}
-        return {"blueprint": self._blueprint(run).name}
 
 
 def _in_order(runs: Sequence[PlannedRun]) -> list[PlannedRun]:
-    """Group runs on a GPU by kind of worker; leave the order of runs on a CPU.
-
-    A GPU holds one worker at a time, and each new one imports its framework again.
-    """
+    """Group runs on a GPU by kind of worker, since it holds one at a time and each new one imports
+    its framework again; leave the order of runs on a CPU."""
     kinds = list(dict.fromkeys(kind_of(run.spec) for run in runs))
-
-    def turn(run: PlannedRun) -> int:
-        return 0 if run.spec.device == "cpu" else kinds.index(kind_of(run.spec))
-
-    return sorted(runs, key=turn)
+    return sorted(runs, key=lambda r: 0 if r.spec.device == "cpu" else kinds.index(kind_of(r.spec)))
 
 
 def _sweep_groups(runs: Sequence[PlannedRun]) -> list[list[PlannedRun]]:
@@ -212,23 +197,12 @@ def _sweep_groups(runs: Sequence[PlannedRun]) -> list[list[PlannedRun]]:
     return list(groups.values())
 
 
-def _resize(run: PlannedRun) -> Resize:
-    return resize_of(run.spec.mode, run.spec.backend)
-
-
-def _unavailable(reason: str) -> Finished[RunResult]:
-    return Finished(None, "unavailable", "unavailable", reason)
-
-
-def _result(run: PlannedRun, finished: Finished[RunResult]) -> RunResult:
-    """Return the worker's result, or a failed one with the reason.
-
-    Raises:
-        UserError: The worker found a mistake of the user.
-    """
+def _result(run: PlannedRun, finished: Finished[RunAnswer], index: int) -> RunResult:
+    """Return the worker's result of the run with this index, or a failed one with the reason; raise
+    UserError if the worker found a mistake of the user."""
     if finished.answer is not None:
         skipped = len(run.dataset.skipped) or None
-        return finished.answer.model_copy(update={"unreadable_images": skipped})
+        return finished.answer.results[index].model_copy(update={"unreadable_images": skipped})
     if finished.status == "bad_input":
         raise UserError(finished.message, finished.hint)
     return RunResult(

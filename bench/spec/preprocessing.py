@@ -10,6 +10,9 @@ from pydantic import Field
 
 from bench.spec.base import Frozen
 
+Triple = tuple[float, float, float]
+"""A number for each channel."""
+
 
 class Preprocessing(Frozen):
     """Conversion of uint8 RGB pixels: first ``x - mean``, then ``* scale``.
@@ -19,10 +22,8 @@ class Preprocessing(Frozen):
     """
 
     channels: Literal["RGB", "BGR"] = Field(description="Order of the channels at the first layer.")
-    mean: tuple[float, float, float] = Field(
-        description="Mean of each channel in pixel values (0 to 255), in that order."
-    )
-    scale: tuple[float, float, float] = Field(description="Factor of each channel, in that order.")
+    mean: Triple = Field(description="Mean of each channel in pixel values (0 to 255), in order.")
+    scale: Triple = Field(description="Factor of each channel, in that order.")
 
     def apply(self, images: npt.NDArray[np.uint8], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
         """Convert RGB images ``(N, H, W, 3)`` from uint8 to ``dtype``: the adapters' reference."""

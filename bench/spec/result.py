@@ -35,12 +35,8 @@ Window = Annotated[float, Field(ge=LEAST, le=MOST)]
 
 def _reported(description: str, **constraints: Any) -> Any:
     """Declare a field that a report repeats in the run's row; null by default."""
-    return Field(
-        default=None,
-        description=description,
-        json_schema_extra={"reported": True},
-        **constraints,
-    )
+    constraints["json_schema_extra"] = {"reported": True}
+    return Field(default=None, description=description, **constraints)
 
 
 OLD_UNREADABLE_NOTE = re.compile(r"(\d{1,18}) unreadable images were left out")
@@ -61,9 +57,7 @@ class Trial(Frozen):
     val_top1: float | None = Field(
         default=None, description="Validation accuracy after the last epoch; null if it diverged."
     )
-    val_loss: float | None = Field(
-        default=None, description="Mean cross-entropy of the validation images."
-    )
+    val_loss: float | None = Field(default=None, description="Mean validation cross-entropy.")
 
 
 class PhaseResult(Frozen):
@@ -79,9 +73,7 @@ class PhaseResult(Frozen):
         description="As prefix_values of the run, for this phase."
     )
     prefix_s: Measured | None = Field(description="As prefix_s of the run, for this phase.")
-    prefix_form: str | None = Field(
-        default=None, description="As prefix_form of the run, for this phase."
-    )
+    prefix_form: str | None = Field(default=None, description="As prefix_form of the run.")
     train_images_per_s: Measured | None = Field(
         description="As train_images_per_s of a run, for the steps of this phase."
     )
@@ -104,7 +96,7 @@ class ImageAnswers(Frozen):
 
     images: int = Field(ge=1, description="Number of test images; their order is the split's.")
     labels_sha256: str = Field(
-        description="Hash of the true classes, as int64; equal for equal test images."
+        description="Hash of the true classes (int64); equal for equal images."
     )
     right_bits: str = Field(
         description="Base64 of one bit for each image (1: correct), highest bit of each byte first."
@@ -162,9 +154,7 @@ class RunResult(Frozen):
         default=[], description="Training throughput in each synchronised window."
     )
 
-    total_parameters: Count | None = _reported(
-        "Parameters of the network, as the backend counts them."
-    )
+    total_parameters: Count | None = _reported("Parameters of the network, counted by the backend.")
     trainable_parameters: Count | None = _reported(
         "Parameters that are trained; of several phases, in the last one."
     )
@@ -199,9 +189,7 @@ class RunResult(Frozen):
     phases: list[PhaseResult] = Field(
         default=[], description="Result of each phase, in order; empty for a policy without phases."
     )
-    tuning: list[Trial] = Field(
-        default=[], description="Learning rates that validation chose among."
-    )
+    tuning: list[Trial] = Field(default=[], description="Learning rates that validation compared.")
     learning_rate: float | None = Field(
         default=None, description="Learning rate that was chosen; null if there was no choice."
     )

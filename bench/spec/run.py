@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
-from bench.spec.base import SCHEMA_VERSION, Frozen, canonical_hash, short_hash
-from bench.spec.options import RecipeOption, declared_options, without_defaults
+from bench.spec.base import SCHEMA_VERSION, Frozen, WithoutDefaults, canonical_hash, short_hash
+from bench.spec.options import RecipeOption, declared_options
 
 Size = Literal["small", "medium", "large"]
 Similarity = Literal["similar", "not_similar"]
@@ -48,9 +48,7 @@ class DatasetRef(Frozen):
 class Case(Frozen):
     """A data set, with the case of the article that it belongs to."""
 
-    number: int | None = Field(
-        ge=1, le=4, description="Number of the article's case; null if none."
-    )
+    number: int | None = Field(ge=1, le=4, description="Number of the article's case, or null.")
     dataset: DatasetRef = Field(description="The data set.")
     size: Size = Field(description="The article's word for the number of training images: small …")
     similarity: Similarity | None = Field(
@@ -58,39 +56,27 @@ class Case(Frozen):
     )
 
 
-class WeightsRef(Frozen):
+class WeightsRef(WithoutDefaults):
     """The source of the backbone's tensors before training."""
 
-    kind: Literal["pretrained", "random", "file"] = Field(
-        description="pretrained, random, or a file."
-    )
-    source: str = Field(
-        description="Package, file name in the framework's cache, or name of the file."
-    )
-    sha256: str | None = Field(
-        description="SHA-256 of the file in hex, or its known prefix; null: random."
-    )
+    kind: Literal["pretrained", "random", "file"] = Field(description="pretrained, random or file.")
+    source: str = Field(description="Package, file name in the framework's cache, or file.")
+    sha256: str | None = Field(description="SHA-256 (hex) of the file, or a prefix; null: random.")
     reading_digest: str | None = Field(
         default=None,
         description="12 hex digits of the hash of the way the file is read and of the "
         "preprocessing of images; null in results of earlier versions.",
     )
 
-    @model_serializer(mode="wrap")
-    def _serialize(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return without_defaults(self, handler(self))
-
 
 class PolicyPhase(Frozen):
     """A phase of a policy: its share of the epochs, and what trains in it."""
 
     boundary: str = Field(description="First part that trains, as a policy's boundary.")
-    share: float = Field(
-        gt=0, le=1, description="Share of the epochs, rounded down; at least one epoch."
-    )
+    share: float = Field(gt=0, le=1, description="Share of the epochs, rounded down, at least one.")
 
 
-class Policy(Frozen):
+class Policy(WithoutDefaults):
     """The part of a network that trains, and its learning rates."""
 
     name: str = Field(description="Name in the catalogue.")
@@ -98,21 +84,13 @@ class Policy(Frozen):
         description="First part that trains: 'all', 'last_stage', 'head', a stage, or a module "
         "path inside one. Everything before it is frozen. With phases, that of the last one."
     )
-    initialisation: Initialisation = Field(
-        description="Start of the backbone: pretrained or random."
-    )
-    learning_rate_scale: float = Field(
-        gt=0, description="Learning rate of the head / the optimizer's base rate."
-    )
+    initialisation: Initialisation = Field(description="Initial weights: pretrained or random.")
+    learning_rate_scale: float = Field(gt=0, description="Head's rate / the optimizer's base rate.")
     backbone_scale: float = Field(
         gt=0, le=1, description="Learning rate of the last trained stage / that of the head."
     )
     stage_decay: float = Field(
-        default=1.0,
-        gt=0,
-        le=1,
-        description="Learning rate of each stage / that of the stage after it; the last stage has "
-        "backbone_scale.",
+        default=1.0, gt=0, le=1, description="Learning rate of a stage / that of the next stage."
     )
     phases: tuple[PolicyPhase, ...] | Literal["by_stage"] = Field(
         default=(),
@@ -120,154 +98,80 @@ class Policy(Frozen):
         "more stage in each epoch. Empty: the same in all epochs.",
     )
 
-    @model_serializer(mode="wrap")
-    def _serialize(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return without_defaults(self, handler(self))
-
     @property
     def digest(self) -> str:
         """12 hex digits of the hash of the policy, whose name alone does not say its rates."""
         return short_hash(self.model_dump(mode="json"))
 
 
-class Recipe(Frozen):
-    """The hyperparameters of a training, the same in every framework.
-
-    A field with a default does not enter the ids of runs while it has that default.
-    """
+class Recipe(WithoutDefaults):
+    """The hyperparameters of a training, the same in every framework."""
 
     head: Annotated[
         str,
         RecipeOption(
-            flag="--head",
-            heading="head",
-            help="original, linear, dense:512,256 or flatten+dense:290.",
-            default="linear",
+            default="linear", help="original, linear, dense:512,256 or flatten+dense:290."
         ),
     ] = Field(description="Head: original, linear, dense:N,… or flatten+dense:N,…")
     px: Annotated[
-        int,
-        RecipeOption(
-            flag="--px",
-            heading="px",
-            help="Height and width of the input, in pixels.",
-            default=96,
-            always_shown=True,
-            limits={"ge": 16, "le": 2048},
-        ),
+        int, RecipeOption(default=96, always_shown=True, limits={"ge": 16, "le": 2048})
     ] = Field(gt=0, description="Height and width of the input, in pixels.")
     epochs: Annotated[
-        int,
-        RecipeOption(
-            flag="--epochs",
-            heading="epochs",
-            help="Passes over the training images.",
-            default=10,
-            always_shown=True,
-        ),
+        int, RecipeOption(default=10, always_shown=True, help="Passes over the training images.")
     ] = Field(gt=0, description="Passes over the training split.")
     batch_size: Annotated[
-        int,
-        RecipeOption(
-            flag="--batch-size", heading="batch", help="Images in a training step.", default=32
-        ),
+        int, RecipeOption(default=32, heading="batch", help="Images in a training step.")
     ] = Field(gt=0, description="Images in a step; the last step of an epoch may hold fewer.")
     precision: Annotated[
         Precision,
-        RecipeOption(
-            flag="--precision",
-            heading="precision",
-            help="fp32, bf16, fp16.",
-            default="fp32",
-            is_list=True,
-            shown_if_unusual=True,
-        ),
+        RecipeOption(default="fp32", is_list=True, shown_if_unusual=True, help="fp32, bf16, fp16."),
     ] = Field(description="fp32, or mixed bf16 or fp16; fp64 for proofs.")
-    optimizer: Annotated[
-        OptimizerName,
-        RecipeOption(flag="--optimizer", heading="optimizer", help="sgd, adamw.", default="adamw"),
-    ] = Field(description="sgd (momentum as in torch.optim.SGD) or adamw.")
+    optimizer: Annotated[OptimizerName, RecipeOption(default="adamw", help="sgd, adamw.")] = Field(
+        description="sgd (momentum as in torch.optim.SGD) or adamw."
+    )
     learning_rate: Annotated[
         float,
         RecipeOption(
             flag="--learning-rates",
-            heading="learning rate",
-            help="Base rates of a new model, such as 0.001,0.01; each policy scales them.",
             is_list=True,
             competes=True,
+            help="Base rates of a new model, such as 0.001,0.01; each policy scales them.",
         ),
     ] = Field(gt=0, description="Peak rate of the head, the policy's factor included.")
-    momentum: Annotated[
-        float,
-        RecipeOption(
-            flag="--momentum",
-            heading="momentum",
-            help="Momentum of sgd; adamw has betas 0.9 and 0.999.",
-            default=0.9,
-        ),
-    ] = Field(ge=0, lt=1, description="Momentum of SGD; AdamW has betas 0.9 and 0.999.")
+    momentum: Annotated[float, RecipeOption(default=0.9)] = Field(
+        ge=0, lt=1, description="Momentum of sgd; adamw has betas 0.9 and 0.999."
+    )
     weight_decay: Annotated[
         float,
         RecipeOption(
             flag="--weight-decays",
-            heading="weight decay",
-            help="Such as 0,0.0001.",
             default=1e-4,
             is_list=True,
             competes=True,
+            help="Such as 0,0.0001.",
         ),
     ] = Field(
         ge=0, description="Weight decay of kernels only; coupled for sgd, decoupled for adamw."
     )
-    schedule: Annotated[
-        ScheduleName,
-        RecipeOption(
-            flag="--schedule", heading="schedule", help="cosine, constant.", default="cosine"
-        ),
-    ] = Field(description="Learning rate over the steps: cosine or constant.")
+    schedule: Annotated[ScheduleName, RecipeOption(default="cosine", help="cosine, constant.")] = (
+        Field(description="Learning rate over the steps: cosine or constant.")
+    )
     warmup_fraction: Annotated[
-        float,
-        RecipeOption(
-            flag="--warmup",
-            heading="warm-up",
-            help="Fraction of the steps in which the learning rate rises.",
-            default=0.1,
-        ),
-    ] = Field(ge=0, lt=1, description="Fraction of the steps in linear warm-up.")
-    augmentation: Annotated[
-        AugmentationName,
-        RecipeOption(
-            flag="--augmentation",
-            heading="augmentation",
-            help="none, crop, crop_flip.",
-            default="none",
-        ),
-    ] = Field(description="Random crops and mirroring, equal in every framework.")
-    views: Annotated[
-        int | None,
-        RecipeOption(
-            flag="--views",
-            heading="views",
-            help="Augmented views of each image that the epochs repeat; default: always new ones.",
-        ),
+        float, RecipeOption(flag="--warmup", heading="warm-up", default=0.1)
     ] = Field(
+        ge=0, lt=1, description="Fraction of the steps in which the learning rate rises linearly."
+    )
+    augmentation: Annotated[
+        AugmentationName, RecipeOption(default="none", help="none, crop, crop_flip.")
+    ] = Field(description="Random crops and mirroring, equal in every framework.")
+    views: Annotated[int | None, RecipeOption()] = Field(
         default=None,
         ge=1,
-        description="Number of augmented views of each image that the epochs take in turn; null: "
-        "every epoch draws new ones.",
+        description="Augmented views of each image that epochs repeat; default: always new ones.",
     )
-    prefix_cache: Annotated[
-        PrefixCache,
-        RecipeOption(
-            flag="--prefix-cache",
-            heading="prefix cache",
-            help="auto: compute the frozen part once. off: in every step.",
-            competes=True,
-        ),
-    ] = Field(
+    prefix_cache: Annotated[PrefixCache, RecipeOption(competes=True)] = Field(
         default="auto",
-        description="auto: the frozen part is computed once, where the pixels repeat; off: in "
-        "every step.",
+        description="auto: compute the frozen part once, where pixels repeat. off: in every step.",
     )
     learning_rate_grid: tuple[float, ...] = Field(
         default=(),
@@ -279,10 +183,6 @@ class Recipe(Frozen):
         description="True if trained at once with runs that differ only in learning rate, weight "
         "decay or seed, so that no speed is the run's own.",
     )
-
-    @model_serializer(mode="wrap")
-    def _serialize(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return without_defaults(self, handler(self))
 
 
 RECIPE_OPTIONS = declared_options(Recipe)
@@ -350,9 +250,7 @@ class Environment(Frozen):
 
     backend: str = Field(description="Id of the backend.")
     python: str = Field(description="Python version of the worker.")
-    packages: dict[str, str] = Field(
-        description="Versions of the framework, its libraries and NumPy."
-    )
+    packages: dict[str, str] = Field(description="Versions of framework, libraries and NumPy.")
     thawbench: str = Field(
         description="Digests of Thawbench's shared code and of the adapter, as 'SHARED.ADAPTER'; "
         "in earlier results a version with one digest of all code."

@@ -22,9 +22,10 @@ from bench.training.clocks import Windows
 from bench.training.metrics import Labels, evaluate
 from bench.training.prefix_cache import CachedPrefix
 from bench.training.schedule import learning_rate
+from bench.workers.events import Progress, Step
 
-Report = Callable[[dict[str, Any]], None]
-"""Takes progress events: {'event': 'step' or 'epoch', …}."""
+Report = Callable[[Progress], None]
+"""Takes progress events."""
 REPORT_S = 0.25
 """Shortest time between two events of steps, in seconds."""
 
@@ -199,7 +200,7 @@ class Fit:
         if time.perf_counter() - self._reported >= REPORT_S:
             self._reported = time.perf_counter()
             done = (epoch + share) / self._spec.recipe.epochs
-            self._report({"event": "step", "share": done})
+            self._report(Step(share=done))
 
 
 def build_phase(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,7 @@ from bench.storage.checksums import crc32_of_file
 from bench.system import cores, machine_bytes
 from bench.training.adapter import Adapter, MatchedTrainer, Prefix
 from bench.training.batches import view_batches
+from bench.workers.events import PrefixShare
 
 FOLDER = "features"
 """Folder of the values in the cache."""
@@ -112,7 +113,7 @@ class NoRoom(Exception):
 def cached_prefix_of_run(
     spec: RunSpec, network: Network, plan: TrainingPlan, tensors_sha256: str, packed: Packed,
     adapter: Adapter, trainer: MatchedTrainer, environment_id: str,
-    report: Callable[[dict[str, Any]], None],
+    report: Callable[[PrefixShare], None],
 ) -> tuple[CachedPrefix | None, str | None]:  # fmt: skip
     """Load or compute the values of a run's frozen prefix, where that saves work.
 
@@ -141,7 +142,7 @@ def cached_prefix_of_run(
                         spec.device)  # fmt: skip
 
         def on_share(share: float) -> None:
-            report({"event": "prefix", "share": share})
+            report(PrefixShare(share=share))
 
         try:
             return load_or_compute(build, request, cache_root(), key, on_share), None

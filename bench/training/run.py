@@ -17,6 +17,7 @@ from bench.training.clocks import Stopwatch, Windows, peak_host_bytes
 from bench.training.fit import Fit, Ready, Report, add_loss, add_test, add_validation, infer
 from bench.training.flop_utilisation import utilisation
 from bench.training.tuning import choose_rate, tune
+from bench.workers.events import Epoch
 
 
 class Outcome(NamedTuple):
@@ -162,15 +163,8 @@ class Run:
             if not add_validation(result, logits, self._packed.val.labels, epoch):
                 return False
             top1 = result["val_top1_by_epoch"][-1]
-            self._report(
-                {
-                    "event": "epoch",
-                    "epoch": epoch + 1,
-                    "epochs": self._spec.recipe.epochs,
-                    "train_loss": loss,
-                    "val_top1": top1,
-                }
-            )
+            epochs = self._spec.recipe.epochs
+            self._report(Epoch(epoch=epoch + 1, epochs=epochs, train_loss=loss, val_top1=top1))
         return True
 
     def _test(self, result: dict[str, Any]) -> Array | None:

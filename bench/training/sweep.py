@@ -32,6 +32,7 @@ from bench.training.measurements import all_knobs, count_fields, prefix_fields, 
 from bench.training.predictions import save_predictions
 from bench.training.prefix_cache import CachedPrefix, cached_prefix_of_run
 from bench.training.schedule import learning_rate
+from bench.workers.events import SweepEpoch
 from bench.workers.tasks import RunTask
 
 
@@ -178,7 +179,7 @@ def _train_heads(
             if "failure" not in fields and add_loss(fields, float(losses[place]), epoch, rate):
                 add_validation(fields, logits[place], packed.val.labels, epoch)
         best = max((f["val_top1_by_epoch"] or [None])[-1] or 0.0 for f in found)
-        emit({"event": "sweep", "epoch": epoch + 1, "epochs": recipe.epochs, "val_top1": best})
+        emit(SweepEpoch(epoch=epoch + 1, epochs=recipe.epochs, val_top1=best))
     logits = trainer.logits(test_values)
     predictions: list[Array | None] = []
     for fields, place in zip(found, layout.places, strict=True):

@@ -19,6 +19,7 @@ from bench.spec.run import Recipe
 from bench.training.adapter import Restorable
 from bench.training.fit import Fit, Report, infer, train_epoch
 from bench.training.metrics import Labels, evaluate
+from bench.workers.events import RateTrial
 
 Enter = Callable[[Phase, Mapping[str, Array]], Fit]
 """Builds a phase from tensors, unless it is the one that is built already."""
@@ -43,10 +44,8 @@ def tune(
     for number, phase in enumerate(phases):
         is_last = number == len(phases) - 1
         for index, rate in enumerate(rates):
-            event = {"event": "trial", "number": index + 1, "of": len(rates)}
-            if len(phases) > 1:
-                event |= {"phase": number + 1, "phases": len(phases)}
-            report(event)
+            place = {"phase": number + 1, "phases": len(phases)} if len(phases) > 1 else {}
+            report(RateTrial(number=index + 1, of=len(rates), **place))
             tensors = left[index]
             if tensors is None:
                 continue

@@ -11,32 +11,13 @@ from bench.storage.code_digest import adapter_digest, shared_digest
 from bench.system import cores, gpus, package_version, processor
 
 VARIABLES = (
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "TF_NUM_INTRAOP_THREADS",
-    "TF_NUM_INTEROP_THREADS",
-    "TF_ENABLE_ONEDNN_OPTS",
-    "TF_XLA_FLAGS",
-    "XLA_FLAGS",
-    "TF_DETERMINISTIC_OPS",
-    "NVIDIA_TF32_OVERRIDE",
-    "CUDA_VISIBLE_DEVICES",
-    "CUDA_DEVICE_ORDER",
-    "CUBLAS_WORKSPACE_CONFIG",
-    "KMP_AFFINITY",
-    "LD_PRELOAD",
-    "ONEDNN_MAX_CPU_ISA",
-    "TF_CUDNN_USE_AUTOTUNE",
-    "NPROC",
-    "OMP_WAIT_POLICY",
-    "OMP_PROC_BIND",
-    "GOMP_SPINCOUNT",
-    "GOMP_CPU_AFFINITY",
-    "KMP_BLOCKTIME",
-    "MKL_DYNAMIC",
-    "TORCHINDUCTOR_FREEZING",
-    "TORCHINDUCTOR_MAX_AUTOTUNE",
-)
+    "OMP_NUM_THREADS", "MKL_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS",
+    "TF_ENABLE_ONEDNN_OPTS", "TF_XLA_FLAGS", "XLA_FLAGS", "TF_DETERMINISTIC_OPS",
+    "NVIDIA_TF32_OVERRIDE", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "CUBLAS_WORKSPACE_CONFIG",
+    "KMP_AFFINITY", "LD_PRELOAD", "ONEDNN_MAX_CPU_ISA", "TF_CUDNN_USE_AUTOTUNE", "NPROC",
+    "OMP_WAIT_POLICY", "OMP_PROC_BIND", "GOMP_SPINCOUNT", "GOMP_CPU_AFFINITY", "KMP_BLOCKTIME",
+    "MKL_DYNAMIC", "TORCHINDUCTOR_FREEZING", "TORCHINDUCTOR_MAX_AUTOTUNE",
+)  # fmt: skip
 """Environment variables that frameworks read."""
 ALWAYS = ("numpy", "pillow")
 """Distributions whose version counts for every backend."""
@@ -45,26 +26,20 @@ NO_DEVICE = "absent"
 
 
 def environment_here(
-    backend: str,
-    adapter: str,
-    packages: Iterable[str],
-    device: str,
-    variables: Iterable[str] = (),
+    backend: str, adapter: str, packages: Iterable[str], device: str, variables: Iterable[str] = ()
 ) -> Environment:
     """Return the environment of this process and machine, without importing a framework.
 
     Args:
-        backend: Backend id.
         adapter: The adapter's package, whose code counts.
         packages: Distributions whose version can change a number.
-        device: cpu or cuda:N.
         variables: Environment variables that count besides ``VARIABLES``.
     """
     versions = {n: v for n in (*packages, *ALWAYS) if (v := package_version(n)) is not None}
-    here = gpus()
-    number = int(device.removeprefix("cuda:")) if device.startswith("cuda:") else None
-    known = number is not None and number < len(here)
-    model = here[number].name if known and number is not None else processor()
+    model, driver = processor(), None
+    if device.startswith("cuda:"):
+        gpu = dict(enumerate(gpus())).get(int(device.removeprefix("cuda:")))
+        model, driver = (gpu.name, gpu.driver) if gpu else (NO_DEVICE, None)
     return Environment(
         backend=backend,
         python=platform.python_version(),
@@ -74,7 +49,7 @@ def environment_here(
         processor=processor(),
         cores=cores(),
         device=device,
-        device_model=model if number is None or known else NO_DEVICE,
-        driver=here[number].driver if known and number is not None else None,
+        device_model=model,
+        driver=driver,
         variables={v: os.environ[v] for v in (*VARIABLES, *variables) if v in os.environ},
     )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import MappingProxyType, TracebackType
+from types import MappingProxyType
 from typing import NamedTuple, Self
 
 from bench.spec.run import Mode, Precision, RunSpec
 from bench.system import machine_bytes
-from bench.workers.process import Event, Finished, Interpreters, Worker
+from bench.workers.events import Progress
+from bench.workers.process import Finished, Interpreters, Worker
 from bench.workers.tasks import Answer, RunAnswer, Task
 
 LEAST_HELD_BYTES = 3 * 2**29
@@ -57,12 +58,7 @@ class WorkerPool:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for held in list(self._workers):
             self._end(held)
 
@@ -71,35 +67,33 @@ class WorkerPool:
         kind: WorkerKind,
         task: Task[Answer],
         log: Path,
-        on_event: Callable[[Event], None] = lambda event: None,
+        on_event: Callable[[Progress], None] = lambda event: None,
         timeout_s: float | None = None,
     ) -> Finished[Answer]:
-        """Do a task in a worker of this kind; start one if none can be used again.
-
-        Args:
-            kind: Kind of the worker.
-            task: Task to do.
-            log: File that the worker's output is appended to.
-            on_event: Called with each event that the task sends.
-            timeout_s: Time after which the worker is ended.
-        """
+        """Do a task in a worker of this kind, as ``run_task`` does; start one if none can be used
+        again."""
         worker = self._take(kind, log)
         is_usable = False
         try:
             logged = task.model_copy(update={"log": str(log.resolve())})
             finished = worker.do(logged, log, on_event, timeout_s)
-            is_usable = finished.answer is not None and not _is_out_of_memory(finished.answer)
+            answer = finished.answer
+            results = answer.results if isinstance(answer, RunAnswer) else ()
+            is_usable = answer is not None and all(r.status != "oom" for r in results)
         finally:
             if not is_usable:
                 self._end(kind)
         return finished
 
     def _take(self, kind: WorkerKind, log: Path) -> Worker:
-        for other in [k for k in self._workers if k != kind and _excludes(k, kind)]:
-            self._end(other)
+        for other in list(self._workers):
+            # A GPU holds one worker, and a CPU one of each backend.
+            is_in_the_way = other.device != "cpu" or other.backend == kind.backend
+            if other != kind and other.device == kind.device and is_in_the_way:
+                self._end(other)
         if kind in self._workers:
             held = self._workers[kind].held_bytes(TIDY_TIMEOUT_S)
-            is_running = self._workers[kind].is_running()
+            is_running = self._workers[kind].process.poll() is None
             if not is_running or held is None or held > self._most_held_bytes:
                 self._end(kind)
         if kind not in self._workers:
@@ -108,13 +102,3 @@ class WorkerPool:
 
     def _end(self, kind: WorkerKind) -> None:
         self._workers.pop(kind).end()
-
-
-def _excludes(held: WorkerKind, wanted: WorkerKind) -> bool:
-    """Return True if a worker must be ended before one of another kind starts."""
-    same_device = held.device == wanted.device
-    return same_device and (held.backend == wanted.backend or wanted.device != "cpu")
-
-
-def _is_out_of_memory(answer: object) -> bool:
-    return isinstance(answer, RunAnswer) and any(r.status == "oom" for r in answer.results)

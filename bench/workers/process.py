@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
 import queue
 import re
@@ -17,9 +16,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Generic, Literal, cast
+from typing import Generic, Literal, cast
 
 from pydantic import ValidationError
 
@@ -29,16 +29,10 @@ from bench.spec.run import Environment, Status
 from bench.storage.cache import CACHE_VARIABLE, cache_root
 from bench.system import project_root
 from bench.workers.environment import VARIABLES
-from bench.workers.tasks import (
-    NOT_INSTALLED,
-    STARTED_VARIABLE,
-    Answer,
-    EnvironmentTask,
-    Task,
-)
+from bench.workers.events import EVENT, Done, Event, Failed, Idle, Progress
+from bench.workers.tasks import NOT_INSTALLED, STARTED_VARIABLE, Answer, EnvironmentTask, Task
 
-Event = dict[str, Any]
-"""A message that a worker sends during a task: {'event': kind, …}."""
+ENVIRONMENT_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -46,7 +40,6 @@ class Finished(Generic[Answer]):
     """The end of a task: its answer, or its failure."""
 
     answer: Answer | None
-    """Answer of the worker; None if the task failed."""
     status: Status | Literal["bad_input"] = "ok"
     """Status; 'bad_input' is a mistake of the user."""
     kind: str = ""
@@ -54,14 +47,10 @@ class Finished(Generic[Answer]):
     message: str = ""
     """Failure in a sentence."""
     hint: str | None = None
-    """Command or change that fixes it."""
+    """Command or change that mends it."""
 
     def require(self, what: str, log: Path) -> Answer:
-        """Return the answer.
-
-        Args:
-            what: The task in words for the message, as in "exporting vgg16".
-            log: File that holds the worker's output.
+        """Return the answer of a task, which ``what`` names as in "exporting vgg16".
 
         Raises:
             UserError: The task found a mistake of the user.
@@ -109,11 +98,8 @@ class WorkerGroup:
 
     @contextmanager
     def joined(self) -> Iterator[None]:
-        """Let workers that this thread starts inside belong to the group.
-
-        Raises:
-            Stopped: The group was ended.
-        """
+        """Let workers that this thread starts inside belong to the group; raise Stopped if it was
+        ended."""
         if self._ended:
             raise Stopped
         token = _group.set(self)
@@ -131,11 +117,8 @@ class WorkerGroup:
 
     @contextmanager
     def holding(self, process: subprocess.Popen[bytes]) -> Iterator[None]:
-        """Let a running worker belong to the group.
-
-        Raises:
-            Stopped: The group was ended, before or meanwhile.
-        """
+        """Let a running worker belong to the group; raise Stopped if that was ended, before or
+        meanwhile."""
         with self._lock:
             self._running.add(process)
             if self._ended:
@@ -157,23 +140,18 @@ def run_task(
     task: Task[Answer],
     log: Path,
     interpreters: Interpreters,
-    on_event: Callable[[Event], None] = lambda event: None,
+    on_event: Callable[[Progress], None] = lambda event: None,
     timeout_s: float | None = None,
     variables: Mapping[str, str] = MappingProxyType({}),
 ) -> Finished[Answer]:
-    """Do a task in a new worker process and return how it ended.
+    """Do a task in a new worker process and return how it ended; raise Stopped if the worker group
+    of this thread was ended.
 
     Args:
-        backend: Backend of the worker.
-        task: Task to do.
         log: File that the worker's output is appended to.
-        interpreters: Python interpreter of each backend.
         on_event: Called with each event that the task sends.
         timeout_s: Time after which the worker is ended.
         variables: Environment variables of the worker, besides those of its backend.
-
-    Raises:
-        Stopped: The worker group of this thread was ended.
     """
     worker = Worker(backend, log, interpreters, variables)
     group = _group.get()
@@ -195,9 +173,6 @@ def ask(
     """Do a task in a new worker process and return its answer.
 
     Args:
-        backend: Backend of the worker.
-        task: Task to do.
-        interpreters: Python interpreter of each backend.
         what: The task in words, as in "exporting vgg16", for messages and the name of its log.
         cache: Root of the cache that the worker uses and that gets its log; None: the user's.
         timeout_s: Time after which the worker is ended.
@@ -231,24 +206,45 @@ class Worker:
         variables: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         """Start the process; see ``run_task`` for the arguments."""
-        self._packages = BACKENDS[backend].packages
-        adapter = BACKENDS[backend].adapter
+        entry = BACKENDS[backend]
+        self._packages = entry.packages
+        paths = [str(project_root()), os.environ.get("PYTHONPATH", "")]
+        environment = {
+            **os.environ,
+            "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # the order of nvidia-smi, which names the GPUs
+            **entry.variables,
+            "PYTHONPATH": os.pathsep.join(path for path in paths if path),
+            "PYTHONUNBUFFERED": "1",
+            **variables,
+            STARTED_VARIABLE: repr(time.time()),
+        }
+        python = str(interpreters.of(backend))
         with log.open("ab") as sink:
             self.process = subprocess.Popen(
-                [str(interpreters.of(backend)), "-P", "-m", "backends.worker", backend, adapter],
+                [python, "-P", "-m", "backends.worker", backend, entry.adapter],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=sink,
-                env={**_variables(backend), **variables, STARTED_VARIABLE: repr(time.time())},
+                env=environment,
                 start_new_session=True,
             )
-        self._events = _reader(self.process)
+        self._events: queue.Queue[Event | None] = queue.Queue()
+        """The worker's events, for waiting with a time limit; None ends them."""
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        with self.process.stdout as lines:  # closed here alone: another thread's close would fail
+            for line in lines:
+                with suppress(ValidationError):  # cut short by a crash, or printed by a library
+                    self._events.put(EVENT.validate_json(line))
+        self._events.put(None)
 
     def do(
         self,
         task: Task[Answer],
         log: Path,
-        on_event: Callable[[Event], None] = lambda event: None,
+        on_event: Callable[[Progress], None] = lambda event: None,
         timeout_s: float | None = None,
     ) -> Finished[Answer]:
         """Do a task; see ``run_task`` for the arguments. ``log`` is read for the last line of a
@@ -258,41 +254,55 @@ class Worker:
         task of any other.
         """
         killed_before = _oom_kills()
-        line = task.model_dump_json().encode() + b"\n"
-        end = _converse(self.process, self._events, line, log, on_event, timeout_s)
-        if end.kind == "SIGKILL" and _oom_kills() > killed_before:
-            message = "the worker was killed because the machine ran out of memory"
-            return Finished(None, "oom", "SIGKILL", message)
-        if end.answer is None:
-            message = end.message
-            if end.kind == NOT_INSTALLED:
+        end = self._converse(task.model_dump_json().encode() + b"\n", log, on_event, timeout_s)
+        if isinstance(end, Failed):
+            status, message = end.status, end.message
+            if end.kind == "SIGKILL" and _oom_kills() > killed_before:
+                status = "oom"
+                message = "the worker was killed because the machine ran out of memory"
+            elif end.kind == NOT_INSTALLED:
                 message += f"; install its packages: pip install {' '.join(self._packages)}"
-            return Finished(None, end.status, end.kind, message, end.hint)
+            return Finished(None, status, end.kind, message, end.hint)
         try:
-            answer = cast(Answer, task.answer_type.model_validate(end.answer))
+            return Finished(cast(Answer, task.answer_type().model_validate(end.model_extra)))
         except ValidationError as error:
             message = f"the worker's answer is not as expected: {first_line(error)}"
             return Finished(None, "crashed", "ValidationError", message)
-        return Finished(answer)
+
+    def _converse(
+        self, line: bytes, log: Path, on_event: Callable[[Progress], None], timeout_s: float | None
+    ) -> Done | Failed:
+        """Send a task as a line of JSON, pass its events on, and return how it ended."""
+        assert self.process.stdin is not None
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        try:
+            self.process.stdin.write(line)
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            return _death(self.process, log)
+        while True:
+            left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
+            try:
+                event = self._events.get(timeout=left)
+            except queue.Empty:
+                message = f"not done within {timeout_s:g} s"
+                return Failed(status="timeout", kind="timeout", message=message)
+            if event is None:
+                return _death(self.process, log)
+            if isinstance(event, Done | Failed):
+                return event
+            if not isinstance(event, Idle):
+                on_event(event)
 
     def held_bytes(self, timeout_s: float) -> int | None:
         """Return the memory that the worker holds after it has tidied up its last task; None if it
         ended, does not know, or is not ready within ``timeout_s``."""
         deadline = time.monotonic() + timeout_s
-        while True:
-            try:
-                event = self._events.get(timeout=max(deadline - time.monotonic(), 0.0))
-            except queue.Empty:
-                return None
-            if event is None:
-                return None
-            if event["event"] == "idle":
-                held: int | None = event["held_bytes"]
-                return held
-
-    def is_running(self) -> bool:
-        """Return True if the process has not ended."""
-        return self.process.poll() is None
+        with suppress(queue.Empty):
+            while event := self._events.get(timeout=max(deadline - time.monotonic(), 0.0)):
+                if isinstance(event, Idle):
+                    return event.held_bytes
+        return None
 
     def end(self) -> None:
         """Kill the process and its children, and wait for it."""
@@ -303,84 +313,22 @@ class Worker:
                 self.process.stdin.close()
 
 
-def _variables(backend: str) -> dict[str, str]:
-    paths = [str(project_root()), os.environ.get("PYTHONPATH", "")]
-    return {
-        **os.environ,
-        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # the order of nvidia-smi, which names the GPUs
-        **BACKENDS[backend].variables,
-        "PYTHONPATH": os.pathsep.join(p for p in paths if p),
-        "PYTHONUNBUFFERED": "1",
-    }
-
-
-_Ended = Finished[dict[str, Any]]
-
-
-def _converse(
-    process: subprocess.Popen[bytes],
-    events: queue.Queue[Event | None],
-    line: bytes,
-    log: Path,
-    on_event: Callable[[Event], None],
-    timeout_s: float | None,
-) -> _Ended:
-    """Send a task, pass its events on, and return how it ended."""
-    assert process.stdin is not None
-    deadline = None if timeout_s is None else time.monotonic() + timeout_s
-    try:
-        process.stdin.write(line)
-        process.stdin.flush()
-    except BrokenPipeError:
-        return _died(process, log)
-    while True:
-        left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
-        try:
-            event = events.get(timeout=left)
-        except queue.Empty:
-            return Finished(None, "timeout", "timeout", f"not done within {timeout_s:g} s")
-        if event is None:
-            return _died(process, log)
-        if event["event"] == "done":
-            return Finished({name: value for name, value in event.items() if name != "event"})
-        if event["event"] == "failed":
-            return Finished(
-                None, event["status"], event["kind"], event["message"], event.get("hint")
-            )
-        on_event(event)
-
-
-def _reader(process: subprocess.Popen[bytes]) -> queue.Queue[Event | None]:
-    """Return a queue of the worker's events, for waiting with a time limit; None ends them."""
-    events: queue.Queue[Event | None] = queue.Queue()
-
-    def read() -> None:
-        assert process.stdout is not None
-        with process.stdout:  # closed here alone: another thread's close would fail a read
-            for line in process.stdout:
-                try:
-                    event = json.loads(line)
-                except ValueError:
-                    continue  # cut short by a crash, or printed by a library
-                if isinstance(event, dict) and "event" in event:
-                    events.put(event)
-        events.put(None)
-
-    threading.Thread(target=read, daemon=True).start()
-    return events
-
-
-def _died(process: subprocess.Popen[bytes], log: Path) -> _Ended:
-    """Return the end of a task whose worker ended, or closed its pipe, without an answer."""
+def _death(process: subprocess.Popen[bytes], log: Path) -> Failed:
+    """Return the failure of a worker that ended, or closed its pipe, without an answer."""
+    failed = partial(Failed, status="crashed")
     try:
         code = process.wait(timeout=10)
     except subprocess.TimeoutExpired:
-        message = "the worker closed its output without an answer"
-        return Finished(None, "crashed", "silent", message)
-    kind = _signal_name(-code) if code < 0 else f"exit code {code}"
-    cause = f"signal {kind}" if code < 0 else kind
+        return failed(kind="silent", message="the worker closed its output without an answer")
+    if code >= 0:
+        kind = cause = f"exit code {code}"
+    else:
+        kind = str(-code)  # real-time signals have no names
+        with suppress(ValueError):
+            kind = signal.Signals(-code).name
+        cause = f"signal {kind}"
     last = log.read_text(errors="replace").strip().splitlines()[-1:] or ["no output"]
-    return Finished(None, "crashed", kind, f"the worker ended by {cause}: {last[0][:300]}")
+    return failed(kind=kind, message=f"the worker ended by {cause}: {last[0][:300]}")
 
 
 def _oom_kills() -> int:
@@ -392,28 +340,15 @@ def _oom_kills() -> int:
     return 0
 
 
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:  # real-time signals have no names
-        return str(number)
-
-
 def _kill(process: subprocess.Popen[bytes]) -> None:
     """Kill the worker and its children, also children that outlived it."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
 
 
-ENVIRONMENT_TIMEOUT_S = 60.0
-
-
 def environment_of(backend: str, device: str, interpreters: Interpreters) -> Environment:
-    """Ask the interpreter that would do the runs for their environment.
-
-    Raises:
-        UserError: That interpreter cannot run Thawbench.
-    """
+    """Ask the interpreter that would do the runs for their environment; raise UserError if it
+    cannot run Thawbench."""
     settings = tuple(os.environ.get(name) for name in VARIABLES)
     return _environment(backend, device, interpreters.of(backend), settings)
 
@@ -422,7 +357,6 @@ def environment_of(backend: str, device: str, interpreters: Interpreters) -> Env
 def _environment(
     backend: str, device: str, python: Path, settings: tuple[str | None, ...]
 ) -> Environment:
-    """Ask once for each combination of arguments."""
     entry = BACKENDS[backend]
     task = EnvironmentTask(
         device=device, packages=(*entry.packages, *entry.also), variables=tuple(entry.variables)

@@ -8,7 +8,7 @@ name of their folder in the cache, so that a worker looks for them in the cache 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, Field, TypeAdapter
 
@@ -27,12 +27,16 @@ Answer = TypeVar("Answer")
 
 
 class Task(Frozen, Generic[Answer]):
-    """Something that a worker can do; every subclass names its ``answer_type``."""
+    """Something that a worker can do; a subclass names the model of its answer in ``Task[…]``."""
 
-    answer_type: ClassVar[type[BaseModel]]
-    log: str | None = Field(
-        default=None, description="File that output is appended to from now on; null: no change."
-    )
+    log: str | None = Field(default=None, description="File for output from now on; null: as is.")
+
+    @classmethod
+    def answer_type(cls) -> type[BaseModel]:
+        """Return the model of the answer."""
+        task: Any = cls.__bases__[0]
+        answer: type[BaseModel] = task.__pydantic_generic_metadata__["args"][0]
+        return answer
 
 
 class Nothing(Frozen):
@@ -40,48 +44,35 @@ class Nothing(Frozen):
 
 
 class EnvironmentAnswer(Frozen):
-    """The environment of runs in this worker."""
-
     environment: Environment
 
 
 class EnvironmentTask(Task[EnvironmentAnswer]):
     """Describe the environment of runs in this worker, without importing a framework."""
 
-    answer_type: ClassVar[type[BaseModel]] = EnvironmentAnswer
     task: Literal["environment"] = "environment"
     device: str = Field(description="cpu or cuda:N.")
-    packages: tuple[str, ...] = Field(
-        description="Distributions whose version can change a number."
-    )
-    variables: tuple[str, ...] = Field(
-        default=(), description="Environment variables that count for this backend alone."
-    )
+    packages: tuple[str, ...] = Field(description="Distributions whose version counts.")
+    variables: tuple[str, ...] = Field(default=(), description="Variables that count here alone.")
 
 
 class DevicesAnswer(Frozen):
-    """The devices that a framework sees."""
-
     devices: tuple[str, ...] = Field(description="'cpu' and 'cuda:N'.")
 
 
 class DevicesTask(Task[DevicesAnswer]):
     """List the devices that the framework sees."""
 
-    answer_type: ClassVar[type[BaseModel]] = DevicesAnswer
     task: Literal["devices"] = "devices"
 
 
 class ModelsAnswer(Frozen):
-    """The networks that a library lists."""
-
     models: tuple[str, ...]
 
 
 class ModelsTask(Task[ModelsAnswer]):
     """List torchvision's classification networks."""
 
-    answer_type: ClassVar[type[BaseModel]] = ModelsAnswer
     task: Literal["models"] = "models"
 
 
@@ -94,7 +85,6 @@ class DescribeAnswer(Frozen):
 class DescribeTask(Task[DescribeAnswer]):
     """Describe backbones that have no catalogue entry."""
 
-    answer_type: ClassVar[type[BaseModel]] = DescribeAnswer
     task: Literal["describe"] = "describe"
     backbones: tuple[str, ...]
 
@@ -102,10 +92,9 @@ class DescribeTask(Task[DescribeAnswer]):
 class ExportTask(Task[Nothing]):
     """Export a backbone as a Blueprint with tensors into the cache."""
 
-    answer_type: ClassVar[type[BaseModel]] = Nothing
     task: Literal["export"] = "export"
     key: str = Field(description="Name of the Blueprint's folder in the cache.")
-    backbone: str = Field(description="Name of the backbone.")
+    backbone: str
     entry: BackboneEntry
     px: int = Field(description="Height and width of the input, in pixels.")
     path: str | None = Field(description="Weights file; null for random weights.")
@@ -127,7 +116,6 @@ class ArchitectureItem(Frozen):
 class ArchitecturesTask(Task[Nothing]):
     """Export backbones without tensors into the cache."""
 
-    answer_type: ClassVar[type[BaseModel]] = Nothing
     task: Literal["architectures"] = "architectures"
     items: tuple[ArchitectureItem, ...]
 
@@ -149,7 +137,6 @@ class CountAnswer(Frozen):
 class CountTask(Task[CountAnswer]):
     """Build networks and count their parameters as the framework sees them."""
 
-    answer_type: ClassVar[type[BaseModel]] = CountAnswer
     task: Literal["count"] = "count"
     architectures: tuple[str, ...] = Field(description="Keys of Blueprints without tensors.")
     policy: Policy
@@ -169,13 +156,8 @@ class ProbeItem(Frozen):
     policy: Policy = Field(description="What trains.")
     recipe: Recipe = Field(description="How; the search begins at its learning_rate.")
     parts: tuple[ProofPart, ...] = Field(description="What to measure.")
-    perturbations: int = Field(
-        ge=0, description="Number of perturbed repetitions whose worst is the noise floor; 0: none."
-    )
-    learning_rate: float | None = Field(
-        default=None,
-        description="Learning rate, found by the backend that measures floors; null: search.",
-    )
+    perturbations: int = Field(ge=0, description="Perturbed repetitions for the noise floor.")
+    learning_rate: float | None = Field(default=None, description="Learning rate; null: search.")
 
 
 class ProveAnswer(Frozen):
@@ -187,7 +169,6 @@ class ProveAnswer(Frozen):
 class ProveTask(Task[ProveAnswer]):
     """Measure this backend for proofs; write the files of each item into a folder of its key."""
 
-    answer_type: ClassVar[type[BaseModel]] = ProveAnswer
     task: Literal["prove"] = "prove"
     items: tuple[ProbeItem, ...]
     data: str = Field(description="File with the images.")
@@ -199,13 +180,9 @@ class ProveTask(Task[ProveAnswer]):
 class SelfCheckAnswer(Frozen):
     """Measurements of training steps of a small convolutional network."""
 
-    queued_s: float = Field(
-        description="Time from the first step's call to the last one's return, without waiting."
-    )
+    queued_s: float = Field(description="Time of the calls of all steps, without waiting.")
     synchronised_s: float = Field(description="The same, until the device is synchronised.")
-    fetched_s: float = Field(
-        description="The same, until the last loss is on the host, which cannot be early."
-    )
+    fetched_s: float = Field(description="The same, until the last loss is on the host.")
     flop_per_s: float = Field(description="Floating-point operations / synchronised_s.")
     peak_flop_per_s: float = Field(description="Rate of a large matrix product.")
     peak_device_bytes: int | None = Field(description="Peak memory as the framework reports it.")
@@ -215,7 +192,6 @@ class SelfCheckAnswer(Frozen):
 class SelfCheckTask(Task[SelfCheckAnswer]):
     """Measure training steps in several ways, to check timing and memory on a device."""
 
-    answer_type: ClassVar[type[BaseModel]] = SelfCheckAnswer
     task: Literal["selfcheck"] = "selfcheck"
     device: str
 
@@ -223,18 +199,14 @@ class SelfCheckTask(Task[SelfCheckAnswer]):
 class SpeedAnswer(Frozen):
     """Durations of a speed case, one a round, in order."""
 
-    train_step_s: tuple[float, ...] = Field(
-        description="Training steps on a batch that is on the device already."
-    )
+    train_step_s: tuple[float, ...] = Field(description="Steps on a batch on the device already.")
     train_epoch_s: tuple[float, ...] = Field(
         description="Epochs end to end, from making batches until the last loss is on the host."
     )
     inference_s: tuple[float, ...] = Field(
         description="Inference of a batch, from images on the host until its logits are back."
     )
-    images: dict[str, int] = Field(
-        description="'train_step', 'train_epoch' and 'inference' → images in a round."
-    )
+    images: dict[str, int] = Field(description="'train_step' … → images in a round.")
     setup_s: float = Field(description="Time to build the network.")
     compile_s: float = Field(description="First training step − the median one.")
     peak_host_bytes: int | None = Field(description="Peak memory of the worker during the case.")
@@ -245,7 +217,6 @@ class SpeedAnswer(Frozen):
 class SpeedTask(Task[SpeedAnswer]):
     """Time training and inference of a network on noise."""
 
-    answer_type: ClassVar[type[BaseModel]] = SpeedAnswer
     task: Literal["speed"] = "speed"
     blueprint: str = Field(description="Key of the Blueprint.")
     policy: Policy
@@ -267,9 +238,7 @@ class NativeNetwork(Frozen):
         "user's own network as it was built."
     )
     reader: Reader
-    preprocessing: Preprocessing = Field(
-        description="Preprocessing of the file, used if the network brings none itself."
-    )
+    preprocessing: Preprocessing = Field(description="Used if the network brings none itself.")
 
 
 class NativeKnobsAnswer(Frozen):
@@ -281,7 +250,6 @@ class NativeKnobsAnswer(Frozen):
 class NativeKnobsTask(Task[NativeKnobsAnswer]):
     """Build a native network and read the settings that its framework chose."""
 
-    answer_type: ClassVar[type[BaseModel]] = NativeKnobsAnswer
     task: Literal["native_knobs"] = "native_knobs"
     backbone: str
     native: NativeNetwork
@@ -300,7 +268,6 @@ class RunAnswer(Frozen):
 class RunTask(Task[RunAnswer]):
     """Do one run, or all runs of a sweep at once; write ``predictions.npz`` for each."""
 
-    answer_type: ClassVar[type[BaseModel]] = RunAnswer
     task: Literal["run"] = "run"
     specs: tuple[RunSpec, ...] = Field(min_length=1, description="A run, or those of a sweep.")
     environment_id: str
@@ -311,19 +278,9 @@ class RunTask(Task[RunAnswer]):
 
 
 AnyTask = Annotated[
-    EnvironmentTask
-    | DevicesTask
-    | ModelsTask
-    | DescribeTask
-    | ExportTask
-    | ArchitecturesTask
-    | CountTask
-    | ProveTask
-    | SelfCheckTask
-    | SpeedTask
-    | NativeKnobsTask
-    | RunTask,
+    EnvironmentTask | DevicesTask | ModelsTask | DescribeTask | ExportTask | ArchitecturesTask
+    | CountTask | ProveTask | SelfCheckTask | SpeedTask | NativeKnobsTask | RunTask,
     Field(discriminator="task"),
-]
+]  # fmt: skip
 TASK: TypeAdapter[AnyTask] = TypeAdapter(AnyTask)
 """Parser of any task from JSON."""

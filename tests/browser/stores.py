@@ -88,7 +88,8 @@ def few(folder: Path) -> list[Path]:
     data = {"classes": ["a", "b", "c"]}
     grid = product([3], BACKBONES[:1], ("freeze_all", "fine_tune_all"), range(3), BACKENDS)
     found = _fill(folder, grid, {11: "crashed"}, dataset=data)
-    about = {"backbone": BACKBONES[0], "policy": "freeze_all", "boundary": "head"}
+    about = {"backbone": BACKBONES[0], "network_digest": None, "policy": "freeze_all",
+             "boundary": "head", "policy_digest": POLICIES["freeze_all"].digest}  # fmt: skip
     proved = pair(**about, environments=tuple(found))
     write_copy([proved], folder)
     return [folder]

@@ -1,4 +1,4 @@
-"""Benchmark of a browser that opens and sorts a report of 300 runs; run with --benchmark-only."""
+"""Benchmark of a browser that opens and sorts a report of 300 runs."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class Recorder:
 
 def subject(question: Question, root: Path, names: Sequence[str] = tuple(NETWORKS)) -> Subject:
     """Combine all networks into one subject, so that one worker per backend measures them."""
-    whole = Subject(ENTRY, "fp64", ProofSetting(PX, BATCH_SIZE), "digest")
+    whole = Subject(ENTRY, "fp64", ProofSetting(PX, BATCH_SIZE))
     for name in names:
         folder = question.cache / "blueprints" / name
         folder.mkdir(parents=True)
@@ -67,8 +67,8 @@ def subject(question: Question, root: Path, names: Sequence[str] = tuple(NETWORK
             whole.items[named] = item.model_copy(update={"key": named})
         for claim in found.claims:
             items = {part: f"{name}-{key}" for part, key in claim.items.items()}
-            keys = [key._replace(weights=name) for key in claim.keys]
-            whole.claims.append(replace(claim, weights=name, items=items, keys=keys))
+            keys = [key.model_copy(update={"weights": name}) for key in claim.keys]
+            whole.claims.append(replace(claim, items=items, keys=keys))
     return whole
 
 

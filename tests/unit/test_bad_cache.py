@@ -108,9 +108,7 @@ def test_a_disk_that_is_full_while_a_network_is_written(
         network.save(tmp_path)
     assert caught.value.errno == errno.ENOSPC
     event = worker._failed(caught.value)
-    finished: Finished[Any] = Finished(
-        None, event["status"], event["kind"], event["message"], event["hint"]
-    )
+    finished: Finished[Any] = Finished(None, event.status, event.kind, event.message, event.hint)
     with pytest.raises(UserError) as failure:
         finished.require("exporting x", tmp_path / "log.txt")
     assert failure.value.message == (
@@ -121,7 +119,7 @@ def test_a_disk_that_is_full_while_a_network_is_written(
 
 def test_other_errors_of_the_system_are_no_full_disk() -> None:
     assert unwritable(OSError(errno.EIO, "input/output error")) is None
-    assert worker._failed(OSError(errno.EIO, "input/output error"))["status"] == "crashed"
+    assert worker._failed(OSError(errno.EIO, "input/output error")).status == "crashed"
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT])

@@ -17,10 +17,10 @@ from PIL import Image
 
 from bench.catalog.backbones import BACKBONES
 from bench.cli.list import LISTS
-from bench.cli.main import _weights
-from bench.cli.parse import names, numbers
+from bench.cli.options import names, numbers
 from bench.errors import Unavailable, UserError
 from bench.network import weights
+from bench.network.backbones import weights_choice
 from bench.network.blueprint import Network
 from bench.network.blueprint_files import write_checksums
 from bench.spec.backbone import WeightsSource
@@ -425,7 +425,7 @@ def test_numbers_are_whole_and_not_negative() -> None:
 
 
 def test_weights_are_for_all_or_for_one_backbone() -> None:
-    assert _weights(["random", "vgg16=pretrained", "alexnet=/a=b.pth"]) == {
-        "": "random", "vgg16": "pretrained", "alexnet": "/a=b.pth",
-    }  # fmt: skip
-    assert _weights(["/folder=x/w.pth"]) == {"": "/folder=x/w.pth"}
+    assert weights_choice("random") == ("", "random")
+    assert weights_choice("vgg16=pretrained") == ("vgg16", "pretrained")
+    assert weights_choice("alexnet=/a=b.pth") == ("alexnet", "/a=b.pth")
+    assert weights_choice("/folder=x/w.pth") == ("", "/folder=x/w.pth")

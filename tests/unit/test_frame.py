@@ -59,7 +59,7 @@ def test_every_column_has_a_sentence_and_every_sentence_a_column(make_run: MakeR
 
 def test_the_sentences_are_those_of_the_fields_with_the_unit() -> None:
     assert COLUMNS["epochs"] == "Passes over the training split."
-    assert COLUMNS["case"] == "Number of the article's case; null if none."
+    assert COLUMNS["case"] == "Number of the article's case, or null."
     assert COLUMNS["test_s"].endswith("null in a sweep. In seconds.")
     assert COLUMNS["step_s_p95"] == "95th percentile of a training step. In seconds."
     assert COLUMNS["train_images_per_s"].endswith("window. In images per second.")

@@ -103,7 +103,7 @@ class Proving:
         self.asked.append(question)
         reference, *others = environments_of(question)
         return [
-            pair(**key._asdict(), backends=(reference.backend, other.backend), **self.changes)
+            pair(**dict(key), backends=(reference.backend, other.backend), **self.changes)
             for claim in subject.claims
             for other, key in zip(others, claim.keys, strict=True)
         ]

@@ -11,8 +11,6 @@ import pytest
 
 from bench.network.blueprint import INPUT, Blueprint, Network
 from bench.parity.compare import (
-    MAY_BE_NOISY,
-    NEED_LOW_FLOOR,
     Side,
     compare_levels,
     differing,
@@ -22,7 +20,7 @@ from bench.parity.compare import (
 )
 from bench.parity.exchange import RecordedValues, read, write, write_facts
 from bench.parity.model import PART_OF, PARTS, Level
-from bench.parity.tolerances import LEVELS
+from bench.parity.tolerances import LEVELS, MAY_BE_NOISY, NEED_LOW_FLOOR
 from tests.unit.pairs import QUIET, level, level_values
 
 Levels = dict[str, RecordedValues]

@@ -121,19 +121,19 @@ def test_every_claim_has_all_its_parts_measured(
     request.getfixturevalue(weights)
     subject = subject_of(BACKBONE, "fp64", question)
     asked = [(p, o) for p in question.policies for o in question.optimizers]
-    assert [(c.policy.name, c.optimizer) for c in subject.claims] == asked
+    assert [(c.about.policy, c.about.optimizer) for c in subject.claims] == asked
     for claim in subject.claims:
         assert tuple(claim.items) == PARTS
         for part, key in claim.items.items():
             item = subject.items[key]
             assert part in item.parts
             assert item.key == key
-            assert key.startswith(claim.weights)
+            assert key.startswith(claim.about.weights)
             if part != "forward":
-                assert item.policy.boundary == claim.policy.boundary
+                assert item.policy.boundary == claim.about.boundary
         steps = subject.items[claim.items["steps"]]
-        assert steps.policy.backbone_scale == claim.policy.backbone_scale
-        assert steps.recipe.optimizer == claim.optimizer
+        assert steps.policy.backbone_scale == POLICIES[claim.about.policy].backbone_scale
+        assert steps.recipe.optimizer == claim.about.optimizer
 
 
 def test_the_recipe_is_one_that_can_prove_something(exports: Exports, question: Question) -> None:
@@ -159,7 +159,7 @@ def test_what_is_proved_is_not_measured_again(exports: Exports, question: Questi
 
     rest = subject_of(BACKBONE, "fp64", question, known)
     assert rest.proved == known
-    assert not any(c.policy.name == "fine_tune_all" for c in rest.claims)
+    assert not any(c.about.policy == "fine_tune_all" for c in rest.claims)
     # Parts that the proved claims would have measured for others are measured now.
     assert rest.items["random-all-1-sgd"].parts == ("gradients", "steps")
 
@@ -183,7 +183,7 @@ def test_where_one_of_several_backends_is_open_all_are_measured(
     (about, *_) = subject_of(BACKBONE, "fp64", replace(three, backends=three.backends[:2]),
                              Everything()).proved  # fmt: skip
     subject = subject_of(BACKBONE, "fp64", three, [about])
-    assert [claim.optimizer for claim in subject.claims] == ["sgd", "adamw"]
+    assert [claim.about.optimizer for claim in subject.claims] == ["sgd", "adamw"]
     assert subject.proved == []
 
 

@@ -161,10 +161,11 @@ class Steps:
         """Search, and check that only the files of the rate that was found are left."""
         with TemporaryDirectory() as folder:
             out = Path(folder)
-            found = _find_learning_rate(cast(Probe, self), self.start, out)
+            found = _find_learning_rate(cast(Probe, self), out)
             found.keep(out)
             assert [path.name for path in out.iterdir()] == ["losses.npz"]
-            assert loss_fall(out) == found.loss_fall or math.isnan(found.loss_fall)
+            fall, _ = self.behaviour(found.rate)
+            assert loss_fall(out) == pytest.approx(fall, nan_ok=True)
             assert found.folder.name == f"{ATTEMPT}{found.rate:g}"
         return found
 

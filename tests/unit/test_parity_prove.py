@@ -21,6 +21,7 @@ from bench.parity.model import PairProof
 from bench.parity.plan import Question, Subject, subject_of
 from bench.parity.run import FLOORS_FROM, prove, worker_variables
 from bench.parity.tolerances import LEVELS
+from bench.workers.events import Probed
 from bench.workers.process import Finished, Interpreters
 from bench.workers.tasks import ProveAnswer, ProveTask
 from tests.unit.pairs import QUIET, level_values
@@ -53,7 +54,7 @@ class Workers:
                 write(out, level, arrays)
             floors = QUIET if task.floors else {}
             write_facts(out, {"floors": floors, "learning_rate": 1e-4, "loss_fall": self.fall})
-            on_event({"event": "probed", "key": item.key})
+            on_event(Probed(key=item.key))
         rates = {item.key: 1e-4 for item in task.items}
         return Finished(ProveAnswer(learning_rates=rates))
 

@@ -126,7 +126,7 @@ def test_what_fits_goes_before_what_does_not() -> None:
 def test_need_grows_with_the_network(
     network: Network, precision: Precision, item_bytes: int
 ) -> None:
-    subject = Subject("x", precision, DEFAULT_SETTING, "digest")
+    subject = Subject("x", precision, DEFAULT_SETTING)
     assert estimate_memory_bytes(subject) == WORKER_BYTES
     subject.blueprints["random"] = network.blueprint
     values = sum(tensor.size for tensor in network.tensors.values())

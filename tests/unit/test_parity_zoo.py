@@ -160,7 +160,7 @@ def test_the_command_goes_on_from_where_it_was_stopped(
     proving: Proving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "parity.md"
-    monkeypatch.setattr(zoo, "parallel_jobs", lambda *_: 1)
+    monkeypatch.setattr(zoo.scheduler, "parallel_jobs", lambda *_: 1)
     proving.answers["squeezenet1_1"] = KeyboardInterrupt()
     with pytest.raises(KeyboardInterrupt):
         main(path)

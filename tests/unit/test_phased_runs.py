@@ -26,6 +26,7 @@ from bench.training.metrics import cross_entropy, top1
 from bench.training.prefix_cache import CachedPrefix
 from bench.training.run import Run
 from bench.training.schedule import learning_rate
+from bench.workers.events import Epoch, Progress, RateTrial
 from tests.unit.test_phases import GRADUAL, PROBE
 from tests.unit.test_training_run import CLASSES, PIXELS, NumpyTrainer, network, packed, spec
 
@@ -93,7 +94,7 @@ class Bench:
         self.change = change
         self.rates: list[list[float]] = []
         self.most_alive = 0
-        self.events: list[dict[str, Any]] = []
+        self.events: list[Progress] = []
 
     def build(self, phase: Phase, tensors: Mapping[str, Array]) -> Ready:
         gc.collect()
@@ -158,7 +159,7 @@ def test_two_phases_are_two_trainings_one_after_the_other() -> None:
     assert fields["train_loss_by_epoch"] == losses
     assert losses[2] < losses[1] < losses[0]
     assert len(fields["val_top1_by_epoch"]) == 5
-    assert [e["epoch"] for e in bench.events if e["event"] == "epoch"] == [1, 2, 3, 4, 5]
+    assert [e.epoch for e in bench.events if isinstance(e, Epoch)] == [1, 2, 3, 4, 5]
     assert bench.most_alive == 1, "the previous network is dropped first"
     for rates, epochs in zip(bench.rates, (2, 3), strict=True):
         steps = 7 * epochs
@@ -286,7 +287,7 @@ def test_every_rate_goes_through_all_phases_before_one_is_chosen() -> None:
     fields = bench.run()
     assert bench.most_alive == 1
     assert len(bench.rates) == 4, "two phases for all rates, two for the chosen one"
-    heard = [(e["phase"], e["number"]) for e in bench.events if e["event"] == "trial"]
+    heard = [(e.phase, e.number) for e in bench.events if isinstance(e, RateTrial)]
     assert heard == [(phase, number) for phase in (1, 2) for number in (1, 2, 3)]
     for trial, rate in zip(fields["tuning"], grid, strict=True):
         _, tensors = train_directly(phased_spec(learning_rate=rate))

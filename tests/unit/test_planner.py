@@ -13,13 +13,12 @@ from hypothesis import strategies as st
 from bench.catalog.backbones import BACKBONES
 from bench.catalog.cases import CASES, SIZE_BOUNDS, size_of
 from bench.catalog.policies import POLICIES, TUNE_FACTORS
-from bench.cli.run import RunCommand
 from bench.data import Dataset, SplitSizes
 from bench.errors import Unavailable, UserError
 from bench.network.weights import Weights, pretrained_weights, published_weights
 from bench.runner import planner
 from bench.runner.planner import PlannedRun, Planner, resolve_devices
-from bench.runner.suite import Suite, apply_options, options_suite
+from bench.runner.suite import Options, Suite, apply_options, options_suite
 from bench.spec.run import Environment, WeightsRef
 from bench.system import Gpu
 from bench.workers.process import Interpreters
@@ -117,16 +116,16 @@ def test_an_option_of_run_reaches_the_specs(
     field: str,
     value: object,
 ) -> None:
-    given: list[RunCommand] = []
+    given: list[Options] = []
 
-    def run_command(command: RunCommand) -> bool:
-        given.append(command)
+    def run_command(suite: str | None, options: Options, **_: Any) -> bool:
+        given.append(options)
         return True
 
     monkeypatch.setattr("bench.cli.run.run_command", run_command)
     done = here("run", "--datasets", "folder:x", "--policies", "freeze_all", *option.split())
     assert done.returncode == 0, done.stderr
-    (options,) = (command.options for command in given)
+    (options,) = given
     suite = apply_options(options_suite(options), options)
     specs = [run.spec for run in Planner(Interpreters({}), cache=Path("unused")).plan(suite)]
     assert len(specs) == 2, "one for each default backend"

@@ -11,6 +11,7 @@ from bench.cli.progress import LineDisplay, display
 from bench.cli.run_clock import RunClock, duration, work
 from bench.spec.result import RunResult
 from bench.spec.run import RunSpec
+from bench.workers.events import Epoch, PrefixShare, Probed, RateTrial, Step, SweepEpoch
 
 MakeSpec = Callable[..., RunSpec]
 
@@ -177,15 +178,14 @@ def test_elsewhere_than_on_a_terminal_each_thing_is_a_line(
     assert isinstance(shown, LineDisplay)
     shown.note("1 of 1 runs to do")
     shown.begin(spec)
-    shown.event(spec, {"event": "prefix", "share": 0.5})
-    shown.event(spec, {"event": "prefix", "share": 1.0})
-    shown.event(spec, {"event": "trial", "number": 1, "of": 3})
-    shown.event(spec, {"event": "step", "share": 0.25})
-    shown.event(
-        spec, {"event": "epoch", "epoch": 6, "epochs": 12, "train_loss": 0.5, "val_top1": 0.8}
-    )
-    shown.event(spec, {"event": "sweep", "epoch": 12, "epochs": 12, "val_top1": 0.9})
-    shown.event(spec, {"event": "unheard of"})
+    shown.event(spec, PrefixShare(share=0.5))
+    shown.event(spec, PrefixShare(share=1.0))
+    shown.event(spec, RateTrial(number=1, of=3))
+    shown.event(spec, RateTrial(number=1, of=3, phase=2, phases=4))
+    shown.event(spec, Step(share=0.25))
+    shown.event(spec, Epoch(epoch=6, epochs=12, train_loss=0.5, val_top1=0.8))
+    shown.event(spec, SweepEpoch(epoch=12, epochs=12, val_top1=0.9))
+    shown.event(spec, Probed(key="x"))
     shown.end(spec, make_result(spec, make_environment()))
     shown.close()
     said = capsys.readouterr()
@@ -195,6 +195,7 @@ def test_elsewhere_than_on_a_terminal_each_thing_is_a_line(
         "[1/1, ? left] case 1 photos (216) efficientnet_lite0 freeze_all torch seed 0",
         "    frozen part computed",
         "    trying learning rate 1 of 3",
+        "    trying learning rate 1 of 3, phase 2 of 4",
         "    epoch 6/12 loss 0.500 val 80.0%",
         "    epoch 12/12 best val 90.0%",
         "    test top-1 75.1%, fit 12.3 s, 123 images/s",

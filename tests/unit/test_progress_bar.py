@@ -16,9 +16,10 @@ from rich.console import Console
 from bench.cli.progress import BarDisplay, LineDisplay, display
 from bench.spec.result import RunResult
 from bench.spec.run import RunSpec
+from bench.workers.events import Epoch, PrefixShare, Step
 
 MakeSpec = Callable[..., RunSpec]
-EPOCH = {"event": "epoch", "epoch": 3, "epochs": 12, "train_loss": 0.512, "val_top1": 0.8125}
+EPOCH = Epoch(epoch=3, epochs=12, train_loss=0.512, val_top1=0.8125)
 HOSTILE = "[red]x[/red] [link=http://a.b]y[/link]\n\x1b[2J:smile:"
 FAILED = {
     "status": "oom", "failure": {"kind": "SIGKILL", "message": "memory ran out"},
@@ -75,9 +76,9 @@ def test_the_bar_shows_the_current_run_and_the_time_left(
     shown.begin(runs[0])
     assert "? left" in screen.bar()
     assert "efficientnet_lite0 freeze_all torch seed 0: starting" in screen.bar()
-    shown.event(runs[0], {"event": "step", "share": 0.1})
+    shown.event(runs[0], Step(share=0.1))
     assert "seed 0: 10% trained" in screen.bar()
-    shown.event(runs[0], {"event": "prefix", "share": 0.5})
+    shown.event(runs[0], PrefixShare(share=0.5))
     assert "computing the frozen part, 50%" in screen.bar()
     shown.event(runs[0], EPOCH)
     assert "epoch 3/12 loss 0.512 val 81.2%" in screen.bar()

@@ -9,7 +9,7 @@ from typing import Annotated
 import pytest
 from pydantic import Field, TypeAdapter, ValidationError
 
-from bench.cli import recipe_options
+from bench.cli import options
 from bench.spec.options import RecipeOption, declared_options
 from bench.spec.run import RECIPE_OPTIONS, Recipe, RunSpec
 
@@ -55,23 +55,24 @@ def test_an_added_field_is_a_key_of_suites_with_its_default_and_limits() -> None
 def test_an_added_field_is_an_option_of_run_and_a_filter_of_report(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(recipe_options, "RECIPE_OPTIONS", {"label_smoothing": ADDED})
+    monkeypatch.setattr(options, "RECIPE_OPTIONS", {"label_smoothing": ADDED})
 
     for as_filters, kind in ((False, float), (True, str)):
 
-        def command(**recipe: object) -> None:
+        def command(**shared: object) -> None:
             """Stand for a command."""
 
-        decorated = recipe_options.recipe_options(as_filters=as_filters)(command)
-        (parameter,) = inspect.signature(decorated).parameters.values()
-        assert (parameter.name, parameter.default) == ("label_smoothing", None)
+        decorated = options.with_shared_options(as_filters=as_filters)(command)
+        parameter = inspect.signature(decorated).parameters["label_smoothing"]
+        assert parameter.default is None
         assert parameter.annotation.__origin__ == kind | None
         (option,) = parameter.annotation.__metadata__
         assert "--label-smoothing" in (option.default, *option.param_decls)
-    choices = recipe_options.recipe_choices({"label_smoothing": 0.1})
-    assert choices == {"label_smoothing": 0.1}
-    filters = recipe_options.recipe_filters({"label_smoothing": "0,0.1"})
-    assert filters == {"label_smoothing": [0.0, 0.1]}
+    absent = {option.parameter: None for option in options.shared_options()}
+    choices = options.run_choices({**absent, "label_smoothing": 0.1})
+    assert choices["label_smoothing"] == 0.1
+    filters = options.report_filters({**absent, "label_smoothing": "0,0.1"})
+    assert filters["label_smoothing"] == [0.0, 0.1]
 
 
 def test_an_added_field_changes_the_id_only_of_runs_that_use_it(

@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 
 from bench.analysis.folders import load_runs
-from bench.analysis.rows import DIFFERING, FIELDS, MEASURED, Row, identity, row_of, rows_of, twins
+from bench.analysis.rows import DIFFERING, FIELDS, Row, identity, row_of, rows_of, twins
 from bench.errors import UserError
 from bench.report import as_json, make_report
 from bench.report.notes import footnotes, reasons
 from bench.report.tables.runs import FORMATS, render, standard_table, to_csv
-from bench.spec.result import RunResult
+from bench.spec.result import REPORTED_FIELDS, RunResult
 from bench.storage.results import Store, StoredRun
 
 CONTRACT = [
@@ -53,7 +53,7 @@ def test_a_row_has_the_fields_of_the_design(make_run: MakeRun) -> None:
     assert (row["similarity"], row["weights"], row["status"]) == ("similar", "pretrained", "ok")
     assert (row["failure"], row["parity"]) == (None, None)
     assert (row["test_top1"], row["fit_s"], row["total_parameters"]) == (0.7512, 12.34, 3_000_000)
-    assert set(MEASURED) <= set(RunResult.model_fields)
+    assert set(REPORTED_FIELDS) <= set(RunResult.model_fields)
 
 
 def test_a_row_has_the_data_sets_name_and_the_table_its_label(make_run: MakeRun) -> None:

@@ -244,6 +244,20 @@ def test_a_comparison_leaves_the_first_folders_own_report(
     assert all((folder / path).is_file() for path in added)
 
 
+def test_three_folders_are_put_into_a_folder_of_their_own(
+    report: Report, folder: Path, tmp_path: Path
+) -> None:
+    others = [tmp_path / name for name in ("b", "c")]
+    for other in others:
+        shutil.copytree(folder, other)
+    report(folder)
+    own = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert report(folder, *others)[0] == 0
+    assert {path: path.read_bytes() for path in own} == own
+    assert read_document(folder / "with-b-c" / "report.html")["side_by_side"] is None
+    assert (folder / "with-b-c" / "tables" / "table.md").is_file()
+
+
 def test_a_comparison_in_a_folder_of_its_own_has_all_tables(
     report: Report, folder: Path, tmp_path: Path
 ) -> None:

@@ -13,7 +13,7 @@ import pytest
 from bench.analysis.compare import match
 from bench.analysis.groups import seed_groups_of
 from bench.analysis.intervals import Estimate
-from bench.analysis.measures import MEASURES, Compared
+from bench.analysis.measures import Compared
 from bench.analysis.rows import rows_of
 from bench.report.compare import FolderComparison, side_by_side, verdict
 from bench.report.tables.model import Table
@@ -236,10 +236,10 @@ def test_a_small_p_value_alone_makes_no_difference_real(folders: Folders) -> Non
         seed_groups_of(rows_of(runs)) for runs in (s.load()[0] for s in folders.stores.values())
     )
     edge = Estimate(0.02, 0.0, 0.04, 0.01, "models", 1, 100)
-    assert verdict(Compared(MEASURES[0], a, b, edge, 0.01), NAMES) == "no difference shown"
+    assert verdict(Compared("top1", a, b, edge, 0.01), NAMES) == "no difference shown"
     clear = replace(edge, low=0.001)
-    assert verdict(Compared(MEASURES[0], a, b, clear, 0.01), NAMES) == "real: after is better"
-    corrected = Compared(MEASURES[0], a, b, clear, 0.06)
+    assert verdict(Compared("top1", a, b, clear, 0.01), NAMES) == "real: after is better"
+    corrected = Compared("top1", a, b, clear, 0.06)
     assert verdict(corrected, NAMES) == "no difference shown after correction"
 
 

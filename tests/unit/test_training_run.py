@@ -22,6 +22,7 @@ from bench.training.adapter import Batch, Counts
 from bench.training.fit import FrozenChanged, Ready
 from bench.training.prefix_cache import CachedPrefix
 from bench.training.run import Run
+from bench.workers.events import Epoch, Progress
 
 PX, CLASSES = 4, 3
 PIXELS = PX * PX * 3
@@ -178,8 +179,8 @@ def only_phase(what: RunSpec, trainer: NumpyTrainer, cached: CachedPrefix | None
     return Ready(Phase(what.policy, 0, what.recipe.epochs), plan, trainer, cached)  # type: ignore[arg-type]
 
 
-def run(trainer: NumpyTrainer, epochs: int = 3) -> tuple[Any, list[dict[str, Any]]]:
-    events: list[dict[str, Any]] = []
+def run(trainer: NumpyTrainer, epochs: int = 3) -> tuple[Any, list[Progress]]:
+    events: list[Progress] = []
     what = spec(epochs)
     loop = Run(what, trainer.net, packed(), only_phase(what, trainer), events.append)
     return loop(time.perf_counter()), events
@@ -193,7 +194,7 @@ def test_it_learns_and_counts_what_it_did() -> None:
     assert fields["test_top1"] == 1.0
     assert len(fields["val_top1_by_epoch"]) == 3
     assert fields["frozen_parameters"] == PIXELS * PIXELS
-    assert [e["epoch"] for e in events if e["event"] == "epoch"] == [1, 2, 3]
+    assert [e.epoch for e in events if isinstance(e, Epoch)] == [1, 2, 3]
     assert fields["fit_s"] > 0
     assert fields["setup_s"] >= 0
     assert fields["knobs"]["toy"] is True

@@ -153,9 +153,9 @@ def test_a_worker_that_died_between_two_tasks_is_replaced(do: Callable[..., Any]
 def test_all_are_ended_at_the_end(do: Callable[..., Any], workers: WorkerPool) -> None:
     do(), do(TORCH._replace(backend="keras-tensorflow"))
     held = list(workers._workers.values())
-    assert all(w.is_running() for w in held)
+    assert all(w.process.poll() is None for w in held)
     workers.__exit__(None, None, None)
-    assert not any(w.is_running() for w in held)
+    assert all(w.process.poll() is not None for w in held)
 
 
 def test_ctrl_c_ends_the_worker(
@@ -167,10 +167,10 @@ def test_ctrl_c_ends_the_worker(
     def interrupted(event: Any) -> None:
         raise KeyboardInterrupt
 
-    job = {"code": 'print(json.dumps({"event": "step"}), flush=True); time.sleep(60)'}
+    job = {"code": 'print(json.dumps({"event": "step", "share": 0.5}), flush=True); time.sleep(60)'}
     with pytest.raises(KeyboardInterrupt):
         workers.do(TORCH, StubTask(**job), tmp_path / "log", interrupted)
-    assert not held.is_running()
+    assert held.process.poll() is not None
 
 
 def test_each_task_has_its_own_log(do: Callable[..., Any], tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -13,7 +14,8 @@ from typing import Any
 import pytest
 
 from bench.workers import process
-from bench.workers.process import Event, Finished, Interpreters, Stopped, WorkerGroup, run_task
+from bench.workers.events import EVENT, Done, Idle, Probed, Progress, RateTrial, Step, to_line
+from bench.workers.process import Finished, Interpreters, Stopped, WorkerGroup, run_task
 from tests.stub_tasks import StubTask
 
 READ_TASK = "import sys, os, json, time, signal\ntask = json.loads(sys.stdin.readline())\n"
@@ -53,12 +55,36 @@ def _gone(pid: int, within_s: float = 2.0) -> bool:
 
 
 def test_the_answer_and_the_events_come_back(run: Run) -> None:
-    events: list[Event] = []
+    events: list[Progress] = []
     code = 'print(json.dumps({"event": "step", "share": 0.5}), flush=True)\n' + DONE
     finished = run(code, on_event=events.append)
     assert finished.status == "ok"
     assert finished.answer.said == {"task": "x", "log": None}
-    assert events == [{"event": "step", "share": 0.5}]
+    assert events == [Step(share=0.5)]
+
+
+@pytest.mark.parametrize(
+    ("event", "fields"),
+    [
+        (Step(share=0.5), {"event": "step", "share": 0.5}),
+        (RateTrial(number=1, of=3), {"event": "trial", "number": 1, "of": 3}),
+        (
+            RateTrial(number=1, of=3, phase=1, phases=2),
+            {"event": "trial", "number": 1, "of": 3, "phase": 1, "phases": 2},
+        ),
+        (Idle(held_bytes=None), {"event": "idle"}),
+        (
+            Done.model_validate({"a": None, "knobs": {"scale": float("inf")}}),
+            {"event": "done", "a": None, "knobs": {"scale": float("inf")}},
+        ),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_an_event_is_a_line_of_json(event: Progress | Done | Idle, fields: dict[str, Any]) -> None:
+    line = to_line(event)
+    assert json.loads(line) == fields
+    assert line.count("\n") == 1
+    assert EVENT.validate_json(line) == event
 
 
 def test_a_failure_that_the_worker_reports_is_returned(run: Run) -> None:
@@ -84,7 +110,8 @@ def test_a_worker_that_is_too_slow_is_ended_with_its_children(run: Run, tmp_path
 
 
 def test_events_do_not_put_off_the_time_limit(run: Run) -> None:
-    code = 'while True:\n    print(\'{"event": "step"}\', flush=True)\n    time.sleep(0.05)\n'
+    step = """print('{"event": "step", "share": 0}', flush=True)"""
+    code = f"while True:\n    {step}\n    time.sleep(0.05)\n"
     began = time.monotonic()
     assert run(code, timeout_s=0.6).status == "timeout"
     assert time.monotonic() - began < 4
@@ -167,6 +194,8 @@ def test_a_worker_that_dies_before_it_reads_its_task_is_crashed(tmp_path: Path) 
         "null",
         "{}",
         "[]",
+        '{"event": "unheard of"}',
+        '{"event": "step"}',
     ],
 )
 def test_garbage_on_standard_output_is_ignored(run: Run, line: str) -> None:
@@ -186,12 +215,12 @@ def test_what_a_worker_prints_is_in_the_log(run: Run, tmp_path: Path) -> None:
 
 
 def test_an_error_in_the_parent_ends_the_worker(run: Run, tmp_path: Path) -> None:
-    def broken(event: Event) -> None:
+    def broken(event: Progress) -> None:
         raise KeyboardInterrupt
 
     code = (
         f"open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()))\n"
-        'print(\'{"event": "step"}\', flush=True)\ntime.sleep(60)\n'
+        'print(\'{"event": "step", "share": 0}\', flush=True)\ntime.sleep(60)\n'
     )
     with pytest.raises(KeyboardInterrupt):
         run(code, on_event=broken)
@@ -213,7 +242,7 @@ def test_the_real_worker_ends_when_its_parent_is_gone() -> None:
     code = (
         "import time, backends.worker as worker\n"
         "def wait(task, context):\n"
-        "    context.emit({'event': 'started'})\n"
+        "    context.emit(worker.Probed(key='started'))\n"
         "    time.sleep(60)\n"
         "worker.HANDLERS[worker.tasks.DevicesTask] = wait\n"
         "worker.main('torch', 'backends.torch_adapter')\n"
@@ -274,12 +303,13 @@ def test_a_group_of_workers_is_ended_together(run: Run, tmp_path: Path) -> None:
     group = WorkerGroup()
     pids: list[int] = []
 
-    def end(event: Event) -> None:
-        pids.append(event["pid"])
+    def end(event: Progress) -> None:
+        assert isinstance(event, Probed)
+        pids.append(int(event.key))
         group.end()
 
     code = (
-        'print(json.dumps({"event": "pid", "pid": os.getpid()}), flush=True)\n'
+        'print(json.dumps({"event": "probed", "key": str(os.getpid())}), flush=True)\n'
         "time.sleep(60)\n" + DONE
     )
     began = time.monotonic()
