@@ -35,8 +35,11 @@ EXPORT_ROOM = "backends/torch_adapter/export"
 EXPORT_ROOMS = ("bench/spec", "bench/network", EXPORT_ROOM)
 DATA_ROOM = "bench/data"
 PROOF_ROOM = "bench/parity"
+ENGINES = "engines"
+"""Folder of an adapter with a module for each engine."""
 DIGITS = 12
-VERSION_NAME = "VERSION"
+VERSION = ("bench.system", ["VERSION"])
+"""Module and names of the statement that holds the release."""
 UNUSED_FIELDS = ("ctx", "kind", "type_comment", "type_params")
 """Fields of syntax trees that say nothing here, or that not every version of Python has."""
 
@@ -97,7 +100,7 @@ def _room_files(rooms: Iterable[str]) -> list[Path]:
 
 def _is_foreign(path: Path, backend: str) -> bool:
     """Return True for the module of an engine that another backend of the adapter runs on."""
-    is_engine = path.parent.name == "engines" and path.stem != "__init__"
+    is_engine = path.parent.name == ENGINES and path.stem != "__init__"
     return is_engine and not backend.endswith(f"-{path.stem}")
 
 
@@ -115,11 +118,22 @@ def digest_of(files: Iterable[Path]) -> str:
     Raises:
         SyntaxError: A file is not Python.
     """
-    modules = [_parsed(path) for path in files]
-    known = Counter((m.room, name) for m in modules for name in _defined(m.tree))
+    modules = {path: _parsed(path) for path in files}
+    rooms = {m.room.replace(".", "/") for m in modules.values()}
+    beside = [
+        _parsed(path)
+        for path in _room_files(rooms)
+        if path not in modules and path.parent.name != ENGINES
+    ]
+    known = Counter((m.room, n) for m in (*modules.values(), *beside) for n in _defined(m.tree))
     ambiguous = {key for key, count in known.items() if count > 1}
-    items = sorted({item for module in modules for item in _items(module, ambiguous)})
-    return hashlib.sha256("\0".join(items).encode()).hexdigest()[:DIGITS]
+    sources: dict[tuple[str, str], set[str]] = {key: {""} for key in known}
+    for module in modules.values():
+        for name, text in _Writer(module, ambiguous).all_imports():
+            sources.setdefault((module.room, name), set()).add(text)
+    shadowed = {key for key, texts in sources.items() if len(texts) > 1}
+    items = {item for m in modules.values() for item in _items(m, ambiguous, shadowed)}
+    return hashlib.sha256("\0".join(sorted(items)).encode()).hexdigest()[:DIGITS]
 
 
 def _parsed(path: Path) -> _Module:
@@ -147,18 +161,29 @@ def _names(statement: ast.stmt) -> list[str]:
     return []
 
 
-def _items(module: _Module, ambiguous: set[tuple[str, str]]) -> Iterator[str]:
+Names = set[tuple[str, str]]
+"""Pairs of a room and a name."""
+
+
+def _items(module: _Module, ambiguous: Names, shadowed: Names) -> Iterator[str]:
     """Yield what a module adds to its room's digest: a text for each definition and import, and one
-    for all statements whose order in the file counts."""
+    for all statements whose order in the file counts.
+
+    Args:
+        ambiguous: Names that several files of a room define, so that the file counts.
+        shadowed: Names that mean different imports in the files of a room, likewise.
+    """
     writer = _Writer(module, ambiguous)
     count = Counter(_defined(module.tree))
     ordered = []
     for statement in module.tree.body:
         names = _names(statement)
-        if names == [VERSION_NAME]:
+        if (module.name, names) == VERSION:
             continue  # a release by itself changes no number
         if isinstance(statement, ast.Import | ast.ImportFrom):
-            yield from (f"{module.room} {text}" for text in writer.imports(statement))
+            for name, text in writer.imports(statement):
+                where = module.name if (module.room, name) in shadowed else module.room
+                yield f"{where} {text}"
         elif names and count[names[0]] == 1:
             where = module.name if (module.room, names[0]) in ambiguous else module.room
             yield f"{where} {writer.text(statement)}"
@@ -171,26 +196,30 @@ def _items(module: _Module, ambiguous: set[tuple[str, str]]) -> Iterator[str]:
 class _Writer:
     """Writes syntax trees as texts that leave out what cannot change a number."""
 
-    def __init__(self, module: _Module, ambiguous: set[tuple[str, str]]) -> None:
-        self._room = module.room
+    def __init__(self, module: _Module, ambiguous: Names) -> None:
+        self._module = module
         self._ambiguous = ambiguous
 
-    def imports(self, node: ast.Import | ast.ImportFrom) -> list[str]:
-        """Return a text for each import but those that only say in which file of a room a name
-        stands."""
-        if isinstance(node, ast.Import):
-            return [f"import {alias.name} {alias.asname or ''}" for alias in node.names]
-        source = node.module or ""
+    def all_imports(self) -> Iterator[tuple[str, str]]:
+        """Yield ``imports`` of the top-level statements."""
+        for statement in self._module.tree.body:
+            if isinstance(statement, ast.Import | ast.ImportFrom):
+                yield from self.imports(statement)
+
+    def imports(self, node: ast.Import | ast.ImportFrom) -> Iterator[tuple[str, str]]:
+        """Yield the imported names, each with a text of where it comes from, but none of those that
+        only say in which file of a room a name stands."""
+        source = (node.module or "") if isinstance(node, ast.ImportFrom) else ""
         if source == "__future__":
-            return []
-        if source.partition(".")[0] not in PACKAGES:
-            return [f"from {source} {alias.name} {alias.asname or ''}" for alias in node.names]
-        room = _room_of(source)
-        return [
-            f"from {source if (room, a.name) in self._ambiguous else room} {a.name} {a.asname}"
-            for a in node.names
-            if room != self._room or a.asname is not None or (room, a.name) in self._ambiguous
-        ]
+            return
+        is_own = source.partition(".")[0] in PACKAGES
+        room = _room_of(source) if is_own else source
+        for alias in node.names:
+            name, is_ambiguous = alias.asname or alias.name, (room, alias.name) in self._ambiguous
+            if is_own and room == self._module.room and name == alias.name and not is_ambiguous:
+                continue
+            place = source if is_ambiguous else room
+            yield name, f"from {place} {alias.name} {alias.asname or ''}"
 
     def text(self, node: ast.AST) -> str:
         """Return a syntax tree as text; empty if nothing of it counts."""
@@ -200,8 +229,8 @@ class _Writer:
             case ast.If(test=ast.Name(id="TYPE_CHECKING")):
                 return ""
             case ast.Import() | ast.ImportFrom():
-                return " ".join(self.imports(node))
-            case ast.Raise():
+                return " ".join(text for _, text in self.imports(node))
+            case ast.Raise() | ast.Call(func=ast.Name(id="Failure" | "UserError" | "Unavailable")):
                 node = _without_words(node)
             case ast.FunctionDef() | ast.AsyncFunctionDef():
                 node.returns = None
@@ -209,7 +238,7 @@ class _Writer:
                 node.annotation = None
             case ast.Call(func=ast.Name(id="_reported")):
                 node.args = []  # the description of a result's field
-            case ast.keyword(arg="description" | "help" | "heading"):
+            case ast.keyword(arg="description" | "help" | "heading" | "flag"):
                 return ""
             case ast.ClassDef():
                 methods = [s for s in node.body if isinstance(s, ast.FunctionDef)]
@@ -237,6 +266,6 @@ class _WordsRemover(ast.NodeTransformer):
         return ast.Constant("")
 
 
-def _without_words(node: ast.Raise) -> ast.AST:
+def _without_words(node: ast.Raise | ast.Call) -> ast.AST:
     words_removed: ast.AST = _WordsRemover().visit(node)
     return words_removed

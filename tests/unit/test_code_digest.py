@@ -120,6 +120,10 @@ EDITS: dict[str, tuple[Edit, frozenset[str]]] = {
         _replaced("bench/spec/result.py", "Accuracy on the test split", "Top-1 on test"),
         NOTHING,
     ),
+    "the name of an option": (
+        _replaced("bench/spec/run.py", 'flag="--learning-rates"', 'flag="--rates"'),
+        NOTHING,
+    ),
     "a release": (_replaced("bench/system.py", 'VERSION = "', 'VERSION = "9.'), NOTHING),
     "a function's annotation": (
         _replaced("bench/training/schedule.py", "-> float", "-> object"),
@@ -196,6 +200,37 @@ def test_same_names_of_two_files_are_not_mistaken_for_each_other(sources: Path) 
     before = _digests()["shared"]
     for name, value in (("one", 2), ("two", 1)):
         (folder / f"{name}.py").write_text(f"def twice():\n    return {value}\n")
+    assert _digests()["shared"] != before
+
+
+def test_a_name_that_two_files_import_from_different_places_is_each_files_own(
+    sources: Path,
+) -> None:
+    folder = sources / "bench" / "training"
+    imports = (
+        "from PIL.Image import BILINEAR as FILTER\n",
+        "from PIL.Image import BICUBIC as FILTER\n",
+    )
+    found = []
+    for texts in (imports, imports[::-1]):
+        for name, text in zip(("one", "two"), texts, strict=True):
+            (folder / f"{name}.py").write_text(
+                f"{text}\ndef filter_of_{name}():\n    return FILTER\n"
+            )
+        found.append(_digests()["shared"])
+    assert found[0] != found[1]
+
+
+def test_a_name_taken_from_another_file_of_the_room_counts_outside_the_digests_files(
+    sources: Path,
+) -> None:
+    """The exporter is part of the shared digest, the rest of the torch adapter is not."""
+    before = _digests()["shared"]
+    file = sources / "backends/torch_adapter/export/weights_files.py"
+    old = "from backends.torch_adapter.export.constructors import AUXILIARY"
+    assert old in file.read_text()
+    new = "from backends.torch_adapter.native.knobs import AUXILIARY"
+    file.write_text(file.read_text().replace(old, new))
     assert _digests()["shared"] != before
 
 
