@@ -45,7 +45,7 @@ def first_line(error: BaseException) -> str:
 
 
 def check_is_file(what: str, path: Path) -> None:
-    """Raise UserError, which names the path as ``what`` does, if there is no file at ``path``."""
+    """Raise UserError if there is no file at a path; ``what`` names the file in the message."""
     if not path.is_file():
         raise UserError(f"{what} {'is a folder' if path.is_dir() else 'does not exist'}.")
 

@@ -165,7 +165,7 @@ def _pair(
         return "not ok in both folders"
     if here.keys() == there.keys():
         return [(run, there[key]) for key, run in here.items()]
-    # What only one folder holds was made after it was copied from the other.
+    # A folder copied before an upgrade shares its old environments: those of one folder are newer.
     own = [run for key, run in here.items() if key not in there] or list(here.values())
     new = [run for key, run in there.items() if key not in here] or list(there.values())
     if len(own) > 1 or len(new) > 1:

@@ -74,8 +74,8 @@ def check_not_empty(folders: Sequence[Path], found: Sequence[LoadedRuns]) -> Non
 def drop_superseded(
     runs: Sequence[StoredRun], planned: Collection[tuple[str, str]] = ()
 ) -> list[StoredRun]:
-    """Drop unavailable results that a later run on the same machine replaced, whatever its
-    versions; without one they stay as gaps, as do all ``planned``: (run_id, environment_id)."""
+    """Drop unavailable results of a run that has another result on the same machine, whatever the
+    versions. Others stay as gaps, as do those of ``planned`` runs: (run_id, environment_id)."""
     finished = [run for run in runs if run.result.status not in UNFINISHED]
     done = {_on_machine(r, m) for r in finished for m in (r.environment.device_model, NO_DEVICE)}
     return [

@@ -14,7 +14,7 @@ from bench.analysis.folders import known_proofs, load_runs
 from bench.analysis.rows import FIELDS, rows_of
 from bench.errors import UserError
 from bench.parity.proofs import proved_subjects
-from bench.spec.result import RunResult
+from bench.spec.result import FRACTIONS, RunResult
 from bench.spec.run import Environment, RunSpec
 
 DTYPES: dict[Any, str] = {bool: "boolean", int: "Int64", float: "float64", str: "string"}
@@ -42,15 +42,14 @@ UNITS = {
     "_bytes": "In bytes.",
     "_loss": "In nats.",
     **dict.fromkeys(("_s", "_s_p50", "_s_p95"), "In seconds."),
-    **dict.fromkeys(("_fraction", "_saving", "_top1", "_accuracy", "_f1", "_error", "_utilisation"),
-                    "As a fraction of 1."),
+    **dict.fromkeys(FRACTIONS, "As a fraction of 1."),
 }  # fmt: skip
 """End of a column's name → its unit; the longest match counts."""
 
 
 def _field(name: str) -> tuple[str, str]:
-    """Return the pandas type and description of the model's field that a column repeats: a number,
-    text or literal, or null."""
+    """Return the pandas type and the description of a column, from the field of a model that it
+    repeats: a number, text or literal, perhaps optional."""
     root, *parents, field = FIELDS[name].split(".")
     model: Any = {"spec": RunSpec, "result": RunResult, "environment": Environment}[root]
     for parent in parents:
@@ -90,7 +89,9 @@ def results(*folders: str | Path) -> pd.DataFrame:
     runs, problems = load_runs(paths)
     proofs = [pair for path in paths for pair in known_proofs(path, runs)]
     where = {r.environment.environment_id: r.environment.model_dump(mode="json") for r in runs}
-    return frame_of([row.fields for row in rows_of(runs, proved_subjects(proofs))], where, problems)
+    return frame_of(
+        [dict(row.fields) for row in rows_of(runs, proved_subjects(proofs))], where, problems
+    )
 
 
 def curves(*folders: str | Path) -> pd.DataFrame:

@@ -101,8 +101,8 @@ def accuracy(right: Floats) -> Estimate:
 
 
 def difference(a: Floats, b: Floats) -> Estimate:
-    """Return the mean of ``b - a``, both (seeds, images) in the same order; values are right or
-    wrong, or any figure of an image.
+    """Return the mean of ``b - a``, both of shape (seeds, images) and in the same order. A value is
+    1 or 0 for a right or wrong answer, or any other number for an image.
 
     Raises:
         ValueError: The shapes differ or are empty.

@@ -5,10 +5,11 @@ A row's fields by name (``FIELDS``) are the columns of tables, CSV and ``--json`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from operator import attrgetter, itemgetter
+from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
 from bench.catalog.backends import BACKENDS
@@ -81,9 +82,9 @@ class Row(StoredRun):
         return self.fields[name]
 
     @cached_property
-    def fields(self) -> dict[str, Any]:
-        """All fields in the order of ``FIELDS``; values are plain JSON."""
-        return dict(zip(FIELDS, _values(self), strict=True))
+    def fields(self) -> Mapping[str, Any]:
+        """All fields in the order of ``FIELDS``, read-only; values are plain JSON."""
+        return MappingProxyType(dict(zip(FIELDS, _values(self), strict=True)))
 
     @property
     def is_ok(self) -> bool:

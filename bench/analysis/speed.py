@@ -76,7 +76,7 @@ class SpeedComparison:
     p: float | None
     """p value, corrected for all such comparisons."""
     of: SpeedBasis | None
-    """Basis of the ratio, or that a group is unsteady; None if they have nothing in common."""
+    """Basis of the ratio; 'unsteady' if the machine was busy, None if there is no common basis."""
 
     @property
     def is_real(self) -> bool:

@@ -148,7 +148,7 @@ def report(
     """
     from bench.cli.report import report_command
     from bench.report import View
-    from bench.report.select import Filters
+    from bench.report.selection import Filters
 
     filters = Filters(
         **report_filters(shared),

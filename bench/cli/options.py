@@ -31,7 +31,7 @@ class SharedOption(NamedTuple):
 
     @property
     def parameter(self) -> str:
-        """The flag as a name in Python, and field of ``bench.report.select.Filters``."""
+        """The flag as a name in Python, and field of ``bench.report.selection.Filters``."""
         return self.flag.removeprefix("--").replace("-", "_")
 
     def parse(self, text: str | None) -> list[Any] | None:

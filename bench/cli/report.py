@@ -16,7 +16,7 @@ from bench.report import as_json as rows_as_json
 from bench.report.compare import FolderComparison, side_by_side
 from bench.report.export import NotWritten, as_text
 from bench.report.notes import footnotes, reasons
-from bench.report.select import Filters, Selection
+from bench.report.selection import Filters, Selection
 from bench.report.tables.runs import FORMATS, Format, runs_text
 from bench.storage.results import Store
 from bench.storage.text_files import json_text
@@ -64,6 +64,8 @@ def report_command(
         chosen = selection.of(first), selection.of(second)
         side = side_by_side(*chosen, _short_names(folders), (first, second))
     report = make_report(runs, folders[0], problems, view, side, with_page, everything)
+    if out is not None and out.resolve() == folders[0].resolve():
+        out = None
     if out is None and len(folders) > 2:  # the first folder's own page and tables stay
         others = "-".join(folder.resolve().name or "root" for folder in folders[1:])
         out = folders[0] / f"with-{others[:MOST_LETTERS]}"

@@ -188,7 +188,7 @@ def _from_hub_cache(source: WeightsSource) -> Path | None:
     for commit in dict.fromkeys([*newest, *commits]):
         path = folder / "snapshots" / commit / _name_in_url(source)
         if path.is_file():
-            # A link to a blob, which is named by its SHA-256 if it is a large file.
+            # The hub links to a file that it names by its SHA-256, if it is large.
             blob = path.resolve().name
             return checked_file(path, blob if re.fullmatch(r"[0-9a-f]{64}", blob) else "")
     return None

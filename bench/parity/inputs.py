@@ -13,7 +13,7 @@ from bench.parity.tolerances import SEED
 
 PATCHES = 8
 LABELS = 3
-"""Number of classes that occur, of the ``CLASSES`` of the head. With few labels ten small steps
+"""Number of different labels; the head has ``CLASSES`` outputs. With few labels, ten small steps
 lower the loss, and small steps avoid chaos."""
 
 

@@ -61,8 +61,8 @@ class ProofSetting:
     batch_size: int
     """Images per step; the last batch of an epoch has half as many."""
     sgd_rate: float = FIRST_RATE["sgd"]
-    """The backbone's SGD rate at which the search starts, known to work under retrain_all, so that
-    no search is needed (VGG16 has VGG19's)."""
+    """SGD learning rate at which the search starts. It is known to work under retrain_all, so that
+    no search is needed; VGG16 starts at the rate of VGG19."""
 
 
 SETTINGS: dict[str, ProofSetting] = {

@@ -18,7 +18,7 @@ from bench.report.compare import FolderComparison
 from bench.report.document import document
 from bench.report.export import COMPARISON, NAMES, Attempts, runs_table, table_texts
 from bench.report.page import read_document, write_page
-from bench.report.select import chosen_columns, in_order
+from bench.report.selection import chosen_columns, in_order
 from bench.report.tables.model import Table
 from bench.report.tables.runs import Format
 from bench.report.tables.standard import standard_set
@@ -132,7 +132,7 @@ def make_report(
 
 def as_json(rows: Sequence[Row]) -> dict[str, Any]:
     """Return the document that ``run`` and ``report`` print with ``--json``."""
-    return {"schema_version": SCHEMA_VERSION, "rows": [row.fields for row in rows]}
+    return {"schema_version": SCHEMA_VERSION, "rows": [dict(row.fields) for row in rows]}
 
 
 def load(page: str | Path) -> DataFrame:

@@ -39,7 +39,7 @@ from bench.storage.results import StoredRun
 
 FolderNames = tuple[str, str]
 MOST_DIFFERENCES, MOST_WAYS, MOST_LETTERS = 6, 3, 40
-"""Most differences and ways to differ that a sentence names, and most letters of a value in it."""
+"""Limits of a sentence: differences it names, combinations of them, and letters of a value."""
 INTERVALS = (
     "Ranges in brackets are 95 % intervals. With three seeds or more, they cover training again. "
     "With fewer, they cover these trained models on other test images, or the measured windows of "

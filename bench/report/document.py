@@ -75,7 +75,7 @@ def document(
         "tables": [table.as_json() for table in tables],
         "map": _strategy_map(found.contests),
         "plots": plots(found),
-        "rows": [row.fields for row in found.rows],
+        "rows": [dict(row.fields) for row in found.rows],
         "measured": list(REPORTED_FIELDS),
         "runs": _runs(found.rows),
         "environments": {e.environment_id: e.model_dump(mode="json") for e in environments},

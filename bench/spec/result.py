@@ -269,6 +269,8 @@ class RunResult(Frozen):
         return fields
 
 
+FRACTIONS = ("_top1", "_accuracy", "_f1", "_error", "_saving", "_fraction", "_utilisation")
+"""Ends of the names of fields that are fractions of 1, which tables print in percent."""
 REPORTED_FIELDS: tuple[str, ...] = tuple(
     name
     for name, field in RunResult.model_fields.items()

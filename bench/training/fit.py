@@ -154,7 +154,7 @@ class Fit:
         """Epochs trained so far."""
 
     def make_batches(self) -> TrainingBatches:
-        """Return the training batches, from the first one on."""
+        """Return the training batches of all epochs, starting with the first batch."""
         spec, dropouts = self._spec, self.plan.dropouts
         values, threads = self.cached.train if self.cached else None, input_threads(spec.device)
         return TrainingBatches(

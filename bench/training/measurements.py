@@ -116,7 +116,7 @@ def steady_s(fit: Fit) -> float:
 def all_knobs(network: Network | None, trainer: Trainer) -> dict[str, Any]:
     """Return the settings in force; ``network`` is None in native mode, whose trainers report what
     they leave out."""
-    # Neither is part of a Blueprint, in any backend (docs/design.md, Twins and Blueprints).
+    # Blueprints have neither of the two (docs/design.md, Twins and Blueprints).
     without = {"stochastic_depth": "off", "auxiliary_heads": "off"}
     left_out = list(network.blueprint.notes) if network else None
     return {**dict.fromkeys(KNOBS), **without, "left_out": left_out, **trainer.knobs()}

@@ -19,8 +19,8 @@ VARIABLES = (
     "MKL_DYNAMIC", "TORCHINDUCTOR_FREEZING", "TORCHINDUCTOR_MAX_AUTOTUNE",
 )  # fmt: skip
 """Environment variables that frameworks read."""
-ALWAYS = ("numpy", "pillow")
-"""Distributions whose version counts for every backend."""
+ALWAYS = ("numpy", "pillow", "scipy", "scikit-learn")
+"""Distributions whose version counts for every backend: pixels and metrics come from them."""
 NO_DEVICE = "absent"
 """Model of a GPU that the driver does not list."""
 

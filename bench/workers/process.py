@@ -23,16 +23,20 @@ from typing import Generic, Literal, cast
 
 from pydantic import ValidationError
 
-from bench.catalog.backends import BACKENDS
+from bench.catalog.backends import BACKENDS, EXPORTER
 from bench.errors import Unavailable, UserError, WorkerFailed, first_line
 from bench.spec.run import Environment, Status
 from bench.storage.cache import CACHE_VARIABLE, cache_root
-from bench.system import project_root
+from bench.system import package_version, project_root
 from bench.workers.environment import VARIABLES
 from bench.workers.events import EVENT, Done, Event, Failed, Idle, Progress
 from bench.workers.tasks import NOT_INSTALLED, STARTED_VARIABLE, Answer, EnvironmentTask, Task
 
 ENVIRONMENT_TIMEOUT_S = 60.0
+EXPORTING = (*BACKENDS[EXPORTER].packages, "timm")
+"""Distributions that decide a network's operations and random weights."""
+PACKING = ("numpy", "pillow")
+"""Distributions that decide the pixels of packed data."""
 
 
 @dataclass(frozen=True)
@@ -348,9 +352,23 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 def environment_of(backend: str, device: str, interpreters: Interpreters) -> Environment:
     """Ask the interpreter that would do the runs for their environment; raise UserError if it
-    cannot run Thawbench."""
+    cannot run Thawbench.
+
+    Networks and random weights come from the exporter and pixels from this process, so that their
+    packages count, too, where the versions are not the worker's own.
+    """
     settings = tuple(os.environ.get(name) for name in VARIABLES)
-    return _environment(backend, device, interpreters.of(backend), settings)
+    found = _environment(backend, device, interpreters.of(backend), settings)
+    packages = _environment(EXPORTER, "cpu", interpreters.of(EXPORTER), settings).packages
+    exporter = {name: packages.get(name) for name in EXPORTING}
+    packing = {name: package_version(name) for name in PACKING}
+    more = {
+        f"{name} ({role})": version
+        for role, versions in (("export", exporter), ("packing", packing))
+        for name, version in versions.items()
+        if version is not None and version != found.packages.get(name)
+    }
+    return found.model_copy(update={"packages": {**found.packages, **more}}) if more else found
 
 
 @functools.cache

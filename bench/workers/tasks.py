@@ -152,7 +152,7 @@ class ProbeItem(Frozen):
     """A network, policy and optimizer that a worker measures for a proof."""
 
     key: str = Field(description="Unique in a proof; names the folder of the files.")
-    blueprint: str = Field(description="Key of the Blueprint, or its folder.")
+    blueprint: str = Field(description="Key of the Blueprint in the cache.")
     policy: Policy = Field(description="What trains.")
     recipe: Recipe = Field(description="How; the search begins at its learning_rate.")
     parts: tuple[ProofPart, ...] = Field(description="What to measure.")

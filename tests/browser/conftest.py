@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from bench.cli.report import report_command
 from bench.report import STANDARD
 from bench.report.page import read_document, write_page
-from bench.report.select import Filters
+from bench.report.selection import Filters
 from bench.system import project_root
 from tests.browser import stores
 

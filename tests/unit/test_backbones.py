@@ -9,11 +9,17 @@ from typing import Any
 import pytest
 
 from bench.catalog.backbones import BACKBONES
-from bench.cli.main import _weights
 from bench.errors import Unavailable, UserError
 from bench.network import backbones as asking
 from bench.network import weights
-from bench.network.backbones import backbone, check_name, check_px, folder_name, public_name
+from bench.network.backbones import (
+    backbone,
+    check_name,
+    check_px,
+    folder_name,
+    public_name,
+    weights_choice,
+)
 from bench.network.weights import pretrained_weights, published_weights
 from bench.spec.backbone import BackboneEntry, WeightsSource
 from bench.workers.process import Interpreters
@@ -95,7 +101,7 @@ def test_a_network_of_one_size_takes_that_only(px: int) -> None:
 
 def test_weights_of_a_name_with_colons_and_folders() -> None:
     said = ["torchvision:resnet18=/a/b.pth", "module:a/net.py:build=random"]
-    assert _weights(said) == {
+    assert dict(map(weights_choice, said)) == {
         "torchvision:resnet18": "/a/b.pth",
         "module:a/net.py:build": "random",
     }

@@ -109,6 +109,14 @@ def test_definitions_that_both_folders_record_must_be_equal(
     assert [u.reason for u in unmatched] == ["not in both folders"] * 2
 
 
+def test_a_row_cannot_be_changed(make: Make) -> None:
+    (row,) = rows_of([make(0.9)])
+    with pytest.raises(TypeError):
+        row.fields["test_top1"] = 0.0  # type: ignore[index]
+    with pytest.raises(AttributeError):
+        row.unsteady = True  # type: ignore[misc]
+
+
 def test_the_digest_of_a_policy_is_that_of_all_its_fields() -> None:
     policy = POLICIES["discriminative_lr"]
     for changes in ({"stage_decay": 0.5}, {"boundary": "head"}, {"learning_rate_scale": 2.0}):

@@ -16,7 +16,7 @@ from bench.spec.run import Environment
 from bench.storage import cache
 from bench.storage.code_digest import adapter_digest, shared_digest
 from bench.system import Gpu, gpus, visible
-from bench.workers import environment
+from bench.workers import environment, process
 from bench.workers.environment import environment_here
 from bench.workers.process import Interpreters, environment_of
 
@@ -134,6 +134,26 @@ def test_the_environment_is_the_workers_own(monkeypatch: pytest.MonkeyPatch) -> 
     again = environment_of("torch", "cpu", Interpreters({}))
     assert again.variables["OMP_NUM_THREADS"] == "2"
     assert again.environment_id != found.environment_id
+
+
+def test_the_exporters_and_packers_versions_count_where_they_are_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Networks and random weights come from torch, and pixels from the process that plans."""
+    usual = environment_of("keras-tensorflow", "cpu", Interpreters({}))
+    torch = environment_of("torch", "cpu", Interpreters({})).packages
+    for name in ("torch", "torchvision", "timm"):
+        assert usual.packages[f"{name} (export)"] == torch[name]
+    assert not any(" (" in name for name in torch), "the exporter is the worker's own"
+    monkeypatch.setattr(process, "package_version", lambda name: "0.0.1")
+    other = environment_of("torch", "cpu", Interpreters({}))
+    assert other.packages["pillow (packing)"] == "0.0.1"
+    assert (
+        other.environment_id
+        != environment_of("torch", "cpu", Interpreters({}))
+        .model_copy(update={"packages": torch})
+        .environment_id
+    )
 
 
 def test_another_interpreter_is_asked(tmp_path: Path) -> None:

@@ -258,6 +258,16 @@ def test_three_folders_are_put_into_a_folder_of_their_own(
     assert (folder / "with-b-c" / "tables" / "table.md").is_file()
 
 
+def test_the_first_folder_named_by_out_is_no_folder_of_its_own(
+    report: Report, folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(folder, tmp_path / "after")
+    report(folder)
+    own = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert report(folder, tmp_path / "after", "--out", folder)[0] == 0
+    assert {path: path.read_bytes() for path in own} == own
+
+
 def test_a_comparison_in_a_folder_of_its_own_has_all_tables(
     report: Report, folder: Path, tmp_path: Path
 ) -> None:

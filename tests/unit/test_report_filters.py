@@ -10,7 +10,7 @@ import pytest
 from bench.analysis.rows import rows_of
 from bench.cli.options import heads
 from bench.errors import UserError
-from bench.report.select import Filters, Selection, chosen_columns, in_order
+from bench.report.selection import Filters, Selection, chosen_columns, in_order
 from bench.report.tables.runs import standard_table, to_csv
 from bench.storage.results import StoredRun
 

@@ -55,6 +55,19 @@ def test_only_linear_heads_on_values_that_repeat_are_swept(
     assert may_sweep(boundary, _recipe(make_spec, **changes), mode) is may
 
 
+CONSIDERED = {
+    "head", "px", "epochs", "batch_size", "precision", "optimizer", "learning_rate", "momentum",
+    "weight_decay", "schedule", "warmup_fraction", "augmentation", "views", "prefix_cache",
+    "learning_rate_grid", "sweep",
+}  # fmt: skip
+
+
+def test_a_new_recipe_field_is_considered_where_heads_are_trained_at_once() -> None:
+    """A head of a sweep must obey every field, or ``may_sweep`` must refuse its values; then add it
+    here. CONTRIBUTING.md lists the places."""
+    assert set(Recipe.model_fields) == CONSIDERED
+
+
 def _swept(make_spec: MakeSpec, seed: int = 0, weights: str = "pretrained", **more: Any) -> RunSpec:
     recipe = _recipe(make_spec, sweep=True, **more)
     ref = {"kind": weights, "source": "x", "sha256": None}

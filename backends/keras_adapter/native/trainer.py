@@ -52,7 +52,7 @@ class GroupedOptimizer(keras.optimizers.Optimizer):
 
     @property
     def learning_rate(self) -> Any:
-        """The learning rate before scaling."""
+        """Base learning rate: that of any inner optimizer, divided by the scale of its layers."""
         scale = max(self.inner)
         return self.inner[scale].learning_rate / scale
 

@@ -19,9 +19,9 @@ from bench.report.format import count, measured, percent, spread
 from bench.report.labels import ANSWERS, NETWORKS, choices, data_of, settings
 from bench.report.plots import style
 from bench.report.plots.curves import accuracy_by_size, learning_curves
+from bench.report.plots.durations import time_parts
 from bench.report.plots.style import Figure
 from bench.report.plots.throughput import throughput
-from bench.report.plots.time import time_parts
 
 
 def plots(found: Findings) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from bench.report.format import ABSENT
 from bench.report.labels import distinguishing_fields
 from bench.report.markdown import markdown, markdown_line
 from bench.report.notes import footnotes, reasons
+from bench.spec.result import FRACTIONS
 from bench.spec.run import RECIPE_OPTIONS
 
 Format = Literal["md", "csv", "html", "latex"]
@@ -158,10 +159,6 @@ def _short(text: str) -> str:
     return text[:12] if re.fullmatch("[0-9a-f]{32,}", text) else text
 
 
-SHARES = ("_top1", "_accuracy", "_f1", "_error", "_saving", "_fraction", "_utilisation")
-"""Endings of the names of fields that are fractions of 1."""
-
-
 def _formatted(column: str, value: Any) -> str:
     """Return a value of a field that is in no standard table."""
     if column in FLAT:
@@ -170,7 +167,7 @@ def _formatted(column: str, value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}"
-    if isinstance(value, float) and column.endswith(SHARES):
+    if isinstance(value, float) and column.endswith(FRACTIONS):
         return f"{value:.1%}"
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
