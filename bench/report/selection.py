@@ -161,7 +161,8 @@ class WeightsOption(Option):
 
     def matches(self, row: Row, wanted: Any) -> bool:
         backbone, weights = wanted
-        is_file = row.weights.startswith(f"file {Path(weights).name} ")
+        ref = row.spec.weights
+        is_file = ref.kind == "file" and ref.source == Path(weights).name
         return backbone in ("", row.spec.backbone) and (is_file or row.weights == weights)
 
     def lets_through(self, row: Row, wanted: Sequence[Any]) -> bool:
