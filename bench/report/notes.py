@@ -9,6 +9,7 @@ from bench.analysis.findings import Findings
 from bench.analysis.groups import Contest, SeedGroup, question_of_any_backend
 from bench.analysis.rows import UNSTEADY, Row, grouped, twins
 from bench.catalog.policies import POLICIES
+from bench.data.registry import GENERATED, STAND_IN, qualifier_of
 from bench.report.format import ABSENT, number_of
 from bench.storage.results import StoredRun
 
@@ -91,7 +92,7 @@ def reasons(rows: Sequence[Row]) -> list[str]:
 
 def footnotes(rows: Sequence[Row]) -> list[str]:
     """Return notes for the table of runs."""
-    qualifiers = {row.dataset.qualifier for row in rows}
+    qualifiers = {qualifier_of(row.dataset.name) for row in rows}
     random = sum(row.weights == "random" and row.spec.policy.name != "from_scratch" for row in rows)
     no_training = sum(_is_short(row, "train_images_per_s") for row in rows)
     no_inference = sum(_is_short(row, "infer_images_per_s") for row in rows)
@@ -107,10 +108,10 @@ def footnotes(rows: Sequence[Row]) -> list[str]:
     places = {(row.spec.backend, row.spec.device, row.result.environment_id) for row in rows}
     of_runs = f"of {len(rows)} runs"
     notes: list[tuple[object, str | None]] = [
-        (any("stand-in" in qualifier for qualifier in qualifiers),
+        (STAND_IN in qualifiers,
          "stand-in: a small embedded data set instead of a real one. Small, medium and large are "
          "scaled down accordingly."),
-        (any("synthetic" in qualifier for qualifier in qualifiers),
+        (GENERATED in qualifiers,
          "synthetic pages: generated images. Accuracy says nothing about real pages."),
         (random,
          f"weights random: {random} {of_runs} used random weights instead of pretrained ones. "

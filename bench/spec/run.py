@@ -36,14 +36,6 @@ class DatasetRef(Frozen):
     val_images: int = Field(description="Images in the validation split.")
     test_images: int = Field(description="Images in the test split.")
 
-    @property
-    def qualifier(self) -> str:
-        """Words that the label adds to the name: 'stand-in', 'synthetic pages', or none.
-
-        They are read from the label, because a field of their own would change the ids of runs.
-        """
-        return self.label.removeprefix(self.name).strip(" ()")
-
 
 class Case(Frozen):
     """A data set, with the case of the article that it belongs to."""

@@ -95,7 +95,7 @@ def test_a_policy_with_random_weights_was_run(make: Make) -> None:
 
 
 def test_generated_images_make_no_policy_better(make: Make) -> None:
-    pages = {"label": "synthetic pages (stand-in)"}
+    pages = {"name": "rvl_cdip", "label": "rvl_cdip (synthetic pages)"}
     runs = [make(share, name, case={"dataset": pages}) for name, share in
             (("freeze_all", 0.5), ("fine_tune_all", 0.9))]  # fmt: skip
     assert cell(tables(*runs)["cases"], 0, "verdict") == "generated images: meaningless"

@@ -212,9 +212,9 @@ def test_what_a_reader_must_know_stands_below(make_run: MakeRun) -> None:
         return "\n".join(footnotes(rows_of(runs)))
 
     assert "stand-in: " in notes(make_run())
-    plain = {"case": {"dataset": {"label": "flowers"}}}
+    plain = {"case": {"dataset": {"name": "folder:flowers", "label": "folder:flowers"}}}
     assert notes(make_run(**plain)) == ""
-    synthetic = {"case": {"dataset": {"label": "rvl_cdip (synthetic)"}}}
+    synthetic = {"case": {"dataset": {"name": "rvl_cdip", "label": "rvl_cdip (synthetic pages)"}}}
     assert "synthetic pages" in notes(make_run(**synthetic))
     own = {"name": "folder:synthetic stand-in", "label": "folder:synthetic stand-in"}
     assert notes(make_run(case={"dataset": own})) == "", "words in a folder's name say nothing"
