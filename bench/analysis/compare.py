@@ -102,7 +102,7 @@ def match(
 ) -> tuple[list[tuple[StoredRun, StoredRun]], list[Unmatched]]:
     """Return the pairs of runs that are ok in both folders, and all other runs.
 
-    Definitions of networks and weights count unless a run of version 0.1.0 lacks them.
+    Definitions of networks and weights count unless a run of an earlier version lacks them.
     A spec of one folder only is paired with the same spec on another device, if either folder has
     exactly one such run. Each folder holds a run in an environment once.
     """

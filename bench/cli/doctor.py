@@ -17,7 +17,7 @@ from bench.speed.selfcheck import judge, summary
 from bench.storage.cache import cache_root
 from bench.storage.text_files import json_text
 from bench.system import VERSION, cores, gpus, machine_bytes, processor
-from bench.workers.process import Interpreters, ask, environment_of
+from bench.workers.process import Interpreters, ask, worker_environment
 from bench.workers.tasks import Answer, DevicesTask, SelfCheckTask, Task
 
 TIMEOUT_S = 120.0
@@ -108,7 +108,7 @@ def _backend(backend: str, interpreters: Interpreters) -> Iterator[Finding]:
     packages = BACKENDS[backend].packages
     install = f"{interpreters.of(backend)} -m pip install -c constraints.txt {' '.join(packages)}"
     try:
-        environment = environment_of(backend, "cpu", interpreters)
+        environment = worker_environment(backend, "cpu", interpreters)
     except UserError as error:
         yield Finding(backend, False, needed, error.message, error.hint)
         return

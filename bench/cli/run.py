@@ -120,7 +120,7 @@ def _print_dry_run(runs: list[PlannedRun], missing: list[PlannedRun], as_json: b
         (r.spec.run_id, label(r.spec), to_do[bool(r.unavailable)] if r.key in absent else "done")
         for r in runs
     ]
-    print(tabulate(rows, headers=["run", "", ""], disable_numparse=True))
+    print(tabulate(rows, headers=["run id", "run", "state"], disable_numparse=True))
     for reason in dict.fromkeys(r.unavailable for r in missing if r.unavailable):
         print(f"unavailable: {reason}")
     print(f"{len(missing)} of {len(runs)} runs to do", file=sys.stderr)

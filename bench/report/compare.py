@@ -100,7 +100,7 @@ WORDS = {
         "train images/s", {"more": "is faster", "less": "is slower"}, _rate_cell, times,
         f"an interval needs {LEAST_WINDOWS} windows of whole steps, or three seeds that do not "
         "share values of a frozen part",
-        (SPEED_NOTE,),
+        (SPEED_NOTE, "*: effective images/s; all other rates are train images/s."),
     ),
     "fit_s": MeasureWords(
         "fit time", {"more": "takes longer", "less": "takes less time"}, fit_cell, times,

@@ -217,7 +217,7 @@ class RunSpec(Frozen):
         return {k: v for k, v in fields.items() if k not in later or v is not None}
 
     def without_definitions(self) -> RunSpec:
-        """Return the spec as version 0.1.0 recorded it, without digests of definitions."""
+        """Return the spec as earlier versions recorded it, without digests of definitions."""
         weights = self.weights.model_copy(update={"reading_digest": None})
         return self.model_copy(update={"network_digest": None, "weights": weights})
 

@@ -140,10 +140,11 @@ class Store:
         """Return all runs, and a sentence about each folder that could not be read.
 
         Raises:
-            UserError: The results folder does not exist.
+            UserError: The results folder does not exist, or is a file.
         """
         if not self.root.is_dir():
-            raise UserError(f"'{self.root}' is not a results folder: it does not exist.")
+            why = "it is a file" if self.root.exists() else "it does not exist"
+            raise UserError(f"'{self.root}' is not a results folder: {why}.")
         runs, problems = [], []
         for run in _folders_in(self.root / "runs"):
             for folder in _folders_in(run):

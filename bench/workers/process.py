@@ -350,16 +350,23 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def environment_of(backend: str, device: str, interpreters: Interpreters) -> Environment:
-    """Ask the interpreter that would do the runs for their environment; raise UserError if it
-    cannot run Thawbench.
-
-    Networks and random weights come from the exporter and pixels from this process, so that their
-    packages count, too, where the versions are not the worker's own.
-    """
+def worker_environment(backend: str, device: str, interpreters: Interpreters) -> Environment:
+    """Ask a backend's interpreter for the environment of its workers; raise UserError if it cannot
+    run Thawbench."""
     settings = tuple(os.environ.get(name) for name in VARIABLES)
-    found = _environment(backend, device, interpreters.of(backend), settings)
-    packages = _environment(EXPORTER, "cpu", interpreters.of(EXPORTER), settings).packages
+    return _environment(backend, device, interpreters.of(backend), settings)
+
+
+def environment_of(backend: str, device: str, interpreters: Interpreters) -> Environment:
+    """Return the environment of runs: that of the workers, with the versions of what else decides
+    numbers where they are not the workers' own. Networks and random weights come from the exporter,
+    and pixels from this process.
+
+    Raises:
+        UserError: The interpreter of the backend or of the exporter cannot run Thawbench.
+    """
+    found = worker_environment(backend, device, interpreters)
+    packages = worker_environment(EXPORTER, "cpu", interpreters).packages
     exporter = {name: packages.get(name) for name in EXPORTING}
     packing = {name: package_version(name) for name in PACKING}
     more = {

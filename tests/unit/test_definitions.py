@@ -91,7 +91,7 @@ def test_other_networks_and_weights_of_one_name_never_share_a_question(make: Mak
     assert len(set(standard_table(rows_of([usual, weights]))["weights file"])) == 2
 
 
-def test_results_of_version_0_1_0_are_still_compared(make_run: Callable[..., StoredRun]) -> None:
+def test_results_of_earlier_versions_are_still_compared(make_run: Callable[..., StoredRun]) -> None:
     old, new = make_run(), make_run(**LATER)
     assert old.result.run_id != new.result.run_id
     assert match([old], [new]) == ([(old, new)], [])

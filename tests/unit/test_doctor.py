@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from bench.catalog.backends import BACKENDS, DEFAULT_BACKENDS
@@ -35,9 +37,21 @@ def test_an_optional_finding_does_not_read_like_a_fault(
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_only_the_default_pair_is_needed(monkeypatch: pytest.MonkeyPatch, backend: str) -> None:
     bare = _environment(backend=backend, packages={"numpy": "2.0.0"})
-    monkeypatch.setattr(doctor, "environment_of", lambda *_: bare)
+    monkeypatch.setattr(doctor, "worker_environment", lambda *_: bare)
     (finding,) = doctor._backend(backend, Interpreters({}))
     assert not finding.ok
     assert finding.needed == (backend in DEFAULT_BACKENDS)
     assert finding.mend is not None
     assert finding.mend.endswith(" ".join(BACKENDS[backend].packages))
+
+
+def test_another_backends_bad_interpreter_is_not_held_against_a_backend(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A Keras run also needs the exporter's interpreter, but its own finding is of its own."""
+    monkeypatch.setattr(doctor, "_answer_or_reason", lambda *_: "asked")
+    interpreters = Interpreters({"torch": Path("/bin/false")})
+    (keras,) = doctor._backend("keras-tensorflow", interpreters)
+    assert keras.detail.endswith("does not start: asked")
+    (torch,) = doctor._backend("torch", interpreters)
+    assert "'/bin/false' for torch cannot run Thawbench" in torch.detail

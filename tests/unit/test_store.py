@@ -163,8 +163,11 @@ def test_strangers_in_the_folder_are_left_alone(store: Store, save_run: Save) ->
 
 
 def test_a_folder_that_does_not_exist_is_named_and_an_empty_one_is_empty(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is not a results folder"):
+    with pytest.raises(UserError, match="is not a results folder: it does not exist"):
         Store(tmp_path / "absent").load()
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="is not a results folder: it is a file"):
+        Store(tmp_path / "file").load()
     assert Store(tmp_path).load() == ([], [])
 
 

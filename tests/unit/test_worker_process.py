@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -15,13 +16,32 @@ import pytest
 
 from bench.workers import process
 from bench.workers.events import EVENT, Done, Idle, Probed, Progress, RateTrial, Step, to_line
-from bench.workers.process import Finished, Interpreters, Stopped, WorkerGroup, run_task
+from bench.workers.process import Finished, Interpreters, Stopped, Worker, WorkerGroup, run_task
 from tests.stub_tasks import StubTask
 
 READ_TASK = "import sys, os, json, time, signal\ntask = json.loads(sys.stdin.readline())\n"
 DONE = 'print(json.dumps({"event": "done", "said": task}), flush=True)\n'
 
 Run = Callable[..., Finished[Any]]
+
+
+def test_ending_a_worker_leaves_its_output_to_the_thread_that_reads_it(tmp_path: Path) -> None:
+    """A process that outlives its worker keeps the output open; closing it then failed the read."""
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\nsetsid sleep 30 &\necho $! > {tmp_path}/left\nexec sleep 30\n")
+    python.chmod(0o755)
+    worker = Worker("torch", tmp_path / "log.txt", Interpreters({"torch": python}))
+    while not (tmp_path / "left").is_file() or not (tmp_path / "left").read_text():
+        time.sleep(0.01)
+    worker.end()
+    output = worker.process.stdout
+    assert output is not None
+    assert not output.closed
+    os.kill(int((tmp_path / "left").read_text()), signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while not output.closed:
+        assert time.monotonic() < deadline, "the reader closes it at the end of the output"
+        time.sleep(0.01)
 
 
 @pytest.fixture
