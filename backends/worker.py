@@ -154,7 +154,7 @@ def count(task: tasks.CountTask, context: Context) -> tasks.CountAnswer:
         plan = plan_training(network.blueprint, task.policy)
         recipe = task.recipe.model_copy(update={"px": network.blueprint.px})
         trainer = adapter.build(network, plan, recipe, task.device)
-        counts.append(tasks.ParameterCounts(**vars(trainer.counts())))
+        counts.append(trainer.counts())
     return tasks.CountAnswer(counts=tuple(counts))
 
 

@@ -21,7 +21,8 @@ from bench.network.blueprint import INPUT, Array, Network
 from bench.network.freezing import TrainingPlan
 from bench.network.frozen_prefix import boundary_of
 from bench.spec.run import Precision, Recipe
-from bench.training.adapter import Batch, Counts
+from bench.training.adapter import Batch
+from bench.workers.tasks import ParameterCounts
 
 POLICIES: dict[Precision, str] = {
     "fp32": "float32",
@@ -194,10 +195,10 @@ class KerasTrainer:
         targets = ops.convert_to_tensor(labels, "int64")
         return float(ops.convert_to_numpy(self._criterion(targets, values)))
 
-    def counts(self) -> Counts:
+    def counts(self) -> ParameterCounts:
         model = self.twin.inference
         state = {id(v) for v in state_variables(self.twin.blueprint, self.twin.slots)}
-        return Counts(
+        return ParameterCounts(
             total_parameters=number_count(v for v in model.variables if id(v) not in state),
             trainable_parameters=number_count(model.trainable_variables),
             state_values=number_count(v for v in model.variables if id(v) in state),

@@ -17,7 +17,7 @@ from backends.torch_adapter.trainer_base import Prepared, TorchTrainerBase, to_a
 from bench.network.blueprint import Array, Network
 from bench.network.freezing import TrainingPlan
 from bench.spec.run import Recipe
-from bench.training.adapter import Counts
+from bench.workers.tasks import ParameterCounts
 
 if TYPE_CHECKING:
     from bench.training.adapter import MatchedTrainer
@@ -86,10 +86,10 @@ class TorchTrainer(TorchTrainerBase):
         values = torch.from_numpy(logits).to(self._device, self._dtype)
         return self._criterion(values, self._put(labels)).item()
 
-    def counts(self) -> Counts:
+    def counts(self) -> ParameterCounts:
         state = set(self.network.state_names())
         tensors = self.network.tensors
-        return Counts(
+        return ParameterCounts(
             total_parameters=sum(t.numel() for n, t in tensors.items() if n not in state),
             trainable_parameters=sum(
                 p.numel() for group in self.optimizer.param_groups for p in group["params"]

@@ -105,7 +105,7 @@ class SeedGroup:
     @property
     def val_top1(self) -> float:
         """Mean validation accuracy after the last epoch; -1 counts for an unknown one."""
-        last = [(row.result.val_top1_by_epoch or [None])[-1] for row in self.rows]
+        last = [(row.result.val_top1_by_epoch or (None,))[-1] for row in self.rows]
         return float(np.mean([-1.0 if v is None else v for v in last]))
 
 

@@ -85,7 +85,7 @@ class PhaseResult(Frozen):
         "first phase, whose set-up is the run's."
     )
     fit_s: Measured = Field(description="Share of the run's fit_s, with setup_s and prefix_s.")
-    notes: list[str] = Field(default=[], description="Remarks that a reader must know.")
+    notes: tuple[str, ...] = Field(default=(), description="Remarks that a reader must know.")
 
 
 class ImageAnswers(Frozen):
@@ -128,11 +128,11 @@ class RunResult(Frozen):
         default=None,
         description="Correctly classified test images; null where there are no predictions.",
     )
-    val_top1_by_epoch: list[Share | None] = Field(
-        default=[], description="Validation accuracy after each epoch."
+    val_top1_by_epoch: tuple[Share | None, ...] = Field(
+        default=(), description="Validation accuracy after each epoch."
     )
-    train_loss_by_epoch: list[Loss | None] = Field(
-        default=[], description="Mean training loss of the images of each epoch."
+    train_loss_by_epoch: tuple[Loss | None, ...] = Field(
+        default=(), description="Mean training loss of the images of each epoch."
     )
 
     train_images_per_s: Measured | None = _reported(
@@ -150,8 +150,8 @@ class RunResult(Frozen):
     infer_images_per_s: Measured | None = _reported(
         "Inference throughput on the test split: median synchronised window."
     )
-    train_images_per_s_windows: list[Window] = Field(
-        default=[], description="Training throughput in each synchronised window."
+    train_images_per_s_windows: tuple[Window, ...] = Field(
+        default=(), description="Training throughput in each synchronised window."
     )
 
     total_parameters: Count | None = _reported("Parameters of the network, counted by the backend.")
@@ -186,10 +186,12 @@ class RunResult(Frozen):
         "to end), over device_peak_flops_per_s."
     )
 
-    phases: list[PhaseResult] = Field(
-        default=[], description="Result of each phase, in order; empty for a policy without phases."
+    phases: tuple[PhaseResult, ...] = Field(
+        default=(), description="Result of each phase, in order; empty for a policy without phases."
     )
-    tuning: list[Trial] = Field(default=[], description="Learning rates that validation compared.")
+    tuning: tuple[Trial, ...] = Field(
+        default=(), description="Learning rates that validation compared."
+    )
     learning_rate: float | None = Field(
         default=None, description="Learning rate that was chosen; null if there was no choice."
     )
@@ -253,7 +255,7 @@ class RunResult(Frozen):
     knobs: dict[str, Any] = Field(
         default={}, description="Settings of the framework in force, read back afterwards."
     )
-    notes: list[str] = Field(default=[], description="Remarks that a reader must know.")
+    notes: tuple[str, ...] = Field(default=(), description="Remarks that a reader must know.")
 
     @model_validator(mode="before")
     @classmethod

@@ -15,7 +15,7 @@ from bench.spec.run import Recipe
 from bench.training.adapter import Adapter
 from bench.training.batches import TrainingBatches, input_threads
 from bench.training.clocks import WARMUP_STEPS, peak_host_bytes, seconds_of, step_durations
-from bench.training.fit import train_epoch
+from bench.training.fit import infer, train_epoch
 from bench.workers.tasks import SpeedAnswer, SpeedTask
 
 
@@ -36,15 +36,14 @@ def time_training(
     durations = step_durations(trainer, prepared, recipe.learning_rate)
     steps = list(islice(durations, 1 + WARMUP_STEPS + task.rounds))
     timed_steps = steps[1 + WARMUP_STEPS :]
-    images = np.array(split.images[: recipe.batch_size])
-
     wait, size = trainer.synchronise, recipe.batch_size
+    images = split.images[:size]
 
     def epoch_s(number: int) -> float:
         return seconds_of(lambda: train_epoch(trainer, batches, recipe, number), wait)
 
     def inference_s() -> float:
-        return seconds_of(lambda: trainer.logits([trainer.infer(images)]), wait)
+        return seconds_of(lambda: infer(trainer, images, size), wait)
 
     return SpeedAnswer(
         train_step_s=tuple(timed_steps),

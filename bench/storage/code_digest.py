@@ -35,6 +35,7 @@ EXPORT_ROOM = "backends/torch_adapter/export"
 EXPORT_ROOMS = ("bench/spec", "bench/network", EXPORT_ROOM)
 DATA_ROOM = "bench/data"
 PROOF_ROOM = "bench/parity"
+SPEED_ROOM = "bench/speed"
 ENGINES = "engines"
 """Folder of an adapter with a module for each engine."""
 DIGITS = 12
@@ -78,6 +79,12 @@ def data_digest() -> str:
 def proof_digest() -> str:
     """Return 12 hex digits over the code that measures and judges a proof, adapters apart."""
     return digest_of(_room_files([PROOF_ROOM]))
+
+
+@functools.cache
+def speed_digest() -> str:
+    """Return 12 hex digits over the code that times benchmarks, training and adapters apart."""
+    return digest_of(_room_files([SPEED_ROOM]))
 
 
 def shared_files() -> list[Path]:
@@ -238,7 +245,10 @@ class _Writer:
                 node.annotation = None
             case ast.Call(func=ast.Name(id="_reported")):
                 node.args = []  # the description of a result's field
-            case ast.keyword(arg="description" | "help" | "heading" | "flag"):
+            case ast.keyword(
+                arg="description" | "help" | "heading" | "flag",
+                value=ast.Constant(value=str()) | ast.JoinedStr(),
+            ):
                 return ""
             case ast.ClassDef():
                 methods = [s for s in node.body if isinstance(s, ast.FunctionDef)]

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from bench.network.blueprint import Array, Network
 from bench.network.freezing import TrainingPlan
 from bench.spec.run import Policy, Recipe
-from bench.workers.tasks import NativeNetwork
+from bench.workers.tasks import NativeNetwork, ParameterCounts
 
 
 class Batch(NamedTuple):
@@ -25,18 +25,6 @@ class Batch(NamedTuple):
     """(N,) class numbers."""
     masks: tuple[npt.NDArray[np.bool_], ...]
     """For each dropout of the plan, the elements it keeps: (N, H, W, C), (N, L, C) or (N, C)."""
-
-
-@dataclass(frozen=True)
-class Counts:
-    """Numbers of values in a network, read from the framework's own objects."""
-
-    total_parameters: int
-    """All parameters, without BatchNorm statistics."""
-    trainable_parameters: int
-    """Parameters for which the framework computes gradients."""
-    state_values: int
-    """BatchNorm moving statistics."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +71,7 @@ class Trainer(Protocol):
         """Return a copy of every tensor: in matched mode by the Blueprint's names and in its
         layout, in native mode by the framework's."""
 
-    def counts(self) -> Counts:
+    def counts(self) -> ParameterCounts:
         """Return the numbers of parameters, read from the framework's own objects."""
 
     def knobs(self) -> dict[str, Any]:

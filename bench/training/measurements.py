@@ -34,7 +34,7 @@ def count_fields(trainer: Trainer) -> dict[str, int]:
     """Return the numbers of parameters of the network as it stands."""
     counts = trainer.counts()
     frozen = counts.total_parameters - counts.trainable_parameters
-    return {**vars(counts), "frozen_parameters": frozen}
+    return {**counts.model_dump(), "frozen_parameters": frozen}
 
 
 def work_fields(blueprint: Blueprint, phases: Sequence[Phase]) -> dict[str, Any]:
@@ -164,5 +164,5 @@ def phase_result(fit: Fit, frozen_sha256: str, setup_s: float | None, fit_s: flo
         effective_images_per_s=effective,
         setup_s=setup_s,
         fit_s=fit_s,
-        notes=notes,
+        notes=tuple(notes),
     )

@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 
 from bench.catalog.backends import BACKENDS, DEFAULT_BACKENDS
-from bench.storage.code_digest import PROOF_ROOM, adapter_files, shared_files
+from bench.speed.cases import SMALLEST, SpeedCase, time_case
+from bench.storage.code_digest import PROOF_ROOM, SPEED_ROOM, adapter_files, shared_files
 from bench.system import project_root
+from bench.workers.pool import WorkerPool
+from bench.workers.process import Interpreters
 from tests.end_to_end.test_command import command, stored
 
 WRAPPER = """
@@ -83,6 +86,10 @@ class Watched:
         self._python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{wrapper}" "$@"\n')
         self._python.chmod(0o755)
 
+    def interpreters(self, backend: str) -> Interpreters:
+        """Return interpreters by which a backend's workers are watched."""
+        return Interpreters({backend: self._python})
+
     def options(self, *backends: str) -> list[str]:
         """Return the options that let the workers of some backends be watched."""
         return [word for b in backends for word in ("--python", f"{b}={self._python}")]
@@ -143,3 +150,19 @@ def test_every_module_that_a_proof_or_export_imports_is_in_a_digest(
     assert project_root() / PROOF_ROOM / "random_network.py" in imported["torch", "ExportTask"]
     for (backend, task), files in imported.items():
         assert files - _covered(backend) - proofs == set(), task
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", DEFAULT_BACKENDS)
+def test_every_module_that_a_benchmark_imports_is_in_a_digest(
+    backend: str, watched: Watched, shared_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("THAWBENCH_CACHE", str(shared_cache))
+    interpreters = watched.interpreters(backend)
+    case = SpeedCase("squeezenet1_1", "freeze_all", "fp32", backend)
+    with WorkerPool(interpreters) as workers:
+        time_case(case, SMALLEST, "cpu", workers, interpreters, shared_cache)
+    imported = watched.imported()[backend, "SpeedTask"]
+    timers = {file.resolve() for file in (project_root() / SPEED_ROOM).rglob("*.py")}
+    assert project_root() / SPEED_ROOM / "timing.py" in imported
+    assert imported - _covered(backend) - timers == set()

@@ -18,7 +18,7 @@ from bench.network.blueprint import Array, Network
 from bench.network.freezing import TrainingPlan, plan_training
 from bench.network.phases import Phase, phases_of
 from bench.spec.run import RunSpec
-from bench.training.adapter import Batch, Counts
+from bench.training.adapter import Batch
 from bench.training.batches import TrainingBatches
 from bench.training.fit import FrozenChanged, Ready
 from bench.training.measurements import sum_prefix_fields
@@ -27,6 +27,7 @@ from bench.training.prefix_cache import CachedPrefix
 from bench.training.run import Run
 from bench.training.schedule import learning_rate
 from bench.workers.events import Epoch, Progress, RateTrial
+from bench.workers.tasks import ParameterCounts
 from tests.unit.test_phases import GRADUAL, PROBE
 from tests.unit.test_training_run import CLASSES, PIXELS, NumpyTrainer, network, packed, spec
 
@@ -79,9 +80,12 @@ class Thawing(NumpyTrainer):
         self.weights = {name: np.array(tensor) for name, tensor in tensors.items()}
         self.moments = {name: np.zeros_like(self.weights[name]) for name in self.plan.trained}
 
-    def counts(self) -> Counts:
+    def counts(self) -> ParameterCounts:
         trained = sum(self.weights[name].size for name in self.plan.trained)
-        return Counts(PIXELS * (PIXELS + CLASSES), trained, 0)
+        return ParameterCounts(
+            total_parameters=PIXELS * (PIXELS + CLASSES), trainable_parameters=trained,
+            state_values=0,
+        )  # fmt: skip
 
 
 class Bench:
@@ -181,7 +185,7 @@ def test_what_each_phase_gave_stands_by_itself() -> None:
     assert head.setup_s is None
     assert 0 < everything.setup_s < everything.fit_s
     assert head.fit_s + everything.fit_s == pytest.approx(fields["fit_s"], abs=0.01)
-    assert head.notes == everything.notes == ["no view twice"]
+    assert head.notes == everything.notes == ("no view twice",)
     # Steps of different phases have no common rate.
     for field in ("train_images_per_s", "compute_images_per_s", "step_s_p50", "compile_s",
                   "input_wait_fraction"):  # fmt: skip

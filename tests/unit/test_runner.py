@@ -264,7 +264,7 @@ def test_images_that_were_left_out_are_counted_in_the_result(
     results = {run.spec.seed: run.result for run in world.store.load()[0]}
     assert results[0].unreadable_images is None
     assert results[1].unreadable_images == 2
-    assert results[1].notes == ["of the worker"]
+    assert results[1].notes == ("of the worker",)
 
 
 def test_bad_input_that_the_worker_finds_ends_the_call_and_keeps_what_is_done(

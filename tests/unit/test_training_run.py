@@ -18,11 +18,12 @@ from bench.network.freezing import plan_training
 from bench.network.phases import Phase
 from bench.spec.preprocessing import Preprocessing
 from bench.spec.run import Case, DatasetRef, Recipe, RunSpec, WeightsRef
-from bench.training.adapter import Batch, Counts
+from bench.training.adapter import Batch
 from bench.training.fit import FrozenChanged, Ready
 from bench.training.prefix_cache import CachedPrefix
 from bench.training.run import Run
 from bench.workers.events import Epoch, Progress
+from bench.workers.tasks import ParameterCounts
 
 PX, CLASSES = 4, 3
 PIXELS = PX * PX * 3
@@ -115,8 +116,11 @@ class NumpyTrainer:
     def tensors(self) -> dict[str, Array]:
         return {name: array.copy() for name, array in self.weights.items()}
 
-    def counts(self) -> Counts:
-        return Counts(PIXELS * (PIXELS + CLASSES), PIXELS * CLASSES, 0)
+    def counts(self) -> ParameterCounts:
+        return ParameterCounts(
+            total_parameters=PIXELS * (PIXELS + CLASSES), trainable_parameters=PIXELS * CLASSES,
+            state_values=0,
+        )  # fmt: skip
 
     def knobs(self) -> dict[str, Any]:
         return {"toy": True}

@@ -17,7 +17,8 @@ from bench.native import probes
 from bench.native.applications import NATIVE_RESIZE, application_of
 from bench.network.blueprint import Array
 from bench.network.freezing import TrainingPlan
-from bench.training.adapter import Counts, NativeRequest
+from bench.training.adapter import NativeRequest
+from bench.workers.tasks import ParameterCounts
 
 NativeKnobs = dict[str, Any]
 """Name in ``bench.native.differences.KNOBS`` → value that JSON can hold."""
@@ -34,7 +35,7 @@ class NativeSetup:
     plan: TrainingPlan
     optimizers: dict[float, keras.optimizers.Optimizer]
     """Learning-rate scale → optimizer of the variables at that scale."""
-    counts: Counts
+    counts: ParameterCounts
     initial_head: NativeKnobs
     """``describe_head`` of the last layer before training."""
 

@@ -17,7 +17,8 @@ from backends.keras_adapter.trainer import configure, number_count
 from bench.network.blueprint import Array
 from bench.network.freezing import TensorPlan, TrainingPlan
 from bench.spec.run import Recipe
-from bench.training.adapter import Batch, Counts, NativeRequest
+from bench.training.adapter import Batch, NativeRequest
+from bench.workers.tasks import ParameterCounts
 
 
 class GroupedOptimizer(keras.optimizers.Optimizer):
@@ -115,9 +116,9 @@ class NativeKerasTrainer:
     def tensors(self) -> dict[str, Array]:
         return {v.path: np.array(ops.convert_to_numpy(v), order="C") for v in self._model.weights}
 
-    def counts(self) -> Counts:
+    def counts(self) -> ParameterCounts:
         state = self._state
-        return Counts(
+        return ParameterCounts(
             total_parameters=number_count(v for v in self._model.weights if id(v) not in state),
             trainable_parameters=number_count(self._model.trainable_weights),
             state_values=number_count(v for v in self._model.weights if id(v) in state),

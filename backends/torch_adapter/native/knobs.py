@@ -18,7 +18,8 @@ from backends.torch_adapter.export.constructors import last_layer
 from bench.native import probes
 from bench.native.applications import NATIVE_RESIZE
 from bench.spec.backbone import BackboneEntry
-from bench.training.adapter import Counts, NativeRequest
+from bench.training.adapter import NativeRequest
+from bench.workers.tasks import ParameterCounts
 
 AUXILIARY = ("aux1", "aux2", "AuxLogits")
 """torchvision's names of auxiliary classifiers in the middle of a network."""
@@ -35,7 +36,7 @@ class NativeTraining(Protocol):
     boundary: int
     """Position of the first trained module in ``named_modules()``."""
 
-    def counts(self) -> Counts: ...
+    def counts(self) -> ParameterCounts: ...
 
     def train(self) -> None: ...
 

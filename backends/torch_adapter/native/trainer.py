@@ -22,7 +22,8 @@ from bench.network.blueprint import HEAD, Array, is_under
 from bench.network.freezing import TensorPlan, TrainingPlan
 from bench.network.head import hidden_units
 from bench.spec.run import Recipe
-from bench.training.adapter import Counts, NativeRequest
+from bench.training.adapter import NativeRequest
+from bench.workers.tasks import ParameterCounts
 
 if TYPE_CHECKING:
     from bench.training.adapter import Trainer
@@ -85,11 +86,11 @@ class NativeTorchTrainer(TorchTrainerBase):
     def tensors(self) -> dict[str, Array]:
         return to_arrays(_state(self.module))
 
-    def counts(self) -> Counts:
+    def counts(self) -> ParameterCounts:
         parameters = list(self.module.parameters())
         held = {name for name, _ in self.module.named_parameters()}
         state = _state(self.module)
-        return Counts(
+        return ParameterCounts(
             total_parameters=sum(p.numel() for p in parameters),
             trainable_parameters=sum(p.numel() for p in parameters if p.requires_grad),
             state_values=sum(t.numel() for n, t in state.items() if n not in held),
