@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -106,7 +107,8 @@ def test_the_environment_names_versions_device_and_variables(
     assert (found.device_model, found.driver) == ("B", "1.2")
     assert found.variables["OMP_NUM_THREADS"] == "3"
     assert found.python == platform.python_version()
-    assert "numpy" in found.packages
+    for name in ("torch", "numpy", "pillow", "scipy", "scikit-learn"):
+        assert found.packages[name] == metadata.version(name)
     assert found.cores >= 1
     assert _here("torch", "cpu").driver is None
     assert _here("torch", "cuda:7").device_model == "absent"
