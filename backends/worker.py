@@ -233,12 +233,7 @@ def run(task: tasks.RunTask, context: Context) -> tasks.RunAnswer:
 
 def native_knobs(task: tasks.NativeKnobsTask, context: Context) -> tasks.NativeKnobsAnswer:
     """Build a native network and read the settings that its framework chose."""
-    from bench.training.adapter import NativeRequest
-
-    request = NativeRequest(
-        task.backbone, task.native, task.classes, task.policy, task.recipe, task.device, seed=0
-    )
-    trainer, _ = context.adapter().build_native(request)
+    trainer, _ = context.adapter().build_native(task.request)
     return tasks.NativeKnobsAnswer(knobs=trainer.knobs())
 
 

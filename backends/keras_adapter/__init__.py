@@ -17,10 +17,10 @@ from bench.training.adapter import (
     Heads,
     HeadsTrainer,
     MatchedTrainer,
-    NativeRequest,
     Prefix,
     Trainer,
 )
+from bench.workers.tasks import NativeRequest
 
 
 class KerasAdapter:

@@ -23,7 +23,7 @@ from bench.network.weights import random_weights
 from bench.spec.plain import plain_recipe
 from bench.spec.run import OptimizerName
 from bench.workers.process import Interpreters, ask
-from bench.workers.tasks import NativeKnobsTask
+from bench.workers.tasks import NativeKnobsTask, NativeRequest
 
 DifferenceTable = dict[str, Any]
 """Differences of a backbone; see ``native_differences``."""
@@ -116,15 +116,18 @@ def native_differences(
         base = {"momentum": 0.9, "weight_decay": 1e-4, "optimizer": optimizer}
         recipe = plain_recipe(head, size).model_copy(update=base)
         native = native_network(random_weights(entry), entry)
-        task = NativeKnobsTask(backbone=backbone, native=native, policy=POLICIES[policy],
-                               recipe=recipe, classes=CLASSES, device="cpu")  # fmt: skip
+        request = NativeRequest(backbone=backbone, network=native, policy=POLICIES[policy],
+                                recipe=recipe, classes=CLASSES, device="cpu", seed=0)  # fmt: skip
         knobs: dict[str, dict[str, Any]] = {}
         unavailable: dict[str, str] = {}
         for backend, reason in reasons.items():
             try:
                 if reason is not None:
                     raise Unavailable(reason)
-                built = ask(backend, task, interpreters, f"building native {backbone}", cache)
+                built = ask(
+                    backend, NativeKnobsTask(request=request), interpreters,
+                    f"building native {backbone}", cache,
+                )  # fmt: skip
                 knobs[backend] = built.knobs
             except Unavailable as error:
                 unavailable[backend] = str(error)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -11,8 +10,8 @@ import numpy.typing as npt
 
 from bench.network.blueprint import Array, Network
 from bench.network.freezing import TrainingPlan
-from bench.spec.run import Policy, Recipe
-from bench.workers.tasks import NativeNetwork, ParameterCounts
+from bench.spec.run import Recipe
+from bench.workers.tasks import NativeRequest, ParameterCounts
 
 
 class Batch(NamedTuple):
@@ -25,23 +24,6 @@ class Batch(NamedTuple):
     """(N,) class numbers."""
     masks: tuple[npt.NDArray[np.bool_], ...]
     """For each dropout of the plan, the elements it keeps: (N, H, W, C), (N, L, C) or (N, C)."""
-
-
-@dataclass(frozen=True)
-class NativeRequest:
-    """The network of a framework's own library that native mode trains."""
-
-    backbone: str
-    network: NativeNetwork
-    """Catalogue entry, weights and preprocessing of the backbone."""
-    classes: int
-    """Outputs of the head."""
-    policy: Policy
-    recipe: Recipe
-    device: str
-    """cpu or cuda:N."""
-    seed: int
-    """Seed of random weights, head and dropout, each drawn by the framework's own generator."""
 
 
 class Trainer(Protocol):

@@ -16,12 +16,12 @@ from bench.network.head import attach_head
 from bench.network.phases import Phase, phases_of
 from bench.spec.result import RunResult
 from bench.spec.run import RunSpec
-from bench.training.adapter import Adapter, NativeRequest
+from bench.training.adapter import Adapter
 from bench.training.fit import Ready, Report, build_phase
 from bench.training.predictions import save_predictions
 from bench.training.prefix_cache import cached_prefix_of_run
 from bench.training.run import Run
-from bench.workers.tasks import RunTask
+from bench.workers.tasks import NativeRequest, RunTask
 
 
 def do_run(task: RunTask, adapter: Adapter, emit: Report) -> RunResult:
@@ -49,12 +49,12 @@ def _native_run(
     spec: RunSpec, task: RunTask, adapter: Adapter, packed: Packed, emit: Report
 ) -> tuple[Run, None]:
     assert task.native is not None
-    classes, recipe = len(packed.classes), spec.recipe
     request = NativeRequest(
-        spec.backbone, task.native, classes, spec.policy, recipe, spec.device, spec.seed
-    )
+        backbone=spec.backbone, network=task.native, classes=len(packed.classes),
+        policy=spec.policy, recipe=spec.recipe, device=spec.device, seed=spec.seed,
+    )  # fmt: skip
     trainer, plan = adapter.build_native(request)
-    ready = Ready(Phase(spec.policy, 0, recipe.epochs), plan, trainer)
+    ready = Ready(Phase(spec.policy, 0, spec.recipe.epochs), plan, trainer)
     return Run(spec, None, packed, ready, emit), None
 
 

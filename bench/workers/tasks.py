@@ -241,6 +241,21 @@ class NativeNetwork(Frozen):
     preprocessing: Preprocessing = Field(description="Used if the network brings none itself.")
 
 
+class NativeRequest(Frozen):
+    """The network of a framework's own library that native mode trains."""
+
+    backbone: str
+    network: NativeNetwork
+    classes: int = Field(description="Outputs of the head.")
+    policy: Policy
+    recipe: Recipe
+    device: str = Field(description="cpu or cuda:N.")
+    seed: int = Field(
+        description="Seed of random weights, head and dropout, each drawn by the framework's own "
+        "generator."
+    )
+
+
 class NativeKnobsAnswer(Frozen):
     """Settings that each framework chooses itself in native mode, by name."""
 
@@ -251,12 +266,7 @@ class NativeKnobsTask(Task[NativeKnobsAnswer]):
     """Build a native network and read the settings that its framework chose."""
 
     task: Literal["native_knobs"] = "native_knobs"
-    backbone: str
-    native: NativeNetwork
-    policy: Policy
-    recipe: Recipe
-    classes: int
-    device: str
+    request: NativeRequest
 
 
 class RunAnswer(Frozen):

@@ -27,12 +27,12 @@ from bench.training.adapter import (
     Heads,
     HeadsTrainer,
     MatchedTrainer,
-    NativeRequest,
     Prefix,
     Trainer,
 )
 from bench.training.batches import TrainingBatches
 from bench.training.schedule import learning_rate
+from bench.workers.tasks import NativeRequest
 
 Patches = Callable[[], list[Any]]
 """Builds context managers that replace something and restore it on exit."""

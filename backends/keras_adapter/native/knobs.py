@@ -17,8 +17,7 @@ from bench.native import probes
 from bench.native.applications import NATIVE_RESIZE, application_of
 from bench.network.blueprint import Array
 from bench.network.freezing import TrainingPlan
-from bench.training.adapter import NativeRequest
-from bench.workers.tasks import ParameterCounts
+from bench.workers.tasks import NativeRequest, ParameterCounts
 
 NativeKnobs = dict[str, Any]
 """Name in ``bench.native.differences.KNOBS`` → value that JSON can hold."""

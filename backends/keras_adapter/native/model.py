@@ -19,7 +19,7 @@ from keras import ops
 from bench.errors import Unavailable, UserError, choose, first_line
 from bench.native.applications import Application, application_of, keras_models_folder
 from bench.network.head import hidden_units
-from bench.training.adapter import NativeRequest
+from bench.workers.tasks import NativeRequest
 
 BLOCK = re.compile(r"(block_?\d+[a-z]?|conv\d+_block\d+|expanded_conv_\d+)_")
 """Common prefix of the layer names of one block in ``keras.applications``."""

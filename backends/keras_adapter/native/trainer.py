@@ -17,8 +17,8 @@ from backends.keras_adapter.trainer import configure, number_count
 from bench.network.blueprint import Array
 from bench.network.freezing import TensorPlan, TrainingPlan
 from bench.spec.run import Recipe
-from bench.training.adapter import Batch, NativeRequest
-from bench.workers.tasks import ParameterCounts
+from bench.training.adapter import Batch
+from bench.workers.tasks import NativeRequest, ParameterCounts
 
 
 class GroupedOptimizer(keras.optimizers.Optimizer):

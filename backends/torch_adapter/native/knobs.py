@@ -18,8 +18,7 @@ from backends.torch_adapter.export.constructors import last_layer
 from bench.native import probes
 from bench.native.applications import NATIVE_RESIZE
 from bench.spec.backbone import BackboneEntry
-from bench.training.adapter import NativeRequest
-from bench.workers.tasks import ParameterCounts
+from bench.workers.tasks import NativeRequest, ParameterCounts
 
 AUXILIARY = ("aux1", "aux2", "AuxLogits")
 """torchvision's names of auxiliary classifiers in the middle of a network."""

@@ -22,8 +22,7 @@ from bench.network.blueprint import HEAD, Array, is_under
 from bench.network.freezing import TensorPlan, TrainingPlan
 from bench.network.head import hidden_units
 from bench.spec.run import Recipe
-from bench.training.adapter import NativeRequest
-from bench.workers.tasks import ParameterCounts
+from bench.workers.tasks import NativeRequest, ParameterCounts
 
 if TYPE_CHECKING:
     from bench.training.adapter import Trainer
