@@ -39,12 +39,10 @@ def decoding_threads() -> Iterator[ThreadPoolExecutor]:
 
 
 def load_rgb(path: Path) -> Image.Image:
-    """Return the first frame of an image file, upright, in mode RGB with 8 bits per channel.
+    """Return the first frame of an image file, upright, in mode RGB with 8 bits per channel; raise
+    UnreadableImageError if it cannot be decoded, for whatever reason.
 
     Transparent images are laid on white, grey is repeated, 16 bits are scaled to 8.
-
-    Raises:
-        UnreadableImageError: The file cannot be decoded, for whatever reason.
     """
     try:
         with Image.open(path) as image:
@@ -55,15 +53,15 @@ def load_rgb(path: Path) -> Image.Image:
             return _rgb(upright)
     except MemoryError:
         raise
+    except UnidentifiedImageError as error:
+        raise UnreadableImageError("not an image that Pillow can identify") from error
     except Exception as error:  # Pillow's plugins raise nearly anything on a broken file
-        raise UnreadableImageError(_reason(error)) from error
+        raise UnreadableImageError(getattr(error, "strerror", "") or first_line(error)) from error
 
 
 def centre_square(image: Image.Image, px: int, resize: Resize = "antialias") -> Pixels:
-    """Return the largest square at the image's centre, resized: RGB, shape (px, px, 3).
-
-    Only the square is resized, so that a very long image takes no memory.
-    """
+    """Return the largest square at the image's centre, resized: RGB, shape (px, px, 3). Only the
+    square is resized, so that a very long image takes no memory."""
     width, height = image.size
     side = min(width, height)
     left, top = (width - side) / 2, (height - side) / 2
@@ -99,11 +97,3 @@ def _rgb(image: Image.Image) -> Image.Image:
         white = Image.new("RGBA", rgba.size, "white")
         image = Image.alpha_composite(white, rgba)
     return image.convert("RGB")
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, UnidentifiedImageError):
-        return "not an image that Pillow can identify"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return first_line(error)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from bench.data.decode import centre_square
@@ -17,13 +16,9 @@ _HELD_OUT = 0.15
 """Share of the distinct images of a class for each of validation and test, if not given."""
 
 
-def open_folder(path: str, sizes: SplitSizes, skip_unreadable: bool) -> Dataset:
-    """Open a folder of images, see ``open_dataset``; every file is hashed.
-
-    Subsets keep the proportions of the classes. In a path, ``~`` is expanded.
-    """
-    root = Path(os.path.abspath(os.path.expanduser(path)))
-    name = f"folder:{root.name or 'root'}"
+def open_folder(name: str, root: Path, sizes: SplitSizes, skip_unreadable: bool) -> Dataset:
+    """Open a folder of images, see ``open_dataset``; every file is hashed. Subsets keep the
+    proportions of the classes."""
     found = scan(root)
     classes = _class_names(found, root)
     images, skipped = read_files(found, skip_unreadable=skip_unreadable)
@@ -55,11 +50,8 @@ def open_folder(path: str, sizes: SplitSizes, skip_unreadable: bool) -> Dataset:
 
 
 def _class_names(found: list[ImageFile], root: Path) -> tuple[str, ...]:
-    """Return the names of the classes in natural order.
-
-    Raises:
-        UserError: There is only one class, or the splits have different classes.
-    """
+    """Return the names of the classes in natural order; raise UserError if there is only one, or if
+    the splits have different ones."""
     names = {image.class_name for image in found}
     for split in SPLITS:
         in_split = {image.class_name for image in found if image.split == split}
@@ -120,13 +112,9 @@ def _split(images: list[ImageFile], classes: tuple[str, ...]) -> Splits:
 def _carve(
     images: list[ImageFile], classes: tuple[str, ...], held_out: tuple[SplitName, ...]
 ) -> Splits:
-    """Take 15 % of each class for each of the held-out splits; the rest is for training.
-
-    Identical files count as one image, so that they stay in one split.
-
-    Raises:
-        UserError: A class has too few distinct images for one in each split.
-    """
+    """Take 15 % of each class for each of the held-out splits; the rest is for training. Identical
+    files count as one image, so that they stay in one split. Raise UserError if a class has too few
+    distinct images for one in each split."""
     split_of: dict[str, SplitName] = {}
     for name in classes:
         distinct = sorted({image.sha256 for image in images if image.class_name == name})

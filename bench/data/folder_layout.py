@@ -22,11 +22,8 @@ _SPLIT_FOLDERS: dict[str, SplitName] = {
 
 
 def scan(root: Path) -> list[ImageFile]:
-    """Return every image file below a folder of class folders, or of split folders that hold them.
-
-    Raises:
-        UserError: There is no such folder, or its layout is not the expected one.
-    """
+    """Return every image file below a folder of class folders, or of split folders that hold them;
+    raise UserError if there is no such folder or it has another layout."""
     if not root.exists():
         raise UserError(f"There is no folder {root}.", LAYOUT_HINT)
     if not root.is_dir():

@@ -38,10 +38,10 @@ def open_mnist5k(sizes: SplitSizes) -> Dataset:
     counts = {
         split: settled_size("mnist5k", split, sizes.of(split), _SIZES[split]) for split in SPLITS
     }
-    described = [f"mnist5k {MNIST_REVISION}", *(str(counts[split]) for split in SPLITS)]
+    described = [f"mnist5k {MNIST_REVISION}", *map(str, counts.values()), sha256_of_file(path)]
     return Dataset(
         name="mnist5k",
-        content_hash=sha256_of_texts([*described, sha256_of_file(path)]),
+        content_hash=sha256_of_texts(described),
         classes=_CLASSES,
         train_images=counts["train"],
         val_images=counts["val"],

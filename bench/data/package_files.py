@@ -9,15 +9,13 @@ from bench.errors import Unavailable
 
 
 def package_file(package: str, distribution: str, relative: str) -> Path:
-    """Return the path of a file that an installed package carries, without importing the package.
+    """Return the path of a file that an installed package carries, without importing the package;
+    raise Unavailable if it is not installed or lacks the file.
 
     Args:
         package: Import name, such as 'skimage'.
         distribution: Name for pip, such as 'scikit-image'.
         relative: Path below the package's folder.
-
-    Raises:
-        Unavailable: The package is not installed or lacks the file.
     """
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:

@@ -30,13 +30,8 @@ class BrokenPackError(Exception):
 
 
 def pack(dataset: Dataset, px: int, cache_dir: Path, resize: Resize = "antialias") -> Packed:
-    """Decode a data set, unless that was done before, and return it memory-mapped.
-
-    Args:
-        dataset: The data set, from ``open_dataset``.
-        px: Height and width of the packed images, in pixels.
-        cache_dir: Root of the cache; created if need be.
-        resize: Filter for making images smaller.
+    """Decode a data set into images of ``px`` × ``px`` pixels below ``cache_dir``, unless that was
+    done before, and return it memory-mapped; ``resize`` is the filter for making images smaller.
 
     Raises:
         UserError: Images cannot be read, or the cache cannot be written or has no room.
@@ -62,15 +57,9 @@ def packed_path(key: str, cache: Path | None = None) -> Path:
 
 
 def load_packed(path: Path, *, compare_checksums: bool = False) -> Packed:
-    """Open a packed folder.
-
-    Args:
-        path: The folder, ``Packed.path``.
-        compare_checksums: Read every file, to find changes that keep its size; ``pack`` did so.
-
-    Raises:
-        BrokenPackError: A file is missing, unreadable, changed or of the wrong size.
-    """
+    """Open a packed folder, ``Packed.path``; raise BrokenPackError if a file is missing,
+    unreadable, changed or of the wrong size. With ``compare_checksums`` every file is read, to find
+    changes that keep its size; ``pack`` did so."""
     try:
         meta = json.loads((path / _META).read_text(encoding="utf-8"))
         if meta["key"] != path.name:
@@ -142,11 +131,7 @@ def _write(dataset: Dataset, px: int, resize: Resize, folder: Path) -> None:
 
 
 def _decode(
-    dataset: Dataset,
-    split: SplitName,
-    resize: Resize,
-    images: Pixels,
-    pool: ThreadPoolExecutor,
+    dataset: Dataset, split: SplitName, resize: Resize, images: Pixels, pool: ThreadPoolExecutor
 ) -> Iterator[str]:
     """Decode one split into its file; yield 'FILE: reason' for each unreadable image."""
 

@@ -85,10 +85,10 @@ def open_photos(sizes: SplitSizes) -> Dataset:
     paths = photo_paths()
     counts = {split: sizes.of(split) or PHOTOS_SIZES[split] for split in SPLITS}
     geometry = (PHOTOS_REVISION, _PATTERN, _CELLS, _SMALLEST, _LARGEST, _FLAT)
-    described = [f"photos {geometry}", *(str(counts[split]) for split in SPLITS)]
+    described = [f"photos {geometry}", *map(str, counts.values()), *map(sha256_of_file, paths)]
     return Dataset(
         name="photos",
-        content_hash=sha256_of_texts([*described, *map(sha256_of_file, paths)]),
+        content_hash=sha256_of_texts(described),
         classes=PHOTO_CLASSES,
         train_images=counts["train"],
         val_images=counts["val"],
@@ -98,10 +98,8 @@ def open_photos(sizes: SplitSizes) -> Dataset:
 
 
 def cells(width: int, height: int, split: SplitName) -> list[Box]:
-    """Return the cells of a split in a photograph of ``width`` × ``height`` pixels.
-
-    Cells of different splits share no pixel.
-    """
+    """Return the cells of a split in a photograph of ``width`` × ``height`` pixels; cells of
+    different splits share no pixel."""
     columns = max(_CELLS, round(_CELLS * width / height))
     rows = max(_CELLS, round(_CELLS * height / width))
     x = [column * width // columns for column in range(columns + 1)]
@@ -115,10 +113,8 @@ def cells(width: int, height: int, split: SplitName) -> list[Box]:
 
 
 def crop_box(width: int, height: int, label: int, split: SplitName, number: int) -> Box:
-    """Draw square ``number`` of a class and split, inside one cell of a photograph.
-
-    The same arguments always give the same square.
-    """
+    """Draw square ``number`` of a class and split, inside one cell of a photograph; the same
+    arguments always give the same square."""
     # Random.random() of a string seed is the same in every release of Python.
     draw = Random(f"photos 1 {PHOTO_CLASSES[label]} {split} {number}").random
     choices = cells(width, height, split)

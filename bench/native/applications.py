@@ -66,12 +66,8 @@ def _single(constructor: str, module: str, digest: str, min_px: int = 32) -> App
 def _series(
     name: str, constructor: str, module: str, address: str, digests: dict[str, str]
 ) -> dict[str, Application]:
-    """Build the entries of a network in several sizes, by name.
-
-    Args:
-        name: ``*`` in it, in ``constructor`` and in ``address`` stands for the size.
-        digests: Size → digest; name and address have the size in lower case.
-    """
+    """Build the entries of a network in several sizes, by name. ``*`` in ``name``, ``constructor``
+    and ``address`` stands for a size of ``digests``, in lower case in name and address."""
     return {
         name.replace("*", size.lower()): Application(
             constructor.replace("*", size), module, address.replace("*", size.lower()), digest

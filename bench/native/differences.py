@@ -68,15 +68,9 @@ KNOBS: dict[str, str] = {
 
 
 def difference_rows(knobs: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Compare the settings of backends.
-
-    Args:
-        knobs: Backend → setting → value; those outside ``KNOBS`` (versions, threads) are ignored.
-
-    Returns:
-        ``{"knob", "meaning", "values": {backend: value or None}, "differs"}``, one for each setting
-        that some backend has.
-    """
+    """Compare the settings of backends, given as backend → setting → value; those outside ``KNOBS``
+    (versions, threads) are ignored. Return ``{"knob", "meaning", "values": {backend: value or
+    None}, "differs"}`` for each setting that some backend has."""
     rows = []
     for knob, meaning in KNOBS.items():
         if not any(knob in settings for settings in knobs.values()):
@@ -92,13 +86,12 @@ def native_differences(
     *, px: int | None = None, optimizer: OptimizerName = "sgd", policy: str = "fine_tune_all",
     head: str = "linear",
 ) -> list[DifferenceTable]:  # fmt: skip
-    """Compare the native settings of backends for each backbone, with random weights.
-
-    ``px`` is the height and width of the input, in pixels, by default the backbone's own.
+    """Compare the native settings of backends for each backbone, with random weights; ``px`` is the
+    height and width of the input, in pixels, by default the backbone's own.
 
     Returns:
         For each backbone ``{"backbone", "px", "optimizer", "policy", "weights", "unavailable":
-        {backend: reason}, "rows": from difference_rows}``.
+            {backend: reason}, "rows": from difference_rows}``.
 
     Raises:
         UserError: ``keras.applications`` has the network, but not with this head or at this size;

@@ -87,12 +87,8 @@ def variance_values() -> Array:
 
 
 def describe_variance(found: float, new_share: float) -> str:
-    """Describe which variance of the batch, biased or unbiased, a running variance takes.
-
-    Args:
-        found: Running variance after ``variance_values``, 1 before.
-        new_share: Share of the new batch in it.
-    """
+    """Describe which variance of the batch, biased or unbiased, a running variance takes: it was 1
+    and is ``found`` after ``variance_values``, of which it took ``new_share``."""
     candidates = {
         name: (1.0 - new_share) + new_share * float(variance_values().var(ddof=ddof))
         for name, ddof in (("biased", 0), ("unbiased", 1))

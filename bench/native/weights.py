@@ -29,15 +29,13 @@ def native_ref(application: Application, px: int) -> WeightsRef:
 def native_weights(
     name: str, application: Application, entry: BackboneEntry, px: int, download: bool = True
 ) -> Weights:
-    """Return a backbone's weights of ``keras.applications``, from Keras's cache or the network.
+    """Return a backbone's weights of ``keras.applications`` from Keras's cache or, with
+    ``download``, from the network; raise Unavailable if they are nowhere: the message says how to
+    get them.
 
     Args:
         entry: Its entry in the catalogue; native Keras does not use the preprocessing there.
         px: Height and width of the input, in pixels: some networks have a file for each size.
-        download: False: look only in the cache.
-
-    Raises:
-        Unavailable: The file is nowhere; the message says how to get it.
     """
     address = application.location(px)
     path = keras_models_folder() / application.file_name(px)
@@ -59,12 +57,8 @@ def native_weights(
 
 
 def native_weights_from_file(entry: BackboneEntry, path: Path) -> Weights:
-    """Return the weights in a user's file of a ``keras.applications`` model without classifier.
-
-    Raises:
-        UserError: The file is missing.
-        Unavailable: Keras does not read files of this kind.
-    """
+    """Return the weights in a user's file of a ``keras.applications`` model without classifier;
+    raise UserError if it is missing, Unavailable if Keras does not read files of its kind."""
     check_is_file(f"Weights file '{path}'", path)
     if path.suffix != SUFFIX:
         raise Unavailable(

@@ -31,14 +31,8 @@ _described: dict[tuple[str, Path, Path], BackboneEntry] = {}
 
 
 def check_name(kind: str, name: str) -> str:
-    """Return ``name`` if it is in the catalogue or has one of the ``FORMS``.
-
-    Args:
-        kind: Description of the name for messages, as in "backbone in my.toml".
-
-    Raises:
-        UserError: It does not; the message gives the nearest known name.
-    """
+    """Return ``name`` if it is in the catalogue or has one of the ``FORMS``; else raise UserError
+    with the nearest known name. ``kind`` describes the name there, as in "backbone in my.toml"."""
     library, colon, rest = name.partition(":")
     if not colon:
         try:
@@ -70,10 +64,8 @@ def folder_name(name: str) -> str:
 
 
 def weights_choice(text: str) -> tuple[str, str]:
-    """Return backbone and weights of ``--weights``; the backbone is '' for weights of all.
-
-    Raise UserError if there is no such backbone.
-    """
+    """Return backbone and weights of ``--weights``; the backbone is '' for weights of all. Raise
+    UserError if there is no such backbone."""
     name, equals, value = text.partition("=")
     if not equals or ("/" in name and ":" not in name):
         return "", text
@@ -88,11 +80,8 @@ def backbone(name: str, interpreters: Interpreters, cache: Path | None = None) -
 def backbones(
     names: Iterable[str], interpreters: Interpreters, cache: Path | None = None
 ) -> dict[str, BackboneEntry]:
-    """Return the entries of backbones; let a worker describe those that are not known yet.
-
-    Args:
-        names: Names in the catalogue or in one of the ``FORMS``.
-        cache: Root of the cache; None: the user's.
+    """Return the entries of backbones by name; let a worker describe those that are not known yet.
+    ``cache`` is the root of the cache, by default the user's.
 
     Raises:
         UserError: There is no such network, or it cannot be used.

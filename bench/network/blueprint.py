@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -121,6 +121,15 @@ class Network:
     blueprint: Blueprint
     tensors: dict[str, Array]
     """Tensor name → float array in PyTorch's layout."""
+
+    @classmethod
+    def of(
+        cls, original: Blueprint, operations: Iterable[Operation], tensors: dict[str, Array]
+    ) -> Network:
+        """Return a network like ``original``, but with these operations and tensors."""
+        shapes = {name: array.shape for name, array in tensors.items()}
+        changes = {"operations": tuple(operations), "shapes": shapes}
+        return cls(original.model_copy(update=changes), tensors)
 
     def sha256(self) -> str:
         """Hash the operations and every number (hex)."""

@@ -41,18 +41,20 @@ class Work:
 
 def work_of(blueprint: Blueprint, plan: TrainingPlan) -> Work:
     """Count the work of a training step of a Blueprint with its head."""
-    needs = _needs_gradient(blueprint, plan)
+    needs_gradient: dict[str, bool] = {INPUT: False}  # of the values, by name
     shapes: dict[str, tuple[int, ...]] = {INPUT: (3, blueprint.px, blueprint.px)}
-    shapes |= {o.name: o.shape for o in blueprint.operations}
     forward = backward = 0
     kept: set[str] = set()
     for operation in blueprint.operations:
+        shapes[operation.name] = operation.shape
         cost = multiply_adds(operation, blueprint)
         forward += cost
         trains = operation.tensors.get("weight") in plan.trained
-        flows = any(needs[name] for name in operation.inputs)
+        flows = any(needs_gradient[name] for name in operation.inputs)
         backward += cost * (2 * flows if operation.kind == "attention" else trains + flows)
-        if needs[operation.name]:
+        any_trains = any(tensor in plan.trained for tensor in operation.tensors.values())
+        needs_gradient[operation.name] = flows or any_trains
+        if needs_gradient[operation.name]:
             kept |= _read_backward(operation, trains)
     size = sum(math.prod(shapes[name]) for name in kept)
     return Work(forward, backward, 4 * size)
@@ -72,15 +74,6 @@ def multiply_adds(operation: Operation, blueprint: Blueprint) -> int:
 def saving(work: Work, full: Work) -> float:
     """Return the share of a step's multiply-adds that ``work`` saves compared to ``full``."""
     return 1.0 - work.step_multiply_adds / full.step_multiply_adds
-
-
-def _needs_gradient(blueprint: Blueprint, plan: TrainingPlan) -> dict[str, bool]:
-    """Map the name of each value to True if anything that trains comes before it."""
-    needs = {INPUT: False}
-    for operation in blueprint.operations:
-        trains = any(tensor in plan.trained for tensor in operation.tensors.values())
-        needs[operation.name] = trains or any(needs[name] for name in operation.inputs)
-    return needs
 
 
 def _read_backward(operation: Operation, trains: bool) -> set[str]:

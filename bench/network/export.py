@@ -61,15 +61,9 @@ def blueprint_folder(
 def architecture_folders(
     sizes: Mapping[str, int], cache: Path, interpreters: Interpreters
 ) -> dict[str, Path]:
-    """Return cached Blueprints without tensors; export those that are missing.
-
-    Args:
-        sizes: Backbone → height and width of its input, in pixels.
-        cache: Root of the cache.
-
-    Raises:
-        Unavailable: The exporter's packages are not installed, or the export failed.
-    """
+    """Return cached Blueprints without tensors; export those that are missing, and raise
+    Unavailable if that fails. ``sizes`` maps backbones to the height and width of their inputs, in
+    pixels."""
     entries = backbones(sizes, interpreters, cache)
     keys = {name: _key(name, entries[name], px, interpreters) for name, px in sizes.items()}
     folders = {name: architecture_path(key, cache) for name, key in keys.items()}

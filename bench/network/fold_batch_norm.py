@@ -9,21 +9,17 @@ from bench.network.frozen_prefix import Boundary
 
 
 def inference_form(blueprint: Blueprint, tensors: dict[str, Array], boundary: Boundary) -> Network:
-    """Return the operations before a boundary, with each BatchNorm folded into its kernel.
+    """Return the operations of a whole network before a boundary, with each BatchNorm folded into
+    its kernel; the output is the value at the boundary.
 
-    In inference BatchNorm multiplies by ``weight / sqrt(running_var + epsilon)`` and adds
-    ``bias - running_mean`` times that (Ioffe & Szegedy 2015, algorithm 2); other kernels and biases
-    of the convolution before it do the same (Jacob et al. 2018, "Quantization and Training of
-    Neural Networks for Efficient Integer-Arithmetic-Only Inference", 3.2). A BatchNorm stays if it
-    follows another kind of operation, or a value that something else reads too.
+    In inference BatchNorm multiplies by ``weight / sqrt(running_var + epsilon)`` and adds ``bias -
+    running_mean`` times that (Ioffe & Szegedy 2015, algorithm 2); other kernels and biases of the
+    convolution before it do the same (Jacob et al. 2018, "Quantization and Training of Neural
+    Networks for Efficient Integer-Arithmetic-Only Inference", 3.2). A BatchNorm stays if it follows
+    another kind of operation, or a value that something else reads too. Folded numbers are computed
+    in float64 and kept in the dtype of the kernel.
 
-    Args:
-        blueprint: Of the whole network.
-        tensors: At least those of the prefix.
-
-    Returns:
-        A network whose output is the value at the boundary. Folded numbers are computed in float64
-        and kept in the dtype of the kernel.
+    ``tensors`` are at least those of the prefix.
     """
     readers = blueprint.consumers()
     before = {o.name: o for o in blueprint.operations[: boundary.index]}
@@ -45,11 +41,7 @@ def inference_form(blueprint: Blueprint, tensors: dict[str, Array], boundary: Bo
     used = {tensor: numbers[tensor] for o in folded.values() for tensor in o.tensors.values()}
     # Only the boundary's value is read later, so nothing after it is computed.
     end = list(folded).index(boundary.value) + 1
-    changes = {
-        "operations": tuple(folded.values())[:end],
-        "shapes": {name: array.shape for name, array in used.items()},
-    }
-    return Network(blueprint.model_copy(update=changes), used)
+    return Network.of(blueprint, list(folded.values())[:end], used)
 
 
 def _join(

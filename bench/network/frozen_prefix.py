@@ -68,9 +68,7 @@ def prefix_key(
         environment_id: Versions, machine, device and code.
     """
     recipe = spec.recipe
-    views = None
-    if recipe.augmentation != "none":
-        views = [recipe.augmentation, recipe.views, spec.seed]
+    augmented = recipe.augmentation != "none"
     dependencies = {
         "operations": [o.model_dump(mode="json") for o in blueprint.operations[: boundary.index]],
         "preprocessing": blueprint.preprocessing.model_dump(mode="json"),
@@ -79,7 +77,7 @@ def prefix_key(
         "data": data,
         "precision": recipe.precision,
         "batch_size": recipe.batch_size,  # it decides how long they take
-        "views": views,
+        "views": [recipe.augmentation, recipe.views, spec.seed] if augmented else None,
         "environment": environment_id,
     }
     return canonical_hash(dependencies)[:32]

@@ -30,10 +30,8 @@ HEAD_FORMS = "original, linear, dense:512,256 or flatten+dense:290"
 
 
 def hidden_units(head: str) -> list[int]:
-    """Return the units of a head's hidden dense layers: ``dense:512,256`` → [512, 256].
-
-    Raise UserError if ``head`` has none of the known forms.
-    """
+    """Return the units of a head's hidden dense layers: ``dense:512,256`` → [512, 256]. Raise
+    UserError if ``head`` has none of the known forms."""
     if head in ("original", "linear"):
         return []
     match = re.fullmatch(r"(?:flatten\+)?dense:([1-9]\d{0,5}(?:,[1-9]\d{0,5})*)", head)
@@ -43,13 +41,12 @@ def hidden_units(head: str) -> list[int]:
 
 
 def attach_head(network: Network, head: str, classes: int, seed: int) -> Network:
-    """Put a new head for ``classes`` classes on a network.
+    """Put a new head for ``classes`` classes on a network; ``seed`` decides its numbers.
 
     Args:
         network: As exported, with its original classifier as stage 'head'.
         head: One of ``HEAD_FORMS``. 'original' keeps the network's own classifier and replaces its
             last layer.
-        seed: Decides the new layers' numbers.
 
     Raises:
         UserError: ``head`` has none of the known forms, or the network cannot take it.
@@ -78,10 +75,8 @@ def _fresh(shape: tuple[int, ...], random: np.random.Generator, dtype: np.dtype[
 
 
 def _resize_last(network: Network, classes: int, random: np.random.Generator) -> Network:
-    """Replace the last kernel of the original classifier by one with ``classes`` outputs.
-
-    DeiT's distilled form combines several last kernels; all are replaced.
-    """
+    """Replace the last kernel of the original classifier by one with ``classes`` outputs; DeiT's
+    distilled form combines several last kernels, and all are replaced."""
     operations = list(network.blueprint.operations)
     last, after = _last_kernels(network.blueprint)
     tensors = dict(network.tensors)
@@ -95,14 +90,12 @@ def _resize_last(network: Network, classes: int, random: np.random.Generator) ->
         if operation.name in last | after:
             shape = with_features(operation.shape, classes)
             operations[i] = operation.model_copy(update={"shape": shape})
-    return _network(network.blueprint, tuple(operations), tensors)
+    return Network.of(network.blueprint, operations, tensors)
 
 
 def _last_kernels(blueprint: Blueprint) -> tuple[set[str], set[str]]:
-    """Return the names of the head's last kernels, and of the operations after them.
-
-    Raise UserError if the output depends on the backbone without such a kernel.
-    """
+    """Return the names of the head's last kernels, and of the operations after them; raise
+    UserError if the output depends on the backbone without such a kernel."""
     needed = {blueprint.output}
     last, after = set[str](), set[str]()
     for operation in reversed(blueprint.operations):
@@ -122,9 +115,7 @@ def _replace(
     network: Network, widths: list[int], flatten: bool, random: np.random.Generator
 ) -> Network:
     """Replace the original classifier by dense layers over the trunk's pooled or flattened map.
-
-    Tokens are averaged where a map would be pooled; a vector is used as it is.
-    """
+    Tokens are averaged where a map would be pooled; a vector is used as it is."""
     source = trunk_output(network.blueprint)
     trunk = network.blueprint.trunk()
     tensors = {t: network.tensors[t] for o in trunk for t in o.tensors.values()}
@@ -155,11 +146,4 @@ def _replace(
         if not is_last:
             add(f"relu{number}", "relu", (width,))
         features = width
-    return _network(network.blueprint, (*trunk, *operations), tensors)
-
-
-def _network(
-    old: Blueprint, operations: tuple[Operation, ...], tensors: dict[str, Array]
-) -> Network:
-    shapes = {name: array.shape for name, array in tensors.items()}
-    return Network(old.model_copy(update={"operations": operations, "shapes": shapes}), tensors)
+    return Network.of(network.blueprint, [*trunk, *operations], tensors)

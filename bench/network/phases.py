@@ -61,10 +61,8 @@ def phases_of(blueprint: Blueprint, policy: Policy, epochs: int) -> tuple[Phase,
 
 
 def check_epochs(policy: Policy, epochs: int) -> None:
-    """Raise UserError if there are fewer epochs than the policy has phases.
-
-    A policy that unfreezes stage by stage needs two: with one it would be an ordinary policy.
-    """
+    """Raise UserError if there are fewer epochs than the policy has phases. One that unfreezes
+    stage by stage needs two: with one it would be an ordinary policy."""
     least = 2 if policy.phases == "by_stage" else max(1, len(policy.phases))
     if epochs < least:
         raise UserError(

@@ -48,9 +48,8 @@ def random_weights(entry: BackboneEntry) -> Weights:
 
 
 def weights_from_file(entry: BackboneEntry, path: Path) -> Weights:
-    """Return the weights in a user's file.
-
-    A file whose hash is in the catalogue is read and preprocessed as the catalogue says.
+    """Return the weights in a user's file; one whose hash is in the catalogue is read and
+    preprocessed as the catalogue says.
 
     Raises:
         UserError: The file is missing, unreadable, of an unknown format or another backbone's.
@@ -78,15 +77,9 @@ def weights_from_file(entry: BackboneEntry, path: Path) -> Weights:
 
 
 def pretrained_weights(name: str, entry: BackboneEntry, download: bool = True) -> Weights:
-    """Return a backbone's ImageNet weights from the first place that has them, downloads last.
-
-    Args:
-        name: The backbone's name, for the message.
-        download: False: look only in installed packages and caches.
-
-    Raises:
-        Unavailable: No place has them; the message says how to get them.
-    """
+    """Return the ImageNet weights of the backbone ``name`` from the first place that has them:
+    installed packages, caches and, with ``download``, the network. Raise Unavailable if none has
+    them; the message says how to get them."""
     if code := entry.code:  # the weights that the user's function gives, recorded like a file
         ref = WeightsRef(kind="file", source=code.name, sha256=code.state_sha256)
         return Weights(ref, entry.preprocessing)
@@ -113,10 +106,8 @@ def pretrained_weights(name: str, entry: BackboneEntry, download: bool = True) -
 
 
 def published_weights(entry: BackboneEntry, source: WeightsSource | None = None) -> Weights:
-    """Return pretrained weights without their file, as a spec records them, found or not.
-
-    They are those of ``source``, or of the first place listed, if any.
-    """
+    """Return pretrained weights without their file, as a spec records them, found or not: those of
+    ``source``, or of the first place listed, if any."""
     source = source or next(iter(entry.sources), None)
     if source is None:
         ref = WeightsRef(kind="pretrained", source=entry.library, sha256=None)
@@ -171,26 +162,22 @@ def _from_here(source: WeightsSource) -> Path | None:
         found = [path for folder in folders for path in sorted(Path(folder).glob(inside))]
     else:
         found = [checkpoints_folder() / _cached_name(source)]
-    for path in found:
-        if path.is_file():
-            return checked_file(path, source.sha256)
-    return _from_hub_cache(source) if source.kind == "hub" else None
-
-
-def _from_hub_cache(source: WeightsSource) -> Path | None:
-    """Look into ``models--ORG--NAME/snapshots/COMMIT/FILE``, the commit of ``refs/main`` first."""
+    if path := next(filter(Path.is_file, found), None):
+        return checked_file(path, source.sha256)
+    if source.kind != "hub":
+        return None
+    # The hub keeps models--ORG--NAME/snapshots/COMMIT/FILE; the newest commit is in refs/main.
     folder = hub_folder() / f"models--{_repository(source).replace('/', '--')}"
     try:
         newest = [(folder / "refs" / "main").read_text().strip()]
     except OSError:
         newest = []
-    commits = sorted(p.name for p in (folder / "snapshots").glob("*"))
-    for commit in dict.fromkeys([*newest, *commits]):
-        path = folder / "snapshots" / commit / _name_in_url(source)
-        if path.is_file():
-            # The hub links to a file that it names by its SHA-256, if it is large.
-            blob = path.resolve().name
-            return checked_file(path, blob if re.fullmatch(r"[0-9a-f]{64}", blob) else "")
+    commits = [*newest, *sorted(p.name for p in (folder / "snapshots").glob("*"))]
+    found = [folder / "snapshots" / commit / _name_in_url(source) for commit in commits]
+    if path := next(filter(Path.is_file, found), None):
+        # The hub links to a file that it names by its SHA-256, if it is large.
+        blob = path.resolve().name
+        return checked_file(path, blob if re.fullmatch(r"[0-9a-f]{64}", blob) else "")
     return None
 
 

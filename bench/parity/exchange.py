@@ -24,11 +24,8 @@ def write(folder: Path, level: str, values: RecordedValues) -> None:
 
 def read(folder: Path, level: str) -> RecordedValues:
     """Return the values of a level, each loaded on access: those of a large network do not fit into
-    memory twice.
-
-    Raises:
-        OSError, ValueError: The file is missing, or ``write`` did not make it.
-    """
+    memory twice. Raise OSError or ValueError if the file is missing or ``write`` did not make
+    it."""
     values: RecordedValues = np.load(folder / f"{level}.npz", allow_pickle=False)
     return values
 

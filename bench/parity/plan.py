@@ -96,9 +96,8 @@ class Subject:
 def subject_of(
     backbone: str, precision: Precision, question: Question, proved: Collection[ProofKey] = ()
 ) -> Subject:
-    """Plan the proof of one backbone, and export its Blueprints.
-
-    A claim whose pairs are all ``proved`` is left out.
+    """Plan the proof of one backbone, and export its Blueprints; a claim whose pairs are all
+    ``proved`` is left out.
 
     Raises:
         UserError: The backbone cannot take the input size or be exported, or a policy trains

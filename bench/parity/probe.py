@@ -50,14 +50,9 @@ def make_batches(split: Split, recipe: Recipe, plan: TrainingPlan) -> TrainingBa
 
 
 def probe(
-    adapter: Adapter,
-    item: ProbeItem,
-    split: Split,
-    device: str,
-    out: Path,
-    floors: bool,
+    adapter: Adapter, item: ProbeItem, split: Split, device: str, out: Path, floors: bool,
     batches: Batches = make_batches,
-) -> dict[str, Any]:
+) -> dict[str, Any]:  # fmt: skip
     """Measure one item, and write a file for each of its levels into the folder ``out``.
 
     Args:
@@ -140,10 +135,8 @@ class Probe:
 
     def steps(self, learning_rate: float, record: Record) -> None:
         """Record ten steps on one fixed batch, with dropout and a schedule by step; then epochs as
-        in a run, with shuffling, augmentation and a smaller last batch.
-
-        Phases divide the steps, and the epochs, as they divide the epochs of a run.
-        """
+        in a run, with shuffling, augmentation and a smaller last batch. Phases divide the steps,
+        and the epochs, as they divide the epochs of a run."""
         recipe = self.item.recipe.model_copy(update={"learning_rate": learning_rate})
         one_batch = Split(
             self.split.images[: recipe.batch_size], self.split.labels[: recipe.batch_size]
@@ -224,12 +217,9 @@ def loss_fall(folder: Path) -> float:
 
 
 def _noise_floors(
-    subject: Probe,
-    measured: Path,
-    parts: tuple[Part, ...],
-    learning_rate: float,
+    subject: Probe, measured: Path, parts: tuple[Part, ...], learning_rate: float,
     good_enough: Callable[[dict[str, float]], bool] = lambda floors: True,
-) -> dict[str, float]:
+) -> dict[str, float]:  # fmt: skip
     """Return level → noise floor: the largest relative difference from what was ``measured`` when
     all tensors are perturbed by a last bit, the worst of several perturbations. Further
     perturbations are skipped where the floors so far are not good enough."""
@@ -295,11 +285,8 @@ def _attempt(subject: Probe, out: Path, rate: float) -> _Attempt:
 
 def _find_learning_rate(subject: Probe, out: Path) -> _Attempt:
     """Return the steps at a learning rate that lowers the loss without chaos; if there is none, the
-    steps at the first rate.
-
-    The search goes down ``LEARNING_RATES`` if the first rate is chaotic, and up if the loss hardly
-    falls.
-    """
+    steps at the first rate. The search goes down ``LEARNING_RATES`` if the first rate is chaotic,
+    and up if the loss hardly falls."""
     recipe = subject.item.recipe
     known = tolerances.LEARNING_RATES[recipe.optimizer]
     rates = sorted({*known, recipe.learning_rate}, reverse=True)

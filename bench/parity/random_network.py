@@ -76,16 +76,16 @@ def _branch_ends(blueprint: Blueprint) -> set[str]:
 
 def _batch_statistics(network: Network, adapter: Adapter) -> dict[str, Array]:
     """Return running statistics equal to those of one batch, by a forward pass with momentum 1."""
-    operations = tuple(
+    operations = [
         o if o.kind != "batch_norm"
         else o.model_copy(update={"attributes": {**o.attributes, "momentum": 1.0}})
         for o in network.blueprint.operations
-    )  # fmt: skip
-    blueprint = network.blueprint.model_copy(update={"operations": operations})
-    plan = plan_training(blueprint, TRAIN_ALL)
-    recipe = plain_recipe("original", blueprint.px, IMAGES)
-    trainer = adapter.build(Network(blueprint, network.tensors), plan, recipe, "cpu")
-    split = proof_split(blueprint.px, IMAGES)
+    ]  # fmt: skip
+    network = Network.of(network.blueprint, operations, network.tensors)
+    plan = plan_training(network.blueprint, TRAIN_ALL)
+    recipe = plain_recipe("original", network.blueprint.px, IMAGES)
+    trainer = adapter.build(network, plan, recipe, "cpu")
+    split = proof_split(network.blueprint.px, IMAGES)
     batch = next(TrainingBatches(split, recipe, plan.dropouts, 0).epoch(0))
     trainer.gradients(trainer.to_device(batch))
     moved = trainer.tensors()

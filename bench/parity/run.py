@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import math
-import shutil
 import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,6 +20,7 @@ from bench.parity.model import Level, PairProof, ProofKey
 from bench.parity.plan import Claim, Question, Subject, subject_of
 from bench.parity.proofs import Proofs
 from bench.spec.run import OptimizerName
+from bench.storage.atomic import temporary_folder
 from bench.storage.cache import CACHE_VARIABLE
 from bench.workers.events import Probed, Progress
 from bench.workers.process import Finished, fresh_log, run_task
@@ -36,8 +34,6 @@ THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "NPROC")
 """Environment variables with the number of threads of OpenMP (torch), TensorFlow and XLA. Parallel
 workers with one thread per core each wait for each other: EfficientNet-Lite0 under torch in
 float64, two workers on 2 cores: 1.84 s per step; with one thread each 0.29 s."""
-ABANDONED_S = 24 * 3600.0
-"""Age in seconds after which an exchange folder cannot be in use any more."""
 
 
 class Watcher(Protocol):
@@ -61,11 +57,7 @@ Rates = dict[str, float | None]
 
 def prove_missing(question: Question, fresh: bool, watch: Watch) -> list[PairProof]:
     """Prove the pairs of a question that are not proved yet, if ``fresh`` also those that are;
-    return all of its pairs, in order.
-
-    Raises:
-        UserError, Unavailable: See ``subject_of`` and ``prove``.
-    """
+    return all of its pairs, in order. Raise what ``subject_of`` and ``prove`` raise."""
     proofs = Proofs(question.cache)
     proved = {} if fresh else {p.key: p for p in proofs.load() if p.passed}
     backbones(question.backbones, question.interpreters, question.cache)  # one worker for all
@@ -106,14 +98,11 @@ def prove_missing(question: Question, fresh: bool, watch: Watch) -> list[PairPro
 
 def prove(subject: Subject, question: Question, watcher: Watcher) -> list[PairProof]:
     """Measure a subject with every backend; return the comparison of each with the first, claim by
-    claim.
-
-    Raises:
-        UserError, Unavailable: A worker found a mistake of the user, or a missing package.
-    """
+    claim. Raise UserError or Unavailable for what a worker found: a mistake of the user, or a
+    missing package."""
     reference, *others = question.backends
     floors = FLOORS_FROM if FLOORS_FROM in question.backends else reference
-    with _exchange_folder(question.cache) as root:
+    with temporary_folder(question.cache / "exchange") as root:  # some gigabytes for VGG19
         save_split(proof_split(subject.setting.px, subject.images), root / "data.npz")
         rates: Rates | None = None
         failures: dict[str, str] = {}
@@ -140,33 +129,12 @@ def worker_variables(threads: int | None) -> dict[str, str]:
     return {**ALLOCATOR, **({} if threads is None else dict.fromkeys(THREADS, str(threads)))}
 
 
-@contextmanager
-def _exchange_folder(cache: Path) -> Iterator[Path]:
-    """Make a temporary folder; remove those that killed proofs left (some gigabytes for VGG19)."""
-    place = cache / "exchange"
-    place.mkdir(parents=True, exist_ok=True)
-    for left in place.iterdir():
-        with suppress(FileNotFoundError):  # another proof has ended meanwhile
-            if time.time() - left.stat().st_mtime > ABANDONED_S:
-                shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(dir=place, ignore_cleanup_errors=True) as root:
-        yield Path(root)
-
-
 def _measure(
-    subject: Subject,
-    question: Question,
-    backend: str,
-    rates: Rates | None,
-    root: Path,
+    subject: Subject, question: Question, backend: str, rates: Rates | None, root: Path,
     watcher: Watcher,
-) -> Finished[ProveAnswer]:
+) -> Finished[ProveAnswer]:  # fmt: skip
     """Run the worker of one backend, which leaves its values in a folder in ``root``; without
-    ``rates`` it also measures noise floors and searches for learning rates.
-
-    Raises:
-        UserError, Unavailable: See ``prove``.
-    """
+    ``rates`` it also measures noise floors and searches for learning rates."""
     items = [
         item if rates is None else item.model_copy(update={"learning_rate": rates.get(key)})
         for key, item in subject.items.items()
@@ -194,20 +162,11 @@ def _measure(
 
 
 def _judge(
-    subject: Subject,
-    claim: Claim,
-    key: ProofKey,
-    backends: tuple[str, str],
-    floors: str,
-    failures: dict[str, str],
-    root: Path,
-) -> PairProof:
-    """Return the verdict on a claim about two backends, from the files in ``root``.
-
-    Args:
-        floors: Backend whose noise floors were measured.
-        failures: Backend → why its worker left no values.
-    """
+    subject: Subject, claim: Claim, key: ProofKey, backends: tuple[str, str], floors: str,
+    failures: dict[str, str], root: Path,
+) -> PairProof:  # fmt: skip
+    """Return the verdict on a claim about two backends, from the files in ``root``; ``floors`` is
+    the backend whose noise floors were measured, ``failures`` says why a worker left no values."""
     involved = (floors, *backends)
     reason = next((why for backend, why in failures.items() if backend in involved), None)
     levels: tuple[Level, ...] = ()

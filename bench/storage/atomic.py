@@ -9,7 +9,7 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from bench.system import is_alive
@@ -19,33 +19,40 @@ _ABANDONED_S = 24 * 3600
 """Seconds without a change after which a temporary folder of another machine has no owner."""
 
 
+@contextlib.contextmanager
+def temporary_folder(place: Path) -> Iterator[Path]:
+    """Make a folder in ``place`` and remove it in the end; first remove those that killed processes
+    left there."""
+    place.mkdir(parents=True, exist_ok=True)
+    for path in place.glob(f"{_PREFIX}*"):
+        if _is_abandoned(path):
+            shutil.rmtree(path, ignore_errors=True)
+    prefix = f"{_PREFIX}{_host()}-{os.getpid()}-"
+    with tempfile.TemporaryDirectory(
+        prefix=prefix, dir=place, ignore_cleanup_errors=True
+    ) as folder:
+        yield Path(folder)
+
+
 def build_folder(
     final: Path, write: Callable[[Path], None], is_good: Callable[[Path], bool]
 ) -> None:
-    """Fill a temporary folder beside ``final`` and rename it into place.
+    """Fill a temporary folder beside ``final`` and rename it into place; raise OSError if it cannot
+    be written.
 
     Args:
         final: Where the folder belongs. If a good one is there, another writer was first and it
             stays; a broken one is replaced.
         write: Fills the folder that it is given.
         is_good: Returns True if a folder is complete.
-
-    Raises:
-        OSError: The folder cannot be written.
     """
-    final.parent.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(final.parent)
     # Beside ``final``, so that a rename stays on one file system.
-    prefix = f"{_PREFIX}{_host()}-{os.getpid()}-"
-    temporary = Path(tempfile.mkdtemp(prefix=prefix, dir=final.parent))
-    try:
-        # A folder inside, because mkdtemp makes its own private and a cache may be shared.
+    with temporary_folder(final.parent) as temporary:
+        # A folder inside, because a temporary folder is private and a cache may be shared.
         content = temporary / "content"
         content.mkdir()
         write(content)
         _move_into_place(content, final, is_good)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _move_into_place(content: Path, final: Path, is_good: Callable[[Path], bool]) -> None:
@@ -73,17 +80,14 @@ def _host() -> str:
     return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
 
 
-def _remove_abandoned(folder: Path) -> None:
-    """Remove temporary folders of killed processes: at once if the process was on this machine,
-    else after a day without a change."""
-    for path in folder.glob(f"{_PREFIX}*"):
-        host, pid, *_ = [*path.name.removeprefix(_PREFIX).split("-"), ""]
-        abandoned = host == _host() and not is_alive(pid)
-        if not abandoned:
-            try:
-                changed_s = max(part.stat().st_mtime for part in (path, *path.rglob("*")))
-            except OSError:  # its owner is moving it right now
-                continue
-            abandoned = time.time() - changed_s > _ABANDONED_S
-        if abandoned:
-            shutil.rmtree(path, ignore_errors=True)
+def _is_abandoned(folder: Path) -> bool:
+    """Return True for the temporary folder of a process that ended, if it was on this machine, else
+    for one without a change in a day."""
+    host, pid, *_ = [*folder.name.removeprefix(_PREFIX).split("-"), ""]
+    if host == _host() and not is_alive(pid):
+        return True
+    try:
+        changed_s = max(part.stat().st_mtime for part in (folder, *folder.rglob("*")))
+    except OSError:  # its owner is moving it right now
+        return False
+    return time.time() - changed_s > _ABANDONED_S

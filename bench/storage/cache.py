@@ -28,15 +28,8 @@ def cache_root() -> Path:
 
 
 def cached_folder(kind: str, key: str, cache: Path | None = None) -> Path:
-    """Return the folder of a key below ``cache`` or else ``cache_root()``.
-
-    Args:
-        kind: Folder in which it lies, such as 'packed' or 'blueprints'.
-        key: Name of the folder, the same on every machine.
-
-    Raises:
-        ValueError: The key is not a plain name.
-    """
+    """Return the folder of a key, such as ``packed/KEY``, below ``cache`` or else ``cache_root()``;
+    raise ValueError if the key is not a plain name."""
     if Path(key).name != key or key in ("", ".", ".."):
         raise ValueError(f"'{key}' is not a key of the cache")
     return (cache or cache_root()) / kind / key
@@ -52,11 +45,7 @@ def limit_bytes() -> int:
 
 def unwritable(error: OSError, place: str = "to the disk") -> UserError | None:
     """Return the error that a user gets for a full or write-protected disk; None for other causes.
-
-    Args:
-        error: The system's error.
-        place: Name of the place that was written to, for an error without a file name.
-    """
+    It names ``place`` if the system's error names no file."""
     if error.errno not in UNWRITABLE:
         return None
     where = str(error.filename or place)
@@ -74,11 +63,8 @@ def unwritable(error: OSError, place: str = "to the disk") -> UserError | None:
 def ensure_folder(
     final: Path, write: Callable[[Path], None], is_good: Callable[[Path], bool], what: str
 ) -> None:
-    """Build a folder of the cache unless a good one is there; see ``build_folder``.
-
-    Raises:
-        UserError: The cache cannot be written; the message calls the content ``what``.
-    """
+    """Build a folder of the cache unless a good one is there; see ``build_folder``. Raise UserError
+    if the cache cannot be written; the message calls the content ``what``."""
     if is_good(final):
         return
     try:
@@ -130,12 +116,9 @@ def _size_bytes(path: Path) -> int:
 
 def make_room(root: Path, needed: int, limit: int) -> None:
     """Remove values of frozen prefixes, the least recently used first, until ``needed`` bytes fit
-    into a cache of ``limit`` bytes.
+    into a cache of ``limit`` bytes; raise OSError if they do not fit even without any.
 
     Images and networks stay, because runs cannot begin without them.
-
-    Raises:
-        OSError: They do not fit even without any values of frozen prefixes.
     """
     keep = {f for kind in KINDS if kind != "features" for f in (root / kind).glob("[!.]*")}
     kept_bytes = sum(map(_size_bytes, keep))

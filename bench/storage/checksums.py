@@ -24,10 +24,8 @@ def digest_of_file(path: Path, algorithm: str) -> str:
 
 
 def sha256_of_texts(texts: Iterable[str]) -> str:
-    """Return the SHA-256 of a list of strings in hex; different lists give different input.
-
-    File names that are not valid UTF-8 are hashed by their bytes.
-    """
+    """Return the SHA-256 of a list of strings in hex; different lists give different input. File
+    names that are not valid UTF-8 are hashed by their bytes."""
     digest = hashlib.sha256()
     for text in texts:
         data = text.encode("utf-8", "surrogateescape")

@@ -13,6 +13,7 @@ import functools
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,8 +33,6 @@ RUN_ROOMS = (
 lie in no room."""
 EXPORT_ROOM = "backends/torch_adapter/export"
 """Folder that turns a network into a Blueprint, which every backend's run starts from."""
-EXPORT_ROOMS = ("bench/spec", "bench/network", EXPORT_ROOM)
-DATA_ROOM = "bench/data"
 PROOF_ROOM = "bench/parity"
 SPEED_ROOM = "bench/speed"
 ENGINES = "engines"
@@ -53,26 +52,21 @@ def shared_digest() -> str:
 
 @functools.cache
 def adapter_digest(backend: str, adapter: str) -> str:
-    """Return 12 hex digits over the code that decides a run's numbers in one backend alone.
-
-    Args:
-        backend: Backend id, such as 'keras-jax'; decides which file of the adapter's folder
-            ``engines`` counts.
-        adapter: The adapter's package, such as 'backends.keras_adapter'.
-    """
+    """Return 12 hex digits over the code that decides a run's numbers in one backend alone: of its
+    ``adapter``, such as 'backends.keras_adapter', without the engines of other backends."""
     return digest_of(adapter_files(backend, adapter))
 
 
 @functools.cache
 def export_digest() -> str:
     """Return 12 hex digits over the code that decides what a Blueprint holds."""
-    return digest_of(_room_files(EXPORT_ROOMS))
+    return digest_of(_room_files(["bench/spec", "bench/network", EXPORT_ROOM]))
 
 
 @functools.cache
 def data_digest() -> str:
     """Return 12 hex digits over the code that decides which pixels a data set has."""
-    return digest_of(_room_files([DATA_ROOM]))
+    return digest_of(_room_files(["bench/data"]))
 
 
 @functools.cache
@@ -97,18 +91,16 @@ def shared_files() -> list[Path]:
 def adapter_files(backend: str, adapter: str) -> list[Path]:
     """Return the source files behind ``adapter_digest``."""
     shared = set(shared_files())
-    files = _room_files([adapter.replace(".", "/")])
-    return [f for f in files if f not in shared and not _is_foreign(f, backend)]
+    engine = backend.partition("-")[2]
+    return [
+        path
+        for path in _room_files([adapter.replace(".", "/")])
+        if path not in shared and (path.parent.name != ENGINES or path.stem in ("__init__", engine))
+    ]
 
 
 def _room_files(rooms: Iterable[str]) -> list[Path]:
     return [path for room in rooms for path in sorted((project_root() / room).rglob("*.py"))]
-
-
-def _is_foreign(path: Path, backend: str) -> bool:
-    """Return True for the module of an engine that another backend of the adapter runs on."""
-    is_engine = path.parent.name == ENGINES and path.stem != "__init__"
-    return is_engine and not backend.endswith(f"-{path.stem}")
 
 
 class _Module(NamedTuple):
@@ -120,11 +112,8 @@ class _Module(NamedTuple):
 
 
 def digest_of(files: Iterable[Path]) -> str:
-    """Return 12 hex digits over what source files of this project do, see the module's docstring.
-
-    Raises:
-        SyntaxError: A file is not Python.
-    """
+    """Return 12 hex digits over what source files of this project do, see the module's docstring;
+    raise SyntaxError if one is not Python."""
     modules = {path: _parsed(path) for path in files}
     rooms = {m.room.replace(".", "/") for m in modules.values()}
     beside = [
@@ -136,7 +125,8 @@ def digest_of(files: Iterable[Path]) -> str:
     ambiguous = {key for key, count in known.items() if count > 1}
     sources: dict[tuple[str, str], set[str]] = {key: {""} for key in known}
     for module in modules.values():
-        for name, text in _Writer(module, ambiguous).all_imports():
+        imports = map(_Writer(module, ambiguous).imports, module.tree.body)
+        for name, text in chain.from_iterable(imports):
             sources.setdefault((module.room, name), set()).add(text)
     shadowed = {key for key, texts in sources.items() if len(texts) > 1}
     items = {item for m in modules.values() for item in _items(m, ambiguous, shadowed)}
@@ -207,17 +197,11 @@ class _Writer:
         self._module = module
         self._ambiguous = ambiguous
 
-    def all_imports(self) -> Iterator[tuple[str, str]]:
-        """Yield ``imports`` of the top-level statements."""
-        for statement in self._module.tree.body:
-            if isinstance(statement, ast.Import | ast.ImportFrom):
-                yield from self.imports(statement)
-
-    def imports(self, node: ast.Import | ast.ImportFrom) -> Iterator[tuple[str, str]]:
-        """Yield the imported names, each with a text of where it comes from, but none of those that
-        only say in which file of a room a name stands."""
+    def imports(self, node: ast.AST) -> Iterator[tuple[str, str]]:
+        """Yield the names that a statement imports, each with a text of where it comes from, but
+        none of those that only say in which file of a room a name stands."""
         source = (node.module or "") if isinstance(node, ast.ImportFrom) else ""
-        if source == "__future__":
+        if source == "__future__" or not isinstance(node, ast.Import | ast.ImportFrom):
             return
         is_own = source.partition(".")[0] in PACKAGES
         room = _room_of(source) if is_own else source
@@ -238,7 +222,7 @@ class _Writer:
             case ast.Import() | ast.ImportFrom():
                 return " ".join(text for _, text in self.imports(node))
             case ast.Raise() | ast.Call(func=ast.Name(id="Failure" | "UserError" | "Unavailable")):
-                node = _without_words(node)
+                node = _WordsRemover().visit(node)
             case ast.FunctionDef() | ast.AsyncFunctionDef():
                 node.returns = None
             case ast.arg():
@@ -274,8 +258,3 @@ class _WordsRemover(ast.NodeTransformer):
 
     def visit_JoinedStr(self, node: ast.JoinedStr) -> ast.Constant:
         return ast.Constant("")
-
-
-def _without_words(node: ast.Raise | ast.Call) -> ast.AST:
-    words_removed: ast.AST = _WordsRemover().visit(node)
-    return words_removed

@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -59,11 +60,10 @@ class Store:
 
     def prepare(self) -> None:
         """Create the folder; raise UserError if it cannot be written."""
-        probe = self.root / f".probe-{uuid.uuid4().hex}"
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            probe.write_text("")
-            probe.unlink()
+            with tempfile.TemporaryFile(dir=self.root):
+                pass
         except OSError as error:
             raise UserError(
                 f"Cannot write results to '{self.root}': {error.strerror or error}.",
@@ -75,11 +75,8 @@ class Store:
         return self.root / "runs" / run_id / environment_id
 
     def is_missing(self, run_id: str, environment_id: str) -> bool:
-        """Return True if there is no result, or one whose status calls for another try.
-
-        Raises:
-            UserError: A newer Thawbench wrote the result, so it must not be replaced.
-        """
+        """Return True if there is no result, or one whose status calls for another try; raise
+        UserError if a newer Thawbench wrote it, so that it must not be replaced."""
         folder = self.folder(run_id, environment_id)
         try:
             return _read_run(folder).result.status in UNFINISHED
@@ -105,11 +102,8 @@ class Store:
     def save(
         self, spec: RunSpec, environment: Environment, result: RunResult, partial: Path
     ) -> Path:
-        """Complete a partial folder, move it into place and return its path.
-
-        Raises:
-            OSError: For example, the disk is full; what was there before stays.
-        """
+        """Complete a partial folder, move it into place and return its path; raise OSError if that
+        fails, for example on a full disk: what was there before stays."""
         write_json(partial / "spec.json", spec.model_dump(mode="json"))
         write_json(partial / "environment.json", environment.model_dump(mode="json"))
         write_json(partial / "result.json", result.model_dump(mode="json"))
@@ -137,11 +131,8 @@ class Store:
 
     @collector_paused()
     def load(self) -> tuple[list[StoredRun], list[str]]:
-        """Return all runs, and a sentence about each folder that could not be read.
-
-        Raises:
-            UserError: The results folder does not exist, or is a file.
-        """
+        """Return all runs, and a sentence about each folder that could not be read; raise UserError
+        if the results folder does not exist or is a file."""
         if not self.root.is_dir():
             why = "it is a file" if self.root.exists() else "it does not exist"
             raise UserError(f"'{self.root}' is not a results folder: {why}.")

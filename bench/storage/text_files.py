@@ -10,12 +10,10 @@ from typing import Any
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Write a file in UTF-8 and move it into place.
+    """Write a file in UTF-8 and move it into place. If that raises OSError, what was there before
+    stays, and nothing else is left.
 
     Lone surrogates, which Python keeps for file names that are not UTF-8, become question marks.
-
-    Raises:
-        OSError: It cannot be written; what was there before stays, and nothing else is left.
     """
     part = path.with_name(path.name + ".part")
     try:
@@ -28,13 +26,11 @@ def replace_text(path: Path, text: str) -> None:
 
 
 def json_text(value: Any) -> str:
-    """Return JSON in ASCII that every parser reads.
+    """Return JSON in ASCII that every parser reads; raise ValueError for infinite numbers and NaN,
+    which JSON cannot express.
 
     ``json`` alone writes file names that are not UTF-8 as lone surrogates, which most other
     languages refuse; here they become question marks.
-
-    Raises:
-        ValueError: A number is infinite or NaN, which JSON cannot express.
     """
     text = json.dumps(value, allow_nan=False, indent=1)
     if "\\ud" not in text:
