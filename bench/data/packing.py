@@ -30,8 +30,12 @@ class BrokenPackError(Exception):
 
 
 def pack(dataset: Dataset, px: int, cache_dir: Path, resize: Resize = "antialias") -> Packed:
-    """Decode a data set into images of ``px`` × ``px`` pixels below ``cache_dir``, unless that was
-    done before, and return it memory-mapped; ``resize`` is the filter for making images smaller.
+    """Decode a data set, unless that was done before, and return it memory-mapped.
+
+    Args:
+        px: Height and width of the packed images, in pixels.
+        cache_dir: Root of the cache; created if need be.
+        resize: Filter for making images smaller.
 
     Raises:
         UserError: Images cannot be read, or the cache cannot be written or has no room.

@@ -91,7 +91,7 @@ def native_differences(
 
     Returns:
         For each backbone ``{"backbone", "px", "optimizer", "policy", "weights", "unavailable":
-            {backend: reason}, "rows": from difference_rows}``.
+        {backend: reason}, "rows": from difference_rows}``.
 
     Raises:
         UserError: ``keras.applications`` has the network, but not with this head or at this size;
