@@ -16,11 +16,11 @@ from bench.parity.model import PairProof
 from bench.parity.proofs import COPY, proved_subjects, write_copy
 from bench.report.compare import FolderComparison
 from bench.report.document import document
-from bench.report.export import COMPARISON, NAMES, Attempts, runs_table, table_texts
+from bench.report.export import COMPARISON, NAMES, Attempts, table_texts
 from bench.report.page import read_document, write_page
 from bench.report.selection import chosen_columns, in_order
 from bench.report.tables.model import Table
-from bench.report.tables.runs import Format
+from bench.report.tables.runs import Format, runs_table
 from bench.report.tables.standard import standard_set
 from bench.spec.base import SCHEMA_VERSION
 from bench.storage.results import StoredRun, collector_paused
@@ -49,7 +49,6 @@ class Report:
     """A report, ready to be written."""
 
     folder: Path
-    """Folder to write into."""
     rows: list[Row]
     """The runs, in the order that was asked for."""
     pairs: Sequence[PairProof]
@@ -106,7 +105,6 @@ def make_report(
     """Make a report of runs.
 
     Args:
-        folder: Folder that the report will be written into.
         problems: Sentences about what could not be read.
         side: The comparison of ``report A B``.
         with_page: False to leave out the page, which takes longer than all tables.
@@ -146,9 +144,8 @@ def load(page: str | Path) -> DataFrame:
 
     path = Path(page)
     if path.is_dir():
-        raise UserError(
-            f"'{path}' is a folder, not a page.", "Load a results folder with bench.results(DIR)."
-        )
+        hint = "Load a results folder with bench.results(DIR)."
+        raise UserError(f"'{path}' is a folder, not a page.", hint)
     if not path.is_file():
         raise UserError(f"There is no page '{path}'.", "Make one: python run_bench.py report DIR")
     document = read_document(path)

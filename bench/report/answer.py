@@ -13,7 +13,7 @@ from bench.analysis.intervals import LEAST_SEEDS, mean_rate, widened
 from bench.analysis.rows import Row
 from bench.analysis.speed import fit_ratio, is_unsteady
 from bench.report.format import listed, number_of, percent, points, seconds, some_of, times
-from bench.report.labels import question_name, settings
+from bench.report.labels import question_name, settings, values_of
 from bench.report.tables.speeds import faster, speed_verdict
 
 MODELS_ONLY = " With fewer than three seeds, this is about these trained models, not the recipes."
@@ -29,20 +29,18 @@ MARGIN = 0.03
 """Most accuracy (fraction of 1) that a recommended quicker policy may lose, by its interval."""
 Paragraph = tuple[str, Sequence[SeedGroup]]
 """Sentences, and the seed groups that they are about."""
-NOTHING: Paragraph = ("", ())
 
 
 def asked(rows: Sequence[Row]) -> str:
     """Return a sentence that says what was run, and where."""
 
     def names(field: str, most: int = 6) -> str:
-        found = list(dict.fromkeys(str(row[field]) for row in rows))
+        found = values_of(rows, field)
         return some_of(found, most) if len(found) > most else listed(found)
 
     seeds = Counter(experiment_of(row) for row in rows).values()
     each = number_of(max(seeds), "seed") + (" each" if max(seeds) > 1 else "")
-    if min(seeds) < max(seeds):
-        each = f"{min(seeds)} to {each}"
+    each = f"{min(seeds)} to {each}" if min(seeds) < max(seeds) else each
     machines = dict.fromkeys(
         e.device_model if e.device != "cpu" else f"{number_of(e.cores, 'core')} of {e.processor}"
         for e in (row.environment for row in rows)
@@ -61,22 +59,19 @@ def answer(found: Findings) -> list[str]:
             return ["No successful run has an accuracy, so there is no answer."]
         return ["No run is ok, so there is no answer. See below what failed."]
     contests = [c for c in found.contests if c.comparisons]
-    telling = [c for c in contests if c.is_telling or _is_beaten(c)]
+    # A policy may be better than the article's even if others could not be compared.
+    telling = [
+        c
+        for c in contests
+        if c.is_telling or (not c.shows_nothing and c.prescribed and c.better_than(c.prescribed))
+    ]
     undecided = sum(not c.is_decided and c not in telling for c in contests)
     three = (_policies(telling, undecided), _backends(found.pairs), _price(telling))
-    paragraphs = [paragraph for paragraph in three if paragraph != NOTHING]
+    paragraphs = [paragraph for paragraph in three if paragraph]
     few_seeds = [any(len(g.rows) < LEAST_SEEDS for g in groups) for _, groups in paragraphs]
     last = max((n for n, few in enumerate(few_seeds) if few), default=None)
-    return [
-        text + (MODELS_ONLY if n == last else "") for n, (text, _) in enumerate(paragraphs)
-    ] or [_why_not(found, contests)]
-
-
-def _is_beaten(contest: Contest) -> bool:
-    """Return True if some policy is significantly better than the article's, even if others could
-    not be compared."""
-    ours = contest.prescribed
-    return contest.shows_nothing is None and ours is not None and bool(contest.better_than(ours))
+    texts = [text + (MODELS_ONLY if n == last else "") for n, (text, _) in enumerate(paragraphs)]
+    return texts or [_why_not(found, contests)]
 
 
 def _why_not(found: Findings, contests: Sequence[Contest]) -> str:
@@ -102,13 +97,12 @@ def _why_not(found: Findings, contests: Sequence[Contest]) -> str:
     )
 
 
-def _policies(contests: Sequence[Contest], undecided: int) -> Paragraph:
+def _policies(contests: Sequence[Contest], undecided: int) -> Paragraph | None:
     if not contests:
-        return NOTHING
+        return None
     in_cases = [c for c in contests if c.prescribed is not None]
     text = _cases(in_cases) if in_cases else _best(contests)
-    without = len(contests) - len(in_cases)
-    if in_cases and without:
+    if in_cases and (without := len(contests) - len(in_cases)):
         text += f" {number_of(without, 'further question')} without the article's policy."
     if undecided:
         text += f" {number_of(undecided, 'further question')} could not be decided."
@@ -201,16 +195,16 @@ def _where(contest: Contest) -> str:
     return f"{case}{question_name(row)}, {row.spec.backend}"
 
 
-def _backends(pairs: Sequence[BackendPair]) -> Paragraph:
+def _backends(pairs: Sequence[BackendPair]) -> Paragraph | None:
     """Return sentences on how backends differ in accuracy and speed, if any are paired."""
     gaps = [(p, p.top1.top1) for p in pairs if p.top1.top1 is not None]
     if not gaps:
-        return NOTHING
+        return None
     differ = [(p, gap) for p, gap in gaps if p.top1.verdict == "real"]
     names = listed(sorted({c.row.spec.backend for p, _ in gaps for c in (p.a, p.b)}))
-    verb = "show no difference in accuracy in"
-    if differ:
-        verb = f"differ in accuracy in {len(differ)} of"
+    verb = (
+        f"differ in accuracy in {len(differ)} of" if differ else "show no difference in accuracy in"
+    )
     many = ", after correction for their number" if gaps[1:] else ""
     most, gap = max(differ or gaps, key=lambda pair: abs(pair[1].value))
     text = (
@@ -236,9 +230,7 @@ def _speeds(pairs: Sequence[BackendPair]) -> str:
     if not known:
         return ""
     real = [p for p in known if p.speed.is_real]
-    wins = Counter(
-        speed_verdict(p.speed, *_backend_names(p)) if p.speed.is_real else None for p in known
-    )
+    wins = Counter(speed_verdict(p) if p.speed.is_real else None for p in known)
     counts = [
         f"no difference is shown in {count}" if name is None else f"{name} in {count}"
         for name, count in wins.most_common()
@@ -248,15 +240,11 @@ def _speeds(pairs: Sequence[BackendPair]) -> str:
         text += f" {without} more are unsteady or without an interval."
     if real:
         most = max(real, key=lambda p: p.speed.size)
-        text += f" Most: {faster(most.speed, _backend_names(most))}, on {_experiment(most, pairs)}."
+        text += f" Most: {faster(most)}, on {_experiment(most, pairs)}."
     return text
 
 
-def _backend_names(pair: BackendPair) -> tuple[str, str]:
-    return pair.a.row.spec.backend, pair.b.row.spec.backend
-
-
-def _price(contests: Sequence[Contest]) -> Paragraph:
+def _price(contests: Sequence[Contest]) -> Paragraph | None:
     """Return sentences on a policy that is quicker than the best and loses at most ``MARGIN``, by
     intervals that hold jointly for all pairs examined, if there is one."""
     pairs = [
@@ -275,19 +263,17 @@ def _price(contests: Sequence[Contest]) -> Paragraph:
         if is_close and ratio.low is not None and ratio.low > 1.0:
             found.append((ratio.low, ratio, e, contest, best, group))
     if not found:
-        return NOTHING
+        return None
     questions = len({id(contest) for _, _, _, contest, _, _ in found})
     many = f" Intervals are corrected for {len(pairs)} pairs." if len(pairs) > 1 else ""
     _, ratio, e, contest, best, group = max(found, key=itemgetter(0))
+    quick, usual = (
+        seconds(mean_rate([row.result.fit_s or 0.0 for row in c.rows]).value) for c in (group, best)
+    )
     text = (
         f"In {questions} of {number_of(len(contests), 'question')}, a quicker policy loses at most "
         f"{100 * MARGIN:.0f} points to the most accurate one.{many} The largest saving is on "
-        f"{_where(contest)}. There {policy_variant(group)} trains in {_fit_time(group)} instead of "
-        f"{_fit_time(best)} for {policy_variant(best)}: {times(ratio)} as fast. Accuracy changes "
-        f"by {points(e)}."
+        f"{_where(contest)}. There {policy_variant(group)} trains in {quick} instead of {usual} "
+        f"for {policy_variant(best)}: {times(ratio)} as fast. Accuracy changes by {points(e)}."
     )
     return text, (best, group)
-
-
-def _fit_time(group: SeedGroup) -> str:
-    return seconds(mean_rate([row.result.fit_s or 0.0 for row in group.rows]).value)

@@ -3,37 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bench.analysis.compare import (
-    BothFolders,
-    EnvironmentDifference,
-    NearestPair,
-    RunPairs,
-    Unmatched,
-    differences,
-    match,
-    nearest,
-    seed_group_pairs,
-)
-from bench.analysis.groups import SeedGroup, policy_variant
+from bench.analysis import compare as analysis
+from bench.analysis.compare import BothFolders, EnvironmentDifference, RunPairs, Unmatched
+from bench.analysis.groups import SeedGroup
 from bench.analysis.intervals import LEAST_WINDOWS, SIGNIFICANT, Estimate
 from bench.analysis.measures import Compared, compare_measures
 from bench.analysis.rows import DIFFERING
 from bench.analysis.speed import is_unsteady
-from bench.report.format import ABSENT, listed, number_of, points, some_of, times
-from bench.report.labels import data_of, distinguishing_fields
-from bench.report.tables.model import (
-    Table,
-    TableCell,
-    TableColumn,
-    accuracy_of,
-    estimated,
-    figure,
-    text,
-)
+from bench.report.format import ABSENT, applicable, listed, number_of, points, some_of, times
+from bench.report.labels import distinguishing_fields
+from bench.report.tables import model
+from bench.report.tables.model import Line, Table, TableCell, TableColumn, table_of, text
 from bench.report.tables.speeds import SPEED_NOTE, UNSTEADY_NOTE, fit_cell, rate_cells
 from bench.storage.results import StoredRun
 
@@ -93,7 +77,7 @@ def _rate_cell(group: SeedGroup) -> TableCell:
 
 WORDS = {
     "top1": MeasureWords(
-        "test top-1", {"more": "is better", "less": "is worse"}, accuracy_of, points,
+        "test top-1", {"more": "is better", "less": "is worse"}, model.accuracy_of, points,
         "a seed failed, the test images differ, or predictions.npz is missing",
     ),
     "images_per_s": MeasureWords(
@@ -136,18 +120,33 @@ def side_by_side(
     """
     if names[0] == names[1]:
         names = (f"{names[0]} (first)", f"{names[1]} (second)")
-    pairs, unmatched = match(a, b)
-    groups = seed_group_pairs(pairs, whole or (a, b))
+    pairs, unmatched = analysis.match(a, b)
+    groups = analysis.seed_group_pairs(pairs, whole or (a, b))
     compared = compare_measures(groups)
     measures = {name: [c for c in compared if c.measure == name] for name in WORDS}
     common = {run.result.run_id for run in a} & {run.result.run_id for run in b}
     alone = ([run for run in runs if run.result.run_id not in common] for runs in (a, b))
-    near = [] if pairs else nearest(*alone)
+    near = [] if pairs else analysis.nearest(*alone)
     around = pairs or [(n.a, n.b) for n in near if n.a.spec.backend == n.b.spec.backend]
+    found = analysis.differences(around)
     tables = [
         *(_measure_table(name, groups, mine, names) for name, mine in measures.items()),
-        _environment_table(around, names),
-        _unmatched_table(unmatched, names),
+        _words_table(
+            "environments",
+            "Differences around the runs",
+            "Machine, driver, versions, environment variables, and settings read back from the "
+            "frameworks. Compared between runs of the same spec or, if there are none, the most "
+            "similar one.",
+            {"what": "what", "first": names[0], "second": names[1], "backends": "backends"},
+            [(*_difference_texts(what), ", ".join(backends)) for what, backends in found.items()],
+        ),
+        _words_table(
+            "not_compared",
+            "Runs that were not compared",
+            "Runs of one folder only, and runs that are not ok in both folders.",
+            {"run_id": "run", "first_status": names[0], "second_status": names[1], "reason": "why"},
+            [(run.run_id, run.first, run.second, run.reason) for run in unmatched],
+        ),
     ]
     devices = Counter((a.spec.device, b.spec.device) for a, b in around)
     moved = [f"{number_of(n, 'run')} on {x} and {y}" for (x, y), n in devices.items() if x != y]
@@ -155,28 +154,21 @@ def side_by_side(
     are, them = ("is", "it") if again == 1 else ("are", "them")
     unsteady = sum(is_unsteady(a) or is_unsteady(b) for a, b in groups)
     models_only = any(c.change and c.estimate.about == "models" for c in compared)
-    sentences = [
-        (True, _counted(pairs, len(groups), unmatched, names)),
-        (near, _nearest(near, names)),
-        (moved,
-         f"'{names[0]}' and '{names[1]}' ran on different devices ({listed(moved)}). Accuracies "
-         "remain comparable; ratios of speed mainly compare the devices."),
-        (around, _environments(around)),
-        (again,
-         f"{number_of(again, 'run')} of the same environment {are} in both folders. Outside this "
-         f"comparison, the page shows what '{names[1]}' has of {them}."),
-        *((mine, _changes(WORDS[name], mine, names[1])) for name, mine in measures.items()),
-        (unsteady,
-         f"Speeds of {unsteady} of {number_of(len(groups), 'experiment')} are not compared. "
-         f"{UNSTEADY_NOTE}"),
-        (models_only,
-         "With fewer than three seeds, this is about these trained models and runs, not the "
-         "recipes."),
-    ]  # fmt: skip
-    return FolderComparison(
-        [table for table in tables if table.rows],
-        [sentence for is_needed, sentence in sentences if is_needed],
-    )
+    sentences = applicable({
+        _counted(pairs, len(groups), unmatched, names): True,
+        _nearest(near, names): near,
+        f"'{names[0]}' and '{names[1]}' ran on different devices ({listed(moved)}). Accuracies "
+        "remain comparable; ratios of speed mainly compare the devices.": moved,
+        _environments(found, around): around,
+        f"{number_of(again, 'run')} of the same environment {are} in both folders. Outside this "
+        f"comparison, the page shows what '{names[1]}' has of {them}.": again,
+        **{_changes(WORDS[name], mine, names[1]): mine for name, mine in measures.items()},
+        f"Speeds of {unsteady} of {number_of(len(groups), 'experiment')} are not compared. "
+        f"{UNSTEADY_NOTE}": unsteady,
+        "With fewer than three seeds, this is about these trained models and runs, not the "
+        "recipes.": models_only,
+    })  # fmt: skip
+    return FolderComparison([table for table in tables if table.rows], sentences)
 
 
 def _counted(
@@ -204,7 +196,7 @@ def _counted(
     return f"{text} Not compared: {rest}." if rest else text
 
 
-def _nearest(near: Sequence[NearestPair], names: FolderNames) -> str:
+def _nearest(near: Sequence[analysis.NearestPair], names: FolderNames) -> str:
     """Return a sentence on how the most similar specs differ."""
     least = min((len(n.differences) for n in near), default=0)
     ways = Counter(n.differences for n in near if len(n.differences) == least)
@@ -226,19 +218,18 @@ def _short_value(text: str | None) -> str:
     return text if len(text) <= MOST_LETTERS else f"{text[:MOST_LETTERS]}…"
 
 
-def _environments(pairs: RunPairs) -> str:
+def _environments(found: Iterable[EnvironmentDifference], pairs: RunPairs) -> str:
     """Return a sentence on the differences around the runs."""
-    found = list(differences(pairs))
-    if not found and any(a.spec != b.spec for a, b in pairs):
-        return "No recorded difference around these runs."
-    if not found:
-        return (
-            "No recorded difference around the runs: this is one experiment and its repetition. "
-            "Versions, machine, variables and Thawbench's code are the same."
-        )
     texts = map(_difference_texts, found)
     named = [f"{name} ({first} → {second})" for name, first, second in texts]
-    return f"Differences around the runs: {some_of(named, MOST_DIFFERENCES)}."
+    if named:
+        return f"Differences around the runs: {some_of(named, MOST_DIFFERENCES)}."
+    if any(a.spec != b.spec for a, b in pairs):
+        return "No recorded difference around these runs."
+    return (
+        "No recorded difference around the runs: this is one experiment and its repetition. "
+        "Versions, machine, variables and Thawbench's code are the same."
+    )
 
 
 def _difference_texts(difference: EnvironmentDifference) -> tuple[str, str, str]:
@@ -252,13 +243,11 @@ def _difference_texts(difference: EnvironmentDifference) -> tuple[str, str, str]
 def _changes(words: MeasureWords, compared: Sequence[Compared], second: str) -> str:
     """Return a sentence on the changes of a measure, to the ``second`` folder."""
     known = [c for c in compared if c.estimate.low is not None]
-    of_all = f"of {number_of(len(compared), 'comparison')}"
-    parts = []
+    of_all, parts = f"of {number_of(len(compared), 'comparison')}", []
     for change, word in words.words.items():
-        real = [c for c in known if c.change == change]
-        if real:
+        if real := [c for c in known if c.change == change]:
             most = max(real, key=lambda c: c.size)
-            where = ", ".join(cell.text for cell in _identity(most.a))
+            where = ", ".join(cell.text for cell in _identity(most.a).values())
             parts.append(
                 f"'{second}' {word} in {len(real):,} {of_all} "
                 f"({'most: ' if real[1:] else ''}{words.shown(most.estimate)} for {where})"
@@ -281,51 +270,37 @@ def _measure_table(
     compared: Sequence[Compared],
     names: FolderNames,
 ) -> Table:
-    settings = _setting_columns(groups)
-    words = WORDS[name]
-    found_of = {id(c.a): c for c in compared}
+    words, found_of = WORDS[name], {id(c.a): c for c in compared}
     kind, sign = ("difference", "−") if name == "top1" else ("ratio", "/")
-    rows = [
-        [
-            *_identity(a),
-            *(text(values[place]) for values in settings.values()),
-            figure(str(len(a.seeds)), len(a.seeds)),
-            words.side(a),
-            words.side(b),
-            estimated(words.shown(found.estimate), found.estimate),
-            _p(found.p),
-            text(verdict(found, names)),
-        ]
-        for place, (a, b) in enumerate(groups)
+    lines = [
+        {
+            **_identity(a),
+            **setting,
+            TableColumn("seeds", "seeds", True): model.number(len(a.seeds)),
+            TableColumn(f"first_{name}", names[0], True): words.side(a),
+            TableColumn(f"second_{name}", names[1], True): words.side(b),
+            TableColumn(f"{kind}_{name}", f"{kind}, {names[1]} {sign} {names[0]}", True):
+                model.estimated(found.estimate, words.shown),
+            TableColumn("p_corrected", "corrected p", True):
+                model.number(found.p, lambda p: "< 0.001" if p < 0.001 else f"{p:.3f}"),
+            TableColumn("verdict", "verdict"): text(verdict(found, names)),
+        }
+        for (a, b), setting in zip(groups, _settings(groups), strict=True)
         if (found := found_of.get(id(a))) is not None
-    ]
-    columns = [
-        *(TableColumn(field, field) for field in ("data", "backbone", "policy", "backend")),
-        *(TableColumn(field, field.replace("_", " ")) for field in settings),
-        TableColumn("seeds", "seeds", right=True),
-        TableColumn(f"first_{name}", names[0], right=True),
-        TableColumn(f"second_{name}", names[1], right=True),
-        TableColumn(f"{kind}_{name}", f"{kind}, {names[1]} {sign} {names[0]}", right=True),
-        TableColumn("p_corrected", "corrected p", right=True),
-        TableColumn("verdict", "verdict"),
-    ]
-    lacking = any(c.estimate.low is None for c in compared)
-    notes = [*words.notes, *([f"no interval: {words.lacking}."] if lacking else [])]
+    ]  # fmt: skip
+    notes = dict.fromkeys(words.notes, True) | {
+        f"no interval: {words.lacking}.": any(c.estimate.low is None for c in compared)
+    }
     title = f"{_capitalised(words.title)}: {names[0]} and {names[1]}"
-    return Table(f"side_by_side_{name}", title, INTERVALS, columns, rows, notes)
+    return table_of(lines, f"side_by_side_{name}", title, INTERVALS, notes)
 
 
-def _identity(group: SeedGroup) -> list[TableCell]:
-    """Return the cells of data, backbone, policy and backend."""
-    row, data = group.row, data_of(group.row)
-    return [
-        figure(data, f"{row.dataset.label} {row.dataset.train_images:09}", data),
-        *map(text, (row.spec.backbone, policy_variant(group), row.spec.backend)),
-    ]
+def _identity(group: SeedGroup) -> Line:
+    return model.common(group.row, "data", " images") | model.policy_and_backend(group)
 
 
-def _setting_columns(groups: Sequence[tuple[SeedGroup, SeedGroup]]) -> dict[str, list[str]]:
-    """Return name → values of the columns without which two experiments would look alike."""
+def _settings(groups: Sequence[tuple[SeedGroup, SeedGroup]]) -> list[Line]:
+    """Return for each experiment the columns without which two of them would look alike."""
     rows = [
         {
             **{k: v for k, v in a.row.fields.items() if k not in DIFFERING and k != "seed"},
@@ -334,13 +309,10 @@ def _setting_columns(groups: Sequence[tuple[SeedGroup, SeedGroup]]) -> dict[str,
         }
         for a, b in groups
     ]
-    looks = [tuple(cell.text for cell in _identity(a)) for a, _ in groups]
+    looks = [tuple(cell.text for cell in _identity(a).values()) for a, _ in groups]
     names = distinguishing_fields(rows, list(rows[0]) if rows else [], looks, all_fields=False)
-    return {name: [str(row[name]) for row in rows] for name in names}
-
-
-def _p(p: float | None) -> TableCell:
-    return text(None) if p is None else figure("< 0.001" if p < 0.001 else f"{p:.3f}", p)
+    columns = {name: TableColumn(name, name.replace("_", " ")) for name in names}
+    return [{column: text(str(row[name])) for name, column in columns.items()} for row in rows]
 
 
 def verdict(found: Compared, names: FolderNames) -> str:
@@ -352,31 +324,14 @@ def verdict(found: Compared, names: FolderNames) -> str:
     return "no difference shown" + ("" if found.estimate.holds_neutral else " after correction")
 
 
-def _environment_table(pairs: RunPairs, names: FolderNames) -> Table:
-    """Return a table with a row for each difference around the runs."""
-    return Table(
-        "side_by_side_environments",
-        "Differences around the runs",
-        "Machine, driver, versions, environment variables, and settings read back from the "
-        "frameworks. Compared between runs of the same spec or, if there are none, the most "
-        "similar one.",
-        _columns(what="what", first=names[0], second=names[1], backends="backends"),
-        [
-            [*map(text, _difference_texts(difference)), text(", ".join(backends))]
-            for difference, backends in differences(pairs).items()
-        ],
-    )
-
-
-def _unmatched_table(unmatched: Sequence[Unmatched], names: FolderNames) -> Table:
-    return Table(
-        "side_by_side_not_compared",
-        "Runs that were not compared",
-        "Runs of one folder only, and runs that are not ok in both folders.",
-        _columns(run_id="run", first_status=names[0], second_status=names[1], reason="why"),
-        [[*map(text, (u.run_id, u.first, u.second, u.reason))] for u in unmatched],
-    )
-
-
-def _columns(**headings: str) -> list[TableColumn]:
-    return [TableColumn(name, heading) for name, heading in headings.items()]
+def _words_table(
+    name: str,
+    title: str,
+    caption: str,
+    headings: Mapping[str, str],
+    lines: Iterable[Sequence[str | None]],
+) -> Table:
+    """Return a table of texts; ``headings`` are by name of the column."""
+    columns = [TableColumn(*column) for column in headings.items()]
+    rows = [list(map(text, line)) for line in lines]
+    return Table(f"side_by_side_{name}", title, caption, columns, rows)

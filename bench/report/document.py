@@ -53,13 +53,8 @@ def document(
     selection: str = "",
     side: FolderComparison | None = None,
 ) -> dict[str, Any]:
-    """Return the document of a page.
-
-    Args:
-        tables: All tables but those of ``side``, the comparison of ``report A B``.
-        problems: Sentences about what could not be read.
-        selection: A sentence about runs that were filtered out.
-    """
+    """Return the document of a page; ``tables`` are all but those of ``side``, and the other
+    arguments those of ``make_report`` and its view."""
     environments = [row.environment for row in found.rows]
     year = datetime.date.today().year
     return {
@@ -87,24 +82,20 @@ def document(
 
 
 def _strategy_map(contests: Sequence[Contest]) -> dict[str, Any] | None:
-    """Return the strategy map with a sentence for each cell in place of its contests."""
+    """Return the strategy map with the highest accuracy of each cell, and out of how many results,
+    in place of its contests."""
     found = strategy_map(contests)
     for cell in found["cells"] if found else []:
-        cell["text"] = _strategy_words(cell.pop("contests"))
+        here, cell["text"] = cell.pop("contests"), "not run"
+        if here:
+            first = max(here, key=lambda contest: contest.groups[0].top1.value)
+            best, tie = first.groups[0], "" if first.is_won else ", in a tie"
+            cell["text"] = (
+                f"highest of {number_of(sum(len(c.groups) for c in here), 'result')}: "
+                f"{percent(best.top1)} ({policy_variant(best)}{tie}, {first.row.spec.backbone}, "
+                f"{first.row.spec.backend})"
+            )
     return found
-
-
-def _strategy_words(contests: Sequence[Contest]) -> str:
-    """Return the highest accuracy in a cell of the map, and out of how many results."""
-    if not contests:
-        return "not run"
-    first = max(contests, key=lambda contest: contest.groups[0].top1.value)
-    best, tie = first.groups[0], "" if first.is_won else ", in a tie"
-    return (
-        f"highest of {number_of(sum(len(c.groups) for c in contests), 'result')}: "
-        f"{percent(best.top1)} ({policy_variant(best)}{tie}, {first.row.spec.backbone}, "
-        f"{first.row.spec.backend})"
-    )
 
 
 def _runs(runs: Sequence[StoredRun]) -> dict[str, Any]:
@@ -146,8 +137,7 @@ def _tail(log: Path, most: int) -> str:
 
 
 def _knobs(run: StoredRun) -> dict[str, str]:
-    known = {knob: value for knob, value in run.result.knobs.items() if value is not None}
-    return {knob: _knob_text(value) for knob, value in known.items()}
+    return {knob: _knob_text(v) for knob, v in run.result.knobs.items() if v is not None}
 
 
 def _knob_table(runs: Sequence[StoredRun]) -> list[dict[str, Any]]:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import errno
 import html
-import io
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 from tabulate import LATEX_ESCAPE_RULES
@@ -19,18 +17,8 @@ from bench.analysis.rows import Row
 from bench.errors import UserError
 from bench.report.format import some_of
 from bench.report.markdown import markdown_line
-from bench.report.tables.model import Table, TableCell, TableColumn
-from bench.report.tables.runs import (
-    Format,
-    column_texts,
-    columns_of,
-    heading,
-    holds_numbers,
-    in_latex,
-    render,
-    runs_text,
-    safe,
-)
+from bench.report.tables.model import Table
+from bench.report.tables.runs import Form, Format, csv_text, in_latex, render, runs_text
 from bench.storage.text_files import replace_text
 
 NAMES = ("table", "cases", "policies", "backbones", "backends", "cost", "failed")
@@ -48,29 +36,7 @@ MOST_NAMED = 5
 """Most files that an error names for one reason."""
 
 
-def runs_table(rows: Sequence[Row], columns: Sequence[str] | None = None) -> Table:
-    """Return the table of runs for the page, one row a run."""
-    order = [*(columns_of(rows) if columns is None else columns)]
-    order += [] if "run_id" in order else ["run_id"]
-    return Table(
-        "runs",
-        "All runs",
-        "One row a run; nothing is averaged.",
-        [TableColumn(c, heading(c), holds_numbers(rows, c)) for c in order],
-        list(zip(*(_cells(rows, c) for c in order), strict=True)),
-    )
-
-
-def _cells(rows: Sequence[Row], column: str) -> list[TableCell]:
-    cells = []
-    for row, shown in zip(rows, column_texts(rows, column), strict=True):
-        sort = row["train_images" if column == "size" else column]
-        is_sortable = isinstance(sort, int | float | str | None)
-        cells.append(TableCell(shown, sort if is_sortable else shown, row[column]))
-    return cells
-
-
-def as_text(table: Table, form: Format | Literal["terminal"]) -> str:
+def as_text(table: Table, form: Form) -> str:
     """Return a table in one format, with its title, caption and notes where the format allows."""
     if form == "csv":
         return _csv(table)
@@ -81,8 +47,7 @@ def as_text(table: Table, form: Format | Literal["terminal"]) -> str:
         return "\n".join([table.title, body, *table.notes, ""])
     lines = [table.caption, *table.notes]
     if form == "latex":
-        escaped = ("".join(LATEX_ESCAPE_RULES.get(c, c) for c in line) for line in lines)
-        small = in_latex("\n\n".join(escaped))
+        small = in_latex("".join(LATEX_ESCAPE_RULES.get(c, c) for c in "\n\n".join(lines)))
         return f"{body}\n\n{{\\footnotesize {small}\\par}}\n"
     if form == "html":
         return f"{body}\n" + "".join(f"<p>{html.escape(line)}</p>\n" for line in lines)
@@ -96,13 +61,12 @@ def _csv(table: Table) -> str:
     columns: list[list[Any]] = []
     for place, column in enumerate(table.columns):
         cells = [row[place] for row in table.rows]
-        columns.append([column.name, *(safe(cell.raw) for cell in cells)])
-        if any(cell.ends is not None for cell in cells):
-            low, high = zip(*(cell.ends or (None, None) for cell in cells), strict=True)
-            columns += [[f"{column.name}_low", *low], [f"{column.name}_high", *high]]
-    out = io.StringIO()
-    csv.writer(out, lineterminator="\r\n").writerows(zip(*columns, strict=True))
-    return out.getvalue()
+        columns.append([column.name, *(cell.raw for cell in cells)])
+        if any(cell.estimate for cell in cells):
+            for end in ("low", "high"):
+                values = (getattr(cell.estimate, end, None) for cell in cells)
+                columns.append([f"{column.name}_{end}", *values])
+    return csv_text(zip(*columns, strict=True))
 
 
 def table_texts(
@@ -164,13 +128,10 @@ class Attempts:
 
     def check(self) -> None:
         """Raise NotWritten if a file could not be written."""
-        if not self._failed:
-            return
-        reasons = "; ".join(
-            f"{some_of(names, MOST_NAMED)}: {why}" for why, names in self._failed.items()
-        )
-        raise NotWritten(
-            f"Cannot write the report to '{self._folder}': {reasons}.",
-            "All other files were written." if self.written else None,
-            self.written,
-        )
+        failed = [f"{some_of(names, MOST_NAMED)}: {why}" for why, names in self._failed.items()]
+        if failed:
+            raise NotWritten(
+                f"Cannot write the report to '{self._folder}': {'; '.join(failed)}.",
+                "All other files were written." if self.written else None,
+                self.written,
+            )

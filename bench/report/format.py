@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from bench.analysis.intervals import Estimate
 
@@ -81,9 +81,9 @@ def measured(e: Estimate, unit: str = "") -> str:
     lopsided; without an interval, three significant digits."""
     half, tail = e.half_width, f" {unit}" if unit else ""
     if not half or e.low is None or e.high is None:
-        return _three_digits(e.value) + tail
-    three_digits = 2 - math.floor(math.log10(e.value))
-    is_lopsided, digits = _interval_places(e, three_digits, least=-9)
+        return three_digits(e.value) + tail
+    most = 2 - math.floor(math.log10(e.value))  # the places of three significant digits
+    is_lopsided, digits = _interval_places(e, most, least=-9)
     value = _rounded(e.value, digits)
     if not is_lopsided:
         return f"{value} ± {_rounded(half, digits)}{tail}"
@@ -106,11 +106,12 @@ def _interval_places(e: Estimate, most: int, default: int = 1, least: int = 0) -
 
 def spread(values: Sequence[float], unit: str = "") -> str:
     """Return the range of some values with three significant digits: ``80.7 to 1,080 s``."""
-    ends = dict.fromkeys(_three_digits(value) for value in (min(values), max(values)))
+    ends = dict.fromkeys(three_digits(value) for value in (min(values), max(values)))
     return " to ".join(ends) + (f" {unit}" if unit else "")
 
 
-def _three_digits(value: float) -> str:
+def three_digits(value: float) -> str:
+    """Return a number with three significant digits, or a whole one from 100 on."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
@@ -123,19 +124,14 @@ def _rounded(value: float, digits: int) -> str:
     return f"{round(value, digits):,.{max(digits, 0)}f}"
 
 
-def count(value: int | float | None) -> str:
-    """Return a whole number with separators."""
-    return ABSENT if value is None else f"{value:,.0f}"
-
-
-def megabytes(value: float | None) -> str:
+def megabytes(value: float) -> str:
     """Return a number of bytes in MB."""
-    return ABSENT if value is None else f"{value / 1e6:,.0f} MB"
+    return f"{value / 1e6:,.0f} MB"
 
 
-def seconds(value: float | None) -> str:
+def seconds(value: float) -> str:
     """Return a time with three significant digits."""
-    return ABSENT if value is None else f"{_three_digits(value)} s"
+    return f"{three_digits(value)} s"
 
 
 def listed(names: Sequence[str]) -> str:
@@ -148,6 +144,11 @@ def some_of(names: Sequence[str], most: int) -> str:
     """Join names, and only count those after the first ``most``: ``a, b and 3 more``."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
+
+
+def applicable(sentences: Mapping[str, object]) -> list[str]:
+    """Return the sentences whose value is true."""
+    return [sentence for sentence, is_true in sentences.items() if is_true]
 
 
 def number_of(things: int, name: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 from bench.analysis.groups import (
@@ -82,9 +82,9 @@ def settings(groups: Sequence[SeedGroup], by_policy: bool = True) -> list[str]:
     data, network, backend and, if ``by_policy``, policy; empty if nothing does."""
     rows = [group.row for group in groups]
     looks = [
-        (row.dataset.label, row.dataset.train_images, row.spec.backbone, row.spec.backend,
+        (data_of(group.row), group.row.spec.backbone, group.row.spec.backend,
          policy_variant(group) if by_policy else "")
-        for group, row in zip(groups, rows, strict=True)
+        for group in groups
     ]  # fmt: skip
     return differences(rows, looks)
 
@@ -111,6 +111,11 @@ def choices(
         taken[label] += 1  # hashes are shortened and may look alike
         found[label + (f" ({taken[label]})" if taken[label] > 1 else "")] = members
     return found
+
+
+def values_of(rows: Iterable[Row], field: str) -> list[str]:
+    """Return the different values of a field as text, in order of appearance."""
+    return list(dict.fromkeys(str(row[field]) for row in rows))
 
 
 def data_of(row: Row) -> str:

@@ -10,7 +10,8 @@ from bench.analysis.groups import Contest, SeedGroup, question_of_any_backend
 from bench.analysis.rows import UNSTEADY, Row, grouped, twins
 from bench.catalog.policies import POLICIES
 from bench.data.registry import GENERATED, STAND_IN, qualifier_of
-from bench.report.format import ABSENT, number_of
+from bench.report.format import ABSENT, applicable, number_of
+from bench.report.labels import values_of
 from bench.storage.results import StoredRun
 
 CAVEATS = {
@@ -50,9 +51,8 @@ def _same_images(contests: Sequence[Contest]) -> list[str]:
 
 def _images(contest: Contest) -> str:
     """Return a hash of the test images' classes, or of the data set if there are no answers."""
-    answers = (answers for group in contest.groups for answers in group.answers.values())
-    first = next(answers, None)
-    return contest.row.dataset.content_hash if first is None else first.labels_sha256
+    hashes = (a.labels_sha256 for group in contest.groups for a in group.answers.values())
+    return next(hashes, contest.row.dataset.content_hash)
 
 
 def at_the_edge(groups: Sequence[SeedGroup]) -> list[str]:
@@ -94,8 +94,9 @@ def footnotes(rows: Sequence[Row]) -> list[str]:
     """Return notes for the table of runs."""
     qualifiers = {qualifier_of(row.dataset.name) for row in rows}
     random = sum(row.weights == "random" and row.spec.policy.name != "from_scratch" for row in rows)
-    no_training = sum(_is_short(row, "train_images_per_s") for row in rows)
-    no_inference = sum(_is_short(row, "infer_images_per_s") for row in rows)
+    timed = [row.result for row in rows if row.is_ok and row.result.sweep_runs is None]
+    no_training = sum(not (r.train_images_per_s or r.effective_images_per_s) for r in timed)
+    no_inference = sum(not r.infer_images_per_s for r in timed)
     unreadable = [row.result.unreadable_images for row in rows if row.result.unreadable_images]
     cached = [row.result.prefix_values for row in rows
               if row.result.prefix_values and not row.result.phases]  # fmt: skip
@@ -106,66 +107,49 @@ def footnotes(rows: Sequence[Row]) -> list[str]:
     tuned = sum(row.result.learning_rate is not None for row in rows)
     unsteady = [row.result.run_id for row in rows if row.unsteady]
     places = {(row.spec.backend, row.spec.device, row.result.environment_id) for row in rows}
-    of_runs = f"of {len(rows)} runs"
-    notes: list[tuple[object, str | None]] = [
-        (STAND_IN in qualifiers,
-         "stand-in: a small embedded data set instead of a real one. Small, medium and large are "
-         "scaled down accordingly."),
-        (GENERATED in qualifiers,
-         "synthetic pages: generated images. Accuracy says nothing about real pages."),
-        (random,
-         f"weights random: {random} {of_runs} used random weights instead of pretrained ones. "
-         "Their accuracy is meaningless."),
-        (no_training,
-         f"{ABSENT} train images/s: {no_training} {of_runs} were too short for a steady rate of "
-         "training."),
-        (no_inference,
-         f"{ABSENT} infer images/s: {no_inference} {of_runs} were too short for a steady rate of "
-         "inference."),
-        (unreadable,
-         f"unreadable images were left out in {len(unreadable)} {of_runs} (at most "
-         f"{max(unreadable, default=0)} images), because of --skip-unreadable."),
-        (cached,
-         f"effective images/s: in {len(cached)} {of_runs} the values of the frozen part were "
-         f"computed once, not in every epoch.{reuse} The rate is images of all epochs over the "
-         f"time of both. These runs have no train images/s ({ABSENT}); --prefix-cache off measures "
-         "whole steps."),
-        (swept,
-         f"{ABSENT} in {swept} {of_runs}: their heads were trained together, so they have no times "
-         "of their own. sweep_s of --json is the time of all."),
-        (any(row.result.model_flop_utilisation is not None for row in rows),
-         "model FLOP utilisation: FLOP/s of the training steps at train images/s, divided by the "
-         "rate of a large matrix product with the same framework, precision and GPU."),
-        (phased,
-         f"phases: {', '.join(dict.fromkeys(phased))} unfreeze the network in steps "
-         f"({len(phased)} {of_runs}). effective images/s covers all epochs, with values computed "
-         "once but without compilation. trainable parameters are those of the last phase. fit s "
-         "includes the set-up of every phase but the first. See result.json for each phase."),
-        (tuned,
-         f"tuned: in {tuned} {of_runs} the learning rate was chosen on the validation images, from "
-         "the same grid around each policy's default."),
-        (unsteady,
-         f"unsteady: in {len(unsteady)} {of_runs} slow steps, or inference, took over "
-         f"{UNSTEADY:g} times as long as usual. The machine was probably busy with other work. "
-         f"Compare no speeds of {', '.join(unsteady[:3])}{' …' if unsteady[3:] else ''}."),
-        (any(row.spec.recipe.precision in ("bf16", "fp16") for row in rows),
-         "bf16, fp16: matched in all but precision. Each framework chooses which operations it "
-         "computes in low precision."),
-        (True, unproved(rows)),
-        (any(row.spec.mode == "native" for row in rows),
-         "native: each framework's own weights, preprocessing, optimizer and initialisation. "
-         "Differences between such rows are not due to the framework alone."),
-        *((True, f"NOT THE SAME EXPERIMENT: {pair}") for pair in mismatches(rows)),
-        (len(places) > len({place[:2] for place in places}),
-         "rows come from several environments (machine, versions or device)."),
-    ]  # fmt: skip
-    return [note for is_needed, note in notes if is_needed and note]
-
-
-def _is_short(row: Row, field: str) -> bool:
-    """Return True if a run lacks a rate that it should have."""
-    known = row[field] or (field == "train_images_per_s" and row.result.effective_images_per_s)
-    return row.is_ok and row.result.sweep_runs is None and not known
+    of_runs, command = f"of {len(rows)} runs", unproved(rows)
+    return applicable({
+        "stand-in: a small embedded data set instead of a real one. Small, medium and large are "
+        "scaled down accordingly.": STAND_IN in qualifiers,
+        "synthetic pages: generated images. Accuracy says nothing about real pages.":
+            GENERATED in qualifiers,
+        f"weights random: {random} {of_runs} used random weights instead of pretrained ones. "
+        "Their accuracy is meaningless.": random,
+        f"{ABSENT} train images/s: {no_training} {of_runs} were too short for a steady rate of "
+        "training.": no_training,
+        f"{ABSENT} infer images/s: {no_inference} {of_runs} were too short for a steady rate of "
+        "inference.": no_inference,
+        f"unreadable images were left out in {len(unreadable)} {of_runs} (at most "
+        f"{max(unreadable, default=0)} images), because of --skip-unreadable.": unreadable,
+        f"effective images/s: in {len(cached)} {of_runs} the values of the frozen part were "
+        f"computed once, not in every epoch.{reuse} The rate is images of all epochs over the "
+        f"time of both. These runs have no train images/s ({ABSENT}); --prefix-cache off measures "
+        "whole steps.": cached,
+        f"{ABSENT} in {swept} {of_runs}: their heads were trained together, so they have no times "
+        "of their own. sweep_s of --json is the time of all.": swept,
+        "model FLOP utilisation: FLOP/s of the training steps at train images/s, divided by the "
+        "rate of a large matrix product with the same framework, precision and GPU.":
+            any(row.result.model_flop_utilisation is not None for row in rows),
+        f"phases: {', '.join(dict.fromkeys(phased))} unfreeze the network in steps "
+        f"({len(phased)} {of_runs}). effective images/s covers all epochs, with values computed "
+        "once but without compilation. trainable parameters are those of the last phase. fit s "
+        "includes the set-up of every phase but the first. See result.json for each phase.": phased,
+        f"tuned: in {tuned} {of_runs} the learning rate was chosen on the validation images, from "
+        "the same grid around each policy's default.": tuned,
+        f"unsteady: in {len(unsteady)} {of_runs} slow steps, or inference, took over "
+        f"{UNSTEADY:g} times as long as usual. The machine was probably busy with other work. "
+        f"Compare no speeds of {', '.join(unsteady[:3])}{' …' if unsteady[3:] else ''}.": unsteady,
+        "bf16, fp16: matched in all but precision. Each framework chooses which operations it "
+        "computes in low precision.":
+            any(row.spec.recipe.precision in ("bf16", "fp16") for row in rows),
+        command or "": command,
+        "native: each framework's own weights, preprocessing, optimizer and initialisation. "
+        "Differences between such rows are not due to the framework alone.":
+            any(row.spec.mode == "native" for row in rows),
+        **{f"NOT THE SAME EXPERIMENT: {pair}": True for pair in mismatches(rows)},
+        "rows come from several environments (machine, versions or device).":
+            len(places) > len({place[:2] for place in places}),
+    })  # fmt: skip
 
 
 def unproved(rows: Sequence[Row]) -> str | None:
@@ -174,19 +158,19 @@ def unproved(rows: Sequence[Row]) -> str | None:
     if not open_rows:
         return None
 
-    def values(field: str) -> list[str]:
-        return list(dict.fromkeys(str(row[field]) for row in open_rows))
-
     # Rows do not know the folder of a user's own network.
     backbones = (name.replace("module:", "module:FOLDER/", 1) if name.startswith("module:")
-                 else name for name in values("backbone"))  # fmt: skip
-    own = [b for b in values("boundary") if b not in {p.boundary for p in POLICIES.values()}]
+                 else name for name in values_of(open_rows, "backbone"))  # fmt: skip
+    usual = {policy.boundary for policy in POLICIES.values()}
+    own = [b for b in values_of(open_rows, "boundary") if b not in usual]
     boundary = f" --boundary {own[0]}" if own else ""
+    policies, optimizers, backends = (
+        ",".join(values_of(open_rows, field)) for field in ("policy", "optimizer", "backend")
+    )
     return (
         f"parity not shown for {number_of(len(open_rows), 'row')}: no proof on this machine that "
         f"the backends compute the same. To prove it: python run_bench.py parity "
-        f"{' '.join(backbones)} --policy {','.join(values('policy'))} "
-        f"--optimizer {','.join(values('optimizer'))} --backends {','.join(values('backend'))}"
+        f"{' '.join(backbones)} --policy {policies} --optimizer {optimizers} --backends {backends}"
         f"{boundary}"
     )
 
@@ -202,23 +186,18 @@ def mismatches(rows: Sequence[Row]) -> list[str]:
     lines = []
     for group in twins(row for row in rows if row.spec.mode != "native"):
         ids = Counter(row.result.run_id for row in group)
-        names = {
-            row.key: row.result.run_id
-            + (f" (environment {row.result.environment_id})" if ids[row.result.run_id] > 1 else "")
-            for row in group
-        }
         for field in SAME_EXPERIMENT:
-            if odd := _without_match(group, field):
-                among = ", ".join(sorted(names[row.key] for row in odd))
-                lines.append(f"{field} differs between {among}")
+            odd = [row.key for row in _without_match(group, field)]
+            names = [run if ids[run] == 1 else f"{run} (environment {e})" for run, e in odd]
+            if names:
+                lines.append(f"{field} differs between {', '.join(sorted(names))}")
     return lines
 
 
 def _without_match(group: Sequence[Row], field: str) -> list[Row]:
     """Return the rows whose value another backend has nowhere, and the rows of that backend."""
-    values: dict[str, set[str | None]] = {}
-    for row in group:
-        values.setdefault(row.spec.backend, set()).add(row[field])
+    by_backend = grouped(group, lambda row: row.spec.backend).items()
+    values = {backend: {row[field] for row in same} for backend, same in by_backend}
     lacking = [(r, {b for b, v in values.items() if r[field] not in v}) for r in group]
     backends = {backend for _, others in lacking for backend in others}
     return [row for row, others in lacking if others or row.spec.backend in backends]

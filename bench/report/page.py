@@ -122,10 +122,8 @@ def read_document(path: Path) -> dict[str, Any]:
         raise UserError(f"'{path}' is no report of Thawbench: its data are something else.")
     version = document.get("schema_version")
     if not isinstance(version, int) or version > SCHEMA_VERSION:
-        raise UserError(
-            f"'{path}' was written by a newer Thawbench (schema {version}, this one reads "
-            f"{SCHEMA_VERSION})."
-        )
+        schemas = f"schema {version}, this one reads {SCHEMA_VERSION}"
+        raise UserError(f"'{path}' was written by a newer Thawbench ({schemas}).")
     return document
 
 

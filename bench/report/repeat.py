@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from bench.catalog.cases import SIZE_BOUNDS, size_of
 from bench.catalog.policies import POLICIES
+from bench.report.format import applicable
 from bench.runner.suite import Grid
 from bench.spec.run import RECIPE_OPTIONS, RunSpec
 
@@ -27,23 +28,20 @@ def repeat_command(
         is_incomplete: True if unreadable images were left out.
     """
     kind = spec.case.dataset.name.partition(":")[0]
-    comments = [
-        (kind == "folder", "dataset: complete the path of the folder"),
-        (kind == "rvl_cdip",
-         "dataset: complete the path of the folder that holds images/ and labels/"),
-        (spec.code_sha256 is not None,
-         "backbones: complete the path, module:PATH/FILE.py:FUNCTION"),
-        (spec.weights.kind == "file", "weights: complete the path of the file"),
-    ]  # fmt: skip
+    comments = {
+        "# dataset: complete the path of the folder": kind == "folder",
+        "# dataset: complete the path of the folder that holds images/ and labels/":
+            kind == "rvl_cdip",
+        "# backbones: complete the path, module:PATH/FILE.py:FUNCTION": spec.code_sha256,
+        "# weights: complete the path of the file": spec.weights.kind == "file",
+    }  # fmt: skip
     suite = {"name": "repeat", "backends": [spec.backend], "seeds": [spec.seed]}
     grid = {
         key: value
         for key, value in _grid(spec, swept).items()
         if value is not None and value != Grid.model_fields[key].default
     }
-    lines = [*(f"# {text}" for is_needed, text in comments if is_needed),
-             *_toml(suite), "", "[[grid]]", *_toml(grid)]  # fmt: skip
-    text = "\n".join(lines)
+    text = "\n".join([*applicable(comments), *_toml(suite), "", "[[grid]]", *_toml(grid)])
     more = " --skip-unreadable" if is_incomplete else ""
     return (
         f"cat > repeat.toml <<'{END}'\n{text}\n{END}\n"
@@ -60,7 +58,8 @@ def _grid(spec: RunSpec, swept: Sequence[RunSpec]) -> dict[str, Any]:
     recipe, data, policy = spec.recipe, spec.case.dataset, spec.policy
     known = POLICIES.get(policy.name, policy)
     weights = {"file": spec.weights.source, "random": "random"}.get(spec.weights.kind)
-    scale = known.learning_rate_scale
+    rates = {s.recipe.learning_rate / known.learning_rate_scale for s in (spec, *swept)}
+    decays = {s.recipe.weight_decay for s in (spec, *swept)}
     return {
         "case": spec.case.number,
         "dataset": data.name,
@@ -72,15 +71,11 @@ def _grid(spec: RunSpec, swept: Sequence[RunSpec]) -> dict[str, Any]:
         "boundary": policy.boundary if policy.boundary != known.boundary else None,
         "weights": None if known.initialisation == "random" else weights,
         **{name: getattr(recipe, name) for name in RECIPE_OPTIONS},
-        "learning_rate": _one_or_all({s.recipe.learning_rate / scale for s in (spec, *swept)}),
-        "weight_decay": _one_or_all({s.recipe.weight_decay for s in (spec, *swept)}),
+        "learning_rate": sorted(rates) if len(rates) > 1 else min(rates),
+        "weight_decay": sorted(decays) if len(decays) > 1 else min(decays),
         "tune": "lr" if recipe.learning_rate_grid else None,
         "mode": [spec.mode] if spec.mode != "matched" else None,
     }  # fmt: skip
-
-
-def _one_or_all(values: Collection[float]) -> float | list[float]:
-    return sorted(values) if len(values) > 1 else min(values)
 
 
 def _bounds(spec: RunSpec) -> list[int] | None:

@@ -20,6 +20,7 @@ from bench.data.registry import EMBEDDED
 from bench.errors import UserError, choose
 from bench.network.backbones import check_name, public_name, weights_choice
 from bench.network.head import hidden_units
+from bench.report.labels import values_of
 from bench.spec.options import DeclaredOption
 from bench.spec.run import RECIPE_OPTIONS, Mode, Status, TuneName
 from bench.storage.results import StoredRun
@@ -59,45 +60,35 @@ class Selection:
         """Raise UserError if a value is unknown, or no run has any of the ``wanted`` values (as on
         the command line → as results hold them)."""
         there = [row for row in rows if row[option.field] is not None]
-        names = list(dict.fromkeys(str(row[option.field]) for row in there))
+        names = values_of(there, option.field)
         among = f"Among these runs: {', '.join(names)}." if names else ""
         missing = [
-            value
-            for value, want in wanted.items()
-            if not any(option.matches(row, want) for row in there)
+            v for v, want in wanted.items() if not any(option.matches(r, want) for r in there)
         ]
         for value in missing:
-            want = wanted[value]
-            if str(want) not in option.names and not option.is_another(want):
+            if str(wanted[value]) not in option.names and not option.is_another(wanted[value]):
                 known = dict.fromkeys([*names, *option.names])
                 choose(f"{option.word} among these runs", value, known, among or None)
-        absent = " or ".join(f"'{value}'" for value in missing)
-        if missing and len(missing) == len(wanted):
-            raise UserError(
-                f"{flag}: no run here has the {option.word} {absent}.",
-                among or f"No run here has any {option.word}. Leave out {flag}.",
-            )
         if missing:
+            absent = " or ".join(f"'{value}'" for value in missing)
             self.absent.append(f"No run here has the {option.word} {absent}.")
+            if len(missing) == len(wanted):
+                hint = among or f"No run here has any {option.word}. Leave out {flag}."
+                raise UserError(f"{flag}: no run here has the {option.word} {absent}.", hint)
 
     def of(self, runs: Iterable[StoredRun]) -> list[StoredRun]:
         """Return the runs that pass, perhaps none."""
-        if not self._wanted:
-            return list(runs)
-        rows = ((run, row_of(run)) for run in runs)
-        return [
-            run
-            for run, row in rows
-            if all(option.lets_through(row, wanted) for option, wanted in self._wanted)
-        ]
+
+        def passes(row: Row) -> bool:
+            return all(option.lets_through(row, wanted) for option, wanted in self._wanted)
+
+        return [run for run in runs if not self._wanted or passes(row_of(run))]
 
     def kept(self, runs: Iterable[StoredRun]) -> list[StoredRun]:
         """Return the runs that pass; raise UserError if there are none."""
-        found = self.of(runs)
-        if not found:
-            why = f"No run here has all of {self.options}."
-            raise UserError(why, "Leave out one of the filters.")
-        return found
+        if found := self.of(runs):
+            return found
+        raise UserError(f"No run here has all of {self.options}.", "Leave out one of the filters.")
 
 
 def _flag(option: str) -> str:
@@ -177,16 +168,12 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float)
 
 
-def _accepted_by(check: Callable[[Any], object]) -> Callable[[Any], bool]:
-    """Return a function that returns True if ``check`` raises no UserError for a value."""
-
-    def is_valid(value: Any) -> bool:
-        with suppress(UserError):
-            check(value)
-            return True
-        return False
-
-    return is_valid
+def _is_accepted(check: Callable[[Any], object], value: Any) -> bool:
+    """Return True if ``check`` raises no UserError for a value."""
+    with suppress(UserError):
+        check(value)
+        return True
+    return False
 
 
 def _dataset(name: str, rows: Sequence[Row]) -> str:
@@ -213,7 +200,7 @@ def _weights(text: str, rows: Sequence[Row]) -> tuple[str, str]:
 def _recipe_option(declared: DeclaredOption) -> Option:
     option = Option(declared.name, declared.name.replace("_", " "), declared.names)
     if declared.name == "head":
-        return replace(option, is_another=_accepted_by(hidden_units))
+        return replace(option, is_another=partial(_is_accepted, hidden_units))
     return option if declared.kind is str else replace(option, is_another=_is_number)
 
 
@@ -224,7 +211,8 @@ OPTIONS: dict[str, Option] = {
         "dataset", "data set", EMBEDDED, lambda name: name.partition(":")[0] in PATHS, _dataset
     ),
     "backbones": Option(
-        "backbone", "backbone", list(BACKBONES), _accepted_by(partial(check_name, "backbone")),
+        "backbone", "backbone", list(BACKBONES),
+        partial(_is_accepted, partial(check_name, "backbone")),
         lambda name, _: public_name(name),
     ),
     "policies": Option("policy", "policy", list(POLICIES)),

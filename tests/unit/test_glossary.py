@@ -12,9 +12,9 @@ from bench.analysis.rows import rows_of
 from bench.parity.tolerances import LEVELS
 from bench.report import make_report
 from bench.report.compare import side_by_side
-from bench.report.export import runs_table
 from bench.report.glossary import entries as all_entries
 from bench.report.glossary import glossary
+from bench.report.tables.runs import runs_table
 from bench.report.tables.standard import standard_set
 from bench.storage.results import StoredRun
 from tests.unit.made_runs import Make, found

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from bench.analysis.rows import FIELDS, Row, rows_of
-from bench.report.export import runs_table
-from bench.report.tables.runs import runs_text, to_csv
+from bench.report.tables.runs import runs_table, runs_text, to_csv
 from bench.storage.results import StoredRun
 
 MakeRun = Callable[..., StoredRun]

@@ -103,8 +103,8 @@ def test_a_real_difference_is_named_with_its_interval_and_its_direction(folders:
     cell = next(cell for cell in row if cell.text.startswith("+"))
     apart = _right(0.80).mean() - _right(0.70).mean()
     assert cell.raw == pytest.approx(apart)
-    assert cell.ends is not None
-    low, high = cell.ends
+    assert cell.estimate is not None
+    low, high = cell.estimate.low, cell.estimate.high
     assert low is not None
     assert high is not None
     # 10 % of 1,000 images: the standard error is 0.95 points.

@@ -15,13 +15,14 @@ from bench.analysis.groups import SeedGroup, policy_variant
 from bench.analysis.intervals import Estimate
 from bench.analysis.rows import grouped
 from bench.analysis.speed import is_unsteady, shares_prefix, without_interval
-from bench.report.format import count, measured, percent, spread
+from bench.report.format import percent
 from bench.report.labels import ANSWERS, NETWORKS, choices, data_of, settings
 from bench.report.plots import style
 from bench.report.plots.curves import accuracy_by_size, learning_curves
 from bench.report.plots.durations import time_parts
 from bench.report.plots.style import Figure
 from bench.report.plots.throughput import throughput
+from bench.report.tables.speeds import fit_cell
 
 
 def plots(found: Findings) -> list[dict[str, Any]]:
@@ -58,12 +59,11 @@ def _mark(group: SeedGroup, field: str) -> Mark | None:
     if field != "fit_s":
         mean = float(np.mean(values))
         cost = Estimate(mean, None, None, None, "models", len(values), 0)
-        return Mark(group, cost, f"{count(mean)} parameters")
+        return Mark(group, cost, f"{mean:,.0f} parameters")
     cost, busy = intervals.mean_rate(values), is_unsteady(group)
     if busy or shares_prefix(group):
         cost = without_interval(cost)
-    words = f"{spread(values, 's')}, {style.UNSTEADY_NAME}" if busy else measured(cost, "s")
-    return Mark(group, cost, words, busy)
+    return Mark(group, cost, fit_cell(group).text, busy)
 
 
 def _scatter(
@@ -77,23 +77,22 @@ def _scatter(
     for label, members in choices(list(marks), {*ANSWERS, *NETWORKS}, data_of).items():
         here = [marks[group] for group in members]
         busy = [mark for mark in here if mark.is_unsteady]
-        struck = style.scatter("markers", style.UNSTEADY_NAME, **_places(busy),
-                               marker=style.STRUCK, hoverinfo="skip")  # fmt: skip
         traces[label] = [*looks.legend(members), *_drawn(here, looks), *_fronts(here)]
-        traces[label] += [struck] if busy else []
+        if busy:
+            traces[label].append(style.scatter("markers", style.UNSTEADY_NAME, **_places(busy),
+                                               marker=style.STRUCK, hoverinfo="skip"))  # fmt: skip
     has_line = any(trace["mode"] == "lines" for drawn in traces.values() for trace in drawn)
     timed = any(mark.cost.low is not None for mark in marks.values())
     unsteady = any(mark.is_unsteady for mark in marks.values())
-    bars = "Bars: 95% intervals"
-    crossed = f"Crossed out: unsteady. {style.BUSY}"
     caption = {
         f"Each mark is {looks.words(list(marks))}, averaged over seeds. Up and to the left is "
         "better.": True,
         "The grey line is the Pareto front of each machine: nothing has both higher accuracy and "
         f"lower cost ({cost}). It ignores the intervals, so points on it may be tied.": has_line,
-        f"{bars}; for times, if there are three seeds or more.": timed,
-        f"{bars}.": not timed,
-        f"{crossed} They are not on the line." if has_line else crossed: unsteady,
+        "Bars: 95% intervals; for times, if there are three seeds or more.": timed,
+        "Bars: 95% intervals.": not timed,
+        f"Crossed out: unsteady. {style.BUSY}": unsteady,
+        "They are not on the line.": unsteady and has_line,
     }
     across = style.log_axis(cost, [mark.cost.value for mark in marks.values()])
     return style.plot(name, title, caption, traces, (across, style.ACCURACY))
@@ -110,9 +109,8 @@ def _drawn(marks: Sequence[Mark], looks: style.Looks) -> list[Figure]:
         spec = mark.group.row.spec
         return policy_variant(mark.group), spec.backend, spec.backbone
 
-    groups = [mark.group for mark in marks]
     texts = {}
-    for mark, setting in zip(marks, settings(groups), strict=True):
+    for mark, setting in zip(marks, settings([mark.group for mark in marks]), strict=True):
         name = ", ".join(filter(None, (mark.group.row.spec.backbone, setting)))
         accuracy = percent(mark.group.top1)
         texts[mark.group] = f"{style.escaped(name)}<br>{accuracy}, {mark.cost_text}"

@@ -33,7 +33,7 @@ def learning_curves(groups: Sequence[SeedGroup]) -> dict[str, Any]:
         traces[label] = [
             line
             for c, name in zip(shown, names, strict=True)
-            for line in _curve(curves[c], name, looks.colour(c), looks.dash(c))
+            for line in _curve(curves[c], name, looks.line(c))
         ]
     caption = {
         "Validation accuracy after each epoch, mean over the seeds.": True,
@@ -54,17 +54,17 @@ def _by_epoch(group: SeedGroup) -> Floats | None:
     return np.array(curves, dtype=np.float64) if is_whole and curves[0] else None
 
 
-def _curve(values: Floats, name: str, colour: str, dash: str) -> list[Figure]:
+def _curve(values: Floats, name: str, look: dict[str, str]) -> list[Figure]:
     """Return the means over the seeds of values (seeds, epochs), on a band if there are several."""
     epochs = list(range(1, values.shape[1] + 1))
     line = style.scatter("lines+markers", name, x=epochs, y=values.mean(axis=0).tolist(),
-                         legendgroup=name, line={"color": colour, "dash": dash},
+                         legendgroup=name, line=look,
                          hovertemplate="%{y:.1%} after epoch %{x}")  # fmt: skip
     if len(values) == 1:
         return [line]
     ends = [*values.max(axis=0).tolist(), *reversed(values.min(axis=0).tolist())]
     band = style.scatter("lines", name, x=[*epochs, *reversed(epochs)], y=ends, fill="toself",
-                         legendgroup=name, line={"width": 0}, fillcolor=f"{colour}26",
+                         legendgroup=name, line={"width": 0}, fillcolor=f"{look['color']}26",
                          hoverinfo="skip", showlegend=False)  # fmt: skip
     return [band, line]
 
@@ -89,13 +89,13 @@ def accuracy_by_size(groups: Sequence[SeedGroup]) -> dict[str, Any]:
         if clear:
             named = zip(clear, _settings(clear), strict=True)
             traces[label] = [_line(line, setting, looks) for line, setting in named]
-    epochs_differ = any(
-        len({c.row.spec.recipe.epochs for c in line}) > 1 for line in _lines(groups)
-    )
+    epochs = [{c.row.spec.recipe.epochs for c in line} for line in _lines(groups)]
     caption = {
         "Where the lines of two policies cross, the better choice changes, unless their bars "
         "overlap.": True,
-        "The number of epochs differs between sizes, as in the suite.": epochs_differ,
+        "The number of epochs differs between sizes, as in the suite.": any(
+            len(different) > 1 for different in epochs
+        ),
         f"{number_of(unclear, 'line')} left out: different images have the same name and "
         "number.": unclear,
         "Bars: 95% intervals.": True,
@@ -127,16 +127,12 @@ def _settings(lines: Sequence[Sequence[SeedGroup]]) -> list[str]:
     return [setting or by_hash for setting, by_hash in zip(usual, hashes, strict=True)]
 
 
-ON_LINES_PX = 8
-"""Size of marks on lines, in pixels."""
-
-
 def _line(line: Sequence[SeedGroup], setting: str, looks: style.Looks) -> Figure:
     first, accuracies = line[0], [c.top1 for c in line]
     return style.scatter("lines+markers", style.trace_name(first, setting),
                          x=[_images(c) for c in line], y=[e.value for e in accuracies],
                          error_y=style.error_bars(accuracies),
-                         line={"color": looks.colour(first), "dash": looks.dash(first)},
-                         marker=looks.marker(first) | {"size": ON_LINES_PX},
+                         line=looks.line(first),
+                         marker=looks.marker(first) | {"size": 8},  # small, so that the line shows
                          text=[percent(e) for e in accuracies],
                          hovertemplate="%{text} with %{x:,} images")  # fmt: skip

@@ -25,30 +25,23 @@ PARTS = {
     "test_s": "test",
 }
 """Part of a run's time → its name, in order."""
-COLOUR_OF = {"start_s": style.COLOURS[7], **dict(zip(PARTS, style.COLOURS, strict=False))}
-START = "start of a worker"
-
-
-def parts_of(row: Row) -> dict[str, float]:
-    """Return seconds by part, as far as measured; empty if the run has no time of its own."""
-    if row.result.fit_s is None:
-        return {}
-    names = ("setup_s", "compile_s", "prefix_s", "test_s")
-    found = {name: float(row[name]) for name in names if row[name] is not None}
-    inside = found.get("compile_s", 0.0) + found.get("prefix_s", 0.0)
-    rest = max(row.result.fit_s - inside, 0.0)
-    if row.result.input_wait_fraction is None:
-        return {**found, "rest_s": rest}
-    waited = rest * row.result.input_wait_fraction
-    return {**found, "input_s": waited, "compute_s": rest - waited}
+START, START_COLOUR = "start of a worker", style.COLOURS[7]
 
 
 def _parts_of_runs(group: SeedGroup) -> list[dict[str, float]]:
-    """Return the parts of each run; input is separate if every run measured the wait for it."""
-    runs = [parts_of(row) for row in group.rows]
-    if any("rest_s" in parts for parts in runs):
-        for parts in runs:
-            parts["rest_s"] = sum(parts.pop(n, 0.0) for n in ("input_s", "compute_s", "rest_s"))
+    """Return the seconds of each run by part, as far as measured; input is separate if every run
+    measured the wait for it. Each run must have a time of its own."""
+    waits = [row.result.input_wait_fraction for row in group.rows]
+    runs = []
+    for row, wait in zip(group.rows, waits, strict=True):
+        names = ("setup_s", "compile_s", "prefix_s", "test_s")
+        parts = {name: float(row[name]) for name in names if row[name] is not None}
+        inside = parts.get("compile_s", 0.0) + parts.get("prefix_s", 0.0)
+        rest = max(row["fit_s"] - inside, 0.0)
+        if wait is None or None in waits:
+            runs.append({**parts, "rest_s": rest})
+        else:
+            runs.append({**parts, "input_s": rest * wait, "compute_s": rest - rest * wait})
     return runs
 
 
@@ -62,13 +55,12 @@ def time_parts(groups: Sequence[SeedGroup]) -> dict[str, Any]:
         most = max(most, len(members) + len(starts))
         means = [float(np.mean(values)) for values in starts.values()]
         texts = [f"{START}: {np.mean(v):.2f} s, mean of {len(v)}" for v in starts.values()]
-        start_bars = style.bars(START, y=list(starts), x=means, text=texts,
-                                marker={"color": COLOUR_OF["start_s"]})  # fmt: skip
-        traces[label] = [
-            *_stacks(members),
-            *([start_bars] if starts else []),
-            *([style.legend_of_hatching()] if any(map(is_unsteady, members)) else []),
-        ]
+        traces[label] = _stacks(members)
+        if starts:
+            traces[label].append(style.bars(START, y=list(starts), x=means, text=texts,
+                                            marker={"color": START_COLOUR}))  # fmt: skip
+        if any(map(is_unsteady, members)):
+            traces[label].append(style.legend_of_hatching())
     axes = style.axis("seconds"), style.DOWNWARD
     return style.plot("time_parts", "Where the time goes", _caption(kept), traces, axes,
                       barmode="stack", height=max(320, 150 + 34 * most))  # fmt: skip
@@ -80,12 +72,12 @@ def _stacks(groups: Sequence[SeedGroup]) -> list[Figure]:
     parts_of_runs = [_parts_of_runs(c) for c in groups]
     unsteady = [is_unsteady(c) for c in groups]
     drawn = []
-    for part, title in PARTS.items():
+    for (part, title), colour in zip(PARTS.items(), style.COLOURS, strict=False):
         values = [[parts[part] for parts in runs if part in parts] for runs in parts_of_runs]
         means = [float(np.mean(own)) if own else 0.0 for own in values]
         if any(means):
             texts = [_words(part, c, own) for c, own in zip(groups, values, strict=True)]
-            marker = style.hatched(COLOUR_OF[part], unsteady)
+            marker = style.hatched(colour, unsteady)
             drawn.append(style.bars(title, y=names, x=means, marker=marker, text=texts))
     return drawn
 
@@ -108,10 +100,10 @@ def _starts(rows: Sequence[Row]) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {}
     for row in rows:
         if row.result.start_s is not None:
-            where = f", environment {row.result.environment_id[:HASH_DIGITS]}"
-            own = where if several[row.spec.backend] > 1 else ""
-            name = style.escaped(f"{START}, {row.spec.backend}{own}")
-            found.setdefault(name, []).append(row.result.start_s)
+            name = f"{START}, {row.spec.backend}"
+            if several[row.spec.backend] > 1:
+                name += f", environment {row.result.environment_id[:HASH_DIGITS]}"
+            found.setdefault(style.escaped(name), []).append(row.result.start_s)
     return found
 
 

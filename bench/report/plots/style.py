@@ -10,6 +10,8 @@ from typing import Any
 from bench.analysis.groups import SeedGroup, policy_variant
 from bench.analysis.intervals import Estimate
 from bench.catalog.policies import POLICIES
+from bench.report.format import applicable
+from bench.report.labels import values_of
 
 Figure = dict[str, Any]
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c8c8c", "#a6761d")
@@ -64,8 +66,7 @@ def plot(
         "legend": {"orientation": "h", "y": -0.3, "traceorder": "normal"},
         "margin": margin,
     }
-    words = " ".join(sentence for sentence, belongs in caption.items() if belongs)
-    figure = {"data": data, "layout": layout}
+    words, figure = " ".join(applicable(caption)), {"data": data, "layout": layout}
     return {"name": name, "title": title, "caption": words, "figure": figure}
 
 
@@ -111,9 +112,8 @@ def log_axis(title: str, values: Sequence[float]) -> Figure:
 
 def _short(value: float) -> str:
     """Return ``0.5``, ``2,000``, ``50k`` or ``1M``."""
-    for least, unit, end in ((1e6, 1e6, "M"), (1e4, 1e3, "k")):
-        if value >= least:
-            return f"{value / unit:,.0f}{end}"
+    if value >= 1e4:
+        return f"{value / 1e6:,.0f}M" if value >= 1e6 else f"{value / 1e3:,.0f}k"
     return f"{value:,.0f}" if value >= 1 else f"{value:g}"
 
 
@@ -161,17 +161,15 @@ class Looks:
         self._fills = {name: FILLS[n % len(FILLS)] for n, name in enumerate(backends)}
         self._dashes = {name: DASHES[n % len(DASHES)] for n, name in enumerate(backends)}
 
-    def colour(self, group: SeedGroup) -> str:
-        """Return the colour of its policy."""
-        return self._colours[policy_variant(group)]
-
-    def dash(self, group: SeedGroup) -> str:
-        """Return the line style of its backend."""
-        return self._dashes[group.row.spec.backend]
+    def line(self, group: SeedGroup) -> dict[str, str]:
+        """Return the line of its policy and backend."""
+        backend = group.row.spec.backend
+        return {"color": self._colours[policy_variant(group)], "dash": self._dashes[backend]}
 
     def marker(self, group: SeedGroup) -> dict[str, object]:
         """Return the mark of its policy, network and backend."""
-        return self._marker(self.colour(group), group.row.spec.backbone, group.row.spec.backend)
+        spec = group.row.spec
+        return self._marker(self._colours[policy_variant(group)], spec.backbone, spec.backend)
 
     def _marker(self, colour: str, network: str = "", backend: str = "") -> dict[str, object]:
         shape = self._shapes.get(network, SHAPES[0])
@@ -207,6 +205,5 @@ class Looks:
 
 def _names(groups: Sequence[SeedGroup]) -> tuple[list[str], list[str]]:
     """Return the names of networks and of backends, in order of appearance."""
-    networks = dict.fromkeys(group.row.spec.backbone for group in groups)
-    backends = dict.fromkeys(group.row.spec.backend for group in groups)
-    return list(networks), list(backends)
+    rows = [group.row for group in groups]
+    return values_of(rows, "backbone"), values_of(rows, "backend")

@@ -48,12 +48,13 @@ def throughput(groups: Sequence[SeedGroup]) -> dict[str, Any]:
 
 def _labels(groups: Sequence[SeedGroup]) -> dict[SeedGroup, str]:
     """Return a name for each bar, unique within a backend, or the bars would overlap."""
-    return {
-        c: f"{style.escaped(policy_variant(c))}<br>{style.escaped(c.row.dataset.name)}, "
-        f"{c.row.dataset.train_images:,}, {style.escaped(c.row.spec.backbone)}"
-        + (f"<br>{style.escaped(setting)}" if setting else "")
-        for c, setting in zip(groups, settings(groups), strict=True)
-    }
+    labels = {}
+    for group, setting in zip(groups, settings(groups), strict=True):
+        data = group.row.dataset
+        about = f"{data.name}, {data.train_images:,}, {group.row.spec.backbone}"
+        lines = filter(None, (policy_variant(group), about, setting))
+        labels[group] = "<br>".join(map(style.escaped, lines))
+    return labels
 
 
 def _rates(group: SeedGroup) -> list[float]:

@@ -9,20 +9,8 @@ from bench.analysis.rows import Row, grouped
 from bench.catalog.policies import PRESCRIBED
 from bench.report.format import listed, points
 from bench.report.labels import settings
-from bench.report.tables.model import (
-    SCOPE,
-    Line,
-    Table,
-    TableCell,
-    TableColumn,
-    accuracy_of,
-    common,
-    estimated,
-    figure,
-    passed_over,
-    table_of,
-    text,
-)
+from bench.report.tables import model
+from bench.report.tables.model import Line, Table, TableCell, TableColumn, figure, text
 
 MOST_NAMES = 2
 """Most tied policies that a cell names; of more, it names the policies that are worse."""
@@ -38,7 +26,7 @@ def cases_table(contests: Sequence[Contest], rows: Sequence[Row]) -> Table:
     missing = [failed for question, failed in lost.items() if question not in answered]
     names = settings([contest.groups[0] for contest in in_cases], by_policy=False)
     compared = sum(bool(c.comparisons) for c in in_cases)
-    return table_of(
+    return model.table_of(
         [
             *(_line(c.row, lost.get(question_of(c.row), []), c) for c in in_cases),
             *(_line(failed[0], failed, None) for failed in missing),
@@ -50,11 +38,11 @@ def cases_table(contests: Sequence[Contest], rows: Sequence[Row]) -> Table:
         {
             "The best policy was chosen on these same test images, so its accuracy is slightly too "
             "high. Several names mean a tie. A tie does not mean equal.": True,
-            SCOPE: True,
+            model.SCOPE: True,
             f"Each verdict is corrected for the comparisons of its own row, not for all {compared} "
             "rows that compare policies. Even if no policies differ, up to one row in twenty may "
             "name a better one.": compared > 1,
-            **passed_over(contests),
+            **model.passed_over(contests),
         },
         [*names, *([""] * len(missing))],
     )
@@ -77,15 +65,15 @@ def _line(row: Row, lost: Sequence[Row], contest: Contest | None) -> Line:
     ours = contest.prescribed if contest else None
     return {
         TableColumn("case", "case", True): figure(str(case), case),
-        **common(row),
+        **model.common(row),
         TableColumn("backend", "backend"): text(row.spec.backend),
         TableColumn("prescribed", "article's"): text(prescribed),
         TableColumn("prescribed_top1", "its top-1", True):
-            accuracy_of(ours) if ours else text(absent),
+            model.accuracy_of(ours) if ours else text(absent),
         TableColumn("verdict", "verdict"): text(verdict),
         TableColumn("best", "best here"): text(_named(contest) if contest else None),
         TableColumn("best_top1", "its top-1", True):
-            accuracy_of(contest.groups[0]) if contest else text(None),
+            model.accuracy_of(contest.groups[0] if contest else None),
         TableColumn("difference", "best − article's", True): difference,
     }  # fmt: skip
 
@@ -130,4 +118,4 @@ def _judged(contest: Contest, absent: str) -> tuple[TableCell, str]:
     elif better:
         by = contest.between(better[0], ours).over(ours)
         words = f"{policy_variant(better[0])} is better" + (f", {points(by)}" if by else "")
-    return none if e is None else estimated(points(e), e), words
+    return model.estimated(e), words

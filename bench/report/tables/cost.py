@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench.analysis.groups import SeedGroup, policy_variant
+from bench.analysis.groups import SeedGroup
 from bench.analysis.rows import grouped
 from bench.analysis.speed import is_unsteady
-from bench.report.format import count, seconds, spread
+from bench.report.format import seconds
 from bench.report.labels import settings
-from bench.report.tables.model import Table, TableCell, TableColumn, common, figure, table_of, text
-from bench.report.tables.speeds import UNSTEADY_NOTE
+from bench.report.tables import model
+from bench.report.tables.model import Table, TableColumn, figure
+from bench.report.tables.speeds import UNSTEADY_NOTE, unless_unsteady
 from bench.storage.results import StoredRun
 
 SHARE = 0.95
@@ -35,25 +36,24 @@ def cost_table(groups: Sequence[SeedGroup]) -> Table:
         epoch, time = (sum(values) / len(values) if len(values) == len(reached) else None
                        for values in (epochs, times))  # fmt: skip
         images = None if epoch is None else epoch * group.row.dataset.train_images
-        tuning = [row.result.tune_s for row in group.rows]
+        tuning, tune_s = [row.result.tune_s for row in group.rows], group.mean("tune_s")
         lines.append(
             {
-                **common(group.row),
-                TableColumn("policy", "policy"): text(policy_variant(group)),
-                TableColumn("backend", "backend"): text(group.row.spec.backend),
+                **model.common(group.row),
+                **model.policy_and_backend(group),
                 TableColumn("target_val_top1", "target val top-1", True):
-                    figure(f"{target:.1%}", target),
+                    model.number(target, "{:.1%}".format),
                 TableColumn("reached", "reached by", True):
                     figure(f"{len(epochs)} of {len(reached)}", share, len(epochs)),
-                TableColumn("epochs", "epochs", True):
-                    text(None) if epoch is None else figure(f"{epoch:.3g}", epoch),
-                TableColumn("images", "images seen", True): figure(count(images), images),
-                TableColumn("seconds", "time", True): _time(group, times, time),
+                TableColumn("epochs", "epochs", True): model.number(epoch, "{:.3g}".format),
+                TableColumn("images", "images seen", True): model.number(images, "{:,.0f}".format),
+                TableColumn("seconds", "time", True):
+                    unless_unsteady(model.number(time, seconds), group, times, "s"),
                 TableColumn("tune_s", "tuning before", True):
-                    _time(group, tuning, group.mean("tune_s")),
+                    unless_unsteady(model.number(tune_s, seconds), group, tuning, "s"),
             }
         )  # fmt: skip
-    return table_of(
+    return model.table_of(
         lines,
         "cost",
         "Cost to reach an accuracy",
@@ -84,14 +84,6 @@ def _reached(run: StoredRun, target: float) -> tuple[int | None, float | None]:
             start_s = result.prefix_s or 0.0
             return number, start_s + (result.fit_s - start_s) * number / run.spec.recipe.epochs
     return None, None
-
-
-def _time(group: SeedGroup, values: Sequence[float | None], mean: float | None) -> TableCell:
-    """Return a cell of the mean over the seeds, or of their range if the machine was busy."""
-    known = [value for value in values if value is not None]
-    if mean is None or not is_unsteady(group):
-        return figure(seconds(mean), mean)
-    return figure(f"{spread(known, 's')}, unsteady", mean)
 
 
 def _validation_images(group: SeedGroup) -> tuple[str, int]:

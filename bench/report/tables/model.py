@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from bench.analysis.groups import Contest, SeedGroup
+from bench.analysis.groups import Contest, SeedGroup, policy_variant
 from bench.analysis.intervals import Estimate
 from bench.analysis.rows import Row
-from bench.report.format import ABSENT, number_of, percent
+from bench.report.format import ABSENT, applicable, number_of, percent, points
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,8 @@ class TableCell:
     """Sort key; None sorts last."""
     raw: Any = None
     """Unrounded value for CSV files; None: empty."""
-    ends: tuple[float | None, float | None] | None = None
-    """Ends of the interval for CSV files; None: no interval."""
     estimate: Estimate | None = None
+    """Estimate of which CSV files have the interval; None: not an estimate."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +52,7 @@ class Table:
     def as_json(self) -> dict[str, Any]:
         """Return the table as JSON for the page."""
         return {
-            "name": self.name,
-            "title": self.title,
-            "caption": self.caption,
+            **vars(self),
             "columns": [asdict(column) for column in self.columns],
             "rows": [[{"text": c.text, "sort": c.sort} for c in row] for row in self.rows],
             "notes": list(self.notes),
@@ -81,14 +78,13 @@ def table_of(
         settings: What distinguishes each row from others that would look alike. They become a
             column behind the backend, unless all are empty.
     """
-    shown_notes = [note for note, is_true in notes.items() if is_true]
     columns, rows = list(lines[0]) if lines else [], [list(line.values()) for line in lines]
     if any(settings):
         place = [column.name in ("backend", "backends") for column in columns].index(True) + 1
         columns.insert(place, TableColumn("setting", "setting"))
         for row, setting in zip(rows, settings, strict=True):
             row.insert(place, text(setting or None))
-    return Table(name, title, caption, columns, rows, shown_notes)
+    return Table(name, title, caption, columns, rows, applicable(notes))
 
 
 def text(value: str | None) -> TableCell:
@@ -97,13 +93,18 @@ def text(value: str | None) -> TableCell:
 
 
 def figure(shown: str, value: float | str | None = None, raw: Any = None) -> TableCell:
-    """Return a cell of a number, or of a text with another sort key."""
+    """Return a cell whose text does not follow from its sort key."""
     return TableCell(shown, value, value if raw is None else raw)
 
 
-def estimated(shown: str, e: Estimate) -> TableCell:
-    """Return a cell of an estimate."""
-    return TableCell(shown, e.value, e.value, (e.low, e.high), e)
+def number(value: float | None, words: Callable[[Any], str] = str) -> TableCell:
+    """Return a cell of a number, if there is one, with its text by ``words``."""
+    return text(None) if value is None else TableCell(words(value), value, value)
+
+
+def estimated(e: Estimate | None, words: Callable[[Estimate], str] = points) -> TableCell:
+    """Return a cell of an estimate, if there is one, with its text by ``words``."""
+    return TableCell(words(e), e.value, e.value, e) if e else text(None)
 
 
 SCOPE = (
@@ -113,23 +114,27 @@ SCOPE = (
 INTERVALS = f"± and ranges in brackets are 95 % intervals. {SCOPE}"
 
 
-def data_of(row: Row) -> str:
-    """Return the data set and its number of training images, as the column's heading says."""
-    return f"{row.dataset.label}, {row.dataset.train_images:,}"
-
-
-def common(row: Row) -> Line:
-    """Return the columns of data and network."""
+def common(row: Row, heading: str = "data, training images", unit: str = "") -> Line:
+    """Return the columns of data (with the number of training images) and network."""
+    data = f"{row.dataset.label}, {row.dataset.train_images:,}{unit}"
     sort = f"{row.dataset.label} {row.dataset.train_images:09}"
     return {
-        TableColumn("data", "data, training images"): figure(data_of(row), sort, data_of(row)),
+        TableColumn("data", heading): figure(data, sort, data),
         TableColumn("backbone", "backbone"): text(row.spec.backbone),
     }
 
 
-def accuracy_of(group: SeedGroup) -> TableCell:
-    """Return a cell of test top-1 with its interval."""
-    return estimated(percent(group.top1), group.top1)
+def policy_and_backend(group: SeedGroup) -> Line:
+    """Return the columns of policy and backend."""
+    return {
+        TableColumn("policy", "policy"): text(policy_variant(group)),
+        TableColumn("backend", "backend"): text(group.row.spec.backend),
+    }
+
+
+def accuracy_of(group: SeedGroup | None) -> TableCell:
+    """Return a cell of test top-1 with its interval; None: there is no such group."""
+    return estimated(group.top1 if group else None, percent)
 
 
 def passed_over(contests: Sequence[Contest]) -> dict[str, object]:

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from typing import Any, Literal, get_args
 
@@ -14,10 +14,11 @@ import pandas as pd
 from tabulate import tabulate
 
 from bench.analysis.rows import FIELDS, Row
-from bench.report.format import ABSENT
+from bench.report.format import ABSENT, three_digits
 from bench.report.labels import distinguishing_fields
 from bench.report.markdown import markdown, markdown_line
 from bench.report.notes import footnotes, reasons
+from bench.report.tables.model import Table, TableCell, TableColumn
 from bench.spec.result import FRACTIONS
 from bench.spec.run import RECIPE_OPTIONS
 
@@ -98,9 +99,29 @@ def standard_table(rows: Sequence[Row], columns: Sequence[str] | None = None) ->
     """Return the table as text, in which rows that differ look different; the fields in ``columns``
     are by default those of ``columns_of``."""
     order = columns_of(rows) if columns is None else columns
-    texts = [column_texts(rows, c) for c in order]
-    headings = [heading(c) for c in order]
-    return pd.DataFrame(list(zip(*texts, strict=True)), columns=headings, dtype=object)
+    texts = zip(*(column_texts(rows, c) for c in order), strict=True)
+    return pd.DataFrame(list(texts), columns=list(map(heading, order)), dtype=object)
+
+
+def runs_table(rows: Sequence[Row], columns: Sequence[str] | None = None) -> Table:
+    """Return the table of runs for the page, one row a run."""
+    order = list(columns_of(rows) if columns is None else columns)
+    order += [] if "run_id" in order else ["run_id"]
+    return Table(
+        "runs",
+        "All runs",
+        "One row a run; nothing is averaged.",
+        [TableColumn(c, heading(c), holds_numbers(rows, c)) for c in order],
+        list(zip(*(_cells(rows, c) for c in order), strict=True)),
+    )
+
+
+def _cells(rows: Sequence[Row], column: str) -> list[TableCell]:
+    sorts = [row["train_images" if column == "size" else column] for row in rows]
+    return [
+        TableCell(shown, s if isinstance(s, int | float | str | None) else shown, row[column])
+        for row, shown, s in zip(rows, column_texts(rows, column), sorts, strict=True)
+    ]
 
 
 def columns_of(rows: Sequence[Row]) -> list[str]:
@@ -131,7 +152,9 @@ def column_texts(rows: Sequence[Row], column: str) -> list[str]:
     if column in COLUMNS:
         how: Callable[[Any], str] = COLUMNS[column][1]
     elif column in DISTINGUISHING:
-        how = partial(_exact, digits=_distinguishing_digits(values))
+        digits = _distinguishing_digits(values)
+        values = [f"{v:.{digits}g}" if isinstance(v, float) else v for v in values]
+        how = _short
     else:
         how = partial(_formatted, column)
     return [ABSENT if value is None else how(value) for value in values]
@@ -150,12 +173,9 @@ def _distinguishing_digits(values: Sequence[Any]) -> int:
     return MOST_DIGITS
 
 
-def _exact(value: Any, digits: int) -> str:
-    return f"{value:.{digits}g}" if isinstance(value, float) else _short(str(value))
-
-
-def _short(text: str) -> str:
-    """Return a text, and of a hash the beginning."""
+def _short(value: object) -> str:
+    """Return a value as text, and of a hash the beginning."""
+    text = str(value)
     return text[:12] if re.fullmatch("[0-9a-f]{32,}", text) else text
 
 
@@ -167,10 +187,8 @@ def _formatted(column: str, value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}"
-    if isinstance(value, float) and column.endswith(FRACTIONS):
-        return f"{value:.1%}"
     if isinstance(value, float):
-        return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+        return f"{value:.1%}" if column.endswith(FRACTIONS) else three_digits(value)
     return _short(value if isinstance(value, str) else json.dumps(value))
 
 
@@ -201,33 +219,33 @@ def in_latex(text: str) -> str:
 def render(table: pd.DataFrame, form: Form, right: Collection[str] = ()) -> str:
     """Return a table of strings, not as CSV; columns headed ``right`` are aligned right."""
     alignment = ["right" if column in right else "left" for column in table.columns]
-    values, headings = table.to_numpy().tolist(), list(table.columns)
     if form == "md":
-        values = [[markdown(str(v)) for v in row] for row in values]
-        headings = [markdown(heading) for heading in headings]
+        table = table.map(markdown).rename(columns=markdown)
+    values, headings = table.to_numpy().tolist(), list(table.columns)
     printed = tabulate(values, headings, STYLES[form], disable_numparse=True,
                        colalign=alignment if values else None)  # fmt: skip
     return in_latex(printed) if form == "latex" else printed
 
 
 def to_csv(rows: Sequence[Row], columns: Sequence[str] | None = None) -> str:
-    """Return all fields or some as CSV, unrounded; texts that look like formulas are quoted."""
-    out = io.StringIO()
-    columns = list(FIELDS if columns is None else columns)
-    writer = csv.DictWriter(out, columns, lineterminator="\r\n")
-    writer.writeheader()
-    for row in rows:
-        flat = {k: how(row[k]) for k, how in FLAT.items() if row[k] is not None}
-        writer.writerow({k: safe(flat.get(k, row[k])) for k in columns})
-    return out.getvalue()
+    """Return all fields or some as CSV, unrounded."""
+    names = list(FIELDS if columns is None else columns)
+    flat = [{k: how(row[k]) for k, how in FLAT.items() if row[k] is not None} for row in rows]
+    values = ([own.get(k, row[k]) for k in names] for row, own in zip(rows, flat, strict=True))
+    return csv_text([names, *values])
 
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
-def safe(value: Any) -> Any:
-    """Quote a text that a spreadsheet would run as a formula."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+def csv_text(lines: Iterable[Iterable[Any]]) -> str:
+    """Return lines as CSV; a text that a spreadsheet would run as a formula is quoted."""
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\r\n").writerows(
+        [f"'{v}" if isinstance(v, str) and v.startswith(FORMULA) else v for v in line]
+        for line in lines
+    )
+    return out.getvalue()
 
 
 def runs_text(rows: Sequence[Row], form: Form, columns: Sequence[str] | None = None) -> str:

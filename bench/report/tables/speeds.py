@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 
 from bench.analysis import intervals
+from bench.analysis.findings import BackendPair
 from bench.analysis.groups import SeedGroup
 from bench.analysis.intervals import Estimate
 from bench.analysis.rows import UNSTEADY
-from bench.analysis.speed import SpeedComparison, is_unsteady, rate_of, unless_shared
+from bench.analysis.speed import is_unsteady, rate_of, unless_shared
 from bench.report.format import measured, spread, times
 from bench.report.tables.model import TableCell, estimated, figure, text
 
@@ -31,10 +34,8 @@ UNSTEADY_NOTE = (
 def rate_cells(group: SeedGroup) -> tuple[TableCell, TableCell]:
     """Return the cells of whole steps and of effective rates."""
     speed = rate_of(group)
-    return (
-        _printed(group, speed.whole, "train_images_per_s"),
-        _printed(group, speed.effective, "effective_images_per_s"),
-    )
+    whole = _printed(group, speed.whole, "train_images_per_s")
+    return whole, _printed(group, speed.effective, "effective_images_per_s")
 
 
 def fit_cell(group: SeedGroup) -> TableCell:
@@ -46,35 +47,40 @@ def fit_cell(group: SeedGroup) -> TableCell:
 
 
 def _printed(group: SeedGroup, e: Estimate | None, field: str, unit: str = "") -> TableCell:
-    if e is None:
-        return text(None)
-    if is_unsteady(group):
-        known = [row[field] for row in group.rows if row[field] is not None]
-        return figure(f"{spread(known, unit)}, unsteady", e.value)
-    return estimated(measured(e, unit), e)
+    cell = estimated(e, partial(measured, unit=unit))
+    return unless_unsteady(cell, group, [row[field] for row in group.rows], unit)
 
 
-def speed_verdict(found: SpeedComparison, first: str, second: str) -> str | None:
-    """Return a comparison of two backends, given by their names, in words; None without a ratio."""
-    e = found.ratio
+def unless_unsteady(
+    cell: TableCell, group: SeedGroup, values: Iterable[float | None], unit: str
+) -> TableCell:
+    """Return a cell; if the machine was busy, with the range of the runs' values as its text."""
+    if cell.raw is None or not is_unsteady(group):
+        return cell
+    known = [value for value in values if value is not None]
+    return figure(f"{spread(known, unit)}, unsteady", cell.raw)
+
+
+def speed_verdict(pair: BackendPair) -> str | None:
+    """Return which backend is faster, in words; None without a ratio."""
+    e = pair.speed.ratio
     if e is None:
         return None
     if e.low is None:
         return "no interval"
-    if not found.is_real:
-        return "tie" if e.low <= 1.0 <= (e.high or 1.0) else "tie after correction"
+    if not pair.speed.is_real:
+        return "tie" if e.holds_neutral else "tie after correction"
     here = " in these runs" if e.about == "models" else ""
-    return f"{second if e.value > 1.0 else first} is faster{here}"
+    return f"{(pair.b if e.value > 1.0 else pair.a).row.spec.backend} is faster{here}"
 
 
-def faster(found: SpeedComparison, names: tuple[str, str]) -> str:
-    """Return a part of a sentence: which backend is faster, and by how much; the difference must be
-    real."""
-    e = found.ratio
+def faster(pair: BackendPair) -> str:
+    """Return which backend is faster, and by how much; the difference must be real."""
+    first, second, e = pair.a.row.spec.backend, pair.b.row.spec.backend, pair.speed.ratio
     assert e is not None
     assert e.low is not None
     assert e.high is not None
     if e.value >= 1.0:
-        return f"{names[1]} is {times(e)} as fast as {names[0]}"
+        return f"{second} is {times(e)} as fast as {first}"
     turned = replace(e, value=1 / e.value, low=1 / e.high, high=1 / e.low)
-    return f"{names[0]} is {times(turned)} as fast as {names[1]}"
+    return f"{first} is {times(turned)} as fast as {second}"

@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Sequence
 
 from bench.analysis.findings import BackendPair, Findings
-from bench.analysis.groups import Comparison, Contest, SeedGroup, policy_variant, settings_of
+from bench.analysis.groups import Contest, SeedGroup, policy_variant, settings_of
 from bench.analysis.rows import Row, grouped
 from bench.analysis.speed import is_unsteady
-from bench.report.format import ABSENT, count, megabytes, number_of, places, points, times
+from bench.report.format import ABSENT, megabytes, number_of, places, times
 from bench.report.labels import HASH_DIGITS, settings
 from bench.report.notes import at_the_edge
-from bench.report.tables import speeds
+from bench.report.tables import model, speeds
 from bench.report.tables.cases import cases_table
 from bench.report.tables.cost import cost_table
-from bench.report.tables.model import (
-    INTERVALS,
-    Table,
-    TableCell,
-    TableColumn,
-    accuracy_of,
-    common,
-    data_of,
-    estimated,
-    figure,
-    passed_over,
-    table_of,
-    text,
-)
+from bench.report.tables.model import INTERVALS, Table, TableCell, TableColumn, figure, text
 
 
 def standard_set(found: Findings) -> list[Table]:
@@ -48,8 +36,6 @@ def policies_table(groups: Sequence[SeedGroup], contests: Sequence[Contest]) -> 
     contest_of = {group: contest for contest in contests for group in contest.groups}
     lines = []
     for group in groups:
-        total = group.row.result.total_parameters
-        trainable = group.row.result.trainable_parameters
         seeds = len(group.rows)
         some = f"{seeds} of {seeds + group.lost}" if group.lost else str(seeds)
         beside, verdict = _beside_best(group, contest_of.get(group))
@@ -60,15 +46,14 @@ def policies_table(groups: Sequence[SeedGroup], contests: Sequence[Contest]) -> 
         share = f"{{:.{places(100 * half) if half else 1}%}}"
         lines.append(
             {
-                **common(group.row),
-                TableColumn("policy", "policy"): text(policy_variant(group)),
-                TableColumn("backend", "backend"): text(group.row.spec.backend),
+                **model.common(group.row),
+                **model.policy_and_backend(group),
                 TableColumn("seeds", "seeds", True): figure(some, seeds),
-                TableColumn("test_top1", "test top-1", True): accuracy_of(group),
+                TableColumn("test_top1", "test top-1", True): model.accuracy_of(group),
                 TableColumn("beside_best", "beside the best policy"): beside,
                 TableColumn("beside_best_verdict", "verdict"): text(verdict),
                 **{
-                    TableColumn(field, heading, True): _mean(group, field, form)
+                    TableColumn(field, heading, True): model.number(group.mean(field), form.format)
                     for field, heading, form in (
                         ("test_balanced_accuracy", "balanced accuracy", share),
                         ("test_macro_f1", "macro F1", share),
@@ -79,13 +64,14 @@ def policies_table(groups: Sequence[SeedGroup], contests: Sequence[Contest]) -> 
                 TableColumn("train_images_per_s", "train images/s", True): whole,
                 TableColumn("effective_images_per_s", "effective images/s", True): effective,
                 TableColumn("fit_s", "fit", True): speeds.fit_cell(group),
-                TableColumn("peak_bytes", "peak memory", True): figure(megabytes(peak), peak),
-                TableColumn("total_parameters", "parameters", True): figure(count(total), total),
+                TableColumn("peak_bytes", "peak memory", True): model.number(peak, megabytes),
+                TableColumn("total_parameters", "parameters", True):
+                    model.number(group.row["total_parameters"], "{:,}".format),
                 TableColumn("trainable_parameters", "trainable", True):
-                    figure(count(trainable), trainable),
+                    model.number(group.row["trainable_parameters"], "{:,}".format),
             }
         )  # fmt: skip
-    return table_of(
+    return model.table_of(
         lines,
         "policies",
         "Policy × backend",
@@ -119,7 +105,7 @@ def _notes(groups: Sequence[SeedGroup], contests: Sequence[Contest]) -> dict[str
         f"Policies are compared in pairs, up to {most} per question (one data set, network and "
         "backend). Verdicts are corrected for that number (Holm). 'tie after correction': the "
         "uncorrected interval excludes zero.": most > 1,
-        **passed_over(contests),
+        **model.passed_over(contests),
     }
 
 
@@ -143,12 +129,7 @@ def _beside_best(group: SeedGroup, contest: Contest | None) -> tuple[TableCell, 
         return text(None), f"not comparable: {found.why_not}"
     is_worse, better = found.verdict == "real", contest.better_than(group)
     more = f", worse than {policy_variant(better[0])}" if better and not is_worse else ""
-    return estimated(points(e), e), "worse" if is_worse else f"{found.verdict}{more}"
-
-
-def _mean(group: SeedGroup, field: str, form: str) -> TableCell:
-    value = group.mean(field)
-    return text(None) if value is None else figure(form.format(value), value)
+    return model.estimated(e), "worse" if is_worse else f"{found.verdict}{more}"
 
 
 OF_A_BACKBONE = frozenset({
@@ -160,34 +141,29 @@ OF_A_BACKBONE = frozenset({
 
 def backbones_table(groups: Sequence[SeedGroup]) -> Table:
     """Return the table of backbones under each policy; it has no rows if there is one backbone."""
-    codes = {
-        name: {group.row.spec.code_sha256 for group in same}
-        for name, same in grouped(groups, lambda group: group.row.spec.backbone).items()
-    }
+    specs = [group.row.spec for group in groups]
+    codes = Counter(name for name, _ in {(spec.backbone, spec.code_sha256) for spec in specs})
 
     def network(group: SeedGroup) -> str:
         """Return its name, with a hash of the code if a user's network changed its code."""
         name, code = group.row.spec.backbone, group.row.spec.code_sha256 or ""
-        return f"{name} {code[:HASH_DIGITS]}" if len(codes[name]) > 1 else name
+        return f"{name} {code[:HASH_DIGITS]}" if codes[name] > 1 else name
 
     def experiment(group: SeedGroup) -> Hashable:
         return policy_variant(group), settings_of(group.row, OF_A_BACKBONE)
 
     names = dict.fromkeys(map(network, groups))
-    by_network = [
-        {network(group): group for group in same} for same in grouped(groups, experiment).values()
-    ]
+    same = grouped(groups, experiment).values()
+    by_network = [{network(group): group for group in members} for members in same]
     shown = [found for found in by_network if len(found) > 1]
     first = [next(iter(found.values())) for found in shown]
-    note = "Networks are not compared in pairs here. If intervals overlap, there is no winner."
-    return table_of(
+    return model.table_of(
         [
             {
-                TableColumn("data", "data, training images"): text(data_of(one.row)),
-                TableColumn("policy", "policy"): text(policy_variant(one)),
-                TableColumn("backend", "backend"): text(one.row.spec.backend),
-                **{TableColumn(f"{name}_test_top1", name, True):
-                       accuracy_of(found[name]) if name in found else text(None)
+                TableColumn("data", "data, training images"):
+                    text(f"{one.row.dataset.label}, {one.row.dataset.train_images:,}"),
+                **model.policy_and_backend(one),
+                **{TableColumn(f"{name}_test_top1", name, True): model.accuracy_of(found.get(name))
                    for name in names},
             }
             for one, found in zip(first, shown, strict=True)
@@ -195,7 +171,8 @@ def backbones_table(groups: Sequence[SeedGroup]) -> Table:
         "backbones",
         "Backbone × policy",
         "Test top-1 of each network under each policy. " + INTERVALS,
-        {note: True},
+        {"Networks are not compared in pairs here. If intervals overlap, there is no winner.":
+             True},
         settings(first),
     )  # fmt: skip
 
@@ -204,23 +181,24 @@ def backends_table(pairs: Sequence[BackendPair]) -> Table:
     """Return the comparisons of two backends in the same experiment on the same machine."""
     lines = []
     for pair in pairs:
-        e, speed, ratio = pair.top1.top1, pair.speed, pair.speed.ratio
+        verdict: str = "differ" if pair.top1.verdict == "real" else pair.top1.verdict
+        if pair.top1.why_not:
+            verdict = f"not comparable: {pair.top1.why_not}"
         a, b = pair.a.row.spec.backend, pair.b.row.spec.backend
         seeds = len(set(pair.a.seeds) & set(pair.b.seeds))
         lines.append(
             {
-                **common(pair.a.row),
+                **model.common(pair.a.row),
                 TableColumn("policy", "policy"): text(policy_variant(pair.a)),
                 TableColumn("backends", "difference"): text(f"{b} − {a}"),
-                TableColumn("seeds", "seeds", True): figure(str(seeds), seeds),
-                TableColumn("top1_difference", "test top-1", True):
-                    estimated(points(e), e) if e else text(None),
-                TableColumn("verdict", "accuracy"): text(_verdict(pair.top1)),
+                TableColumn("seeds", "seeds", True): model.number(seeds),
+                TableColumn("top1_difference", "test top-1", True): model.estimated(pair.top1.top1),
+                TableColumn("verdict", "accuracy"): text(verdict),
                 TableColumn("speed_ratio", "speed, first / second", True):
-                    estimated(times(ratio), ratio) if ratio else text(None),
+                    model.estimated(pair.speed.ratio, times),
                 TableColumn("speed_verdict", "speed"):
-                    text(speeds.speed_verdict(speed, a, b) or speed.of),
-                TableColumn("speed_of", "measured by"): text(speed.of),
+                    text(speeds.speed_verdict(pair) or pair.speed.of),
+                TableColumn("speed_of", "measured by"): text(pair.speed.of),
                 TableColumn("parity", "parity"): text("shown" if pair.is_proved else "not shown"),
             }
         )  # fmt: skip
@@ -230,7 +208,7 @@ def backends_table(pairs: Sequence[BackendPair]) -> Table:
         f". {accurate} comparisons of accuracy and {timed} of speed, each corrected for their "
         "number (Holm)"
     )
-    return table_of(
+    return model.table_of(
         lines,
         "backends",
         "Keras against PyTorch",
@@ -252,42 +230,32 @@ def _settings_of_pairs(pairs: Sequence[BackendPair]) -> list[str]:
     """Return the settings of each pair, with those of the second backend if they differ."""
     both = zip(settings([p.a for p in pairs]), settings([p.b for p in pairs]), pairs, strict=True)
     return [
-        "; ".join(filter(None, (one, other and f"{pair.b.row.spec.backend}: {other}")))
-        if one != other
-        else one
+        one if one == other
+        else "; ".join(filter(None, (one, other and f"{pair.b.row.spec.backend}: {other}")))
         for one, other, pair in both
-    ]
-
-
-def _verdict(found: Comparison) -> str:
-    if found.why_not:
-        return f"not comparable: {found.why_not}"
-    return "differ" if found.verdict == "real" else found.verdict
+    ]  # fmt: skip
 
 
 def problems_table(rows: Sequence[Row]) -> Table:
     """Return the table of runs that failed or were unavailable, with a row for each reason."""
 
-    def problem(row: Row) -> tuple[str, ...]:
-        failure, spec = row["failure"] or {"kind": "", "message": ""}, row.spec
-        about = (row.result.status, spec.backbone, spec.policy.name, spec.backend)
-        return *about, failure["kind"], failure["message"]
+    fields = ("status", "backbone", "policy", "backend")
 
-    return table_of(
+    def problem(row: Row) -> tuple[str, ...]:
+        failure = row.failure or {"kind": "", "message": ""}
+        return *(row[field] for field in fields), failure["kind"], failure["message"]
+
+    problems = grouped((row for row in rows if not row.is_ok), problem)
+    return model.table_of(
         [
             {
-                TableColumn("status", "status"): text(status),
-                TableColumn("backbone", "backbone"): text(backbone),
-                TableColumn("policy", "policy"): text(policy),
-                TableColumn("backend", "backend"): text(backend),
-                TableColumn("runs", "runs", True): figure(str(len(same)), len(same)),
+                **{TableColumn(field, field): text(same[0][field]) for field in fields},
+                TableColumn("runs", "runs", True): model.number(len(same)),
                 TableColumn("kind", "kind"): text(kind),
                 TableColumn("reason", "reason"): text(reason),
                 TableColumn("run_id", "first run"): text(same[0]["run_id"]),
             }
-            for (status, backbone, policy, backend, kind, reason), same in grouped(
-                (row for row in rows if not row.is_ok), problem
-            ).items()
+            for (*_, kind, reason), same in problems.items()
         ],
         "failed",
         "Failed and unavailable",
