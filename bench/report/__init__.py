@@ -49,6 +49,7 @@ class Report:
     """A report, ready to be written."""
 
     folder: Path
+    """Folder to write into."""
     rows: list[Row]
     """The runs, in the order that was asked for."""
     pairs: Sequence[PairProof]
