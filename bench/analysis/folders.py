@@ -32,11 +32,8 @@ MOST_NAMED = 8
 
 
 def load_runs(folders: Sequence[Path], planned: Collection[tuple[str, str]] = ()) -> LoadedRuns:
-    """Load results folders and merge their runs as ``merge_runs`` does.
-
-    Raises:
-        UserError: A folder does not exist, or there are no runs.
-    """
+    """Load results folders and merge their runs as ``merge_runs`` does; raise UserError if a folder
+    does not exist, or there are no runs."""
     return merge_runs(folders, [Store(folder).load() for folder in folders], planned)
 
 
@@ -44,11 +41,7 @@ def merge_runs(
     folders: Sequence[Path], found: Sequence[LoadedRuns], planned: Collection[tuple[str, str]] = ()
 ) -> LoadedRuns:
     """Merge the runs found in several folders, without superseded ones; the last folder that holds
-    a run counts. ``planned``: see ``drop_superseded``.
-
-    Raises:
-        UserError: There are no runs.
-    """
+    a run counts. Raise UserError if there are no runs. ``planned``: see ``drop_superseded``."""
     runs = {run.key: run for those, _ in found for run in those}
     problems = [problem for _, wrong in found for problem in wrong]
     kept = drop_superseded(list(runs.values()), planned)

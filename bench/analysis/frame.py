@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain, repeat
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -81,10 +81,7 @@ CURVES = {"run_id": "string", "environment_id": "string", "epoch": "Int64",
 def results(*folders: str | Path) -> pd.DataFrame:
     """Return the runs of results folders, one row a run, in the order of the report; see
     ``bench.results``. If several folders hold a run of the same environment, the last one counts.
-
-    Raises:
-        UserError: A folder does not exist, or there are no runs.
-    """
+    Raise UserError if a folder does not exist, or there are no runs."""
     paths = _paths(folders)
     runs, problems = load_runs(paths)
     proofs = [pair for path in paths for pair in known_proofs(path, runs)]
@@ -102,17 +99,13 @@ def curves(*folders: str | Path) -> pd.DataFrame:
     lines = [
         (*run.key, epoch, loss, top1)
         for run in runs
-        for epoch, (loss, top1) in enumerate(_epochs(run.result), start=1)
+        for epoch, (loss, top1) in enumerate(
+            zip_longest(run.result.train_loss_by_epoch, run.result.val_top1_by_epoch), start=1
+        )
     ]
     frame = pd.DataFrame(lines, columns=list(CURVES)).astype(CURVES)
     frame.attrs["problems"] = problems
     return frame
-
-
-def _epochs(result: RunResult) -> Iterator[tuple[float | None, float | None]]:
-    """Return the loss and the validation accuracy of each epoch."""
-    top1s = chain(result.val_top1_by_epoch, repeat(None))
-    return zip(result.train_loss_by_epoch, top1s, strict=False)
 
 
 def _paths(folders: Sequence[str | Path]) -> list[Path]:

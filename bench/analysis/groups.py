@@ -211,14 +211,14 @@ def _unlike_answers(*groups: SeedGroup) -> NotPaired | None:
     return "other test images" if len(labels) > 1 else None
 
 
-def paired(a: SeedGroup, b: SeedGroup) -> tuple[Floats, Floats] | None:
-    """Return the right answers (seeds, images) of both; None if they cannot be paired."""
-    return (a.right, b.right) if unpaired(a, b) is None else None
+def difference(a: SeedGroup, b: SeedGroup) -> Estimate | None:
+    """Return the accuracy of ``b`` − that of ``a``, paired by image; None if that cannot be."""
+    return intervals.difference(a.right, b.right) if unpaired(a, b) is None else None
 
 
 def compare(pairs: Sequence[tuple[SeedGroup, SeedGroup]]) -> list[Comparison]:
     """Compare pairs of one question, corrected for their number."""
-    found = [None if (p := paired(a, b)) is None else intervals.difference(*p) for a, b in pairs]
+    found = [difference(a, b) for a, b in pairs]
     ps = corrected(found)
     known = sum(p is not None for p in ps)
     return [Comparison(*pair, e, p, known) for pair, e, p in zip(pairs, found, ps, strict=True)]

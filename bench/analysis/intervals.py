@@ -102,11 +102,8 @@ def accuracy(right: Floats) -> Estimate:
 
 def difference(a: Floats, b: Floats) -> Estimate:
     """Return the mean of ``b - a``, both of shape (seeds, images) and in the same order. A value is
-    1 or 0 for a right or wrong answer, or any other number for an image.
-
-    Raises:
-        ValueError: The shapes differ or are empty.
-    """
+    1 or 0 for a right or wrong answer, or any other number for an image. Raise ValueError if the
+    shapes differ or are empty."""
     if a.shape != b.shape or a.size == 0:
         raise ValueError(f"cannot pair {a.shape} with {b.shape}")
     delta = b.astype(np.float64) - a.astype(np.float64)
@@ -222,10 +219,8 @@ def ratio(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]]) -> Estimat
     rates of each run's windows, all above 0.
 
     From three pairs on, the t interval of the logarithms; with fewer, the bootstrap over the
-    windows of each run, if there are enough.
-
-    Raises:
-        ValueError: The numbers of runs differ, or a run has no window.
+    windows of each run, if there are enough. Raise ValueError if the numbers of runs differ, or a
+    run has no window.
     """
     if len(a) != len(b) or not a or not all(len(run) for run in (*a, *b)):
         raise ValueError("a ratio needs pairs of runs with windows")
@@ -280,11 +275,8 @@ def mean_share(values: Sequence[float]) -> Estimate:
 
 def mean_rate(values: Sequence[float]) -> Estimate:
     """Return the geometric mean of one rate or time a run, so that two of them have the ratio that
-    ``ratio`` gives; from three runs on, with the t interval of the logarithms.
-
-    Raises:
-        ValueError: A value is not above 0.
-    """
+    ``ratio`` gives; from three runs on, with the t interval of the logarithms. Raise ValueError if
+    a value is not above 0."""
     if min(values) <= 0.0:
         raise ValueError("a rate is above 0")
     found = _mean_of_runs(np.log(np.asarray(values, dtype=np.float64)))
@@ -337,13 +329,10 @@ def _widening(e: Estimate, comparisons: int) -> float:
 
 def holm(ps: Sequence[float]) -> list[float]:
     """Return p values corrected for their number (Holm 1979), in the same order."""
-    order = np.argsort(ps)
-    count, most = len(ps), 0.0
-    found = [1.0] * count
-    for place, index in enumerate(order):
-        most = max(most, min(1.0, (count - place) * ps[index]))
-        found[index] = most
-    return found
+    order, found = np.argsort(ps), np.ones(len(ps))
+    steps = np.arange(len(ps), 0, -1) * np.asarray(ps)[order]
+    found[order] = np.maximum.accumulate(np.minimum(steps, 1.0))
+    return list(map(float, found))
 
 
 def corrected(estimates: Sequence[Estimate | None]) -> list[float | None]:

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from bench.analysis import intervals
-from bench.analysis.groups import SeedGroup, paired
+from bench.analysis.groups import SeedGroup, difference
 from bench.analysis.intervals import Estimate, corrected
 from bench.analysis.speed import is_unsteady, unless_shared, window_ratio
 
@@ -17,9 +17,8 @@ Measure = Literal["top1", "images_per_s", "fit_s"]
 
 
 def _top1(a: SeedGroup, b: SeedGroup) -> Estimate | None:
-    answers = paired(a, b)
-    if answers is not None:
-        return intervals.difference(*answers)
+    if (by_image := difference(a, b)) is not None:
+        return by_image
     shares = [[row.result.test_top1 for row in group.rows] for group in (a, b)]
     if any(share is None for side in shares for share in side):
         return None

@@ -61,12 +61,9 @@ def confusion(folder: Path, classes: int) -> list[list[int]] | None:
 
 
 def largest_confusions(folder: Path, most: int = 20) -> dict[str, Any] | None:
-    """Return the most frequent confusions, for more classes than a matrix can show.
-
-    Returns:
-        ``kinds``: how many there are; ``largest``: true class, predicted class and number of images
-        of the most frequent, in descending order. None if the predictions cannot be read.
-    """
+    """Return the most frequent confusions, for more classes than a matrix can show; ``kinds``: how
+    many there are; ``largest``: true class, predicted class and number of images of the most
+    frequent, in descending order. None if the predictions cannot be read."""
     try:
         with open_predictions(folder) as arrays:
             labels, predicted = arrays["labels"], np.argmax(arrays["logits"], axis=1)

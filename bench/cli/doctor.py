@@ -11,8 +11,10 @@ from pathlib import Path
 from bench.catalog.backbones import BACKBONES
 from bench.catalog.backends import BACKENDS, DEFAULT_BACKENDS
 from bench.cli.list import has_weights
+from bench.cli.options import DoctorOptions, interpreters
 from bench.data import dataset_kinds
 from bench.errors import Unavailable, UserError
+from bench.runner.planner import ANSWER_S
 from bench.speed.selfcheck import judge, summary
 from bench.storage.cache import cache_root
 from bench.storage.text_files import json_text
@@ -20,8 +22,6 @@ from bench.system import VERSION, cores, gpus, machine_bytes, processor
 from bench.workers.process import Interpreters, ask, worker_environment
 from bench.workers.tasks import Answer, DevicesTask, SelfCheckTask, Task
 
-TIMEOUT_S = 120.0
-"""Time limit of a worker's answer, in seconds."""
 HEALTHY = "The default suite can run; what is marked 'optional' is not needed for it."
 ILL = "The default suite needs what is marked FAIL; what is marked 'optional' is not needed for it."
 
@@ -41,12 +41,12 @@ class Finding:
     """Command that makes it work."""
 
 
-def doctor_command(interpreters: Interpreters, as_json: bool) -> bool:
+def doctor_command(options: DoctorOptions) -> bool:
     """Print all findings; return True if the default suite can run."""
     found = []
-    for finding in findings(interpreters):
+    for finding in findings(interpreters(options.python)):
         found.append(finding)
-        if as_json:
+        if options.as_json:
             continue
         is_optional = not finding.ok and not finding.needed
         mark = "optional" if is_optional else "ok" if finding.ok else "FAIL"
@@ -55,18 +55,18 @@ def doctor_command(interpreters: Interpreters, as_json: bool) -> bool:
             remedy = "to have it" if is_optional else "mend"
             print(f"           {remedy}: {finding.mend}", flush=True)
     healthy = all(f.ok for f in found if f.needed)
-    if as_json:
+    if options.as_json:
         print(json_text({"healthy": healthy, "findings": [asdict(f) for f in found]}))
     else:
         print(HEALTHY if healthy else ILL)
     return healthy
 
 
-def findings(interpreters: Interpreters) -> Iterator[Finding]:
+def findings(python: Interpreters) -> Iterator[Finding]:
     """Check machine, devices, frameworks, weights and data, in that order."""
     yield from _machine()
     for backend in BACKENDS:
-        yield from _backend(backend, interpreters)
+        yield from _backend(backend, python)
     yield from _weights()
     for kind in dataset_kinds():
         what, is_here, needs = f"data {kind['name']}", kind["available"], kind["needs"]
@@ -103,12 +103,12 @@ def _cache() -> Finding:
     return Finding("cache", True, True, detail)
 
 
-def _backend(backend: str, interpreters: Interpreters) -> Iterator[Finding]:
+def _backend(backend: str, python: Interpreters) -> Iterator[Finding]:
     needed = backend in DEFAULT_BACKENDS
     packages = BACKENDS[backend].packages
-    install = f"{interpreters.of(backend)} -m pip install -c constraints.txt {' '.join(packages)}"
+    install = f"{python.of(backend)} -m pip install -c constraints.txt {' '.join(packages)}"
     try:
-        environment = worker_environment(backend, "cpu", interpreters)
+        environment = worker_environment(backend, "cpu", python)
     except UserError as error:
         yield Finding(backend, False, needed, error.message, error.hint)
         return
@@ -116,7 +116,7 @@ def _backend(backend: str, interpreters: Interpreters) -> Iterator[Finding]:
     if any(p not in environment.packages for p in packages):
         yield Finding(backend, False, needed, versions, install)
         return
-    answer = _answer_or_reason(backend, DevicesTask(), interpreters)
+    answer = _answer_or_reason(backend, DevicesTask(), python)
     if isinstance(answer, str):
         yield Finding(backend, False, needed, f"{versions}; does not start: {answer}", install)
         return
@@ -127,16 +127,16 @@ def _backend(backend: str, interpreters: Interpreters) -> Iterator[Finding]:
     for device in answer.devices:
         if device == "cpu":
             continue
-        check = _answer_or_reason(backend, SelfCheckTask(device=device), interpreters)
+        check = _answer_or_reason(backend, SelfCheckTask(device=device), python)
         problems = [f"self-check failed: {check}"] if isinstance(check, str) else judge(check)
         detail = "; ".join(problems) if isinstance(check, str) or problems else summary(check)
         yield Finding(f"{backend} on {device}", not problems, needed, detail)
 
 
-def _answer_or_reason(backend: str, task: Task[Answer], interpreters: Interpreters) -> Answer | str:
+def _answer_or_reason(backend: str, task: Task[Answer], python: Interpreters) -> Answer | str:
     """Return a worker's answer, or the reason why it gave none."""
     try:
-        return ask(backend, task, interpreters, f"doctor of {backend}", timeout_s=TIMEOUT_S)
+        return ask(backend, task, python, f"doctor of {backend}", timeout_s=ANSWER_S)
     except (UserError, Unavailable, OSError) as error:
         return str(error)
 

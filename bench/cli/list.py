@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from tabulate import tabulate
@@ -13,6 +12,7 @@ from bench.catalog.backbones import BACKBONES
 from bench.catalog.backends import BACKENDS
 from bench.catalog.cases import CASES, SIZE_BOUNDS
 from bench.catalog.policies import BASE_LEARNING_RATE, DESCRIPTIONS, POLICIES, PRESCRIBED, policy_of
+from bench.cli.options import ListOptions, interpreters
 from bench.data import dataset_kinds
 from bench.errors import Unavailable, choose
 from bench.network.backbones import FORMS, backbones, check_px
@@ -31,34 +31,21 @@ from bench.workers.tasks import CountTask, ParameterCounts
 Items = list[dict[str, Any]]
 
 
-@dataclass(frozen=True)
-class Counting:
-    """Settings by which ``list backbones`` counts parameters."""
-
-    policy: str
-    head: str
-    classes: int
-    backend: str
-    px: int | None
-    """Height and width of the input, in pixels; None: each network's own."""
-    interpreters: Interpreters
-
-
-def list_command(what: str, counting: Counting, as_json: bool) -> None:
+def list_command(options: ListOptions) -> None:
     """Print the list called ``what``, or the names of all lists if it is ''; raise UserError if
     there is no such list."""
+    what, python = options.what, interpreters(options.python)
     if what:
         _, made = LISTS[choose("list", what, LISTS)]
-        items = made() if made else _backbones(counting)
+        items = made() if made else _backbones(options, python)
     else:
         items = [{"list": name, "shows": shows} for name, (shows, _) in LISTS.items()]
-    if as_json:
+    if options.as_json:
         print(json_text({what or "lists": items}))
         return
     rows = [[_text(v) for v in item.values()] for item in items]
     headings = [h.replace("_", " ") for h in items[0]]
-    numbers = [isinstance(v, int) and not isinstance(v, bool) for v in items[0].values()]
-    alignment = ["right" if n else "left" for n in numbers]
+    alignment = ["right" if type(v) is int else "left" for v in items[0].values()]
     print(tabulate(rows, headings, "simple", disable_numparse=True, colalign=alignment))
 
 
@@ -151,11 +138,11 @@ def has_weights(name: str) -> bool:
     return True
 
 
-def _backbones(counting: Counting) -> Items:
-    choose("backend", counting.backend, BACKENDS)
-    choose("policy", counting.policy, POLICIES)
-    hidden_units(counting.head)
-    counts = count_backbones(list(BACKBONES), counting)
+def _backbones(options: ListOptions, python: Interpreters) -> Items:
+    choose("backend", options.backend, BACKENDS)
+    choose("policy", options.policy, POLICIES)
+    hidden_units(options.head)
+    counts = count_backbones(list(BACKBONES), options, python)
     print(f"any other network is named in one of the forms {FORMS}", file=sys.stderr)
     return [
         {
@@ -171,31 +158,26 @@ def _backbones(counting: Counting) -> Items:
 
 
 def count_backbones(
-    names: Sequence[str], counting: Counting, boundary: str | None = None
+    names: Sequence[str], options: ListOptions, python: Interpreters, boundary: str | None = None
 ) -> dict[str, ParameterCounts]:
-    """Count the parameters of backbones of any kind as a backend builds them.
-
-    Args:
-        boundary: First trained part for a policy that trains the last stage.
-
-    Raises:
-        UserError, Unavailable, WorkerFailed: See ``bench.workers.process.ask``.
-    """
+    """Count the parameters of backbones of any kind as a backend builds them; ``boundary`` is the
+    first trained part for a policy that trains the last stage. Raise what
+    ``bench.workers.process.ask`` raises."""
     cache = cache_root()
-    entries = backbones(names, counting.interpreters, cache)
-    sizes = {name: counting.px or entry.native_px for name, entry in entries.items()}
+    entries = backbones(names, python, cache)
+    sizes = {name: options.px or entry.native_px for name, entry in entries.items()}
     for name, entry in entries.items():
         check_px(name, entry, sizes[name])
-    print(f"building {len(names)} networks with {counting.backend} …", file=sys.stderr)
-    folders = architecture_folders(sizes, cache, counting.interpreters)
+    print(f"building {len(names)} networks with {options.backend} …", file=sys.stderr)
+    folders = architecture_folders(sizes, cache, python)
     task = CountTask(
         architectures=tuple(folders[name].name for name in names),
-        policy=policy_of(counting.policy, boundary),
-        recipe=plain_recipe(counting.head),
-        classes=counting.classes,
+        policy=policy_of(options.policy, boundary),
+        recipe=plain_recipe(options.head),
+        classes=options.classes,
         device="cpu",
     )
-    answer = ask(counting.backend, task, counting.interpreters, "counting parameters", cache)
+    answer = ask(options.backend, task, python, "counting parameters", cache)
     return dict(zip(names, answer.counts, strict=True))
 
 
@@ -212,4 +194,4 @@ LISTS: dict[str, tuple[str, Callable[[], Items] | None]] = {
     "backends": ("frameworks", _backends),
 }  # fmt: skip
 """Argument of ``list`` → description, and function that returns the items; None: ``_backbones``,
-which also needs a ``Counting``."""
+which also needs the options."""

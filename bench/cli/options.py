@@ -1,18 +1,164 @@
-"""Options that ``run`` and ``report`` share, and lists on the command line."""
+"""The options of all commands, each written once, and lists on the command line.
+
+Each dataclass is a command: its docstring is the text of ``--help``, its fields are the options.
+"""
 
 from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping
-from typing import Annotated, Any, NamedTuple, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_type_hints
 
-import typer
+from typer import Argument, Option
 
-from bench.errors import UserError
+from bench.errors import UserError, choose
 from bench.spec.run import RECIPE_OPTIONS
 
-Command = TypeVar("Command", bound=Callable[..., None])
+if TYPE_CHECKING:
+    from bench.workers.process import Interpreters
+
+DEFAULT_SUITE = "quick"
+FILTER = "Keep only runs with these values."
+JSON = "Print one JSON document on stdout."
+PYTHON = "BACKEND=PATH: Python interpreter of a backend. Repeatable."
+_parameter = partial(inspect.Parameter, kind=inspect.Parameter.KEYWORD_ONLY)
+
+
+def option(text: str, default: Any = None, flag: str | None = None, **more: Any) -> Any:
+    """Return a field of a dataclass that is an option of a command."""
+    declared = Option(*[flag] if flag else [], help=text, **more)
+    return field(default=default, metadata={"typer": declared})
+
+
+def argument(text: str, metavar: str, default: Any = None) -> Any:
+    """Return a field of a dataclass that is an argument of a command."""
+    return field(default=default, metadata={"typer": Argument(metavar=metavar, help=text)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """Do the runs that have no result yet, then write the tables and the report.
+
+    Lists are comma-separated. Options narrow or override the suite; with --datasets and no --suite,
+    the grid consists of the given options alone.
+    """
+
+    suite: str | None = option(f"Built-in suite or FILE.toml. Default: {DEFAULT_SUITE}.")
+    shared: Mapping[str, Any] = field(default_factory=dict)
+    """Options that ``report`` has, too; see ``run_choices``."""
+    weights: list[str] | None = option("[BACKBONE=]pretrained, random or FILE. Repeatable.")
+    device: str = option("auto, cpu, cuda:0 or all.", "auto")
+    timeout: float | None = option("Time limit of a run, in seconds.")
+    fresh: bool = option("Repeat runs that have results.", False)
+    dry_run: bool = option("List the runs without doing them.", False)
+    skip_unreadable: bool = option("Leave out images that cannot be read.", False)
+    out: Path | None = option("Results folder. Default: results/runs/SUITE.")
+    python: list[str] | None = option(PYTHON)
+    as_json: bool = option(JSON, False, "--json")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions:
+    """Write tables and report of results; compare two results folders.
+
+    Lists are comma-separated.
+    """
+
+    folders: list[Path] = argument("Results folders.", "DIR…", MISSING)
+    formats: str = option("Formats of the tables: md, csv, html, latex.", "md,csv", "--format")
+    columns: str | None = option("Columns of the table of runs: fields of --json.")
+    sort: str | None = option("Fields of --json to sort by; descending: -test_top1.")
+    shared: Mapping[str, str | None] = field(default_factory=dict)
+    """Options that ``run`` has, too, here each a list of wanted values; see ``report_filters``."""
+    weights: list[str] | None = option("Keep only runs with these weights. Repeatable.")
+    device: str | None = option(FILTER)
+    status: str | None = option(FILTER)
+    page: bool = option("Write the page (report.html) too.", True)
+    out: Path | None = option(
+        "Folder to write into; default the first one. By default `report A B` adds "
+        "A/report-vs-B.html and A/tables/side_by_side*, and `report A B C` writes into "
+        "A/with-B-C; the rest of A stays as it is."
+    )
+    as_json: bool = option(JSON, False, "--json")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListOptions:
+    """List cases, backbones, policies, data sets, suites or backends."""
+
+    what: str = argument(
+        "cases, backbones, policies, datasets, suites or backends. Default: all lists.",
+        "[WHAT]",
+        "",
+    )
+    policy: str = option("Policy whose trainable parameters are counted.", "retrain_all")
+    head: str = option("Head of the counted networks.", "original")
+    classes: int = option("Outputs of the head.", 1000, min=2)
+    backend: str = option("Backend that builds and counts.", "torch")
+    px: int | None = option("Input size in pixels. Default: each network's own.")
+    python: list[str] | None = option(PYTHON)
+    as_json: bool = option(JSON, False, "--json")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParityOptions:
+    """Prove that backends compute the same, or name the first operation that differs.
+
+    Lists are comma-separated. Proofs are kept; those in float64 appear in the rows of reports.
+    """
+
+    backbones: list[str] | None = argument(
+        "Default: those of the suite quick; in native mode, resnet50.", "[BACKBONE…]"
+    )
+    dtype: str | None = option("float64, float32. Default: float64.")
+    px: int | None = option("Height and width of the input, in pixels.", min=1, max=2048)
+    policy: str | None = option("Default: all. See `list policies`.")
+    boundary: str | None = option("First stage or module that fine_tune_last trains.")
+    optimizer: str = option("sgd, adamw.", "sgd,adamw")
+    backends: str = option(
+        "Two or more; the first is compared with each other one.", "torch,keras-tensorflow"
+    )
+    head: str | None = option("As in `run`. Default: original; in native mode, linear.")
+    device: str = option("auto, cpu or cuda:0.", "auto")
+    mode: str = option("matched: prove parity. native: list the settings that differ.", "matched")
+    fresh: bool = option("Repeat proofs that were shown before.", False)
+    python: list[str] | None = option(PYTHON)
+    as_json: bool = option(JSON, False, "--json")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorOptions:
+    """Check this machine; print the command that mends what does not work."""
+
+    python: list[str] | None = option(PYTHON)
+    as_json: bool = option(JSON, False, "--json")
+
+
+def as_command(options: type[Any], run: Callable[[Any], None]) -> Callable[..., None]:
+    """Return a function for Typer whose parameters are the options that a dataclass declares, with
+    the shared ones in place of ``shared``; it calls ``run`` with that dataclass."""
+    shared = shared_parameters(as_filters=options is ReportOptions)
+    hints, parameters = get_type_hints(options), list[inspect.Parameter]()
+    for own in fields(options):
+        if own.name == "shared":
+            parameters += shared
+        else:
+            default = inspect.Parameter.empty if own.default is MISSING else own.default
+            annotation: Any = Annotated[(hints[own.name], own.metadata["typer"])]
+            parameters.append(_parameter(own.name, default=default, annotation=annotation))
+
+    def command(**given: Any) -> None:
+        if "shared" in hints:
+            given["shared"] = {option.name: given.pop(option.name) for option in shared}
+        run(options(**given))
+
+    command.__doc__ = options.__doc__
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return command
 
 
 class SharedOption(NamedTuple):
@@ -38,81 +184,73 @@ class SharedOption(NamedTuple):
         """Return the values of a list; None if the option was not given."""
         if self.field == "head":
             return heads(text)
-        if self.kind is int:
-            return numbers(self.flag, text)
-        return decimals(self.flag, text) if self.kind is float else names(text)
+        if text is None or self.kind is str:
+            return names(text)
+        return numbers(self.flag, self.kind, text)
 
 
 BACKBONES_HELP = "See `list backbones`; or torchvision:NAME, timm:NAME, module:FILE:FUNCTION."
+TRAIN_IMAGES_HELP = "Number of training images. Default: the suite's."
 MODE_HELP = "matched: same arithmetic in every framework. native: each framework's own."
-BEFORE_RECIPE = (
-    SharedOption("cases", "--cases", "Cases of the article, 1 to 4.", int),
-    SharedOption("datasets", "--datasets", "photos, mnist5k, folder:PATH or rvl_cdip[:PATH]."),
-    SharedOption("backbones", "--backbones", BACKBONES_HELP),
-    SharedOption("policies", "--policies", "See `list policies`."),
-    SharedOption("backends", "--backends", "See `list backends`."),
-    SharedOption("seeds", "--seeds", "Random seeds, such as 0,1,2.", int),
-    SharedOption(
-        "train_images", "--train-images", "Number of training images. Default: the suite's.",
-        int, is_list=False, least=1,
-    ),
-)  # fmt: skip
 TUNE_HELP = "lr: choose each run's learning rate on validation data."
-AFTER_RECIPE = (
-    SharedOption("mode", "--mode", MODE_HELP),
-    SharedOption("tune", "--tune", TUNE_HELP, is_list=False),
-)
 
 
 def shared_options() -> list[SharedOption]:
-    """Return all shared options; those between the others are declared with ``Recipe``."""
-    recipe = [
-        SharedOption(d.name, d.option.flag, d.option.help, d.kind, d.option.is_list)
-        for d in RECIPE_OPTIONS.values()
+    """Return all shared options; those in the middle are declared with ``Recipe``."""
+    return [
+        SharedOption("cases", "--cases", "Cases of the article, 1 to 4.", int),
+        SharedOption("datasets", "--datasets", "photos, mnist5k, folder:PATH or rvl_cdip[:PATH]."),
+        SharedOption("backbones", "--backbones", BACKBONES_HELP),
+        SharedOption("policies", "--policies", "See `list policies`."),
+        SharedOption("backends", "--backends", "See `list backends`."),
+        SharedOption("seeds", "--seeds", "Random seeds, such as 0,1,2.", int),
+        SharedOption("train_images", "--train-images", TRAIN_IMAGES_HELP, int, False, least=1),
+        *(
+            SharedOption(d.name, d.option.flag, d.option.help, d.kind, d.option.is_list)
+            for d in RECIPE_OPTIONS.values()
+        ),
+        SharedOption("mode", "--mode", MODE_HELP),
+        SharedOption("tune", "--tune", TUNE_HELP, is_list=False),
     ]
-    return [*BEFORE_RECIPE, *recipe, *AFTER_RECIPE]
 
 
-def with_shared_options(*, as_filters: bool = False) -> Callable[[Command], Command]:
-    """Return a decorator that gives a command the shared options, before its option ``weights``.
-
-    The command takes them as ``**shared``; see ``run_choices`` and, if they are filters, each a
-    list of wanted values, ``report_filters``.
-    """
-
-    def decorate(command: Command) -> Command:
-        signature = inspect.signature(command, eval_str=True)
-        own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
-        shared = [_parameter(option, as_filters) for option in shared_options()]
-        place = next((i for i, p in enumerate(own) if p.name == "weights"), len(own))
-        parameters = [*own[:place], *shared, *own[place:]]
-        command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-        return command
-
-    return decorate
-
-
-def _parameter(option: SharedOption, as_filter: bool) -> inspect.Parameter:
-    kind = str if as_filter or option.is_list else option.kind
-    least = None if as_filter else option.least
-    text = "Keep only runs with these values." if as_filter else option.help
-    return inspect.Parameter(
-        option.parameter,
-        inspect.Parameter.POSITIONAL_OR_KEYWORD,
-        default=None,
-        annotation=Annotated[kind | None, typer.Option(option.flag, help=text, min=least)],
-    )
+def shared_parameters(*, as_filters: bool = False) -> list[inspect.Parameter]:
+    """Return the shared options as parameters of a command; filters are lists of wanted values."""
+    found = []
+    for shared in shared_options():
+        kind = str if as_filters or shared.is_list else shared.kind
+        least = None if as_filters else shared.least
+        declared = Option(shared.flag, help=FILTER if as_filters else shared.help, min=least)
+        annotation: Any = Annotated[(kind | None, declared)]
+        found.append(_parameter(shared.parameter, default=None, annotation=annotation))
+    return found
 
 
 def run_choices(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values given to ``run`` by the fields of ``Options``; lists are parsed."""
-    values = {o.field: (o, given[o.parameter]) for o in shared_options()}
+    """Return the shared options of ``run``, parsed, by their fields in ``Options``."""
+    values = {o.field: (o, given.get(o.parameter)) for o in shared_options()}
     return {name: o.parse(value) if o.is_list else value for name, (o, value) in values.items()}
 
 
 def report_filters(given: Mapping[str, str | None]) -> dict[str, Any]:
-    """Return the values given to ``report``, parsed, by the fields of ``Filters``."""
-    return {o.parameter: o.parse(given[o.parameter]) for o in shared_options()}
+    """Return the shared options of ``report``, parsed, by their names in ``Filters``."""
+    return {o.parameter: o.parse(given.get(o.parameter)) for o in shared_options()}
+
+
+def interpreters(choices: Sequence[str] | None) -> Interpreters:
+    """Return the interpreters of ``--python``; raise UserError if a backend or file is unknown."""
+    from bench.catalog.backends import BACKENDS
+    from bench.workers.process import Interpreters
+
+    chosen = {}
+    for choice in choices or ():
+        backend, _, path = choice.partition("=")
+        choose("backend in --python", backend, BACKENDS)
+        interpreter = Path(path).expanduser()
+        if not path or not interpreter.is_file():
+            raise UserError(f"--python {choice}: '{path}' is not an interpreter.")
+        chosen[backend] = interpreter.absolute()
+    return Interpreters(chosen)
 
 
 def names(text: str | None) -> list[str] | None:
@@ -133,20 +271,15 @@ def heads(text: str | None) -> list[str] | None:
     return None if parts is None else [re.sub(r"\s", "", part) for part in parts]
 
 
-def numbers(option: str, text: str | None) -> list[int] | None:
-    """Return the whole numbers of a list; raise UserError for anything else."""
-    found = names(text)
-    for name in found or ():
-        if not (name.isascii() and name.isdigit()):
+def numbers(option: str, kind: type, text: str) -> list[Any]:
+    """Return the numbers of a list, int or float; raise UserError for anything else, and for whole
+    numbers below 0."""
+    found = names(text) or ()
+    for name in found:
+        if kind is int and not (name.isascii() and name.isdigit()):
             raise UserError(f"{option}: '{name}' is not a whole number of 0 or more.")
-    return None if found is None else [int(name) for name in found]
-
-
-def decimals(option: str, text: str | None) -> list[float] | None:
-    """Return the numbers of a list; raise UserError for anything else."""
-    found = names(text)
     try:
-        return None if found is None else [float(name) for name in found]
+        return [kind(name) for name in found]
     except ValueError as error:
         reason = str(error).replace("could not convert", "cannot read")
         raise UserError(f"{option}: {reason}.") from error

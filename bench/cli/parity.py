@@ -9,6 +9,7 @@ from tabulate import tabulate
 
 from bench.catalog.backends import BACKENDS
 from bench.catalog.policies import POLICIES
+from bench.cli.options import ParityOptions, interpreters, names
 from bench.cli.progress import summary, watcher
 from bench.errors import Unavailable, UserError, choose
 from bench.native.differences import differences_json, native_differences, print_differences
@@ -22,7 +23,6 @@ from bench.runner.planner import missing_packages, resolve_devices
 from bench.spec.run import OptimizerName, Precision
 from bench.storage.cache import cache_root
 from bench.storage.text_files import json_text
-from bench.workers.process import Interpreters
 
 DEFAULT_BACKBONES = ("efficientnet_lite0", "squeezenet1_1")
 """Backbones of the default suite."""
@@ -31,70 +31,42 @@ NATIVE_BACKBONES = ("resnet50",)
 NATIVE_POLICIES = ("fine_tune_all",)
 """Default of native mode: a policy that freezes nothing, so that every setting is in force."""
 MODES = ("matched", "native")
-DEFAULT_DTYPES = ("float64",)
 OPTIMIZERS: tuple[OptimizerName, ...] = ("sgd", "adamw")
 PRECISIONS: dict[str, Precision] = {dtype: precision for precision, dtype in DTYPES.items()}
 SHOWN_LEVELS = ("logits", "gradients", "losses")
 """Levels in the table; a pair that did not pass is listed with all its levels."""
 
 
-def parity_command(
-    backbones: Sequence[str],
-    *,
-    policies: Sequence[str] | None,
-    optimizers: Sequence[str],
-    dtypes: Sequence[str] | None,
-    backends: Sequence[str],
-    head: str | None,
-    px: int | None,
-    boundary: str | None,
-    device: str,
-    mode: str,
-    fresh: bool,
-    interpreters: Interpreters,
-    as_json: bool,
-) -> bool:
-    """Prove parity, or list what differs; return True if all parity was shown.
-
-    Args:
-        backbones: Empty: the default ones of the mode.
-        policies: None: all; in native mode, one that freezes nothing.
-        dtypes: NumPy dtypes; None: float64.
-        head: None: the default one of the mode.
-
-    Raises:
-        UserError: A name is unknown, or there are fewer than two backends.
-        Unavailable: A package of a backend is missing.
-    """
+def parity_command(options: ParityOptions) -> bool:
+    """Prove parity, or list what differs; return True if all parity was shown. Raise UserError if a
+    name is unknown, or there are fewer than two backends; Unavailable if a package is missing."""
+    policies, dtypes = names(options.policy) or (), names(options.dtype) or ("float64",)
+    optimizers, backends = names(options.optimizer) or (), names(options.backends) or ()
+    backbones = list(dict.fromkeys(options.backbones or ()))
+    python, boundary = interpreters(options.python), options.boundary
     chosen: dict[str, tuple[Sequence[str], Iterable[str]]] = {
-        "policy": (policies or (), POLICIES),
+        "policy": (policies, POLICIES),
         "optimizer": (optimizers, OPTIMIZERS),
-        "dtype": (dtypes or (), PRECISIONS),
+        "dtype": (dtypes, PRECISIONS),
         "backend": (backends, BACKENDS),
-        "mode": ((mode,), MODES),
+        "mode": ((options.mode,), MODES),
     }
-    for kind, (names, known) in chosen.items():
-        for name in names:
+    for kind, (wanted, known) in chosen.items():
+        for name in wanted:
             choose(kind, name, known)
     for name in backbones:
         check_name("backbone", name)
-    hidden_units(head or "original")
+    hidden_units(options.head or "original")
     last = [name for name, policy in POLICIES.items() if policy.boundary == "last_stage"]
     if boundary is not None and not set(last) & set(policies or POLICIES):
         raise UserError(
             f"--boundary {boundary}: none of the chosen policies has a boundary to move.",
             f"Add --policy {last[0]}.",
         )
-    is_native = mode == "native"
+    is_native = options.mode == "native"
     if is_native:
-        given = {
-            "--dtype": dtypes is not None,
-            "--boundary": boundary is not None,
-            "--device": device not in ("auto", "cpu"),
-            "--fresh": fresh,
-        }
-        _check_native([option for option, is_given in given.items() if is_given], policies or ())
-    if device == "all":
+        _check_native(options, policies)
+    if options.device == "all":
         message = "--device all: a proof covers one device."
         raise UserError(message, "Use --device cpu or --device cuda:0.")
     if len(backends) < 2:
@@ -104,27 +76,34 @@ def parity_command(
         backbones=backbones or (NATIVE_BACKBONES if is_native else DEFAULT_BACKBONES),
         policies=policies or (NATIVE_POLICIES if is_native else list(POLICIES)),
         optimizers=cast(Sequence[OptimizerName], optimizers),
-        precisions=[PRECISIONS[dtype] for dtype in dtypes or DEFAULT_DTYPES],
+        precisions=[PRECISIONS[dtype] for dtype in dtypes],
         backends=backends,
-        head=head or ("linear" if is_native else "original"),
-        px=px,
+        head=options.head or ("linear" if is_native else "original"),
+        px=options.px,
         boundary=boundary,
-        device=resolve_devices(device)[0],
-        interpreters=interpreters,
+        device=resolve_devices(options.device)[0],
+        interpreters=python,
         cache=cache_root(),
     )
     for environment in environments_of(question):
         if reason := missing_packages(environment):
             raise Unavailable(reason)
     if is_native:
-        return _list_native_differences(question, as_json)
-    pairs = prove_missing(question, fresh, watcher)
-    print(json_text(document(pairs)) if as_json else text(pairs))
+        return _list_native_differences(question, options.as_json)
+    pairs = prove_missing(question, options.fresh, watcher)
+    print(json_text(document(pairs)) if options.as_json else text(pairs))
     return all(pair.passed for pair in pairs)
 
 
-def _check_native(idle: Sequence[str], policies: Sequence[str]) -> None:
+def _check_native(options: ParityOptions, policies: Sequence[str]) -> None:
     """Raise UserError for options without effect in native mode, and policies that it lacks."""
+    given = {
+        "--dtype": options.dtype is not None,
+        "--boundary": options.boundary is not None,
+        "--device": options.device not in ("auto", "cpu"),
+        "--fresh": options.fresh,
+    }
+    idle = [option for option, is_given in given.items() if is_given]
     if idle:
         raise UserError(
             f"{', '.join(idle)}: of no effect with --mode native, which proves nothing: it lists "

@@ -12,8 +12,6 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     Progress,
-    ProgressColumn,
-    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -101,8 +99,7 @@ class LineDisplay:
     def begin(self, spec: RunSpec) -> None:
         """Print the run that starts, and the time left with its own included."""
         self._number += 1
-        left = duration(self._clock.left_s())
-        self.note(f"[{self._number}/{self._total}, {left} left] {label(spec)}")
+        self.note(f"[{self._number}/{self._total}, {self._clock} left] {label(spec)}")
         self._clock.begin(spec)
 
     def event(self, spec: RunSpec, event: events.Progress) -> None:
@@ -122,17 +119,6 @@ class LineDisplay:
         """Do nothing: every line was printed."""
 
 
-class TimeLeftColumn(ProgressColumn):
-    """Time left of a grid, from a clock that knows which runs are slow."""
-
-    def __init__(self, clock: RunClock) -> None:
-        super().__init__()
-        self._clock = clock
-
-    def render(self, task: Task) -> Text:
-        return Text(f"{duration(self._clock.left_s())} left")
-
-
 class BarDisplay:
     """A ``Display`` with a bar and the time left, and above them a line for each run that ended."""
 
@@ -144,13 +130,13 @@ class BarDisplay:
         self._progress = Progress(
             BarColumn(bar_width=20),
             TextColumn("{task.percentage:>3.0f}%"),
-            TimeLeftColumn(self._clock),
+            TextColumn("{task.fields[clock]} left"),
             TextColumn("{task.description}", markup=False, justify="left"),
             console=console,
             refresh_per_second=REFRESHES_PER_S,
             transient=True,
         )
-        self._task = self._progress.add_task("", total=1.0)
+        self._task = self._progress.add_task("", total=1.0, clock=self._clock)
         self._progress.start()
 
     def note(self, text: str) -> None:

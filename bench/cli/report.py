@@ -10,6 +10,7 @@ from typing import cast
 
 from bench.analysis.folders import check_different, check_not_empty, drop_superseded, merge_runs
 from bench.analysis.rows import Row
+from bench.cli.options import ReportOptions, names, report_filters
 from bench.errors import UserError, choose
 from bench.report import STANDARD, Report, View, make_report
 from bench.report import as_json as rows_as_json
@@ -25,26 +26,22 @@ MOST_LETTERS = 100
 """Letters of the names of merged folders in the name of the folder of their report."""
 
 
-def report_command(
-    folders: Sequence[Path],
-    formats: Sequence[str],
-    filters: Filters,
-    view: View,
-    as_json: bool,
-    with_page: bool = True,
-    out: Path | None = None,
-) -> None:
+def report_command(options: ReportOptions) -> None:
     """Write tables and page of results folders; compare them if there are two, earlier one first.
 
-    Args:
-        out: Folder to write into; None: the first results folder, where a comparison gets a page of
-            its own name, and three or more folders a folder, so that the first folder's own page
-            and tables stay as they are.
-
-    Raises:
-        UserError: There are no results, a format, name or column is unknown, or the folder cannot
-            be written.
+    A comparison gets a page of its own name in the first folder, and three or more folders get a
+    folder in it, so that the first folder's own page and tables stay as they are. Raise UserError
+    if there are no results, a format, name or column is unknown, or the folder cannot be written.
     """
+    folders, out = options.folders, options.out
+    filters = Filters(
+        **report_filters(options.shared),
+        weights=[name for text in options.weights or () for name in names(text) or ()] or None,
+        device=names(options.device),
+        status=names(options.status),
+    )
+    view = View(names(options.columns), names(options.sort))
+    formats = names(options.formats) or []
     for name in formats:
         choose("format", name, FORMATS)
     side = None
@@ -62,8 +59,10 @@ def report_command(
     if len(folders) == 2:
         first, second = (drop_superseded(runs) for runs, _ in found)
         chosen = selection.of(first), selection.of(second)
-        side = side_by_side(*chosen, _short_names(folders), (first, second))
-    report = make_report(runs, folders[0], problems, view, side, with_page, everything)
+        a, b = (folder.resolve() for folder in folders)
+        labels = (a.name, b.name) if a.name != b.name else (str(a), str(b))
+        side = side_by_side(*chosen, labels, (first, second))
+    report = make_report(runs, folders[0], problems, view, side, options.page, everything)
     if out is not None and out.resolve() == folders[0].resolve():
         out = None
     if out is None and len(folders) > 2:  # the first folder's own page and tables stay
@@ -78,16 +77,10 @@ def report_command(
         report = replace(report, folder=out)
     elif side is not None:
         report = replace(report, compared_with=folders[1].resolve().name or "root")
-    if not with_page and report.page_path.exists():
+    if not options.page and report.page_path.exists():
         problems.append(f"'{report.page_path}' is from an earlier report and was not changed")
     written = cast(Sequence[Format], formats)
-    write_and_print(report, report.rows, written, problems, as_json, view, side)
-
-
-def _short_names(folders: Sequence[Path]) -> tuple[str, str]:
-    """Return the last parts of two paths, or the whole paths if their last parts are equal."""
-    a, b = (folder.resolve() for folder in folders)
-    return (a.name, b.name) if a.name != b.name else (str(a), str(b))
+    write_and_print(report, report.rows, written, problems, options.as_json, view, side)
 
 
 def write_and_print(

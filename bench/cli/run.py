@@ -9,58 +9,46 @@ from pathlib import Path
 from tabulate import tabulate
 
 from bench.analysis.folders import load_runs
+from bench.cli.options import DEFAULT_SUITE, RunOptions, interpreters, run_choices
 from bench.cli.progress import display, label
 from bench.cli.report import write_and_print
 from bench.errors import UserError
+from bench.network.backbones import weights_choice
 from bench.report import make_report
-from bench.runner.devices import check_gpu_visible
-from bench.runner.planner import PlannedRun, Planner
+from bench.runner.planner import PlannedRun, Planner, check_gpu_visible
 from bench.runner.runner import Runner
-from bench.runner.suite import Options, apply_options, load_suite, options_suite
+from bench.runner.suite import apply_options, load_suite, options_suite
 from bench.storage.results import Store
 from bench.storage.text_files import json_text
-from bench.workers.process import Interpreters
 
 RESULTS = Path("results") / "runs"
 """Folder of the results of all suites, unless ``--out`` names another one."""
 
 
-def run_command(
-    suite_name: str | None,
-    options: Options,
-    *,
-    weights: dict[str, str],
-    device: str,
-    timeout_s: float | None,
-    fresh: bool,
-    dry_run: bool,
-    skip_unreadable: bool,
-    out: Path | None,
-    interpreters: Interpreters,
-    as_json: bool,
-) -> bool:
-    """Plan, do the missing runs, report; return True if every run is ok.
-
-    Args:
-        suite_name: Name or file; None: the grid consists of the options alone.
-        weights: Backbone, or '' for all → 'pretrained', 'random' or a path.
-
-    Raises:
-        UserError, Unavailable: See ``Planner.plan`` and ``Runner.run_all``.
-    """
-    base = load_suite(suite_name) if suite_name else options_suite(options)
-    suite = apply_options(base, options)
-    planner = Planner(interpreters, weights, device, skip_unreadable, download=not dry_run)
+def run_command(given: RunOptions) -> bool:
+    """Plan, do the missing runs, report; return True if every run is ok. Raise what
+    ``Planner.plan`` and ``Runner.run_all`` raise."""
+    options = run_choices(given.shared)
+    if given.timeout is not None and given.timeout <= 0:
+        raise UserError(f"--timeout {given.timeout:g}: a time limit must be above 0 seconds.")
+    weights = dict(weights_choice(choice) for choice in given.weights or ())
+    python = interpreters(given.python)
+    # Without a suite, the grid consists of the options alone.
+    name = given.suite if given.suite is not None or options["datasets"] else DEFAULT_SUITE
+    suite = apply_options(load_suite(name) if name else options_suite(options), options)
+    planner = Planner(
+        python, weights, given.device, given.skip_unreadable, download=not given.dry_run
+    )
     runs = planner.plan(suite)
     for reason in planner.skipped():
         print(f"left out: {reason}", file=sys.stderr)
-    store = Store(out or RESULTS / suite.name)
+    store = Store(given.out or RESULTS / suite.name)
     _check_images(store.root, [grid.dataset for grid in suite.grid])
-    missing = [run for run in runs if fresh or store.is_missing(*run.key)]
-    if dry_run:
-        _print_dry_run(runs, missing, as_json)
+    missing = [run for run in runs if given.fresh or store.is_missing(*run.key)]
+    if given.dry_run:
+        _print_dry_run(runs, missing, given.as_json)
         return True
-    check_gpu_visible(device, missing, interpreters)
+    check_gpu_visible(given.device, missing, python)
     store.prepare()
     if len(missing) < len(runs):
         done = f"{len(runs) - len(missing)} of {len(runs)} runs have results already"
@@ -69,20 +57,20 @@ def run_command(
         progress = display([run.spec for run in missing])
         progress.note(f"{len(missing)} of {len(runs)} runs to do, results in {store.root}")
         elsewhere = sum(store.has_other_environment(run.spec.run_id) for run in missing)
-        if elsewhere and not fresh:
+        if elsewhere and not given.fresh:
             progress.note(
                 f"{elsewhere} of them have results from another environment (versions, machine or "
                 "Thawbench's own code): those are kept, but do not replace these runs"
             )
         try:
-            Runner(store, planner.cache, interpreters, timeout_s).run_all(missing, progress)
+            Runner(store, planner.cache, python, given.timeout).run_all(missing, progress)
         finally:
             progress.close()
     keys = {run.key for run in runs}
     stored, problems = load_runs([store.root], keys)
     report = make_report(stored, store.root, problems)
     rows = [row for row in report.rows if row.key in keys]
-    write_and_print(report, rows, ("md", "csv"), problems, as_json)
+    write_and_print(report, rows, ("md", "csv"), problems, given.as_json)
     return len(rows) == len(runs) and all(row.is_ok for row in rows)
 
 

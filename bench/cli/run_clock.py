@@ -77,12 +77,11 @@ class RunClock:
             key = sweep_key(spec)  # a sweep trains its runs in the time of one
             first = spec.run_id if key is None else together.setdefault(key, spec.run_id)
             self._work[first] += work(spec)
-        self._chains = {kinds(spec)[0]: kinds(spec) for spec in runs}
-        self._waiting = dict.fromkeys(self._chains, 0.0)
-        """Kind → work of its runs that have not begun. The display reads it in a thread of its own,
-        so that dictionaries are replaced and never grow."""
+        self._waiting = dict.fromkeys(map(kinds, runs), 0.0)
+        """Kinds → work of their runs that have not begun. The display reads it in a thread of its
+        own, so that dictionaries are replaced and never grow."""
         for spec in runs:
-            self._waiting[kinds(spec)[0]] += self._work[spec.run_id]
+            self._waiting[kinds(spec)] += self._work[spec.run_id]
         self._total = sum(self._work.values())
         self._speeds: dict[SpeedKind, MeasuredPace] = {}
         self._current: RunSpec | None = None
@@ -91,9 +90,13 @@ class RunClock:
         self._first: tuple[float, float] | None = None
         """Time and share of the current run's first progress event."""
 
+    def __str__(self) -> str:
+        """Return the time left as text."""
+        return duration(self.left_s())
+
     def begin(self, spec: RunSpec) -> None:
         """Note that a run starts."""
-        self._waiting[kinds(spec)[0]] -= self._work[spec.run_id]
+        self._waiting[kinds(spec)] -= self._work[spec.run_id]
         self._current, self._share, self._first = spec, 0.0, None
         self._began = self._heard = self._now()
 
@@ -131,8 +134,8 @@ class RunClock:
         if current is not None and self._first is not None:
             began, share = self._first
             speeds = self._plus(current, self._heard - began, self._share - share)
-        for kind, amount in self._waiting.items():
-            pace = _pace(self._chains[kind], speeds) if amount else 0.0
+        for chain, amount in self._waiting.items():
+            pace = _pace(chain, speeds) if amount else 0.0
             if pace is None:
                 return None
             left += amount * pace

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,10 +29,13 @@ from bench.spec.run import Case, DatasetRef, Environment, Policy, Recipe, RunSpe
 from bench.storage.cache import cache_root
 from bench.system import gpus
 from bench.training.sweep import may_sweep
-from bench.workers.process import Interpreters, environment_of
+from bench.workers.process import Interpreters, ask, environment_of
+from bench.workers.tasks import DevicesTask
 
 WEIGHTS = ("pretrained", "random")
 """Values of ``--weights`` that are not files."""
+ANSWER_S = 120.0
+"""Time limit of a worker's answer, in seconds."""
 
 
 @dataclass(frozen=True)
@@ -203,6 +207,33 @@ def resolve_devices(device: str) -> list[str]:
         return [device]  # without nvidia-smi, the frameworks are asked later
     choose("device", device, ["auto", "all", "cpu", *cuda])
     return [device]
+
+
+def check_gpu_visible(device: str, runs: Sequence[PlannedRun], interpreters: Interpreters) -> None:
+    """Raise UserError if the user named a GPU that no backend of the runs sees.
+
+    If only some backends see it, the runs of the others end as unavailable. The devices 'auto' and
+    'all' name no GPU.
+    """
+    specs = [run.spec for run in runs if run.unavailable is None]
+    wanted = {spec.device for spec in specs if spec.device != "cpu"}
+    if not device.startswith("cuda") or not wanted:
+        return
+    seen = []
+    for backend in dict.fromkeys(spec.backend for spec in specs):
+        try:
+            task, what = DevicesTask(), "listing devices"
+            devices = ask(backend, task, interpreters, what, timeout_s=ANSWER_S).devices
+        except (UserError, Unavailable) as error:
+            seen.append(f"{backend} does not start ({error})")
+            continue
+        if wanted <= set(devices):
+            return
+        seen.append(f"{backend} sees only {', '.join(devices)}")
+    raise UserError(
+        f"There is no {', '.join(sorted(wanted))} here: {'; '.join(seen)}.",
+        "`python run_bench.py doctor` shows more; --device cpu runs on the processor.",
+    )
 
 
 def _check_case(case: Case, grid: Grid, bounds: tuple[int, int]) -> None:

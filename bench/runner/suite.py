@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, make_dataclass
+from dataclasses import dataclass
 from importlib import resources
 from itertools import product
 from pathlib import Path
@@ -95,29 +95,11 @@ class Suite(Frozen):
     grid: tuple[Grid, ...] = Field(min_length=1)
 
 
-RecipeChoices: Any = make_dataclass(
-    "RecipeChoices", [(name, Any, None) for name in RECIPE_OPTIONS], frozen=True, kw_only=True
-)
-"""Values of recipe fields given on the command line; None: not given."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options(RecipeChoices):  # type: ignore[misc]  # made from the declarations of Recipe
-    """Options of the command line that change a suite; None: not given."""
-
-    cases: Sequence[int] | None = None
-    datasets: Sequence[str] | None = None
-    backbones: Sequence[str] | None = None
-    policies: Sequence[str] | None = None
-    backends: Sequence[str] | None = None
-    seeds: Sequence[int] | None = None
-    train_images: int | None = None
-    mode: Sequence[str] | None = None
-    tune: str | None = None
-
-
 OVERRIDING = (*RECIPE_OPTIONS, "train_images", "mode", "tune")
 """Options that replace the value of every grid."""
+Options = dict[str, Any]
+"""Options of the command line that change a suite: cases, datasets, backbones, policies, backends,
+seeds, or one of ``OVERRIDING`` → the given value or list; None: not given."""
 ABOUT_DATA = (
     "case", "size", "similarity", "size_bounds", "train_images", "val_images", "test_images"
 )  # fmt: skip
@@ -247,7 +229,7 @@ def _check_names(suite: Suite, where: str) -> None:
 
 def options_suite(options: Options) -> Suite:
     """Return a suite with a grid for each given data set, at the defaults of ``Grid``."""
-    grids = tuple(Grid(dataset=dataset) for dataset in options.datasets or ())
+    grids = tuple(Grid(dataset=dataset) for dataset in options.get("datasets") or ())
     return Suite(name="custom", grid=grids)
 
 
@@ -256,13 +238,10 @@ def apply_options(suite: Suite, options: Options) -> Suite:
 
     ``cases`` narrows. ``datasets``, ``backbones`` and ``policies`` keep the names that the suite
     has, each in the grids that have it, and add the names that no grid has to every grid. All other
-    options override.
-
-    Raises:
-        UserError: A name or value is wrong, or nothing is left.
+    options override. Raise UserError if a name or value is wrong, or nothing is left.
     """
     grids = list(suite.grid)
-    if options.cases:
+    if cases := options.get("cases"):
         known = sorted({g.case for g in grids if g.case is not None})
         if not known:
             raise UserError(
@@ -270,15 +249,15 @@ def apply_options(suite: Suite, options: Options) -> Suite:
                 "case.",
                 "Leave out --cases, write case = 1 to 4 into the grids, or use --suite quick.",
             )
-        for case in options.cases:
+        for case in cases:
             choose(f"case in suite {suite.name}", str(case), [str(c) for c in known])
-        grids = [g for g in grids if g.case in options.cases]
-    grids = _narrow(grids, "backbones", options.backbones)
-    grids = _narrow(grids, "policies", options.policies)
-    grids = _datasets(grids, options.datasets)
+        grids = [g for g in grids if g.case in cases]
+    grids = _narrow(grids, "backbones", options.get("backbones"))
+    grids = _narrow(grids, "policies", options.get("policies"))
+    grids = _datasets(grids, options.get("datasets"))
 
     def given(keys: Sequence[str]) -> dict[str, Any]:
-        return {key: value for key in keys if (value := getattr(options, key)) is not None}
+        return {key: value for key in keys if (value := options.get(key)) is not None}
 
     changes = given(OVERRIDING)
     data = {**suite.model_dump(exclude_none=True), **given(("backends", "seeds"))}

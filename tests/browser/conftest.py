@@ -13,10 +13,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from bench.cli.options import ReportOptions
 from bench.cli.report import report_command
-from bench.report import STANDARD
 from bench.report.page import read_document, write_page
-from bench.report.selection import Filters
 from bench.system import project_root
 from tests.browser import stores
 
@@ -99,7 +98,7 @@ def pages(results: Results, tmp_path_factory: pytest.TempPathFactory) -> Callabl
             write_page(read_document(PUBLISHED), apart / "published.html")
             return apart / "published.html"
         folders = results(name)
-        report_command(folders, ("csv",), Filters(), STANDARD, as_json=False)
+        report_command(ReportOptions(folders=folders, formats="csv"))
         (written,) = folders[0].glob("report*.html")
         return written
 

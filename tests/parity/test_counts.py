@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from bench.catalog.backends import BACKENDS as ALL
-from bench.cli.list import Counting, count_backbones
+from bench.cli.list import count_backbones
+from bench.cli.options import ListOptions
 from tests.frameworks import BACKENDS, HERE
 
 PUBLISHED = {
@@ -30,8 +31,8 @@ RESNET50_CHANNELS = 26_560
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_counts_are_the_published_ones(backend: str) -> None:
-    counting = Counting("retrain_all", "original", 1000, backend, None, HERE)
-    counts = count_backbones(list(PUBLISHED), counting)
+    options = ListOptions(policy="retrain_all", backend=backend)
+    counts = count_backbones(list(PUBLISHED), options, HERE)
     assert {n: c.total_parameters for n, c in counts.items()} == PUBLISHED
     assert {n: c.trainable_parameters for n, c in counts.items()} == PUBLISHED
     assert counts["resnet50"].state_values == 2 * RESNET50_CHANNELS
@@ -40,8 +41,10 @@ def test_counts_are_the_published_ones(backend: str) -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_article_trains_ten_of_twenty_two_million(backend: str) -> None:
-    counting = Counting("fine_tune_last", "flatten+dense:290", 16, backend, 224, HERE)
-    counts = count_backbones(["vgg16"], counting, boundary="features.28")["vgg16"]
+    options = ListOptions(
+        policy="fine_tune_last", head="flatten+dense:290", classes=16, backend=backend, px=224
+    )
+    counts = count_backbones(["vgg16"], options, HERE, boundary="features.28")["vgg16"]
     # VGG16's convolutions 14,714,688; 25,088 × 290 + 290 + 290 × 16 + 16 in the head.
     assert counts.total_parameters == 14_714_688 + 7_280_466
     assert counts.trainable_parameters == 2_359_808 + 7_280_466
@@ -49,7 +52,7 @@ def test_the_article_trains_ten_of_twenty_two_million(backend: str) -> None:
 
 @pytest.mark.parametrize("backend", ALL)
 def test_freezing_everything_leaves_the_head(backend: str) -> None:
-    counting = Counting("freeze_all", "linear", 10, backend, None, HERE)
-    counts = count_backbones(["efficientnet_lite0"], counting)["efficientnet_lite0"]
+    options = ListOptions(policy="freeze_all", head="linear", classes=10, backend=backend)
+    counts = count_backbones(["efficientnet_lite0"], options, HERE)["efficientnet_lite0"]
     assert counts.trainable_parameters == 1280 * 10 + 10
     assert counts.state_values == 42_016

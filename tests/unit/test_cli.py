@@ -418,10 +418,10 @@ def test_lists_are_comma_separated_and_a_comma_can_be_kept() -> None:
 
 
 def test_numbers_are_whole_and_not_negative() -> None:
-    assert numbers("--seeds", "0,12") == [0, 12]
+    assert numbers("--seeds", int, "0,12") == [0, 12]
     for wrong in ("-1", "1.5", "x", "²"):
         with pytest.raises(UserError, match="--seeds"):
-            numbers("--seeds", wrong)
+            numbers("--seeds", int, wrong)
 
 
 def test_weights_are_for_all_or_for_one_backbone() -> None:

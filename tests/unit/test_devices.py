@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from bench.errors import UserError, WorkerFailed
-from bench.runner import devices, planner
-from bench.runner.devices import check_gpu_visible
+from bench.runner import planner
+from bench.runner.planner import check_gpu_visible
 from bench.workers.process import Interpreters
 from bench.workers.tasks import DevicesAnswer, DevicesTask
 
@@ -33,7 +33,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             raise WorkerFailed("no libcuda")
         return DevicesAnswer(devices=tuple(seen))
 
-    monkeypatch.setattr(devices, "ask", ask)
+    monkeypatch.setattr(planner, "ask", ask)
     return found
 
 

@@ -9,6 +9,7 @@ import pytest
 from bench.catalog.backends import BACKENDS, DEFAULT_BACKENDS
 from bench.cli import doctor
 from bench.cli.doctor import Finding
+from bench.cli.options import DoctorOptions
 from bench.workers.process import Interpreters
 from tests.conftest import _environment
 
@@ -21,14 +22,14 @@ def test_an_optional_finding_does_not_read_like_a_fault(
         Finding("weights vgg16", False, False, "not on this machine", "downloaded at need"),
     ]
     monkeypatch.setattr(doctor, "findings", lambda _: found)
-    assert doctor.doctor_command(Interpreters({}), as_json=False)
+    assert doctor.doctor_command(DoctorOptions())
     said = capsys.readouterr().out
     assert "optional weights vgg16: not on this machine" in said
     assert "to have it: downloaded at need" in said
     assert "FAIL" not in said
     assert "The default suite can run" in said
     found.append(Finding("keras-tensorflow", False, True, "missing", "pip install tensorflow"))
-    assert not doctor.doctor_command(Interpreters({}), as_json=False)
+    assert not doctor.doctor_command(DoctorOptions())
     said = capsys.readouterr().out
     assert "FAIL     keras-tensorflow: missing" in said
     assert "mend: pip install tensorflow" in said

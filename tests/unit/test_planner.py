@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from bench.catalog.backbones import BACKBONES
 from bench.catalog.cases import CASES, SIZE_BOUNDS, size_of
 from bench.catalog.policies import POLICIES, TUNE_FACTORS
+from bench.cli.options import RunOptions, run_choices
 from bench.data import Dataset, SplitSizes
 from bench.errors import Unavailable, UserError
 from bench.network.weights import Weights, pretrained_weights, published_weights
@@ -118,8 +119,8 @@ def test_an_option_of_run_reaches_the_specs(
 ) -> None:
     given: list[Options] = []
 
-    def run_command(suite: str | None, options: Options, **_: Any) -> bool:
-        given.append(options)
+    def run_command(options: RunOptions) -> bool:
+        given.append(run_choices(options.shared))
         return True
 
     monkeypatch.setattr("bench.cli.run.run_command", run_command)

@@ -57,21 +57,16 @@ def test_an_added_field_is_an_option_of_run_and_a_filter_of_report(
 ) -> None:
     monkeypatch.setattr(options, "RECIPE_OPTIONS", {"label_smoothing": ADDED})
 
-    for as_filters, kind in ((False, float), (True, str)):
-
-        def command(**shared: object) -> None:
-            """Stand for a command."""
-
-        decorated = options.with_shared_options(as_filters=as_filters)(command)
-        parameter = inspect.signature(decorated).parameters["label_smoothing"]
+    for declared, kind in ((options.RunOptions, float), (options.ReportOptions, str)):
+        command = options.as_command(declared, print)
+        parameter = inspect.signature(command).parameters["label_smoothing"]
         assert parameter.default is None
         assert parameter.annotation.__origin__ == kind | None
         (option,) = parameter.annotation.__metadata__
         assert "--label-smoothing" in (option.default, *option.param_decls)
-    absent = {option.parameter: None for option in options.shared_options()}
-    choices = options.run_choices({**absent, "label_smoothing": 0.1})
+    choices = options.run_choices({"label_smoothing": 0.1})
     assert choices["label_smoothing"] == 0.1
-    filters = options.report_filters({**absent, "label_smoothing": "0,0.1"})
+    filters = options.report_filters({"label_smoothing": "0,0.1"})
     assert filters["label_smoothing"] == [0.0, 0.1]
 
 
