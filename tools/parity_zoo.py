@@ -34,7 +34,7 @@ from bench.parity.tolerances import LEVELS
 from bench.report.markdown import markdown
 from bench.spec.run import Precision
 from bench.storage.cache import cache_root
-from bench.storage.code_digest import proof_digest
+from bench.storage.code_digest import digest_of_rooms
 from bench.storage.results import write_json
 from bench.workers.process import Interpreters, Stopped, ask
 from bench.workers.tasks import ModelsTask
@@ -76,7 +76,7 @@ def measure(name: str, interpreters: Interpreters) -> ZooEntry:
     row: ZooEntry = {
         "model": name,
         "environments": [e.environment_id for e in environments_of(question)],
-        "harness": proof_digest(),
+        "harness": digest_of_rooms("proof"),
         "notes": [],
         **dict.fromkeys(("parameters", "pair", "refused", "failed")),
     }
@@ -197,7 +197,7 @@ def main(path: Path) -> None:
     interpreters = Interpreters({})
     wanted = names(interpreters)
     here = [e.environment_id for e in environments_of(_question("vgg16", "fp64", interpreters))]
-    made_by = (here, proof_digest())
+    made_by = (here, digest_of_rooms("proof"))
     done = {
         row["model"]: row
         for row in _load(path.with_suffix(".json"))

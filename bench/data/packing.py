@@ -18,7 +18,7 @@ from bench.errors import UserError
 from bench.storage.arrays import mapped_array
 from bench.storage.cache import cached_folder, ensure_folder
 from bench.storage.checksums import crc32_of_file, sha256_of_texts
-from bench.storage.code_digest import data_digest
+from bench.storage.code_digest import digest_of_rooms
 
 _META = "meta.json"
 _CHUNK = 256
@@ -51,7 +51,7 @@ def pack(dataset: Dataset, px: int, cache_dir: Path, resize: Resize = "antialias
 
 def pack_key(dataset: Dataset, px: int, resize: Resize = "antialias") -> str:
     """Return the key of a packed data set: the name of its folder in the cache."""
-    texts = [dataset.content_hash, str(px), resize, data_digest(), PIL.__version__]
+    texts = [dataset.content_hash, str(px), resize, digest_of_rooms("pixels"), PIL.__version__]
     return sha256_of_texts(texts)[:32]
 
 

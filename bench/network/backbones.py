@@ -18,7 +18,7 @@ from bench.spec.backbone import BackboneEntry
 from bench.spec.base import canonical_hash
 from bench.storage.atomic import build_folder
 from bench.storage.cache import cache_root
-from bench.storage.code_digest import export_digest
+from bench.storage.code_digest import digest_of_rooms
 from bench.workers.process import Interpreters, ask, environment_of
 from bench.workers.tasks import DescribeTask
 
@@ -137,7 +137,7 @@ def _known(name: str, cache: Path, interpreters: Interpreters) -> BackboneEntry 
 
 def _folder(name: str, cache: Path, interpreters: Interpreters) -> Path:
     packages = environment_of(EXPORTER, "cpu", interpreters).packages
-    key = canonical_hash([name, packages, export_digest()])[:24]
+    key = canonical_hash([name, packages, digest_of_rooms("blueprint")])[:24]
     return cache / "backbones" / f"{folder_name(name)}-{key}"
 
 

@@ -12,7 +12,7 @@ from bench.network.weights import Weights
 from bench.spec.backbone import BackboneEntry
 from bench.spec.base import canonical_hash
 from bench.storage.cache import mark_used
-from bench.storage.code_digest import export_digest, proof_digest
+from bench.storage.code_digest import digest_of_rooms
 from bench.workers.process import Interpreters, ask, environment_of
 from bench.workers.tasks import ArchitectureItem, ArchitecturesTask, ExportTask
 
@@ -43,7 +43,7 @@ def blueprint_folder(
     }
     if calibrated:  # by a forward pass of the adapter, so all of the adapter's code counts
         exporter = environment_of(EXPORTER, "cpu", interpreters).thawbench
-        more["settled"] = [proof_digest(), exporter]
+        more["settled"] = [digest_of_rooms("proof"), exporter]
     key = _key(backbone, entry, px, interpreters, **more)
     folder = blueprint_path(key, cache)
     if not is_whole(folder):
@@ -87,7 +87,7 @@ def _key(
         "entry": entry.model_dump(mode="json", exclude={"code": {"file"}}),
         "px": px,
         "packages": environment_of(EXPORTER, "cpu", interpreters).packages,
-        "code": export_digest(),
+        "code": digest_of_rooms("blueprint"),
         **more,
     }
     return f"{folder_name(backbone)}-{px}-{canonical_hash(dependencies)[:24]}"

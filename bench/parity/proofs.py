@@ -20,7 +20,7 @@ from bench.parity.model import PairProof
 from bench.parity.tolerances import LEVELS, NEED_LOW_FLOOR
 from bench.spec.base import canonical_hash
 from bench.spec.run import RunSpec
-from bench.storage.code_digest import proof_digest
+from bench.storage.code_digest import digest_of_rooms
 from bench.storage.results import write_json
 
 FOLDER = "proofs"
@@ -40,7 +40,7 @@ class Proofs:
         self._folder.mkdir(parents=True, exist_ok=True)
         if not pair.levels and any(p.key == pair.key and p.passed for p in self.load()):
             return
-        current = pair.model_copy(update={"harness": proof_digest()})
+        current = pair.model_copy(update={"harness": digest_of_rooms("proof")})
         name = f"{canonical_hash(pair.key.model_dump())[:24]}.json"
         write_json(self._folder / name, current.model_dump(mode="json"))
 
@@ -55,7 +55,7 @@ class Proofs:
 
 def _current(pairs: Iterable[PairProof]) -> list[PairProof]:
     """Return the proofs made by the current code."""
-    return [pair for pair in pairs if pair.harness == proof_digest()]
+    return [pair for pair in pairs if pair.harness == digest_of_rooms("proof")]
 
 
 def read_copy(folder: Path) -> list[PairProof]:

@@ -33,8 +33,13 @@ RUN_ROOMS = (
 lie in no room."""
 EXPORT_ROOM = "backends/torch_adapter/export"
 """Folder that turns a network into a Blueprint, which every backend's run starts from."""
-PROOF_ROOM = "bench/parity"
-SPEED_ROOM = "bench/speed"
+ROOMS = {
+    "blueprint": ("bench/spec", "bench/network", EXPORT_ROOM),
+    "pixels": ("bench/data",),
+    "proof": ("bench/parity",),
+    "benchmark": ("bench/speed",),
+}
+"""What is made → the rooms that decide it, the adapters apart."""
 ENGINES = "engines"
 """Folder of an adapter with a module for each engine."""
 DIGITS = 12
@@ -58,27 +63,9 @@ def adapter_digest(backend: str, adapter: str) -> str:
 
 
 @functools.cache
-def export_digest() -> str:
-    """Return 12 hex digits over the code that decides what a Blueprint holds."""
-    return digest_of(_room_files(["bench/spec", "bench/network", EXPORT_ROOM]))
-
-
-@functools.cache
-def data_digest() -> str:
-    """Return 12 hex digits over the code that decides which pixels a data set has."""
-    return digest_of(_room_files(["bench/data"]))
-
-
-@functools.cache
-def proof_digest() -> str:
-    """Return 12 hex digits over the code that measures and judges a proof, adapters apart."""
-    return digest_of(_room_files([PROOF_ROOM]))
-
-
-@functools.cache
-def speed_digest() -> str:
-    """Return 12 hex digits over the code that times benchmarks, training and adapters apart."""
-    return digest_of(_room_files([SPEED_ROOM]))
+def digest_of_rooms(made: str) -> str:
+    """Return 12 hex digits over the code that decides what is ``made``, a key of ``ROOMS``."""
+    return digest_of(_room_files(ROOMS[made]))
 
 
 def shared_files() -> list[Path]:

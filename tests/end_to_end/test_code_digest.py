@@ -10,7 +10,7 @@ import pytest
 
 from bench.catalog.backends import BACKENDS, DEFAULT_BACKENDS
 from bench.speed.cases import SMALLEST, SpeedCase, time_case
-from bench.storage.code_digest import PROOF_ROOM, SPEED_ROOM, adapter_files, shared_files
+from bench.storage.code_digest import ROOMS, adapter_files, shared_files
 from bench.system import project_root
 from bench.workers.pool import WorkerPool
 from bench.workers.process import Interpreters
@@ -114,6 +114,12 @@ def _covered(backend: str) -> set[Path]:
     return {file.resolve() for file in files}
 
 
+def _files(made: str) -> set[Path]:
+    """Return the files behind a digest of rooms."""
+    folders = (project_root() / room for room in ROOMS[made])
+    return {file.resolve() for folder in folders for file in folder.rglob("*.py")}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_every_module_that_a_run_imports_is_in_a_digest(
@@ -143,11 +149,11 @@ def test_every_module_that_a_proof_or_export_imports_is_in_a_digest(
             "--optimizer", "sgd", "--dtype", "float32", "--px", "32",
             "--backends", ",".join(BACKENDS), *watched.options(*BACKENDS),
             cache=tmp_path / "cache", code=None)  # fmt: skip
-    proofs = {file.resolve() for file in (project_root() / PROOF_ROOM).rglob("*.py")}
+    proofs = _files("proof")
     imported = watched.imported()
     assert {backend for backend, task in imported if task == "ProveTask"} == set(BACKENDS)
     assert ("torch", "ExportTask") in imported
-    assert project_root() / PROOF_ROOM / "random_network.py" in imported["torch", "ExportTask"]
+    assert project_root() / "bench/parity/random_network.py" in imported["torch", "ExportTask"]
     for (backend, task), files in imported.items():
         assert files - _covered(backend) - proofs == set(), task
 
@@ -163,6 +169,6 @@ def test_every_module_that_a_benchmark_imports_is_in_a_digest(
     with WorkerPool(interpreters) as workers:
         time_case(case, SMALLEST, "cpu", workers, interpreters, shared_cache)
     imported = watched.imported()[backend, "SpeedTask"]
-    timers = {file.resolve() for file in (project_root() / SPEED_ROOM).rglob("*.py")}
-    assert project_root() / SPEED_ROOM / "timing.py" in imported
+    timers = _files("benchmark")
+    assert project_root() / "bench/speed/timing.py" in imported
     assert imported - _covered(backend) - timers == set()

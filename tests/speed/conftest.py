@@ -12,7 +12,7 @@ from bench.catalog.backends import BACKENDS
 from bench.errors import choose
 from bench.speed.cases import MEASURES, SpeedCase, cases, size_of, time_case
 from bench.storage.cache import cache_root
-from bench.storage.code_digest import speed_digest
+from bench.storage.code_digest import digest_of_rooms
 from bench.workers.pool import WorkerPool
 from bench.workers.process import Interpreters, environment_of
 from bench.workers.tasks import SpeedAnswer
@@ -33,7 +33,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: Any) -> None:
     """Record versions, processor and code as Thawbench sees them."""
-    machine_info["speed code"] = speed_digest()
+    machine_info["speed code"] = digest_of_rooms("benchmark")
     device = config.getoption("--speed-device")
     for backend in config.getoption("--speed-backends").split(","):
         environment = environment_of(backend, device, HERE)

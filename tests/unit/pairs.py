@@ -10,7 +10,7 @@ from bench.network.blueprint import Network
 from bench.parity.exchange import RecordedValues
 from bench.parity.model import Level, PairProof
 from bench.parity.tolerances import LEVELS, NEED_LOW_FLOOR
-from bench.storage.code_digest import proof_digest
+from bench.storage.code_digest import digest_of_rooms
 
 
 def level(name: str = "logits", **changes: Any) -> Level:
@@ -76,6 +76,6 @@ def pair(**changes: Any) -> PairProof:
         "weights": "pretrained",
         "environments": ("torch-1", "keras-1"),
         "reason": None,
-        "harness": proof_digest(),
+        "harness": digest_of_rooms("proof"),
     }
     return PairProof.model_validate({**fields, **changes})

@@ -17,20 +17,16 @@ import pytest
 from bench.catalog.backends import BACKENDS
 from bench.storage import code_digest
 from bench.storage.code_digest import (
+    ROOMS,
     adapter_digest,
-    data_digest,
-    export_digest,
-    proof_digest,
+    digest_of_rooms,
     shared_digest,
     shared_files,
-    speed_digest,
 )
 from bench.system import project_root
 
 Digests = Mapping[str, str]
 Edit = Callable[[Path], None]
-BACKEND_IDS = frozenset(BACKENDS)
-ALL = frozenset({"shared", "export", "proof", *BACKENDS})
 
 
 @pytest.fixture
@@ -47,10 +43,7 @@ def _digests() -> Digests:
     """Compute all digests without their memory."""
     return {
         "shared": shared_digest.__wrapped__(),
-        "export": export_digest.__wrapped__(),
-        "data": data_digest.__wrapped__(),
-        "proof": proof_digest.__wrapped__(),
-        "speed": speed_digest.__wrapped__(),
+        **{made: digest_of_rooms.__wrapped__(made) for made in ROOMS},
         **{name: adapter_digest.__wrapped__(name, e.adapter) for name, e in BACKENDS.items()},
     }
 
@@ -102,7 +95,7 @@ NOTHING: frozenset[str] = frozenset()
 EDITS: dict[str, tuple[Edit, frozenset[str]]] = {
     "the warm-up of a benchmark": (
         _replaced("bench/speed/timing.py", "1 + WARMUP_STEPS + task.rounds", "1 + task.rounds"),
-        frozenset({"speed"}),
+        frozenset({"benchmark"}),
     ),
     "a docstring": (
         _replaced("bench/training/schedule.py", '"""', '"""Read this twice. '),
@@ -162,25 +155,28 @@ EDITS: dict[str, tuple[Edit, frozenset[str]]] = {
     ),
     "the exporter, from which every run starts": (
         _appended("backends/torch_adapter/export/translator.py", "\nX = 1\n"),
-        frozenset({"shared", "export"}),
+        frozenset({"shared", "blueprint"}),
     ),
     "another filter in decoding": (
         _replaced("bench/data/decode.py", "BILINEAR", "BICUBIC"),
-        frozenset({"shared", "data"}),
+        frozenset({"shared", "pixels"}),
     ),
     "another setting of workers": (
         _replaced("bench/workers/process.py", '"PCI_BUS_ID"', '"FASTEST_FIRST"'),
         frozenset({"shared"}),
     ),
     "the loop": (_appended("bench/training/run.py", "\nX = 1\n"), frozenset({"shared"})),
-    "the head": (_appended("bench/network/head.py", "\nX = 1\n"), frozenset({"shared", "export"})),
+    "the head": (
+        _appended("bench/network/head.py", "\nX = 1\n"),
+        frozenset({"shared", "blueprint"}),
+    ),
     "how proofs are judged": (
         _replaced("bench/parity/tolerances.py", "SEED = ", "SEED = 1 + "),
         frozenset({"proof"}),
     ),
     "a default value": (
         _replaced("bench/spec/run.py", "default=1.0,", "default=0.5,"),
-        frozenset({"shared", "export"}),
+        frozenset({"shared", "blueprint"}),
     ),
     "a new file": (
         lambda root: (root / "bench" / "training" / "more.py").write_text("X = 1\n"),

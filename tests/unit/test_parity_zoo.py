@@ -185,7 +185,7 @@ def test_rows_by_other_code_are_measured_again(
     path = tmp_path / "parity.md"
     main(path)
     proving.asked.clear()
-    monkeypatch.setattr(zoo, "proof_digest", lambda: "another")
+    monkeypatch.setattr(zoo, "digest_of_rooms", lambda made: "another")
     main(path)
     assert sorted(name for name, _ in proving.asked) == NAMES
 
