@@ -315,7 +315,7 @@ def main(backend: str, adapter_module: str) -> None:
 def _tidy(context: Context) -> int | None:
     """Free the memory of the last task. Return the bytes that the process still holds; None if it
     cannot do another task."""
-    from bench.training.clocks import held_bytes, trim_memory
+    from bench.training.memory import held_bytes, trim_memory
 
     try:
         gc.collect()

@@ -7,6 +7,7 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,12 +78,10 @@ def visible(uuids: list[str]) -> list[str]:
 @functools.cache
 def processor() -> str:
     """Return the model name of the CPU."""
-    try:
+    with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
-    except OSError:
-        pass
     return platform.processor() or platform.machine()
 
 
@@ -108,10 +107,8 @@ def machine_bytes() -> int:
     """Return the memory of the machine, or of this process's container if that has less."""
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for path in CONTAINER_LIMITS:
-        try:
+        with suppress(OSError, ValueError):  # no such controller, or 'max'
             limits.append(int(path.read_text()))
-        except (OSError, ValueError):  # no such controller, or 'max'
-            continue
     return min(limits)
 
 

@@ -96,11 +96,9 @@ class SeedGroup:
         """Parts of the environment that concern every backend: Thawbench's shared code, and the
         variables that no backend sets for itself."""
         e = self.row.environment
-        # SHARED.ADAPTER, see code_digest; earlier results have a version and one digest of all.
-        shared = e.thawbench if "+" in e.thawbench else e.thawbench.partition(".")[0]
         own = BACKENDS[e.backend].variables if e.backend in BACKENDS else {}
         variables = ((name, v) for name, v in e.variables.items() if name not in own)
-        return shared, tuple(sorted(variables))
+        return e.shared_code, tuple(sorted(variables))
 
     @property
     def val_top1(self) -> float:

@@ -39,18 +39,15 @@ class Source(Protocol):
 
     def labels(self, split: SplitName) -> Labels:
         """Return the class index of each image, shape (N,)."""
-        ...
 
     def read(self, split: SplitName, index: int, px: int, resize: Resize = "antialias") -> Pixels:
         """Return one image as RGB, shape (px, px, 3), or raise UnreadableImageError.
 
         It is called from several threads at once.
         """
-        ...
 
     def where(self, split: SplitName, index: int) -> str:
         """Return the name of the image in messages to the user, usually its file."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -205,7 +205,7 @@ def _recipe_option(declared: DeclaredOption) -> Option:
 
 
 OPTIONS: dict[str, Option] = {
-    **{declared.parameter: _recipe_option(declared) for declared in RECIPE_OPTIONS.values()},
+    **{declared.option.parameter: _recipe_option(declared) for declared in RECIPE_OPTIONS.values()},
     "cases": Option("case", "case", [str(case) for case in CASES]),
     "datasets": Option(
         "dataset", "data set", EMBEDDED, lambda name: name.partition(":")[0] in PATHS, _dataset

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from bench.storage.cache import CACHE_VARIABLE, limit_bytes, mark_used, prune, u
 from bench.storage.results import Store
 from bench.training.predictions import FILE, prediction_fields
 from bench.training.sweep import sweep_key
-from bench.workers.events import Progress
+from bench.workers.events import OnEvent, Progress
 from bench.workers.pool import WorkerPool, kind_of
 from bench.workers.process import Finished, Interpreters
 from bench.workers.tasks import RunAnswer, RunTask
@@ -131,7 +131,7 @@ class Runner:
         return folder
 
     def _run(
-        self, runs: Sequence[PlannedRun], workers: WorkerPool, on_event: Callable[[Progress], None]
+        self, runs: Sequence[PlannedRun], workers: WorkerPool, on_event: OnEvent
     ) -> list[RunResult]:
         """Do one run, or those of a sweep, and save the results."""
         spec = runs[0].spec

@@ -26,8 +26,6 @@ from bench.spec.run import RECIPE_OPTIONS, Mode, Similarity, Size, TuneName
 COMMAND_LINE = "the command line"
 """Stands for the file name in messages about options."""
 BUILT_IN = resources.files("bench.catalog") / "suites"
-
-
 _recipe_fields: Any = {
     name: (declared.suite_annotation, declared.suite_default)
     for name, declared in RECIPE_OPTIONS.items()

@@ -41,6 +41,11 @@ class RecipeOption:
     limits: Mapping[str, Any] = field(default_factory=dict)
     """Limits of a suite's value that are narrower than the field's own, such as {'ge': 16}."""
 
+    @property
+    def parameter(self) -> str:
+        """The flag as a name in Python, and the name of a filter of reports."""
+        return self.flag.removeprefix("--").replace("-", "_")
+
 
 @dataclass(frozen=True)
 class DeclaredOption:
@@ -61,11 +66,6 @@ class DeclaredOption:
         """The values that it can have, where they are few words."""
         inner = _without_none(self.info.annotation)
         return get_args(inner) if get_origin(inner) is Literal else ()
-
-    @property
-    def parameter(self) -> str:
-        """The flag as a name in Python."""
-        return self.option.flag.removeprefix("--").replace("-", "_")
 
     @property
     def suite_default(self) -> Any:

@@ -258,6 +258,11 @@ class Environment(Frozen):
     )
 
     @property
+    def shared_code(self) -> str:
+        """Digest of the shared code; all of ``thawbench`` in results of earlier versions."""
+        return self.thawbench if "+" in self.thawbench else self.thawbench.partition(".")[0]
+
+    @property
     def environment_id(self) -> str:
         """First 12 hex digits of the hash of the environment."""
         return short_hash(self.model_dump(mode="json"))

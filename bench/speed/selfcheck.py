@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.network.blueprint import Blueprint, Network, Operation, OperationKind
+from bench.network.blueprint import Array, Blueprint, Network, Operation, OperationKind
 from bench.network.cost import work_of
 from bench.network.freezing import plan_training
 from bench.spec.plain import TRAIN_ALL, plain_recipe
@@ -96,24 +96,30 @@ def measure(adapter: Adapter, device: str, px: int = 64, width: int = 128) -> Se
 
 
 def _network(px: int, width: int) -> Network:
-    random = np.random.default_rng(0)
+    random, shape = np.random.default_rng(0), (width, px, px)
     geometry = {"kernel": [3, 3], "stride": [1, 1], "padding": [1] * 4, "dilation": [1, 1],
                 "groups": 1}  # fmt: skip
+    tensors: dict[str, Array] = {}
     operations: list[Operation] = []
-    tensors = {}
-    channels, source, shape = 3, "pixels", (width, px, px)
-    for i in range(4):
-        conv, weight = f"conv{i}", f"conv{i}.weight"
+
+    def add(
+        name: str, kind: OperationKind, shape: tuple[int, ...], attributes: dict[str, Any],
+        **more: Any,
+    ) -> None:  # fmt: skip
+        source = operations[-1].name if operations else "pixels"
+        operations.append(
+            Operation(name=name, kind=kind, inputs=(source,), attributes=attributes, shape=shape,
+                      module_path=name, stage="stem", **more)
+        )  # fmt: skip
+
+    for i, channels in enumerate((3, width, width, width)):
+        weight = f"conv{i}.weight"
         kernel = random.normal(0, math.sqrt(2 / (channels * 9)), (width, channels, 3, 3))
         tensors[weight] = kernel.astype(np.float32)
-        operations.append(
-            _operation(conv, "conv2d", source, shape, geometry, tensors={"weight": weight})
-        )
-        channels, source = width, f"relu{i}"
-        operations.append(_operation(source, "relu", conv, shape))
-    one = {"output_size": [1, 1]}
-    operations.append(_operation("pool", "adaptive_avg_pool2d", source, (width, 1, 1), one))
-    operations.append(_operation("flatten", "flatten", "pool", (width,)))
+        add(f"conv{i}", "conv2d", shape, geometry, tensors={"weight": weight})
+        add(f"relu{i}", "relu", shape, {})
+    add("pool", "adaptive_avg_pool2d", (width, 1, 1), {"output_size": [1, 1]})
+    add("flatten", "flatten", (width,), {})
     blueprint = Blueprint(
         backbone="selfcheck",
         px=px,
@@ -123,11 +129,3 @@ def _network(px: int, width: int) -> Network:
         shapes={name: array.shape for name, array in tensors.items()},
     )
     return Network(blueprint, tensors)
-
-
-def _operation(
-    name: str, kind: OperationKind, source: str, shape: tuple[int, ...],
-    attributes: dict[str, Any] | None = None, **more: Any,
-) -> Operation:  # fmt: skip
-    return Operation(name=name, kind=kind, inputs=(source,), attributes=attributes or {},
-                     shape=shape, module_path=name, stage="stem", **more)  # fmt: skip

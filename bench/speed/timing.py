@@ -14,8 +14,9 @@ from bench.network.freezing import TrainingPlan
 from bench.spec.run import Recipe
 from bench.training.adapter import Adapter
 from bench.training.batches import TrainingBatches, input_threads
-from bench.training.clocks import WARMUP_STEPS, peak_host_bytes, seconds_of, step_durations
+from bench.training.clocks import WARMUP_STEPS, seconds_of, step_durations
 from bench.training.fit import infer, train_epoch
+from bench.training.memory import peak_host_bytes
 from bench.workers.tasks import SpeedAnswer, SpeedTask
 
 

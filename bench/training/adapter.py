@@ -151,11 +151,8 @@ class Adapter(Protocol):
     def build(
         self, network: Network, plan: TrainingPlan, recipe: Recipe, device: str
     ) -> MatchedTrainer:
-        """Build the trainer of a Blueprint.
-
-        Raises:
-            Unavailable: The framework lacks the device or the precision.
-        """
+        """Build the trainer of a Blueprint; raise Unavailable if the framework lacks the device or
+        the precision."""
 
     def build_prefix(self, network: Network, recipe: Recipe, device: str, compiled: bool) -> Prefix:
         """Build a frozen prefix without the rest of the network, on a device prepared by ``build``.

@@ -1,15 +1,11 @@
-"""Clocks: synchronised windows, throughput, memory."""
+"""Clocks: durations, and throughput in synchronised windows."""
 
 from __future__ import annotations
 
-import ctypes
-import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from bench.training.adapter import Trainer
@@ -117,44 +113,3 @@ def step_durations(trainer: Trainer, prepared: Any, learning_rate: float) -> Ite
 
     while True:
         yield seconds_of(step, trainer.synchronise)
-
-
-def reset_peak() -> bool:
-    """Let ``peak_host_bytes`` start anew; return False where the system cannot do that."""
-    try:  # proc_pid_clear_refs(5): 5 sets the peak to the memory held now
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return False
-    return True
-
-
-def peak_host_bytes() -> int:
-    """Return the most memory that this process held since its start or since ``reset_peak``."""
-    if (found := _status_bytes("VmHWM")) is not None:
-        return found
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # getrusage(2): KiB except on macOS
-
-
-def trim_memory() -> None:
-    """Return the allocator's free pages to the system (malloc_trim(3)), where the C library can, so
-    that the next measurement does not begin with them."""
-    try:
-        ctypes.CDLL(None).malloc_trim(0)
-    except (OSError, AttributeError):
-        pass
-
-
-def held_bytes() -> int | None:
-    """Return the memory that this process holds now, None where the system does not report it."""
-    return _status_bytes("VmRSS")
-
-
-def _status_bytes(name: str) -> int | None:
-    """Read a line of /proc/self/status (proc_pid_status(5)), which is in KiB."""
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return None
-    found = [line.split()[1] for line in lines if line.startswith(f"{name}:")]
-    return int(found[0]) * 1024 if found else None

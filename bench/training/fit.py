@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,10 +22,8 @@ from bench.training.clocks import Windows
 from bench.training.metrics import Labels, evaluate
 from bench.training.prefix_cache import CachedPrefix
 from bench.training.schedule import learning_rate
-from bench.workers.events import Progress, Step
+from bench.workers.events import OnEvent, Step
 
-Report = Callable[[Progress], None]
-"""Takes progress events."""
 REPORT_S = 0.25
 """Shortest time between two events of steps, in seconds."""
 
@@ -133,7 +131,7 @@ def add_test(fields: dict[str, Any], logits: Array, labels: Labels) -> bool:
 class Fit:
     """The training of one phase: its network, batches and clocks."""
 
-    def __init__(self, spec: RunSpec, packed: Packed, ready: Ready, report: Report) -> None:
+    def __init__(self, spec: RunSpec, packed: Packed, ready: Ready, report: OnEvent) -> None:
         self.phase, self.plan, self.trainer = ready.phase, ready.plan, ready.trainer
         self.cached, self.note = ready.cached, ready.note
         self.recipe = ready.phase.recipe(spec.recipe)

@@ -17,14 +17,15 @@ from bench.network.phases import Phase, phases_of
 from bench.spec.result import RunResult
 from bench.spec.run import RunSpec
 from bench.training.adapter import Adapter
-from bench.training.fit import Ready, Report, build_phase
+from bench.training.fit import Ready, build_phase
 from bench.training.predictions import save_predictions
 from bench.training.prefix_cache import cached_prefix_of_run
 from bench.training.run import Run
+from bench.workers.events import OnEvent
 from bench.workers.tasks import NativeRequest, RunTask
 
 
-def do_run(task: RunTask, adapter: Adapter, emit: Report) -> RunResult:
+def do_run(task: RunTask, adapter: Adapter, emit: OnEvent) -> RunResult:
     """Do the run of a task with one spec, and write its ``predictions.npz``."""
     started = time.perf_counter()
     (spec,) = task.specs
@@ -46,7 +47,7 @@ def run_result(spec: RunSpec, environment_id: str, fields: dict[str, Any]) -> Ru
 
 
 def _native_run(
-    spec: RunSpec, task: RunTask, adapter: Adapter, packed: Packed, emit: Report
+    spec: RunSpec, task: RunTask, adapter: Adapter, packed: Packed, emit: OnEvent
 ) -> tuple[Run, None]:
     assert task.native is not None
     request = NativeRequest(
@@ -59,7 +60,7 @@ def _native_run(
 
 
 def _matched_run(
-    spec: RunSpec, task: RunTask, adapter: Adapter, packed: Packed, emit: Report
+    spec: RunSpec, task: RunTask, adapter: Adapter, packed: Packed, emit: OnEvent
 ) -> tuple[Run, str]:
     """Build the first phase's network; return the run and the hash of its Blueprint."""
     assert task.blueprint is not None

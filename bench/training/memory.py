@@ -1,11 +1,14 @@
-"""A run's own peak of host memory, in a worker process that may have done other runs before."""
+"""Host memory of a worker process, which may have done other runs before."""
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import math
-
-from bench.training.clocks import held_bytes, reset_peak
+import resource
+import sys
+from contextlib import suppress
+from pathlib import Path
 
 FOREIGN_SHARE = 0.1
 """Largest share of a reported peak that earlier runs may have left in the process."""
@@ -30,8 +33,47 @@ class Peak:
             self._left_bytes = math.inf if held is None or fresh is None else held - fresh
 
     def own_bytes(self, peak_bytes: int | None) -> int | None:
-        """Return the peak during a job, from ``bench.training.clocks.peak_host_bytes``, None where
+        """Return the peak during a job, from ``peak_host_bytes``, None where
         over a tenth of it may belong to earlier jobs."""
         if peak_bytes is None or not self._is_known:
             return None
         return peak_bytes if self._left_bytes <= FOREIGN_SHARE * peak_bytes else None
+
+
+def reset_peak() -> bool:
+    """Let ``peak_host_bytes`` start anew; return False where the system cannot do that."""
+    try:  # proc_pid_clear_refs(5): 5 sets the peak to the memory held now
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def peak_host_bytes() -> int:
+    """Return the most memory that this process held since its start or since ``reset_peak``."""
+    if (found := _status_bytes("VmHWM")) is not None:
+        return found
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # getrusage(2): KiB except on macOS
+
+
+def trim_memory() -> None:
+    """Return the allocator's free pages to the system (malloc_trim(3)), where the C library can, so
+    that the next measurement does not begin with them."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def held_bytes() -> int | None:
+    """Return the memory that this process holds now, None where the system does not report it."""
+    return _status_bytes("VmRSS")
+
+
+def _status_bytes(name: str) -> int | None:
+    """Read a line of /proc/self/status (proc_pid_status(5)), which is in KiB."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    found = [line.split()[1] for line in lines if line.startswith(f"{name}:")]
+    return int(found[0]) * 1024 if found else None

@@ -27,11 +27,8 @@ UNREADABLE = (OSError, ValueError, TypeError, LookupError, EOFError, RuntimeErro
 
 @contextmanager
 def open_predictions(folder: Path) -> Iterator[Any]:
-    """Open the arrays of a run's predictions by name.
-
-    Raises:
-        UNREADABLE: The file is missing or damaged.
-    """
+    """Open the arrays of a run's predictions by name; raise one of ``UNREADABLE`` if the file is
+    missing or damaged."""
     # NumPy leaves a file open that turns out not to be an archive.
     with (folder / FILE).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         yield arrays

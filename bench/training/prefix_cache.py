@@ -28,7 +28,7 @@ from bench.storage.checksums import crc32_of_file
 from bench.system import cores, machine_bytes
 from bench.training.adapter import Adapter, MatchedTrainer, Prefix
 from bench.training.batches import view_batches
-from bench.workers.events import PrefixShare
+from bench.workers.events import OnEvent, PrefixShare
 
 FOLDER = "features"
 """Folder of the values in the cache."""
@@ -113,7 +113,7 @@ class NoRoom(Exception):
 def cached_prefix_of_run(
     spec: RunSpec, network: Network, plan: TrainingPlan, tensors_sha256: str, packed: Packed,
     adapter: Adapter, trainer: MatchedTrainer, environment_id: str,
-    report: Callable[[PrefixShare], None],
+    report: OnEvent,
 ) -> tuple[CachedPrefix | None, str | None]:  # fmt: skip
     """Load or compute the values of a run's frozen prefix, where that saves work.
 
@@ -140,12 +140,10 @@ def cached_prefix_of_run(
         form = choose_form(blueprint, boundary, images, spec.backend, spec.device)
         build = partial(build_prefix, form, adapter, trainer, blueprint, boundary, recipe,
                         spec.device)  # fmt: skip
-
-        def on_share(share: float) -> None:
-            report(PrefixShare(share=share))
-
         try:
-            return load_or_compute(build, request, cache_root(), key, on_share), None
+            return load_or_compute(
+                build, request, cache_root(), key, lambda share: report(PrefixShare(share=share))
+            ), None
         except NoRoom as error:
             reason = str(error)
     return None, f"the frozen part was computed in every step: {reason}"

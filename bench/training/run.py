@@ -13,11 +13,12 @@ from bench.network.phases import Phase
 from bench.spec.base import canonical_hash
 from bench.spec.run import RunSpec
 from bench.training import measurements
-from bench.training.clocks import Stopwatch, Windows, peak_host_bytes
-from bench.training.fit import Fit, Ready, Report, add_loss, add_test, add_validation, infer
+from bench.training.clocks import Stopwatch, Windows
+from bench.training.fit import Fit, Ready, add_loss, add_test, add_validation, infer
 from bench.training.flop_utilisation import utilisation
+from bench.training.memory import peak_host_bytes
 from bench.training.tuning import choose_rate, tune
-from bench.workers.events import Epoch
+from bench.workers.events import Epoch, OnEvent
 
 
 class Outcome(NamedTuple):
@@ -37,7 +38,7 @@ class Run:
     """One run on a framework's trainer: call it to train, test and measure."""
 
     def __init__(
-        self, spec: RunSpec, network: Network | None, packed: Packed, first: Ready, report: Report,
+        self, spec: RunSpec, network: Network | None, packed: Packed, first: Ready, report: OnEvent,
         phases: Sequence[Phase] = (), build: Build | None = None,
     ) -> None:  # fmt: skip
         """
@@ -66,11 +67,8 @@ class Run:
             self.fit.cached = replace(cached, is_reused=ready.phase not in self._computed)
 
     def __call__(self, started: float) -> Outcome:
-        """Train, test and measure the run, begun at ``started`` by ``time.perf_counter()``.
-
-        Raises:
-            FrozenChanged: A frozen tensor changed.
-        """
+        """Train, test and measure the run, begun at ``started`` by ``time.perf_counter()``; raise
+        FrozenChanged if a frozen tensor changed."""
         before = self.fit.trainer.tensors()
         result: dict[str, Any] = {
             "initial_state_sha256": hash_tensors(before),

@@ -26,13 +26,13 @@ from bench.spec.result import RunResult
 from bench.spec.run import Recipe, RunSpec
 from bench.training.adapter import Adapter, Heads, HeadsTrainer, MatchedTrainer
 from bench.training.batches import TrainingBatches, view_batches
-from bench.training.fit import FrozenChanged, Report, add_loss, add_test, add_validation
+from bench.training.fit import FrozenChanged, add_loss, add_test, add_validation
 from bench.training.job import run_result
 from bench.training.measurements import all_knobs, count_fields, prefix_fields, work_fields
 from bench.training.predictions import save_predictions
 from bench.training.prefix_cache import CachedPrefix, cached_prefix_of_run
 from bench.training.schedule import learning_rate
-from bench.workers.events import SweepEpoch
+from bench.workers.events import OnEvent, SweepEpoch
 from bench.workers.tasks import RunTask
 
 
@@ -98,12 +98,11 @@ def heads_of(
     return Heads(weights, biases, rates, decays)
 
 
-def run_sweep(task: RunTask, adapter: Adapter, emit: Report) -> list[RunResult]:
+def run_sweep(task: RunTask, adapter: Adapter, emit: OnEvent) -> list[RunResult]:
     """Do the runs of a task, of equal ``sweep_key``, at once; write ``predictions.npz`` for each.
 
-    Raises:
-        Unavailable: There is no room for the values that the heads read.
-        FrozenChanged: A frozen tensor changed.
+    Raise Unavailable if there is no room for the values that the heads read, and FrozenChanged if a
+    frozen tensor changed.
     """
     began = time.perf_counter()
     specs, packed = task.specs, load_packed(packed_path(task.packed))
@@ -155,7 +154,7 @@ def run_sweep(task: RunTask, adapter: Adapter, emit: Report) -> list[RunResult]:
 
 def _train_heads(
     specs: Sequence[RunSpec], layout: SweepLayout, trainer: HeadsTrainer, values: CachedPrefix,
-    test_values: Array, packed: Packed, emit: Report,
+    test_values: Array, packed: Packed, emit: OnEvent,
 ) -> tuple[list[dict[str, Any]], list[Array | None]]:  # fmt: skip
     """Train all heads of a sweep, validate each after every epoch, and test each once.
 

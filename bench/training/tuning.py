@@ -17,25 +17,24 @@ from bench.network.phases import Phase
 from bench.spec.result import Trial
 from bench.spec.run import Recipe
 from bench.training.adapter import Restorable
-from bench.training.fit import Fit, Report, infer, train_epoch
+from bench.training.fit import Fit, infer, train_epoch
 from bench.training.metrics import Labels, evaluate
-from bench.workers.events import RateTrial
+from bench.workers.events import OnEvent, RateTrial
 
 Enter = Callable[[Phase, Mapping[str, Array]], Fit]
 """Builds a phase from tensors, unless it is the one that is built already."""
 
 
 def tune(
-    phases: Sequence[Phase], enter: Enter, recipe: Recipe, labels: Labels, report: Report
+    phases: Sequence[Phase], enter: Enter, recipe: Recipe, labels: Labels, report: OnEvent
 ) -> list[Trial]:
     """Try every rate of the recipe's grid, in its order, and restore the first phase to its start.
 
     Each phase is built once, and every rate trains in it from the tensors that it left in the phase
     before: there is one network at a time, and the host holds all tensors once for each rate.
 
-    Args:
-        enter: Has built the first phase, which is at its start.
-        labels: Of the validation images.
+    ``enter`` has built the first phase, which is at its start; ``labels`` are those of the
+    validation images.
     """
     start = enter(phases[0], {}).trainer.tensors()
     rates = recipe.learning_rate_grid

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter
@@ -95,6 +96,8 @@ class Idle(Message):
 
 Progress = Step | Epoch | SweepEpoch | RateTrial | PrefixShare | Probed
 """An event during a task."""
+OnEvent = Callable[[Progress], None]
+"""Takes the events of a task."""
 Event = Annotated[Progress | Done | Failed | Idle, Field(discriminator="event")]
 EVENT: TypeAdapter[Event] = TypeAdapter(Event)
 """Parser of any event from JSON."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple, Self
 
 from bench.spec.run import Mode, Precision, RunSpec
 from bench.system import machine_bytes
-from bench.workers.events import Progress
+from bench.workers.events import OnEvent
 from bench.workers.process import Finished, Interpreters, Worker
 from bench.workers.tasks import Answer, RunAnswer, Task
 
@@ -67,7 +67,7 @@ class WorkerPool:
         kind: WorkerKind,
         task: Task[Answer],
         log: Path,
-        on_event: Callable[[Progress], None] = lambda event: None,
+        on_event: OnEvent = lambda event: None,
         timeout_s: float | None = None,
     ) -> Finished[Answer]:
         """Do a task in a worker of this kind, as ``run_task`` does; start one if none can be used

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ from bench.spec.run import Environment, Status
 from bench.storage.cache import CACHE_VARIABLE, cache_root
 from bench.system import package_version, project_root
 from bench.workers.environment import VARIABLES
-from bench.workers.events import EVENT, Done, Event, Failed, Idle, Progress
+from bench.workers.events import EVENT, Done, Event, Failed, Idle, OnEvent
 from bench.workers.tasks import NOT_INSTALLED, STARTED_VARIABLE, Answer, EnvironmentTask, Task
 
 ENVIRONMENT_TIMEOUT_S = 60.0
@@ -144,7 +144,7 @@ def run_task(
     task: Task[Answer],
     log: Path,
     interpreters: Interpreters,
-    on_event: Callable[[Progress], None] = lambda event: None,
+    on_event: OnEvent = lambda event: None,
     timeout_s: float | None = None,
     variables: Mapping[str, str] = MappingProxyType({}),
 ) -> Finished[Answer]:
@@ -153,7 +153,6 @@ def run_task(
 
     Args:
         log: File that the worker's output is appended to.
-        on_event: Called with each event that the task sends.
         timeout_s: Time after which the worker is ended.
         variables: Environment variables of the worker, besides those of its backend.
     """
@@ -203,11 +202,7 @@ class Worker:
     """A process that does tasks for a backend, one after the other."""
 
     def __init__(
-        self,
-        backend: str,
-        log: Path,
-        interpreters: Interpreters,
-        variables: Mapping[str, str] = MappingProxyType({}),
+        self, backend: str, log: Path, interpreters: Interpreters, variables: Mapping[str, str]
     ) -> None:
         """Start the process; see ``run_task`` for the arguments."""
         entry = BACKENDS[backend]
@@ -245,11 +240,7 @@ class Worker:
         self._events.put(None)
 
     def do(
-        self,
-        task: Task[Answer],
-        log: Path,
-        on_event: Callable[[Progress], None] = lambda event: None,
-        timeout_s: float | None = None,
+        self, task: Task[Answer], log: Path, on_event: OnEvent, timeout_s: float | None
     ) -> Finished[Answer]:
         """Do a task; see ``run_task`` for the arguments. ``log`` is read for the last line of a
         worker that died.
@@ -274,7 +265,7 @@ class Worker:
             return Finished(None, "crashed", "ValidationError", message)
 
     def _converse(
-        self, line: bytes, log: Path, on_event: Callable[[Progress], None], timeout_s: float | None
+        self, line: bytes, log: Path, on_event: OnEvent, timeout_s: float | None
     ) -> Done | Failed:
         """Send a task as a line of JSON, pass its events on, and return how it ended."""
         assert self.process.stdin is not None

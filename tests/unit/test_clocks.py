@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from bench.training import clocks
-from bench.training.clocks import LEAST_WINDOWS, Windows, peak_host_bytes
+from bench.training.clocks import LEAST_WINDOWS, Windows
+from bench.training.memory import peak_host_bytes
 
 WINDOW_S = 0.25
 """Window of these tests, independent of the real one."""

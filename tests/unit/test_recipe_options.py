@@ -44,7 +44,11 @@ def test_every_recipe_field_is_declared_with_its_option() -> None:
 
 def test_an_added_field_is_a_key_of_suites_with_its_default_and_limits() -> None:
     assert list(declared_options(More)) == [*RECIPE_OPTIONS, "label_smoothing"]
-    assert (ADDED.kind, ADDED.parameter, ADDED.suite_default) == (float, "label_smoothing", 0.0)
+    assert (ADDED.kind, ADDED.option.parameter, ADDED.suite_default) == (
+        float,
+        "label_smoothing",
+        0.0,
+    )
     key = TypeAdapter(ADDED.suite_annotation)
     assert key.validate_python(0.1) == 0.1
     for wrong in (-0.1, 0.6, "much", None):
