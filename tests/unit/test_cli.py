@@ -367,7 +367,7 @@ def test_images_that_are_left_out_are_listed_and_counted(
         assert "broken.png: " in line
     assert _json(done)["rows"][0]["status"] == "ok"
     ((stored,), _) = Store(tmp_path / "out").load()
-    assert (stored.result.unreadable_images, stored.result.notes) == (1, [])
+    assert (stored.result.unreadable_images, stored.result.notes) == (1, ())
 
 
 def test_a_dry_run_never_downloads(

@@ -221,5 +221,5 @@ def test_the_note_of_earlier_results_becomes_the_number_of_unreadable_images(
         result = RunResult.model_validate_json(json.dumps(fields))
     else:
         result = RunResult.model_validate(fields)
-    assert (result.unreadable_images, result.notes) == (12, ["another note"])
+    assert (result.unreadable_images, result.notes) == (12, ("another note",))
     assert RunResult.model_validate(result.model_dump()) == result

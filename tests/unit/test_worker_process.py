@@ -30,7 +30,7 @@ def test_ending_a_worker_leaves_its_output_to_the_thread_that_reads_it(tmp_path:
     python = tmp_path / "python"
     python.write_text(f"#!/bin/sh\nsetsid sleep 30 &\necho $! > {tmp_path}/left\nexec sleep 30\n")
     python.chmod(0o755)
-    worker = Worker("torch", tmp_path / "log.txt", Interpreters({"torch": python}))
+    worker = Worker("torch", tmp_path / "log.txt", Interpreters({"torch": python}), {})
     while not (tmp_path / "left").is_file() or not (tmp_path / "left").read_text():
         time.sleep(0.01)
     worker.end()
