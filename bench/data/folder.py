@@ -10,7 +10,6 @@ from bench.data.image_files import FileSource, ImageFile, Splits, read_files
 from bench.data.model import SPLITS, Dataset, SplitName, SplitSizes
 from bench.data.sampling import proportional_order, settled_size
 from bench.errors import UserError
-from bench.storage.checksums import sha256_of_texts
 
 _HELD_OUT = 0.15
 """Share of the distinct images of a class for each of validation and test, if not given."""
@@ -37,16 +36,7 @@ def open_folder(name: str, root: Path, sizes: SplitSizes, skip_unreadable: bool)
         chosen[split] = [available[position] for position in order[:count]]
         for image in chosen[split]:
             hashed_texts += [split, image.class_name, image.sha256]
-    return Dataset(
-        name=name,
-        content_hash=sha256_of_texts(hashed_texts),
-        classes=classes,
-        train_images=len(chosen["train"]),
-        val_images=len(chosen["val"]),
-        test_images=len(chosen["test"]),
-        source=FileSource(classes, chosen, centre_square),
-        skipped=tuple(skipped),
-    )
+    return FileSource(classes, chosen, centre_square).dataset(name, hashed_texts, skipped)
 
 
 def _class_names(found: list[ImageFile], root: Path) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,9 +10,9 @@ import numpy as np
 from PIL import Image
 
 from bench.data.decode import UnreadableImageError, decoding_threads, load_rgb
-from bench.data.model import Labels, Pixels, Resize, SplitName
+from bench.data.model import SPLITS, Dataset, Labels, Pixels, Resize, SplitName
 from bench.errors import UserError
-from bench.storage.checksums import sha256_of_file
+from bench.storage.checksums import sha256_of_file, sha256_of_texts
 
 _MOST_NAMED = 5
 """Unreadable files that a message names."""
@@ -43,6 +43,12 @@ class FileSource:
     images: Splits
     fit: Callable[[Image.Image, int, Resize], Pixels]
     """Makes an image square, such as ``centre_square``."""
+
+    def dataset(self, name: str, hashed_texts: Iterable[str], skipped: Iterable[str]) -> Dataset:
+        """Return the data set of these images; the texts say everything that decides them."""
+        train, val, test = (len(self.images[split]) for split in SPLITS)
+        content_hash, left_out = sha256_of_texts(hashed_texts), tuple(skipped)
+        return Dataset(name, content_hash, self.classes, train, val, test, self, left_out)
 
     def labels(self, split: SplitName) -> Labels:
         index = {name: label for label, name in enumerate(self.classes)}

@@ -60,16 +60,7 @@ def open_pages(name: str, root: Path, sizes: SplitSizes, skip_unreadable: bool) 
         settled_size(f"{name} (unreadable pages left out)", split, requested, len(pages[split]))
         for page in pages[split]:
             hashed_texts += [split, str(PAGE_CLASSES.index(page.class_name)), page.sha256]
-    return Dataset(
-        name=name,
-        content_hash=sha256_of_texts(hashed_texts),
-        classes=PAGE_CLASSES,
-        train_images=len(pages["train"]),
-        val_images=len(pages["val"]),
-        test_images=len(pages["test"]),
-        source=FileSource(PAGE_CLASSES, pages, squashed),
-        skipped=tuple(skipped),
-    )
+    return FileSource(PAGE_CLASSES, pages, squashed).dataset(name, hashed_texts, skipped)
 
 
 def _read_lines(root: Path, split: SplitName) -> list[_Line]:
