@@ -156,7 +156,8 @@ def as_command(options: type[Any], run: Callable[[Any], None]) -> Callable[..., 
             given["shared"] = {option.name: given.pop(option.name) for option in shared}
         run(options(**given))
 
-    command.__doc__ = options.__doc__
+    # Typer would keep the line breaks of a paragraph.
+    command.__doc__ = re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.cleandoc(options.__doc__ or ""))
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return command
 
@@ -274,12 +275,13 @@ def heads(text: str | None) -> list[str] | None:
 def numbers(option: str, kind: type, text: str) -> list[Any]:
     """Return the numbers of a list, int or float; raise UserError for anything else, and for whole
     numbers below 0."""
-    found = names(text) or ()
-    for name in found:
-        if kind is int and not (name.isascii() and name.isdigit()):
-            raise UserError(f"{option}: '{name}' is not a whole number of 0 or more.")
-    try:
-        return [kind(name) for name in found]
-    except ValueError as error:
-        reason = str(error).replace("could not convert", "cannot read")
-        raise UserError(f"{option}: {reason}.") from error
+    found = []
+    for name in names(text) or ():
+        try:
+            if kind is int and not (name.isascii() and name.isdigit()):
+                raise ValueError
+            found.append(kind(name))
+        except ValueError as error:
+            what = "a whole number of 0 or more" if kind is int else "a number"
+            raise UserError(f"{option}: '{name}' is not {what}.") from error
+    return found

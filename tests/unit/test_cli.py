@@ -17,6 +17,7 @@ from PIL import Image
 
 from bench.catalog.backbones import BACKBONES
 from bench.cli.list import LISTS
+from bench.cli.main import app
 from bench.cli.options import names, numbers
 from bench.errors import Unavailable, UserError
 from bench.network import weights
@@ -139,6 +140,13 @@ def test_a_results_folder_that_cannot_be_written_ends_with_2(
     done = here("run", *given, "--out", str(tmp_path / "file"))
     assert done.returncode == 2
     assert "Cannot write results to" in done.stderr
+
+
+def test_paragraphs_of_help_have_no_line_breaks_of_the_source() -> None:
+    texts = [command.callback.__doc__ for command in app.registered_commands if command.callback]
+    assert len(texts) == 5
+    for text in texts:
+        assert text and not any("\n" in paragraph for paragraph in text.split("\n\n"))
 
 
 def test_help_is_instant_and_names_the_commands(cli: Cli) -> None:

@@ -92,7 +92,7 @@ def test_recipe_options_filter(
         (["--px", "big"], "'big' is not a whole number"),
         (["--optimizer", "sdg"], "Did you mean 'sgd'?"),
         (["--schedule", "constant"], "--schedule: no run here has the schedule 'constant'"),
-        (["--warmup", "much"], "--warmup: cannot read string to float: 'much'"),
+        (["--warmup", "much"], "--warmup: 'much' is not a number."),
     ],
 )
 def test_wrong_names_are_the_reader_s_mistake(
