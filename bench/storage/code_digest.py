@@ -45,6 +45,8 @@ ENGINES = "engines"
 DIGITS = 12
 VERSION = ("bench.system", ["VERSION"])
 """Module and names of the statement that holds the release."""
+DEFINITIONS = (ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
+"""Statements whose order in a file does not count, if they bind a single name."""
 UNUSED_FIELDS = ("ctx", "kind", "type_comment", "type_params")
 """Fields of syntax trees that say nothing here, or that not every version of Python has."""
 
@@ -136,13 +138,16 @@ def _defined(tree: ast.Module) -> list[str]:
 
 
 def _names(statement: ast.stmt) -> list[str]:
-    """Return the names that a top-level statement defines by itself."""
-    match statement:
-        case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
-            return [name]
-        case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
-            return [name]
-    return []
+    """Return the names that a top-level statement binds, imports apart."""
+    if isinstance(statement, ast.FunctionDef | ast.ClassDef):
+        return [statement.name]
+    bound = []
+    for node in ast.walk(statement):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            bound.append(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            bound.append(node.id)
+    return bound
 
 
 Names = set[tuple[str, str]]
@@ -159,7 +164,8 @@ def _items(module: _Module, ambiguous: Names, shadowed: Names) -> Iterator[str]:
     """
     writer = _Writer(module, ambiguous)
     count = Counter(_defined(module.tree))
-    ordered = []
+    ordered: list[str] = []
+    bound: list[str] = []
     for statement in module.tree.body:
         names = _names(statement)
         if (module.name, names) == VERSION:
@@ -168,13 +174,15 @@ def _items(module: _Module, ambiguous: Names, shadowed: Names) -> Iterator[str]:
             for name, text in writer.imports(statement):
                 where = module.name if (module.room, name) in shadowed else module.room
                 yield f"{where} {text}"
-        elif names and count[names[0]] == 1:
+        elif isinstance(statement, DEFINITIONS) and [count[name] for name in names] == [1]:
             where = module.name if (module.room, names[0]) in ambiguous else module.room
             yield f"{where} {writer.text(statement)}"
         elif text := writer.text(statement):
             ordered.append(text)
+            bound += names
     if ordered:
-        yield f"{module.room} {' '.join(ordered)}"
+        is_ambiguous = any((module.room, name) in ambiguous for name in bound)
+        yield f"{module.name if is_ambiguous else module.room} {' '.join(ordered)}"
 
 
 class _Writer:
@@ -204,7 +212,7 @@ class _Writer:
         match node:
             case ast.Expr(value=ast.Constant(value=str())):
                 return ""
-            case ast.If(test=ast.Name(id="TYPE_CHECKING")):
+            case ast.If(test=ast.Name(id="TYPE_CHECKING"), orelse=[]):
                 return ""
             case ast.Import() | ast.ImportFrom():
                 return " ".join(text for _, text in self.imports(node))
@@ -216,8 +224,10 @@ class _Writer:
                 node.annotation = None
             case ast.Call(func=ast.Name(id="_reported")):
                 node.args = []  # the description of a result's field
+            case ast.Call(func=ast.Name(id="RecipeOption")):
+                return ""  # a spec holds the values that are chosen by it
             case ast.keyword(
-                arg="description" | "help" | "heading" | "flag",
+                arg="description" | "help",
                 value=ast.Constant(value=str()) | ast.JoinedStr(),
             ):
                 return ""
@@ -233,7 +243,9 @@ class _Writer:
         if isinstance(value, ast.AST):
             return self.text(value)
         if isinstance(value, list):
-            return f"[{' '.join(filter(None, map(self._field, value)))}]"
+            # None stands for a keyword without a default, and for ** in a dictionary.
+            texts = ("None" if part is None else self._field(part) for part in value)
+            return f"[{' '.join(filter(None, texts))}]"
         return "" if value is None else repr(value)
 
 

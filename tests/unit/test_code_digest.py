@@ -123,6 +123,18 @@ EDITS: dict[str, tuple[Edit, frozenset[str]]] = {
         _replaced("bench/spec/run.py", 'flag="--learning-rates"', 'flag="--rates"'),
         NOTHING,
     ),
+    "which columns a table shows": (
+        _replaced("bench/spec/run.py", "always_shown=True", "always_shown=False"),
+        NOTHING,
+    ),
+    "the text about a data set": (
+        _replaced("bench/data/registry.py", "5,000 handwritten digits", "Digits"),
+        NOTHING,
+    ),
+    "how a network is exported": (
+        _replaced("backends/torch_adapter/export/tasks.py", "seed=task.seed", "seed=7"),
+        frozenset({"shared", "blueprint"}),
+    ),
     "a release": (_replaced("bench/system.py", 'VERSION = "', 'VERSION = "9.'), NOTHING),
     "a function's annotation": (
         _replaced("bench/training/schedule.py", "-> float", "-> object"),
@@ -246,12 +258,51 @@ def test_the_order_of_statements_that_act_counts(sources: Path) -> None:
 
 @pytest.mark.parametrize(("value", "counts"), [("'words'", False), ("True", True), ("X", True)])
 def test_only_texts_are_words_for_readers(sources: Path, value: str, counts: bool) -> None:
-    """An argument named ``help`` or ``flag`` may also decide something."""
+    """An argument named ``help`` may also decide something."""
     file = sources / "bench" / "training" / "more.py"
-    file.write_text("Y = dict(flag='')\n")
+    file.write_text("Y = dict(help='')\n")
     before = _digests()["shared"]
-    file.write_text(f"Y = dict(flag={value})\n")
+    file.write_text(f"Y = dict(help={value})\n")
     assert (_digests()["shared"] != before) == counts
+
+
+TUPLES = ("A, B = 1, 2\n", "A, B = 9, 2\n")
+PAIRS_OF_FILES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
+    "the file of a name that a tuple binds": (
+        {"one": TUPLES[0], "two": TUPLES[1], "three": "from bench.training.one import A\n"},
+        {"one": TUPLES[0], "two": TUPLES[1], "three": "from bench.training.two import A\n"},
+    ),
+    "tuples that change places": (
+        {"one": TUPLES[0], "two": TUPLES[1]},
+        {"one": TUPLES[1], "two": TUPLES[0]},
+    ),
+    "a name that a condition binds": (
+        {"one": "if X:\n    A = 1\n", "two": "if X:\n    A = 2\n"},
+        {"one": "if X:\n    A = 2\n", "two": "if X:\n    A = 1\n"},
+    ),
+    "which keyword has a default": (
+        {"one": "def f(*, a, b=1): pass\n"},
+        {"one": "def f(*, a=1, b): pass\n"},
+    ),
+    "the place of what fills a dictionary": (
+        {"one": "Y = {'x': a, **b}\n"},
+        {"one": "Y = {**a, 'x': b}\n"},
+    ),
+    "what takes the place of imports for types": (
+        {"one": "if TYPE_CHECKING:\n    import a\nelse:\n    A = 1\n"},
+        {"one": "if TYPE_CHECKING:\n    import a\nelse:\n    A = 2\n"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PAIRS_OF_FILES)
+def test_files_that_do_other_things_have_other_digests(sources: Path, name: str) -> None:
+    found = []
+    for files in PAIRS_OF_FILES[name]:
+        for stem, text in files.items():
+            (sources / "bench" / "training" / f"{stem}.py").write_text(text)
+        found.append(_digests()["shared"])
+    assert found[0] != found[1]
 
 
 def test_digests_are_those_of_every_supported_python(sources: Path) -> None:
