@@ -161,7 +161,7 @@ def table(rows: Sequence[ZooEntry]) -> str:
 def _cells(row: ZooEntry) -> list[str]:
     count = "–" if row["parameters"] is None else f"{row['parameters']:,}"
     if row["pair"] is None:
-        words = markdown((row["refused"] or row["failed"]).splitlines()[0])
+        words = markdown((row["refused"] or row["failed"]).partition("\n")[0])
         return [row["model"], count, *["–"] * 7, verdict(row), words]
     pair = PairProof.model_validate(row["pair"])
     levels = {level.name: level for level in pair.levels}

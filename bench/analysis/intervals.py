@@ -32,7 +32,7 @@ SIGNIFICANT = 1.0 - LEVEL
 TAILS = ((1.0 - LEVEL) / 2, (1.0 + LEVEL) / 2)
 LEAST_SEEDS = 3
 """Number of seeds from which on an interval covers the recipe."""
-LEAST_WINDOWS = 5
+INTERVAL_WINDOWS = 5
 """Fewest measured windows a run for an interval of a rate."""
 RARE = 0.05
 """Quantile that bounds the variance between seeds from below, so that seeds which agree by luck
@@ -227,7 +227,7 @@ def ratio(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]]) -> Estimat
     logs = np.log([np.median(y) / np.median(x) for x, y in zip(a, b, strict=True)])
     windows = min(map(len, (*a, *b)))
     found = replace(_mean_of_runs(logs), images=windows, is_ratio=True)
-    if len(a) >= LEAST_SEEDS or windows < LEAST_WINDOWS:
+    if len(a) >= LEAST_SEEDS or windows < INTERVAL_WINDOWS:
         return _exp(found)
     pairs = [side for x, y in zip(a, b, strict=True) for side in (y, x)]
     low, high, spread = _bootstrap_windows(
@@ -244,7 +244,7 @@ def rate_of_windows(runs: Sequence[Sequence[float]]) -> Estimate:
     value = float(np.exp(np.mean([np.log(np.median(windows)) for windows in runs])))
     least = min(map(len, runs))
     low, high = None, None
-    if least >= LEAST_WINDOWS:
+    if least >= INTERVAL_WINDOWS:
         low, high, _ = _bootstrap_windows(runs, lambda logs: np.exp(np.mean(logs, axis=0)))
     return Estimate(value, low, high, None, "models", len(runs), least)
 

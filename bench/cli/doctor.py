@@ -13,7 +13,7 @@ from bench.catalog.backends import BACKENDS, DEFAULT_BACKENDS
 from bench.cli.list import has_weights
 from bench.cli.options import DoctorOptions, interpreters
 from bench.data import dataset_kinds
-from bench.errors import Unavailable, UserError
+from bench.errors import Unavailable, UserError, WorkerFailed
 from bench.runner.planner import ANSWER_S
 from bench.speed.selfcheck import judge, summary
 from bench.storage.cache import cache_root
@@ -111,6 +111,9 @@ def _backend(backend: str, python: Interpreters) -> Iterator[Finding]:
         environment = worker_environment(backend, "cpu", python)
     except UserError as error:
         yield Finding(backend, False, needed, error.message, error.hint)
+        return
+    except WorkerFailed as error:
+        yield Finding(backend, False, needed, str(error), install)
         return
     versions = ", ".join(f"{p} {environment.packages.get(p, 'missing')}" for p in packages)
     if any(p not in environment.packages for p in packages):

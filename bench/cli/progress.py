@@ -12,13 +12,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
+from bench.analysis.rows import grouped
 from bench.cli.run_clock import RunClock, WorkClock, duration
 from bench.parity.model import PairProof
 from bench.parity.plan import Subject
 from bench.parity.run import Watcher
 from bench.runner.runner import Display
 from bench.spec.result import RunResult
-from bench.spec.run import RunSpec
+from bench.spec.run import RECIPE_OPTIONS, RunSpec
 from bench.workers import events
 from bench.workers.events import Epoch, PrefixShare, RateTrial, Step, SweepEpoch
 
@@ -26,16 +27,34 @@ REFRESHES_PER_S = 1
 """Drawings of the bar: the measured runs need the same cores."""
 
 
-def label(spec: RunSpec) -> str:
-    """Return a run in a few words."""
+def labels(specs: Sequence[RunSpec]) -> dict[str, str]:
+    """Return each run in a few words, by its id. Runs that would look alike are told by the fields
+    in which they differ."""
+    found = {}
+    for text, alike in grouped(specs, _label).items():
+        values = [_more(spec) for spec in alike]
+        differing = [name for name in values[0] if len({own[name] for own in values}) > 1]
+        for spec, own in zip(alike, values, strict=True):
+            more = "".join(f" {name} {own[name]}" for name in differing)
+            found[spec.run_id] = f"{text}{more}"
+    return found
+
+
+def _label(spec: RunSpec) -> str:
     case = f"case {spec.case.number} " if spec.case.number else ""
-    images = f"{spec.case.dataset.name} ({spec.case.dataset.train_images})"
+    images = f"{spec.case.dataset.name} ({spec.case.dataset.train_images:,})"
     native = "native " if spec.mode == "native" else ""
     code = f" (code {spec.code_sha256[:8]})" if spec.code_sha256 else ""
     what = f"{spec.backbone}{code} {spec.policy.name} {native}{spec.backend}"
-    recipe = spec.recipe
-    swept = f" rate {recipe.learning_rate:g} decay {recipe.weight_decay:g}" if recipe.sweep else ""
-    return f"{case}{images} {what} seed {spec.seed}{swept}"
+    return f"{case}{images} {what} seed {spec.seed}"
+
+
+def _more(spec: RunSpec) -> dict[str, str]:
+    """Return name → value of what a label leaves out."""
+    recipe = {d.option.heading: getattr(spec.recipe, name) for name, d in RECIPE_OPTIONS.items()}
+    more = {"from": spec.policy.boundary, "weights": spec.weights.source, "on": spec.device}
+    values = {**recipe, "tune": bool(spec.recipe.learning_rate_grid), **more}
+    return {k: f"{v:g}" if isinstance(v, float) else str(v) for k, v in values.items()}
 
 
 def share_of(event: events.Progress) -> float | None:
@@ -84,7 +103,7 @@ class LineDisplay:
 
     def __init__(self, runs: Sequence[RunSpec]) -> None:
         self._clock = RunClock(runs)
-        self._total = len(runs)
+        self._labels = labels(runs)
         self._number = 0
 
     def note(self, text: str) -> None:
@@ -93,7 +112,8 @@ class LineDisplay:
     def begin(self, spec: RunSpec) -> None:
         """Print the run that starts, and the time left with its own included."""
         self._number += 1
-        self.note(f"[{self._number}/{self._total}, {self._clock} left] {label(spec)}")
+        place = f"[{self._number}/{len(self._labels)}, {self._clock} left]"
+        self.note(f"{place} {self._labels[spec.run_id]}")
         self._clock.begin(spec)
 
     def event(self, spec: RunSpec, event: events.Progress) -> None:
@@ -118,6 +138,7 @@ class BarDisplay:
 
     def __init__(self, runs: Sequence[RunSpec], console: Console) -> None:
         self._clock = RunClock(runs)
+        self._labels = labels(runs)
         self._began_s = time.monotonic()
         self._total = len(runs)
         self._ended: Counter[str] = Counter()
@@ -152,7 +173,7 @@ class BarDisplay:
         self._clock.end(result.status == "ok")
         self._ended[result.status] += 1
         place = f"[{self._ended.total()}/{self._total}]"
-        self.note(f"{place} {label(spec)}: {result_text(result)}")
+        self.note(f"{place} {self._labels[spec.run_id]}: {result_text(result)}")
         self._progress.update(self._task, completed=self._clock.done_share())
 
     def close(self) -> None:
@@ -165,7 +186,7 @@ class BarDisplay:
         self.note(f"{ended} of {self._total} runs done: {', '.join(counts)} in {took}")
 
     def _show(self, spec: RunSpec, text: str) -> None:
-        description = _printable(f"{label(spec)}: {text}")
+        description = _printable(f"{self._labels[spec.run_id]}: {text}")
         done = self._clock.done_share()
         self._progress.update(self._task, completed=done, description=description)
 

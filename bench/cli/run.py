@@ -10,7 +10,7 @@ from tabulate import tabulate
 
 from bench.analysis.folders import load_runs
 from bench.cli.options import DEFAULT_SUITE, RunOptions, interpreters, run_choices
-from bench.cli.progress import display, label
+from bench.cli.progress import display, labels
 from bench.cli.report import write_and_print
 from bench.errors import UserError
 from bench.network.backbones import weights_choice
@@ -90,12 +90,12 @@ def _check_images(out: Path, datasets: Sequence[str]) -> None:
 def _print_dry_run(runs: list[PlannedRun], missing: list[PlannedRun], as_json: bool) -> None:
     """List the runs. Problems that only a worker finds, such as a network that cannot be exported
     or an image that cannot be read, are not known yet."""
-    absent = {run.key for run in missing}
+    absent, words = {run.key for run in missing}, labels([run.spec for run in runs])
     if as_json:
         listed = [
             {
                 "run_id": run.spec.run_id,
-                "run": label(run.spec),
+                "run": words[run.spec.run_id],
                 "missing": run.key in absent,
                 "unavailable": run.unavailable,
             }
@@ -104,10 +104,8 @@ def _print_dry_run(runs: list[PlannedRun], missing: list[PlannedRun], as_json: b
         print(json_text({"runs": listed}))
         return
     to_do = {True: "to do, but unavailable", False: "to do"}
-    rows = [
-        (r.spec.run_id, label(r.spec), to_do[bool(r.unavailable)] if r.key in absent else "done")
-        for r in runs
-    ]
+    states = [to_do[bool(r.unavailable)] if r.key in absent else "done" for r in runs]
+    rows = [(r.spec.run_id, words[r.spec.run_id], s) for r, s in zip(runs, states, strict=True)]
     print(tabulate(rows, headers=["run id", "run", "state"], disable_numparse=True))
     for reason in dict.fromkeys(r.unavailable for r in missing if r.unavailable):
         print(f"unavailable: {reason}")

@@ -17,6 +17,7 @@ torchvision's transforms), or the nearest 2 × 2 pixels only (tf.image.resize, a
 keras.utils.image_dataset_from_directory)."""
 Pixels = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
+"""(N,) class numbers."""
 SplitName = Literal["train", "val", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
 

@@ -12,6 +12,7 @@ from bench.analysis.groups import Contest, SeedGroup, experiment_of, policy_vari
 from bench.analysis.intervals import LEAST_SEEDS, mean_rate, widened
 from bench.analysis.rows import Row
 from bench.analysis.speed import fit_ratio, is_unsteady
+from bench.catalog.policies import CONTROL
 from bench.report.format import listed, number_of, percent, points, seconds, some_of, times
 from bench.report.labels import question_name, settings, values_of
 from bench.report.tables.speeds import faster, speed_verdict
@@ -24,7 +25,6 @@ REASONS = {
     "other test images": "the test images differ",
 }
 """Reason why two seed groups cannot be compared → its words."""
-CONTROL = "from_scratch"
 MARGIN = 0.03
 """Most accuracy (fraction of 1) that a recommended quicker policy may lose, by its interval."""
 Paragraph = tuple[str, Sequence[SeedGroup]]

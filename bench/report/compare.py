@@ -10,7 +10,7 @@ from typing import Any
 from bench.analysis import compare as analysis
 from bench.analysis.compare import BothFolders, EnvironmentDifference, RunPairs, Unmatched
 from bench.analysis.groups import SeedGroup
-from bench.analysis.intervals import LEAST_WINDOWS, SIGNIFICANT, Estimate
+from bench.analysis.intervals import INTERVAL_WINDOWS, SIGNIFICANT, Estimate
 from bench.analysis.measures import Compared, compare_measures
 from bench.analysis.rows import DIFFERING
 from bench.analysis.speed import is_unsteady
@@ -82,7 +82,7 @@ WORDS = {
     ),
     "images_per_s": MeasureWords(
         "train images/s", {"more": "is faster", "less": "is slower"}, _rate_cell, times,
-        f"an interval needs {LEAST_WINDOWS} windows of whole steps, or three seeds that do not "
+        f"an interval needs {INTERVAL_WINDOWS} windows of whole steps, or three seeds that do not "
         "share values of a frozen part",
         (SPEED_NOTE, "*: effective images/s; all other rates are train images/s."),
     ),

@@ -119,7 +119,7 @@ def entries(tables: Sequence[Table], rows: Sequence[Row]) -> list[tuple[str, boo
          "other. It does not cover other machines, or a machine's drift over hours."),
         (f"interval of a speed, fewer than {SEEDS} runs", "models" in speed_scopes,
          f"{LEVEL} interval of a rate or ratio: a bootstrap over the measured windows of each "
-         f"run, if there are {intervals.LEAST_WINDOWS} or more. It covers these runs alone; the "
+         f"run, if there are {intervals.INTERVAL_WINDOWS} or more. It covers these runs alone; the "
          "next one may lie outside."),
         ("verdict", any(e.p is not None for e in (*accuracies, *rates)),
          "A difference is called real (better, worse, faster …) if its interval excludes 'none' "

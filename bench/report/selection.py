@@ -22,14 +22,14 @@ from bench.network.backbones import check_name, public_name, weights_choice
 from bench.network.head import hidden_units
 from bench.report.labels import values_of
 from bench.spec.options import DeclaredOption
-from bench.spec.run import RECIPE_OPTIONS, Mode, Status, TuneName
+from bench.spec.run import RECIPE_OPTIONS, Initialisation, Mode, Status, TuneName
 from bench.storage.results import StoredRun
 
 Filters = dict[str, Sequence[Any] | None]
 """Name of an option of ``run`` (see ``OPTIONS``) → selected values; None: any."""
 PATHS = ("folder", "rvl_cdip")
 """Kinds of data sets that have a path; results hold its last part."""
-WEIGHTS = ("pretrained", "random")
+WEIGHTS = get_args(Initialisation)
 ANY = object()
 """A value that every row has."""
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import get_args
 
 from bench.catalog.backends import BACKENDS
 from bench.catalog.cases import CASES, SIZE_BOUNDS, size_of
@@ -25,14 +26,14 @@ from bench.network.weights import (
 )
 from bench.runner.suite import Grid, GridPoint, Suite, grid_points
 from bench.spec.backbone import BackboneEntry
-from bench.spec.run import Case, DatasetRef, Environment, Policy, Recipe, RunSpec
+from bench.spec.run import Case, DatasetRef, Environment, Initialisation, Policy, Recipe, RunSpec
 from bench.storage.cache import cache_root
 from bench.system import gpus
 from bench.training.sweep import may_sweep
 from bench.workers.process import Interpreters, ask, environment_of
 from bench.workers.tasks import DevicesTask
 
-WEIGHTS = ("pretrained", "random")
+WEIGHTS = get_args(Initialisation)
 """Values of ``--weights`` that are not files."""
 ANSWER_S = 120.0
 """Time limit of a worker's answer, in seconds."""

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from bench.spec.base import Frozen, canonical_hash, short_hash
+from bench.spec.base import Frozen, FrozenMapping, canonical_hash, short_hash
 from bench.spec.preprocessing import Preprocessing, Triple
 
 Reader = Literal["state_dict", "in_order", "ndf_pickle"]
@@ -54,7 +54,7 @@ class OwnCode(Frozen):
 
     file: str = Field(description="Path of the file on this machine; part of no spec and no key.")
     function: str = Field(description="Name of the function in the file that builds the network.")
-    files: dict[str, str] = Field(
+    files: FrozenMapping[str] = Field(
         description="The file and the user's modules that it imports: path relative to its folder "
         "→ SHA-256 (hex)."
     )

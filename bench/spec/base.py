@@ -4,12 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    PlainSerializer,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 
+T = TypeVar("T")
 SCHEMA_VERSION = 1
 """Version of ``result.json`` and of the JSON that the commands print."""
+
+
+def frozen(values: Mapping[str, T]) -> Mapping[str, T]:
+    """Return a copy that cannot be changed."""
+    return MappingProxyType(dict(values))
+
+
+FrozenMapping = Annotated[Mapping[str, T], AfterValidator(frozen), PlainSerializer(dict)]
+"""Type of a field with named values that cannot be changed."""
 
 
 class Frozen(BaseModel):
@@ -34,7 +53,7 @@ class WithoutDefaults(Frozen):
 
 def canonical_json(value: object) -> str:
     """Return JSON with sorted keys and no spaces: the same text for equal values."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, default=dict)
 
 
 def canonical_hash(value: object) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from bench.spec.base import SCHEMA_VERSION, Frozen
+from bench.spec.base import SCHEMA_VERSION, Frozen, FrozenMapping
 from bench.spec.run import Status
 
 LEAST, MOST = 1e-15, 1e24
@@ -252,8 +252,10 @@ class RunResult(Frozen):
     unreadable_images: Count | None = Field(
         default=None, description="Number of images that --skip-unreadable left out; null: none."
     )
-    knobs: dict[str, Any] = Field(
-        default={}, description="Settings of the framework in force, read back afterwards."
+    knobs: FrozenMapping[Any] = Field(
+        default_factory=dict,
+        validate_default=True,
+        description="Settings of the framework in force, read back afterwards.",
     )
     notes: tuple[str, ...] = Field(default=(), description="Remarks that a reader must know.")
 

@@ -7,7 +7,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
-from bench.spec.base import SCHEMA_VERSION, Frozen, WithoutDefaults, canonical_hash, short_hash
+from bench.spec.base import (
+    SCHEMA_VERSION,
+    Frozen,
+    FrozenMapping,
+    WithoutDefaults,
+    canonical_hash,
+    short_hash,
+)
 from bench.spec.options import RecipeOption, declared_options
 
 Size = Literal["small", "medium", "large"]
@@ -242,7 +249,7 @@ class Environment(Frozen):
 
     backend: str = Field(description="Id of the backend.")
     python: str = Field(description="Python version of the worker.")
-    packages: dict[str, str] = Field(description="Versions of framework, libraries and NumPy.")
+    packages: FrozenMapping[str] = Field(description="Versions of framework, libraries and NumPy.")
     thawbench: str = Field(
         description="Digests of Thawbench's shared code and of the adapter, as 'SHARED.ADAPTER'; "
         "in earlier results a version with one digest of all code."
@@ -253,7 +260,7 @@ class Environment(Frozen):
     device: str = Field(description="cpu or cuda:N.")
     device_model: str = Field(description="GPU model; on a CPU, the CPU model.")
     driver: str | None = Field(description="GPU driver version; null on a CPU.")
-    variables: dict[str, str] = Field(
+    variables: FrozenMapping[str] = Field(
         description="Environment variables that frameworks read: threads, TF32, XLA, oneDNN."
     )
 

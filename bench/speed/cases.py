@@ -60,7 +60,7 @@ USUAL_GPU = SuiteSize(
 )  # fmt: skip
 
 
-def size_of(name: SizeName, device: str) -> SuiteSize:
+def suite_size(name: SizeName, device: str) -> SuiteSize:
     """Return the size that a name stands for on a device (cpu or cuda:N)."""
     if name == "smallest":
         return SMALLEST

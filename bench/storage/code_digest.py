@@ -250,7 +250,7 @@ class _Writer:
 
 
 class _WordsRemover(ast.NodeTransformer):
-    """Empties texts."""
+    """Replaces the texts of a syntax tree, which only readers see, by empty ones."""
 
     def visit_Constant(self, node: ast.Constant) -> ast.Constant:
         return ast.Constant("") if isinstance(node.value, str) else node

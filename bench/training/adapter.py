@@ -146,7 +146,7 @@ class HeadsTrainer(Protocol):
 
 
 class Adapter(Protocol):
-    """A framework."""
+    """All that a framework does for Thawbench: it builds trainers and names devices."""
 
     def build(
         self, network: Network, plan: TrainingPlan, recipe: Recipe, device: str

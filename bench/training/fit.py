@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from bench.data import Packed
+from bench.data.model import Labels
 from bench.network.blueprint import Array, Blueprint, Network
 from bench.network.freezing import TrainingPlan, plan_training
 from bench.network.phases import Phase
@@ -19,7 +20,7 @@ from bench.spec.run import Policy, Recipe, RunSpec
 from bench.training.adapter import Adapter, Batch, MatchedTrainer, Trainer
 from bench.training.batches import TrainingBatches, input_threads
 from bench.training.clocks import Windows
-from bench.training.metrics import Labels, evaluate
+from bench.training.metrics import evaluate
 from bench.training.prefix_cache import CachedPrefix
 from bench.training.schedule import learning_rate
 from bench.workers.events import OnEvent, Step

@@ -10,13 +10,11 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import log_softmax, softmax
 
+from bench.data.model import Labels
 from bench.network.blueprint import Array
 
-Labels = npt.NDArray[np.int64]
-"""(N,) class numbers."""
 Metric = Callable[[Array, Labels], float]
 """(logits (N, classes), labels) → value."""
 BINS = 15

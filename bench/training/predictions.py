@@ -15,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import softmax
 
+from bench.data.model import Labels
 from bench.network.blueprint import Array
 from bench.spec.result import ImageAnswers
-from bench.training.metrics import PARENT_METRICS, Labels, evaluate
+from bench.training.metrics import PARENT_METRICS, evaluate
 
 FILE = "predictions.npz"
 UNREADABLE = (OSError, ValueError, TypeError, LookupError, EOFError, RuntimeError,

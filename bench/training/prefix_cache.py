@@ -286,7 +286,7 @@ def _arrays(request: PrefixRequest, folder: Path | None = None) -> Parts:
 
 
 def _compute(prefix: Prefix, request: PrefixRequest, parts: Parts, on_share: OnShare) -> None:
-    """Fill ``parts``."""
+    """Compute the values of all requested images and write them into ``parts``."""
     total, done = sum(len(part) for part in parts.values()), 0
     for name, part in parts.items():
         at = 0

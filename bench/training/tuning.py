@@ -12,13 +12,14 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from bench.data.model import Labels
 from bench.network.blueprint import Array
 from bench.network.phases import Phase
 from bench.spec.result import Trial
 from bench.spec.run import Recipe
 from bench.training.adapter import Restorable
 from bench.training.fit import Fit, infer, train_epoch
-from bench.training.metrics import Labels, evaluate
+from bench.training.metrics import evaluate
 from bench.workers.events import OnEvent, RateTrial
 
 Enter = Callable[[Phase, Mapping[str, Array]], Fit]

@@ -10,19 +10,34 @@ from bench.spec.run import Environment
 from bench.storage.code_digest import adapter_digest, shared_digest
 from bench.system import cores, gpus, package_version, processor
 
-VARIABLES = (
-    "OMP_NUM_THREADS", "MKL_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS",
-    "TF_ENABLE_ONEDNN_OPTS", "TF_XLA_FLAGS", "XLA_FLAGS", "TF_DETERMINISTIC_OPS",
-    "NVIDIA_TF32_OVERRIDE", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "CUBLAS_WORKSPACE_CONFIG",
-    "KMP_AFFINITY", "LD_PRELOAD", "ONEDNN_MAX_CPU_ISA", "TF_CUDNN_USE_AUTOTUNE", "NPROC",
-    "OMP_WAIT_POLICY", "OMP_PROC_BIND", "GOMP_SPINCOUNT", "GOMP_CPU_AFFINITY", "KMP_BLOCKTIME",
-    "MKL_DYNAMIC", "TORCHINDUCTOR_FREEZING", "TORCHINDUCTOR_MAX_AUTOTUNE",
+PREFIXES = (
+    "ATEN_", "CUBLAS_", "CUDA_", "CUDNN_", "DNNL_", "GOMP_", "JAX_", "KMP_", "MKL_", "NVIDIA_TF32_",
+    "OMP_", "ONEDNN_", "OPENBLAS_", "PYTORCH_", "TF_CUDNN_", "TF_DETERMINISTIC_", "TF_DISABLE_",
+    "TF_ENABLE_", "TF_FORCE_", "TF_GPU_", "TF_NUM_", "TF_USE_", "TF_XLA_", "TORCH_",
+    "TORCHDYNAMO_", "TORCHINDUCTOR_", "XLA_",
 )  # fmt: skip
-"""Environment variables that frameworks read."""
+"""Beginnings of the names of environment variables that frameworks and their libraries read. Those
+of TensorFlow are longer than 'TF_', which Terraform uses for secrets."""
+OTHERS = ("LD_PRELOAD", "NPROC")
+WITHOUT_EFFECT = ("_CACHE", "_DIR", "_HOME", "_LOGS", "_LOG_LEVEL", "_PATH", "_VERSION")
+"""Ends of the names of variables that change no number: places, logs, and versions, which are
+recorded as those of packages."""
+SECRET = ("TOKEN", "SECRET", "PASSWORD", "KEY")
 ALWAYS = ("numpy", "pillow", "scipy", "scikit-learn")
 """Distributions whose version counts for every backend: pixels and metrics come from them."""
 NO_DEVICE = "absent"
 """Model of a GPU that the driver does not list."""
+
+
+def relevant_variables() -> dict[str, str]:
+    """Return the environment variables of this process that can change a number."""
+    return {
+        name: value
+        for name, value in sorted(os.environ.items())
+        if (name.startswith(PREFIXES) or name in OTHERS)
+        and not name.endswith(WITHOUT_EFFECT)
+        and not any(word in name for word in SECRET)
+    }
 
 
 def environment_here(
@@ -33,13 +48,14 @@ def environment_here(
     Args:
         adapter: The adapter's package, whose code counts.
         packages: Distributions whose version can change a number.
-        variables: Environment variables that count besides ``VARIABLES``.
+        variables: Environment variables that count besides ``relevant_variables``.
     """
     versions = {n: v for n in (*packages, *ALWAYS) if (v := package_version(n)) is not None}
     model, driver = processor(), None
     if device.startswith("cuda:"):
         gpu = dict(enumerate(gpus())).get(int(device.removeprefix("cuda:")))
         model, driver = (gpu.name, gpu.driver) if gpu else (NO_DEVICE, None)
+    own = {name: os.environ[name] for name in variables if name in os.environ}
     return Environment(
         backend=backend,
         python=platform.python_version(),
@@ -51,5 +67,5 @@ def environment_here(
         device=device,
         device_model=model,
         driver=driver,
-        variables={v: os.environ[v] for v in (*VARIABLES, *variables) if v in os.environ},
+        variables={**relevant_variables(), **own},
     )

@@ -25,18 +25,19 @@ from pydantic import ValidationError
 
 from bench.catalog.backends import BACKENDS, EXPORTER
 from bench.errors import Unavailable, UserError, WorkerFailed, first_line
+from bench.spec.base import frozen
 from bench.spec.run import Environment, Status
 from bench.storage.cache import CACHE_VARIABLE, cache_root
 from bench.system import package_version, project_root
-from bench.workers.environment import VARIABLES
+from bench.workers.environment import relevant_variables
 from bench.workers.events import EVENT, Done, Event, Failed, Idle, OnEvent
 from bench.workers.tasks import NOT_INSTALLED, STARTED_VARIABLE, Answer, EnvironmentTask, Task
 
 ENVIRONMENT_TIMEOUT_S = 60.0
 EXPORTING = (*BACKENDS[EXPORTER].packages, "timm")
 """Distributions that decide a network's operations and random weights."""
-PACKING = ("numpy", "pillow")
-"""Distributions that decide the pixels of packed data."""
+HERE = {"packing": ("numpy", "pillow"), "metrics": ("scipy", "scikit-learn")}
+"""What this process does for runs → distributions that decide its numbers."""
 
 
 @dataclass(frozen=True)
@@ -343,35 +344,34 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 def worker_environment(backend: str, device: str, interpreters: Interpreters) -> Environment:
     """Ask a backend's interpreter for the environment of its workers; raise UserError if it cannot
-    run Thawbench."""
-    settings = tuple(os.environ.get(name) for name in VARIABLES)
+    run Thawbench, and WorkerFailed if it crashes."""
+    settings = tuple(relevant_variables().items())
     return _environment(backend, device, interpreters.of(backend), settings)
 
 
 def environment_of(backend: str, device: str, interpreters: Interpreters) -> Environment:
     """Return the environment of runs: that of the workers, with the versions of what else decides
     numbers where they are not the workers' own. Networks and random weights come from the exporter,
-    and pixels from this process.
-
-    Raises:
-        UserError: The interpreter of the backend or of the exporter cannot run Thawbench.
+    pixels and some metrics from this process. Raise what ``worker_environment`` raises.
     """
     found = worker_environment(backend, device, interpreters)
     packages = worker_environment(EXPORTER, "cpu", interpreters).packages
     exporter = {name: packages.get(name) for name in EXPORTING}
-    packing = {name: package_version(name) for name in PACKING}
+    here = {role: {name: package_version(name) for name in names} for role, names in HERE.items()}
     more = {
         f"{name} ({role})": version
-        for role, versions in (("export", exporter), ("packing", packing))
+        for role, versions in (("export", exporter), *here.items())
         for name, version in versions.items()
         if version is not None and version != found.packages.get(name)
     }
-    return found.model_copy(update={"packages": {**found.packages, **more}}) if more else found
+    return (
+        found.model_copy(update={"packages": frozen({**found.packages, **more})}) if more else found
+    )
 
 
 @functools.cache
 def _environment(
-    backend: str, device: str, python: Path, settings: tuple[str | None, ...]
+    backend: str, device: str, python: Path, settings: tuple[tuple[str, str], ...]
 ) -> Environment:
     entry = BACKENDS[backend]
     task = EnvironmentTask(
@@ -384,6 +384,8 @@ def _environment(
             finished = run_task(backend, task, log, interpreters, timeout_s=ENVIRONMENT_TIMEOUT_S)
         except OSError as error:
             finished = Finished(None, "crashed", type(error).__name__, str(error))
+    if finished.status in ("timeout", "oom") or finished.kind.startswith("SIG"):
+        raise WorkerFailed(f"A worker of {backend}, by '{python}', failed: {finished.message}")
     if finished.answer is None:
         raise UserError(
             f"The interpreter '{python}' for {backend} cannot run Thawbench: {finished.message}",

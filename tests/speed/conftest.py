@@ -10,7 +10,7 @@ import pytest
 
 from bench.catalog.backends import BACKENDS
 from bench.errors import choose
-from bench.speed.cases import MEASURES, SpeedCase, cases, size_of, time_case
+from bench.speed.cases import MEASURES, SpeedCase, cases, suite_size, time_case
 from bench.storage.cache import cache_root
 from bench.storage.code_digest import digest_of_rooms
 from bench.workers.pool import WorkerPool
@@ -26,7 +26,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         backends = option("--speed-backends").split(",")
         for backend in backends:
             choose("backend", backend, list(BACKENDS))
-        size = size_of(option("--speed-size"), option("--speed-device"))
+        size = suite_size(option("--speed-size"), option("--speed-device"))
         every = [(case, measure) for case in cases(size, backends) for measure in MEASURES]
         metafunc.parametrize(("case", "measure"), every, ids=[f"{m}-{c}" for c, m in every])
 
@@ -45,7 +45,7 @@ def timed(request: pytest.FixtureRequest) -> Iterator[Callable[[SpeedCase], Spee
     """Time a case once for all its measures, in workers that serve case after case."""
     option = request.config.getoption
     device = option("--speed-device")
-    size = size_of(option("--speed-size"), device)
+    size = suite_size(option("--speed-size"), device)
     with WorkerPool(HERE) as workers:
 
         @cache

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bench.catalog.backends import BACKENDS
-from bench.errors import UserError
+from bench.errors import UserError, WorkerFailed
 from bench.spec.run import Environment
 from bench.storage import cache
 from bench.storage.code_digest import adapter_digest, shared_digest
@@ -119,6 +119,38 @@ def test_a_secret_of_the_user_is_in_no_environment(monkeypatch: pytest.MonkeyPat
     assert "hunter2" not in _here("torch", "cpu").model_dump_json()
 
 
+@pytest.mark.parametrize(
+    ("name", "counts"),
+    [
+        ("OMP_NUM_THREADS", True),
+        ("ONEDNN_DEFAULT_FPMATH_MODE", True),
+        ("ATEN_CPU_CAPABILITY", True),
+        ("TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", True),
+        ("TF_ENABLE_ONEDNN_OPTS", True),
+        ("JAX_ENABLE_X64", True),
+        ("LD_PRELOAD", True),
+        ("TORCH_HOME", False),
+        ("CUDA_VERSION", False),
+        ("TF_VAR_database", False),
+        ("TORCH_TOKEN", False),
+        ("HOME", False),
+    ],
+)
+def test_variables_that_can_change_a_number_count_and_no_others(
+    monkeypatch: pytest.MonkeyPatch, name: str, counts: bool
+) -> None:
+    monkeypatch.setenv(name, "")
+    assert (name in _here("torch", "cpu").variables) == counts
+
+
+def test_a_worker_that_is_killed_is_no_mistake_of_the_user(tmp_path: Path) -> None:
+    other = tmp_path / "python"
+    other.write_text("#!/bin/sh\nkill -9 $$\n")
+    other.chmod(0o755)
+    with pytest.raises(WorkerFailed, match="SIGKILL"):
+        environment_of("torch", "cpu", Interpreters({"torch": other}))
+
+
 def test_the_version_names_the_code_that_decides_numbers() -> None:
     found = _here("torch", "cpu").thawbench
     assert re.fullmatch(r"[0-9a-f]{12}\.[0-9a-f]{12}", found)
@@ -150,6 +182,7 @@ def test_the_exporters_and_packers_versions_count_where_they_are_others(
     monkeypatch.setattr(process, "package_version", lambda name: "0.0.1")
     other = environment_of("torch", "cpu", Interpreters({}))
     assert other.packages["pillow (packing)"] == "0.0.1"
+    assert other.packages["scikit-learn (metrics)"] == "0.0.1"
     assert (
         other.environment_id
         != environment_of("torch", "cpu", Interpreters({}))

@@ -393,6 +393,10 @@ def test_rows_are_immutable_and_read_by_attribute_or_column(make_run: MakeRun) -
     assert list(row.fields) == list(FIELDS)
     with pytest.raises(FrozenInstanceError):
         row.parity = "shown"  # type: ignore[misc]
+    values = (row.environment.packages, row.environment.variables, row.result.knobs)
+    for mapping in values:
+        with pytest.raises(TypeError):
+            mapping["torch"] = "9"  # type: ignore[index]
 
 
 def test_identity_goes_by_the_names_of_fields(make_run: MakeRun) -> None:

@@ -13,7 +13,7 @@ from bench.catalog.policies import POLICIES
 from bench.network.blueprint import Network
 from bench.network.freezing import plan_training
 from bench.spec.plain import plain_recipe
-from bench.speed.cases import MEASURES, SMALLEST, USUAL_CPU, USUAL_GPU, cases, size_of
+from bench.speed.cases import MEASURES, SMALLEST, USUAL_CPU, USUAL_GPU, cases, suite_size
 from bench.speed.timing import time_training
 from bench.training.adapter import Batch
 from bench.training.clocks import WARMUP_STEPS
@@ -31,9 +31,9 @@ def test_sizes_name_what_there_is() -> None:
     for size in (SMALLEST, USUAL_CPU, USUAL_GPU):
         assert set(size.backbones) <= set(BACKBONES)
         assert set(size.policies) <= set(POLICIES)
-    assert size_of("smallest", "cuda:0") == SMALLEST
-    assert size_of("usual", "cpu") == USUAL_CPU
-    assert size_of("usual", "cuda:0") == USUAL_GPU
+    assert suite_size("smallest", "cuda:0") == SMALLEST
+    assert suite_size("usual", "cpu") == USUAL_CPU
+    assert suite_size("usual", "cuda:0") == USUAL_GPU
     assert (USUAL_GPU.px, USUAL_GPU.precisions) == (224, ("fp32", "bf16"))
     assert USUAL_GPU.batch_size >= 64
 
