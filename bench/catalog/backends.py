@@ -51,19 +51,13 @@ BACKENDS: dict[str, BackendEntry] = {
     "keras-jax": BackendEntry(
         adapter="backends.keras_adapter",
         packages=("keras", "jax", "jaxlib"),
-        also=(
-            "jax-cuda12-plugin",
-            "jax-cuda13-plugin",
-            "nvidia-cudnn-cu12",
-            "nvidia-cudnn-cu13",
-            "nvidia-cublas-cu12",
-            "nvidia-cublas",
-        ),
+        also=("jax-cuda12-plugin", "jax-cuda13-plugin", "nvidia-cudnn-cu12", "nvidia-cudnn-cu13",
+              "nvidia-cublas-cu12", "nvidia-cublas"),
         # Allocate memory as needed, as the other frameworks do.
         variables={"KERAS_BACKEND": "jax", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"},
         description="Keras 3 on JAX, compiled by XLA",
     ),
-}
+}  # fmt: skip
 DEFAULT_BACKENDS = ("torch", "keras-tensorflow")
 """Backends of a suite that names none."""
 EXPORTER = "torch"

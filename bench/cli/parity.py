@@ -125,16 +125,10 @@ def _list_native_differences(question: Question, as_json: bool) -> bool:
         for optimizer in question.optimizers
         for policy in question.policies
         for table in native_differences(
-            question.backbones,
-            question.backends,
-            question.interpreters,
-            question.cache,
-            px=question.px,
-            optimizer=optimizer,
-            policy=policy,
-            head=question.head,
+            question.backbones, question.backends, question.interpreters, question.cache,
+            px=question.px, optimizer=optimizer, policy=policy, head=question.head,
         )
-    ]
+    ]  # fmt: skip
     if as_json:
         print(json_text(differences_json(tables)))
     else:

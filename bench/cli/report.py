@@ -84,14 +84,9 @@ def report_command(options: ReportOptions) -> None:
 
 
 def write_and_print(
-    report: Report,
-    rows: Sequence[Row],
-    formats: Sequence[Format],
-    problems: Sequence[str],
-    as_json: bool,
-    view: View = STANDARD,
-    side: FolderComparison | None = None,
-) -> None:
+    report: Report, rows: Sequence[Row], formats: Sequence[Format], problems: Sequence[str],
+    as_json: bool, view: View = STANDARD, side: FolderComparison | None = None,
+) -> None:  # fmt: skip
     """Write a report, then print rows of it, even if it could not be written."""
     paths: list[Path] = []
     try:

@@ -95,14 +95,10 @@ class Report:
 
 @collector_paused()
 def make_report(
-    runs: Sequence[StoredRun],
-    folder: Path,
-    problems: Sequence[str] = (),
-    view: View = STANDARD,
-    side: FolderComparison | None = None,
-    with_page: bool = True,
+    runs: Sequence[StoredRun], folder: Path, problems: Sequence[str] = (), view: View = STANDARD,
+    side: FolderComparison | None = None, with_page: bool = True,
     whole: Sequence[StoredRun] | None = None,
-) -> Report:
+) -> Report:  # fmt: skip
     """Make a report of runs.
 
     Args:

@@ -109,11 +109,9 @@ class FolderComparison:
 
 
 def side_by_side(
-    a: Sequence[StoredRun],
-    b: Sequence[StoredRun],
-    names: FolderNames,
+    a: Sequence[StoredRun], b: Sequence[StoredRun], names: FolderNames,
     whole: BothFolders | None = None,
-) -> FolderComparison:
+) -> FolderComparison:  # fmt: skip
     """Compare the runs ``a`` and ``b`` of two results folders.
 
     ``whole`` are all runs of both, among which failed seeds are counted; None: the same.
@@ -265,11 +263,9 @@ def _capitalised(text: str) -> str:
 
 
 def _measure_table(
-    name: str,
-    groups: Sequence[tuple[SeedGroup, SeedGroup]],
-    compared: Sequence[Compared],
+    name: str, groups: Sequence[tuple[SeedGroup, SeedGroup]], compared: Sequence[Compared],
     names: FolderNames,
-) -> Table:
+) -> Table:  # fmt: skip
     words, found_of = WORDS[name], {id(c.a): c for c in compared}
     kind, sign = ("difference", "−") if name == "top1" else ("ratio", "/")
     lines = [
@@ -325,12 +321,9 @@ def verdict(found: Compared, names: FolderNames) -> str:
 
 
 def _words_table(
-    name: str,
-    title: str,
-    caption: str,
-    headings: Mapping[str, str],
+    name: str, title: str, caption: str, headings: Mapping[str, str],
     lines: Iterable[Sequence[str | None]],
-) -> Table:
+) -> Table:  # fmt: skip
     """Return a table of texts; ``headings`` are by name of the column."""
     columns = [TableColumn(*column) for column in headings.items()]
     rows = [list(map(text, line)) for line in lines]

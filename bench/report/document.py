@@ -47,12 +47,9 @@ BIBTEX = """@software{thawbench,
 
 
 def document(
-    found: Findings,
-    tables: Sequence[Table],
-    problems: Sequence[str],
-    selection: str = "",
+    found: Findings, tables: Sequence[Table], problems: Sequence[str], selection: str = "",
     side: FolderComparison | None = None,
-) -> dict[str, Any]:
+) -> dict[str, Any]:  # fmt: skip
     """Return the document of a page; ``tables`` are all but those of ``side``, and the other
     arguments those of ``make_report`` and its view."""
     environments = [row.environment for row in found.rows]

@@ -70,11 +70,9 @@ def _csv(table: Table) -> str:
 
 
 def table_texts(
-    rows: Sequence[Row] | None,
-    tables: Sequence[Table],
-    formats: Sequence[Format],
+    rows: Sequence[Row] | None, tables: Sequence[Table], formats: Sequence[Format],
     columns: Sequence[str] | None = None,
-) -> Iterator[tuple[str, str]]:
+) -> Iterator[tuple[str, str]]:  # fmt: skip
     """Yield the name and text of each file of the table of runs (unless ``rows`` is None) and of
     all other ``tables``; ``columns`` as for ``runs_text``."""
     for form in formats if rows is not None else ():

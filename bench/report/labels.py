@@ -34,11 +34,9 @@ HASH_DIGITS = 8
 
 
 def distinguishing_fields(
-    rows: Sequence[Row] | Sequence[Mapping[str, Any]],
-    fields: Sequence[str],
-    looks: Sequence[Hashable] | None = None,
-    all_fields: bool = True,
-) -> list[str]:
+    rows: Sequence[Row] | Sequence[Mapping[str, Any]], fields: Sequence[str],
+    looks: Sequence[Hashable] | None = None, all_fields: bool = True,
+) -> list[str]:  # fmt: skip
     """Return the ones of ``fields`` in which rows differ that look alike.
 
     Args:

@@ -102,15 +102,10 @@ def time_case(
     recipe = plain_recipe("linear", size.px, size.batch_size)
     changes = {"precision": case.precision, "momentum": 0.9, "learning_rate": LEARNING_RATE}
     task = SpeedTask(
-        blueprint=folder.name,
-        policy=POLICIES[case.policy],
-        recipe=recipe.model_copy(update=changes),
-        classes=CLASSES,
-        device=device,
-        rounds=size.rounds,
-        epochs=size.epochs,
+        blueprint=folder.name, policy=POLICIES[case.policy], device=device, classes=CLASSES,
+        recipe=recipe.model_copy(update=changes), rounds=size.rounds, epochs=size.epochs,
         epoch_steps=size.epoch_steps,
-    )
+    )  # fmt: skip
     kind = WorkerKind(case.backend, device, "matched", case.precision)
     log = fresh_log(cache, f"speed-{case}")
     return workers.do(kind, task, log).require(f"timing {case}", log)

@@ -85,14 +85,11 @@ def measure(adapter: Adapter, device: str, px: int = 64, width: int = 128) -> Se
     peak_bytes = trainer.peak_device_bytes()  # before the matrix products, which take memory too
     flop = 2 * STEPS * batch_size * work_of(network.blueprint, plan).step_multiply_adds
     return SelfCheckAnswer(
-        queued_s=queued_s,
-        synchronised_s=synchronised_s,
-        fetched_s=fetched_s,
+        queued_s=queued_s, synchronised_s=synchronised_s, fetched_s=fetched_s,
         flop_per_s=flop / synchronised_s,
         peak_flop_per_s=peak_flops_per_s(trainer.matrix_product, trainer.synchronise),
-        peak_device_bytes=peak_bytes,
-        parameter_bytes=parameter_bytes,
-    )
+        peak_device_bytes=peak_bytes, parameter_bytes=parameter_bytes,
+    )  # fmt: skip
 
 
 def _network(px: int, width: int) -> Network:

@@ -190,12 +190,9 @@ def build_prefix(
 
 
 def load_or_compute(
-    build: Callable[[], Prefix],
-    request: PrefixRequest,
-    root: Path,
-    key: str,
+    build: Callable[[], Prefix], request: PrefixRequest, root: Path, key: str,
     on_share: OnShare = lambda share: None,
-) -> CachedPrefix:
+) -> CachedPrefix:  # fmt: skip
     """Load the values from the cache if they are there and whole, else compute and keep them.
 
     Args:

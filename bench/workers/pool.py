@@ -63,13 +63,9 @@ class WorkerPool:
             self._end(held)
 
     def do(
-        self,
-        kind: WorkerKind,
-        task: Task[Answer],
-        log: Path,
-        on_event: OnEvent = lambda event: None,
-        timeout_s: float | None = None,
-    ) -> Finished[Answer]:
+        self, kind: WorkerKind, task: Task[Answer], log: Path,
+        on_event: OnEvent = lambda event: None, timeout_s: float | None = None,
+    ) -> Finished[Answer]:  # fmt: skip
         """Do a task in a worker of this kind, as ``run_task`` does; start one if none can be used
         again."""
         worker = self._take(kind, log)

@@ -141,14 +141,10 @@ _group: ContextVar[WorkerGroup | None] = ContextVar("group", default=None)
 
 
 def run_task(
-    backend: str,
-    task: Task[Answer],
-    log: Path,
-    interpreters: Interpreters,
-    on_event: OnEvent = lambda event: None,
-    timeout_s: float | None = None,
+    backend: str, task: Task[Answer], log: Path, interpreters: Interpreters,
+    on_event: OnEvent = lambda event: None, timeout_s: float | None = None,
     variables: Mapping[str, str] = MappingProxyType({}),
-) -> Finished[Answer]:
+) -> Finished[Answer]:  # fmt: skip
     """Do a task in a new worker process and return how it ended; raise Stopped if the worker group
     of this thread was ended.
 
@@ -167,13 +163,9 @@ def run_task(
 
 
 def ask(
-    backend: str,
-    task: Task[Answer],
-    interpreters: Interpreters,
-    what: str,
-    cache: Path | None = None,
-    timeout_s: float | None = None,
-) -> Answer:
+    backend: str, task: Task[Answer], interpreters: Interpreters, what: str,
+    cache: Path | None = None, timeout_s: float | None = None,
+) -> Answer:  # fmt: skip
     """Do a task in a new worker process and return its answer.
 
     Args:
@@ -221,13 +213,9 @@ class Worker:
         python = str(interpreters.of(backend))
         with log.open("ab") as sink:
             self.process = subprocess.Popen(
-                [python, "-P", "-m", "backends.worker", backend, entry.adapter],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=sink,
-                env=environment,
-                start_new_session=True,
-            )
+                [python, "-P", "-m", "backends.worker", backend, entry.adapter], env=environment,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=sink, start_new_session=True,
+            )  # fmt: skip
         self._events: queue.Queue[Event | None] = queue.Queue()
         """The worker's events, for waiting with a time limit; None ends them."""
         threading.Thread(target=self._read, daemon=True).start()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bench.cli.progress import LineDisplay, display
+from bench.cli.progress import LineDisplay, display, labels
 from bench.cli.run_clock import RunClock, duration, work
 from bench.spec.result import RunResult
 from bench.spec.run import RunSpec
@@ -156,6 +156,20 @@ def test_a_sweep_takes_the_time_of_its_first_run(make_spec: MakeSpec, watch: Wat
         _pass(clock, watch, spec, 0.0)
     assert clock.left_s() == pytest.approx(12.0)
     assert clock.done_share() == pytest.approx(0.5)
+
+
+def test_runs_that_would_look_alike_are_named_by_what_differs(make_spec: MakeSpec) -> None:
+    alone = labels([make_spec()])
+    pair = [make_spec(recipe={"precision": precision}) for precision in ("fp32", "bf16")]
+    rates = [make_spec(recipe={"learning_rate": rate}, seed=1) for rate in (0.01, 0.1)]
+    found = labels([*pair, *rates])
+    (usual,) = alone.values()
+    assert [found[spec.run_id] for spec in pair] == [
+        f"{usual} precision fp32", f"{usual} precision bf16",
+    ]  # fmt: skip
+    assert [found[spec.run_id].partition("seed 1 ")[2] for spec in rates] == [
+        "learning rate 0.01", "learning rate 0.1",
+    ]  # fmt: skip
 
 
 def test_all_done_is_nothing_left(make_spec: MakeSpec, watch: Watch) -> None:

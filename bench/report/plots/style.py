@@ -29,13 +29,10 @@ ONLY_IN_LEGEND: Figure = {"x": [None], "y": [None], "hoverinfo": "skip"}
 
 
 def plot(
-    name: str,
-    title: str,
-    caption: Mapping[str, object],
-    traces: Sequence[Figure] | Mapping[str, Sequence[Figure]],
-    axes: tuple[Figure, Figure],
+    name: str, title: str, caption: Mapping[str, object],
+    traces: Sequence[Figure] | Mapping[str, Sequence[Figure]], axes: tuple[Figure, Figure],
     **layout: object,
-) -> dict[str, Any]:
+) -> dict[str, Any]:  # fmt: skip
     """Return a plot for the page.
 
     Args:

@@ -64,13 +64,9 @@ Line = dict[TableColumn, TableCell]
 
 
 def table_of(
-    lines: Sequence[Line],
-    name: str,
-    title: str,
-    caption: str,
-    notes: Mapping[str, object],
+    lines: Sequence[Line], name: str, title: str, caption: str, notes: Mapping[str, object],
     settings: Sequence[str] = (),
-) -> Table:
+) -> Table:  # fmt: skip
     """Build a table of lines that have the same columns.
 
     Args:
