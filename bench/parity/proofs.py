@@ -50,26 +50,23 @@ class Proofs:
         for path in sorted(self._folder.glob("*.json")):
             with suppress(OSError, ValidationError):
                 found.append(PairProof.model_validate_json(path.read_bytes()))
-        return _current(found)
-
-
-def _current(pairs: Iterable[PairProof]) -> list[PairProof]:
-    """Return the proofs made by the current code."""
-    return [pair for pair in pairs if pair.harness == digest_of_rooms("proof")]
+        return [pair for pair in found if pair.harness == digest_of_rooms("proof")]
 
 
 def read_copy(folder: Path) -> list[PairProof]:
-    """Return the proofs by the current code that lie in a results folder."""
+    """Return the proofs that lie in a results folder, also those by earlier code: they are about
+    the environments of these results, which no later code can prove."""
     try:
         found = json.loads((folder / COPY).read_bytes())["pairs"]
-        return _current(map(PairProof.model_validate, found))
+        return [PairProof.model_validate(pair) for pair in found]
     except (OSError, ValueError, KeyError, TypeError):
         return []
 
 
 def write_copy(pairs: Iterable[PairProof], folder: Path) -> None:
-    """Write proofs into a results folder; raise OSError if it cannot be written."""
-    write_json(folder / COPY, {"pairs": [pair.model_dump(mode="json") for pair in pairs]})
+    """Add proofs to those that lie in a results folder; raise OSError if it cannot be written."""
+    kept = {pair.key: pair for pair in (*read_copy(folder), *pairs)}
+    write_json(folder / COPY, {"pairs": [pair.model_dump(mode="json") for pair in kept.values()]})
 
 
 class ProvedSubject(NamedTuple):

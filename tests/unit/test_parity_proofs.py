@@ -88,9 +88,15 @@ def test_a_copy_lies_beside_results(tmp_path: Path) -> None:
     assert read_copy(tmp_path) == kept
 
 
-def test_a_copy_by_other_code_is_ignored(tmp_path: Path) -> None:
-    write_copy([pair(harness="older"), pair(px=32)], tmp_path)
-    assert read_copy(tmp_path) == [pair(px=32)]
+def test_a_copy_keeps_what_earlier_code_and_earlier_reports_proved(tmp_path: Path) -> None:
+    """Results that lie on disk can be proved by the code that made them alone."""
+    older = pair(harness="older")
+    write_copy([older], tmp_path)
+    write_copy([pair(px=32)], tmp_path)
+    write_copy([], tmp_path)
+    assert read_copy(tmp_path) == [older, pair(px=32)]
+    write_copy([pair()], tmp_path)
+    assert read_copy(tmp_path) == [pair(), pair(px=32)]
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"pairs": 3}', '{"pairs": [{"px": 1}]}'])
