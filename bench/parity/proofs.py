@@ -56,11 +56,12 @@ class Proofs:
 def read_copy(folder: Path) -> list[PairProof]:
     """Return the proofs that lie in a results folder, also those by earlier code: they are about
     the environments of these results, which no later code can prove."""
-    try:
-        found = json.loads((folder / COPY).read_bytes())["pairs"]
-        return [PairProof.model_validate(pair) for pair in found]
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
+    found = []
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        for pair in json.loads((folder / COPY).read_bytes())["pairs"]:
+            with suppress(ValidationError):  # one that is damaged does not take the others away
+                found.append(PairProof.model_validate(pair))
+    return found
 
 
 def write_copy(pairs: Iterable[PairProof], folder: Path) -> None:

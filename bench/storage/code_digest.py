@@ -34,7 +34,7 @@ ROOMS = {
     "proof": ("bench/parity",),
     "benchmark": ("bench/speed",),
 }
-"""What is made → the rooms that decide it, the adapters apart."""
+"""Rooms whose code decides a product, by the product's name; the adapters are not among them."""
 ENGINES = "engines"
 """Folder of an adapter with a module for each engine."""
 DIGITS = 12

@@ -37,7 +37,7 @@ ENVIRONMENT_TIMEOUT_S = 60.0
 EXPORTING = (*BACKENDS[EXPORTER].packages, "timm")
 """Distributions that decide a network's operations and random weights."""
 HERE = {"packing": ("numpy", "pillow"), "metrics": ("scipy", "scikit-learn")}
-"""What this process does for runs → distributions that decide its numbers."""
+"""Distributions that decide numbers computed in this process, by the kind of its work."""
 
 
 @dataclass(frozen=True)

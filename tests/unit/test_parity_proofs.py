@@ -99,6 +99,14 @@ def test_a_copy_keeps_what_earlier_code_and_earlier_reports_proved(tmp_path: Pat
     assert read_copy(tmp_path) == [pair(), pair(px=32)]
 
 
+def test_a_damaged_proof_of_a_copy_leaves_the_others(tmp_path: Path) -> None:
+    write_copy([pair(), pair(px=32)], tmp_path)
+    content = json.loads((tmp_path / COPY).read_text())
+    content["pairs"].insert(1, {"px": 1})
+    (tmp_path / COPY).write_text(json.dumps(content))
+    assert read_copy(tmp_path) == [pair(), pair(px=32)]
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"pairs": 3}', '{"pairs": [{"px": 1}]}'])
 def test_a_foreign_copy_is_ignored(tmp_path: Path, content: str) -> None:
     (tmp_path / COPY).write_text(content)
