@@ -56,3 +56,14 @@ def test_another_backends_bad_interpreter_is_not_held_against_a_backend(
     assert keras.detail.endswith("does not start: asked")
     (torch,) = doctor._backend("torch", interpreters)
     assert "'/bin/false' for torch cannot run Thawbench" in torch.detail
+
+
+def test_an_interpreter_that_is_killed_is_a_finding(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nkill -9 $$\n")
+    python.chmod(0o755)
+    (finding,) = doctor._backend("torch", Interpreters({"torch": python}))
+    assert not finding.ok
+    assert "SIGKILL" in finding.detail
+    assert finding.mend is not None
+    assert finding.mend.startswith(str(python))
