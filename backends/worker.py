@@ -107,8 +107,10 @@ def describe(task: tasks.DescribeTask, context: Context) -> tasks.DescribeAnswer
     """Describe backbones that have no catalogue entry."""
     context.adapter()
     from backends.torch_adapter.export.describe import describe as entry_of
+    from backends.torch_adapter.training_form import check_training_form
 
-    return tasks.DescribeAnswer(entries=tuple(entry_of(name) for name in task.backbones))
+    entries = tuple(entry_of(name, check_training_form) for name in task.backbones)
+    return tasks.DescribeAnswer(entries=entries)
 
 
 def export(task: tasks.ExportTask, context: Context) -> tasks.Nothing:

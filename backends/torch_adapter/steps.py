@@ -9,7 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from backends.torch_adapter.export import rearrange
-from bench.network.blueprint import Operation, OperationKind
+from bench.network.blueprint import (
+    ALPHA,
+    Operation,
+    OperationKind,
+    alpha_dropout_constants,
+)
 
 Tensors = dict[str, Tensor]
 Step = Callable[[list[Tensor]], Tensor]
@@ -82,7 +87,11 @@ def _adaptive(o: Operation, tensors: Tensors, training: bool, inplace: bool) -> 
 def _dropout(o: Operation, tensors: Tensors, training: bool, inplace: bool) -> Step:
     if not training:
         return lambda x: x[0]
-    scale = 1.0 / (1.0 - o.attributes["rate"])
+    rate = o.attributes["rate"]
+    if o.attributes.get("form") == "alpha":
+        factor, offset = alpha_dropout_constants(rate)
+        return lambda x: torch.where(x[1], x[0], ALPHA) * factor + offset
+    scale = 1.0 / (1.0 - rate)
     return lambda x: x[0] * (x[1].to(x[0].dtype) * scale)
 
 
@@ -96,6 +105,34 @@ def _layer_norm(o: Operation, tensors: Tensors, training: bool, inplace: bool) -
     weight, bias = _optional(o, tensors, "weight"), _optional(o, tensors, "bias")
     epsilon = o.attributes["epsilon"]
     return _along_features(lambda x: F.layer_norm(x, (x.shape[-1],), weight, bias, epsilon))
+
+
+def _group_norm(o: Operation, tensors: Tensors, training: bool, inplace: bool) -> Step:
+    weight, bias = _optional(o, tensors, "weight"), _optional(o, tensors, "bias")
+    groups, epsilon = o.attributes["groups"], o.attributes["epsilon"]
+    return lambda x: F.group_norm(x[0], groups, weight, bias, epsilon)
+
+
+def _leaky_relu(o: Operation, tensors: Tensors, training: bool, inplace: bool) -> Step:
+    slope = o.attributes["slope"]
+    return lambda x: F.leaky_relu(x[0], slope)
+
+
+def _prelu(o: Operation, tensors: Tensors, training: bool, inplace: bool) -> Step:
+    slopes = tensors[o.tensors["weight"]]
+    axes = (-1,) if len(o.shape) < 3 else (-1, 1, 1)
+    return lambda x: torch.where(x[0] > 0, x[0], x[0] * slopes.reshape(axes).to(x[0].dtype))
+
+
+def _elu(o: Operation, tensors: Tensors, training: bool, inplace: bool) -> Step:
+    alpha = o.attributes["alpha"]
+    return lambda x: F.elu(x[0], alpha)
+
+
+def _upsample(o: Operation, tensors: Tensors, training: bool, inplace: bool) -> Step:
+    size, mode = o.attributes["size"], o.attributes["mode"]
+    corners = o.attributes["align_corners"] if mode == "bilinear" else None
+    return lambda x: F.interpolate(x[0], size, mode=mode, align_corners=corners)
 
 
 def _along_features(step: Callable[[Tensor], Tensor]) -> Step:
@@ -130,7 +167,13 @@ def _attention(o: Operation, tensors: Tensors, training: bool, inplace: bool) ->
 
 def _affine(o: Operation, tensors: Tensors, training: bool, inplace: bool) -> Step:
     factor, offset = o.attributes["factor"], o.attributes["offset"]
-    return lambda x: x[0] * factor + offset
+    if isinstance(factor, int | float) and isinstance(offset, int | float):
+        return lambda x: x[0] * factor + offset
+    axes = (-1, 1, 1) if len(o.shape) == 3 else (-1,)
+    like = next(iter(tensors.values()))
+    by_feature = [torch.tensor(v, dtype=like.dtype, device=like.device) for v in (factor, offset)]
+    factors, offsets = (v.reshape(axes) if v.ndim else v for v in by_feature)
+    return lambda x: x[0] * factors.to(x[0].dtype) + offsets.to(x[0].dtype)
 
 
 def _gelu(o: Operation, tensors: Tensors, training: bool, inplace: bool) -> Step:
@@ -139,8 +182,9 @@ def _gelu(o: Operation, tensors: Tensors, training: bool, inplace: bool) -> Step
 
 
 def _pad(o: Operation, tensors: Tensors, training: bool, inplace: bool) -> Step:
-    edges = o.attributes["padding"]
-    return lambda x: _padded(x[0], edges)
+    top, bottom, left, right = o.attributes["padding"]
+    mode = o.attributes.get("mode", "constant")
+    return lambda x: F.pad(x[0], (left, right, top, bottom), mode=mode)
 
 
 def _hard_sigmoid(x: Tensor) -> Tensor:
@@ -167,6 +211,12 @@ BUILDERS: dict[str, StepBuilder] = {
     "linear": _linear,
     "batch_norm": _batch_norm,
     "layer_norm": _layer_norm,
+    "group_norm": _group_norm,
+    "leaky_relu": _leaky_relu,
+    "prelu": _prelu,
+    "elu": _elu,
+    "mish": _simple(lambda x: F.mish(x[0])),
+    "upsample": _upsample,
     "relu": _relu,
     "relu6": _relu6,
     "sigmoid": _simple(lambda x: torch.sigmoid(x[0])),

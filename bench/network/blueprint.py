@@ -32,27 +32,38 @@ from bench.spec.preprocessing import Preprocessing
 
 Array = npt.NDArray[Any]
 Kernel = Literal["conv2d", "linear"]
-Normalisation = Literal["batch_norm", "layer_norm"]
-"""Over batch and positions; over the features of each position."""
+Normalisation = Literal["batch_norm", "layer_norm", "group_norm"]
+"""Over batch and positions; over the features of each position; over positions and a group of
+features of each image (with one feature in a group it is InstanceNorm)."""
 Elementwise = Literal[
-    "relu", "relu6", "sigmoid", "hard_sigmoid", "silu", "hard_swish", "gelu", "tanh", "dropout",
-    "affine", "scale", "shift", "add", "multiply",
+    "relu", "relu6", "leaky_relu", "prelu", "elu", "sigmoid", "hard_sigmoid", "silu", "hard_swish",
+    "gelu", "mish", "tanh", "dropout", "affine", "scale", "shift", "add", "multiply",
 ]  # fmt: skip
-"""affine: x * factor + offset, two numbers; scale, shift: times and plus a parameter of its own."""
-Spatial = Literal["max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "mean_tokens", "attention"]
-"""attention: scaled dot product of queries, keys and values, concatenated in one input."""
+"""affine: x * factor + offset, each a number or a list with one for each feature; scale, shift:
+times and plus a parameter of its own; dropout: of single elements, of whole feature maps (``form``
+'maps') or self-normalising (``form`` 'alpha')."""
+Spatial = Literal[
+    "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "mean_tokens", "attention", "upsample"
+]  # fmt: skip
+"""upsample: by repeating pixels (``mode`` 'nearest') or by bilinear interpolation; attention:
+scaled dot product of queries, keys and values, concatenated in one input."""
 Rearranging = Literal[
     "cat", "flatten", "pad", "slice", "tokens", "prepend", "select", "expand", "channel_shuffle"
 ]
 """tokens: an image as a sequence of its positions, row by row; prepend: put tokens that are
-parameters before the others; select: one token; expand: a vector as an image of one position."""
+parameters before the others; pad: with zeros, or ``mode`` 'reflect'; select: one token; expand: a
+vector as an image of one position."""
 OperationKind = Literal[Kernel, Normalisation, Elementwise, Spatial, Rearranging]
 KERNELS: frozenset[OperationKind] = frozenset(get_args(Kernel))
 """Kinds whose ``weight`` is a kernel, to which weight decay applies."""
+ALPHA = -1.7580993408473766
+"""Value of an element that alpha dropout drops: SELU's limit, as in ATen."""
 HEAD = "head"
 """Name of the stage after the last one of the backbone."""
 INPUT = "pixels"
 """Name of the value that the first operation reads: the preprocessed image."""
+CLASSIFIER_LEFT_OUT = "own classifier: left out, as it cannot be rebuilt"
+"""Note of a Blueprint that ends with the trunk."""
 STATE_ROLES = ("running_mean", "running_var")
 """Roles of the BatchNorm statistics, which are updated and not trained."""
 
@@ -189,6 +200,42 @@ def channels_last(shape: tuple[int, ...]) -> tuple[int, ...]:
 def with_features(shape: tuple[int, ...], features: int) -> tuple[int, ...]:
     """Return the shape of a value with another number of features."""
     return (features, *shape[1:]) if len(shape) == 3 else (*shape[:-1], features)
+
+
+def alpha_dropout_constants(rate: float) -> tuple[float, float]:
+    """Return factor and offset that keep mean 0 and variance 1 where dropped elements are ``ALPHA``
+    (Klambauer et al. 2017, "Self-Normalizing Neural Networks", 'New Dropout Technique')."""
+    factor = ((1.0 - rate) * (1.0 + rate * ALPHA**2)) ** -0.5
+    return factor, -factor * rate * ALPHA
+
+
+def mask_shape(dropout: Operation) -> tuple[int, ...]:
+    """Return the shape of a dropout's mask for one image, channels last."""
+    shape = channels_last(dropout.shape)
+    return (1, 1, shape[-1]) if dropout.attributes.get("form") == "maps" else shape
+
+
+def interpolation(size: int, target: int, mode: str, align_corners: bool) -> Array:
+    """Return the (target, size) matrix that resizes one axis as PyTorch does (ATen, UpSample.h).
+
+    Args:
+        mode: 'nearest' or 'bilinear'.
+        align_corners: True to map the centres of the first and last elements on each other.
+    """
+    matrix = np.zeros((target, size))
+    for i in range(target):
+        if mode == "nearest":
+            matrix[i, i * size // target] = 1.0
+            continue
+        if align_corners:
+            at = i * (size - 1) / max(target - 1, 1)
+        else:
+            at = max((i + 0.5) * size / target - 0.5, 0.0)
+        low = min(int(at), size - 1)
+        share = at - low
+        matrix[i, low] += 1.0 - share
+        matrix[i, min(low + 1, size - 1)] += share
+    return matrix
 
 
 def is_under(module_path: str, prefix: str) -> bool:

@@ -15,9 +15,12 @@ from dataclasses import dataclass
 from bench.network.blueprint import INPUT, KERNELS, Blueprint, Operation, channels_last
 from bench.network.freezing import TrainingPlan
 
-READS_INPUT = frozenset({"batch_norm", "layer_norm", "max_pool2d", "gelu", "silu", "hard_swish"})
+READS_INPUT = frozenset(
+    {"batch_norm", "layer_norm", "group_norm", "max_pool2d", "gelu", "silu", "hard_swish",
+     "leaky_relu", "prelu", "mish"}
+)  # fmt: skip
 """Kinds whose backward pass reads their input, also where they do not train."""
-READS_OUTPUT = frozenset({"relu", "relu6", "sigmoid", "hard_sigmoid", "tanh"})
+READS_OUTPUT = frozenset({"relu", "relu6", "sigmoid", "hard_sigmoid", "tanh", "elu"})
 """Kinds whose backward pass reads their output."""
 READS_INPUTS = frozenset({"multiply", "attention"})
 """Kinds whose backward pass reads all their inputs."""

@@ -63,8 +63,15 @@ def trunk_output(blueprint: Blueprint) -> Operation:
     trunk = {o.name: o for o in blueprint.trunk()}
     read = {name for o in blueprint.operations if o.stage == HEAD for name in o.inputs}
     outputs = [trunk[name] for name in trunk if name in read]
+    if not read:
+        return blueprint.operations[-1]  # a network without a classifier
     if len(outputs) != 1:
-        raise UserError(f"{blueprint.backbone}: the head reads {len(outputs)} values, not one.")
+        where = ", ".join(f"'{o.module_path}'" for o in outputs)
+        raise UserError(
+            f"{blueprint.backbone}: its classifier reads {len(outputs)} values of the network "
+            f"({where}), so that there is no one place for a new head.",
+            "Name a network with one trunk, or join its branches before one last layer.",
+        )
     return outputs[0]
 
 
@@ -79,6 +86,8 @@ def _resize_last(network: Network, classes: int, random: np.random.Generator) ->
     distilled form combines several last kernels, and all are replaced."""
     operations = list(network.blueprint.operations)
     last, after = _last_kernels(network.blueprint)
+    if not last:
+        raise _no_classifier(network.blueprint)
     tensors = dict(network.tensors)
     for i, operation in enumerate(operations):
         if operation.name in last:
@@ -102,13 +111,21 @@ def _last_kernels(blueprint: Blueprint) -> tuple[set[str], set[str]]:
         if operation.name not in needed:
             continue
         if operation.stage != HEAD:
-            raise UserError(f"{blueprint.backbone}: its classifier has no last layer to replace.")
+            raise _no_classifier(blueprint)
         if operation.kind in KERNELS:
             last.add(operation.name)
         else:
             after.add(operation.name)
             needed.update(operation.inputs)
     return last, after
+
+
+def _no_classifier(blueprint: Blueprint) -> UserError:
+    return UserError(
+        f"{blueprint.backbone} has no classifier of its own that ends in a layer to replace, so "
+        "that there is no head 'original'.",
+        "Use --head linear, or dense:512,256.",
+    )
 
 
 def _replace(

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.data import Split
-from bench.network.blueprint import Array, Operation, channels_last
+from bench.network.blueprint import Array, Operation, mask_shape
 from bench.network.random_streams import Stream, generator
 from bench.spec.run import Recipe
 from bench.system import cores
@@ -110,8 +110,7 @@ class TrainingBatches:
     def _masks(self, images: int, step: int) -> tuple[npt.NDArray[np.bool_], ...]:
         random = generator(self.seed, Stream.DROPOUT, step)
         return tuple(
-            random.random((images, *channels_last(dropout.shape)), np.float32)
-            >= dropout.attributes["rate"]
+            random.random((images, *mask_shape(dropout)), np.float32) >= dropout.attributes["rate"]
             for dropout in self.dropouts
         )
 

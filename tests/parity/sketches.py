@@ -162,6 +162,16 @@ def _layer_norm(s: Sketch, *roles: str) -> Sketch:
     return s.add("layer_norm", tensors=tensors, epsilon=1e-6)
 
 
+def _group_norm(s: Sketch, groups: int, *roles: str) -> Sketch:
+    tensors = dict.fromkeys(roles, (CHANNELS,))
+    return s.add("group_norm", tensors=tensors, epsilon=1e-5, groups=groups)
+
+
+def _upsample(s: Sketch, mode: str, size: tuple[int, int], corners: bool = False) -> Sketch:
+    a = {"size": list(size), "mode": mode, "align_corners": corners}
+    return _odd(s).add("upsample", (CHANNELS, *size), **a)
+
+
 def _average(s: Sketch, **more: Any) -> Sketch:
     return s.pool("avg_pool2d", (3, 3), **{"count_padding": True, **more})
 
@@ -200,6 +210,28 @@ SKETCHES: dict[str, Grow] = {
     **{kind: lambda s, kind=kind: _odd(s).add(kind) for kind in ELEMENTWISE},  # type: ignore[misc]
     "gelu": lambda s: _tokens(s).add("gelu", tanh=False),
     "gelu, tanh": lambda s: _tokens(s).add("gelu", tanh=True),
+    "leaky_relu": lambda s: _odd(s).add("leaky_relu", slope=0.1),
+    "elu": lambda s: _odd(s).add("elu", alpha=0.7),
+    "mish": lambda s: _odd(s).add("mish"),
+    "prelu": lambda s: _odd(s).add("prelu", slopes=1, tensors={"weight": (1,)}),
+    "prelu, each channel": lambda s: _odd(s).add("prelu", slopes=8, tensors={"weight": (8,)}),
+    "group_norm": lambda s: _group_norm(_odd(s), 4, "weight", "bias"),
+    "group_norm, no parameters, each channel": lambda s: _group_norm(_odd(s), CHANNELS),
+    "upsample, nearest": lambda s: _upsample(s, "nearest", (17, 9)),
+    "upsample, bilinear": lambda s: _upsample(s, "bilinear", (17, 9)),
+    "upsample, bilinear, smaller": lambda s: _upsample(s, "bilinear", (3, 5)),
+    "upsample, bilinear, corners": lambda s: _upsample(s, "bilinear", (17, 9), True),
+    "dropout, maps": lambda s: _odd(s).add("dropout", rate=0.25, form="maps"),
+    "dropout, alpha": lambda s: _odd(s).add("dropout", rate=0.25, form="alpha"),
+    "affine, features": lambda s: _odd(s).add(
+        "affine", factor=[i / 7 for i in range(8)], offset=0.3
+    ),
+    "affine, features of tokens": lambda s: _tokens(s).add(
+        "affine", factor=2.0, offset=[i / 7 for i in range(8)]
+    ),
+    "pad, reflect": lambda s: _odd(s).add(
+        "pad", (CHANNELS, 8, 9), padding=[1, 0, 1, 2], mode="reflect"
+    ),
     "dropout": lambda s: _tokens(s).add("dropout", rate=0.25),
     "affine": lambda s: _odd(s).add("affine", factor=1 / 3, offset=-0.7),
     "scale": lambda s: _odd(s).add("scale", shape=[8, 1, 1], tensors={"weight": (8, 1, 1)}),

@@ -16,6 +16,7 @@ NETWORKS = ROOT / "tests" / "own_networks.py"
 SCRIPT = """
 import json, sys
 from backends.torch_adapter.export import describe as d, user_code
+from backends.torch_adapter.training_form import check_training_form
 from bench.spec.backbone import OwnCode
 from bench.errors import UserError
 
@@ -26,7 +27,7 @@ def guarded(work):
         return {"message": error.message, "hint": error.hint}
 
 def describe(name):
-    return d.describe(name).model_dump(mode="json")
+    return d.describe(name, check_training_form).model_dump(mode="json")
 
 def built(name):
     code = OwnCode.model_validate(describe(name)["code"])
@@ -50,8 +51,8 @@ REFUSED = {
     "wrong_px": "input_px is '64'",
     "classifier_only": "one with no trainable stage",
     "twice": "module '0' is called more than once",
-    "maps": "for 2 images it returns (2, 4, 220, 220), not logits of (2, classes)",
-    "a_pair": "it returns a tuple, not logits",
+    "maps": "for 2 images of 224 px it returns maps of shape (2, 4, 220, 220), not logits",
+    "a_pair": "it returns a tuple of 2, not logits",
     "not_224": "own_networks.py:not_224 cannot take 224 px: mat1 and mat2",
     "a_class": "returns a type, not a torch.nn.Module",
     "needs": "cannot be called without arguments: missing a required argument: 'width'",

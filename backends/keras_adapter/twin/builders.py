@@ -12,7 +12,7 @@ from keras import ops
 
 from backends.keras_adapter.engines import Engine
 from backends.keras_adapter.twin import layers
-from bench.network.blueprint import Array, Operation, channels_last
+from bench.network.blueprint import Array, Operation, channels_last, interpolation
 
 LayerStack = list[keras.layers.Layer]
 """Layers applied one after the other."""
@@ -161,8 +161,64 @@ def _attention(o: Operation, shape: ValueShape, engine: Engine) -> LayerStack:
 
 
 def _affine(o: Operation, shape: ValueShape, engine: Engine) -> LayerStack:
-    factor, offset = o.attributes["factor"], o.attributes["offset"]
-    return [layers.Function(lambda x: x * factor + offset, name=o.name)]
+    factor, offset = (o.attributes[name] for name in ("factor", "offset"))
+
+    def applied(x: Any) -> Any:
+        first, second = (
+            ops.convert_to_tensor(v, x.dtype) if isinstance(v, list) else v
+            for v in (factor, offset)
+        )
+        return x * first + second
+
+    return [layers.Function(applied, name=o.name)]
+
+
+def _group_norm(o: Operation, shape: ValueShape, engine: Engine) -> LayerStack:
+    a = o.attributes
+    roles = ("weight" in o.tensors, "bias" in o.tensors)
+    return [layers.GroupNorm(a["groups"], a["epsilon"], *roles, name=o.name)]
+
+
+def _dropout(o: Operation, shape: ValueShape, engine: Engine) -> LayerStack:
+    alpha = o.attributes.get("form") == "alpha"
+    constructor = layers.AlphaDropout if alpha else layers.MaskedDropout
+    return [constructor(o.attributes["rate"], name=o.name)]
+
+
+def _leaky_relu(o: Operation, shape: ValueShape, engine: Engine) -> LayerStack:
+    slope = o.attributes["slope"]
+    return [layers.Function(lambda x: ops.where(x > 0, x, x * slope), name=o.name)]
+
+
+def _elu(o: Operation, shape: ValueShape, engine: Engine) -> LayerStack:
+    alpha = o.attributes["alpha"]
+
+    def elu(x: Any) -> Any:
+        below = ops.expm1(ops.minimum(x, 0.0)) * alpha  # finite, also where it is not taken
+        return ops.where(x > 0, x, below)
+
+    return [layers.Function(elu, name=o.name)]
+
+
+def _mish(x: Any) -> Any:
+    return x * ops.tanh(ops.logaddexp(x, ops.zeros_like(x)))
+
+
+def _upsample(o: Operation, shape: ValueShape, engine: Engine) -> LayerStack:
+    a = o.attributes
+    rows, columns = (
+        interpolation(size, target, a["mode"], a["align_corners"])
+        for size, target in zip(shape[1:], a["size"], strict=True)
+    )
+    return [layers.Interpolate(rows, columns, name=o.name)]
+
+
+def _pad(o: Operation, shape: ValueShape, engine: Engine) -> LayerStack:
+    edges = _edges(o.attributes["padding"])
+    if o.attributes.get("mode") != "reflect":
+        return [keras.layers.ZeroPadding2D(edges, name=o.name)]
+    widths = ((0, 0), *edges, (0, 0))
+    return [layers.Function(lambda x: ops.pad(x, widths, mode="reflect"), name=o.name)]
 
 
 def _gelu(o: Operation, shape: ValueShape, engine: Engine) -> LayerStack:
@@ -218,6 +274,12 @@ BUILDERS: dict[str, LayerBuilder] = {
     "linear": _linear,
     "batch_norm": _batch_norm,
     "layer_norm": _layer_norm,
+    "group_norm": _group_norm,
+    "leaky_relu": _leaky_relu,
+    "prelu": lambda o, s, e: [layers.PReLU((o.attributes["slopes"],), name=o.name)],
+    "elu": _elu,
+    "mish": _function(_mish),
+    "upsample": _upsample,
     "relu": lambda o, s, e: [keras.layers.ReLU(name=o.name)],
     "relu6": lambda o, s, e: [keras.layers.ReLU(max_value=6.0, name=o.name)],
     "sigmoid": _function(ops.sigmoid),
@@ -226,7 +288,7 @@ BUILDERS: dict[str, LayerBuilder] = {
     "hard_swish": _function(ops.hard_silu),
     "gelu": _gelu,
     "tanh": _function(ops.tanh),
-    "dropout": lambda o, s, e: [layers.MaskedDropout(o.attributes["rate"], name=o.name)],
+    "dropout": _dropout,
     "affine": _affine,
     "scale": lambda o, s, e: [layers.Scale(_parameter_shape(o), name=o.name)],
     "shift": lambda o, s, e: [layers.Shift(_parameter_shape(o), name=o.name)],
@@ -241,9 +303,7 @@ BUILDERS: dict[str, LayerBuilder] = {
     "attention": _attention,
     "cat": lambda o, s, e: [keras.layers.Concatenate(axis=-1, name=o.name)],
     "flatten": _flatten,
-    "pad": lambda o, s, e: [
-        keras.layers.ZeroPadding2D(_edges(o.attributes["padding"]), name=o.name)
-    ],
+    "pad": _pad,
     "slice": _slice,
     "tokens": _reshaped,
     "prepend": lambda o, s, e: [layers.Prepend(o.shape[0] - s[0], name=o.name)],

@@ -11,7 +11,7 @@ import numpy as np
 from keras import ops
 
 from backends.keras_adapter.engines import Engine
-from bench.network.blueprint import Array
+from bench.network.blueprint import ALPHA, Array, alpha_dropout_constants
 from bench.spec.preprocessing import Preprocessing
 
 
@@ -104,6 +104,77 @@ class MaskedDropout(keras.layers.Layer):
         return x * (ops.cast(mask_values, x.dtype) * self.scale)
 
 
+class AlphaDropout(keras.layers.Layer):
+    """Self-normalising dropout by a mask that is part of the batch."""
+
+    def __init__(self, rate: float, **options: Any) -> None:
+        super().__init__(**options)
+        self.factor, self.offset = alpha_dropout_constants(rate)
+
+    def call(self, x: Any, mask_values: Any) -> Any:
+        dropped = ops.convert_to_tensor(ALPHA, x.dtype)
+        return ops.where(ops.cast(mask_values, "bool"), x, dropped) * self.factor + self.offset
+
+
+class GroupNorm(keras.layers.Layer):
+    """PyTorch's GroupNorm over (N, H, W, C), whose groups are neighbouring channels.
+
+    Keras's own computes in float32 even for float64.
+    """
+
+    def __init__(
+        self, groups: int, epsilon: float, scaled: bool, shifted: bool, **options: Any
+    ) -> None:
+        """
+        Args:
+            groups: Number of groups of channels.
+            epsilon: Added to the variance.
+            scaled: True for a trained factor instead of 1.
+            shifted: True for a trained offset instead of 0.
+        """
+        super().__init__(**options)
+        self.groups, self.epsilon = groups, epsilon
+        self.scaled, self.shifted = scaled, shifted
+
+    def build(self, input_shape: tuple[int, ...]) -> None:
+        shape = (input_shape[-1],)
+        zeros: dict[str, Any] = {"shape": shape, "initializer": "zeros"}
+        self.gamma = self.add_weight(name="gamma", **zeros) if self.scaled else None
+        self.beta = self.add_weight(name="beta", **zeros) if self.shifted else None
+
+    def call(self, x: Any) -> Any:
+        _, height, width, channels = x.shape
+        name = keras.backend.standardize_dtype(x.dtype)
+        precise = "float64" if name == "float64" else "float32"  # as PyTorch's autocast
+        grouped = (-1, height * width, self.groups, channels // self.groups)
+        values = ops.reshape(ops.cast(x, precise), grouped)
+        centred = values - mean(values, axis=(1, 3), keepdims=True)
+        variance = mean(centred * centred, axis=(1, 3), keepdims=True)
+        normal = ops.reshape(centred * ops.rsqrt(variance + self.epsilon), (-1, *x.shape[1:]))
+        if self.gamma is not None:
+            normal = normal * ops.cast(ops.convert_to_tensor(self.gamma), precise)
+        if self.beta is not None:
+            normal = normal + ops.cast(ops.convert_to_tensor(self.beta), precise)
+        return ops.cast(normal, x.dtype)
+
+
+class Interpolate(keras.layers.Layer):
+    """Resizing of (N, H, W, C) by a matrix along each axis."""
+
+    def __init__(self, rows: Array, columns: Array, **options: Any) -> None:
+        """
+        Args:
+            rows: (new height, height) matrix.
+            columns: (new width, width) matrix.
+        """
+        super().__init__(**options)
+        self.rows, self.columns = rows, columns
+
+    def call(self, x: Any) -> Any:
+        rows, columns = (ops.convert_to_tensor(m, x.dtype) for m in (self.rows, self.columns))
+        return ops.einsum("oh,nhwc,pw->nopc", rows, x, columns)
+
+
 class SplitConv2D(keras.layers.Conv2D):
     """A grouped convolution as one convolution per group.
 
@@ -192,6 +263,13 @@ class Scale(_WithParameter):
 
     def call(self, x: Any) -> Any:
         return x * ops.convert_to_tensor(self.parameter)
+
+
+class PReLU(_WithParameter):
+    """x where it is positive, else x times a trained slope."""
+
+    def call(self, x: Any) -> Any:
+        return ops.where(x > 0, x, x * ops.cast(ops.convert_to_tensor(self.parameter), x.dtype))
 
 
 class Shift(_WithParameter):

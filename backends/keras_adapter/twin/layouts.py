@@ -85,6 +85,8 @@ LAYOUTS: dict[str, Callable[[Operation, str, Any, TensorShape], VariableLayout]]
     "linear": _linear_layout,
     "batch_norm": _batch_norm_layout,
     "layer_norm": _layer_norm_layout,
+    "group_norm": _layer_norm_layout,
+    "prelu": _reshaped_layout,
     "scale": _parameter_layout,
     "shift": _parameter_layout,
     "prepend": _reshaped_layout,

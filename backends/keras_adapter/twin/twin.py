@@ -14,7 +14,15 @@ from backends.keras_adapter.engines import Engine
 from backends.keras_adapter.twin import layers
 from backends.keras_adapter.twin.builders import BUILDERS, ValueShape
 from backends.keras_adapter.twin.layouts import LAYOUTS
-from bench.network.blueprint import INPUT, Array, Blueprint, Network, Operation, channels_last
+from bench.network.blueprint import (
+    INPUT,
+    Array,
+    Blueprint,
+    Network,
+    Operation,
+    channels_last,
+    mask_shape,
+)
 from bench.network.freezing import TrainingPlan
 from bench.network.frozen_prefix import Boundary
 
@@ -91,7 +99,7 @@ class Twin:
         first = 0 if resumed is None else resumed.index
         source, given = self._source(resumed)
         masks = {
-            o.name: keras.Input(channels_last(o.shape), dtype="bool", name=f"mask_{o.name}")
+            o.name: keras.Input(mask_shape(o), dtype="bool", name=f"mask_{o.name}")
             for o in (self.plan.dropouts if training else ())
         }
         values: dict[str, Any] = dict([given])

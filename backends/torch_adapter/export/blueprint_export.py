@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import sys
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -11,14 +14,36 @@ from torch import nn
 from backends.torch_adapter.export.compositions import COMPOSITIONS
 from backends.torch_adapter.export.constructors import construct, construct_on_meta, last_layer
 from backends.torch_adapter.export.translator import Translator
+from backends.torch_adapter.export.usable import (
+    check_batch_norms,
+    check_parameters_separate,
+    runs_in_training_form,
+)
+from backends.torch_adapter.export.user_code import LOADED_AS
 from backends.torch_adapter.export.weights_files import load_weights
 from bench.errors import UserError, first_line
-from bench.network.blueprint import HEAD, Blueprint, Network, Operation, is_under
+from bench.network.blueprint import (
+    CLASSIFIER_LEFT_OUT,
+    HEAD,
+    Array,
+    Blueprint,
+    Network,
+    Operation,
+    is_under,
+)
+from bench.network.head import trunk_output
 from bench.spec.backbone import BackboneEntry, Reader, Stages
 from bench.spec.preprocessing import Preprocessing
 
+TRIAL_PX = 96
+"""Input size of the trial export of a user's network, if it takes it: small, for speed."""
 HEAD_KINDS = frozenset({"adaptive_avg_pool2d", "flatten", "dropout"})
 """Kinds of functional calls after the last listed module that belong to the head."""
+
+
+CheckTraining = Callable[[nn.Module, Network, str], None]
+"""Raises UserError if a network in training form differs from its Blueprint; its arguments are both
+and a name for messages."""
 
 
 def export_backbone(
@@ -50,18 +75,40 @@ def export_backbone(
         replaced = frozenset({f"{last}.weight", f"{last}.bias"})
         load_weights(module, entry, path, reader, replaced)
     blueprint = export_module(module, name, px, entry.stages, preprocessing)
+    return Network(blueprint, _tensors(module, blueprint))
+
+
+def _tensors(module: nn.Module, blueprint: Blueprint) -> dict[str, Array]:
     state = module.state_dict()
-    tensors = {
+    return {
         tensor: state[tensor].detach().to(torch.float32).contiguous().numpy()
         for _, _, tensor in blueprint.named_tensors()
     }
-    return Network(blueprint, tensors)
 
 
 def export_architecture(name: str, entry: BackboneEntry, px: int) -> Blueprint:
     """Export a backbone of the catalogue without allocating its tensors."""
     module = construct_on_meta(entry)
     return export_module(module, name, px, entry.stages, entry.preprocessing)
+
+
+def check_can_be_rebuilt(
+    module: nn.Module, name: str, entry: BackboneEntry, check_training: CheckTraining
+) -> None:
+    """Export a user's own network as a trial, and compare it in training form with the original, so
+    that a plan can be made of what will run.
+
+    Raises:
+        UserError: It cannot be rebuilt, or would train otherwise.
+    """
+    check_parameters_separate(module, name)
+    check_batch_norms(module, name)
+    px = max(entry.min_px, min(entry.native_px, TRIAL_PX))
+    if not runs_in_training_form(module, px):  # auxiliary classifiers need larger maps
+        px = entry.native_px
+    blueprint = export_module(module, name, px, entry.stages, entry.preprocessing)
+    trunk_output(blueprint)
+    check_training(module, Network(blueprint, _tensors(module, blueprint)), name)
 
 
 def export_module(
@@ -86,10 +133,22 @@ def export_module(
         with torch.no_grad():
             program = torch.export.export(module, (example,))
     except (RuntimeError, ValueError, AssertionError) as error:
-        raise UserError(f"{name} cannot be exported at {px} px: {first_line(error)}") from error
-    operations = Translator(program, name, COMPOSITIONS).translate()
-    operations = _fold_padding(operations)
-    operations = _assign_stages(operations, stages)
+        where = _users_line(error)
+        if "data-dependent" in str(error):
+            raise UserError(
+                f"{name} cannot be rebuilt{where}: it decides by the values of a tensor (if, while, "
+                "int() or indexing), and a Blueprint is one list of operations for all images.",
+                "Compute both cases and join them, or take the decision out of forward().",
+            ) from error
+        raise UserError(
+            f"{name} cannot be exported at {px} px{where}: {first_line(error)}"
+        ) from error
+    translator = Translator(program, name, COMPOSITIONS)
+    operations = translator.translate(lambda path: _stage_of(path, stages) not in (None, HEAD))
+    operations = _assign_stages(_fold_padding(operations), stages)
+    if translator.left_out:
+        operations = _trunk_alone(operations, translator)
+    _check_used_once(operations, name)
     state = module.state_dict()
     used = {tensor for o in operations for tensor in o.tensors.values()}
     return Blueprint(
@@ -99,8 +158,47 @@ def export_module(
         stages=tuple(stage for stage, _ in stages),
         operations=tuple(operations),
         shapes={tensor: tuple(t.shape) for tensor, t in state.items() if tensor in used},
-        notes=_notes(module),
+        notes=_notes(module) + ((CLASSIFIER_LEFT_OUT,) if translator.left_out else ()),
     )
+
+
+def _users_line(error: BaseException) -> str:
+    """Return ' (FILE, line N)' for the last line of a user's code that an exception passed; empty
+    if there is none."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if Path(f.filename).parent in _users_folders()]
+    return f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
+
+
+def _users_folders() -> set[Path]:
+    """Return the folders of the users' files that this process has loaded."""
+    loaded = [m for n, m in sys.modules.items() if n.startswith(LOADED_AS)]
+    return {Path(str(module.__file__)).parent for module in loaded}
+
+
+def _trunk_alone(operations: list[Operation], translator: Translator) -> list[Operation]:
+    """Return the trunk of a network whose classifier could not be translated to the end; raise
+    UserError if the classifier reads more than one of the trunk's values."""
+    trunk = {o.name: o for o in operations if o.stage != HEAD}
+    head_reads = {name for o in operations if o.stage == HEAD for name in o.inputs}
+    read = (head_reads | translator.read_by_rest()) & trunk.keys()
+    if len(read) != 1:
+        raise UserError(translator.left_out)
+    return Translator.needed_for(read, list(trunk.values()))
+
+
+def _check_used_once(operations: list[Operation], name: str) -> None:
+    """Raise UserError if two operations compute with one tensor, which would train as two."""
+    first: dict[str, Operation] = {}
+    for operation in operations:
+        for tensor in operation.tensors.values():
+            other = first.setdefault(tensor, operation)
+            if other is not operation:
+                raise UserError(
+                    f"{name}: the weight '{tensor}' is used twice, in '{other.module_path}' and in "
+                    f"'{operation.module_path}'.",
+                    "Give each layer a weight of its own.",
+                )
 
 
 def _notes(module: nn.Module) -> tuple[str, ...]:
@@ -134,7 +232,11 @@ def _fold_padding(operations: list[Operation]) -> list[Operation]:
     for operation in operations:
         for name in operation.inputs:
             readers.setdefault(name, set()).add(operation.kind)
-    pads = {o.name: o for o in operations if o.kind == "pad" and readers[o.name] == {"conv2d"}}
+    pads = {
+        o.name: o
+        for o in operations
+        if o.kind == "pad" and "mode" not in o.attributes and readers[o.name] == {"conv2d"}
+    }
     folded = []
     for operation in operations:
         if operation.name in pads:

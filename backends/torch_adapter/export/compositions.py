@@ -32,30 +32,65 @@ def _layer_norm(t: Translator, node: fx.Node, a: Arguments) -> Value:
 
 
 def _sum(t: Translator, node: fx.Node, a: Arguments) -> Value:
-    factor = a.get("alpha", 1)
-    if isinstance(a["other"], int | float):
-        return _affine(t, node, a["self"], 1.0, float(a["other"] * factor))
-    demand(factor == 1, "it has a factor")
+    factor = float(a.get("alpha", 1))
+    with_constant = _constant_operand(t, a)
+    if with_constant is not None:
+        argument, constant, is_second = with_constant
+        demand(is_second or factor == 1.0, "it has a factor")
+        return _affine(t, node, argument, 1.0, _times(constant, factor))
+    demand(factor == 1.0, "it has a factor")
     return _binary(t, node, a, "add", "shift", "bias")
 
 
 def _difference(t: Translator, node: fx.Node, a: Arguments) -> Value:
-    demand(isinstance(a["other"], int | float), "it has two values as operands")
-    return _affine(t, node, a["self"], 1.0, -float(a["other"] * a.get("alpha", 1)))
+    with_constant = _constant_operand(t, a)
+    demand(with_constant is not None, "it has two values as operands")
+    assert with_constant is not None
+    argument, constant, is_second = with_constant
+    factor = float(a.get("alpha", 1))
+    if is_second:
+        return _affine(t, node, argument, 1.0, _times(constant, -factor))
+    return _affine(t, node, argument, -factor, constant)
 
 
 def _product(t: Translator, node: fx.Node, a: Arguments) -> Value:
-    if isinstance(a["other"], int | float):
-        return _affine(t, node, a["self"], float(a["other"]), 0.0)
+    with_constant = _constant_operand(t, a)
+    if with_constant is not None:
+        return _affine(t, node, with_constant[0], with_constant[1], 0.0)
     return _binary(t, node, a, "multiply", "scale", "weight")
 
 
 def _quotient(t: Translator, node: fx.Node, a: Arguments) -> Value:
-    demand(isinstance(a["other"], int | float), "it has two values as operands")
-    return _affine(t, node, a["self"], 1.0 / float(a["other"]), 0.0)
+    with_constant = _constant_operand(t, a)
+    demand(with_constant is not None and with_constant[2], "its divisor is no constant")
+    assert with_constant is not None
+    argument, constant, _ = with_constant
+    inverse = [1.0 / c for c in constant] if isinstance(constant, list) else 1.0 / constant
+    return _affine(t, node, argument, inverse, 0.0)
 
 
-def _affine(t: Translator, node: fx.Node, argument: Any, factor: float, offset: float) -> Value:
+Constant = float | list[float]
+"""A number, or a list with one for each feature."""
+
+
+def _constant_operand(t: Translator, a: Arguments) -> tuple[Any, Constant, bool] | None:
+    """Return the argument that is a value, the constant that it is combined with, and True if the
+    constant is the second operand; None if no operand is a constant."""
+    for value, other, is_second in (("self", "other", True), ("other", "self", False)):
+        if isinstance(a[value], fx.Node) and t.is_value(a[value]):
+            constant = t.constant(a[other], t.settled_or_as_is(t.value(a[value])))
+            if constant is not None:
+                return a[value], constant, is_second
+    return None
+
+
+def _times(constant: Constant, factor: float) -> Constant:
+    return [c * factor for c in constant] if isinstance(constant, list) else constant * factor
+
+
+def _affine(
+    t: Translator, node: fx.Node, argument: Any, factor: Constant, offset: Constant
+) -> Value:
     x = t.settled_or_as_is(t.value(argument))
     attributes = {"factor": factor, "offset": offset}
     return t.emit(node, "affine", [x], attributes, shape=x.shape, like=x)
@@ -170,6 +205,7 @@ COMPOSITIONS: dict[str, Composition] = {
     "aten.add.Tensor": _sum,
     "aten.add_.Tensor": _sum,
     "aten.sub.Tensor": _difference,
+    "aten.sub_.Tensor": _difference,
     "aten.mul.Tensor": _product,
     "aten.mul_.Tensor": _product,
     "aten.div.Tensor": _quotient,

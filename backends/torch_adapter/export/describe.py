@@ -5,14 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 import torchvision
 from torch import nn
 
 from backends.torch_adapter.export import user_code
+from backends.torch_adapter.export.blueprint_export import CheckTraining, check_can_be_rebuilt
 from backends.torch_adapter.export.constructors import AUXILIARY, construct_on_meta
 from backends.torch_adapter.export.stages import find_stages
-from bench.errors import Unavailable, UserError, choose, first_line
+from backends.torch_adapter.export.usable import usable_logits
+from bench.errors import Unavailable, UserError, choose
 from bench.spec.backbone import HALF, LEAST_PX, BackboneEntry, WeightsSource, standardised
 
 PRETRAINED = "IMAGENET1K_V1"
@@ -31,14 +32,17 @@ TIMM_RELEASES = (
 """Prefixes of addresses whose files use timm's own tensor names."""
 
 
-def describe(name: str) -> BackboneEntry:
-    """Describe ``torchvision:NAME``, ``timm:NAME`` or ``module:FILE:FUNCTION``.
+def describe(name: str, check_training: CheckTraining) -> BackboneEntry:
+    """Describe ``torchvision:NAME``, ``timm:NAME`` or ``module:FILE:FUNCTION``; a user's own
+    network is checked by ``check_training``, too.
 
     Raises:
         UserError: The library lacks the network, or it does not classify images.
         Unavailable: The library is not installed.
     """
     library, _, model = name.partition(":")
+    if library == "module":
+        return _user_code(name, model, check_training)
     return DESCRIBERS[library](name, model)
 
 
@@ -130,7 +134,7 @@ def _timm_sources(configuration: Any, expects: Any) -> tuple[WeightsSource, ...]
     return tuple(sources)
 
 
-def _user_code(name: str, model: str) -> BackboneEntry:
+def _user_code(name: str, model: str, check_training: CheckTraining) -> BackboneEntry:
     file, _, function = model.rpartition(":")
     module, code = user_code.describe(Path(file), function)
     px = user_code.input_px(module, code.name)
@@ -144,10 +148,12 @@ def _user_code(name: str, model: str) -> BackboneEntry:
         preprocessing=user_code.preprocessing(module, code.name),
         code=code,
     )
-    return _completed(f"module:{code.name}", entry, module)
+    entry = _completed(f"module:{code.name}", entry, module)
+    check_can_be_rebuilt(module, f"module:{code.name}", entry, check_training)
+    return entry
 
 
-DESCRIBERS = {"torchvision": _torchvision, "timm": _timm, "module": _user_code}
+DESCRIBERS = {"torchvision": _torchvision, "timm": _timm}
 
 
 def _sha256_prefix(address: str) -> str:
@@ -164,17 +170,14 @@ def _completed(name: str, entry: BackboneEntry, module: nn.Module) -> BackboneEn
     """Return the entry with stages and the range of input sizes.
 
     Raises:
-        UserError: The network cannot take its own input size.
+        UserError: The network cannot be used, or not at its own input size.
     """
     px = entry.native_px
-    reason = _refusal(module, px)
-    if reason is not None:
-        hint = "Set the network's attribute input_px to its input size."
-        raise UserError(f"{name} cannot take {px} px: {reason}", hint if entry.code else None)
+    logits = usable_logits(module, px, name)
     found = {
-        "stages": find_stages(module, px, name),
+        "stages": find_stages(module, px, logits.shape[1], name),
         "min_px": _least_px(module, px),
-        "fixed_px": _refusal(module, px + 32) is not None,
+        "fixed_px": not _takes(module, px + 32),
     }
     return BackboneEntry.model_validate({**entry.model_dump(), **found})
 
@@ -182,25 +185,18 @@ def _completed(name: str, entry: BackboneEntry, module: nn.Module) -> BackboneEn
 def _least_px(module: nn.Module, px: int) -> int:
     """Return the smallest input size from ``LEAST_PX`` to ``px`` that a network takes."""
     low, high = min(LEAST_PX, px), px
-    if _refusal(module, low) is None:
+    if _takes(module, low):
         return low
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if _refusal(module, middle) is None else (middle, high)
+        low, high = (low, middle) if _takes(module, middle) else (middle, high)
     return high
 
 
-def _refusal(module: nn.Module, px: int) -> str | None:
-    """Return the reason why a network has no logits for images of ``px``, None if it has."""
-    example = next(module.parameters())
-    images = torch.zeros(2, 3, px, px, device=example.device, dtype=example.dtype)
+def _takes(module: nn.Module, px: int) -> bool:
+    """Return True if a network has logits for images of ``px``."""
     try:
-        with torch.no_grad():
-            logits = module(images)
-    except Exception as error:  # networks raise anything at a wrong size
-        return first_line(error)
-    if not isinstance(logits, torch.Tensor):
-        return f"it returns a {type(logits).__name__}, not logits of shape (images, classes)."
-    if logits.ndim != 2 or logits.shape[0] != 2 or logits.shape[1] < 2:
-        return f"for 2 images it returns {tuple(logits.shape)}, not logits of (2, classes)."
-    return None
+        usable_logits(module, px, "")
+    except UserError:
+        return False
+    return True

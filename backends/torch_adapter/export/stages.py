@@ -1,6 +1,7 @@
 """Stages of a network that the catalogue lacks, found from one forward pass.
 
-The head is all that follows the last spatial layer: the classifier and the pooling before it. The
+The head is all that follows the last spatial layer: the classifier and the pooling before it. A
+network without a classifier, such as a feature extractor, is all trunk, without that pooling. The
 trunk is cut where the resolution falls; where it never does (a ViT) it is cut into equal parts.
 """
 
@@ -34,6 +35,8 @@ PASSIVE = (
     nn.Identity,
 )
 """Layers before a classifier that belong to it."""
+PROBABILITIES = (nn.Softmax, nn.LogSoftmax, nn.Sigmoid, nn.LogSigmoid)
+"""Activations that may follow the layer that computes the logits."""
 GLOBAL_POOLS = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.AvgPool2d)
 
 
@@ -106,23 +109,27 @@ def trace(module: nn.Module, px: int) -> list[Call]:
     return calls
 
 
-def find_stages(module: nn.Module, px: int, name: str) -> Stages:
+def find_stages(module: nn.Module, px: int, classes: int, name: str) -> Stages:
     """Return (stage, module paths) from the input on: 'stem', 'stage1', …, 'head'.
 
     Args:
         module: In evaluation form.
         px: Height and width of an input that it can take.
+        classes: Number of its outputs for each image.
         name: Name of the backbone, for messages.
 
     Raises:
         UserError: No layer with weights precedes the classifier, or weights are used twice.
     """
     leaves = _leaves(module, trace(module, px), name)
-    start = _head_start(module, leaves)
+    start = _head_start(module, leaves, classes)
     if start is None:
+        own = [n for n, _ in module.named_parameters(recurse=False)]
+        where = f" It has weights outside of any layer ({', '.join(own[:3])})." if own else ""
         raise UserError(
             f"{name}: no layer with weights precedes its classifier, so that every policy "
-            "would be one with no trainable stage in the backbone."
+            f"would be one with no trainable stage in the backbone.{where}",
+            "Write its layers as modules, such as torch.nn.Conv2d." if own else None,
         )
     trunk, head = leaves[:start], leaves[start:]
     groups = _groups(_segments(module, trunk, head), px)
@@ -150,19 +157,45 @@ def _kernels(module: nn.Module, path: str) -> int:
     return sum(p.ndim >= 2 for p in module.get_submodule(path).parameters())
 
 
-def _head_start(module: nn.Module, leaves: list[Call]) -> int | None:
+def _head_start(module: nn.Module, leaves: list[Call], classes: int) -> int | None:
     """Return the index of the head's first leaf, None if no weights would be left before it."""
     kernels = [i for i, leaf in enumerate(leaves) if _kernels(module, leaf.path)]
     if not kernels:
         return None
     last = kernels[-1]
-    around = _classifier(module, leaves, last)
-    start = min(last, around, _after_maps(module, leaves, last))
-    if not _has_weights(module, leaves[:start]):
-        start = around if _has_weights(module, leaves[:around]) else last
+    if _computes_logits(module, leaves[last:], classes):
+        around = _classifier(module, leaves, last)
+        start = min(last, around, _after_maps(module, leaves, last))
+        if not _has_weights(module, leaves[:start]):
+            start = around if _has_weights(module, leaves[:around]) else last
+    else:
+        start = len(leaves)
     while start and _is_passive(module, leaves[start - 1].path):
         start -= 1
     return start if _has_weights(module, leaves[:start]) else None
+
+
+def _computes_logits(module: nn.Module, rest: list[Call], classes: int) -> bool:
+    """Return True if the first of these leaves, the network's last kernel, is its classifier: a
+    dense layer or a convolution of one position with an output for each class, and nothing after it
+    that a classifier does not have, such as normalisation."""
+    first, *after = rest
+    layer = module.get_submodule(first.path)
+    on_maps = len(first.shape) == 4 and first.side != 1
+    if on_maps:
+        fits = first.shape[1] == classes and getattr(layer, "kernel_size", (1, 1)) == (1, 1)
+    else:
+        fits = first.shape[1:2] == (classes,) and len(first.shape) != 3
+    layers = [module.get_submodule(leaf.path) for leaf in after]
+    features = [m for m in layers if _is_activation(m) and not isinstance(m, PROBABILITIES)]
+    if on_maps:  # as SqueezeNet does
+        features = [m for m in features if not isinstance(m, nn.ReLU)]
+    return fits and not features and not _has_weights(module, after)
+
+
+def _is_activation(module: nn.Module) -> bool:
+    """Return True for an activation of torch or timm."""
+    return "activation" in type(module).__module__
 
 
 def _is_passive(module: nn.Module, path: str) -> bool:
@@ -191,20 +224,23 @@ def _after_maps(module: nn.Module, leaves: list[Call], last: int) -> int:
     for index in range(last, -1, -1):
         rest = leaves[index:]
         vectors = all(len(leaf.shape) == 2 for leaf in rest)
-        if vectors or _pools_to_one(module, rest):
+        side_before = leaves[index - 1].side if index else None
+        if vectors or _pools_to_one(module, rest, side_before):
             start = index
         elif rest[0].side != 1:
             break
     return start
 
 
-def _pools_to_one(module: nn.Module, rest: list[Call]) -> bool:
-    """Return True if the first leaf turns maps into vectors: a global pooling, or a dense layer
-    written as a convolution over the whole map (VGG in timm, LeNet)."""
+def _pools_to_one(module: nn.Module, rest: list[Call], side_before: int | None) -> bool:
+    """Return True if the first leaf turns maps into vectors: a global pooling, also one of the
+    user's own, or a dense layer written as a convolution over the whole map (VGG in timm, LeNet).
+    ``side_before`` is the height (= width) of the map that it reads, None if that is no map."""
     leaf = module.get_submodule(rest[0].path)
     dense = isinstance(leaf, nn.Conv2d) and leaf.kernel_size[0] > 2 and leaf.padding in (0, (0, 0))
+    own_pool = (side_before or 1) > 1 and not _kernels(module, rest[0].path)
     one = all(leaf.side == 1 or len(leaf.shape) == 2 for leaf in rest)
-    return one and (dense or isinstance(leaf, GLOBAL_POOLS))
+    return one and (dense or own_pool or isinstance(leaf, GLOBAL_POOLS))
 
 
 def _segments(module: nn.Module, trunk: list[Call], head: list[Call]) -> list[Segment]:
@@ -296,6 +332,8 @@ def _groups(segments: list[Segment], px: int) -> tuple[list[Segment], list[list[
             groups.append([])
         side = segment.side or side
     groups = _with_weights(groups)
+    if len(groups) > 1 and not any(segment.kernels for segment in groups[-1]):
+        groups[-2:] = [groups[-2] + groups[-1]]  # a last norm is no stage of its own
     if len(groups) > TARGET_STAGES and stem and px / (groups[0][-1].side or px) < FALL**2:
         groups[:2] = [groups[0] + groups[1]]
     if not groups:

@@ -72,8 +72,61 @@ def _conv2d_named_padding(a: Arguments) -> tuple[OperationKind, Attributes]:
 
 def _batch_norm(a: Arguments) -> tuple[OperationKind, Attributes]:
     demand(a["running_mean"] is not None, "it keeps no running statistics")
-    demand(a["momentum"] is not None, "its statistics are cumulative")
+    demand(not a["training"], "it uses the batch's statistics in evaluation, too")
     return "batch_norm", {"epsilon": float(a["eps"]), "momentum": float(a["momentum"])}
+
+
+def _dropout(a: Arguments) -> tuple[OperationKind, Attributes]:
+    demand(not a["train"], "it drops in evaluation, too: write training=self.training")
+    return "dropout", {"rate": float(a["p"])}
+
+
+def _dropout_of_maps(a: Arguments) -> tuple[OperationKind, Attributes]:
+    kind, attributes = _dropout(a)
+    return kind, {**attributes, "form": "maps"}
+
+
+def _alpha_dropout(a: Arguments) -> tuple[OperationKind, Attributes]:
+    kind, attributes = _dropout(a)
+    return kind, {**attributes, "form": "alpha"}
+
+
+def _leaky_relu(a: Arguments) -> tuple[OperationKind, Attributes]:
+    return "leaky_relu", {"slope": float(a["negative_slope"])}
+
+
+def _elu(a: Arguments) -> tuple[OperationKind, Attributes]:
+    demand(a["scale"] == 1 and a["input_scale"] == 1, "it is SELU or has scales")
+    return "elu", {"alpha": float(a["alpha"])}
+
+
+def _group_norm(a: Arguments) -> tuple[OperationKind, Attributes]:
+    return "group_norm", {"groups": int(a["num_groups"]), "epsilon": float(a["eps"])}
+
+
+def _instance_norm(a: Arguments) -> tuple[OperationKind, Attributes]:
+    demand(bool(a["use_input_stats"]), "it keeps running statistics")
+    channels = int(a["input"].meta["val"].shape[1])
+    return "group_norm", {"groups": channels, "epsilon": float(a["eps"])}
+
+
+def _upsample(mode: str) -> Translation:
+    def translate(a: Arguments) -> tuple[OperationKind, Attributes]:
+        size = [int(n) for n in a["input"].meta["val"].shape[2:]]
+        given, factors = a["output_size"], a["scale_factors"]
+        target = (
+            [int(n * f) for n, f in zip(size, factors, strict=True)] if given is None else given
+        )
+        exact = given is not None or all(
+            n * f == t for n, f, t in zip(size, factors, target, strict=True)
+        )
+        demand(exact, "its scale does not give a whole number of pixels")
+        corners = bool(a.get("align_corners"))
+        return "upsample", {
+            "size": [int(n) for n in target], "mode": mode, "align_corners": corners
+        }  # fmt: skip
+
+    return translate
 
 
 def _hardtanh(a: Arguments) -> tuple[OperationKind, Attributes]:
@@ -109,11 +162,13 @@ def _adaptive(a: Arguments) -> tuple[OperationKind, Attributes]:
 
 def _pad(a: Arguments) -> tuple[OperationKind, Attributes]:
     mode, value = a["mode"], a["value"]
-    demand(mode == "constant" and value in (None, 0, 0.0), f"mode {mode} with {value}")
+    zeros = mode == "constant" and value in (None, 0, 0.0)
+    demand(zeros or mode == "reflect", f"it pads by mode {mode} with {value}")
     demand(len(a["pad"]) == 4, "it pads other axes than height and width")
     left, right, top, bottom = a["pad"]
     demand(min(a["pad"]) >= 0, "it crops")
-    return "pad", {"padding": [top, bottom, left, right]}
+    reflects = {} if zeros else {"mode": mode}
+    return "pad", {"padding": [top, bottom, left, right], **reflects}
 
 
 def _gelu(a: Arguments) -> tuple[OperationKind, Attributes]:
@@ -128,6 +183,12 @@ PLAIN: dict[str, Translation] = {
     "aten.avg_pool2d.default": _avg_pool2d,
     "aten.adaptive_avg_pool2d.default": _adaptive,
     "aten.pad.default": _pad,
+    "aten.group_norm.default": _group_norm,
+    "aten.instance_norm.default": _instance_norm,
+    "aten.upsample_nearest2d.vec": _upsample("nearest"),
+    "aten.upsample_bilinear2d.vec": _upsample("bilinear"),
+    "aten.feature_dropout.default": _dropout_of_maps,
+    "aten.prelu.default": lambda a: ("prelu", {"slopes": a["weight"].meta["val"].numel()}),
 }
 """Operators from an image to an image → function from arguments to (kind, attributes)."""
 
@@ -148,7 +209,11 @@ ELEMENTWISE: dict[str, Translation] = _with_in_place(
         "aten.hardswish.default": lambda a: ("hard_swish", {}),
         "aten.gelu.default": _gelu,
         "aten.tanh.default": lambda a: ("tanh", {}),
-        "aten.dropout.default": lambda a: ("dropout", {"rate": float(a["p"])}),
+        "aten.dropout.default": _dropout,
+        "aten.alpha_dropout.default": _alpha_dropout,
+        "aten.leaky_relu.default": _leaky_relu,
+        "aten.elu.default": _elu,
+        "aten.mish.default": lambda a: ("mish", {}),
     }
 )
 """Operators on single elements, in any order → function from arguments to (kind, attributes)."""
@@ -161,6 +226,8 @@ IDENTITIES = frozenset(
     }
 )
 """Operators that change nothing in evaluation form."""
+COPIES = IDENTITIES | {"aten.lift_fresh_copy.default", "aten.detach_.default"}
+"""Operators that copy a constant."""
 REARRANGING = frozenset(
     {
         "aten.view.default",

@@ -13,6 +13,7 @@ from torch import Tensor, fx
 from backends.torch_adapter.export import rearrange
 from backends.torch_adapter.export.rearrange import Attributes, Shape
 from backends.torch_adapter.export.translations import (
+    COPIES,
     ELEMENTWISE,
     GETITEM,
     IDENTITIES,
@@ -75,9 +76,18 @@ class Translator:
         signature = program.graph_signature
         self.parameters = dict(signature.inputs_to_parameters)
         self.tensors = {**self.parameters, **signature.inputs_to_buffers}
+        stored = {**program.state_dict, **program.constants}
+        constants = {**signature.inputs_to_buffers, **signature.inputs_to_lifted_tensor_constants}
+        self._constants: dict[str, Tensor] = {
+            node: tensor
+            for node, name in constants.items()
+            if isinstance(tensor := stored.get(name), Tensor)
+        }
         self._values: dict[str, Value | tuple[Value, ...]] = {}
         self._settled: dict[tuple[str, str], Value] = {}
         self.operations: list[Operation] = []
+        self.left_out = ""
+        """Why the end of the network was left out; empty if it was not."""
         for node in self._graph.nodes:
             if node.op == "placeholder" and node.name in signature.user_inputs:
                 self._values[node.name] = Value(INPUT, tuple(node.meta["val"].shape[1:]))
@@ -86,32 +96,57 @@ class Translator:
                 name = self.parameters[node.name]
                 self._values[node.name] = Value(name, shape, is_parameter=True)
 
-    def translate(self) -> list[Operation]:
-        """Return the operations that the network's output depends on, in order.
+    def translate(self, is_trunk: Callable[[str], bool]) -> list[Operation]:
+        """Return the operations that the network's output depends on, in order. If an operation
+        after the trunk has no counterpart in a Blueprint, the rest of the network is left out, and
+        ``left_out`` is the reason.
+
+        Args:
+            is_trunk: Returns True for the path of a module of the trunk.
 
         Raises:
-            UserError: One of them has no counterpart in a Blueprint.
+            UserError: An operation of the trunk has no counterpart in a Blueprint.
         """
-        for node in self._graph.nodes:
-            if node.op == "call_function":
-                self._guarded(node, self._add_value)
-            elif node.op == "output":
-                outputs = [a for a in node.args[0] if isinstance(a, fx.Node)]
-                self._guarded(outputs[0], self._finish)
+        nodes = [node for node in self._graph.nodes if node.op in ("call_function", "output")]
+        trunk_end = max((i for i, n in enumerate(nodes) if is_trunk(module_path(n))), default=-1)
+        for index, node in enumerate(nodes):
+            try:
+                if node.op == "call_function":
+                    self._guarded(node, self._add_value)
+                else:
+                    outputs = [a for a in node.args[0] if isinstance(a, fx.Node)]
+                    self._guarded(outputs[0], self._finish)
+            except UserError as error:
+                if index <= trunk_end or not self.operations:
+                    raise
+                self.left_out = error.message
+                break
         return self.operations
+
+    def read_by_rest(self) -> set[str]:
+        """Return the names of the values that the nodes without a value of their own read."""
+        calls = [node for node in self._graph.nodes if node.op == "call_function"]
+        read = {i.name for n in calls if n.name not in self._values for i in n.all_input_nodes}
+        values = [self._values[name] for name in read if name in self._values]
+        return {v.name for v in values if isinstance(v, Value) and not v.is_parameter}
 
     def _add_value(self, node: fx.Node) -> None:
         self._values[node.name] = self._translate_node(node)
 
     def _finish(self, node: fx.Node) -> None:
         """Make ``node`` the last operation, and drop all operations that it does not depend on."""
-        needed = {self.settled(self.value(node)).name}
+        self.operations = self.needed_for({self.settled(self.value(node)).name}, self.operations)
+
+    @staticmethod
+    def needed_for(values: set[str], operations: Sequence[Operation]) -> list[Operation]:
+        """Return the operations that these values depend on, in order."""
+        needed = set(values)
         kept = []
-        for operation in reversed(self.operations):
+        for operation in reversed(operations):
             if operation.name in needed:
                 needed.update(operation.inputs)
                 kept.append(operation)
-        self.operations = kept[::-1]
+        return kept[::-1]
 
     def _guarded(self, node: fx.Node, act: Callable[[fx.Node], None]) -> None:
         try:
@@ -137,13 +172,17 @@ class Translator:
         if target in REARRANGING:
             return self._rearranged(node)
         arguments = named_arguments(node)
+        if target in COPIES and arguments["self"].name in self._constants:
+            self._constants[node.name] = self._constants[arguments["self"].name]
+            return Value(node.name, (), is_parameter=True)
         if target in IDENTITIES or _changes_nothing(target, arguments):
             return self.value(arguments.get("self", arguments.get("input")))
         if target in PLAIN:
             x = self.settled(self.value(arguments.get("self", arguments.get("input"))))
             demand(len(x.shape) == 3, "its input is not an image")
             kind, attributes = PLAIN[target](arguments)
-            return self.emit(node, kind, [x], attributes, self.roles(arguments))
+            shape = x.shape if kind in ("dropout", "prelu") else None
+            return self.emit(node, kind, [x], attributes, self.roles(arguments), shape=shape)
         if target in ELEMENTWISE:
             x = self.settled_or_as_is(self.value(arguments.get("self", arguments.get("input"))))
             kind, attributes = ELEMENTWISE[target](arguments)
@@ -162,6 +201,38 @@ class Translator:
         demand(isinstance(found, Value), f"it reads {argument}")
         assert isinstance(found, Value)
         return found
+
+    def is_value(self, node: fx.Node) -> bool:
+        """Return True if a node is one value of the network, neither a parameter nor a constant."""
+        found = self._values.get(node.name)
+        return isinstance(found, Value) and not found.is_parameter
+
+    def constant(self, argument: Any, like: Value) -> float | list[float] | None:
+        """Return an operand that is a number, or a buffer or constant tensor that is neither
+        trained nor a statistic; None if it is something else.
+
+        Args:
+            like: The value that it is combined with.
+
+        Returns:
+            A number, or a list with one for each feature.
+
+        Raises:
+            Untranslatable: It differs between positions.
+        """
+        if isinstance(argument, int | float):
+            return float(argument)
+        tensor = self._constants.get(argument.name) if isinstance(argument, fx.Node) else None
+        if tensor is None or tensor.is_meta:
+            return None
+        if tensor.numel() == 1:
+            return float(tensor)
+        demand(like.index is None, "it combines a constant with a rearranged value")
+        axis = 1 if len(like.shape) == 3 else len(like.shape)
+        placed = tensor.reshape((1,) * (len(like.shape) + 1 - tensor.ndim) + tuple(tensor.shape))
+        demand(placed.shape[axis] == placed.numel() == [0, *like.shape][axis],
+               "its constant is not one number for each feature")  # fmt: skip
+        return [float(number) for number in placed.flatten()]
 
     def roles(self, arguments: Arguments) -> dict[str, str]:
         """Return role → name for the arguments that are stored tensors.

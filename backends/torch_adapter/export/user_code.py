@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch._dynamo import OptimizedModule
 from torch.nn.parameter import UninitializedParameter
 
 from bench.errors import UserError
@@ -152,6 +153,18 @@ def _built(file: Path, name: str) -> nn.Module:
         raise UserError(
             f"{where} returns a {type(module).__name__}, not a torch.nn.Module.",
             "The function must return the network itself.",
+        )
+    if isinstance(module, torch.jit.ScriptModule | OptimizedModule):
+        how = "torch.compile" if isinstance(module, OptimizedModule) else "torch.jit"
+        raise UserError(
+            f"{where} returns what {how} made of a network, which cannot be taken apart.",
+            f"Return the network as it was before {how}; Thawbench chooses how it is run.",
+        )
+    if next(module.parameters(), None) is None:
+        raise UserError(
+            f"{where} returns a network without parameters, so that nothing can be frozen or "
+            "trained.",
+            "Return a network with layers that have weights.",
         )
     module = module.eval().cpu().float()
     if any(isinstance(p, UninitializedParameter) for p in module.parameters()):
