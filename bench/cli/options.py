@@ -8,10 +8,10 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_type_hints
 
 from typer import Argument, Option
 
@@ -19,6 +19,7 @@ from bench.errors import UserError, choose
 from bench.spec.run import RECIPE_OPTIONS
 
 if TYPE_CHECKING:
+    from bench.data import FileRules
     from bench.workers.process import Interpreters
 
 DEFAULT_SUITE = "quick"
@@ -56,6 +57,9 @@ class RunOptions:
     fresh: bool = option("Repeat runs that have results.", False)
     dry_run: bool = option("List the runs without doing them.", False)
     skip_unreadable: bool = option("Leave out images that cannot be read.", False)
+    drop_duplicates: bool = option("Leave out images in two classes or two splits.", False)
+    test_from: str | None = option("val or train:15%: source of missing test images.")
+    max_pixels: int | None = option("Largest image, in pixels. Default: 178,956,970.", min=1)
     out: Path | None = option("Results folder. Default: results/runs/SUITE.")
     python: list[str] | None = option(PYTHON)
     as_json: bool = option(JSON, False, "--json")
@@ -185,6 +189,8 @@ class SharedOption(NamedTuple):
         """Return the values of a list; None if the option was not given."""
         if self.field == "head":
             return heads(text)
+        if self.field in ("datasets", "backbones"):
+            return paths(names(text))
         if text is None or self.kind is str:
             return names(text)
         return numbers(self.flag, self.kind, text)
@@ -238,6 +244,27 @@ def report_filters(given: Mapping[str, str | None]) -> dict[str, Any]:
     return {o.parameter: o.parse(given.get(o.parameter)) for o in shared_options()}
 
 
+def file_rules(given: RunOptions) -> FileRules:
+    """Return the rules for files of data sets; raise UserError for a wrong ``--test-from``."""
+    from bench.data import FileRules
+
+    rules = FileRules(
+        skip_unreadable=given.skip_unreadable,
+        drop_duplicates=given.drop_duplicates,
+        test_from=None if given.test_from is None else _test_from(given.test_from),
+    )
+    return rules if given.max_pixels is None else replace(rules, max_pixels=given.max_pixels)
+
+
+def _test_from(text: str) -> tuple[Literal["train", "val"], float]:
+    if text == "val":
+        return "val", 1.0
+    match = re.fullmatch(r"train:(\d{1,2})%?", text)
+    if match is None or not int(match[1]):
+        raise UserError(f"--test-from: '{text}' is neither val nor a share such as train:15%.")
+    return "train", int(match[1]) / 100
+
+
 def interpreters(choices: Sequence[str] | None) -> Interpreters:
     """Return the interpreters of ``--python``; raise UserError if a backend or file is unknown."""
     from bench.catalog.backends import BACKENDS
@@ -264,6 +291,35 @@ def names(text: str | None) -> list[str] | None:
     if not found:
         raise UserError("An empty list was given.", "Lists are comma-separated: a,b,c.")
     return list(dict.fromkeys(found))
+
+
+def paths(found: list[str] | None) -> list[str] | None:
+    """Join what a comma inside a path took apart: a piece that is no name of its own belongs to the
+    path before it."""
+    from bench.catalog.backbones import BACKBONES
+    from bench.data.registry import EMBEDDED
+
+    joined: list[str] = []
+    for piece in found or ():
+        stands_alone = ":" in piece.partition(".")[0] or piece in EMBEDDED or piece in BACKBONES
+        continued = None if stands_alone or not joined else _continued(joined[-1], piece)
+        if continued is None:
+            joined.append(piece)
+        else:
+            joined[-1] = continued
+    return joined if found is not None else None
+
+
+def _continued(name: str, piece: str) -> str | None:
+    """Return a name with a path and the piece behind its comma, None if they do not belong
+    together: there is no such folder or file."""
+    kind, _, path = name.partition(":")
+    for comma in (",", ", "):
+        whole = f"{path}{comma}{piece}"
+        file = whole.rpartition(":")[0] if kind == "module" else whole
+        if kind in ("folder", "rvl_cdip", "module") and Path(file).expanduser().exists():
+            return f"{kind}:{whole}"
+    return None
 
 
 def heads(text: str | None) -> list[str] | None:

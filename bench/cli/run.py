@@ -9,9 +9,10 @@ from pathlib import Path
 from tabulate import tabulate
 
 from bench.analysis.folders import load_runs
-from bench.cli.options import DEFAULT_SUITE, RunOptions, interpreters, run_choices
+from bench.cli.options import DEFAULT_SUITE, RunOptions, file_rules, interpreters, run_choices
 from bench.cli.progress import display, labels
 from bench.cli.report import write_and_print
+from bench.data.image_files import MOST_NAMED
 from bench.errors import UserError
 from bench.network.backbones import weights_choice
 from bench.report import make_report
@@ -36,12 +37,15 @@ def run_command(given: RunOptions) -> bool:
     # Without a suite, the grid consists of the options alone.
     name = given.suite if given.suite is not None or options["datasets"] else DEFAULT_SUITE
     suite = apply_options(load_suite(name) if name else options_suite(options), options)
-    planner = Planner(
-        python, weights, given.device, given.skip_unreadable, download=not given.dry_run
-    )
+    planner = Planner(python, weights, given.device, file_rules(given), download=not given.dry_run)
     runs = planner.plan(suite)
-    for reason in planner.skipped():
+    skipped = planner.skipped()
+    for reason in skipped[:MOST_NAMED]:
         print(f"left out: {reason}", file=sys.stderr)
+    if len(skipped) > MOST_NAMED:
+        print(f"left out: {len(skipped) - MOST_NAMED:,} more files", file=sys.stderr)
+    for remark in planner.remarks():
+        print(remark, file=sys.stderr)
     store = Store(given.out or RESULTS / suite.name)
     _check_images(store.root, [grid.dataset for grid in suite.grid])
     missing = [run for run in runs if given.fresh or store.is_missing(*run.key)]

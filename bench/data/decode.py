@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import math
+import threading
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,14 +12,29 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from bench.data.model import Pixels, Resize
+from bench.data.model import FileRules, Pixels, Resize
 from bench.errors import first_line
+from bench.storage.regular_files import open_regular
 from bench.system import cores
 
 Box = tuple[float, float, float, float]
 """Left, top, right and bottom in pixels of the image; right and bottom are excluded."""
+FORMATS = (
+    "AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "QOI", "TGA", "TIFF", "WEBP",
+)  # fmt: skip
+"""Pillow's decoders of pixels. Pillow chooses by content, whatever a file's name, and its others
+run programs (EPS), read further files or are little tested."""
+PIXELS_AT_ONCE = 64_000_000
+"""Pixels decoded at the same time by all threads together; a larger image is decoded alone."""
+RANGE_TAGS = {"sample": (340, 341), "classic": (280, 281)}
+"""TIFF tags with the smallest and largest sample value: SMinSampleValue and SMaxSampleValue;
+MinSampleValue and MaxSampleValue (TIFF 6.0)."""
+SURELY_16_BITS = 2**14
+"""Value above which a 16-bit TIFF surely uses its whole range; others may be of a camera with 10,
+12 or 14 bits."""
 _DEEP_GREY = frozenset({"I", "I;16", "I;16B", "I;16L", "I;16N", "F"})
 """Pillow's modes of grey images with more than 8 bits per pixel."""
 
@@ -35,23 +53,80 @@ def decoding_threads() -> Iterator[ThreadPoolExecutor]:
     with warnings.catch_warnings(), ThreadPoolExecutor(min(16, cores())) as pool:
         warnings.simplefilter("ignore", UserWarning)
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        yield pool
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # ``load_rgb`` has its own
+        try:
+            yield pool
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
 
 
-def load_rgb(path: Path) -> Image.Image:
-    """Return the first frame of an image file, upright, in mode RGB with 8 bits per channel; raise
-    UnreadableImageError if it cannot be decoded, for whatever reason.
+class _PixelBudget:
+    """Lets threads decode images of at most ``PIXELS_AT_ONCE`` pixels together."""
 
-    Transparent images are laid on white, grey is repeated, 16 bits are scaled to 8.
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._pixels = 0
+
+    @contextmanager
+    def taken(self, pixels: int) -> Iterator[None]:
+        """Wait until there is room for an image of this size, and keep the room meanwhile."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._pixels == 0 or self._pixels + pixels <= PIXELS_AT_ONCE
+            )
+            self._pixels += pixels
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._pixels -= pixels
+                self._changed.notify_all()
+
+
+_BUDGET = _PixelBudget()
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """Return those of ``FORMATS`` that the installed Pillow can decode."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def is_image(path: Path) -> bool:
+    """Return True if a file's content begins like an image of one of ``FORMATS``."""
+    try:
+        with open_regular(path) as file, Image.open(file, formats=_formats()):
+            return True
+    except Exception:  # Pillow's plugins raise nearly anything on other files
+        return False
+
+
+def load_rgb(path: Path, max_pixels: int = FileRules.max_pixels) -> Image.Image:
+    """Return the first frame of an image file, upright, in mode RGB with 8 bits per channel.
+
+    Transparent images are laid on white, grey is repeated, deeper samples are scaled to 8 bits by
+    the range that the file declares.
+
+    Raises:
+        UnreadableImageError: It cannot be decoded, for whatever reason, has more than
+            ``max_pixels`` pixels, or samples of an unknown range.
     """
     try:
-        with Image.open(path) as image:
-            image.load()
-            upright: Image.Image = image
-            with suppress(Exception):  # Pillow raises nearly anything on broken EXIF data
-                upright = ImageOps.exif_transpose(image)
-            return _rgb(upright)
-    except MemoryError:
+        with open_regular(path) as file, Image.open(file, formats=_formats()) as image:
+            pixels = image.width * image.height
+            if pixels > max_pixels:
+                raise UnreadableImageError(
+                    f"{pixels:,} pixels are more than {max_pixels:,}; --max-pixels {pixels} admits "
+                    "it"
+                )
+            with _BUDGET.taken(pixels):
+                image.load()
+                upright: Image.Image = image
+                with suppress(Exception):  # Pillow raises nearly anything on broken EXIF data
+                    upright = ImageOps.exif_transpose(image)
+                return _rgb(upright, image)
+    except (MemoryError, UnreadableImageError):
         raise
     except UnidentifiedImageError as error:
         raise UnreadableImageError("not an image that Pillow can identify") from error
@@ -84,16 +159,44 @@ def _resized(image: Image.Image, px: int, box: Box, resize: Resize) -> Pixels:
     return np.asarray(small, dtype=np.uint8)
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _rgb(image: Image.Image, file: Image.Image) -> Image.Image:
+    """Convert an image to RGB; ``file`` is the same image as it was opened, with its tags."""
     if image.mode in _DEEP_GREY:
         values = np.nan_to_num(np.asarray(image, dtype=np.float64))
-        if image.mode != "F":
-            values = values / 257
-        elif values.max() <= 1:
-            values = values * 255
+        low, high = _sample_range(file, values)
+        values = (values - low) * (255 / (high - low))
         image = Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8))
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")
         image = Image.alpha_composite(white, rgba)
     return image.convert("RGB")
+
+
+def _sample_range(file: Image.Image, values: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """Return the samples that are black and white; raise UnreadableImageError if the file does not
+    say and the values leave it open."""
+    for low_tag, high_tag in RANGE_TAGS.values():
+        low, high = (_tag(file, tag) for tag in (low_tag, high_tag))
+        if high is not None and high > (low or 0.0):
+            return low or 0.0, high
+    most = float(values.max(initial=0.0))
+    if file.mode == "F":
+        if values.min(initial=0.0) >= 0 and most <= 1:
+            return 0.0, 1.0
+        kind = "floating-point"
+    elif file.format != "TIFF" or (file.mode != "I" and most >= SURELY_16_BITS):
+        return 0.0, 65535.0  # PNG, PGM and JPEG 2000 say by their format that they use 16 bits
+    else:
+        kind = "32-bit" if file.mode == "I" else "16-bit"
+    raise UnreadableImageError(
+        f"{kind} samples from {values.min():g} to {most:g}, and the file does not say which are "
+        "black and white (TIFF tags SMinSampleValue and SMaxSampleValue); save it with 8 bits"
+    )
+
+
+def _tag(file: Image.Image, tag: int) -> float | None:
+    """Return the first number of a TIFF tag; None if there is none."""
+    value = getattr(file, "tag_v2", {}).get(tag)
+    value = value[0] if isinstance(value, tuple) and value else value
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None

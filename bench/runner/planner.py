@@ -11,7 +11,8 @@ from typing import get_args
 from bench.catalog.backends import BACKENDS
 from bench.catalog.cases import CASES, SIZE_BOUNDS, size_of
 from bench.catalog.policies import BASE_LEARNING_RATE, TUNE_FACTORS, policy_of
-from bench.data import Dataset, SplitSizes, open_dataset
+from bench.data import Dataset, FileRules, SplitSizes, open_dataset
+from bench.data.image_files import first_of
 from bench.errors import Unavailable, UserError, choose
 from bench.native.applications import Application, application_of, is_keras, why_not_native
 from bench.native.weights import native_ref, native_weights, native_weights_from_file
@@ -35,6 +36,8 @@ from bench.workers.tasks import DevicesTask
 
 WEIGHTS = get_args(Initialisation)
 """Values of ``--weights`` that are not files."""
+CLASSES_NAMED = 12
+"""Classes of a data set that are printed before the runs."""
 ANSWER_S = 120.0
 """Time limit of a worker's answer, in seconds."""
 
@@ -68,8 +71,8 @@ class Planner:
     """Backbone, or '' for all → 'pretrained', 'random' or a path, from the command line."""
     device: str = "auto"
     """auto, cpu, cuda:N or all."""
-    skip_unreadable: bool = False
-    """True to leave out unreadable images."""
+    file_rules: FileRules = field(default_factory=FileRules)
+    """What to do with files of a data set that are not as expected."""
     download: bool = True
     """True to fetch missing weights over the network."""
     cache: Path = field(default_factory=cache_root)
@@ -133,6 +136,18 @@ class Planner:
         """Return the unreadable images that were left out, each with its reason."""
         return list(dict.fromkeys(s for d in self._datasets.values() for s in d.skipped))
 
+    def remarks(self) -> list[str]:
+        """Return sentences on the data sets: what was left out or taken otherwise than usual, and
+        the classes of a user's own data in the order of their labels."""
+        said = [f"{d.name}: {r}" for d in self._datasets.values() for r in d.remarks]
+        said += [
+            f"{d.name}: {len(d.classes):,} classes, label 0 to {len(d.classes) - 1}: "
+            f"{first_of(d.classes, CLASSES_NAMED)}"
+            for d in self._datasets.values()
+            if ":" in d.name
+        ]
+        return list(dict.fromkeys(said))
+
     def _case(self, grid: Grid) -> tuple[Case, Dataset]:
         train = grid.train_images
         if grid.size is not None and train is None:
@@ -154,9 +169,7 @@ class Planner:
         sizes = SplitSizes(train=train, val=grid.val_images, test=grid.test_images)
         key = (grid.dataset, sizes)
         if key not in self._datasets:
-            self._datasets[key] = open_dataset(
-                *key, cache_dir=self.cache, skip_unreadable=self.skip_unreadable
-            )
+            self._datasets[key] = open_dataset(*key, cache_dir=self.cache, rules=self.file_rules)
         return self._datasets[key]
 
     def _find_weights(self, point: GridPoint, policy: Policy) -> tuple[Weights | None, str | None]:

@@ -22,6 +22,7 @@ from bench.network.backbones import check_name, check_px
 from bench.network.head import hidden_units
 from bench.spec.base import Frozen
 from bench.spec.run import RECIPE_OPTIONS, Mode, Similarity, Size, TuneName
+from bench.storage.regular_files import decoded, read_regular
 
 COMMAND_LINE = "the command line"
 """Stands for the file name in messages about options."""
@@ -131,14 +132,17 @@ def load_suite(name: str) -> Suite:
         if not path.is_file():
             what = "is a folder" if path.is_dir() else "does not exist"
             raise UserError(f"Suite file '{name}' {what}.")
-        return _parse(path.read_bytes(), name)
+        try:
+            return _parse(read_regular(path), name)
+        except OSError as error:
+            raise UserError(f"Suite file '{name}' cannot be read: {error.strerror}.") from error
     choose("suite", name, suite_names())
     return _parse((BUILT_IN / f"{name}.toml").read_bytes(), f"{name}.toml")
 
 
 def _parse(text: bytes, where: str) -> Suite:
     try:
-        data = tomllib.loads(text.decode())
+        data = tomllib.loads(decoded(text))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{where} is not valid TOML: {error}") from error
     return _validate(data, where)

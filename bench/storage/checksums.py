@@ -8,6 +8,8 @@ import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
+from bench.storage.regular_files import open_regular
+
 _CHUNK_BYTES = 2**22
 
 
@@ -18,9 +20,9 @@ def sha256_of_file(path: Path) -> str:
 
 def digest_of_file(path: Path, algorithm: str) -> str:
     """Return a digest of a file in hex, by an algorithm known to ``hashlib``, such as 'md5'."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         new = functools.partial(hashlib.new, algorithm, usedforsecurity=False)
-        return hashlib.file_digest(file, new).hexdigest()
+        return hashlib.file_digest(file, new).hexdigest()  # type: ignore[arg-type]
 
 
 def sha256_of_texts(texts: Iterable[str]) -> str:
@@ -47,7 +49,7 @@ def crc32_of_file(path: Path) -> int:
 @functools.cache
 def _crc32(path: Path, size_bytes: int, modified_ns: int) -> int:
     found = 0
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         while chunk := file.read(_CHUNK_BYTES):
             found = zlib.crc32(chunk, found)
     return found

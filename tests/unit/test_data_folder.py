@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from bench.data import Dataset, Split, SplitSizes, open_dataset, pack
+from bench.data import Dataset, FileRules, Split, SplitSizes, open_dataset, pack
 from bench.data.folder_layout import natural_key
 from bench.data.sampling import balanced_order, proportional_order
 from bench.errors import UserError
@@ -35,7 +35,7 @@ def _open(root: Path, sizes: SplitSizes | None = None, *, skip: bool = False) ->
         f"folder:{root}",
         sizes or SplitSizes(),
         cache_dir=root.parent / "cache",
-        skip_unreadable=skip,
+        rules=FileRules(skip_unreadable=skip),
     )
 
 
@@ -191,14 +191,20 @@ def _two_vals(root: Path) -> None:
     [
         (lambda root: None, "No images found in .*expected PATH/class/\\*.jpg"),
         (lambda root: _fill(root, {"a": 5}), "only the class 'a'"),
-        (lambda root: _fill(root, {"a": 5, "b": 2}), "'b' has 2 distinct image"),
+        (
+            lambda root: _fill(root, {"a": 5, "b": 2}),
+            "1 class has fewer than 3 distinct images.*'b' \\(2\\)",
+        ),
         (_loose, "lie directly in"),
         (_loose_beside_classes, "images beside them"),
         (_empty_class, "'c'.*0 images"),
-        (_same_in_two_classes, "(?s)classes 'a' and 'b': .*0.png and .*twin.png"),
-        (_leak, "in 'train' and in 'test': .*0.png and .*twin.png"),
+        (
+            _same_in_two_classes,
+            "(?s)1 image is in two classes:.*0.png \\(a\\) and .*twin.png \\(b\\)",
+        ),
+        (_leak, "(?s)in two splits.*0.png \\(train\\) and .*twin.png \\(test\\)"),
         (_differing, "'test' has no 'c'"),
-        (_no_test, "no 'test' folder"),
+        (_no_test, "has no test images.*\n.*--test-from val takes"),
         (_splits_and_more, "beside them: 'extra'"),
         (_splits_without_classes, "lie directly in .*train"),
         (_two_vals, "two folders for one split"),
@@ -255,7 +261,7 @@ def test_a_class_of_nothing_but_unreadable_images(tmp_path: Path) -> None:
     root = _fill(tmp_path / "set", {"a": 5, "b": 5})
     (root / "c").mkdir()
     (root / "c" / "bad.png").write_bytes(b"bad")
-    with pytest.raises(UserError, match="'c' has 0 images that can be read"):
+    with pytest.raises(UserError, match="'c' has 0 images that can be used"):
         _open(root, skip=True)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.data import Dataset, SplitSizes, open_dataset, pack
+from bench.data import Dataset, FileRules, SplitSizes, open_dataset, pack
 from bench.data.synthetic_pages import KINDS, draw_page
 from bench.errors import UserError
 
@@ -34,7 +34,10 @@ def _make(root: Path, per_class: dict[str, int]) -> Path:
 
 def _open(root: Path, sizes: SplitSizes | None = None, *, skip: bool = False) -> Dataset:
     return open_dataset(
-        f"rvl_cdip:{root}", sizes or SplitSizes(), cache_dir=root, skip_unreadable=skip
+        f"rvl_cdip:{root}",
+        sizes or SplitSizes(),
+        cache_dir=root,
+        rules=FileRules(skip_unreadable=skip),
     )
 
 

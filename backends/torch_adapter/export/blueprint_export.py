@@ -136,8 +136,9 @@ def export_module(
         where = _users_line(error)
         if "data-dependent" in str(error):
             raise UserError(
-                f"{name} cannot be rebuilt{where}: it decides by the values of a tensor (if, while, "
-                "int() or indexing), and a Blueprint is one list of operations for all images.",
+                f"{name} cannot be rebuilt{where}: it decides by the values of a tensor (if, "
+                "while, int() or indexing), and a Blueprint is one list of operations for all "
+                "images.",
                 "Compute both cases and join them, or take the decision out of forward().",
             ) from error
         raise UserError(

@@ -1,0 +1,73 @@
+"""Opening files that somebody else may have prepared: regular ones of bounded size.
+
+A pipe, a socket, a device or a link to one among images, labels, weights or results would hang a
+command or fill the memory.
+"""
+
+from __future__ import annotations
+
+import codecs
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+TEXT_BYTES = 2**26
+"""Largest size of a text file that is read: a suite, a list of labels, a result."""
+MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"),
+         (codecs.BOM_UTF16_BE, "utf-16"))  # fmt: skip
+"""Byte order mark → encoding, as Windows editors write them."""
+
+
+def open_regular(path: Path, most_bytes: int | None = None, inside: Path | None = None) -> BinaryIO:
+    """Open a file for reading.
+
+    Args:
+        most_bytes: Largest allowed size; None: any.
+        inside: A folder that the file must lie in, reached without symbolic links; None: links are
+            followed.
+
+    Raises:
+        OSError: It cannot be opened, is no regular file, is too large or lies elsewhere.
+    """
+    if inside is not None:
+        expected = inside.resolve() / os.path.relpath(path.absolute(), inside.absolute())
+        if path.resolve() != expected or ".." in expected.relative_to(inside.resolve()).parts:
+            raise OSError(errno.EINVAL, "a link, or outside of the folder", str(path))
+    follow = 0 if inside is None else os.O_NOFOLLOW
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | follow)
+    try:
+        facts = os.fstat(descriptor)
+        if not stat.S_ISREG(facts.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        if most_bytes is not None and facts.st_size > most_bytes:
+            limit = f"larger than {most_bytes / 1e6:,.0f} MB"
+            raise OSError(errno.EFBIG, limit, str(path))
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def is_regular(path: Path) -> bool:
+    """Return True for a regular file, or a link to one."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except OSError:
+        return False
+
+
+def read_regular(path: Path, most_bytes: int = TEXT_BYTES, inside: Path | None = None) -> bytes:
+    """Read a file whole; see ``open_regular``."""
+    with open_regular(path, most_bytes, inside) as file:
+        return file.read(most_bytes)
+
+
+def decoded(data: bytes) -> str:
+    """Decode text in UTF-8, or in the encoding that its byte order mark says; raise
+    UnicodeDecodeError if it is neither."""
+    for mark, encoding in MARKS:
+        if data.startswith(mark):
+            return data.decode(encoding)
+    return data.decode("utf-8")
