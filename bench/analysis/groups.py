@@ -24,7 +24,9 @@ from bench.data.registry import GENERATED, qualifier_of
 from bench.spec.run import RECIPE_OPTIONS
 
 Verdict = Literal["real", "tie", "tie after correction", "not comparable"]
-NotPaired = Literal["seeds failed", "other seeds", "answers missing", "other test images"]
+NotPaired = Literal[
+    "seeds failed", "other seeds", "answers missing", "other test images", "not the same experiment"
+]
 Meaningless = Literal["generated images", "random weights where pretrained ones belong"]
 COMPETING_FIELDS = frozenset(
     {"policy", "boundary", "policy_digest", "tune", "sweep"}
@@ -193,6 +195,9 @@ def unpaired(a: SeedGroup, b: SeedGroup) -> NotPaired | None:
 
     Lost seeds count as a reason: the remaining ones may be the lucky ones.
     """
+    across = a.row.spec.backend != b.row.spec.backend
+    if across and any(row.differs for group in (a, b) for row in group.rows):
+        return "not the same experiment"
     if a.lost or b.lost:
         return "seeds failed"
     if a.seeds != b.seeds:

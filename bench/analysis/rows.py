@@ -12,6 +12,7 @@ from operator import attrgetter, itemgetter
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
+from bench.analysis.same_experiment import CHOSEN_RATE, differences, own_faults
 from bench.catalog.backends import BACKENDS
 from bench.catalog.policies import POLICIES
 from bench.parity.proofs import ProvedSubject
@@ -54,6 +55,7 @@ FIELDS: dict[str, str] = {
     "status": "result.status",
     "failure": "failure",
     "parity": "parity",
+    "differs": "differs_list",
     "unsteady": "unsteady",
     "unreadable_images": "result.unreadable_images",
     "phases": "phases",
@@ -61,8 +63,8 @@ FIELDS: dict[str, str] = {
 }
 """Field of a row → the attribute path that it repeats, in the order of the JSON."""
 DIFFERING = frozenset({
-    "run_id", "environment_id", "backend", "status", "failure", "parity", "learning_rate_chosen",
-    "phases", "unsteady", "unreadable_images", *REPORTED_FIELDS,
+    "run_id", "environment_id", "backend", "status", "failure", "parity", "differs",
+    "learning_rate_chosen", "phases", "unsteady", "unreadable_images", *REPORTED_FIELDS,
 })  # fmt: skip
 """Fields in which rows of one experiment may differ; all others are its identity."""
 _values = attrgetter(*FIELDS.values())
@@ -74,6 +76,8 @@ class Row(StoredRun):
 
     parity: Parity | None = None
     """shown if its backend is proved equal to those of all twins; None without a twin."""
+    differs: tuple[str, ...] = ()
+    """Respects in which it is not the same experiment as its twins in other backends."""
     unsteady: bool = False
     """True if the machine did other work meanwhile, so that the run's speeds are not comparable."""
 
@@ -89,6 +93,12 @@ class Row(StoredRun):
     @property
     def is_ok(self) -> bool:
         return self.result.status == "ok"
+
+    @property
+    def is_valid(self) -> bool:
+        """True if it is ok and the same experiment as its twins. That validation chose another
+        learning rate leaves a run valid, though not comparable."""
+        return self.is_ok and not set(self.differs) - {CHOSEN_RATE}
 
     @property
     def dataset(self) -> DatasetRef:
@@ -116,6 +126,11 @@ class Row(StoredRun):
         return self.result.failure.model_dump() if self.result.failure else None
 
     @property
+    def differs_list(self) -> list[str]:
+        """``differs`` as JSON."""
+        return list(self.differs)
+
+    @property
     def phases(self) -> list[dict[str, Any]]:
         """Phases as JSON; empty if the policy has none."""
         return [phase.model_dump(mode="json") for phase in self.result.phases]
@@ -130,8 +145,9 @@ def rows_of(runs: Iterable[StoredRun], shown: Collection[ProvedSubject] = ()) ->
     """Return rows, with marks, in reading order: case, data, backbone, policy, recipe, seed,
     backend. ``shown`` holds what has been proved, for 'parity'."""
     rows = sorted(map(row_of, runs), key=_reading_order)
-    marks = zip(rows, _parity_marks(rows, shown), _unsteady_marks(rows), strict=True)
-    return [replace(row, parity=p, unsteady=u) if p or u else row for row, p, u in marks]
+    odd = _differences(rows)
+    marks = zip(rows, _parity_marks(rows, shown, odd), _unsteady_marks(rows), strict=True)
+    return [replace(row, parity=p, unsteady=u, differs=odd.get(row.key, ())) for row, p, u in marks]
 
 
 def backend_place(backend: str) -> int:
@@ -195,16 +211,30 @@ def _unsteady_marks(rows: Sequence[Row]) -> list[bool]:
     ]
 
 
-def _parity_marks(rows: Sequence[Row], shown: Collection[ProvedSubject]) -> list[Parity | None]:
+def _differences(rows: Sequence[Row]) -> dict[tuple[str, str], tuple[str, ...]]:
+    """Return the respects in which rows are not the same experiment as their twins, by key."""
+    matched = [row for row in rows if row.is_ok and row.spec.mode == "matched"]
+    odd = {row.key: tuple(own) for row in matched if (own := own_faults(row))}
+    for group in twins(matched):
+        for key, names in differences(group).items():
+            odd[key] = (*odd.get(key, ()), *names)
+    return odd
+
+
+def _parity_marks(
+    rows: Sequence[Row], shown: Collection[ProvedSubject], odd: Collection[tuple[str, str]]
+) -> list[Parity | None]:
     """Return a mark for each row, None without twins in other backends (in matched mode): shown if
-    each other backend has a twin, in any environment, that is proved to compute the same."""
+    each other backend has a twin, in any environment, that is proved to compute the same, and
+    nothing in their own numbers says otherwise (``odd``)."""
     marks: dict[tuple[str, str], Parity] = {}
     for group in twins(row for row in rows if row.spec.mode == "matched"):
         backends = {row.spec.backend for row in group}
         for row in group if len(backends) > 1 else ():
             alike = _proved_alike(row, shown)
             proved = {twin.spec.backend for twin in group if twin.result.environment_id in alike}
-            marks[row.key] = "shown" if backends <= {*proved, row.spec.backend} else "not_shown"
+            is_shown = row.key not in odd and backends <= {*proved, row.spec.backend}
+            marks[row.key] = "shown" if is_shown else "not_shown"
     return [marks.get(row.key) for row in rows]
 
 

@@ -10,6 +10,7 @@ from bench.analysis import intervals
 from bench.analysis.groups import SeedGroup
 from bench.analysis.intervals import Estimate, corrected
 from bench.analysis.rows import UNSTEADY, Row
+from bench.analysis.same_experiment import CHOSEN_RATE
 
 SpeedBasis = Literal["whole steps", "whole fits", "unsteady"]
 
@@ -98,6 +99,8 @@ def compare_speeds(pairs: Sequence[tuple[SeedGroup, SeedGroup]]) -> list[SpeedCo
 
 def _ratio(a: SeedGroup, b: SeedGroup) -> tuple[Estimate | None, SpeedBasis | None]:
     if a.machine != b.machine or not set(a.seeds) & set(b.seeds):
+        return None, None
+    if any(set(row.differs) - {CHOSEN_RATE} for group in (a, b) for row in group.rows):
         return None, None
     if is_unsteady(a) or is_unsteady(b):
         return None, "unsteady"

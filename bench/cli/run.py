@@ -75,7 +75,7 @@ def run_command(given: RunOptions) -> bool:
     report = make_report(stored, store.root, problems)
     rows = [row for row in report.rows if row.key in keys]
     write_and_print(report, rows, ("md", "csv"), problems, given.as_json)
-    return len(rows) == len(runs) and all(row.is_ok for row in rows)
+    return len(rows) == len(runs) and all(row.is_valid for row in rows)
 
 
 def _check_images(out: Path, datasets: Sequence[str]) -> None:

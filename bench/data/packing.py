@@ -60,6 +60,15 @@ def packed_path(key: str, cache: Path | None = None) -> Path:
     return cached_folder("packed", key, cache)
 
 
+def data_sha256(path: Path) -> str:
+    """Return a hash of the pixels and labels of a packed folder, by the checksums that its files
+    were compared with."""
+    meta = json.loads((path / _META).read_text(encoding="utf-8"))
+    return sha256_of_texts(
+        f"{name} {meta['checksums'][name]}" for name in sorted(meta["checksums"])
+    )
+
+
 def load_packed(path: Path, *, compare_checksums: bool = False) -> Packed:
     """Open a packed folder, ``Packed.path``; raise BrokenPackError if a file is missing,
     unreadable, changed or of the wrong size. With ``compare_checksums`` every file is read, to find

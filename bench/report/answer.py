@@ -23,6 +23,7 @@ REASONS = {
     "seeds failed": "seeds failed, and the remaining ones may be the lucky ones",
     "answers missing": "some runs have no readable predictions (predictions.npz)",
     "other test images": "the test images differ",
+    "not the same experiment": "the backends did not do the same, see the notes",
 }
 """Reason why two seed groups cannot be compared → its words."""
 MARGIN = 0.03

@@ -21,7 +21,6 @@ CAVEATS = {
     "other photographs.",
 }
 """Data set → limits of its intervals."""
-SAME_EXPERIMENT = ("blueprint_sha256", "initial_state_sha256", "batches_sha256")
 """Fields that must be equal in rows that differ only in the backend."""
 
 
@@ -176,28 +175,17 @@ def unproved(rows: Sequence[Row]) -> str | None:
 
 
 def mismatches(rows: Sequence[Row]) -> list[str]:
-    """Return a line for each group of rows that differ only in the backend, yet did not start from
-    the same numbers or train on the same batches.
-
-    After an upgrade, versions of one backend may start from different numbers. So a row is named
-    only if another backend has no row, in any environment, with the same start. Native rows are
-    left out: they never were the same experiment.
-    """
+    """Return a line for each respect in which rows that differ only in the backend are not the same
+    experiment."""
+    ids = Counter(row.result.run_id for row in rows)
     lines = []
-    for group in twins(row for row in rows if row.spec.mode != "native"):
-        ids = Counter(row.result.run_id for row in group)
-        for field in SAME_EXPERIMENT:
-            odd = [row.key for row in _without_match(group, field)]
-            names = [run if ids[run] == 1 else f"{run} (environment {e})" for run, e in odd]
-            if names:
-                lines.append(f"{field} differs between {', '.join(sorted(names))}")
+    for name in dict.fromkeys(name for row in rows for name in row.differs):
+        for group in [*twins(row for row in rows if name in row.differs)]:
+            names = [
+                row.result.run_id if ids[row.result.run_id] == 1
+                else f"{row.result.run_id} (environment {row.result.environment_id})"
+                for row in group
+            ]  # fmt: skip
+            between = "differs between" if len(names) > 1 else "differs within"
+            lines.append(f"{name} {between} {', '.join(sorted(names))}")
     return lines
-
-
-def _without_match(group: Sequence[Row], field: str) -> list[Row]:
-    """Return the rows whose value another backend has nowhere, and the rows of that backend."""
-    by_backend = grouped(group, lambda row: row.spec.backend).items()
-    values = {backend: {row[field] for row in same} for backend, same in by_backend}
-    lacking = [(r, {b for b, v in values.items() if r[field] not in v}) for r in group]
-    backends = {backend for _, others in lacking for backend in others}
-    return [row for row, others in lacking if others or row.spec.backend in backends]

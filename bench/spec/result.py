@@ -27,6 +27,7 @@ Measured = Annotated[float, AfterValidator(_measurable)]
 """0, or a value that can be measured."""
 Loss = Annotated[float, Field(ge=-MOST, le=1e300)]
 """A loss; huge shortly before a training diverges, but sums of losses are finite."""
+Logit = Annotated[float, Field(ge=-1e300, le=1e300)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0, lt=COUNT)]
 Window = Annotated[float, Field(ge=LEAST, le=MOST)]
@@ -100,6 +101,29 @@ class ImageAnswers(Frozen):
     )
     right_bits: str = Field(
         description="Base64 of one bit for each image (1: correct), highest bit of each byte first."
+    )
+
+
+class Fingerprint(Frozen):
+    """Numbers of a run's first two steps, in which backends that compute the same agree."""
+
+    step_losses: tuple[Loss | None, ...] = Field(
+        default=(), description="Losses of the first two steps, as trained."
+    )
+    repeated_losses: tuple[Loss | None, ...] = Field(
+        default=(),
+        description="Losses of the same steps, repeated from the run's start after its end; empty "
+        "for a sweep, and for a policy with phases.",
+    )
+    logits_after_step: tuple[Logit | None, ...] = Field(
+        default=(),
+        max_length=64,
+        description="Logits in inference, after the first step, of the first validation images.",
+    )
+    cached_difference: Measured | None = Field(
+        default=None,
+        description="Largest difference between logits from cached values of the frozen part and "
+        "from images, over the largest logit; null where nothing was cached.",
     )
 
 
@@ -248,7 +272,13 @@ class RunResult(Frozen):
     batches_sha256: str | None = _reported(
         "Hash of image order, augmentation and dropout masks; equal in matched backends."
     )
+    data_sha256: str | None = _reported(
+        "Hash of the pixels and labels of all splits; equal in matched backends."
+    )
     blueprint_sha256: str | None = _reported("Hash of the network with its head.")
+    fingerprint: Fingerprint | None = Field(
+        default=None, description="Numbers of the first steps; null in native mode."
+    )
     unreadable_images: Count | None = Field(
         default=None, description="Number of images that --skip-unreadable left out; null: none."
     )

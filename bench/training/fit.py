@@ -25,6 +25,8 @@ from bench.training.prefix_cache import CachedPrefix
 from bench.training.schedule import learning_rate
 from bench.workers.events import OnEvent, Step
 
+FIRST_LOSSES = 2
+"""Number of steps whose losses are kept one by one."""
 REPORT_S = 0.25
 """Shortest time between two events of steps, in seconds."""
 
@@ -151,6 +153,8 @@ class Fit:
         """Seconds in all epochs so far, without validation."""
         self.epochs = 0
         """Epochs trained so far."""
+        self.first_losses: list[float] = []
+        """Losses of the first steps, for the run's fingerprint."""
 
     def make_batches(self) -> TrainingBatches:
         """Return the training batches of all epochs, starting with the first batch."""
@@ -190,6 +194,7 @@ class Fit:
             self._report_step(epoch, (index + 1) / steps)
         batches.close()
         losses = self.trainer.losses(handles)
+        self.first_losses = self.first_losses or losses[:FIRST_LOSSES]
         self.windows.close()
         self.train_s += time.perf_counter() - began
         self.epochs += 1

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.data import Packed, load_packed, packed_path
+from bench.data import Packed, data_sha256, load_packed, packed_path
 from bench.network.blueprint import Array, Network
 from bench.network.blueprint_files import blueprint_path
 from bench.network.freezing import plan_training
@@ -35,7 +35,10 @@ def do_run(task: RunTask, adapter: Adapter, emit: OnEvent) -> RunResult:
     outcome = run(started)
     if outcome.logits is not None:
         save_predictions(Path(task.folders[0]), outcome.logits, packed.test.labels)
-    fields = {"blueprint_sha256": blueprint_sha256, **outcome.fields}
+    fields = {
+        "blueprint_sha256": blueprint_sha256, "data_sha256": data_sha256(packed.path),
+        **outcome.fields,
+    }  # fmt: skip
     return run_result(spec, task.environment_id, fields)
 
 
@@ -65,9 +68,15 @@ def _matched_run(
     """Build the first phase's network; return the run and the hash of its Blueprint."""
     assert task.blueprint is not None
     recipe = spec.recipe
-    is_whole = recipe.head == "original"
-    network = Network.load(blueprint_path(task.blueprint), trunk_only=not is_whole)
-    network = attach_head(network, recipe.head, len(packed.classes), spec.seed)
+
+    def at_start() -> Network:
+        """Return the network as it is before training."""
+        assert task.blueprint is not None
+        folder, is_whole = blueprint_path(task.blueprint), recipe.head == "original"
+        loaded = Network.load(folder, trunk_only=not is_whole)
+        return attach_head(loaded, recipe.head, len(packed.classes), spec.seed)
+
+    network = at_start()
     blueprint, blueprint_sha256 = network.blueprint, network.sha256()
     phases = phases_of(blueprint, spec.policy, recipe.epochs)
     # No phase trains a tensor that a later phase freezes.
@@ -90,4 +99,4 @@ def _matched_run(
         return Ready(phase, plan, trainer, cached, note)
 
     first = build(phases[0], network.tensors)
-    return Run(spec, network, packed, first, emit, phases, build), blueprint_sha256
+    return Run(spec, network, packed, first, emit, phases, build, at_start), blueprint_sha256

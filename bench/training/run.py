@@ -5,15 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from bench.data import Packed
 from bench.network.blueprint import Array, Network, hash_tensors
 from bench.network.phases import Phase
 from bench.spec.base import canonical_hash
+from bench.spec.result import Fingerprint
 from bench.spec.run import RunSpec
 from bench.training import measurements
+from bench.training.adapter import MatchedTrainer
 from bench.training.clocks import Stopwatch, Windows
+from bench.training.fingerprint import fingerprint, finite
 from bench.training.fit import Fit, Ready, add_loss, add_test, add_validation, infer
 from bench.training.flop_utilisation import utilisation
 from bench.training.memory import peak_host_bytes
@@ -40,6 +43,7 @@ class Run:
     def __init__(
         self, spec: RunSpec, network: Network | None, packed: Packed, first: Ready, report: OnEvent,
         phases: Sequence[Phase] = (), build: Build | None = None,
+        at_start: Callable[[], Network] | None = None,
     ) -> None:  # fmt: skip
         """
         Args:
@@ -47,9 +51,12 @@ class Run:
             first: The built network; of several phases, the first one.
             phases: All phases, the first one included; empty: that one alone.
             build: Builds the other phases.
+            at_start: Returns the network with the numbers that the run began with, for its
+                fingerprint; None in native mode.
         """
         self._spec, self._network, self._packed, self._report = spec, network, packed, report
         self._phases, self._build = phases or (first.phase,), build
+        self._at_start = at_start
         self._is_phased = len(self._phases) > 1
         self._computed: set[Phase] = set()
         """Phases whose prefix values this run computed."""
@@ -58,6 +65,7 @@ class Run:
         self._batches_sha256: list[str] = []
         self._prefixes: list[dict[str, Any]] = []
         self._took_s = 0.0
+        self._first_losses: list[float] = []
 
     def _use(self, ready: Ready) -> None:
         self.fit = Fit(self._spec, self._packed, ready, self._report)
@@ -84,7 +92,18 @@ class Run:
             self._tune(result)
         logits = self._test(result) if self._train(result) else None
         self._measure(result)
+        result["fingerprint"] = self._fingerprint()
         return Outcome(result, logits)
+
+    def _fingerprint(self) -> Fingerprint | None:
+        """Return numbers of the first steps, which are repeated unless the policy has phases."""
+        if self._at_start is None:
+            return None
+        if self._is_phased:
+            return Fingerprint(step_losses=finite(self._first_losses))
+        trainer = cast(MatchedTrainer, self.fit.trainer)
+        start = self._at_start().tensors
+        return fingerprint(self.fit, trainer, start, self._packed.val.images)
 
     def _tune(self, result: dict[str, Any]) -> None:
         """Choose the learning rate to train with."""
@@ -143,6 +162,7 @@ class Run:
         fit.check_frozen(frozen_sha256)
         self._prefixes.append(measurements.prefix_fields(cached))
         self._took_s += measurements.steady_s(fit)
+        self._first_losses = self._first_losses or fit.first_losses
         if self._is_phased:
             fit_s = result["fit_s"] - at_s
             result["phases"].append(measurements.phase_result(fit, frozen_sha256, setup_s, fit_s))

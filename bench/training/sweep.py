@@ -11,22 +11,23 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from bench.data import Packed, load_packed, packed_path
+from bench.data import Packed, data_sha256, load_packed, packed_path
 from bench.errors import Unavailable
 from bench.network.blueprint import Array, Network, hash_tensors
 from bench.network.blueprint_files import blueprint_path
 from bench.network.freezing import plan_training
 from bench.network.head import attach_head
 from bench.network.phases import Phase
-from bench.spec.result import RunResult
+from bench.spec.result import Fingerprint, RunResult
 from bench.spec.run import Recipe, RunSpec
 from bench.training.adapter import Adapter, Heads, HeadsTrainer, MatchedTrainer
 from bench.training.batches import TrainingBatches, view_batches
-from bench.training.fit import FrozenChanged, add_loss, add_test, add_validation
+from bench.training.fingerprint import finite
+from bench.training.fit import FIRST_LOSSES, FrozenChanged, add_loss, add_test, add_validation
 from bench.training.job import run_result
 from bench.training.measurements import all_knobs, count_fields, prefix_fields, work_fields
 from bench.training.predictions import save_predictions
@@ -137,6 +138,7 @@ def run_sweep(task: RunTask, adapter: Adapter, emit: OnEvent) -> list[RunResult]
         **work_fields(network.blueprint, [Phase(specs[0].policy, 0, recipe.epochs)]),
         "frozen_state_sha256": frozen_sha256,
         **prefix_fields(cached),
+        "data_sha256": data_sha256(packed.path),
         "sweep_runs": len(specs),
         "sweep_s": seconds,
         "knobs": all_knobs(network, trainer),
@@ -171,10 +173,14 @@ def _train_heads(
         {"train_loss_by_epoch": [], "val_top1_by_epoch": []} for _ in specs
     ]
     for epoch in range(recipe.epochs):
-        losses = _train_epoch(epoch, recipe, batches, trainer, values.train)
+        steps = _train_epoch(epoch, recipe, batches, trainer, values.train)
+        losses = steps.mean
         logits = trainer.logits(values.val)
         for spec, fields, place in zip(specs, found, layout.places, strict=True):
             rate = spec.recipe.learning_rate
+            if epoch == 0:
+                first = [float(step[place]) for step in steps.first]
+                fields["fingerprint"] = Fingerprint(step_losses=finite(first))
             if "failure" not in fields and add_loss(fields, float(losses[place]), epoch, rate):
                 add_validation(fields, logits[place], packed.val.labels, epoch)
         best = max((f["val_top1_by_epoch"] or [None])[-1] or 0.0 for f in found)
@@ -189,11 +195,20 @@ def _train_heads(
     return found, predictions
 
 
+class _EpochLosses(NamedTuple):
+    """Losses of the heads of a sweep in one epoch."""
+
+    mean: Array
+    """(S, R) mean losses over the images."""
+    first: Array
+    """(steps, S, R) losses of the first steps."""
+
+
 def _train_epoch(
     epoch: int, recipe: Recipe, batches: Sequence[TrainingBatches], trainer: HeadsTrainer,
     values: Array,
-) -> Array:  # fmt: skip
-    """Train an epoch on values (N, F); return the (S, R) mean losses over the images."""
+) -> _EpochLosses:  # fmt: skip
+    """Train an epoch on values (N, F)."""
     steps = batches[0].steps_per_epoch
     handles, weights = [], []
     orders = zip(*(b.epoch(epoch) for b in batches), strict=True)
@@ -203,8 +218,8 @@ def _train_epoch(
         factor = learning_rate(recipe, epoch * steps + index, recipe.epochs * steps)
         handles.append(trainer.step(values[chosen], labels, factor))
         weights.append(chosen.shape[1])
-    averaged: Array = np.average(trainer.losses(handles), axis=0, weights=weights)
-    return averaged
+    losses = trainer.losses(handles)
+    return _EpochLosses(np.average(losses, axis=0, weights=weights), losses[:FIRST_LOSSES])
 
 
 def _test_values(trainer: MatchedTrainer, packed: Packed, spec: RunSpec) -> Array:

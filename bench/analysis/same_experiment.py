@@ -1,0 +1,123 @@
+"""Twins: runs of one experiment in several backends. Do they show that they were the same?
+
+Fields that must be equal are compared exactly; the numbers of a run's first steps to rounding
+(``bench.training.fingerprint``).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from bench.spec.result import RunResult
+from bench.spec.run import Precision
+from bench.storage.results import StoredRun
+
+CHOSEN_RATE = "learning rate that validation chose"
+"""Difference of two runs that are right each by itself."""
+EQUAL: dict[str, Callable[[RunResult], Any]] = {
+    "blueprint_sha256": lambda r: r.blueprint_sha256,
+    "initial_state_sha256": lambda r: r.initial_state_sha256,
+    "batches_sha256": lambda r: r.batches_sha256,
+    "data_sha256": lambda r: r.data_sha256,
+    "total_parameters": lambda r: r.total_parameters,
+    "trainable_parameters": lambda r: r.trainable_parameters,
+    "state_values": lambda r: r.state_values,
+    "threads": lambda r: r.knobs.get("threads"),
+    CHOSEN_RATE: lambda r: r.learning_rate,
+}
+"""What must be equal in all backends, by the name in messages."""
+Tolerances = Mapping[str, float]
+FLOAT32: Tolerances = {
+    "loss of step 1": 2e-5, "logits after step 1": 5e-2, "loss of step 2": 5e-4,
+    "cached values": 1e-4, "repeated steps": 1e-4,
+}  # fmt: skip
+"""Largest relative differences in float32. Honest pairs on a CPU differed by at most 3e-7, 3e-3,
+4e-5, 3e-6 and 0 (docs/parity.md); the mildest planted mistakes by 2e-2, 0.7, 6e-4, 2e-4 and
+6e-4."""
+TOLERANCES: dict[Precision, Tolerances] = {
+    "fp64": dict.fromkeys(FLOAT32, 1e-6),
+    "fp32": FLOAT32,
+    "bf16": {name: max(0.1, 100 * value) for name, value in FLOAT32.items()},
+    "fp16": {name: max(0.1, 100 * value) for name, value in FLOAT32.items()},
+}
+"""Frameworks choose which operations they compute in half precision, so that those hardly agree."""
+
+
+def own_faults(run: StoredRun) -> list[str]:
+    """Return what in a run's own numbers shows that something is wrong: its first steps come out
+    otherwise when they are repeated, or with values computed in every step."""
+    found, limits = run.result.fingerprint, TOLERANCES[run.spec.recipe.precision]
+    if found is None:
+        return []
+    faults = []
+    if found.cached_difference is not None and found.cached_difference > limits["cached values"]:
+        faults.append("cached values")
+    if found.repeated_losses and not _close(
+        found.step_losses, found.repeated_losses, limits["repeated steps"]
+    ):
+        faults.append("repeated steps")
+    return faults
+
+
+def differences(twins: Sequence[StoredRun]) -> dict[tuple[str, str], list[str]]:
+    """Return for each twin what it does not have in common with any run of some other backend.
+
+    After an upgrade, versions of one backend may start from different numbers, so one run of the
+    other backend that agrees, in any environment, is enough.
+    """
+    found: dict[tuple[str, str], list[str]] = defaultdict(list)
+    backends = {run.spec.backend for run in twins}
+    for name, agree in _comparisons(twins):
+        for run in twins:
+            for other in backends - {run.spec.backend}:
+                theirs = [twin for twin in twins if twin.spec.backend == other]
+                if not any(agree(run, twin) for twin in theirs):
+                    for odd in (run, *theirs):
+                        if name not in found[odd.key]:
+                            found[odd.key].append(name)
+    return {key: names for key, names in found.items() if names}
+
+
+def _comparisons(
+    twins: Sequence[StoredRun],
+) -> list[tuple[str, Callable[[StoredRun, StoredRun], bool]]]:
+    """Return what twins are compared in, each with the function that returns True if two agree."""
+
+    def equal(value: Callable[[RunResult], Any]) -> Callable[[StoredRun, StoredRun], bool]:
+        return lambda a, b: value(a.result) == value(b.result)
+
+    limits = TOLERANCES[twins[0].spec.recipe.precision]
+
+    def alike(name: str, of: Callable[[RunResult], Any]) -> Callable[[StoredRun, StoredRun], bool]:
+        return lambda a, b: _close(of(a.result), of(b.result), limits[name])
+
+    return [
+        *((name, equal(value)) for name, value in EQUAL.items()),
+        ("loss of step 1", alike("loss of step 1", lambda r: _losses(r)[:1])),
+        ("loss of step 2", alike("loss of step 2", lambda r: _losses(r)[1:2])),
+        ("logits after step 1", alike("logits after step 1", _logits)),
+    ]
+
+
+def _losses(result: RunResult) -> tuple[float | None, ...]:
+    return () if result.fingerprint is None else result.fingerprint.step_losses
+
+
+def _logits(result: RunResult) -> tuple[float | None, ...]:
+    return () if result.fingerprint is None else result.fingerprint.logits_after_step
+
+
+def _close(a: Sequence[float | None], b: Sequence[float | None], tolerance: float) -> bool:
+    """Return True if two lists agree, relative to the largest number; or if one is empty, as in
+    results of earlier versions and in sweeps."""
+    if not a or not b:
+        return True
+    if len(a) != len(b) or [v is None for v in a] != [v is None for v in b]:
+        return False
+    pairs = [(x, y) for x, y in zip(a, b, strict=True) if x is not None and y is not None]
+    largest = max((max(abs(x), abs(y)) for x, y in pairs), default=0.0)
+    worst = max((abs(x - y) for x, y in pairs), default=0.0)
+    return math.isfinite(worst) and worst <= tolerance * largest
