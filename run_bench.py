@@ -22,5 +22,8 @@ except ModuleNotFoundError as error:
     )
     sys.exit(2)
 
+except KeyboardInterrupt:
+    sys.exit(130)
+
 if __name__ == "__main__":
     main()

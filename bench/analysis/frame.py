@@ -30,6 +30,8 @@ DERIVED: dict[str, tuple[str, str]] = {
     "failure": ("string", "Why the run is not ok, as 'kind: message'."),
     "parity": ("string", "shown if the backends are proved to compute the same, else not_shown; "
                "missing if no row differs in the backend alone."),
+    "differs": ("string", "Respects in which it is not the same experiment as its twins in other "
+                "backends, comma-separated; empty if none is known."),
     "unsteady": ("boolean", "True if other work was on the machine, by slow steps, or by slow "
                  "inference beside other runs of the same network: compare no speeds."),
     "phases": ("string", "Boundary and epochs of each phase, for a policy that unfreezes the "
@@ -142,6 +144,8 @@ def _flat(name: str, value: Any) -> Any:
     """Return a value that a cell of the frame can hold."""
     if name == "failure" and value is not None:
         return f"{value['kind']}: {value['message']}"
+    if name == "differs":
+        return ", ".join(value)
     if name == "phases":
         return ", ".join(f"{p['boundary']} {p['epochs']}" for p in value) if value else None
     return value

@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bench.data.model import Labels
+from bench.spec.result import COUNT
+from bench.storage.arrays import BoundedArchive
 from bench.storage.results import StoredRun
 from bench.training.predictions import UNREADABLE, labels_sha256, open_predictions, per_image
 
@@ -52,12 +55,24 @@ def confusion(folder: Path, classes: int) -> list[list[int]] | None:
     predictions cannot be read."""
     try:
         with open_predictions(folder) as arrays:
-            labels, predicted = arrays["labels"], np.argmax(arrays["logits"], axis=1)
+            labels, predicted = _classes(arrays, classes)
             counted = np.bincount(labels * classes + predicted, minlength=classes * classes)
             counts: list[list[int]] = counted.reshape(classes, classes).tolist()
     except UNREADABLE:
         return None
     return counts
+
+
+def _classes(arrays: BoundedArchive, classes: int) -> tuple[Labels, Labels]:
+    """Return the true and the predicted class of each image; raise ValueError if a class is not
+    below ``classes``."""
+    labels, predicted = arrays["labels"], np.argmax(arrays["logits"], axis=1)
+    if labels.dtype.kind not in "iu" or labels.shape != predicted.shape:
+        raise ValueError("labels and logits do not fit")
+    for found in (labels, predicted):
+        if found.size and not 0 <= int(found.min()) <= int(found.max()) < classes:
+            raise ValueError("there are labels of no class")
+    return labels.astype(np.int64), predicted
 
 
 def largest_confusions(folder: Path, most: int = 20) -> dict[str, Any] | None:
@@ -66,7 +81,7 @@ def largest_confusions(folder: Path, most: int = 20) -> dict[str, Any] | None:
     frequent, in descending order. None if the predictions cannot be read."""
     try:
         with open_predictions(folder) as arrays:
-            labels, predicted = arrays["labels"], np.argmax(arrays["logits"], axis=1)
+            labels, predicted = _classes(arrays, COUNT)
             pairs = np.stack([labels, predicted], axis=1)[labels != predicted]
     except UNREADABLE:
         return None

@@ -12,6 +12,7 @@ from bench.catalog.backbones import BACKBONES
 from bench.catalog.backends import BACKENDS, DEFAULT_BACKENDS
 from bench.cli.list import has_weights
 from bench.cli.options import DoctorOptions, interpreters
+from bench.cli.output import show
 from bench.data import dataset_kinds
 from bench.errors import Unavailable, UserError, WorkerFailed
 from bench.runner.planner import ANSWER_S
@@ -50,15 +51,15 @@ def doctor_command(options: DoctorOptions) -> bool:
             continue
         is_optional = not finding.ok and not finding.needed
         mark = "optional" if is_optional else "ok" if finding.ok else "FAIL"
-        print(f"{mark:8} {finding.what}: {finding.detail}", flush=True)
+        show(f"{mark:8} {finding.what}: {finding.detail}")
         if finding.mend:
             remedy = "to have it" if is_optional else "mend"
-            print(f"           {remedy}: {finding.mend}", flush=True)
+            show(f"           {remedy}: {finding.mend}")
     healthy = all(f.ok for f in found if f.needed)
     if options.as_json:
-        print(json_text({"healthy": healthy, "findings": [asdict(f) for f in found]}))
+        show(json_text({"healthy": healthy, "findings": [asdict(f) for f in found]}))
     else:
-        print(HEALTHY if healthy else ILL)
+        show(HEALTHY if healthy else ILL)
     return healthy
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from bench.catalog.backends import BACKENDS
 from bench.catalog.cases import CASES, SIZE_BOUNDS
 from bench.catalog.policies import BASE_LEARNING_RATE, DESCRIPTIONS, POLICIES, PRESCRIBED, policy_of
 from bench.cli.options import ListOptions, interpreters
+from bench.cli.output import show, tell
 from bench.data import dataset_kinds
 from bench.errors import Unavailable, choose
 from bench.network.backbones import FORMS, backbones, check_px
@@ -41,12 +41,12 @@ def list_command(options: ListOptions) -> None:
     else:
         items = [{"list": name, "shows": shows} for name, (shows, _) in LISTS.items()]
     if options.as_json:
-        print(json_text({what or "lists": items}))
+        show(json_text({what or "lists": items}))
         return
     rows = [[_text(v) for v in item.values()] for item in items]
     headings = [h.replace("_", " ") for h in items[0]]
     alignment = ["right" if type(v) is int else "left" for v in items[0].values()]
-    print(tabulate(rows, headings, "simple", disable_numparse=True, colalign=alignment))
+    show(tabulate(rows, headings, "simple", disable_numparse=True, colalign=alignment))
 
 
 def _text(value: Any) -> str:
@@ -143,7 +143,7 @@ def _backbones(options: ListOptions, python: Interpreters) -> Items:
     choose("policy", options.policy, POLICIES)
     hidden_units(options.head)
     counts = count_backbones(list(BACKBONES), options, python)
-    print(f"any other network is named in one of the forms {FORMS}", file=sys.stderr)
+    tell(f"any other network is named in one of the forms {FORMS}")
     return [
         {
             "name": name,
@@ -168,7 +168,7 @@ def count_backbones(
     sizes = {name: options.px or entry.native_px for name, entry in entries.items()}
     for name, entry in entries.items():
         check_px(name, entry, sizes[name])
-    print(f"building {len(names)} networks with {options.backend} …", file=sys.stderr)
+    tell(f"building {len(names)} networks with {options.backend} …")
     folders = architecture_folders(sizes, cache, python)
     task = CountTask(
         architectures=tuple(folders[name].name for name in names),

@@ -3,19 +3,49 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
 import sys
+import tempfile
+import traceback
 from importlib import import_module
-from typing import Any
+from typing import Any, NoReturn
 
 from typer import Exit, Typer
+from typer.core import TyperGroup
 
 from bench.cli import options
-from bench.errors import Unavailable, UserError, WorkerFailed
+from bench.cli.output import refuse, show, tell
+from bench.errors import Unavailable, UserError, WorkerFailed, first_line
 from bench.storage.cache import unwritable
+from bench.storage.text_files import json_text
 
 OK, FAILED, USAGE_ERROR, INTERRUPTED, CLOSED_PIPE = 0, 1, 2, 130, 141
 """Exit codes: success; a run, proof or worker failed; usage error; Ctrl-C; output pipe closed."""
+BEYOND: dict[type[Exception], str] = {
+    RecursionError: "Something is nested too deep",
+    OverflowError: "A number is too large",
+    MemoryError: "The memory of this machine is not enough",
+}
+"""Exception → what about the input causes it, wherever it is noticed."""
+
+
+class Commands(TyperGroup):
+    """The commands; a usage error is a document on stdout, too, where ``--json`` is given."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            # Typer brings its own copy of Click, whose usage errors have this method.
+            words = getattr(error, "format_message", None)
+            if words is not None and _wants_json():
+                show(json_text({"error": {"message": words(), "hint": None}}))
+            raise
+
+
 app = Typer(
+    cls=Commands,
     help="The same transfer-learning experiment through PyTorch and Keras.",
     no_args_is_help=True,
     add_completion=False,
@@ -25,7 +55,9 @@ app = Typer(
 
 
 def main() -> None:
-    """Run the command line and exit; expected errors are printed without a traceback."""
+    """Run the command line and exit; errors are printed without a traceback."""
+    _open_standard_streams()
+    signal.signal(signal.SIGTERM, _end)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # some terminals cannot encode a dash
             stream.reconfigure(errors="replace")
@@ -35,15 +67,57 @@ def main() -> None:
         if type(sys.stdout).__name__ == "PacifyFlushWrapper":  # Typer's sign of a closed pipe
             sys.exit(CLOSED_PIPE)
         raise
-    except (UserError, Unavailable, OSError) as error:
-        said = unwritable(error) if isinstance(error, OSError) else error
-        if said is None:
-            raise
-        print(f"error: {said}", file=sys.stderr)
-        sys.exit(FAILED if isinstance(error, WorkerFailed) else USAGE_ERROR)
     except KeyboardInterrupt:
-        print(_stopped_text(), file=sys.stderr)
+        tell(_stopped_text())
         sys.exit(INTERRUPTED)
+    except Exception as error:
+        message, hint, code = _explained(error)
+        refuse(message, hint, _wants_json())
+        sys.exit(code)
+
+
+def _explained(error: Exception) -> tuple[str, str | None, int]:
+    """Return the message, hint and exit code of an error; the traceback of a fault of Thawbench is
+    kept in a file."""
+    if isinstance(error, OSError):
+        place = f" '{error.filename}'" if error.filename else ""
+        error = unwritable(error) or UserError(f"Cannot use{place}: {error.strerror or error}.")
+    if isinstance(error, UserError):
+        return error.message, error.hint, USAGE_ERROR
+    if isinstance(error, Unavailable):
+        return str(error), None, FAILED if isinstance(error, WorkerFailed) else USAGE_ERROR
+    for kind, message in BEYOND.items():
+        if isinstance(error, kind):
+            return f"{message}: {first_line(error)}.", None, USAGE_ERROR
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="thawbench-", suffix=".txt", delete=False, errors="replace"
+    ) as file:
+        traceback.print_exc(file=file)
+    what = f"{type(error).__name__}: {first_line(error)}"
+    return f"Thawbench failed: {what}.", f"Report it with the traceback in {file.name}.", FAILED
+
+
+def _wants_json() -> bool:
+    return "--json" in sys.argv
+
+
+def _open_standard_streams() -> None:
+    """Open the null device in place of standard streams that are closed (cron, daemons)."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            descriptor = os.open(os.devnull, os.O_RDWR)
+            if descriptor != number:
+                os.dup2(descriptor, number)
+                os.close(descriptor)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115
+
+
+def _end(number: int, frame: object) -> NoReturn:
+    """End the command as Ctrl-C does, workers included, with the exit code of a signal."""
+    raise SystemExit(128 + number)
 
 
 def _add_command(name: str, declared: type[Any]) -> None:
@@ -57,7 +131,7 @@ def _add_command(name: str, declared: type[Any]) -> None:
         except KeyboardInterrupt:
             if not hasattr(given, "fresh"):
                 raise  # there is no finished work to keep
-            print(_stopped_text(), file=sys.stderr)
+            tell(_stopped_text())
             raise Exit(INTERRUPTED) from None
         raise Exit(FAILED if is_ok is False else OK)
 

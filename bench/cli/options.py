@@ -6,6 +6,7 @@ Each dataclass is a command: its docstring is the text of ``--help``, its fields
 from __future__ import annotations
 
 import inspect
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
@@ -26,6 +27,8 @@ DEFAULT_SUITE = "quick"
 FILTER = "Keep only runs with these values."
 JSON = "Print one JSON document on stdout."
 PYTHON = "BACKEND=PATH: Python interpreter of a backend. Repeatable."
+MOST_LETTERS = 40
+"""Letters of a wrong number that a message repeats."""
 _parameter = partial(inspect.Parameter, kind=inspect.Parameter.KEYWORD_ONLY)
 
 
@@ -62,6 +65,7 @@ class RunOptions:
     max_pixels: int | None = option("Largest image, in pixels. Default: 178,956,970.", min=1)
     out: Path | None = option("Results folder. Default: results/runs/SUITE.")
     python: list[str] | None = option(PYTHON)
+    yes: bool = option("Plan more than 10,000 runs.", False)
     as_json: bool = option(JSON, False, "--json")
 
 
@@ -336,8 +340,11 @@ def numbers(option: str, kind: type, text: str) -> list[Any]:
         try:
             if kind is int and not (name.isascii() and name.isdigit()):
                 raise ValueError
-            found.append(kind(name))
+            value = kind(name)
+            if not math.isfinite(value):
+                raise ValueError
+            found.append(value)
         except ValueError as error:
             what = "a whole number of 0 or more" if kind is int else "a number"
-            raise UserError(f"{option}: '{name}' is not {what}.") from error
+            raise UserError(f"{option}: '{name[:MOST_LETTERS]}' is not {what}.") from error
     return found

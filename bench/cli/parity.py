@@ -10,6 +10,7 @@ from tabulate import tabulate
 from bench.catalog.backends import BACKENDS
 from bench.catalog.policies import POLICIES
 from bench.cli.options import ParityOptions, interpreters, names
+from bench.cli.output import show
 from bench.cli.progress import summary, watcher
 from bench.errors import Unavailable, UserError, choose
 from bench.native.differences import differences_json, native_differences, print_differences
@@ -91,7 +92,7 @@ def parity_command(options: ParityOptions) -> bool:
     if is_native:
         return _list_native_differences(question, options.as_json)
     pairs = prove_missing(question, options.fresh, watcher)
-    print(json_text(document(pairs)) if options.as_json else text(pairs))
+    show(json_text(document(pairs)) if options.as_json else text(pairs))
     return all(pair.passed for pair in pairs)
 
 
@@ -130,7 +131,7 @@ def _list_native_differences(question: Question, as_json: bool) -> bool:
         )
     ]  # fmt: skip
     if as_json:
-        print(json_text(differences_json(tables)))
+        show(json_text(differences_json(tables)))
     else:
         print_differences(tables)
     return all(len(table["unavailable"]) <= len(question.backends) - 2 for table in tables)

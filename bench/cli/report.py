@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import cast
 from bench.analysis.folders import check_different, check_not_empty, drop_superseded, merge_runs
 from bench.analysis.rows import Row
 from bench.cli.options import ReportOptions, names, report_filters
+from bench.cli.output import show, tell
 from bench.errors import UserError, choose
 from bench.report import STANDARD, Report, View, make_report
 from bench.report import as_json as rows_as_json
@@ -55,7 +55,7 @@ def report_command(options: ReportOptions) -> None:
     if selection.options:
         selected = f"Selected from {len(everything)} runs by {selection.options}."
         view = replace(view, selection=" ".join([selected, *selection.absent]))
-        print(view.selection, file=sys.stderr)
+        tell(view.selection)
     if len(folders) == 2:
         first, second = (drop_superseded(runs) for runs, _ in found)
         chosen = selection.of(first), selection.of(second)
@@ -104,19 +104,19 @@ def _print_rows(
 ) -> None:  # fmt: skip
     """Print the table of runs with its notes, and the files written, or everything as JSON."""
     for problem in problems:
-        print(problem, file=sys.stderr)
+        tell(problem)
     if as_json:
         more = {"side_by_side": side.as_json()} if side else {}
-        print(json_text({**rows_as_json(rows), "problems": list(problems), **more}))
+        show(json_text({**rows_as_json(rows), "problems": list(problems), **more}))
         return
     if side:
         for table in side.tables:
-            print(as_text(table, "terminal"))
+            show(as_text(table, "terminal"))
         for sentence in side.sentences:
-            print(sentence)
-        print()
-    print(runs_text(rows, "terminal", view.columns))
+            show(sentence)
+        show()
+    show(runs_text(rows, "terminal", view.columns))
     for line in [*reasons(rows), *footnotes(rows)]:
-        print(line)
+        show(line)
     if paths:
-        print("written: " + ", ".join(str(p) for p in paths), file=sys.stderr)
+        tell("written: " + ", ".join(str(p) for p in paths))

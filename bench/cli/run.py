@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import sys
+import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tabulate import tabulate
 
 from bench.analysis.folders import load_runs
 from bench.cli.options import DEFAULT_SUITE, RunOptions, file_rules, interpreters, run_choices
+from bench.cli.output import show, tell
 from bench.cli.progress import display, labels
 from bench.cli.report import write_and_print
 from bench.data.image_files import MOST_NAMED
@@ -18,10 +20,12 @@ from bench.network.backbones import weights_choice
 from bench.report import make_report
 from bench.runner.planner import PlannedRun, Planner, check_gpu_visible
 from bench.runner.runner import Runner
-from bench.runner.suite import apply_options, load_suite, options_suite
+from bench.runner.suite import apply_options, load_suite, number_of_runs, options_suite
 from bench.storage.results import Store
 from bench.storage.text_files import json_text
 
+MOST_RUNS = 10_000
+"""Largest number of runs that are planned without ``--yes``."""
 RESULTS = Path("results") / "runs"
 """Folder of the results of all suites, unless ``--out`` names another one."""
 
@@ -30,22 +34,33 @@ def run_command(given: RunOptions) -> bool:
     """Plan, do the missing runs, report; return True if every run is ok. Raise what
     ``Planner.plan`` and ``Runner.run_all`` raise."""
     options = run_choices(given.shared)
-    if given.timeout is not None and given.timeout <= 0:
-        raise UserError(f"--timeout {given.timeout:g}: a time limit must be above 0 seconds.")
+    if given.timeout is not None and not 0 < given.timeout <= threading.TIMEOUT_MAX:
+        raise UserError(
+            f"--timeout {given.timeout:g}: a time limit must be above 0 seconds and at most "
+            f"{threading.TIMEOUT_MAX:.0f}."
+        )
     weights = dict(weights_choice(choice) for choice in given.weights or ())
     python = interpreters(given.python)
+    if given.timeout is not None:
+        python = replace(python, answer_s=given.timeout)
     # Without a suite, the grid consists of the options alone.
     name = given.suite if given.suite is not None or options["datasets"] else DEFAULT_SUITE
     suite = apply_options(load_suite(name) if name else options_suite(options), options)
+    count = number_of_runs(suite)
+    if count > MOST_RUNS and not given.yes:
+        raise UserError(
+            f"These are {count:,} runs, before devices are counted.",
+            f"Narrow the lists, or plan more than {MOST_RUNS:,} runs with --yes.",
+        )
     planner = Planner(python, weights, given.device, file_rules(given), download=not given.dry_run)
     runs = planner.plan(suite)
     skipped = planner.skipped()
     for reason in skipped[:MOST_NAMED]:
-        print(f"left out: {reason}", file=sys.stderr)
+        tell(f"left out: {reason}")
     if len(skipped) > MOST_NAMED:
-        print(f"left out: {len(skipped) - MOST_NAMED:,} more files", file=sys.stderr)
+        tell(f"left out: {len(skipped) - MOST_NAMED:,} more files")
     for remark in planner.remarks():
-        print(remark, file=sys.stderr)
+        tell(remark)
     store = Store(given.out or RESULTS / suite.name)
     _check_images(store.root, [grid.dataset for grid in suite.grid])
     missing = [run for run in runs if given.fresh or store.is_missing(*run.key)]
@@ -56,7 +71,7 @@ def run_command(given: RunOptions) -> bool:
     store.prepare()
     if len(missing) < len(runs):
         done = f"{len(runs) - len(missing)} of {len(runs)} runs have results already"
-        print(f"{done}; --fresh repeats them", file=sys.stderr)
+        tell(f"{done}; --fresh repeats them")
     if missing:
         progress = display([run.spec for run in missing])
         progress.note(f"{len(missing)} of {len(runs)} runs to do, results in {store.root}")
@@ -105,12 +120,12 @@ def _print_dry_run(runs: list[PlannedRun], missing: list[PlannedRun], as_json: b
             }
             for run in runs
         ]
-        print(json_text({"runs": listed}))
+        show(json_text({"runs": listed}))
         return
     to_do = {True: "to do, but unavailable", False: "to do"}
     states = [to_do[bool(r.unavailable)] if r.key in absent else "done" for r in runs]
     rows = [(r.spec.run_id, words[r.spec.run_id], s) for r, s in zip(runs, states, strict=True)]
-    print(tabulate(rows, headers=["run id", "run", "state"], disable_numparse=True))
+    show(tabulate(rows, headers=["run id", "run", "state"], disable_numparse=True))
     for reason in dict.fromkeys(r.unavailable for r in missing if r.unavailable):
-        print(f"unavailable: {reason}")
-    print(f"{len(missing)} of {len(runs)} runs to do", file=sys.stderr)
+        show(f"unavailable: {reason}")
+    tell(f"{len(missing)} of {len(runs)} runs to do")

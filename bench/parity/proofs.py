@@ -21,6 +21,7 @@ from bench.parity.tolerances import LEVELS, NEED_LOW_FLOOR
 from bench.spec.base import canonical_hash
 from bench.spec.run import RunSpec
 from bench.storage.code_digest import digest_of_rooms
+from bench.storage.regular_files import read_regular
 from bench.storage.results import write_json
 
 FOLDER = "proofs"
@@ -49,7 +50,7 @@ class Proofs:
         found = []
         for path in sorted(self._folder.glob("*.json")):
             with suppress(OSError, ValidationError):
-                found.append(PairProof.model_validate_json(path.read_bytes()))
+                found.append(PairProof.model_validate_json(read_regular(path)))
         return [pair for pair in found if pair.harness == digest_of_rooms("proof")]
 
 
@@ -57,8 +58,8 @@ def read_copy(folder: Path) -> list[PairProof]:
     """Return the proofs that lie in a results folder, also those by earlier code: they are about
     the environments of these results, which no later code can prove."""
     found = []
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        for pair in json.loads((folder / COPY).read_bytes())["pairs"]:
+    with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+        for pair in json.loads(read_regular(folder / COPY, follow_links=False))["pairs"]:
             with suppress(ValidationError):  # one that is damaged does not take the others away
                 found.append(PairProof.model_validate(pair))
     return found

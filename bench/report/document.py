@@ -22,6 +22,7 @@ from bench.report.repeat import repeat_command
 from bench.report.tables.model import Table
 from bench.spec.base import SCHEMA_VERSION
 from bench.spec.result import REPORTED_FIELDS
+from bench.storage.regular_files import read_tail
 from bench.storage.results import StoredRun
 from bench.system import VERSION
 from bench.training.sweep import sweep_key
@@ -126,7 +127,7 @@ def _result(run: StoredRun) -> dict[str, Any]:
 def _tail(log: Path, most: int) -> str:
     """Return the last bytes of a log, from the beginning of a line; empty if it cannot be read."""
     try:
-        text = log.read_bytes()[-most:].decode("utf-8", "replace")
+        text = read_tail(log, most).decode("utf-8", "replace")
     except OSError:
         return ""
     _, newline, rest = text.partition("\n")

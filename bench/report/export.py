@@ -19,7 +19,7 @@ from bench.report.format import some_of
 from bench.report.markdown import markdown_line
 from bench.report.tables.model import Table
 from bench.report.tables.runs import Form, Format, csv_text, in_latex, render, runs_text
-from bench.storage.text_files import replace_text
+from bench.storage.text_files import printable, replace_text
 
 NAMES = ("table", "cases", "policies", "backbones", "backends", "cost", "failed")
 """Names of the files of a report's tables."""
@@ -40,11 +40,11 @@ def as_text(table: Table, form: Form) -> str:
     """Return a table in one format, with its title, caption and notes where the format allows."""
     if form == "csv":
         return _csv(table)
-    texts = [[cell.text for cell in row] for row in table.rows]
+    texts = [[printable(cell.text) for cell in row] for row in table.rows]
     frame = pd.DataFrame(texts, columns=[c.heading for c in table.columns], dtype=object)
     body = render(frame, form, {c.heading for c in table.columns if c.right})
     if form == "terminal":
-        return "\n".join([table.title, body, *table.notes, ""])
+        return "\n".join([printable(table.title), body, *map(printable, table.notes), ""])
     lines = [table.caption, *table.notes]
     if form == "latex":
         small = in_latex("".join(LATEX_ESCAPE_RULES.get(c, c) for c in "\n\n".join(lines)))
@@ -115,6 +115,8 @@ class Attempts:
         under the ``replaced`` names (patterns without endings)."""
         folder = self._folder / "tables"
         with self.at(folder, is_listed=False):
+            if folder.is_symlink():
+                raise OSError(errno.ELOOP, "it is a symbolic link, which may lead anywhere")
             folder.mkdir(parents=True, exist_ok=True)
             for name, ending in product(replaced, ENDINGS.values()):
                 for old in folder.glob(f"{name}.{ending}"):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+from bench.storage.text_files import printable
+
 SIGNS = re.compile(
     r"[\\`*\[\]|~$]"  # markup wherever it stands
     r"|<(?=[a-z/!?])"  # the beginning of a tag
@@ -23,7 +25,7 @@ BLOCK = re.compile(r"^(?:(\d{1,9})(?=[.)](?:\s|$))|(?=[-+](?:[\s-]|$)|[=>]))")
 def markdown(text: str) -> str:
     """Return text for a table cell or within a line, on one line and without markup or links."""
     escaped = SIGNS.sub(
-        lambda found: "".join(f"\\{sign}" for sign in found[0]), " ".join(text.split())
+        lambda found: "".join(f"\\{sign}" for sign in found[0]), " ".join(printable(text).split())
     )
     # Mail addresses come last: the comment that splits them must not be escaped itself.
     return MAIL.sub("<!-- -->@", escaped)

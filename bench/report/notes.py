@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 
@@ -162,15 +163,16 @@ def unproved(rows: Sequence[Row]) -> str | None:
                  else name for name in values_of(open_rows, "backbone"))  # fmt: skip
     usual = {policy.boundary for policy in POLICIES.values()}
     own = [b for b in values_of(open_rows, "boundary") if b not in usual]
-    boundary = f" --boundary {own[0]}" if own else ""
+    boundary = f" --boundary {shlex.quote(own[0])}" if own else ""
     policies, optimizers, backends = (
-        ",".join(values_of(open_rows, field)) for field in ("policy", "optimizer", "backend")
+        shlex.quote(",".join(values_of(open_rows, field)))
+        for field in ("policy", "optimizer", "backend")
     )
     return (
         f"parity not shown for {number_of(len(open_rows), 'row')}: no proof on this machine that "
         f"the backends compute the same. To prove it: python run_bench.py parity "
-        f"{' '.join(backbones)} --policy {policies} --optimizer {optimizers} --backends {backends}"
-        f"{boundary}"
+        f"{' '.join(map(shlex.quote, backbones))} --policy {policies} --optimizer {optimizers} "
+        f"--backends {backends}{boundary}"
     )
 
 

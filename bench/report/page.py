@@ -23,6 +23,7 @@ from bench.errors import UserError
 from bench.report.document import KIND
 from bench.report.format import ABSENT
 from bench.spec.base import SCHEMA_VERSION
+from bench.storage.regular_files import read_regular
 from bench.storage.text_files import replace_text
 
 DATA_START = '<script type="application/json" id="thawbench-data">'
@@ -35,6 +36,8 @@ ESCAPED_IN_JSON = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}
 """So that no text in the data can close its element; ``json`` itself escapes U+2028 and U+2029."""
 OWN_SECTIONS = ("cases", "failed", "runs")
 """Names of the tables that stand outside the section "Tables"."""
+PAGE_BYTES = 2**30
+"""Largest page that is read."""
 WRITE_AGAIN = "Write it again: python run_bench.py report DIR"
 COLOURS = 8
 """Number of colours in page.css."""
@@ -103,7 +106,7 @@ def read_document(path: Path) -> dict[str, Any]:
         UserError: The file cannot be read, is not a report, is cut off or from a newer Thawbench.
     """
     try:
-        text = path.read_bytes().decode("utf-8")
+        text = read_regular(path, PAGE_BYTES).decode("utf-8")
     except OSError as error:
         raise UserError(f"Cannot read '{path}': {error.strerror}.") from error
     except UnicodeDecodeError as error:

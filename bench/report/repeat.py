@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
@@ -45,7 +46,7 @@ def repeat_command(
     more = " --skip-unreadable" if is_incomplete else ""
     return (
         f"cat > repeat.toml <<'{END}'\n{text}\n{END}\n"
-        f"python run_bench.py run --suite repeat.toml --device {spec.device}{more}"
+        f"python run_bench.py run --suite repeat.toml --device {shlex.quote(spec.device)}{more}"
     )
 
 

@@ -117,7 +117,9 @@ class Runner:
     def _packed(self, run: PlannedRun) -> Path:
         resize = resize_of(run.spec.mode, run.spec.backend)
         path = pack(run.dataset, run.spec.recipe.px, self.cache, resize).path
-        mark_used(path)
+        if not mark_used(path):  # another process removed it in between
+            path = pack(run.dataset, run.spec.recipe.px, self.cache, resize).path
+            mark_used(path)
         self._used.add(path)
         return path
 

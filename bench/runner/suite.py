@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal, NoReturn, get_args, get_origin
+from typing import Annotated, Any, Literal, NoReturn, get_args, get_origin
 
-from pydantic import Field, NonNegativeInt, ValidationError, create_model, field_validator
+from pydantic import Field, ValidationError, create_model, field_validator
 from pydantic_core import ErrorDetails
 
 from bench.catalog.backbones import BACKBONES
 from bench.catalog.backends import BACKENDS, DEFAULT_BACKENDS
 from bench.catalog.cases import CASES
 from bench.catalog.policies import DEFAULT_POLICIES, POLICIES
-from bench.errors import UserError, choose
+from bench.errors import UserError, choose, first_line
 from bench.network.backbones import check_name, check_px
 from bench.network.head import hidden_units
 from bench.spec.base import Frozen
@@ -26,6 +27,8 @@ from bench.storage.regular_files import decoded, read_regular
 
 COMMAND_LINE = "the command line"
 """Stands for the file name in messages about options."""
+MOST_LETTERS = 60
+"""Letters of a wrong value that a message repeats."""
 BUILT_IN = resources.files("bench.catalog") / "suites"
 _recipe_fields: Any = {
     name: (declared.suite_annotation, declared.suite_default)
@@ -40,9 +43,15 @@ class Grid(RecipeKeys):  # made from the declarations of Recipe
 
     case: int | None = Field(default=None, description="Case of the article, 1 to 4.")
     dataset: str = Field(description="'photos', 'mnist5k', 'folder:PATH' or 'rvl_cdip[:PATH]'.")
-    train_images: int | None = Field(default=None, gt=0, description="Training images; null: all.")
-    val_images: int | None = Field(default=None, gt=0, description="Validation images; null: all.")
-    test_images: int | None = Field(default=None, gt=0, description="Test images; null: all.")
+    train_images: int | None = Field(
+        default=None, gt=0, lt=2**63, description="Training images; null: all."
+    )
+    val_images: int | None = Field(
+        default=None, gt=0, lt=2**63, description="Validation images; null: all."
+    )
+    test_images: int | None = Field(
+        default=None, gt=0, lt=2**63, description="Test images; null: all."
+    )
     size: Size | None = Field(default=None, description="Instead of train_images.")
     size_bounds: tuple[int, int] | None = Field(
         default=None, description="Largest number of images of a small and of a medium split."
@@ -86,11 +95,13 @@ class Suite(Frozen):
     """A named list of grids, each run by every backend with every seed."""
 
     name: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="Name, also of the results folder."
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
+        max_length=100,
+        description="Name, also of the results folder.",
     )
     description: str = Field(default="", description="Sentence for ``list suites``.")
     backends: tuple[str, ...] = Field(default=DEFAULT_BACKENDS, min_length=1)
-    seeds: tuple[NonNegativeInt, ...] = Field(default=(0,), min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**63)], ...] = Field(default=(0,), min_length=1)
     grid: tuple[Grid, ...] = Field(min_length=1)
 
 
@@ -145,6 +156,8 @@ def _parse(text: bytes, where: str) -> Suite:
         data = tomllib.loads(decoded(text))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{where} is not valid TOML: {error}") from error
+    except (RecursionError, ValueError) as error:  # nested too deep; a number of 5,000 digits
+        raise UserError(f"{where} cannot be read: {first_line(error)}.") from error
     return _validate(data, where)
 
 
@@ -164,7 +177,9 @@ def _vagueness(error: ErrorDetails) -> int:
     if error["type"] == "extra_forbidden":
         return 0
     # A key that takes a value or a list has two errors; the one about the value is more specific.
-    return 1 if error["type"] == "literal_error" and isinstance(error["input"], str) else 2
+    if error["type"] == "literal_error" and isinstance(error["input"], str):
+        return 1
+    return 3 if error["type"].endswith("_type") else 2
 
 
 def _raise_user_error(error: ErrorDetails, where: str) -> NoReturn:
@@ -180,8 +195,27 @@ def _raise_user_error(error: ErrorDetails, where: str) -> NoReturn:
     if error["type"] == "literal_error":
         kind = f"value of {_flag(key)}" if by_option else f"{key} in {where}"
         choose(kind, str(error["input"]), _words(fields[key].annotation))
-    place = _flag(key) if by_option else f"{where}: '{'.'.join(map(str, location))}'"
-    raise UserError(f"{place}: {error['msg']}.")
+    place = _flag(key) if by_option else f"{where}, {_place(location, fields)}"
+    given = error["input"]
+    value = "" if isinstance(given, dict) else f" It is {_shortened(given)}."
+    raise UserError(f"{place}: {_sentence(error)}.{value}")
+
+
+def _place(location: tuple[int | str, ...], fields: Mapping[str, Any]) -> str:
+    """Return the place of a key in a suite in the user's words: ``epochs of grid 2``."""
+    keys = [str(part) for part in location if part in fields and part != "grid"]
+    grid = f" of grid {int(location[1]) + 1}" if location[0] == "grid" and location[1:] else ""
+    return f"{'.'.join(keys) or 'the table'}{grid}"
+
+
+def _sentence(error: ErrorDetails) -> str:
+    """Return pydantic's message without its terms."""
+    return error["msg"].removeprefix("Value error, ").replace("Input should be", "it should be")
+
+
+def _shortened(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= MOST_LETTERS else f"{text[:MOST_LETTERS]}…"
 
 
 def _words(annotation: Any) -> list[str]:
@@ -297,6 +331,18 @@ def _datasets(grids: list[Grid], wanted: Sequence[str] | None) -> list[Grid]:
             change |= dict.fromkeys(ABOUT_DATA)
         kept.append(grid.model_copy(update=change))
     return list(dict.fromkeys(kept))
+
+
+def number_of_runs(suite: Suite) -> int:
+    """Return the number of grid points, without making them."""
+    each = (
+        math.prod(
+            [len(g.backbones), len(g.policies), len(g.mode)]
+            + [len(g.recipe_values(name)) for name in RECIPE_OPTIONS]
+        )
+        for g in suite.grid
+    )
+    return sum(each) * len(suite.seeds) * len(suite.backends)
 
 
 def grid_points(suite: Suite) -> Iterator[GridPoint]:

@@ -39,9 +39,9 @@ class DatasetRef(Frozen):
     label: str = Field(description="Name with its qualification, such as stand-in or synthetic.")
     content_hash: str = Field(description="SHA-256 of the images, labels and splits used.")
     classes: tuple[str, ...] = Field(description="Class names, in label order.")
-    train_images: int = Field(description="Images in the training split.")
-    val_images: int = Field(description="Images in the validation split.")
-    test_images: int = Field(description="Images in the test split.")
+    train_images: int = Field(ge=0, lt=2**63, description="Images in the training split.")
+    val_images: int = Field(ge=0, lt=2**63, description="Images in the validation split.")
+    test_images: int = Field(ge=0, lt=2**63, description="Images in the test split.")
 
 
 class Case(Frozen):
@@ -114,13 +114,17 @@ class Recipe(WithoutDefaults):
     ] = Field(description="Head: original, linear, dense:N,… or flatten+dense:N,…")
     px: Annotated[
         int, RecipeOption(default=96, always_shown=True, limits={"ge": 16, "le": 2048})
-    ] = Field(gt=0, description="Height and width of the input, in pixels.")
+    ] = Field(gt=0, le=65_536, description="Height and width of the input, in pixels.")
     epochs: Annotated[
         int, RecipeOption(default=10, always_shown=True, help="Passes over the training images.")
-    ] = Field(gt=0, description="Passes over the training split.")
+    ] = Field(gt=0, le=1_000_000, description="Passes over the training split.")
     batch_size: Annotated[
         int, RecipeOption(default=32, heading="batch", help="Images in a training step.")
-    ] = Field(gt=0, description="Images in a step; the last step of an epoch may hold fewer.")
+    ] = Field(
+        gt=0,
+        le=1_000_000,
+        description="Images in a step; the last step of an epoch may hold fewer.",
+    )
     precision: Annotated[
         Precision,
         RecipeOption(default="fp32", is_list=True, shown_if_unusual=True, help="fp32, bf16, fp16."),
@@ -136,7 +140,7 @@ class Recipe(WithoutDefaults):
             competes=True,
             help="Base rates of a new model, such as 0.001,0.01; each policy scales them.",
         ),
-    ] = Field(gt=0, description="Peak rate of the head, the policy's factor included.")
+    ] = Field(gt=0, le=1e6, description="Peak rate of the head, the policy's factor included.")
     momentum: Annotated[float, RecipeOption(default=0.9)] = Field(
         ge=0, lt=1, description="Momentum of sgd; adamw has betas 0.9 and 0.999."
     )
@@ -150,7 +154,9 @@ class Recipe(WithoutDefaults):
             help="Such as 0,0.0001.",
         ),
     ] = Field(
-        ge=0, description="Weight decay of kernels only; coupled for sgd, decoupled for adamw."
+        ge=0,
+        le=1e6,
+        description="Weight decay of kernels only; coupled for sgd, decoupled for adamw.",
     )
     schedule: Annotated[ScheduleName, RecipeOption(default="cosine", help="cosine, constant.")] = (
         Field(description="Learning rate over the steps: cosine or constant.")
@@ -166,6 +172,7 @@ class Recipe(WithoutDefaults):
     views: Annotated[int | None, RecipeOption()] = Field(
         default=None,
         ge=1,
+        le=10_000,
         description="Augmented views of each image that epochs repeat; default: always new ones.",
     )
     prefix_cache: Annotated[PrefixCache, RecipeOption(competes=True)] = Field(
@@ -213,7 +220,7 @@ class RunSpec(Frozen):
     backend: str = Field(description="Framework, and engine of Keras.")
     device: str = Field(description="cpu or cuda:N.")
     seed: int = Field(
-        ge=0, description="Seed of head, random weights, order, augmentation, dropout."
+        ge=0, lt=2**63, description="Seed of head, random weights, order, augmentation, dropout."
     )
 
     @model_serializer(mode="wrap")
@@ -256,7 +263,7 @@ class Environment(Frozen):
     )
     system: str = Field(description="Operating system and machine architecture.")
     processor: str = Field(description="CPU model.")
-    cores: int = Field(description="Number of cores that the process may use.")
+    cores: int = Field(ge=0, lt=2**31, description="Number of cores that the process may use.")
     device: str = Field(description="cpu or cuda:N.")
     device_model: str = Field(description="GPU model; on a CPU, the CPU model.")
     driver: str | None = Field(description="GPU driver version; null on a CPU.")

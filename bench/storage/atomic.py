@@ -25,9 +25,9 @@ def temporary_folder(place: Path) -> Iterator[Path]:
     left there."""
     place.mkdir(parents=True, exist_ok=True)
     for path in place.glob(f"{_PREFIX}*"):
-        if _is_abandoned(path):
+        if is_abandoned(path, path.name.removeprefix(_PREFIX)):
             shutil.rmtree(path, ignore_errors=True)
-    prefix = f"{_PREFIX}{_host()}-{os.getpid()}-"
+    prefix = f"{_PREFIX}{owner()}-"
     with tempfile.TemporaryDirectory(
         prefix=prefix, dir=place, ignore_cleanup_errors=True
     ) as folder:
@@ -80,10 +80,16 @@ def _host() -> str:
     return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
 
 
-def _is_abandoned(folder: Path) -> bool:
+def owner() -> str:
+    """Return the beginning of the names of this process's temporary folders: machine and process.
+    Containers and machines that share a disk have the same process numbers."""
+    return f"{_host()}-{os.getpid()}"
+
+
+def is_abandoned(folder: Path, name: str) -> bool:
     """Return True for the temporary folder of a process that ended, if it was on this machine, else
-    for one without a change in a day."""
-    host, pid, *_ = [*folder.name.removeprefix(_PREFIX).split("-"), ""]
+    for one without a change in a day. ``name`` begins with its ``owner``."""
+    host, pid, *_ = [*name.split("-"), ""]
     if host == _host() and not is_alive(pid):
         return True
     try:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
+import fcntl
+import math
 import os
 import shutil
 from collections.abc import Callable
@@ -16,15 +17,24 @@ from bench.storage.atomic import build_folder
 
 CACHE_VARIABLE = "THAWBENCH_CACHE"
 """Environment variable that sets the root of the cache."""
+LIMIT_VARIABLE = "THAWBENCH_CACHE_GB"
+"""Environment variable with the size of the cache, in gigabytes."""
+MOST_GB = 1e6
 KINDS = ("blueprints", "packed", "features")
 """Folders of the cache whose content ``prune`` may remove."""
 
 
 def cache_root() -> Path:
-    """Return ``THAWBENCH_CACHE``, or else ``thawbench`` in the user's cache folder."""
-    if CACHE_VARIABLE in os.environ:
-        return Path(os.environ[CACHE_VARIABLE]).expanduser()
-    return platformdirs.user_cache_path("thawbench")
+    """Return ``THAWBENCH_CACHE``, or else ``thawbench`` in the user's cache folder; raise UserError
+    if that is a file."""
+    given = os.environ.get(CACHE_VARIABLE)
+    root = Path(os.path.expanduser(given)) if given else platformdirs.user_cache_path("thawbench")
+    if root.exists() and not root.is_dir():
+        raise UserError(
+            f"The cache '{root}' is a file, not a folder.",
+            f"Set {CACHE_VARIABLE} to a folder that can be written to.",
+        )
+    return root
 
 
 def cached_folder(kind: str, key: str, cache: Path | None = None) -> Path:
@@ -36,11 +46,19 @@ def cached_folder(kind: str, key: str, cache: Path | None = None) -> Path:
 
 
 def limit_bytes() -> int:
-    """Return the most bytes that the cache may hold: ``THAWBENCH_CACHE_GB``, or else 20 GB."""
+    """Return the most bytes that the cache may hold: ``THAWBENCH_CACHE_GB``, or else 20 GB; raise
+    UserError if that is no number of gigabytes."""
+    given = os.environ.get(LIMIT_VARIABLE, "").strip() or "20"
     try:
-        return int(float(os.environ["THAWBENCH_CACHE_GB"]) * 1e9)
-    except (KeyError, ValueError):
-        return 20_000_000_000
+        gigabytes = float(given)
+    except ValueError:
+        gigabytes = math.nan
+    if not 0.0 <= gigabytes <= MOST_GB:
+        raise UserError(
+            f"{LIMIT_VARIABLE} is '{given[:40]}'; it must be a number of gigabytes, 0 or more.",
+            f"Set it to a number such as 20, or unset it: unset {LIMIT_VARIABLE}",
+        )
+    return int(gigabytes * 1e9)
 
 
 def unwritable(error: OSError, place: str = "to the disk") -> UserError | None:
@@ -76,23 +94,59 @@ def ensure_folder(
         ) from error
 
 
-def mark_used(folder: Path) -> None:
-    """Set a cached folder's time of last use to now; ``prune`` removes the oldest first."""
-    with contextlib.suppress(OSError):  # another user's cache can be read all the same
+_leases: dict[Path, int] = {}
+"""Folder that this process uses → descriptor that holds its lock until the process ends."""
+
+
+def mark_used(folder: Path) -> bool:
+    """Keep a cached folder from being removed by other processes on this machine while this one
+    lives, and set its time of last use to now; return False if it is gone."""
+    try:
+        descriptor = _leases.get(folder)
+        if descriptor is None:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            if not folder.exists() or os.stat(folder).st_ino != os.fstat(descriptor).st_ino:
+                os.close(descriptor)  # it was removed before the lock was there
+                return False
+            _leases[folder] = descriptor
         os.utime(folder)
+    except FileNotFoundError:
+        return False
+    except (
+        OSError
+    ):  # another user's cache, or a file system without locks, can be read all the same
+        return folder.exists()
+    return True
+
+
+def _remove_unless_used(folder: Path) -> bool:
+    """Remove a cached folder; return False if a process on this machine uses it."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(folder, ignore_errors=True)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
 
 
 def prune(root: Path, keep: set[Path], limit: int) -> list[Path]:
     """Remove the least recently used folders of the cache, such as ``packed/KEY``, but none of
-    ``keep``, until the rest takes at most ``limit`` bytes; return the removed ones."""
+    ``keep`` and none that a process uses, until the rest takes at most ``limit`` bytes; return the
+    removed ones."""
     found = [f for kind in KINDS for f in (root / kind).glob("[!.]*") if f.is_dir()]
     sizes = {f: _size_bytes(f) for f in sorted(found, key=_last_used)}
     total, removed = sum(sizes.values()), []
     for folder, size in sizes.items():
         if total <= limit:
             break
-        if folder not in keep:
-            shutil.rmtree(folder, ignore_errors=True)
+        if folder not in keep and folder not in _leases and _remove_unless_used(folder):
             total -= size
             removed.append(folder)
     return removed

@@ -22,7 +22,7 @@ def digest_of_file(path: Path, algorithm: str) -> str:
     """Return a digest of a file in hex, by an algorithm known to ``hashlib``, such as 'md5'."""
     with open_regular(path) as file:
         new = functools.partial(hashlib.new, algorithm, usedforsecurity=False)
-        return hashlib.file_digest(file, new).hexdigest()  # type: ignore[arg-type]
+        return hashlib.file_digest(file, new).hexdigest()
 
 
 def sha256_of_texts(texts: Iterable[str]) -> str:

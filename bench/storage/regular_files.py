@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import codecs
 import errno
+import io
 import os
 import stat
 from pathlib import Path
-from typing import BinaryIO
 
 TEXT_BYTES = 2**26
 """Largest size of a text file that is read: a suite, a list of labels, a result."""
@@ -20,23 +20,25 @@ MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"),
 """Byte order mark → encoding, as Windows editors write them."""
 
 
-def open_regular(path: Path, most_bytes: int | None = None, inside: Path | None = None) -> BinaryIO:
-    """Open a file for reading.
+def open_regular(
+    path: Path, most_bytes: int | None = None, *, follow_links: bool = True
+) -> io.BufferedReader:
+    """Open a file for reading, without waiting for a writer.
 
     Args:
         most_bytes: Largest allowed size; None: any.
-        inside: A folder that the file must lie in, reached without symbolic links; None: links are
-            followed.
+        follow_links: False for files of a stranger's folder, whose links may lead out of it.
 
     Raises:
-        OSError: It cannot be opened, is no regular file, is too large or lies elsewhere.
+        OSError: It cannot be opened, is no regular file, is too large, or is a link.
     """
-    if inside is not None:
-        expected = inside.resolve() / os.path.relpath(path.absolute(), inside.absolute())
-        if path.resolve() != expected or ".." in expected.relative_to(inside.resolve()).parts:
-            raise OSError(errno.EINVAL, "a link, or outside of the folder", str(path))
-    follow = 0 if inside is None else os.O_NOFOLLOW
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | follow)
+    no_link = 0 if follow_links else os.O_NOFOLLOW
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | no_link)
+    except OSError as error:
+        if error.errno == errno.ELOOP and not follow_links:
+            raise OSError(errno.ELOOP, "it is a symbolic link", str(path)) from None
+        raise
     try:
         facts = os.fstat(descriptor)
         if not stat.S_ISREG(facts.st_mode):
@@ -58,9 +60,16 @@ def is_regular(path: Path) -> bool:
         return False
 
 
-def read_regular(path: Path, most_bytes: int = TEXT_BYTES, inside: Path | None = None) -> bytes:
+def read_regular(path: Path, most_bytes: int = TEXT_BYTES, *, follow_links: bool = True) -> bytes:
     """Read a file whole; see ``open_regular``."""
-    with open_regular(path, most_bytes, inside) as file:
+    with open_regular(path, most_bytes, follow_links=follow_links) as file:
+        return file.read(most_bytes)
+
+
+def read_tail(path: Path, most_bytes: int) -> bytes:
+    """Read the last bytes of a file that is no link; see ``open_regular``."""
+    with open_regular(path, follow_links=False) as file:
+        file.seek(max(os.fstat(file.fileno()).st_size - most_bytes, 0))
         return file.read(most_bytes)
 
 

@@ -21,8 +21,9 @@ from bench.errors import UserError
 from bench.spec.base import SCHEMA_VERSION, Frozen
 from bench.spec.result import RunResult
 from bench.spec.run import UNFINISHED, Environment, RunSpec
+from bench.storage.atomic import is_abandoned, owner
+from bench.storage.regular_files import read_regular
 from bench.storage.text_files import replace_text
-from bench.system import is_alive
 
 
 @contextmanager
@@ -95,7 +96,7 @@ class Store:
 
     def partial_folder(self) -> Path:
         """Create an empty folder on the same disk, for a run in progress."""
-        folder = self.root / ".partial" / f"{os.getpid()}-{uuid.uuid4().hex}"
+        folder = self.root / ".partial" / f"{owner()}-{uuid.uuid4().hex}"
         folder.mkdir(parents=True)
         return folder
 
@@ -123,11 +124,20 @@ class Store:
         return final
 
     def discard_partials(self) -> None:
-        """Remove partial folders of this process and of dead ones, not those of other live ones."""
+        """Remove partial folders of this process and of dead ones, not those of other live ones; a
+        result that a process was replacing when it died is put back."""
         for folder in (self.root / ".partial").glob("*"):
-            owner = folder.name.partition("-")[0]
-            if owner == str(os.getpid()) or not is_alive(owner):
+            if folder.name.startswith(f"{owner()}-") or is_abandoned(folder, folder.name):
+                self._put_back(folder / "old")
                 shutil.rmtree(folder, ignore_errors=True)
+
+    def _put_back(self, old: Path) -> None:
+        """Move a result that ``save`` took away back to its place, unless the new one is there."""
+        with suppress(OSError, ValueError, UserError):
+            result = _read_run(old).result
+            final = self.folder(result.run_id, result.environment_id)
+            if not final.exists():
+                os.rename(old, final)
 
     @collector_paused()
     def load(self) -> tuple[list[StoredRun], list[str]]:
@@ -136,6 +146,8 @@ class Store:
         if not self.root.is_dir():
             why = "it is a file" if self.root.exists() else "it does not exist"
             raise UserError(f"'{self.root}' is not a results folder: {why}.")
+        if (self.root / "runs").is_symlink():
+            raise UserError(f"'{self.root / 'runs'}' is a link, which may lead anywhere.")
         runs, problems = [], []
         for run in _folders_in(self.root / "runs"):
             for folder in _folders_in(run):
@@ -150,7 +162,9 @@ def _folders_in(folder: Path) -> list[Path]:
     """Return the folders in a folder, sorted by name; none if it does not exist."""
     try:
         with os.scandir(folder) as entries:  # twice as fast as glob, which matters for thousands
-            return sorted(Path(entry.path) for entry in entries if entry.is_dir())
+            return sorted(
+                Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False)
+            )
     except OSError:
         return []
 
@@ -176,8 +190,8 @@ def write_json(path: Path, value: Any) -> None:
 
 def _read_run(folder: Path) -> StoredRun:
     result = _read_result(folder)
-    spec = _parsed(RunSpec, "spec.json", (folder / "spec.json").read_bytes())
-    environment, environment_id = _environment((folder / "environment.json").read_bytes())
+    spec = _parsed(RunSpec, "spec.json", _read(folder / "spec.json"))
+    environment, environment_id = _environment(_read(folder / "environment.json"))
     for name, expected in (("run_id", spec.run_id), ("environment_id", environment_id)):
         if getattr(result, name) != expected:
             raise UserError(
@@ -194,8 +208,13 @@ def _environment(text: bytes) -> tuple[Environment, str]:
     return environment, environment.environment_id
 
 
+def _read(path: Path) -> bytes:
+    """Read a file of a results folder, which may come from a stranger."""
+    return read_regular(path, follow_links=False)
+
+
 def _read_result(folder: Path) -> RunResult:
-    text = (folder / "result.json").read_bytes()
+    text = _read(folder / "result.json")
     if b"NaN" in text or b"Infinity" in text:
         json.loads(text, parse_constant=_refuse_constant)
     result = _parsed(RunResult, "result.json", text)

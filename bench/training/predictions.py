@@ -18,20 +18,20 @@ from scipy.special import softmax
 from bench.data.model import Labels
 from bench.network.blueprint import Array
 from bench.spec.result import ImageAnswers
+from bench.storage.arrays import BoundedArchive, open_archive
 from bench.training.metrics import PARENT_METRICS, evaluate
 
 FILE = "predictions.npz"
 UNREADABLE = (OSError, ValueError, TypeError, LookupError, EOFError, RuntimeError,
-              zipfile.BadZipFile, zlib.error)  # fmt: skip
+              MemoryError, zipfile.BadZipFile, zlib.error)  # fmt: skip
 """Exceptions that reading a damaged or foreign file of arrays may raise."""
 
 
 @contextmanager
-def open_predictions(folder: Path) -> Iterator[Any]:
+def open_predictions(folder: Path) -> Iterator[BoundedArchive]:
     """Open the arrays of a run's predictions by name; raise one of ``UNREADABLE`` if the file is
     missing or damaged."""
-    # NumPy leaves a file open that turns out not to be an archive.
-    with (folder / FILE).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+    with open_archive(folder / FILE) as arrays:
         yield arrays
 
 

@@ -82,10 +82,10 @@ def _no_traceback(done: subprocess.CompletedProcess[str]) -> None:
         ("run --optimizer sdg", "Unknown value of --optimizer 'sdg'. Did you mean 'sgd'?"),
         ("run --augmentation flip", "Unknown value of --augmentation 'flip'."),
         ("run --schedule cosin", "Unknown value of --schedule 'cosin'. Did you mean 'cosine'?"),
-        ("run --warmup 1", "--warmup: Input should be less than 1"),
+        ("run --warmup 1", "--warmup: it should be less than 1"),
         ("run --warmup much", "Invalid value for '--warmup'"),
-        ("run --momentum 1.5", "--momentum: Input should be less than 1"),
-        ("run --views 0", "--views: Input should be greater than or equal to 1"),
+        ("run --momentum 1.5", "--momentum: it should be less than 1"),
+        ("run --views 0", "--views: it should be greater than or equal to 1"),
         ("run --train-images 0", "Invalid value for '--train-images'"),
         ("run --weights vgg_16=random", "Did you mean 'vgg16'?"),
         ("run --weights absent.pth", "'absent.pth' does not exist"),
@@ -109,17 +109,29 @@ def test_a_usage_error_ends_with_2_and_one_message(here: Cli, arguments: str, sa
 @pytest.mark.parametrize("arguments", ["run --cases 9 --json", "list polices"])
 def test_a_process_prints_the_same(cli: Cli, here: Cli, arguments: str) -> None:
     done = cli(*arguments.split())
-    assert (done.returncode, done.stdout) == (2, "")
+    inside = here(*arguments.split())
     _no_traceback(done)
-    assert done.stderr == here(*arguments.split()).stderr
+    assert (done.returncode, done.stdout, done.stderr) == (2, inside.stdout, inside.stderr)
+    if "--json" in arguments:
+        assert json.loads(done.stdout)["error"]["message"] in done.stderr
+    else:
+        assert done.stdout == ""
+
+
+@pytest.mark.parametrize("arguments", ["run --nonsense --json", "report nowhere --json"])
+def test_with_json_an_error_is_a_document(here: Cli, arguments: str) -> None:
+    done = here(*arguments.split())
+    assert done.returncode == 2
+    assert set(json.loads(done.stdout)["error"]) == {"message", "hint"}
 
 
 def test_an_unknown_key_in_a_suite_file_ends_with_2(here: Cli, tmp_path: Path) -> None:
     path = tmp_path / "s.toml"
     path.write_text('name = "s"\n[[grid]]\ndataset="photos"\nepoch=3\n')
     done = here("run", "--suite", str(path), "--json")
-    assert (done.returncode, done.stdout) == (2, "")
+    assert done.returncode == 2
     assert "s.toml 'epoch'. Did you mean 'epochs'?" in done.stderr
+    assert "Did you mean 'epochs'?" in json.loads(done.stdout)["error"]["message"]
 
 
 @pytest.mark.parametrize("line", ["seeds = [-1]\n[[grid]]", "[[grid]]\nlearning_rate = inf"])

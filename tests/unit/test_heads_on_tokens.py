@@ -68,7 +68,7 @@ def test_every_last_layer_of_a_classifier_is_resized() -> None:
 
 def test_a_classifier_without_a_last_layer_cannot_be_resized() -> None:
     network = _vector().add("relu").network(head_from=-1)
-    with pytest.raises(UserError, match="no last layer to replace"):
+    with pytest.raises(UserError, match="no classifier of its own that ends in a layer to replace"):
         attach_head(network, "original", 3, 0)
 
 

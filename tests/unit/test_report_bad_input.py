@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -127,7 +128,7 @@ def test_a_folder_whose_name_is_no_utf_8_is_compared(here: Cli, folder: Path) ->
     (folder / "runs").rename(folder / "kept")
     other.mkdir()
     for root in (folder, other):
-        (root / "runs").symlink_to(folder / "kept")
+        shutil.copytree(folder / "kept", root / "runs")
     assert here("report", str(folder), str(other)).returncode == 0
     assert "results and ?" in (folder / "tables" / "side_by_side_top1.md").read_text("utf-8")
 

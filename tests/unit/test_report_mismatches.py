@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from bench.analysis.rows import Row, rows_of
-from bench.report.notes import SAME_EXPERIMENT, footnotes, mismatches
+from bench.report.notes import footnotes, mismatches
 from bench.storage.results import StoredRun
 
 MakeRun = Callable[..., StoredRun]
 
+SAME_EXPERIMENT = ("blueprint_sha256", "initial_state_sha256", "batches_sha256", "data_sha256")
 HASHES = dict.fromkeys(SAME_EXPERIMENT, "aa")
 
 

@@ -69,6 +69,8 @@ class _World:
         class Packed:
             path = cache / "packed" / "x"
 
+        Packed.path.mkdir(parents=True, exist_ok=True)
+
         return Packed
 
     def blueprint_folder(self, *arguments: Any) -> Path:

@@ -203,6 +203,7 @@ def test_rows_repeat_these_fields_in_this_order() -> None:
         "peak_device_bytes",
         "initial_state_sha256",
         "batches_sha256",
+        "data_sha256",
         "blueprint_sha256",
     )
 

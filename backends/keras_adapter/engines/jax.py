@@ -176,14 +176,14 @@ class JaxEngine:
         return isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
 
     def knobs(self) -> dict[str, Any]:
-        flags = os.environ.get("XLA_FLAGS", "")
+        flags, given = os.environ.get("XLA_FLAGS", ""), os.environ.get("NPROC", "")
         settings = jax.config.values
         on_cpu = self._device.platform == "cpu"
         return {
             "jax": jax.__version__,
             "jaxlib": jaxlib.__version__,  # type: ignore[attr-defined]
             # XLA starts NPROC threads, by default one per core.
-            "threads": int(os.environ.get("NPROC") or cores()) if on_cpu else None,
+            "threads": (int(given) if given.isdigit() else cores()) if on_cpu else None,
             "xla": not settings["jax_disable_jit"],
             "xla_flags": flags or None,
             "x64": settings["jax_enable_x64"],

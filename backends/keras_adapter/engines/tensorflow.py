@@ -220,7 +220,8 @@ class TensorFlowEngine:
 
 def _threads(configured: int, variable: str) -> int:
     """Return the threads in use; 0 means TensorFlow's default: the variable, else one per core."""
-    return configured or int(os.environ.get(variable) or 0) or cores()
+    given = os.environ.get(variable, "")
+    return configured or (int(given) if given.isdigit() else 0) or cores()
 
 
 def _inference(model: keras.Model) -> Any:

@@ -21,6 +21,7 @@ from bench.report.notes import footnotes, reasons
 from bench.report.tables.model import Table, TableCell, TableColumn
 from bench.spec.result import FRACTIONS
 from bench.spec.run import RECIPE_OPTIONS
+from bench.storage.text_files import printable
 
 Format = Literal["md", "csv", "html", "latex"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -194,6 +195,7 @@ def _formatted(column: str, value: Any) -> str:
 
 FLAT: dict[str, Callable[[Any], str]] = {
     "failure": lambda failure: f"{failure['kind']}: {failure['message']}",
+    "differs": ", ".join,
     "phases": lambda phases: ", ".join(f"{p['boundary']} {p['epochs']}" for p in phases),
 }
 """Field of a row with a nested value → its text on one line."""
@@ -219,6 +221,7 @@ def in_latex(text: str) -> str:
 def render(table: pd.DataFrame, form: Form, right: Collection[str] = ()) -> str:
     """Return a table of strings, not as CSV; columns headed ``right`` are aligned right."""
     alignment = ["right" if column in right else "left" for column in table.columns]
+    table = table.map(printable)
     if form == "md":
         table = table.map(markdown).rename(columns=markdown)
     values, headings = table.to_numpy().tolist(), list(table.columns)

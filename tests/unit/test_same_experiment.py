@@ -1,0 +1,128 @@
+"""Twins whose numbers say that they were not the same experiment are marked, not compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from bench.analysis.findings import findings_of
+from bench.analysis.rows import Row, rows_of
+from bench.analysis.same_experiment import CHOSEN_RATE
+from bench.parity.proofs import ProvedSubject
+from bench.report.notes import footnotes
+from bench.storage.results import StoredRun
+from tests.unit.made_runs import Make
+
+MakeRun = Callable[..., StoredRun]
+FIRST: dict[str, Any] = {
+    "step_losses": (3.0, 2.9), "repeated_losses": (3.0, 2.9), "logits_after_step": (1.0, -4.0),
+    "cached_difference": 1e-6,
+}  # fmt: skip
+"""Fingerprint of a run without a fault."""
+
+
+def pair(make_run: MakeRun, one: dict[str, Any], other: dict[str, Any], **spec: Any) -> list[Row]:
+    """Return rows of both backends, with all that is needed for the mark 'shown'."""
+    runs = [make_run(one, **spec), make_run(other, **spec, backend="keras-tensorflow")]
+    places = [run.environment.environment_id for run in runs]
+    return rows_of(runs, {ProvedSubject.of_run(runs[0].spec, places)})
+
+
+def marks(rows: list[Row]) -> list[tuple[str, ...]]:
+    return [row.differs for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("field", "values", "name"),
+    [
+        ("data_sha256", ("aa", "bb"), "data_sha256"),
+        ("total_parameters", (10, 11), "total_parameters"),
+        ("trainable_parameters", (10, 9), "trainable_parameters"),
+        ("state_values", (4, 0), "state_values"),
+        ("knobs", ({"threads": 2}, {"threads": 1}), "threads"),
+        ("learning_rate", (0.001, 0.0003), CHOSEN_RATE),
+    ],
+)
+def test_what_must_be_equal(
+    make_run: MakeRun, field: str, values: tuple[Any, Any], name: str
+) -> None:
+    rows = pair(make_run, {field: values[0]}, {field: values[1]})
+    assert marks(rows) == [(name,)] * 2
+    assert [row.parity for row in rows] == ["not_shown"] * 2
+    assert [row.is_valid for row in rows] == [name == CHOSEN_RATE] * 2
+    assert any(note.startswith(f"NOT THE SAME EXPERIMENT: {name} differs") for note in
+               footnotes(rows))  # fmt: skip
+    same = pair(make_run, {field: values[0]}, {field: values[0]})
+    assert marks(same) == [()] * 2
+    assert [row.parity for row in same] == ["shown"] * 2
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"step_losses": (3.0003, 2.9)}, "loss of step 1"),
+        ({"step_losses": (3.0, 2.9 * 1.0006)}, "loss of step 2"),
+        ({"logits_after_step": (1.0, -4.3)}, "logits after step 1"),
+        ({"logits_after_step": (1.0, None)}, "logits after step 1"),
+    ],
+)
+def test_first_steps_that_differ(make_run: MakeRun, change: dict[str, Any], name: str) -> None:
+    other = {**FIRST, **change, "repeated_losses": ()}
+    rows = pair(make_run, {"fingerprint": FIRST}, {"fingerprint": other})
+    assert marks(rows) == [(name,)] * 2
+    assert not any(row.is_valid for row in rows)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"step_losses": (3.0 + 6e-7, 2.9 * (1 + 4e-5))},
+        {"logits_after_step": (1.01, -4.01)},
+        {"step_losses": (3.0, 2.9), "logits_after_step": ()},
+    ],
+)
+def test_rounding_is_no_difference(make_run: MakeRun, change: dict[str, Any]) -> None:
+    other = {**FIRST, **change, "repeated_losses": ()}
+    rows = pair(make_run, {"fingerprint": FIRST}, {"fingerprint": other})
+    assert marks(rows) == [()] * 2
+    assert marks(pair(make_run, {"fingerprint": FIRST}, {})) == [()] * 2
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"cached_difference": 2e-4}, "cached values"),
+        ({"repeated_losses": (3.0, 2.897)}, "repeated steps"),
+    ],
+)
+def test_a_run_that_contradicts_itself(
+    make_run: MakeRun, change: dict[str, Any], name: str
+) -> None:
+    (row,) = rows_of([make_run({"fingerprint": {**FIRST, **change}})])
+    assert row.differs == (name,)
+    assert not row.is_valid
+    assert any(f"{name} differs within {row.result.run_id}" in note for note in footnotes([row]))
+
+
+def test_half_precision_is_compared_loosely_and_double_tightly(make_run: MakeRun) -> None:
+    other = {**FIRST, "step_losses": (3.0 + 1e-5, 2.9), "repeated_losses": ()}
+    for precision, wanted in (("bf16", ()), ("fp32", ()), ("fp64", ("loss of step 1",))):
+        recipe = {"precision": precision}
+        rows = pair(make_run, {"fingerprint": FIRST}, {"fingerprint": other}, recipe=recipe)
+        assert marks(rows) == [wanted] * 2
+
+
+def test_a_pair_that_differs_is_not_compared(make: Make) -> None:
+    for result, comparable in (({}, True), ({"data_sha256": "bb"}, False)):
+        runs = [
+            make(share, seed=seed, backend=backend, result=more)
+            for seed in range(3)
+            for backend, share, more in (("torch", 0.8, {}), ("keras-tensorflow", 0.8, result))
+        ]
+        (found,) = findings_of(rows_of(runs)).pairs
+        assert (found.top1.why_not is None) is comparable
+        if not comparable:
+            assert found.top1.why_not == "not the same experiment"
+            assert found.speed.ratio is None
