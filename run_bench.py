@@ -1,8 +1,12 @@
 """Start the command line: ``python run_bench.py COMMAND``."""
 
-import os
-import sys
-from pathlib import Path
+import signal
+
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while modules are imported: no traceback
+
+import os  # noqa: E402
+import sys  # noqa: E402
+from pathlib import Path  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
 INSTALLED = HERE / ".venv" / "bin" / "python"
@@ -21,9 +25,6 @@ except ModuleNotFoundError as error:
         file=sys.stderr,
     )
     sys.exit(2)
-
-except KeyboardInterrupt:
-    sys.exit(130)
 
 if __name__ == "__main__":
     main()

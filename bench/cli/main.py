@@ -57,6 +57,7 @@ app = Typer(
 def main() -> None:
     """Run the command line and exit; errors are printed without a traceback."""
     _open_standard_streams()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # run_bench.py had it off
     signal.signal(signal.SIGTERM, _end)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # some terminals cannot encode a dash

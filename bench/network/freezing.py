@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from bench.errors import choose
@@ -43,6 +44,9 @@ class TrainingPlan:
     dropouts: tuple[Operation, ...]
     """Dropout operations that are on in training, in the order of their masks."""
 
+    needs_two_images: bool = False
+    """True if a BatchNorm over a single position trains: one image has no variance."""
+
     def in_training(self, index: int) -> bool:
         """Return True if the operation at ``index`` is in the part that trains."""
         return index >= self.first_trained
@@ -83,7 +87,8 @@ def plan_training(blueprint: Blueprint, policy: Policy) -> TrainingPlan:
                 trained[tensor] = TensorPlan(scale, decays)
     frozen = tuple(tensor for o in before for tensor in o.tensors.values())
     dropouts = tuple(o for o in after if o.kind == "dropout")
-    return TrainingPlan(first, trained, frozen, tuple(moving), dropouts)
+    alone = any(o.kind == "batch_norm" and math.prod(o.shape[1:]) == 1 for o in after)
+    return TrainingPlan(first, trained, frozen, tuple(moving), dropouts, alone)
 
 
 def _scale(blueprint: Blueprint, stage: str, policy: Policy) -> float:

@@ -21,7 +21,8 @@ from bench.spec.run import WeightsRef
 from bench.storage.checksums import sha256_of_file
 from bench.storage.download import checked_file, download_file
 
-SUFFIXES = (".safetensors", ".pth", ".pt")
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
+"""Suffixes of weights files, in lower case; ``.tar`` is that of ``.pth.tar``."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def weights_from_file(entry: BackboneEntry, path: Path) -> Weights:
             raise UserError(
                 f"Weights file '{path}' holds {other}'s weights.", f"Say --weights {other}={path}"
             )
-    if path.suffix not in SUFFIXES:
+    if path.suffix.casefold() not in SUFFIXES:
         raise UserError(
             f"Weights file '{path}' is not one of {', '.join(SUFFIXES)}.",
             "Save a state dict with safetensors.torch.save_file or torch.save.",

@@ -16,8 +16,9 @@ from bench.native.weights import native_network
 from bench.network.backbones import backbone
 from bench.network.blueprint import Blueprint, Network
 from bench.network.export import blueprint_folder
-from bench.network.freezing import boundary_index
+from bench.network.freezing import boundary_index, plan_training
 from bench.network.head import attach_head
+from bench.network.phases import phases_of
 from bench.runner.planner import PlannedRun
 from bench.spec.result import Failure, RunResult
 from bench.spec.run import RunSpec
@@ -101,7 +102,8 @@ class Runner:
             if spec.mode == "native":
                 continue  # the framework brings its own network
             seed = spec.seed if run.weights.ref.kind == "random" else None
-            network = (run.backbone, recipe.px, spec.weights, seed, spec.policy, recipe.head)
+            shape = (recipe.head, recipe.epochs, recipe.batch_size == 1)
+            network = (run.backbone, recipe.px, spec.weights, seed, spec.policy, shape)
             if network not in seen:
                 seen.add(network)
                 try:
@@ -112,6 +114,7 @@ class Runner:
                 empty = Network.empty(blueprint)  # zeros that are never touched take no memory
                 whole = attach_head(empty, recipe.head, len(run.dataset.classes), seed=0)
                 boundary_index(whole.blueprint, spec.policy.boundary)
+                _check_batch_size(run, whole.blueprint)
         prune(self.cache, self._used, limit_bytes())
 
     def _packed(self, run: PlannedRun) -> Path:
@@ -179,6 +182,21 @@ class Runner:
             blueprint=blueprint,
             native=native,
             folders=tuple(str(folder.resolve()) for folder in folders),
+        )
+
+
+def _check_batch_size(run: PlannedRun, blueprint: Blueprint) -> None:
+    """Raise UserError if batches of one image would train a BatchNorm over a single position, which
+    PyTorch refuses and Keras gets wrong."""
+    recipe, policy = run.spec.recipe, run.spec.policy
+    if min(recipe.batch_size, run.dataset.train_images) > 1:
+        return
+    phases = phases_of(blueprint, policy, recipe.epochs)
+    if any(plan_training(blueprint, phase.policy).needs_two_images for phase in phases):
+        raise UserError(
+            f"{run.backbone} at {recipe.px} px ends in a map of one position, where BatchNorm "
+            f"cannot train on batches of one image ({policy.name}).",
+            "Use --batch-size 2 or more, a larger --px, or the policy freeze_all.",
         )
 
 

@@ -44,6 +44,8 @@ class TrainingBatches:
     values: Array | None = None
     """(views * N, …) values of the frozen prefix, view by view, in place of the N images."""
     threads: int = 1
+    joins_single: bool = False
+    """True to join a single last image of an epoch to the batch before it."""
 
     def __post_init__(self) -> None:
         self._digest = hashlib.sha256()
@@ -55,8 +57,10 @@ class TrainingBatches:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Number of steps in an epoch; the last one may hold fewer images."""
-        return -(-self.images // self.recipe.batch_size)
+        """Number of steps in an epoch; the last one may hold fewer images, or one more."""
+        full, rest = divmod(self.images, self.recipe.batch_size)
+        joined = self.joins_single and rest == 1 and full > 0
+        return full if joined or rest == 0 else full + 1
 
     def sha256(self) -> str:
         """Hash the order, augmentation and masks of all batches given out so far (hex)."""
@@ -75,6 +79,8 @@ class TrainingBatches:
             for index in range(steps + self.threads + PREFETCH_BATCHES):
                 if index < steps:
                     chosen = order[index * size : (index + 1) * size]
+                    if index == steps - 1:
+                        chosen = order[index * size :]
                     step = number * steps + index
                     made.append(pool.submit(self._batch, chosen, number, step))
                 if made and index >= self.threads + PREFETCH_BATCHES - 1:

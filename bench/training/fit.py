@@ -161,8 +161,9 @@ class Fit:
         spec, dropouts = self._spec, self.plan.dropouts
         values, threads = self.cached.train if self.cached else None, input_threads(spec.device)
         return TrainingBatches(
-            self._packed.train, spec.recipe, dropouts, spec.seed, values, threads
-        )
+            self._packed.train, spec.recipe, dropouts, spec.seed, values, threads,
+            self.plan.needs_two_images,
+        )  # fmt: skip
 
     def check_frozen(self, before: str) -> None:
         """Raise FrozenChanged if the hash of the frozen tensors is no longer ``before``."""

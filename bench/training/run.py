@@ -226,4 +226,9 @@ class Run:
         result |= utilisation(result, fit.trainer, self._spec.device, precision, notes)
         if fit.note and not self._is_phased:
             notes.append(fit.note)
+        if fit.plan.needs_two_images and fit.batches.images % self._spec.recipe.batch_size == 1:
+            notes.append(
+                "the last image of each epoch was joined to the batch before it: BatchNorm over a "
+                "single position needs two"
+            )
         result["notes"] = notes

@@ -299,3 +299,24 @@ def test_a_gpu_is_fed_by_several_threads(
 ) -> None:
     monkeypatch.setattr("bench.training.batches.cores", lambda: cores)
     assert input_threads(device) == threads
+
+
+@pytest.mark.parametrize(
+    ("images", "joins", "sizes"),
+    [
+        (21, True, [5, 5, 5, 6]),
+        (21, False, [5, 5, 5, 5, 1]),
+        (22, True, [5, 5, 5, 5, 2]),
+        (20, True, [5, 5, 5, 5]),
+        (1, True, [1]),
+    ],
+)
+def test_a_single_last_image_is_joined_to_the_batch_before_it(
+    make_spec: MakeSpec, images: int, joins: bool, sizes: list[int]
+) -> None:
+    batches = _batches(make_spec, images)
+    batches.joins_single = joins
+    found = list(batches.epoch(0))
+    assert [len(batch.labels) for batch in found] == sizes
+    assert batches.steps_per_epoch == len(sizes)
+    assert sorted(np.concatenate([b.labels for b in found])) == list(range(images))

@@ -69,12 +69,13 @@ def export_backbone(
         Unavailable: The backbone's library is not installed.
     """
     module = construct(entry, seed)
+    lacks_layers = False
     if path is not None:
         # Every head but the original replaces the last layer, and that one resizes it.
-        last, _ = last_layer(module)
-        replaced = frozenset({f"{last}.weight", f"{last}.bias"})
-        load_weights(module, entry, path, reader, replaced)
+        lacks_layers = load_weights(module, entry, path, reader, last_layer(module)[0])
     blueprint = export_module(module, name, px, entry.stages, preprocessing)
+    if lacks_layers:
+        blueprint = _without_classifier(blueprint)
     return Network(blueprint, _tensors(module, blueprint))
 
 
@@ -175,6 +176,20 @@ def _users_folders() -> set[Path]:
     """Return the folders of the users' files that this process has loaded."""
     loaded = [m for n, m in sys.modules.items() if n.startswith(LOADED_AS)]
     return {Path(str(module.__file__)).parent for module in loaded}
+
+
+def _without_classifier(blueprint: Blueprint) -> Blueprint:
+    """Return a Blueprint of the trunk alone."""
+    end = trunk_output(blueprint).name
+    operations = Translator.needed_for({end}, blueprint.trunk())
+    used = {tensor for o in operations for tensor in o.tensors.values()}
+    return blueprint.model_copy(
+        update={
+            "operations": tuple(operations),
+            "shapes": {name: s for name, s in blueprint.shapes.items() if name in used},
+            "notes": (*blueprint.notes, CLASSIFIER_LEFT_OUT),
+        }
+    )
 
 
 def _trunk_alone(operations: list[Operation], translator: Translator) -> list[Operation]:

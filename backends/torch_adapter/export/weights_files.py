@@ -6,6 +6,7 @@ import io
 import pickle
 import re
 from collections import OrderedDict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,31 +18,61 @@ from torch import nn
 
 from backends.torch_adapter.export.constructors import AUXILIARY
 from bench.errors import UserError, first_line
+from bench.network.blueprint import HEAD, is_under
 from bench.spec.backbone import BackboneEntry, Reader
 
 State = dict[str, torch.Tensor]
 
 
+WRAPPERS = (
+    "state_dict", "model_state_dict", "model", "net", "network", "module", "state_dict_ema",
+    "model_ema", "ema", "ema_state_dict", "weights", "params", "backbone", "encoder",
+)  # fmt: skip
+"""Keys under which training programs keep a state dict, in the order in which they are tried."""
+NUMPY_SCALARS: list[Any] = [
+    np.dtype, np.float64(0).__reduce__()[0],
+    *{type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i4", "i8", "?")},
+]  # fmt: skip
+"""What a NumPy number in a checkpoint, such as its best accuracy, is made of; it runs no code."""
+
+
 def load_weights(
-    module: nn.Module, entry: BackboneEntry, path: Path, reader: Reader, replaced: frozenset[str]
-) -> None:
+    module: nn.Module, entry: BackboneEntry, path: Path, reader: Reader, last: str,
+    *, keeps_head: bool = False,
+) -> bool:  # fmt: skip
     """Load a weights file into a network that lies on the meta device.
 
     Args:
-        path: ``.safetensors``, ``.pth`` or ``.pt``, or the packaged SqueezeNet pickle.
+        path: ``.safetensors``, a file of ``torch.save``, or the packaged SqueezeNet pickle.
         reader: How the file's names become the network's.
-        replaced: Names of the last layer's tensors, which take the file's shape if it differs:
-            another number of classes.
+        last: Path of the last layer, whose tensors may have another shape: another number of
+            classes.
+        keeps_head: True if layers of the classifier before the last one are used, so that the file
+            must have them.
+
+    Returns:
+        True if the file lacks such layers, or has others; they are zero then.
 
     Raises:
-        UserError: The file is unreadable, unsafe, or of another architecture.
+        UserError: The file is unreadable, unsafe, not finite, or of another architecture.
     """
     wanted = module.state_dict()
+    replaced = frozenset({f"{last}.weight", f"{last}.bias"})
     state = _read_ndf(path, wanted) if reader == "ndf_pickle" else _read_state(path)
     if reader == "in_order":
         state = _rename_in_order(path, state, wanted)
+    state = _without_prefix(state, wanted)
     state = _without_auxiliary(_with_new_names(state, wanted), entry)
-    _check(path, state, wanted, replaced)
+    in_head = _head_names(entry, {*state, *wanted})
+    has_head = _fits(state, wanted, in_head, replaced)
+    lacks_layers = not has_head and bool(in_head & wanted.keys() - replaced)
+    if not has_head and not (keeps_head and lacks_layers):
+        state = {name: t for name, t in state.items() if name not in in_head}
+        needed = {name: t for name, t in wanted.items() if name not in in_head}
+    else:
+        needed = wanted
+    _check(path, state, needed, replaced)
+    _check_finite(path, state)
     for name in replaced & state.keys():
         owner, _, leaf = name.rpartition(".")
         setattr(module.get_submodule(owner), leaf, nn.Parameter(state[name]))
@@ -50,18 +81,56 @@ def load_weights(
     loaded._metadata = module.state_dict()._metadata  # type: ignore[attr-defined]
     module.load_state_dict(loaded, strict=False, assign=True)
     for name, tensor in module.state_dict().items():
-        if tensor.is_meta:  # num_batches_tracked, an unused counter that the file lacks
-            owner, _, leaf = name.rpartition(".")
-            module.get_submodule(owner).register_buffer(leaf, torch.zeros((), dtype=torch.long))
+        if tensor.is_meta:
+            _fill_with_zeros(module, name, tensor)
+    return lacks_layers
+
+
+def _fill_with_zeros(module: nn.Module, name: str, tensor: torch.Tensor) -> None:
+    """Set a tensor that the file lacks: of a head that is replaced, or BatchNorm's unused counter
+    of batches."""
+    owner, _, leaf = name.rpartition(".")
+    zeros = torch.zeros(tensor.shape, dtype=tensor.dtype)
+    if isinstance(getattr(module.get_submodule(owner), leaf), nn.Parameter):
+        setattr(module.get_submodule(owner), leaf, nn.Parameter(zeros))
+    else:
+        module.get_submodule(owner).register_buffer(leaf, zeros)
+
+
+def _head_names(entry: BackboneEntry, names: Iterable[str]) -> frozenset[str]:
+    """Return the names of tensors that belong to the head."""
+    paths = dict(entry.stages).get(HEAD, ())
+    return frozenset(n for n in names if any(is_under(n.rpartition(".")[0], p) for p in paths))
+
+
+def _fits(state: State, wanted: State, names: frozenset[str], replaced: frozenset[str]) -> bool:
+    """Return True if a file has exactly the network's tensors of these names; those of the last
+    layer may have another shape."""
+    ours = names & wanted.keys() - _counters(wanted)
+    return ours == names & state.keys() - _counters(state) and all(
+        name in replaced or state[name].shape == wanted[name].shape for name in ours
+    )
+
+
+def _check_finite(path: Path, state: State) -> None:
+    """Raise UserError for NaN or infinity."""
+    broken = [n for n, t in state.items() if t.is_floating_point() and not t.isfinite().all()]
+    if broken:
+        raise UserError(
+            f"Weights file '{path}' holds numbers that are not finite, in {len(broken)} tensors "
+            f"({', '.join(broken[:3])}{' …' if broken[3:] else ''}).",
+            "The training that wrote it had diverged; take an earlier checkpoint.",
+        )
 
 
 def _read_state(path: Path) -> State:
-    state: Any
+    found: Any
     try:
-        if path.suffix == ".safetensors":
-            state = load_file(path)
+        if path.suffix.casefold() == ".safetensors":
+            found = load_file(path)
         else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            with torch.serialization.safe_globals(NUMPY_SCALARS):
+                found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
         if wanted is None:
@@ -75,14 +144,46 @@ def _read_state(path: Path) -> State:
         raise _unreadable(path, "it is not a PyTorch weights file") from error
     except (RuntimeError, ValueError, OSError, SafetensorError) as error:
         raise _unreadable(path, first_line(error)) from error
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]
-    if not isinstance(state, dict) or not all(isinstance(t, torch.Tensor) for t in state.values()):
-        raise UserError(f"Weights file '{path}' holds no state dict (names → tensors).")
-    return {
-        str(name).removeprefix("module."): t.float() if t.is_floating_point() else t
-        for name, t in state.items()
-    }
+    state = _unwrapped(path, found)
+    return {str(n): t.float() if t.is_floating_point() else t for n, t in state.items()}
+
+
+def _unwrapped(path: Path, found: Any) -> State:
+    """Return the state dict in what a file holds: itself, or under one of its keys."""
+    if _is_state(found):
+        return dict(found)
+    inside = {k: v for k, v in found.items() if _is_state(v)} if isinstance(found, dict) else {}
+    known = [key for key in WRAPPERS if key in inside]
+    if not known and len(inside) != 1:
+        keys = ", ".join(map(str, found)) if isinstance(found, dict) else type(found).__name__
+        raise UserError(
+            f"Weights file '{path}' holds no state dict (names → tensors). It has: {keys[:300]}.",
+            "Save just the state dict: torch.save(model.state_dict(), PATH).",
+        )
+    return dict(inside[known[0]] if known else next(iter(inside.values())))
+
+
+def _is_state(found: Any) -> bool:
+    return (
+        isinstance(found, dict)
+        and bool(found)
+        and all(isinstance(t, torch.Tensor) for t in found.values())
+    )
+
+
+def _without_prefix(state: State, wanted: State) -> State:
+    """Remove what wrappers put before every name, such as ``module._orig_mod.`` or ``backbone.``:
+    the prefix with which most names are the network's."""
+    prefixes = {""}
+    for name in state:
+        parts = name.split(".")
+        prefixes |= {".".join(parts[:n]) + "." for n in range(1, min(len(parts), 4))}
+
+    def matches(prefix: str) -> int:
+        return sum(name.removeprefix(prefix) in wanted for name in state if name.startswith(prefix))
+
+    best = max(sorted(prefixes, key=len), key=matches)
+    return {name.removeprefix(best): tensor for name, tensor in state.items()}
 
 
 def _unreadable(path: Path, reason: str) -> UserError:

@@ -120,10 +120,16 @@ def build_module(request: NativeRequest) -> nn.Module:
     entry = network.entry
     module = construct(entry, request.seed if network.random else None)
     last, layer = last_layer(module)
-    if network.weights is not None:
-        replaced = frozenset({f"{last}.weight", f"{last}.bias"})
-        load_weights(module, entry, network.weights, network.reader, replaced)
     head = request.recipe.head
+    if not dict(entry.stages)[HEAD]:
+        raise UserError(
+            f"{request.backbone} has no classifier that native mode could replace.",
+            "Use --mode matched, or give the network a last layer.",
+        )
+    if network.weights is not None:
+        load_weights(
+            module, entry, network.weights, network.reader, last, keeps_head=head == "original"
+        )
     if head == "original":
         module.set_submodule(last, _resized(layer, request.classes))
         return module.eval()

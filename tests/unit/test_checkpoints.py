@@ -1,0 +1,127 @@
+"""Checkpoints as training programs write them: the tensors are found, or the keys are named."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from tests.unit.test_architecture import ROOT
+
+SCRIPT = """
+import json, sys
+from pathlib import Path
+import numpy as np, torch, torchvision
+from safetensors.torch import save_file
+from backends.torch_adapter.export.blueprint_export import export_backbone
+from bench.catalog.backbones import BACKBONES
+from bench.errors import UserError
+from bench.network.head import attach_head
+from bench.network.weights import weights_from_file
+
+folder = Path(sys.argv[1])
+torch.manual_seed(0)
+net = torchvision.models.resnet34()
+state = net.state_dict()
+trunk = {n: t for n, t in state.items() if not n.startswith("fc.")}
+deeper = {"fc.0.weight": torch.randn(64, 512), "fc.0.bias": torch.zeros(64),
+          "fc.2.weight": torch.randn(3, 64), "fc.2.bias": torch.zeros(3)}
+
+def named(prefix, tensors=state):
+    return {prefix + name: t for name, t in tensors.items()}
+
+files = {
+    "plain.pth": state,
+    "wrapped.pth": {"epoch": 3, "model": state, "optimizer": {"lr": 0.1}},
+    "model_state_dict.pt": {"model_state_dict": state, "loss": 0.3},
+    "net.PTH": {"net": state, "acc": np.float64(0.7)},
+    "ema.pth": {"state_dict": state, "state_dict_ema": trunk},
+    "odd_key.pth": {"teacher": state, "step": 7},
+    "parallel.pth.tar": {"state_dict": named("module.")},
+    "compiled.bin": named("_orig_mod."),
+    "both.pth": named("module._orig_mod."),
+    "lightning.ckpt": {"state_dict": named("model."), "hyper_parameters": {"lr": 0.1}},
+    "backbone.pth": named("backbone.", trunk),
+    "headless.pth": trunk,
+    "deeper.pth": {**trunk, **deeper},
+    "classes.pth": {**trunk, "fc.weight": torch.randn(3, 512), "fc.bias": torch.zeros(3)},
+    "nothing.pth": {"epoch": 3, "history": [1, 2]},
+    "two.pth": {"generator": state, "critic": state},
+    "nan.pth": {**state, "bn1.weight": torch.full((64,), float("nan"))},
+    "infinite.pth": {**state, "conv1.weight": state["conv1.weight"] / 0},
+    "other.pth": {n: t for n, t in trunk.items() if not n.startswith("layer4")},
+}
+for name, content in files.items():
+    torch.save(content, folder / name)
+save_file(named("model."), folder / "model.safetensors")
+vgg = torchvision.models.vgg11()
+headless = {n: t for n, t in vgg.state_dict().items() if n.startswith("features")}
+torch.save(headless, folder / "vgg.pth")
+
+def loaded(name):
+    entry = BACKBONES["resnet34"]
+    try:
+        weights = weights_from_file(entry, folder / name)
+        network = export_backbone("resnet34", entry, 64, weights.preprocessing, weights.path,
+                                  weights.reader, None)
+    except UserError as error:
+        return {"message": error.message, "hint": error.hint or ""}
+    same = all(np.array_equal(network.tensors[n], trunk[n].numpy()) for n in network.tensors
+               if n in trunk)
+    return {"same": same, "count": sum(n in trunk for n in network.tensors)}
+
+answers = {p.name: loaded(p.name) for p in folder.iterdir() if p.name != "vgg.pth"}
+entry = BACKBONES["vgg16"].model_copy(update={"model": "vgg11"})
+network = export_backbone("vgg11", entry, 64, entry.preprocessing, folder / "vgg.pth",
+                          "state_dict", None)
+attach_head(network, "linear", 2, 0)
+try:
+    attach_head(network, "original", 2, 0)
+    answers["original head"] = ""
+except UserError as error:
+    answers["original head"] = error.message
+answers["vgg"] = sorted(network.tensors) == sorted(headless)
+print(json.dumps(answers))
+"""
+REFUSED = {
+    "nothing.pth": "holds no state dict (names → tensors). It has: epoch, history.",
+    "two.pth": "It has: generator, critic.",
+    "nan.pth": "holds numbers that are not finite, in 1 tensors (bn1.weight)",
+    "infinite.pth": "holds numbers that are not finite, in 1 tensors (conv1.weight)",
+    "other.pth": "is of another architecture",
+}
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("files")
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(folder)], cwd=ROOT, capture_output=True, text=True,
+        timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_tensors_are_found_whatever_is_around_them(answers: dict[str, Any]) -> None:
+    files = {n: a for n, a in answers.items() if isinstance(a, dict) and n not in REFUSED}
+    assert len(files) == 15
+    trunk = files["plain.pth"]["count"]
+    assert files == {name: {"same": True, "count": trunk} for name in files}
+    assert trunk > 100
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_used_is_named(answers: dict[str, Any], name: str) -> None:
+    assert REFUSED[name] in answers[name]["message"]
+
+
+def test_a_file_without_hidden_layers_of_the_classifier_has_no_original_head(
+    answers: dict[str, Any],
+) -> None:
+    assert answers["vgg"] is True
+    assert "there is no head 'original'" in answers["original head"]
