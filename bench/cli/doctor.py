@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -92,13 +93,16 @@ def _machine() -> Iterator[Finding]:
 
 
 def _cache() -> Finding:
-    folder = cache_root()
+    mend = "export THAWBENCH_CACHE=/a/folder/you/can/write"
+    try:
+        folder = cache_root()
+    except UserError as error:
+        return Finding("cache", False, True, error.message, mend)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ".probe").write_text("")
         (folder / ".probe").unlink()
     except OSError as error:
-        mend = "export THAWBENCH_CACHE=/a/folder/you/can/write"
         return Finding("cache", False, True, f"{folder}: {error.strerror}", mend)
     detail = f"{folder}, {shutil.disk_usage(folder).free / 1e9:.0f} GB free on its disk"
     return Finding("cache", True, True, detail)
@@ -140,7 +144,10 @@ def _backend(backend: str, python: Interpreters) -> Iterator[Finding]:
 def _answer_or_reason(backend: str, task: Task[Answer], python: Interpreters) -> Answer | str:
     """Return a worker's answer, or the reason why it gave none."""
     try:
-        return ask(backend, task, python, f"doctor of {backend}", timeout_s=ANSWER_S)
+        # Logs are of no use later, and a cache that is broken is a finding of its own.
+        with tempfile.TemporaryDirectory(prefix="thawbench-") as logs:
+            what = f"doctor of {backend}"
+            return ask(backend, task, python, what, Path(logs), timeout_s=ANSWER_S)
     except (UserError, Unavailable, OSError) as error:
         return str(error)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,10 @@ from bench.storage.text_files import json_text
 
 MOST_LETTERS = 100
 """Letters of the names of merged folders in the name of the folder of their report."""
+MOST_ROWS = 200
+"""Rows that are printed without being asked for."""
+MOST_PROBLEMS = 20
+"""Folders that could not be read and are named one by one."""
 
 
 def report_command(options: ReportOptions) -> None:
@@ -95,16 +100,19 @@ def write_and_print(
         paths = error.written
         raise
     finally:
-        _print_rows(rows, paths, problems, as_json, view, side)
+        _print_rows(report, rows, paths, problems, as_json, view, side)
 
 
 def _print_rows(
-    rows: Sequence[Row], paths: Sequence[Path], problems: Sequence[str], as_json: bool, view: View,
-    side: FolderComparison | None,
+    report: Report, rows: Sequence[Row], paths: Sequence[Path], problems: Sequence[str],
+    as_json: bool, view: View, side: FolderComparison | None,
 ) -> None:  # fmt: skip
-    """Print the table of runs with its notes, and the files written, or everything as JSON."""
-    for problem in problems:
+    """Print the table of runs with its notes, and the files written, or everything as JSON. Of very
+    many runs, summaries are printed in place of rows."""
+    for problem in problems[:MOST_PROBLEMS]:
         tell(problem)
+    if len(problems) > MOST_PROBLEMS:
+        tell(f"{len(problems) - MOST_PROBLEMS:,} more folders could not be read; see the report")
     if as_json:
         more = {"side_by_side": side.as_json()} if side else {}
         show(json_text({**rows_as_json(rows), "problems": list(problems), **more}))
@@ -115,8 +123,24 @@ def _print_rows(
         for sentence in side.sentences:
             show(sentence)
         show()
-    show(runs_text(rows, "terminal", view.columns))
+    if len(rows) > MOST_ROWS and view.columns is None and view.sort is None:
+        _print_summary(report, rows)
+    else:
+        show(runs_text(rows, "terminal", view.columns))
     for line in [*reasons(rows), *footnotes(rows)]:
         show(line)
     if paths:
         tell("written: " + ", ".join(str(p) for p in paths))
+
+
+def _print_summary(report: Report, rows: Sequence[Row]) -> None:
+    """Print the tables that summarise runs, and how to see the runs themselves."""
+    for table in report.tables:
+        if len(table.rows) <= MOST_ROWS:
+            show(as_text(table, "terminal"))
+    counts = Counter(row.result.status for row in rows)
+    each = ", ".join(f"{count:,} {status}" for status, count in counts.items())
+    show(
+        f"{len(rows):,} runs: {each}. The rows are in the written tables; --columns, --sort or a "
+        "filter such as --policies prints rows here."
+    )

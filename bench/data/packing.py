@@ -113,8 +113,8 @@ def _write(dataset: Dataset, px: int, resize: Resize, folder: Path) -> None:
     free_bytes = shutil.disk_usage(folder).free
     if free_bytes < needed_bytes:  # said before anything is decoded
         raise UserError(
-            f"Packing needs {needed_bytes / 1e9:.2f} GB under {folder.parent}; "
-            f"{free_bytes / 1e9:.2f} GB are free.",
+            f"Packing needs {needed_bytes / 1e6:,.1f} MB under {folder.parent}; "
+            f"{free_bytes / 1e6:,.1f} MB are free.",
             "Make room, set THAWBENCH_CACHE to another disk, take fewer images or a smaller --px.",
         )
     failures: list[str] = []

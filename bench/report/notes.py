@@ -11,7 +11,7 @@ from bench.analysis.groups import Contest, SeedGroup, question_of_any_backend
 from bench.analysis.rows import UNSTEADY, Row, grouped, twins
 from bench.catalog.policies import POLICIES
 from bench.data.registry import GENERATED, STAND_IN, qualifier_of
-from bench.report.format import ABSENT, applicable, number_of
+from bench.report.format import ABSENT, applicable, number_of, some_of
 from bench.report.labels import values_of
 from bench.storage.results import StoredRun
 
@@ -22,7 +22,10 @@ CAVEATS = {
     "other photographs.",
 }
 """Data set → limits of its intervals."""
-"""Fields that must be equal in rows that differ only in the backend."""
+
+
+CLASSES_NAMED = 12
+"""Classes of a data set that a note names."""
 
 
 def limits(found: Findings) -> list[str]:
@@ -147,9 +150,21 @@ def footnotes(rows: Sequence[Row]) -> list[str]:
         "Differences between such rows are not due to the framework alone.":
             any(row.spec.mode == "native" for row in rows),
         **{f"NOT THE SAME EXPERIMENT: {pair}": True for pair in mismatches(rows)},
+        **dict.fromkeys(_classes(rows), True),
         "rows come from several environments (machine, versions or device).":
             len(places) > len({place[:2] for place in places}),
     })  # fmt: skip
+
+
+def _classes(rows: Sequence[Row]) -> list[str]:
+    """Return a line for each data set of a user, with its classes in the order of their labels."""
+    own = {row.dataset.content_hash: row.dataset for row in rows if ":" in row.dataset.name}
+    lines = [
+        f"{data.name}: {len(data.classes):,} classes, label 0 to "
+        f"{len(data.classes) - 1}: {some_of(list(data.classes), CLASSES_NAMED)}."
+        for data in own.values()
+    ]
+    return list(dict.fromkeys(lines))
 
 
 def unproved(rows: Sequence[Row]) -> str | None:
