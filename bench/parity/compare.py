@@ -17,6 +17,9 @@ from bench.parity.model import PART_OF, FirstDifference, Level, Part
 from bench.parity.tolerances import FLOOR_MARGIN, LEVELS, NEED_LOW_FLOOR
 from bench.spec.run import Precision
 
+AFTER_STEPS = ("losses", "logits_after_steps", "epoch_losses", "logits_after_epochs")
+"""Levels that chaos makes inconclusive."""
+
 
 class Difference(NamedTuple):
     """The largest relative difference of two sets of values."""
@@ -151,7 +154,7 @@ def differing(levels: Sequence[Level]) -> list[Level]:
     moves the losses beyond even float32's tolerance, no level after the ten steps shows one."""
     training = [x for x in levels if x.name in NEED_LOW_FLOOR]
     chaotic = any(x.chaotic or (x.floor or 0.0) > LEVELS[x.name]["fp32"] for x in training)
-    inconclusive = ("losses", "logits_after_steps", "epoch_losses") if chaotic else ()
+    inconclusive = AFTER_STEPS if chaotic else ()
     return [x for x in levels if not x.passed and x.differs and x.name not in inconclusive]
 
 

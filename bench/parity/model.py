@@ -12,7 +12,16 @@ Part = ProofPart
 LEVELS_OF: dict[Part, tuple[str, ...]] = {
     "forward": ("pixels", "initial_head", "logits", "activations", "metrics"),
     "gradients": ("gradients",),
-    "steps": ("state_after_one_step", "losses", "logits_after_steps", "epoch_losses", "frozen"),
+    "steps": (
+        "state_after_one_step",
+        "losses",
+        "logits_after_steps",
+        "epoch_losses",
+        "logits_after_epochs",
+        "restored_losses",
+        "resumed",
+        "frozen",
+    ),
 }
 """Part of a measurement → the levels measured in it. Policies and optimizers that share a part have
 it measured once."""

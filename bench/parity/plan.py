@@ -89,8 +89,9 @@ class Subject:
 
     @property
     def images(self) -> int:
-        """Number of training images: one full batch and half a batch."""
-        return self.setting.batch_size * 3 // 2
+        """Number of training images: one full batch and one that lacks an image, so that what is
+        done to fill it up is seen."""
+        return self.setting.batch_size * 2 - 1
 
 
 def subject_of(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import math
 import shutil
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from bench.data import Split
 from bench.network.blueprint import HEAD, INPUT, Array, Network
 from bench.network.blueprint_files import blueprint_path
 from bench.network.freezing import TrainingPlan
+from bench.network.frozen_prefix import Boundary, boundary_of
 from bench.network.head import attach_head
 from bench.network.phases import phases_of
 from bench.parity import tolerances
@@ -27,10 +29,11 @@ from bench.parity.inputs import Perturbed
 from bench.parity.model import Part
 from bench.parity.tolerances import CLASSES, LEVELS, SEED, STEPS
 from bench.spec.run import Policy, Precision, Recipe
-from bench.training.adapter import Adapter, MatchedTrainer
+from bench.training.adapter import Adapter, Batch, MatchedTrainer
 from bench.training.batches import TrainingBatches
 from bench.training.fit import build_phase, take_step
 from bench.training.metrics import cross_entropy, top1
+from bench.training.prefix_cache import Form, build_prefix
 from bench.workers.tasks import ProbeItem
 
 FIRST_BATCH_AGAIN = "the first step's batch after all steps"
@@ -56,7 +59,7 @@ def probe(
     """Measure one item, and write a file for each of its levels into the folder ``out``.
 
     Args:
-        split: Training images: one and a half batches.
+        split: Training images: one and almost two batches.
         floors: True to measure noise floors, and to search for a learning rate at which the steps
             are conclusive.
         batches: Makes the batches; tests plant defects here.
@@ -157,8 +160,60 @@ class Probe:
         record("losses", losses)
         record("logits_after_steps", {"logits": logits})
         record("epoch_losses", epoch_losses)
+        after = self.trainer.logits([self.trainer.infer(np.array(self.split.images))])
+        record("logits_after_epochs", {"logits": after})
         self._note_changes()
+        record("restored_losses", self._from_start(one_batch, ten_steps, self._images))
+        record("resumed", self._resumed(one_batch, ten_steps))
         record("frozen", {"changed": np.array(self._changed)})
+
+    def _images(self, batch: Batch) -> Array:
+        return batch.images
+
+    def _from_start(
+        self, split: Split, recipe: Recipe, inputs: Callable[[Batch], Array]
+    ) -> RecordedValues:
+        """Go back to the start, as a search for a learning rate does, and record the losses of two
+        steps on ``inputs`` of the first batches."""
+        self.trainer.restore(self.start)
+        batches = self._batches(split, recipe, self._plan)
+        found: dict[str, Array] = {}
+        for number in range(2):
+            with closing(batches.epoch(number)) as epoch:
+                batch = next(epoch)
+            batch = batch._replace(images=inputs(batch))
+            at = number, 0
+            handle = take_step(self.trainer, batch, recipe, at, batches.steps_per_epoch)
+            found[f"step {number + 1}"] = np.array(self.trainer.losses([handle]))
+        return found
+
+    def _resumed(self, split: Split, recipe: Recipe) -> RecordedValues:
+        """Record the value at the boundary as each form of the frozen prefix computes it, and the
+        losses of two steps that start from it; nothing where nothing is frozen."""
+        boundary = boundary_of(self.blueprint, self._plan)
+        if boundary is None:
+            return {}
+        self.trainer.restore(self.start)
+        try:
+            return self._resumed_at(boundary, split, recipe)
+        except Exception:  # that one backend cannot do it is a difference
+            traceback.print_exc()
+            return {"plain": np.array([np.nan])}
+
+    def _resumed_at(self, boundary: Boundary, split: Split, recipe: Recipe) -> RecordedValues:
+        found: dict[str, Array] = {}
+        images = np.array(split.images)
+        forms: tuple[Form, ...] = ("plain", "folded")
+        for form in forms:
+            prefix = build_prefix(
+                form, self._adapter, self.trainer, self.blueprint, boundary, recipe, self._device
+            )
+            found[form] = prefix.values([prefix.prefix(images)])
+            prefix.synchronise()
+        return {**found, **self._from_start(split, recipe, self._values)}
+
+    def _values(self, batch: Batch) -> Array:
+        return self.trainer.values([self.trainer.prefix(batch.images)])
 
     def _note_changes(self) -> None:
         """Note for each tensor that was to stay frozen whether it changed."""

@@ -17,13 +17,20 @@ from pydantic import ValidationError
 
 from bench.parity.compare import differing
 from bench.parity.model import PairProof
-from bench.parity.tolerances import LEVELS, NEED_LOW_FLOOR
+from bench.parity.tolerances import NEED_LOW_FLOOR
 from bench.spec.base import canonical_hash
 from bench.spec.run import RunSpec
 from bench.storage.code_digest import digest_of_rooms
 from bench.storage.regular_files import read_regular
 from bench.storage.results import write_json
 
+NEEDED = frozenset(
+    {"logits", "activations", "gradients", "state_after_one_step", "losses", "epoch_losses",
+     "frozen", "metrics"}
+)  # fmt: skip
+"""Levels without which a proof is not complete; proofs by earlier code lack others."""
+CRASHED = " crashed: "
+"""Part of the reason of a pair whose worker crashed."""
 FOLDER = "proofs"
 COPY = "parity.json"
 """Name of the copy in a results folder, so that a report made on another machine has the proofs."""
@@ -90,8 +97,9 @@ class ProvedSubject(NamedTuple):
 
 
 def proved_subjects(pairs: Iterable[PairProof]) -> set[ProvedSubject]:
-    """Return what has been proved in float64. A pair that shows a difference, at any input size or
-    precision, refutes all proofs of its subject; an inconclusive one does not."""
+    """Return what has been proved in float64. A pair that shows a difference or whose worker
+    crashed, at any input size or precision, refutes all proofs of its subject; an inconclusive one
+    does not."""
     proved, refuted = set(), set()
     for p in pairs:
         environments = frozenset(p.environments)
@@ -99,8 +107,8 @@ def proved_subjects(pairs: Iterable[PairProof]) -> set[ProvedSubject]:
             p.backbone, p.code_sha256, p.network_digest, p.policy_digest, p.optimizer, environments
         )
         floors = [level.floor for level in p.levels if level.name in NEED_LOW_FLOOR]
-        is_complete = len(p.levels) == len(LEVELS) and None not in floors
-        if differing(p.levels):
+        is_complete = {level.name for level in p.levels} >= NEEDED and None not in floors
+        if differing(p.levels) or CRASHED in (p.reason or ""):
             refuted.add(subject)
         elif p.passed and p.dtype == "float64" and is_complete:
             proved.add(subject)

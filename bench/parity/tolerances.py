@@ -17,6 +17,9 @@ LEVELS: dict[str, dict[Precision, float]] = {
     "losses": {"fp64": 1e-10, "fp32": 1e-3},
     "logits_after_steps": {"fp64": 1e-9, "fp32": 1e-2},
     "epoch_losses": {"fp64": 1e-10, "fp32": 1e-3},
+    "logits_after_epochs": {"fp64": 1e-8, "fp32": 1e-2},
+    "restored_losses": {"fp64": 1e-10, "fp32": 1e-3},
+    "resumed": {"fp64": 1e-10, "fp32": 1e-3},
     "frozen": {"fp64": 0.0, "fp32": 0.0},
     "metrics": {"fp64": 1e-13, "fp32": 1e-6},
 }
@@ -26,7 +29,13 @@ NEED_LOW_FLOOR = ("losses", "epoch_losses")
 floors of other levels are for information."""
 MAY_BE_NOISY: dict[Precision, tuple[str, ...]] = {
     "fp64": (),
-    "fp32": ("gradients", "state_after_one_step", "logits_after_steps", "epoch_losses"),
+    "fp32": (
+        "gradients",
+        "state_after_one_step",
+        "logits_after_steps",
+        "epoch_losses",
+        "logits_after_epochs",
+    ),
 }
 """Levels that a proof can do without if their noise floor is too high and explains the difference:
 in float32 one last bit that flips a ReLU moves the gradients of VGG16 by 0.3 of the largest. The
@@ -59,7 +68,7 @@ class ProofSetting:
     px: int
     """Height and width of the input, in pixels."""
     batch_size: int
-    """Images per step; the last batch of an epoch has half as many."""
+    """Images per step; the last batch of an epoch has one less."""
     sgd_rate: float = FIRST_RATE["sgd"]
     """SGD learning rate at which the search starts. It is known to work under retrain_all, so that
     no search is needed; VGG16 starts at the rate of VGG19."""

@@ -78,9 +78,8 @@ class TrainingBatches:
         try:
             for index in range(steps + self.threads + PREFETCH_BATCHES):
                 if index < steps:
-                    chosen = order[index * size : (index + 1) * size]
-                    if index == steps - 1:
-                        chosen = order[index * size :]
+                    joins = self.joins_single and index == steps - 1
+                    chosen = order[index * size : None if joins else (index + 1) * size]
                     step = number * steps + index
                     made.append(pool.submit(self._batch, chosen, number, step))
                 if made and index >= self.threads + PREFETCH_BATCHES - 1:

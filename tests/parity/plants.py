@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,15 +15,17 @@ from scipy.special import softmax
 from bench.catalog.backbones import LITE
 from bench.data import Split
 from bench.network.blueprint import HEAD, Array, Network, Operation
+from bench.network.fold_batch_norm import inference_form
 from bench.network.freezing import TensorPlan, TrainingPlan
 from bench.network.random_streams import Stream, generator
 from bench.parity.probe import Batches, make_batches
 from bench.parity.tolerances import SEED
 from bench.spec.preprocessing import Preprocessing
 from bench.spec.run import Recipe
-from bench.training import batches, fit
+from bench.training import batches, fit, prefix_cache
 from bench.training.adapter import (
     Adapter,
+    Batch,
     Heads,
     HeadsTrainer,
     MatchedTrainer,
@@ -232,6 +234,37 @@ class _WholeBatches(TrainingBatches):
         return self.images // self.recipe.batch_size
 
 
+class _PaddedBatches(TrainingBatches):
+    """Batches whose smaller last one is filled up with its own images."""
+
+    def epoch(self, number: int) -> Generator[Batch]:
+        for batch in super().epoch(number):
+            size = self.recipe.batch_size
+            yield Batch(*(_filled(part, size) for part in batch[:2]),
+                        tuple(_filled(mask, size) for mask in batch.masks))  # fmt: skip
+
+
+def _filled(part: Array, size: int) -> Array:
+    return np.concatenate([part, part[: size - len(part)]])
+
+
+def _padded_batches(split: Split, recipe: Recipe, plan: TrainingPlan) -> TrainingBatches:
+    return _PaddedBatches(split, recipe, plan.dropouts, SEED)
+
+
+def _half_values(trainer: Any) -> Any:
+    """Keep values of the frozen prefix in half precision."""
+    values = trainer.values
+    trainer.values = lambda handles: values(handles).astype(np.float16).astype(np.float64)
+    return trainer
+
+
+def _other_variance(blueprint: Any, tensors: dict[str, Array], boundary: Any) -> Network:
+    """Fold BatchNorm with a variance that is a tenth too large."""
+    wrong = {n: t * (1.1 if n.endswith("running_var") else 1.0) for n, t in tensors.items()}
+    return inference_form(blueprint, wrong, boundary)
+
+
 def all_in_training(plan: TrainingPlan) -> TrainingPlan:
     """Run frozen stages in training form too, but train the same tensors."""
     return replace(plan, first_trained=0)
@@ -286,6 +319,11 @@ def in_any_adapter(builders: Builders) -> dict[str, Plant]:
         "other_batch_order": _seeded_anew(Stream.ORDER),
         "order_of_first_epoch": _streams(_first_order),
         "last_batch_dropped": Plant(batches=_whole_batches),
+        "last_batch_padded": Plant(batches=_padded_batches),
+        "values_in_half_precision": Plant(trainer=_half_values),
+        "folded_with_another_variance": Plant(
+            patches=lambda: [patch.object(prefix_cache, "inference_form", _other_variance)]
+        ),
         "frozen_layer_trains": _trained_by(_also("block.conv.weight")),
         "trained_layer_is_frozen": _trained_by(_without("block.conv.weight")),
         "optimizer_forgets_a_layer": _trained_by(_still("block.conv.weight")),

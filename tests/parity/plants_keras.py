@@ -174,6 +174,31 @@ def _softmax_first(criterion: Any) -> Any:
     return lambda self, labels, logits: criterion(self, labels, ops.softmax(logits) * 1.0)
 
 
+def _resumed_in_inference(assemble: Any) -> Any:
+    """Run the part behind the frozen prefix in inference form, in training too."""
+
+    def changed(self: Twin, training: bool, resumed: Any = None) -> Any:
+        sound = self.plan
+        if resumed is not None:
+            self.plan = replace(sound, first_trained=len(self.blueprint.operations))
+        try:
+            return assemble(self, training, resumed)
+        finally:
+            self.plan = sound
+
+    return changed
+
+
+def _without_reset(restore: Any) -> Any:
+    """Go back to the start without forgetting the optimizer's moments."""
+
+    def changed(self: KerasTrainer, tensors: Any) -> None:
+        with patch.object(TwinOptimizer, "reset", lambda self: None):
+            restore(self, tensors)
+
+    return changed
+
+
 PLANTS: dict[str, Plant] = {
     **in_any_adapter(BUILDERS),
     "biased_variance": wrapped(BUILDERS, "batch_norm", _with_engine(_BiasedVariance)),
@@ -187,6 +212,8 @@ PLANTS: dict[str, Plant] = {
     "learning_rate_in_velocity": _rule("_sgd", _keras_sgd),
     "coupled_decay": _rule("_adamw", _coupled),
     "decoupled_decay": _rule("_sgd", _decoupled),
+    "moments_kept": _method(KerasTrainer, "restore", _without_reset),
+    "resumed_in_inference_form": _method(Twin, "assemble", _resumed_in_inference),
     "adam_epsilon": _rule("_adamw", _keras_adam),
     "label_off_by_one_in_loss": _method(KerasTrainer, "_criterion", _next_label),
     "softmax_in_loss": _method(KerasTrainer, "_criterion", _softmax_first),

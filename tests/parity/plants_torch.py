@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from backends.torch_adapter import trainer
-from backends.torch_adapter.network import BUILDERS
+from backends.torch_adapter.network import BUILDERS, TorchNetwork
 from backends.torch_adapter.trainer import TorchTrainer
 from tests.parity.plants import TRAINED_STAGE, Plant, all_in_training, in_any_adapter, wrapped
 
@@ -150,6 +150,24 @@ def _criterion(change: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> Pla
     )
 
 
+def _restore_tensors_alone(self: TorchTrainer, tensors: dict[str, Any]) -> None:
+    """Go back to the start without forgetting the optimizer's moments."""
+    with torch.no_grad():
+        for name, array in tensors.items():
+            self.network.tensors[name].copy_(torch.from_numpy(array))
+
+
+def _resume_in_inference(self: TorchNetwork, value: Tensor, masks: Any, training: bool) -> Tensor:
+    sound = self._training
+    self._training = self._inference
+    try:
+        return _resume(self, value, masks, training)
+    finally:
+        self._training = sound
+
+
+_resume = TorchNetwork.resume
+
 PLANTS: dict[str, Plant] = {
     **in_any_adapter(BUILDERS),
     "biased_variance": wrapped(BUILDERS, "batch_norm", _biased_variance),
@@ -162,6 +180,12 @@ PLANTS: dict[str, Plant] = {
     "learning_rate_in_velocity": _optimizer("SGD", _KerasSGD),
     "coupled_decay": _optimizer("AdamW", torch.optim.Adam),
     "decoupled_decay": _optimizer("SGD", _SGDW),
+    "moments_kept": Plant(
+        patches=lambda: [patch.object(TorchTrainer, "restore", _restore_tensors_alone)]
+    ),
+    "resumed_in_inference_form": Plant(
+        patches=lambda: [patch.object(TorchNetwork, "resume", _resume_in_inference)]
+    ),
     "adam_epsilon": _optimizer("AdamW", _KerasAdam),
     "label_off_by_one_in_loss": _criterion(lambda z, y: (z, (y + 1) % z.shape[1])),
     "softmax_in_loss": _criterion(lambda z, y: (z.softmax(1), y)),

@@ -34,7 +34,7 @@ class Exchange:
         network = small_network()
         (root / "blueprints" / "blueprint").mkdir(parents=True)
         network.save(root / "blueprints" / "blueprint")
-        save_split(proof_split(PX, BATCH_SIZE * 3 // 2), root / "data.npz")
+        save_split(proof_split(PX, BATCH_SIZE * 2 - 1), root / "data.npz")
         self.blueprint: Blueprint = attach_head(network, "original", CLASSES, SEED).blueprint
 
     def side(self, *place: str) -> Side:
@@ -139,13 +139,13 @@ def test_defect_is_named(exchange: Exchange, backend: str, name: str) -> None:
     defect = DEFECTS[name]
     a, b = exchange.pair(backend, name)
     levels = exchange.levels(a, b, defect.item)
-    assert {level.name for level in levels if not level.passed} == defect.levels
-    assert {level.name for level in levels if level.differs} == defect.levels
+    assert {level.name for level in levels if not level.passed} - defect.may == defect.levels
+    assert {level.name for level in levels if level.differs} - defect.may == defect.levels
     reason = failure_reason(levels, exchange.fall(defect.item))
     assert reason is not None
     assert reason.startswith("differs: ")
     named = {part.split()[0] for part in reason.removeprefix("differs: ").split(", ")}
-    assert named == defect.levels
+    assert named - defect.may == defect.levels
     first = first_difference(a, b, exchange.blueprint, "fp64")
     assert (first and first.operation) == defect.operation
     if first:

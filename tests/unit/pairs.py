@@ -49,6 +49,9 @@ def level_values(network: Network) -> dict[str, RecordedValues]:
         "losses": {"losses": np.linspace(2.0, 1.0, 10)},
         "logits_after_steps": {"logits": random.normal(size=(4, 10))},
         "epoch_losses": {"losses": np.array([2.0, 1.5, 1.2, 1.0])},
+        "logits_after_epochs": {"logits": random.normal(size=(4, 10))},
+        "restored_losses": {"losses": np.array([2.0, 1.5])},
+        "resumed": {"plain": random.normal(size=(4, 8, 8, 4)), "losses": np.array([2.0, 1.5])},
         "frozen": {"changed": np.zeros(3)},
         "metrics": {"metrics": np.array([0.5, 1.25, 1.25])},
     }

@@ -89,6 +89,9 @@ CASES = [
     ("losses", "losses"),
     ("logits_after_steps", "logits"),
     ("epoch_losses", "losses"),
+    ("logits_after_epochs", "logits"),
+    ("restored_losses", "losses"),
+    ("resumed", "plain"),
 ]
 
 

@@ -143,7 +143,7 @@ def test_the_recipe_is_one_that_can_prove_something(exports: Exports, question: 
     assert (recipe.schedule, recipe.augmentation, recipe.epochs) == ("cosine", "crop_flip", 2)
     assert recipe.momentum > 0
     assert recipe.weight_decay > 0
-    assert subject.images == 6
+    assert subject.images == 7
     (blueprint,) = subject.blueprints.values()
     assert blueprint.operations[-1].shape == (10,)
 
