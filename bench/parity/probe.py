@@ -39,6 +39,8 @@ from bench.workers.tasks import ProbeItem
 FIRST_BATCH_AGAIN = "the first step's batch after all steps"
 ATTEMPT = "rate-"
 """Prefix of the folder of an attempt at a learning rate."""
+WITHOUT_FLOOR = frozenset({"metrics", "restored_losses", "resumed"})
+"""Levels whose noise floor is not measured: they are not about the perturbed tensors."""
 RECORDED_IMAGES = 2
 """Number of images whose activations are recorded."""
 Record = Callable[[str, RecordedValues], None]
@@ -281,7 +283,7 @@ def _noise_floors(
     worst: dict[str, float] = {}
 
     def compare(level: str, values: RecordedValues) -> None:
-        if LEVELS[level]["fp64"] > 0.0 and level != "metrics":
+        if LEVELS[level]["fp64"] > 0.0 and level not in WITHOUT_FLOOR:
             group_of = grouping(level, subject.blueprint)
             found = max_relative_difference(read(measured, level), values, group_of).value
             worst[level] = max(worst.get(level, 0.0), found)
