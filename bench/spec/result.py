@@ -28,6 +28,7 @@ Measured = Annotated[float, AfterValidator(_measurable)]
 Loss = Annotated[float, Field(ge=-MOST, le=1e300)]
 """A loss; huge shortly before a training diverges, but sums of losses are finite."""
 Logit = Annotated[float, Field(ge=-1e300, le=1e300)]
+RelativeDifference = Annotated[float, Field(ge=0, le=1e300)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0, lt=COUNT)]
 Window = Annotated[float, Field(ge=LEAST, le=MOST)]
@@ -120,7 +121,13 @@ class Fingerprint(Frozen):
         max_length=64,
         description="Logits in inference, after the first step, of the first validation images.",
     )
-    cached_difference: Measured | None = Field(
+    noise: tuple[RelativeDifference | None, ...] = Field(
+        default=(),
+        max_length=3,
+        description="Relative changes of both losses and of these logits when every number of the "
+        "start is moved by one last bit: what rounding alone does in this run.",
+    )
+    cached_difference: RelativeDifference | None = Field(
         default=None,
         description="Largest difference between logits from cached values of the frozen part and "
         "from images, over the largest logit; null where nothing was cached.",

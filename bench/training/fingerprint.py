@@ -27,7 +27,8 @@ LOGITS = 64
 def fingerprint(
     fit: Fit, trainer: MatchedTrainer, start: Mapping[str, Array], images: Array
 ) -> Fingerprint:
-    """Go back to the start of a run and repeat its first steps.
+    """Go back to the start of a run and repeat its first steps, once as they were and once with
+    every number moved by one last bit.
 
     Args:
         fit: The fit of a run without phases, after its last epoch.
@@ -42,22 +43,35 @@ def fingerprint(
         whole = trainer.logits([trainer.infer(np.array(images[:IMAGES]))])
         resumed = trainer.logits([trainer.infer(np.array(cached.val[:IMAGES]))])
         difference = relative_difference(whole, resumed)
+    losses, logits = _first_steps(fit, trainer)
+    trainer.restore({name: np.nextafter(array, np.inf) for name, array in start.items()})
+    moved_losses, moved_logits = _first_steps(fit, trainer)
+    noise = [
+        *map(relative_difference, losses, moved_losses),
+        relative_difference(logits, moved_logits),
+    ]
+    return Fingerprint(
+        step_losses=finite(fit.first_losses),
+        repeated_losses=finite(losses.tolist()),
+        logits_after_step=finite(logits.flatten()[:LOGITS].tolist()),
+        noise=tuple(noise) if len(losses) == FIRST_LOSSES else (),
+        cached_difference=difference,
+    )
+
+
+def _first_steps(fit: Fit, trainer: MatchedTrainer) -> tuple[Array, Array]:
+    """Take the first steps; return their losses, and the logits in inference after the first."""
     inputs = np.array(fit.val[:IMAGES])
     losses: list[float] = []
-    logits: Sequence[float] = ()
+    logits: Array = np.zeros(0)
     batches = fit.make_batches()
     with closing(batches.epoch(0)) as epoch:
         for index, batch in enumerate(islice(epoch, FIRST_LOSSES)):
             handle = take_step(trainer, batch, fit.recipe, (0, index), batches.steps_per_epoch)
             losses += trainer.losses([handle])
             if index == 0:
-                logits = trainer.logits([trainer.infer(inputs)]).flatten()[:LOGITS].tolist()
-    return Fingerprint(
-        step_losses=finite(fit.first_losses),
-        repeated_losses=finite(losses),
-        logits_after_step=finite(logits),
-        cached_difference=difference,
-    )
+                logits = trainer.logits([trainer.infer(inputs)])
+    return np.array(losses), logits
 
 
 def finite(values: Sequence[float]) -> tuple[float | None, ...]:

@@ -170,3 +170,11 @@ def test_every_second_is_counted_where_it_belongs(monkeypatch: pytest.MonkeyPatc
     assert fields["compute_images_per_s"] == 8.0
     assert fields["input_wait_fraction"] == 0.0
     assert fields["setup_s"] + fields["fit_s"] + fields["test_s"] <= trainer.clock.now
+
+
+def test_the_noise_of_a_run_is_what_a_last_bit_does() -> None:
+    found = fingerprint_of(RestorableTrainer(network()))
+    assert len(found.noise) == 3
+    known = [value for value in found.noise if value is not None]
+    assert len(known) == 3
+    assert 0.0 < max(known) < 1e-12  # of float64, without chaos

@@ -126,3 +126,11 @@ def test_a_pair_that_differs_is_not_compared(make: Make) -> None:
         if not comparable:
             assert found.top1.why_not == "not the same experiment"
             assert found.speed.ratio is None
+
+
+def test_a_difference_within_ten_times_the_noise_of_a_run_is_none(make_run: MakeRun) -> None:
+    chaotic = {**FIRST, "noise": (1e-7, 1e-3, 1e-3)}
+    for second, wanted in ((2.9 * 1.009, ()), (2.9 * 1.011, ("loss of step 2",))):
+        other = {**chaotic, "step_losses": (3.0, second), "repeated_losses": ()}
+        rows = pair(make_run, {"fingerprint": chaotic}, {"fingerprint": other})
+        assert marks(rows) == [wanted] * 2
