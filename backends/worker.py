@@ -167,9 +167,10 @@ def prove(task: tasks.ProveTask, context: Context) -> tasks.ProveAnswer:
 
 def selfcheck(task: tasks.SelfCheckTask, context: Context) -> tasks.SelfCheckAnswer:
     """Measure training steps in several ways, to check timing and memory on a device."""
-    from bench.speed.selfcheck import measure
+    from bench.speed.selfcheck import CPU_SIZE, measure
 
-    return measure(context.adapter(), task.device)
+    size = CPU_SIZE if task.device == "cpu" else ()
+    return measure(context.adapter(), task.device, *size)
 
 
 def speed(task: tasks.SpeedTask, context: Context) -> tasks.SpeedAnswer:

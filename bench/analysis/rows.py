@@ -233,7 +233,9 @@ def _parity_marks(
         for row in group if len(backends) > 1 else ():
             alike = _proved_alike(row, shown)
             proved = {twin.spec.backend for twin in group if twin.result.environment_id in alike}
-            is_shown = row.key not in odd and backends <= {*proved, row.spec.backend}
+            # No proof covers heads that are trained at once.
+            may_be = row.key not in odd and not row.spec.recipe.sweep
+            is_shown = may_be and backends <= {*proved, row.spec.backend}
             marks[row.key] = "shown" if is_shown else "not_shown"
     return [marks.get(row.key) for row in rows]
 

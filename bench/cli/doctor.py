@@ -133,8 +133,6 @@ def _backend(backend: str, python: Interpreters) -> Iterator[Finding]:
     mend = f"{backend} was built without this GPU's CUDA; see docs/gpu.md"
     yield Finding(backend, not blind, needed, seen, mend if blind else None)
     for device in answer.devices:
-        if device == "cpu":
-            continue
         check = _answer_or_reason(backend, SelfCheckTask(device=device), python)
         problems = [f"self-check failed: {check}"] if isinstance(check, str) else judge(check)
         detail = "; ".join(problems) if isinstance(check, str) or problems else summary(check)

@@ -63,6 +63,8 @@ def run_command(given: RunOptions) -> bool:
         tell(remark)
     store = Store(given.out or RESULTS / suite.name)
     _check_images(store.root, [grid.dataset for grid in suite.grid])
+    if not given.dry_run:
+        store.discard_partials()  # puts back what a killed --fresh was replacing
     missing = [run for run in runs if given.fresh or store.is_missing(*run.key)]
     if given.dry_run:
         _print_dry_run(runs, missing, given.as_json)

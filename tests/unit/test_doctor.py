@@ -11,6 +11,7 @@ from bench.cli import doctor
 from bench.cli.doctor import Finding
 from bench.cli.options import DoctorOptions
 from bench.workers.process import Interpreters
+from bench.workers.tasks import DevicesAnswer, DevicesTask, SelfCheckAnswer, SelfCheckTask
 from tests.conftest import _environment
 
 
@@ -67,3 +68,27 @@ def test_an_interpreter_that_is_killed_is_a_finding(tmp_path: Path) -> None:
     assert "SIGKILL" in finding.detail
     assert finding.mend is not None
     assert finding.mend.startswith(str(python))
+
+
+def test_a_clock_that_does_not_wait_is_a_fault_on_a_cpu_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """JAX that did not wait took 0.142 s, and 0.668 s until the loss was there."""
+    backend = DEFAULT_BACKENDS[0]
+    installed = _environment(
+        backend=backend, packages=dict.fromkeys(BACKENDS[backend].packages, "1")
+    )
+    monkeypatch.setattr(doctor, "worker_environment", lambda *_: installed)
+    for fetched_s, is_ok in ((0.15, True), (0.668, False)):
+        check = SelfCheckAnswer(
+            queued_s=0.1, synchronised_s=0.142, fetched_s=fetched_s, flop_per_s=1e10,
+            peak_flop_per_s=2e10, peak_device_bytes=None, parameter_bytes=10,
+        )  # fmt: skip
+        answers = {DevicesTask: DevicesAnswer(devices=["cpu"]), SelfCheckTask: check}
+        monkeypatch.setattr(
+            doctor, "_answer_or_reason", lambda _, task, __, known=answers: known[type(task)]
+        )
+        seen, clock = doctor._backend(backend, Interpreters({}))
+        assert (seen.ok, clock.ok, clock.needed) == (True, is_ok, True)
+        assert clock.what == f"{backend} on cpu"
+        assert ("it does not wait" in clock.detail) is not is_ok
