@@ -148,7 +148,7 @@ def test_too_little_room_is_said_before_anything_is_written(
         free = 10
 
     monkeypatch.setattr("bench.data.packing.shutil.disk_usage", lambda path: Usage)
-    with pytest.raises(UserError, match="GB are free"):
+    with pytest.raises(UserError, match="MB are free"):
         pack(_dataset(_Source()), 4, tmp_path)
 
 

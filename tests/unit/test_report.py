@@ -213,14 +213,18 @@ def test_what_a_reader_must_know_stands_below(make_run: MakeRun) -> None:
 
     assert "stand-in: " in notes(make_run())
     plain = {"case": {"dataset": {"name": "folder:flowers", "label": "folder:flowers"}}}
-    assert notes(make_run(**plain)) == ""
+    classes = "folder:flowers: 2 classes, label 0 to 1: cat, coffee."
+    assert notes(make_run(**plain)) == classes
     synthetic = {"case": {"dataset": {"name": "rvl_cdip", "label": "rvl_cdip (synthetic pages)"}}}
     assert "synthetic pages" in notes(make_run(**synthetic))
     own = {"name": "folder:synthetic stand-in", "label": "folder:synthetic stand-in"}
-    assert notes(make_run(case={"dataset": own})) == "", "words in a folder's name say nothing"
+    found = notes(make_run(case={"dataset": own}))
+    assert found == "folder:synthetic stand-in: 2 classes, label 0 to 1: cat, coffee.", (
+        "words in a folder's name say nothing"
+    )
     assert "weights random" in notes(make_run(**plain, weights={"kind": "random"}))
     control = {"weights": {"kind": "random"}, "policy": {"name": "from_scratch"}}
-    assert notes(make_run(**plain, **control)) == ""
+    assert notes(make_run(**plain, **control)) == classes
     both = (make_run(**plain), make_run(**plain, backend="keras-tensorflow"))
     assert "parity not shown for 2 rows" in notes(*both)
     other = {"python": "3.12.0"}

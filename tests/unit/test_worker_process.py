@@ -28,7 +28,9 @@ Run = Callable[..., Finished[Any]]
 def test_ending_a_worker_leaves_its_output_to_the_thread_that_reads_it(tmp_path: Path) -> None:
     """A process that outlives its worker keeps the output open; closing it then failed the read."""
     python = tmp_path / "python"
-    python.write_text(f"#!/bin/sh\nsetsid sleep 30 &\necho $! > {tmp_path}/left\nexec sleep 30\n")
+    # The process says its number when it has left the worker's group.
+    left = f"setsid sh -c 'echo $$ > {tmp_path}/left; exec sleep 30' &"
+    python.write_text(f"#!/bin/sh\n{left}\nexec sleep 30\n")
     python.chmod(0o755)
     worker = Worker("torch", tmp_path / "log.txt", Interpreters({"torch": python}), {})
     while not (tmp_path / "left").is_file() or not (tmp_path / "left").read_text():
