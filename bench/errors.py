@@ -19,6 +19,9 @@ class UserError(Exception):
         hint: What mends it, a command where there is one.
     """
 
+    is_answered = False
+    """True if the command printed its answer nevertheless."""
+
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)
         self.message = message
@@ -47,7 +50,11 @@ def first_line(error: BaseException) -> str:
 def check_is_file(what: str, path: Path) -> None:
     """Raise UserError if there is no file at a path; ``what`` names the file in the message."""
     if not path.is_file():
-        raise UserError(f"{what} {'is a folder' if path.is_dir() else 'does not exist'}.")
+        if path.exists():
+            why = "is a folder" if path.is_dir() else "is not a regular file"
+        else:
+            why = "does not exist"
+        raise UserError(f"{what} {why}.")
 
 
 def choose(kind: str, name: str, known: Iterable[str], hint: str | None = None) -> str:

@@ -18,6 +18,7 @@ from bench.analysis import intervals
 from bench.analysis.intervals import Estimate, Floats, corrected
 from bench.analysis.predictions import Answers, answers_of
 from bench.analysis.rows import DIFFERING, Row, backend_place, grouped, identity
+from bench.analysis.same_experiment import CONTRADICTIONS, THREADS
 from bench.catalog.backends import BACKENDS
 from bench.catalog.policies import POLICIES, PRESCRIBED
 from bench.data.registry import GENERATED, qualifier_of
@@ -196,7 +197,8 @@ def unpaired(a: SeedGroup, b: SeedGroup) -> NotPaired | None:
     Lost seeds count as a reason: the remaining ones may be the lucky ones.
     """
     across = a.row.spec.backend != b.row.spec.backend
-    if across and any(row.differs for group in (a, b) for row in group.rows):
+    differs = {name for group in (a, b) for row in group.rows for name in row.differs}
+    if differs & CONTRADICTIONS or (across and differs - {THREADS}):
         return "not the same experiment"
     if a.lost or b.lost:
         return "seeds failed"

@@ -12,7 +12,7 @@ from operator import attrgetter, itemgetter
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
-from bench.analysis.same_experiment import CHOSEN_RATE, differences, own_faults
+from bench.analysis.same_experiment import HARMLESS, THREADS, differences, own_faults
 from bench.catalog.backends import BACKENDS
 from bench.catalog.policies import POLICIES
 from bench.parity.proofs import ProvedSubject
@@ -96,9 +96,9 @@ class Row(StoredRun):
 
     @property
     def is_valid(self) -> bool:
-        """True if it is ok and the same experiment as its twins. That validation chose another
-        learning rate leaves a run valid, though not comparable."""
-        return self.is_ok and not set(self.differs) - {CHOSEN_RATE}
+        """True if it is ok and the same experiment as its twins, apart from ``HARMLESS``
+        differences."""
+        return self.is_ok and not set(self.differs) - HARMLESS
 
     @property
     def dataset(self) -> DatasetRef:
@@ -222,7 +222,9 @@ def _differences(rows: Sequence[Row]) -> dict[tuple[str, str], tuple[str, ...]]:
 
 
 def _parity_marks(
-    rows: Sequence[Row], shown: Collection[ProvedSubject], odd: Collection[tuple[str, str]]
+    rows: Sequence[Row],
+    shown: Collection[ProvedSubject],
+    odd: Mapping[tuple[str, str], tuple[str, ...]],
 ) -> list[Parity | None]:
     """Return a mark for each row, None without twins in other backends (in matched mode): shown if
     each other backend has a twin, in any environment, that is proved to compute the same, and
@@ -234,7 +236,7 @@ def _parity_marks(
             alike = _proved_alike(row, shown)
             proved = {twin.spec.backend for twin in group if twin.result.environment_id in alike}
             # No proof covers heads that are trained at once.
-            may_be = row.key not in odd and not row.spec.recipe.sweep
+            may_be = not set(odd.get(row.key, ())) - {THREADS} and not row.spec.recipe.sweep
             is_shown = may_be and backends <= {*proved, row.spec.backend}
             marks[row.key] = "shown" if is_shown else "not_shown"
     return [marks.get(row.key) for row in rows]

@@ -16,19 +16,27 @@ from bench.spec.run import Precision
 from bench.storage.results import StoredRun
 
 CHOSEN_RATE = "learning rate that validation chose"
-"""Difference of two runs that are right each by itself."""
+THREADS = "threads"
+HARMLESS = frozenset({CHOSEN_RATE, THREADS})
+"""Differences of two runs that are right each by itself: the first leaves their accuracies without
+a comparison, the second their speeds. PyTorch may count cores where TensorFlow counts threads."""
+CONTRADICTIONS = frozenset({"cached values", "repeated steps"})
+"""Respects in which a run contradicts itself."""
 EQUAL: dict[str, Callable[[RunResult], Any]] = {
     "blueprint_sha256": lambda r: r.blueprint_sha256,
     "initial_state_sha256": lambda r: r.initial_state_sha256,
     "batches_sha256": lambda r: r.batches_sha256,
-    "data_sha256": lambda r: r.data_sha256,
     "total_parameters": lambda r: r.total_parameters,
     "trainable_parameters": lambda r: r.trainable_parameters,
     "state_values": lambda r: r.state_values,
-    "threads": lambda r: r.knobs.get("threads"),
     CHOSEN_RATE: lambda r: r.learning_rate,
 }
 """What must be equal in all backends, by the name in messages."""
+EQUAL_IF_KNOWN: dict[str, Callable[[RunResult], Any]] = {
+    "data_sha256": lambda r: r.data_sha256,
+    THREADS: lambda r: r.knobs.get("threads"),
+}
+"""What must be equal where both runs say it: earlier results and some frameworks do not."""
 Tolerances = Mapping[str, float]
 FLOAT32: Tolerances = {
     "loss of step 1": 2e-5, "logits after step 1": 5e-2, "loss of step 2": 5e-4,
@@ -40,11 +48,12 @@ differed by at most 2e-6, 7e-3, 9e-5, 3e-6 and 0 (docs/parity.md); the mildest p
 NOISE_MARGIN = 10.0
 """A difference counts only above this many times the noise of the run itself: where a network
 trains whole, one last bit can move the second loss by a thousandth."""
+HALF: Tolerances = {name: max(0.1, 10 * value) for name, value in FLOAT32.items()}
 TOLERANCES: dict[Precision, Tolerances] = {
     "fp64": dict.fromkeys(FLOAT32, 1e-6),
     "fp32": FLOAT32,
-    "bf16": {name: max(0.1, 100 * value) for name, value in FLOAT32.items()},
-    "fp16": {name: max(0.1, 100 * value) for name, value in FLOAT32.items()},
+    "bf16": HALF,
+    "fp16": HALF,
 }
 """Frameworks choose which operations they compute in half precision, so that those hardly agree."""
 
@@ -92,12 +101,17 @@ def _comparisons(
     def equal(value: Callable[[RunResult], Any]) -> Callable[[StoredRun, StoredRun], bool]:
         return lambda a, b: value(a.result) == value(b.result)
 
+    def equal_if_known(value: Callable[[RunResult], Any]) -> Callable[..., bool]:
+        return lambda a, b: None in (value(a.result), value(b.result)) or equal(value)(a, b)
+
     limits = TOLERANCES[twins[0].spec.recipe.precision]
 
     def alike(
         name: str, place: int, of: Callable[[RunResult], Sequence[float | None]]
     ) -> Callable[[StoredRun, StoredRun], bool]:
         def agree(a: StoredRun, b: StoredRun) -> bool:
+            if a.result.learning_rate != b.result.learning_rate:
+                return True  # that is said, and every later number differs
             noise = max(_noise(a.result, place), _noise(b.result, place))
             return _close(of(a.result), of(b.result), max(limits[name], NOISE_MARGIN * noise))
 
@@ -105,6 +119,7 @@ def _comparisons(
 
     return [
         *((name, equal(value)) for name, value in EQUAL.items()),
+        *((name, equal_if_known(value)) for name, value in EQUAL_IF_KNOWN.items()),
         ("loss of step 1", alike("loss of step 1", 0, lambda r: _losses(r)[:1])),
         ("loss of step 2", alike("loss of step 2", 1, lambda r: _losses(r)[1:2])),
         ("logits after step 1", alike("logits after step 1", 2, _logits)),

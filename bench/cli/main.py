@@ -57,7 +57,8 @@ app = Typer(
 def main() -> None:
     """Run the command line and exit; errors are printed without a traceback."""
     _open_standard_streams()
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # run_bench.py had it off
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # as run_bench.py left it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _end)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # some terminals cannot encode a dash
@@ -73,7 +74,7 @@ def main() -> None:
         sys.exit(INTERRUPTED)
     except Exception as error:
         message, hint, code = _explained(error)
-        refuse(message, hint, _wants_json())
+        refuse(message, hint, _wants_json() and not getattr(error, "is_answered", False))
         sys.exit(code)
 
 

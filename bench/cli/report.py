@@ -141,6 +141,6 @@ def _print_summary(report: Report, rows: Sequence[Row]) -> None:
     counts = Counter(row.result.status for row in rows)
     each = ", ".join(f"{count:,} {status}" for status, count in counts.items())
     show(
-        f"{len(rows):,} runs: {each}. The rows are in the written tables; --columns, --sort or a "
-        "filter such as --policies prints rows here."
+        f"{len(rows):,} runs: {each}. The rows are in the written tables; --columns or --sort "
+        f"prints them here, as does a filter that leaves at most {MOST_ROWS}."
     )

@@ -21,6 +21,7 @@ from bench.report import make_report
 from bench.runner.planner import PlannedRun, Planner, check_gpu_visible
 from bench.runner.runner import Runner
 from bench.runner.suite import apply_options, load_suite, number_of_runs, options_suite
+from bench.storage.cache import limit_bytes
 from bench.storage.results import Store
 from bench.storage.text_files import json_text
 
@@ -34,6 +35,7 @@ def run_command(given: RunOptions) -> bool:
     """Plan, do the missing runs, report; return True if every run is ok. Raise what
     ``Planner.plan`` and ``Runner.run_all`` raise."""
     options = run_choices(given.shared)
+    limit_bytes()  # a wrong size of the cache is said before any work
     if given.timeout is not None and not 0 < given.timeout <= threading.TIMEOUT_MAX:
         raise UserError(
             f"--timeout {given.timeout:g}: a time limit must be above 0 seconds and at most "
@@ -42,7 +44,7 @@ def run_command(given: RunOptions) -> bool:
     weights = dict(weights_choice(choice) for choice in given.weights or ())
     python = interpreters(given.python)
     if given.timeout is not None:
-        python = replace(python, answer_s=given.timeout)
+        python = replace(python, own_code_s=given.timeout)
     # Without a suite, the grid consists of the options alone.
     name = given.suite if given.suite is not None or options["datasets"] else DEFAULT_SUITE
     suite = apply_options(load_suite(name) if name else options_suite(options), options)
@@ -100,7 +102,7 @@ def _check_images(out: Path, datasets: Sequence[str]) -> None:
     classes."""
     for name in datasets:
         kind, colon, path = name.partition(":")
-        if colon and out.resolve().is_relative_to(Path(path).resolve()):
+        if colon and out.resolve().is_relative_to(Path(path).expanduser().resolve()):
             raise UserError(
                 f"Results folder '{out}' lies in the folder of {kind}:{path}: results there would "
                 "be taken for classes.",

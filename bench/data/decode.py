@@ -6,10 +6,11 @@ import functools
 import math
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +36,11 @@ MinSampleValue and MaxSampleValue (TIFF 6.0)."""
 SURELY_16_BITS = 2**14
 """Value above which a 16-bit TIFF surely uses its whole range; others may be of a camera with 10,
 12 or 14 bits."""
+BITS_TAG, PHOTOMETRIC_TAG = 258, 262
+"""TIFF tags BitsPerSample and PhotometricInterpretation."""
+DEEP_COST = 7
+"""Memory of a deep grey pixel while it is scaled, over that of others."""
+T = TypeVar("T")
 _DEEP_GREY = frozenset({"I", "I;16", "I;16B", "I;16L", "I;16N", "F"})
 """Pillow's modes of grey images with more than 8 bits per pixel."""
 
@@ -103,7 +109,15 @@ def is_image(path: Path) -> bool:
 
 
 def load_rgb(path: Path, max_pixels: int = FileRules.max_pixels) -> Image.Image:
-    """Return the first frame of an image file, upright, in mode RGB with 8 bits per channel.
+    """Return the first frame of an image file, see ``use_rgb``."""
+    return use_rgb(path, lambda image: image, max_pixels)
+
+
+def use_rgb(
+    path: Path, use: Callable[[Image.Image], T], max_pixels: int = FileRules.max_pixels
+) -> T:
+    """Return what ``use`` makes of the first frame of an image file: upright, in mode RGB with 8
+    bits per channel. Images in use by all threads together are bounded.
 
     Transparent images are laid on white, grey is repeated, deeper samples are scaled to 8 bits by
     the range that the file declares.
@@ -120,12 +134,12 @@ def load_rgb(path: Path, max_pixels: int = FileRules.max_pixels) -> Image.Image:
                     f"{pixels:,} pixels are more than {max_pixels:,}; --max-pixels {pixels} admits "
                     "it"
                 )
-            with _BUDGET.taken(pixels):
+            with _BUDGET.taken(pixels * (DEEP_COST if image.mode in _DEEP_GREY else 1)):
                 image.load()
                 upright: Image.Image = image
                 with suppress(Exception):  # Pillow raises nearly anything on broken EXIF data
                     upright = ImageOps.exif_transpose(image)
-                return _rgb(upright, image)
+                return use(_rgb(upright, image))
     except (MemoryError, UnreadableImageError):
         raise
     except UnidentifiedImageError as error:
@@ -162,10 +176,16 @@ def _resized(image: Image.Image, px: int, box: Box, resize: Resize) -> Pixels:
 def _rgb(image: Image.Image, file: Image.Image) -> Image.Image:
     """Convert an image to RGB; ``file`` is the same image as it was opened, with its tags."""
     if image.mode in _DEEP_GREY:
-        values = np.nan_to_num(np.asarray(image, dtype=np.float64))
+        values = np.asarray(image, dtype=np.float64)
+        if not np.isfinite(values).all():
+            raise UnreadableImageError("it has pixels that are no finite numbers")
         low, high = _sample_range(file, values)
         values = (values - low) * (255 / (high - low))
+        if _tag(file, PHOTOMETRIC_TAG) == 0:  # white is zero; Pillow inverts 8 bits itself
+            values = 255 - values
         image = Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8))
+    elif image.mode in ("RGB", "RGBA") and (_tag(file, BITS_TAG) or 0) > 8:
+        _check_bright(image)
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")
@@ -185,7 +205,7 @@ def _sample_range(file: Image.Image, values: npt.NDArray[np.float64]) -> tuple[f
         if values.min(initial=0.0) >= 0 and most <= 1:
             return 0.0, 1.0
         kind = "floating-point"
-    elif file.format != "TIFF" or (file.mode != "I" and most >= SURELY_16_BITS):
+    elif file.format != "TIFF" or (file.mode != "I" and not 0 < most < SURELY_16_BITS):
         return 0.0, 65535.0  # PNG, PGM and JPEG 2000 say by their format that they use 16 bits
     else:
         kind = "32-bit" if file.mode == "I" else "16-bit"
@@ -193,6 +213,17 @@ def _sample_range(file: Image.Image, values: npt.NDArray[np.float64]) -> tuple[f
         f"{kind} samples from {values.min():g} to {most:g}, and the file does not say which are "
         "black and white (TIFF tags SMinSampleValue and SMaxSampleValue); save it with 8 bits"
     )
+
+
+def _check_bright(image: Image.Image) -> None:
+    """Raise UnreadableImageError for a 16-bit colour TIFF whose values, of which Pillow keeps the
+    upper 8 bits, may be those of a camera with fewer bits."""
+    most = max(high for _, high in image.convert("RGB").getextrema())  # type: ignore[misc]
+    if 0 < most < SURELY_16_BITS >> 8:
+        raise UnreadableImageError(
+            f"16-bit samples up to about {(most + 1) * 256}, and it is not known which of them is "
+            "white; save it with 8 bits"
+        )
 
 
 def _tag(file: Image.Image, tag: int) -> float | None:

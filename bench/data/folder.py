@@ -71,9 +71,14 @@ def _check_none_lost(found: list[ImageFile], readable: list[ImageFile]) -> None:
         if (image.split, image.class_name) not in kept
     }
     if lost:
-        what = "The class" if len(lost) == 1 else f"{len(lost)} classes:"
+        what = (
+            "The class"
+            if len(lost) == 1
+            else f"{len(lost)} classes have 0 images that can be used:"
+        )
+        end = " has 0 images that can be used" if len(lost) == 1 else ""
         raise UserError(
-            f"{what} {first_of(sorted(lost))} has 0 images that can be used.",
+            f"{what} {first_of(sorted(lost))}{end}.",
             "Add images to it, or remove the class.",
         )
 
@@ -148,7 +153,7 @@ def _carve(
     for found in distinct.values():
         first = 0
         for split, share in shares.items():
-            last = first + max(1, round(share * len(found)))
+            last = min(first + max(1, round(share * len(found))), len(found) - 1)
             split_of |= dict.fromkeys(found[first:last], split)
             first = last
     return {

@@ -35,11 +35,15 @@ _LITTER = frozenset({
 """Folders and files that systems leave beside data, in lower case."""
 _SPLIT_WORDS: dict[str, SplitName] = {
     "train": "train", "training": "train", "trn": "train", "val": "val", "valid": "val",
-    "validation": "val", "dev": "val", "test": "test", "testing": "test", "tst": "test",
+    "validation": "val", "dev": "val", "eval": "val", "evaluation": "val", "test": "test",
+    "testing": "test", "tst": "test", "holdout": "test", "heldout": "test",
 }  # fmt: skip
 """Words that name a split, alone or as in 'seg_train', 'training_set' and 'test-images'."""
 _AROUND_SPLITS = frozenset({"seg", "set", "data", "dataset", "images", "imgs", "split", "folder"})
-_MASKS = frozenset({"masks", "mask", "segmentations", "annotations", "groundtruth", "labels"})
+_MASKS = frozenset({
+    "masks", "mask", "segmentations", "segmentation", "annotations", "annotation", "groundtruth",
+    "labels", "label", "gt",
+})  # fmt: skip
 _IMAGES = frozenset({"images", "image", "imgs", "img", "jpegimages", "photos"})
 
 
@@ -91,10 +95,10 @@ def _split_folders(root: Path) -> dict[SplitName, Path]:
     others = [path.name for path in holding if path not in named]
     if others:
         nested = {_split_of(p) for p in named if any(map(_may_hold_images, _folders_in(p)))}
-        if {"train", "test"} <= nested:
+        if "train" in nested and len(nested) > 1:
             raise UserError(
-                f"{root} has split folders ('train', 'test') and other folders with images "
-                f"beside them: {quoted(others)}.",
+                f"{root} has split folders ({quoted(p.name for p in named)}) and other folders "
+                f"with images beside them: {quoted(others)}.",
                 LAYOUT_HINT,
             )
         _check_are_classes(root, holding)
@@ -154,6 +158,14 @@ def _check_are_classes(root: Path, folders: Sequence[Path]) -> None:
             f"Give one of them, such as folder:{root / next(iter(inside))}, or rename them to "
             "'train' and 'test'.",
         )
+    for name, names in inside.items():
+        alike = [n for n, other in inside.items() if n != name and len(names & other) > 1]
+        if alike and _split_of(Path(name)) is not None:
+            raise UserError(
+                f"{root / name} is named after a split and shares sub-folders with "
+                f"{quoted(alike)}, so that these are no classes.",
+                "Every split needs the same class folders; name the splits 'train' and 'test'.",
+            )
     kinds = {re.sub(r"[^a-z]", "", name.casefold()) for name in inside}
     if kinds & _MASKS and kinds & _IMAGES:
         raise UserError(
@@ -165,6 +177,8 @@ def _check_are_classes(root: Path, folders: Sequence[Path]) -> None:
 def _add_classes(root: Path, split: SplitName | None, found: Scan) -> None:
     """Add the files of a folder's class folders; raise UserError if it has another layout."""
     folders = sorted(_folders_in(root), key=lambda path: natural_key(path.name))
+    if split is not None:
+        _check_are_classes(root, folders)
     images: dict[str, list[ImageFile]] = {}
     for path in folders:
         inside, others = _divided(_files_below(path))
@@ -199,9 +213,13 @@ def _add_classes(root: Path, split: SplitName | None, found: Scan) -> None:
 
 
 def class_name(folder: str) -> str:
-    """Return a folder's name as a class name, in composed form: macOS writes 'é' as two characters,
-    and both spellings are one name."""
-    return unicodedata.normalize("NFC", folder)
+    """Return a folder's name as a class name: in composed form, as macOS writes 'é' as two
+    characters, and both spellings are one name; bytes that are not UTF-8 and control characters
+    are escaped."""
+    text = os.fsencode(folder).decode("utf-8", "backslashreplace")
+    return "".join(
+        c if c.isprintable() else repr(c)[1:-1] for c in unicodedata.normalize("NFC", text)
+    )
 
 
 def _divided(files: Iterable[Path]) -> tuple[list[Path], list[Path]]:
@@ -221,7 +239,8 @@ def others_remark(others: Sequence[Path]) -> str:
     kinds = Counter(path.suffix.casefold() or "no suffix" for path in others)
     each = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(3))
     return (
-        f"{len(others):,} file{'s' if len(others) > 1 else ''} left out, as they are no images "
+        f"{len(others):,} {'file' if len(others) == 1 else 'files'} left out, as no image is in "
+        f"{'it' if len(others) == 1 else 'them'} "
         f"({each}): {first_of([str(path) for path in others], 3)}"
     )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bench.data.decode import UnreadableImageError, decoding_threads, load_rgb
+from bench.data.decode import UnreadableImageError, decoding_threads, load_rgb, use_rgb
 from bench.data.model import SPLITS, Dataset, FileRules, Labels, Pixels, Resize, SplitName
 from bench.errors import UserError
 from bench.storage.checksums import sha256_of_file, sha256_of_texts
@@ -66,7 +66,8 @@ class FileSource:
         return np.array([index[image.class_name] for image in self.images[split]], dtype=np.int64)
 
     def read(self, split: SplitName, index: int, px: int, resize: Resize = "antialias") -> Pixels:
-        return self.fit(load_rgb(self.images[split][index].path, self.max_pixels), px, resize)
+        path = self.images[split][index].path
+        return use_rgb(path, lambda image: self.fit(image, px, resize), self.max_pixels)
 
     def where(self, split: SplitName, index: int) -> str:
         return str(self.images[split][index].path)

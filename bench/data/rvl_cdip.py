@@ -65,6 +65,10 @@ def open_pages(name: str, root: Path, sizes: SplitSizes, rules: FileRules) -> Da
     kept, remarks = without_conflicts(chosen, drop=rules.drop_duplicates)
     for split in SPLITS:
         pages[split] = [page for page in kept if page.split == split]
+        what = f"{name} (duplicates left out)"
+        settled_size(what, split, sizes.of(split), len(pages[split]))
+        if not pages[split]:
+            raise UserError(f"{name}: no {split} page is left without duplicates.")
         for page in pages[split]:
             hashed_texts += [split, str(PAGE_CLASSES.index(page.class_name)), page.sha256]
     source = FileSource(PAGE_CLASSES, pages, squashed, rules.max_pixels)

@@ -96,7 +96,8 @@ def backbones(
     for group in filter(None, [published, *([name] for name in own)]):
         what = public_name(group[0]) if len(group) == 1 else f"{len(group)} networks"
         task = DescribeTask(backbones=tuple(_absolute(n) if is_own(n) else n for n in group))
-        answer = ask(EXPORTER, task, interpreters, f"describing {what}", root)
+        limit_s = interpreters.own_code_s if is_own(group[0]) else None
+        answer = ask(EXPORTER, task, interpreters, f"describing {what}", root, limit_s)
         for name, entry in zip(group, answer.entries, strict=True):
             known[name] = _described[name, root, interpreters.of(EXPORTER)] = entry
             if not is_own(name):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bench.catalog.backends import EXPORTER
-from bench.network.backbones import backbones, folder_name, public_name
+from bench.network.backbones import backbones, folder_name, is_own, public_name
 from bench.network.blueprint_files import architecture_path, blueprint_path, is_readable, is_whole
 from bench.network.weights import Weights
 from bench.spec.backbone import BackboneEntry
@@ -53,7 +53,8 @@ def blueprint_folder(
             reader=weights.reader, preprocessing=weights.preprocessing,
             seed=random_seed, calibrated=calibrated,
         )  # fmt: skip
-        ask(EXPORTER, task, interpreters, f"exporting {public_name(backbone)}", cache)
+        limit_s = interpreters.own_code_s if is_own(backbone) else None
+        ask(EXPORTER, task, interpreters, f"exporting {public_name(backbone)}", cache, limit_s)
     mark_used(folder)
     return folder
 

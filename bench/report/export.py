@@ -85,6 +85,8 @@ def table_texts(
 class NotWritten(UserError):
     """An error: files of a report could not be written."""
 
+    is_answered = True
+
     def __init__(self, message: str, hint: str | None, written: list[Path]) -> None:
         super().__init__(message, hint)
         self.written = written

@@ -217,7 +217,7 @@ def resolve_devices(device: str) -> list[str]:
         return ["cpu", *cuda]
     if device == "cuda":
         device = "cuda:0"
-    if not cuda and re.fullmatch(r"cuda:\d+", device):
+    if not cuda and re.fullmatch(r"cuda:\d{1,3}", device):
         return [device]  # without nvidia-smi, the frameworks are asked later
     choose("device", device, ["auto", "all", "cpu", *cuda])
     return [device]

@@ -102,7 +102,7 @@ class Runner:
             if spec.mode == "native":
                 continue  # the framework brings its own network
             seed = spec.seed if run.weights.ref.kind == "random" else None
-            shape = (recipe.head, recipe.epochs, recipe.batch_size == 1)
+            shape = (recipe.head, recipe.epochs, recipe.batch_size, run.dataset.train_images)
             network = (run.backbone, recipe.px, spec.weights, seed, spec.policy, shape)
             if network not in seen:
                 seen.add(network)
@@ -114,7 +114,8 @@ class Runner:
                 empty = Network.empty(blueprint)  # zeros that are never touched take no memory
                 whole = attach_head(empty, recipe.head, len(run.dataset.classes), seed=0)
                 boundary_index(whole.blueprint, spec.policy.boundary)
-                _check_batch_size(run, whole.blueprint)
+                if said := _about_last_batch(run, whole.blueprint):
+                    display.note(said)
         prune(self.cache, self._used, limit_bytes())
 
     def _packed(self, run: PlannedRun) -> Path:
@@ -185,19 +186,26 @@ class Runner:
         )
 
 
-def _check_batch_size(run: PlannedRun, blueprint: Blueprint) -> None:
-    """Raise UserError if batches of one image would train a BatchNorm over a single position, which
-    PyTorch refuses and Keras gets wrong."""
-    recipe, policy = run.spec.recipe, run.spec.policy
-    if min(recipe.batch_size, run.dataset.train_images) > 1:
-        return
+def _about_last_batch(run: PlannedRun, blueprint: Blueprint) -> str | None:
+    """Return a sentence if a single last image joins the batch before it, as a BatchNorm over a
+    single position needs two; raise UserError if every batch has one image, which PyTorch refuses
+    and Keras gets wrong."""
+    recipe, policy, images = run.spec.recipe, run.spec.policy, run.dataset.train_images
+    if images % recipe.batch_size != 1 and recipe.batch_size > 1:
+        return None
     phases = phases_of(blueprint, policy, recipe.epochs)
-    if any(plan_training(blueprint, phase.policy).needs_two_images for phase in phases):
+    if not any(plan_training(blueprint, phase.policy).needs_two_images for phase in phases):
+        return None
+    if min(recipe.batch_size, images) == 1:
         raise UserError(
             f"{run.backbone} at {recipe.px} px ends in a map of one position, where BatchNorm "
             f"cannot train on batches of one image ({policy.name}).",
             "Use --batch-size 2 or more, a larger --px, or the policy freeze_all.",
         )
+    return (
+        f"{run.backbone}, {policy.name}: the last of {images} training images joins the batch "
+        f"before it, since BatchNorm over a single position ({recipe.px} px) needs two"
+    )
 
 
 def _in_order(runs: Sequence[PlannedRun]) -> list[PlannedRun]:

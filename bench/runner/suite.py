@@ -18,7 +18,7 @@ from bench.catalog.backbones import BACKBONES
 from bench.catalog.backends import BACKENDS, DEFAULT_BACKENDS
 from bench.catalog.cases import CASES
 from bench.catalog.policies import DEFAULT_POLICIES, POLICIES
-from bench.errors import UserError, choose, first_line
+from bench.errors import UserError, check_is_file, choose, first_line
 from bench.network.backbones import check_name, check_px
 from bench.network.head import hidden_units
 from bench.spec.base import Frozen
@@ -140,9 +140,7 @@ def load_suite(name: str) -> Suite:
     UserError if there is none, or the file is wrong."""
     if name.endswith(".toml"):
         path = Path(name)
-        if not path.is_file():
-            what = "is a folder" if path.is_dir() else "does not exist"
-            raise UserError(f"Suite file '{name}' {what}.")
+        check_is_file(f"Suite file '{name}'", path)
         try:
             return _parse(read_regular(path), name)
         except OSError as error:
@@ -164,6 +162,8 @@ def _parse(text: bytes, where: str) -> Suite:
 def _validate(data: dict[str, Any], where: str) -> Suite:
     """Return a valid suite, from a file or ``COMMAND_LINE``; raise UserError, with the nearest
     known name, if a key, value or name is wrong."""
+    for key in _keys_of_booleans(data):
+        raise UserError(f"{where}: '{key}' is true or false; no key of a suite is.")
     try:
         suite = Suite.model_validate(data)
     except ValidationError as error:
@@ -172,10 +172,24 @@ def _validate(data: dict[str, Any], where: str) -> Suite:
     return suite
 
 
+def _keys_of_booleans(data: Any, key: str = "") -> Iterator[str]:
+    """Yield the keys that hold true or false, which Python would count as 1 and 0."""
+    if isinstance(data, bool):
+        yield key
+    elif isinstance(data, dict):
+        for name, value in data.items():
+            yield from _keys_of_booleans(value, name)
+    elif isinstance(data, list | tuple):
+        for value in data:
+            yield from _keys_of_booleans(value, key)
+
+
 def _vagueness(error: ErrorDetails) -> int:
     """Rank the errors of a file; the most specific one, which is reported, has the lowest rank."""
     if error["type"] == "extra_forbidden":
         return 0
+    if error["loc"] == ("grid",):
+        return 4  # pydantic also counts the tables that are valid
     # A key that takes a value or a list has two errors; the one about the value is more specific.
     if error["type"] == "literal_error" and isinstance(error["input"], str):
         return 1
@@ -210,7 +224,8 @@ def _place(location: tuple[int | str, ...], fields: Mapping[str, Any]) -> str:
 
 def _sentence(error: ErrorDetails) -> str:
     """Return pydantic's message without its terms."""
-    return error["msg"].removeprefix("Value error, ").replace("Input should be", "it should be")
+    said = error["msg"].removeprefix("Value error, ").replace("Input should be", "it should be")
+    return said.replace("a valid tuple", "a list, in brackets")
 
 
 def _shortened(value: Any) -> str:

@@ -55,11 +55,11 @@ class Failure(Frozen):
 class Trial(Frozen):
     """A learning rate that was tried, with its validation result."""
 
-    learning_rate: float = Field(description="Peak rate of the head.")
-    val_top1: float | None = Field(
+    learning_rate: float = Field(gt=0, le=1e8, description="Peak rate of the head.")
+    val_top1: Share | None = Field(
         default=None, description="Validation accuracy after the last epoch; null if it diverged."
     )
-    val_loss: float | None = Field(default=None, description="Mean validation cross-entropy.")
+    val_loss: Loss | None = Field(default=None, description="Mean validation cross-entropy.")
 
 
 class PhaseResult(Frozen):
@@ -82,7 +82,7 @@ class PhaseResult(Frozen):
     effective_images_per_s: Measured | None = Field(
         description="As effective_images_per_s of a run, for this phase."
     )
-    setup_s: float | None = Field(
+    setup_s: Measured | None = Field(
         description="Time to build the network from the tensors of the phase before; null for the "
         "first phase, whose set-up is the run's."
     )
@@ -96,7 +96,9 @@ class ImageAnswers(Frozen):
     It repeats a part of ``predictions.npz``, as opening thousands of archives takes long.
     """
 
-    images: int = Field(ge=1, description="Number of test images; their order is the split's.")
+    images: int = Field(
+        ge=1, lt=COUNT, description="Number of test images; their order is the split's."
+    )
     labels_sha256: str = Field(
         description="Hash of the true classes (int64); equal for equal images."
     )
@@ -109,10 +111,11 @@ class Fingerprint(Frozen):
     """Numbers of a run's first two steps, in which backends that compute the same agree."""
 
     step_losses: tuple[Loss | None, ...] = Field(
-        default=(), description="Losses of the first two steps, as trained."
+        default=(), max_length=2, description="Losses of the first two steps, as trained."
     )
     repeated_losses: tuple[Loss | None, ...] = Field(
         default=(),
+        max_length=2,
         description="Losses of the same steps, repeated from the run's start after its end; empty "
         "for a sweep, and for a policy with phases.",
     )
@@ -224,7 +227,10 @@ class RunResult(Frozen):
         default=(), description="Learning rates that validation compared."
     )
     learning_rate: float | None = Field(
-        default=None, description="Learning rate that was chosen; null if there was no choice."
+        default=None,
+        gt=0,
+        le=1e8,
+        description="Learning rate that was chosen; null if there was no choice.",
     )
 
     fit_s: Measured | None = _reported(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import math
@@ -68,7 +69,9 @@ def unwritable(error: OSError, place: str = "to the disk") -> UserError | None:
         return None
     where = str(error.filename or place)
     verb = "read or write" if error.errno == errno.EACCES else "write"
-    in_cache = where.startswith(str(cache_root().absolute()))
+    in_cache = False
+    with contextlib.suppress(UserError):  # the cache is a file
+        in_cache = where.startswith(str(cache_root().absolute()))
     return UserError(
         f"Cannot {verb} {where}: {error.strerror}.",
         "Make room, or set THAWBENCH_CACHE to a folder that can be written to; then give the same "
@@ -105,7 +108,11 @@ def mark_used(folder: Path) -> bool:
         descriptor = _leases.get(folder)
         if descriptor is None:
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:  # another process is removing it
+                os.close(descriptor)
+                return False
             if not folder.exists() or os.stat(folder).st_ino != os.fstat(descriptor).st_ino:
                 os.close(descriptor)  # it was removed before the lock was there
                 return False
@@ -178,7 +185,7 @@ def make_room(root: Path, needed: int, limit: int) -> None:
     kept_bytes = sum(map(_size_bytes, keep))
     if kept_bytes + needed > limit:
         raise OSError(
-            f"{needed / 1e9:.1f} GB do not fit beside {kept_bytes / 1e9:.1f} GB of images and "
-            f"networks: the cache may hold {limit / 1e9:.1f} GB (THAWBENCH_CACHE_GB)"
+            f"{needed / 1e6:,.1f} MB do not fit beside {kept_bytes / 1e6:,.1f} MB of images and "
+            f"networks: the cache may hold {limit / 1e6:,.1f} MB ({LIMIT_VARIABLE})"
         )
     prune(root, keep, limit - needed)

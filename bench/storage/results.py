@@ -126,7 +126,10 @@ class Store:
     def discard_partials(self) -> None:
         """Remove partial folders of this process and of dead ones, not those of other live ones; a
         result that a process was replacing when it died is put back."""
-        for folder in (self.root / ".partial").glob("*"):
+        partial = self.root / ".partial"
+        for folder in () if partial.is_symlink() else partial.glob("*"):
+            if folder.is_symlink():
+                continue
             if folder.name.startswith(f"{owner()}-") or is_abandoned(folder, folder.name):
                 self._put_back(folder / "old")
                 shutil.rmtree(folder, ignore_errors=True)

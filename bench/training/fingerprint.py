@@ -20,6 +20,8 @@ from bench.training.fit import FIRST_LOSSES, Fit, take_step
 
 IMAGES = 4
 """Number of validation images whose logits are computed."""
+NOT_FINITE = 1e300
+"""Difference of cached values that are not finite."""
 LOGITS = 64
 """Largest number of logits that are kept."""
 
@@ -42,7 +44,8 @@ def fingerprint(
     if cached is not None:
         whole = trainer.logits([trainer.infer(np.array(images[:IMAGES]))])
         resumed = trainer.logits([trainer.infer(np.array(cached.val[:IMAGES]))])
-        difference = relative_difference(whole, resumed)
+        found = relative_difference(whole, resumed)
+        difference = NOT_FINITE if found is None else found
     losses, logits = _first_steps(fit, trainer)
     trainer.restore({name: np.nextafter(array, np.inf) for name, array in start.items()})
     moved_losses, moved_logits = _first_steps(fit, trainer)

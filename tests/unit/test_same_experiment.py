@@ -9,7 +9,7 @@ import pytest
 
 from bench.analysis.findings import findings_of
 from bench.analysis.rows import Row, rows_of
-from bench.analysis.same_experiment import CHOSEN_RATE
+from bench.analysis.same_experiment import CHOSEN_RATE, HARMLESS, THREADS
 from bench.parity.proofs import ProvedSubject
 from bench.report.notes import footnotes
 from bench.storage.results import StoredRun
@@ -50,8 +50,8 @@ def test_what_must_be_equal(
 ) -> None:
     rows = pair(make_run, {field: values[0]}, {field: values[1]})
     assert marks(rows) == [(name,)] * 2
-    assert [row.parity for row in rows] == ["not_shown"] * 2
-    assert [row.is_valid for row in rows] == [name == CHOSEN_RATE] * 2
+    assert [row.parity for row in rows] == ["shown" if name == THREADS else "not_shown"] * 2
+    assert [row.is_valid for row in rows] == [name in HARMLESS] * 2
     assert any(note.startswith(f"NOT THE SAME EXPERIMENT: {name} differs") for note in
                footnotes(rows))  # fmt: skip
     same = pair(make_run, {field: values[0]}, {field: values[0]})
@@ -115,11 +115,12 @@ def test_half_precision_is_compared_loosely_and_double_tightly(make_run: MakeRun
 
 
 def test_a_pair_that_differs_is_not_compared(make: Make) -> None:
-    for result, comparable in (({}, True), ({"data_sha256": "bb"}, False)):
+    same, other = {"data_sha256": "aa"}, {"data_sha256": "bb"}
+    for result, comparable in ((same, True), (other, False)):
         runs = [
             make(share, seed=seed, backend=backend, result=more)
             for seed in range(3)
-            for backend, share, more in (("torch", 0.8, {}), ("keras-tensorflow", 0.8, result))
+            for backend, share, more in (("torch", 0.8, same), ("keras-tensorflow", 0.8, result))
         ]
         (found,) = findings_of(rows_of(runs)).pairs
         assert (found.top1.why_not is None) is comparable
@@ -134,3 +135,26 @@ def test_a_difference_within_ten_times_the_noise_of_a_run_is_none(make_run: Make
         other = {**chaotic, "step_losses": (3.0, second), "repeated_losses": ()}
         rows = pair(make_run, {"fingerprint": chaotic}, {"fingerprint": other})
         assert marks(rows) == [wanted] * 2
+
+
+def test_another_chosen_rate_is_said_once_and_leaves_runs_valid(make_run: MakeRun) -> None:
+    """Every number after the first step differs then, too."""
+    other = {**FIRST, "step_losses": (3.0, 2.5), "repeated_losses": (3.0, 2.5)}
+    rows = pair(
+        make_run, {"learning_rate": 0.001, "fingerprint": FIRST},
+        {"learning_rate": 0.0003, "fingerprint": other},
+    )  # fmt: skip
+    assert marks(rows) == [(CHOSEN_RATE,)] * 2
+    assert all(row.is_valid for row in rows)
+
+
+def test_a_run_that_contradicts_itself_does_not_compete_with_other_policies(make: Make) -> None:
+    for fault, why in ((1e-6, None), (0.3, "not the same experiment")):
+        first = {**FIRST, "cached_difference": fault}
+        runs = [
+            make(share, policy=policy, seed=seed, result={"fingerprint": first})
+            for seed in range(3)
+            for policy, share in (("freeze_all", 0.8), ("fine_tune_last", 0.7))
+        ]
+        (contest,) = findings_of(rows_of(runs)).contests
+        assert [c.why_not for c in contest.comparisons] == [why]

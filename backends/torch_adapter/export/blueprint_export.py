@@ -16,6 +16,7 @@ from backends.torch_adapter.export.constructors import construct, construct_on_m
 from backends.torch_adapter.export.translator import Translator
 from backends.torch_adapter.export.usable import (
     check_batch_norms,
+    check_finite,
     check_parameters_separate,
     runs_in_training_form,
 )
@@ -102,6 +103,7 @@ def check_can_be_rebuilt(
     Raises:
         UserError: It cannot be rebuilt, or would train otherwise.
     """
+    check_finite(module, name)
     check_parameters_separate(module, name)
     check_batch_norms(module, name)
     px = max(entry.min_px, min(entry.native_px, TRIAL_PX))

@@ -117,6 +117,18 @@ def check_parameters_separate(module: nn.Module, name: str) -> None:
             )
 
 
+def check_finite(module: nn.Module, name: str) -> None:
+    """Raise UserError for a network with NaN or infinity."""
+    tensors = {n: t for n, t in module.state_dict().items() if t.is_floating_point()}
+    broken = [n for n, t in tensors.items() if not t.is_meta and not t.isfinite().all()]
+    if broken:
+        raise UserError(
+            f"{name}: '{broken[0]}' holds numbers that are not finite"
+            f"{f', and {len(broken) - 1} more tensors do' if broken[1:] else ''}.",
+            "The training that made them had diverged; load an earlier checkpoint.",
+        )
+
+
 def check_batch_norms(module: nn.Module, name: str) -> None:
     """Raise UserError for a BatchNorm whose statistics are a plain average over all batches."""
     for path, part in module.named_modules():

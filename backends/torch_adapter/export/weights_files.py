@@ -151,7 +151,12 @@ def _read_state(path: Path) -> State:
 def _unwrapped(path: Path, found: Any) -> State:
     """Return the state dict in what a file holds: itself, or under one of its keys."""
     if _is_state(found):
-        return dict(found)
+        return {name: t for name, t in found.items() if isinstance(t, torch.Tensor)}
+    if isinstance(found, dict):  # wrapped twice
+        found = {
+            key: _unwrapped(path, value) if key in WRAPPERS and _holds_states(value) else value
+            for key, value in found.items()
+        }
     inside = {k: v for k, v in found.items() if _is_state(v)} if isinstance(found, dict) else {}
     known = [key for key in WRAPPERS if key in inside]
     if not known and len(inside) != 1:
@@ -160,20 +165,25 @@ def _unwrapped(path: Path, found: Any) -> State:
             f"Weights file '{path}' holds no state dict (names → tensors). It has: {keys[:300]}.",
             "Save just the state dict: torch.save(model.state_dict(), PATH).",
         )
-    return dict(inside[known[0]] if known else next(iter(inside.values())))
+    return _unwrapped(path, inside[known[0]] if known else next(iter(inside.values())))
+
+
+def _holds_states(found: Any) -> bool:
+    return isinstance(found, dict) and any(map(_is_state, found.values()))
 
 
 def _is_state(found: Any) -> bool:
-    return (
-        isinstance(found, dict)
-        and bool(found)
-        and all(isinstance(t, torch.Tensor) for t in found.values())
-    )
+    """Return True for names → tensors, perhaps with a few numbers beside them, such as an epoch."""
+    if not isinstance(found, dict):
+        return False
+    tensors = sum(isinstance(t, torch.Tensor) for t in found.values())
+    others = (t for t in found.values() if not isinstance(t, torch.Tensor))
+    return tensors > len(found) / 2 and all(isinstance(o, int | float | str) for o in others)
 
 
 def _without_prefix(state: State, wanted: State) -> State:
     """Remove what wrappers put before every name, such as ``module._orig_mod.`` or ``backbone.``:
-    the prefix with which most names are the network's."""
+    the prefix with which most names are the network's; and tensors outside of the network."""
     prefixes = {""}
     for name in state:
         parts = name.split(".")
@@ -183,7 +193,10 @@ def _without_prefix(state: State, wanted: State) -> State:
         return sum(name.removeprefix(prefix) in wanted for name in state if name.startswith(prefix))
 
     best = max(sorted(prefixes, key=len), key=matches)
-    return {name.removeprefix(best): tensor for name, tensor in state.items()}
+    renamed = {name.removeprefix(best): tensor for name, tensor in state.items()}
+    # Parts of the program around the network: a loss, a counter of averages, a head of its own.
+    ours = {name.partition(".")[0] for name in wanted}
+    return {name: t for name, t in renamed.items() if name.partition(".")[0] in ours}
 
 
 def _unreadable(path: Path, reason: str) -> UserError:

@@ -241,12 +241,17 @@ def to_csv(rows: Sequence[Row], columns: Sequence[str] | None = None) -> str:
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
+def _safe(text: str) -> str:
+    """Return a text that neither a spreadsheet nor a terminal obeys."""
+    text = printable(text)
+    return f"'{text}" if text.startswith(FORMULA) else text
+
+
 def csv_text(lines: Iterable[Iterable[Any]]) -> str:
     """Return lines as CSV; a text that a spreadsheet would run as a formula is quoted."""
     out = io.StringIO()
     csv.writer(out, lineterminator="\r\n").writerows(
-        [f"'{v}" if isinstance(v, str) and v.startswith(FORMULA) else v for v in line]
-        for line in lines
+        [_safe(v) if isinstance(v, str) else v for v in line] for line in lines
     )
     return out.getvalue()
 
