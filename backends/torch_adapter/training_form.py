@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from backends.torch_adapter.network import TorchNetwork
-from bench.catalog.policies import policy_of
 from bench.errors import UserError, first_line
 from bench.network.blueprint import CLASSIFIER_LEFT_OUT, Network, alpha_dropout_constants
 from bench.network.freezing import plan_training
+from bench.spec.plain import TRAIN_ALL
 
 IMAGES = 4
 """Number of images of the comparison; BatchNorm over fewer hides its scale."""
@@ -96,7 +96,7 @@ def _images(px: int) -> Tensor:
 
 
 def _built(network: Network, dtype: torch.dtype) -> TorchNetwork:
-    plan = plan_training(network.blueprint, policy_of("retrain_all", None))
+    plan = plan_training(network.blueprint, TRAIN_ALL)
     return TorchNetwork(network, plan, torch.device("cpu"), dtype)
 
 
