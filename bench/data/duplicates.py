@@ -32,11 +32,17 @@ def without_conflicts(
     twice = {image.sha256 for same in labelled_twice for image in same}
     split_twice = [c for s, c in copies.items() if s not in twice and len({i.split for i in c}) > 1]
     if not drop:
-        if labelled_twice:
-            raise _conflict("in two classes", labelled_twice, lambda i: i.class_name)
-        if split_twice:
-            raise _conflict("in two splits, so that the test would be on training images",
-                            split_twice, lambda i: str(i.split))  # fmt: skip
+        said = [
+            _conflict(what, groups, place)
+            for what, groups, place in (
+                ("in two classes", labelled_twice, lambda i: i.class_name),
+                ("in two splits, so that the test would be on training images", split_twice,
+                 lambda i: str(i.split)),
+            )
+            if groups
+        ]  # fmt: skip
+        if said:
+            raise UserError("\n".join(said), HINT)
         return list(images), []
     last = {sha256: max(map(_rank, same)) for sha256, same in copies.items()}
     kept = [i for i in images if i.sha256 not in twice and _rank(i) == last[i.sha256]]
@@ -56,8 +62,8 @@ def _rank(image: ImageFile) -> int:
 
 def _conflict(
     what: str, groups: Sequence[Sequence[ImageFile]], place: Callable[[ImageFile], str]
-) -> UserError:
+) -> str:
     named = ["\n  " + " and ".join(f"{i.path} ({place(i)})" for i in group[:3]) for group in groups]
     count = "1 image is" if len(groups) == 1 else f"{len(groups)} images are"
     more = f"\n  … and {len(groups) - 5} more" if len(groups) > 5 else ""
-    return UserError(f"{count} {what}:{''.join(named[:5])}{more}", HINT)
+    return f"{count} {what}:{''.join(named[:5])}{more}"

@@ -37,6 +37,20 @@ class FileRules:
     max_pixels: int = 178_956_970
     """Largest number of pixels of an image (Pillow's own limit), for memory's sake."""
 
+    def options(self) -> tuple[str, ...]:
+        """Return the options of the command line that say these rules."""
+        given = []
+        if self.skip_unreadable:
+            given.append("--skip-unreadable")
+        if self.drop_duplicates:
+            given.append("--drop-duplicates")
+        if self.test_from is not None:
+            split, share = self.test_from
+            given.append(f"--test-from {split}" + (f":{share:.0%}" if share < 1.0 else ""))
+        if self.max_pixels != FileRules.max_pixels:
+            given.append(f"--max-pixels {self.max_pixels}")
+        return tuple(given)
+
 
 @dataclass(frozen=True)
 class SplitSizes:
@@ -86,6 +100,8 @@ class Dataset:
     """Unreadable files that were left out at the user's request, each as 'FILE: reason'."""
     remarks: tuple[str, ...] = ()
     """Sentences on what else was left out or taken otherwise than usual."""
+    options: tuple[str, ...] = ()
+    """Options of the command line that decided which files were used."""
     similarity: Similarity | None = None
     """Similarity to ImageNet; None for a user's own data."""
     size_bounds: tuple[int, int] | None = None

@@ -109,6 +109,7 @@ def open_dataset(
         similarity=kind.similarity,
         size_bounds=kind.size_bounds,
         qualifier=kind.qualifier,
+        options=rules.options() if given else (),
     )
 
 

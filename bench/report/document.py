@@ -10,7 +10,7 @@ from typing import Any
 from bench.analysis.findings import Findings
 from bench.analysis.groups import Contest, policy_variant
 from bench.analysis.predictions import confusion, largest_confusions
-from bench.analysis.rows import grouped
+from bench.analysis.rows import Row, grouped
 from bench.analysis.strategy import strategy_map
 from bench.report.answer import answer, asked
 from bench.report.compare import FolderComparison
@@ -30,6 +30,8 @@ from bench.training.sweep import sweep_key
 KIND = "thawbench report"
 LOG_BYTES = 2_000
 """Bytes kept of the end of a failed run's log; a quarter of that for a run that is ok."""
+MOST_DETAILS = 500
+"""Most runs whose details (settings, log, confusion matrix) the page holds."""
 MOST_CLASSES = 40
 """Largest confusion matrix on the page; of more classes, only the largest counts are kept."""
 IN_ROWS = set(REPORTED_FIELDS) | {"knobs", "phases", "learning_rate", "test_answers"}
@@ -64,13 +66,13 @@ def document(
         "asked": f"{asked(found.rows)} {selection}".strip(),
         "answer": answer(found),
         "notes": [*reasons(found.rows), *footnotes(found.rows), *limits(found)],
-        "problems": list(problems),
+        "problems": [*problems, *_left_out(found.rows)],
         "tables": [table.as_json() for table in tables],
         "map": _strategy_map(found.contests),
         "plots": plots(found),
         "rows": [dict(row.fields) for row in found.rows],
         "measured": list(REPORTED_FIELDS),
-        "runs": _runs(found.rows),
+        "runs": _runs(_detailed(found.rows)),
         "environments": {e.environment_id: e.model_dump(mode="json") for e in environments},
         "knobs": _knob_table(found.rows),
         "glossary": glossary([*tables, *(side.tables if side else ())], found.rows),
@@ -96,6 +98,24 @@ def _strategy_map(contests: Sequence[Contest]) -> dict[str, Any] | None:
     return found
 
 
+def _detailed(rows: Sequence[Row]) -> Sequence[Row]:
+    """Return the runs whose details the page holds: all, or of very many those that failed."""
+    if len(rows) <= MOST_DETAILS:
+        return rows
+    return [row for row in rows if not row.is_ok][:MOST_DETAILS]
+
+
+def _left_out(rows: Sequence[Row]) -> list[str]:
+    """Return a sentence if the page lacks details of runs."""
+    missing = len(rows) - len(_detailed(rows))
+    if not missing:
+        return []
+    return [
+        f"Details of {missing:,} runs are left out, so that the page stays small. A report of at "
+        f"most {MOST_DETAILS} runs has them all: add a filter such as --policies, and --out DIR."
+    ]
+
+
 def _runs(runs: Sequence[StoredRun]) -> dict[str, Any]:
     sweeps = grouped(runs, lambda run: (sweep_key(run.spec), run.result.environment_id))
     usual = {line["knob"]: line["values"] for line in _knob_table(runs)}
@@ -110,11 +130,19 @@ def _runs(runs: Sequence[StoredRun]) -> dict[str, Any]:
             "result": _result(run),
             "knobs": _unusual_knobs(run, usual),
             "log_tail": _tail(run.folder / "log.txt", LOG_BYTES // 4 if is_ok else LOG_BYTES),
-            "repeat": repeat_command(run.spec, swept, run.result.unreadable_images is not None),
+            "repeat": repeat_command(run.spec, swept, _data_options(run)),
             "confusion": confusion(run.folder, classes) if is_ok and few else None,
             "confusions": largest_confusions(run.folder) if is_ok and not few else None,
         }
     return found
+
+
+def _data_options(run: StoredRun) -> Sequence[str]:
+    """Return the options that decided which files were used; earlier results say one of them by
+    the number of files that it left out."""
+    if run.result.data_options or run.result.unreadable_images is None:
+        return run.result.data_options
+    return ("--skip-unreadable",)
 
 
 def _result(run: StoredRun) -> dict[str, Any]:

@@ -24,6 +24,8 @@ CAVEATS = {
 """Data set → limits of its intervals."""
 
 
+RUNS_NAMED = 6
+"""Runs that a note names."""
 CLASSES_NAMED = 12
 """Classes of a data set that a note names."""
 
@@ -153,6 +155,7 @@ def footnotes(rows: Sequence[Row]) -> list[str]:
         "Differences between such rows are not due to the framework alone.":
             any(row.spec.mode == "native" for row in rows),
         **{f"NOT THE SAME EXPERIMENT: {pair}": True for pair in mismatches(rows)},
+        **{f"{row.dataset.name}: {r}": True for row in rows for r in row.result.data_remarks},
         **dict.fromkeys(_classes(rows), True),
         "rows come from several environments (machine, versions or device).":
             len(places) > len({place[:2] for place in places}),
@@ -211,5 +214,5 @@ def mismatches(rows: Sequence[Row]) -> list[str]:
                 for row in group
             ]  # fmt: skip
             between = "differs between" if len(names) > 1 else "differs within"
-            lines.append(f"{name} {between} {', '.join(sorted(names))}")
+            lines.append(f"{name} {between} {some_of(sorted(names), RUNS_NAMED)}")
     return lines

@@ -17,7 +17,7 @@ END = "THAWBENCH"
 
 
 def repeat_command(
-    spec: RunSpec, swept: Sequence[RunSpec] = (), is_incomplete: bool = False
+    spec: RunSpec, swept: Sequence[RunSpec] = (), options: Sequence[str] = ()
 ) -> str:
     """Return shell commands that write a suite of just this run, and run it.
 
@@ -26,7 +26,7 @@ def repeat_command(
 
     Args:
         swept: Specs of the runs trained at once in one sweep, this one among them.
-        is_incomplete: True if unreadable images were left out.
+        options: Options that decided which files were used.
     """
     kind = spec.case.dataset.name.partition(":")[0]
     comments = {
@@ -43,7 +43,7 @@ def repeat_command(
         if value is not None and value != Grid.model_fields[key].default
     }
     text = "\n".join([*applicable(comments), *_toml(suite), "", "[[grid]]", *_toml(grid)])
-    more = " --skip-unreadable" if is_incomplete else ""
+    more = "".join(f" {shlex.join(option.split())}" for option in options)
     return (
         f"cat > repeat.toml <<'{END}'\n{text}\n{END}\n"
         f"python run_bench.py run --suite repeat.toml --device {shlex.quote(spec.device)}{more}"

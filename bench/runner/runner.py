@@ -229,8 +229,12 @@ def _result(run: PlannedRun, finished: Finished[RunAnswer], index: int) -> RunRe
     """Return the worker's result of the run with this index, or a failed one with the reason; raise
     UserError if the worker found a mistake of the user."""
     if finished.answer is not None:
-        skipped = len(run.dataset.skipped) or None
-        return finished.answer.results[index].model_copy(update={"unreadable_images": skipped})
+        data = run.dataset
+        about_data = {
+            "unreadable_images": len(data.skipped) or None, "data_options": data.options,
+            "data_remarks": data.remarks,
+        }  # fmt: skip
+        return finished.answer.results[index].model_copy(update=about_data)
     if finished.status == "bad_input":
         raise UserError(finished.message, finished.hint)
     return RunResult(

@@ -295,6 +295,12 @@ class RunResult(Frozen):
     unreadable_images: Count | None = Field(
         default=None, description="Number of images that --skip-unreadable left out; null: none."
     )
+    data_options: tuple[str, ...] = Field(
+        default=(), description="Options of the command line that decided which files were used."
+    )
+    data_remarks: tuple[str, ...] = Field(
+        default=(), description="Sentences on files that were left out or taken otherwise."
+    )
     knobs: FrozenMapping[Any] = Field(
         default_factory=dict,
         validate_default=True,

@@ -36,7 +36,7 @@ def do_run(task: RunTask, adapter: Adapter, emit: OnEvent) -> RunResult:
     if outcome.logits is not None:
         save_predictions(Path(task.folders[0]), outcome.logits, packed.test.labels)
     fields = {
-        "blueprint_sha256": blueprint_sha256, "data_sha256": data_sha256(packed.path),
+        "blueprint_sha256": blueprint_sha256, "data_sha256": data_sha256(packed),
         **outcome.fields,
     }  # fmt: skip
     return run_result(spec, task.environment_id, fields)

@@ -138,7 +138,7 @@ def run_sweep(task: RunTask, adapter: Adapter, emit: OnEvent) -> list[RunResult]
         **work_fields(network.blueprint, [Phase(specs[0].policy, 0, recipe.epochs)]),
         "frozen_state_sha256": frozen_sha256,
         **prefix_fields(cached),
-        "data_sha256": data_sha256(packed.path),
+        "data_sha256": data_sha256(packed),
         "sweep_runs": len(specs),
         "sweep_s": seconds,
         "knobs": all_knobs(network, trainer),

@@ -18,6 +18,7 @@ from bench.cli.options import names, paths
 from bench.data import Dataset, FileRules, SplitSizes, decode, open_dataset, pack
 from bench.data.decode import UnreadableImageError, load_rgb
 from bench.errors import UserError
+from bench.report.repeat import repeat_command
 from bench.runner.suite import load_suite
 
 
@@ -353,3 +354,70 @@ def test_a_comma_in_a_path_is_part_of_it(tmp_path: Path, folder: str) -> None:
     assert paths(names(f"alexnet,{own},vgg16")) == ["alexnet", own, "vgg16"]
     assert paths(names("folder:x,photos")) == ["folder:x", "photos"]
     assert paths(names("folder:x,nothing")) == ["folder:x", "nothing"]
+
+
+def test_a_run_is_repeated_with_the_options_that_chose_its_files(
+    tmp_path: Path, make_spec: Any
+) -> None:
+    root = tmp_path / "set"
+    fill(root, {"train/a": 20, "train/b": 20})
+    found = opened(root, test_from=("train", 0.15), drop_duplicates=True, max_pixels=9_000_000)
+    assert found.options == (
+        "--drop-duplicates", "--test-from train:15%", "--max-pixels 9000000",
+    )  # fmt: skip
+    command = repeat_command(make_spec(), options=found.options)
+    assert command.endswith(" --drop-duplicates --test-from train:15% --max-pixels 9000000")
+    assert opened(root, test_from=("train", 0.15)).options == ("--test-from train:15%",)
+
+
+def test_no_class_loses_all_its_training_images_to_the_test(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    fill(root, {"train/a": 8, "train/b": 2, "val/a": 2, "val/b": 2})
+    found = opened(root, test_from=("train", 0.8))
+    labels = found.source.labels("train")
+    assert set(labels) == {0, 1}
+    assert counts(found) == (3, 4, 7)
+
+
+def test_names_that_are_not_utf_8_are_escaped(tmp_path: Path) -> None:
+    fill(tmp_path / "set", {"a": 3})
+    odd = os.fsdecode(os.fsencode(tmp_path / "set") + b"/b\xff")
+    for number in range(3):
+        image(Path(odd) / f"{number}.png", 50 + number)
+    fill(tmp_path / "set", {"c\nd": 3}, start=80)
+    assert opened(tmp_path / "set").classes == ("a", "b\\xff", "c\\nd")
+
+
+@pytest.mark.parametrize(
+    "folders",
+    [
+        ("train/a", "train/b", "val/a", "val/b", "unlabeled"),
+        ("train/a", "train/b", "train/c", "rest/a", "rest/b"),
+        ("train/images", "train/masks", "test/images", "test/masks"),
+        ("image", "label"),
+    ],
+)
+def test_more_folders_that_are_no_classes(tmp_path: Path, folders: tuple[str, ...]) -> None:
+    fill(tmp_path / "set", dict.fromkeys(folders, 5))
+    with pytest.raises(UserError):
+        opened(tmp_path / "set")
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "tags", "expected"),
+    [
+        ([0, 65535], np.uint16, {262: 0}, [255, 0]),
+        ([0, 0], np.uint16, {}, [0, 0]),
+        ([np.nan, 1.0], np.float32, {}, "no finite numbers"),
+    ],
+)
+def test_inverted_black_and_missing_samples(
+    tmp_path: Path, values: list[float], kind: Any, tags: dict[int, int], expected: Any
+) -> None:
+    path = tmp_path / "deep.tif"
+    Image.fromarray(np.array([values], kind)).save(path, tiffinfo=dict(tags))
+    if isinstance(expected, str):
+        with pytest.raises(UnreadableImageError, match=expected):
+            load_rgb(path)
+    else:
+        assert np.asarray(load_rgb(path))[0, :, 0].tolist() == expected

@@ -358,3 +358,35 @@ def test_a_fault_of_thawbench_leaves_its_traceback_in_a_file(
 def test_a_report_can_be_made_of_what_is_left(stranger: Path) -> None:
     runs, problems = Store(stranger).load()
     assert make_report(runs, stranger, problems).rows
+
+
+def test_a_report_that_cannot_be_written_prints_one_document(here: Cli, stranger: Path) -> None:
+    (stranger / "tables").write_text("in the way")
+    done = here("report", str(stranger), "--json")
+    assert done.returncode == 2
+    assert len(json.loads(done.stdout)["rows"]) == 2
+    assert "tables: a file of that name is in the way" in done.stderr
+
+
+def test_a_link_in_place_of_partial_folders_is_not_followed(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    (outside / "old-1-x").mkdir(parents=True)
+    os.utime(outside / "old-1-x", (0, 0))
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / ".partial").symlink_to(outside)
+    Store(tmp_path / "results").discard_partials()
+    assert (outside / "old-1-x").is_dir()
+
+
+def test_the_page_of_very_many_runs_holds_no_details_of_those_that_are_ok(
+    stranger: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs, problems = Store(stranger).load()
+    whole = make_report(runs, stranger, problems).page
+    monkeypatch.setattr(sys.modules["bench.report.document"], "MOST_DETAILS", 1)
+    page = make_report(runs, stranger, problems).page
+    assert whole is not None
+    assert page is not None
+    assert (len(whole["runs"]), len(page["runs"])) == (2, 0)
+    assert len(page["rows"]) == 2
+    assert page["problems"][-1].startswith("Details of 2 runs are left out")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
@@ -408,3 +409,19 @@ def test_grid_points_are_the_product_with_backends_side_by_side(
         assert tuple(p.backend for p in neighbours) == backends
         first = neighbours[0]
         assert all(replace(p, backend=first.backend) == first for p in neighbours)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('backbones = "squeezenet1_1"', "backbones of grid 1: it should be a list, in brackets"),
+        ("epochs = [1, 2]", "epochs of grid 1: it should be"),
+        ("head = 3", "head of grid 1: it should be"),
+        ("batch_size = true", "'batch_size' is true or false"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_named(tmp_path: Path, line: str, said: str) -> None:
+    path = tmp_path / "s.toml"
+    path.write_text(f'name = "s"\n[[grid]]\ndataset = "photos"\n{line}\n')
+    with pytest.raises(UserError, match=re.escape(said)):
+        load_suite(str(path))

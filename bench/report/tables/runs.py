@@ -243,8 +243,8 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 def _safe(text: str) -> str:
     """Return a text that neither a spreadsheet nor a terminal obeys."""
-    text = printable(text)
-    return f"'{text}" if text.startswith(FORMULA) else text
+    mark = "'" if text.startswith(FORMULA) else ""
+    return mark + printable(text)
 
 
 def csv_text(lines: Iterable[Iterable[Any]]) -> str:
