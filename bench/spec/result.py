@@ -55,7 +55,7 @@ class Failure(Frozen):
 class Trial(Frozen):
     """A learning rate that was tried, with its validation result."""
 
-    learning_rate: float = Field(gt=0, le=1e8, description="Peak rate of the head.")
+    learning_rate: float = Field(gt=0, le=1e31, description="Peak rate of the head.")
     val_top1: Share | None = Field(
         default=None, description="Validation accuracy after the last epoch; null if it diverged."
     )

@@ -140,7 +140,7 @@ class Recipe(WithoutDefaults):
             competes=True,
             help="Base rates of a new model, such as 0.001,0.01; each policy scales them.",
         ),
-    ] = Field(gt=0, le=1e6, description="Peak rate of the head, the policy's factor included.")
+    ] = Field(gt=0, le=1e30, description="Peak rate of the head, the policy's factor included.")
     momentum: Annotated[float, RecipeOption(default=0.9)] = Field(
         ge=0, lt=1, description="Momentum of sgd; adamw has betas 0.9 and 0.999."
     )
