@@ -229,7 +229,7 @@ class RunResult(Frozen):
     learning_rate: float | None = Field(
         default=None,
         gt=0,
-        le=1e8,
+        le=1e31,
         description="Learning rate that was chosen; null if there was no choice.",
     )
 
