@@ -55,7 +55,7 @@ class Failure(Frozen):
 class Trial(Frozen):
     """A learning rate that was tried, with its validation result."""
 
-    learning_rate: float = Field(gt=0, le=1e31, description="Peak rate of the head.")
+    learning_rate: float = Field(gt=0, description="Peak rate of the head.")
     val_top1: Share | None = Field(
         default=None, description="Validation accuracy after the last epoch; null if it diverged."
     )
@@ -82,7 +82,7 @@ class PhaseResult(Frozen):
     effective_images_per_s: Measured | None = Field(
         description="As effective_images_per_s of a run, for this phase."
     )
-    setup_s: Measured | None = Field(
+    setup_s: Annotated[float, Field(ge=-MOST, le=MOST)] | None = Field(
         description="Time to build the network from the tensors of the phase before; null for the "
         "first phase, whose set-up is the run's."
     )
