@@ -24,7 +24,7 @@ SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class FileRules:
-    """What to do with files of a data set that are not as expected."""
+    """The user's choices for unreadable, repeated, missing or too large files of a data set."""
 
     skip_unreadable: bool = False
     """True to leave out images that cannot be decoded, before any are counted."""

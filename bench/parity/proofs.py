@@ -25,10 +25,11 @@ from bench.storage.regular_files import read_regular
 from bench.storage.results import write_json
 
 NEEDED = frozenset(
-    {"logits", "activations", "gradients", "state_after_one_step", "losses", "epoch_losses",
-     "frozen", "metrics"}
+    {"pixels", "initial_head", "logits", "activations", "gradients", "state_after_one_step",
+     "losses", "logits_after_steps", "epoch_losses", "frozen", "metrics"}
 )  # fmt: skip
-"""Levels without which a proof is not complete; proofs by earlier code lack others."""
+"""Levels without which a proof is not complete. Proofs that lie beside results of earlier code have
+these and no others."""
 CRASHED = " crashed: "
 """Part of the reason of a pair whose worker crashed."""
 FOLDER = "proofs"

@@ -10,10 +10,11 @@ import pytest
 from bench.analysis.findings import findings_of
 from bench.analysis.rows import Row, rows_of
 from bench.analysis.same_experiment import CHOSEN_RATE, HARMLESS, THREADS
-from bench.parity.proofs import ProvedSubject
+from bench.parity.proofs import ProvedSubject, proved_subjects
 from bench.report.notes import footnotes
 from bench.storage.results import StoredRun
 from tests.unit.made_runs import Make
+from tests.unit.pairs import pair as proof
 
 MakeRun = Callable[..., StoredRun]
 FIRST: dict[str, Any] = {
@@ -158,3 +159,17 @@ def test_a_run_that_contradicts_itself_does_not_compete_with_other_policies(make
         ]
         (contest,) = findings_of(rows_of(runs)).contests
         assert [c.why_not for c in contest.comparisons] == [why]
+
+
+def test_rows_of_a_sweep_carry_no_mark_that_no_proof_covers(make_run: MakeRun) -> None:
+    for sweep, mark in ((False, "shown"), (True, "not_shown")):
+        rows = pair(make_run, {}, {}, recipe={"sweep": sweep})
+        assert [row.parity for row in rows] == [mark] * 2
+
+
+def test_a_crash_in_any_proof_takes_the_mark_back() -> None:
+    crash = "keras-tensorflow crashed: the worker ended by signal SIGSEGV"
+    sound = proof()
+    in_float32 = proof(dtype="float32", passed=False, levels=(), reason=crash)
+    assert len(proved_subjects([sound])) == 1
+    assert proved_subjects([sound, in_float32]) == set()

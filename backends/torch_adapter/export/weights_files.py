@@ -33,7 +33,8 @@ NUMPY_SCALARS: list[Any] = [
     np.dtype, np.float64(0).__reduce__()[0],
     *{type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i4", "i8", "?")},
 ]  # fmt: skip
-"""What a NumPy number in a checkpoint, such as its best accuracy, is made of; it runs no code."""
+"""Types that torch.load may build besides tensors: those of a NumPy number, such as a checkpoint's
+best accuracy. Building them runs no code of the file."""
 
 
 def load_weights(
