@@ -1,7 +1,7 @@
 """Kill a command at random moments, and check that nothing is lost, torn or orphaned.
 
-``python -m tools.random_kills FOLDER [KILLS]`` starts the same ``run`` again and again below FOLDER
-and ends it by SIGKILL, SIGTERM or Ctrl-C after a random time. A result, once written, must stay as
+``python -m tools.random_kills FOLDER [KILLS [SEED]]`` starts the same ``run`` again and again below
+FOLDER and ends it by SIGKILL, SIGTERM or Ctrl-C after a random time. A result, once written, must stay as
 it is; every file must be whole; no worker may live on; and in the end nothing half-written is left.
 """
 
@@ -31,9 +31,9 @@ COMMAND = (
 )  # fmt: skip
 
 
-def main(folder: Path, kills: int) -> int:
-    """Kill ``kills`` times, then let the command finish; return 0 if nothing was found."""
-    out, chance = folder / "out", random.Random(0)
+def main(folder: Path, kills: int = 100, seed: int = 0) -> int:
+    """Kill ``kills`` times at moments that ``seed`` draws, then let the command finish; return 0 if nothing was found."""
+    out, chance = folder / "out", random.Random(seed)
     environment = {**os.environ, "THAWBENCH_CACHE": str(folder / "cache")}
     faults: list[str] = []
     kept: dict[str, str] = {}
@@ -94,4 +94,4 @@ def _workers() -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 100))
+    sys.exit(main(Path(sys.argv[1]), *map(int, sys.argv[2:])))

@@ -178,6 +178,10 @@ class KerasTrainer:
             for name, value in zip(names, values, strict=True)
         }
 
+    def training_pixels(self, prepared: Any) -> Array:
+        pixels = self.twin.training_pixels(prepared[0], training=True)
+        return np.array(channels_first(ops.convert_to_numpy(pixels)), order="C")
+
     def gradients(self, prepared: Any) -> tuple[float, dict[str, Array]]:
         if self._gradients is None:
             self._gradients = self._engine.make_gradients(

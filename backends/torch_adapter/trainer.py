@@ -14,7 +14,7 @@ from torch import Tensor
 from backends.torch_adapter import device as devices
 from backends.torch_adapter.network import TorchNetwork
 from backends.torch_adapter.trainer_base import Prepared, TorchTrainerBase, to_arrays
-from bench.network.blueprint import Array, Network
+from bench.network.blueprint import INPUT, Array, Network
 from bench.network.freezing import TrainingPlan
 from bench.spec.run import Recipe
 from bench.workers.tasks import ParameterCounts
@@ -75,6 +75,13 @@ class TorchTrainer(TorchTrainerBase):
         with torch.no_grad(), self._autocast():
             self.network.forward(self._put(images), (), training=False, record=record)
         return to_arrays(record)
+
+    def training_pixels(self, prepared: Prepared) -> Array:
+        images, _, masks = prepared
+        record: dict[str, Tensor] = {}
+        with torch.no_grad(), self._autocast():
+            self.network.forward(images, masks, training=True, record=record)
+        return to_arrays(record)[INPUT]
 
     def gradients(self, prepared: Prepared) -> tuple[float, dict[str, Array]]:
         names = list(self.plan.trained)

@@ -18,7 +18,7 @@ from bench.workers.environment import NO_DEVICE
 def known_proofs(folder: Path, runs: Sequence[StoredRun]) -> list[PairProof]:
     """Return this machine's proofs, and those beside the results, of the runs' environments."""
     environments = {run.result.environment_id for run in runs}
-    pairs = [*read_copy(folder), *Proofs(cache_root()).load()]
+    pairs = [*read_copy(folder)[0], *Proofs(cache_root()).load()]
     newest = {pair.key: pair for pair in pairs}  # this machine's come last
     # One known environment is enough: two may have been compared through a third.
     return [pair for pair in newest.values() if environments & set(pair.environments)]
@@ -41,9 +41,11 @@ def merge_runs(
     folders: Sequence[Path], found: Sequence[LoadedRuns], planned: Collection[tuple[str, str]] = ()
 ) -> LoadedRuns:
     """Merge the runs found in several folders, without superseded ones; the last folder that holds
-    a run counts. Raise UserError if there are no runs. ``planned``: see ``drop_superseded``."""
+    a run counts. Return with them a sentence for each run and each copy of proofs that could not be
+    read. Raise UserError if there are no runs. ``planned``: see ``drop_superseded``."""
     runs = {run.key: run for those, _ in found for run in those}
     problems = [problem for _, wrong in found for problem in wrong]
+    problems += [problem for folder in folders if (problem := read_copy(folder)[1])]
     kept = drop_superseded(list(runs.values()), planned)
     if not kept:
         hint = _nearby_results(folders) or "Make some: python run_bench.py run"

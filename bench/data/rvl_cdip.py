@@ -6,6 +6,7 @@ for each page.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path, PurePosixPath
@@ -108,7 +109,7 @@ def _check_disjoint(lines: Iterable[_Line]) -> None:
     """Raise UserError if a page is listed in two splits, or with two labels."""
     first: dict[str, _Line] = {}
     for line in lines:
-        other = first.setdefault(line.relative, line)
+        other = first.setdefault(unicodedata.normalize("NFC", line.relative), line)
         if other.split != line.split:
             raise UserError(
                 f"The page {line.relative} is in two splits: {other.where} and {line.where}.",
@@ -120,6 +121,14 @@ def _check_disjoint(lines: Iterable[_Line]) -> None:
                 f"{line.label} in {line.where}.",
                 "Remove one of the two lines.",
             )
+
+
+def _page_path(root: Path, relative: str) -> Path:
+    """Return the path of a page. Label files may write a name in composed characters and the disk
+    in decomposed ones, or the other way around."""
+    spellings = (relative, *(unicodedata.normalize(form, relative) for form in ("NFC", "NFD")))
+    paths = [root / "images" / spelling for spelling in spellings]
+    return next((path for path in paths if path.exists()), paths[0])
 
 
 def _choose(
@@ -136,7 +145,7 @@ def _choose(
         missing = count - len(pages)
         batch, order = [lines[position] for position in order[:missing]], order[missing:]
         files = [
-            ImageFile(root / "images" / relative, PAGE_CLASSES[label], split, where)
+            ImageFile(_page_path(root, relative), PAGE_CLASSES[label], split, where)
             for relative, label, split, where in batch
         ]
         readable, failures = read_files(files, rules)

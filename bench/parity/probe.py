@@ -130,13 +130,23 @@ class Probe:
         """Record the levels that depend neither on the optimizer nor on what is trained."""
         trainer = self.trainer
         head = {t for o, _, t in self.blueprint.named_tensors() if o.stage == HEAD}
-        images = self._first_batch().images
+        first = self._first_batch()
+        images = first.images
         recorded = trainer.activations(images[:RECORDED_IMAGES])
-        record("pixels", {"pixels": recorded.pop(INPUT)})
+        pixels = {"inference": recorded.pop(INPUT)}
         record("activations", recorded)
-        record("initial_head", {n: t for n, t in trainer.tensors().items() if n in head})
+        tensors = trainer.tensors()
+        record("initial_head", {n: t for n, t in tensors.items() if n in head})
         record("logits", {"logits": trainer.logits([trainer.infer(images)])})
         record("metrics", {"metrics": self._metrics()})
+        pixels["training"] = trainer.training_pixels(trainer.to_device(self._few(first)))
+        trainer.restore(tensors)  # BatchNorm's statistics may have moved
+        record("pixels", pixels)
+
+    def _few(self, batch: Batch) -> Batch:
+        """Return the images of a batch whose activations are recorded."""
+        few = slice(RECORDED_IMAGES)
+        return Batch(batch.images[few], batch.labels[few], tuple(m[few] for m in batch.masks))
 
     def steps(self, learning_rate: float, record: Record) -> None:
         """Record ten steps on one fixed batch, with dropout and a schedule by step; then epochs as
@@ -253,7 +263,7 @@ class Probe:
                     handle = take_step(self.trainer, batch, own, at, batches.steps_per_epoch)
                     yield from self.trainer.losses([handle])
 
-    def _first_batch(self) -> Any:
+    def _first_batch(self) -> Batch:
         with closing(self._batches(self.split, self.item.recipe, self._plan).epoch(0)) as batches:
             return next(batches)
 

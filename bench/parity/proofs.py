@@ -36,6 +36,8 @@ FOLDER = "proofs"
 COPY = "parity.json"
 """Name of the copy in a results folder, so that a report made on another machine has the proofs."""
 
+_PROVE_AGAIN = "Delete the file and prove again: python run_bench.py parity"
+
 
 class Proofs:
     """The proofs in a cache."""
@@ -62,20 +64,32 @@ class Proofs:
         return [pair for pair in found if pair.harness == digest_of_rooms("proof")]
 
 
-def read_copy(folder: Path) -> list[PairProof]:
-    """Return the proofs that lie in a results folder, also those by earlier code: they are about
-    the environments of these results, which no later code can prove."""
+def read_copy(folder: Path) -> tuple[list[PairProof], str | None]:
+    """Return the proofs that lie in a results folder, and a sentence about those that cannot be
+    read; no proofs and None if there is no copy.
+
+    Proofs by earlier code count: they are about the environments of these results, which no later
+    code can prove.
+    """
+    path = folder / COPY
+    try:
+        pairs = list(json.loads(read_regular(path, follow_links=False))["pairs"])
+    except FileNotFoundError:
+        return [], None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return [], f"{path}: no proof in it can be read. {_PROVE_AGAIN}"
     found = []
-    with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
-        for pair in json.loads(read_regular(folder / COPY, follow_links=False))["pairs"]:
-            with suppress(ValidationError):  # one that is damaged does not take the others away
-                found.append(PairProof.model_validate(pair))
-    return found
+    for pair in pairs:
+        with suppress(ValidationError):  # one that is damaged does not take the others away
+            found.append(PairProof.model_validate(pair))
+    damaged = len(pairs) - len(found)
+    unread = f"{path}: {damaged} of {len(pairs)} proofs cannot be read. {_PROVE_AGAIN}"
+    return found, unread if damaged else None
 
 
 def write_copy(pairs: Iterable[PairProof], folder: Path) -> None:
     """Add proofs to those that lie in a results folder; raise OSError if it cannot be written."""
-    kept = {pair.key: pair for pair in (*read_copy(folder), *pairs)}
+    kept = {pair.key: pair for pair in (*read_copy(folder)[0], *pairs)}
     write_json(folder / COPY, {"pairs": [pair.model_dump(mode="json") for pair in kept.values()]})
 
 

@@ -184,8 +184,10 @@ def unproved(rows: Sequence[Row]) -> str | None:
         return None
 
     # Rows do not know the folder of a user's own network.
-    backbones = (name.replace("module:", "module:FOLDER/", 1) if name.startswith("module:")
-                 else name for name in values_of(open_rows, "backbone"))  # fmt: skip
+    backbones = [name.replace("module:", "module:FOLDER/", 1) if name.startswith("module:")
+                 else name for name in values_of(open_rows, "backbone")]  # fmt: skip
+    own_code = any(name.startswith("module:") for name in backbones)
+    where = " (FOLDER is the folder of the network's file)" if own_code else ""
     usual = {policy.boundary for policy in POLICIES.values()}
     own = [b for b in values_of(open_rows, "boundary") if b not in usual]
     boundary = f" --boundary {shlex.quote(own[0])}" if own else ""
@@ -195,7 +197,7 @@ def unproved(rows: Sequence[Row]) -> str | None:
     )
     return (
         f"parity not shown for {number_of(len(open_rows), 'row')}: no proof on this machine that "
-        f"the backends compute the same. To prove it: python run_bench.py parity "
+        f"the backends compute the same. To prove it{where}: python run_bench.py parity "
         f"{' '.join(map(shlex.quote, backbones))} --policy {policies} --optimizer {optimizers} "
         f"--backends {backends}{boundary}"
     )

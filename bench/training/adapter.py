@@ -103,6 +103,10 @@ class MatchedTrainer(Trainer, Restorable, Prefix, Protocol):
         """Compute the preprocessed pixels and the value of every operation in inference form for
         images (N, px, px, 3): name → (N, C, H, W) or (N, …) in the Blueprint's layout."""
 
+    def training_pixels(self, prepared: Any) -> Array:
+        """Return the preprocessed pixels (N, 3, H, W) from which a training step on a batch of
+        images starts. BatchNorm statistics may change, as in a training step; nothing else does."""
+
     def gradients(self, prepared: Any) -> tuple[float, dict[str, Array]]:
         """Compute the mean loss of a batch in training form, and its gradient for each trained
         tensor. BatchNorm statistics may change, as in a training step; nothing else does."""

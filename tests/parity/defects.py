@@ -93,6 +93,7 @@ DEFECTS: dict[str, Defect] = {
     "swapped_channels": Defect(FORWARD | {"pixels"}, operation="conv1"),
     "pixel_scale": Defect(FORWARD | {"pixels"}, operation="conv1"),
     "mean_and_std_of_another_backbone": Defect(FORWARD | {"pixels"}, operation="conv1"),
+    "pixels_flipped_in_training": Defect(TRAINING | {"pixels"}),
     "asymmetric_padding": Defect(FORWARD, operation="conv1"),
     "floor_pooling": Defect(FORWARD, operation="pool2"),
     "max_pool_padding_with_zeros": Defect(FORWARD, operation="pool1"),

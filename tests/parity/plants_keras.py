@@ -189,6 +189,19 @@ def _resumed_in_inference(assemble: Any) -> Any:
     return changed
 
 
+def _flipped_in_training(trace: Any) -> Any:
+    def changed(self: Twin, training: bool, resumed: Any = None) -> Any:
+        sound = self._preprocess
+        if training:
+            self._preprocess = lambda images: ops.flip(sound(images), axis=2)
+        try:
+            return trace(self, training, resumed)
+        finally:
+            self._preprocess = sound
+
+    return changed
+
+
 def _without_reset(restore: Any) -> Any:
     """Go back to the start without forgetting the optimizer's moments."""
 
@@ -214,6 +227,7 @@ PLANTS: dict[str, Plant] = {
     "decoupled_decay": _rule("_sgd", _decoupled),
     "moments_kept": _method(KerasTrainer, "restore", _without_reset),
     "resumed_in_inference_form": _method(Twin, "assemble", _resumed_in_inference),
+    "pixels_flipped_in_training": _method(Twin, "_trace", _flipped_in_training),
     "adam_epsilon": _rule("_adamw", _keras_adam),
     "label_off_by_one_in_loss": _method(KerasTrainer, "_criterion", _next_label),
     "softmax_in_loss": _method(KerasTrainer, "_criterion", _softmax_first),

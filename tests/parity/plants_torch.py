@@ -166,7 +166,13 @@ def _resume_in_inference(self: TorchNetwork, value: Tensor, masks: Any, training
         self._training = sound
 
 
-_resume = TorchNetwork.resume
+def _flipped_in_training(
+    self: TorchNetwork, images: Tensor, masks: Any, training: bool, record: Any = None
+) -> Tensor:
+    return _forward(self, images.flip(2) if training else images, masks, training, record)
+
+
+_resume, _forward = TorchNetwork.resume, TorchNetwork.forward
 
 PLANTS: dict[str, Plant] = {
     **in_any_adapter(BUILDERS),
@@ -185,6 +191,9 @@ PLANTS: dict[str, Plant] = {
     ),
     "resumed_in_inference_form": Plant(
         patches=lambda: [patch.object(TorchNetwork, "resume", _resume_in_inference)]
+    ),
+    "pixels_flipped_in_training": Plant(
+        patches=lambda: [patch.object(TorchNetwork, "forward", _flipped_in_training)]
     ),
     "adam_epsilon": _optimizer("AdamW", _KerasAdam),
     "label_off_by_one_in_loss": _criterion(lambda z, y: (z, (y + 1) % z.shape[1])),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from pathlib import Path
 
@@ -95,6 +96,23 @@ def test_bad_label_lines_are_named(official: Path, line: str, said: str) -> None
     labels = official / "labels" / "train.txt"
     labels.write_text(labels.read_text(encoding="utf-8") + line + "\n", encoding="utf-8")
     with pytest.raises(UserError, match=said):
+        _open(official)
+
+
+@pytest.mark.parametrize(("listed", "on_disk"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_a_composed_and_a_decomposed_name_are_one(
+    official: Path, listed: str, on_disk: str
+) -> None:
+    """A label file from one system may spell the names on the disk of another differently."""
+    name = "imagesq/train/Prüfung.tif"
+    Image.new("L", (10, 14), 3).save(official / "images" / unicodedata.normalize(on_disk, name))
+    labels = official / "labels" / "train.txt"
+    line = f"{unicodedata.normalize(listed, name)} 0\n"
+    labels.write_text(labels.read_text() + line, encoding="utf-8")
+    assert _open(official).train_images == 49
+    other = f"{unicodedata.normalize(on_disk, name)} 1\n"
+    labels.write_text(labels.read_text(encoding="utf-8") + other, encoding="utf-8")
+    with pytest.raises(UserError, match="has two labels"):
         _open(official)
 
 

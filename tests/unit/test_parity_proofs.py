@@ -82,10 +82,10 @@ def test_what_cannot_be_read_is_passed_over(tmp_path: Path) -> None:
 
 
 def test_a_copy_lies_beside_results(tmp_path: Path) -> None:
-    assert read_copy(tmp_path) == []
+    assert read_copy(tmp_path) == ([], None)
     kept = [pair(), pair(px=32)]
     write_copy(kept, tmp_path)
-    assert read_copy(tmp_path) == kept
+    assert read_copy(tmp_path) == (kept, None)
 
 
 def test_a_copy_keeps_what_earlier_code_and_earlier_reports_proved(tmp_path: Path) -> None:
@@ -94,9 +94,9 @@ def test_a_copy_keeps_what_earlier_code_and_earlier_reports_proved(tmp_path: Pat
     write_copy([older], tmp_path)
     write_copy([pair(px=32)], tmp_path)
     write_copy([], tmp_path)
-    assert read_copy(tmp_path) == [older, pair(px=32)]
+    assert read_copy(tmp_path) == ([older, pair(px=32)], None)
     write_copy([pair()], tmp_path)
-    assert read_copy(tmp_path) == [pair(), pair(px=32)]
+    assert read_copy(tmp_path) == ([pair(), pair(px=32)], None)
 
 
 def test_a_damaged_proof_of_a_copy_leaves_the_others(tmp_path: Path) -> None:
@@ -104,13 +104,20 @@ def test_a_damaged_proof_of_a_copy_leaves_the_others(tmp_path: Path) -> None:
     content = json.loads((tmp_path / COPY).read_text())
     content["pairs"].insert(1, {"px": 1})
     (tmp_path / COPY).write_text(json.dumps(content))
-    assert read_copy(tmp_path) == [pair(), pair(px=32)]
+    found, problem = read_copy(tmp_path)
+    assert found == [pair(), pair(px=32)]
+    assert problem
+    assert f"{tmp_path / COPY}: 1 of 3 proofs cannot be read." in problem
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"pairs": 3}', '{"pairs": [{"px": 1}]}'])
-def test_a_foreign_copy_is_ignored(tmp_path: Path, content: str) -> None:
+def test_a_foreign_copy_holds_no_proofs_and_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / COPY).write_text(content)
-    assert read_copy(tmp_path) == []
+    found, problem = read_copy(tmp_path)
+    assert found == []
+    assert problem
+    assert problem.startswith(f"{tmp_path / COPY}: ")
+    assert problem.endswith("prove again: python run_bench.py parity")
 
 
 def test_a_pair_that_passed_shows_both_ways() -> None:
@@ -242,6 +249,7 @@ def test_the_command_for_a_users_own_file_leaves_its_folder_open(make_run: MakeR
     said = notes.unproved(rows(make_run, {**TORCH, **own}, {**KERAS, **own}))
     assert said is not None
     assert "parity module:FOLDER/my_net.py:build --policy" in said
+    assert "(FOLDER is the folder of the network's file)" in said
 
 
 def test_the_last_word_on_a_question_is_this_machines(

@@ -73,7 +73,18 @@ class Twin:
     def training(self) -> keras.Model:
         """The training model, assembled on first use: that takes 0.3 s, and a run that trains from
         cached values of the frozen prefix does not use it."""
-        return self.assemble(training=True)
+        inputs, values = self._training
+        return keras.Model(inputs, values[self.blueprint.output])
+
+    @property
+    def training_pixels(self) -> keras.Model:
+        """Return a model of the images alone for the preprocessed pixels that ``training`` uses."""
+        inputs, values = self._training
+        return keras.Model(inputs[0], values[INPUT])
+
+    @cached_property
+    def _training(self) -> tuple[list[Any], dict[str, Any]]:
+        return self._trace(training=True)
 
     def assemble(self, training: bool, resumed: Boundary | None = None) -> keras.Model:
         """Assemble a model over the shared layers that returns logits.
