@@ -23,13 +23,11 @@ bench: $(VENV)/.installed $(TENSORFLOW)
 	$(BIN)/python run_bench.py run
 
 # JOBS test files run at once: half of the time goes into starting frameworks and compiling, on one
-# core. Benchmarks of training run alone.
+# core. Benchmarks do their work once, untimed; `make benchmarks` measures, with nothing beside it.
 JOBS ?= 2
 test: $(VENV)/.installed-test $(TENSORFLOW) chromium
 	$(MAKE) check
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadscope --no-loadscope-reorder --benchmark-disable \
-		--ignore tests/speed
-	$(BIN)/python -m pytest tests/speed
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadscope --no-loadscope-reorder --benchmark-disable
 
 # tests/browser need Chromium; install Debian's if there is none and the user may do that.
 chromium:

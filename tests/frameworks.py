@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,10 +16,9 @@ import numpy.typing as npt
 
 from bench.catalog.backbones import BACKBONES
 from bench.catalog.backends import BACKENDS as BACKEND_ENTRIES
-from bench.network.blueprint import Network
-from bench.network.blueprint_files import write_checksums
+from bench.network.blueprint import Blueprint, Network
 from bench.network.export import blueprint_folder
-from bench.network.weights import pretrained_weights, random_weights
+from bench.network.weights import pretrained_weights
 from bench.spec.run import Precision
 from bench.system import project_root
 from bench.workers.process import Interpreters
@@ -62,52 +61,38 @@ def packaged_blueprint(name: str, px: int, cache: Path) -> Path:
     return blueprint_folder(name, px, weights, 0, cache, HERE)
 
 
-def random_blueprints(
-    name: str, sizes: tuple[int, ...], architectures: dict[int, dict[str, Path]], cache: Path
-) -> dict[int, Path]:
-    """Return Blueprints of a backbone with the same random weights at every input size.
+def random_network(architecture: Path, folder: Path, seed: int = 0) -> Path:
+    """Write a network with random tensors into ``folder``, and return the folder.
+
+    Every BatchNorm gets values of its own: fresh ones are 0 and 1, which hides a confusion.
 
     Args:
-        name: Name of the backbone.
-        sizes: Input sizes, in pixels.
-        architectures: Input size, except the first → backbone → folder of its architecture.
-        cache: Root of the cache.
+        architecture: Folder of a Blueprint without tensors.
+        folder: Folder to make.
+        seed: Seed of the tensors; networks of one backbone at several input sizes share it.
     """
-    weights = random_weights(BACKBONES[name])
-    first = blueprint_folder(name, sizes[0], weights, 0, cache, HERE)
-    shake_batch_norms(first, GAINS.get(name, (0.5, 1.5)))
-    folders = {sizes[0]: first}
-    for px in sizes[1:]:
-        folder = cache / "resized" / f"{name}-{px}"
-        folder.mkdir(parents=True)
-        shutil.copy(architectures[px][name] / "blueprint.json", folder)
-        os.link(first / "tensors.safetensors", folder / "tensors.safetensors")
-        folders[px] = folder
-    return folders
+    blueprint = Blueprint.load(architecture)
+    random = np.random.default_rng(seed)
+    tensors = {}
+    for operation, role, name in blueprint.named_tensors():
+        shape = blueprint.shapes[name]
+        if operation.kind == "batch_norm":
+            values = random.uniform(*BATCH_NORM[role], shape)
+        elif role == "weight":  # He et al. 2015, "Delving Deep into Rectifiers"
+            values = random.standard_normal(shape) * math.sqrt(2.0 / math.prod(shape[1:]))
+        else:
+            values = random.uniform(-0.1, 0.1, shape)
+        tensors[name] = values.astype(np.float32)
+    folder.mkdir(parents=True)
+    Network(blueprint, tensors).save(folder)
+    return folder
 
 
-GAINS = {"mobilenet_v2": (2.0, 4.0)}
-"""Backbone → range of BatchNorm's factors, if the usual range makes the signal vanish."""
-
-
-def shake_batch_norms(folder: Path, gain: tuple[float, float]) -> None:
-    """Give every BatchNorm its own values: fresh ones are 0 and 1, which hides a confusion."""
-    network = Network.load(folder)
-    random = np.random.default_rng(0)
-    norms = [o for o in network.blueprint.operations if o.kind == "batch_norm"]
-    for operation in norms:
-        for role, low, high in (
-            ("weight", *gain),
-            ("bias", -0.3, 0.3),
-            ("running_mean", -0.3, 0.3),
-            ("running_var", 0.5, 2.0),
-        ):
-            shape = network.tensors[operation.tensors[role]].shape
-            values = random.uniform(low, high, shape).astype(np.float32)
-            network.tensors[operation.tensors[role]] = values
-    if norms:
-        network.save(folder)
-        write_checksums(folder)
+BATCH_NORM = {
+    "weight": (0.5, 1.5), "bias": (-0.3, 0.3), "running_mean": (-0.3, 0.3),
+    "running_var": (0.5, 2.0),
+}  # fmt: skip
+"""Role of a BatchNorm's tensor → range of its values."""
 
 
 def logits(

@@ -1,8 +1,9 @@
 """Kill a command at random moments, and check that nothing is lost, torn or orphaned.
 
-``python -m tools.random_kills FOLDER [KILLS [SEED]]`` starts the same ``run`` again and again below
-FOLDER and ends it by SIGKILL, SIGTERM or Ctrl-C after a random time. A result, once written, must stay as
-it is; every file must be whole; no worker may live on; and in the end nothing half-written is left.
+``python -m tools.random_kills FOLDER [KILLS [SEED]]`` starts one ``run`` again and again below
+FOLDER and ends it by SIGKILL, SIGTERM or Ctrl-C after a random time. A result, once written, must
+stay as it is; every file must be whole; no worker may live on; and in the end nothing half-written
+is left.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ COMMAND = (
 
 
 def main(folder: Path, kills: int = 100, seed: int = 0) -> int:
-    """Kill ``kills`` times at moments that ``seed`` draws, then let the command finish; return 0 if nothing was found."""
+    """Kill ``kills`` times at moments that ``seed`` draws, then let the command finish; return 0 if
+    nothing was found."""
     out, chance = folder / "out", random.Random(seed)
     environment = {**os.environ, "THAWBENCH_CACHE": str(folder / "cache")}
     faults: list[str] = []

@@ -54,7 +54,7 @@ learning_rate = [0.01, 0.02]
 """
 NATIVE_AND_PHASES = f"""{GRID}
 backbones = ["mobilenet_v2"]
-policies = ["fine_tune_all"]
+policies = ["freeze_all"]
 weights = "random"
 epochs = 1
 mode = ["native"]

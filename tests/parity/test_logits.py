@@ -8,7 +8,7 @@ import pytest
 
 from bench.catalog.backbones import BACKBONES
 from bench.network.export import architecture_folders
-from tests.frameworks import BACKENDS, HERE, logits, random_blueprints
+from tests.frameworks import BACKENDS, HERE, logits, random_network
 
 SIZES = {
     name: (96, 224) if name in ("alexnet", "squeezenet1_1", "efficientnet_lite0") else (96,)
@@ -26,11 +26,11 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Logits, Logits]:
     folder = tmp_path_factory.mktemp("logits")
     random = np.random.default_rng(0)
     cache = folder / "cache"
-    large = [name for name, sizes in SIZES.items() if 224 in sizes]
-    architectures = {224: architecture_folders(dict.fromkeys(large, 224), cache, HERE)}
     items = {}
-    for name, sizes in SIZES.items():
-        for px, blueprint in random_blueprints(name, sizes, architectures, cache).items():
+    for px in dict.fromkeys(px for sizes in SIZES.values() for px in sizes):
+        sizes = {name: px for name in BACKBONES if px in SIZES[name]}
+        for name, architecture in architecture_folders(sizes, cache, HERE).items():
+            blueprint = random_network(architecture, folder / f"{name}-{px}")
             images = random.integers(0, 256, (2, px, px, 3), dtype=np.uint8)
             items[f"{name}-{px}"] = (blueprint, images)
     first, second = (logits(backend, items, folder) for backend in BACKENDS)
