@@ -296,3 +296,81 @@ def classifier_of_convolutions() -> nn.Module:
     )  # fmt: skip
     net.input_px = PX  # type: ignore[assignment]
     return net
+
+
+def _before_softmax(change: Callable[[Tensor], Tensor]) -> Net:
+    """Change a value of the trunk in training; the trunk ends in a function, not in a layer."""
+    net = Net(lambda net, x: change(x) if net.training else x, after=lambda y: y.softmax(1))
+    net.second = nn.Sequential(*list(net.second)[:2])
+    pool = net.pool
+    net.pool = nn.Sequential(Clamped(), pool)
+    return net
+
+
+class Clamped(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x) * 1.5
+
+
+def half_in_training_before_softmax() -> Net:
+    return _before_softmax(lambda x: x * 0.5)
+
+
+def detached_before_softmax() -> Net:
+    return _before_softmax(lambda x: x.detach())
+
+
+def noisy_before_softmax() -> Net:
+    return _before_softmax(lambda x: x + torch.randn_like(x))
+
+
+class OtherInTraining(Net):
+    def __init__(self, end: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.end = end
+
+    def forward(self, x: Tensor) -> Any:
+        y = super().forward(x)
+        return self.end(y) if self.training else y
+
+
+def a_dict_in_training() -> Net:
+    return OtherInTraining(lambda y: {"logits": y})
+
+
+def _refuses(y: Tensor) -> Any:
+    raise ValueError("labels")
+
+
+def needs_labels() -> Net:
+    return OtherInTraining(_refuses)
+
+
+def hooked() -> Net:
+    net = Net()
+    net.first[0].weight.register_hook(lambda gradient: gradient * 0)
+    return net
+
+
+def buffer_of_a_weight() -> Net:
+    net = Net()
+    net.register_buffer("copy", net.first[0].weight.detach())
+    return net
+
+
+def negative_variance() -> Net:
+    net = Net()
+    net.first[1].running_var.fill_(-1.0)
+    return net
+
+
+def scripted_inside() -> Net:
+    return _with(torch.jit.trace(nn.Conv2d(8, 8, 1), torch.zeros(1, 8, 4, 4)))
+
+
+def exported() -> Any:
+    return torch.export.export(Net().eval(), (torch.zeros(2, 3, PX, PX),)).module()
+
+
+def batch_of_ten() -> Net:
+    return Net(lambda net, x: x.reshape(10, 8, 16, 16))

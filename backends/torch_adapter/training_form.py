@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import math
+import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,15 +37,29 @@ DROPOUTS = ALPHA_DROPOUTS | {
 
 class ScalesInsteadOfDropping(TorchFunctionMode):
     """Lets active dropouts scale their input and drop nothing, so that two networks with different
-    masks can be compared."""
+    masks can be compared; and keeps every value of one shape."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self._shape = shape
+        self.values: list[Tensor] = []
+        """Results of shape (images, *shape), in order."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:  # fmt: skip
+        result = self._result(func, args, kwargs or {})
+        if isinstance(result, Tensor) and result.shape[1:] == self._shape:
+            self.values.append(result)
+        return result
+
+    def _result(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
         if func not in DROPOUTS:
-            return func(*args, **(kwargs or {}))
-        given = dict(zip(("input", "p", "training"), args, strict=False)) | (kwargs or {})
+            return func(*args, **kwargs)
+        given = dict(zip(("input", "p", "training"), args, strict=False)) | kwargs
         active = given.get("training", given.get("train", True))
         rate = given.get("p", 0.5)
         if not active or rate in (0.0, 1.0):
@@ -62,16 +79,23 @@ def check_training_form(module: nn.Module, network: Network, name: str) -> None:
     """
     images = _images(network.blueprint.px)
     for dtype, tolerance in TOLERANCES:
+        twin = _twin(network, images, dtype)
         try:
-            found = _original(module, network, images, dtype, seed=0)
-            where, difference = _worst(found, _twin(network, images, dtype))
+            found = _original(module, network, images, dtype, 0, twin[OUTPUT])
+            where, difference = _worst(found, twin)
             if difference <= tolerance:
                 return
-            again = _original(module, network, images, dtype, seed=1)
-        except RuntimeError as error:
-            if dtype is torch.float64:
+            again = _original(module, network, images, dtype, 1, twin[OUTPUT])
+        except _NotCompared as error:
+            raise UserError(f"{name} cannot be used: in training form {error}.", _RETURN) from error
+        except Exception as error:  # a user's code raises anything
+            if dtype is torch.float64 and isinstance(error, RuntimeError):
                 continue  # its own constants are float32
-            raise UserError(f"{name} cannot run in training form: {first_line(error)}") from error
+            said = f"{type(error).__name__}: {first_line(error)}{_user_line(error)}"
+            raise UserError(
+                f"{name} cannot run in training form: {said}.",
+                "It must take a batch of images after net.train(), as it does after net.eval().",
+            ) from error
         if _worst(found, again)[1] > tolerance:
             raise UserError(
                 f"{name}: its training form is random beyond dropout layers, which would be left "
@@ -86,6 +110,25 @@ def check_training_form(module: nn.Module, network: Network, name: str) -> None:
         )
 
 
+_RETURN = "Return the logits, in training as in evaluation."
+
+
+class _NotCompared(Exception):
+    """A network whose training form has nothing to compare; says why."""
+
+
+def _user_line(error: Exception) -> str:
+    """Return the place outside of installed packages where an exception was raised last."""
+    own = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if "site-packages" not in frame.filename and not frame.filename.startswith(_HERE)
+    ]
+    return f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
+
+
+_HERE = str(Path(__file__).parent)
+OUTPUT = "the output"
 Compared = dict[str, Tensor]
 """The output, gradients and BatchNorm statistics, by the words that name them in messages."""
 
@@ -108,24 +151,38 @@ def _twin(network: Network, images: Tensor, dtype: torch.dtype) -> Compared:
 
 
 def _original(
-    module: nn.Module, network: Network, images: Tensor, dtype: torch.dtype, seed: int
-) -> Compared:
+    module: nn.Module, network: Network, images: Tensor, dtype: torch.dtype, seed: int,
+    twin_output: Tensor,
+) -> Compared:  # fmt: skip
+    """Run the user's network in training form.
+
+    Where the Blueprint leaves out the classifier, its output is a value in the middle of the user's
+    network: of all values of that shape, the one that is nearest to ``twin_output``.
+    """
     original = copy.deepcopy(module).to(dtype).train()
     _switch_off(original)
-    outputs: list[Any] = []
-    if CLASSIFIER_LEFT_OUT in network.blueprint.notes:
-        last = original.get_submodule(network.blueprint.operations[-1].module_path)
-        last.register_forward_hook(lambda _, __, value: outputs.append(value))
+    shape = network.blueprint.operations[-1].shape
     torch.manual_seed(seed)
-    with ScalesInsteadOfDropping():
-        outputs.append(original(_built(network, dtype).preprocess(images).contiguous()))
-    output = outputs[-2:][0]  # before the whole network's, the last call of the trunk's last layer
-    if not isinstance(output, Tensor):
+    with ScalesInsteadOfDropping(shape) as mode:
+        output = original(_built(network, dtype).preprocess(images).contiguous())
+    if isinstance(output, tuple | list) and output:
         output = output[0]  # Inception's, with its auxiliary logits
+    if not isinstance(output, Tensor):
+        raise _NotCompared(f"it returns a {type(output).__name__}, not logits")
+    if CLASSIFIER_LEFT_OUT in network.blueprint.notes or output.shape[1:] != shape:
+        if not mode.values:
+            raise _NotCompared("no value has the shape of the last one in evaluation form")
+        output = min(mode.values, key=lambda value: _distance(value.detach(), twin_output))
     tensors = dict(original.named_parameters()) | dict(original.named_buffers())
-    if output.shape[1:] != network.blueprint.operations[-1].shape:
-        output = output.detach()[:0]  # the trunk's last value is not that of a module
     return _compared(output, {name: t for name, t in tensors.items() if name in network.tensors})
+
+
+def _distance(a: Tensor, b: Tensor) -> float:
+    """Return the largest absolute difference; infinite for NaN and for other shapes."""
+    if a.shape != b.shape:
+        return math.inf
+    difference = float((a - b).abs().max())
+    return math.inf if math.isnan(difference) else difference
 
 
 def _switch_off(module: nn.Module) -> None:
@@ -143,14 +200,12 @@ def _switch_off(module: nn.Module) -> None:
 
 def _compared(output: Tensor, tensors: dict[str, Tensor]) -> Compared:
     found = {f"'{n}'": t.detach() for n, t in tensors.items() if n.endswith(STATISTICS)}
-    if output.numel() == 0:
-        return found
     weights = torch.sin(torch.arange(output.numel(), dtype=output.dtype)).reshape(output.shape)
     trained = {n: t for n, t in tensors.items() if t.requires_grad}
     gradients = torch.autograd.grad(
         (output * weights).sum(), list(trained.values()), allow_unused=True
     )
-    found["the output"] = output.detach()
+    found[OUTPUT] = output.detach()
     for (name, tensor), gradient in zip(trained.items(), gradients, strict=True):
         found[f"the gradient of '{name}'"] = (
             torch.zeros_like(tensor) if gradient is None else gradient

@@ -95,17 +95,36 @@ class Side:
 
 def _level_difference(level: str, a: Side, b: Side, blueprint: Blueprint) -> Difference:
     """Return the difference of two sides: for ``frozen``, the number of tensors that changed on the
-    worse side; for ``metrics``, also that of the loop's loss and the framework's on each side."""
+    worse side; for ``metrics``, also that of the loop's loss and the framework's on each side; for
+    ``resumed``, also that of the forms of the frozen prefix on each side."""
     sides = a.values(level), b.values(level)
     if level == "frozen":
         changed = max(float(values["changed"].sum()) for values in sides)
         return Difference(changed, "tensors changed" if changed else None)
     worst = max_relative_difference(*sides, grouping(level, blueprint))
+    if level == "resumed":
+        return max(worst, *map(_forms_difference, sides), key=lambda found: found.value)
     if level != "metrics":
         return worst
     losses = [np.split(values[level], 3)[1:] for values in sides]
     own = [max_relative_difference({level: x}, {level: y}).value for x, y in losses]
     return Difference(max(worst.value, *own), None)
+
+
+def _forms_difference(values: RecordedValues) -> Difference:
+    """Return the largest difference of one backend's forms of the frozen prefix from its plain
+    form, and of that from the value that the whole network computes. Code that both backends share
+    could be wrong in both alike."""
+    if not values:  # nothing is frozen
+        return Difference(0.0, None)
+    if "activation" not in values:  # the backend failed
+        return Difference(math.inf, "plain")
+    activation, plain = values["activation"], values["plain"]
+    found = [
+        max_relative_difference({"plain": activation}, {"plain": plain[: len(activation)]}),
+        max_relative_difference({"folded": plain}, {"folded": values["folded"]}),
+    ]
+    return max(found, key=lambda difference: difference.value)
 
 
 def compare_levels(

@@ -200,8 +200,9 @@ class Probe:
         return found
 
     def _resumed(self, split: Split, recipe: Recipe) -> RecordedValues:
-        """Record the value at the boundary as each form of the frozen prefix computes it, and the
-        losses of two steps that start from it; nothing where nothing is frozen."""
+        """Record the value at the boundary as each form of the frozen prefix computes it and as the
+        whole network does, and the losses of two steps that start from it; nothing where nothing
+        is frozen."""
         boundary = boundary_of(self.blueprint, self._plan)
         if boundary is None:
             return {}
@@ -222,6 +223,8 @@ class Probe:
             )
             found[form] = prefix.values([prefix.prefix(images)])
             prefix.synchronise()
+        recorded = self.trainer.activations(images[:RECORDED_IMAGES])[boundary.value]
+        found["activation"] = np.moveaxis(recorded, 1, -1) if recorded.ndim == 4 else recorded
         return {**found, **self._from_start(split, recipe, self._values)}
 
     def _values(self, batch: Batch) -> Array:

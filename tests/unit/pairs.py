@@ -39,6 +39,7 @@ def level_values(network: Network) -> dict[str, RecordedValues]:
     """Return values of every level, as one backend records them."""
     random = np.random.default_rng(0)
     blueprint = network.blueprint
+    prefix = random.normal(size=(4, 8, 8, 4))
     return {
         "pixels": {"pixels": random.normal(size=(2, 3, 8, 8))},
         "initial_head": {"classifier.1.weight": random.normal(size=(10, 6))},
@@ -51,10 +52,11 @@ def level_values(network: Network) -> dict[str, RecordedValues]:
         "epoch_losses": {"losses": np.array([2.0, 1.5, 1.2, 1.0])},
         "logits_after_epochs": {"logits": random.normal(size=(4, 10))},
         "restored_losses": {"losses": np.array([2.0, 1.5])},
-        "resumed": {"plain": random.normal(size=(4, 8, 8, 4)), "losses": np.array([2.0, 1.5])},
+        "resumed": {"plain": prefix, "folded": prefix.copy(), "activation": prefix[:2].copy(),
+                    "losses": np.array([2.0, 1.5])},
         "frozen": {"changed": np.zeros(3)},
         "metrics": {"metrics": np.array([0.5, 1.25, 1.25])},
-    }
+    }  # fmt: skip
 
 
 def pair(**changes: Any) -> PairProof:

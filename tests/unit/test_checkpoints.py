@@ -12,7 +12,8 @@ import pytest
 from tests.unit.test_architecture import ROOT
 
 SCRIPT = """
-import json, sys
+import argparse, json, sys, zipfile
+from collections import defaultdict
 from pathlib import Path
 import numpy as np, torch, torchvision
 from safetensors.torch import save_file
@@ -33,7 +34,24 @@ deeper = {"fc.0.weight": torch.randn(64, 512), "fc.0.bias": torch.zeros(64),
 def named(prefix, tensors=state):
     return {prefix + name: t for name, t in tensors.items()}
 
+torch.manual_seed(1)
+other = torchvision.models.resnet34().state_dict()
+inside = {n.replace("layer1.", "layer1._orig_mod.").replace("2.0.", "2.0._fsdp_wrapped_module."): t
+          for n, t in state.items()}
+options = argparse.Namespace(rate=0.1, folder=Path("/data"))
+
 files = {
+    "moco.pth": {"state_dict": {**named("module.encoder_q."), **named("module.encoder_k.", other)}},
+    "average_inside.pth": {**named("model."), **named("ema.", other)},
+    "same_twice.pth": {**named("model."), **named("ema.")},
+    "wrapped_inside.pth": inside,
+    "deep.pth": named("_forward_module.module.model.net.encoder."),
+    "options.pth": {"model": state, "args": options, "log": defaultdict(list), "mean": np.zeros(3)},
+    "whole_numbers.pth": {**state, "conv1.weight": state["conv1.weight"].long()},
+    "complex.pth": {**state, "conv1.weight": state["conv1.weight"].to(torch.complex64)},
+    "without_values.pth": {n: t.to("meta") for n, t in state.items()},
+    "repeated.pth": {**state, "fc.weight": torch.zeros(1).expand(10**12)},
+    "negative.pth": {**state, "bn1.running_var": -state["bn1.running_var"]},
     "plain.pth": state,
     "wrapped.pth": {"epoch": 3, "model": state, "optimizer": {"lr": 0.1}},
     "model_state_dict.pt": {"model_state_dict": state, "loss": 0.3},
@@ -62,6 +80,9 @@ files = {
 for name, content in files.items():
     torch.save(content, folder / name)
 save_file(named("model."), folder / "model.safetensors")
+save_file(state, folder / "safetensors.bin")
+with zipfile.ZipFile(folder / "inflated.pth", "w", zipfile.ZIP_DEFLATED) as archive:
+    archive.writestr("archive/data.pkl", bytes(10**7))
 vgg = torchvision.models.vgg11()
 headless = {n: t for n, t in vgg.state_dict().items() if n.startswith("features")}
 torch.save(headless, folder / "vgg.pth")
@@ -97,6 +118,14 @@ REFUSED = {
     "nan.pth": "holds numbers that are not finite, in 1 tensors (bn1.weight)",
     "infinite.pth": "holds numbers that are not finite, in 1 tensors (conv1.weight)",
     "other.pth": "is of another architecture",
+    "moco.pth": "holds two networks that fit: 'module.encoder_q.*' and 'module.encoder_k.*'",
+    "average_inside.pth": "holds two networks that fit: 'model.*' and 'ema.*'",
+    "whole_numbers.pth": "1 not floating-point (conv1.weight)",
+    "complex.pth": "the tensor 'conv1.weight' holds complex numbers",
+    "without_values.pth": "is sparse, quantized or without values",
+    "repeated.pth": "the tensor 'fc.weight' repeats fewer values than it has",
+    "negative.pth": "holds negative variances, in 1 tensors (bn1.running_var)",
+    "inflated.pth": "it would take 10,000,000 bytes, more than the file has",
 }
 
 
@@ -114,7 +143,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def test_tensors_are_found_whatever_is_around_them(answers: dict[str, Any]) -> None:
     files = {n: a for n, a in answers.items() if isinstance(a, dict) and n not in REFUSED}
-    assert len(files) == 20
+    assert len(files) == 25
     trunk = files["plain.pth"]["count"]
     assert files == {name: {"same": True, "count": trunk} for name in files}
     assert trunk > 100

@@ -65,6 +65,17 @@ REFUSED = {
     "scripted": ("returns what torch.jit made of a network", "before torch.jit"),
     "parameterless": ("returns a network without parameters", "layers that have weights"),
     "functional": ("It has weights outside of any layer (kernel)", "torch.nn.Conv2d"),
+    "half_in_training_before_softmax": ("trains otherwise than its evaluation form", "detach()"),
+    "detached_before_softmax": ("trains otherwise than its evaluation form", "detach()"),
+    "noisy_before_softmax": ("its training form is random beyond dropout", "torch.nn.Dropout"),
+    "a_dict_in_training": ("in training form it returns a dict, not logits", "Return the logits"),
+    "needs_labels": ("cannot run in training form: ValueError: labels (odd_networks.py", "batch"),
+    "hooked": ("'first.0.weight' has a hook on its gradient", "Remove it"),
+    "buffer_of_a_weight": ("are one tied weight", "a weight of its own"),
+    "negative_variance": ("'first.1.running_var' holds negative variances", "checkpoint"),
+    "scripted_inside": ("returns a network with what torch.jit made of a part", "before torch.jit"),
+    "exported": ("eval() failed: NotImplementedError", ""),
+    "batch_of_ten": ("it takes 10 images at a time, not 2", "x.flatten(1)"),
     "sum_of_two": ("its classifier reads 2 values of the network", "one trunk"),
 }
 HELD = {

@@ -111,6 +111,15 @@ def test_a_level_fails_alone_above_its_tolerance(
         assert (below[level].value or 0.0) > 0.0
 
 
+@pytest.mark.parametrize("form", ["plain", "folded"])
+def test_a_form_that_is_wrong_in_both_backends_alike_is_found(judge: Judged, form: str) -> None:
+    """Both backends fold BatchNorm by the same code."""
+    judge.values = {**judge.values, **judge.changed("resumed", form, 1e-3)}
+    found = judge({})
+    assert [name for name, level in found.items() if not level.passed] == ["resumed"]
+    assert found["resumed"].differs
+
+
 @pytest.mark.parametrize("level", sorted(PART_OF.keys() - {"frozen"}))
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_what_is_not_finite_fails_on_either_side(judge: Judged, level: str, bad: float) -> None:

