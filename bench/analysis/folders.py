@@ -28,7 +28,7 @@ LoadedRuns = tuple[list[StoredRun], list[str]]
 """Runs of a folder, and a sentence for each that could not be read."""
 REPORT = "python run_bench.py report"
 MOST_NAMED = 8
-"""Most folders that a hint names."""
+"""Most folders that a message names."""
 
 
 def load_runs(folders: Sequence[Path], planned: Collection[tuple[str, str]] = ()) -> LoadedRuns:
@@ -49,7 +49,10 @@ def merge_runs(
     kept = drop_superseded(list(runs.values()), planned)
     if not kept:
         hint = _nearby_results(folders) or "Make some: python run_bench.py run"
-        raise UserError("\n".join([f"No results in {_quoted(folders)}.", *problems]), hint)
+        more = len(problems) - MOST_NAMED
+        rest = [f"{more:,} more could not be read."] if more > 0 else []
+        said = [f"No results in {_quoted(folders)}.", *problems[:MOST_NAMED], *rest]
+        raise UserError("\n".join(said), hint)
     return kept, problems
 
 

@@ -121,13 +121,19 @@ def lost_seeds(rows: Iterable[Row]) -> LostSeeds:
 
 def seed_groups_of(rows: Sequence[Row], lost: LostSeeds | None = None) -> list[SeedGroup]:
     """Group the rows that are ok by experiment, in the order of the rows; ``lost`` is by default
-    that of these rows."""
+    that of these rows. Of two runs of one seed, such as those with one file of weights from two
+    places, the last counts."""
     lost = lost_seeds(rows) if lost is None else lost
     ok = (row for row in rows if row.is_ok and row.result.test_top1 is not None)
     return [
-        SeedGroup(tuple(sorted(members, key=lambda row: row.spec.seed)), lost.get(key, 0))
+        SeedGroup(_one_for_each_seed(members), lost.get(key, 0))
         for key, members in grouped(ok, experiment_of).items()
     ]
+
+
+def _one_for_each_seed(rows: Iterable[Row]) -> tuple[Row, ...]:
+    by_seed = {row.spec.seed: row for row in rows}
+    return tuple(by_seed[seed] for seed in sorted(by_seed))
 
 
 def settings_of(row: Row, without: Iterable[str]) -> tuple[Hashable, ...]:
@@ -212,7 +218,8 @@ def _unlike_answers(*groups: SeedGroup) -> NotPaired | None:
     """Return why the answers of all seeds are not to the same images; None if they are."""
     if not all(seed in group.answers for group in groups for seed in group.seeds):
         return "answers missing"
-    labels = {group.answers[seed].labels_sha256 for group in groups for seed in group.seeds}
+    found = [group.answers[seed] for group in groups for seed in group.seeds]
+    labels = {(answers.labels_sha256, answers.right.size) for answers in found}
     return "other test images" if len(labels) > 1 else None
 
 

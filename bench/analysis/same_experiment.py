@@ -32,12 +32,6 @@ EQUAL: dict[str, Callable[[RunResult], Any]] = {
     CHOSEN_RATE: lambda r: r.learning_rate,
 }
 """Name in messages → value of a result that must be equal in all backends."""
-EQUAL_IF_KNOWN: dict[str, Callable[[RunResult], Any]] = {
-    "data_sha256": lambda r: r.data_sha256,
-    THREADS: lambda r: r.knobs.get("threads"),
-}
-"""Name in messages → value that must be equal if both results have it; earlier versions and some
-frameworks do not record it."""
 Tolerances = Mapping[str, float]
 FLOAT32: Tolerances = {
     "loss of step 1": 2e-5, "logits after step 1": 5e-2, "loss of step 2": 5e-4,
@@ -105,6 +99,10 @@ def _comparisons(
     def equal_if_known(value: Callable[[RunResult], Any]) -> Callable[..., bool]:
         return lambda a, b: None in (value(a.result), value(b.result)) or equal(value)(a, b)
 
+    def equal_in_one_version(value: Callable[[RunResult], Any]) -> Callable[..., bool]:
+        known = equal_if_known(value)
+        return lambda a, b: equal(value)(a, b) if _same_code(a, b) else known(a, b)
+
     limits = TOLERANCES[twins[0].spec.recipe.precision]
 
     def alike(
@@ -113,6 +111,8 @@ def _comparisons(
         def agree(a: StoredRun, b: StoredRun) -> bool:
             if a.result.learning_rate != b.result.learning_rate:
                 return True  # that is said, and every later number differs
+            if bool(of(a.result)) != bool(of(b.result)):
+                return not _same_code(a, b)  # earlier versions have no fingerprint
             noise = max(_noise(a.result, place), _noise(b.result, place))
             return _close(of(a.result), of(b.result), max(limits[name], NOISE_MARGIN * noise))
 
@@ -120,18 +120,25 @@ def _comparisons(
 
     return [
         *((name, equal(value)) for name, value in EQUAL.items()),
-        *((name, equal_if_known(value)) for name, value in EQUAL_IF_KNOWN.items()),
+        ("data_sha256", equal_in_one_version(lambda r: r.data_sha256)),
+        (THREADS, equal_if_known(lambda r: r.knobs.get("threads"))),
         ("loss of step 1", alike("loss of step 1", 0, lambda r: _losses(r)[:1])),
         ("loss of step 2", alike("loss of step 2", 1, lambda r: _losses(r)[1:2])),
         ("logits after step 1", alike("logits after step 1", 2, _logits)),
     ]
 
 
+def _same_code(a: StoredRun, b: StoredRun) -> bool:
+    """Return True if one version of Thawbench did both runs, so that both record the same."""
+    code = a.environment.shared_code
+    return bool(code) and code == b.environment.shared_code
+
+
 def _noise(result: RunResult, place: int) -> float:
     """Return what rounding alone does to a number of a run's first steps; infinite where it is not
     finite, 0 where it is not known."""
     noise = () if result.fingerprint is None else result.fingerprint.noise
-    if not noise:
+    if place >= len(noise):
         return 0.0
     found = noise[place]
     return math.inf if found is None else found

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
@@ -278,7 +279,7 @@ def interpreters(choices: Sequence[str] | None) -> Interpreters:
     for choice in choices or ():
         backend, _, path = choice.partition("=")
         choose("backend in --python", backend, BACKENDS)
-        interpreter = Path(path).expanduser()
+        interpreter = Path(os.path.expanduser(path))
         if not path or not interpreter.is_file():
             raise UserError(f"--python {choice}: '{path}' is not an interpreter.")
         chosen[backend] = interpreter.absolute()
@@ -321,7 +322,7 @@ def _continued(name: str, piece: str) -> str | None:
     for comma in (",", ", "):
         whole = f"{path}{comma}{piece}"
         file = whole.rpartition(":")[0] if kind == "module" else whole
-        if kind in ("folder", "rvl_cdip", "module") and Path(file).expanduser().exists():
+        if kind in ("folder", "rvl_cdip", "module") and Path(os.path.expanduser(file)).exists():
             return f"{kind}:{whole}"
     return None
 
@@ -344,7 +345,7 @@ def numbers(option: str, kind: type, text: str) -> list[Any]:
             if not math.isfinite(value):
                 raise ValueError
             found.append(value)
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:  # OverflowError: too long to compare
             what = "a whole number of 0 or more" if kind is int else "a number"
             raise UserError(f"{option}: '{name[:MOST_LETTERS]}' is not {what}.") from error
     return found

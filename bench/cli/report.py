@@ -73,6 +73,8 @@ def report_command(options: ReportOptions) -> None:
     if out is None and len(folders) > 2:  # the first folder's own page and tables stay
         others = "-".join(folder.resolve().name or "root" for folder in folders[1:])
         out = folders[0] / f"with-{others[:MOST_LETTERS]}"
+        if out.is_symlink():
+            raise UserError(f"'{out}' is a link, which may lead anywhere.", "Use --out FOLDER.")
     if out is not None:
         try:
             out.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
@@ -102,7 +103,7 @@ def _check_images(out: Path, datasets: Sequence[str]) -> None:
     classes."""
     for name in datasets:
         kind, colon, path = name.partition(":")
-        if colon and out.resolve().is_relative_to(Path(path).expanduser().resolve()):
+        if colon and out.resolve().is_relative_to(Path(os.path.expanduser(path)).resolve()):
             raise UserError(
                 f"Results folder '{out}' lies in the folder of {kind}:{path}: results there would "
                 "be taken for classes.",

@@ -27,12 +27,13 @@ _SUFFIXES = frozenset({
     ".pgm", ".pbm", ".pnm", ".avif", ".jp2", ".j2k", ".qoi", ".tga",
 })  # fmt: skip
 """Suffixes of images; a file with another one, or none, is an image if its content is."""
-_LITTER = frozenset({
-    "__macosx", "@eadir", "@tmp", "@recycle", "@recently-snapshot", "#recycle", "#snapshot",
-    "$recycle.bin", "recycler", "lost+found", "system volume information", "thumbs", "thumbs.db",
-    "desktop.ini", "__pycache__",
-})  # fmt: skip
-"""Folders and files that systems leave beside data, in lower case."""
+_LITTER = re.compile(
+    r"__macosx|@.*|[#~]recycle|[#~]snapshot|\$recycle\.bin|recycler|recycled|recycle\.bin|lost\+found|"
+    r"system volume information|_*thumbs|thumbs\.db|thumbnails|_vti_cnf|found\.\d+|"
+    r"network trash folder|temporary items|desktop\.ini|__pycache__"
+)
+"""Folders and files that systems leave beside data, in lower case. 'trash' is not among them: it is
+a class of pictures of waste."""
 _SPLIT_WORDS: dict[str, SplitName] = {
     "train": "train", "training": "train", "trn": "train", "val": "val", "valid": "val",
     "validation": "val", "dev": "val", "eval": "val", "evaluation": "val", "test": "test",
@@ -41,10 +42,13 @@ _SPLIT_WORDS: dict[str, SplitName] = {
 """Words that name a split, alone or as in 'seg_train', 'training_set' and 'test-images'."""
 _AROUND_SPLITS = frozenset({"seg", "set", "data", "dataset", "images", "imgs", "split", "folder"})
 _MASKS = frozenset({
-    "masks", "mask", "segmentations", "segmentation", "annotations", "annotation", "groundtruth",
-    "labels", "label", "gt",
+    "masks", "mask", "segmentations", "segmentation", "annotations", "annotation", "annots",
+    "annot", "groundtruth", "truth", "labels", "label", "gt", "gts", "targets", "target", "depth",
 })  # fmt: skip
-_IMAGES = frozenset({"images", "image", "imgs", "img", "jpegimages", "photos"})
+_IMAGES = frozenset({
+    "images", "image", "imgs", "img", "jpegimages", "photos", "inputs", "input", "rgb",
+    *_SPLIT_WORDS,
+})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -91,11 +95,12 @@ def quoted(names: Iterable[str]) -> str:
 def _split_folders(root: Path) -> dict[SplitName, Path]:
     """Return the folder of each split; empty if the class folders lie in ``root`` itself."""
     holding = [path for path in _folders_in(root) if _may_hold_images(path)]
-    named = sorted(path for path in holding if _split_of(path) is not None)
+    split_of = _splits_among(holding)
+    named = sorted(split_of)
     others = [path.name for path in holding if path not in named]
     if others:
-        nested = {_split_of(p) for p in named if any(map(_may_hold_images, _folders_in(p)))}
-        if "train" in nested and len(nested) > 1:
+        nested = {split_of[p] for p in named if any(map(_may_hold_images, _folders_in(p)))}
+        if "train" in nested:
             raise UserError(
                 f"{root} has split folders ({quoted(p.name for p in named)}) and other folders "
                 f"with images beside them: {quoted(others)}.",
@@ -105,8 +110,7 @@ def _split_folders(root: Path) -> dict[SplitName, Path]:
         return {}  # a folder called 'train' is a class here
     splits: dict[SplitName, Path] = {}
     for path in named:
-        split = _split_of(path)
-        assert split is not None
+        split = split_of[path]
         other = splits.setdefault(split, path)
         if other != path:
             raise UserError(
@@ -120,6 +124,28 @@ def _split_folders(root: Path) -> dict[SplitName, Path]:
             f"Add one; or give folder:{there}, which is then split 70/15/15.",
         )
     return {split: _unwrapped(path, split) for split, path in splits.items()}
+
+
+def _splits_among(folders: Sequence[Path]) -> dict[Path, SplitName]:
+    """Return the folders that are named after splits: each by itself, or all of them by one word in
+    names that are otherwise the same, as in 'flowers_train' and 'flowers_test'."""
+    alone = {path: split for path in folders if (split := _split_of(path)) is not None}
+    affixed: dict[Path, SplitName] = {}
+    rests = set()
+    for path in folders:
+        words = _words(path.name)
+        found = [word for word in words if word in _SPLIT_WORDS]
+        if len(found) == 1:
+            affixed[path] = _SPLIT_WORDS[found[0]]
+            rests.add(tuple(word for word in words if word not in found))
+    splits = set(affixed.values())
+    is_whole = len(affixed) == len(folders) == len(splits) > 1
+    return affixed if is_whole and len(rests) == 1 and "train" in splits else alone
+
+
+def _words(name: str) -> list[str]:
+    """Return the words of a name in lower case: 'leftImg8bit' is left, img and bit."""
+    return [w.casefold() for w in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)]
 
 
 def _split_of(folder: Path) -> SplitName | None:
@@ -144,17 +170,22 @@ def _check_are_classes(root: Path, folders: Sequence[Path]) -> None:
         path.name: {p.name for p in _folders_in(path) if _may_hold_images(p)} for path in folders
     }
     for name, names in inside.items():
-        if {"train", "test"} <= {_split_of(Path(n)) for n in names}:
+        splits = {split for n in names if (split := _split_of(Path(n))) is not None}
+        if "train" in splits and len(splits) > 1:
             raise UserError(
                 f"{root / name} holds split folders ({quoted(names)}), and would be taken for a "
                 "class.",
                 f"Give the folder that holds the data: folder:{root / name}.",
             )
-    sets = list(inside.values())
-    if len(sets) > 1 and len(sets[0]) > 1 and all(names == sets[0] for names in sets):
+    most = max(inside.values(), key=len, default=set())
+    if (
+        len(inside) > 1
+        and len(most) > 1
+        and all(names and names <= most for names in inside.values())
+    ):
         raise UserError(
             f"Every folder of {root} ({quoted(inside)}) holds the same sub-folders "
-            f"({quoted(sets[0])}): those are the classes, not these.",
+            f"({quoted(most)}) or some of them: those are the classes, not these.",
             f"Give one of them, such as folder:{root / next(iter(inside))}, or rename them to "
             "'train' and 'test'.",
         )
@@ -166,11 +197,12 @@ def _check_are_classes(root: Path, folders: Sequence[Path]) -> None:
                 f"{quoted(alike)}, so that these are no classes.",
                 "Every split needs the same class folders; name the splits 'train' and 'test'.",
             )
-    kinds = {re.sub(r"[^a-z]", "", name.casefold()) for name in inside}
-    if kinds & _MASKS and kinds & _IMAGES:
+    words = {name: {*_words(name), "".join(_words(name))} for name in inside}
+    masks = {name for name in inside if words[name] & _MASKS}
+    if masks and any(words[name] & _IMAGES for name in inside.keys() - masks):
         raise UserError(
             f"{root} holds images beside their masks or labels ({quoted(inside)}), not classes.",
-            LAYOUT_HINT,
+            f"{LAYOUT_HINT} If these are classes, rename {quoted(masks)}.",
         )
 
 
@@ -272,7 +304,7 @@ def _may_hold_images(folder: Path) -> bool:
 
 
 def _is_visible(name: str) -> bool:
-    return not name.startswith(".") and name.casefold() not in _LITTER
+    return not name.startswith(".") and _LITTER.fullmatch(name.casefold()) is None
 
 
 def _folders_in(root: Path) -> list[Path]:

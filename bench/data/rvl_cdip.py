@@ -24,6 +24,9 @@ from bench.storage.regular_files import decoded, read_regular
 
 _SIZES: dict[SplitName, int] = {"train": 800, "val": 160, "test": 1040}
 """Images in each split, if no other number is requested and there are as many."""
+MOST_LETTERS, MOST_DIGITS = 80, 9
+"""Letters of a wrong line that a message repeats; digits of a label, which may have leading zeros.
+"""
 _LAYOUT_HINT = (
     "Expected PATH/images/… and PATH/labels/train.txt, val.txt and test.txt with lines "
     "'imagesq/q/o/c/qoc54c00/80035521.tif 15'."
@@ -92,10 +95,12 @@ def _read_lines(root: Path, split: SplitName) -> list[_Line]:
         where = f"{path}, line {number}"
         relative, _, label = line.rpartition(" ")
         relative = relative.strip()
-        if not relative or not (label.isascii() and label.isdigit()):
-            raise UserError(f"{where}: '{line}' is not of the form 'path label'.", _LAYOUT_HINT)
-        if int(label) >= len(PAGE_CLASSES):
-            raise UserError(f"{where}: the label {label} is not in 0 to {len(PAGE_CLASSES) - 1}.")
+        if not relative or "\0" in relative or not (label.isascii() and label.isdigit()):
+            shown = line[:MOST_LETTERS]
+            raise UserError(f"{where}: '{shown}' is not of the form 'path label'.", _LAYOUT_HINT)
+        if len(label) > MOST_DIGITS or int(label) >= len(PAGE_CLASSES):
+            shown = label[:MOST_LETTERS]
+            raise UserError(f"{where}: the label {shown} is not in 0 to {len(PAGE_CLASSES) - 1}.")
         pure = PurePosixPath(relative)
         if pure.is_absolute() or ".." in pure.parts:
             raise UserError(f"{where}: '{relative}' leads out of the folder 'images'.")

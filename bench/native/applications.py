@@ -54,7 +54,7 @@ class Application:
 
 def keras_models_folder() -> Path:
     """Return the folder where Keras keeps downloaded weights (keras.utils.get_file)."""
-    return Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "models"
+    return Path(os.path.expanduser(os.environ.get("KERAS_HOME", "~/.keras"))) / "models"
 
 
 def _single(constructor: str, module: str, digest: str, min_px: int = 32) -> Application:

@@ -7,6 +7,7 @@ than its file.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -118,7 +119,7 @@ def check_px(name: str, entry: BackboneEntry, px: int) -> None:
 def _absolute(name: str) -> str:
     """Return a user's own network with the absolute path of its file, which must exist."""
     file, _, function = name.removeprefix(f"{OWN}:").rpartition(":")
-    path = Path(file).expanduser()
+    path = Path(os.path.expanduser(file))
     check_is_file(f"Backbone '{name}': file '{file}'", path)
     return f"{OWN}:{path.resolve()}:{function}"
 

@@ -45,7 +45,8 @@ class TrainingPlan:
     """Dropout operations that are on in training, in the order of their masks."""
 
     needs_two_images: bool = False
-    """True if a BatchNorm over a single position trains: one image has no variance."""
+    """True if a BatchNorm over a single position trains, or may train in native mode: one image has
+    no variance."""
 
     def in_training(self, index: int) -> bool:
         """Return True if the operation at ``index`` is in the part that trains."""

@@ -29,6 +29,9 @@ from bench.network.random_streams import Stream, generator
 HEAD_FORMS = "original, linear, dense:512,256 or flatten+dense:290"
 
 
+MOST_UNITS = 65_536
+
+
 def hidden_units(head: str) -> list[int]:
     """Return the units of a head's hidden dense layers: ``dense:512,256`` → [512, 256]. Raise
     UserError if ``head`` has none of the known forms."""
@@ -37,7 +40,10 @@ def hidden_units(head: str) -> list[int]:
     match = re.fullmatch(r"(?:flatten\+)?dense:([1-9]\d{0,5}(?:,[1-9]\d{0,5})*)", head)
     if match is None:
         raise UserError(f"Unknown head '{head}'.", f"A head is {HEAD_FORMS}.")
-    return [int(units) for units in match.group(1).split(",")]
+    found = [int(units) for units in match.group(1).split(",")]
+    if max(found) > MOST_UNITS:
+        raise UserError(f"Head '{head}': a layer has at most {MOST_UNITS:,} units.")
+    return found
 
 
 def attach_head(network: Network, head: str, classes: int, seed: int) -> Network:

@@ -123,7 +123,7 @@ def checkpoints_folder() -> Path:
     """Return the folder of torch.hub's downloads (``TORCH_HOME``, see torch.hub.get_dir)."""
     caches = os.environ.get("XDG_CACHE_HOME", "~/.cache")
     home = os.environ.get("TORCH_HOME", os.path.join(caches, "torch"))
-    return Path(home).expanduser() / "hub" / "checkpoints"
+    return Path(os.path.expanduser(home)) / "hub" / "checkpoints"
 
 
 def hub_folder() -> Path:
@@ -131,7 +131,7 @@ def hub_folder() -> Path:
     caches = os.environ.get("XDG_CACHE_HOME", "~/.cache")
     home = os.environ.get("HF_HOME", os.path.join(caches, "huggingface"))
     older = os.environ.get("HUGGINGFACE_HUB_CACHE", os.path.join(home, "hub"))
-    return Path(os.environ.get("HF_HUB_CACHE", older)).expanduser()
+    return Path(os.path.expanduser(os.environ.get("HF_HUB_CACHE", older)))
 
 
 def _name_in_url(source: WeightsSource) -> str:

@@ -24,6 +24,8 @@ CAVEATS = {
 """Data set → limits of its intervals."""
 
 
+MOST_LINES = 20
+"""Most reasons, or differences, that are listed one by one."""
 RUNS_NAMED = 6
 """Runs that a note names."""
 CLASSES_NAMED = 12
@@ -85,14 +87,21 @@ def _grid(run: StoredRun) -> list[float]:
 
 
 def reasons(rows: Sequence[Row]) -> list[str]:
-    """Return a line for each reason why runs are not ok."""
+    """Return a line for each reason why runs are not ok; of very many, the most frequent ones."""
     failed = (row for row in rows if not row.is_ok)
     found = grouped(failed, lambda row: (row.result.status, (row.failure or {}).get("message", "")))
-    return [
+    lines = [
         f"{status}: {why} [{number_of(len(same), 'run')}: {same[0].result.run_id}"
         f"{' …' if same[1:] else ''}]"
-        for (status, why), same in found.items()
+        for (status, why), same in sorted(found.items(), key=lambda item: -len(item[1]))
     ]
+    return [*lines[:MOST_LINES], *_rest(lines, "reason", "the table of runs that are not ok")]
+
+
+def _rest(lines: Sequence[str], what: str, where: str) -> list[str]:
+    """Return a line that counts the lines above ``MOST_LINES``; none if there are no more."""
+    more = len(lines) - MOST_LINES
+    return [f"… and {number_of(more, f'more {what}')}, see {where}"] if more > 0 else []
 
 
 def footnotes(rows: Sequence[Row]) -> list[str]:
@@ -205,7 +214,7 @@ def unproved(rows: Sequence[Row]) -> str | None:
 
 def mismatches(rows: Sequence[Row]) -> list[str]:
     """Return a line for each respect in which rows that differ only in the backend are not the same
-    experiment."""
+    experiment; of very many, the first ones."""
     ids = Counter(row.result.run_id for row in rows)
     lines = []
     for name in dict.fromkeys(name for row in rows for name in row.differs):
@@ -217,4 +226,4 @@ def mismatches(rows: Sequence[Row]) -> list[str]:
             ]  # fmt: skip
             between = "differs between" if len(names) > 1 else "differs within"
             lines.append(f"{name} {between} {some_of(sorted(names), RUNS_NAMED)}")
-    return lines
+    return [*lines[:MOST_LINES], *_rest(lines, "difference", "the column 'differs' of the rows")]

@@ -51,8 +51,13 @@ def repeat_command(
 
 
 def _toml(table: dict[str, Any]) -> list[str]:
-    """Return a line of TOML for each key: strings, numbers and lists are written as in JSON."""
-    return [f"{key} = {json.dumps(value)}" for key, value in table.items()]
+    """Return a line of TOML for each key. Strings, numbers and lists are written as in JSON, but
+    letters beyond ASCII as they are, since TOML has no surrogates; and DEL, which TOML forbids, as
+    an escape."""
+    return [
+        f"{key} = {json.dumps(value, ensure_ascii=False)}".replace("\x7f", "\\u007f")
+        for key, value in table.items()
+    ]
 
 
 def _grid(spec: RunSpec, swept: Sequence[RunSpec]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -198,10 +199,10 @@ class Planner:
         if application is None:
             if choice == "pretrained":
                 return pretrained_weights(name, entry, self.download)
-            return weights_from_file(entry, Path(choice).expanduser())
+            return weights_from_file(entry, Path(os.path.expanduser(choice)))
         if choice == "pretrained":
             return native_weights(name, application, entry, point.recipe["px"], self.download)
-        return native_weights_from_file(entry, Path(choice).expanduser())
+        return native_weights_from_file(entry, Path(os.path.expanduser(choice)))
 
     def _entry(self, name: str) -> BackboneEntry:
         return backbone(name, self.interpreters, self.cache)

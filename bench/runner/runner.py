@@ -91,6 +91,7 @@ class Runner:
     def _prepare(self, runs: Sequence[PlannedRun], display: Display) -> None:
         """Pack data and export Blueprints, so that bad input is found before any run."""
         seen: set[Hashable] = set()
+        notes: list[str | None] = []
         for run in runs:
             if run.unavailable is not None or run.weights is None:
                 continue
@@ -99,8 +100,9 @@ class Runner:
             if data not in seen:
                 seen.add(data)
                 self._packed(run)
-            if spec.mode == "native":
-                continue  # the framework brings its own network
+            if spec.mode == "native":  # the framework brings its own network
+                notes.append(_about_last_batch(run, f"{run.backbone} in native mode"))
+                continue
             seed = spec.seed if run.weights.ref.kind == "random" else None
             shape = (recipe.head, recipe.epochs, recipe.batch_size, run.dataset.train_images)
             network = (run.backbone, recipe.px, spec.weights, seed, spec.policy, shape)
@@ -114,8 +116,11 @@ class Runner:
                 empty = Network.empty(blueprint)  # zeros that are never touched take no memory
                 whole = attach_head(empty, recipe.head, len(run.dataset.classes), seed=0)
                 boundary_index(whole.blueprint, spec.policy.boundary)
-                if said := _about_last_batch(run, whole.blueprint):
-                    display.note(said)
+                phases = phases_of(whole.blueprint, spec.policy, recipe.epochs)
+                if any(plan_training(whole.blueprint, p.policy).needs_two_images for p in phases):
+                    notes.append(_about_last_batch(run, f"{run.backbone} at {recipe.px} px"))
+        for note in dict.fromkeys(filter(None, notes)):
+            display.note(note)
         prune(self.cache, self._used, limit_bytes())
 
     def _packed(self, run: PlannedRun) -> Path:
@@ -186,25 +191,22 @@ class Runner:
         )
 
 
-def _about_last_batch(run: PlannedRun, blueprint: Blueprint) -> str | None:
-    """Return a sentence if a single last image joins the batch before it, as a BatchNorm over a
-    single position needs two; raise UserError if every batch has one image, which PyTorch refuses
-    and Keras gets wrong."""
+def _about_last_batch(run: PlannedRun, network: str) -> str | None:
+    """Return a sentence if a single last image joins the batch before it, in a run that may train a
+    BatchNorm over a single position; raise UserError if every batch has one image, which PyTorch
+    refuses and Keras gets wrong."""
     recipe, policy, images = run.spec.recipe, run.spec.policy, run.dataset.train_images
-    if images % recipe.batch_size != 1 and recipe.batch_size > 1:
-        return None
-    phases = phases_of(blueprint, policy, recipe.epochs)
-    if not any(plan_training(blueprint, phase.policy).needs_two_images for phase in phases):
-        return None
     if min(recipe.batch_size, images) == 1:
         raise UserError(
-            f"{run.backbone} at {recipe.px} px ends in a map of one position, where BatchNorm "
-            f"cannot train on batches of one image ({policy.name}).",
-            "Use --batch-size 2 or more, a larger --px, or the policy freeze_all.",
+            f"{network} may have a map of one position, where BatchNorm cannot train on batches of "
+            f"one image ({policy.name}).",
+            "Use --batch-size 2 or more, a larger --px, or --mode matched with freeze_all.",
         )
+    if images % recipe.batch_size != 1:
+        return None
     return (
-        f"{run.backbone}, {policy.name}: the last of {images} training images joins the batch "
-        f"before it, since BatchNorm over a single position ({recipe.px} px) needs two"
+        f"{network}, {policy.name}: the last of {images} training images joins the batch before "
+        "it, since BatchNorm needs two where a map has a single position"
     )
 
 

@@ -29,6 +29,7 @@ COMMAND_LINE = "the command line"
 """Stands for the file name in messages about options."""
 MOST_LETTERS = 60
 """Letters of a wrong value that a message repeats."""
+MOST_IMAGES = 1_000_000_000
 BUILT_IN = resources.files("bench.catalog") / "suites"
 _recipe_fields: Any = {
     name: (declared.suite_annotation, declared.suite_default)
@@ -44,13 +45,13 @@ class Grid(RecipeKeys):  # made from the declarations of Recipe
     case: int | None = Field(default=None, description="Case of the article, 1 to 4.")
     dataset: str = Field(description="'photos', 'mnist5k', 'folder:PATH' or 'rvl_cdip[:PATH]'.")
     train_images: int | None = Field(
-        default=None, gt=0, lt=2**63, description="Training images; null: all."
+        default=None, gt=0, le=MOST_IMAGES, description="Training images; null: all."
     )
     val_images: int | None = Field(
-        default=None, gt=0, lt=2**63, description="Validation images; null: all."
+        default=None, gt=0, le=MOST_IMAGES, description="Validation images; null: all."
     )
     test_images: int | None = Field(
-        default=None, gt=0, lt=2**63, description="Test images; null: all."
+        default=None, gt=0, le=MOST_IMAGES, description="Test images; null: all."
     )
     size: Size | None = Field(default=None, description="Instead of train_images.")
     size_bounds: tuple[int, int] | None = Field(
@@ -67,8 +68,10 @@ class Grid(RecipeKeys):  # made from the declarations of Recipe
     @field_validator("size_bounds")
     @classmethod
     def _ascending(cls, bounds: tuple[int, int] | None) -> tuple[int, int] | None:
-        if bounds is not None and not 0 < bounds[0] < bounds[1]:
-            raise ValueError("the bounds of small and medium must ascend from 1")
+        if bounds is not None and not 0 < bounds[0] < bounds[1] <= MOST_IMAGES:
+            raise ValueError(
+                f"the bounds of small and medium must ascend from 1 to at most {MOST_IMAGES:,}"
+            )
         return bounds
 
     def recipe_value(self, name: str) -> Any:

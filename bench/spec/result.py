@@ -137,6 +137,16 @@ class Fingerprint(Frozen):
     )
 
 
+DataOption = Annotated[
+    str,
+    Field(
+        pattern=r"^--(skip-unreadable|drop-duplicates|test-from (val|train:\d{1,3}%)|"
+        r"max-pixels \d{1,18})$"
+    ),
+]
+"""An option that decides which files are used; a page prints it as a command to paste."""
+
+
 class RunResult(Frozen):
     """The result of a run. Null means 'could not be measured', never a guess.
 
@@ -295,8 +305,10 @@ class RunResult(Frozen):
     unreadable_images: Count | None = Field(
         default=None, description="Number of images that --skip-unreadable left out; null: none."
     )
-    data_options: tuple[str, ...] = Field(
-        default=(), description="Options of the command line that decided which files were used."
+    data_options: tuple[DataOption, ...] = Field(
+        default=(),
+        max_length=4,
+        description="Options of the command line that decided which files were used.",
     )
     data_remarks: tuple[str, ...] = Field(
         default=(), description="Sentences on files that were left out or taken otherwise."

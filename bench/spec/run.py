@@ -39,7 +39,7 @@ class DatasetRef(Frozen):
     label: str = Field(description="Name with its qualification, such as stand-in or synthetic.")
     content_hash: str = Field(description="SHA-256 of the images, labels and splits used.")
     classes: tuple[str, ...] = Field(description="Class names, in label order.")
-    train_images: int = Field(ge=0, lt=2**63, description="Images in the training split.")
+    train_images: int = Field(ge=1, lt=2**63, description="Images in the training split.")
     val_images: int = Field(ge=0, lt=2**63, description="Images in the validation split.")
     test_images: int = Field(ge=0, lt=2**63, description="Images in the test split.")
 
@@ -140,7 +140,7 @@ class Recipe(WithoutDefaults):
             competes=True,
             help="Base rates of a new model, such as 0.001,0.01; each policy scales them.",
         ),
-    ] = Field(gt=0, le=1e30, description="Peak rate of the head, the policy's factor included.")
+    ] = Field(ge=1e-30, le=1e30, description="Peak rate of the head, the policy's factor included.")
     momentum: Annotated[float, RecipeOption(default=0.9)] = Field(
         ge=0, lt=1, description="Momentum of sgd; adamw has betas 0.9 and 0.999."
     )

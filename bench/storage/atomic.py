@@ -76,8 +76,14 @@ def _move_into_place(content: Path, final: Path, is_good: Callable[[Path], bool]
 
 
 def _host() -> str:
-    """Return a name of this machine without hyphens; machines may share a cache."""
-    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+    """Return a name without hyphens of the place in which a process number means one process: this
+    machine since it started, or a container on it. Such places may share a disk, and a host name.
+    """
+    parts = [socket.gethostname()]
+    with contextlib.suppress(OSError):  # Linux
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
+        parts.append(os.readlink("/proc/self/ns/pid"))
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:8]
 
 
 def owner() -> str:

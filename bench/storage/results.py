@@ -83,13 +83,13 @@ class Store:
             return _read_run(folder).result.status in UNFINISHED
         except UserError as error:
             raise UserError(f"{folder}: {error}.", "Name another folder: --out DIR.") from error
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return True
 
     def has_other_environment(self, run_id: str) -> bool:
         """Return True if a run that is missing here has finished in another environment."""
         for folder in _folders_in(self.root / "runs" / run_id):
-            with suppress(OSError, ValueError, UserError):
+            with suppress(OSError, ValueError, RecursionError, UserError):
                 if _read_result(folder).status not in UNFINISHED:
                     return True
         return False
@@ -136,7 +136,7 @@ class Store:
 
     def _put_back(self, old: Path) -> None:
         """Move a result that ``save`` took away back to its place, unless the new one is there."""
-        with suppress(OSError, ValueError, UserError):
+        with suppress(OSError, ValueError, RecursionError, UserError):
             result = _read_run(old).result
             final = self.folder(result.run_id, result.environment_id)
             if not final.exists():

@@ -228,7 +228,7 @@ class Run:
             notes.append(fit.note)
         if fit.plan.needs_two_images and fit.batches.images % self._spec.recipe.batch_size == 1:
             notes.append(
-                "the last image of each epoch was joined to the batch before it: BatchNorm over a "
-                "single position needs two"
+                "the last image of each epoch was joined to the batch before it: BatchNorm needs "
+                "two images where a map has a single position"
             )
         result["notes"] = notes

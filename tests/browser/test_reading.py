@@ -76,7 +76,7 @@ def test_details_say_what_was_proved_of_their_run(open_page: Open) -> None:
     proved = opened.page.locator(".fold", has_text="freeze_all")
     expect(proved).to_have_count(6)
     for details in proved.all():
-        expect(details).to_contain_text("Shown: the backends compute the same")
+        expect(details).to_contain_text("Shown: a proof in float64 found the same training steps")
     other = opened.page.locator(".fold", has_text="fine_tune_all").first
     expect(other).to_contain_text("Not shown in this environment.")
 

@@ -22,7 +22,7 @@ SUITE = """
 name = "native"
 [[grid]]
 dataset = "photos"
-train_images = 18
+train_images = 19
 val_images = 18
 test_images = 18
 backbones = ["mobilenet_v2"]
@@ -70,6 +70,12 @@ def native(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> Path
     assert DISTINGUISHING["mode"] in said.splitlines()[0].split()
     assert "native: each framework's own weights" in said
     assert "NOT THE SAME" not in said
+    joined = [
+        any("joined to the batch before it" in note for note in result["notes"])
+        for (policy, _), result in _results(folder).items()
+        if policy == "fine_tune_all"
+    ]
+    assert joined == [True, True], "one image alone: PyTorch refuses it, and Keras goes on"
     return folder
 
 

@@ -290,7 +290,7 @@ def test_a_cache_that_is_a_file_is_told(tmp_path: Path, monkeypatch: pytest.Monk
         ("--timeout nan", "--timeout nan: a time limit"),
         ("--learning-rates 1e308 --tune lr", "--learning-rates: it should be less than"),
         ("--learning-rates nan", "--learning-rates: 'nan' is not a number"),
-        ("--learning-rates 0", "--learning-rates: it should be greater than 0"),
+        ("--learning-rates 0", "--learning-rates: it should be greater than"),
         ("--seeds " + "9" * 5000, "--seeds: '9999"),
         ("--epochs 10000000", "--epochs: it should be less than or equal to 1000000"),
         ("--batch-size 100000000000", "--batch-size: it should be less than"),

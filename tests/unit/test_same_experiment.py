@@ -81,14 +81,27 @@ def test_first_steps_that_differ(make_run: MakeRun, change: dict[str, Any], name
     [
         {"step_losses": (3.0 + 6e-7, 2.9 * (1 + 4e-5))},
         {"logits_after_step": (1.01, -4.01)},
-        {"step_losses": (3.0, 2.9), "logits_after_step": ()},
     ],
 )
 def test_rounding_is_no_difference(make_run: MakeRun, change: dict[str, Any]) -> None:
     other = {**FIRST, **change, "repeated_losses": ()}
     rows = pair(make_run, {"fingerprint": FIRST}, {"fingerprint": other})
     assert marks(rows) == [()] * 2
-    assert marks(pair(make_run, {"fingerprint": FIRST}, {})) == [()] * 2
+
+
+@pytest.mark.parametrize("missing", ["fingerprint", "data_sha256"])
+def test_what_one_run_alone_lacks_is_a_difference_within_a_version(
+    make_run: MakeRun, missing: str
+) -> None:
+    whole = {"fingerprint": FIRST, "data_sha256": "aa"}
+    other = {name: value for name, value in whole.items() if name != missing}
+    assert all(row.differs and not row.is_valid for row in pair(make_run, whole, other))
+    older = {"thawbench": "0.0+earlier.code"}
+    runs = [
+        make_run(backend="torch", result=whole),
+        make_run(backend="keras-tensorflow", result=other, environment=older),
+    ]
+    assert marks(rows_of(runs, set())) == [()] * 2
 
 
 @pytest.mark.parametrize(

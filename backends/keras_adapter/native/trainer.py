@@ -158,7 +158,8 @@ def plan_native(native: NativeModel, backbone_scale: float) -> TrainingPlan:
     frozen_layers = native.base.layers[: native.first_trained]
     frozen = dict.fromkeys(v.path for layer in frozen_layers for v in layer.weights)
     moving = [v.path for v in native.model.non_trainable_weights if v.path not in frozen]
-    return TrainingPlan(0, trained, tuple(frozen), tuple(moving), ())
+    # Native networks are not looked into, so a BatchNorm over a single position may train.
+    return TrainingPlan(0, trained, tuple(frozen), tuple(moving), (), needs_two_images=True)
 
 
 def stock_optimizers(plan: TrainingPlan, recipe: Recipe) -> dict[float, keras.optimizers.Optimizer]:

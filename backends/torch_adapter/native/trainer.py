@@ -240,7 +240,8 @@ def plan_native(
         else:
             in_head = any(is_under(name, path) for path in head)
             trained[name] = TensorPlan(1.0 if in_head else request.policy.backbone_scale, True)
-    return TrainingPlan(0, trained, tuple(frozen), tuple(moving), ())
+    # Native networks are not looked into, so a BatchNorm over a single position may train.
+    return TrainingPlan(0, trained, tuple(frozen), tuple(moving), (), needs_two_images=True)
 
 
 def native_optimizer(
