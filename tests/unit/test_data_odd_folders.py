@@ -54,6 +54,8 @@ def counts(dataset: Dataset) -> tuple[int, int, int]:
         ("TRAIN", "test-images"),
         ("trainset", "testset"),
         ("train_data", "test data"),
+        ("flowers_train", "flowers_test"),
+        ("my-train-256", "my-test-256"),
     ],
 )
 def test_split_folders_of_published_sets_are_splits(tmp_path: Path, train: str, test: str) -> None:
@@ -78,6 +80,16 @@ def test_a_split_called_dev_is_for_validation(tmp_path: Path) -> None:
         (("north/a", "north/b", "south/a", "south/b"), "holds the same sub-folders"),
         (("images", "masks"), "images beside their masks"),
         (("JPEGImages", "Annotations"), "images beside their masks"),
+        (("JPEGImages", "SegmentationClass"), "images beside their masks"),
+        (("leftImg8bit/a", "gtFine/a"), "images beside their masks"),
+        (("train", "train_masks", "test"), "images beside their masks"),
+        (("input", "target"), "images beside their masks"),
+        (("images", "labels_png"), "images beside their masks"),
+        (("train/a", "train/b", "unlabeled"), "other folders with images beside them"),
+        (("train/a", "train/b", "c"), "other folders with images beside them"),
+        (("data/train/a", "data/val/a", "extra"), "'?data.* holds split folders"),
+        (("fold1/a", "fold1/b", "fold2/a", "fold2/b", "fold3/a"), "holds the same sub-folders"),
+        (("flowers_train", "flowers_test"), "not in class folders"),
     ],
 )
 def test_folders_that_are_no_classes_are_refused(
@@ -91,6 +103,18 @@ def test_folders_that_are_no_classes_are_refused(
 def test_classes_may_hold_sub_folders(tmp_path: Path) -> None:
     fill(tmp_path / "set", {"a/2019": 4, "a/2020": 4, "b/2019": 4, "c": 4})
     assert opened(tmp_path / "set").classes == ("a", "b", "c")
+
+
+@pytest.mark.parametrize(
+    "classes",
+    [("test tube", "train station"), ("train", "tram"), ("mask", "no mask"), ("glass", "trash"),
+     ("bullet_train", "freight_train")],
+)  # fmt: skip
+def test_classes_may_be_called_like_splits_masks_or_litter(
+    tmp_path: Path, classes: tuple[str, str]
+) -> None:
+    fill(tmp_path / "set", dict.fromkeys(classes, 5))
+    assert opened(tmp_path / "set").classes == classes
 
 
 @pytest.mark.parametrize(
@@ -126,7 +150,9 @@ def test_other_files_are_counted_and_named(tmp_path: Path) -> None:
 
 def test_what_systems_leave_behind_is_neither_class_nor_image(tmp_path: Path) -> None:
     fill(tmp_path / "set", {"a": 5, "b": 5})
-    litter = ("@eaDir", "#recycle", "Thumbs", ".thumbnails", "$RECYCLE.BIN", "__MACOSX")
+    litter = ("@eaDir", "#recycle", "Thumbs", ".thumbnails", "$RECYCLE.BIN", "__MACOSX",
+              "@SynoResource", "~snapshot", "thumbnails", "_vti_cnf", "FOUND.000", "RECYCLED",
+              "Network Trash Folder", "Temporary Items")  # fmt: skip
     for place in ("", "a/"):
         fill(tmp_path / "set", {place + name: 2 for name in litter}, start=50)
         (tmp_path / "set" / place / "Thumbs.db").write_bytes(b"x")

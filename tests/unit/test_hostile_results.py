@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +19,7 @@ import numpy as np
 import pytest
 
 from bench.analysis.predictions import confusion, largest_confusions
+from bench.data import FileRules
 from bench.errors import UserError
 from bench.report import make_report
 from bench.report.repeat import repeat_command
@@ -135,6 +138,9 @@ def changed(folder: Path, file: str, place: str, value: str) -> None:
         ("result.json", "fit_s", "1e999"),
         ("result.json", "knobs", "[" * 100_000 + "]" * 100_000),
         ("environment.json", "cores", "-2"),
+        ("spec.json", "case.dataset.train_images", "0"),
+        ("result.json", "data_options", '["--python torch=./evil.sh", "--fresh"]'),
+        ("result.json", "data_options", '["--test-from val\\n--fresh"]'),
     ],
 )
 def test_one_bad_run_does_not_stop_the_report_of_the_other(
@@ -202,6 +208,77 @@ def test_stored_escapes_reach_neither_terminal_nor_tables(
 def test_the_command_to_repeat_a_run_is_one_command(make_spec: Callable[..., Any]) -> None:
     spec = make_spec(device="cpu; touch x")
     assert repeat_command(spec).endswith("--device 'cpu; touch x'")
+
+
+@pytest.mark.parametrize("name", ["folder:🌸", "folder:é", 'folder:"q', "folder:a\x7fb"])
+def test_the_suite_to_repeat_a_run_is_toml(make_spec: Callable[..., Any], name: str) -> None:
+    command = repeat_command(make_spec(case={"dataset": {"name": name}}))
+    text = command.split("'THAWBENCH'\n", 1)[1].rsplit("\nTHAWBENCH", 1)[0]
+    assert tomllib.loads(text)["grid"][0]["dataset"] == name
+
+
+def test_every_option_of_data_can_be_stored(
+    make_spec: Callable[..., Any], make_environment: Callable[..., Any],
+    make_result: Callable[..., Any],
+) -> None:  # fmt: skip
+    rules = FileRules(True, True, ("train", 0.15), 10**9), FileRules(test_from=("val", 1.0))
+    for options in (rule.options() for rule in rules):
+        assert make_result(make_spec(), make_environment(), data_options=options)
+
+
+def test_a_link_in_place_of_the_folder_for_several_is_not_followed(
+    here: Cli, save_run: Save, make_spec: Callable[..., Any], tmp_path: Path
+) -> None:
+    for seed, name in enumerate("ABC"):
+        save_run(Store(tmp_path / name), make_spec(seed=seed))
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "report.html").write_text("precious")
+    (tmp_path / "A" / "with-B-C").symlink_to(outside)
+    done = here("report", *(str(tmp_path / name) for name in "ABC"))
+    assert done.returncode == 2
+    assert "is a link, which may lead anywhere" in done.stderr
+    assert (outside / "report.html").read_text() == "precious"
+
+
+def test_runs_that_agree_in_everything_but_answers_or_origin_do_not_stop_a_report(
+    make_run: Callable[..., Any], tmp_path: Path
+) -> None:
+    def answers(images: int) -> dict[str, Any]:
+        right = np.arange(images) < images // 2
+        bits = base64.b64encode(np.packbits(right).tobytes()).decode()
+        return {"images": images, "labels_sha256": "a" * 64, "right_bits": bits}
+
+    sizes = [
+        make_run(seed=seed, result={"test_top1": 0.5, "test_answers": answers(images)})
+        for seed, images in enumerate((8, 16))
+    ]
+    origins = [
+        make_run(backend=backend, weights={"source": source})
+        for backend, source in (("torch", "one"), ("torch", "two"), ("keras-tensorflow", "one"))
+    ]
+    for runs in (sizes, origins):
+        assert len(make_report(runs, tmp_path, []).rows) == len(runs)
+
+
+def test_what_is_nested_too_deep_is_a_missing_result(save_run: Save, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    folder = save_run(store)
+    (folder / "result.json").write_text("[" * 100_000 + "]" * 100_000)
+    assert store.is_missing(folder.parent.name, folder.name)
+    assert not store.has_other_environment(folder.parent.name)
+    folder.rename(store.partial_folder() / "old")
+    store.discard_partials()
+    assert list((tmp_path / ".partial").iterdir()) == []
+
+
+def test_folders_that_are_no_runs_are_counted(here: Cli, tmp_path: Path) -> None:
+    for number in range(30):
+        (tmp_path / "runs" / f"r{number}" / "e").mkdir(parents=True)
+    done = here("report", str(tmp_path))
+    assert done.returncode == 2
+    assert "22 more could not be read" in done.stderr
+    assert len(done.stderr.splitlines()) < 15
 
 
 def test_temporary_names_cannot_be_guessed(tmp_path: Path, private: Path) -> None:
@@ -294,6 +371,13 @@ def test_a_cache_that_is_a_file_is_told(tmp_path: Path, monkeypatch: pytest.Monk
         ("--seeds " + "9" * 5000, "--seeds: '9999"),
         ("--epochs 10000000", "--epochs: it should be less than or equal to 1000000"),
         ("--batch-size 100000000000", "--batch-size: it should be less than"),
+        ("--seeds " + "9" * 4000, "--seeds: '9999"),
+        ("--learning-rates 5e-324", "--learning-rates: it should be greater than"),
+        ("--train-images 100000000000000", "--train-images: it should be less than"),
+        ("--head dense:999999,999999", "a layer has at most 65,536 units"),
+        ("--weights ~nosuch/w.pth", "~nosuch/w.pth"),
+        ("--backbones module:~nosuch/n.py:f", "~nosuch/n.py"),
+        ("--python torch=~nosuch/python", "'~nosuch/python' is not an interpreter"),
     ],
 )
 def test_numbers_that_no_run_can_have_are_named_as_the_user_wrote_them(
@@ -312,6 +396,8 @@ def test_numbers_that_no_run_can_have_are_named_as_the_user_wrote_them(
         (f"epochs = {'9' * 5000}", "cannot be read"),
         (f"epochs = {'[' * 50_000}", "cannot be read"),
         ("learning_rate = inf", "learning_rate of grid 1"),
+        (f"size_bounds = [1, {'9' * 400}]", "size_bounds of grid 1"),
+        ("val_images = 100000000000000", "val_images of grid 1"),
     ],
 )
 def test_numbers_in_a_suite_are_named_by_key_and_grid(
