@@ -101,7 +101,7 @@ class Runner:
                 seen.add(data)
                 self._packed(run)
             if spec.mode == "native":  # the framework brings its own network
-                notes.append(_about_last_batch(run, f"{run.backbone} in native mode"))
+                notes.append(_about_last_batch(run, "native mode may train BatchNorm over one"))
                 continue
             seed = spec.seed if run.weights.ref.kind == "random" else None
             shape = (recipe.head, recipe.epochs, recipe.batch_size, run.dataset.train_images)
@@ -118,7 +118,9 @@ class Runner:
                 boundary_index(whole.blueprint, spec.policy.boundary)
                 phases = phases_of(whole.blueprint, spec.policy, recipe.epochs)
                 if any(plan_training(whole.blueprint, p.policy).needs_two_images for p in phases):
-                    notes.append(_about_last_batch(run, f"{run.backbone} at {recipe.px} px"))
+                    notes.append(
+                        _about_last_batch(run, f"BatchNorm trains at {recipe.px} px over one")
+                    )
         for note in dict.fromkeys(filter(None, notes)):
             display.note(note)
         prune(self.cache, self._used, limit_bytes())
@@ -191,23 +193,23 @@ class Runner:
         )
 
 
-def _about_last_batch(run: PlannedRun, network: str) -> str | None:
+def _about_last_batch(run: PlannedRun, why: str) -> str | None:
     """Return a sentence if a single last image joins the batch before it, in a run that may train a
     BatchNorm over a single position; raise UserError if every batch has one image, which PyTorch
-    refuses and Keras gets wrong."""
-    recipe, policy, images = run.spec.recipe, run.spec.policy, run.dataset.train_images
+    refuses and Keras gets wrong. ``why`` begins the reason."""
+    recipe, images = run.spec.recipe, run.dataset.train_images
+    what, reason = (
+        f"{run.backbone}, {run.spec.policy.name}",
+        f"{why} position, which needs two images",
+    )
     if min(recipe.batch_size, images) == 1:
         raise UserError(
-            f"{network} may have a map of one position, where BatchNorm cannot train on batches of "
-            f"one image ({policy.name}).",
+            f"{what}: batches of one image cannot be trained: {reason}.",
             "Use --batch-size 2 or more, a larger --px, or --mode matched with freeze_all.",
         )
     if images % recipe.batch_size != 1:
         return None
-    return (
-        f"{network}, {policy.name}: the last of {images} training images joins the batch before "
-        "it, since BatchNorm needs two where a map has a single position"
-    )
+    return f"{what}: the last of {images} training images joins the batch before it: {reason}"
 
 
 def _in_order(runs: Sequence[PlannedRun]) -> list[PlannedRun]:

@@ -23,6 +23,7 @@ from bench.data import FileRules
 from bench.errors import UserError
 from bench.report import make_report
 from bench.report.repeat import repeat_command
+from bench.storage.atomic import owner
 from bench.storage.cache import cache_root, limit_bytes, mark_used, prune
 from bench.storage.results import Store
 from bench.storage.text_files import printable, replace_text
@@ -309,6 +310,14 @@ def test_a_partial_folder_of_another_machine_stays(
     os.utime(theirs, (0, 0))
     store.discard_partials()
     assert not theirs.exists()
+
+
+def test_containers_that_share_a_host_name_are_different_places(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    here = owner()
+    monkeypatch.setattr("os.readlink", lambda _: "pid:[1]")
+    assert owner().partition("-")[0] != here.partition("-")[0]
 
 
 def test_a_result_that_was_being_replaced_when_the_process_died_is_put_back(
