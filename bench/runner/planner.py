@@ -18,6 +18,7 @@ from bench.errors import Unavailable, UserError, choose
 from bench.native.applications import Application, application_of, is_keras, why_not_native
 from bench.native.weights import native_ref, native_weights, native_weights_from_file
 from bench.network.backbones import backbone, backbones, check_px, public_name
+from bench.network.blueprint import HEAD
 from bench.network.phases import check_epochs, needs_stages
 from bench.network.weights import (
     Weights,
@@ -78,6 +79,7 @@ class Planner:
     """True to fetch missing weights over the network."""
     cache: Path = field(default_factory=cache_root)
 
+    _own_networks: dict[str, BackboneEntry] = field(default_factory=dict)
     _datasets: dict[tuple[str, SplitSizes], Dataset] = field(default_factory=dict)
     _weights: dict[tuple[str, str], tuple[Weights | None, str | None]] = field(default_factory=dict)
 
@@ -93,6 +95,7 @@ class Planner:
             message = f"--weights {unused[0]}=…: no run uses {unused[0]}."
             raise UserError(message, f"The backbones of these runs are {', '.join(sorted(used))}.")
         entries = backbones(sorted(used), self.interpreters, self.cache)
+        self._own_networks.update({name: e for name, e in entries.items() if e.code is not None})
         for grid in suite.grid:
             for name in grid.backbones:
                 check_px(name, entries[name], grid.recipe_value("px"))
@@ -139,7 +142,8 @@ class Planner:
 
     def remarks(self) -> list[str]:
         """Return sentences on the data sets: what was left out or taken otherwise than usual, and
-        the classes of a user's own data in the order of their labels."""
+        the classes of a user's own data in the order of their labels; and on a user's own networks:
+        what is taken for the classifier."""
         said = [f"{d.name}: {r}" for d in self._datasets.values() for r in d.remarks]
         said += [
             f"{d.name}: {len(d.classes):,} classes, label 0 to {len(d.classes) - 1}: "
@@ -147,6 +151,14 @@ class Planner:
             for d in self._datasets.values()
             if ":" in d.name
         ]
+        for name, entry in self._own_networks.items():
+            paths = ", ".join(dict(entry.stages)[HEAD])
+            what = (
+                f"a new head takes the place of {paths}"
+                if paths
+                else ("no classifier was found; the head is put behind the whole network")
+            )
+            said.append(f"{public_name(name)}: {what}")
         return list(dict.fromkeys(said))
 
     def _case(self, grid: Grid) -> tuple[Case, Dataset]:

@@ -28,6 +28,8 @@ def test_the_example_is_proved_and_its_rows_say_so(tmp_path: Path, shared_cache:
         "run", "--datasets", "photos", "--backbones", NAME, "--policies", "fine_tune_last",
         "--px", "32", "--epochs", "1", "--out", str(tmp_path), "--json", cache=shared_cache,
     )  # fmt: skip
+    said = "module:my_net.py:build: a new head takes the place of pool, classifier"
+    assert said in run.stderr.splitlines()
     rows = json.loads(run.stdout)["rows"]
     assert [row["status"] for row in rows] == ["ok", "ok"]
     assert [row["parity"] for row in rows] == ["shown", "shown"]
