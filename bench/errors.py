@@ -75,3 +75,13 @@ def choose(kind: str, name: str, known: Iterable[str], hint: str | None = None) 
     near = near or get_close_matches(name, names, n=1, cutoff=0.5)
     guess = f" Did you mean '{near[0]}'?" if near else ""
     raise UserError(f"Unknown {kind} '{name}'.{guess}", hint or f"Known: {', '.join(names)}.")
+
+
+def number_of(things: int, name: str) -> str:
+    """Return a count with its noun: ``1 run``, ``2 runs``."""
+    return f"{things:,} {name}{'' if things == 1 else 's'}"
+
+
+def in_a_list(name: str) -> str:
+    """Return a name as an item of a list: in quotes if it has a comma itself."""
+    return f"'{name}'" if "," in name else name

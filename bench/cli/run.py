@@ -15,6 +15,7 @@ from bench.cli.options import DEFAULT_SUITE, RunOptions, file_rules, interpreter
 from bench.cli.output import show, tell
 from bench.cli.progress import display, labels
 from bench.cli.report import write_and_print
+from bench.data import FileRules
 from bench.data.image_files import MOST_NAMED
 from bench.errors import UserError
 from bench.network.backbones import weights_choice
@@ -55,6 +56,7 @@ def run_command(given: RunOptions) -> bool:
             f"These are {count:,} runs, before devices are counted.",
             f"Narrow the lists, or plan more than {MOST_RUNS:,} runs with --yes.",
         )
+    _check_rules(file_rules(given), [grid.dataset for grid in suite.grid])
     planner = Planner(python, weights, given.device, file_rules(given), download=not given.dry_run)
     runs = planner.plan(suite)
     skipped = planner.skipped()
@@ -98,6 +100,16 @@ def run_command(given: RunOptions) -> bool:
     return len(rows) == len(runs) and all(row.is_valid for row in rows)
 
 
+def _check_rules(rules: FileRules, datasets: Sequence[str]) -> None:
+    """Raise UserError for options about a user's own files where there are none."""
+    if rules.options() and not any(":" in name for name in datasets):
+        raise UserError(
+            f"{rules.options()[0]} is about images of your own, and these runs use "
+            f"{', '.join(sorted(set(datasets)))}.",
+            "Leave it out, or name a folder: --datasets folder:PATH.",
+        )
+
+
 def _check_images(out: Path, datasets: Sequence[str]) -> None:
     """Raise UserError if the results folder lies among images, where its folders would be taken for
     classes."""
@@ -134,3 +146,4 @@ def _print_dry_run(runs: list[PlannedRun], missing: list[PlannedRun], as_json: b
     for reason in dict.fromkeys(r.unavailable for r in missing if r.unavailable):
         show(f"unavailable: {reason}")
     tell(f"{len(missing)} of {len(runs)} runs to do")
+    tell("images, weights files and the device are opened by the run itself, not by --dry-run")

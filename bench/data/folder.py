@@ -56,9 +56,12 @@ def _class_names(found: list[ImageFile], root: Path) -> tuple[str, ...]:
                 "Every split needs the same class folders, with an image in each.",
             )
     if len(names) < 2:
-        raise UserError(
-            f"{root} has only the class '{min(names)}'; at least two are needed.", LAYOUT_HINT
-        )
+        parts = [image.path.relative_to(root).parts for image in found if image.split is None]
+        below = {part[1] for part in parts if len(part) > 2}
+        hint = LAYOUT_HINT
+        if len(below) > 1:
+            hint = f"If {quoted(below)} are the classes, give folder:{root / parts[0][0]}."
+        raise UserError(f"{root} has only the class '{min(names)}'; at least two are needed.", hint)
     return tuple(sorted(names, key=natural_key))
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from bench.data.decode import is_image
 from bench.data.image_files import ImageFile, first_of
 from bench.data.model import SPLITS, SplitName
-from bench.errors import UserError
+from bench.errors import UserError, number_of
 from bench.storage.regular_files import is_regular
 from bench.system import cores
 
@@ -49,6 +49,9 @@ _IMAGES = frozenset({
     "images", "image", "imgs", "img", "jpegimages", "photos", "inputs", "input", "rgb",
     *_SPLIT_WORDS,
 })  # fmt: skip
+
+_MASK_OF = re.compile(r"(.+)[-_. ](?:masks?|gt|segmentation|labels?)", re.IGNORECASE)
+"""Name of a mask after that of its image."""
 
 
 @dataclass(frozen=True)
@@ -99,12 +102,13 @@ def _split_folders(root: Path) -> dict[SplitName, Path]:
     named = sorted(split_of)
     others = [path.name for path in holding if path not in named]
     if others:
-        nested = {split_of[p] for p in named if any(map(_may_hold_images, _folders_in(p)))}
-        if "train" in nested:
+        nested = [p.name for p in named if any(map(_may_hold_images, _folders_in(p)))]
+        if nested:
             raise UserError(
-                f"{root} has split folders ({quoted(p.name for p in named)}) and other folders "
-                f"with images beside them: {quoted(others)}.",
-                LAYOUT_HINT,
+                f"{root} has split folders ({quoted(nested)}) and other folders with images beside "
+                f"them: {quoted(others)}.",
+                "Put the class folders of the training images below a folder 'train', or move the "
+                "split folders away.",
             )
         _check_are_classes(root, holding)
         return {}  # a folder called 'train' is a class here
@@ -197,6 +201,13 @@ def _check_are_classes(root: Path, folders: Sequence[Path]) -> None:
                 f"{quoted(alike)}, so that these are no classes.",
                 "Every split needs the same class folders; name the splits 'train' and 'test'.",
             )
+    for name, names in inside.items():
+        if beside := [n for n in names if set(_words(n)) & _MASKS]:
+            raise UserError(
+                f"{root / name} holds images and their masks or labels ({quoted(beside)}), which "
+                "would be taken for images of the class.",
+                f"Move {quoted(beside)} away.",
+            )
     words = {name: {*_words(name), "".join(_words(name))} for name in inside}
     masks = {name for name in inside if words[name] & _MASKS}
     if masks and any(words[name] & _IMAGES for name in inside.keys() - masks):
@@ -214,6 +225,7 @@ def _add_classes(root: Path, split: SplitName | None, found: Scan) -> None:
     images: dict[str, list[ImageFile]] = {}
     for path in folders:
         inside, others = _divided(_files_below(path))
+        _check_no_masks(inside)
         name = class_name(path.name)
         images.setdefault(name, []).extend(ImageFile(p, name, split) for p in inside)
         found.others.extend(others)
@@ -242,6 +254,22 @@ def _add_classes(root: Path, split: SplitName | None, found: Scan) -> None:
             "Put images there, or remove the folder.",
         )
     found.images.extend(image for inside in images.values() for image in inside)
+
+
+def _check_no_masks(images: Sequence[Path]) -> None:
+    """Raise UserError for masks beside their images, such as 3_mask.png beside 3.jpg."""
+    stems = {path.with_suffix("") for path in images}
+    masks = [
+        path
+        for path in images
+        if (found := _MASK_OF.fullmatch(path.stem)) and path.with_name(found[1]) in stems
+    ]
+    if masks:
+        raise UserError(
+            f"{number_of(len(masks), 'file')} named like masks of the images beside them: "
+            f"{first_of([str(path) for path in masks], 3)}.",
+            "Move them away; they would be taken for images of the class.",
+        )
 
 
 def class_name(folder: str) -> str:

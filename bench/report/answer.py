@@ -13,7 +13,8 @@ from bench.analysis.intervals import LEAST_SEEDS, mean_rate, widened
 from bench.analysis.rows import Row
 from bench.analysis.speed import fit_ratio, is_unsteady
 from bench.catalog.policies import CONTROL
-from bench.report.format import listed, number_of, percent, points, seconds, some_of, times
+from bench.errors import number_of
+from bench.report.format import listed, percent, points, seconds, some_of, times
 from bench.report.labels import question_name, settings, values_of
 from bench.report.tables.speeds import faster, speed_verdict
 

@@ -14,7 +14,8 @@ from bench.analysis.intervals import INTERVAL_WINDOWS, SIGNIFICANT, Estimate
 from bench.analysis.measures import Compared, compare_measures
 from bench.analysis.rows import DIFFERING
 from bench.analysis.speed import is_unsteady
-from bench.report.format import ABSENT, applicable, listed, number_of, points, some_of, times
+from bench.errors import number_of
+from bench.report.format import ABSENT, applicable, listed, points, some_of, times
 from bench.report.labels import distinguishing_fields
 from bench.report.tables import model
 from bench.report.tables.model import Line, Table, TableCell, TableColumn, table_of, text

@@ -12,9 +12,10 @@ from bench.analysis.groups import Contest, policy_variant
 from bench.analysis.predictions import confusion, largest_confusions
 from bench.analysis.rows import Row, grouped
 from bench.analysis.strategy import strategy_map
+from bench.errors import number_of
 from bench.report.answer import answer, asked
 from bench.report.compare import FolderComparison
-from bench.report.format import number_of, percent
+from bench.report.format import percent
 from bench.report.glossary import glossary
 from bench.report.notes import footnotes, limits, reasons
 from bench.report.plots.accuracy import plots

@@ -149,8 +149,3 @@ def some_of(names: Sequence[str], most: int) -> str:
 def applicable(sentences: Mapping[str, object]) -> list[str]:
     """Return the sentences whose value is true."""
     return [sentence for sentence, is_true in sentences.items() if is_true]
-
-
-def number_of(things: int, name: str) -> str:
-    """Return a count with its noun: ``1 run``, ``2 runs``."""
-    return f"{things:,} {name}{'' if things == 1 else 's'}"

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from bench.analysis import intervals
 from bench.analysis.intervals import SIGNIFICANT
 from bench.analysis.rows import Row
+from bench.errors import number_of
 from bench.parity.tolerances import LEVELS, STEPS
-from bench.report.format import ABSENT, listed, number_of
+from bench.report.format import ABSENT, listed
 from bench.report.tables.model import Table
 from bench.training.clocks import LEAST_WINDOWS, WARMUP_STEPS, WINDOW_S
 from bench.training.metrics import BINS

@@ -11,7 +11,8 @@ from bench.analysis.groups import Contest, SeedGroup, question_of_any_backend
 from bench.analysis.rows import UNSTEADY, Row, grouped, twins
 from bench.catalog.policies import POLICIES
 from bench.data.registry import GENERATED, STAND_IN, qualifier_of
-from bench.report.format import ABSENT, applicable, number_of, some_of
+from bench.errors import in_a_list, number_of
+from bench.report.format import ABSENT, applicable, some_of
 from bench.report.labels import values_of
 from bench.storage.results import StoredRun
 
@@ -176,7 +177,7 @@ def _classes(rows: Sequence[Row]) -> list[str]:
     own = {row.dataset.content_hash: row.dataset for row in rows if ":" in row.dataset.name}
     lines = [
         f"{data.name}: {len(data.classes):,} classes, label 0 to "
-        f"{len(data.classes) - 1}: {some_of(list(data.classes), CLASSES_NAMED)}."
+        f"{len(data.classes) - 1}: {some_of([*map(in_a_list, data.classes)], CLASSES_NAMED)}."
         for data in own.values()
     ]
     return list(dict.fromkeys(lines))

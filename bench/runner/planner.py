@@ -14,7 +14,7 @@ from bench.catalog.cases import CASES, SIZE_BOUNDS, size_of
 from bench.catalog.policies import BASE_LEARNING_RATE, TUNE_FACTORS, policy_of
 from bench.data import Dataset, FileRules, SplitSizes, open_dataset
 from bench.data.image_files import first_of
-from bench.errors import Unavailable, UserError, choose
+from bench.errors import Unavailable, UserError, choose, in_a_list
 from bench.native.applications import Application, application_of, is_keras, why_not_native
 from bench.native.weights import native_ref, native_weights, native_weights_from_file
 from bench.network.backbones import backbone, backbones, check_px, public_name
@@ -147,7 +147,7 @@ class Planner:
         said = [f"{d.name}: {r}" for d in self._datasets.values() for r in d.remarks]
         said += [
             f"{d.name}: {len(d.classes):,} classes, label 0 to {len(d.classes) - 1}: "
-            f"{first_of(d.classes, CLASSES_NAMED)}"
+            f"{first_of([*map(in_a_list, d.classes)], CLASSES_NAMED)}"
             for d in self._datasets.values()
             if ":" in d.name
         ]

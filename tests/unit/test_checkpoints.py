@@ -115,16 +115,16 @@ print(json.dumps(answers))
 REFUSED = {
     "nothing.pth": "holds no state dict (names → tensors). It has: epoch, history.",
     "two.pth": "It has: generator, critic.",
-    "nan.pth": "holds numbers that are not finite, in 1 tensors (bn1.weight)",
-    "infinite.pth": "holds numbers that are not finite, in 1 tensors (conv1.weight)",
+    "nan.pth": "holds numbers that are not finite, in 1 tensor (bn1.weight)",
+    "infinite.pth": "holds numbers that are not finite, in 1 tensor (conv1.weight)",
     "other.pth": "is of another architecture",
     "moco.pth": "holds two networks that fit: 'module.encoder_q.*' and 'module.encoder_k.*'",
     "average_inside.pth": "holds two networks that fit: 'model.*' and 'ema.*'",
-    "whole_numbers.pth": "1 not floating-point (conv1.weight)",
+    "whole_numbers.pth": "1 tensor not floating-point (conv1.weight)",
     "complex.pth": "the tensor 'conv1.weight' holds complex numbers",
     "without_values.pth": "is sparse, quantized or without values",
     "repeated.pth": "the tensor 'fc.weight' repeats fewer values than it has",
-    "negative.pth": "holds negative variances, in 1 tensors (bn1.running_var)",
+    "negative.pth": "holds negative variances, in 1 tensor (bn1.running_var)",
     "inflated.pth": "it would take 10,000,000 bytes, more than the file has",
 }
 

@@ -90,6 +90,9 @@ def test_a_split_called_dev_is_for_validation(tmp_path: Path) -> None:
         (("data/train/a", "data/val/a", "extra"), "'?data.* holds split folders"),
         (("fold1/a", "fold1/b", "fold2/a", "fold2/b", "fold3/a"), "holds the same sub-folders"),
         (("flowers_train", "flowers_test"), "not in class folders"),
+        (("a", "b", "Testing/a", "Testing/b"), r"split folders \('Testing'\) and other folders"),
+        (("a", "b", "validation/a"), r"split folders \('validation'\) and other folders"),
+        (("a", "a/masks", "b", "b/masks"), "holds images and their masks"),
     ],
 )
 def test_folders_that_are_no_classes_are_refused(
@@ -98,6 +101,22 @@ def test_folders_that_are_no_classes_are_refused(
     fill(tmp_path / "set", dict.fromkeys(folders, 5))
     with pytest.raises(UserError, match=said):
         opened(tmp_path / "set")
+
+
+def test_masks_beside_their_images_are_no_images(tmp_path: Path) -> None:
+    fill(tmp_path / "set", {"a": 5, "b": 5})
+    image(tmp_path / "set" / "a" / "1_mask.png", 50)
+    with pytest.raises(UserError, match="1 file named like masks of the images beside them"):
+        opened(tmp_path / "set")
+    (tmp_path / "set" / "a" / "1_mask.png").rename(tmp_path / "set" / "a" / "gas_mask.png")
+    assert sum(counts(opened(tmp_path / "set"))) == 11
+
+
+def test_a_folder_around_the_class_folders_is_named(tmp_path: Path) -> None:
+    fill(tmp_path / "set", {"inner/a": 5, "inner/b": 5})
+    with pytest.raises(UserError, match="has only the class 'inner'") as error:
+        opened(tmp_path / "set")
+    assert error.value.hint == f"If 'a', 'b' are the classes, give folder:{tmp_path / 'set/inner'}."
 
 
 def test_classes_may_hold_sub_folders(tmp_path: Path) -> None:

@@ -384,6 +384,8 @@ def test_a_cache_that_is_a_file_is_told(tmp_path: Path, monkeypatch: pytest.Monk
         ("--learning-rates 5e-324", "--learning-rates: it should be greater than"),
         ("--train-images 100000000000000", "--train-images: it should be less than"),
         ("--head dense:999999,999999", "a layer has at most 65,536 units"),
+        ("--test-from val", "--test-from val is about images of your own"),
+        ("--skip-unreadable", "--skip-unreadable is about images of your own"),
         ("--weights ~nosuch/w.pth", "~nosuch/w.pth"),
         ("--backbones module:~nosuch/n.py:f", "~nosuch/n.py"),
         ("--python torch=~nosuch/python", "'~nosuch/python' is not an interpreter"),

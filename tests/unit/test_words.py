@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from bench.analysis.intervals import Estimate
-from bench.report.format import listed, measured, number_of, percent, places, points, times
+from bench.errors import number_of
+from bench.report.format import listed, measured, percent, places, points, times
 
 
 def estimate(value: float, low: float | None, high: float | None) -> Estimate:

@@ -20,7 +20,7 @@ from torch import nn
 
 from backends.torch_adapter.export.constructors import AUXILIARY
 from backends.torch_adapter.export.usable import unusable_tensors
-from bench.errors import UserError, first_line
+from bench.errors import UserError, first_line, number_of
 from bench.network.blueprint import HEAD, is_under
 from bench.spec.backbone import BackboneEntry, Reader
 from bench.storage.regular_files import open_regular
@@ -130,7 +130,7 @@ def _check_finite(path: Path, state: State) -> None:
     """Raise UserError for NaN, infinity or a negative variance."""
     for broken, what in unusable_tensors(state):
         raise UserError(
-            f"Weights file '{path}' holds {what}, in {len(broken)} tensors "
+            f"Weights file '{path}' holds {what}, in {number_of(len(broken), 'tensor')} "
             f"({', '.join(broken[:3])}{' …' if broken[3:] else ''}).",
             "The training that wrote it had diverged; take an earlier checkpoint.",
         )
@@ -324,9 +324,10 @@ def _check(path: Path, state: State, wanted: State, replaced: frozenset[str]) ->
         if n in state and state[n].shape != wanted[n].shape and n not in replaced
     ]
     problems = [
-        f"{len(found)} {problem} ({', '.join(found[:3])}{' …' if len(found) > 3 else ''})"
+        f"{number_of(len(found), 'tensor')} {problem} "
+        f"({', '.join(found[:3])}{' …' if found[3:] else ''})"
         for found, problem in (
-            (missing, "tensors missing"),
+            (missing, "missing"),
             (unknown, "unknown"),
             (other, "of another shape"),
             (whole, "not floating-point"),
@@ -335,8 +336,10 @@ def _check(path: Path, state: State, wanted: State, replaced: frozenset[str]) ->
     ]
     if problems:
         raise UserError(
-            f"Weights file '{path}' is of another architecture: {'; '.join(problems)}.",
-            "Name the backbone it belongs to: --weights BACKBONE=PATH.",
+            f"Weights file '{path}' is of another architecture, or incomplete: "
+            f"{'; '.join(problems)}.",
+            "It must hold all tensors of this network's state dict; --weights BACKBONE=PATH says "
+            "which network it belongs to.",
         )
 
 

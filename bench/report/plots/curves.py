@@ -10,7 +10,8 @@ import numpy as np
 from bench.analysis.groups import SeedGroup, settings_of
 from bench.analysis.intervals import Floats
 from bench.analysis.rows import grouped
-from bench.report.format import number_of, percent
+from bench.errors import number_of
+from bench.report.format import percent
 from bench.report.labels import ANSWERS, SETTINGS, choices, differences, question_name, settings
 from bench.report.plots import style
 from bench.report.plots.style import Figure

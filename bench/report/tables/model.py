@@ -9,7 +9,8 @@ from typing import Any
 from bench.analysis.groups import Contest, SeedGroup, policy_variant
 from bench.analysis.intervals import Estimate
 from bench.analysis.rows import Row
-from bench.report.format import ABSENT, applicable, number_of, percent, points
+from bench.errors import number_of
+from bench.report.format import ABSENT, applicable, percent, points
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from bench.analysis.findings import BackendPair, Findings
 from bench.analysis.groups import Contest, SeedGroup, policy_variant, settings_of
 from bench.analysis.rows import Row, grouped
 from bench.analysis.speed import is_unsteady
-from bench.report.format import ABSENT, megabytes, number_of, places, times
+from bench.errors import number_of
+from bench.report.format import ABSENT, megabytes, places, times
 from bench.report.labels import HASH_DIGITS, settings
 from bench.report.notes import at_the_edge
 from bench.report.tables import model, speeds
