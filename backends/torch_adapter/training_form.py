@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-import traceback
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from backends.torch_adapter.export.user_code import line_of_error
 from backends.torch_adapter.network import TorchNetwork
 from bench.errors import UserError, first_line
 from bench.network.blueprint import CLASSIFIER_LEFT_OUT, Network, alpha_dropout_constants
@@ -91,7 +90,7 @@ def check_training_form(module: nn.Module, network: Network, name: str) -> None:
         except Exception as error:  # a user's code raises anything
             if dtype is torch.float64 and isinstance(error, RuntimeError):
                 continue  # its own constants are float32
-            said = f"{type(error).__name__}: {first_line(error)}{_user_line(error)}"
+            said = f"{type(error).__name__}: {first_line(error)}{line_of_error(error)}"
             raise UserError(
                 f"{name} cannot run in training form: {said}.",
                 "It must take a batch of images after net.train(), as it does after net.eval().",
@@ -117,17 +116,6 @@ class _NotCompared(Exception):
     """A network whose training form has nothing to compare; says why."""
 
 
-def _user_line(error: Exception) -> str:
-    """Return the place outside of installed packages where an exception was raised last."""
-    own = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if "site-packages" not in frame.filename and not frame.filename.startswith(_HERE)
-    ]
-    return f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
-
-
-_HERE = str(Path(__file__).parent)
 OUTPUT = "the output"
 Compared = dict[str, Tensor]
 """The output, gradients and BatchNorm statistics, by the words that name them in messages."""

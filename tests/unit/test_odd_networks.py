@@ -48,7 +48,7 @@ REFUSED = {
     "tied_by_memory": ("are one tied weight", "a weight of its own"),
     "used_twice": ("the weight 'odd.weight' is used twice", "a weight of its own"),
     "cumulative": ("'second.1' has momentum=None: its statistics are cumulative", "0.1"),
-    "always_drops": ("it drops in evaluation, too: write training=self.training", ""),
+    "always_drops": ("cannot be rebuilt (odd_networks.py, line 42): operation aten.dropout", ""),
     "never_drops": ("trains otherwise than its evaluation form shows", "F.dropout"),
     "batch_statistics_always": ("keeps no running statistics", ""),
     "detached": ("trains otherwise than its evaluation form shows", "detach()"),

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import sys
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,7 +19,7 @@ from backends.torch_adapter.export.usable import (
     check_parameters_separate,
     runs_in_training_form,
 )
-from backends.torch_adapter.export.user_code import LOADED_AS
+from backends.torch_adapter.export.user_code import line_of_error
 from backends.torch_adapter.export.weights_files import load_weights
 from bench.errors import UserError, first_line
 from bench.network.blueprint import (
@@ -138,7 +136,7 @@ def export_module(
         with torch.no_grad():
             program = torch.export.export(module, (example,))
     except (RuntimeError, ValueError, AssertionError) as error:
-        where = _users_line(error)
+        where = line_of_error(error)
         if "data-dependent" in str(error):
             raise UserError(
                 f"{name} cannot be rebuilt{where}: it decides by the values of a tensor (if, "
@@ -166,20 +164,6 @@ def export_module(
         shapes={tensor: tuple(t.shape) for tensor, t in state.items() if tensor in used},
         notes=_notes(module) + ((CLASSIFIER_LEFT_OUT,) if translator.left_out else ()),
     )
-
-
-def _users_line(error: BaseException) -> str:
-    """Return ' (FILE, line N)' for the last line of a user's code that an exception passed; empty
-    if there is none."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if Path(f.filename).parent in _users_folders()]
-    return f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
-
-
-def _users_folders() -> set[Path]:
-    """Return the folders of the users' files that this process has loaded."""
-    loaded = [m for n, m in sys.modules.items() if n.startswith(LOADED_AS)]
-    return {Path(str(module.__file__)).parent for module in loaded}
 
 
 def _without_classifier(blueprint: Blueprint) -> Blueprint:

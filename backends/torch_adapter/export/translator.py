@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,6 +25,7 @@ from backends.torch_adapter.export.translations import (
     demand,
     named_arguments,
 )
+from backends.torch_adapter.export.user_code import line_of_code
 from bench.errors import UserError
 from bench.network.blueprint import INPUT, Operation, OperationKind
 
@@ -154,8 +156,9 @@ class Translator:
         except Untranslatable as error:
             reason = f": {error}" if str(error) else ""
             culprit = error.node or node
+            places = re.findall(r'File "(.+?)", line (\d+)', culprit.meta.get("stack_trace") or "")
             raise UserError(
-                f"{self._name} cannot be rebuilt: operation {culprit.target} "
+                f"{self._name} cannot be rebuilt{line_of_code(places)}: operation {culprit.target} "
                 f"(module '{module_path(culprit)}') has no counterpart in a Blueprint{reason}."
             ) from error
 

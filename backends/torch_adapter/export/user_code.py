@@ -6,7 +6,7 @@ import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -230,6 +230,22 @@ def _describe_error(error: BaseException, file: Path) -> str:
     own = [f for f in frames if Path(f.filename).is_relative_to(file.parent)]
     place = f"{Path(own[-1].filename).name}, line {own[-1].lineno}: " if own else ""
     return place + message
+
+
+def line_of_error(error: BaseException) -> str:
+    """Return ' (FILE, line N)' for the last line of a user's code that an exception passed; empty
+    if there is none."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return line_of_code((frame.filename, frame.lineno or 0) for frame in frames)
+
+
+def line_of_code(places: Iterable[tuple[str, int | str]]) -> str:
+    """Return ' (FILE, line N)' for the last of these (file, line) that is in a folder of the users'
+    files that this process has loaded; empty if none is."""
+    loaded = [m for n, m in sys.modules.items() if n.startswith(LOADED_AS)]
+    folders = {Path(str(module.__file__)).parent for module in loaded}
+    own = [(Path(file).name, line) for file, line in places if Path(file).parent in folders]
+    return f" ({own[-1][0]}, line {own[-1][1]})" if own else ""
 
 
 def _sources(file: Path) -> list[Path]:
