@@ -153,11 +153,9 @@ class Planner:
         ]
         for name, entry in self._own_networks.items():
             paths = ", ".join(dict(entry.stages)[HEAD])
-            what = (
-                f"a new head takes the place of {paths}"
-                if paths
-                else ("no classifier was found; the head is put behind the whole network")
-            )
+            what = "no classifier was found; the head is put behind the whole network"
+            if paths:
+                what = f"a new head takes the place of {paths}"
             said.append(f"{public_name(name)}: {what}")
         return list(dict.fromkeys(said))
 

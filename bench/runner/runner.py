@@ -198,10 +198,8 @@ def _about_last_batch(run: PlannedRun, why: str) -> str | None:
     BatchNorm over a single position; raise UserError if every batch has one image, which PyTorch
     refuses and Keras gets wrong. ``why`` begins the reason."""
     recipe, images = run.spec.recipe, run.dataset.train_images
-    what, reason = (
-        f"{run.backbone}, {run.spec.policy.name}",
-        f"{why} position, which needs two images",
-    )
+    what = f"{run.backbone}, {run.spec.policy.name}"
+    reason = f"{why} position, which needs two images"
     if min(recipe.batch_size, images) == 1:
         raise UserError(
             f"{what}: batches of one image cannot be trained: {reason}.",

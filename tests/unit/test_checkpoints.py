@@ -81,6 +81,8 @@ for name, content in files.items():
     torch.save(content, folder / name)
 save_file(named("model."), folder / "model.safetensors")
 save_file(state, folder / "safetensors.bin")
+whole = (folder / "plain.pth").read_bytes()
+(folder / "directory.pth").write_bytes(whole.replace(b"PK\\x01\\x02", b"XX\\x01\\x02"))
 with zipfile.ZipFile(folder / "inflated.pth", "w", zipfile.ZIP_DEFLATED) as archive:
     archive.writestr("archive/data.pkl", bytes(10**7))
 vgg = torchvision.models.vgg11()
@@ -125,6 +127,7 @@ REFUSED = {
     "without_values.pth": "is sparse, quantized or without values",
     "repeated.pth": "the tensor 'fc.weight' repeats fewer values than it has",
     "negative.pth": "holds negative variances, in 1 tensor (bn1.running_var)",
+    "directory.pth": "cannot be read: Bad magic number for central directory",
     "inflated.pth": "it would take 10,000,000 bytes, more than the file has",
 }
 

@@ -19,9 +19,11 @@ import numpy as np
 import pytest
 
 from bench.analysis.predictions import confusion, largest_confusions
+from bench.analysis.rows import rows_of
 from bench.data import FileRules
 from bench.errors import UserError
 from bench.report import make_report
+from bench.report.notes import MOST_LINES, mismatches, reasons
 from bench.report.repeat import repeat_command
 from bench.storage.atomic import owner
 from bench.storage.cache import cache_root, limit_bytes, mark_used, prune
@@ -280,6 +282,24 @@ def test_folders_that_are_no_runs_are_counted(here: Cli, tmp_path: Path) -> None
     assert done.returncode == 2
     assert "22 more could not be read" in done.stderr
     assert len(done.stderr.splitlines()) < 15
+
+
+def test_very_many_reasons_and_differences_are_counted(make_run: Callable[..., Any]) -> None:
+    def crashed(number: int) -> dict[str, Any]:
+        failure = {"kind": "Bad", "message": f"reason {number}"}
+        return {"status": "crashed", "test_top1": None, "failure": failure}
+
+    failed = rows_of([make_run(seed=n, result=crashed(n)) for n in range(30)])
+    odd = rows_of(
+        [
+            make_run(seed=n, backend=backend, result={"total_parameters": parameters})
+            for n in range(30)
+            for backend, parameters in (("torch", 10), ("keras-tensorflow", 11))
+        ]
+    )
+    for lines, what in ((reasons(failed), "reasons"), (mismatches(odd), "differences")):
+        assert len(lines) == MOST_LINES + 1
+        assert lines[-1].startswith(f"… and 10 more {what}, see ")
 
 
 def test_temporary_names_cannot_be_guessed(tmp_path: Path, private: Path) -> None:

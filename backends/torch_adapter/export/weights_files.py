@@ -45,8 +45,8 @@ BESIDE_TENSORS: list[Any] = [
 """Types that torch.load may build besides tensors: NumPy's, a program's options, counters. Building
 them runs no code of the file."""
 WRAPPED_INSIDE = re.compile(r"_orig_mod\.|_fsdp_wrapped_module\.|_checkpoint_wrapped_module\.")
-"""What torch.compile, FSDP and activation checkpointing put into the names of parts that they
-wrap."""
+"""Parts of tensor names that torch.compile, FSDP and activation checkpointing insert for a module
+that they wrap."""
 
 
 def load_weights(
@@ -156,7 +156,7 @@ def _read_state(path: Path) -> State:
         ) from error
     except (KeyError, IndexError, EOFError, AssertionError) as error:
         raise _unreadable(path, "it is not a PyTorch weights file") from error
-    except (RuntimeError, ValueError, OSError, SafetensorError) as error:
+    except (RuntimeError, ValueError, OSError, SafetensorError, zipfile.BadZipFile) as error:
         raise _unreadable(path, first_line(error)) from error
     state = {str(name): tensor for name, tensor in _unwrapped(path, found).items()}
     for name, tensor in state.items():

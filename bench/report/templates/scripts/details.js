@@ -1,6 +1,6 @@
 /* Details of each run, filled when they are first opened; and texts that can be copied. */
 const PARITY = {
-  shown: "Shown: a proof in float64 found the same training steps for this network, policy and optimizer, and the first steps of this run agree.",
+  shown: "Shown: a proof in float64 found the same training steps for this network, policy and optimizer; the first steps, where recorded, agree.",
   not_shown: "Not shown in this environment.",
 };
 const SHOWN_ELSEWHERE = ["schema_version", "run_id", "environment_id", "failure", "knobs",
