@@ -1,8 +1,9 @@
 """Choosing a learning rate on the validation images: the same budget for every policy.
 
-Each rate of the grid trains from the same start over all epochs; the one with the best validation
-accuracy after the last epoch is then trained anew, with all measurements. The test images are not
-used.
+Each rate of the grid trains from the same start over all epochs. If the best one is the highest or
+the lowest of them, up to two further rates in that direction are tried, so that no policy is
+compared at a rate known to be too low. The rate with the best validation accuracy after the last
+epoch is then trained anew, with all measurements. The test images are not used.
 """
 
 from __future__ import annotations
@@ -29,35 +30,66 @@ Enter = Callable[[Phase, Mapping[str, Array]], Fit]
 def tune(
     phases: Sequence[Phase], enter: Enter, recipe: Recipe, labels: Labels, report: OnEvent
 ) -> list[Trial]:
-    """Try every rate of the recipe's grid, in its order, and restore the first phase to its start.
+    """Try every rate of the recipe's grid, in its order, then further ones as long as the best rate
+    is the highest or the lowest tried (``next_rate``), and restore the first phase to its start.
 
-    Each phase is built once, and every rate trains in it from the tensors that it left in the phase
-    before: there is one network at a time, and the host holds all tensors once for each rate.
+    Each phase is built once for the grid, and every rate trains in it from the tensors that it left
+    in the phase before: there is one network at a time, and the host holds all tensors once for
+    each rate.
 
     ``enter`` has built the first phase, which is at its start; ``labels`` are those of the
     validation images.
     """
     start = enter(phases[0], {}).trainer.tensors()
-    rates = recipe.learning_rate_grid
-    left: list[dict[str, Array] | None] = [start] * len(rates)
-    trials = {rate: Trial(learning_rate=rate) for rate in rates}
-    for number, phase in enumerate(phases):
-        is_last = number == len(phases) - 1
-        for index, rate in enumerate(rates):
-            place = {"phase": number + 1, "phases": len(phases)} if len(phases) > 1 else {}
-            report(RateTrial(number=index + 1, of=len(rates), **place))
-            tensors = left[index]
-            if tensors is None:
-                continue
-            fit = enter(phase, tensors)
-            _restore(fit, tensors)
-            is_finite = _train(fit, rate)
-            if is_last and is_finite:
-                trials[rate] = _validate(fit, rate, labels)
-            left[index] = fit.trainer.tensors() if is_finite and not is_last else None
-            del fit  # the next phase is built when nothing refers to this one
+
+    def try_rates(rates: Sequence[float], first: int) -> list[Trial]:
+        """Train each rate through all phases; ``first`` is the number of the first one."""
+        left: list[dict[str, Array] | None] = [start] * len(rates)
+        trials = {rate: Trial(learning_rate=rate) for rate in rates}
+        for number, phase in enumerate(phases):
+            is_last = number == len(phases) - 1
+            for index, rate in enumerate(rates):
+                place = {"phase": number + 1, "phases": len(phases)} if len(phases) > 1 else {}
+                report(RateTrial(number=first + index, of=first + len(rates) - 1, **place))
+                tensors = left[index]
+                if tensors is None:
+                    continue
+                fit = enter(phase, tensors)
+                _restore(fit, tensors)
+                is_finite = _train(fit, rate)
+                if is_last and is_finite:
+                    trials[rate] = _validate(fit, rate, labels)
+                left[index] = fit.trainer.tensors() if is_finite and not is_last else None
+                del fit  # the next phase is built when nothing refers to this one
+        return [trials[rate] for rate in rates]
+
+    grid = recipe.learning_rate_grid
+    found = try_rates(grid, 1)
+    while (further := next_rate(found, grid)) is not None:
+        found += try_rates([further], len(found) + 1)
     _restore(enter(phases[0], start), start)
-    return [trials[rate] for rate in rates]
+    return found
+
+
+EDGE_STEP = 3.0
+"""Ratio of a further rate to the highest one tried, or of the lowest one to it."""
+MOST_STEPS = 2
+"""Most further rates above the grid, and most below it."""
+
+
+def next_rate(trials: Sequence[Trial], grid: Sequence[float]) -> float | None:
+    """Return a rate beyond the highest or lowest one tried, if that is the best one so far; None if
+    the best rate lies inside, or ``MOST_STEPS`` rates beyond that end of the grid were tried."""
+    rates, best = [trial.learning_rate for trial in trials], choose_rate(trials)
+    if len(grid) < 2:
+        return None
+    if best == max(rates):
+        is_spent = sum(rate > max(grid) for rate in rates) == MOST_STEPS
+        return None if is_spent else best * EDGE_STEP
+    if best == min(rates):
+        is_spent = sum(rate < min(grid) for rate in rates) == MOST_STEPS
+        return None if is_spent else best / EDGE_STEP
+    return None
 
 
 def choose_rate(trials: Sequence[Trial]) -> float:

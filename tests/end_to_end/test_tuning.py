@@ -34,7 +34,7 @@ def test_both_choose_the_same(tmp_path: Path, shared_cache: Path) -> None:
         found = result_files(tmp_path / "out", policy)
         torch, keras = found["torch"], found["keras-tensorflow"]
         assert torch["learning_rate"] == keras["learning_rate"]
-        assert len(torch["tuning"]) == 3
+        assert 3 <= len(torch["tuning"]) <= 5
         for one, other in zip(torch["tuning"], keras["tuning"], strict=True):
             assert one["learning_rate"] == other["learning_rate"]
             assert one["val_top1"] == other["val_top1"]

@@ -19,7 +19,7 @@ from bench.spec.result import Trial
 from bench.spec.run import Recipe, RunSpec
 from bench.storage.results import StoredRun
 from bench.training.run import Run
-from bench.training.tuning import choose_rate
+from bench.training.tuning import EDGE_STEP, choose_rate, next_rate
 from tests.unit.test_training_run import NumpyTrainer, network, only_phase, packed, spec
 
 
@@ -61,11 +61,51 @@ def test_the_best_on_validation_is_chosen(
     ]) == chosen  # fmt: skip
 
 
+GRID = (0.3, 1.0, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "expected"),
+    [
+        ({0.3: 0.5, 1.0: 0.7, 3.0: 0.6}, None),  # inside
+        ({0.3: 0.5, 1.0: 0.6, 3.0: 0.7}, 9.0),
+        ({0.3: 0.5, 1.0: 0.6, 3.0: 0.7, 9.0: 0.8}, 27.0),
+        ({0.3: 0.5, 1.0: 0.6, 3.0: 0.7, 9.0: 0.8, 27.0: 0.9}, None),  # at most two further ones
+        ({0.3: 0.5, 1.0: 0.6, 3.0: 0.7, 9.0: 0.6}, None),
+        ({0.3: 0.7, 1.0: 0.6, 3.0: 0.5}, 0.1),
+        ({0.3: 0.7, 1.0: 0.6, 3.0: 0.5, 0.1: 0.8}, 0.1 / 3),
+        ({0.3: 0.7, 1.0: 0.6, 3.0: 0.5, 0.1: 0.8, 0.1 / 3: 0.9}, None),
+        ({0.3: None, 1.0: None, 3.0: None}, 0.1),  # all diverged
+    ],
+)
+def test_the_search_goes_on_beyond_the_edge_of_the_grid(
+    accuracies: dict[float, float | None], expected: float | None
+) -> None:
+    trials = [Trial(learning_rate=rate, val_top1=top1) for rate, top1 in accuracies.items()]
+    found = next_rate(trials, GRID)
+    assert found == (None if expected is None else pytest.approx(expected))
+
+
+def test_a_single_rate_is_no_grid() -> None:
+    assert next_rate([Trial(learning_rate=0.1, val_top1=0.9)], (0.1,)) is None
+
+
+def test_a_run_tries_further_rates_until_the_best_is_inside() -> None:
+    """At the rates of this grid the network hardly learns, so that the best one is the highest."""
+    grid = (1e-5, 1e-4)
+    fields, trainer = _run(grid)
+    rates = [trial.learning_rate for trial in fields["tuning"]]
+    beyond = [1e-4 * EDGE_STEP, 1e-4 * EDGE_STEP**2]
+    assert rates == [*grid, *map(pytest.approx, beyond[: len(rates) - 2])]
+    assert len(rates) > 2
+    assert trainer.restored == len(rates) + 1
+
+
 def test_the_fit_is_that_of_the_chosen_rate_alone() -> None:
     grid = (1e-4, 0.1, 0.3)
     fields, trainer = _run(grid)
-    assert [trial.learning_rate for trial in fields["tuning"]] == list(grid)
-    assert trainer.restored == 4, "before each trial, and before the run"
+    assert [trial.learning_rate for trial in fields["tuning"]][:3] == list(grid)
+    assert trainer.restored == len(fields["tuning"]) + 1, "before each trial, and before the run"
     chosen = fields["learning_rate"]
     assert chosen == choose_rate(fields["tuning"])
     assert chosen != 1e-4, "at that rate the network learns nothing"
@@ -91,16 +131,17 @@ def test_the_test_images_have_no_say() -> None:
     spoiled, _ = _run((0.03, 0.3), other)
     assert spoiled["tuning"] == fields["tuning"]
     assert spoiled["learning_rate"] == fields["learning_rate"]
-    assert trainer.inferred == 2 * 9 + 3 * 9 + 12
+    trials = len(fields["tuning"])
+    assert trainer.inferred == trials * 9 + 3 * 9 + 12
 
 
 def test_a_rate_that_diverges_is_not_chosen() -> None:
     with np.errstate(all="ignore"):
         fields, _ = _run((0.1, 1e308))
-    first, second = fields["tuning"]
+    first, second, *_ = fields["tuning"]
     assert first.val_top1 is not None
     assert (second.val_top1, second.val_loss) == (None, None)
-    assert fields["learning_rate"] == 0.1
+    assert fields["learning_rate"] <= 0.1
 
 
 def test_where_nothing_is_tuned_the_spec_is_as_it_was(make_spec: Callable[..., RunSpec]) -> None:
