@@ -45,7 +45,7 @@ def merge_runs(
     read. Raise UserError if there are no runs. ``planned``: see ``drop_superseded``."""
     runs = {run.key: run for those, _ in found for run in those}
     problems = [problem for _, wrong in found for problem in wrong]
-    problems += [problem for folder in folders if (problem := read_copy(folder)[1])]
+    problems += [problem for f in folders if f.is_dir() and (problem := read_copy(f)[1])]
     kept = drop_superseded(list(runs.values()), planned)
     if not kept:
         hint = _nearby_results(folders) or "Make some: python run_bench.py run"

@@ -1,4 +1,4 @@
-"""Seed groups: runs that differ in the seed alone; and contests between them.
+"""Seed groups: runs that differ in the seed alone, or in the fold of a cross-validation.
 
 Runs of different machines, devices, versions or specs are never grouped.
 """
@@ -6,29 +6,29 @@ Runs of different machines, devices, versions or specs are never grouped.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
 from typing import Any, Literal
 
 import numpy as np
 
-from bench.analysis import intervals
-from bench.analysis.intervals import Estimate, Floats, corrected
 from bench.analysis.predictions import Answers, answers_of
 from bench.analysis.rows import DIFFERING, Row, backend_place, grouped, identity
-from bench.analysis.same_experiment import CONTRADICTIONS, THREADS
+from bench.analysis.same_experiment import CONTRADICTIONS, HARMLESS, THREADS
+from bench.analysis.scores import Floats, Kind, Scores
 from bench.catalog.backends import BACKENDS
-from bench.catalog.policies import POLICIES, PRESCRIBED
-from bench.data.registry import GENERATED, qualifier_of
+from bench.catalog.policies import POLICIES
 from bench.spec.run import RECIPE_OPTIONS
 
-Verdict = Literal["real", "tie", "tie after correction", "not comparable"]
 NotPaired = Literal[
-    "seeds failed", "other seeds", "answers missing", "other test images", "not the same experiment"
+    "seeds failed",
+    "answers missing",
+    "other test images",
+    "other learning rates",
+    "not the same experiment",
 ]
-Meaningless = Literal["generated images", "random weights where pretrained ones belong"]
 COMPETING_FIELDS = frozenset(
     {"policy", "boundary", "policy_digest", "tune", "sweep"}
     | {"weights", "weights_sha256", "reading_digest"}
@@ -39,12 +39,17 @@ OUTCOME_FIELDS = DIFFERING - {"backend", "environment_id"}
 """Fields of a row that are outcomes, not settings."""
 
 
+WHOLE_FIELDS = frozenset({"train_images", "val_images", "test_images", "dataset_hash", "fold"})
+"""Fields that differ between the folds of one cross-validation."""
+
+
 @dataclass(frozen=True, eq=False)
 class SeedGroup:
-    """Runs of one experiment in one environment that are ok, one for each seed."""
+    """Runs of one experiment in one environment that are ok: one for each seed, or one for each
+    seed and fold."""
 
     rows: tuple[Row, ...]
-    """By ascending seed."""
+    """By ascending seed, then by fold."""
     lost: int = 0
     """Seeds of the same experiment that are not ok, without which the others may be biased."""
 
@@ -55,33 +60,44 @@ class SeedGroup:
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        return tuple(row.spec.seed for row in self.rows)
+        return tuple(dict.fromkeys(row.spec.seed for row in self.rows))
 
     @cached_property
-    def answers(self) -> dict[int, Answers]:
-        """Seed → right and wrong answers to the test images, as far as they can be read."""
-        found = {}
-        for row in self.rows:
-            top1 = row.result.test_top1
-            if top1 is None or (answers := answers_of(row)) is None:
-                continue
-            # Answers that do not add up to the run's own accuracy belong to another run.
-            if abs(float(answers.right.mean()) - top1) < 1.5 / answers.right.size:
-                found[row.spec.seed] = answers
-        return found
-
-    @property
-    def right(self) -> Floats:
-        """Right answers of all seeds, (seeds, images)."""
-        return np.stack([self.answers[seed].right for seed in self.seeds])
+    def answers(self) -> list[list[Answers]] | None:
+        """Right and wrong answers to the test images of each seed and fold; None if they cannot be
+        read for every run, or are not to the same images."""
+        by_seed: list[list[Answers]] = []
+        for same in grouped(self.rows, lambda row: row.spec.seed).values():
+            found = [_own_answers(row) for row in same]
+            known = [answers for answers in found if answers is not None]
+            if len(known) < len(found):
+                return None
+            by_seed.append(known)
+        looks = [[(a.labels_sha256, a.right.size) for a in each] for each in by_seed]
+        return by_seed if all(look == looks[0] for look in looks) else None
 
     @cached_property
-    def top1(self) -> Estimate:
-        """Test accuracy; without an interval if answers are missing."""
-        if _unlike_answers(self) is None:
-            return intervals.accuracy(self.right)
-        shares = (row.result.test_top1 for row in self.rows)
-        return intervals.mean_share([share for share in shares if share is not None])
+    def test_set(self) -> Hashable:
+        """What identifies the test images."""
+        if self.answers is None:
+            return self.row.dataset.content_hash
+        return tuple(answers.labels_sha256 for answers in self.answers[0])
+
+    @cached_property
+    def scores(self) -> Scores:
+        """What the statistics need of these runs."""
+        name, kind = policy_variant(self), kind_of(self.row)
+        if self.answers is not None:
+            right = np.stack([np.concatenate([a.right for a in each]) for each in self.answers])
+            return Scores.of_answers(name, kind, right, self.seeds, _image_groups(self.answers[0]))
+        by_seed = grouped(self.rows, lambda row: row.spec.seed).values()
+        images = max(sum(row.dataset.test_images for row in next(iter(by_seed))), 1)
+        shares = [
+            np.average([row.result.test_top1 or 0.0 for row in same],
+                       weights=[max(row.dataset.test_images, 1) for row in same])
+            for same in by_seed
+        ]  # fmt: skip
+        return Scores(name, kind, self.seeds, np.array(shares), images)
 
     def mean(self, field: str) -> float | None:
         """Return the mean of a measured field; None if a run lacks it."""
@@ -116,29 +132,70 @@ LostSeeds = Mapping[tuple[Hashable, ...], int]
 
 def lost_seeds(rows: Iterable[Row]) -> LostSeeds:
     """Count the seeds that are not ok, of rows before a filter left any out."""
-    return Counter(experiment_of(row) for row in rows if not row.is_ok)
+    failed = {(experiment_of(row), row.spec.seed) for row in rows if not row.is_ok}
+    return Counter(experiment for experiment, _ in failed)
 
 
 def seed_groups_of(rows: Sequence[Row], lost: LostSeeds | None = None) -> list[SeedGroup]:
     """Group the rows that are ok by experiment, in the order of the rows; ``lost`` is by default
-    that of these rows. Of two runs of one seed, such as those with one file of weights from two
-    places, the last counts."""
+    that of these rows. Of two runs of one seed and fold, such as those with one file of weights
+    from two places, the last counts. A seed that lacks a fold is left out and counts as lost."""
     lost = lost_seeds(rows) if lost is None else lost
     ok = (row for row in rows if row.is_ok and row.result.test_top1 is not None)
-    return [
-        SeedGroup(_one_for_each_seed(members), lost.get(key, 0))
-        for key, members in grouped(ok, experiment_of).items()
-    ]
+    found = []
+    for key, members in grouped(ok, experiment_of).items():
+        whole, partial = _whole_seeds(members)
+        if whole:
+            found.append(SeedGroup(whole, max(lost.get(key, 0), partial)))
+    return found
 
 
-def _one_for_each_seed(rows: Iterable[Row]) -> tuple[Row, ...]:
-    by_seed = {row.spec.seed: row for row in rows}
-    return tuple(by_seed[seed] for seed in sorted(by_seed))
+def _whole_seeds(rows: Iterable[Row]) -> tuple[tuple[Row, ...], int]:
+    """Return one run for each seed and fold, and the number of seeds that lack a fold."""
+    by_place = {(row.spec.seed, row.fold or 0): row for row in rows}
+    by_seed = grouped(sorted(by_place), lambda place: place[0])
+    folds = max((fold.of for row in by_place.values() if (fold := row.dataset.fold)), default=1)
+    whole = [place for places in by_seed.values() if len(places) == folds for place in places]
+    return tuple(by_place[place] for place in whole), len(by_seed) - len({s for s, _ in whole})
+
+
+def _own_answers(row: Row) -> Answers | None:
+    """Return a run's answers; None if they cannot be read, or do not add up to the run's own
+    accuracy and so belong to another run."""
+    top1 = row.result.test_top1
+    if top1 is None or (answers := answers_of(row)) is None:
+        return None
+    is_own = abs(float(answers.right.mean()) - top1) < 1.5 / answers.right.size
+    return answers if is_own else None
+
+
+def _image_groups(folds: Sequence[Answers]) -> Floats | None:
+    """Return the number of the group of each test image, over all folds; None without groups."""
+    found, first = [], 0
+    for answers in folds:  # a group never lies in two folds
+        if answers.groups is None:
+            return None
+        numbers = np.unique(answers.groups, return_inverse=True)[1]
+        found.append(numbers + first)
+        first += int(numbers.max()) + 1
+    return np.concatenate(found)
+
+
+def kind_of(row: Row) -> Kind:
+    """Return how much of the network a run's policy trains."""
+    if row.weights == "random":
+        return "scratch"
+    boundary = row.spec.policy.boundary
+    return "head" if boundary == "head" else "all" if boundary == "all" else "part"
 
 
 def settings_of(row: Row, without: Iterable[str]) -> tuple[Hashable, ...]:
-    """Return a row's settings, apart from some fields."""
-    return identity(row, OUTCOME_FIELDS.union(without))
+    """Return a row's settings, apart from some fields; without the seed, the folds of one
+    cross-validation have the same settings."""
+    left_out, fold = OUTCOME_FIELDS.union(without), row.dataset.fold
+    if fold is None or "seed" not in left_out:
+        return identity(row, left_out)
+    return (*identity(row, left_out | WHOLE_FIELDS), fold.images_sha256, fold.of)
 
 
 def experiment_of(row: Row) -> tuple[Hashable, ...]:
@@ -157,185 +214,30 @@ def question_of_any_backend(row: Row) -> tuple[Hashable, ...]:
     return settings_of(row, {*COMPETING_FIELDS, *where, "seed"})
 
 
-@dataclass(frozen=True, eq=False)
-class Comparison:
-    """The accuracies of two seed groups, paired by image."""
+def unpaired(
+    a: SeedGroup, b: SeedGroup, harmless: Collection[str] = (THREADS,)
+) -> NotPaired | None:
+    """Return why the accuracies of two seed groups cannot be compared; None if they can.
 
-    a: SeedGroup
-    b: SeedGroup
-    top1: Estimate | None
-    """Accuracy of ``b`` − that of ``a``; None if they cannot be paired."""
-    p: float | None
-    """p value, corrected for all comparisons of the question."""
-    of: int
-    """Number of comparisons of the question."""
-
-    @property
-    def verdict(self) -> Verdict:
-        if self.top1 is None or self.p is None:
-            return "not comparable"
-        if self.top1.is_real(self.p):
-            return "real"
-        return "tie" if self.top1.holds_neutral else "tie after correction"
-
-    def over(self, group: SeedGroup) -> Estimate | None:
-        """Return the accuracy of the other group − that of ``group``."""
-        e = self.top1
-        if e is None or self.a is group:
-            return e
-        low, high = (end if end is None else -end for end in (e.high, e.low))
-        return replace(e, value=-e.value, low=low, high=high)
-
-    @property
-    def detectable(self) -> float | None:
-        """Smallest difference in accuracy that would be significant, given this one's spread."""
-        return None if self.top1 is None else intervals.detectable(self.top1, self.of)
-
-    @property
-    def why_not(self) -> NotPaired | None:
-        """Reason that they cannot be compared; None if they can."""
-        return unpaired(self.a, self.b)
-
-
-def unpaired(a: SeedGroup, b: SeedGroup) -> NotPaired | None:
-    """Return why two seed groups cannot be paired image by image; None if they can.
-
-    Lost seeds count as a reason: the remaining ones may be the lucky ones.
+    Lost seeds count as a reason: the remaining ones may be the lucky ones. ``harmless`` are the
+    differences between backends that do not count.
     """
     across = a.row.spec.backend != b.row.spec.backend
     differs = {name for group in (a, b) for row in group.rows for name in row.differs}
-    if differs & CONTRADICTIONS or (across and differs - {THREADS}):
+    if differs & CONTRADICTIONS or (across and differs - HARMLESS):
         return "not the same experiment"
+    if across and differs.difference(harmless):
+        return "other learning rates"
     if a.lost or b.lost:
         return "seeds failed"
-    if a.seeds != b.seeds:
-        return "other seeds"
-    other_data = a.row.dataset.content_hash != b.row.dataset.content_hash
-    return _unlike_answers(a, b) or ("other test images" if other_data else None)
-
-
-def _unlike_answers(*groups: SeedGroup) -> NotPaired | None:
-    """Return why the answers of all seeds are not to the same images; None if they are."""
-    if not all(seed in group.answers for group in groups for seed in group.seeds):
-        return "answers missing"
-    found = [group.answers[seed] for group in groups for seed in group.seeds]
-    labels = {(answers.labels_sha256, answers.right.size) for answers in found}
-    return "other test images" if len(labels) > 1 else None
-
-
-def difference(a: SeedGroup, b: SeedGroup) -> Estimate | None:
-    """Return the accuracy of ``b`` − that of ``a``, paired by image; None if that cannot be."""
-    return intervals.difference(a.right, b.right) if unpaired(a, b) is None else None
-
-
-def compare(pairs: Sequence[tuple[SeedGroup, SeedGroup]]) -> list[Comparison]:
-    """Compare pairs of one question, corrected for their number."""
-    found = [difference(a, b) for a, b in pairs]
-    ps = corrected(found)
-    known = sum(p is not None for p in ps)
-    return [Comparison(*pair, e, p, known) for pair, e, p in zip(pairs, found, ps, strict=True)]
-
-
-@dataclass(frozen=True, eq=False)
-class Contest:
-    """Policies on the same data, with the same network, in the same environment."""
-
-    groups: tuple[SeedGroup, ...]
-    """Best first, by mean accuracy."""
-    comparisons: tuple[Comparison, ...]
-    """Every pair of them."""
-    passed_over: int
-    """Variants of a policy left out because another had better validation accuracy."""
-    unpretrained: tuple[SeedGroup, ...] = ()
-    """Seed groups left out because random weights stand in for pretrained ones."""
-
-    @property
-    def row(self) -> Row:
-        """A row, for what they have in common."""
-        return self.groups[0].row
-
-    @property
-    def why_not(self) -> list[NotPaired]:
-        """Reasons that the best could not be compared with every other."""
-        best, *others = self.groups
-        return list(dict.fromkeys(why for c in others if (why := self.between(best, c).why_not)))
-
-    @property
-    def is_decided(self) -> bool:
-        """True if the best could be compared with every other."""
-        return not self.why_not
-
-    @property
-    def is_telling(self) -> bool:
-        """True if policies compete, were compared, and their accuracies mean something."""
-        return bool(self.comparisons) and self.is_decided and self.shows_nothing is None
-
-    @property
-    def shows_nothing(self) -> Meaningless | None:
-        """Reason that these accuracies mean nothing for policies; None if they do."""
-        if qualifier_of(self.row.dataset.name) == GENERATED:
-            return "generated images"
-        random = any(map(is_unpretrained, self.groups))
-        return "random weights where pretrained ones belong" if random else None
-
-    def between(self, a: SeedGroup, b: SeedGroup) -> Comparison:
-        """Return the comparison of two of them, in either order."""
-        return self._between[frozenset((a, b))]
-
-    @cached_property
-    def _between(self) -> dict[frozenset[SeedGroup], Comparison]:
-        return {frozenset((c.a, c.b)): c for c in self.comparisons}
-
-    @cached_property
-    def leaders(self) -> tuple[SeedGroup, ...]:
-        """Seed groups that none is significantly better than, after correction."""
-        return tuple(c for c in self.groups if not self.better_than(c))
-
-    @property
-    def is_won(self) -> bool:
-        """True if the best is significantly better than every other, after correction."""
-        return len(self.leaders) == 1
-
-    def better_than(self, group: SeedGroup) -> tuple[SeedGroup, ...]:
-        """Return the groups that are significantly better than one of them, best first."""
-        above = self.groups[: self.groups.index(group)]
-        return tuple(c for c in above if self.between(c, group).verdict == "real")
-
-    @property
-    def prescribed(self) -> SeedGroup | None:
-        """The group of the article's policy, with weights from a file or a user's boundary too;
-        None if the data are of no case, or that policy did not take part."""
-        return self.named(PRESCRIBED.get(self.row.spec.case.number or 0))
-
-    def named(self, policy: str | None) -> SeedGroup | None:
-        """Return a policy's group: as in the catalogue, else the variant that validation prefers;
-        None if it did not take part."""
-        known = (c for c in self.groups if c.row.weights != "random")
-        ours = [c for c in known if c.row.spec.policy.name == policy]
-        usual = (c for c in ours if policy_variant(c) == policy)
-        return next(usual, max(ours, key=lambda c: c.val_top1, default=None))
+    if a.test_set != b.test_set or a.scores.images != b.scores.images:
+        return "other test images" if a.answers and b.answers else "answers missing"
+    return None
 
 
 def is_unpretrained(group: SeedGroup) -> bool:
     """Return True if random weights stand in for the pretrained ones of its policy."""
     return group.row.weights == "random" and group.row.spec.policy.name != "from_scratch"
-
-
-def contests_of(groups: Sequence[SeedGroup]) -> list[Contest]:
-    """Return a contest for each question, in the order of the groups, also for a single policy."""
-    found = []
-    for question in grouped(groups, lambda group: question_of(group.row)).values():
-        # Accuracies with random weights for pretrained ones compete among themselves at most.
-        unpretrained = tuple(filter(is_unpretrained, question))
-        real = [group for group in question if group not in unpretrained]
-        if all(group.row.spec.policy.name == "from_scratch" for group in real):
-            real, unpretrained = question, ()
-        variants = grouped(real, policy_variant).values()
-        kept = [max(same, key=lambda group: group.val_top1) for same in variants]
-        ranked = sorted(kept, key=lambda group: -group.top1.value)
-        pairs = compare(list(combinations(ranked, 2)))
-        found.append(Contest(tuple(ranked), tuple(pairs), len(real) - len(kept), unpretrained))
-    return found
 
 
 def policy_variant(group: SeedGroup) -> str:

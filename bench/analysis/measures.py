@@ -8,43 +8,43 @@ from typing import Literal
 
 import numpy as np
 
-from bench.analysis import intervals
-from bench.analysis.groups import SeedGroup, difference
-from bench.analysis.intervals import Estimate, corrected
-from bench.analysis.speed import is_unsteady, unless_shared, window_ratio
+from bench.analysis.groups import SeedGroup, unpaired
+from bench.analysis.intervals import SIGNIFICANT, Estimate, corrected
+from bench.analysis.ranking import rank
+from bench.analysis.speed import is_unsteady, ratio_of_pairs, shares_prefix
 
 Measure = Literal["top1", "images_per_s", "fit_s"]
 
 
 def _top1(a: SeedGroup, b: SeedGroup) -> Estimate | None:
-    if (by_image := difference(a, b)) is not None:
-        return by_image
+    if unpaired(a, b) is None:
+        return rank([a.scores, b.scores]).difference(0, 1)
     shares = [[row.result.test_top1 for row in group.rows] for group in (a, b)]
     if any(share is None for side in shares for share in side):
         return None
-    first, second = (np.array(side, dtype=np.float64) for side in shares)
-    return Estimate(float(np.mean(second - first)), None, None, None, "models", len(a.seeds), 0)
+    return Estimate(b.scores.mean - a.scores.mean)
 
 
 def _rate(a: SeedGroup, b: SeedGroup) -> Estimate | None:
-    if (whole := _ratio(a, b, "train_images_per_s")) is not None:
-        return window_ratio(a.rows, b.rows) or whole
-    return unless_shared(_ratio(a, b, "effective_images_per_s"), a, b)
+    whole = _ratio(a, b, "train_images_per_s")
+    return whole or _ratio(a, b, "effective_images_per_s")
 
 
 def _ratio(a: SeedGroup, b: SeedGroup, field: str) -> Estimate | None:
-    """Return the ratio of a figure of which each run has one; None if a run lacks it, or was
-    unsteady."""
-    sides = [[[row[field]] for row in group.rows] for group in (a, b)]
-    if is_unsteady(a) or is_unsteady(b) or not all(run[0] for side in sides for run in side):
+    """Return the ratio of a figure of which each run has one, the runs paired by seed; None if a
+    run lacks it, or was unsteady. Runs that share a measurement count once."""
+    sides = [[row[field] for row in group.rows] for group in (a, b)]
+    if is_unsteady(a) or is_unsteady(b) or not all(value for side in sides for value in side):
         return None
-    return intervals.ratio(*sides)
+    logs = [float(np.log(y / x)) for x, y in zip(*sides, strict=True)]
+    is_shared = field != "train_images_per_s" and (shares_prefix(a) or shares_prefix(b))
+    return ratio_of_pairs(logs[:1] if is_shared else logs, a.row.spec.device)
 
 
 MEASURES: dict[Measure, Callable[[SeedGroup, SeedGroup], Estimate | None]] = {
     "top1": _top1,
     "images_per_s": _rate,
-    "fit_s": lambda a, b: unless_shared(_ratio(a, b, "fit_s"), a, b),
+    "fit_s": lambda a, b: _ratio(a, b, "fit_s"),
 }
 """Measure → function that returns the second group's difference from or ratio to the first; None:
 not comparable."""
@@ -64,9 +64,10 @@ class Compared:
     @property
     def change(self) -> Literal["more", "less"] | None:
         """Direction of a significant difference from the first to the second folder; else None."""
-        if not self.estimate.is_real(self.p):
+        e = self.estimate
+        if self.p is None or self.p >= SIGNIFICANT or not e.excludes_neutral:
             return None
-        return "more" if self.estimate.value > self.estimate.neutral else "less"
+        return "more" if e.value > e.neutral else "less"
 
     @property
     def size(self) -> float:

@@ -14,7 +14,13 @@ from bench.data.model import Labels
 from bench.spec.result import COUNT
 from bench.storage.arrays import BoundedArchive
 from bench.storage.results import StoredRun
-from bench.training.predictions import UNREADABLE, labels_sha256, open_predictions, per_image
+from bench.training.predictions import (
+    UNREADABLE,
+    labels_sha256,
+    open_predictions,
+    per_image,
+    unpacked_groups,
+)
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,8 @@ class Answers:
     """Hash of the true classes: equal for the same test images."""
     right: npt.NDArray[np.bool_]
     """(images,)."""
+    groups: Labels | None = None
+    """(images,) number of each image's group, where images belong together."""
 
 
 def answers_of(run: StoredRun) -> Answers | None:
@@ -37,15 +45,19 @@ def answers_of(run: StoredRun) -> Answers | None:
             if len(bits) != -(-kept.images // 8):
                 return None
             kept_right = np.unpackbits(bits, count=kept.images).astype(np.bool_)
-            return Answers(kept.labels_sha256, kept_right)
+            groups = None if kept.groups is None else unpacked_groups(kept.groups, kept.images)
+            return Answers(kept.labels_sha256, kept_right, groups)
         with open_predictions(run.folder) as arrays:
             labels = arrays["labels"]
             # The logits are most of the file, and not always needed.
             right = (arrays["correct"] if "correct" in arrays
                      else per_image(arrays["logits"], labels)[0])  # fmt: skip
+            groups = arrays["groups"] if "groups" in arrays else None  # noqa: SIM401
         if labels.shape != right.shape or labels.ndim != 1 or not labels.size:
             return None
-        return Answers(labels_sha256(labels), right.astype(np.bool_))
+        if groups is not None and (groups.shape != labels.shape or groups.dtype.kind not in "iu"):
+            return None
+        return Answers(labels_sha256(labels), right.astype(np.bool_), groups)
     except UNREADABLE:
         return None
 

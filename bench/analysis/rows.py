@@ -12,7 +12,7 @@ from operator import attrgetter, itemgetter
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
-from bench.analysis.same_experiment import HARMLESS, THREADS, differences, own_faults
+from bench.analysis.same_experiment import CHOSEN_RATE, HARMLESS, THREADS, differences, own_faults
 from bench.catalog.backends import BACKENDS
 from bench.catalog.policies import POLICIES
 from bench.parity.proofs import ProvedSubject
@@ -21,6 +21,10 @@ from bench.spec.run import RECIPE_OPTIONS, DatasetRef
 from bench.storage.results import StoredRun
 
 Parity = Literal["shown", "not_shown"]
+Pairing = Literal["proved", "paired", "other_rate", "not_shown", "differs"]
+"""proved: a proof showed that the backends compute the same; paired: start, batches, first losses
+and logits of these runs agree; other_rate: validation chose other learning rates; not_shown: no
+such numbers were recorded; differs: something does not agree."""
 T = TypeVar("T")
 FIELDS: dict[str, str] = {
     "run_id": "result.run_id",
@@ -34,6 +38,7 @@ FIELDS: dict[str, str] = {
     "dataset": "spec.case.dataset.name",
     "dataset_label": "spec.case.dataset.label",
     "dataset_hash": "spec.case.dataset.content_hash",
+    "fold": "fold",
     "backbone": "spec.backbone",
     "code_sha256": "spec.code_sha256",
     "network_digest": "spec.network_digest",
@@ -55,6 +60,7 @@ FIELDS: dict[str, str] = {
     "status": "result.status",
     "failure": "failure",
     "parity": "parity",
+    "pairing": "pairing",
     "differs": "differs_list",
     "unsteady": "unsteady",
     "unreadable_images": "result.unreadable_images",
@@ -63,7 +69,7 @@ FIELDS: dict[str, str] = {
 }
 """Field of a row → the attribute path that it repeats, in the order of the JSON."""
 DIFFERING = frozenset({
-    "run_id", "environment_id", "backend", "status", "failure", "parity", "differs",
+    "run_id", "environment_id", "backend", "status", "failure", "parity", "pairing", "differs",
     "learning_rate_chosen", "phases", "unsteady", "unreadable_images", *REPORTED_FIELDS,
 })  # fmt: skip
 """Fields in which rows of one experiment may differ; all others are its identity."""
@@ -103,6 +109,26 @@ class Row(StoredRun):
     @property
     def dataset(self) -> DatasetRef:
         return self.spec.case.dataset
+
+    @property
+    def fold(self) -> int | None:
+        """Number of its part of a cross-validation, from 1."""
+        return self.dataset.fold.number if self.dataset.fold else None
+
+    @property
+    def pairing(self) -> Pairing | None:
+        """What shows that it is the same experiment as its twins in other backends; None without a
+        twin. See ``Pairing``."""
+        if self.parity is None:
+            return None
+        if set(self.differs) - HARMLESS:
+            return "differs"
+        if CHOSEN_RATE in self.differs:
+            return "other_rate"
+        if self.parity == "shown":
+            return "proved"
+        found = self.result.fingerprint
+        return "paired" if found is not None and found.step_losses else "not_shown"
 
     @property
     def weights(self) -> str:

@@ -1,59 +1,62 @@
-"""Training speed of seed groups, and which of two backends is faster."""
+"""Speeds of seed groups, and which of two backends is faster.
+
+The unit is the run: windows inside one run agree to a percent where runs differ by five. So
+verdicts come from pairs of runs, never from windows, and pairs whose steps do the same are pooled,
+whatever policy, seed or data they belong to.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
-from bench.analysis import intervals
+import numpy as np
+
 from bench.analysis.groups import SeedGroup
-from bench.analysis.intervals import Estimate, corrected
-from bench.analysis.rows import UNSTEADY, Row
+from bench.analysis.intervals import (
+    Estimate,
+    exponential,
+    geometric_mean,
+    median_of_pairs,
+    t_interval,
+)
+from bench.analysis.rows import UNSTEADY, Row, grouped
 from bench.analysis.same_experiment import CHOSEN_RATE
 
-SpeedBasis = Literal["whole steps", "whole fits", "unsteady"]
+SpeedBasis = Literal["whole steps", "whole fits"]
+PRIOR_SD = {"cpu": 0.12, "gpu": 0.02}
+"""Usual standard deviation of a run's rate, as a fraction. On a CPU, 4 % of 254 pairs of runs of
+the same step are called different with it; that of a GPU is an assumption until one was
+measured."""
+PRIOR_DEGREES = 4.0
+"""Degrees of freedom that the usual spread is worth."""
+LEAST_PAIRS = 6
+"""Pairs from which on their own spread is enough: Wilcoxon's interval is defined."""
+EQUAL = 0.05
+"""Difference in speed (fraction) that makes no difference."""
+STEP_FIELDS = (
+    "mode", "backbone", "code_sha256", "network_digest", "boundary", "head", "px", "batch_size",
+    "precision", "optimizer", "augmentation", "views", "prefix_cache", "device", "device_model",
+)  # fmt: skip
+"""Fields of runs whose training steps do the same work."""
 
 
-@dataclass(frozen=True)
-class TrainingSpeed:
-    """Training rates of a seed group, in images/s."""
-
-    whole: Estimate | None
-    """Rate of whole steps; None if training was too short, in a sweep, or had no whole steps."""
-    effective: Estimate | None
-    """Images of all epochs over the time of all training; None if no run states it."""
+def step_signature(row: Row) -> tuple[Hashable, ...]:
+    """Return what decides the work of a training step, whatever policy, seed or data it is for."""
+    return tuple(row[field] for field in STEP_FIELDS)
 
 
-def rate_of(group: SeedGroup) -> TrainingSpeed:
-    """Return rates with intervals over the runs, or over the windows of one or two runs."""
-    windows = [row.result.train_images_per_s_windows for row in group.rows]
-    stated = all(row.result.train_images_per_s for row in group.rows)
-    if len(windows) < intervals.LEAST_SEEDS and stated and all(windows):
-        return TrainingSpeed(intervals.rate_of_windows(windows), None)
-
-    def mean(field: str) -> Estimate | None:
-        values = [row[field] for row in group.rows if row[field]]
-        return intervals.mean_rate(values) if values else None
-
-    whole, effective = mean("train_images_per_s"), mean("effective_images_per_s")
-    return TrainingSpeed(whole, unless_shared(effective, group))
+def mean_of(group: SeedGroup, field: str) -> float | None:
+    """Return the geometric mean of a rate or time over the runs that have it; None if none has."""
+    values = [row[field] for row in group.rows if row[field]]
+    return geometric_mean(values) if values else None
 
 
 def shares_prefix(group: SeedGroup) -> bool:
     """Return True if runs carry the same measured time of a frozen part's values, so that their
-    times agree for that reason and give no interval."""
+    times agree for that reason."""
     return any(row.result.prefix_values == "reused" for row in group.rows)
-
-
-def without_interval(e: Estimate) -> Estimate:
-    """Return an estimate without its interval."""
-    return replace(e, low=None, high=None, p=None)
-
-
-def unless_shared(e: Estimate | None, *groups: SeedGroup) -> Estimate | None:
-    """Return an estimate, without its interval if runs of a group share a measurement."""
-    return without_interval(e) if e is not None and any(map(shares_prefix, groups)) else e
 
 
 def is_unsteady(group: SeedGroup) -> bool:
@@ -61,76 +64,120 @@ def is_unsteady(group: SeedGroup) -> bool:
     ``UNSTEADY`` times that of another seed."""
     if any(row.unsteady for row in group.rows):
         return True
-    results = [row.result for row in group.rows]
-    fits = [r.fit_s for r in results if r.fit_s]
-    rests = [r.fit_s - (r.compile_s or 0.0) for r in results if r.fit_s]
+    fits = [r.result.fit_s for r in group.rows if r.result.fit_s]
+    rests = [rest for row in group.rows if (rest := steady_fit_s(row)) is not None]
     # A small difference beside whole fits that are mostly compilation does not count.
     return bool(fits) and max(rests) > UNSTEADY * min(rests) and max(rests) - min(rests) > min(fits)
 
 
+def steady_fit_s(row: Row) -> float | None:
+    """Return the time of a run's fit without compilation, in seconds; None if it has no time of its
+    own."""
+    result = row.result
+    return None if not result.fit_s else max(result.fit_s - (result.compile_s or 0.0), 1e-6)
+
+
 @dataclass(frozen=True)
 class SpeedComparison:
-    """The training speeds of two seed groups."""
+    """The speeds of two backends for one kind of step, or one experiment."""
 
-    ratio: Estimate | None
-    """Rate of the second over that of the first; None if they are not comparable."""
-    p: float | None
-    """p value, corrected for all such comparisons."""
-    of: SpeedBasis | None
-    """Basis of the ratio; 'unsteady' if the machine was busy, None if there is no common basis."""
-
-    @property
-    def is_real(self) -> bool:
-        """True if one is significantly faster."""
-        return self.ratio is not None and self.ratio.is_real(self.p)
+    ratio: Estimate
+    """Rate of the second backend over that of the first."""
+    of: SpeedBasis
+    pairs: int
+    """Pairs of runs."""
 
     @property
-    def size(self) -> float:
-        """Rate of the faster one over that of the slower one."""
-        return 1.0 if self.ratio is None else max(self.ratio.value, 1.0 / self.ratio.value)
+    def verdict(self) -> Literal["faster", "slower", "equal", "open"]:
+        """Words for the second backend: a difference that excludes 1, or equality within
+        ``EQUAL``."""
+        if self.ratio.is_within(float(np.log1p(EQUAL))):
+            return "equal"
+        if not self.ratio.excludes_neutral:
+            return "open"
+        return "faster" if self.ratio.value > 1.0 else "slower"
 
 
-def compare_speeds(pairs: Sequence[tuple[SeedGroup, SeedGroup]]) -> list[SpeedComparison]:
-    """Compare each pair by what both have: windows of whole steps, else fit times."""
-    found = [_ratio(a, b) for a, b in pairs]
-    ps = corrected([e for e, _ in found])
-    return [SpeedComparison(e, p, of) for (e, of), p in zip(found, ps, strict=True)]
+def ratio_of_pairs(logs: Sequence[float], device: str) -> Estimate:
+    """Return the ratio of two speeds from the logarithms of the ratios of pairs of runs.
+
+    From ``LEAST_PAIRS`` pairs on, the Hodges–Lehmann estimate with Wilcoxon's interval, which a few
+    disturbed runs hardly move; with fewer, a t interval whose variance is moderated by the usual
+    spread of runs on such a device.
+    """
+    x = np.asarray(logs, dtype=np.float64)
+    if len(x) >= LEAST_PAIRS:
+        return exponential(median_of_pairs(logs))
+    usual = 2.0 * PRIOR_SD["cpu" if device == "cpu" else "gpu"] ** 2
+    own = float(x.var(ddof=1)) if len(x) > 1 else 0.0
+    degrees = PRIOR_DEGREES + len(x) - 1
+    variance = (PRIOR_DEGREES * usual + (len(x) - 1) * own) / degrees
+    return exponential(t_interval(float(x.mean()), variance / len(x), degrees))
 
 
-def _ratio(a: SeedGroup, b: SeedGroup) -> tuple[Estimate | None, SpeedBasis | None]:
-    if a.machine != b.machine or not set(a.seeds) & set(b.seeds):
-        return None, None
+Pairs = Sequence[tuple[SeedGroup, SeedGroup]]
+
+
+def compare_speeds(pairs: Pairs) -> list[SpeedComparison | None]:
+    """Return the comparison that speaks for each pair of seed groups: of whole steps, pooled over
+    all pairs with the same steps in the same two environments; else of the pair's own whole fits.
+    None if neither is known, a machine was busy, or the runs did not do the same."""
+    logs = [_step_logs(a, b) for a, b in pairs]
+    kinds = [
+        (step_signature(a.row), a.row.result.environment_id, b.row.result.environment_id)
+        for a, b in pairs
+    ]
+    pooled = {
+        kind: [logs[n] for n in places if logs[n]]
+        for kind, places in grouped(range(len(pairs)), kinds.__getitem__).items()
+    }
+    found: list[SpeedComparison | None] = []
+    for (a, b), own, kind in zip(pairs, logs, kinds, strict=True):
+        used = pooled[kind] if own else [_fit_logs(a, b)]
+        of: SpeedBasis = "whole steps" if own else "whole fits"
+        count = sum(map(len, used))
+        # A machine drifts from one experiment to the next, so of several each is one draw.
+        units = used[0] if len(used) == 1 else [float(np.mean(each)) for each in used]
+        ratio = ratio_of_pairs(units, a.row.spec.device) if count else None
+        found.append(SpeedComparison(ratio, of, count) if ratio else None)
+    return found
+
+
+def _common_runs(a: SeedGroup, b: SeedGroup) -> list[tuple[Row, Row]]:
+    """Return the pairs of steady runs of one seed and fold that did the same experiment."""
+    if a.machine != b.machine or is_unsteady(a) or is_unsteady(b):
+        return []
     if any(set(row.differs) - {CHOSEN_RATE} for group in (a, b) for row in group.rows):
-        return None, None
+        return []
+    others = {(row.spec.seed, row.fold): row for row in b.rows}
+    places = [(row.spec.seed, row.fold) for row in a.rows]
+    return [
+        (row, others[place]) for row, place in zip(a.rows, places, strict=True) if place in others
+    ]
+
+
+def _step_logs(a: SeedGroup, b: SeedGroup) -> list[float]:
+    rates = [
+        (x.result.train_images_per_s, y.result.train_images_per_s) for x, y in _common_runs(a, b)
+    ]
+    return [float(np.log(y / x)) for x, y in rates if x and y]
+
+
+def _fit_logs(a: SeedGroup, b: SeedGroup) -> list[float]:
+    """Return the logarithms of the ratios of speed of whole fits, compilation left out; runs that
+    share the values of a frozen part count once."""
+    fits = [(steady_fit_s(x), steady_fit_s(y)) for x, y in _common_runs(a, b)]
+    logs = [float(np.log(x / y)) for x, y in fits if x and y]
+    return logs[:1] if shares_prefix(a) or shares_prefix(b) else logs
+
+
+def fit_ratio(a: SeedGroup, b: SeedGroup) -> float | None:
+    """Return the time of the fit of ``b`` over that of ``a``, without compilation; None if a run
+    lacks it, or a machine was busy."""
     if is_unsteady(a) or is_unsteady(b):
-        return None, "unsteady"
-    sides = _common_runs(a, b)
-    # A rate that a run does not state was measured over too few windows.
-    is_stated = all(r.result.train_images_per_s is not None for side in sides for r in side)
-    if is_stated and (found := window_ratio(*sides)) is not None:
-        return found, "whole steps"
-    fits = fit_ratio(a, b)
-    return fits, None if fits is None else "whole fits"
-
-
-def window_ratio(a: Sequence[Row], b: Sequence[Row]) -> Estimate | None:
-    """Return the ratio of the rates of whole steps, by their windows; None if a run has none."""
-    sides = [[row.result.train_images_per_s_windows for row in side] for side in (a, b)]
-    return intervals.ratio(*sides) if all(run for side in sides for run in side) else None
-
-
-def _common_runs(a: SeedGroup, b: SeedGroup) -> tuple[list[Row], list[Row]]:
-    """Return the runs of both with seeds that both have."""
-    common = set(a.seeds) & set(b.seeds)
-    first, second = ([row for row in c.rows if row.spec.seed in common] for c in (a, b))
-    return first, second
-
-
-def fit_ratio(a: SeedGroup, b: SeedGroup) -> Estimate | None:
-    """Return how many times as fast the fits of ``b`` are; without an interval if runs of either
-    share a measurement."""
-    fits = [[run.result.fit_s for run in side] for side in _common_runs(a, b)]
-    if not fits[0] or any(not fit for side in fits for fit in side):
         return None
-    found = intervals.ratio(*([[1.0 / fit] for fit in side if fit] for side in fits))
-    return unless_shared(found, a, b)
+    sides = [[steady_fit_s(row) for row in group.rows] for group in (a, b)]
+    if any(value is None for side in sides for value in side):
+        return None
+    first, second = (geometric_mean([v for v in side if v]) for side in sides)
+    return second / first

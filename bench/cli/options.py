@@ -59,10 +59,18 @@ class RunOptions:
     device: str = option("auto, cpu, cuda:0 or all.", "auto")
     timeout: float | None = option("Time limit of a run, in seconds.")
     fresh: bool = option("Repeat runs that have results.", False)
+    prove: bool = option("First prove that the backends compute the same, where not proved.", False)
     dry_run: bool = option("List the runs without doing them.", False)
     skip_unreadable: bool = option("Leave out images that cannot be read.", False)
     drop_duplicates: bool = option("Leave out images in two classes or two splits.", False)
     test_from: str | None = option("val or train:15%: source of missing test images.")
+    folds: int | None = option(
+        "Cross-validate folder:PATH: every image is tested once.", min=2, max=100
+    )
+    group_by: str | None = option(
+        "Regular expression for paths in folder:PATH: images in which it matches the same text "
+        "belong together (one patient, video or document) and stay in one split."
+    )
     max_pixels: int | None = option("Largest image, in pixels. Default: 178,956,970.", min=1)
     out: Path | None = option("Results folder. Default: results/runs/SUITE.")
     python: list[str] | None = option(PYTHON)
@@ -77,7 +85,7 @@ class ReportOptions:
     Lists are comma-separated.
     """
 
-    folders: list[Path] = argument("Results folders.", "DIR…", MISSING)
+    folders: list[Path] = argument("Results folders, or a page of a report.", "DIR…", MISSING)
     formats: str = option("Formats of the tables: md, csv, html, latex.", "md,csv", "--format")
     columns: str | None = option("Columns of the table of runs: fields of --json.")
     sort: str | None = option("Fields of --json to sort by; descending: -test_top1.")
@@ -86,6 +94,7 @@ class ReportOptions:
     weights: list[str] | None = option("Keep only runs with these weights. Repeatable.")
     device: str | None = option(FILTER)
     status: str | None = option(FILTER)
+    margin: float = option("Difference in accuracy that does not matter, in points.", 1.0)
     page: bool = option("Write the page (report.html) too.", True)
     out: Path | None = option(
         "Folder to write into; default the first one. By default `report A B` adds "
@@ -256,6 +265,7 @@ def file_rules(given: RunOptions) -> FileRules:
     rules = FileRules(
         skip_unreadable=given.skip_unreadable,
         drop_duplicates=given.drop_duplicates,
+        group_by=given.group_by,
         test_from=None if given.test_from is None else _test_from(given.test_from),
     )
     return rules if given.max_pixels is None else replace(rules, max_pixels=given.max_pixels)

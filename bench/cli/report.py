@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,10 +17,12 @@ from bench.errors import UserError, choose
 from bench.report import STANDARD, Report, View, make_report
 from bench.report import as_json as rows_as_json
 from bench.report.compare import FolderComparison, side_by_side
-from bench.report.export import NotWritten, as_text
-from bench.report.notes import footnotes, reasons
+from bench.report.export import NotWritten
+from bench.report.from_page import load_page
+from bench.report.notes import reasons, warnings
 from bench.report.selection import Filters, Selection
-from bench.report.tables.runs import FORMATS, Format, runs_text
+from bench.report.tables.runs import FORMATS, Format
+from bench.report.terminal import columns_on_terminal, runs_on_terminal, table_on_terminal
 from bench.storage.results import Store
 from bench.storage.text_files import json_text
 
@@ -27,6 +30,8 @@ MOST_LETTERS = 100
 """Letters of the names of merged folders in the name of the folder of their report."""
 MOST_ROWS = 200
 """Rows that are printed without being asked for."""
+WIDTH = 120
+"""Characters of a line where the width of the terminal is not known."""
 MOST_PROBLEMS = 20
 """Folders that could not be read and are named one by one."""
 
@@ -45,12 +50,19 @@ def report_command(options: ReportOptions) -> None:
         device=names(options.device),
         status=names(options.status),
     )
-    view = View(names(options.columns), names(options.sort))
+    if not 0.0 < options.margin <= 50.0:
+        raise UserError(f"--margin {options.margin:g}: a margin is above 0 and at most 50 points.")
+    view = View(names(options.columns), names(options.sort), margin=options.margin / 100)
     formats = names(options.formats) or []
     for name in formats:
         choose("format", name, FORMATS)
     side = None
-    found = [Store(folder).load() for folder in folders]
+    found = [load_page(f) if f.is_file() else Store(f).load() for f in folders]
+    if folders[0].is_file() and out is None:
+        raise UserError(
+            f"'{folders[0]}' is a page, beside which nothing is written.",
+            "Name a folder for the report: --out DIR.",
+        )
     if len(folders) == 2:
         check_different(folders)
     check_not_empty(folders, found)
@@ -109,8 +121,8 @@ def _print_rows(
     report: Report, rows: Sequence[Row], paths: Sequence[Path], problems: Sequence[str],
     as_json: bool, view: View, side: FolderComparison | None,
 ) -> None:  # fmt: skip
-    """Print the table of runs with its notes, and the files written, or everything as JSON. Of very
-    many runs, summaries are printed in place of rows."""
+    """Print the table of runs, what is wrong with them, the answer in one sentence and where the
+    page is; or everything as JSON. Of very many runs, summaries are printed in place of rows."""
     for problem in problems[:MOST_PROBLEMS]:
         tell(problem)
     if len(problems) > MOST_PROBLEMS:
@@ -119,27 +131,40 @@ def _print_rows(
         more = {"side_by_side": side.as_json()} if side else {}
         show(json_text({**rows_as_json(rows), "problems": list(problems), **more}))
         return
+    width = shutil.get_terminal_size((WIDTH, 24)).columns
     if side:
         for table in side.tables:
-            show(as_text(table, "terminal"))
+            show(table_on_terminal(table, width))
+            show()
         for sentence in side.sentences:
             show(sentence)
         show()
-    if len(rows) > MOST_ROWS and view.columns is None and view.sort is None:
-        _print_summary(report, rows)
+    if view.columns is not None:
+        show(columns_on_terminal(rows, report.columns or (), width))
+    elif len(rows) > MOST_ROWS and view.sort is None:
+        _print_summary(report, rows, width)
     else:
-        show(runs_text(rows, "terminal", view.columns))
-    for line in [*reasons(rows), *footnotes(rows)]:
-        show(line)
+        show(runs_on_terminal(rows, width))
+    for line in [*reasons(rows), *warnings(rows)]:
+        show(f"! {line}")
+    if side is None:
+        show(f"\n{report.headline}")
+    pages = [path for path in paths if path.suffix == ".html" and path.parent.name != "tables"]
+    if pages:
+        show(f"More: {pages[0]}")
+    tables = len(paths) - len(pages)
     if paths:
-        tell("written: " + ", ".join(str(p) for p in paths))
+        names = [*map(str, pages)]
+        names += [f"{tables} tables in {report.folder / 'tables'}"] if tables else []
+        tell(f"written: {' and '.join(names)}")
 
 
-def _print_summary(report: Report, rows: Sequence[Row]) -> None:
+def _print_summary(report: Report, rows: Sequence[Row], width: int) -> None:
     """Print the tables that summarise runs, and how to see the runs themselves."""
     for table in report.tables:
         if len(table.rows) <= MOST_ROWS:
-            show(as_text(table, "terminal"))
+            show(table_on_terminal(table, width))
+            show()
     counts = Counter(row.result.status for row in rows)
     each = ", ".join(f"{count:,} {status}" for status, count in counts.items())
     show(

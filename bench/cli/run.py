@@ -13,7 +13,7 @@ from tabulate import tabulate
 from bench.analysis.folders import load_runs
 from bench.cli.options import DEFAULT_SUITE, RunOptions, file_rules, interpreters, run_choices
 from bench.cli.output import show, tell
-from bench.cli.progress import display, labels
+from bench.cli.progress import display, labels, summary, watcher
 from bench.cli.report import write_and_print
 from bench.data import FileRules
 from bench.data.image_files import MOST_NAMED
@@ -21,6 +21,7 @@ from bench.errors import UserError
 from bench.network.backbones import weights_choice
 from bench.report import make_report
 from bench.runner.planner import PlannedRun, Planner, check_gpu_visible
+from bench.runner.prove import prove_first
 from bench.runner.runner import Runner
 from bench.runner.suite import apply_options, load_suite, number_of_runs, options_suite
 from bench.storage.cache import limit_bytes
@@ -56,8 +57,13 @@ def run_command(given: RunOptions) -> bool:
             f"These are {count:,} runs, before devices are counted.",
             f"Narrow the lists, or plan more than {MOST_RUNS:,} runs with --yes.",
         )
-    _check_rules(file_rules(given), [grid.dataset for grid in suite.grid])
-    planner = Planner(python, weights, given.device, file_rules(given), download=not given.dry_run)
+    fold = None if given.folds is None else (1, given.folds)
+    rules = replace(file_rules(given), fold=fold)
+    _check_rules(rules, [grid.dataset for grid in suite.grid])
+    planner = Planner(
+        python, weights, given.device, file_rules(given), download=not given.dry_run,
+        folds=given.folds,
+    )  # fmt: skip
     runs = planner.plan(suite)
     skipped = planner.skipped()
     for reason in skipped[:MOST_NAMED]:
@@ -76,6 +82,10 @@ def run_command(given: RunOptions) -> bool:
         return True
     check_gpu_visible(given.device, missing, python)
     store.prepare()
+    proofs = prove_first(runs, python, planner.cache, watcher) if given.prove else []
+    for pair in proofs:
+        if not pair.passed:
+            tell(f"NOT PROVED: {summary(pair)}")
     if len(missing) < len(runs):
         done = f"{len(runs) - len(missing)} of {len(runs)} runs have results already"
         tell(f"{done}; --fresh repeats them")
@@ -97,7 +107,8 @@ def run_command(given: RunOptions) -> bool:
     report = make_report(stored, store.root, problems)
     rows = [row for row in report.rows if row.key in keys]
     write_and_print(report, rows, ("md", "csv"), problems, given.as_json)
-    return len(rows) == len(runs) and all(row.is_valid for row in rows)
+    is_valid = len(rows) == len(runs) and all(row.is_valid for row in rows)
+    return is_valid and all(pair.passed for pair in proofs)
 
 
 def _check_rules(rules: FileRules, datasets: Sequence[str]) -> None:

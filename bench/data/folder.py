@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 from bench.data.decode import centre_square
@@ -11,7 +13,10 @@ from bench.data.image_files import FileSource, ImageFile, Splits, first_of, read
 from bench.data.model import SPLITS, Dataset, FileRules, SplitName, SplitSizes
 from bench.data.sampling import proportional_order, settled_size
 from bench.errors import UserError
+from bench.spec.run import Fold
+from bench.storage.checksums import sha256_of_texts
 
+LEAST_FOLDS = 2
 HELD_OUT = 0.15
 """Share of the distinct images of a class for each of validation and test, if not given."""
 
@@ -22,6 +27,8 @@ def open_folder(name: str, root: Path, sizes: SplitSizes, rules: FileRules) -> D
     found = scan(root)
     classes = _class_names(found.images, root)
     read, skipped = read_files(found.images, rules)
+    if rules.group_by is not None:
+        read = grouped_files(read, rules.group_by, root)
     images, remarks = without_conflicts(read, drop=rules.drop_duplicates)
     _check_none_lost(found.images, images)
     if found.others:
@@ -30,6 +37,13 @@ def open_folder(name: str, root: Path, sizes: SplitSizes, rules: FileRules) -> D
     splits = _split(images, classes, rules, remarks, root)
     chosen: Splits = {}
     hashed_texts = ["folder 1", *classes]  # the 1 stays, so that stored results keep their hashes
+    hashed_texts += [f"group by {rules.group_by}"] if rules.group_by is not None else []
+    fold = None
+    if rules.fold is not None:
+        number, count = rules.fold
+        everything = sorted(f"{i.class_name}/{i.sha256}/{i.group}" for i in images)
+        fold = Fold(number=number, of=count, images_sha256=sha256_of_texts(everything))
+        hashed_texts.append(f"fold {number} of {count}")
     for split in SPLITS:
         available = splits[split]
         count = settled_size(name, split, sizes.of(split), len(available))
@@ -40,7 +54,7 @@ def open_folder(name: str, root: Path, sizes: SplitSizes, rules: FileRules) -> D
         for image in chosen[split]:
             hashed_texts += [split, image.class_name, image.sha256]
     source = FileSource(classes, chosen, centre_square, rules.max_pixels)
-    return source.dataset(name, hashed_texts, skipped, remarks)
+    return source.dataset(name, hashed_texts, skipped, remarks, fold)
 
 
 def _class_names(found: list[ImageFile], root: Path) -> tuple[str, ...]:
@@ -100,7 +114,14 @@ def _split(
                 "the test anyway.",
                 "Leave it out.",
             )
+        if rules.fold is not None:
+            return _fold(images, classes, *rules.fold)
         return _carve(images, classes, {"val": HELD_OUT, "test": HELD_OUT})
+    if rules.fold is not None:
+        raise UserError(
+            f"--folds: {root} has split folders of its own.",
+            "Put all images into class folders without train, val and test, or leave out --folds.",
+        )
     if not given["test"]:
         given |= _test_split(given, classes, rules, remarks, root)
     elif rules.test_from is not None:
@@ -136,31 +157,91 @@ def _test_split(
 def _carve(
     images: list[ImageFile], classes: tuple[str, ...], shares: dict[SplitName, float]
 ) -> Splits:
-    """Take these shares of each class for other splits; the rest is for training. Identical files
-    count as one image, so that they stay in one split. Raise UserError if classes have too few
-    distinct images for one in each split."""
-    distinct = {
-        name: sorted({image.sha256 for image in images if image.class_name == name})
-        for name in classes
-    }
+    """Take these shares of each class for other splits; the rest is for training. Identical files,
+    and files that belong together, count as one image, so that they stay in one split. Raise
+    UserError if classes have too few distinct images for one in each split."""
+    units = _units(images, classes)
     needed = len(shares) + 1
-    small = [f"'{name}' ({len(found)})" for name, found in distinct.items() if len(found) < needed]
-    if small:
-        what = "class has" if len(small) == 1 else "classes have"
-        raise UserError(
-            f"{len(small)} {what} fewer than {needed} distinct images, as many as are needed for "
-            f"{', '.join(('train', *shares))}: {first_of(small)}.",
-            "Add images to them, or remove the classes.",
-        )
+    what = f"as many as are needed for {', '.join(('train', *shares))}"
+    _check_enough(units, needed, what, "Add images to them, or remove the classes.")
     split_of: dict[str, SplitName] = {}
-    for found in distinct.values():
+    for found in units.values():
         first = 0
         for split, share in shares.items():
             last = min(first + max(1, round(share * len(found))), len(found) - 1)
             split_of |= dict.fromkeys(found[first:last], split)
             first = last
     return {
-        split: [image for image in images if split_of.get(image.sha256, "train") == split]
+        split: [image for image in images if split_of.get(image.unit, "train") == split]
         for split in SPLITS
         if split == "train" or split in shares
     }
+
+
+def _units(images: list[ImageFile], classes: tuple[str, ...]) -> dict[str, list[str]]:
+    """Return class → its units in an order that does not depend on names. A unit with images of
+    several classes counts for the first of them."""
+    found: dict[str, set[str]] = {name: set() for name in classes}
+    taken: set[str] = set()
+    for name in classes:
+        own = {image.unit for image in images if image.class_name == name}
+        found[name] = own - taken
+        taken |= own
+    return {name: sorted(units) for name, units in found.items()}
+
+
+def _check_enough(units: dict[str, list[str]], needed: int, what: str, hint: str) -> None:
+    """Raise UserError if a class has fewer units than needed."""
+    small = [f"'{name}' ({len(found)})" for name, found in units.items() if len(found) < needed]
+    if small:
+        has = "class has" if len(small) == 1 else "classes have"
+        raise UserError(
+            f"{len(small)} {has} fewer than {needed} distinct images, {what}: {first_of(small)}.",
+            hint,
+        )
+
+
+def _fold(images: list[ImageFile], classes: tuple[str, ...], number: int, count: int) -> Splits:
+    """Return the splits of one fold: every ``count``-th unit of each class is the test, and the
+    rest is divided into training and validation images. Raise UserError if a class has too few."""
+    units = _units(images, classes)
+    fewest = min(map(len, units.values()))
+    hint = "Add images to them, or remove the classes."
+    if fewest >= LEAST_FOLDS:
+        hint = f"Use --folds {fewest}, add images to them, or remove the classes."
+    _check_enough(units, count, f"as many as there are folds ({count})", hint)
+    test, place = set(), 0
+    for found in units.values():
+        # The next class goes on where the last one ended, so that the folds are equally large.
+        test |= {unit for n, unit in enumerate(found, place) if n % count == number - 1}
+        place += len(found)
+    rest = [image for image in images if image.unit not in test]
+    divided = _carve(rest, classes, {"val": HELD_OUT})
+    return {**divided, "test": [image for image in images if image.unit in test]}
+
+
+def grouped_files(images: list[ImageFile], pattern: str, root: Path) -> list[ImageFile]:
+    """Return the files with the group of each: files belong together if ``pattern`` finds the same
+    text in their paths below ``root``, or if they are identical. Raise UserError if the pattern
+    matches no file."""
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise UserError(f"--group-by '{pattern}' is no regular expression: {error}.") from error
+    first_of_text: dict[str, str] = {}
+    found, texts = [], []
+    for image in images:
+        match = expression.search(image.path.relative_to(root).as_posix())
+        texts.append(None if match is None else match[1 if expression.groups else 0])
+    if not any(texts):
+        example = images[0].path.relative_to(root).as_posix()
+        raise UserError(
+            f"--group-by '{pattern}' matches no file below {root}, such as '{example}'.",
+            "It is a regular expression for such a path; its first group names what images share.",
+        )
+    for image, text in zip(images, texts, strict=True):
+        # Identical files must not be divided either: they join the group of the first one.
+        joined = first_of_text.setdefault(image.sha256, text or "")
+        name = joined or text
+        found.append(replace(image, group=sha256_of_texts(["group", name]) if name else ""))
+    return found

@@ -12,6 +12,7 @@ from PIL import Image
 from bench.data.decode import UnreadableImageError, decoding_threads, load_rgb, use_rgb
 from bench.data.model import SPLITS, Dataset, FileRules, Labels, Pixels, Resize, SplitName
 from bench.errors import UserError
+from bench.spec.run import Fold
 from bench.storage.checksums import sha256_of_file, sha256_of_texts
 from bench.storage.regular_files import is_regular
 
@@ -31,6 +32,13 @@ class ImageFile:
     """Line that lists the file, as 'FILE, line N'; empty if no list does."""
     sha256: str = ""
     """SHA-256 of the content in hex, once it has been read."""
+    group: str = ""
+    """Hash of what it shares with the files that it belongs to; empty if it stands alone."""
+
+    @property
+    def unit(self) -> str:
+        """Hash of what must not be divided between splits: a group of files, or identical ones."""
+        return self.group or self.sha256
 
 
 Splits = dict[SplitName, list[ImageFile]]
@@ -53,17 +61,26 @@ class FileSource:
         hashed_texts: Iterable[str],
         skipped: Iterable[str],
         remarks: Iterable[str] = (),
+        fold: Fold | None = None,
     ) -> Dataset:
         """Return the data set of these images; the texts say everything that decides them."""
         train, val, test = (len(self.images[split]) for split in SPLITS)
         content_hash, left_out = sha256_of_texts(hashed_texts), tuple(skipped)
         return Dataset(
-            name, content_hash, self.classes, train, val, test, self, left_out, tuple(remarks)
-        )
+            name, content_hash, self.classes, train, val, test, self, left_out, tuple(remarks),
+            fold=fold,
+        )  # fmt: skip
 
     def labels(self, split: SplitName) -> Labels:
         index = {name: label for label, name in enumerate(self.classes)}
         return np.array([index[image.class_name] for image in self.images[split]], dtype=np.int64)
+
+    def groups(self, split: SplitName) -> Labels | None:
+        images = self.images[split]
+        if not any(image.group for image in images):
+            return None
+        numbers = np.unique([image.unit for image in images], return_inverse=True)[1]
+        return np.asarray(numbers, dtype=np.int64)
 
     def read(self, split: SplitName, index: int, px: int, resize: Resize = "antialias") -> Pixels:
         path = self.images[split][index].path

@@ -72,6 +72,9 @@ class _Digits:
     def labels(self, split: SplitName) -> Labels:
         return self._rows(split)[:, -1].copy()
 
+    def groups(self, split: SplitName) -> None:
+        """Return None: the digits do not belong together."""
+
     def read(self, split: SplitName, index: int, px: int, resize: Resize = "antialias") -> Pixels:
         grey = self._rows(split)[index, :-1].astype(np.uint8).reshape(_SIDE_PX, _SIDE_PX)
         return squashed(Image.fromarray(grey).convert("RGB"), px, resize)

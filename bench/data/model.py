@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from bench.spec.run import Similarity
+from bench.spec.run import Fold, Similarity
 
 Resize = Literal["antialias", "bilinear"]
 """Filter that makes an image smaller: a triangle as wide as the step between output pixels (Pillow,
@@ -36,6 +36,12 @@ class FileRules:
     of 1 makes it the test split."""
     max_pixels: int = 178_956_970
     """Largest number of pixels of an image (Pillow's own limit), for memory's sake."""
+    group_by: str | None = None
+    """Regular expression for the path of a file in its folder: files in which its first group, or
+    else all of it, matches the same text belong together."""
+    fold: tuple[int, int] | None = None
+    """Number (from 1) of the fold whose images are the test, and number of folds; None: no
+    cross-validation."""
 
     def options(self) -> tuple[str, ...]:
         """Return the options of the command line that say these rules."""
@@ -49,6 +55,10 @@ class FileRules:
             given.append(f"--test-from {split}" + (f":{share:.0%}" if share < 1.0 else ""))
         if self.max_pixels != FileRules.max_pixels:
             given.append(f"--max-pixels {self.max_pixels}")
+        if self.group_by is not None:
+            given.append(f"--group-by {self.group_by}")
+        if self.fold is not None:
+            given.append(f"--folds {self.fold[1]}")
         return tuple(given)
 
 
@@ -70,6 +80,10 @@ class Source(Protocol):
 
     def labels(self, split: SplitName) -> Labels:
         """Return the class index of each image, shape (N,)."""
+
+    def groups(self, split: SplitName) -> Labels | None:
+        """Return the number of each image's group, shape (N,), from 0, where images belong
+        together, such as crops of one photograph; None where they do not."""
 
     def read(self, split: SplitName, index: int, px: int, resize: Resize = "antialias") -> Pixels:
         """Return one image as RGB, shape (px, px, 3), or raise UnreadableImageError.
@@ -106,6 +120,8 @@ class Dataset:
     """Similarity to ImageNet; None for a user's own data."""
     size_bounds: tuple[int, int] | None = None
     """Numbers of training images up to which the set is small and medium; None: ``SIZE_BOUNDS``."""
+    fold: Fold | None = None
+    """Part of a cross-validation whose images are the test; None without one."""
     qualifier: str = ""
     """Words that every table adds to the name, such as 'stand-in'; empty for real data."""
 
@@ -123,6 +139,8 @@ class Split:
     """Shape (N, px, px, 3), RGB, memory-mapped read-only."""
     labels: Labels
     """Class indices, shape (N,), read-only."""
+    groups: Labels | None = None
+    """(N,) number of each image's group, of test images that belong together."""
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,12 @@ def load_packed(path: Path, *, compare_checksums: bool = False) -> Packed:
             if images.shape != (meta["images"][split], meta["px"], meta["px"], 3):
                 raise BrokenPackError(f"{path} does not hold as many images as its meta.json says")
             labels.flags.writeable = False
-            splits[split] = Split(images, labels)
+            groups = None
+            if (name := f"{split}_groups.npy") in meta["file_bytes"]:
+                groups = np.load(path / name, allow_pickle=False)
+                if groups.dtype != np.int64 or groups.shape != labels.shape:
+                    raise BrokenPackError(f"{path} holds groups of the wrong kind")
+            splits[split] = Split(images, labels, groups)
         if compare_checksums:
             found = {name: crc32_of_file(path / name) for name in meta["file_bytes"]}
             if found != meta["checksums"]:
@@ -127,6 +132,9 @@ def _write(dataset: Dataset, px: int, resize: Resize, folder: Path) -> None:
     with decoding_threads() as pool:
         for split in SPLITS:
             np.save(folder / f"{split}_labels.npy", labels[split])
+            groups = dataset.source.groups(split) if split == "test" else None
+            if groups is not None:
+                np.save(folder / f"{split}_groups.npy", groups)
             shape = (len(labels[split]), px, px, 3)
             images = mapped_array(folder / f"{split}_images.npy", np.uint8, shape)
             failures += _decode(dataset, split, resize, images, pool)

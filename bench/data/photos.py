@@ -162,6 +162,10 @@ class _Photos:
     def labels(self, split: SplitName) -> Labels:
         return np.arange(self.counts[split], dtype=np.int64) % len(PHOTO_CLASSES)
 
+    def groups(self, split: SplitName) -> Labels:
+        """Return the photograph of each crop, which is its class."""
+        return self.labels(split)
+
     def read(self, split: SplitName, index: int, px: int, resize: Resize = "antialias") -> Pixels:
         """Return one crop; raise UserError if there are not so many different ones."""
         number, label = divmod(index, len(PHOTO_CLASSES))

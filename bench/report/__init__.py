@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 from bench.analysis.findings import findings_of
 from bench.analysis.folders import known_proofs
 from bench.analysis.groups import lost_seeds
+from bench.analysis.ranking import MARGIN
 from bench.analysis.rows import Row, row_of, rows_of
 from bench.errors import UserError
 from bench.parity.model import PairProof
 from bench.parity.proofs import COPY, proved_subjects, write_copy
+from bench.report.answer import answer
 from bench.report.compare import FolderComparison
 from bench.report.document import document
 from bench.report.export import COMPARISON, NAMES, Attempts, table_texts
@@ -39,6 +41,8 @@ class View:
     """Fields of rows, descending with a minus in front; None: the order of cases."""
     selection: str = ""
     """A sentence about runs that were filtered out; empty if none were."""
+    margin: float = MARGIN
+    """Difference in accuracy (fraction of 1) that makes no difference."""
 
 
 STANDARD = View()
@@ -60,6 +64,8 @@ class Report:
     side: FolderComparison | None
     page: dict[str, Any] | None
     """The document of the page; None: no page is written."""
+    headline: str = ""
+    """The answer in one or two sentences."""
     compared_with: str | None = None
     """Name of the second folder, if only the comparison and its page are written and the folder's
     own page, tables and proofs stay."""
@@ -116,13 +122,13 @@ def make_report(
     rows = in_order(rows_of(runs, proved), view.sort)
     columns = chosen_columns(view.columns)
     failed = (row_of(run) for run in whole or runs if run.result.status != "ok")
-    found = findings_of(rows, proved, lost_seeds(failed))
+    found = findings_of(rows, proved, lost_seeds(failed), view.margin)
     tables = standard_set(found)
     page = None
     if with_page:
         shown = [*tables, runs_table(rows, columns)]
         page = document(found, shown, problems, view.selection, side)
-    return Report(folder, rows, pairs, columns, tables, side, page)
+    return Report(folder, rows, pairs, columns, tables, side, page, answer(found).headline)
 
 
 def as_json(rows: Sequence[Row]) -> dict[str, Any]:

@@ -1,281 +1,332 @@
-"""The question that the runs ask, and the answer as far as the numbers allow one."""
+"""The answer that the runs give: a headline, three choices, and what the picture shows."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from operator import itemgetter
-from statistics import median
+from dataclasses import dataclass, field
+from typing import Literal
 
-from bench.analysis.findings import BackendPair, Findings
-from bench.analysis.groups import Contest, SeedGroup, experiment_of, policy_variant
-from bench.analysis.intervals import LEAST_SEEDS, mean_rate, widened
-from bench.analysis.rows import Row
-from bench.analysis.speed import fit_ratio, is_unsteady
-from bench.catalog.policies import CONTROL
+import numpy as np
+
+from bench.analysis.contests import Contest, Overall, Standing
+from bench.analysis.findings import Findings
+from bench.analysis.groups import experiment_of, kind_of
+from bench.analysis.intervals import geometric_mean
+from bench.analysis.rows import Row, grouped
+from bench.analysis.scores import Kind
+from bench.analysis.speed import fit_ratio
 from bench.errors import number_of
-from bench.report.format import listed, percent, points, seconds, some_of, times
-from bench.report.labels import question_name, settings, values_of
-from bench.report.tables.speeds import faster, speed_verdict
+from bench.report.format import ends, listed, margin_words, percent, share, some_of
+from bench.report.labels import values_of
+from bench.report.notes import most_frequent_failure
+from bench.report.questions import Note, data_name, notes_of
 
-MODELS_ONLY = " With fewer than three seeds, this is about these trained models, not the recipes."
-REASONS = {
-    "other seeds": "the experiments were run with different seeds",
-    "seeds failed": "seeds failed, and the remaining ones may be the lucky ones",
-    "answers missing": "some runs have no readable predictions (predictions.npz)",
-    "other test images": "the test images differ",
-    "not the same experiment": "the backends did not do the same, see the notes",
+FEW_IMAGES = 100
+"""Test images below which single images decide, and the first screen says so."""
+MANY_NETWORKS = 3
+"""Networks from which on the picture is accuracy against speed."""
+FAST = 0.8
+"""Most training time, relative to the leader's, of a policy that is worth naming for its speed."""
+CLOSE = 0.03
+"""Most accuracy (fraction of 1) that a quick choice among many networks may lose."""
+Tone = Literal["good", "neutral", "bad"]
+Shape = Literal["policies", "few images", "networks", "alone", "none"]
+DO: dict[Kind, str] = {
+    "head": "Freeze the network and train a new head.",
+    "part": "Fine-tune the last stage.",
+    "all": "Fine-tune the whole network.",
+    "scratch": "Train from random weights.",
 }
-"""Reason why two seed groups cannot be compared → its words."""
-MARGIN = 0.03
-"""Most accuracy (fraction of 1) that a recommended quicker policy may lose, by its interval."""
-Paragraph = tuple[str, Sequence[SeedGroup]]
-"""Sentences, and the seed groups that they are about."""
+"""What a policy trains → the recommendation."""
+COSTS: dict[Kind, str] = {
+    "head": "Freezing all of it costs",
+    "part": "Freezing all but the last stage costs",
+    "all": "Training all of it costs",
+    "scratch": "Training from scratch costs",
+}
+"""What a policy trains → the beginning of a sentence on what it loses."""
+
+
+@dataclass(frozen=True)
+class Box:
+    """A choice below the headline."""
+
+    title: str
+    text: str
+    tone: Tone
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the first screen says."""
+
+    headline: str
+    subline: str
+    boxes: Sequence[Box] = ()
+    notes: Sequence[Note] = ()
+    shape: Shape = "policies"
+    standings: Sequence[Standing] = field(default=(), repr=False)
+    """Policies of the picture, the leader first."""
+    overall: Overall | None = field(default=None, repr=False)
+    """What the picture averages; None without policies that can be compared."""
+
+
+def answer(found: Findings) -> Answer:
+    """Return the answer that fits what was run."""
+    subline = asked(found.rows)
+    if not found.groups:
+        return _no_answer(found, subline)
+    notes, contests = notes_of(found), [c for c in found.joint if c.is_compared]
+    if not contests:
+        return _alone(found, subline, notes)
+    if len({contest.row.spec.backbone for contest in contests}) >= MANY_NETWORKS:
+        return _networks(found, subline, notes)
+    overall = found.overall or _largest(contests)
+    standings = overall.standings
+    fewest = min(contest.entries[0].scores.images for contest in overall.contests)
+    is_settled = all(s.word in ("best", "ruled out") for s in standings)
+    if fewest < FEW_IMAGES and not is_settled:
+        headline = (
+            f"{fewest} test images are too few to choose: one image is {100 / fewest:.1f} points."
+        )
+        few = Note("What they show", _few(overall, fewest))
+        return Answer(headline, subline, (), [few, *notes], "few images", standings, overall)
+    boxes = _boxes(overall)
+    return Answer(_headline(overall), subline, boxes, notes, "policies", standings, overall)
 
 
 def asked(rows: Sequence[Row]) -> str:
     """Return a sentence that says what was run, and where."""
-
-    def names(field: str, most: int = 6) -> str:
-        found = values_of(rows, field)
-        return some_of(found, most) if len(found) > most else listed(found)
-
-    seeds = Counter(experiment_of(row) for row in rows).values()
-    each = number_of(max(seeds), "seed") + (" each" if max(seeds) > 1 else "")
-    each = f"{min(seeds)} to {each}" if min(seeds) < max(seeds) else each
+    policies, data = values_of(rows, "policy"), values_of(rows, "dataset")
+    networks, backends = values_of(rows, "backbone"), values_of(rows, "backend")
+    seeds = Counter(experiment_of(row) for row in rows if row.fold in (None, 1)).values()
     machines = dict.fromkeys(
         e.device_model if e.device != "cpu" else f"{number_of(e.cores, 'core')} of {e.processor}"
         for e in (row.environment for row in rows)
     )
+    folds = max((row.dataset.fold.of for row in rows if row.dataset.fold), default=0)
+    crossed = f", {folds} folds" if folds else ""
     return (
-        f"{number_of(len(rows), 'run')} of {names('backbone')} on {names('dataset_label')}, with "
-        f"{each}. Policies: {names('policy', 9)}. Backends: {names('backend')}. "
-        f"Machine: {listed(list(machines))}."
+        f"{number_of(len(rows), 'run')}: {some_of(policies, 6)} on {some_of(data, 4)} with "
+        f"{some_of(networks, 3)} in {listed(backends)}, "
+        f"{number_of(max(seeds, default=1), 'seed')}{crossed}. Machine: {listed(list(machines))}."
     )
 
 
-def answer(found: Findings) -> list[str]:
-    """Return up to three paragraphs: on policies, on backends, and on cheaper policies."""
-    if not found.groups:
-        if any(row.is_ok for row in found.rows):
-            return ["No successful run has an accuracy, so there is no answer."]
-        return ["No run is ok, so there is no answer. See below what failed."]
-    contests = [c for c in found.contests if c.comparisons]
-    # A policy may be better than the article's even if others could not be compared.
-    telling = [
-        c
-        for c in contests
-        if c.is_telling or (not c.shows_nothing and c.prescribed and c.better_than(c.prescribed))
-    ]
-    undecided = sum(not c.is_decided and c not in telling for c in contests)
-    three = (_policies(telling, undecided), _backends(found.pairs), _price(telling))
-    paragraphs = [paragraph for paragraph in three if paragraph]
-    few_seeds = [any(len(g.rows) < LEAST_SEEDS for g in groups) for _, groups in paragraphs]
-    last = max((n for n, few in enumerate(few_seeds) if few), default=None)
-    texts = [text + (MODELS_ONLY if n == last else "") for n, (text, _) in enumerate(paragraphs)]
-    return texts or [_why_not(found, contests)]
+def _no_answer(found: Findings, subline: str) -> Answer:
+    why = most_frequent_failure(found.rows)
+    if why is None:
+        return Answer("No run has an accuracy, so there is no answer.", subline, shape="none")
+    headline = f"No run finished: {number_of(len(found.rows), 'run')} ended without a result."
+    return Answer(headline, f"Most frequent reason: {why}", shape="none")
 
 
-def _why_not(found: Findings, contests: Sequence[Contest]) -> str:
-    why = sorted({why for c in contests if c.is_decided and (why := c.shows_nothing)})
-    if why:
-        return f"These results name no best policy: with {listed(why)}, accuracy is meaningless."
-    compared = [*(c for contest in contests for c in contest.comparisons),
-                *(pair.top1 for pair in found.pairs)]  # fmt: skip
-    reasons = sorted({REASONS[reason] for c in compared if (reason := c.why_not)})
-    if reasons and all(c.why_not for c in compared):
-        return f"Nothing can be compared image by image: {listed(reasons)}."
-    if reasons:
-        return f"The best policy could not be compared with all others: {listed(reasons)}."
-    if len(found.groups) > 1:
-        return (
-            "There is nothing to compare: no two experiments differ in the policy alone, or in "
-            "the backend alone on one machine."
-        )
-    only = found.groups[0]
-    return (
-        f"There is one experiment, so nothing to compare. {policy_variant(only)} classifies "
-        f"{percent(only.top1)} of the test images correctly."
+def _alone(found: Findings, subline: str, notes: Sequence[Note]) -> Answer:
+    """Return the answer where no two policies can be compared."""
+    meaningless = sorted({c.shows_nothing for c in found.joint if c.shows_nothing})
+    if meaningless:
+        headline = f"These accuracies say nothing about policies: {listed(meaningless)}."
+        return Answer(headline, subline, (), notes, "alone")
+    reasons = sorted({why for contest in found.joint for _, why in contest.apart})
+    if reasons and any(len(contest.all_entries) > 1 for contest in found.joint):
+        headline = f"The policies cannot be compared: {listed(reasons)}."
+        return Answer(headline, subline, (), notes, "alone")
+    first = max(found.groups, key=lambda group: found.top1(group).value)
+    most = "at most " if len({g.scores.mean for g in found.groups}) > 1 else ""
+    name = first.row.spec.policy.name
+    headline = (
+        f"{name} gets {most}{percent(found.top1(first))} of the test images right; no other policy "
+        "was run to compare it with."
     )
+    place = f"On {data_name(first.row)} with {first.row.spec.backbone}."
+    return Answer(headline, f"{place} {subline}", (), notes, "alone")
 
 
-def _policies(contests: Sequence[Contest], undecided: int) -> Paragraph | None:
-    if not contests:
-        return None
-    in_cases = [c for c in contests if c.prescribed is not None]
-    text = _cases(in_cases) if in_cases else _best(contests)
-    if in_cases and (without := len(contests) - len(in_cases)):
-        text += f" {number_of(without, 'further question')} without the article's policy."
-    if undecided:
-        text += f" {number_of(undecided, 'further question')} could not be decided."
-    return text, [group for c in contests for group in c.groups]
+def _largest(contests: Sequence[Contest]) -> Overall:
+    """Return the contest with most policies alone, where the contests have no two in common."""
+    contest = max(contests, key=lambda c: len(c.entries))
+    names = tuple(entry.name for entry in contest.entries)
+    return Overall((contest,), names, contest.ranking, contest.margin)
 
 
-def _cases(contests: Sequence[Contest]) -> str:
-    """Return sentences on how often the article's policy is best."""
-    beaten = [
-        (contest, better[0], ours)
-        for contest in contests
-        if (ours := contest.prescribed) and (better := contest.better_than(ours))
-    ]
-    alone = sum(c.is_won and c.groups[0] is c.prescribed for c in contests)
-    tied = len(contests) - len(beaten) - alone
-    counts = {"best in": alone, "tied with the best in": tied, "beaten in": len(beaten)}
-    parts = [f"{words} {count}" for words, count in counts.items() if count]
-    text = (
-        f"Of {number_of(len(contests), 'question')} (a case, network and backend each), the "
-        f"article's policy is {listed(parts)}."
-    )
-    if contests[1:]:
-        text += " Each question is corrected for its own comparisons."
-    rivals = [{g.row.spec.policy.name for g in c.groups if g is not c.prescribed} for c in contests]
-    if control := rivals.count({CONTROL}):
-        where = "In all of them" if control == len(contests) else f"In {control} of them"
-        text += f" {where} its only rival was {CONTROL}, the control."
-    if tied:
-        text += _power([c for c in contests if not c.is_won and c.prescribed in c.leaders])
-    if beaten:
-        contest, best, ours = max(beaten, key=lambda b: b[1].top1.value - b[2].top1.value)
-        text += (
-            f" It loses most on {_where(contest)}: {policy_variant(best)} gets "
-            f"{_gain(contest, best, ours)} more than {policy_variant(ours)}."
-        )
-    return text
+def _kind(overall: Overall, standing: Standing) -> Kind:
+    """Return how much of the network a policy trains."""
+    entries = overall.contests[0].all_entries
+    return kind_of(next(entry for entry in entries if entry.name == standing.name).row)
 
 
-def _power(contests: Sequence[Contest]) -> str:
-    """Return sentences on what a tie is worth: the smallest difference that these runs detect, and
-    how often even the control ties, which nobody expects to be as good."""
-    pretrained = [
-        d
-        for contest in contests
-        for c in contest.comparisons
-        if CONTROL not in (c.a.row.spec.policy.name, c.b.row.spec.policy.name)
-        if (d := c.detectable) is not None
-    ]
-    text = ""
+def _headline(overall: Overall) -> str:
+    """Return what to do, and what the cheapest policy that is ruled out loses."""
+    leader, *others = overall.standings
+    out = [s for s in others if s.word == "ruled out"]
+    pretrained = [s for s in out if _kind(overall, s) != "scratch"]
+    leads = _kind(overall, leader)
     if pretrained:
-        which = "half of these comparisons" if pretrained[1:] else "this comparison"
-        least = 100 * median(pretrained)
-        detects = f"can only detect differences above {max(least, 0.1):.2g} points"
-        if least >= 100.0:
-            detects = "cannot detect any difference"
-        text = f" A tie does not mean equal: {which} {detects}."
-    control = sum(CONTROL in {g.row.spec.policy.name for g in c.leaders} for c in contests)
-    return text + (f" {CONTROL}, the control, is tied as well in {control}." if control else "")
-
-
-def _best(contests: Sequence[Contest]) -> str:
-    """Return the best policy of the question with most rivals, where no question is a case."""
-    contest = max(contests, key=lambda c: len(c.groups))
-    best, second, *_ = contest.groups
-    more = f" {number_of(len(contests) - 1, 'further question')} below." if contests[1:] else ""
-    gets = f"gets {percent(best.top1)} of the test images right."
-    if contest.is_won:
+        cheapest = min(pretrained, key=lambda s: ("head", "part", "all").index(_kind(overall, s)))
+        cost = f"{COSTS[_kind(overall, cheapest)]} {gap(cheapest)} points."
+        if _kind(overall, cheapest) == leads:
+            cost = f"{cheapest.name} is {gap(cheapest)} points behind {leader.name}."
+        return f"{DO[leads]} {cost}"
+    if out and leads != "scratch":
+        rest = "No other policy was compared." if not others[1:] else "Others may be as good."
         return (
-            f"On {_where(contest)}, {policy_variant(best)} is best: it {gets} "
-            f"{policy_variant(second)} is second, and the difference is "
-            f"{_gain(contest, best, second)}.{more}"
+            f"Pretraining pays: {leader.name} beats training from scratch by {gap(out[0])} points. "
+            f"{rest}"
         )
-    ties = listed([policy_variant(c) for c in contest.leaders])
+    alike = [s.name for s in overall.standings if s.word == "as good as the best"]
+    if len(alike) > 1:
+        return f"{listed(alike)} are equally good here, within {margin_words(overall.margin)}."
+    width = float(np.median([s.behind.half_width or 0.0 for s in others if s.behind]))
+    return f"No policy stands out: differences below about {100 * width:.0f} points do not show."
+
+
+def gap(standing: Standing) -> str:
+    """Return the points that a policy is behind the leader, without the unit."""
+    value = 100 * standing.behind.value if standing.behind else 0.0
+    return f"{value:.0f}" if value >= 10 else f"{value:.1f}"
+
+
+def _boxes(overall: Overall) -> list[Box]:
+    """Return what to take for accuracy and for speed, and what not to do."""
+    boxes = [_for_accuracy(overall), _for_speed(overall), _not_at_all(overall)]
+    return [box for box in boxes if box is not None]
+
+
+def _for_accuracy(overall: Overall) -> Box:
+    leader, *others = overall.standings
+    on_average = " on average" if len(overall.contests) > 1 else ""
+    text = (
+        f"{share(min(leader.chance, 0.99))} likely to be within {margin_words(overall.margin)} of "
+        f"the best{on_average}."
+    )
+    if leader.word == "best":
+        text = f"The best{on_average}: all others are ruled out."
+    close = [s for s in others if s.word != "ruled out" and s.chance >= 0.05][:2]
+    if close:
+        text += f" May be as good: {listed([f'{s.name} ({share(s.chance)})' for s in close])}."
+    return Box(f"For accuracy: {leader.name}", text, "good")
+
+
+def _for_speed(overall: Overall) -> Box | None:
+    """Return the quickest policy that may be as good as the leader, or what speed costs; None
+    without times."""
+    leader, *others = overall.standings
+    times = relative_times(overall)
+    quick = [s for s in others if times.get(s.name, 1.0) <= FAST]
+    if leader.name not in times:
+        return None
+    allowed = [s for s in quick if s.word != "ruled out"]
+    if allowed:
+        best = min(allowed, key=lambda s: times[s.name])
+        text = f"{share(times[best.name])} of the training time. {_loses(best)}"
+        return Box(f"For speed: {best.name}", text, "neutral")
+    text = "No quicker policy may be as good."
+    if quick:
+        best = min(quick, key=lambda s: times[s.name])
+        cost = f"{share(times[best.name])} of the time and loses {gap(best)} points."
+        text += f" {best.name} takes {cost}"
+    return Box(f"For speed: {leader.name} too", text, "neutral")
+
+
+def _not_at_all(overall: Overall) -> Box | None:
+    """Return the policy that loses most, if one is ruled out."""
+    out = [s for s in overall.standings if s.word == "ruled out"]
+    if not out:
+        return None
+    *more, worst = out
+    text, tests = f"{gap(worst)} points behind", len(overall.contests)
+    if tests > 1:
+        ruled = sum(s.word == "ruled out" for s in overall.single(worst.name))
+        where = f"all {tests}" if ruled == tests else f"{ruled} of {tests}"
+        text += f" on average, and ruled out in {where} tests"
+    also = f" Also ruled out: {listed([s.name for s in more])}." if more else ""
+    return Box(f"Not: {worst.name}", f"{text}.{also}", "bad")
+
+
+def _loses(standing: Standing) -> str:
+    """Return a sentence on how far a policy is behind, with the interval in words."""
+    e = standing.behind
+    if e is None or e.low is None or e.high is None or e.low >= 0.0:
+        return f"It is {gap(standing)} points behind {ends(e) if e else ''}".rstrip() + "."
     return (
-        f"On {_where(contest)}, there is no single best policy: {ties} are tied. "
-        f"The first {gets}{_power([contest])}{more}"
+        f"It is {gap(standing)} points behind, between {-100 * e.low:.1f} ahead and "
+        f"{100 * e.high:.1f} behind."
     )
 
 
-def _gain(contest: Contest, best: SeedGroup, other: SeedGroup) -> str:
-    """Return the accuracy of ``best`` − that of another group that it was compared with."""
-    e = contest.between(best, other).over(other)
-    assert e is not None
-    return points(e)
+def relative_times(overall: Overall) -> dict[str, float]:
+    """Return each policy's time of the fit relative to the leader's, the geometric mean over
+    contests and backends; without policies of which fewer than half of the times are known."""
+    leader, found = overall.standings[0].name, dict[str, float]()
+    for name in overall.names:
+        ratios: list[float | None] = []
+        for contest in overall.contests:
+            entries = {entry.name: entry for entry in contest.entries}
+            for base, own in zip(entries[leader].groups, entries[name].groups, strict=True):
+                ratios.append(fit_ratio(base, own))
+        known = [r for r in ratios if r is not None]
+        if len(known) * 2 >= len(ratios):
+            found[name] = geometric_mean(known)
+    return found
 
 
-def _where(contest: Contest) -> str:
-    row = contest.row
-    case = f"case {row.spec.case.number}: " if row.spec.case.number else ""
-    return f"{case}{question_name(row)}, {row.spec.backend}"
-
-
-def _backends(pairs: Sequence[BackendPair]) -> Paragraph | None:
-    """Return sentences on how backends differ in accuracy and speed, if any are paired."""
-    gaps = [(p, p.top1.top1) for p in pairs if p.top1.top1 is not None]
-    if not gaps:
-        return None
-    differ = [(p, gap) for p, gap in gaps if p.top1.verdict == "real"]
-    names = listed(sorted({c.row.spec.backend for p, _ in gaps for c in (p.a, p.b)}))
-    verb = (
-        f"differ in accuracy in {len(differ)} of" if differ else "show no difference in accuracy in"
-    )
-    many = ", after correction for their number" if gaps[1:] else ""
-    most, gap = max(differ or gaps, key=lambda pair: abs(pair[1].value))
-    text = (
-        f"{names} {verb} {number_of(len(gaps), 'paired experiment')}{many}. The largest "
-        f"{'real ' if differ else ''}difference, {most.b.row.spec.backend} − "
-        f"{most.a.row.spec.backend}, is {points(gap)} on {_experiment(most, pairs)}."
-    )
-    widest, gap = max(gaps, key=lambda pair: pair[1].half_width or 0.0)
-    if not differ and widest is not most:
-        text += f" The widest interval is {points(gap)} on {_experiment(widest, pairs)}."
-    return text + _speeds(pairs), [group for p, _ in gaps for group in (p.a, p.b)]
-
-
-def _experiment(pair: BackendPair, pairs: Sequence[BackendPair]) -> str:
-    """Return a name that distinguishes a pair from the others."""
-    setting = settings([p.a for p in pairs])[pairs.index(pair)]
-    return ", ".join(filter(None, (question_name(pair.a.row), policy_variant(pair.a), setting)))
-
-
-def _speeds(pairs: Sequence[BackendPair]) -> str:
-    """Return sentences on how often each backend is faster, and where most."""
-    known = [p for p in pairs if p.speed.p is not None]
-    if not known:
-        return ""
-    real = [p for p in known if p.speed.is_real]
-    wins = Counter(speed_verdict(p) if p.speed.is_real else None for p in known)
-    counts = [
-        f"no difference is shown in {count}" if name is None else f"{name} in {count}"
-        for name, count in wins.most_common()
+def _few(overall: Overall, images: int) -> list[str]:
+    """Return sentences where single images decide."""
+    contest, standings = overall.contests[0], overall.standings
+    halves = [s.behind.half_width or 0.0 for s in standings if s.behind]
+    seeds = len(contest.entries[0].scores.seeds)
+    said = [
+        f"Of {images} test images were right: "
+        f"{some_of([f'{s.name} {s.top1 * images:.0f}' for s in standings], 4)}.",
+        f"With {number_of(seeds, 'seed')}, only differences of about "
+        f"{100 * float(np.median(halves)):.0f} points show.",
     ]
-    text = f" Of {number_of(len(known), 'speed comparison')}, {listed(counts)}."
-    if without := len(pairs) - len(known):
-        text += f" {without} more are unsteady or without an interval."
-    if real:
-        most = max(real, key=lambda p: p.speed.size)
-        text += f" Most: {faster(most)}, on {_experiment(most, pairs)}."
-    return text
+    data = contest.row.dataset
+    if data.fold is None and data.name.startswith("folder:"):
+        total = data.train_images + data.val_images + data.test_images
+        said.append(
+            f"Cross-validate (run --folds 5): all {total:,} images are tested once, each by a "
+            "model that has not seen it."
+        )
+    times = relative_times(overall)
+    quick = min(times, key=lambda name: times[name], default=None)
+    if quick and times[quick] <= FAST and _word(overall, quick) != "ruled out":
+        said.append(f"{quick} trains in {share(times[quick])} of the leader's time: begin there.")
+    return said
 
 
-def _price(contests: Sequence[Contest]) -> Paragraph | None:
-    """Return sentences on a policy that is quicker than the best and loses at most ``MARGIN``, by
-    intervals that hold jointly for all pairs examined, if there is one."""
-    pairs = [
-        (contest, contest.groups[0], group)
-        for contest in contests
-        for group in contest.groups[1:]
-        if not is_unsteady(contest.groups[0]) and not is_unsteady(group)
-    ]
-    found = []
-    for contest, best, group in pairs:
-        e, ratio = contest.between(best, group).over(best), fit_ratio(best, group)
-        if e is None or ratio is None:
-            continue
-        e, ratio = widened(e, len(pairs)), widened(ratio, len(pairs))
-        is_close = e.low is not None and e.low >= -MARGIN
-        if is_close and ratio.low is not None and ratio.low > 1.0:
-            found.append((ratio.low, ratio, e, contest, best, group))
-    if not found:
-        return None
-    questions = len({id(contest) for _, _, _, contest, _, _ in found})
-    many = f" Intervals are corrected for {len(pairs)} pairs." if len(pairs) > 1 else ""
-    _, ratio, e, contest, best, group = max(found, key=itemgetter(0))
-    quick, usual = (
-        seconds(mean_rate([row.result.fit_s or 0.0 for row in c.rows]).value) for c in (group, best)
+def _word(overall: Overall, name: str) -> str:
+    return next(s.word for s in overall.standings if s.name == name)
+
+
+def _networks(found: Findings, subline: str, notes: Sequence[Note]) -> Answer:
+    """Return the answer where many networks were tried: the most accurate choice, and a quick one
+    that comes close."""
+    groups = [e.groups[0] for c in found.joint if c.is_compared for e in c.entries]
+    by_data = grouped(groups, lambda g: (g.test_set, g.row.spec.recipe.px, g.machine))
+    same = max(by_data.values(), key=len)
+    best = max(same, key=lambda g: g.scores.mean)
+    headline = (
+        f"{best.row.spec.backbone} with {best.row.spec.policy.name} is most accurate: "
+        f"{percent(found.top1(best))}."
     )
-    text = (
-        f"In {questions} of {number_of(len(contests), 'question')}, a quicker policy loses at most "
-        f"{100 * MARGIN:.0f} points to the most accurate one.{many} The largest saving is on "
-        f"{_where(contest)}. There {policy_variant(group)} trains in {quick} instead of {usual} "
-        f"for {policy_variant(best)}: {times(ratio)} as fast. Accuracy changes by {points(e)}."
+    times = {g: r for g in same if (r := fit_ratio(best, g)) is not None}
+    quick = [g for g, r in times.items()
+             if r <= FAST and best.scores.mean - g.scores.mean <= CLOSE]  # fmt: skip
+    if quick:
+        group = min(quick, key=lambda g: times[g])
+        lost = 100 * (best.scores.mean - group.scores.mean)
+        headline += (
+            f" {group.row.spec.backbone} with {group.row.spec.policy.name} comes within "
+            f"{lost:.1f} points in {share(times[group])} of the time."
+        )
+    half = found.top1(best).half_width or 0.0
+    sure = Note(
+        "How sure is that?",
+        [
+            f"Networks differ for sure only by more than about {100 * half * 2**0.5:.0f} points, "
+            f"with {number_of(len(best.seeds), 'seed')} and {best.scores.images:,} test images."
+        ],
     )
-    return text, (best, group)
+    return Answer(headline, subline, (), [sure, *notes], "networks")

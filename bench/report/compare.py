@@ -9,27 +9,27 @@ from typing import Any
 
 from bench.analysis import compare as analysis
 from bench.analysis.compare import BothFolders, EnvironmentDifference, RunPairs, Unmatched
+from bench.analysis.contests import accuracy_of
 from bench.analysis.groups import SeedGroup
-from bench.analysis.intervals import INTERVAL_WINDOWS, SIGNIFICANT, Estimate
+from bench.analysis.intervals import SIGNIFICANT, Estimate
 from bench.analysis.measures import Compared, compare_measures
 from bench.analysis.rows import DIFFERING
 from bench.analysis.speed import is_unsteady
 from bench.errors import number_of
-from bench.report.format import ABSENT, applicable, listed, points, some_of, times
+from bench.report.format import ABSENT, applicable, listed, percent, points, some_of, times
 from bench.report.labels import distinguishing_fields
 from bench.report.tables import model
-from bench.report.tables.model import Line, Table, TableCell, TableColumn, table_of, text
-from bench.report.tables.speeds import SPEED_NOTE, UNSTEADY_NOTE, fit_cell, rate_cells
+from bench.report.tables.model import Column, Table, TableCell, TableColumn, table_of, text
+from bench.report.tables.standard import UNSTEADY_NOTE
 from bench.storage.results import StoredRun
 
 FolderNames = tuple[str, str]
 MOST_DIFFERENCES, MOST_WAYS, MOST_LETTERS = 6, 3, 40
 """Limits of a sentence: differences it names, combinations of them, and letters of a value."""
 INTERVALS = (
-    "Ranges in brackets are 95 % intervals. With three seeds or more, they cover training again. "
-    "With fewer, they cover these trained models on other test images, or the measured windows of "
-    "these runs. A difference is real if its interval excludes 'none' and its corrected p value is "
-    f"below {round(SIGNIFICANT, 6):g}. The correction (Holm) is for all comparisons of the table."
+    "Ranges in brackets are 95 % intervals, for training again and for other test images; of "
+    "speeds, for other runs. A difference is real if its interval excludes 'none' and its p "
+    f"value, corrected for all comparisons of the table (Holm), is below {round(SIGNIFICANT, 6):g}."
 )
 MACHINE_NAMES = {"device_model": "model of the device", "python": "Python",
                  "thawbench": "Thawbench and its code"}  # fmt: skip
@@ -70,7 +70,8 @@ class MeasureWords:
 
 def _rate_cell(group: SeedGroup) -> TableCell:
     """Return the rate of whole steps, or else the effective rate with an asterisk."""
-    whole, effective = rate_cells(group)
+    whole = model.speed_cell(group, "train_images_per_s")
+    effective = model.speed_cell(group, "effective_images_per_s")
     if whole.raw is not None or effective.raw is None:
         return whole
     return replace(effective, text=f"{effective.text} *")
@@ -78,18 +79,18 @@ def _rate_cell(group: SeedGroup) -> TableCell:
 
 WORDS = {
     "top1": MeasureWords(
-        "test top-1", {"more": "is better", "less": "is worse"}, model.accuracy_of, points,
+        "test top-1", {"more": "is better", "less": "is worse"},
+        lambda g: model.estimated(accuracy_of(g), percent), points,
         "a seed failed, the test images differ, or predictions.npz is missing",
     ),
     "images_per_s": MeasureWords(
-        "train images/s", {"more": "is faster", "less": "is slower"}, _rate_cell, times,
-        f"an interval needs {INTERVAL_WINDOWS} windows of whole steps, or three seeds that do not "
-        "share values of a frozen part",
-        (SPEED_NOTE, "*: effective images/s; all other rates are train images/s."),
+        "train images/s", {"more": "is faster", "less": "is slower"}, _rate_cell, times, "",
+        ("*: effective images/s (a frozen part was computed once, or there are phases); all other "
+         "rates are those of whole steps.",),
     ),
     "fit_s": MeasureWords(
-        "fit time", {"more": "takes longer", "less": "takes less time"}, fit_cell, times,
-        "an interval needs three seeds that do not share values of a frozen part",
+        "fit time", {"more": "takes longer", "less": "takes less time"},
+        lambda g: model.speed_cell(g, "fit_s", "s"), times, "",
     ),
 }  # fmt: skip
 """Name of a measure → its words."""
@@ -152,7 +153,6 @@ def side_by_side(
     again = sum(a.key == b.key for a, b in pairs)
     are, them = ("is", "it") if again == 1 else ("are", "them")
     unsteady = sum(is_unsteady(a) or is_unsteady(b) for a, b in groups)
-    models_only = any(c.change and c.estimate.about == "models" for c in compared)
     sentences = applicable({
         _counted(pairs, len(groups), unmatched, names): True,
         _nearest(near, names): near,
@@ -164,8 +164,6 @@ def side_by_side(
         **{_changes(WORDS[name], mine, names[1]): mine for name, mine in measures.items()},
         f"Speeds of {unsteady} of {number_of(len(groups), 'experiment')} are not compared. "
         f"{UNSTEADY_NOTE}": unsteady,
-        "With fewer than three seeds, this is about these trained models and runs, not the "
-        "recipes.": models_only,
     })  # fmt: skip
     return FolderComparison([table for table in tables if table.rows], sentences)
 
@@ -246,7 +244,7 @@ def _changes(words: MeasureWords, compared: Sequence[Compared], second: str) -> 
     for change, word in words.words.items():
         if real := [c for c in known if c.change == change]:
             most = max(real, key=lambda c: c.size)
-            where = ", ".join(cell.text for cell in _identity(most.a).values())
+            where = ", ".join(_identity(most.a))
             parts.append(
                 f"'{second}' {word} in {len(real):,} {of_all} "
                 f"({'most: ' if real[1:] else ''}{words.shown(most.estimate)} for {where})"
@@ -269,35 +267,58 @@ def _measure_table(
 ) -> Table:  # fmt: skip
     words, found_of = WORDS[name], {id(c.a): c for c in compared}
     kind, sign = ("difference", "−") if name == "top1" else ("ratio", "/")
-    lines = [
-        {
-            **_identity(a),
-            **setting,
-            TableColumn("seeds", "seeds", True): model.number(len(a.seeds)),
-            TableColumn(f"first_{name}", names[0], True): words.side(a),
-            TableColumn(f"second_{name}", names[1], True): words.side(b),
-            TableColumn(f"{kind}_{name}", f"{kind}, {names[1]} {sign} {names[0]}", True):
-                model.estimated(found.estimate, words.shown),
-            TableColumn("p_corrected", "corrected p", True):
-                model.number(found.p, lambda p: "< 0.001" if p < 0.001 else f"{p:.3f}"),
-            TableColumn("verdict", "verdict"): text(verdict(found, names)),
-        }
+    known = [
+        _Line(a, b, found, setting)
         for (a, b), setting in zip(groups, _settings(groups), strict=True)
         if (found := found_of.get(id(a))) is not None
+    ]
+    extra = list(known[0].setting) if known else []
+
+    def of_first(cell: Callable[[SeedGroup], TableCell]) -> Callable[[_Line], TableCell]:
+        return lambda line: cell(line.a)
+
+    def setting(name: str) -> Callable[[_Line], TableCell]:
+        return lambda line: text(line.setting[name])
+
+    columns: list[Column[_Line]] = [
+        *(
+            Column(c.name, c.heading, of_first(c.cell), c.right)
+            for c in model.group_columns("data, images")
+        ),
+        *(Column(name, name.replace("_", " "), setting(name)) for name in extra),
+        Column("seeds", "seeds", lambda line: model.number(len(line.a.seeds)), True),
+        Column(f"first_{name}", names[0], lambda line: words.side(line.a), True),
+        Column(f"second_{name}", names[1], lambda line: words.side(line.b), True),
+        Column(f"{kind}_{name}", f"{kind}, {names[1]} {sign} {names[0]}",
+               lambda line: model.estimated(line.found.estimate, words.shown), True),
+        Column("p_corrected", "corrected p", lambda line: model.number(
+            line.found.p, lambda p: "< 0.001" if p < 0.001 else f"{p:.3f}"), True),
+        Column("verdict", "verdict", lambda line: text(verdict(line.found, names))),
     ]  # fmt: skip
     notes = dict.fromkeys(words.notes, True) | {
         f"no interval: {words.lacking}.": any(c.estimate.low is None for c in compared)
     }
     title = f"{_capitalised(words.title)}: {names[0]} and {names[1]}"
-    return table_of(lines, f"side_by_side_{name}", title, INTERVALS, notes)
+    return table_of(known, columns, f"side_by_side_{name}", title, INTERVALS, notes)
 
 
-def _identity(group: SeedGroup) -> Line:
-    return model.common(group.row, "data", " images") | model.policy_and_backend(group)
+@dataclass(frozen=True)
+class _Line:
+    """A row of a table: one experiment in both folders."""
+
+    a: SeedGroup
+    b: SeedGroup
+    found: Compared
+    setting: dict[str, str]
+    """Fields without which it would look like another row."""
 
 
-def _settings(groups: Sequence[tuple[SeedGroup, SeedGroup]]) -> list[Line]:
-    """Return for each experiment the columns without which two of them would look alike."""
+def _identity(group: SeedGroup) -> list[str]:
+    return [column.cell(group).text for column in model.group_columns()]
+
+
+def _settings(groups: Sequence[tuple[SeedGroup, SeedGroup]]) -> list[dict[str, str]]:
+    """Return for each experiment the fields without which two of them would look alike."""
     rows = [
         {
             **{k: v for k, v in a.row.fields.items() if k not in DIFFERING and k != "seed"},
@@ -306,10 +327,9 @@ def _settings(groups: Sequence[tuple[SeedGroup, SeedGroup]]) -> list[Line]:
         }
         for a, b in groups
     ]
-    looks = [tuple(cell.text for cell in _identity(a).values()) for a, _ in groups]
+    looks = [tuple(_identity(a)) for a, _ in groups]
     names = distinguishing_fields(rows, list(rows[0]) if rows else [], looks, all_fields=False)
-    columns = {name: TableColumn(name, name.replace("_", " ")) for name in names}
-    return [{column: text(str(row[name])) for name, column in columns.items()} for row in rows]
+    return [{name: str(row[name]) for name in names} for row in rows]
 
 
 def verdict(found: Compared, names: FolderNames) -> str:
@@ -318,7 +338,7 @@ def verdict(found: Compared, names: FolderNames) -> str:
         return "no interval"
     if found.change:
         return f"real: {names[1]} {WORDS[found.measure].words[found.change]}"
-    return "no difference shown" + ("" if found.estimate.holds_neutral else " after correction")
+    return "no difference shown" + (" after correction" if found.estimate.excludes_neutral else "")
 
 
 def _words_table(

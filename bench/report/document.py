@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import datetime
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from bench.analysis.findings import Findings
-from bench.analysis.groups import Contest, policy_variant
 from bench.analysis.predictions import confusion, largest_confusions
 from bench.analysis.rows import Row, grouped
-from bench.analysis.strategy import strategy_map
-from bench.errors import number_of
-from bench.report.answer import answer, asked
+from bench.errors import UserError
 from bench.report.compare import FolderComparison
-from bench.report.format import percent
-from bench.report.glossary import glossary
-from bench.report.notes import footnotes, limits, reasons
-from bench.report.plots.accuracy import plots
-from bench.report.repeat import repeat_command
+from bench.report.first_screen import first_screen
+from bench.report.notes import footnotes, reasons
+from bench.report.plots import plots
 from bench.report.tables.model import Table
+from bench.runner.repeat import SUITE_FILE, suite_text
+from bench.runner.suite import load_suite
 from bench.spec.base import SCHEMA_VERSION
 from bench.spec.result import REPORTED_FIELDS
-from bench.storage.regular_files import read_tail
+from bench.spec.run import RunSpec
+from bench.storage.regular_files import read_regular, read_tail
 from bench.storage.results import StoredRun
 from bench.system import VERSION
 from bench.training.sweep import sweep_key
@@ -31,6 +30,8 @@ from bench.training.sweep import sweep_key
 KIND = "thawbench report"
 LOG_BYTES = 2_000
 """Bytes kept of the end of a failed run's log; a quarter of that for a run that is ok."""
+SUITE_BYTES = 100_000
+"""Largest suite beside a result that is read."""
 MOST_DETAILS = 500
 """Most runs whose details (settings, log, confusion matrix) the page holds."""
 MOST_CLASSES = 40
@@ -64,39 +65,39 @@ def document(
         "thawbench": VERSION,
         "written": datetime.date.today().isoformat(),
         "title": "Thawbench report",
-        "asked": f"{asked(found.rows)} {selection}".strip(),
-        "answer": answer(found),
-        "notes": [*reasons(found.rows), *footnotes(found.rows), *limits(found)],
+        "selection": selection,
+        "first": first_screen(found),
+        "notes": [*reasons(found.rows), *footnotes(found.rows)],
         "problems": [*problems, *_left_out(found.rows)],
         "tables": [table.as_json() for table in tables],
-        "map": _strategy_map(found.contests),
         "plots": plots(found),
         "rows": [dict(row.fields) for row in found.rows],
         "measured": list(REPORTED_FIELDS),
         "runs": _runs(_detailed(found.rows)),
         "environments": {e.environment_id: e.model_dump(mode="json") for e in environments},
         "knobs": _knob_table(found.rows),
-        "glossary": glossary([*tables, *(side.tables if side else ())], found.rows),
+        "answers": _answers(found.rows),
+        "test_groups": _test_groups(found.rows),
         "cite": {"text": CITE % (VERSION, year), "bibtex": BIBTEX % (VERSION, year)},
         "side_by_side": side.as_json() if side else None,
     }
 
 
-def _strategy_map(contests: Sequence[Contest]) -> dict[str, Any] | None:
-    """Return the strategy map with the highest accuracy of each cell, and out of how many results,
-    in place of its contests."""
-    found = strategy_map(contests)
-    for cell in found["cells"] if found else []:
-        here, cell["text"] = cell.pop("contests"), "not run"
-        if here:
-            first = max(here, key=lambda contest: contest.groups[0].top1.value)
-            best, tie = first.groups[0], "" if first.is_won else ", in a tie"
-            cell["text"] = (
-                f"highest of {number_of(sum(len(c.groups) for c in here), 'result')}: "
-                f"{percent(best.top1)} ({policy_variant(best)}{tie}, {first.row.spec.backbone}, "
-                f"{first.row.spec.backend})"
-            )
-    return found
+def _answers(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
+    """Return the answers of each run to its test images, one bit each, so that the statistics can
+    be computed again from the page; groups of images stand in ``test_groups``."""
+    known = ((row, row.result.test_answers) for row in rows)
+    return {
+        f"{row.result.run_id}/{row.result.environment_id}": kept.model_dump(exclude={"groups"})
+        for row, kept in known
+        if kept is not None
+    }
+
+
+def _test_groups(rows: Sequence[Row]) -> dict[str, str]:
+    """Return the hash of the test images' classes → their groups, where images belong together."""
+    known = (row.result.test_answers for row in rows)
+    return {kept.labels_sha256: kept.groups for kept in known if kept and kept.groups}
 
 
 def _detailed(rows: Sequence[Row]) -> Sequence[Row]:
@@ -131,19 +132,37 @@ def _runs(runs: Sequence[StoredRun]) -> dict[str, Any]:
             "result": _result(run),
             "knobs": _unusual_knobs(run, usual),
             "log_tail": _tail(run.folder / "log.txt", LOG_BYTES // 4 if is_ok else LOG_BYTES),
-            "repeat": repeat_command(run.spec, swept, _data_options(run)),
+            **_repetition(run, swept),
             "confusion": confusion(run.folder, classes) if is_ok and few else None,
             "confusions": largest_confusions(run.folder) if is_ok and not few else None,
         }
     return found
 
 
-def _data_options(run: StoredRun) -> Sequence[str]:
-    """Return the options that decided which files were used; earlier results say one of them by
-    the number of files that it left out."""
-    if run.result.data_options or run.result.unreadable_images is None:
-        return run.result.data_options
-    return ("--skip-unreadable",)
+def _repetition(run: StoredRun, swept: Sequence[RunSpec]) -> dict[str, str]:
+    """Return the suite of just this run, and the command that repeats it: by the suite beside the
+    result, if it is as the spec says, else by one to be saved."""
+    text, path = suite_text(run.spec, swept), run.folder / SUITE_FILE
+    own = _own_suite(run, path)
+    options = run.result.data_options
+    if not options and run.result.unreadable_images is not None:  # earlier results
+        options = ("--skip-unreadable",)
+    more = "".join(f" {shlex.join(option.split(maxsplit=1))}" for option in options)
+    where = shlex.quote(str(path)) if own else SUITE_FILE
+    command = f"python run_bench.py run --suite {where} --device {shlex.quote(run.spec.device)}"
+    return {"suite": own or text, "repeat": command + more}
+
+
+def _own_suite(run: StoredRun, path: Path) -> str | None:
+    """Return the suite beside a result; None if there is none, or it runs anything else, such as
+    code of others in a folder that was mailed."""
+    try:
+        text = read_regular(path, SUITE_BYTES, follow_links=False).decode("utf-8")
+        suite = load_suite(str(path))
+    except (OSError, ValueError, UserError):
+        return None
+    backbones = {name for grid in suite.grid for name in grid.backbones}
+    return text if backbones == {run.spec.backbone} and run.spec.code_sha256 is None else None
 
 
 def _result(run: StoredRun) -> dict[str, Any]:

@@ -18,11 +18,11 @@ from bench.errors import UserError
 from bench.report.format import some_of
 from bench.report.markdown import markdown_line
 from bench.report.tables.model import Table
-from bench.report.tables.runs import Form, Format, csv_text, in_latex, render, runs_text
+from bench.report.tables.runs import Format, csv_text, in_latex, render, runs_text
 from bench.storage.text_files import printable, replace_text
 
 NAMES = ("table", "cases", "policies", "backbones", "backends", "cost", "failed")
-"""Names of the files of a report's tables."""
+"""Names of the files of a report's tables, those of earlier versions included."""
 COMPARISON = "side_by_side*"
 """Pattern of the files of tables that compare two folders."""
 ENDINGS: dict[Format, str] = {"md": "md", "csv": "csv", "html": "html", "latex": "tex"}
@@ -36,15 +36,13 @@ MOST_NAMED = 5
 """Most files that an error names for one reason."""
 
 
-def as_text(table: Table, form: Form) -> str:
+def as_text(table: Table, form: Format) -> str:
     """Return a table in one format, with its title, caption and notes where the format allows."""
     if form == "csv":
         return _csv(table)
     texts = [[printable(cell.text) for cell in row] for row in table.rows]
     frame = pd.DataFrame(texts, columns=[c.heading for c in table.columns], dtype=object)
     body = render(frame, form, {c.heading for c in table.columns if c.right})
-    if form == "terminal":
-        return "\n".join([printable(table.title), body, *map(printable, table.notes), ""])
     lines = [table.caption, *table.notes]
     if form == "latex":
         small = in_latex("".join(LATEX_ESCAPE_RULES.get(c, c) for c in "\n\n".join(lines)))

@@ -6,8 +6,7 @@ import shlex
 from collections import Counter
 from collections.abc import Sequence
 
-from bench.analysis.findings import Findings
-from bench.analysis.groups import Contest, SeedGroup, question_of_any_backend
+from bench.analysis.groups import SeedGroup
 from bench.analysis.rows import UNSTEADY, Row, grouped, twins
 from bench.catalog.policies import POLICIES
 from bench.data.registry import GENERATED, STAND_IN, qualifier_of
@@ -16,15 +15,16 @@ from bench.report.format import ABSENT, applicable, some_of
 from bench.report.labels import values_of
 from bench.storage.results import StoredRun
 
-CAVEATS = {
-    "photos": "photos (stand-in): its test images are crops of 18 photographs, the class is the "
-    "photograph, and many crops overlap. The intervals treat images as independent, so they are "
-    "too narrow even for other crops (about 1.5 times in the suite standard). They do not apply to "
-    "other photographs.",
+PAIRING = {
+    "proved": "parity proved: a separate proof found that both backends compute the same steps for "
+    "this network, policy and optimizer; and the numbers of these runs agree, too.",
+    "paired": "parity paired: both runs started from the same tensors, saw the same batches, and "
+    "their first two losses and the logits in between agree. A proof was not made.",
+    "other_rate": "parity other rate: validation chose other learning rates in the two backends, "
+    "so that their accuracies are not compared.",
+    "differs": "parity differs: the two runs are not the same experiment and are not compared.",
 }
-"""Data set → limits of its intervals."""
-
-
+"""Mark of a row's parity → its meaning."""
 MOST_LINES = 20
 """Most reasons, or differences, that are listed one by one."""
 RUNS_NAMED = 6
@@ -33,58 +33,39 @@ CLASSES_NAMED = 12
 """Classes of a data set that a note names."""
 
 
-def limits(found: Findings) -> list[str]:
-    """Return notes on what the results cannot show."""
-    names = dict.fromkeys(row.dataset.name for row in found.rows)
-    caveats = [CAVEATS[name] for name in names if name in CAVEATS]
-    return [*caveats, *_same_images(found.contests), *at_the_edge(found.groups)]
+def chosen_at_edge(groups: Sequence[SeedGroup]) -> dict[str, tuple[int, int]]:
+    """Return policy → runs in which the highest or lowest learning rate tried was the best, and all
+    its tuned runs: a better rate may lie beyond. Policies without such a run are left out."""
+    tuned = [row for group in groups for row in group.rows if _rates(row)]
+    total, edge = Counter[str](), Counter[str]()
+    for row in tuned:
+        name = row.spec.policy.name
+        total[name] += 1
+        edge[name] += is_at_edge(row)
+    return {name: (edge[name], total[name]) for name in total if edge[name]}
 
 
-def _same_images(contests: Sequence[Contest]) -> list[str]:
-    """Return a note if questions share test images and so are not independent."""
-    asked = [contest for contest in contests if contest.comparisons]
-    images = {_images(contest) for contest in asked}
-    if len(asked) < 2 or len(images) == len(asked):
-        return []
-    backends = {contest.row.spec.backend for contest in asked}
-    experiments = {question_of_any_backend(contest.row) for contest in asked}
-    text = (
-        f"These {number_of(len(asked), 'question')} share {number_of(len(images), 'test set')} "
-        "and are not independent."
-    )
-    if len(backends) > 1 and len(experiments) < len(asked):
-        text += f" Backends repeat the same {len(experiments)} on the same images."
-    return [text]
+def is_at_edge(run: StoredRun) -> bool:
+    """Return True if the learning rate that validation chose is the highest or lowest one tried."""
+    rates = _rates(run)
+    return bool(rates) and run.result.learning_rate in (max(rates), min(rates))
 
 
-def _images(contest: Contest) -> str:
-    """Return a hash of the test images' classes, or of the data set if there are no answers."""
-    hashes = (a.labels_sha256 for group in contest.groups for a in group.answers.values())
-    return next(hashes, contest.row.dataset.content_hash)
-
-
-def at_the_edge(groups: Sequence[SeedGroup]) -> list[str]:
-    """Return a note on learning rates that were the highest or lowest tried: the best rate may lie
-    beyond, so that the policy is compared at less than its best."""
-    tuned = [row for group in groups for row in group.rows if _grid(row)]
-    high = [row for row in tuned if row.result.learning_rate == max(_grid(row))]
-    low = sum(row.result.learning_rate == min(_grid(row)) for row in tuned)
-    if not high and not low:
-        return []
-    total, edge = (Counter(row.spec.policy.name for row in rows) for rows in (tuned, high))
-    each = ", ".join(f"{name} {edge[name]} of {total[name]}" for name in total if edge[name])
-    return [
-        f"learning rates at the edge of the grid: in {len(high)} of {len(tuned)} tuned runs "
-        f"validation chose the highest rate, in {low} the lowest."
-        f"{f' Highest: {each}.' if each else ''} "
-        "Such a policy may do better with a rate that was not tried."
-    ]
-
-
-def _grid(run: StoredRun) -> list[float]:
+def _rates(run: StoredRun) -> list[float]:
     """Return the learning rates tried; empty if there was no choice."""
     rates = [trial.learning_rate for trial in run.result.tuning]
     return rates if len(set(rates)) > 1 and run.result.learning_rate is not None else []
+
+
+def most_frequent_failure(rows: Sequence[Row]) -> str | None:
+    """Return the most frequent reason why runs are not ok; None if all are."""
+    found = Counter(
+        (row.result.status, (row.failure or {}).get("message", "")) for row in rows if not row.is_ok
+    ).most_common(1)
+    if not found:
+        return None
+    (status, message), _ = found[0]
+    return f"{status}: {message}" if message else str(status)
 
 
 def reasons(rows: Sequence[Row]) -> list[str]:
@@ -106,13 +87,44 @@ def _rest(lines: Sequence[str], what: str, where: str) -> list[str]:
 
 
 def footnotes(rows: Sequence[Row]) -> list[str]:
-    """Return notes for the table of runs."""
-    qualifiers = {qualifier_of(row.dataset.name) for row in rows}
+    """Return all notes for the table of runs: what is wrong, then how to read it."""
+    return [*warnings(rows), *explanations(rows)]
+
+
+def warnings(rows: Sequence[Row]) -> list[str]:
+    """Return notes on what is wrong with runs that are ok, or would mislead a reader."""
     random = sum(row.weights == "random" and row.spec.policy.name != "from_scratch" for row in rows)
+    unreadable = [row.result.unreadable_images for row in rows if row.result.unreadable_images]
+    unsteady = [row.result.run_id for row in rows if row.unsteady]
+    edge = sum(map(is_at_edge, rows))
+    places = {(row.spec.backend, row.spec.device, row.result.environment_id) for row in rows}
+    of_runs = f"of {number_of(len(rows), 'run')}"
+    return applicable({
+        **{f"NOT THE SAME EXPERIMENT: {pair}": True for pair in mismatches(rows)},
+        "synthetic pages: generated images. Accuracy says nothing about real pages.":
+            any(qualifier_of(row.dataset.name) == GENERATED for row in rows),
+        f"weights random: {random} {of_runs} used random weights instead of pretrained ones. "
+        "Their accuracy is meaningless.": random,
+        f"unreadable images were left out in {len(unreadable)} {of_runs} (at most "
+        f"{max(unreadable, default=0)} images), because of --skip-unreadable.": unreadable,
+        f"unsteady: in {len(unsteady)} {of_runs} slow steps, or inference, took over "
+        f"{UNSTEADY:g} times as long as usual. The machine was probably busy with other work. "
+        f"Compare no speeds of {', '.join(unsteady[:3])}{' …' if unsteady[3:] else ''}.": unsteady,
+        f"learning rate: in {edge} {of_runs} the highest or lowest rate tried was the best, so "
+        "that "
+        "a better one may lie beyond.": edge,
+        **{f"{row.dataset.name}: {r}": True for row in rows for r in row.result.data_remarks},
+        "rows come from several environments (machine, versions or device).":
+            len(places) > len({place[:2] for place in places}),
+    })  # fmt: skip
+
+
+def explanations(rows: Sequence[Row]) -> list[str]:
+    """Return notes on how to read the table of runs."""
+    qualifiers = {qualifier_of(row.dataset.name) for row in rows}
     timed = [row.result for row in rows if row.is_ok and row.result.sweep_runs is None]
     no_training = sum(not (r.train_images_per_s or r.effective_images_per_s) for r in timed)
     no_inference = sum(not r.infer_images_per_s for r in timed)
-    unreadable = [row.result.unreadable_images for row in rows if row.result.unreadable_images]
     cached = [row.result.prefix_values for row in rows
               if row.result.prefix_values and not row.result.phases]  # fmt: skip
     reused = cached.count("reused")
@@ -120,22 +132,14 @@ def footnotes(rows: Sequence[Row]) -> list[str]:
     swept = sum(row.result.sweep_runs is not None for row in rows)
     phased = [row.spec.policy.name for row in rows if row.result.phases]
     tuned = sum(row.result.learning_rate is not None for row in rows)
-    unsteady = [row.result.run_id for row in rows if row.unsteady]
-    places = {(row.spec.backend, row.spec.device, row.result.environment_id) for row in rows}
-    of_runs, command = f"of {len(rows)} runs", unproved(rows)
+    of_runs, command = f"of {number_of(len(rows), 'run')}", unproved(rows)
     return applicable({
         "stand-in: a small embedded data set instead of a real one. Small, medium and large are "
         "scaled down accordingly.": STAND_IN in qualifiers,
-        "synthetic pages: generated images. Accuracy says nothing about real pages.":
-            GENERATED in qualifiers,
-        f"weights random: {random} {of_runs} used random weights instead of pretrained ones. "
-        "Their accuracy is meaningless.": random,
         f"{ABSENT} train images/s: {no_training} {of_runs} were too short for a steady rate of "
         "training.": no_training,
         f"{ABSENT} infer images/s: {no_inference} {of_runs} were too short for a steady rate of "
         "inference.": no_inference,
-        f"unreadable images were left out in {len(unreadable)} {of_runs} (at most "
-        f"{max(unreadable, default=0)} images), because of --skip-unreadable.": unreadable,
         f"effective images/s: in {len(cached)} {of_runs} the values of the frozen part were "
         f"computed once, not in every epoch.{reuse} The rate is images of all epochs over the "
         f"time of both. These runs have no train images/s ({ABSENT}); --prefix-cache off measures "
@@ -151,24 +155,15 @@ def footnotes(rows: Sequence[Row]) -> list[str]:
         "includes the set-up of every phase but the first. See result.json for each phase.": phased,
         f"tuned: in {tuned} {of_runs} the learning rate was chosen on the validation images, from "
         "the same grid around each policy's default.": tuned,
-        f"unsteady: in {len(unsteady)} {of_runs} slow steps, or inference, took over "
-        f"{UNSTEADY:g} times as long as usual. The machine was probably busy with other work. "
-        f"Compare no speeds of {', '.join(unsteady[:3])}{' …' if unsteady[3:] else ''}.": unsteady,
         "bf16, fp16: matched in all but precision. Each framework chooses which operations it "
         "computes in low precision.":
             any(row.spec.recipe.precision in ("bf16", "fp16") for row in rows),
+        **{words: any(row.pairing == mark for row in rows) for mark, words in PAIRING.items()},
         command or "": command,
-        f"parity not shown for {swept} {of_runs}: no proof covers heads that are trained at once; "
-        "their losses of the first steps are compared.":
-            any(row.parity == "not_shown" and row.spec.recipe.sweep for row in rows),
         "native: each framework's own weights, preprocessing, optimizer and initialisation. "
         "Differences between such rows are not due to the framework alone.":
             any(row.spec.mode == "native" for row in rows),
-        **{f"NOT THE SAME EXPERIMENT: {pair}": True for pair in mismatches(rows)},
-        **{f"{row.dataset.name}: {r}": True for row in rows for r in row.result.data_remarks},
         **dict.fromkeys(_classes(rows), True),
-        "rows come from several environments (machine, versions or device).":
-            len(places) > len({place[:2] for place in places}),
     })  # fmt: skip
 
 
@@ -188,7 +183,9 @@ def unproved(rows: Sequence[Row]) -> str | None:
     open_rows = [
         row
         for row in rows
-        if row.parity == "not_shown" and not row.differs and not row.spec.recipe.sweep
+        if row.parity == "not_shown"
+        and row.pairing in ("paired", "not_shown")
+        and not row.spec.recipe.sweep
     ]
     if not open_rows:
         return None
@@ -206,8 +203,8 @@ def unproved(rows: Sequence[Row]) -> str | None:
         for field in ("policy", "optimizer", "backend")
     )
     return (
-        f"parity not shown for {number_of(len(open_rows), 'row')}: no proof on this machine that "
-        f"the backends compute the same. To prove it{where}: python run_bench.py parity "
+        f"not proved for {number_of(len(open_rows), 'row')}: no proof on this machine that the "
+        f"backends compute the same. To prove it{where}: python run_bench.py parity "
         f"{' '.join(map(shlex.quote, backbones))} --policy {policies} --optimizer {optimizers} "
         f"--backends {backends}{boundary}"
     )

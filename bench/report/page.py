@@ -22,6 +22,7 @@ from plotly.offline import get_plotlyjs
 from bench.errors import UserError
 from bench.report.document import KIND
 from bench.report.format import ABSENT
+from bench.report.method import METHOD
 from bench.spec.base import SCHEMA_VERSION
 from bench.storage.regular_files import read_regular
 from bench.storage.text_files import replace_text
@@ -34,13 +35,11 @@ SCRIPTS = ("data.js", "theme.js", "tables.js", "plots.js", "confusion.js", "deta
 """In the order in which they are joined: they share one scope."""
 ESCAPED_IN_JSON = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})
 """So that no text in the data can close its element; ``json`` itself escapes U+2028 and U+2029."""
-OWN_SECTIONS = ("cases", "failed", "runs")
+OWN_SECTIONS = ("failed", "runs")
 """Names of the tables that stand outside the section "Tables"."""
 PAGE_BYTES = 2**30
 """Largest page that is read."""
 WRITE_AGAIN = "Write it again: python run_bench.py report DIR"
-COLOURS = 8
-"""Number of colours in page.css."""
 
 
 def write_page(document: dict[str, Any], path: Path) -> None:
@@ -67,9 +66,9 @@ def write_page(document: dict[str, Any], path: Path) -> None:
         data=Markup(f"{DATA_START}{_embedded(document)}{DATA_END}"),
         tables=[table for name, table in tables.items() if name not in OWN_SECTIONS],
         **{name: tables.get(name) for name in OWN_SECTIONS},
+        method=METHOD,
         details=_details(document),
         details_of_row=details_of_rows(document),
-        colours=_policy_colours(document["map"]),
         knobs=_columns_view({line["knob"]: line["values"] for line in document["knobs"]}, places),
         environments=_columns_view(_environment_lines(places), places),
     )
@@ -190,10 +189,3 @@ def details_of_rows(document: Mapping[str, Any]) -> list[int | None]:
     """Return the number of the details of each row of the table of runs; None: it has none."""
     numbers = {run: number for number, run in enumerate(document["runs"])}
     return [numbers.get(_key(row)) for row in document["rows"]]
-
-
-def _policy_colours(strategy_map: Mapping[str, Any] | None) -> dict[str, int]:
-    """Return the number of the colour of each policy in the map, in order of appearance."""
-    cells = strategy_map["cells"] if strategy_map else []
-    named = [name for cell in cells for name in (cell["prescribed"], *cell["best"]) if name]
-    return {name: number % COLOURS for number, name in enumerate(dict.fromkeys(named))}

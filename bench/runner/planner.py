@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import get_args
 
@@ -55,6 +55,10 @@ class PlannedRun:
     dataset: Dataset
     weights: Weights | None
     """Initial weights of the backbone; None if they are not available."""
+    given_dataset: str = ""
+    """Name of the data set as given, with its path."""
+    given_weights: str | None = None
+    """Path of the file of weights as given; None: no file."""
     unavailable: str | None = None
     """Reason why it cannot run, and what mends that; None if it can."""
 
@@ -78,9 +82,13 @@ class Planner:
     download: bool = True
     """True to fetch missing weights over the network."""
     cache: Path = field(default_factory=cache_root)
+    folds: int | None = None
+    """Number of folds of a cross-validation; None: one split."""
 
     _own_networks: dict[str, BackboneEntry] = field(default_factory=dict)
-    _datasets: dict[tuple[str, SplitSizes], Dataset] = field(default_factory=dict)
+    _datasets: dict[tuple[str, SplitSizes, tuple[int, int] | None], Dataset] = field(
+        default_factory=dict
+    )
     _weights: dict[tuple[str, str], tuple[Weights | None, str | None]] = field(default_factory=dict)
 
     def plan(self, suite: Suite) -> list[PlannedRun]:
@@ -100,11 +108,15 @@ class Planner:
             for name in grid.backbones:
                 check_px(name, entries[name], grid.recipe_value("px"))
         runs: dict[tuple[str, str], PlannedRun] = {}
+        folds: list[tuple[int, int] | None] = [None]
+        if self.folds is not None:
+            folds = [(number, self.folds) for number in range(1, self.folds + 1)]
         for point in grid_points(suite):
-            case, dataset = self._case(point.grid)
-            for device in resolve_devices(self.device):
-                run = self._plan_point(point, case, dataset, device)
-                runs.setdefault(run.key, run)
+            for fold in folds:
+                case, dataset = self._case(point.grid, fold)
+                for device in resolve_devices(self.device):
+                    run = self._plan_point(point, case, dataset, device)
+                    runs.setdefault(run.key, run)
         return list(runs.values())
 
     def _plan_point(
@@ -134,7 +146,10 @@ class Planner:
             if needs_stages(policy):
                 reason = f"native mode has no stages for {policy.name}; use --mode matched"
         reason = missing_packages(environment) or reason
-        return PlannedRun(spec, environment, point.backbone, dataset, found, reason)
+        path = self._weights_choice(point, policy) if spec.weights.kind == "file" else None
+        return PlannedRun(
+            spec, environment, point.backbone, dataset, found, point.grid.dataset, path, reason
+        )
 
     def skipped(self) -> list[str]:
         """Return the unreadable images that were left out, each with its reason."""
@@ -159,14 +174,14 @@ class Planner:
             said.append(f"{public_name(name)}: {what}")
         return list(dict.fromkeys(said))
 
-    def _case(self, grid: Grid) -> tuple[Case, Dataset]:
+    def _case(self, grid: Grid, fold: tuple[int, int] | None) -> tuple[Case, Dataset]:
         train = grid.train_images
         if grid.size is not None and train is None:
-            whole = self._open(grid, None)
+            whole = self._open(grid, None, fold)
             small, medium = grid.size_bounds or whole.size_bounds or SIZE_BOUNDS
             most = {"small": small, "medium": medium, "large": whole.train_images}[grid.size]
             train = min(most, whole.train_images)
-        dataset = self._open(grid, train)
+        dataset = self._open(grid, train, fold)
         ref = DatasetRef(**{name: getattr(dataset, name) for name in DatasetRef.model_fields})
         bounds = grid.size_bounds or dataset.size_bounds or SIZE_BOUNDS
         similarity = grid.similarity or dataset.similarity
@@ -175,20 +190,21 @@ class Planner:
         _check_case(case, grid, bounds)
         return case, dataset
 
-    def _open(self, grid: Grid, train: int | None) -> Dataset:
-        """Open the data of a grid with this number of training images; None: all."""
+    def _open(self, grid: Grid, train: int | None, fold: tuple[int, int] | None) -> Dataset:
+        """Open the data of a grid with this number of training images (None: all), and as one fold
+        of a cross-validation."""
         sizes = SplitSizes(train=train, val=grid.val_images, test=grid.test_images)
-        key = (grid.dataset, sizes)
+        key = (grid.dataset, sizes, fold)
         if key not in self._datasets:
-            self._datasets[key] = open_dataset(*key, cache_dir=self.cache, rules=self.file_rules)
+            rules = replace(self.file_rules, fold=fold)
+            self._datasets[key] = open_dataset(
+                grid.dataset, sizes, cache_dir=self.cache, rules=rules
+            )
         return self._datasets[key]
 
     def _find_weights(self, point: GridPoint, policy: Policy) -> tuple[Weights | None, str | None]:
         """Return the weights of a grid point, or None and the reason why there are none."""
-        everywhere = self.weights_choices.get("", point.grid.weights)
-        choice = self.weights_choices.get(point.backbone, everywhere)
-        if policy.initialisation == "random":
-            choice = "random"
+        choice = self._weights_choice(point, policy)
         if choice not in WEIGHTS and not any(sign in choice for sign in "./~"):
             choose("weights", choice, WEIGHTS)
         application, px = _application(point), point.recipe["px"]
@@ -199,6 +215,13 @@ class Planner:
             except Unavailable as error:
                 self._weights[key] = None, str(error)
         return self._weights[key]
+
+    def _weights_choice(self, point: GridPoint, policy: Policy) -> str:
+        """Return pretrained, random or the path of a file."""
+        if policy.initialisation == "random":
+            return "random"
+        everywhere = self.weights_choices.get("", point.grid.weights)
+        return self.weights_choices.get(point.backbone, everywhere)
 
     def _load_weights(
         self, point: GridPoint, choice: str, application: Application | None

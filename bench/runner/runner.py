@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
@@ -20,10 +21,12 @@ from bench.network.freezing import boundary_index, plan_training
 from bench.network.head import attach_head
 from bench.network.phases import phases_of
 from bench.runner.planner import PlannedRun
+from bench.runner.repeat import SUITE_FILE, suite_text
 from bench.spec.result import Failure, RunResult
 from bench.spec.run import RunSpec
 from bench.storage.cache import CACHE_VARIABLE, limit_bytes, mark_used, prune, unwritable
 from bench.storage.results import Store
+from bench.storage.text_files import replace_text
 from bench.training.predictions import FILE, prediction_fields
 from bench.training.sweep import sweep_key
 from bench.workers.events import OnEvent, Progress
@@ -167,6 +170,7 @@ class Runner:
                 shutil.copyfile(log, folder / LOG_FILE)
             results.append(result)
         for run, folder, result in zip(runs, folders, results, strict=True):
+            replace_text(folder / SUITE_FILE, _suite_of(run, [other.spec for other in runs]))
             self.store.save(run.spec, run.environment, result, folder)
         return results
 
@@ -191,6 +195,18 @@ class Runner:
             native=native,
             folders=tuple(str(folder.resolve()) for folder in folders),
         )
+
+
+def _suite_of(run: PlannedRun, swept: Sequence[RunSpec]) -> str:
+    """Return the suite that repeats a run on this machine, with absolute paths."""
+    kind, colon, path = run.given_dataset.partition(":")
+    dataset = f"{kind}:{_absolute(path)}" if colon else run.given_dataset
+    weights = None if run.given_weights is None else _absolute(run.given_weights)
+    return suite_text(run.spec, swept if len(swept) > 1 else (), dataset, run.backbone, weights)
+
+
+def _absolute(path: str) -> str:
+    return os.path.abspath(os.path.expanduser(path))
 
 
 def _about_last_batch(run: PlannedRun, why: str) -> str | None:

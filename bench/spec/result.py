@@ -105,6 +105,11 @@ class ImageAnswers(Frozen):
     right_bits: str = Field(
         description="Base64 of one bit for each image (1: correct), highest bit of each byte first."
     )
+    groups: str | None = Field(
+        default=None,
+        description="Base64 of zlib of the number of each image's group (little-endian int32), "
+        "where images belong together, such as crops of one photograph; null: they do not.",
+    )
 
 
 class Fingerprint(Frozen):
@@ -141,7 +146,7 @@ DataOption = Annotated[
     str,
     Field(
         pattern=r"^--(skip-unreadable|drop-duplicates|test-from (val|train:\d{1,3}%)|"
-        r"max-pixels \d{1,18})$"
+        r"max-pixels \d{1,18}|folds \d{1,3}|group-by [^\x00-\x1f\x7f]{1,500})$"
     ),
 ]
 """An option that decides which files are used; a page prints it as a command to paste."""
@@ -307,7 +312,7 @@ class RunResult(Frozen):
     )
     data_options: tuple[DataOption, ...] = Field(
         default=(),
-        max_length=4,
+        max_length=6,
         description="Options of the command line that decided which files were used.",
     )
     data_remarks: tuple[str, ...] = Field(

@@ -32,7 +32,15 @@ UNFINISHED: frozenset[str] = frozenset({"unavailable", "crashed", "timeout"})
 """Statuses after which a run counts as missing and is repeated (docs/design.md, Identities)."""
 
 
-class DatasetRef(Frozen):
+class Fold(Frozen):
+    """A part of a cross-validation, in which every image is a test image once."""
+
+    number: int = Field(ge=1, le=100, description="Number of the fold, from 1.")
+    of: int = Field(ge=2, le=100, description="Number of folds.")
+    images_sha256: str = Field(description="SHA-256 (hex) of all images and their classes.")
+
+
+class DatasetRef(WithoutDefaults):
     """The images of a run, named without a path of this machine."""
 
     name: str = Field(description="Name as tables show it: 'photos', 'folder:flowers'.")
@@ -42,6 +50,9 @@ class DatasetRef(Frozen):
     train_images: int = Field(ge=1, lt=2**63, description="Images in the training split.")
     val_images: int = Field(ge=0, lt=2**63, description="Images in the validation split.")
     test_images: int = Field(ge=0, lt=2**63, description="Images in the test split.")
+    fold: Fold | None = Field(
+        default=None, description="Part of a cross-validation whose images are the test; or null."
+    )
 
 
 class Case(Frozen):

@@ -34,7 +34,9 @@ def do_run(task: RunTask, adapter: Adapter, emit: OnEvent) -> RunResult:
     run, blueprint_sha256 = make(spec, task, adapter, packed, emit)
     outcome = run(started)
     if outcome.logits is not None:
-        save_predictions(Path(task.folders[0]), outcome.logits, packed.test.labels)
+        save_predictions(
+            Path(task.folders[0]), outcome.logits, packed.test.labels, packed.test.groups
+        )
     fields = {
         "blueprint_sha256": blueprint_sha256, "data_sha256": data_sha256(packed),
         **outcome.fields,

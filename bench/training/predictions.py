@@ -45,12 +45,19 @@ def per_image(
     return is_right, chosen.astype(np.float32)
 
 
-def save_predictions(folder: Path, logits: Array, labels: Labels) -> None:
+def save_predictions(
+    folder: Path, logits: Array, labels: Labels, groups: Labels | None = None
+) -> None:
     """Write the predictions for N test images: logits (N, classes), labels, correctness and
-    probability of the true class, each (N,)."""
+    probability of the true class, each (N,), and the images' groups (N,) if there are any."""
     correct, probability = per_image(logits, labels)
-    np.savez_compressed(folder / FILE, logits=logits.astype(np.float32), labels=labels,
-                        correct=correct, true_probability=probability)  # fmt: skip
+    arrays: dict[str, Any] = {
+        "logits": logits.astype(np.float32), "labels": labels, "correct": correct,
+        "true_probability": probability,
+    }  # fmt: skip
+    if groups is not None:
+        arrays["groups"] = groups
+    np.savez_compressed(folder / FILE, **arrays)
 
 
 def labels_sha256(labels: npt.NDArray[np.integer[Any]]) -> str:
@@ -58,10 +65,29 @@ def labels_sha256(labels: npt.NDArray[np.integer[Any]]) -> str:
     return hashlib.sha256(labels.astype("<i8").tobytes()).hexdigest()
 
 
-def image_answers(logits: Array, labels: Labels) -> ImageAnswers:
-    """Build the field ``test_answers`` of ``RunResult`` from logits (N, classes)."""
+def image_answers(logits: Array, labels: Labels, groups: Labels | None = None) -> ImageAnswers:
+    """Build the field ``test_answers`` of ``RunResult`` from logits (N, classes), labels (N,) and
+    the images' groups (N,), if there are any."""
     bits = base64.b64encode(np.packbits(per_image(logits, labels)[0]).tobytes()).decode()
-    return ImageAnswers(images=len(labels), labels_sha256=labels_sha256(labels), right_bits=bits)
+    packed = None if groups is None else _packed_groups(groups)
+    return ImageAnswers(
+        images=len(labels), labels_sha256=labels_sha256(labels), right_bits=bits, groups=packed
+    )
+
+
+def _packed_groups(groups: Labels) -> str:
+    return base64.b64encode(zlib.compress(groups.astype("<i4").tobytes(), 9)).decode()
+
+
+def unpacked_groups(text: str, images: int) -> Labels:
+    """Return the groups (N,) of ``ImageAnswers.groups``; raise ValueError if they are not those of
+    so many images."""
+    most = 4 * images + 1  # a damaged or foreign text may unpack to gigabytes
+    data = zlib.decompressobj().decompress(base64.b64decode(text, validate=True), most)
+    groups = np.frombuffer(data, "<i4").astype(np.int64)
+    if len(groups) != images or (images and int(groups.min()) < 0):
+        raise ValueError("the groups are not those of the images")
+    return groups
 
 
 def prediction_fields(folder: Path) -> dict[str, Any]:
@@ -70,7 +96,8 @@ def prediction_fields(folder: Path) -> dict[str, Any]:
     try:
         with open_predictions(folder) as arrays:
             logits, labels = arrays["logits"], arrays["labels"]
+            groups = arrays["groups"] if "groups" in arrays else None  # noqa: SIM401
             fields = evaluate("test", logits, labels, PARENT_METRICS)
-            return {**fields, "test_answers": image_answers(logits, labels)}
+            return {**fields, "test_answers": image_answers(logits, labels, groups)}
     except UNREADABLE:
         return {}

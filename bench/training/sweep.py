@@ -148,7 +148,9 @@ def run_sweep(task: RunTask, adapter: Adapter, emit: OnEvent) -> list[RunResult]
     results = []
     for index, (spec, place) in enumerate(zip(specs, layout.places, strict=True)):
         if (answer := logits[index]) is not None:
-            save_predictions(Path(task.folders[index]), answer, packed.test.labels)
+            save_predictions(
+                Path(task.folders[index]), answer, packed.test.labels, packed.test.groups
+            )
         fields = {**common, **found[index], **hashes[place[0]]}
         results.append(run_result(spec, task.environment_id, fields))
     return results

@@ -32,6 +32,9 @@ class _Source:
     pause_s: float = 0.0
     reads: int = 0
 
+    def groups(self, split: SplitName) -> None:
+        return None
+
     def labels(self, split: SplitName) -> npt.NDArray[np.int64]:
         return np.arange({"train": 20, "val": 4, "test": 6}[split], dtype=np.int64) % 2
 

@@ -237,7 +237,7 @@ def test_what_is_not_proved_comes_with_the_command_that_proves_it(make_run: Make
     assert notes.unproved(rows(make_run, TORCH, KERAS, proved=True)) is None
     said = notes.unproved(rows(make_run, TORCH, KERAS))
     assert said is not None
-    assert said.startswith("parity not shown for 2 rows")
+    assert said.startswith("not proved for 2 rows")
     assert said.endswith(
         "python run_bench.py parity efficientnet_lite0 --policy freeze_all --optimizer sgd "
         "--backends torch,keras-tensorflow"

@@ -1,28 +1,25 @@
-"""The command to repeat a run plans exactly that run."""
+"""The suite of a single run plans exactly that run."""
 
 from __future__ import annotations
 
-import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
 
-from bench.report.repeat import END, repeat_command
+from bench.report.document import document
 from bench.runner.planner import Planner
+from bench.runner.repeat import SUITE_FILE, suite_text
 from bench.runner.suite import load_suite
 from bench.spec.run import RunSpec
+from bench.storage.results import StoredRun
 from bench.training.sweep import sweep_key
 from bench.workers.process import Interpreters
-
-
-def suite_in(command: str) -> str:
-    """Return the suite that the command writes."""
-    _, _, rest = command.partition(f"<<'{END}'\n")
-    return rest.partition(f"\n{END}\n")[0]
+from tests.unit.made_runs import Make, found
 
 
 def specs_of(path: Path) -> list[RunSpec]:
-    preparation = Planner(Interpreters({}), {}, "cpu", False, download=False)
+    preparation = Planner(Interpreters({}), {}, "cpu", download=False)
     return [run.spec for run in preparation.plan(load_suite(str(path)))]
 
 
@@ -74,14 +71,46 @@ def test_each_run_of_a_suite_can_be_repeated_by_itself(tmp_path: Path) -> None:
     for spec in specs:
         key = sweep_key(spec)
         swept = [other for other in specs if key is not None and sweep_key(other) == key]
-        (tmp_path / "repeat.toml").write_text(suite_in(repeat_command(spec, swept)))
+        (tmp_path / "repeat.toml").write_text(suite_text(spec, swept))
         assert spec.run_id in {again.run_id for again in specs_of(tmp_path / "repeat.toml")}
 
 
-@pytest.mark.parametrize("name", ["folder:it's; rm -rf $(x) `y`", f"folder:a\n{END}\nb"])
+HOSTILE = ["folder:it's; rm -rf $(x) `y`", 'folder:a\n"""\n[[grid]]\nb']
+
+
+@pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_name_stays_a_name(make_spec: object, name: str) -> None:
     spec = make_spec(case={"number": None, "dataset": {"name": name}})  # type: ignore[operator]
-    command = repeat_command(spec)
-    lines = command.split("\n")
-    assert lines.count(END) == 1
-    assert shlex.split(lines[-1])[:3] == ["python", "run_bench.py", "run"]
+    suite = tomllib.loads(suite_text(spec))
+    assert [grid["dataset"] for grid in suite["grid"]] == [name]
+
+
+def test_the_command_names_the_suite_beside_the_result(make: Make) -> None:
+    run = make(0.9, result={"data_options": ["--skip-unreadable", "--group-by a b"]})
+    details = _details(run)
+    assert details["repeat"] == (
+        "python run_bench.py run --suite suite.toml --device cpu --skip-unreadable --group-by 'a b'"
+    )
+    (run.folder / SUITE_FILE).write_text(suite_text(run.spec, dataset="photos"))
+    kept = _details(run)
+    assert kept["repeat"].startswith(f"python run_bench.py run --suite {run.folder / SUITE_FILE} ")
+    assert kept["suite"] == (run.folder / SUITE_FILE).read_text()
+
+
+@pytest.mark.parametrize(
+    "backbones", ['["module:evil.py:build"]', '["efficientnet_lite0", "module:evil.py:build"]']
+)
+def test_a_suite_of_others_that_runs_something_else_is_not_offered(
+    make: Make, backbones: str
+) -> None:
+    run = make(0.9)
+    evil = f'name = "x"\n[[grid]]\ndataset = "photos"\nbackbones = {backbones}\n'
+    (run.folder / SUITE_FILE).write_text(evil)
+    details = _details(run)
+    assert "evil" not in details["suite"]
+    assert str(run.folder) not in details["repeat"]
+
+
+def _details(run: StoredRun) -> dict[str, str]:
+    (details,) = document(found(run), (), ())["runs"].values()
+    return details

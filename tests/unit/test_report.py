@@ -227,7 +227,7 @@ def test_what_a_reader_must_know_stands_below(make_run: MakeRun) -> None:
     control = {"weights": {"kind": "random"}, "policy": {"name": "from_scratch"}}
     assert notes(make_run(**plain, **control)) == classes
     both = (make_run(**plain), make_run(**plain, backend="keras-tensorflow"))
-    assert "parity not shown for 2 rows" in notes(*both)
+    assert "not proved for 2 rows" in notes(*both)
     other = {"python": "3.12.0"}
     assert "several environments" in notes(both[0], make_run(**plain, environment=other))
 

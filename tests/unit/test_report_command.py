@@ -142,9 +142,11 @@ def test_files_that_are_no_results_are_skipped(report: Report, folder: Path, tex
 def test_a_selection_is_stated(report: Report, folder: Path) -> None:
     _, _, err = report(folder, "--seeds", "1")
     assert "Selected from 4 runs by --seeds 1." in err
-    assert "Selected from 4 runs by --seeds 1." in read_document(folder / "report.html")["asked"]
+    assert (
+        "Selected from 4 runs by --seeds 1." in read_document(folder / "report.html")["selection"]
+    )
     report(folder)
-    assert "Selected" not in read_document(folder / "report.html")["asked"]
+    assert read_document(folder / "report.html")["selection"] == ""
 
 
 def test_tables_in_latex_hold_only_what_latex_has(report: Report, folder: Path) -> None:
@@ -155,8 +157,8 @@ def test_tables_in_latex_hold_only_what_latex_has(report: Report, folder: Path) 
         text = path.read_text()
         assert text.isascii(), {c for c in text if not c.isascii()}
         assert r"\toprule" in text
-    assert "trained models alone" in (folder / "tables" / "policies.tex").read_text()
-    assert "trained models alone" in (folder / "tables" / "policies.html").read_text()
+    assert "geometric means over the runs" in (folder / "tables" / "policies.tex").read_text()
+    assert "geometric means over the runs" in (folder / "tables" / "policies.html").read_text()
 
 
 def test_an_empty_folder(report: Report, tmp_path: Path) -> None:
@@ -195,7 +197,8 @@ def test_only_failures(report: Report, folder: Path) -> None:
     assert code == 0
     assert "no memory" in out
     told = read_document(folder / "report.html")
-    assert told["answer"] == ["No run is ok, so there is no answer. See below what failed."]
+    assert told["first"]["headline"] == "No run finished: 4 runs ended without a result."
+    assert "No run finished" in out
     assert (folder / "tables" / "failed.md").is_file()
 
 

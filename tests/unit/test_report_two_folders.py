@@ -112,7 +112,7 @@ def test_what_matches_nothing_is_told_and_stands_on_the_page(
     )
     assert (
         "No run here has the status 'oom'."
-        in (read_document(tmp_path / "before" / "report.html")["asked"])
+        in (read_document(tmp_path / "before" / "report.html")["selection"])
     )
 
 
@@ -129,9 +129,9 @@ def test_no_filter_hides_that_seeds_were_lost(
         add("before", 0.9 if seed < 3 else None, "fine_tune_all", seed)
     done = here("report", str(tmp_path / "before"), *words)
     assert done.returncode == 0
-    (told,) = read_document(tmp_path / "before" / "report.html")["answer"]
-    assert "seeds failed" in told
-    assert "fine_tune_all" not in told
+    first = read_document(tmp_path / "before" / "report.html")["first"]
+    assert "fine_tune_all" not in first["headline"]
+    assert any("a seed failed" in s for n in first["notes"] for s in n["sentences"])
     assert "3 of 4" in (tmp_path / "before" / "tables" / "policies.md").read_text("utf-8")
 
 
@@ -140,8 +140,8 @@ def test_without_a_lost_seed_the_winner_is_named(here: Cli, add: Add, tmp_path: 
         add("before", 0.6, "freeze_all", seed)
         add("before", 0.9, "fine_tune_all", seed)
     here("report", str(tmp_path / "before"), "--status", "ok")
-    told = read_document(tmp_path / "before" / "report.html")["answer"]
-    assert "beaten in 1" in told[0]
+    first = read_document(tmp_path / "before" / "report.html")["first"]
+    assert first["headline"].startswith("Fine-tune the whole network.")
 
 
 @pytest.mark.parametrize("words", [[], ["--status", "ok"]])
@@ -262,7 +262,8 @@ def test_what_changed_stands_before_the_runs_of_both_folders(
     first, _, rest = page.partition('<section id="answer"')[2].partition("</section>")
     document = read_document(path)
     sentences = document["side_by_side"]["sentences"]
-    places = [first.find(f"<li>{told}</li>") for told in (*sentences, *document["answer"])]
+    places = [*(first.find(f"<li>{said}</li>") for said in sentences),
+              first.find(f"<h2>{document['first']['headline']}</h2>")]  # fmt: skip
     assert -1 not in places
     assert places == sorted(places)
     assert first.find("<table") > max(places)

@@ -1,4 +1,4 @@
-"""Numbers as text, rounded to their uncertainty."""
+"""Numbers as text."""
 
 from __future__ import annotations
 
@@ -6,66 +6,62 @@ import pytest
 
 from bench.analysis.intervals import Estimate
 from bench.errors import number_of
-from bench.report.format import listed, measured, percent, places, points, times
-
-
-def estimate(value: float, low: float | None, high: float | None) -> Estimate:
-    return Estimate(value, low, high, None, "models", 1, 100)
-
-
-@pytest.mark.parametrize(
-    ("half_width", "digits"),
-    [
-        (3.13, 0),
-        (2.13, 1),
-        (1.94, 1),
-        (0.96, 1),
-        (0.14, 2),
-        (0.03, 2),
-        (25.0, 0),
-        (0.00001, 3),
-        (0.0, 1),
-    ],
+from bench.report.format import (
+    ends,
+    listed,
+    margin_words,
+    percent,
+    points,
+    ratio,
+    seconds,
+    share,
+    some_of,
+    times,
 )
-def test_one_digit_of_the_uncertainty_two_where_it_begins_with_1_or_2(
-    half_width: float, digits: int
-) -> None:
-    assert places(half_width) == digits
 
 
 def test_accuracies_and_differences() -> None:
-    assert percent(estimate(0.8581, 0.8386, 0.8766)) == "85.8 ± 1.9%"
-    assert percent(estimate(0.8581, 0.81, 0.91)) == "86 ± 5%"
-    assert percent(estimate(1.0, 0.912, 1.0)) == "100% (91 to 100)"  # ± would hide half of it
-    assert percent(estimate(0.75, None, None)) == "75.0%"
-    assert points(estimate(0.0141, -0.0031, 0.0311)) == "+1.4 points (−0.3 to 3.1)"
-    assert points(estimate(-0.2, -0.22, -0.18)) == "−20.0 points (−22.0 to −18.0)"
-    assert points(estimate(0.0, None, None)) == "0.0 points"
+    assert percent(Estimate(0.8581, 0.8386, 0.8766)) == "85.8 ± 1.9%"
+    assert percent(Estimate(0.8581, 0.74, 0.98)) == "86 ± 12%"
+    assert percent(Estimate(1.0, 0.912, 1.0)) == "100.0% (91.2 to 100.0)"  # ± would hide half of it
+    assert percent(Estimate(0.75)) == "75.0%"
+    assert points(Estimate(0.0141, -0.0031, 0.0311)) == "+1.4 points (−0.3 to 3.1)"
+    assert points(Estimate(-0.2, -0.22, -0.18)) == "−20.0 points (−22.0 to −18.0)"
+    assert points(Estimate(0.0)) == "0.0 points"
 
 
 def test_an_interval_that_leaves_out_none_shows_it() -> None:
-    assert points(estimate(0.03, 0.002, 0.058)) == "+3.0 points (0.2 to 5.8)"
-    assert points(estimate(-0.03, -0.058, -0.0004)) == "−3.00 points (−5.80 to −0.04)"
-    assert points(estimate(0.03, -0.002, 0.06)) == "+3 points (0 to 6)"
-    assert times(estimate(1.1, 1.02, 20.0)) == "1.10 × (1.02 to 20.00)"
-    assert times(estimate(0.7, 0.3, 0.99)) == "0.70 × (0.30 to 0.99)"
+    assert points(Estimate(0.03, 0.002, 0.058)) == "+3.0 points (0.2 to 5.8)"
+    assert points(Estimate(-0.03, -0.058, -0.0004)) == "−3.0 points (−5.80 to −0.04)"
+    assert ends(Estimate(1.1, 1.002, 1.2, is_ratio=True), 1.0, 1.0, 2) == "(1.002 to 1.200)"
+    assert ends(Estimate(0.03, -0.0002, 0.06)) == "(0.0 to 6.0)"
+    assert ends(Estimate(0.03)) == ""
 
 
-def test_ratios_and_rates() -> None:
-    assert times(estimate(1.234, 1.18, 1.29)) == "1.23 × (1.18 to 1.29)"
-    assert times(estimate(0.5, None, None)) == "0.5 ×"
-    assert measured(estimate(1234.5, 1200.0, 1270.0)) == "1,230 ± 40"
-    assert measured(estimate(250.0, 225.0, 275.0)) == "250 ± 25"
-    assert measured(estimate(1000.0, 980.0, 1100.0)) == "1,000 (980 to 1,100)"
-    assert measured(estimate(18.1, 6.5, 50.2), "s") == "18 (6 to 51) s"
-    assert measured(estimate(1234.5, 1219.5, 1249.5)) == "1,234 ± 15"
-    assert measured(estimate(1234.5, 1199.0, 1270.0), "s") == "1,230 ± 40 s"
-    assert measured(estimate(673.2, 84.3, 5712.0)) == "670 (80 to 5,720)"
-    assert measured(estimate(205.4, None, None)) == "205"
+def test_ratios_and_times() -> None:
+    assert times(Estimate(1.234, 1.18, 1.29, is_ratio=True)) == "1.23 × (1.18 to 1.29)"
+    assert times(Estimate(0.5, is_ratio=True)) == "0.50 ×"
+    assert [ratio(value) for value in (0.012, 1.0, 12.34)] == ["0.012", "1.00", "12.3"]
+    assert [seconds(value) for value in (0.5, 41.94, 1234.0, 25_000.0, 90_000.0)] == [
+        "0.5 s", "41.9 s", "21 minutes", "6.9 hours", "25 hours"
+    ]  # fmt: skip
+    assert [share(value) for value in (0.0, 0.004, 0.394, 1.02)] == [
+        "<1 %",
+        "<1 %",
+        "39 %",
+        "102 %",
+    ]
+
+
+@pytest.mark.parametrize(("margin", "words"), [(0.01, "1 point"), (0.005, "0.5 points"),
+                                               (0.02, "2 points")])  # fmt: skip
+def test_a_margin_is_in_points(margin: float, words: str) -> None:
+    assert margin_words(margin) == words
 
 
 def test_lists_and_numbers() -> None:
     assert listed([]) == ""
     assert listed(["a"]) == "a"
     assert listed(["a", "b", "c"]) == "a, b and c"
+    assert some_of(["a", "b", "c"], 2) == "a, b and 1 more"
     assert (number_of(1, "run"), number_of(1200, "run")) == ("1 run", "1,200 runs")

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from bench.analysis.groups import Contest, SeedGroup, policy_variant
+from bench.analysis.findings import Findings
+from bench.analysis.groups import SeedGroup, policy_variant
 from bench.analysis.intervals import Estimate
 from bench.analysis.rows import Row
-from bench.errors import number_of
-from bench.report.format import ABSENT, applicable, percent, points
+from bench.analysis.speed import is_unsteady, mean_of
+from bench.report.format import ABSENT, applicable, percent, points, three_digits
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -60,28 +63,43 @@ class Table:
         }
 
 
-Line = dict[TableColumn, TableCell]
-"""A row of a table with its columns."""
+@dataclass(frozen=True)
+class Column(Generic[T]):
+    """A column of a table whose rows are made from things of one type."""
+
+    name: str
+    """Field with its unit, the heading in CSV files."""
+    heading: str
+    cell: Callable[[T], TableCell]
+    right: bool = False
+    """True if it is aligned to the right."""
+    if_any: bool = False
+    """True to leave it out if no row has a value."""
 
 
 def table_of(
-    lines: Sequence[Line], name: str, title: str, caption: str, notes: Mapping[str, object],
-    settings: Sequence[str] = (),
+    things: Sequence[T], columns: Sequence[Column[T]], name: str, title: str, caption: str,
+    notes: Mapping[str, object] | None = None, settings: Sequence[str] = (),
 ) -> Table:  # fmt: skip
-    """Build a table of lines that have the same columns.
+    """Build a table with a row for each thing.
 
     Args:
         notes: Note → a value that is true if the table needs it.
         settings: What distinguishes each row from others that would look alike. They become a
             column behind the backend, unless all are empty.
     """
-    columns, rows = list(lines[0]) if lines else [], [list(line.values()) for line in lines]
+    cells = [[column.cell(thing) for thing in things] for column in columns]
+    shown = [
+        (TableColumn(column.name, column.heading, column.right), found)
+        for column, found in zip(columns, cells, strict=True)
+        if not column.if_any or any(cell.text != ABSENT for cell in found)
+    ]
     if any(settings):
-        place = [column.name in ("backend", "backends") for column in columns].index(True) + 1
-        columns.insert(place, TableColumn("setting", "setting"))
-        for row, setting in zip(rows, settings, strict=True):
-            row.insert(place, text(setting or None))
-    return Table(name, title, caption, columns, rows, applicable(notes))
+        place = [c.name in ("backend", "backends") for c, _ in shown].index(True) + 1
+        own = [text(setting or None) for setting in settings]
+        shown.insert(place, (TableColumn("setting", "setting"), own))
+    rows = list(zip(*(found for _, found in shown), strict=True)) if things else []
+    return Table(name, title, caption, [c for c, _ in shown], rows, applicable(notes or {}))
 
 
 def text(value: str | None) -> TableCell:
@@ -104,43 +122,43 @@ def estimated(e: Estimate | None, words: Callable[[Estimate], str] = points) -> 
     return TableCell(words(e), e.value, e.value, e) if e else text(None)
 
 
-SCOPE = (
-    "With three seeds or more, intervals cover training again and other test images. With fewer "
-    "seeds, they cover other test images for these trained models alone."
+INTERVALS = (
+    "± and ranges in brackets are 95 % intervals, for training again and for other test images."
 )
-INTERVALS = f"± and ranges in brackets are 95 % intervals. {SCOPE}"
 
 
-def common(row: Row, heading: str = "data, training images", unit: str = "") -> Line:
-    """Return the columns of data (with the number of training images) and network."""
-    data = f"{row.dataset.label}, {row.dataset.train_images:,}{unit}"
-    sort = f"{row.dataset.label} {row.dataset.train_images:09}"
-    return {
-        TableColumn("data", heading): figure(data, sort, data),
-        TableColumn("backbone", "backbone"): text(row.spec.backbone),
-    }
+def data_cell(row: Row) -> TableCell:
+    """Return the cell of a data set and its number of training images."""
+    shown = f"{row.dataset.label}, {row.dataset.train_images:,}"
+    if row.dataset.fold is not None:
+        shown = f"{row.dataset.label}, {row.dataset.fold.of} folds"
+    return figure(shown, f"{row.dataset.label} {row.dataset.train_images:09}", shown)
 
 
-def policy_and_backend(group: SeedGroup) -> Line:
-    """Return the columns of policy and backend."""
-    return {
-        TableColumn("policy", "policy"): text(policy_variant(group)),
-        TableColumn("backend", "backend"): text(group.row.spec.backend),
-    }
+def group_columns(heading: str = "data, training images") -> list[Column[SeedGroup]]:
+    """Return the columns that say what a seed group is: data, network, policy and backend."""
+    return [
+        Column("data", heading, lambda g: data_cell(g.row)),
+        Column("backbone", "backbone", lambda g: text(g.row.spec.backbone)),
+        Column("policy", "policy", lambda g: text(policy_variant(g))),
+        Column("backend", "backend", lambda g: text(g.row.spec.backend)),
+    ]
 
 
-def accuracy_of(group: SeedGroup | None) -> TableCell:
+def accuracy_cell(found: Findings, group: SeedGroup | None) -> TableCell:
     """Return a cell of test top-1 with its interval; None: there is no such group."""
-    return estimated(group.top1 if group else None, percent)
+    return estimated(found.top1(group) if group else None, percent)
 
 
-def passed_over(contests: Sequence[Contest]) -> dict[str, object]:
-    """Return notes on seed groups that do not compete, for ``table_of``."""
-    random = sum(len(c.unpretrained) for c in contests)
-    beside = sum(c.passed_over for c in contests)
-    return {
-        f"{number_of(random, 'experiment')} with random instead of pretrained weights did not "
-        "compete.": random,
-        f"{beside} further settings of the same policies (such as learning rates) do not compete. "
-        "Each policy competes with its setting of best validation accuracy.": beside,
-    }
+def speed_cell(group: SeedGroup, field: str, unit: str = "") -> TableCell:
+    """Return a cell of a rate or time, the geometric mean over the runs; if the machine was busy,
+    the range of the runs with a word on it."""
+    mean = mean_of(group, field)
+    if mean is None:
+        return text(None)
+    tail = f" {unit}" if unit else ""
+    if not is_unsteady(group):
+        return figure(three_digits(mean) + tail, mean)
+    values = [row[field] for row in group.rows if row[field]]
+    shown = dict.fromkeys(three_digits(value) for value in (min(values), max(values)))
+    return figure(f"{' to '.join(shown)}{tail}, unsteady", mean)

@@ -25,7 +25,6 @@ from bench.storage.text_files import printable
 
 Format = Literal["md", "csv", "html", "latex"]
 FORMATS: tuple[Format, ...] = get_args(Format)
-Form = Format | Literal["terminal"]
 
 
 def _rate(value: float) -> str:
@@ -52,7 +51,7 @@ COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "total_parameters": ("total parameters", "{:,}".format),
     "trainable_parameters": ("trainable parameters", "{:,}".format),
     "fit_s": ("fit s", "{:.1f}".format),
-    "parity": ("parity", _spaced),
+    "pairing": ("parity", _spaced),
     "status": ("status", str),
 }
 """Field of a row → heading and how a value is printed."""
@@ -71,6 +70,7 @@ DISTINGUISHING: dict[str, str] = {
     "sweep": "trained",
     "val_images": "val images",
     "test_images": "test images",
+    "fold": "fold",
     "seed": "seed",
     "device": "device",
     "device_model": "device model",
@@ -209,7 +209,7 @@ def holds_numbers(rows: Sequence[Row], column: str) -> bool:
 
 SIGNS = str.maketrans({"−": "$-$", "±": "$\\pm$", "×": "$\\times$", "–": "--", "↓": "", "↑": ""})
 """Sign that LaTeX lacks without further packages → its command."""
-STYLES = {"md": "pipe", "html": "html", "latex": "latex_booktabs", "terminal": "simple"}
+STYLES = {"md": "pipe", "html": "html", "latex": "latex_booktabs"}
 """Format → its name in tabulate."""
 
 
@@ -218,7 +218,7 @@ def in_latex(text: str) -> str:
     return text.translate(SIGNS)
 
 
-def render(table: pd.DataFrame, form: Form, right: Collection[str] = ()) -> str:
+def render(table: pd.DataFrame, form: Format, right: Collection[str] = ()) -> str:
     """Return a table of strings, not as CSV; columns headed ``right`` are aligned right."""
     alignment = ["right" if column in right else "left" for column in table.columns]
     table = table.map(printable)
@@ -256,7 +256,7 @@ def csv_text(lines: Iterable[Iterable[Any]]) -> str:
     return out.getvalue()
 
 
-def runs_text(rows: Sequence[Row], form: Form, columns: Sequence[str] | None = None) -> str:
+def runs_text(rows: Sequence[Row], form: Format, columns: Sequence[str] | None = None) -> str:
     """Return the table of runs in one format; CSV has all fields unless ``columns`` names some."""
     if form == "csv":
         return to_csv(rows, columns)

@@ -68,10 +68,10 @@ function contents(key, run) {
     const reason = `${result.status}: ${result.failure.kind}: ${result.failure.message}`;
     add("Why it failed", make("p", {}, make("strong", { class: "bad" }, reason)));
   }
-  if (run.repeat) {
-    add("Command to repeat it", make("div", { class: "command" },
-      box(run.repeat, "Command"), copyButton(run.repeat, "the command")));
-  }
+  const copied = (text, name) => make("div", { class: "command" },
+    box(text, name), copyButton(text, `the ${name.toLowerCase()}`));
+  if (run.repeat) add("Command to repeat it", copied(run.repeat, "Command"));
+  if (run.suite) add("Its suite, suite.toml", copied(run.suite, "Suite"));
   const curves = CURVES.flatMap((curve) => curveFigure(curve, result) ?? []);
   if (curves.length > 0) add("Learning curve", ...curves);
   shown.append(make("div", { class: "columns" },

@@ -1,53 +1,51 @@
-"""The command that repeats a run."""
+"""The suite of a single run, which lies beside its result and repeats it."""
 
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Sequence
 from typing import Any
 
 from bench.catalog.cases import SIZE_BOUNDS, size_of
 from bench.catalog.policies import POLICIES
-from bench.report.format import applicable
 from bench.runner.suite import Grid
 from bench.spec.run import RECIPE_OPTIONS, RunSpec
 
-END = "THAWBENCH"
+SUITE_FILE = "suite.toml"
+"""Name of the file in a run's folder."""
 
 
-def repeat_command(
-    spec: RunSpec, swept: Sequence[RunSpec] = (), options: Sequence[str] = ()
-) -> str:
-    """Return shell commands that write a suite of just this run, and run it.
-
-    A spec holds no paths of the machine that it ran on, so the reader has to complete the path of
-    a folder of images, a weights file or a user's own network.
+def suite_text(
+    spec: RunSpec, swept: Sequence[RunSpec] = (), dataset: str | None = None,
+    backbone: str | None = None, weights: str | None = None,
+) -> str:  # fmt: skip
+    """Return the TOML of a suite of just this run.
 
     Args:
         swept: Specs of the runs trained at once in one sweep, this one among them.
-        options: Options that decided which files were used.
+        dataset: Data set with its path; None: as the spec names it, which holds no path, so that
+            the reader has to complete it.
+        backbone: Network with the path of a user's own code; None as for ``dataset``.
+        weights: Path of a file of weights; None as for ``dataset``.
     """
     kind = spec.case.dataset.name.partition(":")[0]
     comments = {
-        "# dataset: complete the path of the folder": kind == "folder",
+        "# dataset: complete the path of the folder": dataset is None and kind == "folder",
         "# dataset: complete the path of the folder that holds images/ and labels/":
-            kind == "rvl_cdip",
-        "# backbones: complete the path, module:PATH/FILE.py:FUNCTION": spec.code_sha256,
-        "# weights: complete the path of the file": spec.weights.kind == "file",
+            dataset is None and kind == "rvl_cdip" and ":" in spec.case.dataset.name,
+        "# backbones: complete the path, module:PATH/FILE.py:FUNCTION":
+            backbone is None and spec.code_sha256,
+        "# weights: complete the path of the file":
+            weights is None and spec.weights.kind == "file",
     }  # fmt: skip
     suite = {"name": "repeat", "backends": [spec.backend], "seeds": [spec.seed]}
     grid = {
         key: value
-        for key, value in _grid(spec, swept).items()
+        for key, value in _grid(spec, swept, dataset, backbone, weights).items()
         if value is not None and value != Grid.model_fields[key].default
     }
-    text = "\n".join([*applicable(comments), *_toml(suite), "", "[[grid]]", *_toml(grid)])
-    more = "".join(f" {shlex.join(option.split())}" for option in options)
-    return (
-        f"cat > repeat.toml <<'{END}'\n{text}\n{END}\n"
-        f"python run_bench.py run --suite repeat.toml --device {shlex.quote(spec.device)}{more}"
-    )
+    told = [text for text, is_needed in comments.items() if is_needed]
+    return "\n".join([*told, *_toml(suite), "", "[[grid]]", *_toml(grid), ""])
 
 
 def _toml(table: dict[str, Any]) -> list[str]:
@@ -60,22 +58,26 @@ def _toml(table: dict[str, Any]) -> list[str]:
     ]
 
 
-def _grid(spec: RunSpec, swept: Sequence[RunSpec]) -> dict[str, Any]:
+def _grid(
+    spec: RunSpec, swept: Sequence[RunSpec], dataset: str | None, backbone: str | None,
+    weights: str | None,
+) -> dict[str, Any]:  # fmt: skip
     recipe, data, policy = spec.recipe, spec.case.dataset, spec.policy
     known = POLICIES.get(policy.name, policy)
-    weights = {"file": spec.weights.source, "random": "random"}.get(spec.weights.kind)
+    source = weights or spec.weights.source
+    wanted = {"file": source, "random": "random"}.get(spec.weights.kind)
     rates = {s.recipe.learning_rate / known.learning_rate_scale for s in (spec, *swept)}
     decays = {s.recipe.weight_decay for s in (spec, *swept)}
     return {
         "case": spec.case.number,
-        "dataset": data.name,
+        "dataset": dataset or data.name,
         **{f"{part}_images": getattr(data, f"{part}_images") for part in ("train", "val", "test")},
         "size_bounds": _bounds(spec),
         "similarity": spec.case.similarity if data.name.startswith("folder:") else None,
-        "backbones": [spec.backbone],
+        "backbones": [backbone or spec.backbone],
         "policies": [policy.name],
         "boundary": policy.boundary if policy.boundary != known.boundary else None,
-        "weights": None if known.initialisation == "random" else weights,
+        "weights": None if known.initialisation == "random" else wanted,
         **{name: getattr(recipe, name) for name in RECIPE_OPTIONS},
         "learning_rate": sorted(rates) if len(rates) > 1 else min(rates),
         "weight_decay": sorted(decays) if len(decays) > 1 else min(decays),

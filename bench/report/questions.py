@@ -1,0 +1,241 @@
+"""The reader's questions on the first screen: is the article right, which framework, what limits
+it?"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bench.analysis.contests import Contest
+from bench.analysis.findings import BackendPair, Findings
+from bench.analysis.groups import SeedGroup
+from bench.analysis.ranking import average
+from bench.analysis.rows import Row, grouped
+from bench.analysis.seed_spread import RESTLESS
+from bench.analysis.speed import is_unsteady
+from bench.catalog.policies import CONTROL
+from bench.data.registry import GENERATED, STAND_IN, qualifier_of
+from bench.errors import number_of
+from bench.report.format import ends, listed, margin_words, ratio, seconds, signed, some_of
+from bench.report.labels import values_of
+from bench.report.notes import chosen_at_edge, most_frequent_failure
+
+MORE_SEEDS = 10
+"""Seeds of which the page says what they would show."""
+TIMES = ("start_s", "setup_s", "tune_s", "fit_s", "test_s")
+"""Parts of a run's time."""
+
+
+@dataclass(frozen=True)
+class Note:
+    """A question of the reader, and its answer in sentences."""
+
+    title: str
+    sentences: Sequence[str]
+
+
+def notes_of(found: Findings) -> list[Note]:
+    """Return the questions that these runs answer."""
+    answers = {
+        "Is the article right?": _article(found),
+        "Keras or PyTorch?": _backends(found),
+        "Before you rely on it": cautions(found),
+    }
+    return [Note(title, sentences) for title, sentences in answers.items() if sentences]
+
+
+def data_name(row: Row) -> str:
+    """Return the name of a data set with its number of training images."""
+    name = row.dataset.name.partition(":")[2] or row.dataset.name
+    if row.dataset.fold is not None:
+        return f"{name} (cross-validated)"
+    return f"{name} ({row.dataset.train_images:,} images)"
+
+
+def _where(contest: Contest, contests: Sequence[Contest]) -> str:
+    """Return the data of a contest, and its network and backends if the contests differ in them."""
+    text = f"on {data_name(contest.row)}"
+    if len(values_of([c.row for c in contests], "backbone")) > 1:
+        text += f" with {contest.row.spec.backbone}"
+    if len({tuple(c.backends) for c in contests}) > 1:
+        text += f" in {listed(contest.backends)}"
+    return text
+
+
+def _article(found: Findings) -> list[str]:
+    """Return sentences on how the article's choice of policy fares against others that start from
+    pretrained weights."""
+    tests = []
+    for contest in found.joint:
+        ours = contest.prescribed
+        standing = contest.standing(ours) if ours and contest.is_compared else None
+        rivals = {e.policy for e in contest.entries} - {CONTROL, ours.policy if ours else ""}
+        if standing is not None and rivals:
+            tests.append((contest, standing))
+    if not tests:
+        return []
+    contests, of_all = [c for c, _ in tests], f"of {number_of(len(tests), 'test')}"
+    good = [c for c, s in tests if s.word in ("best", "as good as the best")]
+    out = [(c, s) for c, s in tests if s.word == "ruled out"]
+    unknown = [(c, s.behind) for c, s in tests if s.word == "open"]
+    said = []
+    if good:
+        places = some_of([_where(c, contests) for c in good], 2)
+        said.append(f"Yes in {len(good)} {of_all}: {places}.")
+    if out:
+        contest, worst = max(out, key=lambda pair: pair[1].behind.value if pair[1].behind else 0.0)
+        assert worst.behind is not None
+        said += [
+            f"No in {len(out)} {of_all}.",
+            f"Most clearly {_where(contest, contests)}: {worst.name} is "
+            f"{100 * worst.behind.value:.1f} points behind {ends(worst.behind)}.",
+        ]
+    if unknown:
+        gaps = [e.value if e else 0.0 for _, e in unknown]
+        said.append(
+            f"Open in {len(unknown)} {of_all}: its choice is {100 * min(gaps):.1f} to "
+            f"{100 * max(gaps):.1f} points behind the leader."
+        )
+        widths = [e.half_width or 0.0 for _, e in unknown if e]
+        said += _more_seeds(found.rows, [c for c, _ in unknown], widths)
+    return said
+
+
+def _more_seeds(
+    rows: Sequence[Row], contests: Sequence[Contest], half_widths: Sequence[float]
+) -> list[str]:
+    """Return a sentence on what more seeds would show, and their time; none if there are as many
+    already."""
+    seeds = max(len(entry.scores.seeds) for contest in contests for entry in contest.entries)
+    if seeds >= MORE_SEEDS or not half_widths:
+        return []
+    narrower = []
+    for r in (contest.ranking for contest in contests):
+        now, images = r.seed_pairs[0, 1:] + r.image_pairs[0, 1:], r.image_pairs[0, 1:]
+        narrower += list(np.sqrt((r.seed_pairs[0, 1:] * seeds / MORE_SEEDS + images) / now))
+    spent = sum(row[part] or 0.0 for row in rows for part in TIMES)
+    half = 100 * float(np.median(half_widths))
+    return [
+        f"{MORE_SEEDS} seeds instead of {seeds} (about {seconds(spent * (MORE_SEEDS / seeds - 1))} "
+        f"more) would narrow ± {half:.1f} points to ± {half * float(np.median(narrower)):.1f}."
+    ]
+
+
+def _backends(found: Findings) -> list[str]:
+    """Return sentences on how backends differ in accuracy and speed."""
+    said = []
+    kinds = grouped(found.pairs, lambda p: (p.a.row.spec.backend, p.b.row.spec.backend))
+    for (first, second), same in kinds.items():
+        known = [p for p in same if p.ranking is not None]
+        if known:
+            rankings = [p.ranking for p in known if p.ranking is not None]
+            mean = average(rankings, [p.a.test_set for p in known]).difference(0, 1)
+            words = Counter(p.verdict for p in known)
+            said.append(
+                f"{second} is {signed(100 * mean.value, 1, '+')} points {ends(mean)} beside {first}"
+                f", on average over {number_of(len(known), 'paired experiment')}."
+            )
+            counted = f"{words['differ']} differ" if words["differ"] else "None differs"
+            if words["equal"]:
+                counted += (
+                    f", and {words['equal']} are shown equal within {margin_words(found.margin)}"
+                )
+            said.append(f"{counted}.")
+        said += _speeds(same, first, second)
+        if why := Counter(p.why_not for p in same if p.why_not):
+            (reason, _), *_ = why.most_common(1)
+            said.append(f"{number_of(why.total(), 'pair')} not compared, mostly for {reason}.")
+    return said
+
+
+def _speeds(pairs: Sequence[BackendPair], first: str, second: str) -> list[str]:
+    """Return a sentence for each network whose steps were compared."""
+    said = []
+    whole = [p for p in pairs if p.speed and p.speed.of == "whole steps"]
+    by_network = grouped(whole, lambda p: p.a.row.spec.backbone)
+    for network, same in by_network.items():
+        best = max((p.speed for p in same if p.speed), key=lambda speed: speed.pairs)
+        where = f" with {network}" if len(by_network) > 1 else ""
+        e, runs = best.ratio, f"by {number_of(best.pairs, 'pair')} of runs"
+        figures = f"{ratio(e.value)} × {ends(e, 1.0, 1.0, 2)}, {runs}"
+        if best.verdict in ("faster", "slower"):
+            said.append(f"Speed of {second} beside {first}{where}: {figures}.")
+        elif best.verdict == "equal":
+            said.append(f"They train{where} at the same speed within 5 %, {runs}.")
+        else:
+            said.append(f"Speed is no reason{where}: {figures}.")
+    return said
+
+
+def cautions(found: Findings) -> list[str]:
+    """Return sentences on what limits these results, the most important ones first."""
+    rows, groups = found.rows, found.groups
+    failed = sum(not row.is_ok for row in rows)
+    lost = list(dict.fromkeys(g.row.spec.policy.name for g in groups if g.lost))
+    restless = {
+        c.row.spec.backbone: c.spread.factor for c in found.joint if c.spread.factor > RESTLESS
+    }
+    edge = chosen_at_edge(groups)
+    contests = [contest for contest in found.joint if contest.is_compared]
+    sets = {contest.entries[0].groups[0].test_set for contest in contests}
+    unsteady, said = sum(map(is_unsteady, groups)), []
+    if failed:
+        said.append(
+            f"{failed} of {number_of(len(rows), 'run')} failed. {most_frequent_failure(rows)}"
+        )
+    if lost:
+        said.append(
+            f"{some_of(lost, 3)}: a seed failed, so not ranked: the others may be the lucky ones."
+        )
+    if groups and max(len(group.seeds) for group in groups) == 1:
+        said.append("One seed: how far seeds spread is taken from earlier runs, not measured here.")
+    said += [
+        f"Seeds of {network} spread {factor:.1f} times as much as usual: intervals may be too "
+        "narrow."
+        for network, factor in restless.items()
+    ]
+    if edge:
+        most = sorted(edge, key=lambda name: -edge[name][0] / edge[name][1])
+        said.append(
+            f"In {sum(n for n, _ in edge.values())} of {sum(of for _, of in edge.values())} tuned "
+            "runs the highest or lowest learning rate tried was the best: "
+            f"{some_of(most, 3)} may do better."
+        )
+    said += _about_images(rows, groups)
+    if 0 < len(sets) < len(contests):
+        said.append(
+            f"The {len(contests)} tests share {number_of(len(sets), 'set')} of test images."
+        )
+    if unsteady:
+        said.append(
+            f"Other work slowed {unsteady} of {number_of(len(groups), 'experiment')}: their speeds "
+            "are not compared."
+        )
+    return said
+
+
+def _about_images(rows: Sequence[Row], groups: Sequence[SeedGroup]) -> list[str]:
+    """Return sentences on what the test images of the data sets stand for."""
+    names, said = values_of(rows, "dataset"), []
+    for name in names:
+        if qualifier_of(name) == GENERATED:
+            said.append(f"{name}: generated images, so accuracies say nothing of real ones.")
+        numbers = [g.scores.groups for g in groups if g.row.dataset.name == name]
+        known = [int(n.max()) + 1 for n in numbers if n is not None]
+        if known:
+            what = "photographs" if name == "photos" else "groups of images"
+            said.append(
+                f"{name}: test images come from {max(known)} {what}, each counted as one draw."
+            )
+    stand_ins = [name for name in names if qualifier_of(name) == STAND_IN]
+    if stand_ins:
+        are = (
+            "is a small stand-in, and says"
+            if len(stand_ins) == 1
+            else "are small stand-ins, and say"
+        )
+        said.append(f"{listed(stand_ins)} {are} little about your own images.")
+    return said

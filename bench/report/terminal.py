@@ -1,0 +1,293 @@
+"""The table of runs on a terminal: no wider than it, what all rows share in a line above."""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from bench.analysis.contests import accuracy_of
+from bench.analysis.groups import SeedGroup
+from bench.analysis.intervals import Estimate
+from bench.analysis.rows import Row
+from bench.data.registry import qualifier_of
+from bench.report.format import ABSENT, three_digits
+from bench.report.tables.model import Table
+from bench.report.tables.runs import column_texts, columns_of, heading, holds_numbers
+from bench.storage.text_files import printable
+
+LEAST_NAME = 10
+"""Fewest characters to which a name is shortened."""
+PADDING = 2
+"""Spaces between two columns."""
+NAMING = ("case", "data", "backbone", "policy", "backend", "seed", "fold")
+"""Columns that name a run."""
+MOST_VALUES = 3
+"""Most words in the line above the table for a setting that varies."""
+UNSTEADY_MARK = "?"
+"""Behind a speed that other work on the machine has spoiled."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the table on a terminal."""
+
+    name: str
+    heading: str
+    texts: Callable[[Sequence[Row]], list[str]]
+    importance: int
+    """Columns of a lower number are kept longer; 0: always."""
+    is_number: bool = True
+    only_above: bool = False
+    """True if it is shown only in the line above the table."""
+
+
+def _rate(field: str) -> Callable[[Sequence[Row]], list[str]]:
+    def texts(rows: Sequence[Row]) -> list[str]:
+        return [
+            ABSENT if not row[field]
+            else three_digits(row[field]) + (UNSTEADY_MARK if row.unsteady else "")
+            for row in rows
+        ]  # fmt: skip
+
+    return texts
+
+
+def _of(field: str, words: Callable[[Any], str]) -> Callable[[Sequence[Row]], list[str]]:
+    return lambda rows: [ABSENT if row[field] is None else words(row[field]) for row in rows]
+
+
+def _accuracies(rows: Sequence[Row]) -> list[str]:
+    """Return the accuracy of each run in percent, with its interval over seeds and test images."""
+    return [
+        ABSENT if row.result.test_top1 is None else _plus_minus(accuracy_of(SeedGroup((row,))))
+        for row in rows
+    ]
+
+
+def _plus_minus(e: Estimate) -> str:
+    half = e.half_width
+    if half is None:
+        return f"{100 * e.value:.1f}"
+    return f"{100 * e.value:.1f} ± {100 * half:.{1 if half < 0.0995 else 0}f}"
+
+
+def _data(rows: Sequence[Row]) -> list[str]:
+    names = [row.dataset.name for row in rows]
+    if any(row.dataset.fold for row in rows):
+        return names
+    return [f"{name} {row.dataset.train_images:,}" for name, row in zip(names, rows, strict=True)]
+
+
+MEASURED = (
+    Column("test_top1", "top-1 %", _accuracies, 0),
+    Column("fit_s", "fit s", _of("fit_s", three_digits), 1),
+    Column("train_images_per_s", "train img/s", _rate("train_images_per_s"), 2),
+    Column("effective_images_per_s", "effective img/s", _rate("effective_images_per_s"), 5),
+    Column("trainable_parameters", "trained", _of("trainable_parameters", "{:,}".format), 3),
+    Column("infer_images_per_s", "infer img/s", _rate("infer_images_per_s"), 4),
+    Column("model_flop_utilisation", "MFU", _of("model_flop_utilisation", "{:.0%}".format), 6),
+)  # fmt: skip
+"""Measured columns; the others are settings."""
+HIDDEN = frozenset({
+    "size", "similarity", "dataset_label", "train_images", "test_top1", "total_parameters",
+    *(column.name for column in MEASURED),
+})  # fmt: skip
+"""Columns of the full table that are shown otherwise, or not at all."""
+
+
+def _settings(rows: Sequence[Row]) -> list[Column]:
+    """Return the columns of what was run, those that name a run first."""
+    order = [name for name in columns_of(rows) if name not in HIDDEN]
+    named = [Column("data", "data", _data, 0, is_number=False)]
+    for name in sorted(
+        order, key=lambda name: NAMING.index(name) if name in NAMING else len(NAMING)
+    ):
+        texts = partial(column_texts, column=name)
+        importance = 7 if name == "case" else 0
+        named.append(Column(name, heading(name), texts, importance, holds_numbers(rows, name)))
+    return sorted(named, key=lambda column: column.name != "case")
+
+
+Shown = list[tuple[Column, list[str]]]
+"""Columns with their texts."""
+
+
+def runs_on_terminal(rows: Sequence[Row], width: int) -> str:
+    """Return the table of runs, at most ``width`` characters wide. What all rows share, and
+    settings that follow from the others, stand in a line above; columns that do not fit are left
+    out, the least important first; and if what names the runs does not fit, there is a block for
+    each run."""
+    if not rows:
+        return "There are no runs."
+    settings = [(column, column.texts(rows)) for column in _settings(rows)]
+    measured = [(column, column.texts(rows)) for column in MEASURED]
+    known = [(c, texts) for c, texts in measured if any(text != ABSENT for text in texts)]
+    varied = _telling(settings)
+    above = [_in_words(c, texts) for c, texts in settings if all(c is not v for v, _ in varied)]
+    qualifiers = dict.fromkeys(qualifier_of(row.dataset.name) for row in rows)
+    above += [f"{name} data" for name in qualifiers if name]
+    line = _wrapped(", ".join(filter(None, above)), width)
+    shown = [*varied, *known]
+    while _width(shown) > width:
+        least = max(shown, key=lambda pair: pair[0].importance)
+        if least[0].importance == 0:
+            break
+        shown.remove(least)
+    if _width(shown) > width:
+        shown = _shortened(shown, width)
+    if _width(shown) > width:
+        return "\n\n".join([line, *_blocks(varied, known, width)])
+    return f"{line}\n{_drawn(shown, width)}"
+
+
+def columns_on_terminal(rows: Sequence[Row], names: Sequence[str], width: int) -> str:
+    """Return a table of the fields that a user named; long names are shortened to ``width``, and
+    where that is not enough, the lines are longer."""
+    shown = []
+    for name in names:
+        texts = column_texts(rows, name)
+        shown.append((Column(name, heading(name), lambda rows: [], 0, holds_numbers(rows, name)),
+                      texts))  # fmt: skip
+    shown = _shortened(shown, width)
+    return _drawn(shown, max(width, _width(shown)))
+
+
+def _telling(settings: Shown) -> Shown:
+    """Return the columns that name a run and vary, at least the policy; and others that distinguish
+    rows which would look alike without them."""
+    found = [(c, texts) for c, texts in settings if c.name in NAMING and len(set(texts)) > 1]
+    found += [(c, texts) for c, texts in settings if c.name == "policy" and not found]
+    looks = [tuple(texts[n] for _, texts in found) for n in range(len(settings[0][1]))]
+    for column, texts in settings:
+        if column.name in NAMING:
+            continue
+        finer = [(*look, text) for look, text in zip(looks, texts, strict=True)]
+        is_news = column.name == "status" and len(set(texts)) > 1
+        if len(set(finer)) > len(set(looks)) or is_news:
+            found.append((column, texts))
+            looks = finer
+    return found
+
+
+def _in_words(column: Column, texts: Sequence[str]) -> str:
+    """Return what rows share, or the range of a number that varies; empty if there is nothing to
+    say."""
+    values = list(dict.fromkeys(text for text in texts if text != ABSENT))
+    if not values or (column.name == "status" and values == ["ok"]):
+        return ""
+    if column.name in ("data", "backbone", "policy", "backend"):
+        return values[0]
+    if len(values) == 1:
+        return f"{column.heading} {values[0]}"
+    if column.is_number:
+        ordered = sorted(values, key=lambda value: float(value.replace(",", "")))
+        return f"{column.heading} {ordered[0]} to {ordered[-1]}"
+    return f"{column.heading} {' or '.join(values)}" if len(values) <= MOST_VALUES else ""
+
+
+def _width(shown: Sequence[tuple[Column, list[str]]]) -> int:
+    widths = [max(len(column.heading), *map(len, texts)) for column, texts in shown]
+    return sum(widths) + PADDING * len(widths)
+
+
+def _shortened(shown: list[tuple[Column, list[str]]], width: int) -> list[tuple[Column, list[str]]]:
+    """Shorten the longest names until the table fits, as long as different ones stay different."""
+    found = [(column, list(texts)) for column, texts in shown]
+    while _width(found) > width:
+        names = [
+            n for n, (c, texts) in enumerate(found)
+            if not c.is_number and max(map(len, texts)) > max(LEAST_NAME, len(c.heading))
+        ]  # fmt: skip
+        if not names:
+            break
+        place = max(names, key=lambda n: max(map(len, found[n][1])))
+        column, texts = found[place]
+        most = max(map(len, texts)) - 1
+        cut = [_middle_cut(text, most) for text in texts]
+        if len(set(cut)) < len(set(texts)):
+            break
+        found[place] = (column, cut)
+    return found
+
+
+def _middle_cut(text: str, most: int) -> str:
+    """Return a text of at most so many characters: its beginning and its end."""
+    if len(text) <= most:
+        return text
+    behind = (most - 1) // 2
+    return f"{text[: most - 1 - behind]}…{text[len(text) - behind :]}"
+
+
+def _drawn(shown: Sequence[tuple[Column, list[str]]], width: int) -> str:
+    table = RichTable(
+        box=SIMPLE_HEAD, padding=(0, PADDING - 1, 0, 0), show_edge=False, pad_edge=False
+    )
+    for column, _ in shown:
+        table.add_column(
+            Text(column.heading), justify="right" if column.is_number else "left", no_wrap=True
+        )
+    for cells in zip(*(texts for _, texts in shown), strict=True):
+        table.add_row(*(Text(printable(cell)) for cell in cells))
+    return rendered(table, width)
+
+
+def rendered(table: RichTable, width: int) -> str:
+    """Return a table as plain text of at most ``width`` characters a line."""
+    out = io.StringIO()
+    console = Console(
+        file=out, width=width, force_terminal=False, color_system=None, legacy_windows=False
+    )
+    console.print(table)
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines()).strip("\n")
+
+
+def _blocks(
+    settings: Sequence[tuple[Column, list[str]]],
+    measured: Sequence[tuple[Column, list[str]]], width: int,
+) -> list[str]:  # fmt: skip
+    """Return a block of lines for each run."""
+    count = len((settings or measured)[0][1])
+    blocks = []
+    for n in range(count):
+        title = ", ".join(texts[n] for _, texts in settings)
+        values = ", ".join(f"{c.heading} {texts[n]}" for c, texts in measured if texts[n] != ABSENT)
+        blocks.append(f"{_wrapped(title, width)}\n{_wrapped(values, width, '  ')}".rstrip())
+    return blocks
+
+
+def _wrapped(text: str, width: int, indent: str = "") -> str:
+    """Return text in lines of at most ``width`` characters."""
+    lines = textwrap.wrap(printable(text), max(width, 20), initial_indent=indent,
+                          subsequent_indent=indent or "  ")  # fmt: skip
+    return "\n".join(lines)
+
+
+def table_on_terminal(table: Table, width: int) -> str:
+    """Return another table: whole if it fits, otherwise without its widest columns of words."""
+    columns = list(range(len(table.columns)))
+
+    def needed() -> int:
+        return sum(
+            max(len(table.columns[n].heading), *(len(row[n].text) for row in table.rows)) + PADDING
+            for n in columns
+        )
+
+    drawn = RichTable(
+        box=SIMPLE_HEAD, padding=(0, PADDING - 1, 0, 0), show_edge=False, pad_edge=False
+    )
+    wraps = needed() > width
+    for n in columns:
+        right = "right" if table.columns[n].right else "left"
+        drawn.add_column(Text(table.columns[n].heading), justify=right, no_wrap=not wraps)  # type: ignore[arg-type]
+    for row in table.rows:
+        drawn.add_row(*(Text(printable(row[n].text)) for n in columns))
+    return "\n".join([printable(table.title), rendered(drawn, width)])
