@@ -163,7 +163,7 @@ def _print_summary(report: Report, rows: Sequence[Row], width: int) -> None:
     """Print the tables that summarise runs, and how to see the runs themselves."""
     for table in report.tables:
         if len(table.rows) <= MOST_ROWS:
-            show(table_on_terminal(table, width))
+            show(table_on_terminal(table, width, is_whole=False))
             show()
     counts = Counter(row.result.status for row in rows)
     each = ", ".join(f"{count:,} {status}" for status, count in counts.items())

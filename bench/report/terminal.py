@@ -271,23 +271,35 @@ def _wrapped(text: str, width: int, indent: str = "") -> str:
     return "\n".join(lines)
 
 
-def table_on_terminal(table: Table, width: int) -> str:
-    """Return another table: whole if it fits, otherwise without its widest columns of words."""
-    columns = list(range(len(table.columns)))
+LONG = frozenset({"reason", "verdict", "what", "first", "second", "setting"})
+"""Columns of words, which wrap where they must and are never left out."""
+LEAST_WORDS = 24
+"""Characters to which a column of words may be narrowed."""
 
-    def needed() -> int:
-        return sum(
-            max(len(table.columns[n].heading), *(len(row[n].text) for row in table.rows)) + PADDING
-            for n in columns
-        )
 
-    drawn = RichTable(
-        box=SIMPLE_HEAD, padding=(0, PADDING - 1, 0, 0), show_edge=False, pad_edge=False
-    )
-    wraps = needed() > width
-    for n in columns:
-        right = "right" if table.columns[n].right else "left"
-        drawn.add_column(Text(table.columns[n].heading), justify=right, no_wrap=not wraps)  # type: ignore[arg-type]
+def table_on_terminal(table: Table, width: int, is_whole: bool = True) -> str:
+    """Return another table, at most ``width`` characters wide: with its words wrapped, or unless
+    ``is_whole`` without the last columns that do not fit."""
+    shown = list(range(len(table.columns)))
+    widths = [
+        max(len(column.heading), *(len(row[n].text) for row in table.rows), 0) + PADDING
+        for n, column in enumerate(table.columns)
+    ]
+    for n, column in enumerate(table.columns):
+        if column.name in LONG and not is_whole:
+            widths[n] = min(widths[n], LEAST_WORDS)
+    while not is_whole and sum(widths[n] for n in shown) > width:
+        idle = [n for n in shown[1:] if table.columns[n].name not in LONG]
+        if not idle:
+            break
+        shown.remove(idle[-1])
+    drawn = RichTable(box=SIMPLE_HEAD, padding=(0, PADDING - 1, 0, 0), show_edge=False,
+                      pad_edge=False)  # fmt: skip
+    wraps = sum(widths[n] for n in shown) > width
+    for n in shown:
+        column = table.columns[n]
+        drawn.add_column(Text(column.heading), justify="right" if column.right else "left",
+                         no_wrap=not wraps and column.name not in LONG)  # fmt: skip
     for row in table.rows:
-        drawn.add_row(*(Text(printable(row[n].text)) for n in columns))
+        drawn.add_row(*(Text(printable(row[n].text)) for n in shown))
     return "\n".join([printable(table.title), rendered(drawn, width)])

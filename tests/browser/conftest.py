@@ -95,8 +95,9 @@ def pages(results: Results, tmp_path_factory: pytest.TempPathFactory) -> Callabl
             write_page(document, apart / "precise.html")
             return apart / "precise.html"
         if name == "published":
-            write_page(read_document(PUBLISHED), apart / "published.html")
-            return apart / "published.html"
+            out = apart / "published"
+            report_command(ReportOptions(folders=[PUBLISHED], formats="csv", out=out))
+            return out / "report.html"
         folders = results(name)
         report_command(ReportOptions(folders=folders, formats="csv"))
         (written,) = folders[0].glob("report*.html")

@@ -29,8 +29,8 @@ Fields = dict[str, Any]
 BACKENDS = ("torch", "keras-tensorflow")
 BACKBONES = ("efficientnet_lite0", "squeezenet1_1")
 CLASSES = tuple(f"class {letter}" for letter in "abcdefghijklmnopqr")
-IMAGES = 1_080
-"""Number of test images."""
+IMAGES, SMALL = 1_080, 38
+"""Number of test images, and of those of ``small``."""
 DATA: dict[int, tuple[str, int]] = {
     1: ("photos", 216), 2: ("photos", 1_980), 3: ("photos", 720), 4: ("mnist5k", 2_520),
 }  # fmt: skip
@@ -104,6 +104,24 @@ def many(folder: Path, count: int) -> list[Path]:
     for start in range(0, count, len(grid)):
         part = grid[: count - start]
         _fill(folder, part, lost, recipe={"epochs": 12 + start // len(grid)}, first=start)
+    return [folder]
+
+
+def small(folder: Path) -> list[Path]:
+    """Make three policies on a folder with 38 test images."""
+    data = {"name": "folder:flowers", "label": "folder:flowers", "test_images": SMALL,
+            "train_images": 174, "val_images": 38}  # fmt: skip
+    policies = ("freeze_all", "fine_tune_last", "fine_tune_all")
+    _fill(folder, product([1], BACKBONES[:1], policies, [0], BACKENDS), dataset=data)
+    return [folder]
+
+
+def networks(folder: Path) -> list[Path]:
+    """Make four networks under two policies on a GPU, in one backend."""
+    names = ("alexnet", "vgg16", "resnet50", "resnet152")
+    gpu = {"device": "cuda:0", "device_model": "A GPU", "driver": "570.1"}
+    grid = product([1], names, ("freeze_all", "fine_tune_all"), [0], BACKENDS[:1])
+    _fill(folder, grid, device="cuda:0", environment=gpu, speed=20.0)
     return [folder]
 
 
@@ -205,11 +223,12 @@ class _Run:
     def _answered(self, folder: Path) -> Fields:
         """Write predictions, in which some images are hard for every run; return their scores."""
         classes = len(self.spec.case.dataset.classes)
-        labels = np.arange(IMAGES) % classes
-        hard = np.random.default_rng(0).random(IMAGES)
-        right = hard + self._random.normal(0, 0.05, IMAGES) < self._skill
-        said = np.where(right, labels, (labels + self._random.integers(1, 3, IMAGES)) % classes)
-        logits = np.eye(classes, dtype=np.float32)[said] * self._random.normal(4, 1, (IMAGES, 1))
+        images = SMALL if self.spec.case.dataset.test_images == SMALL else IMAGES
+        labels = np.arange(images) % classes
+        hard = np.random.default_rng(0).random(images)
+        right = hard + self._random.normal(0, 0.05, images) < self._skill
+        said = np.where(right, labels, (labels + self._random.integers(1, 3, images)) % classes)
+        logits = np.eye(classes, dtype=np.float32)[said] * self._random.normal(4, 1, (images, 1))
         np.savez(folder / FILE, logits=logits.astype(np.float32), labels=labels)
         accuracy = top1(logits, labels)
         # scikit-learn's metrics would take longer than everything else.

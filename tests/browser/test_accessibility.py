@@ -11,7 +11,7 @@ from tests.browser.conftest import Open
 @pytest.mark.parametrize(
     ("name", "scheme"),
     [("few", "light"), ("few", "dark"), ("upgrade", "dark"), ("failed", "dark"),
-     ("hostile", "light")],
+     ("hostile", "light"), ("published", "light"), ("small", "dark"), ("networks", "light")],
 )  # fmt: skip
 def test_axe_finds_nothing_serious(open_page: Open, name: str, scheme: str) -> None:
     opened = open_page(name, draws=True, color_scheme=scheme)

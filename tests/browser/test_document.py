@@ -35,7 +35,7 @@ def test_the_data_stand_in_the_page_once(made: Made, tmp_path: Path) -> None:
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert text.count(DATA_START) == 1
     for run in list(made("usual")["runs"].values())[:3]:
-        assert text.count(json.dumps(run["repeat"]).translate(ESCAPED_IN_JSON)) == 1
+        assert text.count(json.dumps(run["suite"]).translate(ESCAPED_IN_JSON)) == 1
 
 
 @pytest.mark.parametrize("share", [0.001, 0.005, 0.5, 0.9999])
@@ -86,9 +86,10 @@ def test_a_number_that_is_none_is_refused_and_the_old_page_stays(
     assert path.read_bytes() == before
 
 
-def test_documents_without_cases_map_plots_or_runs_make_a_page(made: Made, tmp_path: Path) -> None:
-    bare = made("usual") | {"tables": [], "map": None, "plots": [], "rows": [], "runs": {},
-                            "environments": {}, "knobs": [], "answer": [], "notes": [],
-                            "glossary": []}  # fmt: skip
+def test_documents_without_tables_plots_or_runs_make_a_page(made: Made, tmp_path: Path) -> None:
+    first = {"headline": "Nothing was run.", "subline": "", "boxes": [], "notes": [],
+             "shape": "none", "bars": None, "matrix": None, "squares": None, "plot": None}  # fmt: skip
+    bare = made("usual") | {"tables": [], "plots": [], "rows": [], "runs": {}, "first": first,
+                            "environments": {}, "knobs": [], "notes": []}  # fmt: skip
     write_page(bare, tmp_path / "report.html")
-    assert "There is no answer yet" in (tmp_path / "report.html").read_text("utf-8")
+    assert "Nothing was run." in (tmp_path / "report.html").read_text("utf-8")

@@ -7,31 +7,61 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import expect
 
+from bench.report.method import METHOD
 from tests.browser.conftest import Made, Open
 from tests.browser.stores import CLASSES
 from tests.browser.test_tables import heading
 
 
-def test_the_first_screen_asks_answers_and_shows_the_four_cases(
-    open_page: Open, made: Made
-) -> None:
-    page = open_page("usual").page
-    document = made("usual")
-    assert len(document["answer"]) >= 2
-    for text in (document["asked"], *document["answer"], "The four cases"):
-        expect(page.get_by_text(text, exact=True).first).to_be_in_viewport()
-    expect(page.locator("#cases-region tbody tr").first).to_be_in_viewport()
+def test_the_first_screen_answers_without_scrolling(open_page: Open, made: Made) -> None:
+    page = open_page("published", viewport={"width": 1280, "height": 800}).page
+    first = made("published")["first"]
+    expect(page.get_by_role("heading", level=1, name=first["headline"])).to_be_in_viewport()
+    for box in first["boxes"]:
+        expect(page.get_by_text(box["text"], exact=True)).to_be_in_viewport(ratio=1.0)
+    figure = page.locator("figure.bars")
+    for row in first["bars"]["rows"]:
+        line = figure.locator("tbody tr", has=page.get_by_role("rowheader", name=row["name"]))
+        expect(line).to_be_in_viewport()
+        expect(line).to_contain_text(row["text"])
+    for note in first["notes"]:
+        text = " ".join(note["sentences"])
+        expect(page.get_by_text(text, exact=True)).to_have_count(1)
 
 
-def test_the_four_cases_of_a_real_report_are_read_without_scrolling_aside(open_page: Open) -> None:
+def test_the_picture_of_tests_frames_the_article_s_choice(open_page: Open, made: Made) -> None:
     page = open_page("published").page
-    region = page.locator("#cases-region")
-    expect(region.locator("tbody tr").first).to_be_in_viewport()
-    assert region.evaluate("r => r.scrollWidth <= r.clientWidth")
+    matrix = made("published")["first"]["matrix"]
+    cells = page.locator(".matrix tbody td > span")
+    expect(cells).to_have_count(len(matrix["rows"]) * len(matrix["tests"]))
+    framed = sum(cell["article"] for row in matrix["rows"] for cell in row["cells"])
+    expect(page.locator(".matrix td > .article")).to_have_count(framed)
+    expect(page.locator(".matrix td > .article .unseen").first).to_contain_text(
+        "the article's choice"
+    )
 
 
-def test_only_tables_scroll_aside_on_a_telephone(open_page: Open) -> None:
-    page = open_page("usual", viewport={"width": 400, "height": 800}).page
+def test_single_images_are_drawn_where_there_are_few(open_page: Open, made: Made) -> None:
+    page = open_page("small").page
+    squares = made("small")["first"]["squares"]
+    expect(page.locator(".squares .line")).to_have_count(len(squares["rows"]))
+    expect(page.locator(".squares .images i")).to_have_count(38 * len(squares["rows"]))
+    wrong = sum(sum(row["wrong"]) for row in squares["rows"])
+    expect(page.locator(".squares .images .wrong")).to_have_count(wrong)
+    expect(page.get_by_role("heading", level=1)).to_contain_text("38 test images are too few")
+
+
+def test_many_networks_show_accuracy_against_speed_first(open_page: Open) -> None:
+    page = open_page("networks", draws=True).page
+    plot = page.locator("#answer figure.plot")
+    expect(plot).to_have_count(1)
+    expect(plot).to_have_attribute("data-drawn", "light")
+    expect(plot.locator("h3")).to_have_text("Accuracy against inference speed")
+
+
+@pytest.mark.parametrize("store", ["usual", "published", "small", "networks"])
+def test_only_tables_scroll_aside_on_a_telephone(open_page: Open, store: str) -> None:
+    page = open_page(store, viewport={"width": 390, "height": 800}).page
     page.locator("figure.plot").first.scroll_into_view_if_needed()
     expect(page.locator("figure.plot").first).to_have_attribute("data-drawn", "light")
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
@@ -105,10 +135,10 @@ def test_a_failed_run_says_why_in_its_details_and_among_what_failed(open_page: O
 
 def test_runs_only_failed_make_a_page_that_says_why(open_page: Open, made: Made) -> None:
     opened = open_page("failed", draws=True)
-    expect(opened.page.locator("#answer")).to_contain_text("No run is ok, so there is no answer")
+    expect(opened.page.locator("#answer")).to_contain_text("No run finished: 4 runs ended")
     for reason in ("memory ran out", "no such layer", "get them: make weights"):
         expect(opened.page.locator("section#failed")).to_contain_text(reason)
-    assert opened.page.locator("figure.plot, .map").count() == 0
+    assert opened.page.locator("figure").count() == 0
     assert opened.errors == []
 
 
@@ -121,14 +151,13 @@ def test_the_command_can_be_copied(open_page: Open, made: Made) -> None:
     assert copied == next(iter(made("usual")["runs"].values()))["repeat"]
 
 
-def test_the_figures_of_the_page_are_defined_on_it(open_page: Open, made: Made) -> None:
+def test_the_method_is_explained_on_the_page(open_page: Open) -> None:
     page = open_page("usual").page
-    page.get_by_role("link", name="Glossary").first.click()
-    terms = page.locator("#figures dt")
+    page.get_by_role("link", name="How the numbers are made").first.click()
+    terms = page.locator("#method dt")
     expect(terms.first).to_be_in_viewport()
-    wanted = made("usual")["glossary"]
-    assert terms.all_text_contents() == [entry["name"] for entry in wanted]
-    assert page.locator("#figures dd").all_text_contents() == [entry["text"] for entry in wanted]
+    assert terms.all_text_contents() == [name for name, _ in METHOD]
+    assert page.locator("#method dd").all_text_contents() == [text for _, text in METHOD]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -152,25 +181,13 @@ def test_the_theme_is_the_systems_until_it_is_chosen(open_page: Open, scheme: st
     assert look() == own
 
 
-def test_the_map_shows_ties_hatched_beside_the_article(open_page: Open, made: Made) -> None:
-    page = open_page("machines").page
-    maps = page.locator(".map")
-    expect(maps).to_have_count(2)
-    tied = next(cell for cell in made("machines")["map"]["cells"] if cell["is_tie"])
-    tie = maps.first.locator("td.tie").first
-    expect(tie).to_contain_text(f"tie: {', '.join(tied['best'])}")
-    assert "repeating-linear-gradient" in tie.evaluate("e => getComputedStyle(e).backgroundImage")
-    expect(maps.first.locator("td.none").first).to_have_text("not compared")
-    expect(maps.last).to_contain_text("retrain_all")
-
-
 def test_everything_is_reached_by_keyboard(open_page: Open) -> None:
     page = open_page("usual").page
     page.keyboard.press("Tab")
     expect(page.locator(".skip")).to_be_focused()
     page.keyboard.press("Enter")
     expect(page.locator("#answer")).to_be_focused()
-    head = heading(page, "cases", "best_top1")
+    head = heading(page, "table-1", "leader_top1")
     head.locator("button").focus()
     page.keyboard.press("Enter")
     expect(head).to_have_attribute("aria-sort", "ascending")
@@ -185,6 +202,6 @@ def test_everything_is_reached_by_keyboard(open_page: Open) -> None:
 
 def test_without_its_script_the_page_still_has_its_tables(open_page: Open) -> None:
     page = open_page("usual", java_script_enabled=False).page
-    expect(page.locator("#cases-region tbody tr")).to_have_count(8)
+    expect(page.locator("#table-1-region tbody tr")).to_have_count(5)
     expect(page.locator("#runs-table-region tbody tr")).to_have_count(16)
     expect(page.locator("button:visible")).to_have_count(0)

@@ -21,7 +21,7 @@ FIELDS = (
     "case",
     "similarity",
     "dataset_label",
-    "parity",
+    "pairing",
 )
 """Of rows, by which a page of a usual grid can be filtered."""
 
@@ -145,7 +145,7 @@ def test_every_choice_shows_just_the_runs_that_have_it(open_page: Open, made: Ma
     rows = made("usual")["rows"]
     for field in FIELDS:
         values = ["–" if row[field] is None else str(row[field]) for row in rows]
-        spaced = field in ("similarity", "parity")
+        spaced = field in ("similarity", "pairing")
         texts = Counter(text.replace("_", " ") if spaced else text for text in values)
         told = {text: count for text, count in found[field] if text != "all"}
         assert told == {text: f"{n} of {len(rows)} runs" for text, n in texts.items()}
@@ -158,15 +158,15 @@ def test_a_long_table_has_a_filter_and_a_short_one_none(open_page: Open, made: M
     form = page.get_by_role("search", name=f"Filter the table {policies['title']}")
     everything = len(policies["rows"])
     form.get_by_label("rows with").fill("KERAS")
-    shown = column(page, "table-1", "backend")
+    shown = column(page, "table-2", "backend")
     assert set(shown) == {"keras-tensorflow"}
     assert 0 < len(shown) < everything
-    expect(page.locator("form:has(#table-1-region-text) + .count")).to_have_text(
+    expect(page.locator("form:has(#table-2-region-text) + .count")).to_have_text(
         f"{len(shown)} of {everything} rows"
     )
     assert len(column(page, "runs-table", "backend")) == 16
     form.get_by_label("rows with").fill("")
-    assert len(column(page, "table-1", "backend")) == everything
+    assert len(column(page, "table-2", "backend")) == everything
 
 
 def test_a_sorted_table_is_filtered_all_the_same(open_page: Open) -> None:
@@ -182,10 +182,10 @@ def test_runs_of_two_machines_are_told_apart(open_page: Open) -> None:
     page = open_page("machines").page
     page.get_by_label("device", exact=True).select_option(label="cuda:0")
     expect(page.locator(COUNT)).to_have_text("12 of 24 runs")
-    settings = column(page, "table-1", "setting")
+    settings = column(page, "table-2", "setting")
     assert sorted(Counter(text.split(",")[0] for text in settings).items()) == [
         ("device cpu", 4), ("device cuda:0", 4),
     ]  # fmt: skip
     differing = page.locator("#environments-region .differs")
     expect(differing.locator("tr", has_text="device_model")).to_contain_text("A GPU")
-    expect(page.locator("#answer .asked")).to_contain_text("2 cores of A CPU and A GPU")
+    expect(page.locator("#answer .subline >> nth=0")).to_contain_text("2 cores of A CPU and A GPU")

@@ -127,7 +127,11 @@ def test_other_tables_fit_too(make: Make, width: int) -> None:
     runs = [make(0.9, policy, backend=backend) for policy in ("freeze_all", "fine_tune_all")
             for backend in ("torch", "keras-tensorflow")]  # fmt: skip
     for table in tables(*runs).values():
-        assert max(map(len, table_on_terminal(table, width).splitlines())) <= width
+        for is_whole in (True, False):
+            lines = table_on_terminal(table, width, is_whole).splitlines()
+            assert max(map(len, lines)) <= width
+    cut = table_on_terminal(tables(*runs)["policies"], width, is_whole=False)
+    assert sum("efficientnet_lite0" in line for line in cut.splitlines()) == 4, "one line a row"
 
 
 def test_no_runs_are_said_to_be_none() -> None:

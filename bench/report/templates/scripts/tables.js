@@ -116,5 +116,5 @@ function makeFilter(region) {
 }
 
 document.querySelectorAll("table.sortable").forEach(makeSortable);
-document.querySelectorAll(".scroll:not(#cases-region):has(table.sortable)").forEach(makeFilter);
+document.querySelectorAll(".scroll:has(table.sortable)").forEach(makeFilter);
 performance.mark("thawbench-sortable");
