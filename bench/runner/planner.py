@@ -55,12 +55,12 @@ class PlannedRun:
     dataset: Dataset
     weights: Weights | None
     """Initial weights of the backbone; None if they are not available."""
+    unavailable: str | None = None
+    """Reason why it cannot run, and what mends that; None if it can."""
     given_dataset: str = ""
     """Name of the data set as given, with its path."""
     given_weights: str | None = None
     """Path of the file of weights as given; None: no file."""
-    unavailable: str | None = None
-    """Reason why it cannot run, and what mends that; None if it can."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -148,7 +148,7 @@ class Planner:
         reason = missing_packages(environment) or reason
         path = self._weights_choice(point, policy) if spec.weights.kind == "file" else None
         return PlannedRun(
-            spec, environment, point.backbone, dataset, found, point.grid.dataset, path, reason
+            spec, environment, point.backbone, dataset, found, reason, point.grid.dataset, path
         )
 
     def skipped(self) -> list[str]:

@@ -14,6 +14,11 @@ WINDOW_S = 0.1
 """Shortest window, in seconds; a window ends with the first step after that time."""
 LEAST_WINDOWS = 3
 """Windows needed for a throughput; with fewer no steady state was reached."""
+LEAST_STEADY = 6
+"""Windows needed to see that other work disturbed them."""
+DISTURBED = 2.0
+"""Ratio of the median rate to that of the slow quarter of the windows from which on other work has
+disturbed them; idle machines had up to 1.3."""
 WARMUP_STEPS = 3
 """Steps at the start of a run outside every window: compilation, allocation, caches."""
 
@@ -89,6 +94,15 @@ class Windows:
             self.seconds += elapsed
             self.waited_s += self._wait
         self._opened, self._images = None, 0
+
+    @property
+    def is_steady(self) -> bool:
+        """True unless the slowest quarter of the windows is far slower than the median one, as
+        beside other work; few windows cannot show it."""
+        rates = sorted(self.rates_per_s)
+        if len(rates) < LEAST_STEADY:
+            return True
+        return rates[len(rates) // 4] * DISTURBED > statistics.median(rates)
 
     def median_per_s(self) -> float | None:
         """Return the rate of the median window, None if there are fewer than ``LEAST_WINDOWS``."""

@@ -88,7 +88,8 @@ def test_a_number_that_is_none_is_refused_and_the_old_page_stays(
 
 def test_documents_without_tables_plots_or_runs_make_a_page(made: Made, tmp_path: Path) -> None:
     first = {"headline": "Nothing was run.", "subline": "", "boxes": [], "notes": [],
-             "shape": "none", "bars": None, "matrix": None, "squares": None, "plot": None}  # fmt: skip
+             "shape": "none", "bars": None, "matrix": None, "squares": None,
+             "plot": None}  # fmt: skip
     bare = made("usual") | {"tables": [], "plots": [], "rows": [], "runs": {}, "first": first,
                             "environments": {}, "knobs": [], "notes": []}  # fmt: skip
     write_page(bare, tmp_path / "report.html")
