@@ -16,7 +16,7 @@ PIP_FLAGS := --disable-pip-version-check --quiet
 CHROMIUM := chromium fonts-liberation
 INPUTS := Makefile pyproject.toml constraints.txt
 
-.PHONY: bench test chromium check parity parity-zoo benchmarks peers format clean
+.PHONY: bench test chromium check parity parity-zoo benchmarks peers format clean learning-rates statistics
 .DELETE_ON_ERROR:
 
 bench: $(VENV)/.installed $(TENSORFLOW)
@@ -53,6 +53,16 @@ parity: $(VENV)/.installed-test $(TENSORFLOW)
 		--dtype float32 || $(GO_ON); \
 	$(BIN)/python run_bench.py parity efficientnet_lite0 squeezenet1_1 || $(GO_ON); \
 	exit $$failed
+
+# Calibrate the policies' default learning rates: an hour and a half on 2 idle cores, resumable.
+learning-rates: $(VENV)/.installed
+	$(BIN)/python run_bench.py run --suite tools/learning_rates.toml \
+		--out results/runs/learning-rates
+	$(BIN)/python -m tools.learning_rates results/runs/learning-rates
+
+# Simulate experiments with a known truth, for the tables of docs/statistics.md (20 minutes).
+statistics: $(VENV)/.installed
+	$(BIN)/python -m tools.simulated_worlds 2000
 
 parity-zoo: $(VENV)/.installed $(TENSORFLOW)
 	$(BIN)/python -m tools.parity_zoo results/parity.md

@@ -1,13 +1,12 @@
 """The policies, each defined once for both frameworks.
 
 ``fine_tune_all`` and ``retrain_all`` both train the whole network from pretrained weights.
-``fine_tune_all`` trains the new head at the base learning rate and the backbone, which has more to
-lose, at a tenth of it. ``retrain_all`` treats the network as a new model with a good start, at the
-full base rate everywhere. ``from_scratch`` is the same training from random weights, so that the
-two differ only in initialisation (and in preprocessing if the pretrained weights need their own,
-such as the packaged SqueezeNet's BGR, which makes no sense for random weights).
-``discriminative_lr`` lies between the two: the head trains at the full base rate, and each stage,
-from the last to the first, at 1/2.6 of the rate of the stage after it.
+``fine_tune_all`` trains the backbone, which has more to lose, at a tenth of the rate of the new
+head. ``retrain_all`` treats the network as a new model with a good start, at one rate everywhere.
+``from_scratch`` is the same training from random weights, so that the two differ only in
+initialisation (and in preprocessing if the pretrained weights need their own, such as the packaged
+SqueezeNet's BGR, which makes no sense for random weights). ``discriminative_lr`` lies between the
+two: each stage, from the last to the first, trains at 1/2.6 of the rate of the stage after it.
 
 Two policies unfreeze the network in phases (``bench.network.phases``), at the rates of
 ``fine_tune_all``. ``linear_probe_then_fine_tune`` trains the head alone for half of the epochs and
@@ -25,7 +24,18 @@ from typing import Any
 from bench.spec.run import OptimizerName, Policy, PolicyPhase
 
 BASE_LEARNING_RATE: dict[OptimizerName, float] = {"sgd": 0.02, "adamw": 0.001}
-"""Optimizer → base learning rate; policies scale it, and ``learning_rate`` overrides it."""
+"""Optimizer → base learning rate; ``RATE_FACTORS`` scale it for each policy, and ``learning_rate``
+overrides both."""
+RATE_FACTORS: dict[OptimizerName, dict[str, float]] = {
+    "sgd": {},
+    "adamw": {
+        "freeze_all": 10.0, "fine_tune_last": 10.0, "fine_tune_all": 3.0, "discriminative_lr": 3.0,
+        "linear_probe_then_fine_tune": 3.0, "gradual_unfreeze": 3.0,
+    },
+}  # fmt: skip
+"""Optimizer → policy → its default learning rate / the base rate; 1 for all others. Calibrated on
+the embedded data sets (docs/learning-rates.md); the two policies with phases have the factor of
+``fine_tune_all``, as which they end."""
 TUNE_FACTORS = (0.3, 1.0, 3.0)
 """Factors by which ``--tune lr`` multiplies a policy's own peak learning rate."""
 PRESCRIBED = {1: "freeze_all", 2: "fine_tune_all", 3: "fine_tune_last", 4: "retrain_all"}
@@ -71,6 +81,16 @@ POLICIES: dict[str, Policy] = {
         _policy("from_scratch", "all", 1.0, initialisation="random"),
     )
 }
+
+
+def default_rate(policy: str, optimizer: OptimizerName) -> float:
+    """Return the peak learning rate of a policy's head where the user names none."""
+    return BASE_LEARNING_RATE[optimizer] * rate_factor(policy, optimizer)
+
+
+def rate_factor(policy: str, optimizer: OptimizerName) -> float:
+    """Return a policy's default learning rate over the optimizer's base rate."""
+    return RATE_FACTORS[optimizer].get(policy, 1.0)
 
 
 def policy_of(name: str, boundary: str | None) -> Policy:

@@ -10,7 +10,14 @@ from tabulate import tabulate
 from bench.catalog.backbones import BACKBONES
 from bench.catalog.backends import BACKENDS
 from bench.catalog.cases import CASES, SIZE_BOUNDS
-from bench.catalog.policies import BASE_LEARNING_RATE, DESCRIPTIONS, POLICIES, PRESCRIBED, policy_of
+from bench.catalog.policies import (
+    BASE_LEARNING_RATE,
+    DESCRIPTIONS,
+    POLICIES,
+    PRESCRIBED,
+    default_rate,
+    policy_of,
+)
 from bench.cli.options import ListOptions, interpreters
 from bench.cli.output import show, tell
 from bench.data import dataset_kinds
@@ -93,8 +100,7 @@ def _policies() -> Items:
             "trains_from": _trains_from(policy),
             "starts_from": policy.initialisation,
             "head_learning_rate": ", ".join(
-                f"{name} {base * policy.learning_rate_scale:g}"
-                for name, base in BASE_LEARNING_RATE.items()
+                f"{name} {default_rate(policy.name, name):g}" for name in BASE_LEARNING_RATE
             ),
             "backbone_over_head": 0.0 if policy.boundary == "head" else policy.backbone_scale,
             "stage_over_next": policy.stage_decay,

@@ -220,7 +220,11 @@ def shared_options() -> list[SharedOption]:
     """Return all shared options; those in the middle are declared with ``Recipe``."""
     return [
         SharedOption("cases", "--cases", "Cases of the article, 1 to 4.", int),
-        SharedOption("datasets", "--datasets", "photos, mnist5k, folder:PATH or rvl_cdip[:PATH]."),
+        SharedOption(
+            "datasets",
+            "--datasets",
+            "photos, mnist5k, debian:NAME, folder:PATH or rvl_cdip[:PATH].",
+        ),
         SharedOption("backbones", "--backbones", BACKBONES_HELP),
         SharedOption("policies", "--policies", "See `list policies`."),
         SharedOption("backends", "--backends", "See `list backends`."),

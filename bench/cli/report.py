@@ -32,6 +32,8 @@ MOST_ROWS = 200
 """Rows that are printed without being asked for."""
 WIDTH = 120
 """Characters of a line where the width of the terminal is not known."""
+SUMMARY = ("average", "cases", "failed")
+"""Names of the tables that are printed in place of very many rows; without any of them, all are."""
 MOST_PROBLEMS = 20
 """Folders that could not be read and are named one by one."""
 
@@ -161,7 +163,8 @@ def _print_rows(
 
 def _print_summary(report: Report, rows: Sequence[Row], width: int) -> None:
     """Print the tables that summarise runs, and how to see the runs themselves."""
-    for table in report.tables:
+    shown = [table for table in report.tables if table.name in SUMMARY] or report.tables
+    for table in shown:
         if len(table.rows) <= MOST_ROWS:
             show(table_on_terminal(table, width, is_whole=False))
             show()

@@ -15,7 +15,7 @@ from bench.cli.options import DEFAULT_SUITE, RunOptions, file_rules, interpreter
 from bench.cli.output import show, tell
 from bench.cli.progress import display, labels, summary, watcher
 from bench.cli.report import write_and_print
-from bench.data import FileRules
+from bench.data import FileRules, has_path
 from bench.data.image_files import MOST_NAMED
 from bench.errors import UserError
 from bench.network.backbones import weights_choice
@@ -113,7 +113,7 @@ def run_command(given: RunOptions) -> bool:
 
 def _check_rules(rules: FileRules, datasets: Sequence[str]) -> None:
     """Raise UserError for options about a user's own files where there are none."""
-    if rules.options() and not any(":" in name for name in datasets):
+    if rules.options() and not any(map(has_path, datasets)):
         raise UserError(
             f"{rules.options()[0]} is about images of your own, and these runs use "
             f"{', '.join(sorted(set(datasets)))}.",
@@ -125,8 +125,10 @@ def _check_images(out: Path, datasets: Sequence[str]) -> None:
     """Raise UserError if the results folder lies among images, where its folders would be taken for
     classes."""
     for name in datasets:
-        kind, colon, path = name.partition(":")
-        if colon and out.resolve().is_relative_to(Path(os.path.expanduser(path)).resolve()):
+        kind, _, path = name.partition(":")
+        if has_path(name) and out.resolve().is_relative_to(
+            Path(os.path.expanduser(path)).resolve()
+        ):
             raise UserError(
                 f"Results folder '{out}' lies in the folder of {kind}:{path}: results there would "
                 "be taken for classes.",

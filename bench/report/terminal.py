@@ -21,7 +21,13 @@ from bench.analysis.rows import Row
 from bench.data.registry import qualifier_of
 from bench.report.format import ABSENT, three_digits
 from bench.report.tables.model import Table
-from bench.report.tables.runs import column_texts, columns_of, heading, holds_numbers
+from bench.report.tables.runs import (
+    UNSTEADY_MARK,
+    column_texts,
+    columns_of,
+    heading,
+    holds_numbers,
+)
 from bench.storage.text_files import printable
 
 LEAST_NAME = 10
@@ -32,8 +38,6 @@ NAMING = ("case", "data", "backbone", "policy", "backend", "seed", "fold")
 """Columns that name a run."""
 MOST_VALUES = 3
 """Most words in the line above the table for a setting that varies."""
-UNSTEADY_MARK = "?"
-"""Behind a speed that other work on the machine has spoiled."""
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from typing import get_args
 
 from bench.catalog.backends import BACKENDS
 from bench.catalog.cases import CASES, SIZE_BOUNDS, size_of
-from bench.catalog.policies import BASE_LEARNING_RATE, TUNE_FACTORS, policy_of
-from bench.data import Dataset, FileRules, SplitSizes, open_dataset
+from bench.catalog.policies import TUNE_FACTORS, default_rate, policy_of
+from bench.data import Dataset, FileRules, SplitSizes, has_path, open_dataset
 from bench.data.image_files import first_of
 from bench.errors import Unavailable, UserError, choose, in_a_list
 from bench.native.applications import Application, application_of, is_keras, why_not_native
@@ -164,7 +164,7 @@ class Planner:
             f"{d.name}: {len(d.classes):,} classes, label 0 to {len(d.classes) - 1}: "
             f"{first_of([*map(in_a_list, d.classes)], CLASSES_NAMED)}"
             for d in self._datasets.values()
-            if ":" in d.name
+            if has_path(d.name)
         ]
         for name, entry in self._own_networks.items():
             paths = ", ".join(dict(entry.stages)[HEAD])
@@ -322,8 +322,9 @@ def _pretrained(point: GridPoint, entry: BackboneEntry) -> Weights:
 def _recipe(point: GridPoint, policy: Policy) -> Recipe:
     grid, freezes = point.grid, policy.boundary != "all" or bool(policy.phases)
     values = dict(point.recipe)
-    base = values["learning_rate"] or BASE_LEARNING_RATE[values["optimizer"]]
-    values["learning_rate"] = rate = base * policy.learning_rate_scale
+    given = values["learning_rate"]
+    rate = default_rate(policy.name, values["optimizer"]) if given is None else given
+    values["learning_rate"] = rate = rate * policy.learning_rate_scale
     if not freezes or point.mode == "native":
         # 'off' changes nothing if nothing is frozen, or the framework's own loop runs.
         values["prefix_cache"] = "auto"

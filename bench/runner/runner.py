@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from bench.data import pack
+from bench.data import has_path, pack
 from bench.errors import Unavailable, UserError
 from bench.native.applications import resize_of
 from bench.native.weights import native_network
@@ -199,8 +199,9 @@ class Runner:
 
 def _suite_of(run: PlannedRun, swept: Sequence[RunSpec]) -> str:
     """Return the suite that repeats a run on this machine, with absolute paths."""
-    kind, colon, path = run.given_dataset.partition(":")
-    dataset = f"{kind}:{_absolute(path)}" if colon else run.given_dataset
+    kind, _, path = run.given_dataset.partition(":")
+    is_own = has_path(run.given_dataset)
+    dataset = f"{kind}:{_absolute(path)}" if is_own else run.given_dataset
     weights = None if run.given_weights is None else _absolute(run.given_weights)
     return suite_text(run.spec, swept if len(swept) > 1 else (), dataset, run.backbone, weights)
 

@@ -130,7 +130,7 @@ class GridPoint:
     backend: str
     seed: int
     recipe: Mapping[str, Any]
-    """Recipe field → value; learning_rate is the base rate, None for the optimizer's default."""
+    """Recipe field → value; learning_rate is None for the policy's default."""
 
 
 def suite_names() -> list[str]:

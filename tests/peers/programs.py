@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from bench.catalog.backbones import BACKBONES
-from bench.catalog.policies import BASE_LEARNING_RATE, POLICIES
+from bench.catalog.policies import POLICIES, default_rate
 from bench.data import SplitSizes, open_dataset, pack
 from bench.errors import Unavailable, UserError
 from bench.network.weights import pretrained_weights
@@ -154,7 +154,7 @@ def recipe_of(experiment: Experiment) -> dict[str, Any]:
     policy = POLICIES["fine_tune_all" if experiment.whole else "freeze_all"]
     return {
         "optimizer": "adamw",
-        "learning_rate": BASE_LEARNING_RATE["adamw"] * policy.learning_rate_scale,
+        "learning_rate": default_rate(policy.name, "adamw"),
         "weight_decay": grid.weight_decay,
         "schedule": "cosine",
         "warmup_fraction": grid.warmup_fraction,

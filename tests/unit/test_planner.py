@@ -245,15 +245,23 @@ def test_a_boundary_is_for_fine_tune_last_only(fakes: _Fakes) -> None:
         assert planned == policy.model_copy(update={"boundary": wanted})
 
 
-@pytest.mark.parametrize(("optimizer", "base"), [("sgd", 0.02), ("adamw", 0.001)])
-def test_the_learning_rate_is_the_optimizers_base_times_the_policys_scale(
-    fakes: _Fakes, optimizer: str, base: float
+@pytest.mark.parametrize(
+    ("optimizer", "rates"),
+    [
+        ("sgd", dict.fromkeys(POLICIES, 0.02)),
+        ("adamw", {"freeze_all": 0.01, "fine_tune_last": 0.01, "fine_tune_all": 0.003,
+                   "discriminative_lr": 0.003, "linear_probe_then_fine_tune": 0.003,
+                   "gradual_unfreeze": 0.003, "retrain_all": 0.001, "from_scratch": 0.001}),
+    ],
+)  # fmt: skip
+def test_each_policy_has_its_own_default_rate_and_takes_a_given_one_as_it_is(
+    fakes: _Fakes, optimizer: str, rates: dict[str, float]
 ) -> None:
-    for name, policy in POLICIES.items():
+    for name, expected in rates.items():
         rate = _one(name, optimizer=optimizer).spec.recipe.learning_rate
-        assert rate == pytest.approx(base * policy.learning_rate_scale)
-        rate = _one(name, optimizer=optimizer, learning_rate=0.3).spec.recipe.learning_rate
-        assert rate == pytest.approx(0.3 * policy.learning_rate_scale)
+        assert rate == pytest.approx(expected)
+        given = _one(name, optimizer=optimizer, learning_rate=0.3).spec.recipe.learning_rate
+        assert given == pytest.approx(0.3)
 
 
 def test_tuned_runs_have_a_grid_around_the_policys_rate(fakes: _Fakes) -> None:

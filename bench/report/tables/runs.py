@@ -55,6 +55,10 @@ COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "status": ("status", str),
 }
 """Field of a row → heading and how a value is printed."""
+SPEEDS = ("train_images_per_s", "effective_images_per_s", "infer_images_per_s")
+"""Columns of speeds, which other work on the machine may spoil."""
+UNSTEADY_MARK = "?"
+"""Behind a speed that other work on the machine has spoiled."""
 IDENTIFYING = ("case", "size", "train_images", "similarity", "dataset_label", "backbone", "policy",
                "backend", "status")  # fmt: skip
 """Fields that identify a row in every table."""
@@ -96,6 +100,10 @@ USUAL = {"mode": "matched"} | {
 """Distinguishing columns of every table in which a row has another value → the usual value."""
 
 
+VARYING = ("head", "px")
+"""Distinguishing columns of every table in which rows differ, even where the data say which."""
+
+
 def standard_table(rows: Sequence[Row], columns: Sequence[str] | None = None) -> pd.DataFrame:
     """Return the table as text, in which rows that differ look different; the fields in ``columns``
     are by default those of ``columns_of``."""
@@ -130,6 +138,7 @@ def columns_of(rows: Sequence[Row]) -> list[str]:
     absent = {c for c in WHERE_PRESENT if all(row[c] is None for row in rows)}
     shown = [c for c in COLUMNS if c not in absent]
     unusual = {c for c, usual in USUAL.items() if any(row[c] != usual for row in rows)}
+    unusual |= {c for c in VARYING if len({row[c] for row in rows}) > 1}
     extra = [c for c in DISTINGUISHING if c in ALWAYS_SHOWN | unusual]
     looks = [tuple(str(row[c]) for c in (*IDENTIFYING, *extra)) for row in rows]
     others = [c for c in DISTINGUISHING if c not in extra]
@@ -150,6 +159,10 @@ def column_texts(rows: Sequence[Row], column: str) -> list[str]:
     if column == "size":
         return [f"{row.spec.case.size} ({row.dataset.train_images:,})" for row in rows]
     values = [row[column] for row in rows]
+    if column in SPEEDS:
+        shown = [ABSENT if v is None else COLUMNS[column][1](v) for v in values]
+        marks = [row.unsteady and row[column] is not None for row in rows]
+        return [f"{t}{UNSTEADY_MARK}" if m else t for t, m in zip(shown, marks, strict=True)]
     if column in COLUMNS:
         how: Callable[[Any], str] = COLUMNS[column][1]
     elif column in DISTINGUISHING:

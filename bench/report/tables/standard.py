@@ -13,6 +13,7 @@ from bench.analysis.rows import UNSTEADY, Row, grouped
 from bench.analysis.speed import EQUAL, LEAST_PAIRS, fit_ratio, is_unsteady
 from bench.catalog.policies import PRESCRIBED
 from bench.errors import number_of
+from bench.report.answer import relative_times
 from bench.report.format import listed, margin_words, megabytes, points, share, times
 from bench.report.labels import settings
 from bench.report.notes import is_at_edge
@@ -42,6 +43,7 @@ EDGE_MARK = "edge of the rates tried"
 def standard_set(found: Findings) -> list[Table]:
     """Return the standard tables that have rows."""
     tables = [
+        average_table(found),
         cases_table(found),
         policies_table(found),
         backbones_table(found),
@@ -49,6 +51,36 @@ def standard_set(found: Findings) -> list[Table]:
         problems_table(found.rows),
     ]
     return [table for table in tables if table.rows]
+
+
+def average_table(found: Findings) -> Table:
+    """Return the policies on average over all tests; it has no rows with fewer than two tests."""
+    overall = found.overall
+    if overall is None or len(overall.contests) < 2:
+        return Table("average", "", "", (), ())
+    times, tests = relative_times(overall), len(overall.contests)
+
+    def ruled_out(standing: Standing) -> TableCell:
+        count = sum(s.word == "ruled out" for s in overall.single(standing.name))
+        return figure(f"{count} of {tests}", count)
+
+    columns: list[Column[Standing]] = [
+        Column("policy", "policy", lambda s: text(s.name)),
+        Column("test_top1", "mean test top-1", lambda s: number(s.top1, "{:.1%}".format), True),
+        Column("behind", "behind the leader", _behind, True),
+        Column("verdict", "verdict", lambda s: text(s.word)),
+        Column("chance", f"chance to be within {margin_words(found.margin)}",
+               lambda s: number(s.chance, share), True),
+        Column("ruled_out", "ruled out in", ruled_out, True),
+        Column("relative_time", "training time",
+               lambda s: number(times.get(s.name), share), True),
+    ]  # fmt: skip
+    return table_of(
+        overall.standings, columns, "average", f"Policies on average over {tests} tests",
+        f"The policies that all {tests} tests have; training time relative to the leader's, "
+        f"without compilation. {INTERVALS}",
+        {WORDS: True},
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
