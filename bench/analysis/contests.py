@@ -292,6 +292,14 @@ class Overall:
     def standings(self) -> list[Standing]:
         return standings_of(self.names, self.ranking, self.margin)
 
+    def ruled_out(self, name: str) -> int:
+        """Return the number of contests in which a policy is ruled out."""
+        return sum(
+            out for contest in self.contests
+            for entry, out in zip(contest.entries, contest.ranking.ruled_out, strict=True)
+            if entry.name == name
+        )  # fmt: skip
+
     def single(self, name: str) -> list[Standing]:
         """Return what each contest says of a policy."""
         return [s for contest in self.contests for s in contest.standings if s.name == name]

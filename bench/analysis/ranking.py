@@ -35,7 +35,7 @@ PRIOR_SD = 0.02
 """Standard deviation of the accuracies of policies that start from pretrained weights."""
 FLAT = 1e6
 """Variance of a prior that says nothing."""
-OUTER, INNER = 200, 50
+OUTER, INNER = 100, 50
 """Draws of the variances over seeds, and of the accuracies for each."""
 RANDOM_SEED = 20_260_101
 """Seed of the draws, so that the same results have the same chances."""

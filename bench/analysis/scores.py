@@ -47,7 +47,7 @@ class Scores:
         numbers = tuple(range(len(x))) if seeds is None else tuple(seeds)
         return cls(name, kind, numbers, x.mean(1), x.shape[1], x.mean(0), rest, groups)
 
-    @property
+    @cached_property
     def mean(self) -> float:
         """Accuracy, averaged over the seeds."""
         return float(self.by_seed.mean())
@@ -59,7 +59,7 @@ class Scores:
         p = (self.mean * self.images + 0.5) / (self.images + 1.0)
         return p * (1.0 - p)
 
-    @property
+    @cached_property
     def seed_variance(self) -> float:
         """Variance over the seeds of their accuracies; 0 for one seed."""
         return float(self.by_seed.var(ddof=1)) if len(self.seeds) > 1 else 0.0

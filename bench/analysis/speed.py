@@ -7,6 +7,7 @@ whatever policy, seed or data they belong to.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -128,19 +129,26 @@ def compare_speeds(pairs: Pairs) -> list[SpeedComparison | None]:
         for a, b in pairs
     ]
     pooled = {
-        kind: [logs[n] for n in places if logs[n]]
+        kind: _comparison([logs[n] for n in places if logs[n]], pairs[places[0]][0], "whole steps")
         for kind, places in grouped(range(len(pairs)), kinds.__getitem__).items()
     }
-    found: list[SpeedComparison | None] = []
-    for (a, b), own, kind in zip(pairs, logs, kinds, strict=True):
-        used = pooled[kind] if own else [_fit_logs(a, b)]
-        of: SpeedBasis = "whole steps" if own else "whole fits"
-        count = sum(map(len, used))
-        # A machine drifts from one experiment to the next, so of several each is one draw.
-        units = used[0] if len(used) == 1 else [float(np.mean(each)) for each in used]
-        ratio = ratio_of_pairs(units, a.row.spec.device) if count else None
-        found.append(SpeedComparison(ratio, of, count) if ratio else None)
-    return found
+    return [
+        pooled[kind] if own else _comparison([_fit_logs(a, b)], a, "whole fits")
+        for (a, b), own, kind in zip(pairs, logs, kinds, strict=True)
+    ]
+
+
+def _comparison(
+    logs: Sequence[Sequence[float]], group: SeedGroup, of: SpeedBasis
+) -> SpeedComparison | None:
+    """Return the comparison by the logarithms of the ratios of pairs of runs, by experiment; None
+    without any. A machine drifts from one experiment to the next, so of several, each is one
+    draw."""
+    count = sum(map(len, logs))
+    if not count:
+        return None
+    units = logs[0] if len(logs) == 1 else [sum(each) / len(each) for each in logs]
+    return SpeedComparison(ratio_of_pairs(units, group.row.spec.device), of, count)
 
 
 def _common_runs(a: SeedGroup, b: SeedGroup) -> list[tuple[Row, Row]]:
@@ -160,14 +168,14 @@ def _step_logs(a: SeedGroup, b: SeedGroup) -> list[float]:
     rates = [
         (x.result.train_images_per_s, y.result.train_images_per_s) for x, y in _common_runs(a, b)
     ]
-    return [float(np.log(y / x)) for x, y in rates if x and y]
+    return [math.log(y / x) for x, y in rates if x and y]
 
 
 def _fit_logs(a: SeedGroup, b: SeedGroup) -> list[float]:
     """Return the logarithms of the ratios of speed of whole fits, compilation left out; runs that
     share the values of a frozen part count once."""
     fits = [(steady_fit_s(x), steady_fit_s(y)) for x, y in _common_runs(a, b)]
-    logs = [float(np.log(x / y)) for x, y in fits if x and y]
+    logs = [math.log(x / y) for x, y in fits if x and y]
     return logs[:1] if shares_prefix(a) or shares_prefix(b) else logs
 
 

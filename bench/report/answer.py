@@ -237,7 +237,7 @@ def _not_at_all(overall: Overall) -> Box | None:
     *more, worst = out
     text, tests = f"{gap(worst)} points behind", len(overall.contests)
     if tests > 1:
-        ruled = sum(s.word == "ruled out" for s in overall.single(worst.name))
+        ruled = overall.ruled_out(worst.name)
         where = f"all {tests}" if ruled == tests else f"{ruled} of {tests}"
         text += f" on average, and ruled out in {where} tests"
     also = f" Also ruled out: {listed([s.name for s in more])}." if more else ""

@@ -25,7 +25,7 @@ METHOD: tuple[tuple[str, str], ...] = (
      "policies are ruled out in at most 5 % of questions. If one policy is left, it is the "
      "best. The others are open."),
     ("chance to be within a point",
-     "Share of 10,000 draws of the true accuracies, given these results, in which a policy is "
+     "Share of 5,000 draws of the true accuracies, given these results, in which a policy is "
      "within the margin of the best. From 95 % on it is called as good as the best."),
     ("averages",
      "Averages over tests treat these tests as all there are; they say nothing of other data. "

@@ -61,7 +61,7 @@ def average_table(found: Findings) -> Table:
     times, tests = relative_times(overall), len(overall.contests)
 
     def ruled_out(standing: Standing) -> TableCell:
-        count = sum(s.word == "ruled out" for s in overall.single(standing.name))
+        count = overall.ruled_out(standing.name)
         return figure(f"{count} of {tests}", count)
 
     columns: list[Column[Standing]] = [
