@@ -152,12 +152,15 @@ SIX_POLICIES = {
 """Worlds in which five policies are alike; the promises of docs/statistics.md hold in them."""
 BEYOND = {
     "control collapses in one run of five": replace(ALIKE, collapse=(5, 0.2, 0.05)),
-    "one policy 4 × as restless as usual": replace(ALIKE, luck=_noisy(4.0, [1])),
-    "all 2 × as restless": replace(ALIKE, luck=_noisy(3.0)),
-    "all 3 × as restless": replace(ALIKE, luck=_noisy(4.5)),
+    "one policy 1.7 × the experience": replace(ALIKE, luck=_noisy(4.0, [1])),
+    "one policy 2 × the experience": replace(ALIKE, luck=_noisy(4.8, [1])),
+    "all 1.3 × the experience": replace(ALIKE, luck=_noisy(3.0)),
+    "all 1.9 × the experience": replace(ALIKE, luck=_noisy(4.5)),
+    "all 3 × the experience": replace(ALIKE, luck=_noisy(7.2)),
     "a policy collapses in one run of ten": replace(ALIKE, collapse=(1, 0.1, 0.05)),
 }
-"""Worlds more restless than any run so far, in which the promises do not hold."""
+"""Worlds more restless than any run so far, in which some promises are broken. The names say how
+far the accuracies of the seeds spread, relative to ``experience.json``; the calm world has 0.55."""
 
 
 def scores_of(world: World, answers: Floats, groups: Floats | None) -> list[Scores]:

@@ -9,13 +9,12 @@ an upgrade); if that leaves more than one, nothing is compared.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from bench.analysis.groups import SeedGroup, experiment_of, lost_seeds
-from bench.analysis.rows import backend_place, grouped, rows_of
-from bench.spec.base import canonical_json
+from bench.analysis.groups import SeedGroup, experiment_of, lost_seeds, whole_seeds
+from bench.analysis.rows import DIFFERING, FIELDS, backend_place, grouped, rows_of
 from bench.spec.run import RunSpec
 from bench.storage.results import StoredRun
 
@@ -26,6 +25,20 @@ MACHINE = ("system", "processor", "cores", "device", "device_model", "driver", "
            "thawbench")  # fmt: skip
 """Fields of an environment beside its packages and variables."""
 Kind = Literal["machine", "package", "variable", "knob"]
+SETTINGS = [
+    name
+    for name, path in FIELDS.items()
+    if name not in DIFFERING - {"backend"} and not path.startswith("environment.")
+]
+"""Fields of rows that a spec decides."""
+FOLLOWING = {
+    "dataset": {"case", "size", "similarity", "dataset_label", "dataset_hash",
+                "train_images", "val_images", "test_images"},
+    "backbone": {"code_sha256", "network_digest"},
+    "policy": {"boundary", "policy_digest"},
+    "weights": {"weights_sha256", "reading_digest"},
+}  # fmt: skip
+"""Field → fields that differ wherever it does."""
 
 
 class EnvironmentDifference(NamedTuple):
@@ -186,60 +199,33 @@ def seed_group_pairs(pairs: RunPairs, whole: BothFolders) -> list[tuple[SeedGrou
     )
     found = []
     for (one, other), rows in groups.items():
-        rows.sort(key=lambda both: both[0].spec.seed)
-        first, second = zip(*rows, strict=True)
+        partners = {mine.key: theirs for mine, theirs in rows}
+        first, partial = whole_seeds(mine for mine, _ in rows)
+        if not first:
+            continue
+        second = tuple(partners[mine.key] for mine in first)
         lost_here, lost_there = lost[0].get(one, 0), lost[1].get(other, 0)
-        found.append((SeedGroup(first, lost_here), SeedGroup(second, lost_there)))
+        found.append((SeedGroup(first, max(lost_here, partial)),
+                      SeedGroup(second, max(lost_there, partial))))  # fmt: skip
     return found
 
 
-MOST_SPECS = 600
-"""Specs of a folder, seeds apart, among which the nearest is searched: in a grid the rest differs
-in the same ways."""
-LEADING = {"policy.name": "policy.", "case.dataset.name": "case.", "weights.kind": "weights."}
-"""Path of a field → prefix of the fields that follow from it."""
-SpecDifference = tuple[str, str | None, str | None]
-"""A field's path and its values in both specs, JSON unless they are text; None: absent."""
+FieldDifference = tuple[str, str, str]
+"""Field of rows, and its values in the first and in the second folder."""
 
 
-@dataclass(frozen=True)
-class NearestPair:
-    """A run, and the run of the other folder whose spec is nearest."""
-
-    a: StoredRun
-    b: StoredRun
-    differences: tuple[SpecDifference, ...]
-    """The fields in which the specs differ, without those that follow from others."""
-
-
-def nearest(a: Sequence[StoredRun], b: Sequence[StoredRun]) -> list[NearestPair]:
-    """Return for each run of one folder the nearest of another; of equally near ones, the first."""
-    ours, others = _flat_runs(a), _flat_runs(b)
+def fields_apart(a: Sequence[StoredRun], b: Sequence[StoredRun]) -> list[FieldDifference]:
+    """Return the settings of which two folders have no value in common, so that no run of one can
+    be a run of the other; none if each value is in both, and only their combinations differ."""
+    here, there = rows_of(a), rows_of(b)
     found = []
-    for run, fields in ours if others else ():
-        other, theirs = min(others, key=lambda o: len(fields.items() ^ o[1].items()))
-        paths = [p for p in {**fields, **theirs} if fields.get(p) != theirs.get(p)]
-        following = tuple(prefix for leader, prefix in LEADING.items() if leader in paths)
-        apart = [p for p in paths if p in LEADING or not p.startswith(following)]
-        differences = tuple((p, fields.get(p), theirs.get(p)) for p in apart)
-        found.append(NearestPair(run, other, differences))
-    return found
+    for name in SETTINGS:
+        first, second = (dict.fromkeys(row[name] for row in rows) for rows in (here, there))
+        if first and second and not first.keys() & second.keys():
+            found.append((name, _texts(first), _texts(second)))
+    following = {name for leader, *_ in found for name in FOLLOWING.get(leader, ())}
+    return [difference for difference in found if difference[0] not in following]
 
 
-def _flat_runs(runs: Sequence[StoredRun]) -> list[tuple[StoredRun, dict[str, str]]]:
-    """Return a run of each spec, as differing seeds are rarely why nothing matches, and its fields:
-    path → value as text."""
-    specs = grouped(runs, lambda run: run.spec.model_copy(update={"seed": 0}).run_id)
-    firsts = [same[0] for same in specs.values()][:MOST_SPECS]
-    return [(run, _flat(run.spec.model_dump(mode="json"))) for run in firsts]
-
-
-def _flat(value: Mapping[str, Any], path: str = "") -> dict[str, str]:
-    """Return the path of each field → its value as text."""
-    found: dict[str, str] = {}
-    for name, inner in value.items():
-        if isinstance(inner, Mapping):
-            found |= _flat(inner, f"{path}{name}.")
-        else:
-            found[path + name] = inner if isinstance(inner, str) else canonical_json(inner)
-    return found
+def _texts(values: Iterable[Any]) -> str:
+    return ", ".join("none" if value is None else str(value) for value in values)

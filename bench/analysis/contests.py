@@ -19,7 +19,7 @@ from bench.analysis.groups import (
     unpaired,
 )
 from bench.analysis.intervals import Estimate, accuracy
-from bench.analysis.ranking import MARGIN, Ranking, average, rank
+from bench.analysis.ranking import MARGIN, Ranking, average, own_variances, rank
 from bench.analysis.rows import Row, grouped
 from bench.analysis.same_experiment import HARMLESS
 from bench.analysis.scores import Scores
@@ -33,6 +33,8 @@ may be the best; ruled out: shown not to be the best."""
 Meaningless = Literal["generated images", "random weights where pretrained ones belong"]
 SURE = 0.95
 """Chance from which on a policy is called as good as the best."""
+SURE_WIDTH = 0.05
+"""Half-width of an interval above which a chance is not printed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +67,8 @@ class Standing:
     """Accuracy of the leader − its own; None for the leader."""
     chance: float
     """Chance to be within the margin of the best."""
+    is_sure: bool
+    """False if intervals are so wide that the chance says more of the prior than of the runs."""
     word: Word
     entry: Entry | None = None
     """Its runs; None for an average over several contests."""
@@ -87,11 +91,11 @@ def standings_of(
         elif chances[place] >= SURE:
             word = "as good as the best"
         entry = entries[place] if entries else None
-        found.append(
-            Standing(names[place], float(ranking.means[place]), behind, float(chances[place]),
-                     word, entry)
-        )  # fmt: skip
-    return found
+        top1, chance = float(ranking.means[place]), float(chances[place])
+        is_sure = behind is None or (behind.half_width or 0.0) <= SURE_WIDTH
+        found.append(Standing(names[place], top1, behind, chance, is_sure, word, entry))
+    leads = replace(found[0], is_sure=any(s.is_sure for s in found[1:]))
+    return [leads, *found[1:]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,6 +128,13 @@ class Contest:
         """Backends that are averaged."""
         groups = self.all_entries[0].groups
         return [group.row.spec.backend for group in groups]
+
+    @property
+    def place(self) -> tuple[Hashable, ...]:
+        """Machine, versions of the shared code, and mode; tests of two places have the same seeds
+        and are never averaged."""
+        group = self.all_entries[0].groups[0]
+        return group.machine, group.circumstances, self.row.spec.mode
 
     @property
     def is_compared(self) -> bool:
@@ -213,7 +224,7 @@ def _with_spread(contests: Sequence[Contest]) -> list[Contest]:
 
     def network(contest: Contest) -> Hashable:
         spec = contest.row.spec
-        return spec.backbone, spec.network_digest, tuple(contest.backends)
+        return spec.backbone, spec.network_digest, tuple(contest.backends), contest.place
 
     spreads = {
         key: spread_of([[entry.scores for entry in contest.entries] for contest in same])
@@ -228,9 +239,8 @@ def joined(contests: Sequence[Contest]) -> list[Contest]:
     independent seeds. Policies that not all backends have in the same seeds stay apart."""
 
     def question(contest: Contest) -> Hashable:
-        group = contest.all_entries[0].groups[0]
         own = id(contest) if contest.row.spec.mode != "matched" else 0
-        return own, group.machine, group.circumstances, question_of_any_backend(contest.row)
+        return own, contest.place, question_of_any_backend(contest.row)
 
     found = []
     for same in grouped(contests, question).values():
@@ -247,14 +257,13 @@ def _merged(contests: Sequence[Contest]) -> Contest | None:
     by_name = [{entry.name: entry for entry in contest.entries} for contest in contests]
     for name in dict.fromkeys(name for names in by_name for name in names):
         same = [names[name] for names in by_name if name in names]
-        groups = tuple(entry.groups[0] for entry in same)
+        groups = _of_common_seeds([entry.groups[0] for entry in same])
         pairs = [unpaired(groups[0], other, HARMLESS) for other in groups[1:]]
-        seeds = {group.seeds for group in groups}
-        if len(same) < len(contests) or any(pairs) or len(seeds) > 1:
-            why = next((why for why in pairs if why), "seeds failed" if len(seeds) > 1 else None)
+        if len(same) < len(contests) or not groups or any(pairs):
+            why = next((why for why in pairs if why), None)
             apart += [(entry, why or "not the same experiment") for entry in same]
         else:
-            entries.append(Entry(name, groups, _mean_scores([entry.scores for entry in same])))
+            entries.append(Entry(name, groups, _mean_scores([group.scores for group in groups])))
     if not entries or (len(entries) < 2 and any(len(c.entries) > 1 for c in contests)):
         return None
     entries.sort(key=lambda entry: -entry.scores.mean)
@@ -262,6 +271,18 @@ def _merged(contests: Sequence[Contest]) -> Contest | None:
         tuple(entries), tuple(apart), max(contest.passed_over for contest in contests),
         tuple(group for contest in contests for group in contest.unpretrained),
         margin=contests[0].margin,
+    )  # fmt: skip
+
+
+def _of_common_seeds(groups: Sequence[SeedGroup]) -> tuple[SeedGroup, ...]:
+    """Return the seed groups with the seeds that all have; none if they have none in common."""
+    common = set.intersection(*(set(group.seeds) for group in groups))
+    if not common:
+        return ()
+    return tuple(
+        group if len(group.seeds) == len(common)
+        else replace(group, rows=tuple(r for r in group.rows if r.spec.seed in common))
+        for group in groups
     )  # fmt: skip
 
 
@@ -305,23 +326,31 @@ class Overall:
         return [s for contest in self.contests for s in contest.standings if s.name == name]
 
 
+def tests_of(contests: Sequence[Contest]) -> list[Contest]:
+    """Return the contests that compare policies, of the place with most of them: other machines or
+    versions repeat the same seeds, as do backends that cannot be averaged, of which one counts."""
+    places = grouped((c for c in contests if c.is_compared), lambda c: c.place)
+    same = max(places.values(), key=len, default=[])
+    questions = grouped(same, lambda c: question_of_any_backend(c.row)).values()
+    return [max(each, key=lambda contest: len(contest.entries)) for each in questions]
+
+
 def overall(contests: Sequence[Contest]) -> Overall | None:
-    """Return the policies that all contests compare, on average; None if there are fewer than two
-    of them, or no contest compares policies."""
-    compared = [contest for contest in contests if contest.is_compared]
-    if not compared:
+    """Return the policies that all contests (see ``tests_of``) compare, on average; None if there
+    are fewer than two of them."""
+    if not contests:
         return None
-    sets = [{entry.name for entry in contest.entries} for contest in compared]
-    names = [entry.name for entry in compared[0].entries if all(entry.name in s for s in sets)]
+    sets = [{entry.name for entry in contest.entries} for contest in contests]
+    names = [entry.name for entry in contests[0].entries if all(entry.name in s for s in sets)]
     if len(names) < 2:
         return None
     rankings = []
-    for contest in compared:
+    for contest in contests:
         by_name = {entry.name: entry.scores for entry in contest.entries}
         rankings.append(rank([by_name[name] for name in names], contest.spread))
-    test_sets = [contest.entries[0].groups[0].test_set for contest in compared]
-    margin = compared[0].margin
-    return Overall(tuple(compared), tuple(names), average(rankings, test_sets), margin)
+    test_sets = [contest.entries[0].groups[0].test_set for contest in contests]
+    margin = contests[0].margin
+    return Overall(tuple(contests), tuple(names), average(rankings, test_sets), margin)
 
 
 def accuracy_of(group: SeedGroup, spread: SeedSpread = USUAL) -> Estimate:
@@ -329,9 +358,4 @@ def accuracy_of(group: SeedGroup, spread: SeedSpread = USUAL) -> Estimate:
     scores = group.scores
     if scores.images < 1 or group.row.dataset.test_images < 1:
         return Estimate(scores.mean)
-    ranking = rank([scores], spread)
-    seeds, images = float(ranking.seed_own[0]), float(ranking.image_covariance[0, 0])
-    images = max(images, 0.0)
-    terms = seeds**2 / ranking.seed_own_degrees[0] + images**2 / ranking.image_degrees
-    degrees = (seeds + images) ** 2 / terms if terms > 0 else np.inf
-    return accuracy(scores, seeds, images, float(degrees))
+    return accuracy(scores, *own_variances(scores, spread))

@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from bench.analysis.contests import Contest, Overall, accuracy_of, contests_of, joined, overall
+from bench.analysis.contests import (
+    Contest,
+    Overall,
+    accuracy_of,
+    contests_of,
+    joined,
+    overall,
+    tests_of,
+)
 from bench.analysis.groups import (
     LostSeeds,
     NotPaired,
@@ -73,9 +81,14 @@ class Findings:
     margin: float = MARGIN
 
     @cached_property
+    def tests(self) -> list[Contest]:
+        """Joint contests of one machine and version, each question once; see ``tests_of``."""
+        return tests_of(self.joint)
+
+    @cached_property
     def overall(self) -> Overall | None:
-        """Policies on average over all joint contests."""
-        return overall(self.joint)
+        """Policies on average over the tests."""
+        return overall(self.tests)
 
     def top1(self, group: SeedGroup) -> Estimate:
         """Return the accuracy of a seed group with its interval."""

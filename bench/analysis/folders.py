@@ -11,14 +11,17 @@ from bench.parity.model import PairProof
 from bench.parity.proofs import Proofs, read_copy
 from bench.spec.run import UNFINISHED
 from bench.storage.cache import cache_root
-from bench.storage.results import Store, StoredRun
+from bench.storage.results import Store, StoredRun, collector_paused
 from bench.workers.environment import NO_DEVICE
 
 
-def known_proofs(folder: Path, runs: Sequence[StoredRun]) -> list[PairProof]:
-    """Return this machine's proofs, and those beside the results, of the runs' environments."""
+def known_proofs(
+    folder: Path, runs: Sequence[StoredRun], others: Sequence[PairProof] = ()
+) -> list[PairProof]:
+    """Return this machine's proofs, those beside the results, and ``others``, of the runs'
+    environments."""
     environments = {run.result.environment_id for run in runs}
-    pairs = [*read_copy(folder)[0], *Proofs(cache_root()).load()]
+    pairs = [*others, *read_copy(folder)[0], *Proofs(cache_root()).load()]
     newest = {pair.key: pair for pair in pairs}  # this machine's come last
     # One known environment is enough: two may have been compared through a third.
     return [pair for pair in newest.values() if environments & set(pair.environments)]
@@ -31,6 +34,7 @@ MOST_NAMED = 8
 """Most folders that a message names."""
 
 
+@collector_paused()
 def load_runs(folders: Sequence[Path], planned: Collection[tuple[str, str]] = ()) -> LoadedRuns:
     """Load results folders and merge their runs as ``merge_runs`` does; raise UserError if a folder
     does not exist, or there are no runs."""

@@ -8,19 +8,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import combinations
+from statistics import fmean
 from typing import Any, Literal
 
 import numpy as np
 
 from bench.analysis.predictions import Answers, answers_of
-from bench.analysis.rows import DIFFERING, Row, backend_place, grouped, identity
+from bench.analysis.rows import DIFFERING, UNSTEADY, Row, backend_place, grouped, identity
 from bench.analysis.same_experiment import CONTRADICTIONS, HARMLESS, THREADS
 from bench.analysis.scores import Floats, Kind, Scores
 from bench.catalog.backends import BACKENDS
 from bench.catalog.policies import POLICIES
-from bench.spec.run import RECIPE_OPTIONS
+from bench.spec.run import RECIPE_OPTIONS, Policy
 
 NotPaired = Literal[
     "seeds failed",
@@ -29,16 +30,17 @@ NotPaired = Literal[
     "other learning rates",
     "not the same experiment",
 ]
+SEED = frozenset({"seed"})
 COMPETING_FIELDS = frozenset(
     {"policy", "boundary", "policy_digest", "tune", "sweep"}
     | {"weights", "weights_sha256", "reading_digest"}
     | {name for name, declared in RECIPE_OPTIONS.items() if declared.option.competes}
 )
 """Fields that go with a policy: seed groups that differ in these alone compete."""
+QUESTION_FIELDS = COMPETING_FIELDS | SEED
+"""Fields in which runs of one question may differ."""
 OUTCOME_FIELDS = DIFFERING - {"backend", "environment_id"}
 """Fields of a row that are outcomes, not settings."""
-
-
 WHOLE_FIELDS = frozenset({"train_images", "val_images", "test_images", "dataset_hash", "fold"})
 """Fields that differ between the folds of one cross-validation."""
 
@@ -58,7 +60,7 @@ class SeedGroup:
         """The first row, for what they have in common."""
         return self.rows[0]
 
-    @property
+    @cached_property
     def seeds(self) -> tuple[int, ...]:
         return tuple(dict.fromkeys(row.spec.seed for row in self.rows))
 
@@ -78,10 +80,11 @@ class SeedGroup:
 
     @cached_property
     def test_set(self) -> Hashable:
-        """What identifies the test images."""
+        """What identifies the test images: the name of the data set and the order of the classes,
+        since subsets for training have other content hashes."""
         if self.answers is None:
             return self.row.dataset.content_hash
-        return tuple(answers.labels_sha256 for answers in self.answers[0])
+        return (self.row.dataset.name, *(answers.labels_sha256 for answers in self.answers[0]))
 
     @cached_property
     def scores(self) -> Scores:
@@ -104,13 +107,13 @@ class SeedGroup:
         values = [row[field] for row in self.rows]
         return None if any(v is None for v in values) else float(np.mean(values))
 
-    @property
+    @cached_property
     def machine(self) -> tuple[Any, ...]:
         """Machine and device, without versions."""
         e = self.row.environment
         return e.system, e.processor, e.cores, e.device, e.device_model
 
-    @property
+    @cached_property
     def circumstances(self) -> tuple[Any, ...]:
         """Parts of the environment that concern every backend: Thawbench's shared code, and the
         variables that no backend sets for itself."""
@@ -119,11 +122,23 @@ class SeedGroup:
         variables = ((name, v) for name, v in e.variables.items() if name not in own)
         return e.shared_code, tuple(sorted(variables))
 
+    @cached_property
+    def is_unsteady(self) -> bool:
+        """True if a run is marked unsteady, or the fit of one, compilation left out, took
+        ``UNSTEADY`` times that of another seed."""
+        if any(row.unsteady for row in self.rows):
+            return True
+        fits = [row.result.fit_s for row in self.rows if row.result.fit_s]
+        rests = [rest for row in self.rows if (rest := row.steady_fit_s) is not None]
+        # A small difference beside whole fits that are mostly compilation does not count.
+        gap = max(rests, default=0.0) - min(rests, default=0.0)
+        return bool(fits) and max(rests) > UNSTEADY * min(rests) and gap > min(fits)
+
     @property
     def val_top1(self) -> float:
         """Mean validation accuracy after the last epoch; -1 counts for an unknown one."""
         last = [(row.result.val_top1_by_epoch or (None,))[-1] for row in self.rows]
-        return float(np.mean([-1.0 if v is None else v for v in last]))
+        return fmean(-1.0 if v is None else v for v in last)
 
 
 LostSeeds = Mapping[tuple[Hashable, ...], int]
@@ -144,13 +159,13 @@ def seed_groups_of(rows: Sequence[Row], lost: LostSeeds | None = None) -> list[S
     ok = (row for row in rows if row.is_ok and row.result.test_top1 is not None)
     found = []
     for key, members in grouped(ok, experiment_of).items():
-        whole, partial = _whole_seeds(members)
+        whole, partial = whole_seeds(members)
         if whole:
             found.append(SeedGroup(whole, max(lost.get(key, 0), partial)))
     return found
 
 
-def _whole_seeds(rows: Iterable[Row]) -> tuple[tuple[Row, ...], int]:
+def whole_seeds(rows: Iterable[Row]) -> tuple[tuple[Row, ...], int]:
     """Return one run for each seed and fold, and the number of seeds that lack a fold."""
     by_place = {(row.spec.seed, row.fold or 0): row for row in rows}
     by_seed = grouped(sorted(by_place), lambda place: place[0])
@@ -165,8 +180,8 @@ def _own_answers(row: Row) -> Answers | None:
     top1 = row.result.test_top1
     if top1 is None or (answers := answers_of(row)) is None:
         return None
-    is_own = abs(float(answers.right.mean()) - top1) < 1.5 / answers.right.size
-    return answers if is_own else None
+    gap = np.count_nonzero(answers.right) - top1 * answers.right.size
+    return answers if abs(gap) < 1.5 else None
 
 
 def _image_groups(folds: Sequence[Answers]) -> Floats | None:
@@ -192,26 +207,30 @@ def kind_of(row: Row) -> Kind:
 def settings_of(row: Row, without: Iterable[str]) -> tuple[Hashable, ...]:
     """Return a row's settings, apart from some fields; without the seed, the folds of one
     cross-validation have the same settings."""
-    left_out, fold = OUTCOME_FIELDS.union(without), row.dataset.fold
+    fold, left_out = row.dataset.fold, _with_outcomes(frozenset(without))
     if fold is None or "seed" not in left_out:
         return identity(row, left_out)
     return (*identity(row, left_out | WHOLE_FIELDS), fold.images_sha256, fold.of)
 
 
+@lru_cache
+def _with_outcomes(fields: frozenset[str]) -> frozenset[str]:
+    return OUTCOME_FIELDS | fields
+
+
 def experiment_of(row: Row) -> tuple[Hashable, ...]:
     """Return what the seeds of an experiment have in common."""
-    return settings_of(row, {"seed"})
+    return settings_of(row, SEED)
 
 
 def question_of(row: Row) -> tuple[Hashable, ...]:
     """Return what competing policies have in common."""
-    return settings_of(row, {*COMPETING_FIELDS, "seed"})
+    return settings_of(row, QUESTION_FIELDS)
 
 
 def question_of_any_backend(row: Row) -> tuple[Hashable, ...]:
     """Return what a question has in common with the same one for another backend."""
-    where = {"backend", "environment_id", "device_model"}
-    return settings_of(row, {*COMPETING_FIELDS, *where, "seed"})
+    return settings_of(row, QUESTION_FIELDS | {"backend", "environment_id", "device_model"})
 
 
 def unpaired(
@@ -243,7 +262,11 @@ def is_unpretrained(group: SeedGroup) -> bool:
 def policy_variant(group: SeedGroup) -> str:
     """Return a policy's name, with weights, boundary and definition where they are not the
     catalogue's."""
-    used, weights = group.row.spec.policy, group.row.weights
+    return _variant(group.row.spec.policy, group.row.weights)
+
+
+@lru_cache
+def _variant(used: Policy, weights: str) -> str:
     name, policy = used.name, POLICIES.get(used.name)
     if policy is None or weights != policy.initialisation:
         name += f", {weights} weights"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 
 import numpy as np
 from scipy import special, stats
 
-from bench.analysis.scores import Floats, Scores
+from bench.analysis.scores import Scores
 
 LEVEL = 0.95
 SIGNIFICANT = 1.0 - LEVEL
@@ -119,13 +121,14 @@ def exponential(e: Estimate) -> Estimate:
 
 def median_of_pairs(x: Sequence[float]) -> Estimate:
     """Return the Hodges–Lehmann estimate of the centre of differences with the interval of
-    Wilcoxon's signed ranks, by the normal approximation; robust to a few disturbed runs."""
+    Wilcoxon's signed ranks, by the normal approximation with its correction for continuity; robust
+    to a few disturbed runs."""
     values = np.sort(np.asarray(x, dtype=np.float64))
     n = len(values)
     first, second = np.triu_indices(n)
     walsh = np.sort((values[first] + values[second]) / 2)
     mean, sd = len(walsh) / 2, np.sqrt(n * (n + 1) * (2 * n + 1) / 24)
-    rank = max(int(np.floor(mean - stats.norm.ppf((1 + LEVEL) / 2) * sd)), 0)
+    rank = max(int(np.floor(mean - 0.5 - stats.norm.ppf((1 + LEVEL) / 2) * sd)), 0)
     low, high = float(walsh[rank]), float(walsh[-1 - rank])
     error = (high - low) / 2 / quantile(np.inf)
     return Estimate(float(np.median(walsh)), low, high, error)
@@ -146,6 +149,6 @@ def corrected(estimates: Sequence[Estimate | None]) -> list[float | None]:
     return [None if p is None else next(found) for p in ps]
 
 
-def geometric_mean(values: Floats | Sequence[float]) -> float:
+def geometric_mean(values: Sequence[float]) -> float:
     """Return the geometric mean of values above 0."""
-    return float(np.exp(np.mean(np.log(np.asarray(values, dtype=np.float64)))))
+    return math.exp(fmean(map(math.log, values)))

@@ -11,7 +11,7 @@ import numpy as np
 from bench.analysis.groups import SeedGroup, unpaired
 from bench.analysis.intervals import SIGNIFICANT, Estimate, corrected
 from bench.analysis.ranking import rank
-from bench.analysis.speed import is_unsteady, ratio_of_pairs, shares_prefix
+from bench.analysis.speed import ratio_of_pairs, shares_prefix
 
 Measure = Literal["top1", "images_per_s", "fit_s"]
 
@@ -34,7 +34,7 @@ def _ratio(a: SeedGroup, b: SeedGroup, field: str) -> Estimate | None:
     """Return the ratio of a figure of which each run has one, the runs paired by seed; None if a
     run lacks it, or was unsteady. Runs that share a measurement count once."""
     sides = [[row[field] for row in group.rows] for group in (a, b)]
-    if is_unsteady(a) or is_unsteady(b) or not all(value for side in sides for value in side):
+    if a.is_unsteady or b.is_unsteady or not all(value for side in sides for value in side):
         return None
     logs = [float(np.log(y / x)) for x, y in zip(*sides, strict=True)]
     is_shared = field != "train_images_per_s" and (shares_prefix(a) or shares_prefix(b))

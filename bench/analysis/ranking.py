@@ -18,17 +18,19 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from scipy import special
 
 from bench.analysis.intervals import LEVEL, Estimate, t_interval
-from bench.analysis.scores import Floats, Scores
+from bench.analysis.rows import grouped
+from bench.analysis.scores import Floats, Scores, variances_of_differences
 from bench.analysis.seed_spread import DEGREES, USUAL, SeedSpread, experience
 
 LEAST_IMAGES = 1.5
-"""Images by which two policies that agree on almost every image may differ on others."""
+"""Least standard deviation of a difference, in test images: two policies that agree on every image
+may differ on others."""
 MARGIN = 0.01
 """Difference in accuracy (fraction of 1) that makes no difference, unless the user names one."""
 PRIOR_SD = 0.02
@@ -104,26 +106,28 @@ class Ranking:
         Prior of the policies that start from pretrained weights: normal about an unknown common
         mean. Variances over seeds are drawn too, with their degrees of freedom.
         """
-        random, count = np.random.default_rng(RANDOM_SEED), len(self.means)
+        count, alike = len(self.means), self.starts_pretrained.astype(np.float64)
+        random, eye = np.random.default_rng(RANDOM_SEED), np.eye(count)
         drawn = random.chisquare(self.seed_own_degrees, (OUTER, count))
         seeds = self.seed_own * self.seed_own_degrees / drawn  # (OUTER, K)
-        known = self._centred_images + seeds[:, :, None] * np.eye(count)
+        known = self._centred_images + seeds[:, :, None] * eye
         weak = np.diag(np.where(self.starts_pretrained, PRIOR_SD**2, FLAT))
         inverse = np.linalg.inv(known + weak)
-        alike = self.starts_pretrained.astype(np.float64)
         weights = inverse @ alike  # (OUTER, K)
-        precision = np.maximum(weights @ alike, 1e-12)
-        common = (weights @ self.means / precision)[:, None] + random.standard_normal(
-            (OUTER, INNER)
-        ) / np.sqrt(precision)[:, None]
-        middle = np.where(self.starts_pretrained, common[:, :, None], self.means)
-        root = np.linalg.cholesky(known - known @ inverse @ known + 1e-14 * np.eye(count))
+        precision = np.maximum(weights @ alike, 1e-12)[:, None]
+        common = (weights @ self.means)[:, None] / precision
+        # The truth is gain · means + rest · prior mean + a normal draw with the covariance of root.
         gain = weak @ inverse
-        shrunk = np.einsum("onk,ojk->onj", self.means - middle, gain)
-        noise = random.standard_normal((OUTER, INNER, count)) @ root.transpose(0, 2, 1)
-        truths = (middle + shrunk + noise).reshape(-1, count)
-        best = truths.max(axis=1, keepdims=True)
-        return np.asarray((truths >= best - margin).mean(axis=0))
+        rest = eye - gain
+        pull = rest @ alike  # of the common mean
+        base = gain @ self.means + rest @ (self.means * (1.0 - alike)) + common * pull
+        root = np.linalg.cholesky(known - known @ inverse @ known + 1e-14 * eye)
+        spread = np.concatenate(
+            [(pull / np.sqrt(precision))[:, None, :], root.transpose(0, 2, 1)], axis=1
+        )
+        truths = base[:, None, :] + _normal_draws(count + 1) @ spread  # (OUTER, INNER, K)
+        truths = np.ascontiguousarray(truths.reshape(-1, count).T)
+        return np.asarray((truths >= truths.max(axis=0) - margin).mean(axis=1))
 
     @property
     def _centred_images(self) -> Floats:
@@ -136,29 +140,29 @@ class Ranking:
         return np.asarray((vectors * np.maximum(values, 0.0)) @ vectors.T + floor)
 
 
+@lru_cache(maxsize=16)
+def _normal_draws(count: int) -> Floats:
+    """Return standard normal draws (OUTER, INNER, count), the same each time: hundreds of rankings
+    use them."""
+    return np.random.default_rng(RANDOM_SEED + 1).standard_normal((OUTER, INNER, count))
+
+
 def rank(policies: Sequence[Scores], spread: SeedSpread = USUAL) -> Ranking:
     """Return the ranking of policies on the same test images, in their order. Raise ValueError if
     the number of images or their groups differ."""
     images, groups = policies[0].images, policies[0].groups
     if any(p.images != images for p in policies):
         raise ValueError("the test images differ")
-    expected = np.array([spread.of(p) for p in policies])
-    counts = np.array([len(p.seeds) for p in policies], dtype=np.float64)
-    moderated = (DEGREES * expected + (counts - 1) * [p.seed_variance for p in policies]) / (
-        DEGREES + counts - 1
-    )
-    own, own_degrees = moderated / counts, DEGREES + counts - 1
+    own, own_degrees, expected = _over_seeds(policies, spread)
     seed_pairs = own[:, None] + own[None, :]
     squares = own**2 / own_degrees
     seed_degrees = seed_pairs**2 / (squares[:, None] + squares[None, :])  # Welch
-    for a, first in enumerate(policies):
-        for b, second in enumerate(policies):
-            if first.seeds == second.seeds:  # paired by seed
-                count = len(first.seeds)
-                gap = float((second.by_seed - first.by_seed).var(ddof=1)) if count > 1 else 0.0
-                pooled = DEGREES * (expected[a] + expected[b]) + (count - 1) * gap
-                seed_degrees[a, b] = DEGREES + count - 1
-                seed_pairs[a, b] = pooled / seed_degrees[a, b] / count
+    for seeds, places in grouped(range(len(policies)), lambda n: policies[n].seeds).items():
+        inside, count, usual = np.ix_(places, places), len(seeds), expected[places]
+        gaps = variances_of_differences([policies[n] for n in places])  # paired by seed
+        pooled = DEGREES * (usual[:, None] + usual[None, :]) + (count - 1) * gaps
+        seed_degrees[inside] = DEGREES + count - 1
+        seed_pairs[inside] = pooled / (DEGREES + count - 1) / count
     covariance, image_degrees = _image_covariance(policies, groups)
     diagonal = np.diag(covariance)
     image_pairs = diagonal[:, None] + diagonal[None, :] - 2.0 * covariance
@@ -168,6 +172,26 @@ def rank(policies: Sequence[Scores], spread: SeedSpread = USUAL) -> Ranking:
         np.array([p.mean for p in policies]), seed_pairs, seed_degrees, image_pairs, image_degrees,
         own, own_degrees, covariance, np.array([p.kind != "scratch" for p in policies]),
     )  # fmt: skip
+
+
+def own_variances(scores: Scores, spread: SeedSpread = USUAL) -> tuple[float, float, float]:
+    """Return the variances of one accuracy that are due to the seeds and to the test images, and
+    Satterthwaite's degrees of freedom of both together."""
+    own, own_degrees, _ = _over_seeds([scores], spread)
+    covariance, image_degrees = _image_covariance([scores], scores.groups)
+    seeds, images = float(own[0]), max(float(covariance[0, 0]), 0.0)
+    terms = seeds**2 / float(own_degrees[0]) + images**2 / image_degrees
+    return seeds, images, (seeds + images) ** 2 / terms if terms > 0 else np.inf
+
+
+def _over_seeds(policies: Sequence[Scores], spread: SeedSpread) -> tuple[Floats, Floats, Floats]:
+    """Return (K,) variances of the accuracies that are due to the seeds, their degrees of freedom,
+    and the expected variances of one seed."""
+    expected = np.array([spread.of(p) for p in policies])
+    counts = np.array([len(p.seeds) for p in policies], dtype=np.float64)
+    degrees = DEGREES + counts - 1
+    measured = (counts - 1) * [p.seed_variance for p in policies]
+    return (DEGREES * expected + measured) / degrees / counts, degrees, expected
 
 
 def _image_covariance(policies: Sequence[Scores], groups: Floats | None) -> tuple[Floats, float]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from operator import attrgetter, itemgetter
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar
@@ -73,6 +73,9 @@ DIFFERING = frozenset({
     "learning_rate_chosen", "phases", "unsteady", "unreadable_images", *REPORTED_FIELDS,
 })  # fmt: skip
 """Fields in which rows of one experiment may differ; all others are its identity."""
+MARKS = ("parity", "pairing", "differs", "unsteady")
+"""Fields that follow from the runs beside a row."""
+_marks = attrgetter(*(FIELDS[name] for name in MARKS))
 _values = attrgetter(*FIELDS.values())
 
 
@@ -84,6 +87,8 @@ class Row(StoredRun):
     """shown if its backend is proved equal to those of all twins; None without a twin."""
     differs: tuple[str, ...] = ()
     """Respects in which it is not the same experiment as its twins in other backends."""
+    has_pair: bool = False
+    """True if the numbers of its first steps could be compared with twins in all other backends."""
     unsteady: bool = False
     """True if the machine did other work meanwhile, so that the run's speeds are not comparable."""
 
@@ -95,6 +100,14 @@ class Row(StoredRun):
     def fields(self) -> Mapping[str, Any]:
         """All fields in the order of ``FIELDS``, read-only; values are plain JSON."""
         return MappingProxyType(dict(zip(FIELDS, _values(self), strict=True)))
+
+    def marked(self, **marks: Any) -> Row:
+        """Return the row with other marks: ``parity``, ``differs``, ``has_pair``, ``unsteady``."""
+        row = replace(self, **marks)
+        # Thousands of rows need not look up the fields twice that stay as they are.
+        changed = dict(zip(MARKS, _marks(row), strict=True))
+        vars(row)["fields"] = MappingProxyType({**self.fields, **changed})
+        return row
 
     @property
     def is_ok(self) -> bool:
@@ -127,8 +140,13 @@ class Row(StoredRun):
             return "other_rate"
         if self.parity == "shown":
             return "proved"
-        found = self.result.fingerprint
-        return "paired" if found is not None and found.step_losses else "not_shown"
+        return "paired" if self.has_pair else "not_shown"
+
+    @property
+    def steady_fit_s(self) -> float | None:
+        """Time of the fit without compilation, in seconds; None if it has no time of its own."""
+        whole = self.result.fit_s
+        return None if not whole else max(whole - (self.result.compile_s or 0.0), 1e-6)
 
     @property
     def weights(self) -> str:
@@ -145,6 +163,20 @@ class Row(StoredRun):
     def sweep(self) -> str:
         """at once if trained together with other runs, else alone."""
         return "at once" if self.spec.recipe.sweep else "alone"
+
+    @property
+    def tried_rates(self) -> list[float]:
+        """Learning rates among which validation chose; empty without a choice."""
+        if not self.result.tuning or self.result.learning_rate is None:
+            return []
+        rates = [trial.learning_rate for trial in self.result.tuning]
+        return rates if len(set(rates)) > 1 else []
+
+    @property
+    def is_at_edge(self) -> bool:
+        """True if the learning rate that validation chose is the highest or lowest one tried."""
+        rates = self.tried_rates
+        return bool(rates) and self.result.learning_rate in (max(rates), min(rates))
 
     @property
     def failure(self) -> dict[str, Any] | None:
@@ -171,14 +203,25 @@ def rows_of(runs: Iterable[StoredRun], shown: Collection[ProvedSubject] = ()) ->
     """Return rows, with marks, in reading order: case, data, backbone, policy, recipe, seed,
     backend. ``shown`` holds what has been proved, for 'parity'."""
     rows = sorted(map(row_of, runs), key=_reading_order)
-    odd = _differences(rows)
-    marks = zip(rows, _parity_marks(rows, shown, odd), _unsteady_marks(rows), strict=True)
-    return [replace(row, parity=p, unsteady=u, differs=odd.get(row.key, ())) for row, p, u in marks]
+    matched = twins(row for row in rows if row.spec.mode == "matched")
+    odd = _differences(matched)
+    parity = _parity_marks(matched, shown, odd)
+    pairs = {row.key for same in matched for row in _with_pair(same)}
+    return [
+        row.marked(parity=parity.get(row.key), differs=odd.get(row.key, ()),
+                   has_pair=row.key in pairs, unsteady=unsteady)
+        for row, unsteady in zip(rows, _unsteady_marks(rows), strict=True)
+    ]  # fmt: skip
+
+
+POLICY_PLACES, BACKEND_PLACES = (
+    {name: place for place, name in enumerate(names)} for names in (POLICIES, BACKENDS)
+)
 
 
 def backend_place(backend: str) -> int:
     """Return a backend's place in the catalogue; an unknown one comes last."""
-    return [*BACKENDS, backend].index(backend)
+    return BACKEND_PLACES.get(backend, len(BACKEND_PLACES))
 
 
 def _reading_order(row: Row) -> tuple[Any, ...]:
@@ -186,7 +229,7 @@ def _reading_order(row: Row) -> tuple[Any, ...]:
     recipe = (getattr(spec.recipe, name) for name in RECIPE_OPTIONS)
     return (
         case.number or 9, data.name, data.train_images, spec.backbone,
-        [*POLICIES, spec.policy.name].index(spec.policy.name), row.weights, spec.mode,
+        POLICY_PLACES.get(spec.policy.name, len(POLICIES)), row.weights, spec.mode,
         *(0 if value is None else value for value in recipe), row.tune or "", row.sweep,
         spec.seed, spec.device, backend_place(spec.backend), *reversed(row.key),
     )  # fmt: skip
@@ -200,9 +243,15 @@ def grouped(items: Iterable[T], key: Callable[[T], Hashable]) -> dict[Any, list[
     return groups
 
 
-def identity(row: Row, without: Collection[str]) -> tuple[Hashable, ...]:
+def identity(row: Row, without: frozenset[str]) -> tuple[Hashable, ...]:
     """Return the values of all fields but ``without``, in the order of ``FIELDS``."""
-    return tuple(row.fields[name] for name in FIELDS if name not in without)
+    found: tuple[Hashable, ...] = _values_without(without)(row.fields)
+    return found
+
+
+@lru_cache
+def _values_without(fields: frozenset[str]) -> itemgetter[Any]:
+    return itemgetter(*(name for name in FIELDS if name not in fields))
 
 
 def twins(rows: Iterable[Row]) -> list[list[Row]]:
@@ -237,26 +286,31 @@ def _unsteady_marks(rows: Sequence[Row]) -> list[bool]:
     ]
 
 
-def _differences(rows: Sequence[Row]) -> dict[tuple[str, str], tuple[str, ...]]:
+def _differences(matched: Sequence[Sequence[Row]]) -> dict[tuple[str, str], tuple[str, ...]]:
     """Return the respects in which rows are not the same experiment as their twins, by key."""
-    matched = [row for row in rows if row.is_ok and row.spec.mode == "matched"]
-    odd = {row.key: tuple(own) for row in matched if (own := own_faults(row))}
-    for group in twins(matched):
-        for key, names in differences(group).items():
+    odd = {row.key: tuple(own) for same in matched for row in same if (own := own_faults(row))}
+    for same in matched:
+        for key, names in differences(same).items():
             odd[key] = (*odd.get(key, ()), *names)
     return odd
 
 
+def _with_pair(same: Sequence[Row]) -> list[Row]:
+    """Return the twins whose first steps could be compared: every backend has recorded some."""
+    known = [row for row in same if (f := row.result.fingerprint) is not None and f.step_losses]
+    backends = {row.spec.backend for row in known}
+    return known if backends == {row.spec.backend for row in same} else []
+
+
 def _parity_marks(
-    rows: Sequence[Row],
-    shown: Collection[ProvedSubject],
+    matched: Sequence[Sequence[Row]], shown: Collection[ProvedSubject],
     odd: Mapping[tuple[str, str], tuple[str, ...]],
-) -> list[Parity | None]:
-    """Return a mark for each row, None without twins in other backends (in matched mode): shown if
-    each other backend has a twin, in any environment, that is proved to compute the same, and
-    nothing in their own numbers says otherwise (``odd``)."""
+) -> dict[tuple[str, str], Parity]:  # fmt: skip
+    """Return a mark for each row with twins in other backends, by key: shown if each other backend
+    has a twin, in any environment, that is proved to compute the same, and nothing in their own
+    numbers says otherwise (``odd``)."""
     marks: dict[tuple[str, str], Parity] = {}
-    for group in twins(row for row in rows if row.spec.mode == "matched"):
+    for group in matched:
         backends = {row.spec.backend for row in group}
         for row in group if len(backends) > 1 else ():
             alike = _proved_alike(row, shown)
@@ -265,7 +319,7 @@ def _parity_marks(
             may_be = not set(odd.get(row.key, ())) - {THREADS} and not row.spec.recipe.sweep
             is_shown = may_be and backends <= {*proved, row.spec.backend}
             marks[row.key] = "shown" if is_shown else "not_shown"
-    return [marks.get(row.key) for row in rows]
+    return marks
 
 
 def is_proved(a: Row, b: Row, shown: Collection[ProvedSubject]) -> bool:
@@ -277,6 +331,8 @@ def is_proved(a: Row, b: Row, shown: Collection[ProvedSubject]) -> bool:
 def _proved_alike(row: Row, shown: Collection[ProvedSubject]) -> set[str]:
     """Return the environments proved to compute a row's experiment as its own does, directly or
     through others that both were compared with."""
+    if not shown:
+        return set()
     about, own = ProvedSubject.of_run(row.spec)[:-1], row.result.environment_id
     pairs = [subject.environments for subject in shown if subject[:-1] == about]
     alike = {own}

@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
+from operator import attrgetter
 from typing import Any
 
 from bench.spec.result import RunResult
@@ -22,16 +24,13 @@ HARMLESS = frozenset({CHOSEN_RATE, THREADS})
 a comparison, the second their speeds. PyTorch may count cores where TensorFlow counts threads."""
 CONTRADICTIONS = frozenset({"cached values", "repeated steps"})
 """Respects in which a run contradicts itself."""
-EQUAL: dict[str, Callable[[RunResult], Any]] = {
-    "blueprint_sha256": lambda r: r.blueprint_sha256,
-    "initial_state_sha256": lambda r: r.initial_state_sha256,
-    "batches_sha256": lambda r: r.batches_sha256,
-    "total_parameters": lambda r: r.total_parameters,
-    "trainable_parameters": lambda r: r.trainable_parameters,
-    "state_values": lambda r: r.state_values,
-    CHOSEN_RATE: lambda r: r.learning_rate,
-}
-"""Name in messages → value of a result that must be equal in all backends."""
+EQUAL = {
+    **{name: name for name in ("blueprint_sha256", "initial_state_sha256", "batches_sha256",
+                               "total_parameters", "trainable_parameters", "state_values")},
+    CHOSEN_RATE: "learning_rate",
+}  # fmt: skip
+"""Name in messages → field of a result that must be equal in all backends."""
+_equal_values = attrgetter(*EQUAL.values())
 Tolerances = Mapping[str, float]
 FLOAT32: Tolerances = {
     "loss of step 1": 2e-5, "logits after step 1": 5e-2, "loss of step 2": 5e-4,
@@ -77,7 +76,13 @@ def differences(twins: Sequence[StoredRun]) -> dict[tuple[str, str], list[str]]:
     """
     found: dict[tuple[str, str], list[str]] = defaultdict(list)
     backends = {run.spec.backend for run in twins}
+    across = [(a, b) for a, b in combinations(twins, 2) if a.spec.backend != b.spec.backend]
+    is_equal = len({_equal_values(run.result) for run in twins}) == 1
     for name, agree in _comparisons(twins):
+        if is_equal and name in EQUAL:
+            continue
+        if all(agree(a, b) for a, b in across):
+            continue
         for run in twins:
             for other in backends - {run.spec.backend}:
                 theirs = [twin for twin in twins if twin.spec.backend == other]
@@ -119,7 +124,7 @@ def _comparisons(
         return agree
 
     return [
-        *((name, equal(value)) for name, value in EQUAL.items()),
+        *((name, equal(attrgetter(field))) for name, field in EQUAL.items()),
         ("data_sha256", equal_in_one_version(lambda r: r.data_sha256)),
         (THREADS, equal_if_known(lambda r: r.knobs.get("threads"))),
         ("loss of step 1", alike("loss of step 1", 0, lambda r: _losses(r)[:1])),

@@ -43,9 +43,11 @@ class Scores:
         if right.size == 0:
             raise ValueError("no answers")
         x = right.astype(np.float64)
-        rest = float(x.var(axis=0, ddof=1).mean()) if len(x) > 1 else 0.0
+        by_image = x.mean(axis=0)
+        squares = float(np.square(x - by_image).sum())
+        rest = squares / (len(x) - 1) / x.shape[1] if len(x) > 1 else 0.0
         numbers = tuple(range(len(x))) if seeds is None else tuple(seeds)
-        return cls(name, kind, numbers, x.mean(1), x.shape[1], x.mean(0), rest, groups)
+        return cls(name, kind, numbers, x.mean(axis=1), x.shape[1], by_image, rest, groups)
 
     @cached_property
     def mean(self) -> float:
@@ -63,3 +65,13 @@ class Scores:
     def seed_variance(self) -> float:
         """Variance over the seeds of their accuracies; 0 for one seed."""
         return float(self.by_seed.var(ddof=1)) if len(self.seeds) > 1 else 0.0
+
+
+def variances_of_differences(policies: Sequence[Scores]) -> Floats:
+    """Return the (K, K) variance over the seeds of the difference of each two policies, which have
+    the same seeds; 0 for one seed."""
+    x = np.stack([scores.by_seed for scores in policies])
+    x = x - x.mean(axis=1, keepdims=True)
+    covariance = x @ x.T / max(x.shape[1] - 1, 1)
+    own = np.diag(covariance)
+    return np.asarray(np.maximum(own[:, None] + own[None, :] - 2.0 * covariance, 0.0))

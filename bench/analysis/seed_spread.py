@@ -16,12 +16,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
-from itertools import combinations
 
 import numpy as np
 from scipy import special
 
-from bench.analysis.scores import Kind, Scores
+from bench.analysis.rows import grouped
+from bench.analysis.scores import Kind, Scores, variances_of_differences
 
 DEGREES = 4.0
 """Degrees of freedom that earlier experience is worth."""
@@ -31,6 +31,9 @@ LEAST_FACTOR = 0.25
 """Smallest ratio of a variance to the expected one: seeds may agree by luck."""
 RESTLESS = 1.5
 """Ratio to the usual spread from which on a report says that seeds spread more than usual."""
+COLLAPSE, LEAST_COLLAPSE = 4.0, 0.1
+"""A run collapsed if it lies so many usual standard deviations, and this fraction of the images,
+below the middle seed."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,8 @@ class Experience:
     spread: Mapping[Kind, float]
     """Standard deviation over seeds of the log odds of a right answer."""
     image_share: float
-    """Variance of an accuracy over test images, relative to independent answers; assumed where the
-    answers to single images are not known."""
+    """Variance over test images of a difference of two accuracies, relative to independent answers;
+    assumed where the answers to single images are not known."""
     source: str
     """What was measured, for readers."""
 
@@ -89,14 +92,14 @@ def spread_of(questions: Sequence[Sequence[Scores]]) -> SeedSpread:
             own.setdefault(scores.name, []).append(
                 (scores.seed_variance / USUAL.of(scores), len(scores.seeds) - 1)
             )
-        same = [s for s in several if several and s.seeds == several[0].seeds]
-        ratios = [
-            float((b.by_seed - a.by_seed).var(ddof=1)) / (USUAL.of(a) + USUAL.of(b))
-            for a, b in combinations(same, 2)
-        ]
-        if ratios:
+        for same in grouped(several, lambda scores: scores.seeds).values():
+            if len(same) < 2:
+                continue
+            usual = np.array([USUAL.of(scores) for scores in same])
+            ratios = variances_of_differences(same) / (usual[:, None] + usual[None, :])
+            mean = float(ratios[np.triu_indices(len(same), 1)].mean())
             degrees = (len(same) - 1) * (len(same[0].seeds) - 1)
-            pairs, pair_degrees = pairs + degrees * float(np.mean(ratios)), pair_degrees + degrees
+            pairs, pair_degrees = pairs + degrees * mean, pair_degrees + degrees
     sums = {
         name: (sum(x * df for x, df in xs), sum(df for _, df in xs)) for name, xs in own.items()
     }
@@ -109,6 +112,13 @@ def spread_of(questions: Sequence[Sequence[Scores]]) -> SeedSpread:
         for name, kind in kinds.items()
     }
     return SeedSpread(spread, float(np.sqrt(common)))
+
+
+def collapsed(scores: Scores) -> int:
+    """Return the number of seeds that lie far below the middle one; of two, below the better."""
+    middle = sorted(scores.by_seed)[len(scores.seeds) // 2]
+    gap = max(COLLAPSE * USUAL.of(scores) ** 0.5, LEAST_COLLAPSE)
+    return int(np.sum(scores.by_seed < middle - gap))
 
 
 def _moderated(total: float, degrees: int, expected: float = 1.0) -> float:

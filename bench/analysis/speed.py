@@ -22,7 +22,7 @@ from bench.analysis.intervals import (
     median_of_pairs,
     t_interval,
 )
-from bench.analysis.rows import UNSTEADY, Row, grouped
+from bench.analysis.rows import Row, grouped
 from bench.analysis.same_experiment import CHOSEN_RATE
 
 SpeedBasis = Literal["whole steps", "whole fits"]
@@ -58,24 +58,6 @@ def shares_prefix(group: SeedGroup) -> bool:
     """Return True if runs carry the same measured time of a frozen part's values, so that their
     times agree for that reason."""
     return any(row.result.prefix_values == "reused" for row in group.rows)
-
-
-def is_unsteady(group: SeedGroup) -> bool:
-    """Return True if a run is marked unsteady, or the fit of one, compilation left out, took
-    ``UNSTEADY`` times that of another seed."""
-    if any(row.unsteady for row in group.rows):
-        return True
-    fits = [r.result.fit_s for r in group.rows if r.result.fit_s]
-    rests = [rest for row in group.rows if (rest := steady_fit_s(row)) is not None]
-    # A small difference beside whole fits that are mostly compilation does not count.
-    return bool(fits) and max(rests) > UNSTEADY * min(rests) and max(rests) - min(rests) > min(fits)
-
-
-def steady_fit_s(row: Row) -> float | None:
-    """Return the time of a run's fit without compilation, in seconds; None if it has no time of its
-    own."""
-    result = row.result
-    return None if not result.fit_s else max(result.fit_s - (result.compile_s or 0.0), 1e-6)
 
 
 @dataclass(frozen=True)
@@ -141,9 +123,9 @@ def compare_speeds(pairs: Pairs) -> list[SpeedComparison | None]:
 def _comparison(
     logs: Sequence[Sequence[float]], group: SeedGroup, of: SpeedBasis
 ) -> SpeedComparison | None:
-    """Return the comparison by the logarithms of the ratios of pairs of runs, by experiment; None
-    without any. A machine drifts from one experiment to the next, so of several, each is one
-    draw."""
+    """Return the comparison by the logarithms of the ratios of pairs of runs, listed by experiment;
+    None without any. A machine drifts from one experiment to the next, so where there are several
+    experiments, the mean of each is one draw."""
     count = sum(map(len, logs))
     if not count:
         return None
@@ -153,7 +135,7 @@ def _comparison(
 
 def _common_runs(a: SeedGroup, b: SeedGroup) -> list[tuple[Row, Row]]:
     """Return the pairs of steady runs of one seed and fold that did the same experiment."""
-    if a.machine != b.machine or is_unsteady(a) or is_unsteady(b):
+    if a.machine != b.machine or a.is_unsteady or b.is_unsteady:
         return []
     if any(set(row.differs) - {CHOSEN_RATE} for group in (a, b) for row in group.rows):
         return []
@@ -174,7 +156,7 @@ def _step_logs(a: SeedGroup, b: SeedGroup) -> list[float]:
 def _fit_logs(a: SeedGroup, b: SeedGroup) -> list[float]:
     """Return the logarithms of the ratios of speed of whole fits, compilation left out; runs that
     share the values of a frozen part count once."""
-    fits = [(steady_fit_s(x), steady_fit_s(y)) for x, y in _common_runs(a, b)]
+    fits = [(x.steady_fit_s, y.steady_fit_s) for x, y in _common_runs(a, b)]
     logs = [math.log(x / y) for x, y in fits if x and y]
     return logs[:1] if shares_prefix(a) or shares_prefix(b) else logs
 
@@ -182,9 +164,9 @@ def _fit_logs(a: SeedGroup, b: SeedGroup) -> list[float]:
 def fit_ratio(a: SeedGroup, b: SeedGroup) -> float | None:
     """Return the time of the fit of ``b`` over that of ``a``, without compilation; None if a run
     lacks it, or a machine was busy."""
-    if is_unsteady(a) or is_unsteady(b):
+    if a.is_unsteady or b.is_unsteady:
         return None
-    sides = [[steady_fit_s(row) for row in group.rows] for group in (a, b)]
+    sides = [[row.steady_fit_s for row in group.rows] for group in (a, b)]
     if any(value is None for side in sides for value in side):
         return None
     first, second = (geometric_mean([v for v in side if v]) for side in sides)

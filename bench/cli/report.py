@@ -18,7 +18,7 @@ from bench.report import STANDARD, Report, View, make_report
 from bench.report import as_json as rows_as_json
 from bench.report.compare import FolderComparison, side_by_side
 from bench.report.export import NotWritten
-from bench.report.from_page import load_page
+from bench.report.from_page import load_page, proofs_of_page
 from bench.report.notes import reasons, warnings
 from bench.report.selection import Filters, Selection
 from bench.report.tables.runs import FORMATS, Format
@@ -81,7 +81,8 @@ def report_command(options: ReportOptions) -> None:
         a, b = (folder.resolve() for folder in folders)
         labels = (a.name, b.name) if a.name != b.name else (str(a), str(b))
         side = side_by_side(*chosen, labels, (first, second))
-    report = make_report(runs, folders[0], problems, view, side, options.page, everything)
+    proofs = [pair for page in folders if page.is_file() for pair in proofs_of_page(page)]
+    report = make_report(runs, folders[0], problems, view, side, options.page, everything, proofs)
     if out is not None and out.resolve() == folders[0].resolve():
         out = None
     if out is None and len(folders) > 2:  # the first folder's own page and tables stay

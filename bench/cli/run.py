@@ -119,6 +119,14 @@ def _check_rules(rules: FileRules, datasets: Sequence[str]) -> None:
             f"{', '.join(sorted(set(datasets)))}.",
             "Leave it out, or name a folder: --datasets folder:PATH.",
         )
+    for option in rules.options():
+        others = [name for name in datasets if not name.startswith("folder:")]
+        if others and option.startswith(("--folds", "--group-by")):
+            raise UserError(
+                f"{option} is about folder:PATH, and these runs use "
+                f"{', '.join(sorted(set(others)))}, too.",
+                "Run the folder alone: --datasets folder:PATH.",
+            )
 
 
 def _check_images(out: Path, datasets: Sequence[str]) -> None:

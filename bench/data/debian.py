@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import zlib
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -63,8 +64,9 @@ def _folder(folder: Path, inside: str, package: str) -> Path:
 
 
 def open_fashion(sizes: SplitSizes) -> Dataset:
-    """Open Fashion-MNIST without decoding it, see ``open_dataset``. Its own test images are the
-    test; of the others, the first ones of a balanced order are for validation."""
+    """Open Fashion-MNIST, see ``open_dataset``; both files are unpacked and each image is hashed.
+    Its own test images are the test; of the others, the first ones of a balanced order are for
+    validation."""
     folder = fashion_path()
     source = _Garments(folder)
     counts = {
@@ -126,8 +128,11 @@ class _Garments:
 def _idx(path: Path, dimensions: int) -> Pixels:
     """Return the array of a file in the IDX format of MNIST (uint8, big-endian sizes); raise
     UserError if it is something else."""
-    with gzip.open(path, "rb") as file:
-        data = file.read()
+    try:
+        with gzip.open(path, "rb") as file:
+            data = file.read()
+    except (EOFError, OSError, zlib.error):
+        data = b""
     shape = np.frombuffer(data[4 : 4 + 4 * dimensions], ">u4").astype(int)
     if data[:4] != bytes((0, 0, 8, dimensions)) or len(data) - 4 - 4 * dimensions != shape.prod():
         raise UserError(f"{path} is not in the IDX format.", "Install the Debian package again.")

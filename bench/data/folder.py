@@ -16,7 +16,10 @@ from bench.errors import UserError
 from bench.spec.run import Fold
 from bench.storage.checksums import sha256_of_texts
 
-LEAST_FOLDS = 2
+LEAST_FOLDS = 3
+"""Fewest images of a class that can be cross-validated: one is the test, one the validation."""
+MOST_LETTERS = 500
+"""Longest regular expression of ``--group-by``."""
 HELD_OUT = 0.15
 """Share of the distinct images of a class for each of validation and test, if not given."""
 
@@ -30,6 +33,8 @@ def open_folder(name: str, root: Path, sizes: SplitSizes, rules: FileRules) -> D
     if rules.group_by is not None:
         read = grouped_files(read, rules.group_by, root)
     images, remarks = without_conflicts(read, drop=rules.drop_duplicates)
+    if rules.group_by is not None:
+        remarks.append(_about_groups(images))
     _check_none_lost(found.images, images)
     if found.others:
         remarks.append(others_remark(found.others))
@@ -224,12 +229,15 @@ def grouped_files(images: list[ImageFile], pattern: str, root: Path) -> list[Ima
     """Return the files with the group of each: files belong together if ``pattern`` finds the same
     text in their paths below ``root``, or if they are identical. Raise UserError if the pattern
     matches no file."""
+    if not pattern.isprintable() or len(pattern) > MOST_LETTERS:
+        raise UserError(
+            f"--group-by: an expression has at most {MOST_LETTERS} characters, all printable."
+        )
     try:
         expression = re.compile(pattern)
     except re.error as error:
         raise UserError(f"--group-by '{pattern}' is no regular expression: {error}.") from error
-    first_of_text: dict[str, str] = {}
-    found, texts = [], []
+    texts = []
     for image in images:
         match = expression.search(image.path.relative_to(root).as_posix())
         texts.append(None if match is None else match[1 if expression.groups else 0])
@@ -239,9 +247,21 @@ def grouped_files(images: list[ImageFile], pattern: str, root: Path) -> list[Ima
             f"--group-by '{pattern}' matches no file below {root}, such as '{example}'.",
             "It is a regular expression for such a path; its first group names what images share.",
         )
+    # Identical files must not be divided either: they join the group of the first that has one.
+    named: dict[str, str] = {}
     for image, text in zip(images, texts, strict=True):
-        # Identical files must not be divided either: they join the group of the first one.
-        joined = first_of_text.setdefault(image.sha256, text or "")
-        name = joined or text
-        found.append(replace(image, group=sha256_of_texts(["group", name]) if name else ""))
-    return found
+        if text:
+            named.setdefault(image.sha256, text)
+    return [
+        replace(image, group=sha256_of_texts(["group", name]) if name else "")
+        for image in images
+        for name in [named.get(image.sha256)]
+    ]
+
+
+def _about_groups(images: list[ImageFile]) -> str:
+    """Return a sentence on how many images belong together."""
+    groups = [image.group for image in images if image.group]
+    alone = len(images) - len(groups)
+    text = f"--group-by: {len(set(groups)):,} groups of {len(groups):,} images"
+    return text + (f"; {alone:,} files do not match, and each counts by itself" if alone else "")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from bench.catalog.cases import SIZE_BOUNDS
 from bench.data.debian import clipart_path, fashion_path, open_clipart, open_fashion
 from bench.data.folder import open_folder
 from bench.data.folder_layout import class_name
@@ -129,6 +130,20 @@ def open_dataset(
 def has_path(name: str) -> bool:
     """Return True if a data set is the user's own, named with its path."""
     return ":" in name and name not in _KINDS
+
+
+def size_bounds_of(name: str) -> tuple[int, int]:
+    """Return the numbers of training images up to which a data set named in a result is small and
+    medium."""
+    return (_KINDS[name].size_bounds if name in _KINDS else None) or SIZE_BOUNDS
+
+
+def similarity_of(name: str) -> Similarity | None:
+    """Return the known similarity to ImageNet of a data set named in a result; None: the user says
+    it."""
+    prefix, colon, _ = name.partition(":")
+    kind = _KINDS.get(name) or _KINDS.get(f"{prefix}:PATH" if colon else name)
+    return kind.similarity if kind else None
 
 
 def qualifier_of(name: str) -> str:

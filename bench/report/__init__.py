@@ -103,7 +103,7 @@ class Report:
 def make_report(
     runs: Sequence[StoredRun], folder: Path, problems: Sequence[str] = (), view: View = STANDARD,
     side: FolderComparison | None = None, with_page: bool = True,
-    whole: Sequence[StoredRun] | None = None,
+    whole: Sequence[StoredRun] | None = None, proofs: Sequence[PairProof] = (),
 ) -> Report:  # fmt: skip
     """Make a report of runs.
 
@@ -113,11 +113,12 @@ def make_report(
         with_page: False to leave out the page, which takes longer than all tables.
         whole: All runs from which ``runs`` were selected; None: the same. Failed seeds are
             counted among all of them, since the remaining ones may be the lucky ones.
+        proofs: Those that came with a page, beside this machine's and the folder's.
 
     Raises:
         UserError: There is no such column.
     """
-    pairs = known_proofs(folder, runs)
+    pairs = known_proofs(folder, runs, proofs)
     proved = proved_subjects(pairs)
     rows = in_order(rows_of(runs, proved), view.sort)
     columns = chosen_columns(view.columns)
@@ -128,6 +129,8 @@ def make_report(
     if with_page:
         shown = [*tables, runs_table(rows, columns)]
         page = document(found, shown, problems, view.selection, side)
+        page["folder"] = folder.resolve().name
+        page["proofs"] = [pair.model_dump(mode="json") for pair in pairs]
     return Report(folder, rows, pairs, columns, tables, side, page, answer(found).headline)
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 
 from bench.analysis.contests import Contest, Overall, Standing
 from bench.analysis.findings import Findings
-from bench.analysis.groups import experiment_of, kind_of
+from bench.analysis.groups import SeedGroup, kind_of
 from bench.analysis.intervals import geometric_mean
 from bench.analysis.rows import Row, grouped
 from bench.analysis.scores import Kind
@@ -20,10 +19,8 @@ from bench.errors import number_of
 from bench.report.format import ends, listed, margin_words, percent, share, some_of
 from bench.report.labels import values_of
 from bench.report.notes import most_frequent_failure
-from bench.report.questions import Note, data_name, notes_of
+from bench.report.questions import FEW_IMAGES, Note, data_name, notes_of
 
-FEW_IMAGES = 100
-"""Test images below which single images decide, and the first screen says so."""
 MANY_NETWORKS = 3
 """Networks from which on the picture is accuracy against speed."""
 FAST = 0.8
@@ -74,43 +71,56 @@ class Answer:
 
 def answer(found: Findings) -> Answer:
     """Return the answer that fits what was run."""
+    said, failed = _answer(found), sum(not row.is_ok for row in found.rows)
+    if found.groups and 2 * failed > len(found.rows):
+        headline = f"{failed} of {number_of(len(found.rows), 'run')} failed. {said.headline}"
+        return replace(said, headline=headline)
+    return said
+
+
+def _answer(found: Findings) -> Answer:
     subline = asked(found.rows)
     if not found.groups:
         return _no_answer(found, subline)
-    notes, contests = notes_of(found), [c for c in found.joint if c.is_compared]
-    if not contests:
-        return _alone(found, subline, notes)
-    if len({contest.row.spec.backbone for contest in contests}) >= MANY_NETWORKS:
+    notes, contests = notes_of(found), found.tests
+    meaningless = sorted({c.shows_nothing for c in found.joint if c.shows_nothing})
+    if len({group.row.spec.backbone for group in found.groups}) >= MANY_NETWORKS:
+        if meaningless and not contests:
+            return replace(_alone(found, subline, notes, meaningless), shape="networks")
         return _networks(found, subline, notes)
+    if not contests:
+        return _alone(found, subline, notes, meaningless)
     overall = found.overall or _largest(contests)
     standings = overall.standings
-    fewest = min(contest.entries[0].scores.images for contest in overall.contests)
+    most = max(contest.entries[0].scores.images for contest in overall.contests)
     is_settled = all(s.word in ("best", "ruled out") for s in standings)
-    if fewest < FEW_IMAGES and not is_settled:
-        headline = (
-            f"{fewest} test images are too few to choose: one image is {100 / fewest:.1f} points."
-        )
-        few = Note("What they show", _few(overall, fewest))
+    if most < FEW_IMAGES and not is_settled:
+        headline = f"{_too_few(most)} to choose: one image is {100 / most:.1f} points."
+        few = Note("What they show", _few(overall))
         return Answer(headline, subline, (), [few, *notes], "few images", standings, overall)
     boxes = _boxes(overall)
     return Answer(_headline(overall), subline, boxes, notes, "policies", standings, overall)
+
+
+def _too_few(images: int) -> str:
+    return f"{number_of(images, 'test image')} {'is' if images == 1 else 'are'} too few"
 
 
 def asked(rows: Sequence[Row]) -> str:
     """Return a sentence that says what was run, and where."""
     policies, data = values_of(rows, "policy"), values_of(rows, "dataset")
     networks, backends = values_of(rows, "backbone"), values_of(rows, "backend")
-    seeds = Counter(experiment_of(row) for row in rows if row.fold in (None, 1)).values()
     machines = dict.fromkeys(
         e.device_model if e.device != "cpu" else f"{number_of(e.cores, 'core')} of {e.processor}"
         for e in (row.environment for row in rows)
     )
+    seeds = len({row.spec.seed for row in rows})
     folds = max((row.dataset.fold.of for row in rows if row.dataset.fold), default=0)
     crossed = f", {folds} folds" if folds else ""
     return (
         f"{number_of(len(rows), 'run')}: {some_of(policies, 6)} on {some_of(data, 4)} with "
         f"{some_of(networks, 3)} in {listed(backends)}, "
-        f"{number_of(max(seeds, default=1), 'seed')}{crossed}. Machine: {listed(list(machines))}."
+        f"{number_of(seeds, 'seed')}{crossed}. Machine: {listed(list(machines))}."
     )
 
 
@@ -122,9 +132,11 @@ def _no_answer(found: Findings, subline: str) -> Answer:
     return Answer(headline, f"Most frequent reason: {why}", shape="none")
 
 
-def _alone(found: Findings, subline: str, notes: Sequence[Note]) -> Answer:
-    """Return the answer where no two policies can be compared."""
-    meaningless = sorted({c.shows_nothing for c in found.joint if c.shows_nothing})
+def _alone(
+    found: Findings, subline: str, notes: Sequence[Note], meaningless: Sequence[str]
+) -> Answer:
+    """Return the answer where no two policies can be compared; ``meaningless`` are the reasons why
+    accuracies mean nothing."""
     if meaningless:
         headline = f"These accuracies say nothing about policies: {listed(meaningless)}."
         return Answer(headline, subline, (), notes, "alone")
@@ -187,6 +199,12 @@ def gap(standing: Standing) -> str:
     return f"{value:.0f}" if value >= 10 else f"{value:.1f}"
 
 
+def _gap_with_interval(standing: Standing) -> str:
+    """Return how far a policy is behind the leader, with the interval."""
+    e = standing.behind
+    return f"{gap(standing)} points behind {ends(e) if e else ''}".rstrip()
+
+
 def _boxes(overall: Overall) -> list[Box]:
     """Return what to take for accuracy and for speed, and what not to do."""
     boxes = [_for_accuracy(overall), _for_speed(overall), _not_at_all(overall)]
@@ -196,13 +214,15 @@ def _boxes(overall: Overall) -> list[Box]:
 def _for_accuracy(overall: Overall) -> Box:
     leader, *others = overall.standings
     on_average = " on average" if len(overall.contests) > 1 else ""
-    text = (
-        f"{share(min(leader.chance, 0.99))} likely to be within {margin_words(overall.margin)} of "
-        f"the best{on_average}."
-    )
+    text = f"It leads{on_average}; how likely it is the best is not known."
+    if leader.is_sure:
+        text = (
+            f"{share(min(leader.chance, 0.99))} likely to be within {margin_words(overall.margin)} "
+            f"of the best{on_average}."
+        )
     if leader.word == "best":
         text = f"The best{on_average}: all others are ruled out."
-    close = [s for s in others if s.word != "ruled out" and s.chance >= 0.05][:2]
+    close = [s for s in others if s.word != "ruled out" and s.is_sure and s.chance >= 0.05][:2]
     if close:
         text += f" May be as good: {listed([f'{s.name} ({share(s.chance)})' for s in close])}."
     return Box(f"For accuracy: {leader.name}", text, "good")
@@ -224,8 +244,10 @@ def _for_speed(overall: Overall) -> Box | None:
     text = "No quicker policy may be as good."
     if quick:
         best = min(quick, key=lambda s: times[s.name])
-        cost = f"{share(times[best.name])} of the time and loses {gap(best)} points."
-        text += f" {best.name} takes {cost}"
+        text += (
+            f" {best.name} takes {share(times[best.name])} of the time, and is "
+            f"{_gap_with_interval(best)}."
+        )
     return Box(f"For speed: {leader.name} too", text, "neutral")
 
 
@@ -235,7 +257,7 @@ def _not_at_all(overall: Overall) -> Box | None:
     if not out:
         return None
     *more, worst = out
-    text, tests = f"{gap(worst)} points behind", len(overall.contests)
+    text, tests = _gap_with_interval(worst), len(overall.contests)
     if tests > 1:
         ruled = overall.ruled_out(worst.name)
         where = f"all {tests}" if ruled == tests else f"{ruled} of {tests}"
@@ -248,7 +270,7 @@ def _loses(standing: Standing) -> str:
     """Return a sentence on how far a policy is behind, with the interval in words."""
     e = standing.behind
     if e is None or e.low is None or e.high is None or e.low >= 0.0:
-        return f"It is {gap(standing)} points behind {ends(e) if e else ''}".rstrip() + "."
+        return f"It is {_gap_with_interval(standing)}."
     return (
         f"It is {gap(standing)} points behind, between {-100 * e.low:.1f} ahead and "
         f"{100 * e.high:.1f} behind."
@@ -271,9 +293,10 @@ def relative_times(overall: Overall) -> dict[str, float]:
     return found
 
 
-def _few(overall: Overall, images: int) -> list[str]:
-    """Return sentences where single images decide."""
-    contest, standings = overall.contests[0], overall.standings
+def _few(overall: Overall) -> list[str]:
+    """Return sentences where single images decide, about the test with most images."""
+    contest = max(overall.contests, key=lambda c: c.entries[0].scores.images)
+    standings, images = contest.standings, contest.entries[0].scores.images
     halves = [s.behind.half_width or 0.0 for s in standings if s.behind]
     seeds = len(contest.entries[0].scores.seeds)
     said = [
@@ -303,14 +326,14 @@ def _word(overall: Overall, name: str) -> str:
 def _networks(found: Findings, subline: str, notes: Sequence[Note]) -> Answer:
     """Return the answer where many networks were tried: the most accurate choice, and a quick one
     that comes close."""
-    groups = [e.groups[0] for c in found.joint if c.is_compared for e in c.entries]
-    by_data = grouped(groups, lambda g: (g.test_set, g.row.spec.recipe.px, g.machine))
+    by_data = grouped(found.groups, lambda g: (g.test_set, g.row.spec.recipe.px, g.machine))
     same = max(by_data.values(), key=len)
     best = max(same, key=lambda g: g.scores.mean)
-    headline = (
-        f"{best.row.spec.backbone} with {best.row.spec.policy.name} is most accurate: "
-        f"{percent(found.top1(best))}."
-    )
+    images, networks = best.scores.images, {g.row.spec.backbone for g in same}
+    if images < FEW_IMAGES:
+        headline = f"{_too_few(images)} to choose among {len(networks)} networks."
+        return Answer(headline, subline, (), notes, "networks")
+    headline = f"{_choice(best)} is most accurate: {percent(found.top1(best))}."
     times = {g: r for g in same if (r := fit_ratio(best, g)) is not None}
     quick = [g for g, r in times.items()
              if r <= FAST and best.scores.mean - g.scores.mean <= CLOSE]  # fmt: skip
@@ -318,15 +341,16 @@ def _networks(found: Findings, subline: str, notes: Sequence[Note]) -> Answer:
         group = min(quick, key=lambda g: times[g])
         lost = 100 * (best.scores.mean - group.scores.mean)
         headline += (
-            f" {group.row.spec.backbone} with {group.row.spec.policy.name} comes within "
-            f"{lost:.1f} points in {share(times[group])} of the time."
+            f" {_choice(group)} comes within {lost:.1f} points in {share(times[group])} of the "
+            "time."
         )
     half = found.top1(best).half_width or 0.0
-    sure = Note(
-        "How sure is that?",
-        [
-            f"Networks differ for sure only by more than about {100 * half * 2**0.5:.0f} points, "
-            f"with {number_of(len(best.seeds), 'seed')} and {best.scores.images:,} test images."
-        ],
+    sure = (
+        f"Networks differ for sure only by more than about {100 * half * 2**0.5:.0f} points, with "
+        f"{number_of(len(best.seeds), 'seed')} and {images:,} test images."
     )
-    return Answer(headline, subline, (), [sure, *notes], "networks")
+    return Answer(headline, subline, (), [Note("How sure is that?", [sure]), *notes], "networks")
+
+
+def _choice(group: SeedGroup) -> str:
+    return f"{group.row.spec.backbone} with {group.row.spec.policy.name}"

@@ -14,7 +14,6 @@ from bench.analysis.groups import SeedGroup
 from bench.analysis.intervals import SIGNIFICANT, Estimate
 from bench.analysis.measures import Compared, compare_measures
 from bench.analysis.rows import DIFFERING
-from bench.analysis.speed import is_unsteady
 from bench.errors import number_of
 from bench.report.format import ABSENT, applicable, listed, percent, points, some_of, times
 from bench.report.labels import distinguishing_fields
@@ -24,8 +23,8 @@ from bench.report.tables.standard import UNSTEADY_NOTE
 from bench.storage.results import StoredRun
 
 FolderNames = tuple[str, str]
-MOST_DIFFERENCES, MOST_WAYS, MOST_LETTERS = 6, 3, 40
-"""Limits of a sentence: differences it names, combinations of them, and letters of a value."""
+MOST_DIFFERENCES, MOST_LETTERS = 6, 40
+"""Limits of a sentence: differences it names, and letters of a value."""
 INTERVALS = (
     "Ranges in brackets are 95 % intervals, for training again and for other test images; of "
     "speeds, for other runs. A difference is real if its interval excludes 'none' and its p "
@@ -35,20 +34,6 @@ MACHINE_NAMES = {"device_model": "model of the device", "python": "Python",
                  "thawbench": "Thawbench and its code"}  # fmt: skip
 """Field of an environment → its name for readers, if that differs."""
 DIFFERENCE_NAMES = {"package": "package {}", "variable": "variable {}", "knob": "in force: {}"}
-SPEC_NAMES = {
-    "case.number": "case",
-    "case.dataset.name": "data set",
-    "case.dataset.label": "data set's label",
-    "case.dataset.content_hash": "content of the data set",
-    "weights.kind": "weights",
-    "weights.source": "source of the weights",
-    "weights.sha256": "file of the weights",
-    "weights.reading_digest": "reading of the weights",
-    "network_digest": "definition of the network",
-    "policy.name": "policy",
-    "code_sha256": "code of the network",
-}
-"""Path of a field in a spec → its name for readers, if that differs."""
 
 
 @dataclass(frozen=True)
@@ -124,19 +109,20 @@ def side_by_side(
     groups = analysis.seed_group_pairs(pairs, whole or (a, b))
     compared = compare_measures(groups)
     measures = {name: [c for c in compared if c.measure == name] for name in WORDS}
-    common = {run.result.run_id for run in a} & {run.result.run_id for run in b}
-    alone = ([run for run in runs if run.result.run_id not in common] for runs in (a, b))
-    near = [] if pairs else analysis.nearest(*alone)
-    around = pairs or [(n.a, n.b) for n in near if n.a.spec.backend == n.b.spec.backend]
+    # Without common runs, the first of each backend show what differs around them.
+    there = {run.spec.backend: run for run in reversed(b)}
+    firsts = {run.spec.backend: run for run in reversed(a) if run.spec.backend in there}
+    around = pairs or [(run, there[backend]) for backend, run in firsts.items()]
     found = analysis.differences(around)
+    apart = [] if pairs else analysis.fields_apart(a, b)
     tables = [
         *(_measure_table(name, groups, mine, names) for name, mine in measures.items()),
         _words_table(
             "environments",
             "Differences around the runs",
             "Machine, driver, versions, environment variables, and settings read back from the "
-            "frameworks. Compared between runs of the same spec or, if there are none, the most "
-            "similar one.",
+            "frameworks. Compared between runs of the same spec or, if there are none, the first "
+            "run of each backend.",
             {"what": "what", "first": names[0], "second": names[1], "backends": "backends"},
             [(*_difference_texts(what), ", ".join(backends)) for what, backends in found.items()],
         ),
@@ -152,10 +138,10 @@ def side_by_side(
     moved = [f"{number_of(n, 'run')} on {x} and {y}" for (x, y), n in devices.items() if x != y]
     again = sum(a.key == b.key for a, b in pairs)
     are, them = ("is", "it") if again == 1 else ("are", "them")
-    unsteady = sum(is_unsteady(a) or is_unsteady(b) for a, b in groups)
+    unsteady = sum(a.is_unsteady or b.is_unsteady for a, b in groups)
     sentences = applicable({
         _counted(pairs, len(groups), unmatched, names): True,
-        _nearest(near, names): near,
+        _apart(apart, names): apart,
         f"'{names[0]}' and '{names[1]}' ran on different devices ({listed(moved)}). Accuracies "
         "remain comparable; ratios of speed mainly compare the devices.": moved,
         _environments(found, around): around,
@@ -193,25 +179,17 @@ def _counted(
     return f"{text} Not compared: {rest}." if rest else text
 
 
-def _nearest(near: Sequence[analysis.NearestPair], names: FolderNames) -> str:
-    """Return a sentence on how the most similar specs differ."""
-    least = min((len(n.differences) for n in near), default=0)
-    ways = Counter(n.differences for n in near if len(n.differences) == least)
+def _apart(fields: Sequence[analysis.FieldDifference], names: FolderNames) -> str:
+    """Return a sentence on the settings of which two folders have no value in common."""
     texts = [
-        ", ".join(
-            f"{SPEC_NAMES.get(path, path.rpartition('.')[2].replace('_', ' '))} "
-            f"({_short_value(first)} in '{names[0]}', {_short_value(second)} in '{names[1]}')"
-            for path, first, second in way
-        )
-        for way, _ in ways.most_common(MOST_WAYS)
+        f"{name.replace('_', ' ')} ({_short(first)} in '{names[0]}', {_short(second)} in "
+        f"'{names[1]}')"
+        for name, first, second in fields
     ]
-    texts += ["other values"] if len(ways) > MOST_WAYS else []
-    return f"The most similar specs differ in {'; or in '.join(texts)}."
+    return f"The folders differ in {some_of(texts, MOST_DIFFERENCES)}."
 
 
-def _short_value(text: str | None) -> str:
-    if text is None or text == "null":
-        return "none"
+def _short(text: str) -> str:
     return text if len(text) <= MOST_LETTERS else f"{text[:MOST_LETTERS]}…"
 
 

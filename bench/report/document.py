@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import json
+import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,12 +16,13 @@ from bench.analysis.rows import Row, grouped
 from bench.errors import UserError
 from bench.report.compare import FolderComparison
 from bench.report.first_screen import first_screen
-from bench.report.notes import footnotes, reasons
+from bench.report.notes import PAIRING, footnotes, reasons
 from bench.report.plots import plots
+from bench.report.questions import MOST_SENTENCES, cautions
 from bench.report.tables.model import Table
 from bench.runner.repeat import SUITE_FILE, suite_text
 from bench.runner.suite import load_suite
-from bench.spec.base import SCHEMA_VERSION
+from bench.spec.base import SCHEMA_VERSION, canonical_json
 from bench.spec.result import REPORTED_FIELDS
 from bench.spec.run import RunSpec
 from bench.storage.regular_files import read_regular, read_tail
@@ -34,8 +37,10 @@ SUITE_BYTES = 100_000
 """Largest suite beside a result that is read."""
 MOST_DETAILS = 500
 """Most runs whose details (settings, log, confusion matrix) the page holds."""
-MOST_CLASSES = 40
+MOST_CLASSES = 25
 """Largest confusion matrix on the page; of more classes, only the largest counts are kept."""
+SPEC_PARTS = ("case", "weights", "policy", "recipe")
+"""Fields of specs that many runs share."""
 IN_ROWS = set(REPORTED_FIELDS) | {"knobs", "phases", "learning_rate", "test_answers"}
 """Fields of a result that the document holds elsewhere, or does not need."""
 DIGITS = 5
@@ -67,12 +72,14 @@ def document(
         "title": "Thawbench report",
         "selection": selection,
         "first": first_screen(found),
-        "notes": [*reasons(found.rows), *footnotes(found.rows)],
+        "notes": [*cautions(found)[MOST_SENTENCES:], *reasons(found.rows), *footnotes(found.rows)],
+        "pairing": PAIRING,
         "problems": [*problems, *_left_out(found.rows)],
         "tables": [table.as_json() for table in tables],
         "plots": plots(found),
         "rows": [dict(row.fields) for row in found.rows],
         "measured": list(REPORTED_FIELDS),
+        **_specs(found.rows),
         "runs": _runs(_detailed(found.rows)),
         "environments": {e.environment_id: e.model_dump(mode="json") for e in environments},
         "knobs": _knob_table(found.rows),
@@ -81,6 +88,18 @@ def document(
         "cite": {"text": CITE % (VERSION, year), "bibtex": BIBTEX % (VERSION, year)},
         "side_by_side": side.as_json() if side else None,
     }
+
+
+def _specs(rows: Sequence[Row]) -> dict[str, Any]:
+    """Return the spec of each run; parts that runs share stand once, in ``spec_parts``, and specs
+    have their numbers."""
+    parts, specs = dict[str, int](), {}
+    for row in rows:
+        spec = row.spec.model_dump(mode="json")
+        shared = {name: canonical_json(spec[name]) for name in SPEC_PARTS}
+        numbers = {name: parts.setdefault(text, len(parts)) for name, text in shared.items()}
+        specs[f"{row.result.run_id}/{row.result.environment_id}"] = spec | numbers
+    return {"spec_parts": [json.loads(text) for text in parts], "specs": specs}
 
 
 def _answers(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
@@ -95,9 +114,9 @@ def _answers(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
 
 
 def _test_groups(rows: Sequence[Row]) -> dict[str, str]:
-    """Return the hash of the test images' classes → their groups, where images belong together."""
-    known = (row.result.test_answers for row in rows)
-    return {kept.labels_sha256: kept.groups for kept in known if kept and kept.groups}
+    """Return the hash of a data set → the groups of its test images, where they belong together."""
+    known = ((row.dataset.content_hash, row.result.test_answers) for row in rows)
+    return {name: kept.groups for name, kept in known if kept and kept.groups}
 
 
 def _detailed(rows: Sequence[Row]) -> Sequence[Row]:
@@ -128,7 +147,6 @@ def _runs(runs: Sequence[StoredRun]) -> dict[str, Any]:
         classes = len(run.spec.case.dataset.classes)
         is_ok, few = run.result.status == "ok", classes <= MOST_CLASSES
         found[f"{run.result.run_id}/{place}"] = {
-            "spec": run.spec.model_dump(mode="json"),
             "result": _result(run),
             "knobs": _unusual_knobs(run, usual),
             "log_tail": _tail(run.folder / "log.txt", LOG_BYTES // 4 if is_ok else LOG_BYTES),
@@ -140,29 +158,30 @@ def _runs(runs: Sequence[StoredRun]) -> dict[str, Any]:
 
 
 def _repetition(run: StoredRun, swept: Sequence[RunSpec]) -> dict[str, str]:
-    """Return the suite of just this run, and the command that repeats it: by the suite beside the
-    result, if it is as the spec says, else by one to be saved."""
-    text, path = suite_text(run.spec, swept), run.folder / SUITE_FILE
-    own = _own_suite(run, path)
+    """Return the suite of just this run, without paths of this machine, and the command that
+    repeats it: by the suite beside the result, if it is as the spec says, else by one to be
+    saved."""
+    path = run.folder / SUITE_FILE
+    own = _runs_the_same(run, path)
     options = run.result.data_options
     if not options and run.result.unreadable_images is not None:  # earlier results
         options = ("--skip-unreadable",)
     more = "".join(f" {shlex.join(option.split(maxsplit=1))}" for option in options)
-    where = shlex.quote(str(path)) if own else SUITE_FILE
+    where = shlex.quote(os.path.relpath(path)) if own else SUITE_FILE
     command = f"python run_bench.py run --suite {where} --device {shlex.quote(run.spec.device)}"
-    return {"suite": own or text, "repeat": command + more}
+    return {"suite": suite_text(run.spec, swept), "repeat": command + more}
 
 
-def _own_suite(run: StoredRun, path: Path) -> str | None:
-    """Return the suite beside a result; None if there is none, or it runs anything else, such as
-    code of others in a folder that was mailed."""
+def _runs_the_same(run: StoredRun, path: Path) -> bool:
+    """Return True if the suite beside a result runs the network of the result, and no code, which
+    may be that of others in a folder that was mailed."""
     try:
-        text = read_regular(path, SUITE_BYTES, follow_links=False).decode("utf-8")
+        read_regular(path, SUITE_BYTES, follow_links=False)
         suite = load_suite(str(path))
     except (OSError, ValueError, UserError):
-        return None
+        return False
     backbones = {name for grid in suite.grid for name in grid.backbones}
-    return text if backbones == {run.spec.backbone} and run.spec.code_sha256 is None else None
+    return backbones == {run.spec.backbone} and run.spec.code_sha256 is None
 
 
 def _result(run: StoredRun) -> dict[str, Any]:

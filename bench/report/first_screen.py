@@ -22,8 +22,6 @@ MOST_TESTS = 24
 """Most tests in the picture; of more, the tables have all."""
 MOST_SQUARES = 120
 """Most test images that are drawn one by one."""
-SURE_WIDTH = 0.05
-"""Half-width of an interval above which a chance is not printed: it would say nothing."""
 
 
 def first_screen(found: Findings) -> dict[str, Any]:
@@ -38,8 +36,14 @@ def first_screen(found: Findings) -> dict[str, Any]:
         "bars": _bars(said) if said.shape == "policies" else None,
         "matrix": _matrix(said) if said.shape == "policies" else None,
         "squares": _squares(said) if said.shape == "few images" else None,
-        "plot": "accuracy_speed" if said.shape == "networks" else None,
+        "plot": _plot(found) if said.shape == "networks" else None,
     }
+
+
+def _plot(found: Findings) -> str:
+    """Return the name of the plot of many networks: against the speed of inference, if known."""
+    has_rates = any(row["infer_images_per_s"] for group in found.groups for row in group.rows)
+    return "accuracy_speed" if has_rates else "accuracy_time"
 
 
 def _bars(said: Answer) -> dict[str, Any] | None:
@@ -64,7 +68,6 @@ def _bars(said: Answer) -> dict[str, Any] | None:
         e = s.behind
         time = times.get(s.name)
         singles = [x.behind.value if x.behind else 0.0 for x in overall.single(s.name)]
-        is_sure = e is None or (e.half_width or 0.0) <= SURE_WIDTH
         rows.append(
             {
                 "name": s.name,
@@ -77,8 +80,8 @@ def _bars(said: Answer) -> dict[str, Any] | None:
                 "high": place(0.0 if e is None or e.high is None else e.high),
                 "is_beyond": e is not None and e.value > top,
                 "marks": [place(v) for v in singles if len(singles) > 1 and low <= v <= top],
-                "chance": round(100 * s.chance, 1) if is_sure else None,
-                "chance_text": share(min(s.chance, 0.99)) if is_sure else "not known",
+                "chance": round(100 * s.chance, 1) if s.is_sure else None,
+                "chance_text": share(min(s.chance, 0.99)) if s.is_sure else "not known",
                 "time": None if time is None else round(100 * time / slowest, 1),
                 "time_text": "–" if time is None else share(time),
             }
@@ -155,12 +158,16 @@ def _depends(contests: Sequence[Contest]) -> str:
     best = {c.standings[0].name for c in contests if c.standings[0].word == "best"}
     allowed = [{s.name for s in c.standings if s.word != "ruled out"} for c in contests]
     common = set.intersection(*allowed)
-    if len(best) == 1:
-        where = next(c for c in contests if c.standings[0].word == "best")
-        return f"Does it depend on the data? {next(iter(best))} is best on {data_name(where.row)}."
+    ask = "Does it depend on the data?"
     if not common:
-        return "Does it depend on the data? Yes: no policy may be the best in all tests."
-    return "Does it depend on the data? Not that these runs show."
+        return f"{ask} Yes: no policy may be the best in all tests."
+    if len(best) == 1 and not all(c.standings[0].word == "best" for c in contests):
+        where = next(c for c in contests if c.standings[0].word == "best")
+        return (
+            f"{ask} Not that these runs show, but {next(iter(best))} is the only choice on "
+            f"{data_name(where.row)}."
+        )
+    return f"{ask} Not that these runs show."
 
 
 def _squares(said: Answer) -> dict[str, Any] | None:

@@ -47,7 +47,12 @@ def distinguishing_fields(
     groups: list[Hashable] = [None] * len(rows) if looks is None else list(looks)
     finest, found = groups, []
     for field in fields:
-        values = [str(row[field]) for row in rows]
+        own = [row[field] for row in rows]
+        if own.count(own[0] if own else None) == len(
+            own
+        ):  # as most fields of thousands of rows are
+            continue
+        values = list(map(str, own))
         coarse = groups if all_fields and field not in DIGESTS else finest
         if len(set(zip(coarse, values, strict=True))) > len(set(coarse)):
             found.append(field)
@@ -113,7 +118,7 @@ def choices(
 
 def values_of(rows: Iterable[Row], field: str) -> list[str]:
     """Return the different values of a field as text, in order of appearance."""
-    return list(dict.fromkeys(str(row[field]) for row in rows))
+    return list(map(str, dict.fromkeys(row.fields[field] for row in rows)))
 
 
 def data_of(row: Row) -> str:

@@ -14,18 +14,21 @@ from bench.data.registry import GENERATED, STAND_IN, has_path, qualifier_of
 from bench.errors import in_a_list, number_of
 from bench.report.format import ABSENT, applicable, some_of
 from bench.report.labels import values_of
-from bench.storage.results import StoredRun
 
 PAIRING = {
     "proved": "parity proved: a separate proof found that both backends compute the same steps for "
     "this network, policy and optimizer; and the numbers of these runs agree, too.",
     "paired": "parity paired: both runs started from the same tensors, saw the same batches, and "
     "their first two losses and the logits in between agree. A proof was not made.",
+    "not_shown": "parity not shown: the first steps of both runs were not recorded, and no proof "
+    "was made.",
     "other_rate": "parity other rate: validation chose other learning rates in the two backends, "
     "so that their accuracies are not compared.",
     "differs": "parity differs: the two runs are not the same experiment and are not compared.",
 }
 """Mark of a row's parity → its meaning."""
+EDGE_MARK = "*"
+"""Behind an accuracy at a learning rate that was the highest or lowest one tried."""
 MOST_LINES = 20
 """Most reasons, or differences, that are listed one by one."""
 RUNS_NAMED = 6
@@ -37,25 +40,13 @@ CLASSES_NAMED = 12
 def chosen_at_edge(groups: Sequence[SeedGroup]) -> dict[str, tuple[int, int]]:
     """Return policy → runs in which the highest or lowest learning rate tried was the best, and all
     its tuned runs: a better rate may lie beyond. Policies without such a run are left out."""
-    tuned = [row for group in groups for row in group.rows if _rates(row)]
+    tuned = [row for group in groups for row in group.rows if row.tried_rates]
     total, edge = Counter[str](), Counter[str]()
     for row in tuned:
         name = row.spec.policy.name
         total[name] += 1
-        edge[name] += is_at_edge(row)
+        edge[name] += row.is_at_edge
     return {name: (edge[name], total[name]) for name in total if edge[name]}
-
-
-def is_at_edge(run: StoredRun) -> bool:
-    """Return True if the learning rate that validation chose is the highest or lowest one tried."""
-    rates = _rates(run)
-    return bool(rates) and run.result.learning_rate in (max(rates), min(rates))
-
-
-def _rates(run: StoredRun) -> list[float]:
-    """Return the learning rates tried; empty if there was no choice."""
-    rates = [trial.learning_rate for trial in run.result.tuning]
-    return rates if len(set(rates)) > 1 and run.result.learning_rate is not None else []
 
 
 def most_frequent_failure(rows: Sequence[Row]) -> str | None:
@@ -97,7 +88,7 @@ def warnings(rows: Sequence[Row]) -> list[str]:
     random = sum(row.weights == "random" and row.spec.policy.name != "from_scratch" for row in rows)
     unreadable = [row.result.unreadable_images for row in rows if row.result.unreadable_images]
     unsteady = [row.result.run_id for row in rows if row.unsteady]
-    edge = sum(map(is_at_edge, rows))
+    edge = sum(row.is_at_edge for row in rows)
     other_rate = sum(CHOSEN_RATE in row.differs for row in rows)
     places = {(row.spec.backend, row.spec.device, row.result.environment_id) for row in rows}
     of_runs = f"of {number_of(len(rows), 'run')}"
@@ -116,8 +107,7 @@ def warnings(rows: Sequence[Row]) -> list[str]:
         f"other learning rates: validation chose other ones in two backends, in {other_rate} "
         f"{of_runs}. Their accuracies are not compared with each other.": other_rate,
         f"learning rate: in {edge} {of_runs} the highest or lowest rate tried was the best, so "
-        "that "
-        "a better one may lie beyond.": edge,
+        f"that a better one may lie beyond. Their accuracies are marked {EDGE_MARK}.": edge,
         **{f"{row.dataset.name}: {r}": True for row in rows for r in row.result.data_remarks},
         "rows come from several environments (machine, versions or device).":
             len(places) > len({place[:2] for place in places}),
@@ -163,7 +153,7 @@ def explanations(rows: Sequence[Row]) -> list[str]:
         "bf16, fp16: matched in all but precision. Each framework chooses which operations it "
         "computes in low precision.":
             any(row.spec.recipe.precision in ("bf16", "fp16") for row in rows),
-        **{words: any(row.pairing == mark for row in rows) for mark, words in PAIRING.items()},
+        **{words: any(row["pairing"] == mark for row in rows) for mark, words in PAIRING.items()},
         command or "": command,
         "native: each framework's own weights, preprocessing, optimizer and initialisation. "
         "Differences between such rows are not due to the framework alone.":
@@ -189,7 +179,7 @@ def unproved(rows: Sequence[Row]) -> str | None:
         row
         for row in rows
         if row.parity == "not_shown"
-        and row.pairing in ("paired", "not_shown")
+        and row["pairing"] in ("paired", "not_shown")
         and not row.spec.recipe.sweep
     ]
     if not open_rows:

@@ -14,7 +14,7 @@ from bench.analysis.findings import Findings
 from bench.analysis.groups import SeedGroup, policy_variant, settings_of
 from bench.analysis.intervals import Estimate
 from bench.analysis.rows import grouped
-from bench.analysis.speed import is_unsteady, mean_of
+from bench.analysis.speed import mean_of
 from bench.catalog.policies import POLICIES
 from bench.errors import number_of
 from bench.report.format import applicable, percent, seconds, three_digits
@@ -186,7 +186,7 @@ def accuracy_against(
     There is a choice for each data set and recipe, since accuracies on other test images are not
     comparable. Seed groups whose speed other work has disturbed are left out."""
     groups = [g for g in found.groups if all(row[field] for row in g.rows)]
-    steady = [g for g in groups if not is_unsteady(g)]
+    steady = [g for g in groups if not g.is_unsteady]
     looks, traces = Looks(steady), dict[str, list[Figure]]()
     costs = {g: mean_of(g, field) or 0.0 for g in steady}
     for label, members in choices(steady, {*ANSWERS, *NETWORKS}, data_of).items():

@@ -9,24 +9,27 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.analysis.contests import Contest
+from bench.analysis.contests import Contest, Standing
 from bench.analysis.findings import BackendPair, Findings
 from bench.analysis.groups import SeedGroup
 from bench.analysis.ranking import average
 from bench.analysis.rows import Row, grouped
-from bench.analysis.seed_spread import RESTLESS
-from bench.analysis.speed import is_unsteady
+from bench.analysis.seed_spread import RESTLESS, collapsed
 from bench.catalog.policies import CONTROL
 from bench.data.registry import GENERATED, STAND_IN, qualifier_of
 from bench.errors import number_of
-from bench.report.format import ends, listed, margin_words, ratio, seconds, signed, some_of
+from bench.report.format import ends, listed, margin_words, ratio, seconds, some_of
 from bench.report.labels import values_of
 from bench.report.notes import chosen_at_edge, most_frequent_failure
 
+FEW_IMAGES = 100
+"""Test images below which single images decide, and the first screen says so."""
 MORE_SEEDS = 10
 """Seeds of which the page says what they would show."""
 TIMES = ("start_s", "setup_s", "tune_s", "fit_s", "test_s")
 """Parts of a run's time."""
+MOST_SENTENCES = 3
+"""Most sentences of an answer on the first screen; further cautions stand among the notes."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ def notes_of(found: Findings) -> list[Note]:
         "Keras or PyTorch?": _backends(found),
         "Before you rely on it": cautions(found),
     }
-    return [Note(title, sentences) for title, sentences in answers.items() if sentences]
+    return [Note(title, said[:MOST_SENTENCES]) for title, said in answers.items() if said]
 
 
 def data_name(row: Row) -> str:
@@ -69,39 +72,38 @@ def _article(found: Findings) -> list[str]:
     """Return sentences on how the article's choice of policy fares against others that start from
     pretrained weights."""
     tests = []
-    for contest in found.joint:
+    for contest in found.tests:
         ours = contest.prescribed
-        standing = contest.standing(ours) if ours and contest.is_compared else None
+        standing = contest.standing(ours)
         rivals = {e.policy for e in contest.entries} - {CONTROL, ours.policy if ours else ""}
         if standing is not None and rivals:
             tests.append((contest, standing))
     if not tests:
         return []
-    contests, of_all = [c for c, _ in tests], f"of {number_of(len(tests), 'test')}"
+    contests = [contest for contest, _ in tests]
     good = [c for c, s in tests if s.word in ("best", "as good as the best")]
-    out = [(c, s) for c, s in tests if s.word == "ruled out"]
+    out = [(c, s, s.behind.value) for c, s in tests if s.word == "ruled out" and s.behind]
     unknown = [(c, s.behind) for c, s in tests if s.word == "open"]
-    said = []
-    if good:
-        places = some_of([_where(c, contests) for c in good], 2)
-        said.append(f"Yes in {len(good)} {of_all}: {places}.")
+    counts = {"yes": len(good), "no": len(out), "open": len(unknown)}
+    parts = [f"{word} in {count}" for word, count in counts.items() if count]
+    said = [f"Of {number_of(len(tests), 'test')}: {listed(parts)}."]
     if out:
-        contest, worst = max(out, key=lambda pair: pair[1].behind.value if pair[1].behind else 0.0)
-        assert worst.behind is not None
-        said += [
-            f"No in {len(out)} {of_all}.",
-            f"Most clearly {_where(contest, contests)}: {worst.name} is "
-            f"{100 * worst.behind.value:.1f} points behind {ends(worst.behind)}.",
-        ]
-    if unknown:
-        gaps = [e.value if e else 0.0 for _, e in unknown]
+        contest, worst, _ = max(out, key=lambda each: each[2])
         said.append(
-            f"Open in {len(unknown)} {of_all}: its choice is {100 * min(gaps):.1f} to "
-            f"{100 * max(gaps):.1f} points behind the leader."
+            f"Most clearly not {_where(contest, contests)}: {worst.name} is {_behind(worst)}."
         )
+    elif good:
+        said.append(f"Yes {some_of([_where(c, contests) for c in good], 2)}.")
+    if unknown:
         widths = [e.half_width or 0.0 for _, e in unknown if e]
         said += _more_seeds(found.rows, [c for c, _ in unknown], widths)
     return said
+
+
+def _behind(standing: Standing) -> str:
+    """Return how far a policy is behind the leader, with the interval."""
+    e = standing.behind
+    return "leads" if e is None else f"{100 * e.value:.1f} points behind {ends(e)}".rstrip()
 
 
 def _more_seeds(
@@ -129,44 +131,40 @@ def _backends(found: Findings) -> list[str]:
     said = []
     kinds = grouped(found.pairs, lambda p: (p.a.row.spec.backend, p.b.row.spec.backend))
     for (first, second), same in kinds.items():
-        known = [p for p in same if p.ranking is not None]
+        known = [(p, p.ranking) for p in same if p.ranking is not None]
         if known:
-            rankings = [p.ranking for p in known if p.ranking is not None]
-            mean = average(rankings, [p.a.test_set for p in known]).difference(0, 1)
-            words = Counter(p.verdict for p in known)
+            e = average([r for _, r in known], [p.a.test_set for p, _ in known]).difference(0, 1)
+            words = Counter(p.verdict for p, _ in known)
+            than = f"{100 * abs(e.value):.1f} points {'better' if e.value > 0 else 'worse'} than"
+            than = than if abs(e.value) >= 0.0005 else "as accurate as"
+            differ = f"{words['differ']} differ" if words["differ"] else "none differs"
+            are = "is" if words["equal"] == 1 else "are"
+            equal = f" and {words['equal']} {are} equal within {margin_words(found.margin)}"
             said.append(
-                f"{second} is {signed(100 * mean.value, 1, '+')} points {ends(mean)} beside {first}"
-                f", on average over {number_of(len(known), 'paired experiment')}."
+                f"{second} is {than} {first} {ends(e if e.value > 0 else e.reversed)}: of "
+                f"{number_of(len(known), 'pair')}, {differ}{equal if words['equal'] else ''}."
             )
-            counted = f"{words['differ']} differ" if words["differ"] else "None differs"
-            if words["equal"]:
-                counted += (
-                    f", and {words['equal']} are shown equal within {margin_words(found.margin)}"
-                )
-            said.append(f"{counted}.")
         said += _speeds(same, first, second)
-        if why := Counter(p.why_not for p in same if p.why_not):
-            (reason, _), *_ = why.most_common(1)
-            said.append(f"{number_of(why.total(), 'pair')} not compared, mostly for {reason}.")
     return said
 
 
 def _speeds(pairs: Sequence[BackendPair], first: str, second: str) -> list[str]:
-    """Return a sentence for each network whose steps were compared."""
-    said = []
+    """Return a sentence on the speed of steps with each of at most two networks."""
     whole = [p for p in pairs if p.speed and p.speed.of == "whole steps"]
     by_network = grouped(whole, lambda p: p.a.row.spec.backbone)
-    for network, same in by_network.items():
+    said = []
+    for network, same in list(by_network.items())[:2]:
         best = max((p.speed for p in same if p.speed), key=lambda speed: speed.pairs)
+        e = best.ratio if best.ratio.value >= 1 else best.ratio.reversed
+        quick, slow = (second, first) if best.ratio.value >= 1 else (first, second)
         where = f" with {network}" if len(by_network) > 1 else ""
-        e, runs = best.ratio, f"by {number_of(best.pairs, 'pair')} of runs"
-        figures = f"{ratio(e.value)} × {ends(e, 1.0, 1.0, 2)}, {runs}"
-        if best.verdict in ("faster", "slower"):
-            said.append(f"Speed of {second} beside {first}{where}: {figures}.")
+        figures = f"{ratio(e.value)} times as fast as {slow} {ends(e, 1.0, 1.0, 2)}"
+        if best.verdict == "open":
+            said.append(f"Speed is open{where}: {quick} trains {figures}.")
         elif best.verdict == "equal":
-            said.append(f"They train{where} at the same speed within 5 %, {runs}.")
+            said.append(f"They train{where} at the same speed within 5 %.")
         else:
-            said.append(f"Speed is no reason{where}: {figures}.")
+            said.append(f"{quick} trains{where} {figures}.")
     return said
 
 
@@ -178,14 +176,25 @@ def cautions(found: Findings) -> list[str]:
     restless = {
         c.row.spec.backbone: c.spread.factor for c in found.joint if c.spread.factor > RESTLESS
     }
-    edge = chosen_at_edge(groups)
-    contests = [contest for contest in found.joint if contest.is_compared]
+    edge, contests = chosen_at_edge(groups), found.tests
     sets = {contest.entries[0].groups[0].test_set for contest in contests}
-    unsteady, said = sum(map(is_unsteady, groups)), []
+    unsteady, said = sum(group.is_unsteady for group in groups), []
+    elsewhere = sum(c.is_compared and c.place != contests[0].place for c in found.joint)
+    not_paired = Counter(p.why_not for p in found.pairs if p.why_not)
+    small = [c for c in contests if c.entries[0].scores.images < FEW_IMAGES]
     if failed:
         said.append(
             f"{failed} of {number_of(len(rows), 'run')} failed. {most_frequent_failure(rows)}"
         )
+    if elsewhere:
+        said.append(
+            f"This is about one machine and version; {number_of(elsewhere, 'test')} of others "
+            "stand in the tables."
+        )
+    if 0 < len(small) < len(contests):
+        names = list(dict.fromkeys(c.row.dataset.name for c in small))
+        fewest = min(c.entries[0].scores.images for c in small)
+        said.append(f"{some_of(names, 3)}: only {fewest} test images, so single ones decide.")
     if lost:
         said.append(
             f"{some_of(lost, 3)}: a seed failed, so not ranked: the others may be the lucky ones."
@@ -197,6 +206,12 @@ def cautions(found: Findings) -> list[str]:
         "narrow."
         for network, factor in restless.items()
     ]
+    fallen = {g.row.spec.policy.name: n for g in groups if (n := collapsed(g.scores))}
+    if fallen:
+        said.append(
+            f"Single runs collapsed ({some_of(list(fallen), 3)}): far below the other seeds. No "
+            "interval covers that; run more seeds."
+        )
     if edge:
         most = sorted(edge, key=lambda name: -edge[name][0] / edge[name][1])
         said.append(
@@ -208,6 +223,12 @@ def cautions(found: Findings) -> list[str]:
     if 0 < len(sets) < len(contests):
         said.append(
             f"The {len(contests)} tests share {number_of(len(sets), 'set')} of test images."
+        )
+    if not_paired:
+        (reason, _), *_ = not_paired.most_common(1)
+        said.append(
+            f"{number_of(not_paired.total(), 'pair')} of backends not compared, mostly for "
+            f"{reason}."
         )
     if unsteady:
         said.append(

@@ -20,6 +20,7 @@ from bench.analysis.intervals import Estimate
 from bench.analysis.rows import Row
 from bench.data.registry import qualifier_of
 from bench.report.format import ABSENT, three_digits
+from bench.report.notes import EDGE_MARK
 from bench.report.tables.model import Table
 from bench.report.tables.runs import (
     UNSTEADY_MARK,
@@ -72,7 +73,9 @@ def _of(field: str, words: Callable[[Any], str]) -> Callable[[Sequence[Row]], li
 def _accuracies(rows: Sequence[Row]) -> list[str]:
     """Return the accuracy of each run in percent, with its interval over seeds and test images."""
     return [
-        ABSENT if row.result.test_top1 is None else _plus_minus(accuracy_of(SeedGroup((row,))))
+        ABSENT
+        if row.result.test_top1 is None
+        else _plus_minus(accuracy_of(SeedGroup((row,)))) + (EDGE_MARK if row.is_at_edge else "")
         for row in rows
     ]
 
@@ -175,7 +178,7 @@ def _telling(settings: Shown) -> Shown:
         if column.name in NAMING:
             continue
         finer = [(*look, text) for look, text in zip(looks, texts, strict=True)]
-        is_news = column.name == "status" and len(set(texts)) > 1
+        is_news = column.name in ("status", "pairing") and len(set(texts)) > 1
         if len(set(finer)) > len(set(looks)) or is_news:
             found.append((column, texts))
             looks = finer

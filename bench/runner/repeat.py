@@ -6,9 +6,10 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from bench.catalog.cases import SIZE_BOUNDS, size_of
+from bench.catalog.cases import size_of
 from bench.catalog.policies import POLICIES
-from bench.runner.suite import Grid
+from bench.data.registry import similarity_of, size_bounds_of
+from bench.runner.suite import MOST_IMAGES, Grid
 from bench.spec.run import RECIPE_OPTIONS, RunSpec
 
 SUITE_FILE = "suite.toml"
@@ -68,12 +69,15 @@ def _grid(
     wanted = {"file": source, "random": "random"}.get(spec.weights.kind)
     rates = {s.recipe.learning_rate / known.learning_rate_scale for s in (spec, *swept)}
     decays = {s.recipe.weight_decay for s in (spec, *swept)}
+    known_similarity = similarity_of(data.name) == spec.case.similarity
+    # A fold has the images that are left; the command repeats all folds.
+    parts = ("train", "val", "test") if data.fold is None else ()
     return {
         "case": spec.case.number,
         "dataset": dataset or data.name,
-        **{f"{part}_images": getattr(data, f"{part}_images") for part in ("train", "val", "test")},
+        **{f"{part}_images": getattr(data, f"{part}_images") for part in parts},
         "size_bounds": _bounds(spec),
-        "similarity": spec.case.similarity if data.name.startswith("folder:") else None,
+        "similarity": None if known_similarity else spec.case.similarity,
         "backbones": [backbone or spec.backbone],
         "policies": [policy.name],
         "boundary": policy.boundary if policy.boundary != known.boundary else None,
@@ -88,7 +92,8 @@ def _grid(
 
 def _bounds(spec: RunSpec) -> list[int] | None:
     """Return bounds that give the data the size in the spec; None if they have it by default."""
-    images, size = spec.case.dataset.train_images, spec.case.size
-    if not spec.case.dataset.name.startswith("folder:") or size_of(images, SIZE_BOUNDS) == size:
+    data, size = spec.case.dataset, spec.case.size
+    if size_of(data.train_images, size_bounds_of(data.name)) == size:
         return None
-    return {"small": [images, images + 1], "medium": [images - 1, images], "large": [1, 2]}[size]
+    most = {"small": [MOST_IMAGES - 1, MOST_IMAGES], "medium": [1, MOST_IMAGES], "large": [1, 2]}
+    return most[size]

@@ -53,7 +53,12 @@ class WithoutDefaults(Frozen):
 
 def canonical_json(value: object) -> str:
     """Return JSON with sorted keys and no spaces: the same text for equal values."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, default=dict)
+    return _encode(value)
+
+
+_encode = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), allow_nan=False, default=dict
+).encode
 
 
 def canonical_hash(value: object) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
@@ -12,7 +14,7 @@ from bench.spec.base import (
     Frozen,
     FrozenMapping,
     WithoutDefaults,
-    canonical_hash,
+    canonical_json,
     short_hash,
 )
 from bench.spec.options import RecipeOption, declared_options
@@ -111,7 +113,12 @@ class Policy(WithoutDefaults):
     @property
     def digest(self) -> str:
         """12 hex digits of the hash of the policy, whose name alone does not say its rates."""
-        return short_hash(self.model_dump(mode="json"))
+        return _digest_of(self)
+
+
+@lru_cache
+def _digest_of(policy: Policy) -> str:
+    return short_hash(policy.model_dump(mode="json"))
 
 
 class Recipe(WithoutDefaults):
@@ -206,6 +213,15 @@ RECIPE_OPTIONS = declared_options(Recipe)
 """Recipe field → its option, of the fields that users can choose."""
 
 
+LATER = ("code_sha256", "network_digest")
+"""Fields of a spec that were added later."""
+
+
+@lru_cache(maxsize=4096)
+def _canonical_part(part: Frozen) -> str:
+    return canonical_json(part.model_dump(mode="json"))
+
+
 class RunSpec(Frozen):
     """A run, by everything that decides its result apart from the environment."""
 
@@ -238,8 +254,7 @@ class RunSpec(Frozen):
     def _without_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out fields added later where they are null, so that ids of other runs stay."""
         fields: dict[str, Any] = handler(self)
-        later = ("code_sha256", "network_digest")
-        return {k: v for k, v in fields.items() if k not in later or v is not None}
+        return {k: v for k, v in fields.items() if k not in LATER or v is not None}
 
     def without_definitions(self) -> RunSpec:
         """Return the spec as earlier versions recorded it, without digests of definitions."""
@@ -259,7 +274,18 @@ class RunSpec(Frozen):
             f"s{self.seed}",
         )
         slug = re.sub(r"[^A-Za-z0-9]+", "-", "_".join(w for w in words if w)).strip("-").lower()
-        return f"{slug[:80]}-{canonical_hash(self.model_dump(mode='json'))[:8]}"
+        return f"{slug[:80]}-{self._digest[:8]}"
+
+    @property
+    def _digest(self) -> str:
+        """``canonical_hash`` of the JSON, from the texts of parts that thousands of runs share."""
+        texts = {
+            name: _canonical_part(value) if isinstance(value, Frozen) else canonical_json(value)
+            for name, value in self
+            if name not in LATER or value is not None
+        }
+        inside = ",".join(f'"{name}":{texts[name]}' for name in sorted(texts))
+        return hashlib.sha256(f"{{{inside}}}".encode()).hexdigest()
 
 
 class Environment(Frozen):

@@ -21,7 +21,7 @@ MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"),
 
 
 def open_regular(
-    path: Path, most_bytes: int | None = None, *, follow_links: bool = True
+    path: Path | str, most_bytes: int | None = None, *, follow_links: bool = True
 ) -> io.BufferedReader:
     """Open a file for reading, without waiting for a writer.
 
@@ -60,10 +60,13 @@ def is_regular(path: Path) -> bool:
         return False
 
 
-def read_regular(path: Path, most_bytes: int = TEXT_BYTES, *, follow_links: bool = True) -> bytes:
+def read_regular(
+    path: Path | str, most_bytes: int = TEXT_BYTES, *, follow_links: bool = True
+) -> bytes:
     """Read a file whole; see ``open_regular``."""
     with open_regular(path, most_bytes, follow_links=follow_links) as file:
-        return file.read(most_bytes)
+        # No more than it holds now: a buffer of the largest size would take time to allocate.
+        return file.read(min(most_bytes, os.fstat(file.fileno()).st_size + 1))
 
 
 def read_tail(path: Path, most_bytes: int) -> bytes:

@@ -106,9 +106,9 @@ def test_details_say_what_was_proved_of_their_run(open_page: Open) -> None:
     proved = opened.page.locator(".fold", has_text="freeze_all")
     expect(proved).to_have_count(6)
     for details in proved.all():
-        expect(details).to_contain_text("Shown: a proof in float64 found the same training steps")
+        expect(details).to_contain_text("parity proved: a separate proof found that both backends")
     other = opened.page.locator(".fold", has_text="fine_tune_all").first
-    expect(other).to_contain_text("Not shown in this environment.")
+    expect(other).to_contain_text("parity not shown: the first steps of both runs were not")
 
 
 def test_a_run_in_the_table_leads_to_its_own_details(open_page: Open) -> None:
@@ -187,7 +187,7 @@ def test_everything_is_reached_by_keyboard(open_page: Open) -> None:
     expect(page.locator(".skip")).to_be_focused()
     page.keyboard.press("Enter")
     expect(page.locator("#answer")).to_be_focused()
-    head = heading(page, "table-1", "leader_top1")
+    head = heading(page, "table-2", "leader_top1")
     head.locator("button").focus()
     page.keyboard.press("Enter")
     expect(head).to_have_attribute("aria-sort", "ascending")
@@ -202,6 +202,6 @@ def test_everything_is_reached_by_keyboard(open_page: Open) -> None:
 
 def test_without_its_script_the_page_still_has_its_tables(open_page: Open) -> None:
     page = open_page("usual", java_script_enabled=False).page
-    expect(page.locator("#table-1-region tbody tr")).to_have_count(5)
+    expect(page.locator("#table-2-region tbody tr")).to_have_count(5)
     expect(page.locator("#runs-table-region tbody tr")).to_have_count(16)
     expect(page.locator("button:visible")).to_have_count(0)

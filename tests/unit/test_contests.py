@@ -195,6 +195,16 @@ def test_a_policy_that_one_backend_lacks_stands_apart(make: Make) -> None:
     assert [entry.name for entry, _ in contest.apart] == ["retrain_all"]
 
 
+def test_backends_with_other_seeds_are_averaged_over_the_common_ones(make: Make) -> None:
+    runs = both(make, freeze_all=0.9, fine_tune_all=0.8)
+    runs.append(make(0.9, "freeze_all", 7))
+    made = found(*runs)
+    (contest,) = made.joint
+    assert not contest.apart
+    assert [entry.scores.seeds for entry in contest.entries] == [tuple(SEEDS)] * 2
+    assert len(made.groups[0].seeds) == len(SEEDS) + 1
+
+
 def test_backends_that_did_not_do_the_same_are_not_averaged(make: Make) -> None:
     runs = [
         make(share, policy, backend=backend, result={"initial_state_sha256": backend[0] * 64})

@@ -65,6 +65,10 @@ def test_a_damaged_file_is_refused(garments: Path, tmp_path: Path) -> None:
     )
     with pytest.raises(UserError, match="is not in the IDX format"):
         open_dataset("debian:fashion-mnist", SplitSizes(), cache_dir=tmp_path)
+    path = garments / "train-images-idx3-ubyte.gz"
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(UserError, match="train-images-idx3-ubyte.gz is not in the IDX format"):
+        open_dataset("debian:fashion-mnist", SplitSizes(), cache_dir=tmp_path)
 
 
 @pytest.fixture

@@ -151,6 +151,34 @@ def test_a_pattern_that_cannot_be_used_is_refused(
         _open(flowers, group_by=pattern)
 
 
+@pytest.mark.parametrize("pattern", ["x" * 501, "plant\n"])
+def test_a_pattern_that_no_result_could_record_is_refused(flowers: Path, pattern: str) -> None:
+    with pytest.raises(UserError, match="at most 500 characters, all printable"):
+        _open(flowers, group_by=pattern)
+
+
+def test_identical_files_stay_together_where_one_of_them_does_not_match(flowers: Path) -> None:
+    copy = flowers / "rose" / "copy.png"
+    copy.write_bytes((flowers / "rose" / "plant2_0.png").read_bytes())
+    opened = _open(flowers, group_by=r"plant(\d+)")
+    parts = {split: _files(opened, split) for split in SPLITS}
+    (own,) = [split for split, files in parts.items() if str(copy) in files]
+    assert {f"plant2_{n}.png" for n in range(5)} <= {Path(file).name for file in parts[own]}
+    assert "--group-by: 8 groups of 41 images" in opened.remarks
+    some = _open(flowers, group_by=r"plant([0-3])_")
+    assert any(r.endswith("files do not match, and each counts by itself") for r in some.remarks)
+
+
+def test_the_number_of_folds_that_is_advised_works(tmp_path: Path) -> None:
+    for value in range(20):
+        _image(tmp_path / "set" / ("a" if value < 17 else "b") / f"{value}.png", value)
+    with pytest.raises(UserError) as error:
+        _open(tmp_path / "set", fold=(1, 5))
+    assert error.value.hint is not None
+    assert error.value.hint.startswith("Use --folds 3, ")
+    assert sum(_open(tmp_path / "set", fold=(n, 3)).test_images for n in (1, 2, 3)) == 20
+
+
 def test_each_fold_is_a_run_of_its_own_and_ids_without_folds_stay(flowers: Path) -> None:
     suite = Suite.model_validate({
         "name": "t", "backends": ["torch"],
@@ -171,3 +199,6 @@ def test_options_about_own_images_are_refused_for_embedded_ones(here: Cli) -> No
         assert done.returncode == 2
         assert f"{words[0]} {words[1]} is about images of your own" in done.stderr
     assert here("run", "--folds", "1").returncode == 2
+    done = here("run", "--datasets", "folder:x,photos", "--dry-run", "--folds", "5")
+    assert done.returncode == 2
+    assert "--folds 5 is about folder:PATH, and these runs use photos, too." in done.stderr

@@ -15,7 +15,9 @@ from bench.report.compare import side_by_side
 from bench.report.document import document
 from bench.report.notes import chosen_at_edge, footnotes, warnings
 from bench.report.page import details_of_rows
+from bench.report.tables.runs import standard_table
 from bench.report.tables.standard import backends_table, policies_table
+from bench.report.terminal import runs_on_terminal
 from bench.storage.results import StoredRun
 from tests.unit.made_runs import RANDOM, Make, cell, found, published_before, tables
 
@@ -65,8 +67,8 @@ def test_published_results_are_told_apart_where_a_method_without_power_saw_ties(
     [
         ([(0.9, "freeze_all", None)], "no other policy was run"),
         ([(0.9, "freeze_all", LOST), (0.6, "from_scratch", None)],
-         "the article's policy: failed: diverged"),
-        ([(0.9, "fine_tune_all", None)], "the article's policy: not run"),
+         "failed: diverged"),
+        ([(0.9, "fine_tune_all", None)], "not run"),
     ],
 )  # fmt: skip
 def test_a_case_says_why_it_has_no_verdict(
@@ -88,7 +90,7 @@ def test_a_case_whose_seeds_failed_is_not_compared(make: Make) -> None:
 @pytest.mark.parametrize(
     ("changes", "verdict"),
     [
-        ({"weights": RANDOM}, "the article's policy: run with random weights"),
+        ({"weights": RANDOM}, "run with random weights"),
         ({"case": {"dataset": {"name": "rvl_cdip", "label": "rvl_cdip (synthetic pages)"}}},
          "generated images: meaningless"),
     ],
@@ -105,9 +107,11 @@ def test_failures_have_a_table_and_only_failures_no_other(make: Make) -> None:
     failed = {"status": "oom", "failure": {"kind": "SIGKILL", "message": "no memory"},
               "test_top1": None, "fit_s": None}  # fmt: skip
     made = tables(make(0.9, result=failed))
-    assert list(made) == ["cases", "failed"]
-    assert cell(made["cases"], 0, "verdict") == "no run is ok"
+    assert list(made) == ["failed"]
     assert cell(made["failed"], 0, "reason") == "no memory"
+    other = make(0.9, "retrain_all")
+    table = tables(make(0.9, result=failed), other)["cases"]
+    assert cell(table, 0, "verdict") == "failed: oom"
 
 
 def test_backends_are_compared_on_one_machine_only(make: Make) -> None:
@@ -195,10 +199,10 @@ def test_networks_on_the_front_are_beaten_by_none_in_both(make: Make) -> None:
     choices = (("vgg16", 0.9, 10.0), ("resnet50", 0.8, 20.0), ("alexnet", 0.7, 1.0))
     runs = [make(share, backbone=name, luck=0.0, result={"fit_s": fit})
             for name, share, fit in choices]  # fmt: skip
-    table = tables(*runs)["backbones"]
-    assert [cell(table, n, "backbone") for n in range(3)] == ["vgg16", "resnet50", "alexnet"]
-    assert [cell(table, n, "front") for n in range(3)] == ["on the front", "–", "on the front"]
-    assert "backbones" not in tables(runs[0])
+    table = tables(*runs)["policies"]
+    front = {cell(table, n, "backbone"): cell(table, n, "front") for n in range(3)}
+    assert front == {"vgg16": "on the front", "resnet50": "–", "alexnet": "on the front"}
+    assert "front" not in [column.name for column in tables(runs[0])["policies"].columns]
 
 
 def trials(*rates: float) -> list[dict[str, float]]:
@@ -213,11 +217,22 @@ def test_rates_at_the_edge_are_marked_in_every_table(make: Make) -> None:
     made = found(*runs)
     assert chosen_at_edge(made.groups) == {"freeze_all": (1, 1), "retrain_all": (1, 1)}
     table = policies_table(made)
-    assert [cell(table, n, "learning_rate_chosen") for n in range(3)] == [
-        "0.01 (edge of the rates tried)", "0.003", "0.001 (edge of the rates tried)"
-    ]  # fmt: skip
+    rates = [cell(table, n, "learning_rate_chosen") for n in range(3)]
+    assert rates == ["0.01 *", "0.003", "0.001 *"]
+    marked = [cell(table, n, "test_top1").endswith("%) *") for n in range(3)]
+    assert [cell(table, n, "test_top1")[-1] == "*" for n in range(3)] == [True, False, True]
+    assert not any(marked)
     (note,) = [n for n in warnings(rows_of(runs)) if n.startswith("learning rate")]
     assert "in 2 of 3 runs" in note
+    others = tables(*runs, *(make(0.9, run.spec.policy.name, backend="keras-tensorflow",
+                                  result=run.result.model_dump(include={"tuning", "learning_rate"}))
+                             for run in runs))  # fmt: skip
+    assert cell(others["cases"], 0, "prescribed_top1").endswith("% *")
+    edge = [cell(others["backends"], n, "top1_difference")[-1] == "*" for n in range(3)]
+    assert edge == [True, False, True]
+    of_runs = standard_table(rows_of(runs))["test top-1"]
+    assert [text[-1] == "*" for text in of_runs] == [True, False, True]
+    assert runs_on_terminal(rows_of(runs), 100).count("*") == 2
 
 
 def test_before_and_after_are_not_compared_where_seeds_were_lost(make: Make) -> None:

@@ -23,8 +23,10 @@ from bench.analysis.rows import rows_of
 from bench.data import FileRules
 from bench.errors import UserError
 from bench.report import make_report
+from bench.report.from_page import load_page
 from bench.report.notes import MOST_LINES, mismatches, reasons
-from bench.report.repeat import repeat_command
+from bench.report.page import write_page
+from bench.runner.repeat import suite_text
 from bench.storage.atomic import owner
 from bench.storage.cache import cache_root, limit_bytes, mark_used, prune
 from bench.storage.results import Store
@@ -208,15 +210,9 @@ def test_stored_escapes_reach_neither_terminal_nor_tables(
     assert printable("a\tb\nc é") == "a\tb\nc é"
 
 
-def test_the_command_to_repeat_a_run_is_one_command(make_spec: Callable[..., Any]) -> None:
-    spec = make_spec(device="cpu; touch x")
-    assert repeat_command(spec).endswith("--device 'cpu; touch x'")
-
-
 @pytest.mark.parametrize("name", ["folder:🌸", "folder:é", 'folder:"q', "folder:a\x7fb"])
 def test_the_suite_to_repeat_a_run_is_toml(make_spec: Callable[..., Any], name: str) -> None:
-    command = repeat_command(make_spec(case={"dataset": {"name": name}}))
-    text = command.split("'THAWBENCH'\n", 1)[1].rsplit("\nTHAWBENCH", 1)[0]
+    text = suite_text(make_spec(case={"dataset": {"name": name}}))
     assert tomllib.loads(text)["grid"][0]["dataset"] == name
 
 
@@ -507,3 +503,7 @@ def test_the_page_of_very_many_runs_holds_no_details_of_those_that_are_ok(
     assert (len(whole["runs"]), len(page["runs"])) == (2, 0)
     assert len(page["rows"]) == 2
     assert page["problems"][-1].startswith("Details of 2 runs are left out")
+    write_page(page, stranger / "page.html")
+    again, problems = load_page(stranger / "page.html")
+    assert problems == []
+    assert [run.spec for run in again] == [run.spec for run in runs]

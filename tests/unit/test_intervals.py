@@ -89,6 +89,26 @@ def test_pairs_of_runs_have_wilcoxons_interval() -> None:
         assert stats.wilcoxon(x - (end - 40 * inside * 1e4 * 0.005), method="approx").pvalue < 0.2
 
 
+@pytest.mark.parametrize("count", [6, 7, 8, 10, 12, 20])
+def test_wilcoxons_interval_is_wrong_in_at_most_one_of_twenty(count: int) -> None:
+    """All patterns of signs are equally likely where nothing differs: add the shares of those
+    whose interval excludes 0, by the sum of the ranks of their negative numbers."""
+    patterns = np.zeros(count * (count + 1) // 2 + 1)
+    patterns[0] = 1.0
+    for rank in range(1, count + 1):
+        patterns[rank:] += patterns[:-rank].copy()
+    wrong = 0.0
+    for total, number in enumerate(patterns):
+        x, left = np.arange(1.0, count + 1), total
+        for rank in range(count, 0, -1):
+            if rank <= left:
+                x[rank - 1], left = -rank, left - rank
+        found = median_of_pairs(x.tolist())
+        assert found.low is not None
+        wrong += 2 * number / 2**count * (found.low > 0)
+    assert 0.02 < wrong <= 0.05
+
+
 def test_a_disturbed_run_hardly_moves_the_centre_of_pairs() -> None:
     calm = [0.01, -0.01, 0.02, 0.0, -0.02, 0.01, 0.0, -0.01]
     one_slow = [*calm[:-1], -1.5]

@@ -60,7 +60,7 @@ def test_intervals_and_chances_are_those_of_the_reference(
     for place, expected in ((1, first), (3, last)):
         e = found.difference(0, place)
         assert (e.low, e.high) == pytest.approx(expected, abs=2e-6)
-    assert found.chances() == pytest.approx(chances, abs=0.02)
+    assert found.chances() == pytest.approx(chances, abs=0.04)  # of 5,000 draws each
     assert found.ruled_out == [False, False, seeds == 5, True]
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from bench.catalog.cases import size_of
 from bench.report.document import document
 from bench.runner.planner import Planner
 from bench.runner.repeat import SUITE_FILE, suite_text
@@ -86,15 +89,50 @@ def test_a_hostile_name_stays_a_name(make_spec: object, name: str) -> None:
 
 
 def test_the_command_names_the_suite_beside_the_result(make: Make) -> None:
-    run = make(0.9, result={"data_options": ["--skip-unreadable", "--group-by a b"]})
+    options = ["--skip-unreadable", "--test-from train:15%", "--group-by a b"]
+    run = make(0.9, result={"data_options": options})
     details = _details(run)
     assert details["repeat"] == (
-        "python run_bench.py run --suite suite.toml --device cpu --skip-unreadable --group-by 'a b'"
+        "python run_bench.py run --suite suite.toml --device cpu --skip-unreadable "
+        "--test-from train:15% --group-by 'a b'"
     )
     (run.folder / SUITE_FILE).write_text(suite_text(run.spec, dataset="photos"))
     kept = _details(run)
-    assert kept["repeat"].startswith(f"python run_bench.py run --suite {run.folder / SUITE_FILE} ")
-    assert kept["suite"] == (run.folder / SUITE_FILE).read_text()
+    suite = os.path.relpath(run.folder / SUITE_FILE)
+    assert kept["repeat"].startswith(f"python run_bench.py run --suite {suite} --device cpu ")
+
+
+def test_the_page_holds_no_path_of_the_machine(make: Make) -> None:
+    run = make(0.9, case={"number": None, "dataset": {"name": "folder:flowers"}})
+    own = suite_text(run.spec, dataset="folder:/home/me/flowers")
+    (run.folder / SUITE_FILE).write_text(own)
+    details = _details(run)
+    assert "/home/me" not in str(details)
+    assert 'dataset = "folder:flowers"' in details["suite"]
+
+
+def test_the_size_that_a_suite_gave_is_repeated(make_spec: Callable[..., RunSpec]) -> None:
+    for name, images, size in (
+        ("debian:fashion-mnist", 1020, "large"), ("debian:openclipart", 400, "medium"),
+        ("photos", 200, "medium"), ("folder:x", 5000, "small"),
+    ):  # fmt: skip
+        data = {"name": name, "train_images": images}
+        spec = make_spec(case={"number": None, "size": size, "dataset": data})
+        (grid,) = tomllib.loads(suite_text(spec))["grid"]
+        assert size_of(images, tuple(grid["size_bounds"])) == size
+
+
+def test_the_run_of_a_fold_repeats_all_folds_of_the_same_images(
+    make_spec: Callable[..., RunSpec],
+) -> None:
+    fold = {"number": 2, "of": 5, "images_sha256": "ab" * 32}
+    data = {"name": "folder:x", "train_images": 161, "test_images": 40, "fold": fold}
+    (grid,) = tomllib.loads(suite_text(make_spec(case={"number": None, "dataset": data})))["grid"]
+    assert not [key for key in grid if key.endswith("_images")]
+
+
+def test_a_hostile_device_stays_one_word(make: Make) -> None:
+    assert _details(make(0.9, device="cpu; touch x"))["repeat"].endswith("--device 'cpu; touch x'")
 
 
 @pytest.mark.parametrize(

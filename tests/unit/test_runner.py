@@ -144,6 +144,7 @@ def test_results_are_saved_one_by_one(world: _World, plan: Plan, tmp_path: Path)
     run = world.store.load()[0][0]
     assert {p.name for p in run.folder.iterdir()} == {
         "spec.json", "environment.json", "result.json", "predictions.npz", "log.txt",
+        "suite.toml",
     }  # fmt: skip
     assert _no_partials(world)
 

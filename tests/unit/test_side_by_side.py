@@ -327,7 +327,7 @@ def test_nothing_in_common_is_said(folders: Folders) -> None:
     assert found.sentences == [
         "Nothing was compared: 'before' and 'after' share no spec of which both have a successful "
         "run. Not compared: 1 run only in 'before', 1 run only in 'after'.",
-        "The most similar specs differ in seed (1 in 'before', 2 in 'after').",
+        "The folders differ in seed (1 in 'before', 2 in 'after').",
         "No recorded difference around these runs.",
     ]
     assert [table.name for table in found.tables] == ["side_by_side_not_compared"]

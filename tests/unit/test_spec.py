@@ -76,7 +76,9 @@ def test_the_environment_id_of_one_environment_for_all_time(
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda c: "-".join("/".join(p) for p in _leaves(c)))
 def test_every_field_changes_the_run_id(make_spec: MakeSpec, change: dict[str, Any]) -> None:
-    assert make_spec(**change).run_id != make_spec().run_id
+    spec = make_spec(**change)
+    assert spec.run_id != make_spec().run_id
+    assert spec.run_id.endswith(f"-{canonical_hash(spec.model_dump(mode='json'))[:8]}")
 
 
 def test_every_field_of_a_spec_is_tried_above(make_spec: MakeSpec) -> None:

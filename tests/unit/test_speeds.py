@@ -11,7 +11,6 @@ import pytest
 
 from bench.analysis.rows import grouped, rows_of
 from bench.analysis.speed import (
-    is_unsteady,
     mean_of,
     ratio_of_pairs,
     step_signature,
@@ -134,7 +133,7 @@ def test_a_fit_that_took_many_times_as_long_as_another_seeds_is_unsteady(
     runs = [make(0.9, seed=s, result={"fit_s": fit, "compile_s": compiled})
             for s, (fit, compiled) in enumerate(fits)]  # fmt: skip
     (group,) = found(*runs).groups
-    assert is_unsteady(group) == expected
+    assert group.is_unsteady == expected
     if expected:
         assert cell(tables(*runs)["policies"], 0, "fit_s") == "1.26 to 41.9 s, unsteady"
 

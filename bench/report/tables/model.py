@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from bench.analysis.findings import Findings
 from bench.analysis.groups import SeedGroup, policy_variant
 from bench.analysis.intervals import Estimate
 from bench.analysis.rows import Row
-from bench.analysis.speed import is_unsteady, mean_of
+from bench.analysis.speed import mean_of
 from bench.report.format import ABSENT, applicable, percent, points, three_digits
+from bench.report.notes import EDGE_MARK
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -75,6 +77,12 @@ class Column(Generic[T]):
     """True if it is aligned to the right."""
     if_any: bool = False
     """True to leave it out if no row has a value."""
+
+    def of(self, thing: Callable[[S], T]) -> Column[S]:
+        """Return the same column of a table of other things, by the ``thing`` that each has."""
+        return Column(
+            self.name, self.heading, lambda other: self.cell(thing(other)), self.right, self.if_any
+        )
 
 
 def table_of(
@@ -147,7 +155,22 @@ def group_columns(heading: str = "data, training images") -> list[Column[SeedGro
 
 def accuracy_cell(found: Findings, group: SeedGroup | None) -> TableCell:
     """Return a cell of test top-1 with its interval; None: there is no such group."""
-    return estimated(found.top1(group) if group else None, percent)
+    if group is None:
+        return text(None)
+    return at_edge(estimated(found.top1(group), percent), [group])
+
+
+EDGE_NOTE = (
+    f"{EDGE_MARK}: validation chose the highest or lowest learning rate tried; a better one may "
+    "lie beyond."
+)
+
+
+def at_edge(cell: TableCell, groups: Iterable[SeedGroup]) -> TableCell:
+    """Return the cell of an accuracy, marked if it is of runs at the edge of the rates tried."""
+    if any(row.is_at_edge for group in groups for row in group.rows):
+        return replace(cell, text=f"{cell.text} {EDGE_MARK}")
+    return cell
 
 
 def speed_cell(group: SeedGroup, field: str, unit: str = "") -> TableCell:
@@ -157,8 +180,20 @@ def speed_cell(group: SeedGroup, field: str, unit: str = "") -> TableCell:
     if mean is None:
         return text(None)
     tail = f" {unit}" if unit else ""
-    if not is_unsteady(group):
+    if not group.is_unsteady:
         return figure(three_digits(mean) + tail, mean)
     values = [row[field] for row in group.rows if row[field]]
     shown = dict.fromkeys(three_digits(value) for value in (min(values), max(values)))
     return figure(f"{' to '.join(shown)}{tail}, unsteady", mean)
+
+
+def speed_column(
+    name: str, heading: str, unit: str = "", if_any: bool = False
+) -> Column[SeedGroup]:
+    """Return the column of a rate or time; see ``speed_cell``."""
+    return Column(name, heading, lambda g: speed_cell(g, name, unit), True, if_any)
+
+
+def count_column(name: str, heading: str) -> Column[SeedGroup]:
+    """Return the column of a whole number that all runs of a group share."""
+    return Column(name, heading, lambda g: number(g.row[name], "{:,}".format), True)

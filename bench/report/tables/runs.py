@@ -7,7 +7,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Literal, get_args
 
 import pandas as pd
@@ -17,7 +17,7 @@ from bench.analysis.rows import FIELDS, Row
 from bench.report.format import ABSENT, three_digits
 from bench.report.labels import distinguishing_fields
 from bench.report.markdown import markdown, markdown_line
-from bench.report.notes import footnotes, reasons
+from bench.report.notes import EDGE_MARK, footnotes, reasons
 from bench.report.tables.model import Table, TableCell, TableColumn
 from bench.spec.result import FRACTIONS
 from bench.spec.run import RECIPE_OPTIONS
@@ -140,7 +140,7 @@ def columns_of(rows: Sequence[Row]) -> list[str]:
     unusual = {c for c, usual in USUAL.items() if any(row[c] != usual for row in rows)}
     unusual |= {c for c in VARYING if len({row[c] for row in rows}) > 1}
     extra = [c for c in DISTINGUISHING if c in ALWAYS_SHOWN | unusual]
-    looks = [tuple(str(row[c]) for c in (*IDENTIFYING, *extra)) for row in rows]
+    looks = [tuple(map(str, map(row.fields.get, (*IDENTIFYING, *extra)))) for row in rows]
     others = [c for c in DISTINGUISHING if c not in extra]
     extra += distinguishing_fields(rows, others, looks, all_fields=False)
     position = shown.index("test_top1")
@@ -158,13 +158,16 @@ def column_texts(rows: Sequence[Row], column: str) -> list[str]:
     """Return a column as printed; values that differ look different unless they were measured."""
     if column == "size":
         return [f"{row.spec.case.size} ({row.dataset.train_images:,})" for row in rows]
-    values = [row[column] for row in rows]
-    if column in SPEEDS:
-        shown = [ABSENT if v is None else COLUMNS[column][1](v) for v in values]
-        marks = [row.unsteady and row[column] is not None for row in rows]
-        return [f"{t}{UNSTEADY_MARK}" if m else t for t, m in zip(shown, marks, strict=True)]
+    values = [row.fields[column] for row in rows]
+    if column in (*SPEEDS, "test_top1"):
+        how, mark = COLUMNS[column][1], UNSTEADY_MARK if column in SPEEDS else f" {EDGE_MARK}"
+        marked = (row.unsteady if column in SPEEDS else row.is_at_edge for row in rows)
+        return [
+            ABSENT if value is None else how(value) + mark * is_marked
+            for value, is_marked in zip(values, marked, strict=True)
+        ]
     if column in COLUMNS:
-        how: Callable[[Any], str] = COLUMNS[column][1]
+        how = COLUMNS[column][1]
     elif column in DISTINGUISHING:
         digits = _distinguishing_digits(values)
         values = [f"{v:.{digits}g}" if isinstance(v, float) else v for v in values]
@@ -216,7 +219,7 @@ FLAT: dict[str, Callable[[Any], str]] = {
 
 def holds_numbers(rows: Sequence[Row], column: str) -> bool:
     """Return True if a column holds numbers and is aligned to the right."""
-    kinds = {type(row[column]) for row in rows} - {type(None)}
+    kinds = {type(row.fields[column]) for row in rows} - {type(None)}
     return bool(kinds) and kinds <= {int, float}
 
 
@@ -234,9 +237,8 @@ def in_latex(text: str) -> str:
 def render(table: pd.DataFrame, form: Format, right: Collection[str] = ()) -> str:
     """Return a table of strings, not as CSV; columns headed ``right`` are aligned right."""
     alignment = ["right" if column in right else "left" for column in table.columns]
-    table = table.map(printable)
-    if form == "md":
-        table = table.map(markdown).rename(columns=markdown)
+    table = table.map(markdown if form == "md" else printable)
+    table = table.rename(columns=markdown) if form == "md" else table
     values, headings = table.to_numpy().tolist(), list(table.columns)
     printed = tabulate(values, headings, STYLES[form], disable_numparse=True,
                        colalign=alignment if values else None)  # fmt: skip
@@ -246,14 +248,17 @@ def render(table: pd.DataFrame, form: Format, right: Collection[str] = ()) -> st
 def to_csv(rows: Sequence[Row], columns: Sequence[str] | None = None) -> str:
     """Return all fields or some as CSV, unrounded."""
     names = list(FIELDS if columns is None else columns)
-    flat = [{k: how(row[k]) for k, how in FLAT.items() if row[k] is not None} for row in rows]
-    values = ([own.get(k, row[k]) for k in names] for row, own in zip(rows, flat, strict=True))
-    return csv_text([names, *values])
+    values = [[row.fields[name] for row in rows] for name in names]
+    for place, name in enumerate(names):
+        if how := FLAT.get(name):
+            values[place] = [None if value is None else how(value) for value in values[place]]
+    return csv_text([names, *zip(*values, strict=True)])
 
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
+@lru_cache(maxsize=10_000)
 def _safe(text: str) -> str:
     """Return a text that neither a spreadsheet nor a terminal obeys."""
     mark = "'" if text.startswith(FORMULA) else ""

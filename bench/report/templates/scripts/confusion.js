@@ -1,10 +1,7 @@
-/* Confusion matrices. */
-const MOST_CLASSES = 25;
-const MOST_CONFUSIONS = 20;
+/* Confusion matrices, and of many classes a list of the most frequent confusions. */
 
-/** A table with a row for each true class; for many classes, a list of the most frequent errors. */
-function confusion(matrix, classes) {
-  if (matrix.length > MOST_CLASSES) return confusionList(largest(matrix), classes);
+/** A table with a row for each true class. */
+function confusion(matrix, classes, label) {
   const names = matrix.map((_, number) => String(classes[number] ?? number));
   const head = make("tr", {}, make("th", { scope: "col" }, "true ↓ predicted →"),
     ...names.map((name) => make("th", { scope: "col", title: name }, name)));
@@ -18,16 +15,7 @@ function confusion(matrix, classes) {
   });
   const table = make("table", { class: "confusion" },
     make("thead", {}, head), make("tbody", {}, ...body));
-  return make("div", { class: "scroll", ...scrolls("Confusion matrix") }, table);
-}
-
-/** The most frequent confusions of a matrix, in the form that documents of many classes hold. */
-function largest(matrix) {
-  const wrong = matrix.flatMap((counts, truth) =>
-    counts.map((count, predicted) => [truth, predicted, count])
-      .filter(([, predicted, count]) => predicted !== truth && count > 0));
-  wrong.sort((a, b) => b[2] - a[2]);
-  return { kinds: wrong.length, largest: wrong.slice(0, MOST_CONFUSIONS) };
+  return make("div", { class: "scroll", ...scrolls(label) }, table);
 }
 
 function confusionList(confusions, classes) {

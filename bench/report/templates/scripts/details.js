@@ -1,8 +1,5 @@
 /* Details of each run, filled when they are first opened; and texts that can be copied. */
-const PARITY = {
-  shown: "Shown: a proof in float64 found the same training steps for this network, policy and optimizer; the first steps, where recorded, agree.",
-  not_shown: "Not shown in this environment.",
-};
+const SPEC_PARTS = ["case", "weights", "policy", "recipe"];
 const SHOWN_ELSEWHERE = ["schema_version", "run_id", "environment_id", "failure", "knobs",
   "val_top1_by_epoch", "train_loss_by_epoch", "train_images_per_s_windows"];
 
@@ -56,14 +53,24 @@ function copyButton(text, what) {
   return button;
 }
 
-function contents(key, run) {
+/** A run's spec, whose shared parts the data hold once. */
+function specOf(key) {
+  const { specs, spec_parts: parts } = report();
+  const whole = ([name, value]) => [name, SPEC_PARTS.includes(name) ? parts[value] : value];
+  return Object.fromEntries(Object.entries(specs[key]).map(whole));
+}
+
+function contents(key, run, number) {
   const row = report().rows.find((one) => `${one.run_id}/${one.environment_id}` === key);
   const [, runId, environment] = /^(.*)\/(.*?)$/s.exec(key);
-  const proof = PARITY[row?.parity] ?? "Not applicable to this run.";
-  const { result, spec } = run;
+  const proof = report().pairing[row?.pairing] ?? "There is no twin in another backend.";
+  const { result } = run;
+  const spec = specOf(key);
   const shown = make("div", { class: "fold" });
   const add = (title, ...children) => shown.append(part(title, ...children));
-  const box = (text, name) => make("pre", scrolls(name), text);
+  // Regions of the same name could not be told apart by ear.
+  const named = (name) => `${name}, run ${number + 1}`;
+  const box = (text, name) => make("pre", scrolls(named(name)), text);
   if (result.failure) {
     const reason = `${result.status}: ${result.failure.kind}: ${result.failure.message}`;
     add("Why it failed", make("p", {}, make("strong", { class: "bad" }, reason)));
@@ -80,7 +87,10 @@ function contents(key, run) {
     part("Parity", make("p", { class: "quiet" }, proof), ...settings(environment, run.knobs ?? {})),
   ));
   const { classes } = spec.case.dataset;
-  if (run.confusion) add("Confusion matrix, test images", confusion(run.confusion, classes));
+  if (run.confusion) {
+    const matrix = confusion(run.confusion, classes, named("Confusion matrix"));
+    add("Confusion matrix, test images", matrix);
+  }
   if (run.confusions) add("Confusions, test images", confusionList(run.confusions, classes));
   if (run.log_tail) add("End of the log", box(run.log_tail, "End of the log"));
   return shown;
@@ -110,8 +120,9 @@ async function fill(details) {
   if (details.dataset.filled) return;
   details.dataset.filled = "yes";
   await whenRead;
-  const key = Object.keys(report().runs)[Number(details.dataset.run)];
-  details.append(contents(key, report().runs[key]));
+  const number = Number(details.dataset.run);
+  const key = Object.keys(report().runs)[number];
+  details.append(contents(key, report().runs[key], number));
   // Once the text is on the screen: the first curve of a page has to wait for Plotly.
   setTimeout(() => details.querySelectorAll(".curve").forEach(drawCurve));
 }
