@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bench.catalog.cases import SIZE_BOUNDS
 from bench.data.debian import clipart_path, fashion_path, open_clipart, open_fashion
 from bench.data.folder import open_folder
 from bench.data.folder_layout import class_name
@@ -132,10 +131,10 @@ def has_path(name: str) -> bool:
     return ":" in name and name not in _KINDS
 
 
-def size_bounds_of(name: str) -> tuple[int, int]:
+def size_bounds_of(name: str) -> tuple[int, int] | None:
     """Return the numbers of training images up to which a data set named in a result is small and
-    medium."""
-    return (_KINDS[name].size_bounds if name in _KINDS else None) or SIZE_BOUNDS
+    medium; None if it has no numbers of its own."""
+    return _KINDS[name].size_bounds if name in _KINDS else None
 
 
 def similarity_of(name: str) -> Similarity | None:

@@ -16,7 +16,7 @@ from bench.analysis.rows import Row, grouped
 from bench.errors import UserError
 from bench.report.compare import FolderComparison
 from bench.report.first_screen import first_screen
-from bench.report.notes import PAIRING, footnotes, reasons
+from bench.report.notes import PAIRING, explanations, faults, reasons
 from bench.report.plots import plots
 from bench.report.questions import MOST_SENTENCES, cautions
 from bench.report.tables.model import Table
@@ -72,7 +72,12 @@ def document(
         "title": "Thawbench report",
         "selection": selection,
         "first": first_screen(found),
-        "notes": [*cautions(found)[MOST_SENTENCES:], *reasons(found.rows), *footnotes(found.rows)],
+        "notes": [
+            *cautions(found)[MOST_SENTENCES:],
+            *reasons(found.rows),
+            *faults(found.rows),
+            *explanations(found.rows),
+        ],
         "pairing": PAIRING,
         "problems": [*problems, *_left_out(found.rows)],
         "tables": [table.as_json() for table in tables],

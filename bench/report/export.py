@@ -43,13 +43,14 @@ def as_text(table: Table, form: Format) -> str:
     texts = [[printable(cell.text) for cell in row] for row in table.rows]
     frame = pd.DataFrame(texts, columns=[c.heading for c in table.columns], dtype=object)
     body = render(frame, form, {c.heading for c in table.columns if c.right})
-    lines = [table.caption, *table.notes]
+    reading = [*table.legend, *table.notes]
+    lines = [table.caption, *reading]
     if form == "latex":
         small = in_latex("".join(LATEX_ESCAPE_RULES.get(c, c) for c in "\n\n".join(lines)))
         return f"{body}\n\n{{\\footnotesize {small}\\par}}\n"
     if form == "html":
         return f"{body}\n" + "".join(f"<p>{html.escape(line)}</p>\n" for line in lines)
-    notes = "".join(f"\n- {markdown_line(note)}" for note in table.notes)
+    notes = "".join(f"\n- {markdown_line(note)}" for note in reading)
     title, caption = markdown_line(table.title), markdown_line(table.caption)
     return f"## {title}\n\n{caption}\n\n{body}\n{notes}"
 

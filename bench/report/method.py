@@ -31,6 +31,9 @@ METHOD: tuple[tuple[str, str], ...] = (
      "Averages over tests treat these tests as all there are; they say nothing of other data. "
      "Tests on the same images count as fully dependent. Backends are averaged, as they are no "
      "new seeds."),
+    ("two backends",
+     "differ: the 95 % interval leaves out 0 after correction for all pairs (Holm). equal: the "
+     "90 % interval lies within the margin. They are compared image by image."),
     ("parity",
      "paired: both backends started from the same tensors, saw the same batches, and their "
      "first losses and logits agree. proved: a separate proof in float64 found the same losses "
@@ -38,7 +41,9 @@ METHOD: tuple[tuple[str, str], ...] = (
      "not compared."),
     ("speed",
      f"train images/s: median window ({WINDOW_S:g} s) of whole training steps after "
-     f"{WARMUP_STEPS} steps of warm-up, if there are {LEAST_WINDOWS} windows. Windows of one run "
+     f"{WARMUP_STEPS} steps of warm-up, if there are {LEAST_WINDOWS} windows. effective images/s: "
+     "images of all epochs over all training, where a frozen part was computed once or the policy "
+     "has phases; the two are never compared. Windows of one run "
      f"agree better than runs do, so backends are compared by pairs of runs: from {LEAST_PAIRS} "
      f"pairs on by Wilcoxon's signed ranks, before with a usual spread of {PRIOR_SD['cpu']:.0%} "
      f"a run on a CPU. equal: within {EQUAL:.0%}."),

@@ -80,34 +80,46 @@ def _rest(lines: Sequence[str], what: str, where: str) -> list[str]:
 
 def footnotes(rows: Sequence[Row]) -> list[str]:
     """Return all notes for the table of runs: what is wrong, then how to read it."""
-    return [*warnings(rows), *explanations(rows)]
+    marks = [words for mark, words in PAIRING.items() if any(r["pairing"] == mark for r in rows)]
+    return [*warnings(rows), *explanations(rows), *marks]
 
 
 def warnings(rows: Sequence[Row]) -> list[str]:
     """Return notes on what is wrong with runs that are ok, or would mislead a reader."""
+    return [*faults(rows), *limits(rows)]
+
+
+def limits(rows: Sequence[Row]) -> list[str]:
+    """Return notes on what limits the numbers of runs; on the page, cautions say the same."""
+    unsteady = [row.result.run_id for row in rows if row.unsteady]
+    edge, of_runs = sum(row.is_at_edge for row in rows), f"of {number_of(len(rows), 'run')}"
+    return applicable({
+        "synthetic pages: generated images. Accuracy says nothing about real pages.":
+            any(qualifier_of(row.dataset.name) == GENERATED for row in rows),
+        f"unsteady: in {len(unsteady)} {of_runs} slow steps, or inference, took over "
+        f"{UNSTEADY:g} times as long as usual. The machine was probably busy with other work. "
+        "Their speeds are marked ?. Compare no speeds of "
+        f"{', '.join(unsteady[:3])}{' …' if unsteady[3:] else ''}.": unsteady,
+        f"learning rate: in {edge} {of_runs} the highest or lowest rate tried was the best, so "
+        f"that a better one may lie beyond. Their accuracies are marked {EDGE_MARK}.": edge,
+    })  # fmt: skip
+
+
+def faults(rows: Sequence[Row]) -> list[str]:
+    """Return notes on runs that are not what they seem to be."""
     random = sum(row.weights == "random" and row.spec.policy.name != "from_scratch" for row in rows)
     unreadable = [row.result.unreadable_images for row in rows if row.result.unreadable_images]
-    unsteady = [row.result.run_id for row in rows if row.unsteady]
-    edge = sum(row.is_at_edge for row in rows)
     other_rate = sum(CHOSEN_RATE in row.differs for row in rows)
     places = {(row.spec.backend, row.spec.device, row.result.environment_id) for row in rows}
     of_runs = f"of {number_of(len(rows), 'run')}"
     return applicable({
         **{f"NOT THE SAME EXPERIMENT: {pair}": True for pair in mismatches(rows)},
-        "synthetic pages: generated images. Accuracy says nothing about real pages.":
-            any(qualifier_of(row.dataset.name) == GENERATED for row in rows),
         f"weights random: {random} {of_runs} used random weights instead of pretrained ones. "
         "Their accuracy is meaningless.": random,
         f"unreadable images were left out in {len(unreadable)} {of_runs} (at most "
         f"{max(unreadable, default=0)} images), because of --skip-unreadable.": unreadable,
-        f"unsteady: in {len(unsteady)} {of_runs} slow steps, or inference, took over "
-        f"{UNSTEADY:g} times as long as usual. The machine was probably busy with other work. "
-        "Their speeds are marked ?. Compare no speeds of "
-        f"{', '.join(unsteady[:3])}{' …' if unsteady[3:] else ''}.": unsteady,
         f"other learning rates: validation chose other ones in two backends, in {other_rate} "
         f"{of_runs}. Their accuracies are not compared with each other.": other_rate,
-        f"learning rate: in {edge} {of_runs} the highest or lowest rate tried was the best, so "
-        f"that a better one may lie beyond. Their accuracies are marked {EDGE_MARK}.": edge,
         **{f"{row.dataset.name}: {r}": True for row in rows for r in row.result.data_remarks},
         "rows come from several environments (machine, versions or device).":
             len(places) > len({place[:2] for place in places}),
@@ -153,7 +165,6 @@ def explanations(rows: Sequence[Row]) -> list[str]:
         "bf16, fp16: matched in all but precision. Each framework chooses which operations it "
         "computes in low precision.":
             any(row.spec.recipe.precision in ("bf16", "fp16") for row in rows),
-        **{words: any(row["pairing"] == mark for row in rows) for mark, words in PAIRING.items()},
         command or "": command,
         "native: each framework's own weights, preprocessing, optimizer and initialisation. "
         "Differences between such rows are not due to the framework alone.":

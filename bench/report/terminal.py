@@ -193,6 +193,8 @@ def _in_words(column: Column, texts: Sequence[str]) -> str:
         return ""
     if column.name in ("data", "backbone", "policy", "backend"):
         return values[0]
+    if column.name == "weights" and len(values) <= MOST_VALUES:
+        return " or ".join(values)
     if len(values) == 1:
         return f"{column.heading} {values[0]}"
     if column.is_number:
@@ -274,7 +276,7 @@ def _blocks(
 def _wrapped(text: str, width: int, indent: str = "") -> str:
     """Return text in lines of at most ``width`` characters."""
     lines = textwrap.wrap(printable(text), max(width, 20), initial_indent=indent,
-                          subsequent_indent=indent or "  ")  # fmt: skip
+                          subsequent_indent=indent or "  ", break_on_hyphens=False)  # fmt: skip
     return "\n".join(lines)
 
 

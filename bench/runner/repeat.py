@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from bench.catalog.cases import size_of
+from bench.catalog.cases import SIZE_BOUNDS, size_of
 from bench.catalog.policies import POLICIES
 from bench.data.registry import similarity_of, size_bounds_of
 from bench.runner.suite import MOST_IMAGES, Grid
@@ -93,7 +93,7 @@ def _grid(
 def _bounds(spec: RunSpec) -> list[int] | None:
     """Return bounds that give the data the size in the spec; None if they have it by default."""
     data, size = spec.case.dataset, spec.case.size
-    if size_of(data.train_images, size_bounds_of(data.name)) == size:
+    if size_of(data.train_images, size_bounds_of(data.name) or SIZE_BOUNDS) == size:
         return None
     most = {"small": [MOST_IMAGES - 1, MOST_IMAGES], "medium": [1, MOST_IMAGES], "large": [1, 2]}
     return most[size]

@@ -43,7 +43,9 @@ class Grid(RecipeKeys):  # made from the declarations of Recipe
     """One ``[[grid]]``: the product of its lists. Keys that are left out have their defaults."""
 
     case: int | None = Field(default=None, description="Case of the article, 1 to 4.")
-    dataset: str = Field(description="'photos', 'mnist5k', 'folder:PATH' or 'rvl_cdip[:PATH]'.")
+    dataset: str = Field(
+        description="'photos', 'mnist5k', 'debian:NAME', 'folder:PATH' or 'rvl_cdip[:PATH]'."
+    )
     train_images: int | None = Field(
         default=None, gt=0, le=MOST_IMAGES, description="Training images; null: all."
     )

@@ -56,7 +56,7 @@ def test_many_networks_show_accuracy_against_speed_first(open_page: Open) -> Non
     plot = page.locator("#answer figure.plot")
     expect(plot).to_have_count(1)
     expect(plot).to_have_attribute("data-drawn", "light")
-    expect(plot.locator("h3")).to_have_text("Accuracy against inference speed")
+    expect(plot.locator("h2")).to_have_text("Accuracy against inference speed")
 
 
 @pytest.mark.parametrize("store", ["usual", "published", "small", "networks"])

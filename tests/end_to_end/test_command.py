@@ -117,6 +117,7 @@ def test_the_files_of_a_run(results: Path) -> None:
             "result.json",
             "predictions.npz",
             "log.txt",
+            "suite.toml",
         }
         with np.load(folder / "predictions.npz") as stored:
             assert stored["logits"].shape == (36, 18)

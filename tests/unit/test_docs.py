@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 import shlex
 from pathlib import Path
@@ -10,10 +9,16 @@ from pathlib import Path
 import pytest
 import typer.main
 
+from bench.analysis.folders import load_runs
+from bench.analysis.rows import rows_of
 from bench.cli.main import app
+from bench.parity.proofs import proved_subjects, read_copy
+from bench.report.terminal import runs_on_terminal
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "results" / "README.md"]
+README_WIDTH = 112
+"""Columns of the terminal whose output the README shows."""
 COMMANDS = typer.main.get_command(app)
 
 
@@ -48,24 +53,8 @@ def test_commands_parse(page: Path) -> None:
 def test_the_readme_shows_the_real_table() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(readme.splitlines()) <= 200
-    shown = [
-        [cell.strip() for cell in line.split("|")[1:-1]]
-        for line in re.findall(r"^\| [1-4] \| [0-9].*$", readme, re.MULTILINE)
-    ]
-    table = ROOT / "results" / "examples" / "quick" / "tables" / "table.csv"
-    with table.open(newline="") as file:
-        real = [
-            [
-                row["case"],
-                f"{int(row['train_images']):,}",
-                row["dataset_label"],
-                row["backbone"],
-                row["policy"],
-                row["backend"],
-                f"{float(row['test_top1']):.1%}",
-                f"{int(row['trainable_parameters']):,}",
-                f"{float(row['fit_s']):.1f}",
-            ]
-            for row in csv.DictReader(file)
-        ]
-    assert shown == real
+    folder = ROOT / "results" / "examples" / "quick"
+    runs, problems = load_runs([folder])
+    assert problems == []
+    rows = rows_of(runs, proved_subjects(read_copy(folder)[0]))
+    assert runs_on_terminal(rows, README_WIDTH) in readme

@@ -59,7 +59,7 @@ def _heading(text: str) -> str:
 
 def test_what_all_rows_share_stands_above(twelve: list[Row]) -> None:
     first = runs_on_terminal(twelve, 120).splitlines()[0]
-    for words in ("px 96", "stand-in data", "weights pretrained or random"):
+    for words in ("px 96", "stand-in data", "pretrained or random"):
         assert words in first
     assert "status" not in first
     assert "px" not in _heading(runs_on_terminal(twelve, 200))

@@ -54,11 +54,13 @@ class Table:
     columns: Sequence[TableColumn]
     rows: Sequence[Sequence[TableCell]]
     notes: Sequence[str] = ()
+    legend: Sequence[str] = ()
+    """How to read it, for files that stand alone; the page says that once, in its method."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the table as JSON for the page."""
         return {
-            **vars(self),
+            **{name: value for name, value in vars(self).items() if name != "legend"},
             "columns": [asdict(column) for column in self.columns],
             "rows": [[{"text": c.text, "sort": c.sort} for c in row] for row in self.rows],
             "notes": list(self.notes),
@@ -88,6 +90,7 @@ class Column(Generic[T]):
 def table_of(
     things: Sequence[T], columns: Sequence[Column[T]], name: str, title: str, caption: str,
     notes: Mapping[str, object] | None = None, settings: Sequence[str] = (),
+    legend: Sequence[str] = (),
 ) -> Table:  # fmt: skip
     """Build a table with a row for each thing.
 
@@ -107,7 +110,8 @@ def table_of(
         own = [text(setting or None) for setting in settings]
         shown.insert(place, (TableColumn("setting", "setting"), own))
     rows = list(zip(*(found for _, found in shown), strict=True)) if things else []
-    return Table(name, title, caption, [c for c, _ in shown], rows, applicable(notes or {}))
+    headings = [column for column, _ in shown]
+    return Table(name, title, caption, headings, rows, applicable(notes or {}), legend)
 
 
 def text(value: str | None) -> TableCell:

@@ -101,8 +101,9 @@ def average_table(found: Findings) -> Table:
     return table_of(
         overall.standings, columns, "average", f"Policies on average over {tests} tests",
         f"The policies that all {tests} tests have; training time relative to the leader's, "
-        f"without compilation. {INTERVALS}",
-        {WORDS: True, EDGE_NOTE: _has_edge(found)},
+        "without compilation.",
+        {EDGE_NOTE: _has_edge(found)},
+        legend=(INTERVALS, WORDS),
     )  # fmt: skip
 
 
@@ -140,9 +141,10 @@ def cases_table(found: Findings) -> Table:
     ]  # fmt: skip
     return table_of(
         contests, columns, "cases", "The four cases",
-        "The article's policy for each case beside the leader of these runs. " + INTERVALS,
-        {WORDS: any(map(ours, contests)), EDGE_NOTE: _has_edge(found), **_left_out(contests)},
+        "The article's policy for each case beside the leader of these runs.",
+        {EDGE_NOTE: _has_edge(found), **_left_out(contests)},
         settings([c.all_entries[0].groups[0] for c in contests], by_policy=False),
+        (INTERVALS, WORDS),
     )  # fmt: skip
 
 
@@ -216,12 +218,8 @@ def policies_table(found: Findings) -> Table:
     ]  # fmt: skip
     return table_of(
         found.groups, columns, "policies", "Policy × backend",
-        "Accuracy, speed and parameters of every policy in every backend. " + INTERVALS,
+        "Accuracy, speed (geometric means) and parameters of every policy in every backend.",
         {
-            WORDS: standings,
-            "Speeds are geometric means over the runs. train images/s: whole steps. effective "
-            "images/s: images of all epochs over all training, where a frozen part was computed "
-            "once or the policy has phases; the two are never compared.": True,
             "on the front: on this data set, machine and backend no other choice was both more "
             "accurate and quicker to train. Differences within the intervals may be luck.": best,
             UNSTEADY_NOTE: any(g.is_unsteady for g in found.groups),
@@ -229,6 +227,13 @@ def policies_table(found: Findings) -> Table:
             **_left_out(found.contests),
         },
         settings(found.groups),
+        (
+            INTERVALS,
+            WORDS,
+            "train images/s: whole steps. effective images/s: images of all epochs over all "
+            "training, where a frozen part was computed once or the policy has phases; the two are "
+            "never compared.",
+        ),
     )  # fmt: skip
 
 
@@ -299,18 +304,21 @@ def backends_table(found: Findings) -> Table:
     ]  # fmt: skip
     return table_of(
         pairs, columns, "backends", "Keras against PyTorch",
-        "The same experiment in two backends on one machine, compared image by image. " + INTERVALS,
+        "The same experiment in two backends on one machine, compared image by image. Speed above "
+        "1: the backend named first is faster.",
         {
-            f"differ: after correction for {number_of(len(pairs), 'pair')} (Holm). equal: the 90 % "
-            f"interval lies within {within}.": True,
-            "speed above 1: the backend named first is faster. whole steps: pairs of runs, pooled "
-            f"over all experiments with the same step; from {LEAST_PAIRS} pairs on by Wilcoxon's "
-            "signed ranks. whole fits: without compilation, where a frozen part was computed once.":
-                True,
             UNSTEADY_NOTE: any(g.is_unsteady for p in pairs for g in (p.a, p.b)),
             EDGE_NOTE: _has_edge(found),
         },
         _settings_of_pairs(pairs),
+        (
+            INTERVALS,
+            f"differ: after correction for {number_of(len(pairs), 'pair')} (Holm). equal: the 90 % "
+            f"interval lies within {within}.",
+            "whole steps: pairs of runs, pooled over all experiments with the same step; from "
+            f"{LEAST_PAIRS} pairs on by Wilcoxon's signed ranks. whole fits: without compilation, "
+            "where a frozen part was computed once.",
+        ),
     )  # fmt: skip
 
 
