@@ -32,7 +32,7 @@ Word = Literal["best", "as good as the best", "open", "ruled out"]
 may be the best; ruled out: shown not to be the best."""
 Meaningless = Literal["generated images", "random weights where pretrained ones belong"]
 SURE = 0.95
-"""Chance from which on a policy is called as good as the best."""
+"""Least chance of a policy that is called as good as the best."""
 SURE_WIDTH = 0.05
 """Half-width of an interval above which a chance is not printed."""
 
@@ -58,7 +58,7 @@ class Entry:
 
 @dataclass(frozen=True, eq=False)
 class Standing:
-    """What the runs say of one policy in a contest."""
+    """Verdict on one policy in a contest."""
 
     name: str
     top1: float
@@ -77,7 +77,7 @@ class Standing:
 def standings_of(
     names: Sequence[str], ranking: Ranking, margin: float, entries: Sequence[Entry] = ()
 ) -> list[Standing]:
-    """Return what a ranking says of each policy, the most accurate one first."""
+    """Return the verdict on each policy, the most accurate one first."""
     leader = int(np.argmax(ranking.means))
     chances, out = ranking.chances(margin), ranking.ruled_out
     found = []
@@ -92,9 +92,11 @@ def standings_of(
             word = "as good as the best"
         entry = entries[place] if entries else None
         top1, chance = float(ranking.means[place]), float(chances[place])
-        is_sure = behind is None or (behind.half_width or 0.0) <= SURE_WIDTH
+        is_narrow = behind is None or (behind.half_width or 0.0) <= SURE_WIDTH
+        is_sure = is_narrow or word == "ruled out"
         found.append(Standing(names[place], top1, behind, chance, is_sure, word, entry))
-    leads = replace(found[0], is_sure=any(s.is_sure for s in found[1:]))
+    rivals = [s for s in found[1:] if s.word != "ruled out"]
+    leads = replace(found[0], is_sure=not rivals or any(s.is_sure for s in rivals))
     return [leads, *found[1:]]
 
 
@@ -156,15 +158,15 @@ class Contest:
 
     @cached_property
     def standings(self) -> list[Standing]:
-        """What the runs say of each policy that is compared, the most accurate one first; none if
-        no policy can be compared."""
+        """Verdict on each policy that is compared, the most accurate one first; none if no policy
+        can be compared."""
         if not self.entries:
             return []
         names = [entry.name for entry in self.entries]
         return standings_of(names, self.ranking, self.margin, self.entries)
 
     def standing(self, entry: Entry | None) -> Standing | None:
-        """Return what the runs say of an entry; None if it is not compared."""
+        """Return the verdict on an entry; None if it is not compared."""
         return next((s for s in self.standings if s.entry is entry), None)
 
     @property
@@ -322,13 +324,13 @@ class Overall:
         )  # fmt: skip
 
     def single(self, name: str) -> list[Standing]:
-        """Return what each contest says of a policy."""
+        """Return the verdict of each contest on a policy."""
         return [s for contest in self.contests for s in contest.standings if s.name == name]
 
 
 def tests_of(contests: Sequence[Contest]) -> list[Contest]:
-    """Return the contests that compare policies, of the place with most of them: other machines or
-    versions repeat the same seeds, as do backends that cannot be averaged, of which one counts."""
+    """Return the contests that compare policies, on the machine, version and mode with most of
+    them; of backends that cannot be averaged, one counts. The others repeat the same seeds."""
     places = grouped((c for c in contests if c.is_compared), lambda c: c.place)
     same = max(places.values(), key=len, default=[])
     questions = grouped(same, lambda c: question_of_any_backend(c.row)).values()

@@ -116,7 +116,7 @@ def findings_of(
     margin: float = MARGIN,
 ) -> Findings:  # fmt: skip
     """Compare policies and backends wherever they are comparable; ``lost`` is by default that of
-    these rows, and ``margin`` the difference in accuracy that makes no difference."""
+    these rows, and ``margin`` the largest difference in accuracy that counts as equal."""
     groups = seed_groups_of(rows, lost)
     contests = contests_of(groups, margin)
     pairs = backend_pairs(groups)

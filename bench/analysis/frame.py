@@ -30,7 +30,7 @@ DERIVED: dict[str, tuple[str, str]] = {
     "failure": ("string", "Why the run is not ok, as 'kind: message'."),
     "parity": ("string", "shown if the backends are proved to compute the same, else not_shown; "
                "missing if no row differs in the backend alone."),
-    "pairing": ("string", "What shows that it is the same experiment as its twins in other "
+    "pairing": ("string", "Evidence that it is the same experiment as its twins in other "
                 "backends: proved, paired (start, batches and first steps agree), other_rate, "
                 "not_shown or differs; missing without a twin."),
     "fold": ("Int64", "Number of its part of a cross-validation, from 1; missing without one."),

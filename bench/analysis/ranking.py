@@ -8,7 +8,8 @@ one draw.
 - **Difference**: a t interval with Satterthwaite's degrees of freedom (1946).
 - **Ruled out**: a step-down range test. In a set of policies that may all be best, the largest t of
   all pairs is compared with the studentised range; beyond it, the lower policy leaves the set.
-  Alike policies are called different in at most one of twenty questions.
+  In simulations, one of several equal policies was ruled out in about one of twenty questions or
+  fewer.
 - **Chance** to be within a margin of the best: draws of the true accuracies, given the results.
 
 docs/statistics.md has the simulations.
@@ -32,11 +33,12 @@ LEAST_IMAGES = 1.5
 """Least standard deviation of a difference, in test images: two policies that agree on every image
 may differ on others."""
 MARGIN = 0.01
-"""Difference in accuracy (fraction of 1) that makes no difference, unless the user names one."""
+"""Equivalence margin unless the user names one: largest difference in accuracy (fraction of 1) that
+counts as equal."""
 PRIOR_SD = 0.02
 """Standard deviation of the accuracies of policies that start from pretrained weights."""
 FLAT = 1e6
-"""Variance of a prior that says nothing."""
+"""Variance of a flat prior."""
 OUTER, INNER = 100, 50
 """Draws of the variances over seeds, and of the accuracies for each."""
 RANDOM_SEED = 20_260_101

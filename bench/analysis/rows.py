@@ -130,7 +130,7 @@ class Row(StoredRun):
 
     @property
     def pairing(self) -> Pairing | None:
-        """What shows that it is the same experiment as its twins in other backends; None without a
+        """Evidence that it is the same experiment as its twins in other backends; None without a
         twin. See ``Pairing``."""
         if self.parity is None:
             return None
@@ -261,8 +261,8 @@ def twins(rows: Iterable[Row]) -> list[list[Row]]:
 
 
 UNSTEADY = 3.0
-"""Ratio of slow to usual speed from which on a machine counts as busy. The training steps of quiet
-machines had p95 / p50 of 1.1 to 1.7, those of a shared one 15."""
+"""Ratio of slow to usual step time above which a machine counts as busy. The training steps of
+quiet machines had p95 / p50 of 1.1 to 1.7, those of a shared one 15."""
 _inference_network = itemgetter(
     "backbone", "code_sha256", "network_digest", "mode", "head", "precision", "px", "batch_size",
     "dataset_hash", "backend", "device", "environment_id",

@@ -1,4 +1,4 @@
-"""Twins: runs of one experiment in several backends. Do they show that they were the same?
+"""Compare twins (runs of one experiment in several backends) and name what differs.
 
 Fields that must be equal are compared exactly; the numbers of a run's first steps to rounding
 (``bench.training.fingerprint``).
@@ -20,8 +20,8 @@ from bench.storage.results import StoredRun
 CHOSEN_RATE = "learning rate that validation chose"
 THREADS = "threads"
 HARMLESS = frozenset({CHOSEN_RATE, THREADS})
-"""Differences of two runs that are right each by itself: the first leaves their accuracies without
-a comparison, the second their speeds. PyTorch may count cores where TensorFlow counts threads."""
+"""Differences that are no fault: the first rules out comparing accuracies, the second comparing
+speeds. PyTorch may count cores where TensorFlow counts threads."""
 CONTRADICTIONS = frozenset({"cached values", "repeated steps"})
 """Respects in which a run contradicts itself."""
 EQUAL = {
@@ -115,7 +115,7 @@ def _comparisons(
     ) -> Callable[[StoredRun, StoredRun], bool]:
         def agree(a: StoredRun, b: StoredRun) -> bool:
             if a.result.learning_rate != b.result.learning_rate:
-                return True  # that is said, and every later number differs
+                return True  # reported as CHOSEN_RATE; all later numbers differ because of it
             if bool(of(a.result)) != bool(of(b.result)):
                 return not _same_code(a, b)  # earlier versions have no fingerprint
             noise = max(_noise(a.result, place), _noise(b.result, place))

@@ -6,7 +6,7 @@ nearly one number for each kind of policy, so earlier runs (``experience.json``,
 tools.fit_experience``) count as ``DEGREES`` degrees of freedom, and all questions of a network are
 pooled (an empirical Bayes estimate, after Smyth 2004, "Linear Models and Empirical Bayes Methods",
 section 5). Where the runs at hand spread significantly more than the experience, it is dropped: it
-never speaks louder than the data.
+never outweighs data that contradict it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ GATE = 0.95
 LEAST_FACTOR = 0.25
 """Smallest ratio of a variance to the expected one: seeds may agree by luck."""
 RESTLESS = 1.5
-"""Ratio to the usual spread from which on a report says that seeds spread more than usual."""
+"""Ratio to the usual spread above which a report says that seeds spread more than usual."""
 COLLAPSE, LEAST_COLLAPSE = 4.0, 0.1
 """A run collapsed if it lies so many usual standard deviations, and this fraction of the images,
 below the middle seed."""

@@ -35,7 +35,7 @@ PRIOR_DEGREES = 4.0
 LEAST_PAIRS = 6
 """Pairs from which on their own spread is enough: Wilcoxon's interval is defined."""
 EQUAL = 0.05
-"""Difference in speed (fraction) that makes no difference."""
+"""Equivalence margin of speeds, as a fraction."""
 STEP_FIELDS = (
     "mode", "backbone", "code_sha256", "network_digest", "boundary", "head", "px", "batch_size",
     "precision", "optimizer", "augmentation", "views", "prefix_cache", "device", "device_model",
@@ -72,8 +72,8 @@ class SpeedComparison:
 
     @property
     def verdict(self) -> Literal["faster", "slower", "equal", "open"]:
-        """Words for the second backend: a difference that excludes 1, or equality within
-        ``EQUAL``."""
+        """Verdict on the second backend: equal if shown to be within ``EQUAL``, else faster or
+        slower if the interval excludes 1, else open."""
         if self.ratio.is_within(float(np.log1p(EQUAL))):
             return "equal"
         if not self.ratio.excludes_neutral:

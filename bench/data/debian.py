@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import struct
 import zlib
 from collections import defaultdict
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ from bench.data.model import (
 from bench.data.sampling import balanced_order, settled_size
 from bench.errors import Unavailable, UserError
 from bench.storage.checksums import sha256_of_file, sha256_of_texts
+from bench.storage.regular_files import open_regular
 
 DEBIAN_REVISION = 1
 """Part of the content hashes: increase it when splits or their order change."""
@@ -42,6 +44,8 @@ _VAL_IMAGES = 5_000
 """Of the 60,000 garments for training."""
 _SHARES: dict[SplitName, float] = {"test": 0.3, "val": 0.1, "train": 0.6}
 """Shares of the drawings of a class."""
+_MOST_PIXELS = 25_000_000
+"""Pixels above which a drawing is left out: one of the package has 623 million."""
 _SIDE_PX = 28
 
 
@@ -141,12 +145,14 @@ def _idx(path: Path, dimensions: int) -> Pixels:
 
 def open_clipart(sizes: SplitSizes) -> Dataset:
     """Open the drawings, see ``open_dataset``; every file is hashed. Each class has as many
-    distinct drawings as the smallest one; drawings that are in two classes are left out."""
+    distinct drawings as the smallest one; drawings that are in two classes, or huge, are left out.
+    """
     root = clipart_path()
     found = [
         ImageFile(path, name, None)
         for name in _DRAWINGS
         for path in sorted((root / name).rglob("*.png"))
+        if _pixels(path) <= _MOST_PIXELS
     ]
     read, skipped = read_files(found, FileRules())
     distinct = _distinct(read)
@@ -166,6 +172,13 @@ def open_clipart(sizes: SplitSizes) -> Dataset:
         texts += [split, *(image.sha256 for image in chosen[split])]
     source = FileSource(_DRAWINGS, chosen, squashed)
     return source.dataset("debian:openclipart", texts, skipped)
+
+
+def _pixels(path: Path) -> int:
+    """Return the number of pixels that the header of a PNG file declares."""
+    with open_regular(path) as file:
+        width, height = struct.unpack(">16xII", file.read(24).ljust(24, b"\0"))
+    return int(width * height)
 
 
 def _distinct(images: Sequence[ImageFile]) -> dict[str, list[ImageFile]]:

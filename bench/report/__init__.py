@@ -42,7 +42,7 @@ class View:
     selection: str = ""
     """A sentence about runs that were filtered out; empty if none were."""
     margin: float = MARGIN
-    """Difference in accuracy (fraction of 1) that makes no difference."""
+    """Equivalence margin: largest difference in accuracy (fraction of 1) that counts as equal."""
 
 
 STANDARD = View()

@@ -73,7 +73,9 @@ def answer(found: Findings) -> Answer:
     """Return the answer that fits what was run."""
     said, failed = _answer(found), sum(not row.is_ok for row in found.rows)
     if found.groups and 2 * failed > len(found.rows):
-        headline = f"{failed} of {number_of(len(found.rows), 'run')} failed. {said.headline}"
+        headline = (
+            f"{failed} of {number_of(len(found.rows), 'run')} gave no result. {said.headline}"
+        )
         return replace(said, headline=headline)
     return said
 
@@ -145,11 +147,11 @@ def _alone(
         headline = f"The policies cannot be compared: {listed(reasons)}."
         return Answer(headline, subline, (), notes, "alone")
     first = max(found.groups, key=lambda group: found.top1(group).value)
-    most = "at most " if len({g.scores.mean for g in found.groups}) > 1 else ""
+    most = " at best" if len({g.scores.mean for g in found.groups}) > 1 else ""
     name = first.row.spec.policy.name
     headline = (
-        f"{name} gets {most}{percent(found.top1(first))} of the test images right; no other policy "
-        "was run to compare it with."
+        f"{name} gets {percent(found.top1(first))} of the test images right{most}; no other "
+        "policy was run on the same data, network and backend."
     )
     place = f"On {data_name(first.row)} with {first.row.spec.backbone}."
     return Answer(headline, f"{place} {subline}", (), notes, "alone")
@@ -190,7 +192,7 @@ def _headline(overall: Overall) -> str:
     if len(alike) > 1:
         return f"{listed(alike)} are equally good here, within {margin_words(overall.margin)}."
     width = float(np.median([s.behind.half_width or 0.0 for s in others if s.behind]))
-    return f"No policy stands out: differences below about {100 * width:.0f} points do not show."
+    return f"No policy stands out: differences below {100 * width:.1f} points cannot be shown."
 
 
 def gap(standing: Standing) -> str:
@@ -241,7 +243,9 @@ def _for_speed(overall: Overall) -> Box | None:
         best = min(allowed, key=lambda s: times[s.name])
         text = f"{share(times[best.name])} of the training time. {_loses(best)}"
         return Box(f"For speed: {best.name}", text, "neutral")
-    text = "No quicker policy may be as good."
+    text = f"No other policy needs at most {share(FAST)} of its training time."
+    if quick:
+        text = f"Every policy that needs at most {share(FAST)} of its training time is ruled out."
     if quick:
         best = min(quick, key=lambda s: times[s.name])
         text += (
@@ -302,8 +306,8 @@ def _few(overall: Overall) -> list[str]:
     said = [
         f"Of {images} test images were right: "
         f"{some_of([f'{s.name} {s.top1 * images:.0f}' for s in standings], 4)}.",
-        f"With {number_of(seeds, 'seed')}, only differences of about "
-        f"{100 * float(np.median(halves)):.0f} points show.",
+        f"With {number_of(seeds, 'seed')}, only differences above about "
+        f"{100 * float(np.median(halves)):.1f} points can be shown.",
     ]
     data = contest.row.dataset
     if data.fold is None and data.name.startswith("folder:"):
@@ -346,8 +350,8 @@ def _networks(found: Findings, subline: str, notes: Sequence[Note]) -> Answer:
         )
     half = found.top1(best).half_width or 0.0
     sure = (
-        f"Networks differ for sure only by more than about {100 * half * 2**0.5:.0f} points, with "
-        f"{number_of(len(best.seeds), 'seed')} and {images:,} test images."
+        f"Only differences above {100 * half * 2**0.5:.1f} points between networks are certain, "
+        f"with {number_of(len(best.seeds), 'seed')} and {images:,} test images."
     )
     return Answer(headline, subline, (), [Note("How sure is that?", [sure]), *notes], "networks")
 

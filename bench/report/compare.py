@@ -27,8 +27,9 @@ MOST_DIFFERENCES, MOST_LETTERS = 6, 40
 """Limits of a sentence: differences it names, and letters of a value."""
 INTERVALS = (
     "Ranges in brackets are 95 % intervals, for training again and for other test images; of "
-    "speeds, for other runs. A difference is real if its interval excludes 'none' and its p "
-    f"value, corrected for all comparisons of the table (Holm), is below {round(SIGNIFICANT, 6):g}."
+    "speeds, for other runs. A difference is significant if its interval excludes no difference, "
+    "and its p value, corrected for all comparisons of the table (Holm), is below "
+    f"{round(SIGNIFICANT, 6):g}."
 )
 MACHINE_NAMES = {"device_model": "model of the device", "python": "Python",
                  "thawbench": "Thawbench and its code"}  # fmt: skip
@@ -54,12 +55,12 @@ class MeasureWords:
 
 
 def _rate_cell(group: SeedGroup) -> TableCell:
-    """Return the rate of whole steps, or else the effective rate with an asterisk."""
+    """Return the rate of whole steps, or else the effective rate with a dagger."""
     whole = model.speed_cell(group, "train_images_per_s")
     effective = model.speed_cell(group, "effective_images_per_s")
     if whole.raw is not None or effective.raw is None:
         return whole
-    return replace(effective, text=f"{effective.text} *")
+    return replace(effective, text=f"{effective.text} †")
 
 
 WORDS = {
@@ -70,7 +71,7 @@ WORDS = {
     ),
     "images_per_s": MeasureWords(
         "train images/s", {"more": "is faster", "less": "is slower"}, _rate_cell, times, "",
-        ("*: effective images/s (a frozen part was computed once, or there are phases); all other "
+        ("†: effective images/s (a frozen part was computed once, or there are phases); all other "
          "rates are those of whole steps.",),
     ),
     "fit_s": MeasureWords(
@@ -119,7 +120,7 @@ def side_by_side(
         *(_measure_table(name, groups, mine, names) for name, mine in measures.items()),
         _words_table(
             "environments",
-            "Differences around the runs",
+            "Differences in the environment",
             "Machine, driver, versions, environment variables, and settings read back from the "
             "frameworks. Compared between runs of the same spec or, if there are none, the first "
             "run of each backend.",
@@ -145,8 +146,8 @@ def side_by_side(
         f"'{names[0]}' and '{names[1]}' ran on different devices ({listed(moved)}). Accuracies "
         "remain comparable; ratios of speed mainly compare the devices.": moved,
         _environments(found, around): around,
-        f"{number_of(again, 'run')} of the same environment {are} in both folders. Outside this "
-        f"comparison, the page shows what '{names[1]}' has of {them}.": again,
+        f"{number_of(again, 'run')} of the same environment {are} in both folders. The other "
+        f"tables of the page use the results of '{names[1]}' for {them}.": again,
         **{_changes(WORDS[name], mine, names[1]): mine for name, mine in measures.items()},
         f"Speeds of {unsteady} of {number_of(len(groups), 'experiment')} are not compared. "
         f"{UNSTEADY_NOTE}": unsteady,
@@ -164,7 +165,7 @@ def _counted(
         (sum(u.first is None for u in unmatched), f"only in '{names[1]}'"),
         (changes["worse"], f"ok in '{names[0]}' and not in '{names[1]}'"),
         (changes["mended"], f"ok in '{names[1]}' and not in '{names[0]}'"),
-        (changes["other"], "in both folders"),
+        (changes["other"], "in both folders, but ok in neither or in several environments"),
     ]
     rest = ", ".join(f"{number_of(n, 'run')} {where}" for n, where in left if n)
     if not pairs:
@@ -198,11 +199,11 @@ def _environments(found: Iterable[EnvironmentDifference], pairs: RunPairs) -> st
     texts = map(_difference_texts, found)
     named = [f"{name} ({first} → {second})" for name, first, second in texts]
     if named:
-        return f"Differences around the runs: {some_of(named, MOST_DIFFERENCES)}."
+        return f"Differences in the environment: {some_of(named, MOST_DIFFERENCES)}."
     if any(a.spec != b.spec for a, b in pairs):
-        return "No recorded difference around these runs."
+        return "No difference in the environment was recorded."
     return (
-        "No recorded difference around the runs: this is one experiment and its repetition. "
+        "No difference in the environment was recorded: this is one experiment and its repetition. "
         "Versions, machine, variables and Thawbench's code are the same."
     )
 
@@ -311,11 +312,11 @@ def _settings(groups: Sequence[tuple[SeedGroup, SeedGroup]]) -> list[dict[str, s
 
 
 def verdict(found: Compared, names: FolderNames) -> str:
-    """Return in words whether the difference is real."""
+    """Return in words whether the difference is significant."""
     if found.estimate.low is None:
         return "no interval"
     if found.change:
-        return f"real: {names[1]} {WORDS[found.measure].words[found.change]}"
+        return f"significant: {names[1]} {WORDS[found.measure].words[found.change]}"
     return "no difference shown" + (" after correction" if found.estimate.excludes_neutral else "")
 
 

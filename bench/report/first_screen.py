@@ -102,8 +102,8 @@ def _bars(said: Answer) -> dict[str, Any] | None:
 
 
 def _matrix(said: Answer) -> dict[str, Any] | None:
-    """Return policies × tests: points behind each test's leader, its verdict, and a frame around
-    the article's choice."""
+    """Return policies × tests: accuracy minus that of the test's leader, in points, the verdict,
+    and a frame around the article's choice."""
     if said.overall is None or len(said.overall.contests) < 2:
         return None
     shown = list(said.overall.contests)[:MOST_TESTS]
@@ -160,14 +160,14 @@ def _depends(contests: Sequence[Contest]) -> str:
     common = set.intersection(*allowed)
     ask = "Does it depend on the data?"
     if not common:
-        return f"{ask} Yes: no policy may be the best in all tests."
+        return f"{ask} Yes: every policy is ruled out in at least one test."
     if len(best) == 1 and not all(c.standings[0].word == "best" for c in contests):
         where = next(c for c in contests if c.standings[0].word == "best")
         return (
-            f"{ask} Not that these runs show, but {next(iter(best))} is the only choice on "
-            f"{data_name(where.row)}."
+            f"{ask} These runs do not show that it does, but {next(iter(best))} is the only policy "
+            f"left on {data_name(where.row)}."
         )
-    return f"{ask} Not that these runs show."
+    return f"{ask} These runs do not show that it does."
 
 
 def _squares(said: Answer) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from bench.errors import UserError
+from bench.errors import UserError, number_of
 from bench.parity.model import PairProof
 from bench.report.document import SPEC_PARTS
 from bench.report.page import read_document
@@ -30,7 +30,9 @@ def load_page(path: Path) -> tuple[list[StoredRun], list[str]]:
             broken += 1
     problems = []
     if broken:
-        problems.append(f"{path}: {broken:,} runs are not as Thawbench writes them")
+        problems.append(
+            f"'{path}': {number_of(broken, 'run')} could not be read: fields are missing or wrong"
+        )
     if not runs:
         raise UserError(f"'{path}' holds no runs that can be read.")
     return runs, problems

@@ -1,4 +1,4 @@
-"""How the numbers of a report are made, in ten paragraphs; each fact is explained here alone."""
+"""Texts of the page's section on methods, by term; each fact is explained only here."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ METHOD: tuple[tuple[str, str], ...] = (
      f"freedom beside it ({experience().source}); where these runs spread significantly more, "
      "they alone count."),
     ("ruled out, best, open",
-     "A policy is ruled out if a step-down range test shows that it is not the best: alike "
-     "policies are ruled out in at most 5 % of questions. If one policy is left, it is the "
+     "A policy is ruled out if a step-down range test shows that it is not the best. In "
+     "simulations one of several equal policies was ruled out in about 5 % of questions or fewer, "
+     "unless seeds spread more than assumed. If one policy is left, it is the "
      "best. The others are open."),
-    ("chance to be within a point",
+    ("chance to be within the margin",
      "Share of 5,000 draws of the true accuracies, given these results, in which a policy is "
      "within the margin of the best. From 95 % on it is called as good as the best."),
     ("averages",
@@ -32,8 +33,9 @@ METHOD: tuple[tuple[str, str], ...] = (
      "Tests on the same images count as fully dependent. Backends are averaged, as they are no "
      "new seeds."),
     ("two backends",
-     "differ: the 95 % interval leaves out 0 after correction for all pairs (Holm). equal: the "
-     "90 % interval lies within the margin. They are compared image by image."),
+     "They are compared image by image. differ: the p value, corrected for all pairs (Holm), is "
+     "below 5 % and the 95 % interval excludes 0. equal: the 90 % interval lies within the "
+     "margin."),
     ("parity",
      "paired: both backends started from the same tensors, saw the same batches, and their "
      "first losses and logits agree. proved: a separate proof in float64 found the same losses "

@@ -109,6 +109,7 @@ def faults(rows: Sequence[Row]) -> list[str]:
     """Return notes on runs that are not what they seem to be."""
     random = sum(row.weights == "random" and row.spec.policy.name != "from_scratch" for row in rows)
     unreadable = [row.result.unreadable_images for row in rows if row.result.unreadable_images]
+    most = number_of(max(unreadable, default=0), "image")
     other_rate = sum(CHOSEN_RATE in row.differs for row in rows)
     places = {(row.spec.backend, row.spec.device, row.result.environment_id) for row in rows}
     of_runs = f"of {number_of(len(rows), 'run')}"
@@ -116,8 +117,8 @@ def faults(rows: Sequence[Row]) -> list[str]:
         **{f"NOT THE SAME EXPERIMENT: {pair}": True for pair in mismatches(rows)},
         f"weights random: {random} {of_runs} used random weights instead of pretrained ones. "
         "Their accuracy is meaningless.": random,
-        f"unreadable images were left out in {len(unreadable)} {of_runs} (at most "
-        f"{max(unreadable, default=0)} images), because of --skip-unreadable.": unreadable,
+        f"unreadable images were left out in {len(unreadable)} {of_runs} (at most {most} in a "
+        "run), because of --skip-unreadable.": unreadable,
         f"other learning rates: validation chose other ones in two backends, in {other_rate} "
         f"{of_runs}. Their accuracies are not compared with each other.": other_rate,
         **{f"{row.dataset.name}: {r}": True for row in rows for r in row.result.data_remarks},
@@ -135,7 +136,7 @@ def explanations(rows: Sequence[Row]) -> list[str]:
     cached = [row.result.prefix_values for row in rows
               if row.result.prefix_values and not row.result.phases]  # fmt: skip
     reused = cached.count("reused")
-    reuse = f" {reused} reused the values, and count the time they took." if reused else ""
+    reuse = f" In {reused} of them the values were reused; the time of computing them is included."
     swept = sum(row.result.sweep_runs is not None for row in rows)
     phased = [row.spec.policy.name for row in rows if row.result.phases]
     tuned = sum(row.result.learning_rate is not None for row in rows)
@@ -143,10 +144,10 @@ def explanations(rows: Sequence[Row]) -> list[str]:
     return applicable({
         "stand-in: a small embedded data set instead of a real one. Small, medium and large are "
         "scaled down accordingly.": STAND_IN in qualifiers,
-        f"{ABSENT} train images/s: {no_training} {of_runs} were too short for a steady rate of "
-        "training.": no_training,
-        f"{ABSENT} infer images/s: {no_inference} {of_runs} were too short for a steady rate of "
-        "inference.": no_inference,
+        f"{ABSENT} train images/s: no steady rate of training in {no_training} {of_runs}, which "
+        "trained too briefly.": no_training,
+        f"{ABSENT} infer images/s: no steady rate of inference in {no_inference} {of_runs}, whose "
+        "test was too short.": no_inference,
         f"effective images/s: in {len(cached)} {of_runs} the values of the frozen part were "
         f"computed once, not in every epoch.{reuse} The rate is images of all epochs over the "
         f"time of both. These runs have no train images/s ({ABSENT}); --prefix-cache off measures "
@@ -156,7 +157,7 @@ def explanations(rows: Sequence[Row]) -> list[str]:
         "model FLOP utilisation: FLOP/s of the training steps at train images/s, divided by the "
         "rate of a large matrix product with the same framework, precision and GPU.":
             any(row.result.model_flop_utilisation is not None for row in rows),
-        f"phases: {', '.join(dict.fromkeys(phased))} unfreeze the network in steps "
+        f"phases: the network is unfrozen step by step by {', '.join(dict.fromkeys(phased))} "
         f"({len(phased)} {of_runs}). effective images/s covers all epochs, with values computed "
         "once but without compilation. trainable parameters are those of the last phase. fit s "
         "includes the set-up of every phase but the first. See result.json for each phase.": phased,

@@ -109,10 +109,10 @@ def read_document(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"Cannot read '{path}': {error.strerror}.") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"'{path}' is no report of Thawbench: it is not UTF-8 text.") from error
+        raise UserError(f"'{path}' is not a Thawbench report: it is not UTF-8 text.") from error
     _, start, rest = text.partition(DATA_START)
     if not start:
-        raise UserError(f"'{path}' is no report of Thawbench: it holds no data.", WRITE_AGAIN)
+        raise UserError(f"'{path}' is not a Thawbench report: it holds no data.", WRITE_AGAIN)
     data, end, _ = rest.partition(DATA_END)
     if not end or not text.rstrip().endswith(PAGE_END):
         raise UserError(f"'{path}' is cut off: its end is missing.", WRITE_AGAIN)
@@ -121,11 +121,17 @@ def read_document(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise UserError(f"'{path}' is damaged: its data are not JSON.", WRITE_AGAIN) from error
     if not isinstance(document, dict) or document.get("kind") != KIND:
-        raise UserError(f"'{path}' is no report of Thawbench: its data are something else.")
+        raise UserError(
+            f"'{path}' is not a Thawbench report: its data are of another kind.", WRITE_AGAIN
+        )
     version = document.get("schema_version")
     if not isinstance(version, int) or version > SCHEMA_VERSION:
         schemas = f"schema {version}, this one reads {SCHEMA_VERSION}"
-        raise UserError(f"'{path}' was written by a newer Thawbench ({schemas}).")
+        raise UserError(
+            f"'{path}' was written by a newer Thawbench ({schemas}).",
+            "Read it with that version, or write it again with this one: "
+            "python run_bench.py report DIR",
+        )
     return document
 
 

@@ -90,10 +90,11 @@ def _article(found: Findings) -> list[str]:
     if out:
         contest, worst, _ = max(out, key=lambda each: each[2])
         said.append(
-            f"Most clearly not {_where(contest, contests)}: {worst.name} is {_behind(worst)}."
+            f"The clearest exception is {_where(contest, contests)}: {worst.name} is "
+            f"{_behind(worst)}."
         )
     elif good:
-        said.append(f"Yes {some_of([_where(c, contests) for c in good], 2)}.")
+        said.append(f"The article is right {some_of([_where(c, contests) for c in good], 2)}.")
     if unknown:
         widths = [e.half_width or 0.0 for _, e in unknown if e]
         said += _more_seeds(found.rows, [c for c, _ in unknown], widths)
@@ -137,7 +138,7 @@ def _backends(found: Findings) -> list[str]:
             words = Counter(p.verdict for p, _ in known)
             than = f"{100 * abs(e.value):.1f} points {'better' if e.value > 0 else 'worse'} than"
             than = than if abs(e.value) >= 0.0005 else "as accurate as"
-            differ = f"{words['differ']} differ" if words["differ"] else "none differs"
+            differ = "none differs" if not words["differ"] else f"{words['differ']} of them differ"
             are = "is" if words["equal"] == 1 else "are"
             equal = f" and {words['equal']} {are} equal within {margin_words(found.margin)}"
             said.append(
@@ -184,12 +185,13 @@ def cautions(found: Findings) -> list[str]:
     small = [c for c in contests if c.entries[0].scores.images < FEW_IMAGES]
     if failed:
         said.append(
-            f"{failed} of {number_of(len(rows), 'run')} failed. {most_frequent_failure(rows)}"
+            f"{failed} of {number_of(len(rows), 'run')} gave no result. "
+            f"{most_frequent_failure(rows)}"
         )
     if elsewhere:
         said.append(
-            f"This is about one machine and version; {number_of(elsewhere, 'test')} of others "
-            "stand in the tables."
+            "The answer covers one machine and version. The tables also hold "
+            f"{number_of(elsewhere, 'test')} of other machines or versions."
         )
     if 0 < len(small) < len(contests):
         names = list(dict.fromkeys(c.row.dataset.name for c in small))
@@ -227,8 +229,8 @@ def cautions(found: Findings) -> list[str]:
     if not_paired:
         (reason, _), *_ = not_paired.most_common(1)
         said.append(
-            f"{number_of(not_paired.total(), 'pair')} of backends not compared, mostly for "
-            f"{reason}."
+            f"Not compared: {number_of(not_paired.total(), 'pair')} of backends. Most frequent "
+            f"reason: {reason}."
         )
     if unsteady:
         said.append(

@@ -1,10 +1,10 @@
-"""The table of runs on a terminal: no wider than it, what all rows share in a line above."""
+"""Format the table of runs to the terminal's width, with shared values in a line above."""
 
 from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -51,8 +51,6 @@ class Column:
     importance: int
     """Columns of a lower number are kept longer; 0: always."""
     is_number: bool = True
-    only_above: bool = False
-    """True if it is shown only in the line above the table."""
 
 
 def _rate(field: str) -> Callable[[Sequence[Row]], list[str]]:
@@ -68,6 +66,13 @@ def _rate(field: str) -> Callable[[Sequence[Row]], list[str]]:
 
 def _of(field: str, words: Callable[[Any], str]) -> Callable[[Sequence[Row]], list[str]]:
     return lambda rows: [ABSENT if row[field] is None else words(row[field]) for row in rows]
+
+
+def _fits(rows: Sequence[Row]) -> list[str]:
+    """Return the time of each fit in seconds, with as many decimals in all rows."""
+    fits = [row.result.fit_s for row in rows]
+    decimals = 1 if min((fit for fit in fits if fit), default=1.0) >= 0.1 else 3
+    return [ABSENT if fit is None else f"{fit:,.{decimals}f}" for fit in fits]
 
 
 def _accuracies(rows: Sequence[Row]) -> list[str]:
@@ -96,7 +101,7 @@ def _data(rows: Sequence[Row]) -> list[str]:
 
 MEASURED = (
     Column("test_top1", "top-1 %", _accuracies, 0),
-    Column("fit_s", "fit s", _of("fit_s", three_digits), 1),
+    Column("fit_s", "fit s", _fits, 1),
     Column("train_images_per_s", "train img/s", _rate("train_images_per_s"), 2),
     Column("effective_images_per_s", "effective img/s", _rate("effective_images_per_s"), 5),
     Column("trainable_parameters", "trained", _of("trainable_parameters", "{:,}".format), 3),
@@ -237,20 +242,22 @@ def _middle_cut(text: str, most: int) -> str:
 
 
 def _drawn(shown: Sequence[tuple[Column, list[str]]], width: int) -> str:
+    headings = [(column.heading, column.is_number, True) for column, _ in shown]
+    return _rendered(headings, zip(*(texts for _, texts in shown), strict=True), width)
+
+
+def _rendered(
+    headings: Sequence[tuple[str, bool, bool]], rows: Iterable[Iterable[str]], width: int
+) -> str:
+    """Return a table as plain text of at most ``width`` characters a line; each heading comes with
+    True if the column is aligned to the right, and True if it never wraps."""
     table = RichTable(
         box=SIMPLE_HEAD, padding=(0, PADDING - 1, 0, 0), show_edge=False, pad_edge=False
     )
-    for column, _ in shown:
-        table.add_column(
-            Text(column.heading), justify="right" if column.is_number else "left", no_wrap=True
-        )
-    for cells in zip(*(texts for _, texts in shown), strict=True):
+    for words, is_right, no_wrap in headings:
+        table.add_column(Text(words), justify="right" if is_right else "left", no_wrap=no_wrap)
+    for cells in rows:
         table.add_row(*(Text(printable(cell)) for cell in cells))
-    return rendered(table, width)
-
-
-def rendered(table: RichTable, width: int) -> str:
-    """Return a table as plain text of at most ``width`` characters a line."""
     out = io.StringIO()
     console = Console(
         file=out, width=width, force_terminal=False, color_system=None, legacy_windows=False
@@ -302,13 +309,10 @@ def table_on_terminal(table: Table, width: int, is_whole: bool = True) -> str:
         if not idle:
             break
         shown.remove(idle[-1])
-    drawn = RichTable(box=SIMPLE_HEAD, padding=(0, PADDING - 1, 0, 0), show_edge=False,
-                      pad_edge=False)  # fmt: skip
     wraps = sum(widths[n] for n in shown) > width
-    for n in shown:
-        column = table.columns[n]
-        drawn.add_column(Text(column.heading), justify="right" if column.right else "left",
-                         no_wrap=not wraps and column.name not in LONG)  # fmt: skip
-    for row in table.rows:
-        drawn.add_row(*(Text(printable(row[n].text)) for n in shown))
-    return "\n".join([printable(table.title), rendered(drawn, width)])
+    headings = [
+        (c.heading, c.right, not wraps and c.name not in LONG)
+        for c in (table.columns[n] for n in shown)
+    ]
+    rows = ([row[n].text for n in shown] for row in table.rows)
+    return "\n".join([printable(table.title), _rendered(headings, rows, width)])

@@ -51,9 +51,9 @@ def test_a_page_that_is_cut_off_is_told(made: Made, share: float, tmp_path: Path
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"<!doctype html><html><body>Hello</body></html>", "no report of Thawbench"),
-        (b"\xff\xfe\x00", "no report of Thawbench"),
-        (b"", "no report of Thawbench"),
+        (b"<!doctype html><html><body>Hello</body></html>", "not a Thawbench report"),
+        (b"\xff\xfe\x00", "not a Thawbench report"),
+        (b"", "not a Thawbench report"),
         (f"{DATA_START}{{</script></html>".encode(), "damaged"),
         (f"{DATA_START}[]</script></html>".encode(), "something else"),
         (f'{DATA_START}{{"kind": "recipe"}}</script></html>'.encode(), "something else"),

@@ -56,7 +56,7 @@ def test_the_published_suite_has_an_answer(standard: Findings) -> None:
     )
     article = note(said, "Is the article right?")
     assert article.startswith("Of 8 tests: yes in 1 and open in 7.")
-    assert "Yes on mnist5k (2,000 images) with efficientnet_lite0." in article
+    assert "The article is right on mnist5k (2,000 images) with efficientnet_lite0." in article
     assert "10 seeds instead of 3" in article
     assert "keras-tensorflow is as accurate as torch (−0.8 to 0.8): of 33 pairs, none" in note(
         said, "Keras or PyTorch?"
@@ -110,8 +110,8 @@ def test_a_quick_policy_that_may_be_as_good_is_named_with_what_it_loses(make: Ma
     assert box.text.startswith("10 % of the training time. It is ")
     slow = found(*policies(make, freeze_all=0.6, fine_tune_all=0.9))
     assert answer(slow).boxes[1].text == (
-        "No quicker policy may be as good. freeze_all takes 10 % of the time, and is 28 points "
-        "behind (23.5 to 33.0)."
+        "Every policy that needs at most 80 % of its training time is ruled out. freeze_all takes "
+        "10 % of the time, and is 28 points behind (23.5 to 33.0)."
     )
 
 
@@ -219,14 +219,18 @@ def test_runs_of_two_machines_are_not_averaged(make: Make) -> None:
     assert alone is not None
     assert together is not None
     assert together.half_width == pytest.approx(alone.half_width)
-    assert "1 test of others stand in the tables" in note(answer(both), "Before you rely on it")
+    assert "The tables also hold 1 test of other machines or versions." in note(
+        answer(both), "Before you rely on it"
+    )
 
 
 def test_a_policy_alone_has_nothing_to_be_compared_with(make: Make) -> None:
     said = answer(found(make(0.9)))
     assert said.shape == "alone"
     assert said.headline.startswith("freeze_all gets 88.")
-    assert said.headline.endswith("right; no other policy was run to compare it with.")
+    assert said.headline.endswith(
+        "right; no other policy was run on the same data, network and backend."
+    )
 
 
 def test_backends_alone_are_compared(make: Make) -> None:
@@ -237,8 +241,9 @@ def test_backends_alone_are_compared(make: Make) -> None:
     )
     odd = [make(0.9, backend=b, result={"initial_state_sha256": b[0] * 64})
            for b in ("torch", "keras-tensorflow")]  # fmt: skip
-    assert "1 pair of backends not compared, mostly for not the same experiment." in note(
-        answer(found(*odd)), "Before you rely on it"
+    assert (
+        "Not compared: 1 pair of backends. Most frequent reason: not the same experiment."
+        in note(answer(found(*odd)), "Before you rely on it")
     )
 
 
@@ -249,10 +254,10 @@ def test_runs_that_failed_are_no_answer(make: Make) -> None:
     run = make(0.9, result={"test_top1": None})
     assert answer(found(run)).headline == "No run has an accuracy, so there is no answer."
     partly = answer(found(make(0.9), make(0.5, "from_scratch", result=LOST)))
-    assert "1 of 2 runs failed. diverged: no loss" in note(partly, "Before you rely on it")
+    assert "1 of 2 runs gave no result. diverged: no loss" in note(partly, "Before you rely on it")
     lost = [make(0.5, name, result=LOST) for name in ("from_scratch", "fine_tune_all")]
     mostly = answer(found(make(0.9), *lost))
-    assert mostly.headline.startswith("2 of 3 runs failed. freeze_all gets ")
+    assert mostly.headline.startswith("2 of 3 runs gave no result. freeze_all gets ")
 
 
 def test_meaningless_accuracies_answer_nothing(make: Make) -> None:
@@ -276,7 +281,7 @@ def test_a_policy_that_lost_a_seed_does_not_hide_that_the_article_s_is_ruled_out
     runs += [make(0.99, "retrain_all", s, LOST if s == 0 else None) for s in SEEDS]
     text = note(answer(found(*runs)), "Is the article right?")
     assert text.startswith(
-        "Of 1 test: no in 1. Most clearly not on photos (216 images): freeze_all is "
+        "Of 1 test: no in 1. The clearest exception is on photos (216 images): freeze_all is "
     )
 
 

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from bench.data import SplitSizes, debian, has_path, open_dataset, pack
+from bench.data.model import SPLITS
 from bench.errors import Unavailable, UserError
 
 
@@ -69,6 +70,17 @@ def test_a_damaged_file_is_refused(garments: Path, tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(UserError, match="train-images-idx3-ubyte.gz is not in the IDX format"):
         open_dataset("debian:fashion-mnist", SplitSizes(), cache_dir=tmp_path)
+
+
+def test_a_huge_drawing_is_left_out(drawings: Path, tmp_path: Path) -> None:
+    """As one of the package is, which would need gigabytes to be decoded."""
+    (drawings / "animals" / "huge.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + (30_000).to_bytes(4, "big") * 2
+    )
+    data = open_dataset("debian:openclipart", SplitSizes(), cache_dir=tmp_path)
+    for split in SPLITS:
+        count = getattr(data, f"{split}_images")
+        assert not any("huge" in data.source.where(split, n) for n in range(count))
 
 
 @pytest.fixture

@@ -244,7 +244,7 @@ def test_before_and_after_are_not_compared_where_seeds_were_lost(make: Make) -> 
         made = side_by_side(before, after, ("before", "after"))
         return cell(next(t for t in made.tables if "top1" in t.name), 0, "verdict")
 
-    assert verdict(after) == "real: after is better"
+    assert verdict(after) == "significant: after is better"
     assert verdict([*after[:2], make(0.9, seed=2, environment=NEW, result=LOST)]) == "no interval"
 
 

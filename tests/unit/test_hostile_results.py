@@ -502,7 +502,7 @@ def test_the_page_of_very_many_runs_holds_no_details_of_those_that_are_ok(
     assert page is not None
     assert (len(whole["runs"]), len(page["runs"])) == (2, 0)
     assert len(page["rows"]) == 2
-    assert page["problems"][-1].startswith("Details of 2 runs are left out")
+    assert page["notes"][0].startswith("Details of 2 runs are left out")
     write_page(page, stranger / "page.html")
     again, problems = load_page(stranger / "page.html")
     assert problems == []

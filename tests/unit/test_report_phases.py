@@ -44,7 +44,7 @@ def test_a_row_in_phases_has_one_rate_over_all_and_says_so(make_run: MakeRun) ->
     assert table["effective images/s"].tolist() == ["–", "95"]
     notes = footnotes(rows)
     (note,) = (note for note in notes if note.startswith("phases: "))
-    assert "linear_probe_then_fine_tune unfreeze the network in steps (1 of 2 runs)" in note
+    assert "unfrozen step by step by linear_probe_then_fine_tune (1 of 2 runs)" in note
     assert not any(note.startswith("effective images/s") for note in notes)
     assert not any("too short" in note for note in notes)
     assert not any(note.startswith("phases: ") for note in footnotes(rows_of([make_run()])))

@@ -25,7 +25,7 @@ def test_cached_runs_have_a_rate_of_their_own_and_a_note(make_run: MakeRun) -> N
     assert "in 1 of 2 runs" in note
     assert "another run" not in note
     reused = rows_of([make_run(result={**cached, "prefix_values": "reused"})])
-    assert any("1 reused the values" in note for note in footnotes(reused))
+    assert any("In 1 of them the values were reused" in note for note in footnotes(reused))
     assert "effective images/s" not in standard_table(rows_of([make_run()])).columns
 
 

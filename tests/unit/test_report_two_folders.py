@@ -168,8 +168,8 @@ def test_the_same_spec_on_another_device_is_compared_and_said_to_be_another(make
     after = [make(0.9, seed=s, result={"train_images_per_s": 1_234.0}, **GPU) for s in range(3)]
     found = _compared(before, after)
     top1, rates, *_ = found.tables
-    assert cell(top1, 0, "verdict") == "real: after is better"
-    assert cell(rates, 0, "verdict") == "real: after is faster"
+    assert cell(top1, 0, "verdict") == "significant: after is better"
+    assert cell(rates, 0, "verdict") == "significant: after is faster"
     (told,) = (sentence for sentence in found.sentences if "devices" in sentence)
     assert "(3 runs on cpu and cuda:0)" in told
     assert "ratios of speed mainly compare the devices" in told

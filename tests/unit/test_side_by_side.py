@@ -110,7 +110,7 @@ def test_a_real_difference_is_named_with_its_interval_and_its_direction(folders:
     assert (low + high) / 2 == pytest.approx(apart)
     # 10 % of 1,000 images have a standard error of 0.95 points; one seed adds its usual spread.
     assert 0.0186 < (high - low) / 2 < 0.05
-    assert _column(found, "top1", "verdict") == ["real: after is better"]
+    assert _column(found, "top1", "verdict") == ["significant: after is better"]
     said = _said(found, "Test top-1")
     assert f"'after' is better in 1 of 1 comparison ({cell.text} for photos (stand-in)" in said
 
@@ -118,7 +118,7 @@ def test_a_real_difference_is_named_with_its_interval_and_its_direction(folders:
 def test_the_other_way_round_it_is_worse(folders: Folders) -> None:
     folders.add("before", _right(0.80))
     folders.add("after", _right(0.70), environment=NEW)
-    assert _column(folders.compare(), "top1", "verdict") == ["real: after is worse"]
+    assert _column(folders.compare(), "top1", "verdict") == ["significant: after is worse"]
 
 
 def test_where_the_interval_holds_none_no_difference_is_shown(folders: Folders) -> None:
@@ -154,7 +154,7 @@ def test_three_seeds_speak_of_the_recipes(folders: Folders) -> None:
         folders.add("after", _right(0.80, seed), environment=NEW, seed=seed)
     found = folders.compare()
     assert _column(found, "top1", "seeds") == ["3"]
-    assert _column(found, "top1", "verdict") == ["real: after is better"]
+    assert _column(found, "top1", "verdict") == ["significant: after is better"]
     assert found.sentences[0] == (
         "'before' and 'after' were compared in 3 runs of 1 experiment, of the same spec."
     )
@@ -167,7 +167,7 @@ def test_many_comparisons_are_corrected_for_their_number(folders: Folders) -> No
     better[np.flatnonzero(~base)[:60]] = True
     folders.add("before", base)
     folders.add("after", better, environment=NEW)
-    assert _column(folders.compare(), "top1", "verdict") == ["real: after is better"]
+    assert _column(folders.compare(), "top1", "verdict") == ["significant: after is better"]
     for number in range(1, 40):
         change = {"recipe": {"batch_size": 32 + number}}
         folders.add("before", base, **change)
@@ -204,8 +204,8 @@ def test_speed_is_a_ratio_of_runs(folders: Folders) -> None:
         )
     )
     assert by_backend == {
-        "torch": "real: after is faster",
-        "keras-torch": "real: after is slower",
+        "torch": "significant: after is faster",
+        "keras-torch": "significant: after is slower",
         "keras-jax": "no difference shown",
     }
     ratios = _column(found, "images_per_s", "ratio, after / before")
@@ -235,7 +235,7 @@ def test_a_small_p_value_alone_makes_no_difference_real(folders: Folders) -> Non
     edge = Estimate(0.02, 0.0, 0.04)
     assert verdict(Compared("top1", a, b, edge, 0.01), NAMES) == "no difference shown"
     clear = replace(edge, low=0.001)
-    assert verdict(Compared("top1", a, b, clear, 0.01), NAMES) == "real: after is better"
+    assert verdict(Compared("top1", a, b, clear, 0.01), NAMES) == "significant: after is better"
     corrected = Compared("top1", a, b, clear, 0.06)
     assert verdict(corrected, NAMES) == "no difference shown after correction"
 
@@ -257,7 +257,7 @@ def test_fit_times_are_compared_by_runs(folders: Folders) -> None:
     for seed in range(3):
         folders.add("before", result={"fit_s": 10.0 + seed}, seed=seed)
         folders.add("after", result={"fit_s": 5.0 + 0.5 * seed}, environment=NEW, seed=seed)
-    assert _column(folders.compare(), "fit_s", "verdict") == ["real: after takes less time"]
+    assert _column(folders.compare(), "fit_s", "verdict") == ["significant: after takes less time"]
     assert _said(folders.compare(), "Fit time").startswith(
         "Fit time: 'after' takes less time in 1 of 1 comparison (0.50"
     )
@@ -278,14 +278,14 @@ def test_what_differs_around_the_runs(folders: Folders) -> None:
         ["variable OMP_NUM_THREADS", "2", "–", "torch, keras-torch"],
         ["in force: xla", "false", "true", "torch, keras-torch"],
     ]
-    assert "driver (– → 560.1), " in _said(found, "Differences around the runs")
+    assert "driver (– → 560.1), " in _said(found, "Differences in the environment")
 
 
 def test_a_run_and_its_repetition(folders: Folders) -> None:
     folders.add("before", _right(0.7))
     folders.add("after", _right(0.8))
     found = folders.compare()
-    assert _column(found, "top1", "verdict") == ["real: after is better"]
+    assert _column(found, "top1", "verdict") == ["significant: after is better"]
     assert "this is one experiment and its repetition" in found.sentences[1]
     assert "side_by_side_environments" not in [table.name for table in found.tables]
 
@@ -308,7 +308,8 @@ def test_runs_of_one_folder_and_failures_are_counted_and_named(
         "'before' and 'after' were compared in 1 run of 1 experiment, of the same spec. "
         "Not compared: 1 run only in 'before', 1 run only in 'after', "
         "1 run ok in 'before' and not in 'after', "
-        "1 run ok in 'after' and not in 'before', 1 run in both folders."
+        "1 run ok in 'after' and not in 'before', 1 run in both folders, but ok in "
+        "neither or in several environments."
     )
     rows = {r[0].text: [c.text for c in r[1:]] for r in _table(found, "not_compared").rows}
     assert rows == {
@@ -328,7 +329,7 @@ def test_nothing_in_common_is_said(folders: Folders) -> None:
         "Nothing was compared: 'before' and 'after' share no spec of which both have a successful "
         "run. Not compared: 1 run only in 'before', 1 run only in 'after'.",
         "The folders differ in seed (1 in 'before', 2 in 'after').",
-        "No recorded difference around these runs.",
+        "No difference in the environment was recorded.",
     ]
     assert [table.name for table in found.tables] == ["side_by_side_not_compared"]
     assert side_by_side([], [], NAMES).tables == []

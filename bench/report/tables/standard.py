@@ -53,8 +53,7 @@ def standard_set(found: Findings) -> list[Table]:
 
 
 def standing_columns(found: Findings) -> list[Column[Any]]:
-    """Return the columns of what the runs say of a policy, its ``Standing``; None: it is not
-    compared."""
+    """Return the columns of a policy's verdict, its ``Standing``; None: it is not compared."""
     near = f"chance to be within {margin_words(found.margin)}"
     return [
         Column("behind", "behind the leader", _behind, True),
@@ -132,11 +131,11 @@ def cases_table(found: Findings) -> Table:
         Column("prescribed", "article's", lambda c: text(_prescribed(c))),
         Column("verdict", "verdict", lambda c: text(
             s.word if (s := ours(c)) else _why_not(c, lost.get(question_of(c.row), [])))),
-        Column("prescribed_top1", "its top-1", lambda c: top1(c.prescribed), True),
+        Column("prescribed_top1", "article's top-1", lambda c: top1(c.prescribed), True),
         behind.of(ours),
         chance.of(ours),
         Column("leader", "leader", lambda c: text(s.name if (s := leader(c)) else None)),
-        Column("leader_top1", "its top-1", lambda c: top1(
+        Column("leader_top1", "leader's top-1", lambda c: top1(
             s.entry if (s := leader(c)) else None), True),
     ]  # fmt: skip
     return table_of(
@@ -179,9 +178,10 @@ def _left_out(contests: Sequence[Contest]) -> dict[str, object]:
     return {
         f"{number_of(random, 'experiment')} with random instead of pretrained weights did not "
         "compete.": random,
-        f"{beside} further settings of the same policies (such as learning rates) do not compete. "
-        "Each policy competes with its setting of best validation accuracy.": beside,
-    }
+        f"{number_of(beside, 'further setting')} of the same policies (such as learning rates) did "
+        "not compete. Each policy is represented by its setting of best validation accuracy.":
+            beside,
+    }  # fmt: skip
 
 
 def policies_table(found: Findings) -> Table:
@@ -313,8 +313,8 @@ def backends_table(found: Findings) -> Table:
         _settings_of_pairs(pairs),
         (
             INTERVALS,
-            f"differ: after correction for {number_of(len(pairs), 'pair')} (Holm). equal: the 90 % "
-            f"interval lies within {within}.",
+            f"differ: significant after Holm's correction for {number_of(len(pairs), 'pair')}. "
+            f"equal: the 90 % interval lies within {within}.",
             "whole steps: pairs of runs, pooled over all experiments with the same step; from "
             f"{LEAST_PAIRS} pairs on by Wilcoxon's signed ranks. whole fits: without compilation, "
             "where a frozen part was computed once.",

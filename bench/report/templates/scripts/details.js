@@ -63,12 +63,12 @@ function specOf(key) {
 function contents(key, run, number) {
   const row = report().rows.find((one) => `${one.run_id}/${one.environment_id}` === key);
   const [, runId, environment] = /^(.*)\/(.*?)$/s.exec(key);
-  const proof = report().pairing[row?.pairing] ?? "There is no twin in another backend.";
+  const proof = report().pairing[row?.pairing] ?? "This experiment was not run in another backend.";
   const { result } = run;
   const spec = specOf(key);
   const shown = make("div", { class: "fold" });
   const add = (title, ...children) => shown.append(part(title, ...children));
-  // Regions of the same name could not be told apart by ear.
+  // Screen readers announce regions by name, so names must differ.
   const named = (name) => `${name}, run ${number + 1}`;
   const box = (text, name) => make("pre", scrolls(named(name)), text);
   if (result.failure) {
