@@ -93,7 +93,7 @@ def standings_of(
         entry = entries[place] if entries else None
         top1, chance = float(ranking.means[place]), float(chances[place])
         is_narrow = behind is None or (behind.half_width or 0.0) <= SURE_WIDTH
-        is_sure = is_narrow or word == "ruled out"
+        is_sure = is_narrow or (word == "ruled out" and chance < 0.01)
         found.append(Standing(names[place], top1, behind, chance, is_sure, word, entry))
     rivals = [s for s in found[1:] if s.word != "ruled out"]
     leads = replace(found[0], is_sure=not rivals or any(s.is_sure for s in rivals))

@@ -178,8 +178,9 @@ def _headline(overall: Overall) -> str:
     leads = _kind(overall, leader)
     if pretrained:
         cheapest = min(pretrained, key=lambda s: ("head", "part", "all").index(_kind(overall, s)))
-        cost = f"{COSTS[_kind(overall, cheapest)]} {gap(cheapest)} points."
-        if _kind(overall, cheapest) == leads:
+        kind = _kind(overall, cheapest)
+        cost = f"{COSTS[kind]} {gap(cheapest)} points."
+        if any(_kind(overall, s) == kind for s in overall.standings if s not in out):
             cost = f"{cheapest.name} is {gap(cheapest)} points behind {leader.name}."
         return f"{DO[leads]} {cost}"
     if out and leads != "scratch":

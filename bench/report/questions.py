@@ -87,6 +87,9 @@ def _article(found: Findings) -> list[str]:
     counts = {"yes": len(good), "no": len(out), "open": len(unknown)}
     parts = [f"{word} in {count}" for word, count in counts.items() if count]
     said = [f"Of {number_of(len(tests), 'test')}: {listed(parts)}."]
+    if len(parts) == 1:
+        where = f"all {len(tests)} tests" if len(tests) > 1 else "the only test"
+        said = [f"{parts[0].partition(' ')[0].capitalize()} in {where}."]
     if out:
         contest, worst, _ = max(out, key=lambda each: each[2])
         said.append(
