@@ -55,8 +55,8 @@ def test_a_page_that_is_cut_off_is_told(made: Made, share: float, tmp_path: Path
         (b"\xff\xfe\x00", "not a Thawbench report"),
         (b"", "not a Thawbench report"),
         (f"{DATA_START}{{</script></html>".encode(), "damaged"),
-        (f"{DATA_START}[]</script></html>".encode(), "something else"),
-        (f'{DATA_START}{{"kind": "recipe"}}</script></html>'.encode(), "something else"),
+        (f"{DATA_START}[]</script></html>".encode(), "of another kind"),
+        (f'{DATA_START}{{"kind": "recipe"}}</script></html>'.encode(), "of another kind"),
     ],
 )
 def test_what_is_no_report_is_told(content: bytes, words: str, tmp_path: Path) -> None:
