@@ -12,7 +12,7 @@ from tests.browser.conftest import Made, Open
 DRAWN = """() => {
     const canvases = [...document.querySelectorAll(".plot .canvas")];
     return canvases.map(canvas => [
-        canvas.closest("figure").querySelector("h3").textContent,
+        canvas.closest("figure").querySelector("h2, h3").textContent,
         canvas.querySelectorAll(".main-svg .trace, .main-svg .point").length,
         canvas.querySelector(".bglayer rect, .plotbg rect, .bg").getBBox().height,
         Number(canvas.querySelector(".legend .scrollbar")?.getAttribute("height") ?? 0),
