@@ -301,7 +301,7 @@ def test_of_very_many_classes_the_largest_confusions_are_kept(make: Make) -> Non
 
 def test_images_that_were_left_out_are_named_and_left_out_again(make: Make) -> None:
     run = make(0.9, result={"unreadable_images": 3})
-    assert any("unreadable images were left out in 1 of 1 run (at most 3 images)" in note
+    assert any("unreadable images were left out in 1 of 1 run (at most 3 images in a run)" in note
                for note in footnotes(rows_of([run])))  # fmt: skip
     (details,) = document(found(run), (), ())["runs"].values()
     assert details["repeat"].endswith("--skip-unreadable")

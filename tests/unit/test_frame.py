@@ -185,7 +185,7 @@ def test_wrong_questions_are_told_what_is_wrong(
         UserError, match=r"is a folder, not a page.\nLoad a results folder with bench.results"
     ):
         load(folder)
-    with pytest.raises(UserError, match=r"report.html' is no report"):
+    with pytest.raises(UserError, match=r"report.html' is not a Thawbench report"):
         load(tmp_path / "report.html")
     monkeypatch.setattr("bench.report.read_document", lambda path: {"rows": None})
     with pytest.raises(UserError, match=r"report.html' holds no runs"):

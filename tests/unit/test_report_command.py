@@ -157,8 +157,8 @@ def test_tables_in_latex_hold_only_what_latex_has(report: Report, folder: Path) 
         text = path.read_text()
         assert text.isascii(), {c for c in text if not c.isascii()}
         assert r"\toprule" in text
-    assert "geometric means over the runs" in (folder / "tables" / "policies.tex").read_text()
-    assert "geometric means over the runs" in (folder / "tables" / "policies.html").read_text()
+    assert "speed (geometric means)" in (folder / "tables" / "policies.tex").read_text()
+    assert "speed (geometric means)" in (folder / "tables" / "policies.html").read_text()
 
 
 def test_an_empty_folder(report: Report, tmp_path: Path) -> None:

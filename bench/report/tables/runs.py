@@ -223,7 +223,9 @@ def holds_numbers(rows: Sequence[Row], column: str) -> bool:
     return bool(kinds) and kinds <= {int, float}
 
 
-SIGNS = str.maketrans({"−": "$-$", "±": "$\\pm$", "×": "$\\times$", "–": "--", "↓": "", "↑": ""})
+SIGNS = str.maketrans(
+    {"−": "$-$", "±": "$\\pm$", "×": "$\\times$", "–": "--", "†": "$\\dagger$", "↓": "", "↑": ""}
+)
 """Sign that LaTeX lacks without further packages → its command."""
 STYLES = {"md": "pipe", "html": "html", "latex": "latex_booktabs"}
 """Format → its name in tabulate."""
