@@ -228,10 +228,10 @@ def _reading_order(row: Row) -> tuple[Any, ...]:
     spec, case, data = row.spec, row.spec.case, row.spec.case.dataset
     recipe = (getattr(spec.recipe, name) for name in RECIPE_OPTIONS)
     return (
-        case.number or 9, data.name, data.train_images, spec.backbone,
+        case.number or 9, data.name, 0 if data.fold else data.train_images, spec.backbone,
         POLICY_PLACES.get(spec.policy.name, len(POLICIES)), row.weights, spec.mode,
         *(0 if value is None else value for value in recipe), row.tune or "", row.sweep,
-        spec.seed, spec.device, backend_place(spec.backend), *reversed(row.key),
+        spec.seed, row.fold or 0, spec.device, backend_place(spec.backend), *reversed(row.key),
     )  # fmt: skip
 
 

@@ -42,7 +42,10 @@ def labels(specs: Sequence[RunSpec]) -> dict[str, str]:
 
 def _label(spec: RunSpec) -> str:
     case = f"case {spec.case.number} " if spec.case.number else ""
-    images = f"{spec.case.dataset.name} ({spec.case.dataset.train_images:,})"
+    data = spec.case.dataset
+    images = f"{data.name} ({data.train_images:,})"
+    if data.fold is not None:
+        images = f"{data.name} fold {data.fold.number}/{data.fold.of}"
     native = "native " if spec.mode == "native" else ""
     code = f" (code {spec.code_sha256[:8]})" if spec.code_sha256 else ""
     what = f"{spec.backbone}{code} {spec.policy.name} {native}{spec.backend}"

@@ -13,7 +13,7 @@ from bench.analysis.folders import check_different, check_not_empty, drop_supers
 from bench.analysis.rows import Row
 from bench.cli.options import ReportOptions, names, report_filters
 from bench.cli.output import show, tell
-from bench.errors import UserError, choose
+from bench.errors import UserError, choose, number_of
 from bench.report import STANDARD, Report, View, make_report
 from bench.report import as_json as rows_as_json
 from bench.report.compare import FolderComparison, side_by_side
@@ -158,7 +158,8 @@ def _print_rows(
     tables = len(paths) - len(pages)
     if paths:
         names = [*map(str, pages)]
-        names += [f"{tables} tables in {report.folder / 'tables'}"] if tables else []
+        where = report.folder / "tables"
+        names += [f"{number_of(tables, 'file')} of tables in {where}"] if tables else []
         tell(f"written: {' and '.join(names)}")
 
 

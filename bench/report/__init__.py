@@ -129,7 +129,7 @@ def make_report(
     if with_page:
         shown = [*tables, runs_table(rows, columns)]
         page = document(found, shown, problems, view.selection, side)
-        page["folder"] = folder.resolve().name
+        page["folder"] = (folder.parent if folder.is_file() else folder).resolve().name
         page["proofs"] = [pair.model_dump(mode="json") for pair in pairs]
     return Report(folder, rows, pairs, columns, tables, side, page, answer(found).headline)
 

@@ -16,7 +16,7 @@ from bench.analysis.rows import Row, grouped
 from bench.analysis.scores import Kind
 from bench.analysis.speed import fit_ratio
 from bench.errors import number_of
-from bench.report.format import ends, listed, margin_words, percent, share, some_of
+from bench.report.format import chance, ends, listed, margin_words, percent, share, some_of
 from bench.report.labels import values_of
 from bench.report.notes import most_frequent_failure
 from bench.report.questions import FEW_IMAGES, Note, data_name, notes_of
@@ -101,6 +101,14 @@ def _answer(found: Findings) -> Answer:
         few = Note("What they show", _few(overall))
         return Answer(headline, subline, (), [few, *notes], "few images", standings, overall)
     boxes = _boxes(overall)
+    if found.overall is None and len(found.groups) > sum(
+        len(e.groups) for e in overall.contests[0].entries
+    ):
+        row = overall.contests[0].row
+        subline = (
+            f"This answer is about {data_name(row)} with {row.spec.backbone} alone, where most "
+            f"policies can be compared. {subline}"
+        )
     return Answer(_headline(overall), subline, boxes, notes, "policies", standings, overall)
 
 
@@ -184,7 +192,10 @@ def _headline(overall: Overall) -> str:
             cost = f"{cheapest.name} is {gap(cheapest)} points behind {leader.name}."
         return f"{DO[leads]} {cost}"
     if out and leads != "scratch":
-        rest = "No other policy was compared." if not others[1:] else "Others may be as good."
+        where = data_name(overall.contests[0].row)
+        rest = (
+            f"No other policy was run on {where}." if not others[1:] else "Others may be as good."
+        )
         return (
             f"Pretraining pays: {leader.name} beats training from scratch by {gap(out[0])} points. "
             f"{rest}"
@@ -220,14 +231,22 @@ def _for_accuracy(overall: Overall) -> Box:
     text = f"It leads{on_average}; how likely it is the best is not known."
     if leader.is_sure:
         text = (
-            f"{share(min(leader.chance, 0.99))} likely to be within {margin_words(overall.margin)} "
+            f"{chance(leader.chance)} likely to be within {margin_words(overall.margin)} "
             f"of the best{on_average}."
         )
     if leader.word == "best":
         text = f"The best{on_average}: all others are ruled out."
+        if len(others) == 1:
+            text = f"Better than {others[0].name}, the only other policy here."
     close = [s for s in others if s.word != "ruled out" and s.is_sure and s.chance >= 0.05][:2]
     if close:
-        text += f" May be as good: {listed([f'{s.name} ({share(s.chance)})' for s in close])}."
+        alike = [s for s in close if s.word == "as good as the best"]
+        for words, some in (
+            ("As good", alike),
+            ("May be as good", [s for s in close if s not in alike]),
+        ):
+            if some:
+                text += f" {words}: {listed([f'{s.name} ({chance(s.chance)})' for s in some])}."
     return Box(f"For accuracy: {leader.name}", text, "good")
 
 
@@ -305,7 +324,7 @@ def _few(overall: Overall) -> list[str]:
     halves = [s.behind.half_width or 0.0 for s in standings if s.behind]
     seeds = len(contest.entries[0].scores.seeds)
     said = [
-        f"Of {images} test images were right: "
+        f"Right of {images} test images: "
         f"{some_of([f'{s.name} {s.top1 * images:.0f}' for s in standings], 4)}.",
         f"With {number_of(seeds, 'seed')}, only differences above about "
         f"{100 * float(np.median(halves)):.1f} points can be shown.",

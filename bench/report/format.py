@@ -22,6 +22,14 @@ def signed(value: float, digits: int, sign: str = "-") -> str:
     return shown.replace("-", MINUS) if float(shown) else shown.lstrip("+")
 
 
+def is_lopsided(e: Estimate) -> bool:
+    """Return True if ± would mislead: one arm of the interval is much longer than the other."""
+    if e.low is None or e.high is None:
+        return False
+    shorter, longer = sorted((e.value - e.low, e.high - e.value))
+    return longer > LOPSIDED * shorter + 0.001
+
+
 def percent(e: Estimate, unit: str = "%") -> str:
     """Return an accuracy: ``85.8 ± 2.1%``, or ``100% (91 to 100)`` near 0 or 1."""
     half = e.half_width
@@ -29,8 +37,7 @@ def percent(e: Estimate, unit: str = "%") -> str:
         return f"{100 * e.value:.1f}{unit}"
     digits = 0 if half > WIDE else 1
     value, low, high = (f"{100 * share:.{digits}f}" for share in (e.value, e.low, e.high))
-    shorter, longer = sorted((e.value - e.low, e.high - e.value))
-    if longer > LOPSIDED * shorter + 0.001:
+    if is_lopsided(e):
         return f"{value}{unit} ({low} to {high})"
     return f"{value} ± {100 * half:.{digits}f}{unit}"
 
@@ -87,6 +94,11 @@ def seconds(value: float) -> str:
 def share(value: float) -> str:
     """Return a fraction in percent: ``39 %``, ``<1 %``."""
     return "<1 %" if value < 0.01 else f"{100 * value:.0f} %"
+
+
+def chance(value: float) -> str:
+    """Return a probability in percent, which is never certain: ``39 %``, ``<1 %``, ``>99 %``."""
+    return ">99 %" if value > 0.99 else share(value)
 
 
 def listed(names: Sequence[str]) -> str:

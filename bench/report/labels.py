@@ -123,6 +123,8 @@ def values_of(rows: Iterable[Row], field: str) -> list[str]:
 
 def data_of(row: Row) -> str:
     """Return the name of a data set with its number of training images."""
+    if row.dataset.fold is not None:
+        return f"{row.dataset.label}, {row.dataset.fold.of} folds"
     return f"{row.dataset.label}, {row.dataset.train_images:,} images"
 
 

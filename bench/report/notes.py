@@ -136,7 +136,11 @@ def explanations(rows: Sequence[Row]) -> list[str]:
     cached = [row.result.prefix_values for row in rows
               if row.result.prefix_values and not row.result.phases]  # fmt: skip
     reused = cached.count("reused")
-    reuse = f" In {reused} of them the values were reused; the time of computing them is included."
+    reuse = (
+        f" In {reused} of them the values were reused; the time of computing them is included."
+        if reused
+        else ""
+    )
     swept = sum(row.result.sweep_runs is not None for row in rows)
     phased = [row.spec.policy.name for row in rows if row.result.phases]
     tuned = sum(row.result.learning_rate is not None for row in rows)

@@ -40,7 +40,7 @@ DASHES = ("solid", "dash", "dot", "dashdot")
 """Line styles of backends."""
 MOST_CURVES = 24
 """Most curves in a plot; more are unreadable."""
-ACCURACY = {"title": {"text": "test top-1"}, "tickformat": ".0%"}
+ACCURACY = {"title": {"text": "test top-1"}, "tickformat": ".0%", "maxallowed": 1.02}
 SIZED = frozenset({"case", "size", "train_images", "val_images", "dataset_hash", "epochs", "seed"})
 """Fields in which seed groups on a line of ``accuracy_by_size`` may differ."""
 
@@ -265,14 +265,14 @@ def learning_curves(groups: Sequence[SeedGroup]) -> dict[str, Any]:
             for line in _curve(np.array(curves[g], dtype=np.float64), name, looks.line(g))
         ]
     caption = {
-        "Validation accuracy after each epoch, mean over the seeds.": True,
-        "Bands: from the lowest seed to the highest.": any(len(g.rows) > 1 for g in groups),
-        f"{number_of(left_out, 'curve')} left out: a seed lacks an epoch, or there are more than "
+        "Validation accuracy after each epoch, mean over the runs of an experiment.": True,
+        "Bands: from the lowest run to the highest.": any(len(g.rows) > 1 for g in groups),
+        f"{number_of(left_out, 'curve')} left out: a run lacks an epoch, or there are more than "
         f"{MOST_CURVES}.": left_out,
     }
-    upward = {"title": {"text": "validation top-1"}, "tickformat": ".0%"}
+    upward = {**ACCURACY, "title": {"text": "validation top-1"}}
     return plot("learning_curves", "Learning curves", caption, traces,
-                {"title": {"text": "epoch"}}, upward)  # fmt: skip
+                {"title": {"text": "epoch"}, "tickformat": "d"}, upward)  # fmt: skip
 
 
 def _curve(values: np.ndarray[Any, Any], name: str, look: dict[str, str]) -> list[Figure]:

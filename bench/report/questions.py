@@ -139,15 +139,16 @@ def _backends(found: Findings) -> list[str]:
         if known:
             e = average([r for _, r in known], [p.a.test_set for p, _ in known]).difference(0, 1)
             words = Counter(p.verdict for p, _ in known)
-            than = f"{100 * abs(e.value):.1f} points {'better' if e.value > 0 else 'worse'} than"
-            than = than if abs(e.value) >= 0.0005 else "as accurate as"
-            differ = "none differs" if not words["differ"] else f"{words['differ']} of them differ"
-            are = "is" if words["equal"] == 1 else "are"
-            equal = f" and {words['equal']} {are} equal within {margin_words(found.margin)}"
-            said.append(
-                f"{second} is {than} {first} {ends(e if e.value > 0 else e.reversed)}: of "
-                f"{number_of(len(known), 'pair')}, {differ}{equal if words['equal'] else ''}."
-            )
+            gap = f"{100 * abs(e.value):.1f} points {'better' if e.value > 0 else 'worse'} than"
+            gap += f" {first} {ends(e if e.value > 0 else e.reversed)}"
+            if e.is_within(found.margin):
+                text = f"{second} is as accurate as {first} within {margin_words(found.margin)}"
+            elif e.excludes_neutral:
+                text = f"{second} is {gap}"
+            else:
+                text = f"Which is more accurate is open: {second} is {gap}"
+            counts = [f"{count} {verdict}" for verdict, count in sorted(words.items())]
+            said.append(f"{text}. Of {number_of(len(known), 'pair')}: {listed(counts)}.")
         said += _speeds(same, first, second)
     return said
 
@@ -157,6 +158,14 @@ def _speeds(pairs: Sequence[BackendPair], first: str, second: str) -> list[str]:
     whole = [p for p in pairs if p.speed and p.speed.of == "whole steps"]
     by_network = grouped(whole, lambda p: p.a.row.spec.backbone)
     said = []
+    fits = [p.speed for p in pairs if p.speed and p.speed.of == "whole fits"]
+    if fits and not whole:
+        verdicts = Counter(speed.verdict for speed in fits)
+        faster = {second: verdicts["faster"], first: verdicts["slower"]}
+        counts = [f"{name} is faster in {n}" for name, n in faster.items() if n]
+        said.append(
+            f"Whole fits: of {number_of(len(fits), 'pair')}, {listed(counts) or 'none is faster'}."
+        )
     for network, same in list(by_network.items())[:2]:
         best = max((p.speed for p in same if p.speed), key=lambda speed: speed.pairs)
         e = best.ratio if best.ratio.value >= 1 else best.ratio.reversed
@@ -181,6 +190,7 @@ def cautions(found: Findings) -> list[str]:
         c.row.spec.backbone: c.spread.factor for c in found.joint if c.spread.factor > RESTLESS
     }
     edge, contests = chosen_at_edge(groups), found.tests
+    tuned = sum(bool(row.tried_rates) for group in groups for row in group.rows)
     sets = {contest.entries[0].groups[0].test_set for contest in contests}
     unsteady, said = sum(group.is_unsteady for group in groups), []
     elsewhere = sum(c.is_compared and c.place != contests[0].place for c in found.joint)
@@ -220,7 +230,7 @@ def cautions(found: Findings) -> list[str]:
     if edge:
         most = sorted(edge, key=lambda name: -edge[name][0] / edge[name][1])
         said.append(
-            f"In {sum(n for n, _ in edge.values())} of {sum(of for _, of in edge.values())} tuned "
+            f"In {sum(n for n, _ in edge.values())} of {tuned} tuned "
             "runs the highest or lowest learning rate tried was the best: "
             f"{some_of(most, 3)} may do better."
         )

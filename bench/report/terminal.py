@@ -76,7 +76,8 @@ def _fits(rows: Sequence[Row]) -> list[str]:
 
 
 def _accuracies(rows: Sequence[Row]) -> list[str]:
-    """Return the accuracy of each run in percent, with its interval over seeds and test images."""
+    """Return the accuracy of each run in percent, with half of its interval over seeds and test
+    images, or the whole interval near 0 and 100 %."""
     return [
         ABSENT
         if row.result.test_top1 is None
@@ -87,8 +88,10 @@ def _accuracies(rows: Sequence[Row]) -> list[str]:
 
 def _plus_minus(e: Estimate) -> str:
     half = e.half_width
-    if half is None:
+    if e.low is None or e.high is None or half is None:
         return f"{100 * e.value:.1f}"
+    if not half <= e.value <= 1.0 - half:  # near 0 and 100 %, ± would leave the possible range
+        return f"{100 * e.value:.1f} ({100 * e.low:.0f} to {100 * e.high:.0f})"
     return f"{100 * e.value:.1f} ± {100 * half:.{1 if half < 0.0995 else 0}f}"
 
 
@@ -124,7 +127,7 @@ def _settings(rows: Sequence[Row]) -> list[Column]:
         order, key=lambda name: NAMING.index(name) if name in NAMING else len(NAMING)
     ):
         texts = partial(column_texts, column=name)
-        importance = 7 if name == "case" else 0
+        importance = {"case": 7, "pairing": 6}.get(name, 0)
         named.append(Column(name, heading(name), texts, importance, holds_numbers(rows, name)))
     return sorted(named, key=lambda column: column.name != "case")
 
@@ -148,17 +151,19 @@ def runs_on_terminal(rows: Sequence[Row], width: int) -> str:
     qualifiers = dict.fromkeys(qualifier_of(row.dataset.name) for row in rows)
     above += [f"{name} data" for name in qualifiers if name]
     line = _wrapped(", ".join(filter(None, above)), width)
-    shown = [*varied, *known]
+    shown, left_out = [*varied, *known], list[str]()
     while _width(shown) > width:
         least = max(shown, key=lambda pair: pair[0].importance)
         if least[0].importance == 0:
             break
         shown.remove(least)
+        left_out.append(least[0].heading)
     if _width(shown) > width:
         shown = _shortened(shown, width)
     if _width(shown) > width:
         return "\n\n".join([line, *_blocks(varied, known, width)])
-    return f"{line}\n{_drawn(shown, width)}"
+    missing = _wrapped(_not_shown(left_out, width), width)
+    return "\n".join(filter(None, [line, _drawn(shown, width), missing]))
 
 
 def columns_on_terminal(rows: Sequence[Row], names: Sequence[str], width: int) -> str:
@@ -289,30 +294,63 @@ def _wrapped(text: str, width: int, indent: str = "") -> str:
 
 LONG = frozenset({"reason", "verdict", "what", "first", "second", "setting"})
 """Columns of words, which wrap where they must and are never left out."""
+SHARED = frozenset({"data", "backbone", "policy", "backend", "backends", "seeds"})
+"""Columns that go into the line above another table if all rows share them."""
+MISSED = ("seeds", "p_corrected", "first_", "second_")
+"""Beginnings of the names of columns of a comparison that can be missed: its files have them."""
 LEAST_WORDS = 24
 """Characters to which a column of words may be narrowed."""
 
 
 def table_on_terminal(table: Table, width: int, is_whole: bool = True) -> str:
-    """Return another table, at most ``width`` characters wide: with its words wrapped, or unless
-    ``is_whole`` without the last columns that do not fit."""
-    shown = list(range(len(table.columns)))
+    """Return another table, at most ``width`` characters wide. What all rows share goes into the
+    line above; then columns that can be missed are left out (unless ``is_whole``, the last ones,
+    too), and at last the words wrap. What is left out is said; the files have all."""
+    columns = table.columns
     widths = [
         max(len(column.heading), *(len(row[n].text) for row in table.rows), 0) + PADDING
-        for n, column in enumerate(table.columns)
+        for n, column in enumerate(columns)
     ]
-    for n, column in enumerate(table.columns):
-        if column.name in LONG and not is_whole:
+    for n, column in enumerate(columns):
+        if column.name in LONG:
             widths[n] = min(widths[n], LEAST_WORDS)
-    while not is_whole and sum(widths[n] for n in shown) > width:
-        idle = [n for n in shown[1:] if table.columns[n].name not in LONG]
+    shown, above, missing = list(range(len(columns))), list[str](), list[str]()
+
+    def is_too_wide() -> bool:
+        return sum(widths[n] for n in shown) > width
+
+    for n in list(shown) if is_too_wide() else ():
+        texts = {row[n].text for row in table.rows}
+        if columns[n].name in SHARED and len(texts) == 1:
+            shown.remove(n)
+            above.append(f"{columns[n].heading} {texts.pop()}")
+    while is_too_wide():
+        idle = [n for n in shown[1:] if columns[n].name.startswith(MISSED)]
+        if not idle and not is_whole:
+            idle = [n for n in shown[1:] if columns[n].name not in LONG]
         if not idle:
             break
         shown.remove(idle[-1])
-    wraps = sum(widths[n] for n in shown) > width
+        missing.append(columns[idle[-1]].heading)
+    wraps = is_too_wide()
     headings = [
-        (c.heading, c.right, not wraps and c.name not in LONG)
-        for c in (table.columns[n] for n in shown)
+        (c.heading, c.right, c.name in SHARED or not (wraps or c.name in LONG))
+        for c in (columns[n] for n in shown)
     ]
-    rows = ([row[n].text for n in shown] for row in table.rows)
-    return "\n".join([printable(table.title), _rendered(headings, rows, width)])
+    named = [n for n in shown if columns[n].name in SHARED]
+    most = max(LEAST_NAME, width // 2 // max(len(named), 1)) if wraps else width
+    rows = (
+        [_middle_cut(row[n].text, most) if n in named else row[n].text for n in shown]
+        for row in table.rows
+    )
+    lines = [
+        _wrapped("; ".join([table.title, *above]), width),
+        _rendered(headings, rows, width),
+        _wrapped(_not_shown(missing, width), width),
+    ]
+    return "\n".join(filter(None, lines))
+
+
+def _not_shown(headings: Sequence[str], width: int) -> str:
+    """Return a line that names the columns that were left out; empty without any."""
+    return f"not shown in {width} columns: {', '.join(reversed(headings))}" if headings else ""

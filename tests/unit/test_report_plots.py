@@ -154,7 +154,7 @@ def test_bands_and_missing_curves_are_told_only_where_there_are_some(make: Make)
     assert "left out" not in drawn("learning_curves", *three)["caption"]
     gap = make(0.9, "fine_tune_all", result={"val_top1_by_epoch": [0.5, None]})
     assert (
-        "1 curve left out: a seed lacks an epoch, or there are more than 24."
+        "1 curve left out: a run lacks an epoch, or there are more than 24."
         in drawn("learning_curves", *three, gap)["caption"]
     )
 

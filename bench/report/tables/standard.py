@@ -14,7 +14,7 @@ from bench.analysis.speed import EQUAL, LEAST_PAIRS, fit_ratio
 from bench.catalog.policies import PRESCRIBED
 from bench.errors import number_of
 from bench.report.answer import relative_times
-from bench.report.format import listed, margin_words, megabytes, points, share, times
+from bench.report.format import chance, listed, margin_words, megabytes, points, share, times
 from bench.report.labels import settings
 from bench.report.tables.model import (
     EDGE_NOTE,
@@ -61,7 +61,7 @@ def standing_columns(found: Findings) -> list[Column[Any]]:
         Column(
             "chance",
             near,
-            lambda s: number(s.chance if s and s.is_sure else None, share),
+            lambda s: number(s.chance if s and s.is_sure else None, chance),
             True,
             if_any=True,
         ),
@@ -122,7 +122,7 @@ def cases_table(found: Findings) -> Table:
             return accuracy_cell(found, entry.groups[0] if entry else None)
         return at_edge(number(entry.scores.mean, "{:.1%}".format), entry.groups)
 
-    behind, _, chance = standing_columns(found)
+    behind, _, chances = standing_columns(found)
     columns: list[Column[Contest]] = [
         Column("case", "case", lambda c: number(c.row.spec.case.number), True),
         Column("data", "data, training images", lambda c: data_cell(c.row)),
@@ -133,7 +133,7 @@ def cases_table(found: Findings) -> Table:
             s.word if (s := ours(c)) else _why_not(c, lost.get(question_of(c.row), [])))),
         Column("prescribed_top1", "article's top-1", lambda c: top1(c.prescribed), True),
         behind.of(ours),
-        chance.of(ours),
+        chances.of(ours),
         Column("leader", "leader", lambda c: text(s.name if (s := leader(c)) else None)),
         Column("leader_top1", "leader's top-1", lambda c: top1(
             s.entry if (s := leader(c)) else None), True),
@@ -192,7 +192,7 @@ def policies_table(found: Findings) -> Table:
             standings |= {e.groups[0]: contest.standing(e) for e in contest.entries}
         reasons |= {entry.groups[0]: f"not compared: {why}" for entry, why in contest.apart}
     best = _fronts(found.groups)
-    behind, verdict, chance = (column.of(standings.get) for column in standing_columns(found))
+    behind, verdict, chances = (column.of(standings.get) for column in standing_columns(found))
 
     def word(group: SeedGroup) -> TableCell:
         return text(reasons[group]) if group in reasons else verdict.cell(group)
@@ -203,7 +203,7 @@ def policies_table(found: Findings) -> Table:
         Column("test_top1", "test top-1", partial(accuracy_cell, found), True),
         behind,
         Column("verdict", "verdict", word),
-        chance,
+        chances,
         Column("learning_rate_chosen", "learning rate", _rate, True, if_any=True),
         speed_column("train_images_per_s", "train images/s"),
         speed_column("effective_images_per_s", "effective images/s", if_any=True),
