@@ -6,7 +6,7 @@ A row's fields by name (``FIELDS``) are the columns of tables, CSV and ``--json`
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from operator import attrgetter, itemgetter
 from types import MappingProxyType
@@ -76,6 +76,7 @@ DIFFERING = frozenset({
 MARKS = ("parity", "pairing", "differs", "unsteady")
 """Fields that follow from the runs beside a row."""
 _marks = attrgetter(*(FIELDS[name] for name in MARKS))
+_recipe_values = attrgetter(*RECIPE_OPTIONS)
 _values = attrgetter(*FIELDS.values())
 
 
@@ -103,7 +104,7 @@ class Row(StoredRun):
 
     def marked(self, **marks: Any) -> Row:
         """Return the row with other marks: ``parity``, ``differs``, ``has_pair``, ``unsteady``."""
-        row = replace(self, **marks)
+        row = Row(self.spec, self.environment, self.result, self.folder, **marks)
         # Thousands of rows need not look up the fields twice that stay as they are.
         changed = dict(zip(MARKS, _marks(row), strict=True))
         vars(row)["fields"] = MappingProxyType({**self.fields, **changed})
@@ -226,7 +227,7 @@ def backend_place(backend: str) -> int:
 
 def _reading_order(row: Row) -> tuple[Any, ...]:
     spec, case, data = row.spec, row.spec.case, row.spec.case.dataset
-    recipe = (getattr(spec.recipe, name) for name in RECIPE_OPTIONS)
+    recipe = _recipe_values(spec.recipe)
     return (
         case.number or 9, data.name, 0 if data.fold else data.train_images, spec.backbone,
         POLICY_PLACES.get(spec.policy.name, len(POLICIES)), row.weights, spec.mode,

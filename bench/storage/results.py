@@ -35,6 +35,10 @@ def collector_paused() -> Iterator[None]:
         yield
     finally:
         if was_on:
+            # Both together move the new objects to the oldest generation, so that the collector
+            # does not look at millions of them at once.
+            gc.freeze()
+            gc.unfreeze()
             gc.enable()
 
 
