@@ -38,7 +38,7 @@ FOLLOWING = {
     "policy": {"boundary", "policy_digest"},
     "weights": {"weights_sha256", "reading_digest"},
 }  # fmt: skip
-"""Field → fields that differ wherever it does."""
+"""Field of rows → fields that necessarily differ together with it."""
 
 
 class EnvironmentDifference(NamedTuple):
@@ -211,7 +211,7 @@ def seed_group_pairs(pairs: RunPairs, whole: BothFolders) -> list[tuple[SeedGrou
 
 
 FieldDifference = tuple[str, str, str]
-"""Field of rows, and its values in the first and in the second folder."""
+"""Name of a field of rows, and its values in the first and in the second folder as text."""
 
 
 def fields_apart(a: Sequence[StoredRun], b: Sequence[StoredRun]) -> list[FieldDifference]:

@@ -80,8 +80,8 @@ class SeedGroup:
 
     @cached_property
     def test_set(self) -> Hashable:
-        """What identifies the test images: the name of the data set and the order of the classes,
-        since subsets for training have other content hashes."""
+        """Identity of the test images: the name of the data set and the hashes of the true classes.
+        The content hash of the data set would differ with the number of training images."""
         if self.answers is None:
             return self.row.dataset.content_hash
         return (self.row.dataset.name, *(answers.labels_sha256 for answers in self.answers[0]))

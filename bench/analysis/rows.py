@@ -297,7 +297,7 @@ def _differences(matched: Sequence[Sequence[Row]]) -> dict[tuple[str, str], tupl
 
 
 def _with_pair(same: Sequence[Row]) -> list[Row]:
-    """Return the twins whose first steps could be compared: every backend has recorded some."""
+    """Return the twins whose first steps could be compared, because every backend recorded some."""
     known = [row for row in same if (f := row.result.fingerprint) is not None and f.step_losses]
     backends = {row.spec.backend for row in known}
     return known if backends == {row.spec.backend for row in same} else []

@@ -16,10 +16,17 @@ from bench.analysis.rows import Row, grouped
 from bench.analysis.scores import Kind
 from bench.analysis.speed import fit_ratio
 from bench.errors import number_of
-from bench.report.format import chance, ends, listed, margin_words, percent, share, some_of
+from bench.report.format import chance, listed, margin_words, percent, share, some_of
 from bench.report.labels import values_of
 from bench.report.notes import most_frequent_failure
-from bench.report.questions import FEW_IMAGES, Note, data_name, notes_of
+from bench.report.questions import (
+    FEW_IMAGES,
+    Note,
+    data_name,
+    gap,
+    gap_with_interval,
+    notes_of,
+)
 
 MANY_NETWORKS = 3
 """Networks from which on the picture is accuracy against speed."""
@@ -207,18 +214,6 @@ def _headline(overall: Overall) -> str:
     return f"No policy stands out: differences below {100 * width:.1f} points cannot be shown."
 
 
-def gap(standing: Standing) -> str:
-    """Return the points that a policy is behind the leader, without the unit."""
-    value = 100 * standing.behind.value if standing.behind else 0.0
-    return f"{value:.0f}" if value >= 10 else f"{value:.1f}"
-
-
-def _gap_with_interval(standing: Standing) -> str:
-    """Return how far a policy is behind the leader, with the interval."""
-    e = standing.behind
-    return f"{gap(standing)} points behind {ends(e) if e else ''}".rstrip()
-
-
 def _boxes(overall: Overall) -> list[Box]:
     """Return what to take for accuracy and for speed, and what not to do."""
     boxes = [_for_accuracy(overall), _for_speed(overall), _not_at_all(overall)]
@@ -270,7 +265,7 @@ def _for_speed(overall: Overall) -> Box | None:
         best = min(quick, key=lambda s: times[s.name])
         text += (
             f" {best.name} takes {share(times[best.name])} of the time, and is "
-            f"{_gap_with_interval(best)}."
+            f"{gap_with_interval(best)}."
         )
     return Box(f"For speed: {leader.name} too", text, "neutral")
 
@@ -281,7 +276,7 @@ def _not_at_all(overall: Overall) -> Box | None:
     if not out:
         return None
     *more, worst = out
-    text, tests = _gap_with_interval(worst), len(overall.contests)
+    text, tests = gap_with_interval(worst), len(overall.contests)
     if tests > 1:
         ruled = overall.ruled_out(worst.name)
         where = f"all {tests}" if ruled == tests else f"{ruled} of {tests}"
@@ -294,7 +289,7 @@ def _loses(standing: Standing) -> str:
     """Return a sentence on how far a policy is behind, with the interval in words."""
     e = standing.behind
     if e is None or e.low is None or e.high is None or e.low >= 0.0:
-        return f"It is {_gap_with_interval(standing)}."
+        return f"It is {gap_with_interval(standing)}."
     return (
         f"It is {gap(standing)} points behind, between {-100 * e.low:.1f} ahead and "
         f"{100 * e.high:.1f} behind."

@@ -28,7 +28,7 @@ PAIRING = {
 }
 """Mark of a row's parity → its meaning."""
 EDGE_MARK = "*"
-"""Behind an accuracy at a learning rate that was the highest or lowest one tried."""
+"""Mark printed after an accuracy whose learning rate was the highest or lowest one tried."""
 MOST_LINES = 20
 """Most reasons, or differences, that are listed one by one."""
 RUNS_NAMED = 6
@@ -106,7 +106,8 @@ def limits(rows: Sequence[Row]) -> list[str]:
 
 
 def faults(rows: Sequence[Row]) -> list[str]:
-    """Return notes on runs that are not what they seem to be."""
+    """Return notes on runs that did not do the same as their twins, had random weights, or lack
+    images."""
     random = sum(row.weights == "random" and row.spec.policy.name != "from_scratch" for row in rows)
     unreadable = [row.result.unreadable_images for row in rows if row.result.unreadable_images]
     most = number_of(max(unreadable, default=0), "image")

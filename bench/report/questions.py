@@ -94,7 +94,7 @@ def _article(found: Findings) -> list[str]:
         contest, worst, _ = max(out, key=lambda each: each[2])
         said.append(
             f"The clearest exception is {_where(contest, contests)}: {worst.name} is "
-            f"{_behind(worst)}."
+            f"{gap_with_interval(worst)}."
         )
     elif good:
         said.append(f"The article is right {some_of([_where(c, contests) for c in good], 2)}.")
@@ -104,10 +104,16 @@ def _article(found: Findings) -> list[str]:
     return said
 
 
-def _behind(standing: Standing) -> str:
-    """Return how far a policy is behind the leader, with the interval."""
+def gap(standing: Standing) -> str:
+    """Return the points that a policy is behind the leader, without the unit."""
+    value = 100 * standing.behind.value if standing.behind else 0.0
+    return f"{value:.0f}" if value >= 10 else f"{value:.1f}"
+
+
+def gap_with_interval(standing: Standing) -> str:
+    """Return how far a policy is behind the leader: ``2.6 points behind (0.9 to 4.3)``."""
     e = standing.behind
-    return "leads" if e is None else f"{100 * e.value:.1f} points behind {ends(e)}".rstrip()
+    return f"{gap(standing)} points behind {ends(e) if e else ''}".rstrip()
 
 
 def _more_seeds(

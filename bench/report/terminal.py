@@ -297,15 +297,18 @@ LONG = frozenset({"reason", "verdict", "what", "first", "second", "setting"})
 SHARED = frozenset({"data", "backbone", "policy", "backend", "backends", "seeds"})
 """Columns that go into the line above another table if all rows share them."""
 MISSED = ("seeds", "p_corrected", "first_", "second_")
-"""Beginnings of the names of columns of a comparison that can be missed: its files have them."""
+"""Prefixes of columns that a comparison may leave out on a terminal; its files have them."""
 LEAST_WORDS = 24
 """Characters to which a column of words may be narrowed."""
 
 
 def table_on_terminal(table: Table, width: int, is_whole: bool = True) -> str:
-    """Return another table, at most ``width`` characters wide. What all rows share goes into the
-    line above; then columns that can be missed are left out (unless ``is_whole``, the last ones,
-    too), and at last the words wrap. What is left out is said; the files have all."""
+    """Return a table other than that of runs, at most ``width`` characters wide.
+
+    If it is too wide, columns that all rows share go into the line above, then the columns named in
+    ``MISSED`` are left out (and the last ones, unless ``is_whole``), and finally words wrap. A line
+    below names the columns that were left out.
+    """
     columns = table.columns
     widths = [
         max(len(column.heading), *(len(row[n].text) for row in table.rows), 0) + PADDING

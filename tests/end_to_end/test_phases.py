@@ -79,7 +79,9 @@ def test_both_frameworks_thaw_alike(tmp_path: Path, shared_cache: Path) -> None:
     found = {row["policy"]: row for row in rows(out, shared_cache)}
     assert [p["epochs"] for p in found[PROBE]["phases"]] == [2, 2]
     assert found["freeze_all"]["phases"] == []
-    assert "(6 of 8 runs)" in (out / "report.html").read_text()
+    page = (out / "report.html").read_text()
+    assert "phases: the network is unfrozen step by step by" in page
+    assert "(6 of 8 runs)" in page
 
 
 def test_two_phases_equal_two_runs_in_a_row(tmp_path: Path) -> None:

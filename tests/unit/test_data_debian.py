@@ -73,7 +73,7 @@ def test_a_damaged_file_is_refused(garments: Path, tmp_path: Path) -> None:
 
 
 def test_a_huge_drawing_is_left_out(drawings: Path, tmp_path: Path) -> None:
-    """As one of the package is, which would need gigabytes to be decoded."""
+    """The package has one of 623 megapixels, which would need gigabytes to be decoded."""
     (drawings / "animals" / "huge.png").write_bytes(
         b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + (30_000).to_bytes(4, "big") * 2
     )

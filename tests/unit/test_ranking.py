@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bench.analysis import seed_spread
+from bench.analysis import ranking, seed_spread
 from bench.analysis.ranking import NODES, RANGE, average, critical, rank
 from bench.analysis.scores import Kind, Scores
 from bench.analysis.seed_spread import Experience, experience, spread_of
@@ -60,7 +60,10 @@ def test_intervals_and_chances_are_those_of_the_reference(
     for place, expected in ((1, first), (3, last)):
         e = found.difference(0, place)
         assert (e.low, e.high) == pytest.approx(expected, abs=2e-6)
-    assert found.chances() == pytest.approx(chances, abs=0.04)  # of 5,000 draws each
+    monkeypatch.setattr(ranking, "OUTER", 4000)  # fewer leave an error of 0.02
+    ranking._normal_draws.cache_clear()
+    assert found.chances() == pytest.approx(chances, abs=0.02)
+    ranking._normal_draws.cache_clear()
     assert found.ruled_out == [False, False, seeds == 5, True]
 
 

@@ -55,7 +55,8 @@ class Table:
     rows: Sequence[Sequence[TableCell]]
     notes: Sequence[str] = ()
     legend: Sequence[str] = ()
-    """How to read it, for files that stand alone; the page says that once, in its method."""
+    """Explanations of the columns and words, printed in files that stand alone; the page has them
+    once, in its section on methods."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the table as JSON for the page."""

@@ -58,7 +58,7 @@ COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {
 SPEEDS = ("train_images_per_s", "effective_images_per_s", "infer_images_per_s")
 """Columns of speeds, which other work on the machine may spoil."""
 UNSTEADY_MARK = "?"
-"""Behind a speed that other work on the machine has spoiled."""
+"""Mark printed after a speed that other work on the machine has spoiled."""
 IDENTIFYING = ("case", "size", "train_images", "similarity", "dataset_label", "backbone", "policy",
                "backend", "status")  # fmt: skip
 """Fields that identify a row in every table."""
