@@ -225,6 +225,12 @@ def test_runs_of_two_machines_are_not_averaged(make: Make) -> None:
     assert alone is not None
     assert together is not None
     assert together.half_width == pytest.approx(alone.half_width)
+    digits = {"number": None, "dataset": {"name": "mnist5k", "label": "mnist5k"}}
+    elsewhere = [make(share, name, s, environment={"processor": "Another"}, case=digits)
+                 for s in SEEDS for name, share in shares.items()]  # fmt: skip
+    apart = found(*ours, *elsewhere).overall
+    assert apart is not None
+    assert [contest.row.dataset.name for contest in apart.contests] == ["photos"]
     assert "The tables also hold 1 test of other machines or versions." in note(
         answer(both), "Before you rely on it"
     )

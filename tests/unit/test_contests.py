@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from bench.analysis.compare import match, seed_group_pairs
 from bench.analysis.contests import Contest, Standing
 from bench.analysis.findings import findings_of
 from bench.analysis.groups import policy_variant, seed_groups_of
 from bench.analysis.rows import rows_of
+from bench.report import make_report
+from bench.report.from_page import load_page
+from bench.report.page import write_page
 from bench.storage.results import StoredRun
+from bench.training.predictions import image_answers
 from tests.unit.made_runs import IMAGES, RANDOM, Make, found
 
 LOST = {"status": "diverged", "test_top1": None, "fit_s": None,
@@ -260,6 +267,40 @@ def test_a_seed_that_lacks_a_fold_counts_as_lost(make: Make) -> None:
     runs = [*folded(make, "freeze_all", 0, 0.9), *folded(make, "freeze_all", 1, 0.9)[:-1]]
     (group,) = found(*runs).groups
     assert (group.seeds, group.lost) == ((0,), 1)
+
+
+def test_folds_are_compared_between_folders_without_seeds_that_lack_one(make: Make) -> None:
+    before = [*folded(make, "freeze_all", 0, 0.9), *folded(make, "freeze_all", 1, 0.9)[:-1]]
+    after = [make_again(run) for run in before]
+    pairs, _ = match(before, after)
+    ((a, b),) = seed_group_pairs(pairs, (before, after))
+    assert (a.seeds, a.lost, b.seeds) == ((0,), 1, (0,))
+    assert [row.fold for row in b.rows] == [1, 2, 3, 4]
+
+
+def test_a_page_keeps_the_groups_of_each_fold(make: Make, tmp_path: Path) -> None:
+    """The classes of two folds may come in the same order, and their groups differ all the same."""
+    runs, labels = [], np.arange(IMAGES) % 2
+    for number in (1, 2):
+        fold = {"number": number, "of": 2, "images_sha256": "ab" * 32}
+        data = {"content_hash": f"{number:064d}", "test_images": IMAGES, "fold": fold}
+        answers = image_answers(np.eye(2)[labels], labels, np.arange(IMAGES) // (10 * number))
+        result = {"test_top1": 1.0, "test_answers": answers.model_dump()}
+        runs.append(make(1.0, case={"dataset": data}, result=result, luck=0.0))
+    page = make_report(runs, tmp_path).page
+    assert page is not None
+    write_page(page, tmp_path / "report.html")
+    again, problems = load_page(tmp_path / "report.html")
+    assert problems == []
+    kept = {run.spec.run_id: run.result.test_answers for run in again}
+    assert [kept[run.spec.run_id] for run in runs] == [run.result.test_answers for run in runs]
+
+
+def make_again(run: StoredRun) -> StoredRun:
+    """Return the same run on a machine with other versions."""
+    environment = run.environment.model_copy(update={"packages": {"torch": "9.9"}})
+    changed = {"environment_id": environment.environment_id}
+    return replace(run, environment=environment, result=run.result.model_copy(update=changed))
 
 
 def test_images_that_belong_together_are_clustered(make: Make) -> None:

@@ -184,6 +184,10 @@ def test_runs_whose_first_steps_agree_are_paired(make: Make) -> None:
     other = make(0.9, backend="keras-tensorflow",
                  result={"fingerprint": {**FINGERPRINT, "step_losses": [2.0, 2.9]}})  # fmt: skip
     assert {row.pairing for row in rows_of([runs[0], other])} == {"differs"}
+    earlier = make(0.9, backend="keras-tensorflow", environment={"thawbench": "0.1.0+abc"})
+    assert {row.pairing for row in rows_of([runs[0], earlier])} == {"not_shown"}, (
+        "nothing of the first steps was compared"
+    )
 
 
 def test_rows_that_would_look_alike_differ_in_a_setting(make: Make) -> None:

@@ -12,7 +12,9 @@ import pytest
 from bench.analysis.folders import known_proofs
 from bench.analysis.rows import rows_of
 from bench.parity.proofs import COPY, Proofs, ProvedSubject, proved_subjects, read_copy, write_copy
-from bench.report import notes
+from bench.report import make_report, notes
+from bench.report.from_page import proofs_of_page
+from bench.report.page import write_page
 from bench.storage.results import StoredRun
 from tests.unit.pairs import BROKEN, INCONCLUSIVE, pair
 
@@ -265,6 +267,20 @@ def test_the_last_word_on_a_question_is_this_machines(
     good = pair(environments=ids)
     Proofs(tmp_path / "cache").keep(good)
     assert known_proofs(tmp_path, runs) == [good]
+
+
+def test_a_page_keeps_its_proofs(
+    make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("THAWBENCH_CACHE", str(tmp_path / "cache"))
+    runs = [make_run(**TORCH), make_run(**KERAS)]
+    proof = pair(environments=tuple(run.result.environment_id for run in runs))
+    write_copy([proof], tmp_path)
+    page = make_report(runs, tmp_path).page
+    assert page is not None
+    write_page(page, tmp_path / "report.html")
+    assert proofs_of_page(tmp_path / "report.html") == [proof]
+    assert known_proofs(tmp_path / "mailed", runs, [proof]) == [proof]
 
 
 def test_proofs_by_way_of_an_environment_without_rows_count(

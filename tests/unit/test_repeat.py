@@ -120,6 +120,9 @@ def test_the_size_that_a_suite_gave_is_repeated(make_spec: Callable[..., RunSpec
         spec = make_spec(case={"number": None, "size": size, "dataset": data})
         (grid,) = tomllib.loads(suite_text(spec))["grid"]
         assert size_of(images, tuple(grid["size_bounds"])) == size
+    usual = {"name": "photos", "train_images": 400}  # medium by the bounds of a stand-in
+    spec = make_spec(case={"number": None, "size": "medium", "dataset": usual})
+    assert "size_bounds" not in suite_text(spec)
 
 
 def test_the_run_of_a_fold_repeats_all_folds_of_the_same_images(
