@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from bench.analysis.rows import Row, rows_of
+from bench.cli.progress import labels
 from bench.report.terminal import columns_on_terminal, runs_on_terminal, table_on_terminal
 from bench.storage.results import StoredRun
 from tests.unit.made_runs import Make, tables
@@ -137,3 +138,26 @@ def test_other_tables_fit_too(make: Make, width: int) -> None:
 
 def test_no_runs_are_said_to_be_none() -> None:
     assert runs_on_terminal([], 80) == "There are no runs."
+
+
+def test_near_100_percent_the_interval_stays_possible(make: Make) -> None:
+    text = runs_on_terminal(rows_of([make(1.0, luck=0.0)]), 100)
+    assert "100.0 (" in text
+    assert " to 100)" in text
+
+
+def test_folds_follow_one_another(make: Make) -> None:
+    """Whatever the number of training images that each leaves."""
+    runs = []
+    for number, images in ((1, 37), (2, 36), (3, 37)):
+        fold = {"number": number, "of": 3, "images_sha256": "ab" * 32}
+        data = {"train_images": images, "content_hash": f"{number:064d}", "fold": fold}
+        runs += [
+            make(0.9, policy, case={"dataset": data}) for policy in ("freeze_all", "retrain_all")
+        ]
+    rows = rows_of(runs)
+    assert [row.fold for row in rows] == [1, 2, 3, 1, 2, 3]
+    assert [row.spec.policy.name for row in rows] == ["freeze_all"] * 3 + ["retrain_all"] * 3
+    told = list(labels([row.spec for row in rows]).values())
+    assert len(set(told)) == 6
+    assert "photos fold 2/3" in told[1]
