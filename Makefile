@@ -11,7 +11,8 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
 GPU := $(shell nvidia-smi -L >/dev/null 2>&1 && echo yes)
 TENSORFLOW := $(if $(GPU),.venv-tensorflow/.installed,)
 comma := ,
-EXTRAS := embedded,torch$(if $(GPU),,$(comma)tensorflow)
+EXTRAS := embedded,torch,keras$(if $(GPU),,$(comma)tensorflow)
+JAX := jax$(if $(GPU),-gpu)
 PIP_FLAGS := --disable-pip-version-check --quiet
 CHROMIUM := chromium fonts-liberation
 INPUTS := Makefile pyproject.toml constraints.txt
@@ -112,7 +113,7 @@ $(VENV)/.installed: $(INPUTS) | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt -e '.[$(EXTRAS),jax,test]'
+	$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt -e '.[$(EXTRAS),$(JAX),test]'
 	touch $@
 
 .venv-tensorflow/.installed: $(INPUTS)

@@ -62,7 +62,7 @@ class Context(NamedTuple):
 def load_adapter(backend: str, module: str) -> Adapter:
     """Import a backend's adapter, and with it the framework; raise NotInstalled if a package that
     it needs is missing."""
-    from bench.training.memory import fresh_bytes
+    from bench.training.memory import note_fresh
 
     sys.setrecursionlimit(RECURSION_LIMIT)
     try:
@@ -73,7 +73,24 @@ def load_adapter(backend: str, module: str) -> Adapter:
     # each of three collections a run took 0.2 s.
     gc.collect()
     gc.freeze()
-    fresh_bytes()  # remembers them
+    note_fresh("cpu")
+    return adapter
+
+
+def _on_device(context: Context, device: str) -> Adapter:
+    """Return the adapter, after the framework took what it keeps for a GPU: the driver's context
+    and libraries, gigabytes of the host's memory that are no run's own."""
+    from bench.training.memory import note_fresh
+
+    adapter = context.adapter()
+    if device != "cpu" and device in adapter.devices():
+        try:
+            adapter.start(device)
+            note_fresh(device)
+        except Exception as error:
+            if not adapter.is_out_of_memory(error):
+                raise
+            traceback.print_exc()  # the run itself finds it again, and says so as its result
     return adapter
 
 
@@ -92,7 +109,8 @@ def environment(task: tasks.EnvironmentTask, context: Context) -> tasks.Environm
 
 def devices(task: tasks.DevicesTask, context: Context) -> tasks.DevicesAnswer:
     """List the devices that the framework sees."""
-    return tasks.DevicesAnswer(devices=context.adapter().devices())
+    adapter = context.adapter()
+    return tasks.DevicesAnswer(devices=adapter.devices(), blind_because=adapter.blind_because())
 
 
 def models(task: tasks.ModelsTask, context: Context) -> tasks.ModelsAnswer:
@@ -183,7 +201,7 @@ def speed(task: tasks.SpeedTask, context: Context) -> tasks.SpeedAnswer:
     from bench.training.memory import Peak
 
     peak = Peak(_is_warm())
-    adapter = context.adapter()
+    adapter = _on_device(context, task.device)
     network = Network.load(blueprint_path(task.blueprint), trunk_only=True)
     network = attach_head(network, task.recipe.head, task.classes, seed=0)
     plan = plan_training(network.blueprint, task.policy)
@@ -201,7 +219,7 @@ def run(task: tasks.RunTask, context: Context) -> tasks.RunAnswer:
 
     is_warm = _is_warm()
     peak = Peak(is_warm)
-    adapter = context.adapter()
+    adapter = _on_device(context, task.specs[0].device)
     started = None if is_warm else os.environ.get(tasks.STARTED_VARIABLE)
     start_s = None if started is None else time.time() - float(started)
     try:

@@ -50,6 +50,12 @@ class KerasAdapter:
     def devices(self) -> list[str]:
         return self._engine.devices()
 
+    def blind_because(self) -> str | None:
+        return self._engine.blind_because()
+
+    def start(self, device: str) -> None:
+        self._engine.start(device)
+
     def release(self) -> bool:
         keras.utils.clear_session()
         return self._engine.release()

@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 from keras import ops
 
-from backends.keras_adapter.engines import Engine
-from backends.keras_adapter.optimizer import TrainedVariable, TwinOptimizer
+from backends.keras_adapter.engines import Engine, TrainedVariable
+from backends.keras_adapter.optimizer import TwinOptimizer
 from backends.keras_adapter.twin.layers import mean
 from bench.network.blueprint import Array
 from bench.spec.run import Recipe
-from bench.training.adapter import Heads
+from bench.training.adapter import Heads, ignore
 
 
 class KerasHeads:
@@ -57,7 +57,7 @@ class KerasHeads:
         logits = ops.einsum(subscripts, values, self._weights) + self._biases
         return ops.reshape(logits, (seeds, -1, per_seed, classes))
 
-    def _forward(self, values: Any, labels: Any, masks: tuple[Any, ...], scale: Any) -> Any:
+    def _forward(self, values: Any, labels: Any, masks: tuple[Any, ...]) -> Any:
         """Return the losses (S, R) and their sum."""
         seeds = self._shape[0]
         logits = self._logits("nsf,sfk->snk", values)
@@ -70,7 +70,7 @@ class KerasHeads:
         put = self._engine.to_device
         values = values.transpose(1, 0, 2).astype(keras.config.floatx(), copy=False)
         prepared = put(np.ascontiguousarray(values)), put(labels.reshape(-1)), ()
-        losses, _ = self._step(prepared, (*self._optimizer.scalars(factor), 1.0))
+        losses = self._step(prepared, self._optimizer.scalars(factor), ignore)
         self._optimizer.steps += 1
         return losses
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-import keras
 import numpy as np
 import numpy.typing as npt
-from keras import ops
 
 from backends.keras_adapter.engines import Engine
 from backends.keras_adapter.twin.twin import Twin
@@ -27,10 +26,13 @@ class KerasPrefix:
         self._infer = engine.make_constant(Twin(network, frozen, engine).inference)
 
     def prefix(self, images: npt.NDArray[np.uint8]) -> Any:
-        return self._infer(images)
+        return self._engine.to_host(self._infer(images))
 
     def values(self, handles: list[Any]) -> Array:
-        return host_values(handles)
+        return joined(handles)
+
+    def host_array(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        return self._engine.host_array(shape, dtype)
 
     def synchronise(self) -> None:
         self._engine.synchronise()
@@ -39,8 +41,6 @@ class KerasPrefix:
         return "folded"
 
 
-def host_values(handles: list[Any]) -> Array:
-    """Concatenate device values on the host, in float64 if they are, else in float32."""
-    is_double = keras.backend.standardize_dtype(handles[0].dtype) == "float64"
-    dtype = "float64" if is_double else "float32"
-    return np.concatenate([ops.convert_to_numpy(ops.cast(h, dtype)) for h in handles])
+def joined(handles: list[Callable[[], Array]]) -> Array:
+    """Wait for copies that ``Engine.to_host`` began, and join them."""
+    return np.concatenate([wait() for wait in handles])

@@ -14,30 +14,31 @@ from keras import ops
 
 from backends.keras_adapter.engines import Engine, StepFunction
 from backends.keras_adapter.optimizer import TwinOptimizer, trained_variables
-from backends.keras_adapter.prefix import host_values
+from backends.keras_adapter.prefix import joined
 from backends.keras_adapter.twin.layers import mean
 from backends.keras_adapter.twin.twin import Twin, channels_first, state_variables
 from bench.network.blueprint import INPUT, Array, Network
 from bench.network.freezing import TrainingPlan
 from bench.network.frozen_prefix import boundary_of
 from bench.spec.run import Precision, Recipe
-from bench.training.adapter import Batch
+from bench.training.adapter import Batch, DeviceEvents, OnPhase, ignore
 from bench.workers.tasks import ParameterCounts
 
 POLICIES: dict[Precision, str] = {
     "fp32": "float32",
+    "tf32": "float32",
     "fp64": "float64",
     "bf16": "mixed_bfloat16",
     "fp16": "mixed_float16",
 }
 """Precision → Keras dtype policy."""
-FIRST_LOSS_SCALE, GROWTH_STEPS = 2.0**16, 2000
-"""Initial loss scale and steps before it doubles, as in ``torch.amp.GradScaler``."""
 
 
-def configure(engine: Engine, device: str, precision: Precision) -> None:
-    """Select the device and set the global options of Keras for a run."""
-    engine.prepare(device, precision)
+def configure(engine: Engine, device: str, recipe: Recipe, native: bool = False) -> None:
+    """Select the device and set the global options of Keras for a run; in native mode the engine
+    keeps its own flags."""
+    precision = recipe.precision
+    engine.prepare(device, precision, recipe.compile == "compiled", native)
     # Learning rates and constants follow floatx, not the dtype policy.
     keras.config.set_floatx("float64" if precision == "fp64" else "float32")
     keras.config.set_dtype_policy(POLICIES[precision])
@@ -50,15 +51,12 @@ class KerasTrainer:
     def __init__(
         self, network: Network, plan: TrainingPlan, recipe: Recipe, device: str, engine: Engine
     ) -> None:
-        configure(engine, device, recipe.precision)
+        configure(engine, device, recipe)
         self._precision = recipe.precision
         self._engine = engine
         self.twin = Twin(network, plan, engine)
         trained = trained_variables(self.twin.slots, plan, recipe)
         self.optimizer = TwinOptimizer(trained, recipe, engine)
-        self._scaled = recipe.precision == "fp16"
-        self._scale = FIRST_LOSS_SCALE if self._scaled else 1.0
-        self._good_steps = 0
         self._boundary = boundary_of(network.blueprint, plan)
         self._step: StepFunction | None = None
         self._infer = engine.make_infer(self.twin.inference)
@@ -93,42 +91,30 @@ class KerasTrainer:
         put = self._engine.to_device
         return put(batch.images), put(batch.labels), tuple(put(m) for m in batch.masks)
 
+    def host_array(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        return self._engine.host_array(shape, dtype)
+
     def forward(
-        self,
-        images: Any,
-        labels: Any,
-        masks: tuple[Any, ...],
-        scale: Any,
-        model: keras.Model | None = None,
+        self, images: Any, labels: Any, masks: tuple[Any, ...], model: keras.Model | None = None
     ) -> Any:
         """Return the mean cross-entropy in training form, and its product with the loss scale."""
         model = model or self.twin.training
         logits = ops.cast(model([images, *masks]), keras.config.floatx())
         loss = self._criterion(labels, logits)
-        return loss, loss * scale if self._scaled else loss
+        scale = self.optimizer.loss_scale
+        return loss, loss if scale is None else loss * scale.value
 
     def _criterion(self, labels: Any, logits: Any) -> Any:
         return mean(keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True))
 
     def train_step(self, prepared: Any, learning_rate: float) -> Any:
-        scalars = (*self.optimizer.scalars(learning_rate), self._scale)
-        step = self._whole_step() if is_pixels(prepared[0]) else self._resume()[0]
-        loss, finite = step(prepared, scalars)
-        if self._scaled:
-            self._adapt_scale(bool(finite))
-        else:
-            self.optimizer.steps += 1
-        return loss
+        return self.step_in_phases(prepared, learning_rate, ignore)
 
-    def _adapt_scale(self, finite: bool) -> None:
-        """Halve the loss scale after an overflow, double it after 2,000 good steps."""
-        if not finite:
-            self._scale, self._good_steps = self._scale / 2, 0
-            return
+    def step_in_phases(self, prepared: Any, learning_rate: float, after: OnPhase) -> Any:
+        step = self._whole_step() if is_pixels(prepared[0]) else self._resume()[0]
+        loss = step(prepared, self.optimizer.scalars(learning_rate), after)
         self.optimizer.steps += 1
-        self._good_steps += 1
-        if self._good_steps == GROWTH_STEPS:
-            self._scale, self._good_steps = self._scale * 2, 0
+        return loss
 
     def losses(self, handles: list[Any]) -> list[float]:
         return [float(value) for value in ops.convert_to_numpy(ops.stack(handles))]
@@ -140,10 +126,10 @@ class KerasTrainer:
         if self._prefix is None:
             assert self._boundary is not None, "without frozen stages there is no prefix"
             self._prefix = self._engine.make_infer(self.twin.up_to(self._boundary.value))
-        return self._prefix(images)
+        return self._engine.to_host(self._prefix(images))
 
     def values(self, handles: list[Any]) -> Array:
-        return host_values(handles)
+        return joined(handles)
 
     def prefix_form(self) -> str:
         return "plain"
@@ -165,7 +151,6 @@ class KerasTrainer:
         for slot in self.twin.slots:
             slot.variable.assign(slot.to_keras(tensors[slot.tensor]))
         self.optimizer.reset()
-        self._scale, self._good_steps = FIRST_LOSS_SCALE if self._scaled else 1.0, 0
 
     def activations(self, images: npt.NDArray[np.uint8]) -> dict[str, Array]:
         if self._record is None:
@@ -209,24 +194,29 @@ class KerasTrainer:
         )
 
     def knobs(self) -> dict[str, Any]:
-        layouts = {
-            layer.data_format
-            for layer in self.twin.inference.layers
-            if hasattr(layer, "data_format") and hasattr(layer, "kernel")
-        }
+        scale = self.optimizer.loss_scale
         return {
             "keras": keras.version(),
             "engine": keras.backend.backend(),
             **self._engine.knobs(),
-            "layout": ", ".join(sorted(layouts)) or None,
+            "layout": self._engine.layout(),
             "floatx": keras.config.floatx(),
             "dtype_policy": keras.config.dtype_policy().name,
-            "loss_scale": self._scale if self._scaled else None,
+            "loss_scale": None if scale is None else float(ops.convert_to_numpy(scale.value)),
             "optimizer": f"{type(self.optimizer).__name__} (PyTorch's arithmetic)",
         }
 
     def peak_device_bytes(self) -> int | None:
         return self._engine.peak_device_bytes()
+
+    def reserved_device_bytes(self) -> int | None:
+        return self._engine.reserved_device_bytes()
+
+    def reset_peak(self) -> None:
+        self._engine.reset_peak()
+
+    def events(self) -> DeviceEvents | None:
+        return self._engine.events()
 
     def matrix_product(self, side: int) -> Callable[[], Any]:
         return self._engine.matrix_product(side, self._precision)

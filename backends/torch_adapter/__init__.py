@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from backends.torch_adapter import device
+from backends import torch_device
 from backends.torch_adapter.heads import TorchHeads
 from backends.torch_adapter.native.trainer import NativeTorchTrainer
 from backends.torch_adapter.prefix import TorchPrefix
@@ -40,13 +40,19 @@ class TorchAdapter:
         return trainer, trainer.plan
 
     def is_out_of_memory(self, error: BaseException) -> bool:
-        return device.is_out_of_memory(error)
+        return torch_device.is_out_of_memory(error)
 
     def devices(self) -> list[str]:
-        return device.devices()
+        return torch_device.devices()
+
+    def blind_because(self) -> str | None:
+        return torch_device.blind_because()
+
+    def start(self, device: str) -> None:
+        torch_device.start(device)
 
     def release(self) -> bool:
-        device.release()
+        torch_device.release()
         return True
 
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from backends.torch_adapter import device as devices
+from backends import torch_device as devices
 from bench.network.blueprint import Array
 from bench.spec.run import Recipe
 from bench.training.adapter import Heads
@@ -22,7 +22,7 @@ class TorchHeads:
     """Linear heads (``bench.training.adapter.HeadsTrainer``), one dense layer for each seed."""
 
     def __init__(self, heads: Heads, recipe: Recipe, device: str) -> None:
-        self._device = torch.device(device)
+        self._copies = devices.Copies(torch.device(device))
         self._recipe = recipe
         self._dtype = torch.float64 if recipe.precision == "fp64" else torch.float32
         self._seeds, self._each, self._classes, features = heads.weights.shape
@@ -46,10 +46,11 @@ class TorchHeads:
         self._steps = 0
 
     def _put(self, array: npt.NDArray[Any]) -> Tensor:
-        return devices.put(array, self._device).to(self._dtype)
+        return self._copies.to_device(array)[0].to(self._dtype)
 
     def step(self, values: Array, labels: npt.NDArray[np.int64], factor: float) -> Tensor:
-        x, targets = self._put(values), devices.put(labels, self._device)
+        x, targets = self._copies.to_device(values, labels)
+        x = x.to(self._dtype)
         logits = torch.baddbmm(self._biases, x, self._weights.transpose(1, 2)).requires_grad_()
         by_head = logits.view(*x.shape[:2], self._each, self._classes)
         wanted = targets[:, :, None].expand(-1, -1, self._each)

@@ -17,22 +17,24 @@ OVERWRITABLE = frozenset({"conv2d", "batch_norm", "linear", "add"})
 class TorchNetwork:
     """A Blueprint with its tensors on a device.
 
-    Convolution kernels and images are channels_last in memory, the fastest layout on CPUs and
-    tensor cores (pytorch.org, "Channels Last Memory Format").
+    Convolution kernels and images have the layout in memory that the device takes fastest
+    (``backends.torch_device.memory_format``; pytorch.org, "Channels Last Memory Format").
     """
 
     def __init__(
-        self, network: Network, plan: TrainingPlan, device: torch.device, dtype: torch.dtype
-    ) -> None:
+        self, network: Network, plan: TrainingPlan, device: torch.device, dtype: torch.dtype,
+        layout: torch.memory_format = torch.channels_last,
+    ) -> None:  # fmt: skip
         """Copy the tensors to ``device`` as ``dtype``; require gradients of those that train."""
         self.blueprint = network.blueprint
         self.plan = plan
         self.dtype = dtype
+        self._layout = layout
         self.tensors: Tensors = {}
         for name, array in network.tensors.items():
             tensor = torch.tensor(array, dtype=dtype, device=device)
             if tensor.ndim == 4:
-                tensor = tensor.contiguous(memory_format=torch.channels_last)
+                tensor = tensor.contiguous(memory_format=layout)
             self.tensors[name] = tensor.requires_grad_(name in plan.trained)
         pre = self.blueprint.preprocessing
         self._mean = torch.tensor(pre.mean, dtype=dtype, device=device)
@@ -48,11 +50,11 @@ class TorchNetwork:
         return [tensor for _, role, tensor in named if role in STATE_ROLES]
 
     def preprocess(self, images: Tensor) -> Tensor:
-        """Preprocess uint8 RGB (N, H, W, 3) to (N, 3, H, W), channels last in memory."""
+        """Preprocess uint8 RGB (N, H, W, 3) to (N, 3, H, W), in the layout of the kernels."""
         if self.blueprint.preprocessing.channels == "BGR":
             images = images.flip(-1)
         pixels = (images.to(self.dtype) - self._mean) * self._scale
-        return pixels.permute(0, 3, 1, 2)
+        return pixels.permute(0, 3, 1, 2).contiguous(memory_format=self._layout)
 
     def forward(
         self,
@@ -86,7 +88,9 @@ class TorchNetwork:
     def resume(self, value: Tensor, masks: tuple[Tensor, ...], training: bool) -> Tensor:
         """Compute the logits of a value of ``prefix``, which may be overwritten."""
         boundary = self._at_boundary()
-        values = {boundary.value: value.permute(0, 3, 1, 2) if value.ndim == 4 else value}
+        if value.ndim == 4:
+            value = value.permute(0, 3, 1, 2).contiguous(memory_format=self._layout)
+        values = {boundary.value: value}
         rest = range(boundary.index, len(self.blueprint.operations))
         self._run(values, rest, masks, training)
         return values[self.blueprint.output]

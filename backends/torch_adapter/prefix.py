@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from backends.torch_adapter import device as devices
+from backends import torch_device as devices
 from backends.torch_adapter.network import TorchNetwork
 from bench.network.blueprint import Array, Network
 from bench.network.freezing import TrainingPlan
@@ -31,7 +31,9 @@ class TorchPrefix:
         self._precision = recipe.precision
         dtype = torch.float64 if recipe.precision == "fp64" else torch.float32
         frozen = TrainingPlan(len(network.blueprint.operations), {}, tuple(network.tensors), (), ())
-        self._network = TorchNetwork(network, frozen, self._device, dtype)
+        layout = devices.memory_format(self._device, recipe.precision)
+        self._network = TorchNetwork(network, frozen, self._device, dtype, layout)
+        self._copies = devices.Copies(self._device)
         self._batch_size = recipe.batch_size
         self._compiled: Forward | None = None
         self._wants_compiled = compiled
@@ -40,11 +42,15 @@ class TorchPrefix:
     def _plain(self, images: Tensor) -> Tensor:
         return self._network.forward(images, (), training=False)
 
-    def prefix(self, images: npt.NDArray[np.uint8]) -> Tensor:
-        on_device = devices.put(images, self._device)
+    def host_array(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        return self._copies.host_array(shape, dtype)
+
+    def prefix(self, images: npt.NDArray[np.uint8]) -> devices.HostCopy:
+        (on_device,) = self._copies.to_device(images)
         with torch.no_grad(), self._autocast():
             value = self._forward(on_device)(on_device)
-        return value.permute(0, 2, 3, 1) if value.ndim == 4 else value
+        last = value.permute(0, 2, 3, 1) if value.ndim == 4 else value
+        return self._copies.to_host(last)
 
     def _autocast(self) -> AbstractContextManager[Any]:
         return devices.autocast(self._device, self._precision)
@@ -73,7 +79,7 @@ class TorchPrefix:
         finally:
             devices.forget_compilation()
 
-    def values(self, handles: list[Tensor]) -> Array:
+    def values(self, handles: list[devices.HostCopy]) -> Array:
         return devices.values(handles)
 
     def synchronise(self) -> None:

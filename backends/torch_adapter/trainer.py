@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from backends.torch_adapter import device as devices
+from backends import torch_device as devices
 from backends.torch_adapter.network import TorchNetwork
 from backends.torch_adapter.trainer_base import Prepared, TorchTrainerBase, to_arrays
 from bench.network.blueprint import INPUT, Array, Network
@@ -29,11 +29,18 @@ class TorchTrainer(TorchTrainerBase):
     def __init__(self, network: Network, plan: TrainingPlan, recipe: Recipe, device: str) -> None:
         super().__init__(device, recipe.precision)
         self.plan = plan
-        self.network = TorchNetwork(network, plan, self._device, self._dtype)
+        layout = devices.memory_format(self._device, recipe.precision)
+        self.network = TorchNetwork(network, plan, self._device, self._dtype, layout)
+        is_compiled = recipe.compile == "compiled"
+        self._loss = devices.Compiled(self._loss_of) if is_compiled else self._loss_of
+        self._infer = devices.Compiled(self._logits_of) if is_compiled else self._logits_of
         self.optimizer = make_optimizer(self.network.tensors, plan, recipe)
 
     def loss(self, prepared: Prepared) -> Tensor:
-        images, labels, masks = prepared
+        loss: Tensor = self._loss(*prepared)
+        return loss
+
+    def _loss_of(self, images: Tensor, labels: Tensor, masks: tuple[Tensor, ...]) -> Tensor:
         with self._autocast():
             logits = self._forward(images, masks, training=True)
         return self._criterion(logits.to(self._dtype), labels)
@@ -47,14 +54,20 @@ class TorchTrainer(TorchTrainerBase):
         return F.cross_entropy(logits, labels)
 
     def infer(self, images: Array) -> Tensor:
-        with torch.no_grad(), self._autocast():
-            return self._forward(self._put(images), (), training=False)
+        with torch.no_grad():
+            logits: Tensor = self._infer(self._put(images))
+        return logits
 
-    def prefix(self, images: npt.NDArray[np.uint8]) -> Tensor:
-        with torch.no_grad(), self._autocast():
-            return self.network.prefix(self._put(images))
+    def _logits_of(self, images: Tensor) -> Tensor:
+        with self._autocast():
+            return self._forward(images, (), training=False)
 
-    def values(self, handles: list[Tensor]) -> Array:
+    def prefix(self, images: npt.NDArray[np.uint8]) -> devices.HostCopy:
+        with torch.no_grad(), self._autocast():
+            value = self.network.prefix(self._put(images))
+        return self._copies.to_host(value)
+
+    def values(self, handles: list[devices.HostCopy]) -> Array:
         return devices.values(handles)
 
     def prefix_form(self) -> str:
@@ -85,7 +98,7 @@ class TorchTrainer(TorchTrainerBase):
 
     def gradients(self, prepared: Prepared) -> tuple[float, dict[str, Array]]:
         names = list(self.plan.trained)
-        loss = self.loss(prepared)
+        loss = self._loss_of(*prepared)
         found = torch.autograd.grad(loss, [self.network.tensors[n] for n in names])
         return loss.item(), to_arrays(dict(zip(names, found, strict=True)))
 

@@ -68,7 +68,10 @@ def _surroundings(run: StoredRun) -> dict[tuple[Kind, str], str | None]:
     environment = run.environment
     known = {*environment.packages, *MACHINE}
     groups: dict[Kind, Mapping[str, Any]] = {
-        "machine": {name: getattr(environment, name) for name in MACHINE},
+        "machine": {
+            **{name: getattr(environment, name) for name in MACHINE},
+            **{f"device {name}": v for name, v in environment.device_settings.items()},
+        },
         "package": environment.packages,
         "variable": environment.variables,
         "knob": {name: v for name, v in run.result.knobs.items() if name not in known},

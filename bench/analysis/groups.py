@@ -111,14 +111,16 @@ class SeedGroup:
     def machine(self) -> tuple[Any, ...]:
         """Machine and device, without versions."""
         e = self.row.environment
-        return e.system, e.processor, e.cores, e.device, e.device_model
+        settings = tuple(sorted(e.device_settings.items()))
+        return e.system, e.processor, e.cores, e.device, e.device_model, settings
 
     @cached_property
     def circumstances(self) -> tuple[Any, ...]:
         """Parts of the environment that concern every backend: Thawbench's shared code, and the
         variables that no backend sets for itself."""
         e = self.row.environment
-        own = BACKENDS[e.backend].variables if e.backend in BACKENDS else {}
+        entry = BACKENDS.get(e.backend)
+        own = () if entry is None else (*entry.own_variables(), *entry.replaced)
         variables = ((name, v) for name, v in e.variables.items() if name not in own)
         return e.shared_code, tuple(sorted(variables))
 

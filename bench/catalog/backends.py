@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "1000000000", "MALLOC_TRIM_THRESHOLD_": "16000000000"}
 """Settings of the C library, mallopt(3): it keeps large blocks of memory instead of returning them
 to the system, which would clear each page again. On 2 CPU cores PyTorch trained ResNet50 (224 px,
 batch 16) 1.08 times as fast with them; TensorFlow, which keeps its own memory, no faster."""
+
+
+NEIGHBOUR = {"GOMP_SPINCOUNT": "30000"}
+"""Setting of PyTorch's OpenMP threads (gcc.gnu.org, libgomp, GOMP_SPINCOUNT): how often a thread
+looks for work before it sleeps. By default it looks so long that beside other work the threads wait
+for each other's cores: on 2 cores with a busy process on each, training EfficientNet-Lite0 fell to
+a tenth of its rate, and with this setting to a half (docs/speed.md)."""
+CUDA_12 = ("nvidia-cudnn-cu12", "nvidia-cublas-cu12", "nvidia-cuda-runtime-cu12",
+           "nvidia-cuda-nvrtc-cu12")  # fmt: skip
+CUDA_13 = ("nvidia-cudnn-cu13", "nvidia-cublas", "nvidia-cuda-runtime", "nvidia-cuda-nvrtc")
+"""Distributions with the libraries of CUDA that decide speed and numbers on a GPU."""
 
 
 @dataclass(frozen=True)
@@ -22,39 +34,66 @@ class BackendEntry:
     """Optional distributions whose version can change a result."""
     variables: dict[str, str] = field(default_factory=dict)
     """Environment variables that must be set before the framework is imported."""
+    cpu_variables: dict[str, str] = field(default_factory=dict)
+    """The same, for runs on a CPU alone."""
+    defaults: dict[str, str] = field(default_factory=dict)
+    """The same, where the user has not set them."""
+    replaced: tuple[str, ...] = ()
+    """Variables of the user that contradict ``variables``, and are taken away."""
+    always_compiled: bool = False
+    """True if training steps are compiled whatever the recipe says."""
     description: str = ""
     """Text for ``list backends``."""
+
+    def environment(self, outer: Mapping[str, str], device: str) -> dict[str, str]:
+        """Return the environment variables of a worker on a device, from those of its parent."""
+        kept = {name: value for name, value in outer.items() if name not in self.replaced}
+        on_cpu = self.cpu_variables if device == "cpu" else {}
+        return {**self.defaults, **kept, **self.variables, **on_cpu}
+
+    def own_variables(self) -> tuple[str, ...]:
+        """Return the names of all variables that ``environment`` may set."""
+        return (*self.variables, *self.cpu_variables, *self.defaults)
 
 
 BACKENDS: dict[str, BackendEntry] = {
     "torch": BackendEntry(
         adapter="backends.torch_adapter",
         packages=("torch", "torchvision"),
-        also=("timm", "nvidia-cudnn-cu13", "nvidia-cublas"),
+        also=("timm", "triton", *CUDA_13),
         variables=ALLOCATOR,
-        description="PyTorch, eager, channels_last",
+        defaults=NEIGHBOUR,
+        description="PyTorch, eager or torch.compile",
     ),
     "keras-tensorflow": BackendEntry(
         adapter="backends.keras_adapter",
         packages=("keras", "tensorflow"),
-        also=("nvidia-cudnn-cu12", "nvidia-cublas-cu12"),
-        variables={"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "2"},
-        description="Keras 3 on TensorFlow, graph mode, fused BatchNorm",
+        also=CUDA_12,
+        # In half precision, cuDNN's BatchNorm takes channels last only in this mode; without it
+        # TensorFlow turns every activation around twice (its fused_batch_norm_op.cc).
+        variables={"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "2",
+                   "TF_USE_CUDNN_BATCHNORM_SPATIAL_PERSISTENT": "1"},
+        description="Keras 3 on TensorFlow, graph mode or XLA, fused BatchNorm",
     ),
     "keras-torch": BackendEntry(
         adapter="backends.keras_adapter",
         packages=("keras", "torch"),
-        also=("nvidia-cudnn-cu13", "nvidia-cublas"),
+        also=("triton", *CUDA_13),
         variables={"KERAS_BACKEND": "torch", **ALLOCATOR},
-        description="Keras 3 on PyTorch, eager, fused BatchNorm",
+        defaults=NEIGHBOUR,
+        description="Keras 3 on PyTorch, eager or torch.compile, fused BatchNorm",
     ),
     "keras-jax": BackendEntry(
         adapter="backends.keras_adapter",
         packages=("keras", "jax", "jaxlib"),
-        also=("jax-cuda12-plugin", "jax-cuda13-plugin", "nvidia-cudnn-cu12", "nvidia-cudnn-cu13",
-              "nvidia-cublas-cu12", "nvidia-cublas"),
-        # Allocate memory as needed, as the other frameworks do.
-        variables={"KERAS_BACKEND": "jax", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"},
+        also=("jax-cuda12-plugin", "jax-cuda13-plugin", *CUDA_12, *CUDA_13),
+        # By default JAX takes at most three quarters of the memory. A worker on a GPU is alone.
+        variables={"KERAS_BACKEND": "jax", "XLA_CLIENT_MEM_FRACTION": "0.95"},
+        # With both names set, JAX refuses to start.
+        replaced=("XLA_PYTHON_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_PREALLOCATE"),
+        # Else JAX takes memory of every GPU.
+        cpu_variables={"JAX_PLATFORMS": "cpu"},
+        always_compiled=True,
         description="Keras 3 on JAX, compiled by XLA",
     ),
 }  # fmt: skip

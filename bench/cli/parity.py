@@ -10,7 +10,7 @@ from tabulate import tabulate
 from bench.catalog.backends import BACKENDS
 from bench.catalog.policies import POLICIES
 from bench.cli.options import ParityOptions, interpreters, names
-from bench.cli.output import show
+from bench.cli.output import show, tell
 from bench.cli.progress import summary, watcher
 from bench.errors import Unavailable, UserError, choose
 from bench.native.differences import differences_json, native_differences, print_differences
@@ -20,7 +20,8 @@ from bench.network.phases import needs_stages
 from bench.parity.model import Level, PairProof
 from bench.parity.plan import DTYPES, Question, environments_of
 from bench.parity.run import prove_missing
-from bench.runner.planner import missing_packages, resolve_devices
+from bench.runner.devices import resolve_devices
+from bench.runner.planner import missing_packages
 from bench.spec.run import OptimizerName, Precision
 from bench.storage.cache import cache_root
 from bench.storage.text_files import json_text
@@ -73,6 +74,9 @@ def parity_command(options: ParityOptions) -> bool:
     if len(backends) < 2:
         hint = "Use, for example, --backends torch,keras-tensorflow."
         raise UserError("A proof needs two backends.", hint)
+    (device, *_), remark = resolve_devices(options.device, python)
+    if remark:
+        tell(remark)
     question = Question(
         backbones=backbones or (NATIVE_BACKBONES if is_native else DEFAULT_BACKBONES),
         policies=policies or (NATIVE_POLICIES if is_native else list(POLICIES)),
@@ -82,7 +86,7 @@ def parity_command(options: ParityOptions) -> bool:
         head=options.head or ("linear" if is_native else "original"),
         px=options.px,
         boundary=boundary,
-        device=resolve_devices(options.device)[0],
+        device=device,
         interpreters=python,
         cache=cache_root(),
     )

@@ -20,7 +20,8 @@ from bench.data.image_files import MOST_NAMED
 from bench.errors import UserError
 from bench.network.backbones import weights_choice
 from bench.report import make_report
-from bench.runner.planner import PlannedRun, Planner, check_gpu_visible
+from bench.runner.devices import check_gpu_visible
+from bench.runner.planner import PlannedRun, Planner
 from bench.runner.prove import prove_first
 from bench.runner.runner import Runner
 from bench.runner.suite import apply_options, load_suite, number_of_runs, options_suite
@@ -80,7 +81,8 @@ def run_command(given: RunOptions) -> bool:
     if given.dry_run:
         _print_dry_run(runs, missing, given.as_json)
         return True
-    check_gpu_visible(given.device, missing, python)
+    startable = [run.spec for run in missing if run.unavailable is None]
+    check_gpu_visible(given.device, startable, python)
     store.prepare()
     proofs = prove_first(runs, python, planner.cache, watcher) if given.prove else []
     for pair in proofs:

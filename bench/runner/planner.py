@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import get_args
@@ -27,21 +25,18 @@ from bench.network.weights import (
     random_weights,
     weights_from_file,
 )
+from bench.runner.devices import resolve_devices
 from bench.runner.suite import Grid, GridPoint, Suite, grid_points
 from bench.spec.backbone import BackboneEntry
 from bench.spec.run import Case, DatasetRef, Environment, Initialisation, Policy, Recipe, RunSpec
 from bench.storage.cache import cache_root
-from bench.system import gpus
 from bench.training.sweep import may_sweep
-from bench.workers.process import Interpreters, ask, environment_of
-from bench.workers.tasks import DevicesTask
+from bench.workers.process import Interpreters, environment_of
 
 WEIGHTS = get_args(Initialisation)
 """Values of ``--weights`` that are not files."""
 CLASSES_NAMED = 12
 """Classes of a data set that are printed before the runs."""
-ANSWER_S = 120.0
-"""Time limit of a worker's answer, in seconds."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +80,7 @@ class Planner:
     folds: int | None = None
     """Number of folds of a cross-validation; None: one split."""
 
+    _device_remark: str | None = None
     _own_networks: dict[str, BackboneEntry] = field(default_factory=dict)
     _datasets: dict[tuple[str, SplitSizes, tuple[int, int] | None], Dataset] = field(
         default_factory=dict
@@ -107,6 +103,7 @@ class Planner:
         for grid in suite.grid:
             for name in grid.backbones:
                 check_px(name, entries[name], grid.recipe_value("px"))
+        devices, self._device_remark = resolve_devices(self.device, self.interpreters)
         runs: dict[tuple[str, str], PlannedRun] = {}
         folds: list[tuple[int, int] | None] = [None]
         if self.folds is not None:
@@ -114,7 +111,7 @@ class Planner:
         for point in grid_points(suite):
             for fold in folds:
                 case, dataset = self._case(point.grid, fold)
-                for device in resolve_devices(self.device):
+                for device in devices:
                     run = self._plan_point(point, case, dataset, device)
                     runs.setdefault(run.key, run)
         return list(runs.values())
@@ -156,10 +153,11 @@ class Planner:
         return list(dict.fromkeys(s for d in self._datasets.values() for s in d.skipped))
 
     def remarks(self) -> list[str]:
-        """Return sentences on the data sets: what was left out or taken otherwise than usual, and
-        the classes of a user's own data in the order of their labels; and on a user's own networks:
-        what is taken for the classifier."""
-        said = [f"{d.name}: {r}" for d in self._datasets.values() for r in d.remarks]
+        """Return sentences on a GPU that is not used; on the data sets: what was left out or taken
+        otherwise than usual, and the classes of a user's own data in the order of their labels; and
+        on a user's own networks: what is taken for the classifier."""
+        said = [self._device_remark] if self._device_remark else []
+        said += [f"{d.name}: {r}" for d in self._datasets.values() for r in d.remarks]
         said += [
             f"{d.name}: {len(d.classes):,} classes, label 0 to {len(d.classes) - 1}: "
             f"{first_of([*map(in_a_list, d.classes)], CLASSES_NAMED)}"
@@ -241,49 +239,6 @@ class Planner:
         return backbone(name, self.interpreters, self.cache)
 
 
-def resolve_devices(device: str) -> list[str]:
-    """Return the devices behind a name: 'auto' is the first GPU or else the CPU, 'all' every one.
-    Raise UserError if there is no such device."""
-    cuda = [f"cuda:{i}" for i in range(len(gpus()))]
-    if device == "auto":
-        return cuda[:1] or ["cpu"]
-    if device == "all":
-        return ["cpu", *cuda]
-    if device == "cuda":
-        device = "cuda:0"
-    if not cuda and re.fullmatch(r"cuda:\d{1,3}", device):
-        return [device]  # without nvidia-smi, the frameworks are asked later
-    choose("device", device, ["auto", "all", "cpu", *cuda])
-    return [device]
-
-
-def check_gpu_visible(device: str, runs: Sequence[PlannedRun], interpreters: Interpreters) -> None:
-    """Raise UserError if the user named a GPU that no backend of the runs sees.
-
-    If only some backends see it, the runs of the others end as unavailable. The devices 'auto' and
-    'all' name no GPU.
-    """
-    specs = [run.spec for run in runs if run.unavailable is None]
-    wanted = {spec.device for spec in specs if spec.device != "cpu"}
-    if not device.startswith("cuda") or not wanted:
-        return
-    seen = []
-    for backend in dict.fromkeys(spec.backend for spec in specs):
-        try:
-            task, what = DevicesTask(), "listing devices"
-            devices = ask(backend, task, interpreters, what, timeout_s=ANSWER_S).devices
-        except (UserError, Unavailable) as error:
-            seen.append(f"{backend} does not start ({error})")
-            continue
-        if wanted <= set(devices):
-            return
-        seen.append(f"{backend} sees only {', '.join(devices)}")
-    raise UserError(
-        f"There is no {', '.join(sorted(wanted))} here: {'; '.join(seen)}.",
-        "`python run_bench.py doctor` shows more; --device cpu runs on the processor.",
-    )
-
-
 def _check_case(case: Case, grid: Grid, bounds: tuple[int, int]) -> None:
     """Raise UserError if the grid states a case or size that does not match its data."""
     images, size = case.dataset.train_images, case.size
@@ -333,6 +288,8 @@ def _recipe(point: GridPoint, policy: Policy) -> Recipe:
             "tune = 'lr' works in matched mode only: native loops cannot go back to their start.",
             "Leave out --tune, or --mode native.",
         )
+    if BACKENDS[point.backend].always_compiled:
+        values["compile"] = "compiled"
     tuned = tuple(rate * factor for factor in TUNE_FACTORS) if grid.tune else ()
     recipe = Recipe(**values, learning_rate_grid=tuned)
     sweep = grid.is_swept and may_sweep(policy.boundary, recipe, point.mode)

@@ -47,7 +47,8 @@ class WithoutDefaults(Frozen):
         return {
             name: value
             for name, value in handler(self).items()
-            if fields[name].is_required() or getattr(self, name) != fields[name].default
+            if fields[name].is_required()
+            or getattr(self, name) != fields[name].get_default(call_default_factory=True)
         }
 
 

@@ -189,7 +189,8 @@ class RunResult(Frozen):
         "window."
     )
     compute_images_per_s: Measured | None = _reported(
-        "Training throughput on one batch that already lies on the device."
+        "Training throughput on one batch that already lies on the device; on a GPU over steps "
+        "that are queued without waiting."
     )
     effective_images_per_s: Measured | None = _reported(
         "Where the frozen part was computed once, or there are several phases: images of all "
@@ -277,17 +278,40 @@ class RunResult(Frozen):
     sweep_s: Measured | None = _reported(
         "Time of all these runs, with set-up and computing the values of the frozen part."
     )
-    compile_s: Measured | None = _reported("First training step − median training step.")
+    compile_s: Measured | None = _reported(
+        "First call − second call, over the batch sizes of training and of validation: "
+        "compilation, and the choice of kernels."
+    )
     step_s_p50: Measured | None = _reported("Median of a whole training step.")
     step_s_p95: Measured | None = _reported("95th percentile of a training step.")
+    queue_s: Measured | None = _reported(
+        "On a GPU: time in which the host queues a training step, without waiting."
+    )
+    device_step_s: Measured | None = _reported(
+        "On a GPU: median training step on the GPU's own clock; null where the framework has none."
+    )
     input_wait_fraction: Measured | None = _reported(
-        "Share of the training time in which a step waited for data."
+        "Share of the training time in which a step waited for data; on a GPU 1 − "
+        "train_images_per_s / compute_images_per_s."
+    )
+    core_wait_fraction: Measured | None = _reported(
+        "Time that threads of the process were ready and had to wait for a core, over the training "
+        "time: other work on the machine. Null where the system does not tell."
     )
     peak_host_bytes: Count | None = _reported(
         "Peak memory of the worker process during the run; null if more than a tenth of it may "
         "belong to earlier runs."
     )
-    peak_device_bytes: Count | None = _reported("Peak memory on a GPU; null on a CPU.")
+    peak_device_bytes: Count | None = _reported(
+        "Peak memory on a GPU after the first steps; null on a CPU. For JAX: of its largest "
+        "program."
+    )
+    warmup_device_bytes: Count | None = _reported(
+        "Peak memory on a GPU in the first steps, in which libraries search for their kernels."
+    )
+    reserved_device_bytes: Count | None = _reported(
+        "Most memory that the framework took from a GPU, including what it kept for later."
+    )
 
     initial_state_sha256: str | None = _reported(
         "Hash of all tensors before training; equal in matched backends."

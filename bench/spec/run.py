@@ -23,7 +23,8 @@ Size = Literal["small", "medium", "large"]
 Similarity = Literal["similar", "not_similar"]
 Status = Literal["ok", "diverged", "oom", "timeout", "crashed", "unavailable"]
 Mode = Literal["matched", "native"]
-Precision = Literal["fp32", "bf16", "fp16", "fp64"]
+Precision = Literal["fp32", "tf32", "bf16", "fp16", "fp64"]
+CompileMode = Literal["plain", "compiled"]
 OptimizerName = Literal["sgd", "adamw"]
 ScheduleName = Literal["cosine", "constant"]
 AugmentationName = Literal["none", "crop", "crop_flip"]
@@ -145,8 +146,25 @@ class Recipe(WithoutDefaults):
     )
     precision: Annotated[
         Precision,
-        RecipeOption(default="fp32", is_list=True, shown_if_unusual=True, help="fp32, bf16, fp16."),
-    ] = Field(description="fp32, or mixed bf16 or fp16; fp64 for proofs.")
+        RecipeOption(
+            default="fp32", is_list=True, shown_if_unusual=True, help="fp32, tf32, bf16, fp16."
+        ),
+    ] = Field(
+        description="fp32 (IEEE), tf32 (float32 whose products round their factors to TF32), or "
+        "mixed bf16 or fp16; fp64 for proofs."
+    )
+    compile: Annotated[
+        CompileMode,
+        RecipeOption(
+            is_list=True,
+            shown_if_unusual=True,
+            help="plain, compiled (torch.compile; XLA for Keras on TensorFlow).",
+        ),
+    ] = Field(
+        default="plain",
+        description="plain: the steps run as written. compiled: through the framework's compiler. "
+        "JAX always compiles.",
+    )
     optimizer: Annotated[OptimizerName, RecipeOption(default="adamw", help="sgd, adamw.")] = Field(
         description="sgd (momentum as in torch.optim.SGD) or adamw."
     )
@@ -288,7 +306,7 @@ class RunSpec(Frozen):
         return hashlib.sha256(f"{{{inside}}}".encode()).hexdigest()
 
 
-class Environment(Frozen):
+class Environment(WithoutDefaults):
     """Everything besides the spec that can change a number."""
 
     backend: str = Field(description="Id of the backend.")
@@ -304,6 +322,12 @@ class Environment(Frozen):
     device: str = Field(description="cpu or cuda:N.")
     device_model: str = Field(description="GPU model; on a CPU, the CPU model.")
     driver: str | None = Field(description="GPU driver version; null on a CPU.")
+    device_settings: FrozenMapping[str] = Field(
+        default_factory=dict,
+        validate_default=True,
+        description="Settings of a GPU that change its speed or memory: power limit, error "
+        "correction, slices (MIG), memory, cuDNN outside of packages.",
+    )
     variables: FrozenMapping[str] = Field(
         description="Environment variables that frameworks read: threads, TF32, XLA, oneDNN."
     )

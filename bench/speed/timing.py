@@ -14,7 +14,7 @@ from bench.network.freezing import TrainingPlan
 from bench.spec.run import Recipe
 from bench.training.adapter import Adapter
 from bench.training.batches import TrainingBatches, input_threads
-from bench.training.clocks import WARMUP_STEPS, seconds_of, step_durations
+from bench.training.clocks import WARMUP_STEPS, seconds_of, step_durations, step_phases, stretch
 from bench.training.fit import infer, train_epoch
 from bench.training.memory import peak_host_bytes
 from bench.workers.tasks import SpeedAnswer, SpeedTask
@@ -23,20 +23,32 @@ from bench.workers.tasks import SpeedAnswer, SpeedTask
 def time_training(
     adapter: Adapter, network: Network, plan: TrainingPlan, task: SpeedTask
 ) -> SpeedAnswer:
-    """Build a network, with its head, and time it on noise."""
+    """Build a network, with its head, and time it on noise.
+
+    Steps are waited for one by one, and beside that queued in one stretch, whose rate is that of
+    training; on a CPU the two agree.
+    """
     recipe = task.recipe
     began = time.perf_counter()
     trainer = adapter.build(network, plan, recipe, task.device)
     setup_s = time.perf_counter() - began
     split = _noise(recipe, task.epoch_steps, task.classes)
     threads = input_threads(task.device)
-    batches = TrainingBatches(split, recipe, plan.dropouts, seed=0, threads=threads)
+    batches = TrainingBatches(
+        split, recipe, plan.dropouts, seed=0, threads=threads, epochs=range(task.epochs),
+        allocate=trainer.host_array,
+    )  # fmt: skip
     first_epoch = batches.epoch(0)
     prepared = trainer.to_device(next(first_epoch))
     first_epoch.close()
     durations = step_durations(trainer, prepared, recipe.learning_rate)
-    steps = list(islice(durations, 1 + WARMUP_STEPS + task.rounds))
-    timed_steps = steps[1 + WARMUP_STEPS :]
+    warm_up = list(islice(durations, 1 + WARMUP_STEPS))
+    warmup_bytes = trainer.peak_device_bytes()
+    trainer.reset_peak()
+    timed_steps = list(islice(durations, task.rounds))
+    queued = stretch(trainer, prepared, recipe.learning_rate, task.rounds)
+    phases = step_phases(trainer, prepared, recipe.learning_rate, task.rounds)
+    peak_bytes, reserved_bytes = trainer.peak_device_bytes(), trainer.reserved_device_bytes()
     wait, size = trainer.synchronise, recipe.batch_size
     images = split.images[:size]
 
@@ -44,17 +56,23 @@ def time_training(
         return seconds_of(lambda: train_epoch(trainer, batches, recipe, number), wait)
 
     def inference_s() -> float:
-        return seconds_of(lambda: infer(trainer, images, size), wait)
+        return seconds_of(lambda: infer(trainer, images, size, threads), wait)
 
     return SpeedAnswer(
         train_step_s=tuple(timed_steps),
         train_epoch_s=tuple(epoch_s(number) for number in range(task.epochs)),
         inference_s=tuple(inference_s() for _ in range(task.rounds + 1))[1:],
         images={"train_step": size, "train_epoch": len(split.labels), "inference": size},
+        pipelined_step_s=queued.step_s,
+        queue_s=queued.queue_s,
+        device_step_s=tuple(queued.device_step_s),
+        phases_s=phases,
         setup_s=setup_s,
-        compile_s=max(steps[0] - statistics.median(timed_steps), 0.0),
+        compile_s=max(warm_up[0] - statistics.median(timed_steps), 0.0),
         peak_host_bytes=peak_host_bytes(),
-        peak_device_bytes=trainer.peak_device_bytes(),
+        peak_device_bytes=peak_bytes,
+        warmup_device_bytes=warmup_bytes,
+        reserved_device_bytes=reserved_bytes,
         knobs=trainer.knobs(),
     )
 

@@ -21,7 +21,7 @@ from bench.system import project_root
 
 PACKAGES = ("bench", "backends")
 RUN_ROOMS = (
-    "bench/spec", "bench/storage", "bench/data", "bench/workers", "bench/network",
+    "bench/spec", "bench/system", "bench/storage", "bench/data", "bench/workers", "bench/network",
     "bench/training", "bench/native",
 )  # fmt: skip
 """Rooms whose code decides or measures a number of every run, as do the files of ``PACKAGES`` that

@@ -26,7 +26,33 @@ class Batch(NamedTuple):
     """For each dropout of the plan, the elements it keeps: (N, H, W, C), (N, L, C) or (N, C)."""
 
 
-class Trainer(Protocol):
+class DeviceEvents(Protocol):
+    """A clock on a device's own timeline, which does not make the host wait."""
+
+    def mark(self) -> None:
+        """Note the moment when the device has done all that is queued now."""
+
+    def seconds(self) -> list[float]:
+        """Return the seconds between neighbouring marks; waits for the last one."""
+
+
+class HostMemory(Protocol):
+    """Arrays on the host that a device reads fast."""
+
+    def host_array(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        """Return an uninitialised array on the host, of the kind that the device copies fastest:
+        pinned memory where the framework gives it."""
+
+
+OnPhase = Callable[[str], None]
+"""Called with 'forward', 'backward' and 'optimizer' when that part of a step is queued."""
+
+
+def ignore(phase: str) -> None:
+    """Do nothing: the ``OnPhase`` of a training step."""
+
+
+class Trainer(HostMemory, Protocol):
     """A network on a device with its optimizer: all that a run needs, in either mode."""
 
     def to_device(self, batch: Batch) -> Any:
@@ -34,6 +60,10 @@ class Trainer(Protocol):
 
     def train_step(self, prepared: Any, learning_rate: float) -> Any:
         """Do one optimizer step; return a handle of the mean loss, perhaps not computed yet."""
+
+    def step_in_phases(self, prepared: Any, learning_rate: float, after: OnPhase) -> Any:
+        """Do ``train_step`` and report its parts; a framework that runs the step as one program
+        reports none."""
 
     def losses(self, handles: list[Any]) -> list[float]:
         """Return the losses of handles; waits for the device."""
@@ -60,7 +90,17 @@ class Trainer(Protocol):
         """Return the settings in force, read back from the framework."""
 
     def peak_device_bytes(self) -> int | None:
-        """Return the most memory that the run held on a GPU; None where it cannot be known."""
+        """Return the most memory that the run held on a GPU since ``reset_peak``; None where it
+        cannot be known."""
+
+    def reserved_device_bytes(self) -> int | None:
+        """Return the most memory that the framework took from a GPU; None where it is not told."""
+
+    def reset_peak(self) -> None:
+        """Let ``peak_device_bytes`` begin anew, where the framework can."""
+
+    def events(self) -> DeviceEvents | None:
+        """Return a clock on the device's own timeline; None where there is none."""
 
     def matrix_product(self, side: int) -> Callable[[], object]:
         """Return a function that queues one product of two (side, side) matrices on the device, in
@@ -76,12 +116,12 @@ class Restorable(Protocol):
         optimizer's moments and the loss scale."""
 
 
-class Prefix(Protocol):
+class Prefix(HostMemory, Protocol):
     """The frozen operations before the first trained one (``bench.network.frozen_prefix``)."""
 
     def prefix(self, images: npt.NDArray[np.uint8]) -> Any:
-        """Compute the frozen prefix's value for images (N, px, px, 3); return a handle for
-        ``values``."""
+        """Compute the frozen prefix's value for images (N, px, px, 3) and begin to copy it to the
+        host; return a handle for ``values``."""
 
     def values(self, handles: list[Any]) -> Array:
         """Return the (sum of N, …) values of handles, channels last, in float64 if that is the
@@ -188,6 +228,13 @@ class Adapter(Protocol):
 
     def devices(self) -> list[str]:
         """Return the devices that the framework sees, as 'cpu' and 'cuda:N'."""
+
+    def blind_because(self) -> str | None:
+        """Return why the framework sees no GPU, where it tells; None if it sees one."""
+
+    def start(self, device: str) -> None:
+        """Take what the framework keeps on a device, and beside it on the host, for the whole
+        process."""
 
     def release(self) -> bool:
         """Free what deleted networks left behind: graphs, compiled code, GPU memory. Return True if

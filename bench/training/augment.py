@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import numpy.typing as npt
 
@@ -28,17 +30,39 @@ def draw(
     return np.concatenate([shifts, mirror], axis=1)
 
 
-def apply(images: npt.NDArray[np.uint8], parameters: Parameters) -> npt.NDArray[np.uint8]:
-    """Shift and mirror images (N, px, px, C); return ``images`` itself if no parameter is set."""
-    if not parameters.any():
-        return images
-    px = images.shape[1]
-    out = np.empty_like(images)
-    positions = np.arange(px)
-    for image, (down, right, mirror), target in zip(images, parameters, out, strict=True):
-        rows = np.clip(positions + down, 0, px - 1)
-        columns = np.clip(positions + right, 0, px - 1)
-        if mirror:
-            columns = columns[::-1]
-        target[:] = image[rows][:, columns]
-    return out
+def gather(
+    images: npt.NDArray[np.uint8],
+    chosen: Iterable[int],
+    parameters: Parameters,
+    out: npt.NDArray[np.uint8],
+) -> None:
+    """Write images of ``images`` (N, px, px, C) into ``out``, shifted and mirrored.
+
+    It copies rectangles: at 224 px that takes a quarter of the time of indexing by rows and
+    columns, and the interpreter's lock is free meanwhile.
+
+    Args:
+        images: All images, perhaps mapped from a file.
+        chosen: Numbers of the images to write, in order.
+        parameters: Their (M, 3) parameters.
+        out: (M, px, px, C).
+    """
+    for index, (down, right, mirror), target in zip(chosen, parameters.tolist(), out, strict=True):
+        _move(images[index], down, right, target[:, ::-1] if mirror else target)
+
+
+def _move(image: npt.NDArray[np.uint8], down: int, right: int, out: npt.NDArray[np.uint8]) -> None:
+    """Write into ``out`` what stands ``down`` rows and ``right`` columns further in an image, whose
+    border is repeated beyond it."""
+    height, width = image.shape[:2]
+    top, bottom = max(-down, 0), height - max(down, 0)
+    left, end = max(-right, 0), width - max(right, 0)
+    out[top:bottom, left:end] = image[top + down : bottom + down, left + right : end + right]
+    if left:
+        out[top:bottom, :left] = out[top:bottom, left : left + 1]
+    if end < width:
+        out[top:bottom, end:] = out[top:bottom, end - 1 : end]
+    if top:
+        out[:top] = out[top]
+    if bottom < height:
+        out[bottom:] = out[bottom - 1]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,14 +18,17 @@ from bench.network.freezing import TrainingPlan, plan_training
 from bench.network.phases import Phase
 from bench.spec.result import Failure
 from bench.spec.run import Policy, Recipe, RunSpec
-from bench.training.adapter import Adapter, Batch, MatchedTrainer, Trainer
-from bench.training.batches import TrainingBatches, input_threads
-from bench.training.clocks import Windows
+from bench.system import core_wait_s
+from bench.training.adapter import Adapter, Batch, HostMemory, MatchedTrainer, Trainer
+from bench.training.batches import TrainingBatches, each_ahead, input_threads
+from bench.training.clocks import FirstCalls, Windows
 from bench.training.metrics import evaluate
 from bench.training.prefix_cache import CachedPrefix
 from bench.training.schedule import learning_rate
 from bench.workers.events import OnEvent, Step
 
+TRAINING = "training"
+"""Name of the training steps among ``Fit.calls``."""
 FIRST_LOSSES = 2
 """Number of steps whose losses are kept one by one."""
 REPORT_S = 0.25
@@ -80,21 +84,41 @@ def train_epoch(
 
 
 def infer(
-    trainer: Trainer, inputs: Array, batch_size: int, windows: Windows | None = None
-) -> Array:
-    """Return the (N, classes) logits of N images, or of N values of the frozen prefix."""
+    trainer: Trainer, inputs: Array, batch_size: int, threads: int = 1,
+    windows: Windows | None = None, calls: FirstCalls | None = None,
+) -> Array:  # fmt: skip
+    """Return the (N, classes) logits of N images, or of N values of the frozen prefix, which
+    ``threads`` copy ahead of their use."""
+    calls = calls or FirstCalls(trainer.synchronise)
+    work = f"inference of {inputs.dtype}"
     handles = []
     if windows:
         windows.open()
-    for first in range(0, len(inputs), batch_size):
-        images = np.array(inputs[first : first + batch_size])  # copied off the read-only map
-        handles.append(trainer.infer(images))
-        if windows:
+    for images in _parts(trainer, inputs, batch_size, threads):
+        is_first = calls.is_first(work, len(images))
+        if windows and is_first:
+            windows.close()
+        handles.append(calls.time(work, len(images), partial(trainer.infer, images)))
+        if windows and is_first:
+            windows.leave_out()
+        elif windows:
             windows.step(len(images))
     logits = trainer.logits(handles)
     if windows:
         windows.close()
     return logits
+
+
+def _parts(memory: HostMemory, inputs: Array, batch_size: int, threads: int) -> Generator[Array]:
+    """Yield the rows of ``inputs``, which may be mapped from a file, batch by batch as copies."""
+
+    def copied(first: int) -> Array:
+        rows = inputs[first : first + batch_size]
+        copy: Array = memory.host_array(rows.shape, rows.dtype)
+        copy[...] = rows
+        return copy
+
+    yield from each_ahead((partial(copied, n) for n in range(0, len(inputs), batch_size)), threads)
 
 
 def add_loss(fields: dict[str, Any], loss: float, epoch: int, rate: float) -> bool:
@@ -141,13 +165,21 @@ class Fit:
         """The run's recipe over the epochs of the phase."""
         self._spec, self._packed, self._report = spec, packed, report
         self._reported = 0.0
-        self.batches = self.make_batches()
+        self.batches = self.make_batches(spec.recipe.epochs)
         self.val = self.cached.val if self.cached else packed.val.images
         """Validation images, or the values of the frozen prefix in place of them."""
-        self.windows = Windows(self.trainer.synchronise)
+        self.threads = input_threads(spec.device)
+        self.windows = Windows(self.trainer.synchronise, spec.device)
+        self.calls = FirstCalls(self.trainer.synchronise)
+        """First calls of each batch size, in training and validation."""
         self.step_s: list[float] = []
-        """Durations of the steps over full batches, without the first step."""
-        self.first_step_s: float | None = None
+        """Durations of the steps over full batches, without the first step; on a GPU, of calls that
+        queue them."""
+        self.warmup_device_bytes: int | None = None
+        """Peak memory of the first steps, in which libraries search for their kernels."""
+        self._is_warm = False
+        self.core_wait_s: float | None = 0.0
+        """Time in all epochs so far in which threads waited for a core; None: not known."""
         self.first_batch: Batch | None = None
         self.train_s = 0.0
         """Seconds in all epochs so far, without validation."""
@@ -156,13 +188,15 @@ class Fit:
         self.first_losses: list[float] = []
         """Losses of the first steps, for the run's fingerprint."""
 
-    def make_batches(self) -> TrainingBatches:
-        """Return the training batches of all epochs, starting with the first batch."""
-        spec, dropouts = self._spec, self.plan.dropouts
-        values, threads = self.cached.train if self.cached else None, input_threads(spec.device)
+    def make_batches(self, ahead_until: int = 0) -> TrainingBatches:
+        """Return the training batches of all epochs, starting with the first batch. Those of the
+        phase are made ahead of each epoch before ``ahead_until``."""
+        spec, numbers = self._spec, self.phase.numbers
         return TrainingBatches(
-            self._packed.train, spec.recipe, dropouts, spec.seed, values, threads,
-            self.plan.needs_two_images,
+            self._packed.train, spec.recipe, self.plan.dropouts, spec.seed,
+            self.cached.train if self.cached else None, input_threads(spec.device),
+            self.plan.needs_two_images, range(numbers.start, min(numbers.stop, ahead_until)),
+            self.trainer.host_array,
         )  # fmt: skip
 
     def check_frozen(self, before: str) -> None:
@@ -177,29 +211,54 @@ class Fit:
         steps = self.batches.steps_per_epoch
         batches = self.batches.epoch(epoch)
         epoch_in_phase = epoch - self.phase.first_epoch
+        waited_s = core_wait_s()
         self.windows.open()
         for index in range(steps):
             requested = time.perf_counter()
             batch = next(batches)
             waited = time.perf_counter() - requested
-            at = epoch_in_phase, index
-            handles.append(take_step(self.trainer, batch, self.recipe, at, steps))
-            weights.append(len(batch.labels))
-            if self.first_step_s is None:
+            step = partial(
+                take_step, self.trainer, batch, self.recipe, (epoch_in_phase, index), steps
+            )
+            images = len(batch.labels)
+            is_first = self.calls.is_first(TRAINING, images)
+            if is_first:
+                self.windows.close()
+            handles.append(self.calls.time(TRAINING, images, step))
+            weights.append(images)
+            if self.first_batch is None:
                 self.first_batch = batch
-                self.trainer.synchronise()
-                self.first_step_s = time.perf_counter() - requested
-            elif len(batch.labels) == self.recipe.batch_size:
+            elif images == self.recipe.batch_size:
                 self.step_s.append(time.perf_counter() - requested)
-            self.windows.step(len(batch.labels), waited)
+            if is_first:
+                self.windows.leave_out()
+            else:
+                self.windows.step(images, waited)
+            self._warm_up()
             self._report_step(epoch, (index + 1) / steps)
         batches.close()
         losses = self.trainer.losses(handles)
+        self._note_core_wait(waited_s)
         self.first_losses = self.first_losses or losses[:FIRST_LOSSES]
         self.windows.close()
         self.train_s += time.perf_counter() - began
         self.epochs += 1
         return float(np.average(losses, weights=weights))
+
+    def _warm_up(self) -> None:
+        """Let the peak of memory begin anew when the first steps are over."""
+        if not self._is_warm and self.windows.warmup_steps == 0:
+            self._is_warm = True
+            self.warmup_device_bytes = self.trainer.peak_device_bytes()
+            self.trainer.reset_peak()
+
+    def _note_core_wait(self, before_s: float | None) -> None:
+        now_s = core_wait_s()
+        if before_s is None or now_s is None or self.core_wait_s is None:
+            self.core_wait_s = None
+            return
+        # A thread that ended takes its figure with it.
+        self.core_wait_s = self.core_wait_s + max(now_s - before_s, 0.0)
 
     def _report_step(self, epoch: int, share: float) -> None:
         if time.perf_counter() - self._reported >= REPORT_S:

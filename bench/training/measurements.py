@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,9 @@ from bench.network.cost import Work, saving, work_of
 from bench.network.freezing import plan_training
 from bench.network.phases import Phase
 from bench.spec.result import PhaseResult
-from bench.training.adapter import Batch, Trainer
-from bench.training.clocks import step_durations
-from bench.training.fit import Fit
+from bench.training.adapter import Trainer
+from bench.training.clocks import step_durations, stretch
+from bench.training.fit import TRAINING, Fit
 from bench.training.prefix_cache import CachedPrefix
 
 LEAST_EFFECTIVE_S = 1.0
@@ -27,7 +28,13 @@ KNOBS = ("tf32", "xla", "compile", "layout", "deterministic", "threads", "onednn
 """Settings that every result has; null where a framework has no such setting."""
 COMPUTE_STEPS = 5
 COMPUTE_PATIENCE_S = 1.0
-"""Time after which two timed steps are enough."""
+"""Time on a CPU after which two timed steps are enough."""
+GPU_STEPS = 20
+HOST_BOUND = 0.8
+"""Share of a step from which on queueing it is what takes the time."""
+DISTURBED_SHARE = 0.1
+"""Share of the training time that threads wait for a core from which on other work disturbs it; on
+idle machines it was up to 0.02."""
 
 
 def count_fields(trainer: Trainer) -> dict[str, int]:
@@ -60,38 +67,106 @@ def whole_step_fields(fit: Fit, device: str, notes: list[str]) -> dict[str, Any]
         notes.append(f"training was too short for a throughput: steady windows: {len(rates)}")
     if windows.seconds:
         fields["input_wait_fraction"] = windows.waited_s / windows.seconds
-    compute_step_s: list[float] = []
     if fit.first_batch is not None:
-        compute_step_s = _compute_step_s(fit.trainer, fit.first_batch)
-        images = len(fit.first_batch.labels)
-        fields["compute_images_per_s"] = images / statistics.median(compute_step_s)
-    # On a GPU training only queues its steps; the steps of _compute_step_s are waited for.
-    steps = fit.step_s if device == "cpu" else compute_step_s
-    if steps:
-        fields["step_s_p50"] = statistics.median(steps)
-        fields["step_s_p95"] = float(np.percentile(steps, 95))
-        fields["compile_s"] = compile_s(fit, steps)
+        timed = _steps_on_cpu if device == "cpu" else _steps_on_gpu
+        fields |= timed(fit, fit.trainer.to_device(fit.first_batch), notes)
+    compute = fields.get("compute_images_per_s")
+    if device != "cpu" and rate and compute:
+        # The host waits for input while a GPU still works on what is queued.
+        fields["input_wait_fraction"] = max(1.0 - rate / compute, 0.0)
+    fields["compile_s"] = fit.calls.compile_s()
     return fields
 
 
-def compile_s(fit: Fit, steps: Sequence[float]) -> float | None:
-    """Return by how many seconds the first step exceeds the median of other ``steps``."""
-    if not steps or fit.first_step_s is None:
-        return None
-    return max(fit.first_step_s - statistics.median(steps), 0.0)
-
-
-def _compute_step_s(trainer: Trainer, batch: Batch) -> list[float]:
-    """Time steps on one full batch that lies on the device; these steps train, at rate 0."""
+def _steps_on_cpu(fit: Fit, prepared: Any, notes: list[str]) -> dict[str, float]:
+    """Time steps on one full batch that lies in memory; these steps train, at rate 0."""
     found: list[float] = []
-    prepared = trainer.to_device(batch)
     began = time.perf_counter()
-    durations = step_durations(trainer, prepared, learning_rate=0.0)
+    durations = step_durations(fit.trainer, prepared, learning_rate=0.0)
     next(durations)  # the first one warms up
     while len(found) < COMPUTE_STEPS:
         found.append(next(durations))
         if time.perf_counter() - began > COMPUTE_PATIENCE_S and len(found) >= 2:
             break
+    images = len(fit.first_batch.labels) if fit.first_batch else 0
+    return {
+        "compute_images_per_s": images / statistics.median(found),
+        **_percentiles(fit.step_s),
+    }
+
+
+def _steps_on_gpu(fit: Fit, prepared: Any, notes: list[str]) -> dict[str, float]:
+    """Time steps on one full batch that lies on the device, queued without waiting; these steps
+    train, at rate 0."""
+    next(step_durations(fit.trainer, prepared, learning_rate=0.0))  # warms up
+    found = stretch(fit.trainer, prepared, 0.0, GPU_STEPS)
+    each_s = found.device_step_s or list(
+        islice(step_durations(fit.trainer, prepared, learning_rate=0.0), GPU_STEPS)
+    )
+    images = len(fit.first_batch.labels) if fit.first_batch else 0
+    if found.queue_s > HOST_BOUND * found.step_s:
+        notes.append(
+            f"the host needs {found.queue_s * 1e3:.1f} ms to queue a step of "
+            f"{found.step_s * 1e3:.1f} ms: this is the speed of Python and of the framework's "
+            "calls, not of the GPU; larger images or batches would show the GPU"
+        )
+    fields = {
+        "compute_images_per_s": images / found.step_s,
+        "queue_s": found.queue_s,
+        **_percentiles(each_s),
+    }
+    if found.device_step_s:
+        fields["device_step_s"] = statistics.median(found.device_step_s)
+    return fields
+
+
+def _percentiles(steps: Sequence[float]) -> dict[str, float]:
+    if not steps:
+        return {}
+    return {
+        "step_s_p50": statistics.median(steps),
+        "step_s_p95": float(np.percentile(steps, 95)),
+    }
+
+
+def core_wait_fields(
+    fits: Sequence[tuple[float | None, float]], notes: list[str]
+) -> dict[str, Any]:
+    """Return the share of the training time in which threads waited for a core.
+
+    Args:
+        fits: Seconds waited (None: not known) and seconds trained, for each phase.
+        notes: Takes a sentence if other work disturbed the training.
+    """
+    waited = [wait for wait, _ in fits]
+    trained_s = sum(seconds for _, seconds in fits)
+    if None in waited or not trained_s:
+        return {"core_wait_fraction": None}
+    share = sum(wait for wait in waited if wait is not None) / trained_s
+    if share > DISTURBED_SHARE:
+        notes.append(
+            f"training threads waited for a core in {share:.0%} of the time: other work ran on the "
+            "machine, and the speed is too low; run it again on an idle machine (--fresh)"
+        )
+    return {"core_wait_fraction": share}
+
+
+def memory_fields(fit: Fit) -> dict[str, int | None]:
+    """Return the memory of a phase on its device."""
+    peak = fit.trainer.peak_device_bytes()
+    return {
+        "peak_device_bytes": peak,
+        "warmup_device_bytes": fit.warmup_device_bytes,
+        "reserved_device_bytes": fit.trainer.reserved_device_bytes(),
+    }
+
+
+def largest(phases: Sequence[Mapping[str, int | None]]) -> dict[str, int | None]:
+    """Return the largest of each figure over phases, None if it is not known for one of them."""
+    found: dict[str, int | None] = {}
+    for name in phases[0]:
+        known = [phase[name] for phase in phases]
+        found[name] = None if None in known else max(v for v in known if v is not None)
     return found
 
 
@@ -110,7 +185,7 @@ def effective_rate(images: int, took_s: float, notes: list[str]) -> float | None
 def steady_s(fit: Fit) -> float:
     """Return the time of computing the frozen prefix and of training, without compilation."""
     values_s = fit.cached.seconds if fit.cached else 0.0
-    return values_s + fit.train_s - (compile_s(fit, fit.step_s) or 0.0)
+    return values_s + fit.train_s - (fit.calls.compile_s(TRAINING) or 0.0)
 
 
 def all_knobs(network: Network | None, trainer: Trainer) -> dict[str, Any]:

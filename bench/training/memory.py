@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import functools
 import math
 import resource
 import sys
@@ -14,10 +13,19 @@ FOREIGN_SHARE = 0.1
 """Largest share of a reported peak that earlier runs may have left in the process."""
 
 
-@functools.cache
+_fresh: dict[str, int | None] = {}
+
+
+def note_fresh(device: str) -> None:
+    """Remember the memory held now, when the framework has just been imported (``device`` 'cpu') or
+    has just begun to use a GPU; only the first call for each device counts."""
+    if device not in _fresh:
+        _fresh[device] = held_bytes()
+
+
 def fresh_bytes() -> int | None:
-    """Return the memory held at the first call, when the framework has just been imported."""
-    return held_bytes()
+    """Return the memory that a process holds before its first run; None where it is not known."""
+    return next(reversed(_fresh.values()), None)
 
 
 class Peak:

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import json
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -27,13 +28,15 @@ from bench.storage.cache import cache_root, limit_bytes, make_room, mark_used
 from bench.storage.checksums import crc32_of_file
 from bench.system import cores, machine_bytes
 from bench.training.adapter import Adapter, MatchedTrainer, Prefix
-from bench.training.batches import view_batches
+from bench.training.batches import Allocate, input_threads, view_batches
 from bench.workers.events import OnEvent, PrefixShare
 
 FOLDER = "features"
 """Folder of the values in the cache."""
 MEMORY_SHARE = 8
 """Values up to 1/8 of the machine's memory are kept in it; larger ones are mapped from the file."""
+QUEUED_BATCHES = 8
+"""Batches of images whose values are on their way from the device."""
 META = "meta.json"
 Parts = dict[str, Array]
 """'train' and 'val' → (N, …) values, channels last."""
@@ -88,11 +91,17 @@ class CachedPrefix:
     """Reason why they were not kept in the cache."""
 
 
+Queued = deque[tuple[int, int, Any]]
+"""First image, number of images, and handle, of values that are on their way."""
+MakeBatches = Callable[[int, Allocate], Iterator[npt.NDArray[np.uint8]]]
+"""(threads, allocate) → batches of images."""
+
+
 @dataclass(frozen=True)
 class PrefixRequest:
     """The values to compute: their images, shapes and dtype."""
 
-    images: dict[str, Callable[[], Iterator[npt.NDArray[np.uint8]]]]
+    images: dict[str, MakeBatches]
     """'train' and 'val' → batches of uint8 images (N, px, px, 3), in order."""
     shapes: dict[str, tuple[int, ...]]
     """'train' and 'val' → shape of the values, images first."""
@@ -137,12 +146,18 @@ def cached_prefix_of_run(
         )
         request = _request(recipe, spec.seed, boundary, packed)
         images = sum(shape[0] for shape in request.shapes.values())
+        threads = input_threads(spec.device)
         form = choose_form(blueprint, boundary, images, spec.backend, spec.device)
         build = partial(build_prefix, form, adapter, trainer, blueprint, boundary, recipe,
                         spec.device)  # fmt: skip
         try:
             return load_or_compute(
-                build, request, cache_root(), key, lambda share: report(PrefixShare(share=share))
+                build,
+                request,
+                cache_root(),
+                key,
+                lambda share: report(PrefixShare(share=share)),
+                threads,
             ), None
         except NoRoom as error:
             reason = str(error)
@@ -151,9 +166,9 @@ def cached_prefix_of_run(
 
 def _request(recipe: Recipe, seed: int, boundary: Boundary, packed: Packed) -> PrefixRequest:
     value = channels_last(boundary.shape)
-    images = {
-        "train": lambda: view_batches(packed.train, recipe, seed, augmented=True),
-        "val": lambda: view_batches(packed.val, recipe, seed, augmented=False),
+    images: dict[str, MakeBatches] = {
+        "train": partial(view_batches, packed.train, recipe, seed, True),
+        "val": partial(view_batches, packed.val, recipe, seed, False),
     }
     shapes = {
         "train": ((recipe.views or 1) * len(packed.train.labels), *value),
@@ -191,13 +206,14 @@ def build_prefix(
 
 def load_or_compute(
     build: Callable[[], Prefix], request: PrefixRequest, root: Path, key: str,
-    on_share: OnShare = lambda share: None,
+    on_share: OnShare = lambda share: None, threads: int = 1,
 ) -> CachedPrefix:  # fmt: skip
     """Load the values from the cache if they are there and whole, else compute and keep them.
 
     Args:
         build: Builds the network that computes them; called only where they are not in the cache.
         key: From ``prefix_key``.
+        threads: Number of threads that make batches.
 
     Raises:
         NoRoom: They fit neither into the cache nor into memory.
@@ -214,7 +230,7 @@ def load_or_compute(
 
     def write(into: Path) -> None:
         filled = _arrays(request, None if in_memory else into)
-        _compute(prefix, request, filled, on_share)
+        _compute(prefix, request, filled, on_share, threads)
         if in_memory:
             parts.update(filled)  # they count even if writing fails
             for name, array in filled.items():
@@ -241,7 +257,7 @@ def load_or_compute(
         note = f"the values of the frozen part were not kept for later runs: {reason}"
         if not parts:
             parts = _arrays(request)
-            _compute(prefix, request, parts, on_share)
+            _compute(prefix, request, parts, on_share, threads)
     spent_s, form = time.perf_counter() - began, prefix.prefix_form()
     seconds = _stored_seconds(folder) or spent_s  # the same figure for this run and for later ones
     return CachedPrefix(parts["train"], parts["val"], seconds, spent_s, False, form, note)
@@ -282,16 +298,33 @@ def _arrays(request: PrefixRequest, folder: Path | None = None) -> Parts:
     }  # fmt: skip
 
 
-def _compute(prefix: Prefix, request: PrefixRequest, parts: Parts, on_share: OnShare) -> None:
-    """Compute the values of all requested images and write them into ``parts``."""
+def _compute(
+    prefix: Prefix, request: PrefixRequest, parts: Parts, on_share: OnShare, threads: int
+) -> None:
+    """Compute the values of all requested images and write them into ``parts``, a few batches
+    behind those that are queued, so that a GPU computes while values are copied."""
     total, done = sum(len(part) for part in parts.values()), 0
     for name, part in parts.items():
-        at = 0
-        for images in request.images[name]():
-            values = prefix.values([prefix.prefix(images)])
-            prefix.synchronise()  # JAX's engine keeps handles until it is waited for
-            if values.shape != (len(images), *part.shape[1:]):  # NumPy would broadcast it
-                raise ValueError(f"a value of shape {values.shape} for {len(images)} images")
-            part[at : at + len(images)] = values
-            at, done = at + len(images), done + len(images)
+        queued: Queued = deque()
+        first = 0
+
+        def write_oldest(part: Array = part, queued: Queued = queued) -> int:
+            at, count, handle = queued.popleft()
+            values = prefix.values([handle])
+            if values.shape != (count, *part.shape[1:]):  # NumPy would broadcast it
+                raise ValueError(f"a value of shape {values.shape} for {count} images")
+            part[at : at + count] = values
+            return count
+
+        for number, images in enumerate(request.images[name](threads, prefix.host_array)):
+            queued.append((first, len(images), prefix.prefix(images)))
+            first += len(images)
+            if number % QUEUED_BATCHES == 0:
+                prefix.synchronise()  # JAX's engine keeps handles until it is waited for
+            if len(queued) >= QUEUED_BATCHES:
+                done += write_oldest()
+                on_share(done / total)
+        while queued:
+            done += write_oldest()
             on_share(done / total)
+        prefix.synchronise()

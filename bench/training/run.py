@@ -63,7 +63,10 @@ class Run:
         self._is_phased = len(self._phases) > 1
         self._computed: set[Phase] = set()
         """Phases whose prefix values this run computed."""
-        self._peaks: list[int | None] = []
+        self._memory: list[dict[str, int | None]] = []
+        """Memory of the phases before the current one on the device, by the names of fields."""
+        self._core_waits: list[tuple[float | None, float]] = []
+        """Seconds that threads waited for a core, and seconds of training, for each phase."""
         self._use(first)
         self._batches_sha256: list[str] = []
         self._prefixes: list[dict[str, Any]] = []
@@ -125,7 +128,7 @@ class Run:
         default as the current phase left them."""
         if phase != self.fit.phase:
             assert self._build is not None
-            self._peaks.append(self.fit.trainer.peak_device_bytes())
+            self._memory.append(measurements.memory_fields(self.fit))
             tensors = self.fit.trainer.tensors() if tensors is None else tensors
             del self.fit  # frees memory for the next one
             self._use(self._build(phase, tensors))
@@ -162,7 +165,9 @@ class Run:
         clock.start()
         is_finite = self._train_epochs(fit, result, clock)
         clock.stop()
+        fit.batches.close()
         self._batches_sha256.append(fit.batches.sha256())
+        self._core_waits.append((fit.core_wait_s, fit.train_s))
         fit.check_frozen(frozen_sha256)
         self._prefixes.append(measurements.prefix_fields(cached))
         self._took_s += measurements.steady_s(fit)
@@ -180,7 +185,9 @@ class Run:
             result["fit_s"] = clock.seconds
             if not add_loss(result, loss, epoch, fit.recipe.learning_rate):
                 return False
-            logits = infer(fit.trainer, fit.val, fit.recipe.batch_size)
+            logits = infer(
+                fit.trainer, fit.val, fit.recipe.batch_size, fit.threads, calls=fit.calls
+            )
             result["fit_s"] = clock.seconds
             if not add_validation(result, logits, self._packed.val.labels, epoch):
                 return False
@@ -192,14 +199,15 @@ class Run:
     def _test(self, result: dict[str, Any]) -> Array | None:
         """Evaluate the test images, the only use of that split; return their logits if finite."""
         began, fit, test = time.perf_counter(), self.fit, self._packed.test
-        windows = Windows(fit.trainer.synchronise, warmup_steps=1)
-        logits = infer(fit.trainer, test.images, fit.recipe.batch_size, windows)
+        device, size = self._spec.device, fit.recipe.batch_size
+        windows = Windows(fit.trainer.synchronise, device, warmup_steps=1)
+        logits = infer(fit.trainer, test.images, size, fit.threads, windows)
         result["test_s"] = time.perf_counter() - began
         for _ in range(MOST_REPEATS):
             if windows.is_steady:
                 break
-            windows = Windows(fit.trainer.synchronise, warmup_steps=1)
-            infer(fit.trainer, test.images, fit.recipe.batch_size, windows)
+            windows = Windows(fit.trainer.synchronise, device, warmup_steps=1)
+            infer(fit.trainer, test.images, size, fit.threads, windows)
         self._was_disturbed = not windows.is_steady
         result["infer_images_per_s"] = windows.median_per_s() if windows.is_steady else None
         return logits if add_test(result, logits, test.labels) else None
@@ -213,16 +221,15 @@ class Run:
             if self._was_disturbed:
                 notes[-1] = f"inference was disturbed {1 + MOST_REPEATS} times: other work?"
         result["peak_host_bytes"] = peak_host_bytes()
-        peaks = [*self._peaks, fit.trainer.peak_device_bytes()]
-        known = [peak for peak in peaks if peak is not None]
-        result["peak_device_bytes"] = max(known) if len(known) == len(peaks) else None
+        result.update(measurements.largest([*self._memory, measurements.memory_fields(fit)]))
+        result.update(measurements.core_wait_fields(self._core_waits, notes))
         if not self._is_phased and fit.cached is None:
             result.update(measurements.whole_step_fields(fit, self._spec.device, notes))
         else:
             result.update(measurements.sum_prefix_fields(self._prefixes))
             images = len(result["train_loss_by_epoch"]) * fit.batches.images
             rate = measurements.effective_rate(images, self._took_s, notes)
-            compile_s = None if self._is_phased else measurements.compile_s(fit, fit.step_s)
+            compile_s = None if self._is_phased else fit.calls.compile_s()
             result |= {"effective_images_per_s": rate, "compile_s": compile_s}
         if self._spec.recipe.learning_rate_grid:
             result["compile_s"] = None  # the trials compiled already

@@ -25,7 +25,7 @@ from bench.network.phases import Phase
 from bench.spec.result import Fingerprint, RunResult
 from bench.spec.run import Recipe, RunSpec
 from bench.training.adapter import Adapter, Heads, HeadsTrainer, MatchedTrainer
-from bench.training.batches import TrainingBatches, view_batches
+from bench.training.batches import TrainingBatches, input_threads, view_batches
 from bench.training.fingerprint import finite
 from bench.training.fit import FIRST_LOSSES, FrozenChanged, add_loss, add_test, add_validation
 from bench.training.job import run_result
@@ -229,8 +229,9 @@ def _test_values(trainer: MatchedTrainer, packed: Packed, spec: RunSpec) -> Arra
 
     The plain network computes them, so that a run by itself would give the same logits.
     """
-    batches = view_batches(packed.test, spec.recipe, spec.seed, augmented=False)
-    return np.concatenate([trainer.values([trainer.prefix(images)]) for images in batches])
+    threads = input_threads(spec.device)
+    batches = view_batches(packed.test, spec.recipe, spec.seed, False, threads, trainer.host_array)
+    return trainer.values([trainer.prefix(images) for images in batches])
 
 
 def _hashes(network: Network, state: dict[str, Array], head: tuple[str, str]) -> dict[str, str]:

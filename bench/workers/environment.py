@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 
 from bench.spec.run import Environment
 from bench.storage.code_digest import adapter_digest, shared_digest
-from bench.system import cores, gpus, package_version, processor
+from bench.system import cores, package_version, processor
+from bench.system.gpu import Gpu, gpus
 
 PREFIXES = (
-    "ATEN_", "CUBLAS_", "CUDA_", "CUDNN_", "DNNL_", "GOMP_", "JAX_", "KMP_", "MKL_", "NVIDIA_TF32_",
+    "ATEN_", "CUBLAS_", "CUDA_", "CUDNN_", "DNNL_", "GOMP_", "JAX_", "KERAS_TORCH_", "KMP_", "MKL_",
+    "NVIDIA_TF32_",
     "OMP_", "ONEDNN_", "OPENBLAS_", "PYTORCH_", "TF_CUDNN_", "TF_DETERMINISTIC_", "TF_DISABLE_",
     "TF_ENABLE_", "TF_FORCE_", "TF_GPU_", "TF_NUM_", "TF_USE_", "TF_XLA_", "TORCH_",
     "TORCHDYNAMO_", "TORCHINDUCTOR_", "XLA_",
@@ -51,10 +55,11 @@ def environment_here(
         variables: Environment variables that count besides ``relevant_variables``.
     """
     versions = {n: v for n in (*packages, *ALWAYS) if (v := package_version(n)) is not None}
-    model, driver = processor(), None
+    model, driver, settings = processor(), None, dict[str, str]()
     if device.startswith("cuda:"):
         gpu = dict(enumerate(gpus())).get(int(device.removeprefix("cuda:")))
         model, driver = (gpu.name, gpu.driver) if gpu else (NO_DEVICE, None)
+        settings = _settings(gpu, versions)
     own = {name: os.environ[name] for name in variables if name in os.environ}
     return Environment(
         backend=backend,
@@ -67,5 +72,26 @@ def environment_here(
         device=device,
         device_model=model,
         driver=driver,
+        device_settings=settings,
         variables={**relevant_variables(), **own},
     )
+
+
+def _settings(gpu: Gpu | None, versions: Mapping[str, str]) -> dict[str, str]:
+    """Return what changes speed or memory of a GPU, besides its model and its driver."""
+    found = dict(gpu.settings) if gpu else {}
+    if gpu and gpu.memory_bytes is not None:
+        found["memory_mib"] = str(gpu.memory_bytes // 2**20)
+    if not any(name.startswith("nvidia-cudnn") for name in versions):
+        cudnn = _system_cudnn()
+        found |= {} if cudnn is None else {"cudnn": cudnn}
+    return found
+
+
+def _system_cudnn() -> str | None:
+    """Return the version of the cuDNN that the system's loader finds, as in the containers of
+    NVIDIA and in conda, where it is no Python package; None if there is none."""
+    for name in ("libcudnn.so.9", "libcudnn.so.8", "libcudnn.so"):
+        with suppress(OSError, AttributeError):
+            return str(ctypes.CDLL(name).cudnnGetVersion())
+    return None

@@ -17,6 +17,9 @@ LEAST_HELD_BYTES = 3 * 2**29
 HELD_SHARE = 16
 """A worker is replaced if it holds more than 1/16 of the machine's memory between runs, and more
 than 1.5 GiB: it has leaked, or keeps the buffers of a large network."""
+CONTEXT_BYTES = 4 * 2**30
+"""A worker on a GPU may hold so much more: the driver's context and the libraries of CUDA take 1.5
+to 3 GB of the machine's memory from the first run on."""
 TIDY_TIMEOUT_S = 20.0
 """Time in which a worker must have freed its memory after a task."""
 
@@ -90,10 +93,13 @@ class WorkerPool:
         if kind in self._workers:
             held = self._workers[kind].held_bytes(TIDY_TIMEOUT_S)
             is_running = self._workers[kind].process.poll() is None
-            if not is_running or held is None or held > self._most_held_bytes:
+            most = self._most_held_bytes + (0 if kind.device == "cpu" else CONTEXT_BYTES)
+            if not is_running or held is None or held > most:
                 self._end(kind)
         if kind not in self._workers:
-            self._workers[kind] = Worker(kind.backend, log, self._interpreters, self._variables)
+            self._workers[kind] = Worker(
+                kind.backend, kind.device, log, self._interpreters, self._variables
+            )
         return self._workers[kind]
 
     def _end(self, kind: WorkerKind) -> None:

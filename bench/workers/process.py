@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from pydantic import ValidationError
 from bench.catalog.backends import BACKENDS, EXPORTER
 from bench.errors import Unavailable, UserError, WorkerFailed, first_line
 from bench.spec.base import frozen
-from bench.spec.run import Environment, Status
+from bench.spec.run import Environment, RunSpec, Status
 from bench.storage.cache import CACHE_VARIABLE, cache_root
 from bench.system import package_version, project_root
 from bench.workers.environment import relevant_variables
@@ -156,13 +156,20 @@ def run_task(
         timeout_s: Time after which the worker is ended.
         variables: Environment variables of the worker, besides those of its backend.
     """
-    worker = Worker(backend, log, interpreters, variables)
+    worker = Worker(backend, device_of(task), log, interpreters, variables)
     group = _group.get()
     try:
         with nullcontext() if group is None else group.holding(worker.process):
             return worker.do(task, log, on_event, timeout_s)
     finally:
         worker.end()
+
+
+def device_of(task: Task[Answer]) -> str | None:
+    """Return the device that a task names, None if it names none."""
+    specs: Sequence[RunSpec] = getattr(task, "specs", ())
+    request = getattr(task, "request", None)
+    return specs[0].device if specs else getattr(request or task, "device", None)
 
 
 def ask(
@@ -198,16 +205,17 @@ class Worker:
     """A process that does tasks for a backend, one after the other."""
 
     def __init__(
-        self, backend: str, log: Path, interpreters: Interpreters, variables: Mapping[str, str]
-    ) -> None:
-        """Start the process; see ``run_task`` for the arguments."""
+        self, backend: str, device: str | None, log: Path, interpreters: Interpreters,
+        variables: Mapping[str, str],
+    ) -> None:  # fmt: skip
+        """Start the process; see ``run_task`` for the arguments. ``device`` is that of all its
+        tasks, None if they name none."""
         entry = BACKENDS[backend]
         self._packages = entry.packages
         paths = [str(project_root()), os.environ.get("PYTHONPATH", "")]
         environment = {
-            **os.environ,
+            **entry.environment(os.environ, device or ""),
             "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # the order of nvidia-smi, which names the GPUs
-            **entry.variables,
             "PYTHONPATH": os.pathsep.join(path for path in paths if path),
             "PYTHONUNBUFFERED": "1",
             **variables,
@@ -366,7 +374,7 @@ def _environment(
 ) -> Environment:
     entry = BACKENDS[backend]
     task = EnvironmentTask(
-        device=device, packages=(*entry.packages, *entry.also), variables=tuple(entry.variables)
+        device=device, packages=(*entry.packages, *entry.also), variables=entry.own_variables()
     )
     interpreters = Interpreters({backend: python})
     with tempfile.TemporaryDirectory(prefix="thawbench-") as folder:

@@ -58,6 +58,9 @@ class EnvironmentTask(Task[EnvironmentAnswer]):
 
 class DevicesAnswer(Frozen):
     devices: tuple[str, ...] = Field(description="'cpu' and 'cuda:N'.")
+    blind_because: str | None = Field(
+        default=None, description="Why the framework sees no GPU, where it tells; else null."
+    )
 
 
 class DevicesTask(Task[DevicesAnswer]):
@@ -207,10 +210,27 @@ class SpeedAnswer(Frozen):
         description="Inference of a batch, from images on the host until its logits are back."
     )
     images: dict[str, int] = Field(description="'train_step' … → images in a round.")
+    pipelined_step_s: float = Field(
+        description="A step among many that are queued one after the other and waited for once."
+    )
+    queue_s: float = Field(description="Time in which the host queued such a step.")
+    device_step_s: tuple[float, ...] = Field(
+        description="Such steps on the GPU's own clock; empty where there is none."
+    )
+    phases_s: dict[str, float] = Field(
+        description="'forward', 'backward', 'optimizer' → median seconds of a step that is waited "
+        "for after each; empty where the framework compiles the step as a whole."
+    )
     setup_s: float = Field(description="Time to build the network.")
     compile_s: float = Field(description="First training step − the median one.")
     peak_host_bytes: int | None = Field(description="Peak memory of the worker during the case.")
-    peak_device_bytes: int | None = Field(description="Peak GPU memory; null on a CPU.")
+    peak_device_bytes: int | None = Field(
+        description="Peak GPU memory after the first steps; null on a CPU."
+    )
+    warmup_device_bytes: int | None = Field(description="Peak GPU memory of the first steps.")
+    reserved_device_bytes: int | None = Field(
+        description="Most GPU memory that the framework took; null where it is not told."
+    )
     knobs: dict[str, Any] = Field(description="Settings in force, read back afterwards.")
 
 

@@ -100,7 +100,7 @@ def _reformatted(root: Path) -> None:
 NOTHING: frozenset[str] = frozenset()
 EDITS: dict[str, tuple[Edit, frozenset[str]]] = {
     "the warm-up of a benchmark": (
-        _replaced("bench/speed/timing.py", "1 + WARMUP_STEPS + task.rounds", "1 + task.rounds"),
+        _replaced("bench/speed/timing.py", "(durations, 1 + WARMUP_STEPS)", "(durations, 1)"),
         frozenset({"benchmark"}),
     ),
     "a docstring": (
@@ -141,7 +141,7 @@ EDITS: dict[str, tuple[Edit, frozenset[str]]] = {
         _replaced("backends/torch_adapter/export/tasks.py", "seed=task.seed", "seed=7"),
         frozenset({"shared", "blueprint"}),
     ),
-    "a release": (_replaced("bench/system.py", 'VERSION = "', 'VERSION = "9.'), NOTHING),
+    "a release": (_replaced("bench/system/__init__.py", 'VERSION = "', 'VERSION = "9.'), NOTHING),
     "a function's annotation": (
         _replaced("bench/training/schedule.py", "-> float", "-> object"),
         NOTHING,

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from bench.errors import UserError, WorkerFailed
-from bench.runner import planner
-from bench.runner.planner import check_gpu_visible
+from bench.runner import devices
+from bench.runner.devices import check_gpu_visible, resolve_devices
 from bench.workers.process import Interpreters
 from bench.workers.tasks import DevicesAnswer, DevicesTask
 
@@ -34,17 +34,12 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             raise WorkerFailed("no libcuda")
         return DevicesAnswer(devices=tuple(seen))
 
-    monkeypatch.setattr(planner, "ask", ask)
+    monkeypatch.setattr(devices, "ask", ask)
     return found
 
 
-def _runs(*backends: str, device: str = "cuda:0", unavailable: str | None = None) -> Any:
-    return [
-        SimpleNamespace(
-            spec=SimpleNamespace(backend=backend, device=device), unavailable=unavailable
-        )
-        for backend in backends
-    ]
+def _runs(*backends: str, device: str = "cuda:0") -> Any:
+    return [SimpleNamespace(backend=backend, device=device) for backend in backends]
 
 
 def _check(device: str, runs: Any) -> None:
@@ -73,8 +68,7 @@ def test_where_none_does_the_message_says_what_each_sees(asked: list[str]) -> No
     [
         ("cpu", _runs("keras-tensorflow", device="cpu")),
         ("auto", _runs("keras-tensorflow")),  # nvidia-smi named it, not the user
-        ("cuda:0", []),  # all runs have results
-        ("cuda:0", _runs("keras-tensorflow", unavailable="not installed")),  # rows say why
+        ("cuda:0", []),  # all runs have results, or rows say why they have none
     ],
 )
 def test_nobody_is_asked_where_nothing_hangs_on_it(
@@ -88,7 +82,7 @@ def test_nobody_is_asked_where_nothing_hangs_on_it(
 def test_the_command_writes_nothing(
     here: Cli, asked: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str
 ) -> None:
-    monkeypatch.setattr(planner, "gpus", tuple)
+    monkeypatch.setattr(devices, "gpus", tuple)
     done = here(
         "run", "--datasets", "photos", "--backends", "keras-tensorflow", "--weights", "random",
         "--device", device, "--out", str(tmp_path / "out"), "--json",
@@ -98,3 +92,47 @@ def test_the_command_writes_nothing(
     assert f"There is no {device if ':' in device else 'cuda:0'} here" in done.stderr
     assert asked == ["keras-tensorflow"]
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def blind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make a container that has a GPU's device files and no tool that tells of it."""
+    monkeypatch.setattr(devices, "gpus", tuple)
+    monkeypatch.setattr(devices, "hidden_reason", lambda: None)
+    monkeypatch.setattr(devices, "has_signs_of_a_gpu", lambda: True)
+
+
+@pytest.mark.usefixtures("blind")
+def test_a_gpu_that_only_a_framework_sees_is_used(asked: list[str]) -> None:
+    assert resolve_devices("auto", Interpreters({})) == (["cuda:0"], None)
+    assert resolve_devices("all", Interpreters({})) == (["cpu", "cuda:0"], None)
+    assert asked == ["torch", "torch"]
+
+
+@pytest.mark.usefixtures("blind")
+def test_a_gpu_that_no_framework_sees_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A driver that is too old for the wheels is one reason."""
+    old = "The NVIDIA driver on your system is too old (found version 11040)."
+    answer = DevicesAnswer(devices=("cpu",), blind_because=old)
+    monkeypatch.setattr(devices, "ask", lambda *_, **__: answer)
+    found, remark = resolve_devices("auto", Interpreters({}))
+    assert found == ["cpu"]
+    assert remark is not None
+    assert remark.startswith(f"there are signs of a GPU, but torch sees none ({old})")
+    assert "runs on the CPU" in remark
+
+
+def test_hidden_gpus_are_told_and_a_wrong_variable_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(devices, "gpus", tuple)
+    empty = "CUDA_VISIBLE_DEVICES='' hides every GPU"
+    monkeypatch.setattr(devices, "hidden_reason", lambda: (empty, False))
+    assert resolve_devices("auto", Interpreters({})) == (["cpu"], f"{empty}: runs on the CPU")
+    assert resolve_devices("cpu", Interpreters({})) == (["cpu"], None)
+    wrong = "CUDA_VISIBLE_DEVICES='7' names '7', but this machine has one GPU (0)"
+    monkeypatch.setattr(devices, "hidden_reason", lambda: (wrong, True))
+    with pytest.raises(UserError, match="names '7'") as error:
+        resolve_devices("auto", Interpreters({}))
+    assert "unset CUDA_VISIBLE_DEVICES" in (error.value.hint or "")
+    assert resolve_devices("cpu", Interpreters({})) == (["cpu"], None)

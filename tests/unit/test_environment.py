@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import sys
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -16,10 +17,21 @@ from bench.errors import UserError, WorkerFailed
 from bench.spec.run import Environment
 from bench.storage import cache
 from bench.storage.code_digest import adapter_digest, shared_digest
-from bench.system import Gpu, gpus, visible
+from bench.system import gpu as gpu_module
+from bench.system.gpu import Gpu, gpus, installed, visible
 from bench.workers import environment, process
 from bench.workers.environment import environment_here
 from bench.workers.process import Interpreters, environment_of
+
+
+@pytest.fixture(autouse=True)
+def _asked_anew() -> Iterator[None]:
+    """Forget what the driver said in other tests."""
+    for function in (gpus, installed):
+        function.cache_clear()
+    yield
+    for function in (gpus, installed):
+        function.cache_clear()
 
 
 def _nvidia_smi(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
@@ -33,16 +45,31 @@ def _nvidia_smi(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> N
     ("script", "expected"),
     [
         (
-            "echo 'NVIDIA H100 80GB HBM3, 570.1, 81559, GPU-aa1'; "
-            "echo 'NVIDIA A100, 570.1, 40960, GPU-ab2'",
+            "echo 'NVIDIA H100 80GB HBM3, 570.1, 81559, GPU-aa1, 700.00, Enabled, Disabled'; "
+            "echo 'NVIDIA A100, 570.1, 40960, GPU-ab2, 250.00, Disabled, [N/A]'",
             (
-                Gpu("NVIDIA H100 80GB HBM3", "570.1", 81559 * 2**20),
-                Gpu("NVIDIA A100", "570.1", 40960 * 2**20),
+                Gpu(
+                    "NVIDIA H100 80GB HBM3",
+                    "570.1",
+                    81559 * 2**20,
+                    "GPU-aa1",
+                    {"power_limit_w": "700.00", "ecc": "Enabled", "mig": "Disabled"},
+                ),
+                Gpu(
+                    "NVIDIA A100",
+                    "570.1",
+                    40960 * 2**20,
+                    "GPU-ab2",
+                    {"power_limit_w": "250.00", "ecc": "Disabled"},
+                ),
             ),
         ),
         ("echo 'NVIDIA-SMI has failed because it could not talk to the driver'; exit 9", ()),
         ("echo 'No devices were found'", ()),
-        ("echo 'NVIDIA GB10, 580.95, [N/A], GPU-cc'", (Gpu("NVIDIA GB10", "580.95", None),)),
+        (
+            "echo 'NVIDIA GB10, 580.95, [N/A], GPU-cc, [N/A], [N/A], [N/A]'",
+            (Gpu("NVIDIA GB10", "580.95", None, "GPU-cc"),),
+        ),
     ],
     ids=["two", "broken driver", "none", "unified memory"],
 )
@@ -53,7 +80,7 @@ def test_gpus_are_what_nvidia_smi_tells(
     expected: tuple[Gpu, ...],
 ) -> None:
     _nvidia_smi(tmp_path, monkeypatch, script)
-    assert gpus.__wrapped__() == expected
+    assert gpus() == expected
 
 
 @pytest.mark.parametrize(
@@ -80,16 +107,140 @@ def test_cuda_visible_devices_chooses(
 
 
 def test_a_slice_of_a_gpu_is_a_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _nvidia_smi(tmp_path, monkeypatch, "echo 'NVIDIA H100 80GB HBM3, 570.1, 81559, GPU-aa1'")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-5c89852c")
-    assert gpus.__wrapped__() == (Gpu("MIG slice", "570.1", None),)
+    row = "NVIDIA H100, 570.1, 81559, GPU-aa1, 700.00, Enabled, Enabled"
+    _nvidia_smi(tmp_path, monkeypatch, f"echo '{row}'")
+    for chosen in ("MIG-5c89852c", None, "0"):  # CUDA takes the first slice of a card
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        if chosen is not None:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
+        gpus.cache_clear()
+        (found,) = gpus()
+        assert (found.name, found.memory_bytes) == ("MIG slice of NVIDIA H100", None)
+        assert found.settings["mig"] == "Enabled"
 
 
 def test_without_nvidia_smi_there_is_no_gpu(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert gpus.__wrapped__() == ()
+    monkeypatch.setattr(gpu_module, "DRIVER", tmp_path / "driver")
+    assert gpus() == ()
+
+
+DRIVER_VERSION = """NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  570.133.20  Release
+GCC version:  gcc version 11.4.0 (Ubuntu 11.4.0-1ubuntu1~22.04)
+"""
+INFORMATION = """Model: \t\t NVIDIA {model}
+IRQ:   \t\t 0
+GPU UUID: \t {uuid}
+Video BIOS: \t 96.00.89.00.01
+Bus Location: \t {bus}
+"""
+
+
+def test_without_nvidia_smi_the_drivers_files_tell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Containers without the driver's tools ('utility') have the files, and device files."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    driver = tmp_path / "driver"
+    for bus, model, uuid in (
+        ("0000:9a:00.0", "A100-SXM4-40GB", "GPU-b"),
+        ("0000:1b:00.0", "H100 80GB HBM3", "GPU-a"),
+    ):
+        folder = driver / "gpus" / bus
+        folder.mkdir(parents=True)
+        (folder / "information").write_text(INFORMATION.format(model=model, uuid=uuid, bus=bus))
+    (driver / "version").write_text(DRIVER_VERSION)
+    monkeypatch.setattr(gpu_module, "DRIVER", driver)
+    assert gpus() == (
+        Gpu("NVIDIA H100 80GB HBM3", "570.133.20", None, "GPU-a"),
+        Gpu("NVIDIA A100-SXM4-40GB", "570.133.20", None, "GPU-b"),
+    )
+    monkeypatch.setattr(environment, "gpus", gpus)
+    models = [_here("torch", device) for device in ("cuda:0", "cuda:1")]
+    assert len({found.environment_id for found in models}) == 2, "two cards are two environments"
+    assert models[0].driver == "570.133.20"
+
+
+@pytest.mark.parametrize("name", ["nvidia0", "nvidiactl", "dxg"])
+def test_device_files_are_signs_of_a_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(gpu_module, "DEVICE_FILES", tmp_path)
+    assert not gpu_module.has_signs_of_a_gpu()
+    (tmp_path / name).write_text("")
+    assert gpu_module.has_signs_of_a_gpu()
+
+
+TWO = (
+    "echo 'NVIDIA H100, 570.1, 81559, GPU-aa1, 700.00, Enabled, Disabled'; "
+    "echo 'NVIDIA H100, 570.1, 81559, GPU-ab2, 700.00, Enabled, Disabled'"
+)
+
+
+@pytest.mark.parametrize(
+    ("variable", "left", "reason", "is_mistake"),
+    [
+        (None, 2, None, None),
+        ("1", 1, None, None),
+        ("", 0, "hides every GPU", False),
+        ("-1", 0, "hides every GPU", False),
+        ("7", 0, "names '7', but this machine has 2 GPUs (0 to 1)", True),
+        ("0,7", 1, "names '7', but this machine has 2 GPUs (0 to 1); it hides what follows", True),
+        ("GPU-zz", 0, "names 'GPU-zz'", True),
+    ],
+)
+def test_a_variable_that_hides_gpus_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str | None, left: int,
+    reason: str | None, is_mistake: bool | None,
+) -> None:  # fmt: skip
+    _nvidia_smi(tmp_path, monkeypatch, TWO)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", variable)
+    assert len(gpus()) == left
+    found = gpu_module.hidden_reason()
+    if reason is None:
+        assert found is None
+    else:
+        assert found is not None
+        assert reason in found[0]
+        assert found[1] is is_mistake
+
+
+STATE = """
+case "$*" in
+  *query-compute-apps*) echo 4242; echo 77;;
+  *clocks_event_reasons.active*) {new};;
+  *query-gpu=clocks*) echo '1755, 2619, 612.30, 66, 98, 61234, 81559, 0x0000000000000044';;
+  *) echo 'NVIDIA H100, 570.1, 81559, GPU-aa1, 700.00, Enabled, Disabled';;
+esac
+"""
+
+
+@pytest.mark.parametrize(
+    "new",
+    ["echo '1755, 2619, 612.30, 66, 98, 61234, 81559, 0x0000000000000044'", "exit 2"],
+    ids=["new driver", "old driver"],
+)
+def test_the_state_of_a_gpu_has_clocks_power_and_other_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, new: str
+) -> None:
+    _nvidia_smi(tmp_path, monkeypatch, STATE.format(new=new))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    found = gpu_module.state(0, ours=[77])
+    assert found is not None
+    assert (found.sm_clock_mhz, found.power_w, found.temperature_c) == (1755, 612.3, 66)
+    assert (found.memory_used_mib, found.memory_total_mib) == (61234, 81559)
+    assert found.throttled_by == ("power cap", "hardware thermal")
+    assert found.other_processes == 1
+    assert found.is_disturbed()
+    alone = gpu_module.state(0, ours=[1])  # a container does not know its processes' outer ids
+    assert alone is not None
+    assert alone.other_processes == 1
+    assert not gpu_module.is_full("cuda:0")
+    assert gpu_module.state(1) is None
 
 
 def _here(backend: str, device: str) -> Environment:

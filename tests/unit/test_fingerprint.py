@@ -125,15 +125,23 @@ def test_the_accuracy_is_that_of_the_saved_logits() -> None:
 
 def test_windows_count_every_trained_image_once(monkeypatch: pytest.MonkeyPatch) -> None:
     counted: list[int] = []
-    count = Windows.step
+    count, left_out = Windows.step, [0]
 
     def step(self: Windows, images: int, waited_s: float = 0.0) -> None:
         counted.append(images)
         count(self, images, waited_s)
 
+    def leave_out(self: Windows) -> None:
+        left_out[0] += 1
+        self.open()
+
     monkeypatch.setattr(Windows, "step", step)
+    monkeypatch.setattr(Windows, "leave_out", leave_out)
     outcome_of(RestorableTrainer(network()))
-    assert sum(counted) == 3 * 50 + 12  # three epochs, and the test
+    # Three epochs of 6 steps of 8 images and one of 2, and a test of 8 and 4 images; the first call
+    # of each batch size is in no window.
+    assert sum(counted) == 3 * 50 - 8 - 2
+    assert left_out == [2 + 2]
 
 
 class Clock:

@@ -140,7 +140,7 @@ def test_a_gpu_without_room_for_the_matrices_loses_no_run(monkeypatch: pytest.Mo
 TORCH = """
 import torch
 from backends.keras_adapter.engines.torch import engine
-from backends.torch_adapter import device
+from backends import torch_device as device
 made = engine()
 made.prepare("cpu", "fp64")
 adapter = lambda side, precision: device.matrix_product(torch.device("cpu"), precision, side)

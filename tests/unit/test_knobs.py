@@ -16,7 +16,7 @@ from bench.system import cores, project_root
 COMPILED = "torch.compile(lambda x: x + 1, backend='eager')(torch.ones(2))"
 TORCH = """
 import json, torch, sys
-from backends.torch_adapter import device
+from backends import torch_device as device
 before = device.knobs(torch.device("cpu"))["compile"]
 {compiled}
 print(json.dumps([before, device.knobs(torch.device("cpu"))["compile"]]))

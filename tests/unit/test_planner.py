@@ -17,11 +17,12 @@ from bench.cli.options import RunOptions, run_choices
 from bench.data import Dataset, SplitSizes
 from bench.errors import Unavailable, UserError
 from bench.network.weights import Weights, pretrained_weights, published_weights
-from bench.runner import planner
-from bench.runner.planner import PlannedRun, Planner, resolve_devices
+from bench.runner import devices, planner
+from bench.runner.devices import resolve_devices
+from bench.runner.planner import PlannedRun, Planner
 from bench.runner.suite import Options, Suite, apply_options, options_suite
 from bench.spec.run import Environment, WeightsRef
-from bench.system import Gpu
+from bench.system.gpu import Gpu
 from bench.workers.process import Interpreters
 from tests.unit.conftest import Cli
 
@@ -84,7 +85,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> _Fakes:
     monkeypatch.setattr(planner, "open_dataset", fakes.open)
     monkeypatch.setattr(planner, "pretrained_weights", fakes.pretrained)
     monkeypatch.setattr(planner, "environment_of", fakes.environment)
-    monkeypatch.setattr(planner, "gpus", lambda: ())
+    monkeypatch.setattr(devices, "gpus", lambda: ())
     return fakes
 
 
@@ -407,7 +408,7 @@ def test_runs_that_are_the_same_are_planned_once(fakes: _Fakes) -> None:
 
 
 def test_each_device_is_a_run(fakes: _Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planner, "gpus", lambda: (Gpu("A", "1", 1), Gpu("B", "1", 1)))
+    monkeypatch.setattr(devices, "gpus", lambda: (Gpu("A", "1", 1), Gpu("B", "1", 1)))
     runs = _plan({"policies": ["freeze_all"]}, device="all")
     assert [r.spec.device for r in runs] == ["cpu", "cuda:0", "cuda:1"]
     assert len({r.spec.run_id for r in runs}) == 3
@@ -433,12 +434,13 @@ GPU = Gpu("A", "1", 1)
 def test_devices(
     monkeypatch: pytest.MonkeyPatch, there: int, asked: str, expected: list[str]
 ) -> None:
-    monkeypatch.setattr(planner, "gpus", lambda: (GPU,) * there)
-    assert resolve_devices(asked) == expected
+    monkeypatch.setattr(devices, "gpus", lambda: (GPU,) * there)
+    monkeypatch.setattr(devices, "has_signs_of_a_gpu", lambda: False)
+    assert resolve_devices(asked, Interpreters({})) == (expected, None)
 
 
 @pytest.mark.parametrize("asked", ["gpu", "cuda:2", "cuda:x", "", "CPU"])
 def test_a_device_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, asked: str) -> None:
-    monkeypatch.setattr(planner, "gpus", lambda: (GPU, replace(GPU, name="B")))
+    monkeypatch.setattr(devices, "gpus", lambda: (GPU, replace(GPU, name="B")))
     with pytest.raises(UserError, match=f"Unknown device '{asked}'"):
-        resolve_devices(asked)
+        resolve_devices(asked, Interpreters({}))

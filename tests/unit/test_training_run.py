@@ -97,6 +97,18 @@ class NumpyTrainer:
             self.weights["frozen.weight"][0, 0] += 1e-9
         return self.loss_after.get(len(self.rates), loss)
 
+    def host_array(self, shape: tuple[int, ...], dtype: Any) -> Any:
+        return np.empty(shape, dtype)
+
+    def reserved_device_bytes(self) -> int | None:
+        return None
+
+    def reset_peak(self) -> None:
+        pass
+
+    def events(self) -> None:
+        return None
+
     def losses(self, handles: list[float]) -> list[float]:
         return handles
 

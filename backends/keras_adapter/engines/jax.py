@@ -1,35 +1,46 @@
-"""Keras on JAX: each step is one function that XLA compiles once for each batch size.
+"""Keras on JAX: each step is one program that XLA compiles once for each batch size.
 
 Sources: docs.jax.dev, "Configuration options", "GPU memory allocation", ``jax.jit``
-(``donate_argnums``), "Asynchronous dispatch"; keras.io, "StatelessScope".
+(``donate_argnums``), "Ahead-of-time lowering and compilation", "Asynchronous dispatch";
+keras.io, "StatelessScope".
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import jaxlib
 import keras
+import numpy as np
 
 from backends.keras_adapter.engines import (
     OFF,
     PRODUCT_DTYPES,
+    EngineDefaults,
     FusedUpdate,
     StepFunction,
-    check_device,
+    TrainedVariable,
+    UpdateScalars,
     flag,
+    host_values,
 )
+from backends.out_of_memory import is_out_of_memory
+from backends.requirements import check_capability, check_device
+from bench.errors import first_line
+from bench.network.blueprint import Array
 from bench.spec.run import Precision, Recipe
 from bench.system import cores
+from bench.system.gpu import is_full
+from bench.training.adapter import OnPhase
 
 DETERMINISTIC_FLAGS = ("xla_gpu_deterministic_ops", "xla_gpu_exclude_nondeterministic_ops")
 
 
-class JaxEngine:
+class JaxEngine(EngineDefaults):
     """``backends.keras_adapter.engines.Engine`` for JAX."""
 
     def __init__(self) -> None:
@@ -37,31 +48,50 @@ class JaxEngine:
         # CPU is finished when its call returns.
         jax.config.update("jax_cpu_enable_async_dispatch", False)
         self._device: Any = None
+        self._name = "cpu"
         self._slow_groups = False
         self._pending: list[Any] = []
-        self._batch_sizes: set[int] = set()
+        self._programs: list[Program] = []
 
     def devices(self) -> list[str]:
         return ["cpu", *(f"cuda:{i}" for i in range(len(_gpus())))]
 
-    def prepare(self, device: str, precision: Precision) -> None:
+    def blind_because(self) -> str | None:
+        if _gpus():
+            return None
+        try:
+            jax.devices("gpu")
+        except RuntimeError as error:
+            return first_line(error)
+        return None
+
+    def start(self, device: str) -> None:
+        jax.block_until_ready(jax.device_put(np.zeros(1, np.float32), _device(device)))
+
+    def prepare(
+        self, device: str, precision: Precision, compiled: bool = False, native: bool = False
+    ) -> None:
         check_device(f"JAX {jax.__version__}", device, self.devices(), precision)
         on_cpu = device == "cpu"
-        chosen = jax.devices("cpu")[0] if on_cpu else _gpus()[int(device.removeprefix("cuda:"))]
+        chosen = _device(device)
+        if not on_cpu:
+            major, minor = (int(part) for part in chosen.compute_capability.split("."))
+            check_capability(chosen.device_kind, (major, minor), precision)
         jax.config.update("jax_default_device", chosen)
         jax.config.update("jax_enable_x64", precision == "fp64")
-        jax.config.update("jax_default_matmul_precision", "highest")  # no TF32
-        self._device = chosen
+        products = "tensorfloat32" if precision == "tf32" else None if native else "highest"
+        jax.config.update("jax_default_matmul_precision", products)
+        self._device, self._name = chosen, device
+        self._programs.clear()
         # XLA's grouped convolution in float64 on a CPU is slow: a step of EfficientNet-Lite0
         # (64 px, batch 4) took 17 s on one core, and 0.2 s with TapDepthwiseConv2D.
         self._slow_groups = on_cpu and precision == "fp64"
 
     def release(self) -> bool:
         self._pending.clear()
-        self._batch_sizes.clear()
+        self._programs.clear()
         jax.clear_caches()
-        # A GPU's peak memory is that of the whole process; JAX cannot reset it.
-        return self._device is None or self._device.platform == "cpu"
+        return True
 
     def splits_groups(self) -> bool:
         return self._slow_groups
@@ -78,18 +108,16 @@ class JaxEngine:
         variance: Any,
         epsilon: float,
         momentum: float,
-    ) -> tuple[Any, Any, Any]:
+    ) -> Any:
         values = x.astype(gamma.dtype)  # in mixed precision, statistics stay in float32
         batch_mean = jnp.mean(values, axis=(0, 1, 2))
         batch_variance = jnp.mean(jnp.square(values - batch_mean), axis=(0, 1, 2))
         y = (values - batch_mean) * (jax.lax.rsqrt(batch_variance + epsilon) * gamma) + beta
         count = x.shape[0] * x.shape[1] * x.shape[2]
         unbiased = batch_variance * (count / (count - 1))
-        return (
-            y.astype(x.dtype),
-            mean * (1 - momentum) + batch_mean * momentum,
-            variance * (1 - momentum) + unbiased * momentum,
-        )
+        for variable, new in ((mean, batch_mean), (variance, unbiased)):
+            variable.assign(variable.value * (1 - momentum) + new * momentum)
+        return y.astype(x.dtype)
 
     def batch_norm_inference(
         self, x: Any, gamma: Any, beta: Any, mean: Any, variance: Any, epsilon: float
@@ -100,38 +128,42 @@ class JaxEngine:
     def make_step(
         self,
         forward: Callable[..., Any],
-        update: Callable[[list[Any], tuple[Any, ...]], Any],
+        update: Callable[[list[Any], UpdateScalars], None],
         variables: list[Any],
         inputs: list[Any],
     ) -> StepFunction:
         differentiate = _differentiated(forward, variables)
 
-        def traced(prepared: Any, scalars: Any) -> tuple[Any, Any]:
-            loss, gradients = differentiate(prepared, scalars[3])
-            return loss, update(gradients, tuple(scalars))
+        def traced(prepared: Any, scalars: Any) -> Any:
+            loss, gradients = differentiate(prepared)
+            update(gradients, UpdateScalars(*scalars))
+            return loss
 
-        compiled = CompiledFunction(traced)
+        compiled = CompiledFunction(traced, self._programs)
 
-        def step(prepared: Any, scalars: tuple[float, ...]) -> tuple[Any, Any]:
-            self._batch_sizes.add(len(prepared[1]))
-            done: tuple[Any, Any] = compiled(prepared, jnp.asarray(scalars, keras.config.floatx()))
-            self._pending.append(done)
-            return done
+        def step(prepared: Any, scalars: tuple[float, ...], after: OnPhase) -> Any:
+            loss = compiled(prepared, jnp.asarray(scalars, keras.config.floatx()))
+            self._pending.append(loss)
+            return loss
 
         return step
 
-    def fused_update(self, recipe: Recipe) -> FusedUpdate | None:
+    def fused_update(
+        self, recipe: Recipe, trained: Sequence[TrainedVariable], moments: list[list[Any]]
+    ) -> FusedUpdate | None:
         return None  # XLA fuses the plain operations
 
     def make_gradients(
         self, forward: Callable[..., Any], variables: list[Any], inputs: list[Any]
     ) -> Callable[[Any], tuple[Any, list[Any]]]:
         differentiate = _differentiated(forward, variables)
-        compiled = CompiledFunction(lambda prepared: differentiate(prepared, 1.0))
+        compiled = CompiledFunction(differentiate, self._programs)
         return lambda prepared: compiled(prepared)
 
     def make_infer(self, model: keras.Model) -> Callable[..., Any]:
-        compiled = CompiledFunction(lambda *tensors: model(list(tensors), training=False))
+        compiled = CompiledFunction(
+            lambda *tensors: model(list(tensors), training=False), self._programs
+        )
 
         def infer(*arrays: Any) -> Any:
             done = compiled(*(self.to_device(a) for a in arrays))
@@ -146,16 +178,32 @@ class JaxEngine:
     def to_device(self, array: Any) -> Any:
         return jax.device_put(array, self._device)
 
+    def to_host(self, value: Any) -> Callable[[], Array]:
+        value.copy_to_host_async()
+        return lambda: host_values(value)
+
     def synchronise(self) -> None:
         # All, not just the last: independent computations may finish in any order.
         jax.block_until_ready(self._pending)
         self._pending.clear()
 
     def peak_device_bytes(self) -> int | None:
+        """Return the memory of the program that needs most. JAX cannot reset the allocator's own
+        peak, which is that of all runs of the process."""
         if self._device.platform == "cpu":
             return None
-        statistics = self._device.memory_stats()
-        return None if statistics is None else int(statistics["peak_bytes_in_use"])
+        return max((program.device_bytes for program in self._programs), default=None)
+
+    def reserved_device_bytes(self) -> int | None:
+        statistics = self._device.memory_stats() or {}
+        found = statistics.get("peak_bytes_in_use")  # other allocators do not tell
+        return None if self._device.platform == "cpu" or found is None else int(found)
+
+    def reset_peak(self) -> None:
+        pass  # a program's memory does not contain the search for its kernels
+
+    def layout(self) -> str | None:
+        return None if self._device.platform != "cpu" else "channels_last"
 
     def matrix_product(self, side: int, precision: Precision) -> Callable[[], Any]:
         factor = jax.random.normal(jax.random.key(0), (side, side), jnp.float32) / side**0.5
@@ -171,9 +219,7 @@ class JaxEngine:
         return multiply
 
     def is_out_of_memory(self, error: BaseException) -> bool:
-        if isinstance(error, MemoryError):
-            return True
-        return isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
+        return is_out_of_memory(error, lambda: is_full(self._name))
 
     def knobs(self) -> dict[str, Any]:
         flags, given = os.environ.get("XLA_FLAGS", ""), os.environ.get("NPROC", "")
@@ -187,14 +233,25 @@ class JaxEngine:
             "xla": not settings["jax_disable_jit"],
             "xla_flags": flags or None,
             "x64": settings["jax_enable_x64"],
+            "compile": not settings["jax_disable_jit"],
             "matmul_precision": settings["jax_default_matmul_precision"],
             "tf32": settings["jax_default_matmul_precision"] not in ("highest", "float32"),
             "deterministic": any(flag(name, flags) not in OFF for name in DETERMINISTIC_FLAGS),
             "async_dispatch": not on_cpu or settings["jax_cpu_enable_async_dispatch"],
             "donated_buffers": True,
-            "compiled_for_batch_sizes": sorted(self._batch_sizes) or None,
+            "graphs_compiled": len(self._programs),
+            "compiled_for_batch_sizes": sorted({p.batch_size for p in self._programs}) or None,
             "cuda": None if on_cpu else self._device.client.platform_version,
         }
+
+
+class Program(NamedTuple):
+    """A compiled program."""
+
+    batch_size: int
+    call: Any
+    device_bytes: int
+    """Memory of its arguments, outputs and temporary values."""
 
 
 class CompiledFunction:
@@ -204,23 +261,44 @@ class CompiledFunction:
     ones, so that they may be changed between calls; replaced values donate their buffers.
     """
 
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self._function = function  # (arrays …) → arrays, on ``keras.ops`` and ``jax.numpy``
+    def __init__(self, function: Callable[..., Any], programs: list[Program]) -> None:
+        """
+        Args:
+            function: (arrays …) → arrays, on ``keras.ops`` and ``jax.numpy``.
+            programs: Takes each program that is compiled.
+        """
+        self._function = function
+        self._all_programs = programs
         self._read: list[Any] = []
         self._assigned: list[Any] = []
-        self._compiled: Any = None
+        self._jitted: Any = None
+        self._programs: dict[tuple[Any, ...], Program] = {}
+        """Shapes of the arrays → program."""
 
     def __call__(self, *arrays: Any) -> Any:
-        if self._compiled is None:
+        if self._jitted is None:
             self._find_variables(arrays)
-            self._compiled = jax.jit(self._pure, donate_argnums=0)
-        result, values = self._compiled(
-            [_placed(v) for v in self._assigned], [_placed(v) for v in self._read], *arrays
-        )
-        for variable, value in zip(self._assigned, values, strict=True):
+            self._jitted = jax.jit(self._pure, donate_argnums=0)
+        values = [[_placed(v) for v in each] for each in (self._assigned, self._read)]
+        shapes = tuple(array.shape for array in jax.tree.leaves(arrays))
+        if shapes not in self._programs:
+            self._programs[shapes] = self._compile(shapes[0][0], (*values, *arrays))
+        result, new = self._programs[shapes].call(*values, *arrays)
+        for variable, value in zip(self._assigned, new, strict=True):
             # ``assign`` would check shape and dtype again: 6 µs each, for hundreds of variables.
             variable._direct_assign(value)
         return result
+
+    def _compile(self, batch_size: int, arguments: tuple[Any, ...]) -> Program:
+        call = self._jitted.lower(*arguments).compile()
+        found = call.memory_analysis()
+        held = 0
+        if found is not None:
+            held = found.argument_size_in_bytes + found.output_size_in_bytes
+            held += found.temp_size_in_bytes - found.alias_size_in_bytes
+        program = Program(batch_size, call, held)
+        self._all_programs.append(program)
+        return program
 
     def _pure(self, replaced: list[Any], kept: list[Any], *arrays: Any) -> tuple[Any, list[Any]]:
         state = [*zip(self._assigned, replaced, strict=True), *zip(self._read, kept, strict=True)]
@@ -273,16 +351,15 @@ class TracingScope(keras.StatelessScope):
 
 def _differentiated(
     forward: Callable[..., Any], variables: list[Any]
-) -> Callable[[Any, Any], tuple[Any, list[Any]]]:
-    """Return a traceable function: (batch, loss scale) → (mean loss, gradients of the scaled
-    loss)."""
+) -> Callable[[Any], tuple[Any, list[Any]]]:
+    """Return a traceable function: batch → (mean loss, gradients of the scaled loss)."""
 
-    def differentiate(prepared: Any, scale: Any) -> tuple[Any, list[Any]]:
+    def differentiate(prepared: Any) -> tuple[Any, list[Any]]:
         assigned: list[Any] = []
 
         def scaled_loss(values: list[Any]) -> tuple[Any, Any]:
             with TracingScope(list(zip(variables, values, strict=True))) as scope:
-                loss, scaled = forward(*prepared, scale)
+                loss, scaled = forward(*prepared)
             # BatchNorm's statistics are returned as values: a tracer must not outlive its trace.
             assigned[:] = scope.assigned.values()
             return scaled, (loss, [scope.get_current_value(v) for v in assigned])
@@ -298,6 +375,10 @@ def _differentiated(
 
 def _gpus() -> list[Any]:
     return [d for d in jax.devices() if d.platform == "gpu"]
+
+
+def _device(name: str) -> Any:
+    return jax.devices("cpu")[0] if name == "cpu" else _gpus()[int(name.removeprefix("cuda:"))]
 
 
 def engine() -> JaxEngine:

@@ -1,4 +1,4 @@
-"""Keras on TensorFlow: graph mode, fused BatchNorm, fused optimizer kernels, no XLA.
+"""Keras on TensorFlow: graph mode or XLA, fused BatchNorm, fused optimizer kernels.
 
 Measured on 2 CPU cores: XLA is far slower than graph mode; the fused BatchNorm makes ResNet50 1.4
 times as fast as Keras's own layer; a step of AdamW by TensorFlow's kernel took 25 ms instead of 55
@@ -11,7 +11,7 @@ Sources: tensorflow.org, API pages of ``tf.raw_ops.FusedBatchNormV3``, ``Resourc
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -27,41 +27,62 @@ from backends.keras_adapter.engines import (
     EPSILON,
     OFF,
     PRODUCT_DTYPES,
+    EngineDefaults,
     FusedUpdate,
     StepFunction,
+    TrainedVariable,
     UpdateScalars,
-    check_device,
     flag,
 )
+from backends.out_of_memory import is_out_of_memory
+from backends.requirements import check_capability, check_device
 from bench.spec.run import Precision, Recipe
 from bench.system import cores
+from bench.system.gpu import is_full
 
 FUSED_DTYPES = ("float32", "float16", "bfloat16")
 """Dtypes that FusedBatchNormV3 supports."""
 
 
-class TensorFlowEngine:
+class TensorFlowEngine(EngineDefaults):
     """``backends.keras_adapter.engines.Engine`` for TensorFlow."""
 
     def __init__(self) -> None:
         self._device = "cpu"
+        self._compiled = False
         self._batch_norms: set[str] = set()
 
     def devices(self) -> list[str]:
         gpus = tf.config.list_physical_devices("GPU")
         return ["cpu", *(f"cuda:{i}" for i in range(len(gpus)))]
 
-    def prepare(self, device: str, precision: Precision) -> None:
+    def blind_because(self) -> str | None:
+        if len(self.devices()) > 1 or tf.test.is_built_with_cuda():
+            return None
+        return f"TensorFlow {tf.__version__} was built without CUDA"
+
+    def start(self, device: str) -> None:
+        with tf.device("CPU:0" if device == "cpu" else f"GPU:{device.removeprefix('cuda:')}"):
+            tf.zeros(1)
+
+    def prepare(
+        self, device: str, precision: Precision, compiled: bool = False, native: bool = False
+    ) -> None:
         check_device(f"TensorFlow {tf.__version__}", device, self.devices(), precision)
         gpus = tf.config.list_physical_devices("GPU")
         chosen = [] if device == "cpu" else [gpus[int(device.removeprefix("cuda:"))]]
         tf.config.set_visible_devices(chosen, "GPU")
         for gpu in chosen:
+            details = tf.config.experimental.get_device_details(gpu)
+            capability = details.get("compute_capability", (0, 0))
+            check_capability(details.get("device_name", device), capability, precision)
             tf.config.experimental.set_memory_growth(gpu, True)
         if chosen and self._device != "cpu":  # an earlier run used a GPU
-            tf.config.experimental.reset_memory_stats("GPU:0")
-        tf.config.experimental.enable_tensor_float_32_execution(False)
+            self.reset_peak()
+        if not native or precision == "tf32":
+            tf.config.experimental.enable_tensor_float_32_execution(precision == "tf32")
         self._device = device
+        self._compiled = compiled
         self._batch_norms.clear()
 
     def release(self) -> bool:
@@ -83,23 +104,27 @@ class TensorFlowEngine:
         variance: Any,
         epsilon: float,
         momentum: float,
-    ) -> tuple[Any, Any, Any]:
+    ) -> Any:
         fused = x.dtype.name in FUSED_DTYPES
         self._batch_norms.add("fused" if fused else "unfused")
-        if not fused:
-            return _unfused(x, gamma, beta, mean, variance, epsilon, momentum)
-        # The raw operation: tf.nn's wrapper raises epsilon to 1.001e-5, PyTorch's is 1e-5.
-        y, new_mean, new_variance, *_ = tf.raw_ops.FusedBatchNormV3(
-            x=x,
-            scale=gamma,
-            offset=beta,
-            mean=mean,
-            variance=variance,
-            epsilon=epsilon,
-            exponential_avg_factor=momentum,
-            is_training=True,
-        )
-        return y, new_mean, new_variance
+        old = tf.convert_to_tensor(mean.value), tf.convert_to_tensor(variance.value)
+        if fused:
+            # The raw operation: tf.nn's wrapper raises epsilon to 1.001e-5, PyTorch's is 1e-5.
+            y, new_mean, new_variance, *_ = tf.raw_ops.FusedBatchNormV3(
+                x=x,
+                scale=gamma,
+                offset=beta,
+                mean=old[0],
+                variance=old[1],
+                epsilon=epsilon,
+                exponential_avg_factor=momentum,
+                is_training=True,
+            )
+        else:
+            y, new_mean, new_variance = _unfused(x, gamma, beta, *old, epsilon, momentum)
+        mean.assign(new_mean)
+        variance.assign(new_variance)
+        return y
 
     def batch_norm_inference(
         self, x: Any, gamma: Any, beta: Any, mean: Any, variance: Any, epsilon: float
@@ -119,26 +144,36 @@ class TensorFlowEngine:
     def make_step(
         self,
         forward: Callable[..., Any],
-        update: Callable[[list[Any], tuple[Any, ...]], Any],
+        update: Callable[[list[Any], UpdateScalars], None],
         variables: list[Any],
         inputs: list[Any],
     ) -> StepFunction:
         watched = [v.value for v in variables]
-        signature = (_batch_signature(inputs), tf.TensorSpec((4,), keras.config.floatx()))
+        signature = (_batch_signature(inputs), tf.TensorSpec((3,), keras.config.floatx()))
 
-        @tf.function(autograph=False, input_signature=signature)  # type: ignore[untyped-decorator]
-        def step(prepared: Any, scalars: Any) -> tuple[Any, Any]:
+        @self._function(signature)  # type: ignore[untyped-decorator]
+        def step(prepared: Any, scalars: Any) -> Any:
             images, labels, masks = prepared
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(watched)
-                loss, scaled = forward(images, labels, masks, scalars[3])
-            return loss, update(tape.gradient(scaled, watched), tuple(tf.unstack(scalars)))
+                loss, scaled = forward(images, labels, masks)
+            update(tape.gradient(scaled, watched), UpdateScalars(*tf.unstack(scalars)))
+            return loss
 
         dtype = keras.config.floatx()
-        return lambda prepared, scalars: step(prepared, tf.constant(scalars, dtype))
+        return lambda prepared, scalars, after: step(prepared, tf.constant(scalars, dtype))
 
-    def fused_update(self, recipe: Recipe) -> FusedUpdate | None:
-        return sgd_update if recipe.optimizer == "sgd" else adamw_update
+    def _function(self, signature: Any) -> Any:
+        """Return the decorator of a graph, or of a program of XLA, which compiles each batch size
+        anew."""
+        return tf.function(
+            autograph=False, input_signature=signature, jit_compile=self._compiled or None
+        )
+
+    def fused_update(
+        self, recipe: Recipe, trained: Sequence[TrainedVariable], moments: list[list[Any]]
+    ) -> FusedUpdate | None:
+        return TensorFlowUpdate(recipe, trained, moments)
 
     def make_gradients(
         self,
@@ -154,20 +189,30 @@ class TensorFlowEngine:
             images, labels, masks = prepared
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(watched)
-                loss, _ = forward(images, labels, masks, 1.0)
+                loss, _ = forward(images, labels, masks)
             return loss, tape.gradient(loss, watched)
 
         found: Callable[[Any], tuple[Any, list[Any]]] = gradients
         return found
 
     def make_infer(self, model: keras.Model) -> Callable[..., Any]:
-        infer = _inference(model)
+        infer = self._inference(model)
         return lambda *arrays: infer(*(tf.constant(a) for a in arrays))
 
     def make_constant(self, model: keras.Model) -> Callable[..., Any]:
         # Grappler fuses convolution, bias and activation, and lays out kernels, for constants only.
-        constant = convert_variables_to_constants_v2(_inference(model).get_concrete_function())
+        constant = convert_variables_to_constants_v2(self._inference(model).get_concrete_function())
         return lambda *arrays: constant(*(tf.constant(a) for a in arrays))[0]
+
+    def _inference(self, model: keras.Model) -> Any:
+        """Return a function of the model's inputs that computes its inference form."""
+        signature = [tf.TensorSpec(i.shape, i.dtype) for i in model.inputs]
+
+        @self._function(signature)  # type: ignore[untyped-decorator]
+        def infer(*inputs: Any) -> Any:
+            return model(list(inputs), training=False)
+
+        return infer
 
     def to_device(self, array: Any) -> Any:
         return tf.constant(array)
@@ -180,6 +225,14 @@ class TensorFlowEngine:
         if self._device == "cpu":
             return None
         return int(tf.config.experimental.get_memory_info("GPU:0")["peak"])
+
+    def reset_peak(self) -> None:
+        if self._device != "cpu":
+            tf.config.experimental.reset_memory_stats("GPU:0")
+
+    def layout(self) -> str | None:
+        # On a GPU the graph's optimizer, or XLA, turns convolutions to the layout that it prefers.
+        return "channels_last" if self._device == "cpu" and not self._compiled else None
 
     def matrix_product(self, side: int, precision: Precision) -> Callable[[], Any]:
         factor = tf.random.stateless_normal((side, side), seed=(0, 0)) / side**0.5
@@ -194,7 +247,7 @@ class TensorFlowEngine:
         return multiply
 
     def is_out_of_memory(self, error: BaseException) -> bool:
-        return isinstance(error, MemoryError | tf.errors.ResourceExhaustedError)
+        return is_out_of_memory(error, lambda: is_full(self._device))
 
     def knobs(self) -> dict[str, Any]:
         build = tf.sysconfig.get_build_info()
@@ -206,7 +259,8 @@ class TensorFlowEngine:
             "interop_threads": _threads(
                 tf.config.threading.get_inter_op_parallelism_threads(), "TF_NUM_INTEROP_THREADS"
             ),
-            "xla": bool(tf.config.optimizer.get_jit())
+            "xla": self._compiled
+            or bool(tf.config.optimizer.get_jit())
             or flag("tf_xla_auto_jit", os.environ.get("TF_XLA_FLAGS", "")) not in OFF,
             "tf32": tf.config.experimental.tensor_float_32_execution_enabled(),
             "cuda": build.get("cuda_version") if self._device != "cpu" else None,
@@ -222,17 +276,6 @@ def _threads(configured: int, variable: str) -> int:
     """Return the threads in use; 0 means TensorFlow's default: the variable, else one per core."""
     given = os.environ.get(variable, "")
     return configured or (int(given) if given.isdigit() else 0) or cores()
-
-
-def _inference(model: keras.Model) -> Any:
-    """Return a graph function of the model's inputs that computes its inference form."""
-    signature = [tf.TensorSpec(i.shape, i.dtype) for i in model.inputs]
-
-    @tf.function(autograph=False, input_signature=signature)  # type: ignore[untyped-decorator]
-    def infer(*inputs: Any) -> Any:
-        return model(list(inputs), training=False)
-
-    return infer
 
 
 def _batch_signature(inputs: list[Any]) -> tuple[Any, ...]:
@@ -257,52 +300,69 @@ def _unfused(
     )
 
 
-def sgd_update(
-    variable: Any, moments: list[Any], gradient: Any, decay: float | None, scalars: UpdateScalars
-) -> None:
-    """Update as PyTorch's SGD: ``velocity = momentum * velocity + gradient``, then
-    ``variable -= rate * velocity``."""
-    if decay is not None:
-        gradient = gradient + decay * variable.value
-    tf.raw_ops.ResourceApplyMomentum(
-        var=variable.value.handle,
-        accum=moments[0].value.handle,
-        lr=scalars.rate,
-        grad=gradient,
-        momentum=tf.constant(scalars.momentum, gradient.dtype),
-    )
+class TensorFlowUpdate:
+    """TensorFlow's kernels of SGD or AdamW, one call a variable (``FusedUpdate``)."""
 
+    def __init__(
+        self, recipe: Recipe, trained: Sequence[TrainedVariable], moments: list[list[Any]]
+    ) -> None:
+        self._recipe, self._trained, self._moments = recipe, trained, moments
 
-def adamw_update(
-    variable: Any, moments: list[Any], gradient: Any, decay: float | None, scalars: UpdateScalars
-) -> None:
-    """Update as PyTorch's AdamW, by ``rate / c1 * m / (sqrt(v) / c2 + epsilon)``.
+    def reset(self) -> None:
+        pass
 
-    With beta powers of 0 the kernel computes ``lr * m / (sqrt(v) + eps)``. It weights new values in
-    the moments by 1 minus the rounded beta, PyTorch by the rounded 1 - beta (in float32 they differ
-    by 1.3e-5). The moments are linear in that weight, so they are off by a constant factor, which
-    ``lr`` and ``eps`` compensate.
-    """
-    if decay is not None:
-        variable.value.assign(variable.value * (1.0 - scalars.rate * decay))
-    dtype = np.dtype(gradient.dtype.as_numpy_dtype).type
-    excess_1, excess_2 = (
-        float(dtype(1.0) - dtype(beta)) / float(dtype(1.0 - beta)) for beta in (BETA_1, BETA_2)
-    )
-    root = excess_2**0.5
-    zero, beta_1, beta_2 = (tf.constant(v, gradient.dtype) for v in (0.0, BETA_1, BETA_2))
-    tf.raw_ops.ResourceApplyAdam(
-        var=variable.value.handle,
-        m=moments[0].value.handle,
-        v=moments[1].value.handle,
-        beta1_power=zero,
-        beta2_power=zero,
-        lr=scalars.rate * scalars.correction_2 / scalars.correction_1 * (root / excess_1),
-        beta1=beta_1,
-        beta2=beta_2,
-        epsilon=scalars.correction_2 * (EPSILON * root),
-        grad=gradient,
-    )
+    def __call__(self, gradients: list[Any], scalars: UpdateScalars) -> None:
+        rule = self._sgd if self._recipe.optimizer == "sgd" else self._adamw
+        for index, (trained, gradient) in enumerate(zip(self._trained, gradients, strict=True)):
+            own = scalars._replace(rate=scalars.rate * trained.rate_scale)
+            rule(trained, [each[index] for each in self._moments], gradient, own)
+
+    def _sgd(
+        self, trained: TrainedVariable, moments: list[Any], gradient: Any, scalars: UpdateScalars
+    ) -> None:
+        """Update as PyTorch's SGD: ``velocity = momentum * velocity + gradient``, then
+        ``variable -= rate * velocity``."""
+        if trained.decay is not None:
+            gradient = gradient + trained.decay * trained.variable.value
+        tf.raw_ops.ResourceApplyMomentum(
+            var=trained.variable.value.handle,
+            accum=moments[0].value.handle,
+            lr=scalars.rate,
+            grad=gradient,
+            momentum=tf.constant(self._recipe.momentum, gradient.dtype),
+        )
+
+    def _adamw(
+        self, trained: TrainedVariable, moments: list[Any], gradient: Any, scalars: UpdateScalars
+    ) -> None:
+        """Update as PyTorch's AdamW, by ``rate / c1 * m / (sqrt(v) / c2 + epsilon)``.
+
+        With beta powers of 0 the kernel computes ``lr * m / (sqrt(v) + eps)``. It weights new
+        values in the moments by 1 minus the rounded beta, PyTorch by the rounded 1 - beta (in
+        float32 they differ by 1.3e-5). The moments are linear in that weight, so they are off by a
+        constant factor, which ``lr`` and ``eps`` compensate.
+        """
+        variable = trained.variable.value
+        if trained.decay is not None:
+            variable.assign(variable * (1.0 - scalars.rate * trained.decay))
+        dtype = np.dtype(gradient.dtype.as_numpy_dtype).type
+        excess_1, excess_2 = (
+            float(dtype(1.0) - dtype(beta)) / float(dtype(1.0 - beta)) for beta in (BETA_1, BETA_2)
+        )
+        root = excess_2**0.5
+        zero, beta_1, beta_2 = (tf.constant(v, gradient.dtype) for v in (0.0, BETA_1, BETA_2))
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=moments[0].value.handle,
+            v=moments[1].value.handle,
+            beta1_power=zero,
+            beta2_power=zero,
+            lr=scalars.rate * scalars.correction_2 / scalars.correction_1 * (root / excess_1),
+            beta1=beta_1,
+            beta2=beta_2,
+            epsilon=scalars.correction_2 * (EPSILON * root),
+            grad=gradient,
+        )
 
 
 def engine() -> TensorFlowEngine:

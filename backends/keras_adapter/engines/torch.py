@@ -1,26 +1,41 @@
-"""Keras on torch: eager, fused BatchNorm, no torch.compile.
+"""Keras on torch: eager or through ``torch.compile``, with PyTorch's fused kernels.
 
-The flags equal those of the torch adapter, so that the two backends differ in Keras alone.
+Device, flags and memory are those of PyTorch's own adapter (``backends.torch_device``), so that the
+two backends differ in Keras alone.
 
-Sources: keras.io, "keras.device"; docs.pytorch.org, ``torch.nn.functional.batch_norm``,
-"CUDA semantics", "torch.backends".
+Sources: keras.io, "keras.device"; docs.pytorch.org, ``torch.nn.functional``, ``torch.compile``,
+``torch.optim.SGD`` and ``AdamW`` (``fused``).
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
 import keras
-import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from torch import Tensor
+from torch.optim.adamw import adamw
+from torch.optim.sgd import sgd
 
-from backends.keras_adapter.engines import PRODUCT_DTYPES, FusedUpdate, StepFunction, check_device
-from bench.errors import Unavailable
+from backends import torch_device
+from backends.keras_adapter.engines import (
+    BETA_1,
+    BETA_2,
+    EPSILON,
+    Edges,
+    FusedUpdate,
+    Pair,
+    StepFunction,
+    TrainedVariable,
+    UpdateScalars,
+)
+from bench.network.blueprint import Array
 from bench.spec.run import Precision, Recipe
+from bench.training.adapter import DeviceEvents, OnPhase
 
 
 class TorchEngine:
@@ -28,30 +43,34 @@ class TorchEngine:
 
     def __init__(self) -> None:
         self._device = torch.device("cpu")
+        self._copies = torch_device.Copies(self._device)
+        self._compiled = False
         self._placement = ExitStack()
 
     def devices(self) -> list[str]:
-        return ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+        return torch_device.devices()
 
-    def prepare(self, device: str, precision: Precision) -> None:
-        check_device(f"PyTorch {torch.__version__}", device, self.devices(), precision)
-        torch.backends.cuda.matmul.allow_tf32 = False
-        torch.backends.cudnn.allow_tf32 = False
-        torch.backends.cudnn.benchmark = True
-        self._device = torch.device(device)
-        if self._device.type == "cuda":
-            torch.cuda.set_device(self._device)
-            torch.cuda.reset_peak_memory_stats(self._device)
-            if precision == "bf16" and not torch.cuda.is_bf16_supported():
-                name = torch.cuda.get_device_name(self._device)
-                raise Unavailable(f"{name} has no bf16; use --precision fp32")
+    def blind_because(self) -> str | None:
+        return torch_device.blind_because()
+
+    def start(self, device: str) -> None:
+        torch_device.start(device)
+
+    def prepare(
+        self, device: str, precision: Precision, compiled: bool = False, native: bool = False
+    ) -> None:
+        select = torch_device.use if native else torch_device.prepare
+        self._device = select(device, precision)
+        if native and precision == "tf32":
+            torch_device.allow_tf32(True)
+        self._copies = torch_device.Copies(self._device)
+        self._compiled = compiled
         # By default Keras would use a GPU; the scope stays open until the next ``prepare``.
         self._placement.close()
         self._placement.enter_context(keras.device(device))
 
     def release(self) -> bool:
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
+        torch_device.release()
         return True
 
     def splits_groups(self) -> bool:
@@ -59,6 +78,30 @@ class TorchEngine:
 
     def taps_depthwise(self) -> bool:
         return False
+
+    def pads(self) -> bool:
+        return True
+
+    def convolution(
+        self, x: Any, kernel: Any, bias: Any, stride: Pair, edges: Edges, dilation: Pair,
+        groups: int,
+    ) -> Any:  # fmt: skip
+        x, padding = _padded(_channels_first(x), edges)
+        weight = kernel.permute(3, 2, 0, 1)
+        return F.conv2d(x, weight, bias, stride, padding, dilation, groups).permute(0, 2, 3, 1)
+
+    def lay_out(self, kernel: Any) -> None:
+        first = kernel.value.data.permute(3, 2, 0, 1)
+        last = first.contiguous(memory_format=torch.channels_last)
+        kernel.value.data = last.permute(2, 3, 1, 0)
+
+    def max_pool(self, x: Any, kernel: Pair, stride: Pair, edges: Edges) -> Any:
+        x, padding = _padded(_channels_first(x), edges, -torch.inf, kernel)
+        return F.max_pool2d(x, kernel, stride, padding).permute(0, 2, 3, 1)
+
+    def average_pool(self, x: Any, kernel: Pair, stride: Pair, edges: Edges) -> Any:
+        x, padding = _padded(_channels_first(x), edges, 0.0, kernel)
+        return F.avg_pool2d(x, kernel, stride, padding).permute(0, 2, 3, 1)
 
     def batch_norm_training(
         self,
@@ -69,11 +112,10 @@ class TorchEngine:
         variance: Any,
         epsilon: float,
         momentum: float,
-    ) -> tuple[Any, Any, Any]:
-        # F.batch_norm overwrites the statistics that it is given.
-        mean, variance = mean.detach().clone(), variance.detach().clone()
-        y = _batch_norm(x, gamma, beta, mean, variance, epsilon, momentum, training=True)
-        return y, mean, variance
+    ) -> Any:
+        # F.batch_norm moves the statistics that it is given.
+        moved = mean.value, variance.value
+        return _batch_norm(x, gamma, beta, *moved, epsilon, momentum, training=True)
 
     def batch_norm_inference(
         self, x: Any, gamma: Any, beta: Any, mean: Any, variance: Any, epsilon: float
@@ -83,34 +125,47 @@ class TorchEngine:
     def make_step(
         self,
         forward: Callable[..., Any],
-        update: Callable[[list[Any], tuple[Any, ...]], Any],
+        update: Callable[[list[Any], UpdateScalars], None],
         variables: list[Any],
         inputs: list[Any],
     ) -> StepFunction:
-        def step(prepared: Any, scalars: tuple[float, ...]) -> tuple[Any, Any]:
-            loss, scaled = forward(*prepared, scalars[3])
+        computed = torch_device.Compiled(forward) if self._compiled else forward
+
+        def step(prepared: Any, scalars: tuple[float, ...], after: OnPhase) -> Any:
+            loss, scaled = computed(*prepared)
+            after("forward")
             gradients = torch.autograd.grad(scaled, [v.value for v in variables])
+            after("backward")
             with torch.no_grad():
-                return loss.detach(), update(list(gradients), scalars)
+                update(list(gradients), UpdateScalars(*scalars))
+            after("optimizer")
+            return loss.detach()
 
         return step
 
-    def fused_update(self, recipe: Recipe) -> FusedUpdate | None:
-        return None  # PyTorch's fused single-tensor kernels are not public
+    def fused_update(
+        self, recipe: Recipe, trained: Sequence[TrainedVariable], moments: list[list[Any]]
+    ) -> FusedUpdate | None:
+        return TorchUpdate(recipe, trained, moments)
 
     def make_gradients(
         self, forward: Callable[..., Any], variables: list[Any], inputs: list[Any]
     ) -> Callable[[Any], tuple[Any, list[Any]]]:
         def gradients(prepared: Any) -> tuple[Any, list[Any]]:
-            loss, _ = forward(*prepared, 1.0)
+            loss, _ = forward(*prepared)
             return loss.detach(), list(torch.autograd.grad(loss, [v.value for v in variables]))
 
         return gradients
 
     def make_infer(self, model: keras.Model) -> Callable[..., Any]:
+        def forward(*tensors: Tensor) -> Any:
+            return model(list(tensors), training=False)
+
+        computed = torch_device.Compiled(forward) if self._compiled else forward
+
         def infer(*arrays: Any) -> Any:
             with torch.no_grad():
-                return model([self.to_device(a) for a in arrays], training=False)
+                return computed(*self._copies.to_device(*arrays))
 
         return infer
 
@@ -118,54 +173,112 @@ class TorchEngine:
         return self.make_infer(model)
 
     def to_device(self, array: Any) -> Any:
-        tensor = torch.from_numpy(np.ascontiguousarray(array))
-        if self._device.type == "cuda":
-            return tensor.pin_memory().to(self._device, non_blocking=True)
-        return tensor
+        return self._copies.to_device(array)[0]
+
+    def host_array(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        return self._copies.host_array(shape, dtype)
+
+    def to_host(self, value: Any) -> Callable[[], Array]:
+        return self._copies.to_host(value).wait
+
+    def events(self) -> DeviceEvents | None:
+        return torch_device.events(self._device)
 
     def synchronise(self) -> None:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
+        torch_device.synchronise(self._device)
 
     def peak_device_bytes(self) -> int | None:
-        if self._device.type == "cpu":
-            return None
-        return torch.cuda.max_memory_allocated(self._device)
+        return torch_device.peak_bytes(self._device)
+
+    def reserved_device_bytes(self) -> int | None:
+        return torch_device.reserved_bytes(self._device)
+
+    def reset_peak(self) -> None:
+        torch_device.reset_peak(self._device)
+
+    def layout(self) -> str | None:
+        return "channels_last"
 
     def matrix_product(self, side: int, precision: Precision) -> Callable[[], Any]:
-        random = torch.Generator(self._device).manual_seed(0)
-        factor = torch.randn(side, side, generator=random, device=self._device) / side**0.5
-        factor = factor.to(getattr(torch, PRODUCT_DTYPES[precision]))
-        product = factor.clone()
-
-        def multiply() -> Any:
-            nonlocal product
-            product = factor @ product
-            return product
-
-        return multiply
+        return torch_device.matrix_product(self._device, precision, side)
 
     def is_out_of_memory(self, error: BaseException) -> bool:
-        if isinstance(error, MemoryError | torch.OutOfMemoryError):
-            return True
-        return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+        return torch_device.is_out_of_memory(error)
 
     def knobs(self) -> dict[str, Any]:
-        on_gpu = self._device.type == "cuda"
-        return {
-            "torch": torch.__version__,
-            "threads": torch.get_num_threads(),
-            "interop_threads": torch.get_num_interop_threads(),
-            "deterministic": torch.are_deterministic_algorithms_enabled(),
-            "cudnn_benchmark": torch.backends.cudnn.benchmark,
-            "tf32": torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32,
-            "tf32_matmul": torch.backends.cuda.matmul.allow_tf32,
-            "tf32_convolution": torch.backends.cudnn.allow_tf32,
-            "onednn": torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled,
-            "cuda": torch.version.cuda if on_gpu else None,
-            "cudnn": torch.backends.cudnn.version() if on_gpu else None,
-            "compile": _compiled(),
-        }
+        return torch_device.knobs(self._device)
+
+
+class TorchUpdate:
+    """PyTorch's fused SGD or AdamW over lists of Keras variables (``FusedUpdate``)."""
+
+    def __init__(
+        self, recipe: Recipe, trained: Sequence[TrainedVariable], moments: list[list[Any]]
+    ) -> None:
+        self._recipe = recipe
+        self._groups: dict[tuple[float, float], list[int]] = {}
+        """Learning-rate scale and decay → positions of the variables."""
+        for index, one in enumerate(trained):
+            key = float(one.rate_scale), float(one.decay or 0.0)
+            self._groups.setdefault(key, []).append(index)
+        self._values = [one.variable.value for one in trained]
+        for each in moments:
+            for moment, value in zip(each, self._values, strict=True):
+                moment.value.data = torch.zeros_like(value)  # the kernels want equal strides
+        self._moments = [[moment.value for moment in each] for each in moments]
+        self._steps = [torch.zeros((), device=v.device) for v in self._values]
+        """Number of steps so far, for each variable, as the kernels of AdamW want it."""
+
+    def reset(self) -> None:
+        for steps in self._steps:
+            steps.zero_()
+
+    def __call__(self, gradients: list[Any], scalars: UpdateScalars) -> None:
+        for (scale, decay), indices in self._groups.items():
+            rate = scalars.rate * scale
+            values, found, *moments = (
+                [each[i] for i in indices] for each in (self._values, gradients, *self._moments)
+            )
+            found = [
+                g if g.stride() == v.stride() else torch.empty_like(v).copy_(g)
+                for g, v in zip(found, values, strict=True)
+            ]
+            if self._recipe.optimizer == "sgd":
+                sgd(
+                    values, found, moments[0], fused=True, lr=rate, weight_decay=decay,
+                    momentum=self._recipe.momentum, dampening=0.0, nesterov=False, maximize=False,
+                )  # fmt: skip
+                continue
+            first, second = moments
+            steps = [self._steps[i] for i in indices]
+            adamw(
+                values, found, first, second, [], steps, fused=True, lr=rate, weight_decay=decay,
+                beta1=BETA_1, beta2=BETA_2, eps=EPSILON, amsgrad=False, maximize=False,
+            )  # fmt: skip
+
+
+def _channels_first(x: Tensor) -> Tensor:
+    """Return the view (N, C, H, W) of x (N, H, W, C): the tensor that x is itself a view of, if it
+    is the output of another convolution, pooling or BatchNorm. It saves a call in each pass."""
+    base = None if torch.compiler.is_compiling() else x._base
+    if base is not None and base.ndim == 4 and base.storage_offset() == x.storage_offset():
+        first = (0, 3, 1, 2)
+        same_shape = base.shape == tuple(x.shape[axis] for axis in first)
+        if same_shape and base.stride() == tuple(x.stride(axis) for axis in first):
+            return base
+    return x.permute(0, 3, 1, 2)
+
+
+def _padded(
+    x: Tensor, edges: Edges, value: float = 0.0, kernel: Pair | None = None
+) -> tuple[Tensor, Pair]:
+    """Return x (N, C, H, W), padded where the edges differ, and the padding that is left to the
+    operation. A pooling takes at most half of its kernel."""
+    (top, bottom), (left, right) = edges
+    fits = kernel is None or (2 * top <= kernel[0] and 2 * left <= kernel[1])
+    if top == bottom and left == right and fits:
+        return x, (top, left)
+    return F.pad(x, (left, right, top, bottom), value=value), (0, 0)
 
 
 def _batch_norm(
@@ -179,16 +292,8 @@ def _batch_norm(
     training: bool,
 ) -> Any:
     """Normalise the channels-first view of x (N, H, W, C), whose memory is channels_last."""
-    y = F.batch_norm(
-        x.permute(0, 3, 1, 2), mean, variance, gamma, beta, training, momentum, epsilon
-    )
+    y = F.batch_norm(_channels_first(x), mean, variance, gamma, beta, training, momentum, epsilon)
     return y.permute(0, 2, 3, 1)
-
-
-def _compiled() -> bool:
-    """Return True if ``torch.compile`` has compiled anything in this process."""
-    dynamo = sys.modules.get("torch._dynamo.utils")
-    return dynamo is not None and dynamo.counters["stats"]["unique_graphs"] > 0
 
 
 def engine() -> TorchEngine:

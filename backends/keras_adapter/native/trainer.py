@@ -17,7 +17,7 @@ from backends.keras_adapter.trainer import configure, number_count
 from bench.network.blueprint import Array
 from bench.network.freezing import TensorPlan, TrainingPlan
 from bench.spec.run import Recipe
-from bench.training.adapter import Batch
+from bench.training.adapter import Batch, DeviceEvents, OnPhase
 from bench.workers.tasks import NativeRequest, ParameterCounts
 
 
@@ -76,7 +76,7 @@ class NativeKerasTrainer:
 
     def __init__(self, request: NativeRequest, engine: Engine) -> None:
         recipe = request.recipe
-        configure(engine, request.device, recipe.precision)
+        configure(engine, request.device, recipe, native=True)
         self._engine = engine
         self._precision = recipe.precision
         native = build_native_model(request)
@@ -90,6 +90,7 @@ class NativeKerasTrainer:
         self._model.compile(
             optimizer=one_optimizer(optimizers, self._model, self.plan),
             loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            jit_compile=True if recipe.compile == "compiled" else "auto",
         )
 
     def to_device(self, batch: Batch) -> Any:
@@ -99,6 +100,9 @@ class NativeKerasTrainer:
         images, labels = prepared
         self._model.optimizer.learning_rate = learning_rate
         return float(self._model.train_on_batch(images, labels, return_dict=True)["loss"])
+
+    def step_in_phases(self, prepared: Any, learning_rate: float, after: OnPhase) -> float:
+        return self.train_step(prepared, learning_rate)
 
     def losses(self, handles: list[float]) -> list[float]:
         return handles
@@ -140,6 +144,18 @@ class NativeKerasTrainer:
 
     def peak_device_bytes(self) -> int | None:
         return self._engine.peak_device_bytes()
+
+    def reserved_device_bytes(self) -> int | None:
+        return self._engine.reserved_device_bytes()
+
+    def reset_peak(self) -> None:
+        self._engine.reset_peak()
+
+    def events(self) -> DeviceEvents | None:
+        return self._engine.events()
+
+    def host_array(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        return self._engine.host_array(shape, dtype)
 
     def matrix_product(self, side: int) -> Callable[[], Any]:
         return self._engine.matrix_product(side, self._precision)

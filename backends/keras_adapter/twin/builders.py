@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from backends.keras_adapter.engines import Engine
+from backends.keras_adapter.engines import Edges, Engine
 from backends.keras_adapter.twin import layers
 from bench.network.blueprint import Array, Operation, channels_last, interpolation
 
@@ -18,8 +18,6 @@ LayerStack = list[keras.layers.Layer]
 """Layers applied one after the other."""
 ValueShape = tuple[int, ...]
 """Shape (C, H, W), (L, C) or (C,) of an operation's input, as in the Blueprint."""
-Edges = tuple[tuple[int, int], tuple[int, int]]
-"""Padding at (top, bottom), (left, right)."""
 LayerBuilder = Callable[[Operation, ValueShape, Engine], LayerStack]
 
 
@@ -37,6 +35,8 @@ def _conv2d(o: Operation, shape: ValueShape, engine: Engine) -> LayerStack:
         layers.same_padding(height, kernel[0], a["stride"][0], a["dilation"][0]),
         layers.same_padding(width, kernel[1], a["stride"][1], a["dilation"][1]),
     )
+    if engine.pads():
+        return [_padding_convolution(o, edges, engine)]
     before = [] if same or not any(a["padding"]) else [keras.layers.ZeroPadding2D(edges)]
     options: dict[str, Any] = {
         "kernel_size": kernel,
@@ -60,10 +60,22 @@ def _conv2d(o: Operation, shape: ValueShape, engine: Engine) -> LayerStack:
     return [*before, convolution]
 
 
+def _padding_convolution(o: Operation, edges: Edges, engine: Engine) -> keras.layers.Layer:
+    """Build a convolution of an engine that takes any padding and any number of groups."""
+    a = o.attributes
+    return layers.Convolution(
+        edges, (o.shape[1], o.shape[2]), engine, o.shape[0], tuple(a["kernel"]),
+        strides=tuple(a["stride"]), dilation_rate=tuple(a["dilation"]), groups=a["groups"],
+        use_bias="bias" in o.tensors, kernel_initializer="zeros", name=o.name,
+    )  # fmt: skip
+
+
 def _batch_norm(o: Operation, shape: ValueShape, engine: Engine) -> LayerStack:
     a = o.attributes
     scaled, shifted = ("weight" in o.tensors, "bias" in o.tensors)
-    norm = layers.BatchNorm(a["epsilon"], a["momentum"], engine, scaled, shifted, name=o.name)
+    norm = layers.BatchNorm(
+        a["epsilon"], a["momentum"], engine, scaled, shifted, shape[0], name=o.name
+    )
     return [norm]
 
 
@@ -82,8 +94,12 @@ def _max_pool2d(o: Operation, shape: ValueShape, engine: Engine) -> LayerStack:
     a = o.attributes
     (top, bottom), (left, right) = _pool_edges(o, shape)
     edges = (top, bottom, left, right)
+    kernel, stride = tuple(a["kernel"]), tuple(a["stride"])
+    if engine.pads():
+        padding = ((top, bottom), (left, right))
+        return [layers.MaxPool(kernel, stride, padding, engine, name=o.name)]
     before = [layers.PadLowest(edges)] if any(edges) else []
-    pool = keras.layers.MaxPooling2D(tuple(a["kernel"]), tuple(a["stride"]), name=o.name)
+    pool = keras.layers.MaxPooling2D(kernel, stride, name=o.name)
     return [*before, pool]
 
 
@@ -92,7 +108,7 @@ def _avg_pool2d(o: Operation, shape: ValueShape, engine: Engine) -> LayerStack:
     kernel, stride = tuple(a["kernel"]), tuple(a["stride"])
     edges = _pool_edges(o, shape)
     if not any(sum(edges, ())):
-        return [keras.layers.AveragePooling2D(kernel, stride, name=o.name)]
+        return [layers.AveragePool(kernel, stride, edges, None, engine, name=o.name)]
     counted = _edges(a["padding"]) if a["count_padding"] else ((0, 0), (0, 0))
     counts = [
         _counts(size, *axis)
@@ -100,7 +116,8 @@ def _avg_pool2d(o: Operation, shape: ValueShape, engine: Engine) -> LayerStack:
             shape[1:], zip(kernel, stride, edges, counted, strict=True), strict=True
         )
     ]
-    return [layers.PaddedAveragePool(kernel, stride, edges, np.outer(*counts), name=o.name)]
+    divisors = np.outer(*counts)
+    return [layers.AveragePool(kernel, stride, edges, divisors, engine, name=o.name)]
 
 
 def _pool_edges(o: Operation, shape: ValueShape) -> Edges:
@@ -161,16 +178,7 @@ def _attention(o: Operation, shape: ValueShape, engine: Engine) -> LayerStack:
 
 
 def _affine(o: Operation, shape: ValueShape, engine: Engine) -> LayerStack:
-    factor, offset = (o.attributes[name] for name in ("factor", "offset"))
-
-    def applied(x: Any) -> Any:
-        first, second = (
-            ops.convert_to_tensor(v, x.dtype) if isinstance(v, list) else v
-            for v in (factor, offset)
-        )
-        return x * first + second
-
-    return [layers.Function(applied, name=o.name)]
+    return [layers.Affine(o.attributes["factor"], o.attributes["offset"], name=o.name)]
 
 
 def _group_norm(o: Operation, shape: ValueShape, engine: Engine) -> LayerStack:
@@ -194,7 +202,7 @@ def _elu(o: Operation, shape: ValueShape, engine: Engine) -> LayerStack:
     alpha = o.attributes["alpha"]
 
     def elu(x: Any) -> Any:
-        below = ops.expm1(ops.minimum(x, 0.0)) * alpha  # finite, also where it is not taken
+        below = ops.expm1(-ops.relu(-x)) * alpha  # finite, also where it is not taken
         return ops.where(x > 0, x, below)
 
     return [layers.Function(elu, name=o.name)]
@@ -297,7 +305,7 @@ BUILDERS: dict[str, LayerBuilder] = {
     "max_pool2d": _max_pool2d,
     "avg_pool2d": _avg_pool2d,
     "adaptive_avg_pool2d": lambda o, s, e: [
-        layers.AdaptiveAveragePool(tuple(o.attributes["output_size"]), name=o.name)
+        layers.AdaptiveAveragePool((s[1], s[2]), tuple(o.attributes["output_size"]), name=o.name)
     ],
     "mean_tokens": _function(lambda x: layers.mean(x, axis=(1,))),
     "attention": _attention,

@@ -10,9 +10,20 @@ import keras
 import numpy as np
 from keras import ops
 
-from backends.keras_adapter.engines import Engine
+from backends.keras_adapter.engines import Edges, Engine, Pair
 from bench.network.blueprint import ALPHA, Array, alpha_dropout_constants
 from bench.spec.preprocessing import Preprocessing
+
+
+def constant(values: Any, dtype: str) -> Any:
+    """Return numbers as a tensor. Layers make their constants once, when they are made: under torch
+    a copy in each call would wait for the GPU."""
+    return ops.convert_to_tensor(np.asarray(values, np.float64), dtype)
+
+
+def _in(tensor: Any) -> Any:
+    """Bring a constant into the graph that is being traced."""
+    return ops.convert_to_tensor(tensor)
 
 
 class Preprocess(keras.layers.Layer):
@@ -22,16 +33,14 @@ class Preprocess(keras.layers.Layer):
     def __init__(self, preprocessing: Preprocessing, **options: Any) -> None:
         super().__init__(**options)
         self.preprocessing = preprocessing
-        # Copied to the device only once: under torch, a copy at each call would wait for a GPU.
-        self._mean = ops.convert_to_tensor(np.asarray(preprocessing.mean, self.variable_dtype))
-        self._scale = ops.convert_to_tensor(np.asarray(preprocessing.scale, self.variable_dtype))
+        self._mean = constant(preprocessing.mean, self.variable_dtype)
+        self._scale = constant(preprocessing.scale, self.variable_dtype)
 
     def call(self, images: Any) -> Any:
         dtype = self.variable_dtype
         if self.preprocessing.channels == "BGR":
             images = ops.flip(images, axis=-1)
-        mean, scale = ops.convert_to_tensor(self._mean), ops.convert_to_tensor(self._scale)
-        pixels = (ops.cast(images, dtype) - mean) * scale
+        pixels = (ops.cast(images, dtype) - _in(self._mean)) * _in(self._scale)
         return ops.cast(pixels, self.compute_dtype)
 
 
@@ -45,6 +54,7 @@ class BatchNorm(keras.layers.Layer):
         engine: Engine,
         scaled: bool,
         shifted: bool,
+        channels: int,
         **options: Any,
     ) -> None:
         """
@@ -54,10 +64,14 @@ class BatchNorm(keras.layers.Layer):
             engine: Engine that computes it.
             scaled: True for a trained factor instead of 1.
             shifted: True for a trained offset instead of 0.
+            channels: Number of channels, the last axis.
         """
         super().__init__(**options)
         self.scaled = scaled
         self.shifted = shifted
+        self._one, self._zero = (
+            constant(np.full(channels, value), self.variable_dtype) for value in (1.0, 0.0)
+        )
         self.epsilon = epsilon
         self.momentum = momentum
         self.engine = engine
@@ -69,25 +83,21 @@ class BatchNorm(keras.layers.Layer):
             "initializer": "zeros",
             "autocast": False,
         }
-        constant = np.ones(input_shape[-1:], self.variable_dtype)
-        self.gamma = self.add_weight(name="gamma", **options) if self.scaled else constant
-        self.beta = self.add_weight(name="beta", **options) if self.shifted else constant - 1
+        self.gamma = self.add_weight(name="gamma", **options) if self.scaled else self._one
+        self.beta = self.add_weight(name="beta", **options) if self.shifted else self._zero
         self.moving_mean = self.add_weight(name="moving_mean", trainable=False, **options)
         self.moving_variance = self.add_weight(name="moving_variance", trainable=False, **options)
 
     def call(self, x: Any, batch_statistics: bool = False) -> Any:
-        gamma, beta, mean, variance = (
-            ops.convert_to_tensor(v)
-            for v in (self.gamma, self.beta, self.moving_mean, self.moving_variance)
+        gamma, beta = ops.convert_to_tensor(self.gamma), ops.convert_to_tensor(self.beta)
+        if batch_statistics:
+            return self.engine.batch_norm_training(
+                x, gamma, beta, self.moving_mean, self.moving_variance, self.epsilon, self.momentum
+            )
+        mean, variance = (
+            ops.convert_to_tensor(v) for v in (self.moving_mean, self.moving_variance)
         )
-        if not batch_statistics:
-            return self.engine.batch_norm_inference(x, gamma, beta, mean, variance, self.epsilon)
-        y, new_mean, new_variance = self.engine.batch_norm_training(
-            x, gamma, beta, mean, variance, self.epsilon, self.momentum
-        )
-        self.moving_mean.assign(new_mean)
-        self.moving_variance.assign(new_variance)
-        return y
+        return self.engine.batch_norm_inference(x, gamma, beta, mean, variance, self.epsilon)
 
     def compute_output_shape(self, input_shape: Any, **_: Any) -> Any:
         return input_shape
@@ -110,10 +120,12 @@ class AlphaDropout(keras.layers.Layer):
     def __init__(self, rate: float, **options: Any) -> None:
         super().__init__(**options)
         self.factor, self.offset = alpha_dropout_constants(rate)
+        self.dropped = constant(ALPHA, self.compute_dtype)
 
     def call(self, x: Any, mask_values: Any) -> Any:
-        dropped = ops.convert_to_tensor(ALPHA, x.dtype)
-        return ops.where(ops.cast(mask_values, "bool"), x, dropped) * self.factor + self.offset
+        return ops.where(ops.cast(mask_values, "bool"), x, _in(self.dropped)) * self.factor + (
+            self.offset
+        )
 
 
 class GroupNorm(keras.layers.Layer):
@@ -168,11 +180,10 @@ class Interpolate(keras.layers.Layer):
             columns: (new width, width) matrix.
         """
         super().__init__(**options)
-        self.rows, self.columns = rows, columns
+        self.rows, self.columns = (constant(m, self.compute_dtype) for m in (rows, columns))
 
     def call(self, x: Any) -> Any:
-        rows, columns = (ops.convert_to_tensor(m, x.dtype) for m in (self.rows, self.columns))
-        return ops.einsum("oh,nhwc,pw->nopc", rows, x, columns)
+        return ops.einsum("oh,nhwc,pw->nopc", _in(self.rows), x, _in(self.columns))
 
 
 class SplitConv2D(keras.layers.Conv2D):
@@ -243,6 +254,23 @@ class Function(keras.layers.Layer):
 
     def call(self, x: Any) -> Any:
         return self.function(x)
+
+
+class Affine(keras.layers.Layer):
+    """The product with a constant, and the sum with another: numbers, or one for each channel."""
+
+    def __init__(self, factor: Any, offset: Any, **options: Any) -> None:
+        super().__init__(**options)
+        self.factor, self.offset = (
+            constant(v, self.compute_dtype) if isinstance(v, list) else v for v in (factor, offset)
+        )
+
+    def call(self, x: Any) -> Any:
+        numbers = int | float
+        factor, offset = (
+            v if isinstance(v, numbers) else _in(v) for v in (self.factor, self.offset)
+        )
+        return x * factor + offset
 
 
 class _WithParameter(keras.layers.Layer):
@@ -337,15 +365,36 @@ class PadLowest(keras.layers.Layer):
         return ops.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=-math.inf)
 
 
-class PaddedAveragePool(keras.layers.Layer):
+class MaxPool(keras.layers.Layer):
+    """Max pooling by an engine that pads by itself."""
+
+    def __init__(
+        self, kernel: Pair, stride: Pair, edges: Edges, engine: Engine, **options: Any
+    ) -> None:
+        """
+        Args:
+            kernel: Height and width of a window.
+            stride: Step between windows, down and right.
+            edges: Rows and columns to add.
+            engine: Engine that computes it.
+        """
+        super().__init__(**options)
+        self.kernel_size, self.stride, self.edges, self.engine = kernel, stride, edges, engine
+
+    def call(self, x: Any) -> Any:
+        return self.engine.max_pool(x, self.kernel_size, self.stride, self.edges)
+
+
+class AveragePool(keras.layers.Layer):
     """Average pooling over a padded image; only some elements of a window count in its average."""
 
     def __init__(
         self,
-        kernel: tuple[int, int],
-        stride: tuple[int, int],
-        edges: tuple[tuple[int, int], tuple[int, int]],
-        counts: Array,
+        kernel: Pair,
+        stride: Pair,
+        edges: Edges,
+        counts: Array | None,
+        engine: Engine,
         **options: Any,
     ) -> None:
         """
@@ -353,36 +402,81 @@ class PaddedAveragePool(keras.layers.Layer):
             kernel: Height and width of a window.
             stride: Step between windows, down and right.
             edges: Zeros to add at (top, bottom), (left, right).
-            counts: (rows, columns) array of divisors of the windows' sums.
+            counts: (rows, columns) array of divisors of the windows' sums; None: all elements of a
+                window count.
+            engine: Engine that computes it.
         """
         super().__init__(**options)
-        self.kernel_size, self.stride, self.edges = kernel, stride, edges
-        self.correction = (math.prod(kernel) / counts)[..., None]
+        self.kernel_size, self.stride, self.edges, self.engine = kernel, stride, edges, engine
+        self.correction: Any = None
+        if counts is not None and not (counts == math.prod(kernel)).all():
+            factors = (math.prod(kernel) / counts)[..., None]
+            self.correction = constant(factors, self.compute_dtype)
 
     def call(self, x: Any) -> Any:
-        padded = ops.pad(x, ((0, 0), *self.edges, (0, 0)))
-        means = ops.average_pool(padded, self.kernel_size, self.stride, "valid")
-        if bool((self.correction == 1.0).all()):
-            return means
-        return means * ops.convert_to_tensor(self.correction, x.dtype)
+        if self.engine.pads():
+            means = self.engine.average_pool(x, self.kernel_size, self.stride, self.edges)
+        else:
+            padded = ops.pad(x, ((0, 0), *self.edges, (0, 0))) if any(sum(self.edges, ())) else x
+            means = ops.average_pool(padded, self.kernel_size, self.stride, "valid")
+        return means if self.correction is None else means * _in(self.correction)
 
 
 class AdaptiveAveragePool(keras.layers.Layer):
     """PyTorch's average over bins from ``floor(i H / out)`` to ``ceil((i + 1) H / out)``."""
 
-    def __init__(self, output_size: tuple[int, int], **options: Any) -> None:
+    def __init__(self, size: Pair, output_size: Pair, **options: Any) -> None:
+        """
+        Args:
+            size: Height and width of the input.
+            output_size: Number of bins, down and across.
+        """
         super().__init__(**options)
-        self.output_size = output_size
+        self.size, self.output_size = size, output_size
+        self.bins = [
+            constant(_bins(*each), self.compute_dtype)
+            for each in zip(size, output_size, strict=True)
+        ]
 
     def call(self, x: Any) -> Any:
-        height, width = x.shape[1], x.shape[2]
-        if self.output_size == (height, width):
+        if self.output_size == self.size:
             return x
         if self.output_size == (1, 1):
             return mean(x, axis=(1, 2), keepdims=True)
-        rows = ops.convert_to_tensor(_bins(height, self.output_size[0]), x.dtype)
-        columns = ops.convert_to_tensor(_bins(width, self.output_size[1]), x.dtype)
+        rows, columns = (_in(matrix) for matrix in self.bins)
         return ops.einsum("oh,nhwc,pw->nopc", rows, x, columns)
+
+
+class Convolution(keras.layers.Conv2D):
+    """A convolution, grouped or not, by an engine that pads by itself."""
+
+    def __init__(
+        self, edges: Edges, size: Pair, engine: Engine, *arguments: Any, **options: Any
+    ) -> None:
+        """
+        Args:
+            edges: Zeros to add at (top, bottom), (left, right).
+            size: Height and width of the output.
+            engine: Engine that computes it.
+            arguments: As for Keras's layer.
+            options: As for Keras's layer.
+        """
+        super().__init__(*arguments, padding="valid", **options)
+        self.edges, self.size, self.engine = edges, size, engine
+
+    def build(self, input_shape: Any) -> None:
+        super().build(input_shape)
+        self.engine.lay_out(self._kernel)
+
+    def call(self, x: Any) -> Any:
+        kernel = ops.convert_to_tensor(self.kernel)
+        bias = None if self.bias is None else ops.convert_to_tensor(self.bias)
+        return self.engine.convolution(
+            x, kernel, bias, self.strides, self.edges, self.dilation_rate, self.groups
+        )
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return (input_shape[0], *self.size, self.filters)
 
 
 class Dense(keras.layers.Dense):

@@ -64,7 +64,7 @@ def read_knobs(trainer: NativeTraining) -> dict[str, Any]:
         "head_initialiser": "Linear.reset_parameters",
         **trainer.initial_head,
         "layout": _layout(module),
-        "compilation": "eager",
+        "compilation": "torch.compile" if request.recipe.compile == "compiled" else "eager",
         "dropout": _dropouts(module),
         "stochastic_depth": _stochastic_depth(module),
         "auxiliary_heads": _auxiliary(module),

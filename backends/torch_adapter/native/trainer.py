@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backends.torch_adapter import device as devices
+from backends import torch_device as devices
 from backends.torch_adapter.export.constructors import construct, last_layer
 from backends.torch_adapter.export.weights_files import load_weights
 from backends.torch_adapter.native.knobs import AUXILIARY, describe_head, read_knobs
@@ -29,11 +29,12 @@ if TYPE_CHECKING:
 
 
 class NativeTorchTrainer(TorchTrainerBase):
-    """A library's module with its optimizer: eager, not compiled, contiguous tensors."""
+    """A library's module with its optimizer and contiguous tensors, eager unless the recipe says
+    otherwise; PyTorch's own flags."""
 
     def __init__(self, request: NativeRequest) -> None:
         recipe = request.recipe
-        super().__init__(request.device, recipe.precision)
+        super().__init__(request.device, recipe.precision, native=True)
         self._preprocessing = request.network.preprocessing
         self.request, entry = request, request.network.entry
         torch.manual_seed(request.seed)
@@ -46,6 +47,8 @@ class NativeTorchTrainer(TorchTrainerBase):
         for name, parameter in self.module.named_parameters():
             parameter.requires_grad_(name in self.plan.trained)
         self.optimizer = native_optimizer(self.module, self.plan, recipe)
+        if recipe.compile == "compiled":
+            self.module.compile(dynamic=False)
         self._training = False
 
     def pixels(self, images: Tensor) -> Tensor:

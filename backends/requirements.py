@@ -1,0 +1,40 @@
+"""What a run asks of a device, whichever framework drives it."""
+
+from __future__ import annotations
+
+from bench.errors import Unavailable
+from bench.spec.run import Precision
+
+LEAST_CAPABILITY: dict[Precision, tuple[int, int]] = {"bf16": (8, 0), "tf32": (8, 0)}
+"""Precision → compute capability from which on a GPU multiplies in it (docs.nvidia.com, CUDA
+Programming Guide, "Compute Capabilities"). Older ones emulate bf16, and ignore TF32."""
+ONLY_ON_A_GPU: tuple[Precision, ...] = ("fp16", "tf32")
+
+
+def check_device(library: str, device: str, visible: list[str], precision: Precision) -> None:
+    """Raise Unavailable if a framework does not see the device, or a CPU lacks the precision.
+
+    Args:
+        library: Name and version of the framework, for the message.
+        device: cpu or cuda:N.
+        visible: Devices that the framework sees.
+        precision: Precision of the run.
+    """
+    if device not in visible:
+        raise Unavailable(
+            f"{library} does not see {device}, only {', '.join(visible)}; "
+            "run `python run_bench.py doctor` for details"
+        )
+    if device == "cpu" and precision in ONLY_ON_A_GPU:
+        raise Unavailable(f"{precision} needs a GPU; on a CPU use --precision fp32 or bf16")
+
+
+def check_capability(gpu: str, capability: tuple[int, int], precision: Precision) -> None:
+    """Raise Unavailable if a GPU of this compute capability cannot multiply in the precision."""
+    least = LEAST_CAPABILITY.get(precision)
+    if least is not None and capability < least:
+        major, minor = capability
+        raise Unavailable(
+            f"{gpu} has no {precision}: its compute capability is {major}.{minor}, and {precision} "
+            f"needs {least[0]}.{least[1]}; use --precision fp32 or fp16"
+        )
