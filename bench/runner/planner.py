@@ -288,12 +288,15 @@ def _recipe(point: GridPoint, policy: Policy) -> Recipe:
             "tune = 'lr' works in matched mode only: native loops cannot go back to their start.",
             "Leave out --tune, or --mode native.",
         )
-    if BACKENDS[point.backend].always_compiled:
-        values["compile"] = "compiled"
     tuned = tuple(rate * factor for factor in TUNE_FACTORS) if grid.tune else ()
     recipe = Recipe(**values, learning_rate_grid=tuned)
+    is_compiled = BACKENDS[point.backend].always_compiled
+    if is_compiled:
+        # Where nothing runs uncompiled, 'plain' would be another word for the same run.
+        recipe = recipe.model_copy(update={"compile": "plain"})
     sweep = grid.is_swept and may_sweep(policy.boundary, recipe, point.mode)
-    return recipe.model_copy(update={"sweep": sweep})
+    compiled = {"compile": "compiled"} if is_compiled else {}
+    return recipe.model_copy(update={"sweep": sweep, **compiled})
 
 
 def missing_packages(environment: Environment) -> str | None:

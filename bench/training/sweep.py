@@ -56,6 +56,7 @@ def may_sweep(policy_boundary: str, recipe: Recipe, mode: str) -> bool:
         and recipe.augmentation == "none"
         and recipe.prefix_cache == "auto"
         and recipe.precision in ("fp32", "fp64")
+        and recipe.compile == "plain"
         and recipe.epochs > 1
         and not recipe.learning_rate_grid
     )

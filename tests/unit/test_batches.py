@@ -278,6 +278,38 @@ def test_images_that_are_not_augmented_come_in_order(make_spec: MakeSpec) -> Non
     assert np.array_equal(np.concatenate(found), _split(13).images)
 
 
+def test_the_next_epoch_begins_while_the_one_before_is_validated(make_spec: MakeSpec) -> None:
+    """Its batches are the same as without, and the last epoch leaves no thread."""
+    made: list[tuple[int, ...]] = []
+
+    def allocate(shape: tuple[int, ...], dtype: Any) -> npt.NDArray[Any]:
+        made.append(shape)
+        return np.empty(shape, dtype)
+
+    before = threading.active_count()
+    batches = _batches(make_spec, augmentation="crop_flip")
+    batches.epochs, batches.allocate = range(1, 4), allocate
+    whole = _batches(make_spec, augmentation="crop_flip")
+    for number in range(1, 4):
+        assert _same(list(batches.epoch(number)), list(whole.epoch(number)))
+        if number == 1:
+            deadline = time.monotonic() + 10
+            while len(made) < 5 + 3 and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert len(made) == 5 + 3, "three batches of epoch 2 are made ahead"
+    assert batches.sha256() == whole.sha256()
+    assert threading.active_count() == before
+
+
+def test_an_epoch_out_of_turn_is_the_one_that_was_asked_for(make_spec: MakeSpec) -> None:
+    batches, whole = _batches(make_spec), _batches(make_spec)
+    batches.epochs = range(4)
+    for number in (0, 2, 0, 1):
+        assert _same(list(batches.epoch(number)), list(whole.epoch(number)))
+    batches.close()
+    assert batches.sha256() == whole.sha256()
+
+
 @pytest.mark.parametrize("threads", [2, 5, 8])
 @pytest.mark.parametrize("augmentation", ["none", "crop_flip"])
 def test_threads_change_nothing(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from dataclasses import dataclass, field
 
 import pytest
 
 from bench.training import clocks
-from bench.training.clocks import LEAST_WINDOWS, Windows
+from bench.training.clocks import GPU_WINDOW_S, LEAST_WINDOWS, FirstCalls, Windows, stretch
 from bench.training.memory import peak_host_bytes
 
 WINDOW_S = 0.25
@@ -143,3 +144,91 @@ def test_peak_memory_is_in_bytes() -> None:
         with open("/proc/self/status") as file:
             high = next(int(x.split()[1]) for x in file if x.startswith("VmHWM"))
         assert peak == pytest.approx(high * 1024, rel=0.2)
+
+
+def test_a_step_that_is_left_out_is_in_no_window(device: _Device) -> None:
+    """The first step of another batch size may compile for a minute."""
+    windows = Windows(device.synchronise, warmup_steps=0)
+    windows.open()
+    _steps(windows, device, 3, 0.1)
+    windows.close()
+    device.work(60.0)
+    windows.leave_out()
+    _steps(windows, device, 6, 0.1)
+    windows.close()
+    assert windows.rates_per_s == pytest.approx([80.0] * 3)
+
+
+def test_windows_are_longer_on_a_gpu(device: _Device) -> None:
+    """It stands still at the end of each, until the next steps are launched."""
+    assert Windows(device.synchronise, "cuda:0").window_s == GPU_WINDOW_S
+    assert Windows(device.synchronise, "cpu").window_s == WINDOW_S < GPU_WINDOW_S
+
+
+def _call(calls: FirstCalls, device: _Device, work: str, images: int, device_s: float) -> None:
+    calls.time(work, images, lambda: device.work(0.01, device_s))
+
+
+def test_first_calls_of_each_batch_size_are_compilation(device: _Device) -> None:
+    """JAX compiles for each size; cuDNN searches for kernels for each."""
+    calls = FirstCalls(device.synchronise)
+    assert calls.compile_s() is None
+    assert calls.is_first("training", 8)
+    _call(calls, device, "training", 8, 20.0)
+    assert not calls.is_first("training", 8)
+    assert calls.compile_s() is None, "nothing to compare it with"
+    for _ in range(3):
+        _call(calls, device, "training", 8, 0.79)
+    assert calls.compile_s() == pytest.approx(19.21)
+    assert calls.is_first("training", 2)
+    _call(calls, device, "training", 2, 10.0)  # comes once: 2 images at 0.1 s each
+    assert calls.compile_s() == pytest.approx(19.21 + 9.81)
+    _call(calls, device, "inference", 8, 5.0)
+    _call(calls, device, "inference", 8, 1.0)
+    assert calls.compile_s() == pytest.approx(19.21 + 9.81 + 4.0)
+    assert calls.compile_s("training") == pytest.approx(19.21 + 9.81)
+
+
+def test_later_calls_are_not_waited_for(device: _Device) -> None:
+    calls = FirstCalls(device.synchronise)
+    for _ in range(5):
+        _call(calls, device, "training", 8, 1.0)
+    assert device.queued == pytest.approx(3.0)
+
+
+class _Events:
+    def __init__(self, device: _Device) -> None:
+        self.device, self.marks = device, [0.0]
+
+    def mark(self) -> None:
+        self.marks.append(self.device.now + self.device.queued)
+
+    def seconds(self) -> list[float]:
+        marks = self.marks[1:]
+        return [b - a for a, b in itertools.pairwise(marks)]
+
+
+@dataclass
+class _Trainer:
+    """A step takes the host 2 ms and the device 10 ms."""
+
+    device: _Device
+    has_events: bool = True
+
+    def synchronise(self) -> None:
+        self.device.synchronise()
+
+    def events(self) -> _Events | None:
+        return _Events(self.device) if self.has_events else None
+
+    def train_step(self, prepared: object, learning_rate: float) -> None:
+        self.device.now += 0.002
+        self.device.queued += 0.008  # while the host queues the next step, the device works
+
+
+@pytest.mark.parametrize("has_events", [True, False])
+def test_a_stretch_of_steps_is_waited_for_once(device: _Device, has_events: bool) -> None:
+    found = stretch(_Trainer(device, has_events), None, 0.0, 20)  # type: ignore[arg-type]
+    assert found.queue_s == pytest.approx(0.002)
+    assert found.step_s == pytest.approx(0.01)
+    assert found.device_step_s == pytest.approx([0.01] * 20 if has_events else [])

@@ -9,7 +9,6 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from bench.training.prefix_cache import (
     FOLDER,
     FORMS,
     CachedPrefix,
+    MakeBatches,
     NoRoom,
     PrefixRequest,
     Threshold,
@@ -56,6 +56,9 @@ class Trainer:
     def values(self, handles: list[Array]) -> Array:
         return np.concatenate(handles)
 
+    def host_array(self, shape: tuple[int, ...], dtype: Any) -> Any:
+        return np.empty(shape, dtype)
+
     def synchronise(self) -> None:
         pass
 
@@ -63,8 +66,10 @@ class Trainer:
         return "folded"
 
 
-def _batches(first: int, last: int) -> Callable[[], Iterator[npt.NDArray[np.uint8]]]:
-    return lambda: (IMAGES[at : min(at + 4, last)] for at in range(first, last, 4))
+def _batches(first: int, last: int) -> MakeBatches:
+    return lambda threads, allocate: (
+        IMAGES[at : min(at + 4, last)] for at in range(first, last, 4)
+    )
 
 
 def _request(dtype: str = "float32", **shapes: tuple[int, ...]) -> PrefixRequest:

@@ -44,8 +44,10 @@ def test_inference_is_measured_again_where_it_was_disturbed(
     timed: list[Windows] = []
     real: Callable[..., Any] = training_run.infer
 
-    def infer(trainer: Any, images: Any, size: int, given: Windows | None = None) -> Any:
-        logits = real(trainer, images, size)
+    def infer(
+        trainer: Any, images: Any, size: int, threads: int, given: Windows | None = None, **_: Any
+    ) -> Any:
+        logits = real(trainer, images, size, threads)
         if given is not None:
             timed.append(given)
             slow = 10.0 if len(timed) <= disturbed else 100.0

@@ -45,6 +45,8 @@ def _recipe(make_spec: MakeSpec, **changes: Any) -> Recipe:
         ({"augmentation": "crop_flip", "views": 2}, "head", "matched", False),
         ({"prefix_cache": "off"}, "head", "matched", False),
         ({"precision": "bf16"}, "head", "matched", False),
+        ({"precision": "tf32"}, "head", "matched", False),
+        ({"compile": "compiled"}, "head", "matched", False),
         ({"epochs": 1}, "head", "matched", False),
         ({"learning_rate_grid": (0.1, 0.2)}, "head", "matched", False),
     ],
@@ -58,7 +60,7 @@ def test_only_linear_heads_on_values_that_repeat_are_swept(
 CONSIDERED = {
     "head", "px", "epochs", "batch_size", "precision", "optimizer", "learning_rate", "momentum",
     "weight_decay", "schedule", "warmup_fraction", "augmentation", "views", "prefix_cache",
-    "learning_rate_grid", "sweep",
+    "learning_rate_grid", "sweep", "compile",
 }  # fmt: skip
 
 

@@ -32,7 +32,7 @@ def test_ending_a_worker_leaves_its_output_to_the_thread_that_reads_it(tmp_path:
     left = f"setsid sh -c 'echo $$ > {tmp_path}/left; exec sleep 30' &"
     python.write_text(f"#!/bin/sh\n{left}\nexec sleep 30\n")
     python.chmod(0o755)
-    worker = Worker("torch", tmp_path / "log.txt", Interpreters({"torch": python}), {})
+    worker = Worker("torch", "cpu", tmp_path / "log.txt", Interpreters({"torch": python}), {})
     while not (tmp_path / "left").is_file() or not (tmp_path / "left").read_text():
         time.sleep(0.01)
     worker.end()
