@@ -31,6 +31,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("speed")
     group.addoption("--speed-size", choices=["smallest", "usual"], default="smallest")
     group.addoption("--speed-backends", default="torch,keras-tensorflow")
+    group.addoption("--speed-compile", default="plain", help="plain, compiled or plain,compiled")
     group.addoption("--speed-device", default="cpu", help="cpu or cuda:N")
 
 

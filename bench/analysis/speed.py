@@ -38,7 +38,8 @@ EQUAL = 0.05
 """Equivalence margin of speeds, as a fraction."""
 STEP_FIELDS = (
     "mode", "backbone", "code_sha256", "network_digest", "boundary", "head", "px", "batch_size",
-    "precision", "optimizer", "augmentation", "views", "prefix_cache", "device", "device_model",
+    "precision", "compile", "optimizer", "augmentation", "views", "prefix_cache", "device",
+    "device_model",
 )  # fmt: skip
 """Fields of runs whose training steps do the same work."""
 

@@ -14,13 +14,14 @@ from bench.catalog.backends import BACKENDS, DEFAULT_BACKENDS
 from bench.cli.list import has_weights
 from bench.cli.options import DoctorOptions, interpreters
 from bench.cli.output import show
+from bench.cli.run import BUSY_SHARE
 from bench.data import dataset_kinds
 from bench.errors import Unavailable, UserError, WorkerFailed
 from bench.runner.devices import ANSWER_S
 from bench.speed.selfcheck import judge, summary
 from bench.storage.cache import cache_root
 from bench.storage.text_files import json_text
-from bench.system import VERSION, cores, machine_bytes, processor
+from bench.system import VERSION, cores, machine_bytes, other_work, processor
 from bench.system.gpu import gpus, has_signs_of_a_gpu, hidden_reason, state
 from bench.workers.process import Interpreters, ask, worker_environment
 from bench.workers.tasks import Answer, DevicesTask, SelfCheckTask, Task
@@ -91,6 +92,11 @@ def _machine() -> Iterator[Finding]:
     yield Finding("python", good, True, detail, None if good else "make PYTHON=python3.11 bench")
     detail = f"{processor()}, {cores()} cores, {machine_bytes() / 1e9:.0f} GB of memory"
     yield Finding("processor", True, True, detail)
+    if (work := other_work()) is not None:
+        is_idle = work.others <= BUSY_SHARE
+        detail = f"other processes use {work.others:.0%} of the cores"
+        mend = None if is_idle else "end them before you measure; their names: top"
+        yield Finding("processor is idle", is_idle, False, detail, mend)
     yield from _gpus()
     yield _cache()
 

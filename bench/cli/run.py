@@ -28,9 +28,12 @@ from bench.runner.suite import apply_options, load_suite, number_of_runs, option
 from bench.storage.cache import limit_bytes
 from bench.storage.results import Store
 from bench.storage.text_files import json_text
+from bench.system import other_work
 
 MOST_RUNS = 10_000
 """Largest number of runs that are planned without ``--yes``."""
+BUSY_SHARE = 0.15
+"""Share of the cores in use by other processes from which on a user is warned."""
 RESULTS = Path("results") / "runs"
 """Folder of the results of all suites, unless ``--out`` names another one."""
 
@@ -94,6 +97,11 @@ def run_command(given: RunOptions) -> bool:
     if missing:
         progress = display([run.spec for run in missing])
         progress.note(f"{len(missing)} of {len(runs)} runs to do, results in {store.root}")
+        if (work := other_work()) is not None and work.others > BUSY_SHARE:
+            progress.note(
+                f"other processes use {work.others:.0%} of the cores: speeds will be too low; end "
+                "them, or repeat these runs later with --fresh"
+            )
         elsewhere = sum(store.has_other_environment(run.spec.run_id) for run in missing)
         if elsewhere and not given.fresh:
             progress.note(

@@ -294,9 +294,9 @@ class RunResult(Frozen):
         "Share of the training time in which a step waited for data; on a GPU 1 − "
         "train_images_per_s / compute_images_per_s."
     )
-    core_wait_fraction: Measured | None = _reported(
-        "Time that threads of the process were ready and had to wait for a core, over the training "
-        "time: other work on the machine. Null where the system does not tell."
+    other_work_fraction: Measured | None = _reported(
+        "Share of the cores' time that other processes used, in the median epoch; null where the "
+        "system does not tell."
     )
     peak_host_bytes: Count | None = _reported(
         "Peak memory of the worker process during the run; null if more than a tenth of it may "

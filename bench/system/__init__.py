@@ -1,4 +1,4 @@
-"""Facts about this installation and this machine: version, cores, memory, load, processes."""
+"""Facts about this installation and this machine: version, cores, their load, memory, processes."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import functools
 import importlib.metadata
 import os
 import platform
+import time
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 VERSION = "0.1.0"
 """Version of Thawbench; pyproject.toml reads it from here."""
@@ -36,29 +38,62 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def load_average() -> float | None:
-    """Return how many processes ran or waited for a core, on average over the last minute; None
-    where the system does not tell."""
+class CoreTimes(NamedTuple):
+    """Seconds that the cores this process may use were busy, and for how many of them with it."""
+
+    at_s: float
+    """Moment of the reading."""
+    busy_s: float
+    own_s: float
+
+    def others(self, later: CoreTimes) -> OtherWork:
+        """Return what other processes did until a later reading."""
+        whole_s = max((later.at_s - self.at_s) * cores(), 1e-9)
+        busy_s, own_s = later.busy_s - self.busy_s, later.own_s - self.own_s
+        return OtherWork(max(busy_s - own_s, 0.0) / whole_s, busy_s / whole_s)
+
+
+class OtherWork(NamedTuple):
+    """The use of the cores over a stretch of time, as shares of all that they could do."""
+
+    others: float
+    """Share that other processes used."""
+    busy: float
+    """Share that any process used."""
+
+    @property
+    def disturbs(self) -> bool:
+        """True if other processes took cores that this one would have used."""
+        return self.others > OTHERS_DISTURB and self.busy > ALL_BUSY
+
+
+OTHERS_DISTURB, ALL_BUSY = 0.1, 0.9
+"""Shares of the cores' time from which on other work disturbs a measurement: that of others, on
+cores that are busy. On an idle machine others used up to 0.04."""
+
+
+def core_times() -> CoreTimes | None:
+    """Read the clocks of the cores, from /proc/stat (proc_stat(5)); None where there are none."""
     try:
-        return os.getloadavg()[0]
-    except OSError:
+        allowed = {f"cpu{core}" for core in os.sched_getaffinity(0)}
+        lines = [line.split() for line in Path("/proc/stat").read_text().splitlines()]
+        # user, nice, system, idle, iowait, irq, softirq, steal
+        ticks = [[int(v) for v in line[1:9]] for line in lines if line and line[0] in allowed]
+        busy = sum(sum(each) - each[3] - each[4] for each in ticks)
+        own = os.times()
+        return CoreTimes(
+            time.perf_counter(), busy / os.sysconf("SC_CLK_TCK"), own.user + own.system
+        )
+    except (OSError, ValueError, IndexError, AttributeError):
         return None
 
 
-def core_wait_s() -> float | None:
-    """Return how long the threads of this process were ready and had to wait for a core, in sum
-    since each began; None where the system does not tell.
-
-    It is the second figure of /proc/PID/task/TID/schedstat, in nanoseconds (docs.kernel.org,
-    "Scheduler Statistics").
-    """
-    total = 0
-    try:
-        for path in Path("/proc/self/task").glob("*/schedstat"):
-            total += int(path.read_text().split()[1])
-    except (OSError, ValueError, IndexError):
-        return None
-    return total / 1e9
+def other_work(seconds: float = 0.3) -> OtherWork | None:
+    """Watch the cores for a moment; return what other processes do, None if it is not told."""
+    before = core_times()
+    time.sleep(seconds)
+    after = core_times()
+    return None if before is None or after is None else before.others(after)
 
 
 def is_alive(pid: str) -> bool:

@@ -18,7 +18,7 @@ from bench.network.freezing import TrainingPlan, plan_training
 from bench.network.phases import Phase
 from bench.spec.result import Failure
 from bench.spec.run import Policy, Recipe, RunSpec
-from bench.system import core_wait_s
+from bench.system import OtherWork, core_times
 from bench.training.adapter import Adapter, Batch, HostMemory, MatchedTrainer, Trainer
 from bench.training.batches import TrainingBatches, each_ahead, input_threads
 from bench.training.clocks import FirstCalls, Windows
@@ -178,8 +178,8 @@ class Fit:
         self.warmup_device_bytes: int | None = None
         """Peak memory of the first steps, in which libraries search for their kernels."""
         self._is_warm = False
-        self.core_wait_s: float | None = 0.0
-        """Time in all epochs so far in which threads waited for a core; None: not known."""
+        self.other_work: list[OtherWork] = []
+        """Use of the machine's cores in each epoch so far, where the system tells."""
         self.first_batch: Batch | None = None
         self.train_s = 0.0
         """Seconds in all epochs so far, without validation."""
@@ -211,7 +211,7 @@ class Fit:
         steps = self.batches.steps_per_epoch
         batches = self.batches.epoch(epoch)
         epoch_in_phase = epoch - self.phase.first_epoch
-        waited_s = core_wait_s()
+        before = core_times()
         self.windows.open()
         for index in range(steps):
             requested = time.perf_counter()
@@ -238,7 +238,9 @@ class Fit:
             self._report_step(epoch, (index + 1) / steps)
         batches.close()
         losses = self.trainer.losses(handles)
-        self._note_core_wait(waited_s)
+        after = core_times()
+        if before is not None and after is not None:
+            self.other_work.append(before.others(after))
         self.first_losses = self.first_losses or losses[:FIRST_LOSSES]
         self.windows.close()
         self.train_s += time.perf_counter() - began
@@ -251,14 +253,6 @@ class Fit:
             self._is_warm = True
             self.warmup_device_bytes = self.trainer.peak_device_bytes()
             self.trainer.reset_peak()
-
-    def _note_core_wait(self, before_s: float | None) -> None:
-        now_s = core_wait_s()
-        if before_s is None or now_s is None or self.core_wait_s is None:
-            self.core_wait_s = None
-            return
-        # A thread that ended takes its figure with it.
-        self.core_wait_s = self.core_wait_s + max(now_s - before_s, 0.0)
 
     def _report_step(self, epoch: int, share: float) -> None:
         if time.perf_counter() - self._reported >= REPORT_S:

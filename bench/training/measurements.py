@@ -15,6 +15,7 @@ from bench.network.cost import Work, saving, work_of
 from bench.network.freezing import plan_training
 from bench.network.phases import Phase
 from bench.spec.result import PhaseResult
+from bench.system import OtherWork
 from bench.training.adapter import Trainer
 from bench.training.clocks import step_durations, stretch
 from bench.training.fit import TRAINING, Fit
@@ -32,9 +33,6 @@ COMPUTE_PATIENCE_S = 1.0
 GPU_STEPS = 20
 HOST_BOUND = 0.8
 """Share of a step from which on queueing it is what takes the time."""
-DISTURBED_SHARE = 0.1
-"""Share of the training time that threads wait for a core from which on other work disturbs it; on
-idle machines it was up to 0.02."""
 
 
 def count_fields(trainer: Trainer) -> dict[str, int]:
@@ -129,26 +127,17 @@ def _percentiles(steps: Sequence[float]) -> dict[str, float]:
     }
 
 
-def core_wait_fields(
-    fits: Sequence[tuple[float | None, float]], notes: list[str]
-) -> dict[str, Any]:
-    """Return the share of the training time in which threads waited for a core.
-
-    Args:
-        fits: Seconds waited (None: not known) and seconds trained, for each phase.
-        notes: Takes a sentence if other work disturbed the training.
-    """
-    waited = [wait for wait, _ in fits]
-    trained_s = sum(seconds for _, seconds in fits)
-    if None in waited or not trained_s:
-        return {"core_wait_fraction": None}
-    share = sum(wait for wait in waited if wait is not None) / trained_s
-    if share > DISTURBED_SHARE:
+def other_work_fields(epochs: Sequence[OtherWork], notes: list[str]) -> dict[str, Any]:
+    """Return the share of the cores that other processes used, in the median epoch; ``notes`` takes
+    a sentence if that disturbed the training."""
+    if not epochs:
+        return {"other_work_fraction": None}
+    if sum(epoch.disturbs for epoch in epochs) * 2 > len(epochs):
         notes.append(
-            f"training threads waited for a core in {share:.0%} of the time: other work ran on the "
-            "machine, and the speed is too low; run it again on an idle machine (--fresh)"
+            "other work took cores from the training, so that its speed is too low; "
+            "run it again on an idle machine (--fresh)"
         )
-    return {"core_wait_fraction": share}
+    return {"other_work_fraction": statistics.median(epoch.others for epoch in epochs)}
 
 
 def memory_fields(fit: Fit) -> dict[str, int | None]:

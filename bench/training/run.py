@@ -13,6 +13,7 @@ from bench.network.phases import Phase
 from bench.spec.base import canonical_hash
 from bench.spec.result import Fingerprint
 from bench.spec.run import RunSpec
+from bench.system import OtherWork
 from bench.training import measurements
 from bench.training.adapter import MatchedTrainer
 from bench.training.clocks import Stopwatch, Windows
@@ -65,8 +66,8 @@ class Run:
         """Phases whose prefix values this run computed."""
         self._memory: list[dict[str, int | None]] = []
         """Memory of the phases before the current one on the device, by the names of fields."""
-        self._core_waits: list[tuple[float | None, float]] = []
-        """Seconds that threads waited for a core, and seconds of training, for each phase."""
+        self._other_work: list[OtherWork] = []
+        """Use of the machine's cores in each epoch."""
         self._use(first)
         self._batches_sha256: list[str] = []
         self._prefixes: list[dict[str, Any]] = []
@@ -167,7 +168,7 @@ class Run:
         clock.stop()
         fit.batches.close()
         self._batches_sha256.append(fit.batches.sha256())
-        self._core_waits.append((fit.core_wait_s, fit.train_s))
+        self._other_work += fit.other_work
         fit.check_frozen(frozen_sha256)
         self._prefixes.append(measurements.prefix_fields(cached))
         self._took_s += measurements.steady_s(fit)
@@ -222,7 +223,7 @@ class Run:
                 notes[-1] = f"inference was disturbed {1 + MOST_REPEATS} times: other work?"
         result["peak_host_bytes"] = peak_host_bytes()
         result.update(measurements.largest([*self._memory, measurements.memory_fields(fit)]))
-        result.update(measurements.core_wait_fields(self._core_waits, notes))
+        result.update(measurements.other_work_fields(self._other_work, notes))
         if not self._is_phased and fit.cached is None:
             result.update(measurements.whole_step_fields(fit, self._spec.device, notes))
         else:

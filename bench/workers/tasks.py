@@ -190,6 +190,13 @@ class SelfCheckAnswer(Frozen):
     peak_flop_per_s: float = Field(description="Rate of a large matrix product.")
     peak_device_bytes: int | None = Field(description="Peak memory as the framework reports it.")
     parameter_bytes: int = Field(description="Size of the parameters: the least peak possible.")
+    fp32_error: float = Field(description="Relative error of logits in fp32 against float64.")
+    events_s: float | None = Field(
+        default=None, description="As synchronised_s, on the GPU's own clock; null: it has none."
+    )
+    recognises_full_memory: bool | None = Field(
+        default=None, description="True if a matrix that fits nowhere ends as oom; null on a CPU."
+    )
 
 
 class SelfCheckTask(Task[SelfCheckAnswer]):

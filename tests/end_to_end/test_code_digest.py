@@ -165,7 +165,7 @@ def test_every_module_that_a_benchmark_imports_is_in_a_digest(
 ) -> None:
     monkeypatch.setenv("THAWBENCH_CACHE", str(shared_cache))
     interpreters = watched.interpreters(backend)
-    case = SpeedCase("squeezenet1_1", "freeze_all", "fp32", backend)
+    case = SpeedCase("squeezenet1_1", "freeze_all", "fp32", 2, "plain", backend)
     with WorkerPool(interpreters) as workers:
         time_case(case, SMALLEST, "cpu", workers, interpreters, shared_cache)
     imported = watched.imported()[backend, "SpeedTask"]

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import cache
-from typing import Any
+from collections.abc import Callable
+from typing import Any, get_args
 
 import pytest
 
 from bench.catalog.backends import BACKENDS
 from bench.errors import choose
-from bench.speed.cases import MEASURES, SpeedCase, cases, suite_size, time_case
+from bench.spec.run import CompileMode
+from bench.speed.cases import (
+    MEASURES,
+    SpeedCase,
+    SpeedMeasurement,
+    cases,
+    suite_size,
+    time_case,
+)
 from bench.storage.cache import cache_root
 from bench.storage.code_digest import digest_of_rooms
 from bench.workers.pool import WorkerPool
 from bench.workers.process import Interpreters, environment_of
-from bench.workers.tasks import SpeedAnswer
 
 HERE = Interpreters({})
+Timed = Callable[[SpeedCase], list[SpeedMeasurement]]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -26,8 +33,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         backends = option("--speed-backends").split(",")
         for backend in backends:
             choose("backend", backend, list(BACKENDS))
+        compiles = option("--speed-compile").split(",")
+        for each in compiles:
+            choose("compile", each, get_args(CompileMode))
         size = suite_size(option("--speed-size"), option("--speed-device"))
-        every = [(case, measure) for case in cases(size, backends) for measure in MEASURES]
+        found = cases(size, backends, compiles)
+        every = [(case, measure) for case in found for measure in MEASURES]
         metafunc.parametrize(("case", "measure"), every, ids=[f"{m}-{c}" for c, m in every])
 
 
@@ -41,15 +52,36 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: An
 
 
 @pytest.fixture(scope="session")
-def timed(request: pytest.FixtureRequest) -> Iterator[Callable[[SpeedCase], SpeedAnswer]]:
-    """Time a case once for all its measures, in workers that serve case after case."""
+def timed(request: pytest.FixtureRequest) -> Timed:
+    """Return the function that gives the measurements of a case, one for each worker.
+
+    The first call times all cases that were selected. Each launch of workers times all of them
+    once, so that the measurements of a case lie far apart in time.
+    """
     option = request.config.getoption
     device = option("--speed-device")
     size = suite_size(option("--speed-size"), device)
-    with WorkerPool(HERE) as workers:
+    parameters = (getattr(item, "callspec", None) for item in request.session.items)
+    selected = [p.params["case"] for p in parameters if p is not None and "case" in p.params]
+    found: dict[SpeedCase, list[SpeedMeasurement | Exception]] = {}
 
-        @cache
-        def time(case: SpeedCase) -> SpeedAnswer:
-            return time_case(case, size, device, workers, HERE, cache_root())
+    def measure_all() -> None:
+        for _ in range(size.workers):
+            with WorkerPool(HERE) as workers:
+                for case in dict.fromkeys(selected):
+                    try:
+                        one = time_case(case, size, device, workers, HERE, cache_root())
+                    except Exception as error:  # of this case's own test
+                        found.setdefault(case, []).append(error)
+                    else:
+                        found.setdefault(case, []).append(one)
 
-        yield time
+    def measurements(case: SpeedCase) -> list[SpeedMeasurement]:
+        if not found:
+            measure_all()
+        for one in found[case]:
+            if isinstance(one, Exception):
+                raise one
+        return [one for one in found[case] if not isinstance(one, Exception)]
+
+    return measurements

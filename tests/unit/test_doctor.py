@@ -83,6 +83,7 @@ def test_a_clock_that_does_not_wait_is_a_fault_on_a_cpu_too(
         check = SelfCheckAnswer(
             queued_s=0.1, synchronised_s=0.142, fetched_s=fetched_s, flop_per_s=1e10,
             peak_flop_per_s=2e10, peak_device_bytes=None, parameter_bytes=10,
+            fp32_error=1e-6,
         )  # fmt: skip
         answers = {DevicesTask: DevicesAnswer(devices=["cpu"]), SelfCheckTask: check}
         monkeypatch.setattr(

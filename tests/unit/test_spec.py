@@ -203,7 +203,7 @@ def test_rows_repeat_these_fields_in_this_order() -> None:
         "queue_s",
         "device_step_s",
         "input_wait_fraction",
-        "core_wait_fraction",
+        "other_work_fraction",
         "peak_host_bytes",
         "peak_device_bytes",
         "warmup_device_bytes",

@@ -22,9 +22,16 @@ from bench.workers.tasks import SpeedAnswer, SpeedTask
 
 def test_there_is_a_case_for_each_combination_backends_side_by_side() -> None:
     found = cases(USUAL_GPU, ["torch", "keras-tensorflow"])
-    assert len({str(case) for case in found}) == len(found) == 3 * 3 * 2 * 2
+    assert len({str(case) for case in found}) == len(found) == 3 * 3 * 2 * 2 * 2
     assert [case.backend for case in found[:2]] == ["torch", "keras-tensorflow"]
     assert found[0].policy == found[1].policy
+
+
+def test_a_backend_that_always_compiles_has_no_plain_case() -> None:
+    found = cases(SMALLEST, ["torch", "keras-jax"], ["plain", "compiled"])
+    rungs = {(case.backend, case.compile) for case in found}
+    assert rungs == {("torch", "plain"), ("torch", "compiled"), ("keras-jax", "compiled")}
+    assert len(found) == len(SMALLEST.policies) * 3
 
 
 def test_sizes_name_what_there_is() -> None:
@@ -34,8 +41,9 @@ def test_sizes_name_what_there_is() -> None:
     assert suite_size("smallest", "cuda:0") == SMALLEST
     assert suite_size("usual", "cpu") == USUAL_CPU
     assert suite_size("usual", "cuda:0") == USUAL_GPU
-    assert (USUAL_GPU.px, USUAL_GPU.precisions) == (224, ("fp32", "bf16"))
-    assert USUAL_GPU.batch_size >= 64
+    assert (USUAL_GPU.px, USUAL_GPU.precisions) == (224, ("tf32", "bf16"))
+    assert USUAL_GPU.batch_sizes == (64, 256)
+    assert USUAL_GPU.workers > 1, "kernels are chosen once a worker"
 
 
 class _Trainer:
