@@ -246,6 +246,16 @@ def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True, scope="session")
+def _on_the_cpu(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Hide GPUs, whose sums in no fixed order would move digits that tests compare; tests/gpu and
+    benchmarks of a GPU use them."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.config.getoption("--speed-device") == "cpu":
+            patch.setenv("CUDA_VISIBLE_DEVICES", "")
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
 def _no_cache_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep tests from reading and filling the user's own cache."""
     with pytest.MonkeyPatch.context() as patch:

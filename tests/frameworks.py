@@ -32,6 +32,7 @@ def run_module(
     module: str,
     *arguments: str,
     variables: Mapping[str, str] = MappingProxyType({}),
+    device: str = "cpu",
 ) -> list[Any]:
     """Run a module of the tests by a backend's interpreter; return the JSON lines that it prints.
 
@@ -39,11 +40,12 @@ def run_module(
         backend: Backend whose interpreter runs it; also the module's first argument.
         module: Name such as 'tests.parity.forms_worker'.
         arguments: Further arguments.
-        variables: Environment variables beside those of this process.
+        variables: Environment variables beside those of the backend's workers.
+        device: Device that it runs on, as the backend's workers would.
     """
     done = subprocess.run(
         [str(HERE.of(backend)), "-m", module, backend, *arguments],
-        env={**os.environ, **variables},
+        env={**BACKEND_ENTRIES[backend].environment(os.environ, device), **variables},
         capture_output=True,
         text=True,
         timeout=1200,

@@ -11,7 +11,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,9 @@ class Stopwatch:
     """A meter of images/s in windows of whole steps, by the rule of Thawbench's own measurement:
     without the first steps of the run, with the time spent waiting for input."""
 
-    def __init__(self) -> None:
+    def __init__(self, synchronise: Callable[[], object] | None = None) -> None:
+        """Take the function that waits for a GPU; on a CPU there is nothing to wait for."""
+        self._synchronise = synchronise
         self.rates_per_s: list[float] = []
         self._warmup_steps = WARMUP_STEPS
         self._opened = 0.0
@@ -73,10 +75,12 @@ class Stopwatch:
 
     def open(self) -> None:
         """Start an epoch."""
+        if self._synchronise is not None:
+            self._synchronise()
         self._opened, self._images = time.perf_counter(), 0
 
     def step(self, images: int) -> None:
-        """Count a finished step over ``images`` images; the device must be idle."""
+        """Count a step over ``images`` images that is done or queued on the device."""
         if self._warmup_steps > 0:
             self._warmup_steps -= 1
             self.open()
@@ -84,6 +88,9 @@ class Stopwatch:
         self._images += images
         elapsed = time.perf_counter() - self._opened
         if elapsed >= WINDOW_S:
+            if self._synchronise is not None:
+                self._synchronise()
+                elapsed = time.perf_counter() - self._opened
             self.rates_per_s.append(self._images / elapsed)
             self.open()
 

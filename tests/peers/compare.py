@@ -67,6 +67,7 @@ def compare(
         bool, typer.Option("--whole", help="Train the whole network and measure images/s.")
     ] = False,
     timeout: Annotated[float, typer.Option(help="Time limit of one program, in seconds.")] = 3600.0,
+    device: Annotated[str, typer.Option(help="cpu, or cuda:0 for the first GPU.")] = "cpu",
     python: Annotated[
         list[str] | None, typer.Option(help="ENVIRONMENT=PATH: interpreter of a peer. Repeatable.")
     ] = None,
@@ -76,6 +77,7 @@ def compare(
     ] = None,
 ) -> None:
     """Compare Thawbench with common training programs. Lists are comma-separated."""
+    choose("device", device, ["cpu", "cuda:0"])
     defaults = WHOLE if whole else FROZEN
     given = {"images": images, "px": px, "epochs": epochs, "batch_size": batch_size}
     options = {key: value or defaults[key] for key, value in given.items()}
@@ -103,7 +105,7 @@ def compare(
         folder.mkdir()
         write_folder(folder, sizes)
         experiment = Experiment(
-            folder, options["px"], options["epochs"], options["batch_size"], whole, timeout
+            folder, options["px"], options["epochs"], options["batch_size"], whole, timeout, device
         )
         document["recipe"] = programs.recipe_of(experiment)
         for number in range(rounds):

@@ -90,7 +90,8 @@ def make_learner(options: argparse.Namespace) -> Learner:
 
 def train(learner: Learner, options: argparse.Namespace) -> answer.Stopwatch:
     """Fit, with validation after each epoch; return the stopwatch."""
-    watch = answer.Stopwatch()
+    wait = torch.cuda.synchronize if torch.cuda.is_available() else None
+    watch = answer.Stopwatch(wait)
     peak, warmup = options.learning_rate, options.warmup_fraction
     rates = combine_scheds([warmup, 1 - warmup], [SchedLin(0.0, peak), SchedCos(peak, 0.0)])
     schedule = ParamScheduler({"lr": rates})

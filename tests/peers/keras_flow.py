@@ -16,6 +16,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from tests.peers import answer
 from tests.peers.keras_lite0 import lite0
@@ -90,7 +91,8 @@ def train(model: keras.Model, options: argparse.Namespace) -> answer.Stopwatch:
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
-    watch = answer.Stopwatch()
+    has_gpu = bool(tf.config.list_physical_devices("GPU"))
+    watch = answer.Stopwatch(tf.test.experimental.sync_devices if has_gpu else None)
     model.fit(
         load(options, "train"),
         validation_data=None if options.whole else load(options, "val"),

@@ -94,6 +94,8 @@ class Experiment:
     one."""
     timeout_s: float
     """Time limit of one program."""
+    device: str = "cpu"
+    """cpu or cuda:0; without a name, every peer takes the first GPU that it sees."""
 
 
 def interpreter(environment: str, chosen: dict[str, Path]) -> Path:
@@ -143,7 +145,7 @@ def run_peer(peer: Peer, backbone: str, experiment: Experiment, python: Path) ->
     ]  # fmt: skip
     command = [str(python), "-m", f"tests.peers.{peer.module}", *arguments]
     began = time.perf_counter()
-    output = _run(command, experiment.timeout_s)
+    output = _run(command, experiment.timeout_s, device=experiment.device)
     whole_s = time.perf_counter() - began
     return {**json.loads(output.splitlines()[-1]), "whole_s": whole_s}
 
@@ -201,13 +203,13 @@ def run_thawbench(
         "--datasets", name.replace(",", "\\,"), "--backbones", backbone, "--backends", backend,
         "--policies", "fine_tune_all" if experiment.whole else "freeze_all",
         "--px", str(experiment.px), "--epochs", str(experiment.epochs),
-        "--batch-size", str(experiment.batch_size), "--fresh", "--device", "cpu",
+        "--batch-size", str(experiment.batch_size), "--fresh", "--device", experiment.device,
         "--weights", "pretrained" if pretrained else "random", "--out", str(scratch / "out"),
     ]  # fmt: skip
     cache = {"THAWBENCH_CACHE": str(scratch / "cache")}
     for key in ("whole_s",) if experiment.whole else ("whole_s", "warm_whole_s"):
         began = time.perf_counter()
-        _run(command, experiment.timeout_s, cache)
+        _run(command, experiment.timeout_s, cache, experiment.device)
         found[key] = time.perf_counter() - began
         if key == "whole_s":
             found.update(_stored(scratch / "out", experiment))
@@ -257,10 +259,11 @@ def _check_recipe(recipe: Recipe, experiment: Experiment) -> None:
         )
 
 
-def _run(command: Sequence[str], timeout_s: float, variables: Mapping[str, str] = NONE) -> str:
-    """Run a program on the CPU and return its standard output; kill its processes in any case.
-
-    On the CPU the end of a step is known without synchronising a device.
+def _run(
+    command: Sequence[str], timeout_s: float, variables: Mapping[str, str] = NONE,
+    device: str = "cpu",
+) -> str:  # fmt: skip
+    """Run a program on a device and return its standard output; kill its processes in any case.
 
     Raises:
         UserError: The program took too long or failed.
@@ -273,7 +276,11 @@ def _run(command: Sequence[str], timeout_s: float, variables: Mapping[str, str] 
         stderr=subprocess.PIPE,
         text=True,
         cwd=project_root(),
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", **variables},
+        env={
+            **os.environ,
+            **({"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}),
+            **variables,
+        },
         start_new_session=True,
     ) as process:
         try:

@@ -97,7 +97,7 @@ def train(
     scheduler = optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: answer.rate_factor(step, steps, options.warmup_fraction)
     )
-    watch = answer.Stopwatch()
+    watch = answer.Stopwatch(torch.cuda.synchronize if device.type == "cuda" else None)
     for _ in range(options.epochs):
         for phase in ("train",) if options.whole else ("train", "val"):
             training = phase == "train"

@@ -1,7 +1,8 @@
 """Time a lower limit of a frozen fit, with hand-written loops: one pass of inference over the
 images up to the first trained layer, in each form, and the training of a linear head on its values.
 
-Run as ``python -m tests.speed.limit BACKEND BLUEPRINT --policy P --images N --batch-size B``.
+Run as ``python -m tests.speed.limit BACKEND BLUEPRINT --policy P --images N --batch-size B
+--device D``.
 Prints one line of JSON: ``passes``, form → seconds including the preparation of the form (the
 minimum is the limit), and ``head_s``, null if more than a head is trained.
 """
@@ -31,22 +32,26 @@ REDUNDANT = ("compiled", "keras-tensorflow")
 """TensorFlow's folded form is already a compiled graph."""
 
 
-def head_torch(values: Array, batch_size: int, epochs: int) -> None:
-    """Train a head as a user of PyTorch would: a linear layer, AdamW, random batches."""
+def head_torch(values: Array, batch_size: int, epochs: int, device: str) -> None:
+    """Train a head as a user of PyTorch would: a linear layer, AdamW, random batches; wait for
+    it."""
     import torch
 
-    x, y = torch.from_numpy(values), torch.randint(0, CLASSES, (len(values),))
-    head = torch.nn.Linear(values.shape[1], CLASSES)
+    x = torch.from_numpy(values).to(device)
+    y = torch.randint(0, CLASSES, (len(values),)).to(device)
+    head = torch.nn.Linear(values.shape[1], CLASSES).to(device)
     optimizer = torch.optim.AdamW(head.parameters(), lr=1e-3)
     for _ in range(epochs):
         for chosen in torch.randperm(len(x)).split(batch_size):
             optimizer.zero_grad()
             torch.nn.functional.cross_entropy(head(x[chosen]), y[chosen]).backward()
             optimizer.step()
+    head.weight.sum().item()
 
 
-def head_tensorflow(values: Array, batch_size: int, epochs: int) -> None:
-    """Train a head as a user of TensorFlow would: a dense layer, AdamW, a graph for the step."""
+def head_tensorflow(values: Array, batch_size: int, epochs: int, device: str) -> None:
+    """Train a head as a user of TensorFlow would: a dense layer, AdamW, a graph for the step; wait
+    for it. TensorFlow uses the GPU that the trainer has taken before."""
     import keras
     import tensorflow as tf
 
@@ -70,6 +75,7 @@ def head_tensorflow(values: Array, batch_size: int, epochs: int) -> None:
         data = tf.data.Dataset.from_tensor_slices((values, labels))
         for x, y in data.shuffle(len(values)).batch(batch_size):
             step(x, y)
+    head.kernel.numpy()
 
 
 def main() -> None:
@@ -82,6 +88,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--forms", default="plain,folded,compiled")
+    parser.add_argument("--device", default="cpu")
     asked = parser.parse_args()
     adapter = load_adapter(asked.backend, BACKENDS[asked.backend].adapter)
     network = Network.load(asked.blueprint, trunk_only=True)
@@ -89,7 +96,7 @@ def main() -> None:
     blueprint = network.blueprint
     plan = plan_training(blueprint, POLICIES[asked.policy])
     recipe = plain_recipe("linear", blueprint.px, asked.batch_size)
-    trainer = adapter.build(network, plan, recipe, "cpu")
+    trainer = adapter.build(network, plan, recipe, asked.device)
     boundary = boundary_of(blueprint, plan)
     assert boundary is not None
     shape = (asked.images, blueprint.px, blueprint.px, 3)
@@ -99,16 +106,17 @@ def main() -> None:
         if form not in asked.forms.split(",") or (form, asked.backend) == REDUNDANT:
             continue
         began = time.perf_counter()
-        prefix = build_prefix(form, adapter, trainer, blueprint, boundary, recipe, "cpu")
+        prefix = build_prefix(form, adapter, trainer, blueprint, boundary, recipe, asked.device)
         for first in range(0, asked.images, asked.batch_size):
             prefix.values([prefix.prefix(images[first : first + asked.batch_size])])
+        prefix.synchronise()
         found[form] = time.perf_counter() - began
     head_s = None
     if asked.policy == "freeze_all":
         by_hand = {"torch": head_torch, "keras-tensorflow": head_tensorflow}[asked.backend]
         values = np.random.default_rng(0).normal(size=(asked.images, boundary.shape[0]))
         began = time.perf_counter()
-        by_hand(values.astype(np.float32), asked.batch_size, asked.epochs)
+        by_hand(values.astype(np.float32), asked.batch_size, asked.epochs, asked.device)
         head_s = time.perf_counter() - began
     print(json.dumps({"passes": found, "head_s": head_s}))
 

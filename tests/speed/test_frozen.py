@@ -73,7 +73,7 @@ def _mode(options: tuple[str, ...]) -> str:
 
 
 def _by_hand(
-    backend: str, backbone: str, policy: str, forms: str, row: dict[str, Any]
+    backend: str, backbone: str, policy: str, forms: str, row: dict[str, Any], device: str
 ) -> dict[str, Any]:
     """Run ``tests.speed.limit`` on as many images as the row's run has."""
     weights = random_weights(BACKBONES[backbone])
@@ -82,6 +82,7 @@ def _by_hand(
     lines = run_module(
         backend, "tests.speed.limit", str(folder), f"--policy={policy}", f"--images={images}",
         f"--batch-size={row['batch_size']}", f"--forms={forms}", f"--epochs={row['epochs']}",
+        f"--device={device}", device=device,
     )  # fmt: skip
     found: dict[str, Any] = lines[-1]
     return found
@@ -112,7 +113,7 @@ def test_frozen(
         first, again = _row(tmp_path, cache, device), _row(tmp_path, cache, device)
         assert (first["prefix_values"], again["prefix_values"]) == ("computed", "reused")
         computed.append(first["fit_s"])
-        hand = _by_hand(backend, backbone, policy, size["forms"], first)
+        hand = _by_hand(backend, backbone, policy, size["forms"], first, device)
         rest_s = again["fit_s"] - again["prefix_s"]
         limits.append(min(hand["passes"].values()) + (hand["head_s"] or rest_s))
         by_hand.append({**hand, "rest_s": rest_s})

@@ -30,14 +30,19 @@ SHORT_STEPS = {"squeezenet1_1": {"px": 32, "batch-size": 4, "steps": 64, "epochs
 _found: dict[tuple[str, str], dict[str, Any]] = {}
 
 
-def _compare(backend: str, backbone: str, size: dict[str, int]) -> dict[str, Any]:
+ON_A_GPU = {"px": 224, "batch-size": 64, "steps": 40, "epochs": 6}
+PRECISION = {"cpu": "fp32", "cuda": "bf16"}
+"""Kind of device → precision in which people train on it."""
+
+
+def _compare(backend: str, backbone: str, size: dict[str, int], device: str) -> dict[str, Any]:
     if (backend, backbone) not in _found:
         weights = random_weights(BACKBONES[backbone])
         folder: Path = blueprint_folder(backbone, size["px"], weights, 0, cache_root(), HERE)
         options = [f"--{k}={v}" for k, v in size.items() if k != "px"]
-        _found[backend, backbone] = run_module(backend, "tests.speed.tax", str(folder), *options)[
-            -1
-        ]
+        options += [f"--device={device}", f"--precision={PRECISION[device.partition(':')[0]]}"]
+        lines = run_module(backend, "tests.speed.tax", str(folder), *options, device=device)
+        _found[backend, backbone] = lines[-1]
     return _found[backend, backbone]
 
 
@@ -56,8 +61,11 @@ def test_tax(
     backbone: str,
 ) -> None:
     name = request.config.getoption("--speed-size")
+    device = request.config.getoption("--speed-device")
     size = SHORT_STEPS.get(backbone, SIZES[name])
-    found = _compare(backend, backbone, size)
+    if device != "cpu" and name == "usual":
+        size = ON_A_GPU
+    found = _compare(backend, backbone, size, device)
     pairs = zip(found["harness_s"], found["by_hand_s"], strict=True)
     overheads = [(ours - theirs) / found["steps"] * 1e3 for ours, theirs in pairs]
     medians = {name: statistics.median(found[f"{name}_s"]) for name in ("harness", "by_hand")}

@@ -17,6 +17,7 @@ from bench.catalog.backends import BACKENDS
 from bench.system import project_root
 from bench.training import flop_utilisation as module
 from bench.training.flop_utilisation import SIDES, WINDOWS, peak_flops_per_s, utilisation
+from tests.frameworks import HERE
 
 RATE = 1e12
 
@@ -179,7 +180,7 @@ def test_each_framework_multiplies_one_matrix_again_and_again(
 ) -> None:
     """Check P1 = F F, P2 = F P1 … of an unknown matrix F = P2 P1⁻¹."""
     done = subprocess.run(
-        [sys.executable, "-P", "-c", PRODUCTS.format(made=code)],
+        [str(HERE.of(backend)), "-P", "-c", PRODUCTS.format(made=code)],
         env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "PYTHONPATH": str(project_root()),
              **BACKENDS[backend].variables},
         capture_output=True, text=True, timeout=900, check=False,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import pytest
 
 from bench.catalog.backends import BACKENDS
 from bench.system import cores, project_root
+from tests.frameworks import HERE
 
 COMPILED = "torch.compile(lambda x: x + 1, backend='eager')(torch.ones(2))"
 TORCH = """
@@ -54,7 +54,7 @@ print(json.dumps([knobs[k] for k in ("threads", "interop_threads", "xla", "cudnn
 def _printed(backend: str, code: str, home: Path, **variables: str) -> list[Any]:
     """Run code in a backend's process and parse the last line that it prints."""
     done = subprocess.run(
-        [sys.executable, "-P", "-c", code],
+        [str(HERE.of(backend)), "-P", "-c", code],
         env={"PATH": "/usr/bin:/bin", "HOME": str(home), "PYTHONPATH": str(project_root()),
              **BACKENDS[backend].variables, **variables},
         capture_output=True, text=True, timeout=900, check=False,

@@ -14,6 +14,7 @@ import pytest
 
 from bench.catalog.backends import BACKENDS
 from bench.system import project_root
+from tests.frameworks import HERE
 
 CHECK = """
 import importlib, inspect, json, sys
@@ -55,7 +56,7 @@ CLAIMS = {
 @pytest.mark.parametrize("backend", CLAIMS)
 def test_every_class_satisfies_its_protocol(backend: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", CHECK, json.dumps(CLAIMS[backend])],
+        [str(HERE.of(backend)), "-c", CHECK, json.dumps(CLAIMS[backend])],
         env={**os.environ, **BACKENDS[backend].variables},
         capture_output=True, text=True, timeout=900, cwd=project_root(), check=False,
     )  # fmt: skip
