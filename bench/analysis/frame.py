@@ -36,8 +36,9 @@ DERIVED: dict[str, tuple[str, str]] = {
     "fold": ("Int64", "Number of its part of a cross-validation, from 1; missing without one."),
     "differs": ("string", "Respects in which it is not the same experiment as its twins in other "
                 "backends, comma-separated; empty if none is known."),
-    "unsteady": ("boolean", "True if other work was on the machine, by slow steps, or by slow "
-                 "inference beside other runs of the same network: compare no speeds."),
+    "unsteady": ("boolean", "True if other work was on the machine, by the use of its cores, by "
+                 "slow steps, or by slow inference beside other runs of the same network: compare "
+                 "no speeds."),
     "phases": ("string", "Boundary and epochs of each phase, for a policy that unfreezes the "
                "network step by step."),
 }  # fmt: skip

@@ -19,6 +19,7 @@ from bench.parity.proofs import ProvedSubject
 from bench.spec.result import REPORTED_FIELDS
 from bench.spec.run import RECIPE_OPTIONS, DatasetRef
 from bench.storage.results import StoredRun
+from bench.system import OTHERS_DISTURB
 
 Parity = Literal["shown", "not_shown"]
 Pairing = Literal["proved", "paired", "other_rate", "not_shown", "differs"]
@@ -265,16 +266,17 @@ UNSTEADY = 3.0
 """Ratio of slow to usual step time above which a machine counts as busy. The training steps of
 quiet machines had p95 / p50 of 1.1 to 1.7, those of a shared one 15."""
 _inference_network = itemgetter(
-    "backbone", "code_sha256", "network_digest", "mode", "head", "precision", "px", "batch_size",
-    "dataset_hash", "backend", "device", "environment_id",
+    "backbone", "code_sha256", "network_digest", "mode", "head", "precision", "compile", "px",
+    "batch_size", "dataset_hash", "backend", "device", "environment_id",
 )  # fmt: skip
 """Fields of runs that execute the same inference graph, whatever was trained."""
 
 
 def _unsteady_marks(rows: Sequence[Row]) -> list[bool]:
-    """Return for each row True if slow steps took over ``UNSTEADY`` times the median one, or
-    inference so many times as long as in another run of the same network. Inference also covers
-    runs that have no step times because a frozen part was computed once."""
+    """Return for each row True if other processes took more than ``OTHERS_DISTURB`` of the cores,
+    if slow steps took over ``UNSTEADY`` times the median one, or inference so many times as long
+    as in another run of the same network. Inference also covers runs that have no step times
+    because a frozen part was computed once."""
     networks = [_inference_network(row.fields) for row in rows]
     rates = [row.result.infer_images_per_s or 0.0 for row in rows]
     fastest: dict[Hashable, float] = {}
@@ -282,8 +284,10 @@ def _unsteady_marks(rows: Sequence[Row]) -> list[bool]:
         fastest[network] = max(rate, fastest.get(network, 0.0))
     steps = [(row.result.step_s_p50, row.result.step_s_p95) for row in rows]
     return [
-        bool(p50 and p95 and p95 > UNSTEADY * p50) or 0.0 < UNSTEADY * rate < fastest[network]
-        for network, rate, (p50, p95) in zip(networks, rates, steps, strict=True)
+        bool(p50 and p95 and p95 > UNSTEADY * p50)
+        or 0.0 < UNSTEADY * rate < fastest[network]
+        or (row.result.other_work_fraction or 0.0) > OTHERS_DISTURB
+        for row, network, rate, (p50, p95) in zip(rows, networks, rates, steps, strict=True)
     ]
 
 

@@ -46,10 +46,12 @@ HALF: Tolerances = {name: max(0.1, 10 * value) for name, value in FLOAT32.items(
 TOLERANCES: dict[Precision, Tolerances] = {
     "fp64": dict.fromkeys(FLOAT32, 1e-6),
     "fp32": FLOAT32,
+    "tf32": HALF,
     "bf16": HALF,
     "fp16": HALF,
 }
-"""Frameworks choose which operations they compute in half precision, so that those hardly agree."""
+"""Frameworks choose which operations they compute in half precision, or by TF32, so that those
+hardly agree."""
 
 
 def own_faults(run: StoredRun) -> list[str]:

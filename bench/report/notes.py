@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from bench.analysis.groups import SeedGroup
 from bench.analysis.rows import UNSTEADY, Row, grouped, twins
 from bench.analysis.same_experiment import CHOSEN_RATE
+from bench.catalog.backends import BACKENDS
 from bench.catalog.policies import POLICIES
 from bench.data.registry import GENERATED, STAND_IN, has_path, qualifier_of
 from bench.errors import in_a_list, number_of
 from bench.report.format import ABSENT, applicable, some_of
 from bench.report.labels import values_of
+from bench.system import OTHERS_DISTURB
 
 PAIRING = {
     "proved": "parity proved: a separate proof found that both backends compute the same steps for "
@@ -97,7 +99,8 @@ def limits(rows: Sequence[Row]) -> list[str]:
         "synthetic pages: generated images. Accuracy says nothing about real pages.":
             any(qualifier_of(row.dataset.name) == GENERATED for row in rows),
         f"unsteady: in {len(unsteady)} {of_runs} slow steps, or inference, took over "
-        f"{UNSTEADY:g} times as long as usual. The machine was probably busy with other work. "
+        f"{UNSTEADY:g} times as long as usual, or other processes took over "
+        f"{OTHERS_DISTURB:.0%} of the cores. "
         "Their speeds are marked ?. Compare no speeds of "
         f"{', '.join(unsteady[:3])}{' …' if unsteady[3:] else ''}.": unsteady,
         f"learning rate: in {edge} {of_runs} the highest or lowest rate tried was the best, so "
@@ -171,12 +174,31 @@ def explanations(rows: Sequence[Row]) -> list[str]:
         "bf16, fp16: matched in all but precision. Each framework chooses which operations it "
         "computes in low precision.":
             any(row.spec.recipe.precision in ("bf16", "fp16") for row in rows),
+        "tf32: matched in all but the rounding of products, whose factors have 11 significant "
+        "bits.": any(row.spec.recipe.precision == "tf32" for row in rows),
+        _compiled_alone(rows): _compiled_alone(rows),
         command or "": command,
         "native: each framework's own weights, preprocessing, optimizer and initialisation. "
         "Differences between such rows are not due to the framework alone.":
             any(row.spec.mode == "native" for row in rows),
         **dict.fromkeys(_classes(rows), True),
     })  # fmt: skip
+
+
+def _compiled_alone(rows: Sequence[Row]) -> str:
+    """Return a note on backends that always compile beside others that did not; empty if there are
+    none."""
+    alone = list(dict.fromkeys(
+        row.spec.backend for row in rows
+        if row.spec.backend in BACKENDS and BACKENDS[row.spec.backend].always_compiled
+    ))  # fmt: skip
+    rungs = {row.spec.recipe.compile for row in rows if row.spec.backend not in alone}
+    if not alone or rungs != {"plain"}:
+        return ""
+    return (
+        f"compile: {' and '.join(alone)} always compiles its steps, and the other rows did not, so "
+        "that they are not compared with it. --compile compiled makes rows that are."
+    )
 
 
 def _classes(rows: Sequence[Row]) -> list[str]:

@@ -295,8 +295,8 @@ class RunResult(Frozen):
         "train_images_per_s / compute_images_per_s."
     )
     other_work_fraction: Measured | None = _reported(
-        "Share of the cores' time that other processes used, in the median epoch; null where the "
-        "system does not tell."
+        "Share of the cores' time that other processes took, in the median epoch; 0 while cores "
+        "were idle, null where the system does not tell."
     )
     peak_host_bytes: Count | None = _reported(
         "Peak memory of the worker process during the run; null if more than a tenth of it may "

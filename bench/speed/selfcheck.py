@@ -94,7 +94,7 @@ def judge(check: SelfCheckAnswer) -> list[str]:
 
 def measure(adapter: Adapter, device: str, px: int = 64, width: int = 128) -> SelfCheckAnswer:
     """Time the training of four 3×3 convolutions of ``width`` channels on noise."""
-    network = _network(px, width)
+    network = convolutional_network(px, width)
     plan = plan_training(network.blueprint, TRAIN_ALL)
     batch_size = 32
     recipe = plain_recipe("original", px, batch_size)
@@ -168,7 +168,8 @@ def _recognises(adapter: Adapter, trainer: Trainer) -> bool:
     return True  # so large a memory is news
 
 
-def _network(px: int, width: int) -> Network:
+def convolutional_network(px: int, width: int) -> Network:
+    """Return four 3×3 convolutions of ``width`` channels, with random numbers."""
     random, shape = np.random.default_rng(0), (width, px, px)
     geometry = {"kernel": [3, 3], "stride": [1, 1], "padding": [1] * 4, "dilation": [1, 1],
                 "groups": 1}  # fmt: skip

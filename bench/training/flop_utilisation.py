@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from bench.errors import first_line
@@ -30,6 +30,7 @@ def peak_flops_per_s(
     matrix_product: Callable[[int], Callable[[], object]],
     synchronise: Callable[[], None],
     clock: Callable[[], float] = time.perf_counter,
+    sides: Sequence[int] = SIDES,
 ) -> float:
     """Measure the FLOP/s of ``Trainer.matrix_product``: the best of several windows.
 
@@ -44,7 +45,7 @@ def peak_flops_per_s(
         synchronise()
         return (clock() - began) / products
 
-    for side in SIDES:
+    for side in sides:
         multiply = matrix_product(side)
         product_s(multiply, 1)  # memory is allocated, libraries choose their kernel
         once_s = product_s(multiply, 1)

@@ -15,7 +15,7 @@ from bench.network.cost import Work, saving, work_of
 from bench.network.freezing import plan_training
 from bench.network.phases import Phase
 from bench.spec.result import PhaseResult
-from bench.system import OtherWork
+from bench.system import ALL_BUSY, OtherWork
 from bench.training.adapter import Trainer
 from bench.training.clocks import step_durations, stretch
 from bench.training.fit import TRAINING, Fit
@@ -128,8 +128,8 @@ def _percentiles(steps: Sequence[float]) -> dict[str, float]:
 
 
 def other_work_fields(epochs: Sequence[OtherWork], notes: list[str]) -> dict[str, Any]:
-    """Return the share of the cores that other processes used, in the median epoch; ``notes`` takes
-    a sentence if that disturbed the training."""
+    """Return the share of the cores that other processes took from the training, in the median
+    epoch: 0 while there were idle cores. ``notes`` takes a sentence if that disturbed it."""
     if not epochs:
         return {"other_work_fraction": None}
     if sum(epoch.disturbs for epoch in epochs) * 2 > len(epochs):
@@ -137,7 +137,8 @@ def other_work_fields(epochs: Sequence[OtherWork], notes: list[str]) -> dict[str
             "other work took cores from the training, so that its speed is too low; "
             "run it again on an idle machine (--fresh)"
         )
-    return {"other_work_fraction": statistics.median(epoch.others for epoch in epochs)}
+    taken = [epoch.others if epoch.busy > ALL_BUSY else 0.0 for epoch in epochs]
+    return {"other_work_fraction": statistics.median(taken)}
 
 
 def memory_fields(fit: Fit) -> dict[str, int | None]:

@@ -25,11 +25,19 @@ def _method(owner: Any, name: str, wrap: Callable[[Any], Any]) -> Plant:
 
 
 def _rule(name: str, wrap: Callable[[Any], Any]) -> Plant:
-    """Replace an update rule of the optimizer, and disable the engine's fused kernel."""
+    """Replace an update rule of the optimizer, and disable the engine's fused kernels."""
+
+    def apply(sound: Any) -> Any:
+        def changed(self: TwinOptimizer, gradients: Any, scalars: Any) -> None:
+            self._fused = None
+            sound(self, gradients, scalars)
+
+        return changed
+
     return Plant(
         patches=lambda: [
             patch.object(TwinOptimizer, name, wrap(getattr(TwinOptimizer, name))),
-            patch.object(TwinOptimizer, "_kernel", lambda self, trained: None),
+            patch.object(TwinOptimizer, "apply", apply(TwinOptimizer.apply)),
         ]
     )
 
@@ -49,13 +57,13 @@ class _BiasedVariance(_Engine):
 
     def batch_norm_training(
         self, x: Any, gamma: Any, beta: Any, mean: Any, variance: Any, epsilon: Any, momentum: Any
-    ) -> tuple[Any, Any, Any]:
-        y, new_mean, new_variance = self._sound.batch_norm_training(
-            x, gamma, beta, mean, variance, epsilon, momentum
-        )
-        kept = variance * (1.0 - momentum)
+    ) -> Any:
+        kept = ops.convert_to_tensor(variance) * (1.0 - momentum)
+        y = self._sound.batch_norm_training(x, gamma, beta, mean, variance, epsilon, momentum)
         values = ops.cast(ops.size(x) // x.shape[-1], variance.dtype)
-        return y, new_mean, kept + (new_variance - kept) * (values - 1.0) / values
+        moved = ops.convert_to_tensor(variance) - kept
+        variance.assign(kept + moved * (values - 1.0) / values)
+        return y
 
 
 class _OnlyMoves(_Engine):
@@ -63,12 +71,11 @@ class _OnlyMoves(_Engine):
 
     def batch_norm_training(
         self, x: Any, gamma: Any, beta: Any, mean: Any, variance: Any, epsilon: Any, momentum: Any
-    ) -> tuple[Any, Any, Any]:
-        _, *moved = self._sound.batch_norm_training(
-            x, gamma, beta, mean, variance, epsilon, momentum
-        )
-        y = self._sound.batch_norm_inference(x, gamma, beta, mean, variance, epsilon)
-        return y, *moved
+    ) -> Any:
+        old = (ops.convert_to_tensor(v) for v in (mean, variance))
+        y = self._sound.batch_norm_inference(x, gamma, beta, *old, epsilon)
+        self._sound.batch_norm_training(x, gamma, beta, mean, variance, epsilon, momentum)
+        return y
 
 
 def _with_engine(change: Callable[[Any], Any], but_in: str = "") -> Callable[[Any], Any]:
@@ -108,59 +115,56 @@ def _always_dropout(apply: Any) -> Any:
     return changed
 
 
-def _keras_sgd(rule: Any) -> Any:
+Rule = Callable[..., Any]
+"""(optimizer, gradient, [weights, moments …], trained variable, scalars) → new weights, moments."""
+
+
+def _keras_sgd(rule: Rule) -> Rule:
     """Use Keras's SGD, whose velocity includes the learning rate."""
 
-    def changed(
-        self: TwinOptimizer, w: Any, g: Any, moments: Any, rate: Any, decay: Any, *_: Any
-    ) -> Any:
-        if decay:
-            g = g + decay * w
-        velocity = self._recipe.momentum * moments[0] - rate * g
+    def changed(self: TwinOptimizer, g: Any, values: Any, trained: Any, scalars: Any) -> Any:
+        w, velocity = values
+        if trained.decay:
+            g = g + trained.decay * w
+        rate = scalars.rate * trained.rate_scale
+        velocity = self._recipe.momentum * velocity - rate * g
         return w + velocity, velocity
 
     return changed
 
 
-def _coupled(rule: Any) -> Any:
+def _coupled(rule: Rule) -> Rule:
     """Add the decay to the gradient: Adam with L2 instead of AdamW."""
 
-    def changed(
-        self: TwinOptimizer, w: Any, g: Any, moments: Any, rate: Any, decay: Any, *more: Any
-    ) -> Any:
-        return rule(self, w, g + (decay or 0.0) * w, moments, rate, None, *more)
+    def changed(self: TwinOptimizer, g: Any, values: Any, trained: Any, scalars: Any) -> Any:
+        g = g + (trained.decay or 0.0) * values[0]
+        return rule(self, g, values, trained._replace(decay=None), scalars)
 
     return changed
 
 
-def _decoupled(rule: Any) -> Any:
+def _decoupled(rule: Rule) -> Rule:
     """Decay the weights directly: SGDW instead of SGD."""
 
-    def changed(
-        self: TwinOptimizer, w: Any, g: Any, moments: Any, rate: Any, decay: Any, *more: Any
-    ) -> Any:
-        return rule(self, w * (1.0 - rate * (decay or 0.0)), g, moments, rate, None, *more)
+    def changed(self: TwinOptimizer, g: Any, values: Any, trained: Any, scalars: Any) -> Any:
+        w, *moments = values
+        w = w * (1.0 - scalars.rate * trained.rate_scale * (trained.decay or 0.0))
+        return rule(self, g, [w, *moments], trained._replace(decay=None), scalars)
 
     return changed
 
 
-def _keras_adam(rule: Any) -> Any:
+def _keras_adam(rule: Rule) -> Rule:
     """Use Keras's AdamW, which adds epsilon to the root before its correction."""
 
-    def changed(
-        self: TwinOptimizer,
-        w: Any,
-        g: Any,
-        moments: Any,
-        rate: Any,
-        decay: Any,
-        correction_1: Any,
-        correction_2: Any,
-    ) -> Any:
-        first = BETA_1 * moments[0] + (1.0 - BETA_1) * g
-        second = BETA_2 * moments[1] + (1.0 - BETA_2) * g * g
-        root = (ops.sqrt(second) + EPSILON) / correction_2
-        return w * (1.0 - rate * (decay or 0.0)) - rate / correction_1 * first / root, first, second
+    def changed(self: TwinOptimizer, g: Any, values: Any, trained: Any, scalars: Any) -> Any:
+        w, first, second = values
+        rate = scalars.rate * trained.rate_scale
+        first = BETA_1 * first + (1.0 - BETA_1) * g
+        second = BETA_2 * second + (1.0 - BETA_2) * g * g
+        root = (ops.sqrt(second) + EPSILON) / scalars.correction_2
+        w = w * (1.0 - rate * (trained.decay or 0.0))
+        return w - rate / scalars.correction_1 * first / root, first, second
 
     return changed
 

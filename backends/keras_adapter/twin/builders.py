@@ -305,7 +305,7 @@ BUILDERS: dict[str, LayerBuilder] = {
     "max_pool2d": _max_pool2d,
     "avg_pool2d": _avg_pool2d,
     "adaptive_avg_pool2d": lambda o, s, e: [
-        layers.AdaptiveAveragePool((s[1], s[2]), tuple(o.attributes["output_size"]), name=o.name)
+        layers.AdaptiveAveragePool(tuple(o.attributes["output_size"]), name=o.name)
     ],
     "mean_tokens": _function(lambda x: layers.mean(x, axis=(1,))),
     "attention": _attention,

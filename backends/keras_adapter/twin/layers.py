@@ -425,21 +425,18 @@ class AveragePool(keras.layers.Layer):
 class AdaptiveAveragePool(keras.layers.Layer):
     """PyTorch's average over bins from ``floor(i H / out)`` to ``ceil((i + 1) H / out)``."""
 
-    def __init__(self, size: Pair, output_size: Pair, **options: Any) -> None:
-        """
-        Args:
-            size: Height and width of the input.
-            output_size: Number of bins, down and across.
-        """
+    def __init__(self, output_size: Pair, **options: Any) -> None:
         super().__init__(**options)
-        self.size, self.output_size = size, output_size
+        self.output_size = output_size
+
+    def build(self, input_shape: Any) -> None:
         self.bins = [
             constant(_bins(*each), self.compute_dtype)
-            for each in zip(size, output_size, strict=True)
+            for each in zip(input_shape[1:3], self.output_size, strict=True)
         ]
 
     def call(self, x: Any) -> Any:
-        if self.output_size == self.size:
+        if self.output_size == tuple(x.shape[1:3]):
             return x
         if self.output_size == (1, 1):
             return mean(x, axis=(1, 2), keepdims=True)

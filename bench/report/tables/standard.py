@@ -37,7 +37,7 @@ from bench.report.tables.model import (
 
 UNSTEADY_NOTE = (
     f"unsteady: slow steps took over {UNSTEADY:g} times the median one, or the fit or inference "
-    "that much longer than in another run. The machine was probably busy: no speed is compared."
+    "that much longer than in another run, or other processes took the cores. No speed is compared."
 )
 WORDS = (
     "best: the only policy that may be the best. ruled out: shown not to be the best (range test "

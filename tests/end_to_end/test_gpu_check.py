@@ -1,0 +1,63 @@
+"""The check for a GPU, on the CPU and small: every step runs and finds something."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.system import project_root
+
+STEPS = ("versions", "prepare", "limit", "feed", "speed-torch", "by-hand", "speed-keras-torch",
+         "speed-keras-jax", "full-memory-torch", "mixed")  # fmt: skip
+
+
+def _check(*arguments: str, cache: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tools.gpu_check", *arguments], capture_output=True, text=True,
+        cwd=project_root(), timeout=900, check=False,
+        env={**os.environ, "THAWBENCH_CACHE": str(cache)},
+    )  # fmt: skip
+
+
+def _failures(found: Any) -> list[str]:
+    """Return all texts of a document that tell of an exception."""
+    if isinstance(found, dict):
+        return [f for value in found.values() for f in _failures(value)]
+    if isinstance(found, list):
+        return [f for value in found for f in _failures(value)]
+    return [found] if isinstance(found, str) and found.startswith("FAILED") else []
+
+
+@pytest.mark.slow
+def test_every_step_finds_something(tmp_path: Path, shared_cache: Path) -> None:
+    out = tmp_path / "out"
+    done = _check(
+        "all", "--device", "cpu", "--small", "--out", str(out), "--work", str(tmp_path / "work"),
+        "--seconds", "800", "--slow", "4", "--steps", ",".join(STEPS), cache=shared_cache,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    steps = json.loads((out / "check.json").read_text())["steps"]
+    assert {name: step["code"] for name, step in steps.items()} == dict.fromkeys(STEPS, 0)
+    assert _failures(steps) == []
+    for backend in ("torch", "keras-torch", "keras-jax"):
+        for case in steps[f"speed-{backend}"]["found"]["cases"].values():
+            assert case["images_per_s"]["pipelined"] > 0
+            assert case["mfu"] > 0
+    assert all(rate["images_per_s"] > 0 for rate in steps["feed"]["found"]["rates"])
+    assert {row["status"] for row in steps["mixed"]["found"]["rows"]} == {"ok"}
+    assert (out / "runs.tgz").stat().st_size > 0
+    assert "images/s of training" in done.stdout
+    again = _check("table", str(out), cache=shared_cache)
+    assert "speed-torch: 0," in again.stdout
+
+
+def test_a_step_that_is_none_is_refused(tmp_path: Path, shared_cache: Path) -> None:
+    done = _check("all", "--steps", "nonsense", "--out", str(tmp_path), cache=shared_cache)
+    assert done.returncode == 2
+    assert "no step nonsense; there are versions, prepare" in done.stderr.replace("│", "")

@@ -1,0 +1,51 @@
+"""What a training step asks of its framework: on a GPU, calls of Python are what takes the time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.catalog.backbones import BACKBONES
+from bench.network.export import blueprint_folder
+from bench.network.weights import random_weights
+from tests.frameworks import HERE, run_module
+
+MOST_OVER_HAND = 1.3
+
+
+@pytest.fixture(scope="module")
+def resnet(shared_cache: Path) -> Path:
+    """Return ResNet50 with random numbers, at 64 px."""
+    weights = random_weights(BACKBONES["resnet50"])
+    return blueprint_folder("resnet50", 64, weights, 0, shared_cache, HERE)
+
+
+def _calls(backend: str, folder: Path, **options: str) -> dict[str, Any]:
+    given = [f"--{name}={value}" for name, value in options.items()]
+    found: dict[str, Any] = run_module(backend, "tests.parity.calls_worker", str(folder), *given)[
+        -1
+    ]
+    return found
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_torch_asks_no_more_than_a_loop_by_hand(resnet: Path, precision: str) -> None:
+    found = _calls("torch", resnet, precision=precision)
+    assert found["calls"] <= found["by_hand"]
+    assert found["copies"] == 0
+
+
+@pytest.mark.parametrize(("precision", "optimizer"), [("fp32", "sgd"), ("bf16", "adamw")])
+def test_keras_on_torch_asks_little_more(resnet: Path, precision: str, optimizer: str) -> None:
+    """It was 3.4 times as much: an update for each variable, statistics that were cloned, and
+    activations that were copied from channels last to channels first and back."""
+    found = _calls("keras-torch", resnet, precision=precision, optimizer=optimizer)
+    assert found["calls"] <= MOST_OVER_HAND * found["by_hand"]
+    assert found["copies"] == 0
+    assert found["from_host"] == 0, "a number of the host in a step makes it wait for a GPU"
+
+
+def test_jax_compiles_once_for_each_batch_size(resnet: Path) -> None:
+    assert _calls("keras-jax", resnet) == {"programs": [3, 4], "count": 2}

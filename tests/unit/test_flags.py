@@ -1,0 +1,141 @@
+"""Flags of a run: set for matched runs whatever a library set before, left alone in native mode."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from typing import Any
+
+import pytest
+
+from backends.requirements import check_capability
+from bench.catalog.backends import BACKENDS
+from bench.errors import Unavailable
+from bench.spec.run import Precision
+from bench.system import project_root
+from tests.frameworks import HERE
+
+TORCH = """
+import json, torch
+from backends import torch_device as device
+torch.backends.fp32_precision = "tf32"  # as another library may
+cpu = torch.device("cpu")
+found = []
+device.prepare("cpu", "fp32")
+knobs = device.knobs(cpu)
+found.append([knobs["tf32"], knobs["tf32_matmul"], knobs["tf32_convolution"],
+              knobs["cudnn_benchmark"]])
+device.allow_tf32(True)
+knobs = device.knobs(cpu)
+found.append([knobs["tf32"], knobs["tf32_matmul"], knobs["tf32_convolution"]])
+print(json.dumps(found))
+"""
+NATIVE_TORCH = """
+import json, torch
+from backends import torch_device as device
+before = [torch.backends.cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision,
+          torch.backends.cudnn.benchmark]
+device.use("cpu", "fp32")
+after = [torch.backends.cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision,
+         torch.backends.cudnn.benchmark]
+print(json.dumps([before, after]))
+"""
+JAX = """
+import json
+from backends.keras_adapter.engines.jax import engine
+made = engine()
+found = []
+for options in ({}, {"native": True}):
+    made.prepare("cpu", "fp32", **options)
+    found.append([made.knobs()["matmul_precision"], made.knobs()["tf32"]])
+print(json.dumps(found))
+"""
+TENSORFLOW = """
+import json
+import tensorflow as tf
+from backends.keras_adapter.engines.tensorflow import engine
+made = engine()
+found = []
+for options in ({"native": True}, {}):
+    made.prepare("cpu", "fp32", **options)
+    found.append(made.knobs()["tf32"])
+print(json.dumps(found))
+"""
+UNAVAILABLE = """
+import json
+from backends.worker import load_adapter
+from bench.catalog.backends import BACKENDS
+from bench.errors import Unavailable
+from bench.network.freezing import plan_training
+from bench.spec.plain import TRAIN_ALL, plain_recipe
+from bench.speed.selfcheck import convolutional_network
+network = convolutional_network(16, 4)
+plan = plan_training(network.blueprint, TRAIN_ALL)
+found = []
+for precision in ("tf32", "fp16"):
+    recipe = plain_recipe("original", 16, 2).model_copy(update={"precision": precision})
+    try:
+        load_adapter(NAME, BACKENDS[NAME].adapter).build(network, plan, recipe, "cpu")
+    except Unavailable as error:
+        found.append(str(error))
+print(json.dumps(found))
+"""
+
+
+def _printed(backend: str, code: str) -> Any:
+    done = subprocess.run(
+        [str(HERE.of(backend)), "-P", "-c", code],
+        env={"PATH": "/usr/bin:/bin", "HOME": "/nowhere", "PYTHONPATH": str(project_root()),
+             **BACKENDS[backend].environment({}, "cpu")},
+        capture_output=True, text=True, timeout=900, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_torch_obeys_the_run_and_no_library() -> None:
+    """With the older flags, ``allow_tf32 = False`` left TF32 on here, and reading it raised."""
+    assert _printed("torch", TORCH) == [[False, False, False, True], [True, True, True]]
+
+
+def test_native_torch_keeps_what_a_user_has() -> None:
+    before, after = _printed("torch", NATIVE_TORCH)
+    assert before == after
+    assert after[2] is False, "cuDNN's search is off by default"
+
+
+def test_native_jax_and_tensorflow_keep_their_own_precision() -> None:
+    matched, native = _printed("keras-jax", JAX)
+    assert matched == ["highest", False]
+    assert native == [None, True]
+    assert _printed("keras-tensorflow", TENSORFLOW) == [True, False]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_what_a_cpu_lacks_is_unavailable(backend: str) -> None:
+    code = UNAVAILABLE.replace("NAME", repr(backend))
+    assert _printed(backend, code) == [
+        f"{precision} needs a GPU; on a CPU use --precision fp32 or bf16"
+        for precision in ("tf32", "fp16")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("capability", "precision", "has_it"),
+    [
+        ((7, 0), "bf16", False),  # Volta emulates it
+        ((7, 5), "tf32", False),
+        ((7, 5), "fp16", True),
+        ((7, 0), "fp32", True),
+        ((8, 0), "bf16", True),
+        ((9, 0), "tf32", True),
+    ],
+)
+def test_an_older_card_is_asked_for_nothing_that_it_emulates(
+    capability: tuple[int, int], precision: Precision, has_it: bool
+) -> None:
+    if has_it:
+        check_capability("A card", capability, precision)
+        return
+    with pytest.raises(Unavailable, match=f"A card has no {precision}"):
+        check_capability("A card", capability, precision)
