@@ -111,7 +111,7 @@ class SpeedMeasurement:
 
     answer: SpeedAnswer
     gpu_before: GpuState | None
-    """State of the GPU before the worker began; None on a CPU, or if it is not told."""
+    """State of the GPU before the case; None on a CPU, or if it is not told."""
     gpu_after: GpuState | None
     other_work: OtherWork | None
     """Use of the machine's cores meanwhile; None if it is not told."""
@@ -140,12 +140,12 @@ def time_case(
     )  # fmt: skip
     kind = WorkerKind(case.backend, device, "matched", case.precision)
     log = fresh_log(cache, f"speed-{case}")
-    gpu_before, before = _gpu_state(device), core_times()
+    gpu_before, before = _gpu_state(device, workers.pids), core_times()
     answer = workers.do(kind, task, log).require(f"timing {case}", log)
     after = core_times()
     work = None if before is None or after is None else before.others(after)
-    return SpeedMeasurement(answer, gpu_before, _gpu_state(device), work)
+    return SpeedMeasurement(answer, gpu_before, _gpu_state(device, workers.pids), work)
 
 
-def _gpu_state(device: str) -> GpuState | None:
-    return None if device == "cpu" else state(int(device.removeprefix("cuda:")))
+def _gpu_state(device: str, ours: Sequence[int] = ()) -> GpuState | None:
+    return None if device == "cpu" else state(int(device.removeprefix("cuda:")), ours)

@@ -73,10 +73,6 @@ class GpuState:
     other_processes: int | None = None
     """Processes that computed on the GPU, without those of ``ours``."""
 
-    def is_disturbed(self) -> bool:
-        """Return True if the GPU was throttled, or shared with another process."""
-        return bool(self.throttled_by or self.other_processes)
-
 
 @functools.cache
 def gpus() -> tuple[Gpu, ...]:

@@ -65,6 +65,11 @@ class WorkerPool:
         for held in list(self._workers):
             self._end(held)
 
+    @property
+    def pids(self) -> list[int]:
+        """Ids of the processes of the workers."""
+        return [worker.process.pid for worker in self._workers.values()]
+
     def do(
         self, kind: WorkerKind, task: Task[Answer], log: Path,
         on_event: OnEvent = lambda event: None, timeout_s: float | None = None,

@@ -14,7 +14,7 @@ import pytest
 from bench.system import project_root
 
 STEPS = ("versions", "prepare", "limit", "feed", "speed-torch", "by-hand", "speed-keras-torch",
-         "speed-keras-jax", "full-memory-torch", "mixed")  # fmt: skip
+         "full-memory-keras-torch", "mixed")  # fmt: skip
 
 
 def _check(*arguments: str, cache: Path) -> subprocess.CompletedProcess[str]:
@@ -45,7 +45,7 @@ def test_every_step_finds_something(tmp_path: Path, shared_cache: Path) -> None:
     steps = json.loads((out / "check.json").read_text())["steps"]
     assert {name: step["code"] for name, step in steps.items()} == dict.fromkeys(STEPS, 0)
     assert _failures(steps) == []
-    for backend in ("torch", "keras-torch", "keras-jax"):
+    for backend in ("torch", "keras-torch"):
         for case in steps[f"speed-{backend}"]["found"]["cases"].values():
             assert case["images_per_s"]["pipelined"] > 0
             assert case["mfu"] > 0

@@ -3,8 +3,9 @@ BACKEND FOLDER``. Prints one line of JSON.
 
 For torch and keras-torch: ``calls``, the ATen operations of a step, views included; ``by_hand``,
 those of a loop with torchvision's module and the fused optimizer; ``copies``, copies of values with
-four axes; ``from_host``, tensors that are made from numbers of the host. For keras-jax:
-``programs``, the batch sizes for which a program was compiled, and their ``count``.
+four axes; ``from_host``, tensors that are made from numbers of the host. For compiled steps over
+two batch sizes: ``programs``, the batch sizes for which JAX compiled; the ``count`` of compiled
+programs or graphs; and the ``breaks`` of graphs.
 """
 
 from __future__ import annotations
@@ -37,11 +38,13 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--optimizer", default="sgd")
+    parser.add_argument("--compile", default="plain")
     asked = parser.parse_args()
     network = attach_head(Network.load(asked.folder, trunk_only=True), "linear", CLASSES, 0)
     plan = plan_training(network.blueprint, POLICIES["from_scratch"])
     px = network.blueprint.px
-    changes = {"precision": asked.precision, "optimizer": asked.optimizer, "momentum": 0.9}
+    changes = {"precision": asked.precision, "optimizer": asked.optimizer, "momentum": 0.9,
+               "compile": asked.compile}  # fmt: skip
     recipe = plain_recipe("linear", px, SIZE).model_copy(update=changes)
     adapter = load_adapter(asked.backend, BACKENDS[asked.backend].adapter)
     trainer = adapter.build(network, plan, recipe, "cpu")
@@ -53,11 +56,13 @@ def main() -> None:
     full = batch(SIZE)
     for _ in range(3):
         trainer.train_step(full, RATE)
-    if asked.backend == "keras-jax":
+    if asked.compile == "compiled":
         for _ in range(2):
             trainer.train_step(batch(SIZE - 1), RATE)
-        print(json.dumps({"programs": trainer.knobs()["compiled_for_batch_sizes"],
-                          "count": trainer.knobs()["graphs_compiled"]}))  # fmt: skip
+        knobs = trainer.knobs()
+        print(json.dumps({"programs": knobs.get("compiled_for_batch_sizes"),
+                          "count": knobs["graphs_compiled"],
+                          "breaks": knobs.get("graph_breaks")}))  # fmt: skip
         return
     calls, copies = counted(lambda: trainer.train_step(full, RATE))
     by_hand, _ = counted(hand_written(px, asked.precision, asked.optimizer))

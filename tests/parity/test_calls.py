@@ -10,6 +10,7 @@ import pytest
 from bench.catalog.backbones import BACKBONES
 from bench.network.export import blueprint_folder
 from bench.network.weights import random_weights
+from bench.speed.selfcheck import convolutional_network
 from tests.frameworks import HERE, run_module
 
 MOST_OVER_HAND = 1.3
@@ -47,5 +48,22 @@ def test_keras_on_torch_asks_little_more(resnet: Path, precision: str, optimizer
     assert found["from_host"] == 0, "a number of the host in a step makes it wait for a GPU"
 
 
-def test_jax_compiles_once_for_each_batch_size(resnet: Path) -> None:
-    assert _calls("keras-jax", resnet) == {"programs": [3, 4], "count": 2}
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a network of four convolutions, which compiles in seconds."""
+    folder = tmp_path_factory.mktemp("small") / "network"
+    folder.mkdir()
+    convolutional_network(16, 8).save(folder)
+    return folder
+
+
+def test_jax_compiles_once_for_each_batch_size(small: Path) -> None:
+    found = _calls("keras-jax", small, compile="compiled")
+    assert found == {"programs": [3, 4], "count": 2, "breaks": None}
+
+
+@pytest.mark.parametrize("backend", ["torch", "keras-torch"])
+def test_torch_compiles_full_batches_in_one_graph(small: Path, backend: str) -> None:
+    """An epoch's last batch, of another size, would take as long again."""
+    found = _calls(backend, small, compile="compiled")
+    assert found == {"programs": None, "count": 1, "breaks": 0}

@@ -62,21 +62,33 @@ class TensorFlowEngine(EngineDefaults):
         return f"TensorFlow {tf.__version__} was built without CUDA"
 
     def start(self, device: str) -> None:
-        with tf.device("CPU:0" if device == "cpu" else f"GPU:{device.removeprefix('cuda:')}"):
+        self._take(device)
+        with tf.device("CPU:0" if device == "cpu" else "GPU:0"):
             tf.zeros(1)
+
+    def _take(self, device: str) -> list[Any]:
+        """Let TensorFlow see this device alone, of which it takes memory as needed. That must come
+        before its first computation; later calls for the same device change nothing.
+
+        Returns:
+            The GPU, or nothing for the CPU.
+        """
+        gpus = tf.config.list_physical_devices("GPU")
+        chosen = [] if device == "cpu" else [gpus[int(device.removeprefix("cuda:"))]]
+        tf.config.set_visible_devices(chosen, "GPU")
+        for gpu in chosen:
+            tf.config.experimental.set_memory_growth(gpu, True)
+        return chosen
 
     def prepare(
         self, device: str, precision: Precision, compiled: bool = False, native: bool = False
     ) -> None:
         check_device(f"TensorFlow {tf.__version__}", device, self.devices(), precision)
-        gpus = tf.config.list_physical_devices("GPU")
-        chosen = [] if device == "cpu" else [gpus[int(device.removeprefix("cuda:"))]]
-        tf.config.set_visible_devices(chosen, "GPU")
+        chosen = self._take(device)
         for gpu in chosen:
             details = tf.config.experimental.get_device_details(gpu)
             capability = details.get("compute_capability", (0, 0))
             check_capability(details.get("device_name", device), capability, precision)
-            tf.config.experimental.set_memory_growth(gpu, True)
         if chosen and self._device != "cpu":  # an earlier run used a GPU
             self.reset_peak()
         if not native or precision == "tf32":
