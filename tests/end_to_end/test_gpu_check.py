@@ -14,7 +14,7 @@ import pytest
 from bench.system import project_root
 
 STEPS = ("versions", "prepare", "limit", "feed", "speed-torch", "by-hand", "speed-keras-torch",
-         "full-memory-keras-torch", "mixed")  # fmt: skip
+         "full-memory-keras-torch", "quick")  # fmt: skip
 
 
 def _check(*arguments: str, cache: Path) -> subprocess.CompletedProcess[str]:
@@ -50,7 +50,7 @@ def test_every_step_finds_something(tmp_path: Path, shared_cache: Path) -> None:
             assert case["images_per_s"]["pipelined"] > 0
             assert case["mfu"] > 0
     assert all(rate["images_per_s"] > 0 for rate in steps["feed"]["found"]["rates"])
-    assert {row["status"] for row in steps["mixed"]["found"]["rows"]} == {"ok"}
+    assert {row["status"] for row in steps["quick"]["found"]["rows"]} == {"ok"}
     assert (out / "runs.tgz").stat().st_size > 0
     assert "images/s of training" in done.stdout
     again = _check("table", str(out), cache=shared_cache)
