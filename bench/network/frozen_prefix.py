@@ -64,7 +64,7 @@ def prefix_key(
     Args:
         tensors_sha256: Hash of the prefix's tensors.
         data: Key of the packed images.
-        spec: Its precision, batch size, augmentation, views and seed matter.
+        spec: Its precision, rung, batch size, augmentation, views and seed matter.
         environment_id: Versions, machine, device and code.
     """
     recipe = spec.recipe
@@ -76,6 +76,7 @@ def prefix_key(
         "tensors": tensors_sha256,
         "data": data,
         "precision": recipe.precision,
+        "compile": recipe.compile,
         "batch_size": recipe.batch_size,  # it decides how long they take
         "views": [recipe.augmentation, recipe.views, spec.seed] if augmented else None,
         "environment": environment_id,

@@ -133,6 +133,7 @@ def test_the_key_changes_with_all_that_changes_the_values(make_spec: MakeSpec) -
         key(tensors="other"),
         key(data="other"),
         key(what=make_spec(recipe={"augmentation": "none", "precision": "fp64"})),
+        key(what=make_spec(recipe={"augmentation": "none", "compile": "compiled"})),
         key(environment="other"),
         key(what=views),
         key(what=make_spec(recipe={"augmentation": "crop_flip", "views": 3})),
