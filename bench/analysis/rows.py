@@ -320,17 +320,25 @@ def _parity_marks(
         for row in group if len(backends) > 1 else ():
             alike = _proved_alike(row, shown)
             proved = {twin.spec.backend for twin in group if twin.result.environment_id in alike}
-            # No proof covers heads that are trained at once.
-            may_be = not set(odd.get(row.key, ())) - {THREADS} and not row.spec.recipe.sweep
+            may_be = not set(odd.get(row.key, ())) - {THREADS} and all(map(_is_provable, group))
             is_shown = may_be and backends <= {*proved, row.spec.backend}
             marks[row.key] = "shown" if is_shown else "not_shown"
     return marks
 
 
+def _is_provable(row: Row) -> bool:
+    """Return True if proofs cover the form of a row's steps: not heads that are trained at once,
+    and not steps that a compiler changed, unless the backend always compiles."""
+    backend, recipe = row.spec.backend, row.spec.recipe
+    always = backend in BACKENDS and BACKENDS[backend].always_compiled
+    return not recipe.sweep and (recipe.compile == "plain" or always)
+
+
 def is_proved(a: Row, b: Row, shown: Collection[ProvedSubject]) -> bool:
     """Return True if two rows of one experiment are proved to compute the same, each in its own
     environment."""
-    return b.result.environment_id in _proved_alike(a, shown)
+    is_covered = _is_provable(a) and _is_provable(b)
+    return is_covered and b.result.environment_id in _proved_alike(a, shown)
 
 
 def _proved_alike(row: Row, shown: Collection[ProvedSubject]) -> set[str]:

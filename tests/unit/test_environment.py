@@ -7,6 +7,7 @@ import platform
 import re
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
@@ -25,8 +26,9 @@ from bench.workers.process import Interpreters, environment_of
 
 
 @pytest.fixture(autouse=True)
-def _asked_anew() -> Iterator[None]:
-    """Forget what the driver said in other tests."""
+def _asked_anew(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Forget what the driver said in other tests, and show its GPUs."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     for function in (gpus, installed):
         function.cache_clear()
     yield
@@ -264,6 +266,28 @@ def test_the_environment_names_versions_device_and_variables(
     assert _here("torch", "cuda:7").device_model == "absent"
 
 
+def test_settings_of_a_card_are_part_of_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A card with another power limit, or with a cuDNN of the system, is another environment."""
+    card = Gpu("NVIDIA H100", "570.1", 81559 * 2**20, "GPU-a", {"power_limit_w": "700.00"})
+    monkeypatch.setattr(environment, "gpus", lambda: (card,))
+    monkeypatch.setattr(environment, "_system_cudnn", lambda: "92400")
+    found = _here("torch", "cuda:0")
+    assert found.device_settings == {
+        "power_limit_w": "700.00", "memory_mib": "81559", "cudnn": "92400",
+    }  # fmt: skip
+    assert found.model_dump(mode="json")["device_settings"] == dict(found.device_settings)
+    capped = replace(card, settings={"power_limit_w": "350.00"})
+    monkeypatch.setattr(environment, "gpus", lambda: (capped,))
+    assert _here("torch", "cuda:0").environment_id != found.environment_id
+
+
+def test_an_environment_without_such_settings_keeps_its_id() -> None:
+    found = _here("torch", "cpu")
+    stored = found.model_dump(mode="json")
+    assert "device_settings" not in stored
+    assert Environment.model_validate(stored).environment_id == found.environment_id
+
+
 def test_a_secret_of_the_user_is_in_no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_TOKEN", "hunter2")
     assert "hunter2" not in _here("torch", "cpu").model_dump_json()
@@ -279,6 +303,24 @@ def test_a_secret_of_the_user_is_in_no_environment(monkeypatch: pytest.MonkeyPat
         ("TF_ENABLE_ONEDNN_OPTS", True),
         ("JAX_ENABLE_X64", True),
         ("LD_PRELOAD", True),
+        ("CUDA_LAUNCH_BLOCKING", True),
+        ("CUDA_DEVICE_MAX_CONNECTIONS", True),
+        ("CUDA_MODULE_LOADING", True),
+        ("PYTORCH_CUDA_ALLOC_CONF", True),
+        ("PYTORCH_ALLOC_CONF", True),
+        ("PYTORCH_NO_CUDA_MEMORY_CACHING", True),
+        ("TORCH_CUDNN_V8_API_DISABLED", True),
+        ("TF_USE_CUDNN_BATCHNORM_SPATIAL_PERSISTENT", True),
+        ("TF_GPU_ALLOCATOR", True),
+        ("TF_GPU_THREAD_MODE", True),
+        ("TF_FORCE_GPU_ALLOW_GROWTH", True),
+        ("XLA_CLIENT_MEM_FRACTION", True),
+        ("XLA_PYTHON_CLIENT_ALLOCATOR", True),
+        ("JAX_PLATFORMS", True),
+        ("JAX_DEFAULT_MATMUL_PRECISION", True),
+        ("KERAS_TORCH_DEVICE", True),
+        ("NVIDIA_TF32_OVERRIDE", True),
+        ("JAX_COMPILATION_CACHE_DIR", False),
         ("TORCH_HOME", False),
         ("CUDA_VERSION", False),
         ("TF_VAR_database", False),

@@ -93,6 +93,46 @@ def _printed(backend: str, code: str) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+JAX_MEMORY = """
+import json
+import numpy as np
+import jax
+from backends.keras_adapter.engines.jax import CompiledFunction
+programs = []
+function = CompiledFunction(lambda x: x @ x.T, programs)
+for size in (256, 256, 512):
+    jax.block_until_ready(function(jax.device_put(np.zeros((size, 1024), np.float32))))
+print(json.dumps([[p.batch_size, p.device_bytes] for p in programs]))
+"""
+
+
+def test_the_memory_of_a_jax_program_is_that_of_its_values() -> None:
+    """The allocator's own peak is that of all runs of the process."""
+    (small, small_bytes), (large, large_bytes) = _printed("keras-jax", JAX_MEMORY)
+    assert (small, large) == (256, 512)
+    for size, found in ((small, small_bytes), (large, large_bytes)):
+        values = 4 * (size * 1024 + size * size)
+        assert values <= found < 3 * values
+
+
+FRESH = """
+import json
+from bench.training import memory
+memory.note_fresh("cpu")
+first = memory.fresh_bytes()
+held = bytearray(200_000_000)
+memory.note_fresh("cpu")
+again = memory.fresh_bytes()
+memory.note_fresh("cuda:0")
+print(json.dumps([first == again, memory.fresh_bytes() - first > 150_000_000]))
+"""
+
+
+def test_what_a_gpu_takes_of_the_host_is_no_runs_own() -> None:
+    """It is remembered once, when the framework begins to use the device."""
+    assert _printed("torch", FRESH) == [True, True]
+
+
 def test_torch_obeys_the_run_and_no_library() -> None:
     """With the older flags, ``allow_tf32 = False`` left TF32 on here, and reading it raised."""
     assert _printed("torch", TORCH) == [[False, False, False, True], [True, True, True]]

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from bench.analysis.findings import findings_of
 from bench.analysis.rows import rows_of
 from bench.analysis.speed import step_signature
 from bench.catalog.backends import BACKENDS
+from bench.parity.proofs import ProvedSubject
 from bench.report.notes import footnotes
 from bench.runner import planner
 from bench.runner.suite import GridPoint, Suite, grid_points
@@ -103,3 +105,15 @@ def test_a_note_says_why_jax_is_not_compared(make: Make) -> None:
         rows = rows_of(_two(make, rung, "compiled", backend="keras-jax"))
         assert any(note in said for said in footnotes(rows)) is is_said
     assert not any(note in said for said in footnotes(rows_of(_two(make, "plain", "plain"))))
+
+
+@pytest.mark.parametrize(("rung", "pairing"), [("plain", "proved"), ("compiled", "not_shown")])
+def test_a_proof_of_plain_steps_covers_no_compiled_ones(
+    make: Make, rung: str, pairing: str
+) -> None:
+    """`parity` proves steps as they are written."""
+    runs = _two(make, rung, rung)
+    proof = ProvedSubject.of_run(runs[0].spec, {run.result.environment_id for run in runs})
+    assert {row.pairing for row in rows_of(runs, {proof})} == {pairing}
+    (pair,) = findings_of(rows_of(runs, {proof}), {proof}).pairs
+    assert pair.is_proved is (rung == "plain")

@@ -117,6 +117,25 @@ def test_a_worker_that_cannot_go_on_is_replaced(
     assert again.pid != first
 
 
+@pytest.mark.parametrize(("device", "stays"), [("cpu", False), ("cuda:0", True)])
+def test_a_gpus_libraries_are_no_leak(
+    do: Callable[..., Any], workers: WorkerPool, monkeypatch: pytest.MonkeyPatch, device: str,
+    stays: bool,
+) -> None:  # fmt: skip
+    """The driver's context and the libraries of CUDA take gigabytes of the host's memory."""
+    monkeypatch.setattr(workers, "_most_held_bytes", pool.LEAST_HELD_BYTES)
+    kind = TORCH._replace(device=device)
+    do(kind, held_bytes=pool.LEAST_HELD_BYTES + 3 * 2**30)
+    assert do(kind).answer.number == (1 if stays else 0)
+
+
+def test_the_pool_knows_its_processes(do: Callable[..., Any], workers: WorkerPool) -> None:
+    assert workers.pids == []
+    pid = do().answer.pid
+    assert len(workers.pids) == 1
+    assert pid in workers.pids
+
+
 def test_what_a_worker_may_hold_is_a_share_of_the_machine(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
