@@ -272,9 +272,10 @@ def test_settings_of_a_card_are_part_of_its_environment(monkeypatch: pytest.Monk
     monkeypatch.setattr(environment, "gpus", lambda: (card,))
     monkeypatch.setattr(environment, "_system_cudnn", lambda: "92400")
     found = _here("torch", "cuda:0")
-    assert found.device_settings == {
-        "power_limit_w": "700.00", "memory_mib": "81559", "cudnn": "92400",
-    }  # fmt: skip
+    own = {"power_limit_w": "700.00", "memory_mib": "81559"}
+    assert found.device_settings == own, "its cuDNN is a package"
+    without = environment_here("torch", BACKENDS["torch"].adapter, (), "cuda:0")
+    assert without.device_settings == {**own, "cudnn": "92400"}
     assert found.model_dump(mode="json")["device_settings"] == dict(found.device_settings)
     capped = replace(card, settings={"power_limit_w": "350.00"})
     monkeypatch.setattr(environment, "gpus", lambda: (capped,))
