@@ -6,9 +6,10 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
 	2>/dev/null && echo $$p && break; done)
-# Where a GPU answers, TensorFlow gets an environment of its own: its CUDA libraries and torch's
+# Where there is a GPU, TensorFlow gets an environment of its own: its CUDA libraries and torch's
 # install the same files in different versions (docs/design.md, Devices).
-GPU := $(shell nvidia-smi -L >/dev/null 2>&1 && echo yes)
+GPU := $(shell { nvidia-smi -L || ls /proc/driver/nvidia/gpus/* || ls /dev/nvidia[0-9]*; } \
+	>/dev/null 2>&1 && echo yes)
 TENSORFLOW := $(if $(GPU),.venv-tensorflow/.installed,)
 comma := ,
 EXTRAS := embedded,torch,keras$(if $(GPU),,$(comma)tensorflow)

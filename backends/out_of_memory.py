@@ -13,17 +13,18 @@ import re
 from collections.abc import Callable
 
 TYPES = frozenset({"MemoryError", "OutOfMemoryError", "ResourceExhaustedError"})
-"""Names of exceptions that say nothing else."""
+"""Names of exceptions that always mean a full memory."""
 WORDS = re.compile(
     r"out of memory|CUDA_ERROR_OUT_OF_MEMORY|cudaErrorMemoryAllocation"
     r"|(CUBLAS|CUDNN|CUSOLVER|CUSPARSE)_STATUS_ALLOC_FAILED|CUDNN_STATUS_INTERNAL_ERROR_.*ALLOC"
     r"|RESOURCE_EXHAUSTED|Dst tensor is not initialized|OOM when allocating"
     r"|can't allocate memory|[Ff]ailed to allocate .*(memory|bytes)"
 )
-"""Words that say nothing else."""
+"""Words that always mean a full memory."""
 AMBIGUOUS = re.compile(
     r"(FIND|GET) was unable to find an engine|[Uu]nable to find an engine to execute this"
-    r"|DNN library initialization failed|CUDNN_STATUS_NOT_INITIALIZED|CUBLAS_STATUS_NOT_INITIALIZED"
+    r"|DNN library initialization failed|(CUDNN|CUBLAS)_STATUS_NOT_INITIALIZED"
+    r"|CUDNN_STATUS_(INTERNAL_ERROR|EXECUTION_FAILED)|No algorithm worked"
 )
 """Words of a full device, and of a shape or version that a library does not support."""
 

@@ -81,9 +81,14 @@ def allow_tf32(allowed: bool) -> None:
     """Let float32 products and convolutions on a GPU round their factors to TF32, or not.
 
     The older ``allow_tf32`` flags do not override ``torch.backends.fp32_precision``, which a
-    library may have set, and reading them then raises.
+    library may have set. Reading them, as Inductor does, raises where they and the newer flags
+    disagree. So all are set, the older ones first.
     """
     precision = "tf32" if allowed else "ieee"
+    torch.backends.cudnn.allow_tf32 = allowed
+    torch.set_float32_matmul_precision("high" if allowed else "highest")
+    torch.backends.fp32_precision = precision  # type: ignore[attr-defined]
+    torch.backends.cudnn.fp32_precision = precision
     torch.backends.cuda.matmul.fp32_precision = precision
     torch.backends.cudnn.conv.fp32_precision = precision  # type: ignore[attr-defined]
     torch.backends.cudnn.rnn.fp32_precision = precision  # type: ignore[attr-defined]
@@ -194,32 +199,30 @@ class Events:
 
 
 class Compiled:
-    """A function of tensors through ``torch.compile``, for batches of the size of its first call.
+    """A function of tensors through ``torch.compile``, for batches of one size.
 
     Another size, such as that of an epoch's last batch, runs eagerly: it would be compiled anew.
     """
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], batch_size: int) -> None:
         self._eager = function
         self._compiled = torch.compile(function, dynamic=False)
-        self._size: int | None = None
+        self._batch_size = batch_size
 
     def __call__(self, *arguments: Any) -> Any:
         """Call the function; raise Unavailable if it cannot be compiled."""
-        size = len(arguments[0])
-        if self._size is not None:
-            return (self._compiled if size == self._size else self._eager)(*arguments)
+        if len(arguments[0]) != self._batch_size:
+            return self._eager(*arguments)
         try:
-            answer = self._compiled(*arguments)
-        except Exception as error:  # a compiler, or the lack of one, may raise anything
-            if is_out_of_memory(error):
+            return self._compiled(*arguments)
+        except Exception as error:
+            is_compilers = type(error).__module__.startswith(("torch._dynamo", "torch._inductor"))
+            if not is_compilers or is_out_of_memory(error):
                 raise
             raise Unavailable(
                 f"torch.compile failed: {type(error).__name__}: {first_line(error)}; "
                 "use --compile plain"
             ) from error
-        self._size = size
-        return answer
 
 
 def events(device: torch.device) -> Events | None:
@@ -250,6 +253,11 @@ def reset_peak(device: torch.device) -> None:
         torch.cuda.reset_peak_memory_stats(device)
 
 
+def device_name(name: str) -> str:
+    """Return the model of a GPU."""
+    return torch.cuda.get_device_name(name)
+
+
 def start(name: str) -> None:
     """Let PyTorch take what it keeps on a GPU and on the host for the whole process."""
     if name != "cpu":
@@ -277,11 +285,14 @@ def matrix_product(device: torch.device, precision: Precision, side: int) -> Cal
 
 
 def release() -> None:
-    """Free compiled code, and GPU memory that no tensor holds."""
+    """Free compiled code, and memory of the GPU and pinned memory that no tensor holds."""
     if "torch._dynamo" in sys.modules:
         torch._dynamo.reset()
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
+        empty_host_cache = getattr(torch._C, "_host_emptyCache", None)  # no public name
+        if empty_host_cache is not None:
+            empty_host_cache()
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -290,10 +301,16 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def _is_full() -> bool:
+    """Return True if hardly any memory is left on the GPU; what PyTorch keeps for later counts as
+    left."""
     if not torch.cuda.is_initialized():
         return False
-    free, total = torch.cuda.mem_get_info()
-    return free < FULL_SHARE * total
+    try:
+        free, total = torch.cuda.mem_get_info()
+        kept = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+    except RuntimeError:  # after an error that no call survives
+        return False
+    return free + kept < FULL_SHARE * total
 
 
 def knobs(device: torch.device) -> dict[str, Any]:
@@ -307,7 +324,7 @@ def knobs(device: torch.device) -> dict[str, Any]:
         "omp_spin_count": os.environ.get("GOMP_SPINCOUNT"),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "cudnn_benchmark": torch.backends.cudnn.benchmark,
-        "tf32": "tf32" in (product, convolution),
+        "tf32": device.type == "cuda" and "tf32" in (product, convolution),
         "tf32_matmul": product == "tf32",
         "tf32_convolution": convolution == "tf32",
         "onednn": torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled,

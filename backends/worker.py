@@ -21,6 +21,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -29,7 +30,7 @@ from pydantic import BaseModel
 from bench.errors import Unavailable, UserError, first_line
 from bench.storage.cache import unwritable
 from bench.workers import tasks
-from bench.workers.environment import environment_here
+from bench.workers.environment import NO_DEVICE, environment_here
 from bench.workers.events import Done, Event, Failed, Idle, Probed, to_line
 
 if TYPE_CHECKING:
@@ -83,10 +84,11 @@ def _on_device(context: Context, device: str) -> Adapter:
     from bench.training.memory import note_fresh
 
     adapter = context.adapter()
-    if device != "cpu" and device in adapter.devices():
+    if device != "cpu":
         try:
-            adapter.start(device)
-            note_fresh(device)
+            if device in adapter.devices():
+                adapter.start(device)
+                note_fresh(device)
         except Exception as error:
             if not adapter.is_out_of_memory(error):
                 raise
@@ -100,10 +102,15 @@ def _is_warm() -> bool:
 
 
 def environment(task: tasks.EnvironmentTask, context: Context) -> tasks.EnvironmentAnswer:
-    """Describe the environment of runs in this process."""
+    """Describe the environment of runs in this process; a GPU that the driver does not list has the
+    name that the framework gives it."""
     found = environment_here(
         context.backend, context.adapter_module, task.packages, task.device, task.variables
     )
+    if found.device_model == NO_DEVICE:
+        with suppress(Exception):  # the run says what is wrong
+            name = context.adapter().device_name(task.device)
+            found = found.model_copy(update={"device_model": name})
     return tasks.EnvironmentAnswer(environment=found)
 
 
@@ -205,7 +212,12 @@ def speed(task: tasks.SpeedTask, context: Context) -> tasks.SpeedAnswer:
     network = Network.load(blueprint_path(task.blueprint), trunk_only=True)
     network = attach_head(network, task.recipe.head, task.classes, seed=0)
     plan = plan_training(network.blueprint, task.policy)
-    timed = time_training(adapter, network, plan, task)
+    try:
+        timed = time_training(adapter, network, plan, task)
+    except Exception as error:
+        if not adapter.is_out_of_memory(error):
+            raise
+        raise Unavailable(f"it does not fit into memory: {first_line(error)}") from error
     own = {"peak_host_bytes": peak.own_bytes(timed.peak_host_bytes)}
     return timed.model_copy(update=own)
 

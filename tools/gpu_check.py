@@ -26,6 +26,7 @@ import typer
 from bench.catalog.backends import BACKENDS
 from bench.storage.cache import CACHE_VARIABLE
 from bench.system import project_root
+from bench.workers.process import Interpreters
 from tools.gpu_steps.common import (
     DEADLINE_VARIABLE,
     Findings,
@@ -118,9 +119,11 @@ class Check:
                  "--backends", "torch,keras-torch,keras-jax", *on), False,
             ),
             timed("keras-jax", 160, jax_cases, 0),
+            timed("keras-tensorflow", 90, cases, 0),
             full("torch", 50),
             full("keras-torch", 30),
             full("keras-jax", 45),
+            full("keras-tensorflow", 30),
             run("mixed", 110, *SMALL_RUN, *both, "--precision", precisions,
                 "--backends", "torch,keras-torch"),
             run("compiled", 110, *SMALL_RUN, *both, "--compile", "plain,compiled",
@@ -138,7 +141,8 @@ class Check:
         if step.is_function:
             own = ("--device", self.device, "--work", str(self.work))
             small = ("--small",) if self.small else ()
-            command = [sys.executable, "-m", "tools.gpu_check", *step.arguments, *own, *small]
+            python = str(Interpreters({}).of(step.backend))
+            command = [python, "-m", "tools.gpu_check", *step.arguments, *own, *small]
         else:
             command = [sys.executable, str(project_root() / "run_bench.py"), *step.arguments]
         part = findings_file(self.work, step.name)
@@ -159,8 +163,11 @@ class Check:
     def _process(self, step: Step, command: list[str], most_s: float) -> tuple[int | str, str]:
         """Return the exit code, or why it was ended, and the standard output."""
         log, printed = self.out / "log.txt", self.work / f"{step.name}.stdout"
+        own = dict(os.environ)  # of commands, which set what their workers need
+        if step.is_function:
+            own = BACKENDS[step.backend].environment(os.environ, self.device)
         environment = {
-            **BACKENDS[step.backend].environment(os.environ, self.device),
+            **own,
             "CUDA_DEVICE_ORDER": "PCI_BUS_ID", "PYTHONUNBUFFERED": "1",
             DEADLINE_VARIABLE: str(time.time() + most_s),
         }  # fmt: skip
@@ -272,7 +279,7 @@ def table(steps: dict[str, Findings]) -> str:
                 lines.append(
                     f"  {name.removeprefix('speed-')} {case}: {rate['step']:.0f} / "
                     f"{rate['pipelined']:.0f} / {rate['epoch']:.0f}, queue "
-                    f"{one['queue_s'] * 1e3:.1f} ms, MFU {one['mfu']:.2f}"
+                    f"{(one['queue_s'] or 0) * 1e3:.1f} ms, MFU {one['mfu']:.2f}"
                 )
     for case, one in found("by-hand").get("steps", {}).items():
         if isinstance(one, dict) and "images_per_s" in one:

@@ -53,6 +53,9 @@ class KerasAdapter:
     def blind_because(self) -> str | None:
         return self._engine.blind_because()
 
+    def device_name(self, device: str) -> str:
+        return self._engine.device_name(device)
+
     def start(self, device: str) -> None:
         self._engine.start(device)
 

@@ -102,10 +102,11 @@ class TwinOptimizer:
             for _ in range(moments)
         ]
         self.loss_scale = LossScale() if recipe.precision == "fp16" else None
-        # An engine's kernels take one rate a variable, and cannot skip a step.
+        # An engine's kernels take one rate a variable.
         one_rate = all(isinstance(t.rate_scale, float) for t in trained)
-        use_fused = one_rate and self.loss_scale is None
-        self._fused = engine.fused_update(recipe, trained, self.moments) if use_fused else None
+        fused = engine.fused_update(recipe, trained, self.moments) if one_rate else None
+        is_able = fused is not None and (self.loss_scale is None or fused.can_skip)
+        self._fused = fused if is_able else None
         self.steps = 0
         """Steps taken so far; in fp16 the device counts those that were not skipped."""
 
@@ -132,9 +133,12 @@ class TwinOptimizer:
             scalars: Scalars of the step.
         """
         if self._fused is not None:
-            self._fused(gradients, scalars)
+            scale = None if self.loss_scale is None else self.loss_scale.value
+            finite = self._fused(gradients, scalars, scale)
+            if self.loss_scale is not None:
+                self.loss_scale.adapt(finite)
             return
-        finite: Any = None
+        finite = None
         if self.loss_scale is not None:
             scale = self.loss_scale.value
             gradients = [g / scale for g in gradients]

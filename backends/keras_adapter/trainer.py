@@ -38,7 +38,8 @@ def configure(engine: Engine, device: str, recipe: Recipe, native: bool = False)
     """Select the device and set the global options of Keras for a run; in native mode the engine
     keeps its own flags."""
     precision = recipe.precision
-    engine.prepare(device, precision, recipe.compile == "compiled", native)
+    compile_for = recipe.batch_size if recipe.compile == "compiled" else None
+    engine.prepare(device, precision, compile_for, native)
     # Learning rates and constants follow floatx, not the dtype policy.
     keras.config.set_floatx("float64" if precision == "fp64" else "float32")
     keras.config.set_dtype_policy(POLICIES[precision])
@@ -47,6 +48,8 @@ def configure(engine: Engine, device: str, recipe: Recipe, native: bool = False)
 
 class KerasTrainer:
     """A Blueprint as a Keras model with its optimizer (a ``MatchedTrainer``)."""
+
+    waits_for_steps = False
 
     def __init__(
         self, network: Network, plan: TrainingPlan, recipe: Recipe, device: str, engine: Engine
@@ -199,12 +202,18 @@ class KerasTrainer:
             "keras": keras.version(),
             "engine": keras.backend.backend(),
             **self._engine.knobs(),
-            "layout": self._engine.layout(),
+            "layout": self._engine.layout(self._kernels()),
             "floatx": keras.config.floatx(),
             "dtype_policy": keras.config.dtype_policy().name,
             "loss_scale": None if scale is None else float(ops.convert_to_numpy(scale.value)),
             "optimizer": f"{type(self.optimizer).__name__} (PyTorch's arithmetic)",
         }
+
+    def _kernels(self) -> list[Any]:
+        """Return the variables of the convolutions' kernels."""
+        layers = self.twin.inference.layers
+        found = (layer.kernel for layer in layers if isinstance(layer, keras.layers.Conv2D))
+        return [kernel for kernel in found if len(kernel.shape) == 4]
 
     def peak_device_bytes(self) -> int | None:
         return self._engine.peak_device_bytes()

@@ -48,6 +48,9 @@ class TorchAdapter:
     def blind_because(self) -> str | None:
         return torch_device.blind_because()
 
+    def device_name(self, device: str) -> str:
+        return torch_device.device_name(device)
+
     def start(self, device: str) -> None:
         torch_device.start(device)
 

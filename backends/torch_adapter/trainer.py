@@ -32,8 +32,9 @@ class TorchTrainer(TorchTrainerBase):
         layout = devices.memory_format(self._device, recipe.precision)
         self.network = TorchNetwork(network, plan, self._device, self._dtype, layout)
         is_compiled = recipe.compile == "compiled"
-        self._loss = devices.Compiled(self._loss_of) if is_compiled else self._loss_of
-        self._infer = devices.Compiled(self._logits_of) if is_compiled else self._logits_of
+        size = recipe.batch_size
+        self._loss = devices.Compiled(self._loss_of, size) if is_compiled else self._loss_of
+        self._infer = devices.Compiled(self._logits_of, size) if is_compiled else self._logits_of
         self.optimizer = make_optimizer(self.network.tensors, plan, recipe)
 
     def loss(self, prepared: Prepared) -> Tensor:

@@ -24,6 +24,7 @@ Prepared = tuple[Tensor, Tensor, tuple[Tensor, ...]]
 class TorchTrainerBase(ABC):
     """A device, a precision, and the training step of PyTorch."""
 
+    waits_for_steps = False
     optimizer: torch.optim.Optimizer
     """Each of its parameter groups has a 'scale': its learning rate over that of the step."""
 

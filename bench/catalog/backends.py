@@ -48,7 +48,8 @@ class BackendEntry:
     def environment(self, outer: Mapping[str, str], device: str) -> dict[str, str]:
         """Return the environment variables of a worker on a device, from those of its parent."""
         kept = {name: value for name, value in outer.items() if name not in self.replaced}
-        on_cpu = self.cpu_variables if device == "cpu" else {}
+        is_hidden = outer.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+        on_cpu = self.cpu_variables if device == "cpu" or is_hidden else {}
         return {**self.defaults, **kept, **self.variables, **on_cpu}
 
     def own_variables(self) -> tuple[str, ...]:
@@ -87,10 +88,13 @@ BACKENDS: dict[str, BackendEntry] = {
         adapter="backends.keras_adapter",
         packages=("keras", "jax", "jaxlib"),
         also=("jax-cuda12-plugin", "jax-cuda13-plugin", *CUDA_12, *CUDA_13),
-        # By default JAX takes at most three quarters of the memory. A worker on a GPU is alone.
-        variables={"KERAS_BACKEND": "jax", "XLA_CLIENT_MEM_FRACTION": "0.95"},
-        # With both names set, JAX refuses to start.
-        replaced=("XLA_PYTHON_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_PREALLOCATE"),
+        # By default JAX takes three quarters of the memory of every GPU at once. Here it may take
+        # nearly all, as it needs it: a worker is alone on its GPU, and others may be on the next.
+        variables={"KERAS_BACKEND": "jax", "XLA_CLIENT_MEM_FRACTION": "0.95",
+                   "XLA_PYTHON_CLIENT_PREALLOCATE": "false"},
+        # JAX refuses to start with both names of the fraction. A user's cache of programs would
+        # make compilation, and with it figures, depend on its content.
+        replaced=("XLA_PYTHON_CLIENT_MEM_FRACTION", "JAX_COMPILATION_CACHE_DIR"),
         # Else JAX takes memory of every GPU.
         cpu_variables={"JAX_PLATFORMS": "cpu"},
         always_compiled=True,

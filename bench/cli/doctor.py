@@ -22,19 +22,12 @@ from bench.speed.selfcheck import judge, summary
 from bench.storage.cache import cache_root
 from bench.storage.text_files import json_text
 from bench.system import VERSION, cores, machine_bytes, other_work, processor
-from bench.system.gpu import gpus, has_signs_of_a_gpu, hidden_reason, state
-from bench.workers.process import Interpreters, ask, worker_environment
+from bench.system.gpu import gpus, has_gpu, has_signs_of_a_gpu, hidden_reason, occupied
+from bench.workers.process import Interpreters, ask, install_command, worker_environment
 from bench.workers.tasks import Answer, DevicesTask, SelfCheckTask, Task
 
-GPU_EXTRAS = {"torch": "torch", "keras-torch": "torch,keras", "keras-jax": "jax-gpu",
-              "keras-tensorflow": "tensorflow-gpu"}  # fmt: skip
-"""Backend → extras of pyproject.toml that install it for a GPU."""
 HEALTHY = "The default suite can run; what is marked 'optional' is not needed for it."
 ILL = "The default suite needs what is marked FAIL; what is marked 'optional' is not needed for it."
-
-
-IDLE_MIB = 1024
-"""Memory that the driver of an idle GPU may hold, in MiB."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +101,7 @@ def _gpus() -> Iterator[Finding]:
         settings = "".join(f", {name} {value}" for name, value in gpu.settings.items())
         detail = f"{gpu.name}, {memory}, driver {gpu.driver}{settings}"
         yield Finding(f"gpu cuda:{index}", True, False, detail)
-        if problem := _occupied(index):
+        if problem := occupied(index):
             end = "nvidia-smi shows the processes; end them before you measure"
             yield Finding(f"gpu cuda:{index} is free", False, False, problem, end)
     hidden = hidden_reason()
@@ -117,27 +110,12 @@ def _gpus() -> Iterator[Finding]:
         mend = "unset CUDA_VISIBLE_DEVICES" if is_mistake else None
         yield Finding("CUDA_VISIBLE_DEVICES", not is_mistake, False, reason, mend)
     elif not gpus():
-        detail = "neither nvidia-smi nor /proc/driver/nvidia tells of one; "
+        detail = "neither nvidia-smi nor /proc/driver/nvidia lists one; "
         if has_signs_of_a_gpu():
             detail += "but there are its device files; the backends below say if they see it"
         else:
             detail += "everything runs on the CPU"
         yield Finding("gpu", False, False, detail)
-
-
-def _occupied(index: int) -> str | None:
-    """Return what disturbs a GPU now, None if nothing does or nothing is known."""
-    now = state(index)
-    if now is None:
-        return None
-    found = []
-    if now.other_processes:
-        found.append(f"{now.other_processes} other process(es) compute on it")
-    if now.memory_used_mib is not None and now.memory_used_mib > IDLE_MIB:
-        found.append(f"{now.memory_used_mib / 1024:.1f} GiB of its memory are in use")
-    if now.throttled_by:
-        found.append(f"its clocks are held down: {', '.join(now.throttled_by)}")
-    return "; ".join(found) or None
 
 
 def _cache() -> Finding:
@@ -177,7 +155,7 @@ def _backend(backend: str, python: Interpreters) -> Iterator[Finding]:
         yield Finding(backend, False, needed, f"{versions}; does not start: {answer}", install)
         return
     seen = f"{versions}; sees {', '.join(answer.devices)}"
-    blind = bool(gpus()) and len(answer.devices) == 1
+    blind = has_gpu() and len(answer.devices) == 1
     if blind and answer.blind_because:
         seen = f"{seen}: {answer.blind_because}"
     yield Finding(backend, not blind, needed, seen, install if blind else None)
@@ -186,17 +164,6 @@ def _backend(backend: str, python: Interpreters) -> Iterator[Finding]:
         problems = [f"self-check failed: {check}"] if isinstance(check, str) else judge(check)
         detail = "; ".join(problems) if isinstance(check, str) or problems else summary(check)
         yield Finding(f"{backend} on {device}", not problems, needed, detail)
-
-
-def install_command(backend: str, python: Interpreters) -> str:
-    """Return the command that installs a backend: where there is a GPU, with its libraries, and
-    TensorFlow apart from PyTorch."""
-    interpreter, packages = python.of(backend), BACKENDS[backend].packages
-    if not gpus():
-        return f"{interpreter} -m pip install -c constraints.txt {' '.join(packages)}"
-    if backend == "keras-tensorflow" and str(interpreter) == sys.executable:
-        return "make .venv-tensorflow/.installed"
-    return f"{interpreter} -m pip install -c constraints.txt -e '.[{GPU_EXTRAS[backend]}]'"
 
 
 def _answer_or_reason(backend: str, task: Task[Answer], python: Interpreters) -> Answer | str:

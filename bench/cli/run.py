@@ -29,6 +29,7 @@ from bench.storage.cache import limit_bytes
 from bench.storage.results import Store
 from bench.storage.text_files import json_text
 from bench.system import other_work
+from bench.system.gpu import occupied
 
 MOST_RUNS = 10_000
 """Largest number of runs that are planned without ``--yes``."""
@@ -102,6 +103,11 @@ def run_command(given: RunOptions) -> bool:
                 f"other processes use {work.others:.0%} of the cores: speeds will be too low; end "
                 "them, or repeat these runs later with --fresh"
             )
+        for device in sorted({run.spec.device for run in missing} - {"cpu"}):
+            if problem := occupied(int(device.removeprefix("cuda:"))):
+                progress.note(
+                    f"{device}: {problem}: speeds may be too low, and memory may be short"
+                )
         elsewhere = sum(store.has_other_environment(run.spec.run_id) for run in missing)
         if elsewhere and not given.fresh:
             progress.note(

@@ -178,8 +178,8 @@ def explanations(rows: Sequence[Row]) -> list[str]:
         "bits.": any(row.spec.recipe.precision == "tf32" for row in rows),
         _compiled_alone(rows): _compiled_alone(rows),
         command or "": command,
-        "native: each framework's own weights, preprocessing, optimizer and initialisation. "
-        "Differences between such rows are not due to the framework alone.":
+        "native: each framework's own weights, preprocessing, optimizer, compilation and "
+        "initialisation. Differences between such rows are not due to the framework alone.":
             any(row.spec.mode == "native" for row in rows),
         **dict.fromkeys(_classes(rows), True),
     })  # fmt: skip

@@ -15,6 +15,7 @@ from bench.workers.tasks import DevicesAnswer, DevicesTask
 ANSWER_S = 300.0
 """Time limit of a worker's answer, in seconds. Importing a framework from a cold network disk, and
 starting eight GPUs without the driver's persistence mode, takes minutes."""
+UNSET = "unset CUDA_VISIBLE_DEVICES, or --device cpu to run on the processor."
 DOCTOR = "`python run_bench.py doctor` shows more; --device cpu runs on the processor."
 
 
@@ -33,6 +34,8 @@ def resolve_devices(device: str, interpreters: Interpreters) -> tuple[list[str],
     remark: str | None = None
     if not cuda and device in ("auto", "all"):
         cuda, remark = _unlisted_gpus(interpreters)
+    elif device != "cpu" and (hidden := hidden_reason()) is not None:
+        remark = hidden[0]
     if device == "auto":
         return cuda[:1] or ["cpu"], remark
     if device == "all":
@@ -40,9 +43,11 @@ def resolve_devices(device: str, interpreters: Interpreters) -> tuple[list[str],
     if device == "cuda":
         device = "cuda:0"
     if not cuda and re.fullmatch(r"cuda:\d{1,3}", device):
+        if hidden := hidden_reason():
+            raise UserError(f"There is no {device} here: {hidden[0]}.", UNSET)
         return [device], None  # the frameworks are asked later
     choose("device", device, ["auto", "all", "cpu", *cuda])
-    return [device], None
+    return [device], remark
 
 
 def _unlisted_gpus(interpreters: Interpreters) -> tuple[list[str], str | None]:
@@ -50,8 +55,7 @@ def _unlisted_gpus(interpreters: Interpreters) -> tuple[list[str], str | None]:
     if hidden := hidden_reason():
         reason, is_mistake = hidden
         if is_mistake:
-            hint = "unset CUDA_VISIBLE_DEVICES, or --device cpu to run on the processor."
-            raise UserError(f"{reason}.", hint)
+            raise UserError(f"{reason}.", UNSET)
         return [], f"{reason}: runs on the CPU"
     if not has_signs_of_a_gpu():
         return [], None

@@ -30,8 +30,9 @@ from bench.runner.suite import Grid, GridPoint, Suite, grid_points
 from bench.spec.backbone import BackboneEntry
 from bench.spec.run import Case, DatasetRef, Environment, Initialisation, Policy, Recipe, RunSpec
 from bench.storage.cache import cache_root
+from bench.system.gpu import has_gpu
 from bench.training.sweep import may_sweep
-from bench.workers.process import Interpreters, environment_of
+from bench.workers.process import Interpreters, environment_of, install_command
 
 WEIGHTS = get_args(Initialisation)
 """Values of ``--weights`` that are not files."""
@@ -307,4 +308,6 @@ def missing_packages(environment: Environment) -> str | None:
         return None
     names = " and ".join(missing)
     install = f"pip install {' '.join(missing)}"
+    if has_gpu():  # what a package index gives by default may lack CUDA
+        install = install_command(environment.backend, Interpreters({}))
     return f"{environment.backend} needs {names}, not installed here: {install}"

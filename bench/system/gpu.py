@@ -31,6 +31,8 @@ STATE = {
     "memory.used": "memory_used_mib", "memory.total": "memory_total_mib",
 }  # fmt: skip
 """Query of nvidia-smi → name of a figure of ``GpuState``."""
+IDLE_MIB = 1024
+"""Memory that the driver of an idle GPU may hold, in MiB."""
 FULL_SHARE = 1 / 8
 """A GPU with less than this share of its memory free counts as full."""
 THROTTLE = ("clocks_event_reasons.active", "clocks_throttle_reasons.active")
@@ -81,15 +83,14 @@ def gpus() -> tuple[Gpu, ...]:
     Where nvidia-smi is missing or fails, as in containers without the driver's tools, the files of
     the driver are read instead.
     """
-    known = installed()
-    by_uuid = {gpu.uuid: gpu for gpu in known}
+    by_uuid = {gpu.uuid: gpu for gpu in installed()}
+    if not by_uuid:
+        return ()
     found = []
     for uuid in visible(list(by_uuid)):
         gpu = by_uuid.get(uuid)
-        if gpu is None or gpu.settings.get("mig") == "Enabled":
-            found.append(_mig_slice(gpu or known[0], uuid))
-        else:
-            found.append(gpu)
+        is_sliced = gpu is None or gpu.settings.get("mig") == "Enabled"
+        found.append(_mig_slice(uuid) if is_sliced else by_uuid[uuid])
     return tuple(found)
 
 
@@ -99,10 +100,30 @@ def installed() -> tuple[Gpu, ...]:
     return _from_nvidia_smi() or _from_driver_files()
 
 
-def _mig_slice(parent: Gpu, uuid: str) -> Gpu:
-    """Return a slice of a GPU (MIG), whose share only ``nvidia-smi -L`` tells."""
-    name = f"MIG slice of {parent.name}"
-    return Gpu(name, parent.driver, None, uuid, dict(parent.settings))
+def _mig_slice(uuid: str) -> Gpu:
+    """Return the slice of a GPU (MIG) with this UUID, or the first slice of the GPU with this UUID,
+    which is what CUDA takes. Its profile, such as 1g.10gb, only ``nvidia-smi -L`` tells."""
+    parents = {gpu.uuid: gpu for gpu in installed()}
+    parent, profile = next(iter(parents.values())), "of unknown size"
+    for owner, name, own in _mig_slices():
+        if owner in parents and (uuid == owner or own.startswith(uuid)):
+            parent, profile = parents[owner], name
+            break
+    else:
+        parent = parents.get(uuid, parent)
+    settings = dict(parent.settings)
+    return Gpu(f"MIG slice {profile} of {parent.name}", parent.driver, None, uuid, settings)
+
+
+def _mig_slices() -> list[tuple[str, str, str]]:
+    """Return (UUID of the GPU, profile, own UUID) of every slice, in the order of nvidia-smi."""
+    found, owner = [], ""
+    for line in _answer(["-L"], ()) or []:
+        if gpu := re.match(r"GPU \d+: .*\(UUID: ([^)]+)\)", line):
+            owner = gpu[1]
+        elif part := re.match(r"MIG (\S+)\s+Device\s+\d+: \(UUID: ([^)]+)\)", line):
+            found.append((owner, part[1], part[2]))
+    return found
 
 
 def _from_nvidia_smi() -> tuple[Gpu, ...]:
@@ -137,10 +158,33 @@ def _from_driver_files() -> tuple[Gpu, ...]:
     return tuple(found)
 
 
+def occupied(index: int) -> str | None:
+    """Return what disturbs a measurement on cuda:``index`` now, None if nothing does or nothing is
+    known."""
+    now = state(index)
+    if now is None:
+        return None
+    found = []
+    if now.other_processes:
+        number = now.other_processes
+        found.append("another process computes on it" if number == 1 else
+                     f"{number} other processes compute on it")  # fmt: skip
+    if now.memory_used_mib is not None and now.memory_used_mib > IDLE_MIB:
+        found.append(f"{now.memory_used_mib / 1024:.1f} GiB of its memory are in use")
+    if now.throttled_by:
+        found.append(f"its clocks are held down: {', '.join(now.throttled_by)}")
+    return "; ".join(found) or None
+
+
 def has_signs_of_a_gpu() -> bool:
     """Return True if there are device files of an NVIDIA GPU: a framework may see one that neither
     nvidia-smi nor the driver's files tell of."""
     return any(next(DEVICE_FILES.glob(sign), None) is not None for sign in SIGNS)
+
+
+def has_gpu() -> bool:
+    """Return True if this process may use a GPU, as far as can be told without a framework."""
+    return bool(gpus()) or (not installed() and has_signs_of_a_gpu())
 
 
 def visible(uuids: list[str]) -> list[str]:
@@ -237,8 +281,11 @@ def _query(fields: Sequence[str], options: Sequence[str] = ()) -> list[dict[str,
     return [dict(zip(fields, row, strict=True)) for row in rows if len(row) == len(fields)]
 
 
-def _answer(options: Sequence[str]) -> list[str] | None:
-    command = ["nvidia-smi", *options, "--format=csv,noheader,nounits"]
+FORMAT = ("--format=csv,noheader,nounits",)
+
+
+def _answer(options: Sequence[str], form: Sequence[str] = FORMAT) -> list[str] | None:
+    command = ["nvidia-smi", *options, *form]
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=PATIENCE_S, check=True
@@ -246,14 +293,3 @@ def _answer(options: Sequence[str]) -> list[str] | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return [line.strip() for line in done.stdout.splitlines()]
-
-
-def is_full(device: str) -> bool:
-    """Return True if less than ``FULL_SHARE`` of the memory of cuda:N is free; False where
-    nvidia-smi does not tell, and on a CPU."""
-    if device == "cpu":
-        return False
-    found = state(int(device.removeprefix("cuda:")))
-    if found is None or found.memory_used_mib is None or not found.memory_total_mib:
-        return False
-    return 1 - found.memory_used_mib / found.memory_total_mib < FULL_SHARE

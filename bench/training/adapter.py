@@ -55,6 +55,9 @@ def ignore(phase: str) -> None:
 class Trainer(HostMemory, Protocol):
     """A network on a device with its optimizer: all that a run needs, in either mode."""
 
+    waits_for_steps: bool
+    """True if ``train_step`` returns when the device is done, and not when the step is queued."""
+
     def to_device(self, batch: Batch) -> Any:
         """Copy a batch to the device and return it in the form that ``train_step`` takes."""
 
@@ -231,6 +234,9 @@ class Adapter(Protocol):
 
     def blind_because(self) -> str | None:
         """Return why the framework sees no GPU, where it tells; None if it sees one."""
+
+    def device_name(self, device: str) -> str:
+        """Return the model of a GPU, by the framework."""
 
     def start(self, device: str) -> None:
         """Take what the framework keeps on a device, and beside it on the host, for the whole

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import math
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,6 +25,9 @@ from bench.training.adapter import Batch
 
 PREFETCH_BATCHES = 2
 """Batches kept ready, besides those that threads are making."""
+MOST_AHEAD_BYTES = 2 * 2**30
+"""Most memory of batches that are made ahead. Batches of 256 values of VGG16's last stage take 0.4
+GB each."""
 MOST_THREADS = 16
 CORE_SHARE = 3 / 4
 """Share of the cores that make batches for a GPU; the others run the framework."""
@@ -42,9 +46,16 @@ def input_threads(device: str) -> int:
 class Ahead(Generic[T]):
     """Items that threads make ahead of their use, in order."""
 
-    def __init__(self, jobs: Iterable[Callable[[], T]], threads: int) -> None:
-        """Take the jobs that make the items, one each; they are started as items are taken."""
-        self._jobs, self._most = iter(jobs), threads + PREFETCH_BATCHES
+    def __init__(self, jobs: Iterable[Callable[[], T]], threads: int, item_bytes: int = 0) -> None:
+        """Take the jobs that make the items, one each; they are started as items are taken.
+
+        Args:
+            jobs: In the order of the items.
+            threads: Number of threads.
+            item_bytes: Size of an item: no more are made ahead than ``MOST_AHEAD_BYTES`` hold.
+        """
+        fitting = MOST_AHEAD_BYTES // max(item_bytes, 1)
+        self._jobs, self._most = iter(jobs), max(1, min(threads + PREFETCH_BATCHES, fitting))
         self._pool = ThreadPoolExecutor(threads, "batches")
         self._made: deque[Future[T]] = deque()
 
@@ -72,9 +83,9 @@ class Ahead(Generic[T]):
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 
-def each_ahead(jobs: Iterable[Callable[[], T]], threads: int) -> Generator[T]:
-    """Yield what the jobs return, in order, made ahead in threads."""
-    ahead = Ahead(jobs, threads)
+def each_ahead(jobs: Iterable[Callable[[], T]], threads: int, item_bytes: int = 0) -> Generator[T]:
+    """Yield what the jobs return, in order, made ahead in threads as by ``Ahead``."""
+    ahead = Ahead(jobs, threads, item_bytes)
     try:
         while not ahead.is_empty:
             yield ahead.take()
@@ -132,18 +143,25 @@ class TrainingBatches:
         if self._ahead is None or self._next_epoch != number:
             self.close()
             last = self.epochs[-1] if number in self.epochs else number
-            self._ahead = Ahead(self._jobs(range(number, last + 1)), self.threads)
+            jobs = self._jobs(range(number, last + 1))
+            self._ahead = Ahead(jobs, self.threads, self._batch_bytes())
         is_whole = False
         try:
-            for _ in range(self.steps_per_epoch):
+            for index in range(self.steps_per_epoch):
                 batch, digest = self._ahead.take()
                 self._digest.update(digest)
+                # A consumer that counts its steps closes the generator at the last one.
+                is_whole = index == self.steps_per_epoch - 1
                 yield batch
-            is_whole = True
         finally:
             self._next_epoch = number + 1
             if not is_whole or self._ahead.is_empty:
                 self.close()
+
+    def _batch_bytes(self) -> int:
+        source: Any = self.split.images if self.values is None else self.values
+        item = np.dtype(getattr(source, "dtype", np.uint8)).itemsize
+        return int(math.prod(source.shape[1:]) * item * self.recipe.batch_size)
 
     def close(self) -> None:
         """End the threads, and forget the batches that they made ahead."""
@@ -225,4 +243,5 @@ def view_batches(
 
     views = range((recipe.views or 1) if augmented else 1)
     starts = product(views, range(0, images, size))
-    yield from each_ahead((functools.partial(make, *start) for start in starts), threads)
+    jobs = (functools.partial(make, *start) for start in starts)
+    yield from each_ahead(jobs, threads, size * math.prod(split.images.shape[1:]))

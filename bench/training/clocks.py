@@ -21,6 +21,7 @@ LEAST_STEADY = 6
 DISTURBED = 2.0
 """Ratio of the median rate to that of the slow quarter of the windows from which on other work has
 disturbed them; idle machines had up to 1.3."""
+QUEUED_STEPS = 5
 WARMUP_STEPS = 3
 """Steps at the start of a run outside every window: compilation, allocation, caches."""
 
@@ -176,8 +177,6 @@ class Stretch(NamedTuple):
 
     step_s: float
     """Seconds a step, until the device had done all of them."""
-    queue_s: float
-    """Seconds in which the host queued a step."""
     device_step_s: list[float]
     """Seconds of each step on the device's own timeline; empty where it has no clock."""
 
@@ -194,10 +193,28 @@ def stretch(trainer: Trainer, prepared: Any, learning_rate: float, steps: int) -
         trainer.train_step(prepared, learning_rate)
         if events is not None:
             events.mark()
-    queued_s = time.perf_counter() - began
     trainer.synchronise()
     done_s = time.perf_counter() - began
-    return Stretch(done_s / steps, queued_s / steps, events.seconds() if events else [])
+    return Stretch(done_s / steps, events.seconds() if events else [])
+
+
+def queue_s(trainer: Trainer, prepared: Any, learning_rate: float) -> float | None:
+    """Return the median seconds in which the host queues one step on an idle device; None if the
+    trainer waits for its steps.
+
+    Of many steps in a row it would be the device's time: the driver lets some thousand launches
+    wait, and then makes the host wait.
+    """
+    if trainer.waits_for_steps:
+        return None
+    found = []
+    for _ in range(QUEUED_STEPS):
+        trainer.synchronise()
+        began = time.perf_counter()
+        trainer.train_step(prepared, learning_rate)
+        found.append(time.perf_counter() - began)
+    trainer.synchronise()
+    return statistics.median(found)
 
 
 def step_phases(

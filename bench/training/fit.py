@@ -118,7 +118,8 @@ def _parts(memory: HostMemory, inputs: Array, batch_size: int, threads: int) -> 
         copy[...] = rows
         return copy
 
-    yield from each_ahead((partial(copied, n) for n in range(0, len(inputs), batch_size)), threads)
+    jobs = (partial(copied, first) for first in range(0, len(inputs), batch_size))
+    yield from each_ahead(jobs, threads, inputs[:1].nbytes * batch_size)
 
 
 def add_loss(fields: dict[str, Any], loss: float, epoch: int, rate: float) -> bool:
@@ -178,6 +179,8 @@ class Fit:
         self.warmup_device_bytes: int | None = None
         """Peak memory of the first steps, in which libraries search for their kernels."""
         self._is_warm = False
+        self._steady_bytes: int | None = None
+        """Peak memory of steps before the peak last began anew."""
         self.other_work: list[OtherWork] = []
         """Use of the machine's cores in each epoch so far, where the system tells."""
         self.first_batch: Batch | None = None
@@ -224,6 +227,7 @@ class Fit:
             is_first = self.calls.is_first(TRAINING, images)
             if is_first:
                 self.windows.close()
+                self._steady_bytes = self.peak_device_bytes()
             handles.append(self.calls.time(TRAINING, images, step))
             weights.append(images)
             if self.first_batch is None:
@@ -234,7 +238,7 @@ class Fit:
                 self.windows.leave_out()
             else:
                 self.windows.step(images, waited)
-            self._warm_up()
+            self._settle_memory(is_first)
             self._report_step(epoch, (index + 1) / steps)
         batches.close()
         losses = self.trainer.losses(handles)
@@ -247,11 +251,23 @@ class Fit:
         self.epochs += 1
         return float(np.average(losses, weights=weights))
 
-    def _warm_up(self) -> None:
-        """Let the peak of memory begin anew when the first steps are over."""
-        if not self._is_warm and self.windows.warmup_steps == 0:
+    def peak_device_bytes(self) -> int | None:
+        """Return the peak memory on the device of the steps so far, without those in which
+        libraries search for their kernels; None where it is not known."""
+        now = self.trainer.peak_device_bytes()
+        return now if now is None else max(now, self._steady_bytes or 0)
+
+    def _settle_memory(self, is_first: bool) -> None:
+        """Let the peak of memory begin anew when the first steps are over, and after the first one
+        of each batch size."""
+        is_over = not self._is_warm and self.windows.warmup_steps == 0
+        if is_over or (self._is_warm and is_first):
+            peak = self.trainer.peak_device_bytes()
+            if peak is not None:
+                self.warmup_device_bytes = max(peak, self.warmup_device_bytes or 0)
+            if is_over:
+                self._steady_bytes = None
             self._is_warm = True
-            self.warmup_device_bytes = self.trainer.peak_device_bytes()
             self.trainer.reset_peak()
 
     def _report_step(self, epoch: int, share: float) -> None:

@@ -17,7 +17,7 @@ from bench.network.phases import Phase
 from bench.spec.result import PhaseResult
 from bench.system import ALL_BUSY, OtherWork
 from bench.training.adapter import Trainer
-from bench.training.clocks import step_durations, stretch
+from bench.training.clocks import queue_s, step_durations, stretch
 from bench.training.fit import TRAINING, Fit
 from bench.training.prefix_cache import CachedPrefix
 
@@ -93,24 +93,25 @@ def _steps_on_cpu(fit: Fit, prepared: Any, notes: list[str]) -> dict[str, float]
     }
 
 
-def _steps_on_gpu(fit: Fit, prepared: Any, notes: list[str]) -> dict[str, float]:
+def _steps_on_gpu(fit: Fit, prepared: Any, notes: list[str]) -> dict[str, float | None]:
     """Time steps on one full batch that lies on the device, queued without waiting; these steps
     train, at rate 0."""
     next(step_durations(fit.trainer, prepared, learning_rate=0.0))  # warms up
+    host_s = queue_s(fit.trainer, prepared, 0.0)
     found = stretch(fit.trainer, prepared, 0.0, GPU_STEPS)
     each_s = found.device_step_s or list(
         islice(step_durations(fit.trainer, prepared, learning_rate=0.0), GPU_STEPS)
     )
     images = len(fit.first_batch.labels) if fit.first_batch else 0
-    if found.queue_s > HOST_BOUND * found.step_s:
+    if host_s is not None and host_s > HOST_BOUND * found.step_s:
         notes.append(
-            f"the host needs {found.queue_s * 1e3:.1f} ms to queue a step of "
+            f"the host needs {host_s * 1e3:.1f} ms to queue a step of "
             f"{found.step_s * 1e3:.1f} ms: this is the speed of Python and of the framework's "
             "calls, not of the GPU; larger images or batches would show the GPU"
         )
-    fields = {
+    fields: dict[str, float | None] = {
         "compute_images_per_s": images / found.step_s,
-        "queue_s": found.queue_s,
+        "queue_s": host_s,
         **_percentiles(each_s),
     }
     if found.device_step_s:
@@ -143,9 +144,8 @@ def other_work_fields(epochs: Sequence[OtherWork], notes: list[str]) -> dict[str
 
 def memory_fields(fit: Fit) -> dict[str, int | None]:
     """Return the memory of a phase on its device."""
-    peak = fit.trainer.peak_device_bytes()
     return {
-        "peak_device_bytes": peak,
+        "peak_device_bytes": fit.peak_device_bytes(),
         "warmup_device_bytes": fit.warmup_device_bytes,
         "reserved_device_bytes": fit.trainer.reserved_device_bytes(),
     }
@@ -174,7 +174,7 @@ def effective_rate(images: int, took_s: float, notes: list[str]) -> float | None
 
 def steady_s(fit: Fit) -> float:
     """Return the time of computing the frozen prefix and of training, without compilation."""
-    values_s = fit.cached.seconds if fit.cached else 0.0
+    values_s = fit.cached.seconds - fit.cached.compile_s if fit.cached else 0.0
     return values_s + fit.train_s - (fit.calls.compile_s(TRAINING) or 0.0)
 
 

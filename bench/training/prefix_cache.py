@@ -29,14 +29,15 @@ from bench.storage.checksums import crc32_of_file
 from bench.system import cores, machine_bytes
 from bench.training.adapter import Adapter, MatchedTrainer, Prefix
 from bench.training.batches import Allocate, input_threads, view_batches
+from bench.training.clocks import FirstCalls
 from bench.workers.events import OnEvent, PrefixShare
 
 FOLDER = "features"
 """Folder of the values in the cache."""
 MEMORY_SHARE = 8
 """Values up to 1/8 of the machine's memory are kept in it; larger ones are mapped from the file."""
-QUEUED_BATCHES = 8
-"""Batches of images whose values are on their way from the device."""
+QUEUED_BATCHES, QUEUED_BYTES = 8, 2**30
+"""Most batches of images whose values are on their way from the device, and most memory of them."""
 META = "meta.json"
 Parts = dict[str, Array]
 """'train' and 'val' → (N, …) values, channels last."""
@@ -89,6 +90,8 @@ class CachedPrefix:
     """Form that computed them (``Form``), with the reason if it is a fallback."""
     note: str | None = None
     """Reason why they were not kept in the cache."""
+    compile_s: float = 0.0
+    """Part of ``seconds`` that compilation and the choice of kernels took."""
 
 
 Queued = deque[tuple[int, int, Any]]
@@ -225,12 +228,13 @@ def load_or_compute(
     if stored is not None:
         mark_used(folder)
         return replace(stored, spent_s=time.perf_counter() - began)
-    prefix, parts = build(), dict[str, Array]()
+    prefix, parts, compile_s = build(), dict[str, Array](), list[float]()
     note: str | None = None
 
     def write(into: Path) -> None:
         filled = _arrays(request, None if in_memory else into)
-        _compute(prefix, request, filled, on_share, threads)
+        calls = _compute(prefix, request, filled, on_share, threads)
+        compile_s.append(calls.compile_s() or 0.0)
         if in_memory:
             parts.update(filled)  # they count even if writing fails
             for name, array in filled.items():
@@ -238,6 +242,7 @@ def load_or_compute(
         meta = {
             "checksums": {name: crc32_of_file(into / f"{name}.npy") for name in filled},
             "seconds": time.perf_counter() - began,
+            "compile_s": compile_s[-1],
             "form": prefix.prefix_form(),
         }
         (into / META).write_text(json.dumps(meta), encoding="utf-8")
@@ -257,10 +262,14 @@ def load_or_compute(
         note = f"the values of the frozen part were not kept for later runs: {reason}"
         if not parts:
             parts = _arrays(request)
-            _compute(prefix, request, parts, on_share, threads)
+            calls = _compute(prefix, request, parts, on_share, threads)
+            compile_s.append(calls.compile_s() or 0.0)
     spent_s, form = time.perf_counter() - began, prefix.prefix_form()
     seconds = _stored_seconds(folder) or spent_s  # the same figure for this run and for later ones
-    return CachedPrefix(parts["train"], parts["val"], seconds, spent_s, False, form, note)
+    compiling_s = min(compile_s[-1], seconds) if compile_s else 0.0
+    return CachedPrefix(
+        parts["train"], parts["val"], seconds, spent_s, False, form, note, compiling_s
+    )
 
 
 def _load(folder: Path, request: PrefixRequest, in_memory: bool) -> CachedPrefix | None:
@@ -268,6 +277,7 @@ def _load(folder: Path, request: PrefixRequest, in_memory: bool) -> CachedPrefix
     try:
         meta = json.loads((folder / META).read_text(encoding="utf-8"))
         checksums, seconds, form = meta["checksums"], float(meta["seconds"]), str(meta["form"])
+        compile_s = float(meta["compile_s"])
         parts: Parts = {}
         for name, shape in request.shapes.items():
             path = folder / f"{name}.npy"
@@ -279,7 +289,9 @@ def _load(folder: Path, request: PrefixRequest, in_memory: bool) -> CachedPrefix
             parts[name] = array
     except Exception:  # a damaged header raises anything that Python's parser can raise
         return None
-    return CachedPrefix(parts["train"], parts["val"], seconds, 0.0, is_reused=True, form=form)
+    return CachedPrefix(
+        parts["train"], parts["val"], seconds, 0.0, is_reused=True, form=form, compile_s=compile_s
+    )
 
 
 def _stored_seconds(folder: Path) -> float | None:
@@ -300,10 +312,12 @@ def _arrays(request: PrefixRequest, folder: Path | None = None) -> Parts:
 
 def _compute(
     prefix: Prefix, request: PrefixRequest, parts: Parts, on_share: OnShare, threads: int
-) -> None:
+) -> FirstCalls:
     """Compute the values of all requested images and write them into ``parts``, a few batches
-    behind those that are queued, so that a GPU computes while values are copied."""
+    behind those that are queued, so that a GPU computes while values are copied; return the clock
+    of the first batches of each size."""
     total, done = sum(len(part) for part in parts.values()), 0
+    calls = FirstCalls(prefix.synchronise)
     for name, part in parts.items():
         queued: Queued = deque()
         first = 0
@@ -316,15 +330,16 @@ def _compute(
             part[at : at + count] = values
             return count
 
-        for number, images in enumerate(request.images[name](threads, prefix.host_array)):
-            queued.append((first, len(images), prefix.prefix(images)))
+        for images in request.images[name](threads, prefix.host_array):
+            handle = calls.time("values", len(images), partial(prefix.prefix, images))
+            queued.append((first, len(images), handle))
             first += len(images)
-            if number % QUEUED_BATCHES == 0:
-                prefix.synchronise()  # JAX's engine keeps handles until it is waited for
-            if len(queued) >= QUEUED_BATCHES:
+            batch_bytes = part[:1].nbytes * len(images)
+            if len(queued) >= min(QUEUED_BATCHES, 1 + QUEUED_BYTES // max(batch_bytes, 1)):
                 done += write_oldest()
                 on_share(done / total)
         while queued:
             done += write_oldest()
             on_share(done / total)
         prefix.synchronise()
+    return calls

@@ -29,11 +29,12 @@ from bench.spec.base import frozen
 from bench.spec.run import Environment, RunSpec, Status
 from bench.storage.cache import CACHE_VARIABLE, cache_root
 from bench.system import package_version, project_root
+from bench.system.gpu import has_gpu
 from bench.workers.environment import relevant_variables
 from bench.workers.events import EVENT, Done, Event, Failed, Idle, OnEvent
 from bench.workers.tasks import NOT_INSTALLED, STARTED_VARIABLE, Answer, EnvironmentTask, Task
 
-ENVIRONMENT_TIMEOUT_S = 60.0
+ENVIRONMENT_TIMEOUT_S = 300.0
 EXPORTING = (*BACKENDS[EXPORTER].packages, "timm")
 """Distributions that decide a network's operations and random weights."""
 HERE = {"packing": ("numpy", "pillow"), "metrics": ("scipy", "scikit-learn")}
@@ -90,6 +91,22 @@ class Interpreters:
         if backend == "keras-tensorflow" and second.is_file():
             return second
         return Path(sys.executable)
+
+
+GPU_EXTRAS = {"torch": "torch", "keras-torch": "torch,keras", "keras-jax": "jax-gpu",
+              "keras-tensorflow": "tensorflow-gpu"}  # fmt: skip
+"""Backend → extras of pyproject.toml that install it for a GPU."""
+
+
+def install_command(backend: str, interpreters: Interpreters) -> str:
+    """Return the command that installs a backend: where there is a GPU, with its libraries, and
+    TensorFlow apart from PyTorch."""
+    interpreter, packages = interpreters.of(backend), BACKENDS[backend].packages
+    if not has_gpu() or backend not in GPU_EXTRAS:
+        return f"{interpreter} -m pip install -c constraints.txt {' '.join(packages)}"
+    if backend == "keras-tensorflow" and str(interpreter) == sys.executable:
+        return "make .venv-tensorflow/.installed"
+    return f"{interpreter} -m pip install -c constraints.txt -e '.[{GPU_EXTRAS[backend]}]'"
 
 
 class Stopped(Exception):
@@ -211,7 +228,9 @@ class Worker:
         """Start the process; see ``run_task`` for the arguments. ``device`` is that of all its
         tasks, None if they name none."""
         entry = BACKENDS[backend]
-        self._packages = entry.packages
+        self._install = f"pip install {' '.join(entry.packages)}"
+        if has_gpu():
+            self._install = install_command(backend, interpreters)
         paths = [str(project_root()), os.environ.get("PYTHONPATH", "")]
         environment = {
             **entry.environment(os.environ, device or ""),
@@ -256,7 +275,7 @@ class Worker:
                 status = "oom"
                 message = "the worker was killed because the machine ran out of memory"
             elif end.kind == NOT_INSTALLED:
-                message += f"; install its packages: pip install {' '.join(self._packages)}"
+                message += f"; install its packages: {self._install}"
             return Finished(None, status, end.kind, message, end.hint)
         try:
             return Finished(cast(Answer, task.answer_type().model_validate(end.model_extra)))

@@ -190,9 +190,10 @@ class SelfCheckAnswer(Frozen):
     peak_flop_per_s: float = Field(description="Rate of a large matrix product.")
     peak_device_bytes: int | None = Field(description="Peak memory as the framework reports it.")
     parameter_bytes: int = Field(description="Size of the parameters: the least peak possible.")
+    stretch_s: float = Field(description="As synchronised_s, of the steps of events_s.")
     fp32_error: float = Field(description="Relative error of logits in fp32 against float64.")
     events_s: float | None = Field(
-        default=None, description="As synchronised_s, on the GPU's own clock; null: it has none."
+        default=None, description="As stretch_s, on the GPU's own clock; null: it has none."
     )
     recognises_full_memory: bool | None = Field(
         default=None, description="True if a matrix that fits nowhere ends as oom; null on a CPU."
@@ -209,7 +210,11 @@ class SelfCheckTask(Task[SelfCheckAnswer]):
 class SpeedAnswer(Frozen):
     """Durations of a speed case, one a round, in order."""
 
-    train_step_s: tuple[float, ...] = Field(description="Steps on a batch on the device already.")
+    train_step_s: tuple[float, ...] = Field(
+        description="Steps on a batch that lies on the device: the mean of each of several "
+        "stretches that were queued one step after the other and waited for once."
+    )
+    waited_step_s: tuple[float, ...] = Field(description="Such steps, each waited for.")
     train_epoch_s: tuple[float, ...] = Field(
         description="Epochs end to end, from making batches until the last loss is on the host."
     )
@@ -217,10 +222,9 @@ class SpeedAnswer(Frozen):
         description="Inference of a batch, from images on the host until its logits are back."
     )
     images: dict[str, int] = Field(description="'train_step' … → images in a round.")
-    pipelined_step_s: float = Field(
-        description="A step among many that are queued one after the other and waited for once."
+    queue_s: float | None = Field(
+        description="Time in which the host queues a step; null where the framework waits for it."
     )
-    queue_s: float = Field(description="Time in which the host queued such a step.")
     device_step_s: tuple[float, ...] = Field(
         description="Such steps on the GPU's own clock; empty where there is none."
     )

@@ -11,10 +11,14 @@ from typing import Any
 
 import pytest
 
+from bench.catalog.backends import BACKENDS
 from bench.system import project_root
+from tools.gpu_check import Check, Step
 
 STEPS = ("versions", "prepare", "limit", "feed", "speed-torch", "by-hand", "speed-keras-torch",
-         "full-memory-keras-torch", "quick")  # fmt: skip
+         "speed-keras-jax", "speed-keras-tensorflow", "full-memory-torch",
+         "full-memory-keras-torch", "full-memory-keras-jax", "full-memory-keras-tensorflow", "quick")  # fmt: skip
+"""Steps that are run; doctor, parity, mixed and compiled are commands with tests of their own."""
 
 
 def _check(*arguments: str, cache: Path) -> subprocess.CompletedProcess[str]:
@@ -45,7 +49,7 @@ def test_every_step_finds_something(tmp_path: Path, shared_cache: Path) -> None:
     steps = json.loads((out / "check.json").read_text())["steps"]
     assert {name: step["code"] for name, step in steps.items()} == dict.fromkeys(STEPS, 0)
     assert _failures(steps) == []
-    for backend in ("torch", "keras-torch"):
+    for backend in BACKENDS:
         for case in steps[f"speed-{backend}"]["found"]["cases"].values():
             assert case["images_per_s"]["pipelined"] > 0
             assert case["mfu"] > 0
@@ -61,3 +65,33 @@ def test_a_step_that_is_none_is_refused(tmp_path: Path, shared_cache: Path) -> N
     done = _check("all", "--steps", "nonsense", "--out", str(tmp_path), cache=shared_cache)
     assert done.returncode == 2
     assert "no step nonsense; there are versions, prepare" in done.stderr.replace("│", "")
+
+
+def _commands(small: bool, folder: Path) -> list[Step]:
+    check = Check(folder, folder, "cpu", small, deadline=0.0, slow=1.0)
+    return [step for step in check.steps() if not step.is_function]
+
+
+@pytest.mark.parametrize("step", _commands(False, Path("x")), ids=lambda step: step.name)
+def test_its_commands_are_understood(step: Step, tmp_path: Path, shared_cache: Path) -> None:
+    """Those that the dry run leaves out, too, as they are on a GPU; of ``run`` the plan alone."""
+    command, *arguments = step.arguments
+    if command == "run":
+        given = [
+            a if a != str(Path("x") / "runs" / step.name) else str(tmp_path) for a in arguments
+        ]
+        done = subprocess.run(
+            [sys.executable, str(project_root() / "run_bench.py"), "run", *given, "--dry-run"],
+            capture_output=True, text=True, cwd=project_root(), timeout=300, check=False,
+            env={**os.environ, "THAWBENCH_CACHE": str(shared_cache)},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["runs"]
+        return
+    help_text = subprocess.run(
+        [sys.executable, str(project_root() / "run_bench.py"), command, "--help"],
+        capture_output=True, text=True, check=True, timeout=300,
+        env={**os.environ, "COLUMNS": "200"},
+    ).stdout  # fmt: skip
+    for option in (a for a in arguments if a.startswith("--")):
+        assert option in help_text

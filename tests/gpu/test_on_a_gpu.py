@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bench.system.gpu import has_signs_of_a_gpu, installed
 from tests.end_to_end.test_command import command
 
-HAS_GPU = (
-    shutil.which("nvidia-smi") is not None
-    and subprocess.run(["nvidia-smi", "-L"], capture_output=True, check=False).returncode == 0
-)
+HAS_GPU = bool(installed()) or has_signs_of_a_gpu()
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.skipif(not HAS_GPU, reason="nvidia-smi finds no GPU"),
+    pytest.mark.skipif(not HAS_GPU, reason="there is no GPU"),
 ]
 SMALL = ("--datasets", "photos", "--backbones", "squeezenet1_1", "--weights", "random",
          "--px", "64", "--epochs", "2", "--policies", "fine_tune_all,freeze_all")  # fmt: skip
@@ -31,9 +27,10 @@ def _with_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _rows(out: Path, cache: Path, *options: str) -> list[dict[str, Any]]:
+    chosen = () if "--backends" in options else ("--backends", BACKENDS)
     answer = command(
-        "run", *SMALL, "--backends", BACKENDS, "--device", "cuda:0", "--out", str(out), "--json",
-        *options, cache=cache,
+        "run", *SMALL, *chosen, "--device", "cuda:0", "--out", str(out), "--json", *options,
+        cache=cache,
     )  # fmt: skip
     rows: list[dict[str, Any]] = json.loads(answer.stdout)["rows"]
     return rows
@@ -75,3 +72,25 @@ def test_a_proof_on_the_gpu(shared_cache: Path) -> None:
         "parity", "squeezenet1_1", "--policy", "fine_tune_all", "--optimizer", "sgd", "--px", "64",
         "--backends", BACKENDS, "--device", "cuda:0", cache=shared_cache,
     )  # fmt: skip
+
+
+def test_a_batch_that_does_not_fit_is_a_result_and_the_next_run_goes_on(
+    tmp_path: Path, shared_cache: Path
+) -> None:
+    """ResNet152 at 512 px keeps about a gigabyte of values for each image."""
+    answer = command(
+        "run", "--datasets", "photos", "--backbones", "resnet152,squeezenet1_1", "--weights",
+        "random", "--policies", "fine_tune_all", "--px", "512", "--batch-size", "1024",
+        "--train-images", "1024", "--epochs", "1", "--backends", "torch", "--device", "cuda:0",
+        "--out", str(tmp_path), "--json", cache=shared_cache, code=None,
+    )  # fmt: skip
+    statuses = {row["backbone"]: row["status"] for row in json.loads(answer.stdout)["rows"]}
+    assert statuses["resnet152"] == "oom"
+    assert "squeezenet1_1" in statuses
+
+
+@pytest.mark.parametrize("backend", ["torch", "keras-torch", "keras-tensorflow", "keras-jax"])
+def test_every_backend_trains_compiled(tmp_path: Path, shared_cache: Path, backend: str) -> None:
+    found = _rows(tmp_path, shared_cache, "--backends", backend, "--compile", "compiled",
+                  "--precision", "tf32")  # fmt: skip
+    assert {(row["status"], row["compile"]) for row in found} == {("ok", "compiled")}

@@ -8,7 +8,7 @@ from typing import Any, get_args
 import pytest
 
 from bench.catalog.backends import BACKENDS
-from bench.errors import choose
+from bench.errors import Unavailable, choose
 from bench.spec.run import CompileMode
 from bench.speed.cases import (
     MEASURES,
@@ -51,6 +51,10 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: An
         machine_info[f"environment {backend}"] = environment.model_dump(mode="json")
 
 
+def _worker_of(case: SpeedCase) -> tuple[str, str]:
+    return case.backend, case.precision
+
+
 @pytest.fixture(scope="session")
 def timed(request: pytest.FixtureRequest) -> Timed:
     """Return the function that gives the measurements of a case, one for each worker.
@@ -68,7 +72,8 @@ def timed(request: pytest.FixtureRequest) -> Timed:
     def measure_all() -> None:
         for _ in range(size.workers):
             with WorkerPool(HERE) as workers:
-                for case in dict.fromkeys(selected):
+                # One backend and precision after the other, so that a worker serves many cases.
+                for case in sorted(dict.fromkeys(selected), key=_worker_of):
                     try:
                         one = time_case(case, size, device, workers, HERE, cache_root())
                     except Exception as error:  # of this case's own test
@@ -80,6 +85,8 @@ def timed(request: pytest.FixtureRequest) -> Timed:
         if not found:
             measure_all()
         for one in found[case]:
+            if isinstance(one, Unavailable):
+                pytest.skip(str(one))
             if isinstance(one, Exception):
                 raise one
         return [one for one in found[case] if not isinstance(one, Exception)]

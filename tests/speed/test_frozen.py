@@ -36,6 +36,8 @@ SIZES = {
     "smallest": {"images": 18, "px": 32, "epochs": 2, "forms": "plain,folded"},
     "usual": {"images": 1000, "px": 96, "epochs": 10, "forms": "plain,folded,compiled"},
 }
+ON_A_GPU = {"images": 4000, "px": 224, "epochs": 10, "forms": "plain,folded"}
+"""The size 'usual' on a GPU."""
 CASES = {
     "smallest": [("squeezenet1_1", "freeze_all", 1)],
     "usual": [
@@ -104,6 +106,8 @@ def test_frozen(
     of the head (by the harness if more than a head is trained)."""
     size = SIZES[request.config.getoption("--speed-size")]
     device = request.config.getoption("--speed-device")
+    if device != "cpu" and request.config.getoption("--speed-size") == "usual":
+        size = ON_A_GPU
     text = SUITE.format(backend=backend, backbone=backbone, policy=policy, **size)
     (tmp_path / "frozen.toml").write_text(text)
     computed, limits, whole, by_hand = [], [], [], []

@@ -26,10 +26,10 @@ def test_speed(
     case: SpeedCase,
     measure: SpeedMeasure,
 ) -> None:
-    """Measure steps that are waited for one by one, epochs end to end, or inference.
+    """Measure steps in stretches, epochs end to end, or inference.
 
-    ``extra_info`` holds what no duration shows: steps that were queued in one stretch, and the
-    host's share in them; the parts of a step; memory; the spread between workers; the GPU's state.
+    ``extra_info`` holds what no duration shows: steps that were waited for one by one, the host's
+    share in them, the parts of a step, memory, the spread between workers, the GPU's state.
     """
     found = timed(case)
     answers = [one.answer for one in found]
@@ -43,7 +43,7 @@ def test_speed(
         images=images,
         images_per_s=images / statistics.median(durations),
         worker_medians_s=medians,
-        pipelined_images_per_s=[one.images["train_step"] / one.pipelined_step_s for one in answers],
+        waited_step_s=[one.waited_step_s for one in answers],
         queue_s=[one.queue_s for one in answers],
         device_step_s=[one.device_step_s for one in answers],
         phases_s=[one.phases_s for one in answers],

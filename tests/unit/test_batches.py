@@ -20,7 +20,7 @@ from bench.network.random_streams import Stream, generator
 from bench.spec.run import RunSpec
 from bench.training import augment
 from bench.training.adapter import Batch
-from bench.training.batches import TrainingBatches, input_threads, view_batches
+from bench.training.batches import Ahead, TrainingBatches, input_threads, view_batches
 
 MakeSpec = Callable[..., RunSpec]
 PX = 16
@@ -299,6 +299,31 @@ def test_the_next_epoch_begins_while_the_one_before_is_validated(make_spec: Make
             assert len(made) == 5 + 3, "three batches of epoch 2 are made ahead"
     assert batches.sha256() == whole.sha256()
     assert threading.active_count() == before
+
+
+def test_a_consumer_that_counts_its_steps_ends_nothing(make_spec: MakeSpec) -> None:
+    """A training loop takes as many batches as there are steps, and closes the epoch."""
+    batches = _batches(make_spec)
+    batches.epochs = range(2)
+    first = batches.epoch(0)
+    for _ in range(batches.steps_per_epoch):
+        next(first)
+    kept = batches._ahead
+    first.close()
+    assert batches._ahead is kept
+    assert kept is not None
+    list(batches.epoch(1))
+    assert batches._ahead is None
+
+
+def test_no_more_is_made_ahead_than_memory_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.training.batches.MOST_AHEAD_BYTES", 100)
+    for item_bytes, most in ((0, 10), (40, 2), (1000, 1)):
+        ahead = Ahead(((lambda n=n: n) for n in range(50)), threads=8, item_bytes=item_bytes)
+        ahead.fill()
+        assert len(ahead._made) == most
+        assert [ahead.take() for _ in range(3)] == [0, 1, 2]
+        ahead.close()
 
 
 def test_an_epoch_out_of_turn_is_the_one_that_was_asked_for(make_spec: MakeSpec) -> None:

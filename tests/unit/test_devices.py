@@ -130,6 +130,8 @@ def test_hidden_gpus_are_told_and_a_wrong_variable_is_refused(
     monkeypatch.setattr(devices, "hidden_reason", lambda: (empty, False))
     assert resolve_devices("auto", Interpreters({})) == (["cpu"], f"{empty}: runs on the CPU")
     assert resolve_devices("cpu", Interpreters({})) == (["cpu"], None)
+    with pytest.raises(UserError, match="There is no cuda:0 here: CUDA_VISIBLE_DEVICES=''"):
+        resolve_devices("cuda:0", Interpreters({}))
     wrong = "CUDA_VISIBLE_DEVICES='7' names '7', but this machine has one GPU (0)"
     monkeypatch.setattr(devices, "hidden_reason", lambda: (wrong, True))
     with pytest.raises(UserError, match="names '7'") as error:

@@ -88,6 +88,7 @@ def test_a_clock_that_does_not_wait_is_a_fault_on_a_cpu_too(
             queued_s=0.1, synchronised_s=0.142, fetched_s=fetched_s, flop_per_s=1e10,
             peak_flop_per_s=2e10, peak_device_bytes=None, parameter_bytes=10,
             fp32_error=1e-6,
+            stretch_s=0.1,
         )  # fmt: skip
         answers = {DevicesTask: DevicesAnswer(devices=["cpu"]), SelfCheckTask: check}
         monkeypatch.setattr(
@@ -132,7 +133,7 @@ def test_a_gpu_and_who_else_uses_it() -> None:
     )
     assert (shared.what, shared.ok, shared.needed) == ("gpu cuda:0 is free", False, False)
     assert shared.detail == (
-        "1 other process(es) compute on it; 59.8 GiB of its memory are in use; its clocks are held "
+        "another process computes on it; 59.8 GiB of its memory are in use; its clocks are held "
         "down: power cap"
     )
 

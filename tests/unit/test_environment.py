@@ -108,17 +108,44 @@ def test_cuda_visible_devices_chooses(
     assert visible(["GPU-aa1", "GPU-ab2", "GPU-ac3"]) == left
 
 
+SLICED = """
+case "$*" in
+  -L) echo 'GPU 0: NVIDIA H100 (UUID: GPU-aa1)'
+      echo '  MIG 1g.10gb     Device  0: (UUID: MIG-11aa)'
+      echo '  MIG 3g.40gb     Device  1: (UUID: MIG-5c89852c-1)'
+      echo 'GPU 1: NVIDIA A100 (UUID: GPU-ab2)'
+      echo '  MIG 1g.10gb     Device  0: (UUID: MIG-77bb)';;
+  *) echo 'NVIDIA H100, 570.1, 81559, GPU-aa1, 700.00, Enabled, Enabled'
+     echo 'NVIDIA A100, 570.1, 40960, GPU-ab2, 400.00, Enabled, Enabled';;
+esac
+"""
+
+
 def test_a_slice_of_a_gpu_is_a_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    row = "NVIDIA H100, 570.1, 81559, GPU-aa1, 700.00, Enabled, Enabled"
-    _nvidia_smi(tmp_path, monkeypatch, f"echo '{row}'")
-    for chosen in ("MIG-5c89852c", None, "0"):  # CUDA takes the first slice of a card
+    _nvidia_smi(tmp_path, monkeypatch, SLICED)
+    for chosen, name in (
+        ("MIG-5c89852c", "MIG slice 3g.40gb of NVIDIA H100"),
+        ("MIG-77", "MIG slice 1g.10gb of NVIDIA A100"),
+        (None, "MIG slice 1g.10gb of NVIDIA H100"),  # CUDA takes the first slice of a card
+        ("0", "MIG slice 1g.10gb of NVIDIA H100"),
+        ("MIG-zz", "MIG slice of unknown size of NVIDIA H100"),
+    ):
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         if chosen is not None:
             monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
         gpus.cache_clear()
-        (found,) = gpus()
-        assert (found.name, found.memory_bytes) == ("MIG slice of NVIDIA H100", None)
+        found = gpus()[0]
+        assert (found.name, found.memory_bytes) == (name, None)
         assert found.settings["mig"] == "Enabled"
+
+
+def test_a_slice_that_nobody_lists_is_no_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(gpu_module, "DRIVER", tmp_path / "driver")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-5c89852c")
+    assert gpus() == ()
 
 
 def test_without_nvidia_smi_there_is_no_gpu(
@@ -240,7 +267,6 @@ def test_the_state_of_a_gpu_has_clocks_power_and_other_processes(
     alone = gpu_module.state(0, ours=[1])  # a container does not know its processes' outer ids
     assert alone is not None
     assert alone.other_processes == 1
-    assert not gpu_module.is_full("cuda:0")
     assert gpu_module.state(1) is None
 
 

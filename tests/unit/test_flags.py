@@ -23,11 +23,11 @@ cpu = torch.device("cpu")
 found = []
 device.prepare("cpu", "fp32")
 knobs = device.knobs(cpu)
-found.append([knobs["tf32"], knobs["tf32_matmul"], knobs["tf32_convolution"],
-              knobs["cudnn_benchmark"]])
+older = lambda: [torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32]
+found.append([knobs["tf32_matmul"], knobs["tf32_convolution"], knobs["cudnn_benchmark"], *older()])
 device.allow_tf32(True)
 knobs = device.knobs(cpu)
-found.append([knobs["tf32"], knobs["tf32_matmul"], knobs["tf32_convolution"]])
+found.append([knobs["tf32_matmul"], knobs["tf32_convolution"], *older()])
 print(json.dumps(found))
 """
 NATIVE_TORCH = """
@@ -57,9 +57,24 @@ from backends.keras_adapter.engines.tensorflow import engine
 made = engine()
 found = []
 for options in ({"native": True}, {}):
+    made.start("cpu")  # comes before, and must change nothing
     made.prepare("cpu", "fp32", **options)
-    found.append(made.knobs()["tf32"])
+    assert made.knobs()["tf32"] is False, "on a CPU there is no TF32"
+    found.append(tf.config.experimental.tensor_float_32_execution_enabled())
 print(json.dumps(found))
+"""
+JAX_BLIND = """
+import json
+import jax
+from backends.keras_adapter.engines import jax as module
+made = module.engine()
+def broken(*_):
+    raise RuntimeError(WORDS)
+module.jax.devices = broken
+try:
+    print(json.dumps([made.devices(), made.blind_because()]))
+except RuntimeError as error:
+    print(json.dumps([made.is_out_of_memory(error), str(error)]))
 """
 UNAVAILABLE = """
 import json
@@ -134,8 +149,12 @@ def test_what_a_gpu_takes_of_the_host_is_no_runs_own() -> None:
 
 
 def test_torch_obeys_the_run_and_no_library() -> None:
-    """With the older flags, ``allow_tf32 = False`` left TF32 on here, and reading it raised."""
-    assert _printed("torch", TORCH) == [[False, False, False, True], [True, True, True]]
+    """With the older flags alone, ``allow_tf32 = False`` left TF32 on here; with the newer ones
+    alone, reading the older ones raised, as Inductor does."""
+    assert _printed("torch", TORCH) == [
+        [False, False, True, False, False],
+        [True, True, True, True],
+    ]
 
 
 def test_native_torch_keeps_what_a_user_has() -> None:
@@ -147,8 +166,16 @@ def test_native_torch_keeps_what_a_user_has() -> None:
 def test_native_jax_and_tensorflow_keep_their_own_precision() -> None:
     matched, native = _printed("keras-jax", JAX)
     assert matched == ["highest", False]
-    assert native == [None, True]
+    assert native == [None, False], "on a CPU there is no TF32"
     assert _printed("keras-tensorflow", TENSORFLOW) == [True, False]
+
+
+def test_jax_that_cannot_start_on_a_gpu_says_why() -> None:
+    """Its plugin raises where the driver is too old; a full card is another thing."""
+    old = "Unable to initialize backend 'cuda': INTERNAL: no supported devices found for CUDA"
+    assert _printed("keras-jax", JAX_BLIND.replace("WORDS", repr(old))) == [["cpu"], old]
+    full = "Unable to initialize backend 'cuda': CUDA_ERROR_OUT_OF_MEMORY: out of memory"
+    assert _printed("keras-jax", JAX_BLIND.replace("WORDS", repr(full))) == [True, full]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -24,6 +24,7 @@ class _Gpu:
     host_s: float
     device_s: float
     has_events: bool
+    waits_for_steps: bool = False
     now: float = 0.0
     done_at: float = 0.0
     marks: list[float] = field(default_factory=list)
@@ -96,6 +97,16 @@ def test_a_speed_that_is_pythons_is_called_that(monkeypatch: pytest.MonkeyPatch)
     (note,) = notes
     assert note.startswith("the host needs 9.0 ms to queue a step of 9.1 ms")
     assert "not of the GPU" in note
+
+
+def test_a_framework_that_waits_for_its_steps_is_not_called_host_bound(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Keras's ``train_on_batch`` returns the loss as a number."""
+    gpu = _Gpu(0.009, 0.001, False, waits_for_steps=True)
+    found, notes = _fields(monkeypatch, gpu, rate=600.0)
+    assert found["queue_s"] is None
+    assert notes == []
 
 
 def test_memory_of_phases_is_the_largest_where_all_is_known() -> None:

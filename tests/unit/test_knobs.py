@@ -56,7 +56,7 @@ def _printed(backend: str, code: str, home: Path, **variables: str) -> list[Any]
     done = subprocess.run(
         [str(HERE.of(backend)), "-P", "-c", code],
         env={"PATH": "/usr/bin:/bin", "HOME": str(home), "PYTHONPATH": str(project_root()),
-             **BACKENDS[backend].variables, **variables},
+             **BACKENDS[backend].environment({}, "cpu"), "CUDA_VISIBLE_DEVICES": "", **variables},
         capture_output=True, text=True, timeout=900, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

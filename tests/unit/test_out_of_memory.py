@@ -81,3 +81,11 @@ def test_the_cause_of_an_exception_counts() -> None:
     raised = ValueError("a step failed")
     raised.__cause__ = FULL["torch's own"]
     assert is_out_of_memory(raised, lambda: False)
+
+
+@pytest.mark.parametrize(
+    "words", ["cuDNN error: CUDNN_STATUS_INTERNAL_ERROR", "No algorithm worked!"]
+)
+def test_more_unclear_words(words: str) -> None:
+    assert is_out_of_memory(RuntimeError(words), lambda: True)
+    assert not is_out_of_memory(RuntimeError(words), lambda: False)

@@ -14,9 +14,9 @@ from bench.network.blueprint import Network
 from bench.network.freezing import plan_training
 from bench.spec.plain import plain_recipe
 from bench.speed.cases import MEASURES, SMALLEST, USUAL_CPU, USUAL_GPU, cases, suite_size
-from bench.speed.timing import time_training
+from bench.speed.timing import STRETCHES, time_training
 from bench.training.adapter import Batch
-from bench.training.clocks import WARMUP_STEPS
+from bench.training.clocks import QUEUED_STEPS, WARMUP_STEPS
 from bench.workers.tasks import SpeedAnswer, SpeedTask
 
 
@@ -48,6 +48,8 @@ def test_sizes_name_what_there_is() -> None:
 
 class _Trainer:
     """A device that queues steps of 10 ms (the first 100 ms) and inferences of 20 ms."""
+
+    waits_for_steps = False
 
     def __init__(self) -> None:
         self.trained: list[int] = []
@@ -121,15 +123,18 @@ def test_durations_are_of_work_that_is_done(network: Network) -> None:
     )  # fmt: skip
     plan = plan_training(network.blueprint, policy)
     found = time_training(Adapter(), network, plan, task)  # type: ignore[arg-type]
-    assert [len(getattr(found, f"{m}_s")) for m in MEASURES] == [5, 2, 5]
+    assert [len(getattr(found, f"{m}_s")) for m in MEASURES] == [STRETCHES, 2, 5]
+    assert len(found.waited_step_s) == 5
+    assert min(found.waited_step_s) >= 0.01
     assert min(found.train_step_s) >= 0.01, "it waits for the device"
     assert min(found.train_epoch_s) >= 0.03
     assert min(found.inference_s) >= 0.02
     assert found.compile_s > 0.05
     assert found.images == {"train_step": 4, "train_epoch": 12, "inference": 4}
-    steps = 1 + WARMUP_STEPS + 3 * 5 + 2 * 3  # waited for, in a stretch, and in phases; epochs
+    waited, stretches, phases, epochs = 5, STRETCHES * 5, 5, 2 * 3
+    steps = 1 + WARMUP_STEPS + waited + QUEUED_STEPS + stretches + phases + epochs
     assert trainer.trained == [4] * steps
-    assert found.pipelined_step_s >= 0.01
+    assert found.queue_s is not None
     assert found.queue_s < 0.005, "queueing does not wait"
     assert found.phases_s["forward"] >= 0.01
     assert found.phases_s["backward"] >= 0.005

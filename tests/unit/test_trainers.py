@@ -56,7 +56,7 @@ CLAIMS = {
 def test_every_class_satisfies_its_protocol(backend: str) -> None:
     done = subprocess.run(
         [str(HERE.of(backend)), "-c", CHECK, json.dumps(CLAIMS[backend])],
-        env={**os.environ, **BACKENDS[backend].variables},
+        env=BACKENDS[backend].environment(os.environ, "cpu"),
         capture_output=True, text=True, timeout=900, cwd=project_root(), check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]

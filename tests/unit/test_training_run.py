@@ -67,6 +67,8 @@ def network() -> Network:
 class NumpyTrainer:
     """Softmax regression by gradient descent."""
 
+    waits_for_steps = True
+
     def __init__(self, net: Network) -> None:
         self.net = net
         self.weights = {name: array.copy() for name, array in net.tensors.items()}

@@ -21,13 +21,18 @@ def test_torch_leaves_its_neighbours_the_cores(backend: str) -> None:
 
 
 def test_jax_takes_what_a_gpu_has_and_no_gpu_for_a_cpu() -> None:
-    user = {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.5", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    user = {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.5", "JAX_COMPILATION_CACHE_DIR": "/c",
+            "XLA_PYTHON_CLIENT_PREALLOCATE": "true"}  # fmt: skip
     on_gpu = BACKENDS["keras-jax"].environment(user, "cuda:0")
     assert on_gpu["XLA_CLIENT_MEM_FRACTION"] == "0.95"
-    assert not user.keys() & on_gpu.keys(), "JAX refuses to start with both"
+    assert on_gpu["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false", "it would take every card's memory"
+    assert "XLA_PYTHON_CLIENT_MEM_FRACTION" not in on_gpu, "JAX refuses to start with both"
+    assert "JAX_COMPILATION_CACHE_DIR" not in on_gpu, "figures would depend on its content"
     assert "JAX_PLATFORMS" not in on_gpu
     assert BACKENDS["keras-jax"].environment({}, "cpu")["JAX_PLATFORMS"] == "cpu"
     assert "JAX_PLATFORMS" not in BACKENDS["keras-jax"].environment({}, "")
+    hidden = BACKENDS["keras-jax"].environment({"CUDA_VISIBLE_DEVICES": ""}, "")
+    assert hidden["JAX_PLATFORMS"] == "cpu", "its plugin fails where every GPU is hidden"
 
 
 def test_half_precision_on_tensorflow_keeps_channels_last() -> None:

@@ -54,8 +54,7 @@ def speed(options: StepOptions) -> Findings:
         with noted(one, "case"):
             one |= _time(adapter, StepCase.parse(text, options.small), options)
             rates = {name: round(rate) for name, rate in one["images_per_s"].items()}
-            queue_ms, step_ms = one["queue_s"] * 1e3, one["pipelined_step_s"] * 1e3
-            say(f"{options.backend} {text} {rates}, queue {queue_ms:.1f} ms of {step_ms:.1f}")
+            say(f"{options.backend} {text} {rates}, queue {(one['queue_s'] or 0) * 1e3:.1f} ms")
         if options.backend in ("torch", "keras-torch"):
             with noted(one, "look inside"):
                 one |= _inside(adapter, StepCase.parse(text, options.small), options, text)
@@ -78,11 +77,11 @@ def _time(adapter: Adapter, case: StepCase, options: StepOptions) -> Findings:
     sides = (128,) if options.small else (8192,)
     peak = peak_flops_per_s(trainer.matrix_product, trainer.synchronise, sides=sides)
     multiply_adds = work_of(net.blueprint, plan).step_multiply_adds
-    pipelined = size / answer.pipelined_step_s
+    pipelined = size / median(list(answer.train_step_s))
     return {
-        **answer.model_dump(exclude={"train_step_s", "train_epoch_s", "inference_s"}),
+        **answer.model_dump(exclude={"train_epoch_s", "inference_s"}),
         "images_per_s": {
-            "step": size / median(list(answer.train_step_s)),
+            "step": size / median(list(answer.waited_step_s)),
             "pipelined": pipelined,
             "epoch": answer.images["train_epoch"] / answer.train_epoch_s[-1],
             "inference": size / median(list(answer.inference_s)),

@@ -56,8 +56,15 @@ class UpdateScalars(NamedTuple):
 class FusedUpdate(Protocol):
     """An engine's own kernels for the recipe's optimizer, over all trained variables."""
 
-    def __call__(self, gradients: list[Any], scalars: UpdateScalars) -> None:
-        """Update variables and moments in place, given the gradient of each variable."""
+    can_skip: bool
+    """True if they can leave out a step whose gradients are not finite."""
+
+    def __call__(self, gradients: list[Any], scalars: UpdateScalars, loss_scale: Any = None) -> Any:
+        """Update variables and moments in place, given the gradient of each variable.
+
+        With a ``loss_scale`` (only where ``can_skip``) divide the gradients by it, skip the step if
+        one is not finite, and return a boolean tensor: True if all were.
+        """
 
     def reset(self) -> None:
         """Forget what it keeps besides the moments."""
@@ -87,14 +94,16 @@ class Engine(Protocol):
     """The part of the Keras adapter that differs between TensorFlow, torch and JAX."""
 
     def prepare(
-        self, device: str, precision: Precision, compiled: bool = False, native: bool = False
-    ) -> None:
+        self, device: str, precision: Precision, compile_for: int | None = None,
+        native: bool = False,
+    ) -> None:  # fmt: skip
         """Select the device and set the flags of a run, before anything is built.
 
         Args:
             device: cpu or cuda:N.
             precision: Precision of the run.
-            compiled: True if steps and inference go through the engine's compiler.
+            compile_for: Batch size for which steps and inference go through the engine's compiler;
+                None: they do not, or always do.
             native: True to leave the framework's own flags as they are.
 
         Raises:
@@ -106,6 +115,9 @@ class Engine(Protocol):
 
     def blind_because(self) -> str | None:
         """Return why the engine sees no GPU, where it tells."""
+
+    def device_name(self, device: str) -> str:
+        """Return the model of a GPU."""
 
     def start(self, device: str) -> None:
         """Take what the engine keeps on a device for the whole process."""
@@ -230,9 +242,9 @@ class Engine(Protocol):
     def reset_peak(self) -> None:
         """Let ``peak_device_bytes`` begin anew, where the engine can."""
 
-    def layout(self) -> str | None:
-        """Return 'channels_last' or 'channels_first' as convolutions run; None where a compiler
-        chooses and does not tell."""
+    def layout(self, kernels: list[Any]) -> str | None:
+        """Return 'channels_last' or 'channels_first' as convolutions with these kernels run; None
+        where a compiler chooses and does not tell."""
 
     def matrix_product(self, side: int, precision: Precision) -> Callable[[], Any]:
         """Build a function that queues one product of (side, side) matrices in the dtype of

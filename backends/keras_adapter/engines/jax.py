@@ -34,7 +34,7 @@ from bench.errors import first_line
 from bench.network.blueprint import Array
 from bench.spec.run import Precision, Recipe
 from bench.system import cores
-from bench.system.gpu import is_full
+from bench.system.gpu import FULL_SHARE
 from bench.training.adapter import OnPhase
 
 DETERMINISTIC_FLAGS = ("xla_gpu_deterministic_ops", "xla_gpu_exclude_nondeterministic_ops")
@@ -48,29 +48,45 @@ class JaxEngine(EngineDefaults):
         # CPU is finished when its call returns.
         jax.config.update("jax_cpu_enable_async_dispatch", False)
         self._device: Any = None
-        self._name = "cpu"
+        self._blind: str | None = None
         self._slow_groups = False
         self._pending: list[Any] = []
         self._programs: list[Program] = []
 
     def devices(self) -> list[str]:
-        return ["cpu", *(f"cuda:{i}" for i in range(len(_gpus())))]
+        return ["cpu", *(f"cuda:{i}" for i in range(len(self._gpus_or_reason())))]
+
+    def _gpus_or_reason(self) -> list[Any]:
+        """Return the GPUs; keep the reason where JAX cannot start, such as an old driver. Raise its
+        exception if the memory of a GPU is full."""
+        try:
+            return _gpus()
+        except RuntimeError as error:
+            if self.is_out_of_memory(error):
+                raise
+            self._blind = first_line(error)
+            return []
 
     def blind_because(self) -> str | None:
-        if _gpus():
+        if self._gpus_or_reason():
             return None
-        try:
-            jax.devices("gpu")
-        except RuntimeError as error:
-            return first_line(error)
-        return None
+        if self._blind is None:
+            try:
+                jax.devices("gpu")
+            except RuntimeError as error:
+                self._blind = first_line(error)
+        return self._blind
+
+    def device_name(self, device: str) -> str:
+        return str(_device(device).device_kind)
 
     def start(self, device: str) -> None:
         jax.block_until_ready(jax.device_put(np.zeros(1, np.float32), _device(device)))
 
     def prepare(
-        self, device: str, precision: Precision, compiled: bool = False, native: bool = False
-    ) -> None:
+        self, device: str, precision: Precision, compile_for: int | None = None,
+        native: bool = False,
+    ) -> None:  # fmt: skip
         check_device(f"JAX {jax.__version__}", device, self.devices(), precision)
         on_cpu = device == "cpu"
         chosen = _device(device)
@@ -81,7 +97,7 @@ class JaxEngine(EngineDefaults):
         jax.config.update("jax_enable_x64", precision == "fp64")
         products = "tensorfloat32" if precision == "tf32" else None if native else "highest"
         jax.config.update("jax_default_matmul_precision", products)
-        self._device, self._name = chosen, device
+        self._device = chosen
         self._programs.clear()
         # XLA's grouped convolution in float64 on a CPU is slow: a step of EfficientNet-Lite0
         # (64 px, batch 4) took 17 s on one core, and 0.2 s with TapDepthwiseConv2D.
@@ -180,6 +196,8 @@ class JaxEngine(EngineDefaults):
 
     def to_host(self, value: Any) -> Callable[[], Array]:
         value.copy_to_host_async()
+        if self._pending and self._pending[-1] is value:
+            self._pending.pop()  # the returned function waits for it
         return lambda: host_values(value)
 
     def synchronise(self) -> None:
@@ -194,16 +212,12 @@ class JaxEngine(EngineDefaults):
             return None
         return max((program.device_bytes for program in self._programs), default=None)
 
-    def reserved_device_bytes(self) -> int | None:
-        statistics = self._device.memory_stats() or {}
-        found = statistics.get("peak_bytes_in_use")  # other allocators do not tell
-        return None if self._device.platform == "cpu" or found is None else int(found)
-
     def reset_peak(self) -> None:
         pass  # a program's memory does not contain the search for its kernels
 
-    def layout(self) -> str | None:
-        return None if self._device.platform != "cpu" else "channels_last"
+    def layout(self, kernels: list[Any]) -> str | None:
+        on_cpu = self._device.platform == "cpu"
+        return keras.config.image_data_format() if on_cpu else None
 
     def matrix_product(self, side: int, precision: Precision) -> Callable[[], Any]:
         factor = jax.random.normal(jax.random.key(0), (side, side), jnp.float32) / side**0.5
@@ -219,7 +233,15 @@ class JaxEngine(EngineDefaults):
         return multiply
 
     def is_out_of_memory(self, error: BaseException) -> bool:
-        return is_out_of_memory(error, lambda: is_full(self._name))
+        return is_out_of_memory(error, self._is_full)
+
+    def _is_full(self) -> bool:
+        """Return True if values fill the memory that JAX may take of the GPU."""
+        if self._device is None or self._device.platform == "cpu":
+            return False
+        told = self._device.memory_stats() or {}
+        used, limit = told.get("bytes_in_use"), told.get("bytes_limit")
+        return bool(used and limit and limit - used < FULL_SHARE * limit)
 
     def knobs(self) -> dict[str, Any]:
         flags, given = os.environ.get("XLA_FLAGS", ""), os.environ.get("NPROC", "")
@@ -235,7 +257,8 @@ class JaxEngine(EngineDefaults):
             "x64": settings["jax_enable_x64"],
             "compile": not settings["jax_disable_jit"],
             "matmul_precision": settings["jax_default_matmul_precision"],
-            "tf32": settings["jax_default_matmul_precision"] not in ("highest", "float32"),
+            "tf32": not on_cpu
+            and settings["jax_default_matmul_precision"] not in ("highest", "float32"),
             "deterministic": any(flag(name, flags) not in OFF for name in DETERMINISTIC_FLAGS),
             "async_dispatch": not on_cpu or settings["jax_cpu_enable_async_dispatch"],
             "donated_buffers": True,
@@ -374,7 +397,7 @@ def _differentiated(
 
 
 def _gpus() -> list[Any]:
-    return [d for d in jax.devices() if d.platform == "gpu"]
+    return [d for d in jax.devices() if d.platform in ("gpu", "cuda")]
 
 
 def _device(name: str) -> Any:

@@ -38,7 +38,8 @@ from backends.out_of_memory import is_out_of_memory
 from backends.requirements import check_capability, check_device
 from bench.spec.run import Precision, Recipe
 from bench.system import cores
-from bench.system.gpu import is_full
+from bench.system.gpu import FULL_SHARE, gpus
+from bench.training.adapter import OnPhase
 
 FUSED_DTYPES = ("float32", "float16", "bfloat16")
 """Dtypes that FusedBatchNormV3 supports."""
@@ -57,9 +58,20 @@ class TensorFlowEngine(EngineDefaults):
         return ["cpu", *(f"cuda:{i}" for i in range(len(gpus)))]
 
     def blind_because(self) -> str | None:
-        if len(self.devices()) > 1 or tf.test.is_built_with_cuda():
+        if len(self.devices()) > 1:
             return None
-        return f"TensorFlow {tf.__version__} was built without CUDA"
+        if not tf.test.is_built_with_cuda():
+            return f"TensorFlow {tf.__version__} was built without CUDA"
+        build = tf.sysconfig.get_build_info()
+        return (
+            f"TensorFlow {tf.__version__} needs the libraries of CUDA {build.get('cuda_version')} "
+            f"and cuDNN {build.get('cudnn_version')}, and a driver for them"
+        )
+
+    def device_name(self, device: str) -> str:
+        gpu = tf.config.list_physical_devices("GPU")[int(device.removeprefix("cuda:"))]
+        details = tf.config.experimental.get_device_details(gpu)
+        return str(details.get("device_name", gpu.name))
 
     def start(self, device: str) -> None:
         self._take(device)
@@ -81,8 +93,9 @@ class TensorFlowEngine(EngineDefaults):
         return chosen
 
     def prepare(
-        self, device: str, precision: Precision, compiled: bool = False, native: bool = False
-    ) -> None:
+        self, device: str, precision: Precision, compile_for: int | None = None,
+        native: bool = False,
+    ) -> None:  # fmt: skip
         check_device(f"TensorFlow {tf.__version__}", device, self.devices(), precision)
         chosen = self._take(device)
         for gpu in chosen:
@@ -94,7 +107,7 @@ class TensorFlowEngine(EngineDefaults):
         if not native or precision == "tf32":
             tf.config.experimental.enable_tensor_float_32_execution(precision == "tf32")
         self._device = device
-        self._compiled = compiled
+        self._compiled = compile_for is not None
         self._batch_norms.clear()
 
     def release(self) -> bool:
@@ -173,7 +186,13 @@ class TensorFlowEngine(EngineDefaults):
             return loss
 
         dtype = keras.config.floatx()
-        return lambda prepared, scalars, after: step(prepared, tf.constant(scalars, dtype))
+
+        def train(prepared: Any, scalars: tuple[float, ...], after: OnPhase) -> Any:
+            with tf.device("CPU:0"):  # a constant on the GPU would be copied there, and waited for
+                numbers = tf.constant(scalars, dtype)
+            return step(prepared, numbers)
+
+        return train
 
     def _function(self, signature: Any) -> Any:
         """Return the decorator of a graph, or of a program of XLA, which compiles each batch size
@@ -242,9 +261,10 @@ class TensorFlowEngine(EngineDefaults):
         if self._device != "cpu":
             tf.config.experimental.reset_memory_stats("GPU:0")
 
-    def layout(self) -> str | None:
+    def layout(self, kernels: list[Any]) -> str | None:
         # On a GPU the graph's optimizer, or XLA, turns convolutions to the layout that it prefers.
-        return "channels_last" if self._device == "cpu" and not self._compiled else None
+        is_as_written = self._device == "cpu" and not self._compiled
+        return keras.config.image_data_format() if is_as_written else None
 
     def matrix_product(self, side: int, precision: Precision) -> Callable[[], Any]:
         factor = tf.random.stateless_normal((side, side), seed=(0, 0)) / side**0.5
@@ -259,7 +279,16 @@ class TensorFlowEngine(EngineDefaults):
         return multiply
 
     def is_out_of_memory(self, error: BaseException) -> bool:
-        return is_out_of_memory(error, lambda: is_full(self._device))
+        return is_out_of_memory(error, self._is_full)
+
+    def _is_full(self) -> bool:
+        """Return True if values fill the GPU; what TensorFlow keeps for later does not count."""
+        if self._device == "cpu":
+            return False
+        index = int(self._device.removeprefix("cuda:"))
+        total = gpus()[index].memory_bytes if index < len(gpus()) else None
+        used = tf.config.experimental.get_memory_info("GPU:0")["current"]
+        return total is not None and total - used < FULL_SHARE * total
 
     def knobs(self) -> dict[str, Any]:
         build = tf.sysconfig.get_build_info()
@@ -274,7 +303,8 @@ class TensorFlowEngine(EngineDefaults):
             "xla": self._compiled
             or bool(tf.config.optimizer.get_jit())
             or flag("tf_xla_auto_jit", os.environ.get("TF_XLA_FLAGS", "")) not in OFF,
-            "tf32": tf.config.experimental.tensor_float_32_execution_enabled(),
+            "tf32": self._device != "cpu"
+            and tf.config.experimental.tensor_float_32_execution_enabled(),
             "cuda": build.get("cuda_version") if self._device != "cpu" else None,
             "cudnn": build.get("cudnn_version") if self._device != "cpu" else None,
             "batch_norm_in_training": sorted(self._batch_norms) or None,
@@ -315,6 +345,8 @@ def _unfused(
 class TensorFlowUpdate:
     """TensorFlow's kernels of SGD or AdamW, one call a variable (``FusedUpdate``)."""
 
+    can_skip = False
+
     def __init__(
         self, recipe: Recipe, trained: Sequence[TrainedVariable], moments: list[list[Any]]
     ) -> None:
@@ -323,7 +355,9 @@ class TensorFlowUpdate:
     def reset(self) -> None:
         pass
 
-    def __call__(self, gradients: list[Any], scalars: UpdateScalars) -> None:
+    def __call__(
+        self, gradients: list[Any], scalars: UpdateScalars, loss_scale: Any = None
+    ) -> None:
         rule = self._sgd if self._recipe.optimizer == "sgd" else self._adamw
         for index, (trained, gradient) in enumerate(zip(self._trained, gradients, strict=True)):
             own = scalars._replace(rate=scalars.rate * trained.rate_scale)

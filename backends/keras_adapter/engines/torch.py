@@ -44,7 +44,7 @@ class TorchEngine:
     def __init__(self) -> None:
         self._device = torch.device("cpu")
         self._copies = torch_device.Copies(self._device)
-        self._compiled = False
+        self._compile_for: int | None = None
         self._placement = ExitStack()
 
     def devices(self) -> list[str]:
@@ -53,18 +53,22 @@ class TorchEngine:
     def blind_because(self) -> str | None:
         return torch_device.blind_because()
 
+    def device_name(self, device: str) -> str:
+        return torch_device.device_name(device)
+
     def start(self, device: str) -> None:
         torch_device.start(device)
 
     def prepare(
-        self, device: str, precision: Precision, compiled: bool = False, native: bool = False
-    ) -> None:
+        self, device: str, precision: Precision, compile_for: int | None = None,
+        native: bool = False,
+    ) -> None:  # fmt: skip
         select = torch_device.use if native else torch_device.prepare
         self._device = select(device, precision)
         if native and precision == "tf32":
             torch_device.allow_tf32(True)
         self._copies = torch_device.Copies(self._device)
-        self._compiled = compiled
+        self._compile_for = compile_for
         # By default Keras would use a GPU; the scope stays open until the next ``prepare``.
         self._placement.close()
         self._placement.enter_context(keras.device(device))
@@ -129,7 +133,7 @@ class TorchEngine:
         variables: list[Any],
         inputs: list[Any],
     ) -> StepFunction:
-        computed = torch_device.Compiled(forward) if self._compiled else forward
+        computed = self._through_compiler(forward)
 
         def step(prepared: Any, scalars: tuple[float, ...], after: OnPhase) -> Any:
             loss, scaled = computed(*prepared)
@@ -142,6 +146,10 @@ class TorchEngine:
             return loss.detach()
 
         return step
+
+    def _through_compiler(self, forward: Callable[..., Any]) -> Callable[..., Any]:
+        size = self._compile_for
+        return forward if size is None else torch_device.Compiled(forward, size)
 
     def fused_update(
         self, recipe: Recipe, trained: Sequence[TrainedVariable], moments: list[list[Any]]
@@ -161,7 +169,7 @@ class TorchEngine:
         def forward(*tensors: Tensor) -> Any:
             return model(list(tensors), training=False)
 
-        computed = torch_device.Compiled(forward) if self._compiled else forward
+        computed = self._through_compiler(forward)
 
         def infer(*arrays: Any) -> Any:
             with torch.no_grad():
@@ -196,8 +204,12 @@ class TorchEngine:
     def reset_peak(self) -> None:
         torch_device.reset_peak(self._device)
 
-    def layout(self) -> str | None:
-        return "channels_last"
+    def layout(self, kernels: list[Any]) -> str | None:
+        last = all(
+            kernel.value.permute(3, 2, 0, 1).is_contiguous(memory_format=torch.channels_last)
+            for kernel in kernels
+        )
+        return "channels_last" if last else "channels_first"
 
     def matrix_product(self, side: int, precision: Precision) -> Callable[[], Any]:
         return torch_device.matrix_product(self._device, precision, side)
@@ -211,6 +223,8 @@ class TorchEngine:
 
 class TorchUpdate:
     """PyTorch's fused SGD or AdamW over lists of Keras variables (``FusedUpdate``)."""
+
+    can_skip = True
 
     def __init__(
         self, recipe: Recipe, trained: Sequence[TrainedVariable], moments: list[list[Any]]
@@ -233,7 +247,13 @@ class TorchUpdate:
         for steps in self._steps:
             steps.zero_()
 
-    def __call__(self, gradients: list[Any], scalars: UpdateScalars) -> None:
+    def __call__(self, gradients: list[Any], scalars: UpdateScalars, loss_scale: Any = None) -> Any:
+        found_inf = finite = None
+        if loss_scale is not None:
+            gradients = list(torch._foreach_div(gradients, loss_scale))
+            largest = torch._foreach_norm(gradients, ord=float("inf"))
+            finite = torch.stack(largest).isfinite().all()
+            found_inf = (~finite).float()
         for (scale, decay), indices in self._groups.items():
             rate = scalars.rate * scale
             values, found, *moments = (
@@ -247,6 +267,7 @@ class TorchUpdate:
                 sgd(
                     values, found, moments[0], fused=True, lr=rate, weight_decay=decay,
                     momentum=self._recipe.momentum, dampening=0.0, nesterov=False, maximize=False,
+                    found_inf=found_inf,
                 )  # fmt: skip
                 continue
             first, second = moments
@@ -254,7 +275,9 @@ class TorchUpdate:
             adamw(
                 values, found, first, second, [], steps, fused=True, lr=rate, weight_decay=decay,
                 beta1=BETA_1, beta2=BETA_2, eps=EPSILON, amsgrad=False, maximize=False,
+                found_inf=found_inf,
             )  # fmt: skip
+        return finite
 
 
 def _channels_first(x: Tensor) -> Tensor:

@@ -74,6 +74,8 @@ class GroupedOptimizer(keras.optimizers.Optimizer):
 class NativeKerasTrainer:
     """A compiled model of ``keras.applications`` (``bench.training.adapter.Trainer``)."""
 
+    waits_for_steps = True  # ``train_on_batch`` returns the loss as a number
+
     def __init__(self, request: NativeRequest, engine: Engine) -> None:
         recipe = request.recipe
         configure(engine, request.device, recipe, native=True)
