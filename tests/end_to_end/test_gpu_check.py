@@ -15,9 +15,11 @@ from bench.catalog.backends import BACKENDS
 from bench.system import project_root
 from tools.gpu_check import Check, Step
 
-STEPS = ("versions", "prepare", "limit", "feed", "speed-torch", "by-hand", "speed-keras-torch",
-         "speed-keras-jax", "speed-keras-tensorflow", "full-memory-torch",
-         "full-memory-keras-torch", "full-memory-keras-jax", "full-memory-keras-tensorflow", "quick")  # fmt: skip
+STEPS = (
+    "versions", "prepare", "limit", "feed", "speed-torch", "by-hand", "quick", "full-memory-torch",
+    "speed-keras-torch", "full-memory-keras-torch", "speed-keras-jax", "full-memory-keras-jax",
+    "speed-keras-tensorflow", "full-memory-keras-tensorflow",
+)  # fmt: skip
 """Steps that are run; doctor, parity, mixed and compiled are commands with tests of their own."""
 
 
