@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from bench.errors import Unavailable
 from bench.spec.run import Precision
 
@@ -11,7 +13,10 @@ Programming Guide, "Compute Capabilities"). Older ones emulate bf16, and ignore 
 ONLY_ON_A_GPU: tuple[Precision, ...] = ("fp16", "tf32")
 
 
-def check_device(library: str, device: str, visible: list[str], precision: Precision) -> None:
+def check_device(
+    library: str, device: str, visible: list[str], precision: Precision,
+    blind_because: Callable[[], str | None] = lambda: None,
+) -> None:  # fmt: skip
     """Raise Unavailable if a framework does not see the device, or a CPU lacks the precision.
 
     Args:
@@ -19,10 +24,13 @@ def check_device(library: str, device: str, visible: list[str], precision: Preci
         device: cpu or cuda:N.
         visible: Devices that the framework sees.
         precision: Precision of the run.
+        blind_because: Returns why the framework sees no GPU, where it tells.
     """
     if device not in visible:
+        reason = blind_because()
+        why = "" if reason is None else f" ({reason})"
         raise Unavailable(
-            f"{library} does not see {device}, only {', '.join(visible)}; "
+            f"{library} does not see {device}, only {', '.join(visible)}{why}; "
             "run `python run_bench.py doctor` for details"
         )
     if device == "cpu" and precision in ONLY_ON_A_GPU:

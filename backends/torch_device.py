@@ -58,7 +58,7 @@ def use(name: str, precision: Precision) -> torch.device:
     Raises:
         Unavailable: PyTorch does not see the device, or it lacks the precision.
     """
-    check_device(f"PyTorch {torch.__version__}", name, devices(), precision)
+    check_device(f"PyTorch {torch.__version__}", name, devices(), precision, blind_because)
     device = torch.device(name)
     if device.type == "cuda":
         capability = torch.cuda.get_device_capability(device)

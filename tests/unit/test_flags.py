@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from backends.requirements import check_capability
+from backends.requirements import check_capability, check_device
 from bench.catalog.backends import BACKENDS
 from bench.errors import Unavailable
 from bench.spec.run import Precision
@@ -76,6 +76,41 @@ try:
 except RuntimeError as error:
     print(json.dumps([made.is_out_of_memory(error), str(error)]))
 """
+COMPILED = """
+import json
+import torch
+from backends import torch_device as device
+from bench.errors import Unavailable
+made = []
+def fake(function, dynamic):
+    def compiled(x):
+        made.append(len(x))
+        if len(made) == 3:
+            raise RuntimeError("illegal memory access")
+        if len(made) == 4:
+            from torch._inductor.exc import InvalidCxxCompiler
+            raise InvalidCxxCompiler()
+        return function(x) * 10
+    return compiled
+torch.compile = fake
+step = device.Compiled(lambda x: x.sum(), 4)
+found = [float(step(torch.ones(size))) for size in (3, 4, 2, 4)]
+for _ in range(2):
+    try:
+        step(torch.ones(4))
+    except Exception as error:
+        found.append([type(error).__name__, "torch.compile failed" in str(error)])
+print(json.dumps(found))
+"""
+
+
+def test_one_batch_size_is_compiled_and_only_a_compilers_error_is_called_that() -> None:
+    """A validation split smaller than a batch comes first, and must not decide the size."""
+    assert _printed("torch", COMPILED) == [
+        3.0, 40.0, 2.0, 40.0, ["RuntimeError", False], ["Unavailable", True],
+    ]  # fmt: skip
+
+
 UNAVAILABLE = """
 import json
 from backends.worker import load_adapter
@@ -185,6 +220,11 @@ def test_what_a_cpu_lacks_is_unavailable(backend: str) -> None:
         f"{precision} needs a GPU; on a CPU use --precision fp32 or bf16"
         for precision in ("tf32", "fp16")
     ]
+
+
+def test_a_device_that_is_not_seen_has_a_reason() -> None:
+    with pytest.raises(Unavailable, match=r"only cpu \(the driver is too old\); run"):
+        check_device("PyTorch 2", "cuda:0", ["cpu"], "fp32", lambda: "the driver is too old")
 
 
 @pytest.mark.parametrize(

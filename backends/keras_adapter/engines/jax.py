@@ -87,7 +87,9 @@ class JaxEngine(EngineDefaults):
         self, device: str, precision: Precision, compile_for: int | None = None,
         native: bool = False,
     ) -> None:  # fmt: skip
-        check_device(f"JAX {jax.__version__}", device, self.devices(), precision)
+        check_device(
+            f"JAX {jax.__version__}", device, self.devices(), precision, self.blind_because
+        )
         on_cpu = device == "cpu"
         chosen = _device(device)
         if not on_cpu:

@@ -96,7 +96,9 @@ class TensorFlowEngine(EngineDefaults):
         self, device: str, precision: Precision, compile_for: int | None = None,
         native: bool = False,
     ) -> None:  # fmt: skip
-        check_device(f"TensorFlow {tf.__version__}", device, self.devices(), precision)
+        check_device(
+            f"TensorFlow {tf.__version__}", device, self.devices(), precision, self.blind_because
+        )
         chosen = self._take(device)
         for gpu in chosen:
             details = tf.config.experimental.get_device_details(gpu)
