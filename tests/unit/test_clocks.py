@@ -208,7 +208,7 @@ class _Events:
         return [b - a for a, b in itertools.pairwise(marks)]
 
 
-LAUNCHES = 4
+LAUNCHES = 2
 """Steps that a driver lets wait before it makes the host wait."""
 
 
