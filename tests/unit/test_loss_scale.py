@@ -22,9 +22,10 @@ from bench.spec.plain import plain_recipe
 module.GROWTH_STEPS = 3
 engine = load()
 engine.prepare("cpu", "fp32")
-kind = "adamw"
+kind = "KIND"
 recipe = plain_recipe("linear", 16, 2).model_copy(
-    update={"precision": "fp16", "optimizer": kind, "weight_decay": 0.0})
+    update={"precision": "fp16", "optimizer": kind, "weight_decay": 0.0,
+            "momentum": 0.9})
 variable = keras.Variable(np.ones(3, np.float32))
 made = TwinOptimizer([TrainedVariable(variable, 1.0, None)], recipe, engine)
 found = []
@@ -40,8 +41,8 @@ print(json.dumps(found))
 GRADIENTS = [0.5, 0.25, float("inf"), 0.5, 0.5, 0.5, 0.5, float("nan"), 0.1]
 
 
-def _expected() -> list[Any]:
-    """Compute AdamW with PyTorch's rule of the scale: halved after an overflow, whose step is left
+def _expected(kind: str) -> list[Any]:
+    """Compute AdamW or SGD with PyTorch's rule of the scale: halved after an overflow, whose step is left
     out; doubled after three good steps."""
     scale, good, steps, w, first, second = 2.0**16, 0, 0, 1.0, 0.0, 0.0
     found: list[Any] = []
@@ -49,10 +50,14 @@ def _expected() -> list[Any]:
         before = scale
         if abs(gradient) < float("inf"):
             steps += 1
-            first += 0.1 * (gradient - first)
-            second = 0.999 * second + 0.001 * gradient**2
-            root = (second / (1 - 0.999**steps)) ** 0.5 + 1e-8
-            w -= 0.1 / (1 - 0.9**steps) * first / root
+            if kind == "sgd":
+                first = 0.9 * first + gradient
+                w -= 0.1 * first
+            else:
+                first += 0.1 * (gradient - first)
+                second = 0.999 * second + 0.001 * gradient**2
+                root = (second / (1 - 0.999**steps)) ** 0.5 + 1e-8
+                w -= 0.1 / (1 - 0.9**steps) * first / root
             good += 1
             if good == 3:
                 scale, good = scale * 2, 0
@@ -62,18 +67,22 @@ def _expected() -> list[Any]:
     return [*found, 2.0**16]
 
 
-@pytest.mark.parametrize("backend", ["keras-torch", "keras-tensorflow", "keras-jax"])
-def test_an_overflow_skips_the_step_and_halves_the_scale(backend: str) -> None:
+@pytest.mark.parametrize(
+    ("backend", "kind"),
+    [("keras-torch", "adamw"), ("keras-torch", "sgd"), ("keras-tensorflow", "adamw"),
+     ("keras-jax", "sgd")],
+)  # fmt: skip
+def test_an_overflow_skips_the_step_and_halves_the_scale(backend: str, kind: str) -> None:
     numbers = "[" + ", ".join(f"float('{g}')" for g in GRADIENTS) + "]"
     done = subprocess.run(
-        [str(HERE.of(backend)), "-P", "-c", CODE.replace("GRADIENTS", numbers)],
+        [str(HERE.of(backend)), "-P", "-c", CODE.replace("GRADIENTS", numbers).replace("KIND", kind)],
         env={"PATH": "/usr/bin:/bin", "HOME": "/nowhere", "PYTHONPATH": str(project_root()),
              **BACKENDS[backend].environment({}, "cpu")},
         capture_output=True, text=True, timeout=900, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout.splitlines()[-1])
-    expected = _expected()
+    expected = _expected(kind)
     assert found[-1] == expected[-1]
     assert [scale for scale, _ in found[:-1]] == [scale for scale, _ in expected[:-1]]
     assert [w for _, w in found[:-1]] == pytest.approx([w for _, w in expected[:-1]], rel=2e-4)
