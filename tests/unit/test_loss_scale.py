@@ -42,8 +42,8 @@ GRADIENTS = [0.5, 0.25, float("inf"), 0.5, 0.5, 0.5, 0.5, float("nan"), 0.1]
 
 
 def _expected(kind: str) -> list[Any]:
-    """Compute AdamW or SGD with PyTorch's rule of the scale: halved after an overflow, whose step is left
-    out; doubled after three good steps."""
+    """Compute AdamW or SGD with PyTorch's rule of the scale: halved after an overflow, whose step
+    is left out; doubled after three good steps."""
     scale, good, steps, w, first, second = 2.0**16, 0, 0, 1.0, 0.0, 0.0
     found: list[Any] = []
     for gradient in GRADIENTS:
@@ -74,8 +74,9 @@ def _expected(kind: str) -> list[Any]:
 )  # fmt: skip
 def test_an_overflow_skips_the_step_and_halves_the_scale(backend: str, kind: str) -> None:
     numbers = "[" + ", ".join(f"float('{g}')" for g in GRADIENTS) + "]"
+    code = CODE.replace("GRADIENTS", numbers).replace("KIND", kind)
     done = subprocess.run(
-        [str(HERE.of(backend)), "-P", "-c", CODE.replace("GRADIENTS", numbers).replace("KIND", kind)],
+        [str(HERE.of(backend)), "-P", "-c", code],
         env={"PATH": "/usr/bin:/bin", "HOME": "/nowhere", "PYTHONPATH": str(project_root()),
              **BACKENDS[backend].environment({}, "cpu")},
         capture_output=True, text=True, timeout=900, check=False,

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,22 @@ def memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
         monkeypatch.setattr(prefix_cache, "machine_bytes", lambda: 8)
     name: str = request.param
     return name
+
+
+def test_what_compiling_them_took_is_kept_with_them(tmp_path: Path) -> None:
+    """An effective rate is without compilation, in later runs too."""
+
+    class Compiling(Trainer):
+        def prefix(self, images: npt.NDArray[np.uint8]) -> Array:
+            if self.computed == 0:
+                time.sleep(0.2)
+            return super().prefix(images)
+
+    trainer = Compiling()
+    first, again = (_cached(trainer, tmp_path) for _ in range(2))
+    assert (first.is_reused, again.is_reused) == (False, True)
+    assert 0.15 < first.compile_s < first.seconds
+    assert again.compile_s == pytest.approx(first.compile_s)
 
 
 def test_they_are_computed_once(tmp_path: Path, memory: str) -> None:

@@ -360,3 +360,33 @@ def test_what_the_policy_spares_is_counted() -> None:
     full = fields["forward_multiply_adds"] + PIXELS * PIXELS + 2 * CLASSES * PIXELS
     step = fields["forward_multiply_adds"] + CLASSES * PIXELS
     assert fields["predicted_saving"] == pytest.approx(1 - step / full)
+
+
+class SearchingTrainer(NumpyTrainer):
+    """A trainer on a device whose first step of each batch size needs 1,000 bytes for a search;
+    later ones need 10 bytes an image."""
+
+    def __init__(self, net: Network) -> None:
+        super().__init__(net)
+        self.seen: set[int] = set()
+        self.peak = 0
+
+    def train_step(self, prepared: Batch, learning_rate: float) -> float:
+        images = len(prepared.labels)
+        needed = 10 * images if images in self.seen else 1000
+        self.seen.add(images)
+        self.peak = max(self.peak, needed)
+        return super().train_step(prepared, learning_rate)
+
+    def peak_device_bytes(self) -> int | None:
+        return self.peak
+
+    def reset_peak(self) -> None:
+        self.peak = 0
+
+
+def test_memory_of_the_search_for_kernels_is_no_trainings() -> None:
+    """50 images in batches of 8 end each epoch with a batch of 2, whose search comes late."""
+    outcome, _ = run(SearchingTrainer(network()))
+    assert outcome.fields["peak_device_bytes"] == 80
+    assert outcome.fields["warmup_device_bytes"] == 1000
