@@ -364,7 +364,7 @@ def test_what_the_policy_spares_is_counted() -> None:
 
 class SearchingTrainer(NumpyTrainer):
     """A trainer on a device whose first step of each batch size needs 1,000 bytes for a search;
-    later ones need 10 bytes an image."""
+    later ones need 10 bytes an image, and the fifth 95."""
 
     def __init__(self, net: Network) -> None:
         super().__init__(net)
@@ -374,6 +374,8 @@ class SearchingTrainer(NumpyTrainer):
     def train_step(self, prepared: Batch, learning_rate: float) -> float:
         images = len(prepared.labels)
         needed = 10 * images if images in self.seen else 1000
+        if len(self.rates) == 4:
+            needed = 95
         self.seen.add(images)
         self.peak = max(self.peak, needed)
         return super().train_step(prepared, learning_rate)
@@ -386,7 +388,8 @@ class SearchingTrainer(NumpyTrainer):
 
 
 def test_memory_of_the_search_for_kernels_is_no_trainings() -> None:
-    """50 images in batches of 8 end each epoch with a batch of 2, whose search comes late."""
+    """50 images in batches of 8 end each epoch with a batch of 2, whose search comes after the
+    step that needs most."""
     outcome, _ = run(SearchingTrainer(network()))
-    assert outcome.fields["peak_device_bytes"] == 80
+    assert outcome.fields["peak_device_bytes"] == 95
     assert outcome.fields["warmup_device_bytes"] == 1000
