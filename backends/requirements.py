@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from bench.catalog.backends import why_not_on_a_cpu
 from bench.errors import Unavailable
 from bench.spec.run import Precision
 
 LEAST_CAPABILITY: dict[Precision, tuple[int, int]] = {"bf16": (8, 0), "tf32": (8, 0)}
 """Precision → compute capability from which on a GPU multiplies in it (docs.nvidia.com, CUDA
 Programming Guide, "Compute Capabilities"). Older ones emulate bf16, and ignore TF32."""
-ONLY_ON_A_GPU: tuple[Precision, ...] = ("fp16", "tf32")
 
 
 def check_device(
@@ -33,8 +33,8 @@ def check_device(
             f"{library} does not see {device}, only {', '.join(visible)}{why}; "
             "run `python run_bench.py doctor` for details"
         )
-    if device == "cpu" and precision in ONLY_ON_A_GPU:
-        raise Unavailable(f"{precision} needs a GPU; on a CPU use --precision fp32 or bf16")
+    if device == "cpu" and (reason := why_not_on_a_cpu(precision)) is not None:
+        raise Unavailable(reason)
 
 
 def check_capability(gpu: str, capability: tuple[int, int], precision: Precision) -> None:

@@ -23,12 +23,14 @@ from typing import Annotated
 
 import typer
 
-from bench.catalog.backends import BACKENDS
+from bench.catalog.backends import BACKENDS, EXPORTER
+from bench.runner.devices import devices_seen
 from bench.storage.cache import CACHE_VARIABLE
 from bench.system import project_root
 from bench.workers.process import Interpreters
 from tools.gpu_steps.common import (
     DEADLINE_VARIABLE,
+    FAILED,
     Findings,
     StepOptions,
     findings_file,
@@ -158,7 +160,7 @@ class Check:
             except ValueError:
                 answer["said"] = said[-2000:]
         self.found[step.name] = answer
-        say(f"     {step.name}: {code} after {answer['s']} s")
+        say(f"     {outcome(answer)}")
 
     def _process(self, step: Step, command: list[str], most_s: float) -> tuple[int | str, str]:
         """Return the exit code, or why it was ended, and the standard output."""
@@ -189,6 +191,24 @@ class Check:
         with log.open("a") as file:
             file.write(said[-MOST_LOGGED:])
         return code, said
+
+    def is_whole(self) -> bool:
+        """Return True if every step was done and found all that it looked for."""
+        return all(is_ok(answer) for answer in self.found.values())
+
+    def last_words(self) -> str:
+        """Return where the findings are, and the command that does what is missing."""
+        missing = [name for name, answer in self.found.items() if "left_out" in answer]
+        good = sum(map(is_ok, self.found.values()))
+        words = f"{good} of {len(self.found)} steps are ok; findings: {self.out / 'check.json'}"
+        if missing:
+            most_s = sum(step.most_s for step in self.steps() if step.name in missing)
+            small = " --small" if self.small else ""
+            words += (
+                f"\nleft out for lack of time: python -m tools.gpu_check all --device {self.device}"
+                f"{small} --seconds {most_s * self.slow:.0f} --steps {','.join(missing)}"
+            )
+        return words
 
     def write(self, began: str) -> None:
         """Write what was found so far."""
@@ -243,6 +263,10 @@ def check_all(
     for folder in (out, work):
         folder.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault(CACHE_VARIABLE, str(work / "cache"))
+    if problem := _unseen(device):
+        raise typer.BadParameter(
+            f"{problem}; a dry run on the processor: --device cpu --small", param_hint="--device"
+        )
     check = Check(out, work, device, small, time.time() + seconds, slow)
     began, wanted = time.strftime("%FT%TZ", time.gmtime()), set(filter(None, steps.split(",")))
     if unknown := wanted - {step.name for step in check.steps()}:
@@ -255,6 +279,48 @@ def check_all(
                 check.write(began)
     check.pack()
     say(table(check.found))
+    say(check.last_words())
+    if not check.is_whole():
+        raise typer.Exit(1)
+
+
+def _unseen(device: str) -> str | None:
+    """Return why PyTorch, which most steps need, does not see a device; None if it does."""
+    if device == "cpu":
+        return None
+    seen = devices_seen(EXPORTER, Interpreters({}))
+    if isinstance(seen, str):
+        return seen
+    if device in seen.devices:
+        return None
+    why = f" ({seen.blind_because})" if seen.blind_because else ""
+    return f"there is no {device} here: {EXPORTER} sees only {', '.join(seen.devices)}{why}"
+
+
+def failures(found: object) -> list[str]:
+    """Return the exceptions among findings (``tools.gpu_steps.common.noted``)."""
+    if isinstance(found, dict):
+        return [text for value in found.values() for text in failures(value)]
+    if isinstance(found, list):
+        return [text for value in found for text in failures(value)]
+    return [found] if isinstance(found, str) and found.startswith(FAILED) else []
+
+
+def is_ok(answer: Findings) -> bool:
+    """Return True if a step was done and nothing in it failed."""
+    return answer.get("code") == 0 and not failures(answer.get("found"))
+
+
+def outcome(answer: Findings) -> str:
+    """Return in words how a step ended."""
+    if "left_out" in answer:
+        return f"left out: {answer['left_out']}"
+    if is_ok(answer):
+        return f"ok after {answer['s']} s"
+    failed = failures(answer.get("found"))
+    why = failed[0].splitlines()[0][:150] if failed else f"exit code {answer['code']}"
+    why = why if isinstance(answer["code"], int) else answer["code"]
+    return f"failed after {answer['s']} s: {why}; see log.txt"
 
 
 @app.command("table")
@@ -301,7 +367,7 @@ def table(steps: dict[str, Findings]) -> str:
     for name, step in steps.items():
         for one in found(name).get("tries", []) if name.startswith("full-memory") else ():
             lines.append(f"  {name}: {json.dumps(one)[:200]}")
-        lines.append(f"{name}: {step.get('code', step.get('left_out'))}, {step.get('s')} s")
+        lines.append(f"{name}: {outcome(step)}")
     return "\n".join(lines)
 
 

@@ -45,6 +45,12 @@ def resolve_devices(device: str, interpreters: Interpreters) -> tuple[list[str],
     if not cuda and re.fullmatch(r"cuda:\d{1,3}", device):
         if hidden := hidden_reason():
             raise UserError(f"There is no {device} here: {hidden[0]}.", UNSET)
+        if not has_signs_of_a_gpu():
+            raise UserError(
+                f"There is no {device} here: neither nvidia-smi nor /proc/driver/nvidia lists a "
+                "GPU, and there are no device files of one.",
+                DOCTOR,
+            )
         return [device], None  # the frameworks are asked later
     choose("device", device, ["auto", "all", "cpu", *cuda])
     return [device], remark

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import get_args
 
-from bench.catalog.backends import BACKENDS
+from bench.catalog.backends import BACKENDS, why_not_on_a_cpu
 from bench.catalog.cases import CASES, SIZE_BOUNDS, size_of
 from bench.catalog.policies import TUNE_FACTORS, default_rate, policy_of
 from bench.data import Dataset, FileRules, SplitSizes, has_path, open_dataset
@@ -143,6 +143,8 @@ class Planner:
             reason = why_not_native(point.backend, point.backbone, head, px) or reason
             if needs_stages(policy):
                 reason = f"native mode has no stages for {policy.name}; use --mode matched"
+        if device == "cpu":
+            reason = why_not_on_a_cpu(spec.recipe.precision) or reason
         reason = missing_packages(environment) or reason
         path = self._weights_choice(point, policy) if spec.weights.kind == "file" else None
         return PlannedRun(

@@ -7,13 +7,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from bench.catalog.backends import BACKENDS
 from bench.system import project_root
-from tools.gpu_check import Check, Step
+from tools.gpu_check import Check, Step, failures, is_ok, outcome
 
 STEPS = (
     "versions", "prepare", "limit", "feed", "speed-torch", "by-hand", "quick", "full-memory-torch",
@@ -31,15 +30,6 @@ def _check(*arguments: str, cache: Path) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-def _failures(found: Any) -> list[str]:
-    """Return all texts of a document that tell of an exception."""
-    if isinstance(found, dict):
-        return [f for value in found.values() for f in _failures(value)]
-    if isinstance(found, list):
-        return [f for value in found for f in _failures(value)]
-    return [found] if isinstance(found, str) and found.startswith("FAILED") else []
-
-
 @pytest.mark.slow
 def test_every_step_finds_something(tmp_path: Path, shared_cache: Path) -> None:
     out = tmp_path / "out"
@@ -50,7 +40,7 @@ def test_every_step_finds_something(tmp_path: Path, shared_cache: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     steps = json.loads((out / "check.json").read_text())["steps"]
     assert {name: step["code"] for name, step in steps.items()} == dict.fromkeys(STEPS, 0)
-    assert _failures(steps) == []
+    assert failures(steps) == []
     for backend in BACKENDS:
         for case in steps[f"speed-{backend}"]["found"]["cases"].values():
             assert case["images_per_s"]["pipelined"] > 0
@@ -60,7 +50,8 @@ def test_every_step_finds_something(tmp_path: Path, shared_cache: Path) -> None:
     assert (out / "runs.tgz").stat().st_size > 0
     assert "images/s of training" in done.stdout
     again = _check("table", str(out), cache=shared_cache)
-    assert "speed-torch: 0," in again.stdout
+    assert "speed-torch: ok after" in again.stdout
+    assert f"{len(STEPS)} of {len(STEPS)} steps are ok" in done.stdout
 
 
 def test_a_step_that_is_none_is_refused(tmp_path: Path, shared_cache: Path) -> None:
@@ -97,3 +88,19 @@ def test_its_commands_are_understood(step: Step, tmp_path: Path, shared_cache: P
     ).stdout  # fmt: skip
     for option in (a for a in arguments if a.startswith("--")):
         assert option in help_text
+
+
+def test_a_device_that_is_not_there_is_refused_at_once(tmp_path: Path, shared_cache: Path) -> None:
+    done = _check("all", "--device", "cuda:7", "--out", str(tmp_path / "o"), cache=shared_cache)
+    assert done.returncode == 2
+    assert "there is no cuda:7 here" in " ".join(done.stderr.replace("│", "").split())
+    assert not (tmp_path / "o" / "check.json").exists()
+
+
+def test_a_step_with_a_failure_inside_is_not_ok() -> None:
+    inside = {"code": 0, "s": 3.0, "found": {"a": [{"b": "FAILED RuntimeError: no driver\nmore"}]}}
+    assert not is_ok(inside)
+    assert outcome(inside) == "failed after 3.0 s: FAILED RuntimeError: no driver; see log.txt"
+    assert outcome({"code": "ended after 9 s", "s": 9.0}).startswith("failed after 9.0 s: ended")
+    assert outcome({"left_out": "no time"}) == "left out: no time"
+    assert outcome({"code": 0, "s": 3.0, "found": {"a": 1}}) == "ok after 3.0 s"

@@ -83,6 +83,8 @@ def test_the_command_writes_nothing(
     here: Cli, asked: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str
 ) -> None:
     monkeypatch.setattr(devices, "gpus", tuple)
+    monkeypatch.setattr(devices, "hidden_reason", lambda: None)
+    monkeypatch.setattr(devices, "has_signs_of_a_gpu", lambda: True)
     done = here(
         "run", "--datasets", "photos", "--backends", "keras-tensorflow", "--weights", "random",
         "--device", device, "--out", str(tmp_path / "out"), "--json",
@@ -92,6 +94,17 @@ def test_the_command_writes_nothing(
     assert f"There is no {device if ':' in device else 'cuda:0'} here" in done.stderr
     assert asked == ["keras-tensorflow"]
     assert not (tmp_path / "out").exists()
+
+
+def test_where_there_is_no_sign_of_a_gpu_nobody_is_asked(
+    monkeypatch: pytest.MonkeyPatch, asked: list[str]
+) -> None:
+    monkeypatch.setattr(devices, "gpus", tuple)
+    monkeypatch.setattr(devices, "hidden_reason", lambda: None)
+    monkeypatch.setattr(devices, "has_signs_of_a_gpu", lambda: False)
+    with pytest.raises(UserError, match="There is no cuda:0 here: neither nvidia-smi nor"):
+        resolve_devices("cuda:0", Interpreters({}))
+    assert asked == []
 
 
 @pytest.fixture

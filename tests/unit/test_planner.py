@@ -428,7 +428,6 @@ GPU = Gpu("A", "1", 1)
         (2, "cpu", ["cpu"]),
         (2, "cuda:1", ["cuda:1"]),
         (1, "cuda", ["cuda:0"]),
-        (0, "cuda:0", ["cuda:0"]),
     ],
 )
 def test_devices(

@@ -30,6 +30,8 @@ LEARNING_RATE = 1e-4
 """Small, as training on noise at a usual rate may diverge."""
 DEADLINE_VARIABLE = "GPU_CHECK_DEADLINE"
 """Environment variable of a step: the time, in seconds since the epoch, at which it is ended."""
+FAILED = "FAILED"
+"""First word of a finding that is an exception."""
 MOST_WORDS = 600
 """Characters of an exception that are kept."""
 Findings = dict[str, Any]
@@ -95,7 +97,7 @@ def noted(found: Findings, key: str) -> Iterator[None]:
         yield
     except Exception as error:  # everything is a finding
         traceback.print_exc()
-        found[key] = f"FAILED {type(error).__name__}: {str(error)[:MOST_WORDS]}"
+        found[key] = f"{FAILED} {type(error).__name__}: {str(error)[:MOST_WORDS]}"
     finally:
         found.setdefault("seconds", {})[key] = round(time.perf_counter() - began, 2)
 
