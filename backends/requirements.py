@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from bench.catalog.backends import why_not_on_a_cpu
 from bench.errors import Unavailable
-from bench.spec.run import Precision
+from bench.spec.run import Precision, why_not_on_a_cpu
 
 LEAST_CAPABILITY: dict[Precision, tuple[int, int]] = {"bf16": (8, 0), "tf32": (8, 0)}
 """Precision → compute capability from which on a GPU multiplies in it (docs.nvidia.com, CUDA

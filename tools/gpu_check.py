@@ -263,15 +263,15 @@ def check_all(
     for folder in (out, work):
         folder.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault(CACHE_VARIABLE, str(work / "cache"))
-    if problem := _unseen(device):
-        raise typer.BadParameter(
-            f"{problem}; a dry run on the processor: --device cpu --small", param_hint="--device"
-        )
     check = Check(out, work, device, small, time.time() + seconds, slow)
     began, wanted = time.strftime("%FT%TZ", time.gmtime()), set(filter(None, steps.split(",")))
     if unknown := wanted - {step.name for step in check.steps()}:
         known = ", ".join(step.name for step in check.steps())
         raise typer.BadParameter(f"no step {', '.join(sorted(unknown))}; there are {known}")
+    if problem := _unseen(device):
+        raise typer.BadParameter(
+            f"{problem}; a dry run on the processor: --device cpu --small", param_hint="--device"
+        )
     with _sampled(out):
         for step in check.steps():
             if not wanted or step.name in wanted:

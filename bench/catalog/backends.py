@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from bench.spec.run import Precision
-
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "1000000000", "MALLOC_TRIM_THRESHOLD_": "16000000000"}
 """Settings of the C library, mallopt(3): it keeps large blocks of memory instead of returning them
 to the system, which would clear each page again. On 2 CPU cores PyTorch trained ResNet50 (224 px,
@@ -103,17 +101,6 @@ BACKENDS: dict[str, BackendEntry] = {
         description="Keras 3 on JAX, compiled by XLA",
     ),
 }  # fmt: skip
-ONLY_ON_A_GPU: tuple[Precision, ...] = ("fp16", "tf32")
-"""Precisions that no CPU has."""
-
-
-def why_not_on_a_cpu(precision: Precision) -> str | None:
-    """Return why a CPU cannot run a precision, None if it can."""
-    if precision not in ONLY_ON_A_GPU:
-        return None
-    return f"{precision} needs a GPU; on a CPU use --precision fp32 or bf16"
-
-
 DEFAULT_BACKENDS = ("torch", "keras-tensorflow")
 """Backends of a suite that names none."""
 EXPORTER = "torch"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import get_args
 
-from bench.catalog.backends import BACKENDS, why_not_on_a_cpu
+from bench.catalog.backends import BACKENDS
 from bench.catalog.cases import CASES, SIZE_BOUNDS, size_of
 from bench.catalog.policies import TUNE_FACTORS, default_rate, policy_of
 from bench.data import Dataset, FileRules, SplitSizes, has_path, open_dataset
@@ -28,7 +28,16 @@ from bench.network.weights import (
 from bench.runner.devices import resolve_devices
 from bench.runner.suite import Grid, GridPoint, Suite, grid_points
 from bench.spec.backbone import BackboneEntry
-from bench.spec.run import Case, DatasetRef, Environment, Initialisation, Policy, Recipe, RunSpec
+from bench.spec.run import (
+    Case,
+    DatasetRef,
+    Environment,
+    Initialisation,
+    Policy,
+    Recipe,
+    RunSpec,
+    why_not_on_a_cpu,
+)
 from bench.storage.cache import cache_root
 from bench.system.gpu import has_gpu
 from bench.training.sweep import may_sweep

@@ -35,6 +35,17 @@ UNFINISHED: frozenset[str] = frozenset({"unavailable", "crashed", "timeout"})
 """Statuses after which a run counts as missing and is repeated (docs/design.md, Identities)."""
 
 
+ONLY_ON_A_GPU: tuple[Precision, ...] = ("fp16", "tf32")
+"""Precisions that no CPU has."""
+
+
+def why_not_on_a_cpu(precision: Precision) -> str | None:
+    """Return why a CPU cannot run a precision, None if it can."""
+    if precision not in ONLY_ON_A_GPU:
+        return None
+    return f"{precision} needs a GPU; on a CPU use --precision fp32 or bf16"
+
+
 class Fold(Frozen):
     """A part of a cross-validation, in which every image is a test image once."""
 
