@@ -1,4 +1,4 @@
-"""What a run asks of a device, whichever framework drives it."""
+"""Check that a device has what a run needs, whichever framework drives it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What only a GPU can show. Without one these tests are left out; `tools/gpu_check.py` measures."""
+"""Check what only a GPU can show. Without one these tests are left out."""
 
 from __future__ import annotations
 

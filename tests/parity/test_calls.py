@@ -1,4 +1,4 @@
-"""What a training step asks of its framework: on a GPU, calls of Python are what takes the time."""
+"""Check that a training step makes few calls: on a GPU, calls of Python take most of the time."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_torch_asks_no_more_than_a_loop_by_hand(resnet: Path, precision: str) ->
 
 @pytest.mark.parametrize(("precision", "optimizer"), [("fp32", "sgd"), ("bf16", "adamw")])
 def test_keras_on_torch_asks_little_more(resnet: Path, precision: str, optimizer: str) -> None:
-    """It was 3.4 times as much: an update for each variable, statistics that were cloned, and
+    """A step once made 3.4 times as many calls: one update per variable, cloned statistics, and
     activations that were copied from channels last to channels first and back."""
     found = _calls("keras-torch", resnet, precision=precision, optimizer=optimizer)
     assert found["calls"] <= MOST_OVER_HAND * found["by_hand"]

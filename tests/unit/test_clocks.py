@@ -160,7 +160,7 @@ def test_a_step_that_is_left_out_is_in_no_window(device: _Device) -> None:
 
 
 def test_windows_are_longer_on_a_gpu(device: _Device) -> None:
-    """It stands still at the end of each, until the next steps are launched."""
+    """A GPU stands still at the end of each window, until the next steps are launched."""
     assert Windows(device.synchronise, "cuda:0").window_s == GPU_WINDOW_S
     assert Windows(device.synchronise, "cpu").window_s == WINDOW_S < GPU_WINDOW_S
 
@@ -243,7 +243,7 @@ def test_a_stretch_of_steps_is_waited_for_once(device: _Device, has_events: bool
 
 
 def test_the_time_to_queue_a_step_is_the_hosts_own(device: _Device) -> None:
-    """Of twenty steps in a row it would be the device's, as the driver's queue is full by then."""
+    """Twenty steps in a row would show the device's time, as the queue is full by then."""
     trainer = _Trainer(device)
     assert queue_s(trainer, None, 0.0) == pytest.approx(0.002)  # type: ignore[arg-type]
     trainer.waits_for_steps = True

@@ -179,7 +179,7 @@ print(json.dumps([first == again, memory.fresh_bytes() - first > 150_000_000]))
 
 
 def test_what_a_gpu_takes_of_the_host_is_no_runs_own() -> None:
-    """It is remembered once, when the framework begins to use the device."""
+    """Host memory that a GPU takes is remembered once, when the framework begins to use it."""
     assert _printed("torch", FRESH) == [True, True]
 
 

@@ -1,4 +1,4 @@
-"""What ``make`` would install, on a machine with a GPU and on one without."""
+"""Check what ``make`` would install, on a machine with a GPU and on one without."""
 
 from __future__ import annotations
 

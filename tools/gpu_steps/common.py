@@ -1,4 +1,4 @@
-"""What the steps of the check share: their options, their findings, and the network they train."""
+"""The options, findings and network that all steps of the check share."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ FAILED = "FAILED"
 MOST_WORDS = 600
 """Characters of an exception that are kept."""
 Findings = dict[str, Any]
-"""What a step found, as JSON."""
+"""The findings of a step, as JSON."""
 
 
 @dataclass(frozen=True)

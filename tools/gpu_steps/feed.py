@@ -1,4 +1,4 @@
-"""How fast batches are made, by the number of threads, without any framework."""
+"""Measure how fast batches are made, by the number of threads, without any framework."""
 
 from __future__ import annotations
 
