@@ -31,7 +31,7 @@ from bench.errors import Unavailable, UserError, first_line
 from bench.storage.cache import unwritable
 from bench.workers import tasks
 from bench.workers.environment import NO_DEVICE, environment_here
-from bench.workers.events import Done, Event, Failed, Idle, Probed, to_line
+from bench.workers.events import GO, Done, Event, Failed, Idle, Probed, Turn, to_line
 
 if TYPE_CHECKING:
     from bench.training.adapter import Adapter
@@ -53,6 +53,14 @@ class Context(NamedTuple):
     """Module with the function ``adapter()``."""
     emit: Callable[[Event], None]
     """Function that sends an event to the parent."""
+    lines: queue.Queue[bytes]
+    """Lines from the parent."""
+
+    def await_turn(self) -> None:
+        """Tell the parent that a window can be timed, and wait until it grants that."""
+        self.emit(Turn())
+        line = self.lines.get()
+        assert line == GO, line
 
     def adapter(self) -> Adapter:
         """Return the adapter; the first call imports the framework."""
@@ -213,13 +221,36 @@ def speed(task: tasks.SpeedTask, context: Context) -> tasks.SpeedAnswer:
     network = attach_head(network, task.recipe.head, task.classes, seed=0)
     plan = plan_training(network.blueprint, task.policy)
     try:
-        timed = time_training(adapter, network, plan, task)
+        timed = time_training(
+            adapter, network, plan, task, context.await_turn if task.turns else None
+        )
     except Exception as error:
         if not adapter.is_out_of_memory(error):
             raise
         raise Unavailable(f"it does not fit into memory: {first_line(error)}") from error
     own = {"peak_host_bytes": peak.own_bytes(timed.peak_host_bytes)}
     return timed.model_copy(update=own)
+
+
+def own_step(task: tasks.OwnStepTask, context: Context) -> tasks.SpeedAnswer:
+    """Time a user's own training step."""
+    from bench.speed.own_step import time_own_step
+
+    return time_own_step(task, context.await_turn if task.turns else None)
+
+
+def conditions(task: tasks.LaunchConditionsTask, context: Context) -> tasks.LaunchConditions:
+    """Describe the circumstances of this process."""
+    from bench.speed.conditions import conditions_here
+
+    return conditions_here()
+
+
+def software(task: tasks.SoftwareTask, context: Context) -> tasks.Software:
+    """Describe what this process runs."""
+    from bench.speed.conditions import software_here
+
+    return software_here(task.device)
 
 
 def run(task: tasks.RunTask, context: Context) -> tasks.RunAnswer:
@@ -270,6 +301,9 @@ HANDLERS: dict[type[Any], Callable[[Any, Context], BaseModel]] = {
     tasks.ProveTask: prove,
     tasks.SelfCheckTask: selfcheck,
     tasks.SpeedTask: speed,
+    tasks.OwnStepTask: own_step,
+    tasks.LaunchConditionsTask: conditions,
+    tasks.SoftwareTask: software,
     tasks.RunTask: run,
     tasks.NativeKnobsTask: native_knobs,
 }
@@ -313,7 +347,7 @@ def main(backend: str, adapter_module: str) -> None:
         events.write(to_line(event))
         events.flush()
 
-    context = Context(backend, adapter_module, emit)
+    context = Context(backend, adapter_module, emit, lines)
     while True:
         line = lines.get()
         event: Done | Failed

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from backends import torch_device
 from backends.torch_adapter.heads import TorchHeads
-from backends.torch_adapter.native.trainer import NativeTorchTrainer
 from backends.torch_adapter.prefix import TorchPrefix
 from backends.torch_adapter.trainer import TorchTrainer
 from bench.network.blueprint import Network
@@ -36,6 +35,9 @@ class TorchAdapter:
         return TorchHeads(heads, recipe, device)
 
     def build_native(self, request: NativeRequest) -> tuple[Trainer, TrainingPlan]:
+        # Imports torchvision, which takes a second that matched runs need not wait.
+        from backends.torch_adapter.native.trainer import NativeTorchTrainer
+
         trainer = NativeTorchTrainer(request)
         return trainer, trainer.plan
 

@@ -101,6 +101,16 @@ BACKENDS: dict[str, BackendEntry] = {
         description="Keras 3 on JAX, compiled by XLA",
     ),
 }  # fmt: skip
+OWN_STEP = "own-step"
+"""Backend of a user's own training step (``speed --target``): no adapter, no settings."""
+_OWN_STEP_ENTRY = BackendEntry(adapter="", packages=())
+
+
+def backend_entry(backend: str) -> BackendEntry:
+    """Return the entry of a backend, or that of a user's own step."""
+    return _OWN_STEP_ENTRY if backend == OWN_STEP else BACKENDS[backend]
+
+
 DEFAULT_BACKENDS = ("torch", "keras-tensorflow")
 """Backends of a suite that names none."""
 EXPORTER = "torch"

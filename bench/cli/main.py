@@ -144,6 +144,8 @@ _add_command("run", options.RunOptions)
 _add_command("report", options.ReportOptions)
 _add_command("list", options.ListOptions)
 _add_command("parity", options.ParityOptions)
+_add_command("speed", options.SpeedOptions)
+_add_command("gate", options.GateOptions)
 _add_command("doctor", options.DoctorOptions)
 
 

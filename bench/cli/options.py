@@ -148,6 +148,70 @@ class ParityOptions:
     as_json: bool = option(JSON, False, "--json")
 
 
+BASELINES_HELP = "Folder of stored baselines."
+SUITE_HELP = "Speed suite: smallest, small, calibration or usual."
+TARGET_HELP = "Your own step instead of a suite: FILE.py:FUNCTION."
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeedOptions:
+    """Measure training speed; `speed history` shows stored baselines over time.
+
+    Lists are comma-separated. Each launch is a fresh process that times all cases of a backend.
+    """
+
+    what: str = argument("history, or nothing to measure.", "[history]", "")
+    suite: str = option(SUITE_HELP, "small")
+    backends: str | None = option("See `list backends`. Default: torch,keras-tensorflow.")
+    target: str | None = option(TARGET_HELP)
+    launches: int | None = option("Number of launches. Default: the suite's.", min=1, max=1000)
+    save_baseline: str | None = option("Store the launches under this name.")
+    force: bool = option("Replace a baseline of the same name.", False)
+    device: str = option("auto, cpu or cuda:0.", "auto")
+    baselines: Path = option(BASELINES_HELP, Path("results/baselines"))
+    out: Path | None = option("Folder for the table and the plot of `history`.")
+    python: list[str] | None = option(PYTHON)
+    as_json: bool = option(JSON, False, "--json")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateOptions:
+    """Tell whether training became slower: A against B, launched now in turns, or a baseline.
+
+    A and B are Python interpreters, git revisions, or values of an environment variable. Exit code
+    1 means slower (with --strict also: cannot tell). `gate calibrate` measures this machine's own
+    noise, false alarms and power.
+    """
+
+    what: str = argument("calibrate, or nothing to compare.", "[calibrate]", "")
+    ab: tuple[str, str] | None = option("A B: interpreters, environments, or git revisions.")
+    ab_env: list[str] | None = option("NAME=A,B: two values of a variable. Repeatable.")
+    baseline: str | None = option("Compare with launches stored by `speed --save-baseline`.")
+    against: str | None = option("With --baseline: a second stored baseline, instead of now.")
+    stored: Path | None = option("Decide again from the folder of an earlier comparison.")
+    suite: str = option(SUITE_HELP, "small")
+    backends: str | None = option("See `list backends`. Default: torch,keras-tensorflow.")
+    target: str | None = option(TARGET_HELP)
+    max_slowdown: float = option("Slowdown that does not matter, as a fraction.", 0.03)
+    budget: str = option("Time for all launches: 90s, 20m, 2h.", "20m")
+    blocks: int | None = option("Blocks at the last look. Default: up to 40.", min=1, max=1000)
+    launches: int | None = option("With --baseline: launches now.", min=1, max=1000)
+    strict: bool = option("Exit with 1 also where nothing can be told.", False)
+    confirm: bool = option(
+        "With --baseline: rebuild its environment and run A against B, if suspicious.", False
+    )
+    explain: bool = option("Profile a launch of each side where B is slower.", True)
+    formats: str | None = option(
+        "Also write md, junit, json, bmf or github, comma-separated.", flag="--format"
+    )
+    device: str = option("auto, cpu or cuda:0.", "auto")
+    baselines: Path = option(BASELINES_HELP, Path("results/baselines"))
+    out: Path | None = option("Folder of the launches. Default: results/gates/….")
+    fresh: bool = option("Measure anew what an interrupted comparison has measured.", False)
+    python: list[str] | None = option(PYTHON)
+    as_json: bool = option(JSON, False, "--json")
+
+
 @dataclass(frozen=True, kw_only=True)
 class DoctorOptions:
     """Check this machine; print the command that mends what does not work."""
@@ -339,6 +403,17 @@ def _continued(name: str, piece: str) -> str | None:
         if kind in ("folder", "rvl_cdip", "module") and Path(os.path.expanduser(file)).exists():
             return f"{kind}:{whole}"
     return None
+
+
+def duration_s(flag: str, text: str) -> float:
+    """Return the seconds of a time such as 90s, 20m or 2h; raise UserError if it is none."""
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,6})?)(s|m|h)", text.strip())
+    seconds = float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
+    if not seconds:
+        raise UserError(
+            f"{flag}: '{text[:MOST_LETTERS]}' is no time.", "Write, for example, 90s, 20m or 2h."
+        )
+    return seconds
 
 
 def heads(text: str | None) -> list[str] | None:

@@ -12,6 +12,7 @@ from bench.data import Split
 from bench.network.blueprint import Network
 from bench.network.freezing import TrainingPlan
 from bench.spec.run import Recipe
+from bench.speed.windows import AwaitTurn, WindowRecorder
 from bench.training.adapter import Adapter
 from bench.training.batches import TrainingBatches, input_threads
 from bench.training.clocks import (
@@ -26,18 +27,18 @@ from bench.training.fit import infer, train_epoch
 from bench.training.memory import peak_host_bytes
 from bench.workers.tasks import SpeedAnswer, SpeedTask
 
-STRETCHES = 5
-
 
 def time_training(
-    adapter: Adapter, network: Network, plan: TrainingPlan, task: SpeedTask
-) -> SpeedAnswer:
+    adapter: Adapter, network: Network, plan: TrainingPlan, task: SpeedTask,
+    await_turn: AwaitTurn | None = None,
+) -> SpeedAnswer:  # fmt: skip
     """Build a network, with its head, and time it on noise.
 
-    Steps are queued in stretches that are waited for once, as in training; and beside that waited
-    for one by one. On a CPU the two agree.
+    Steps are queued in stretches that are waited for once, as in training; and beside that, where
+    the task asks for details, waited for one by one. On a CPU the two agree. ``await_turn`` is
+    called before each window.
     """
-    recipe = task.recipe
+    recipe, rate = task.recipe, task.recipe.learning_rate
     began = time.perf_counter()
     trainer = adapter.build(network, plan, recipe, task.device)
     setup_s = time.perf_counter() - began
@@ -50,37 +51,52 @@ def time_training(
     first_epoch = batches.epoch(0)
     prepared = trainer.to_device(next(first_epoch))
     first_epoch.close()
-    durations = step_durations(trainer, prepared, recipe.learning_rate)
+    durations = step_durations(trainer, prepared, rate)
     warm_up = list(islice(durations, 1 + WARMUP_STEPS))
     warmup_bytes = trainer.peak_device_bytes()
     trainer.reset_peak()
-    timed_steps = list(islice(durations, task.rounds))
-    host_s = queue_s(trainer, prepared, recipe.learning_rate)
-    queued = [
-        stretch(trainer, prepared, recipe.learning_rate, task.rounds) for _ in range(STRETCHES)
-    ]
-    phases = step_phases(trainer, prepared, recipe.learning_rate, task.rounds)
+    device_step_s: list[float] = []
+
+    def one_stretch() -> float:
+        found = stretch(trainer, prepared, rate, task.rounds)
+        device_step_s.extend(found.device_step_s)
+        return found.step_s
+
+    waited = list(islice(durations, task.rounds)) if task.details else []
+    queue = queue_s(trainer, prepared, rate) if task.details else None
+    recorder = WindowRecorder(task.gpu_uuid, await_turn, lambda: next(durations))
+    recorder.record("train_step", one_stretch, task.stretches)
+    phases = step_phases(trainer, prepared, rate, task.rounds) if task.details else {}
     peak_bytes, reserved_bytes = trainer.peak_device_bytes(), trainer.reserved_device_bytes()
     wait, size = trainer.synchronise, recipe.batch_size
-    images = split.images[:size]
+    images, numbers = split.images[:size], iter(range(task.epochs))
 
-    def epoch_s(number: int) -> float:
+    def epoch_s() -> float:
+        number = next(numbers)
         return seconds_of(lambda: train_epoch(trainer, batches, recipe, number), wait)
 
-    def inference_s() -> float:
-        return seconds_of(lambda: infer(trainer, images, size, threads), wait)
+    def inference_s(batches: int) -> float:
+        each_s = (
+            seconds_of(lambda: infer(trainer, images, size, threads), wait) for _ in range(batches)
+        )
+        return statistics.fmean(each_s)
 
+    if "train_epoch" in task.measures:
+        recorder.record("train_epoch", epoch_s, task.epochs)
+    if "inference" in task.measures:
+        inference_s(1)
+        recorder.record("inference", lambda: inference_s(task.rounds), task.stretches)
+    counts = {"train_step": size, "train_epoch": len(split.labels), "inference": size}
+    usual_s = statistics.median(waited or recorder.seconds("train_step"))
     return SpeedAnswer(
-        train_step_s=tuple(one.step_s for one in queued),
-        waited_step_s=tuple(timed_steps),
-        train_epoch_s=tuple(epoch_s(number) for number in range(task.epochs)),
-        inference_s=tuple(inference_s() for _ in range(task.rounds + 1))[1:],
-        images={"train_step": size, "train_epoch": len(split.labels), "inference": size},
-        queue_s=host_s,
-        device_step_s=tuple(s for one in queued for s in one.device_step_s),
+        windows=tuple(recorder.windows),
+        waited_step_s=tuple(waited),
+        images={measure: counts[measure] for measure in task.measures},
+        queue_s=queue,
+        device_step_s=tuple(device_step_s),
         phases_s=phases,
         setup_s=setup_s,
-        compile_s=max(warm_up[0] - statistics.median(timed_steps), 0.0),
+        compile_s=max(warm_up[0] - usual_s, 0.0),
         peak_host_bytes=peak_host_bytes(),
         peak_device_bytes=peak_bytes,
         warmup_device_bytes=warmup_bytes,

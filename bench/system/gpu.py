@@ -259,7 +259,11 @@ def _others(chosen: list[str], ours: Sequence[int]) -> int | None:
     lines = _answer(["--query-compute-apps=pid", *chosen])
     if lines is None:
         return None
-    found = [int(line) for line in lines if line.isdigit()]
+    return count_others([int(line) for line in lines if line.isdigit()], ours)
+
+
+def count_others(found: Sequence[int], ours: Sequence[int]) -> int:
+    """Return how many of the processes on a GPU are not ours."""
     others = [pid for pid in found if pid not in ours]
     # In a container the driver may give the ids that processes have outside of it.
     is_ours_unknown = bool(ours) and len(others) == len(found) > 0

@@ -94,11 +94,19 @@ class Idle(Message):
     )
 
 
+class Turn(Message):
+    """The worker waits for its turn to time a window: for a line ``GO`` on its standard input."""
+
+    event: Literal["turn"] = "turn"
+
+
+GO = b"go\n"
+"""Line by which the parent lets a worker go on."""
 Progress = Step | Epoch | SweepEpoch | RateTrial | PrefixShare | Probed
 """An event during a task."""
 OnEvent = Callable[[Progress], None]
 """Takes the events of a task."""
-Event = Annotated[Progress | Done | Failed | Idle, Field(discriminator="event")]
+Event = Annotated[Progress | Done | Failed | Idle | Turn, Field(discriminator="event")]
 EVENT: TypeAdapter[Event] = TypeAdapter(Event)
 """Parser of any event from JSON."""
 

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -23,7 +23,7 @@ from typing import Generic, Literal, cast
 
 from pydantic import ValidationError
 
-from bench.catalog.backends import BACKENDS, EXPORTER
+from bench.catalog.backends import BACKENDS, EXPORTER, backend_entry
 from bench.errors import Unavailable, UserError, WorkerFailed, first_line
 from bench.spec.base import frozen
 from bench.spec.run import Environment, RunSpec, Status
@@ -31,7 +31,7 @@ from bench.storage.cache import CACHE_VARIABLE, cache_root
 from bench.system import package_version, project_root
 from bench.system.gpu import has_gpu
 from bench.workers.environment import relevant_variables
-from bench.workers.events import EVENT, Done, Event, Failed, Idle, OnEvent
+from bench.workers.events import EVENT, GO, Done, Event, Failed, Idle, OnEvent, Turn
 from bench.workers.tasks import NOT_INSTALLED, STARTED_VARIABLE, Answer, EnvironmentTask, Task
 
 ENVIRONMENT_TIMEOUT_S = 300.0
@@ -91,6 +91,21 @@ class Interpreters:
         if backend == "keras-tensorflow" and second.is_file():
             return second
         return Path(sys.executable)
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where and how a worker process starts, where it is not as usual: another revision of the
+    code, another folder, a program in front."""
+
+    root: Path = field(default_factory=project_root)
+    """Folder that holds the packages ``bench`` and ``backends``."""
+    paths: tuple[Path, ...] = ()
+    """Further folders from which the worker imports, before all others."""
+    module: str = "backends.worker"
+    """Program of the worker, for test doubles."""
+    before: tuple[str, ...] = ()
+    """Command that starts the interpreter, such as ("taskset", "-c", "0")."""
 
 
 GPU_EXTRAS = {"torch": "torch", "keras-torch": "torch,keras", "keras-jax": "jax-gpu",
@@ -223,15 +238,15 @@ class Worker:
 
     def __init__(
         self, backend: str, device: str | None, log: Path, interpreters: Interpreters,
-        variables: Mapping[str, str],
+        variables: Mapping[str, str], site: Site | None = None,
     ) -> None:  # fmt: skip
         """Start the process; see ``run_task`` for the arguments. ``device`` is that of all its
         tasks, None if they name none."""
-        entry = BACKENDS[backend]
+        entry, site = backend_entry(backend), site or Site()
         self._install = f"pip install {' '.join(entry.packages)}"
         if has_gpu():
             self._install = install_command(backend, interpreters)
-        paths = [str(project_root()), os.environ.get("PYTHONPATH", "")]
+        paths = [*map(str, site.paths), str(site.root), os.environ.get("PYTHONPATH", "")]
         environment = {
             **entry.environment(os.environ, device or ""),
             "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # the order of nvidia-smi, which names the GPUs
@@ -243,11 +258,13 @@ class Worker:
         python = str(interpreters.of(backend))
         with log.open("ab") as sink:
             self.process = subprocess.Popen(
-                [python, "-P", "-m", "backends.worker", backend, entry.adapter], env=environment,
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=sink, start_new_session=True,
+                [*site.before, python, "-P", "-m", site.module, backend, entry.adapter],
+                env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=sink,
+                start_new_session=True,
             )  # fmt: skip
         self._events: queue.Queue[Event | None] = queue.Queue()
         """The worker's events, for waiting with a time limit; None ends them."""
+        self._killed_before = 0
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
@@ -267,11 +284,37 @@ class Worker:
         The caller must end a worker that gave no answer, and call ``held_bytes`` before the next
         task of any other.
         """
-        killed_before = _oom_kills()
-        end = self._converse(task.model_dump_json().encode() + b"\n", log, on_event, timeout_s)
+        self.begin(task)
+        finished = self.go_on(task, log, on_event, timeout_s)
+        assert finished is not None, "only tasks with turns wait for one"
+        return finished
+
+    def begin(self, task: Task[Answer]) -> None:
+        """Send a task, which the worker begins at once."""
+        self._killed_before = _oom_kills()
+        self._send(task.model_dump_json().encode() + b"\n")
+
+    def grant_turn(self) -> None:
+        """Let a worker that waits for its turn go on."""
+        self._send(GO)
+
+    def _send(self, line: bytes) -> None:
+        assert self.process.stdin is not None
+        with suppress(BrokenPipeError):  # its death is told when it is asked for an answer
+            self.process.stdin.write(line)
+            self.process.stdin.flush()
+
+    def go_on(
+        self, task: Task[Answer], log: Path, on_event: OnEvent, timeout_s: float | None
+    ) -> Finished[Answer] | None:
+        """Wait until the task that was begun has ended, and return how; or until the worker waits
+        for its turn, and return None. See ``do`` for the arguments."""
+        end = self._await(log, on_event, timeout_s)
+        if isinstance(end, Turn):
+            return None
         if isinstance(end, Failed):
             status, message = end.status, end.message
-            if end.kind == "SIGKILL" and _oom_kills() > killed_before:
+            if end.kind == "SIGKILL" and _oom_kills() > self._killed_before:
                 status = "oom"
                 message = "the worker was killed because the machine ran out of memory"
             elif end.kind == NOT_INSTALLED:
@@ -283,17 +326,9 @@ class Worker:
             message = f"the worker's answer is not as expected: {first_line(error)}"
             return Finished(None, "crashed", "ValidationError", message)
 
-    def _converse(
-        self, line: bytes, log: Path, on_event: OnEvent, timeout_s: float | None
-    ) -> Done | Failed:
-        """Send a task as a line of JSON, pass its events on, and return how it ended."""
-        assert self.process.stdin is not None
+    def _await(self, log: Path, on_event: OnEvent, timeout_s: float | None) -> Done | Failed | Turn:
+        """Pass events on until a task ends or waits for its turn."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        try:
-            self.process.stdin.write(line)
-            self.process.stdin.flush()
-        except BrokenPipeError:
-            return _death(self.process, log)
         while True:
             left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
             try:
@@ -303,7 +338,7 @@ class Worker:
                 return Failed(status="timeout", kind="timeout", message=message)
             if event is None:
                 return _death(self.process, log)
-            if isinstance(event, Done | Failed):
+            if isinstance(event, Done | Failed | Turn):
                 return event
             if not isinstance(event, Idle):
                 on_event(event)

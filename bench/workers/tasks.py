@@ -17,6 +17,7 @@ from bench.spec.base import Frozen
 from bench.spec.preprocessing import Preprocessing
 from bench.spec.result import RunResult
 from bench.spec.run import Environment, Policy, Recipe, RunSpec
+from bench.system.machine_state import MachineState, disturbance
 
 STARTED_VARIABLE = "THAWBENCH_WORKER_STARTED"
 """Environment variable of a worker: its start time, in seconds since the epoch."""
@@ -207,42 +208,67 @@ class SelfCheckTask(Task[SelfCheckAnswer]):
     device: str
 
 
-class SpeedAnswer(Frozen):
-    """Durations of a speed case, one a round, in order."""
+SpeedMeasure = Literal["train_step", "train_epoch", "inference"]
 
-    train_step_s: tuple[float, ...] = Field(
-        description="Steps on a batch that lies on the device: the mean of each of several "
-        "stretches that were queued one step after the other and waited for once."
+
+class SpeedWindow(Frozen):
+    """A timed stretch of work, with the state of the machine around it."""
+
+    measure: SpeedMeasure
+    seconds: float = Field(description="Time of one step, one epoch or one batch of inference.")
+    before: MachineState
+    after: MachineState
+
+    @property
+    def disturbed_by(self) -> str | None:
+        """What disturbed the window, by the rule of ``bench.system.machine_state``; else None."""
+        return disturbance(self.before, self.after)
+
+
+class SpeedAnswer(Frozen):
+    """Windows of a speed case in order, and what no window shows."""
+
+    windows: tuple[SpeedWindow, ...] = Field(
+        description="Training steps on a batch that lies on the device (the mean of a stretch that "
+        "was queued one step after the other and waited for once), epochs end to end (from making "
+        "batches until the last loss is on the host), and inference of a batch (from images on the "
+        "host until its logits are back; the mean of several)."
     )
-    waited_step_s: tuple[float, ...] = Field(description="Such steps, each waited for.")
-    train_epoch_s: tuple[float, ...] = Field(
-        description="Epochs end to end, from making batches until the last loss is on the host."
+    images: dict[SpeedMeasure, int] = Field(description="'train_step' … → images in its seconds.")
+    waited_step_s: tuple[float, ...] = Field(
+        default=(), description="Training steps, each waited for; empty where not asked for."
     )
-    inference_s: tuple[float, ...] = Field(
-        description="Inference of a batch, from images on the host until its logits are back."
-    )
-    images: dict[str, int] = Field(description="'train_step' … → images in a round.")
     queue_s: float | None = Field(
-        description="Time in which the host queues a step; null where the framework waits for it."
+        default=None,
+        description="Time in which the host queues a step; null where the framework waits for it.",
     )
     device_step_s: tuple[float, ...] = Field(
-        description="Such steps on the GPU's own clock; empty where there is none."
+        default=(), description="Steps on the GPU's own clock; empty where there is none."
     )
     phases_s: dict[str, float] = Field(
+        default={},
         description="'forward', 'backward', 'optimizer' → median seconds of a step that is waited "
-        "for after each; empty where the framework compiles the step as a whole."
+        "for after each; empty where the framework compiles the step as a whole.",
     )
     setup_s: float = Field(description="Time to build the network.")
     compile_s: float = Field(description="First training step − the median one.")
     peak_host_bytes: int | None = Field(description="Peak memory of the worker during the case.")
     peak_device_bytes: int | None = Field(
-        description="Peak GPU memory after the first steps; null on a CPU."
+        default=None, description="Peak GPU memory after the first steps; null on a CPU."
     )
-    warmup_device_bytes: int | None = Field(description="Peak GPU memory of the first steps.")
+    warmup_device_bytes: int | None = Field(
+        default=None, description="Peak GPU memory of the first steps."
+    )
     reserved_device_bytes: int | None = Field(
-        description="Most GPU memory that the framework took; null where it is not told."
+        default=None, description="Most GPU memory that was taken; null where it is not told."
     )
-    knobs: dict[str, Any] = Field(description="Settings in force, read back afterwards.")
+    knobs: dict[str, Any] = Field(
+        default={}, description="Settings in force, read back afterwards."
+    )
+
+    def seconds(self, measure: SpeedMeasure) -> list[float]:
+        """Return the seconds of all windows of a measure, in order."""
+        return [window.seconds for window in self.windows if window.measure == measure]
 
 
 class SpeedTask(Task[SpeedAnswer]):
@@ -254,9 +280,71 @@ class SpeedTask(Task[SpeedAnswer]):
     recipe: Recipe
     classes: int
     device: str
-    rounds: int = Field(description="Number of timed steps and of timed inferences.")
+    measures: tuple[SpeedMeasure, ...] = Field(
+        default=("train_step", "train_epoch", "inference"),
+        description="What to time; training steps always.",
+    )
+    rounds: int = Field(description="Steps, and batches of inference, in a stretch.")
+    stretches: int = Field(default=5, description="Windows of steps, and of inference.")
     epochs: int = Field(description="Number of timed epochs.")
     epoch_steps: int = Field(description="Steps in an epoch.")
+    details: bool = Field(default=True, description="Also time single steps and their parts.")
+    turns: bool = Field(default=False, description="Wait for a turn before each window.")
+    gpu_uuid: str | None = Field(default=None, description="UUID of the GPU; null on a CPU.")
+
+
+class OwnStepTask(Task[SpeedAnswer]):
+    """Time a user's own training step."""
+
+    task: Literal["own_step"] = "own_step"
+    file: str = Field(description="Python file.")
+    function: str = Field(description="Function in it that makes the step.")
+    device: str
+    rounds: int = Field(description="Steps in a stretch.")
+    stretches: int = Field(description="Number of windows.")
+    turns: bool = Field(default=False, description="Wait for a turn before each window.")
+    gpu_uuid: str | None = Field(default=None, description="UUID of the GPU; null on a CPU.")
+
+
+class LaunchConditions(Frozen):
+    """Circumstances of a process that can change its speed, besides its software."""
+
+    cpus: tuple[int, ...] = Field(description="Numbers of the cores that it may use.")
+    nice: int = Field(description="Niceness: higher means that others go first.")
+    cpu_quota: float | None = Field(description="Cores that its container may use; null: no limit.")
+    memory_bytes: int = Field(description="Memory of the machine or container.")
+    huge_pages: str | None = Field(description="Kernel's policy for large pages; null: not told.")
+    allocator: dict[str, str] = Field(description="Variables that the C library's loader reads.")
+    variables: dict[str, str] = Field(description="Variables that frameworks read.")
+
+
+class LaunchConditionsTask(Task[LaunchConditions]):
+    """Describe the circumstances of this process."""
+
+    task: Literal["conditions"] = "conditions"
+
+
+class Software(Frozen):
+    """What a process runs, and on what."""
+
+    python: str = Field(description="Version of Python.")
+    distributions: dict[str, str] = Field(description="Installed distributions → version.")
+    code: str = Field(description="Digest of Thawbench's code that measures.")
+    system: str = Field(description="Operating system and machine architecture.")
+    kernel: str
+    container: str | None = Field(description="Kind of container or image; null: none found.")
+    processor: str = Field(description="CPU model.")
+    device_model: str = Field(description="GPU model; on a CPU, the CPU model.")
+    gpu_uuid: str | None = Field(description="Identity of the card; null on a CPU.")
+    driver: str | None = Field(description="GPU driver version; null on a CPU.")
+    device_settings: dict[str, str] = Field(description="Settings of a GPU that change its speed.")
+
+
+class SoftwareTask(Task[Software]):
+    """Describe what this process runs."""
+
+    task: Literal["software"] = "software"
+    device: str = Field(description="cpu or cuda:N.")
 
 
 class NativeNetwork(Frozen):
@@ -320,7 +408,8 @@ class RunTask(Task[RunAnswer]):
 
 AnyTask = Annotated[
     EnvironmentTask | DevicesTask | ModelsTask | DescribeTask | ExportTask | ArchitecturesTask
-    | CountTask | ProveTask | SelfCheckTask | SpeedTask | NativeKnobsTask | RunTask,
+    | CountTask | ProveTask | SelfCheckTask | SpeedTask | OwnStepTask | LaunchConditionsTask
+    | SoftwareTask | NativeKnobsTask | RunTask,
     Field(discriminator="task"),
 ]  # fmt: skip
 TASK: TypeAdapter[AnyTask] = TypeAdapter(AnyTask)

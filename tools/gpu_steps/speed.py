@@ -77,14 +77,14 @@ def _time(adapter: Adapter, case: StepCase, options: StepOptions) -> Findings:
     sides = (128,) if options.small else (8192,)
     peak = peak_flops_per_s(trainer.matrix_product, trainer.synchronise, sides=sides)
     multiply_adds = work_of(net.blueprint, plan).step_multiply_adds
-    pipelined = size / median(list(answer.train_step_s))
+    pipelined = size / median(answer.seconds("train_step"))
     return {
-        **answer.model_dump(exclude={"train_epoch_s", "inference_s"}),
+        **answer.model_dump(exclude={"windows"}),
         "images_per_s": {
             "step": size / median(list(answer.waited_step_s)),
             "pipelined": pipelined,
-            "epoch": answer.images["train_epoch"] / answer.train_epoch_s[-1],
-            "inference": size / median(list(answer.inference_s)),
+            "epoch": answer.images["train_epoch"] / answer.seconds("train_epoch")[-1],
+            "inference": size / median(answer.seconds("inference")),
         },
         "multiply_adds_per_image": multiply_adds,
         "peak_flop_per_s": peak,

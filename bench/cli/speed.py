@@ -1,0 +1,141 @@
+"""``speed``: measure training speed, and show its history."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+from bench.cli.options import SpeedOptions, interpreters
+from bench.cli.output import show, tell
+from bench.cli.speed_suite import (
+    check_suite,
+    end_watch,
+    launch_watch,
+    one_device,
+    parse_target,
+    software_by_backend,
+    software_words,
+    timed_cases,
+    wanted_backends,
+)
+from bench.errors import choose
+from bench.speed.baseline import Baseline, check_unused, new_baseline, save_baseline
+from bench.speed.cases import suite_size
+from bench.speed.launch import Place, benchmarks_of, value_of
+from bench.speed.measure import measure_suite
+from bench.storage.cache import cache_root
+from bench.storage.text_files import json_text
+
+UNNAMED = "now"
+"""Name of launches that are not stored."""
+
+
+def speed_command(options: SpeedOptions) -> bool:
+    """Measure a suite, print it, and store it if a name is given."""
+    if options.what:
+        choose("word after `speed`", options.what, ("history",))
+        from bench.cli.speed_history import history_command
+
+        return history_command(options)
+    target = parse_target(options.target)
+    backends = wanted_backends(options.backends, target)
+    suite = check_suite(options.suite) if target is None else "own step"
+    if options.save_baseline is not None:
+        check_unused(options.baselines, options.save_baseline, force=options.force)
+    python = interpreters(options.python)
+    place = Place(python, cache_root(), one_device(options.device, python))
+    software = software_by_backend(backends, target, place)
+    cases = timed_cases(suite, list(software), target, place, details=True)
+    launches = options.launches or (
+        6 if target is not None else suite_size(suite, place.device).launches
+    )
+    try:
+        found = measure_suite(cases, place, launches, launch_watch())
+    finally:
+        end_watch()
+    baseline = new_baseline(
+        options.save_baseline or UNNAMED, suite, place.device, cases, software, found
+    )
+    path = None
+    if options.save_baseline is not None:
+        path = save_baseline(baseline, options.baselines, force=options.force)
+    show(json_text(speed_document(baseline, path)) if options.as_json else _text(baseline))
+    if path is not None:
+        tell(f"stored in {path}")
+    return True
+
+
+def speed_rows(baseline: Baseline) -> list[dict[str, Any]]:
+    """Return each benchmark with its figures over launches."""
+    rows = []
+    images = {
+        f"{measure} {name}": count
+        for launch in baseline.launches
+        for name, answer in launch.cases.items()
+        for measure, count in answer.images.items()
+    }
+    for name, seconds in baseline.values().items():
+        windows = [window for own in baseline.windows(name) for window in own]
+        logs = [s / statistics.median(seconds) - 1 for s in seconds]
+        case = name.partition(" ")[2]
+        answers = [launch.cases[case] for launch in baseline.launches if case in launch.cases]
+        rows.append(
+            {
+                "name": name,
+                "seconds": statistics.median(seconds),
+                "images_per_s": images[name] / statistics.median(seconds),
+                "spread": statistics.stdev(logs) if len(logs) > 1 else None,
+                "launches": len(seconds),
+                "windows": len(windows),
+                "disturbed_windows": sum(window.disturbed_by is not None for window in windows),
+                "setup_s": statistics.median(answer.setup_s for answer in answers),
+                "compile_s": statistics.median(answer.compile_s for answer in answers),
+                "peak_device_bytes": answers[0].peak_device_bytes,
+            }
+        )
+    return rows
+
+
+def speed_document(baseline: Baseline, path: Path | None) -> dict[str, Any]:
+    """Return the document of ``speed --json``."""
+    return {
+        "schema_version": baseline.schema_version,
+        "suite": baseline.suite,
+        "device": baseline.device,
+        "recorded_at": baseline.recorded_at,
+        "commit": baseline.commit,
+        "software": {k: v.model_dump(mode="json") for k, v in baseline.software.items()},
+        "stored": None if path is None else str(path),
+        "benchmarks": speed_rows(baseline),
+    }
+
+
+def _text(baseline: Baseline) -> str:
+    rows = [
+        [
+            row["name"], f"{row['seconds'] * 1000:.2f}", f"{row['images_per_s']:,.0f}",
+            "–" if row["spread"] is None else f"{row['spread']:.1%}", row["launches"],
+            f"{row['setup_s']:.2f}", f"{row['compile_s']:.2f}",
+        ]
+        for row in speed_rows(baseline)
+    ]  # fmt: skip
+    headings = ["benchmark", "ms", "images/s", "spread of launches", "launches", "set-up s",
+                "compile s"]  # fmt: skip
+    table = tabulate(rows, headings, "simple", disable_numparse=True)
+    lines = [software_words(baseline.software), "", table]
+    disturbed = {
+        value.disturbed_by
+        for launch in baseline.launches
+        for windows in benchmarks_of(launch).values()
+        if (value := value_of(windows)).disturbed_by is not None
+    }
+    if disturbed:
+        lines += ["", f"Some launches were disturbed: {'; '.join(sorted(disturbed))}."]
+    if len(baseline.launches) < 2:
+        lines += ["", "One launch says nothing about the spread between launches."]
+    return "\n".join(lines)
+
+

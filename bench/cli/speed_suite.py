@@ -1,0 +1,137 @@
+"""What ``speed`` and ``gate`` have in common on the command line: suites, targets, backends."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from bench.catalog.backends import BACKENDS, DEFAULT_BACKENDS, OWN_STEP
+from bench.cli.options import names
+from bench.cli.output import tell
+from bench.cli.run_clock import duration
+from bench.errors import UserError, check_is_file, choose
+from bench.runner.devices import resolve_devices
+from bench.speed.cases import SUITES, SuiteSize, TimedCase, cases, own_step, prepare, suite_size
+from bench.speed.launch import Place, lacking, software_of
+from bench.workers.process import Interpreters
+from bench.workers.tasks import Software
+
+
+class Target(NamedTuple):
+    """A user's own step."""
+
+    file: Path
+    function: str
+
+
+def parse_target(text: str | None) -> Target | None:
+    """Return the target of ``--target FILE.py:FUNCTION``; raise UserError if it is none."""
+    if text is None:
+        return None
+    path, colon, function = text.rpartition(":")
+    if not colon or not path.endswith(".py") or not function.isidentifier():
+        raise UserError(
+            f"--target '{text}' is not of the form FILE.py:FUNCTION.",
+            "Write, for example, --target my_step.py:make.",
+        )
+    file = Path(path).expanduser()
+    check_is_file(f"--target: '{file}'", file)
+    return Target(file.absolute(), function)
+
+
+def one_device(text: str, interpreters: Interpreters) -> str:
+    """Return the device of ``--device``; raise UserError if it means several."""
+    if text == "all":
+        raise UserError("--device all: speed is measured on one device.", "Use cpu or cuda:0.")
+    (device, *_), remark = resolve_devices(text, interpreters)
+    if remark:
+        tell(remark)
+    return device
+
+
+def wanted_backends(text: str | None, target: Target | None) -> list[str] | None:
+    """Return the backends of ``--backends``, None if none are named; raise UserError for an unknown
+    one, or beside a target."""
+    found = names(text)
+    for name in found or ():
+        choose("backend", name, BACKENDS)
+    if found and target is not None:
+        raise UserError("--backends has no effect with --target.", "Leave out one of them.")
+    return found
+
+
+def check_suite(name: str) -> str:
+    """Return the name of a suite; raise UserError if it is unknown."""
+    return choose("speed suite", name, SUITES)
+
+
+def timed_cases(
+    suite: str, backends: Sequence[str], target: Target | None, place: Place, *, details: bool
+) -> list[TimedCase]:
+    """Return the cases to time at a place."""
+    if target is not None:
+        return [own_step(target.file, target.function, place.device)]
+    size: SuiteSize = suite_size(suite, place.device)
+    return prepare(
+        cases(size, backends), size, place.device, place.interpreters, place.cache, details=details
+    )
+
+
+def software_by_backend(
+    wanted: Sequence[str] | None, target: Target | None, place: Place
+) -> dict[str, Software]:
+    """Return what each backend runs at a place: of those named, else of the usual ones that are
+    installed.
+
+    Raises:
+        UserError: A named backend, or every usual one, lacks a package.
+    """
+    asked = [OWN_STEP] if target is not None else list(wanted or DEFAULT_BACKENDS)
+    found: dict[str, Software] = {}
+    problems: list[str] = []
+    for backend in asked:
+        software = software_of(backend, place)
+        if missing := lacking(backend, software):
+            problems.append(f"{backend} lacks {', '.join(missing)}")
+        else:
+            found[backend] = software
+    if problems and (wanted or not found):
+        raise UserError(f"Cannot be timed here: {'; '.join(problems)}.", "See `doctor`.")
+    for problem in problems:
+        tell(f"left out: {problem}")
+    return found
+
+
+def launch_watch() -> Callable[[int, int], None]:
+    """Return a display of launches with the time left, on standard error."""
+    began = time.monotonic()
+    clear = "\r\x1b[K" if sys.stderr.isatty() else ""
+    end = "" if clear else "\n"
+
+    def watch(done: int, of: int) -> None:
+        left = None if not done else (time.monotonic() - began) / done * (of - done)
+        words = f"launch {done + 1} of {of}, {duration(left)} left"
+        print(f"{clear}{words}", end=end, file=sys.stderr, flush=True)
+
+    return watch
+
+
+def end_watch() -> None:
+    """End the line of a display."""
+    if sys.stderr.isatty():
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def software_words(software: Mapping[str, Software]) -> str:
+    """Return frameworks and versions in a line."""
+    words = []
+    for backend, own in software.items():
+        packages = BACKENDS[backend].packages if backend in BACKENDS else ()
+        versions = ", ".join(f"{name} {own.distributions.get(name, '?')}" for name in packages)
+        words.append(f"{backend}: Python {own.python}{', ' if versions else ''}{versions}")
+    return "; ".join(words)
+
+

@@ -1,0 +1,108 @@
+"""What the two sides of a comparison have in common, and what differs between them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from bench.gate.samples import ArmLaunch
+from bench.spec.base import Frozen
+from bench.workers.tasks import LaunchConditions, Software
+
+MUST_AGREE = ("processor", "device_model", "gpu_uuid", "system")
+"""Fields of ``Software`` without which times of two sessions are about two machines. Cards of one
+model differ by 8 % on average, and by 22 % at worst (Sinha et al., "Not All GPUs Are Created
+Equal", SC 2022), hence the identity of the card."""
+SUSPECTS = ("python", "driver", "kernel", "container", "code", "device_settings")
+"""Fields of ``Software`` that may differ and may be the cause, besides distributions."""
+CONDITION_WORDS = {
+    "cpus": "cores that the process may use",
+    "nice": "niceness",
+    "cpu_quota": "cores that the container may use",
+    "memory_bytes": "memory in bytes",
+    "huge_pages": "the kernel's large pages",
+    "allocator": "settings of the C library",
+    "variables": "variables that frameworks read",
+}
+"""Field of ``LaunchConditions`` → name in messages."""
+Differences = dict[str, list[Any]]
+"""Field → values before and now, or of A and B."""
+
+
+def software_differences(before: Software, now: Software) -> Differences:
+    """Return what differs in software and device, distributions by name."""
+    found: Differences = {}
+    for field in (*MUST_AGREE, *SUSPECTS):
+        pair = [getattr(before, field), getattr(now, field)]
+        if pair[0] != pair[1]:
+            found[field] = pair
+    names = sorted({*before.distributions, *now.distributions})
+    for name in names:
+        pair = [before.distributions.get(name), now.distributions.get(name)]
+        if pair[0] != pair[1]:
+            found[name] = pair
+    return found
+
+
+def condition_differences(
+    before: LaunchConditions, now: LaunchConditions, but: Iterable[str] = ()
+) -> Differences:
+    """Return what differs in the circumstances of two processes, by its name in messages.
+
+    Args:
+        but: Environment variables that are meant to differ.
+    """
+    found: Differences = {}
+    for field, words in CONDITION_WORDS.items():
+        pair = [_without(getattr(side, field), but) for side in (before, now)]
+        if pair[0] != pair[1]:
+            found[words] = pair
+    return found
+
+
+def _without(value: Any, names: Iterable[str]) -> Any:
+    if isinstance(value, Mapping):
+        return {name: own for name, own in value.items() if name not in set(names)}
+    return value
+
+
+class Unequal(Frozen):
+    """Something that should have been alike at both sides."""
+
+    what: str
+    arm: str
+    """The arm that differs from A: B or N."""
+    values: tuple[Any, Any]
+
+    def __str__(self) -> str:
+        return f"{self.what}: {_shown(self.values[0])} at A, {_shown(self.values[1])} at {self.arm}"
+
+
+def unequal_conditions(launches: Iterable[ArmLaunch], but: Iterable[str]) -> list[Unequal]:
+    """Return what differs in the circumstances of the arms, of any launch against A's first. Such a
+    comparison measures them too, so it can tell nothing about what is compared.
+
+    Args:
+        but: Environment variables that are meant to differ.
+    """
+    first: dict[str, LaunchConditions] = {}
+    found: dict[tuple[str, str], Unequal] = {}
+    own = list(launches)
+    for one in own:
+        if one.arm == "A" and one.launch.conditions is not None:
+            first.setdefault(one.launch.backend, one.launch.conditions)
+    for one in own:
+        reference, now = first.get(one.launch.backend), one.launch.conditions
+        if reference is None or now is None:
+            continue
+        for what, pair in condition_differences(reference, now, but).items():
+            found.setdefault((what, one.arm), Unequal(what=what, arm=one.arm, values=tuple(pair)))
+    return list(found.values())
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return " ".join(f"{name}={own}" for name, own in value.items()) or "none"
+    if isinstance(value, tuple | list):
+        return ",".join(map(str, value))
+    return "none" if value is None else str(value)

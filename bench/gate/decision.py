@@ -1,0 +1,218 @@
+"""From blocks to verdicts: what a look at the data may say."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from pydantic import Field
+
+from bench.gate.design import CONFIRM_LEVEL, Plan
+from bench.gate.samples import BlockSeries
+from bench.gate.statistics import (
+    Estimate,
+    blocks_to_settle,
+    holm,
+    paired,
+    smallest_found,
+)
+from bench.spec.base import Frozen
+
+Verdict = Literal["slower", "faster", "same", "cannot tell"]
+POWERS = (0.8, 0.95)
+"""Chances of finding the smallest slowdown that is printed."""
+NULL_SHARE = 1 / 3
+"""Share of the margin by which the null arm may differ: less cannot turn a verdict."""
+LEAST_BLOCKS = 3
+"""Blocks below which nothing is said."""
+
+
+class BenchmarkVerdict(Frozen):
+    """The verdict about a benchmark."""
+
+    name: str
+    ratio: float | None = Field(description="Time of B over that of A.")
+    interval: tuple[float, float] | None = Field(
+        description="Of the ratio; right in 95 % of comparisons, whatever look ended them."
+    )
+    verdict: Verdict
+    blocks: int = Field(description="Number of blocks that counted.")
+    detectable: float | None = Field(
+        description="Smallest slowdown, as a fraction, that this many blocks find in 80 %."
+    )
+    detectable_95: float | None = Field(default=None, description="The same, in 95 %.")
+    p_value: float | None = Field(default=None, description="Two-sided, not corrected.")
+    spread: float | None = Field(
+        default=None, description="Standard deviation of a block's log ratio."
+    )
+    needed_blocks: int | None = Field(
+        default=None, description="Blocks that would settle it; null where it is settled."
+    )
+    cycles_ratio: float | None = Field(
+        default=None, description="Ratio of time × clock of the GPU; null on a CPU."
+    )
+    confirmed_ratio: float | None = Field(
+        default=None, description="Ratio in the blocks that confirmed a slowdown."
+    )
+    reason: str | None = Field(default=None, description="Why nothing can be told.")
+
+
+class NullArm(Frozen):
+    """A launched in another way against A: the benchmark that differs most."""
+
+    ratio: float | None
+    interval: tuple[float, float] | None
+    passed: bool
+    name: str | None = Field(default=None, description="The benchmark.")
+
+
+def null_arm(series: Mapping[str, BlockSeries], plan: Plan) -> NullArm:
+    """Compare A with itself, launched from another path with an environment of another size.
+
+    It moves where Holm's test at the level of a look rejects, and the difference is more than a
+    third of the margin.
+    """
+    estimates = {
+        name: paired([block.null_log_ratio for block in own.blocks])
+        for name, own in series.items()
+        if len(own.blocks) >= LEAST_BLOCKS
+    }
+    if not estimates:
+        return NullArm(ratio=None, interval=None, passed=True)
+    p_values = {name: estimate.p_value() for name, estimate in estimates.items()}
+    moved = {
+        name
+        for name in holm(p_values, plan.level_per_look)
+        if abs(estimates[name].mean) > math.log1p(plan.margin * NULL_SHARE)
+    }
+    shown = min(moved or p_values, key=lambda name: p_values[name])
+    return NullArm(
+        ratio=estimates[shown].ratio,
+        interval=estimates[shown].interval(plan.level_per_look),
+        passed=not moved,
+        name=shown,
+    )
+
+
+def decide(series: Mapping[str, BlockSeries], plan: Plan) -> list[BenchmarkVerdict]:
+    """Return a verdict for each benchmark.
+
+    - slower, faster: Holm's test over all benchmarks rejects at the level of a look (so that the
+      interval leaves out 1), and the estimate is past the margin;
+    - same: the whole interval lies within the margin;
+    - cannot tell: all else.
+    """
+    estimates = {
+        name: paired([block.log_ratio for block in own.blocks])
+        for name, own in series.items()
+        if len(own.blocks) >= LEAST_BLOCKS
+    }
+    stuck = {
+        name
+        for name, own in series.items()
+        if len(own.blocks) >= LEAST_BLOCKS and _is_constant(own)
+    }
+    p_values = {n: e.p_value() for n, e in estimates.items() if n not in stuck}
+    rejected = holm(p_values, plan.level_per_look)
+    found = []
+    for name, own in series.items():
+        if name not in estimates:
+            found.append(_untold(name, own, _too_few(own)))
+        elif name in stuck:
+            reason = "every launch took exactly the same time: the clock stands still"
+            found.append(_untold(name, own, reason))
+        else:
+            is_rejected = name in rejected
+            found.append(_verdict(name, own, estimates[name], is_rejected, plan, len(series)))
+    return found
+
+
+def _verdict(
+    name: str, series: BlockSeries, estimate: Estimate, is_rejected: bool, plan: Plan, family: int
+) -> BenchmarkVerdict:
+    level, blocks = plan.level_per_look, len(series.blocks)
+    edge, spread = math.log1p(plan.margin), estimate.error * math.sqrt(blocks)
+    low, high = estimate.interval(level)
+    reason = needed = None
+    verdict: Verdict = "cannot tell"
+    if is_rejected and abs(estimate.mean) > edge:
+        verdict = "slower" if estimate.mean > 0 else "faster"
+    elif -edge <= math.log(low) and math.log(high) <= edge:
+        verdict = "same"
+    else:
+        needed = blocks_to_settle(estimate.mean, spread, level, plan.margin)
+        reason = f"the launches vary too much for {blocks} blocks"
+    smallest = [
+        smallest_found(blocks, spread, level / family, plan.margin, power) for power in POWERS
+    ]
+    return BenchmarkVerdict(
+        name=name, ratio=estimate.ratio, interval=(low, high), verdict=verdict, blocks=blocks,
+        detectable=smallest[0], detectable_95=smallest[1], p_value=estimate.p_value(),
+        spread=spread, needed_blocks=needed, reason=reason, cycles_ratio=_cycles_ratio(series),
+    )  # fmt: skip
+
+
+def _cycles_ratio(series: BlockSeries) -> float | None:
+    return math.exp(sum(series.cycles) / len(series.cycles)) if series.cycles else None
+
+
+def _is_constant(series: BlockSeries) -> bool:
+    """Return True if all launches of a benchmark took the same time to the last bit."""
+    return len({time for block in series.blocks for time in block}) == 1
+
+
+def _too_few(series: BlockSeries) -> str:
+    if series.disturbed:
+        return f"{len(series.disturbed)} blocks were disturbed: {series.disturbed[0]}"
+    return f"{len(series.blocks)} blocks are too few"
+
+
+def _untold(name: str, series: BlockSeries, reason: str) -> BenchmarkVerdict:
+    return BenchmarkVerdict(
+        name=name, ratio=None, interval=None, verdict="cannot tell", blocks=len(series.blocks),
+        detectable=None, reason=reason,
+    )  # fmt: skip
+
+
+def confirm(
+    verdicts: Sequence[BenchmarkVerdict], series: Mapping[str, BlockSeries]
+) -> list[BenchmarkVerdict]:
+    """Return verdicts after new blocks: a slowdown that they do not show falls to ``cannot tell``.
+
+    Each is tested alone, one-sided, with Holm's correction over those that were found.
+    """
+    slower = [one.name for one in verdicts if one.verdict == "slower"]
+    estimates = {
+        name: paired([block.log_ratio for block in series[name].blocks])
+        for name in slower
+        if name in series and len(series[name].blocks) >= LEAST_BLOCKS
+    }
+    p_values = {
+        name: e.p_value() / 2 if e.mean > 0 else 1.0 - e.p_value() / 2
+        for name, e in estimates.items()
+    }
+    confirmed = holm(p_values, CONFIRM_LEVEL)
+    found = []
+    for one in verdicts:
+        if one.name not in slower:
+            found.append(one)
+            continue
+        estimate = estimates.get(one.name)
+        changes: dict[str, object] = {"confirmed_ratio": estimate and estimate.ratio}
+        if one.name not in confirmed:
+            reason = "new launches did not confirm the slowdown"
+            if estimate is None:
+                reason = "no time was left to confirm the slowdown on new launches"
+            changes |= {"verdict": "cannot tell", "reason": reason}
+        found.append(one.model_copy(update=changes))
+    return found
+
+
+def overall(verdicts: Sequence[BenchmarkVerdict]) -> Verdict:
+    """Return the verdict about all benchmarks: the worst of them."""
+    given = {one.verdict for one in verdicts}
+    for verdict in ("slower", "cannot tell", "faster"):
+        if verdict in given:
+            return verdict
+    return "same" if given else "cannot tell"

@@ -1,0 +1,105 @@
+"""The design of a comparison: blocks of launches, the looks, and the level that each look spends.
+
+On a CPU the launches of a block, one of each arm, live side by side and take turns: their windows
+run in a random order of the arms followed by its mirror image, such as A B N N B A, so that A and B
+form ABBA or BAAB. On a GPU, whose memory they would have to share, a block is six launches in such
+an order, one after the other. Either way what changes evenly in time (heat, a neighbour) adds the
+same to every arm, and what depends on the position alone is left to chance.
+
+Turns matter on shared machines. On 2 cores of a cloud machine whose speed wandered, the standard
+deviation of a block's log ratio was 4 to 5 % with six launches in sequence, and 1.5 to 3 % with
+three that took turns (docs/gate.md).
+
+Looking at the data several times would add a chance of a false alarm each time, so the looks share
+the level.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+from typing import Literal, get_args
+
+from bench.errors import UserError
+from bench.gate.statistics import smallest_found
+
+Arm = Literal["A", "B", "N"]
+"""A and B are compared; N is A once more, from another path with an environment of another size."""
+ARMS: tuple[Arm, ...] = get_args(Arm)
+LOOKS = (6, 10, 16, 26, 40)
+"""Numbers of blocks after which the data are looked at."""
+LEVEL = 0.05
+"""Chance of any false alarm, two-sided, over all benchmarks and looks."""
+CONFIRM_BLOCKS = 6
+"""New blocks that must confirm a slowdown."""
+CONFIRM_LEVEL = 0.05
+"""One-sided level of that confirmation."""
+USUAL_SPREAD = 0.02
+"""Standard deviation of a block's log ratio, where the machine was not calibrated."""
+HOPELESS = 1.0
+"""A plan that would miss even a slowdown by this fraction (twice as slow) is refused."""
+
+
+def block_orders(random: Random, together: bool) -> list[tuple[Arm, ...]]:
+    """Draw the order of a block: groups of launches that live side by side, one after the other."""
+    half = random.sample(ARMS, len(ARMS))
+    return [tuple(half)] if together else [(arm,) for arm in (*half, *reversed(half))]
+
+
+def launches_per_arm(together: bool) -> int:
+    """Return the number of launches of each arm in a block."""
+    return 1 if together else 2
+
+
+@dataclass(frozen=True)
+class Plan:
+    """When to look, and what a look may decide."""
+
+    margin: float
+    """Slowdown that does not matter, as a fraction."""
+    looks: tuple[int, ...] = LOOKS
+    level: float = LEVEL
+    confirm_blocks: int = CONFIRM_BLOCKS
+
+    @property
+    def level_per_look(self) -> float:
+        """Two-sided level of each look. Whatever the dependence between looks, the sum of their
+        levels bounds the chance of a false alarm."""
+        return self.level / len(self.looks)
+
+    def next_look(self, blocks: int) -> int | None:
+        """Return the number of blocks at the next look; None after the last one."""
+        return next((look for look in self.looks if look > blocks), None)
+
+
+def plan_for(
+    margin: float, benchmarks: int, most_blocks: int | None = None, spread: float = USUAL_SPREAD
+) -> Plan:
+    """Return the plan of a comparison.
+
+    Args:
+        benchmarks: Number of comparisons that share the level.
+        most_blocks: Number of blocks at the last look; None for the usual looks.
+        spread: Standard deviation of a block's log ratio that is expected.
+
+    Raises:
+        UserError: The plan could never fail: so few blocks that even twice the time would be no
+            significant slowdown.
+    """
+    looks: tuple[int, ...] = LOOKS
+    if most_blocks is not None:
+        looks = (*(look for look in LOOKS if look < most_blocks), most_blocks)
+    plan = Plan(margin=margin, looks=looks)
+    level = plan.level_per_look / benchmarks
+    least = next(
+        n
+        for n in range(2, 100)
+        if (smallest_found(n, spread, level, margin, power=0.8) or HOPELESS + 1) <= HOPELESS
+    )
+    if plan.looks[-1] < least:
+        raise UserError(
+            f"A plan of {plan.looks[-1]} {'block' if plan.looks[-1] == 1 else 'blocks'} can never "
+            f"fail: with {benchmarks} benchmarks even twice the time would not be significant.",
+            f"Use --blocks {least} or more.",
+        )
+    return plan

@@ -1,0 +1,295 @@
+"""A comparison from its question to its verdict: launches in blocks, looks, confirmation."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from pydantic import Field
+
+from bench.errors import UserError
+from bench.gate.circumstances import Differences, Unequal, unequal_conditions
+from bench.gate.decision import (
+    BenchmarkVerdict,
+    NullArm,
+    Verdict,
+    confirm,
+    decide,
+    null_arm,
+    overall,
+)
+from bench.gate.design import ARMS, Arm, Plan, block_orders
+from bench.gate.journal import Journal
+from bench.gate.samples import ArmLaunch, BlockSeries, Stage, block_series
+from bench.spec.base import Frozen
+from bench.speed.cases import TimedCase
+from bench.speed.launch import Launch, Place, group_cases, launch_together
+
+PATIENCE = 2
+"""No more blocks are collected when so many more were disturbed than not."""
+CLOCK_SHARE = 0.5
+"""A slowdown whose ratio in cycles is less than this share of it comes from the GPU's clock."""
+Launcher = Callable[[Sequence[tuple[Sequence[TimedCase], Place]], Random], list[Launch]]
+"""Takes cases with places, and launches them side by side."""
+
+
+class GateResult(Frozen):
+    """The answer of a comparison."""
+
+    verdict: Verdict
+    benchmarks: tuple[BenchmarkVerdict, ...]
+    null_arm: NullArm
+    false_alarm_rate: float | None = Field(
+        default=None, description="Of the gate on this machine; null if it was not calibrated."
+    )
+    differs: Differences = Field(default={}, description="What differs between A and B.")
+    sides: tuple[str, str] = Field(description="A and B as they were named.")
+    blocks: int = Field(description="Blocks that were measured.")
+    confirm_blocks: int = Field(default=0, description="Blocks that confirmed a slowdown.")
+    margin: float
+    level: float
+    spent_s: float = Field(description="Time of all launches.")
+    budget_s: float | None = None
+    unequal: tuple[Unequal, ...] = Field(
+        default=(), description="Circumstances that differ between the arms."
+    )
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Arms:
+    """The three arms of a comparison: where each is launched, and its cases."""
+
+    places: Mapping[Arm, Place]
+    cases: Mapping[Arm, Sequence[TimedCase]]
+
+    @property
+    def together(self) -> bool:
+        """True if the launches of a block live side by side: they need no common GPU memory."""
+        return all(place.device == "cpu" for place in self.places.values())
+
+    @property
+    def groups(self) -> list[dict[Arm, list[TimedCase]]]:
+        """The cases that one process of each arm times."""
+        each = {arm: group_cases(self.cases[arm]) for arm in ARMS}
+        return [{arm: each[arm][index] for arm in ARMS} for index in range(len(each["A"]))]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The state of a comparison, for a display."""
+
+    stage: Stage
+    blocks: int
+    """Blocks that are complete."""
+    wanted: int
+    """Blocks at the next look."""
+    left_s: float | None
+    """Time until the next look; None before the first block is complete."""
+
+
+@dataclass
+class Comparison:
+    """Collects blocks for a question within its budget, and decides."""
+
+    arms: Arms
+    plan: Plan
+    journal: Journal
+    budget_s: float
+    intended: Sequence[str] = ()
+    """Environment variables that are meant to differ."""
+    sides: tuple[str, str] = ("A", "B")
+    random: Random = field(default_factory=Random)
+    launcher: Launcher = launch_together
+    watch: Callable[[Progress], None] = lambda progress: None
+    is_warm: bool = False
+    """True if the caller has already launched each arm once."""
+    _block_s: float | None = None
+    _began: float = field(default_factory=time.monotonic)
+
+    def run(self) -> GateResult:
+        """Collect blocks until every benchmark is settled or the budget is spent.
+
+        Raises:
+            UserError: A side failed; what was measured is kept.
+        """
+        if not self.is_warm and not self.journal.launches:
+            self._warm_up()
+        verdicts: list[BenchmarkVerdict] = []
+        look: int | None = 0
+        while look is not None:
+            look = self.plan.next_look(look)
+            if look is None or not self._collect("search", look, self.plan.confirm_blocks):
+                break
+            verdicts = decide(self._series("search"), self.plan)
+            if self._is_settled(verdicts):
+                break
+        verdicts = decide(self._series("search"), self.plan)
+        if overall(verdicts) == "slower" and self._is_fair():
+            self._collect("confirm", self.plan.confirm_blocks, 0)
+        return self.result()
+
+    def result(self) -> GateResult:
+        """Decide from what was measured so far."""
+        return result_of(
+            self.journal.launches,
+            self.plan,
+            self.sides,
+            self.arms.together,
+            self.intended,
+            self.budget_s,
+        )
+
+    def _warm_up(self) -> None:
+        """Launch each arm once without counting it: the first launch of a session reads files from
+        the disk and meets a cold machine."""
+        for group in self.arms.groups:
+            for order in block_orders(self.random, self.arms.together)[: len(ARMS)]:
+                self._launch(group, order)
+
+    def _is_settled(self, verdicts: Sequence[BenchmarkVerdict]) -> bool:
+        if not self._is_fair():
+            return True
+        given = {one.verdict for one in verdicts}
+        return "slower" in given or "cannot tell" not in given
+
+    def _is_fair(self) -> bool:
+        """Return True if the arms are launched alike and the null arm stands still."""
+        launches = self.journal.launches
+        is_still = null_arm(self._series("search"), self.plan).passed
+        return is_still and not unequal_conditions(launches, self.intended)
+
+    def _series(self, stage: Stage) -> dict[str, BlockSeries]:
+        return block_series(self.journal.launches, stage, self.arms.together)
+
+    def _collect(self, stage: Stage, wanted: int, reserved: int) -> bool:
+        """Measure blocks until every benchmark has ``wanted`` that count; return False if the
+        budget, less the time of ``reserved`` blocks, does not last."""
+        while True:
+            series = self._series(stage)
+            counted = min((len(own.blocks) for own in series.values()), default=0)
+            if counted >= wanted:
+                return True
+            done = 1 + max((o.block for o in self.journal.launches if o.stage == stage), default=-1)
+            if done - counted > counted + PATIENCE:
+                return True  # the machine is not quiet; the verdict says so
+            if not self._fits(1 + reserved):
+                return False
+            self._measure_block(stage, wanted)
+
+    def _fits(self, blocks: int) -> bool:
+        if self._block_s is None:
+            return True
+        spent_s = time.monotonic() - self._began
+        return spent_s + blocks * self._block_s <= self.budget_s
+
+    def _measure_block(self, stage: Stage, wanted: int) -> None:
+        """Measure a block. One that was interrupted stays incomplete and does not count, because
+        time has passed since."""
+        began = time.monotonic()
+        numbers = [one.block for one in self.journal.launches if one.stage == stage]
+        number = max(numbers, default=-1) + 1
+        for part, group in enumerate(self.arms.groups):
+            position = 0
+            for order in block_orders(self.random, self.arms.together):
+                self.watch(self._progress(stage, number, wanted, part))
+                for arm, found in zip(order, self._launch(group, order), strict=True):
+                    self.journal.add(
+                        ArmLaunch(
+                            stage=stage, block=number, position=position, arm=arm, launch=found
+                        )
+                    )
+                    position += 1
+        self._block_s = max(time.monotonic() - began, self._block_s or 0.0)
+
+    def _progress(self, stage: Stage, number: int, wanted: int, part: int) -> Progress:
+        left_s = None
+        if self._block_s is not None:
+            done = number + part / len(self.arms.groups)
+            left_s = self._block_s * max(wanted - done, 0.0)
+        return Progress(stage, number, wanted, left_s)
+
+    def _launch(
+        self, group: Mapping[Arm, Sequence[TimedCase]], order: Sequence[Arm]
+    ) -> list[Launch]:
+        found = self.launcher([(group[arm], self.arms.places[arm]) for arm in order], self.random)
+        for arm, one in zip(order, found, strict=True):
+            for name, failure in one.failures.items():
+                label = self.sides[1] if arm == "B" else self.sides[0]
+                raise UserError(
+                    f"Side {'B' if arm == 'B' else 'A'} ({label}) failed at {name}: "
+                    f"{failure.message}",
+                    failure.hint
+                    or f"What was measured is kept in '{self.journal.folder}'; the same command "
+                    "goes on from there.",
+                )
+        return found
+
+
+def result_of(
+    launches: Sequence[ArmLaunch], plan: Plan, sides: tuple[str, str], together: bool,
+    intended: Sequence[str] = (), budget_s: float | None = None,
+) -> GateResult:  # fmt: skip
+    """Decide from launches: the search, then the confirmation, then whether all of it was fair.
+
+    Args:
+        together: True if the launches of a block lived side by side and took turns.
+        intended: Environment variables that are meant to differ.
+    """
+    search, confirming = (
+        block_series(launches, stage, together) for stage in ("search", "confirm")
+    )
+    verdicts = decide(search, plan)
+    if overall(verdicts) == "slower":
+        verdicts = confirm(verdicts, confirming)
+    both = {
+        name: BlockSeries([*own.blocks, *confirming.get(name, BlockSeries()).blocks])
+        for name, own in search.items()
+    }
+    null = null_arm(both, plan)
+    unequal = unequal_conditions(launches, intended)
+    verdicts = [_by_clock(one) for one in verdicts]
+    doubt = _doubt(null, unequal)
+    if doubt is not None:
+        changes = {"verdict": "cannot tell", "reason": doubt, "needed_blocks": None}
+        verdicts = [one.model_copy(update=changes) for one in verdicts]
+    counts = {
+        stage: len({one.block for one in launches if one.stage == stage})
+        for stage in ("search", "confirm")
+    }
+    return GateResult(
+        verdict=overall(verdicts), benchmarks=tuple(verdicts), null_arm=null, sides=sides,
+        blocks=counts["search"], confirm_blocks=counts["confirm"], margin=plan.margin,
+        level=plan.level, spent_s=sum(one.launch.seconds for one in launches), budget_s=budget_s,
+        unequal=tuple(unequal),
+    )  # fmt: skip
+
+
+def _by_clock(one: BenchmarkVerdict) -> BenchmarkVerdict:
+    """Take back a slowdown that the GPU's clock explains: in cycles there is little of it."""
+    if one.verdict != "slower" or one.cycles_ratio is None or one.ratio is None:
+        return one
+    if one.cycles_ratio - 1 > CLOCK_SHARE * (one.ratio - 1):
+        return one
+    reason = f"the GPU's clock was lower: {one.cycles_ratio:.3f} times the cycles"
+    return one.model_copy(update={"verdict": "cannot tell", "reason": reason})
+
+
+def _doubt(null: NullArm, unequal: Sequence[Unequal]) -> str | None:
+    """Return why no verdict of a comparison counts; None if it was fair."""
+    if unequal:
+        return f"the sides were not launched alike ({unequal[0]})"
+    if not null.passed and null.ratio is not None:
+        return (
+            f"the null arm moved: A, launched from another path with a larger environment, took "
+            f"{null.ratio:.3f} times as long as A in {null.name}"
+        )
+    return None
+
+
+def as_document(result: GateResult) -> dict[str, Any]:
+    """Return the document of ``gate --json``."""
+    return result.model_dump(mode="json")

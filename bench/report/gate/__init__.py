@@ -1,0 +1,1 @@
+"""Words, tables and files about a comparison of speed (``bench.gate``)."""

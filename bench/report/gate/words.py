@@ -1,0 +1,142 @@
+"""The answer of a comparison in sentences and in a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bench.gate.baseline import BaselineResult
+from bench.gate.decision import BenchmarkVerdict
+from bench.gate.run import GateResult
+
+Row = list[str]
+HEADINGS = ["benchmark", "B / A", "interval", "verdict", "blocks", "found from"]
+"""Headings of the table of a comparison; the last is the smallest slowdown found in 80 %."""
+BASELINE_HEADINGS = ["benchmark", "now / baseline", "interval", "verdict", "launches", "found from"]
+MOST_DIFFERENCES = 12
+"""Differences that are named in words; JSON has all."""
+ANSWERS = {
+    "slower": "B is slower than A.",
+    "faster": "B is faster than A.",
+    "same": "B is as fast as A.",
+    "cannot tell": "It cannot be told whether B is slower than A.",
+}
+
+
+def rows_of(result: GateResult | BaselineResult) -> list[Row]:
+    """Return the rows of the table."""
+    return [
+        [
+            one.name, ratio_text(one.ratio), interval_text(one.interval), one.verdict,
+            str(one.blocks), percent(one.detectable, sign=True),
+        ]
+        for one in result.benchmarks
+    ]  # fmt: skip
+
+
+def ratio_text(ratio: float | None) -> str:
+    """Return a ratio of times with three decimals."""
+    return "–" if ratio is None else f"{ratio:.3f}"
+
+
+def interval_text(interval: tuple[float, float] | None) -> str:
+    """Return an interval of a ratio."""
+    return "–" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"
+
+
+def percent(value: float | None, *, sign: bool = False) -> str:
+    """Return a fraction in percent with one decimal."""
+    return "–" if value is None else f"{value * 100:{'+' if sign else ''}.1f} %"
+
+
+def gate_sentences(result: GateResult) -> list[str]:
+    """Return the answer of a comparison in sentences: the verdict, why, and what it could find."""
+    found = [ANSWERS[result.verdict]]
+    for one in result.benchmarks:
+        if one.verdict in ("slower", "faster") and one.ratio is not None:
+            found.append(_verdict_sentence(one))
+    found += _reasons(result.benchmarks)
+    found += _power_sentences(result)
+    if result.null_arm.passed and result.null_arm.ratio is not None:
+        found.append(
+            "The null arm stood still: A, launched in another way, took "
+            f"{result.null_arm.ratio:.3f} times as long where it differed most."
+        )
+    rate = result.false_alarm_rate
+    if rate is None:
+        found.append(
+            "The gate's false alarms on this machine were not measured: run_bench.py gate calibrate"
+        )
+    else:
+        found.append(f"The gate's false-alarm rate on this machine: at most {percent(rate)}.")
+    return [*found, *difference_sentences(result.differs, "A", "B"), *result.remarks]
+
+
+def _verdict_sentence(one: BenchmarkVerdict) -> str:
+    assert one.ratio is not None
+    word = "longer" if one.ratio > 1 else "less"
+    text = f"{one.name} took {percent(abs(one.ratio - 1))} {word} ({interval_text(one.interval)})."
+    if one.confirmed_ratio is not None:
+        text += f" New launches confirmed it: {one.confirmed_ratio:.3f}."
+    return text
+
+
+def _reasons(benchmarks: Sequence[BenchmarkVerdict]) -> list[str]:
+    """Return one sentence for each reason why nothing can be told."""
+    by_reason: dict[str, list[BenchmarkVerdict]] = {}
+    for one in benchmarks:
+        if one.verdict == "cannot tell" and one.reason is not None:
+            by_reason.setdefault(one.reason, []).append(one)
+    found = []
+    for reason, own in by_reason.items():
+        which = "every benchmark" if len(own) == len(benchmarks) else _names(own)
+        needed = max((one.needed_blocks or 0 for one in own), default=0)
+        more = f" About {needed} blocks would settle it." if needed else ""
+        found.append(f"Nothing can be told about {which}: {reason}.{more}")
+    return found
+
+
+def _names(own: Sequence[BenchmarkVerdict]) -> str:
+    return own[0].name if len(own) == 1 else f"{len(own)} benchmarks"
+
+
+def _power_sentences(result: GateResult) -> list[str]:
+    largest = [max((x for x in values if x is not None), default=None) for values in zip(
+        *((one.detectable, one.detectable_95) for one in result.benchmarks), strict=True
+    )]  # fmt: skip
+    if not largest or largest[0] is None:
+        return []
+    return [
+        f"A slowdown of {percent(largest[0])} would have been found in 80 % of such runs, and one "
+        f"of {percent(largest[1])} in 95 %, in every benchmark."
+    ]
+
+
+def baseline_sentences(result: BaselineResult, name: str) -> list[str]:
+    """Return the answer of a comparison with a baseline in sentences."""
+    slower = [one for one in result.benchmarks if one.verdict == "suspicion"]
+    if slower:
+        found = [
+            f"Training seems to be slower than in baseline '{name}': {len(slower)} of "
+            f"{len(result.benchmarks)} benchmarks.",
+            "Machines drift between sessions, so this is a suspicion. Run both sides now: "
+            "run_bench.py gate --ab OLD_PYTHON NEW_PYTHON, or add --confirm.",
+        ]
+    elif result.verdict == "same":
+        found = [f"Training is as fast as in baseline '{name}'."]
+    elif result.verdict == "faster":
+        found = [f"Training is faster than in baseline '{name}'."]
+    else:
+        found = [f"It cannot be told whether training is slower than in baseline '{name}'."]
+    for words, names in (("lacks", result.added), ("alone has", result.missing)):
+        if names:
+            found.append(f"The baseline {words} {', '.join(names)}.")
+    return [*found, *difference_sentences(result.differs, "then", "now")]
+
+
+def difference_sentences(differs: Mapping[str, Sequence[Any]], first: str, second: str) -> list[str]:
+    """Return what differs between two sides, each a suspect."""
+    shown = list(differs.items())[:MOST_DIFFERENCES]
+    found = [f"Differs: {name} ({first} {a}, {second} {b})." for name, (a, b) in shown]
+    left = len(differs) - len(shown)
+    return [*found, f"… and {left} more differences (--json)."] if left else found
