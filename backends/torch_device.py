@@ -361,3 +361,21 @@ def _dynamo_counters() -> Any:
     """Return the counters of ``torch.compile`` by group and name; none if it was never used."""
     dynamo = sys.modules.get("torch._dynamo.utils")
     return {} if dynamo is None else dynamo.counters
+
+
+def profile(work: Callable[[], None]) -> dict[str, float]:
+    """Do ``work`` and return the seconds of each operation itself, on the GPU where it runs there,
+    see ``bench.training.adapter.Adapter``."""
+    from torch.profiler import ProfilerActivity
+    from torch.profiler import profile as profiler
+
+    kinds = [ProfilerActivity.CPU]
+    if torch.cuda.is_initialized():
+        kinds.append(ProfilerActivity.CUDA)
+    with profiler(activities=kinds) as seen:
+        work()
+    on_gpu = len(kinds) > 1
+    return {
+        event.key: (event.self_device_time_total if on_gpu else event.self_cpu_time_total) / 1e6
+        for event in seen.key_averages()
+    }

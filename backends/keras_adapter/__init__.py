@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import keras
 
 from backends.keras_adapter.engines import Engine, load
@@ -58,6 +60,9 @@ class KerasAdapter:
 
     def start(self, device: str) -> None:
         self._engine.start(device)
+
+    def profile(self, work: Callable[[], None]) -> dict[str, float]:
+        return self._engine.profile(work)
 
     def release(self) -> bool:
         keras.utils.clear_session()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from backends import torch_device
 from backends.torch_adapter.heads import TorchHeads
 from backends.torch_adapter.prefix import TorchPrefix
@@ -55,6 +57,9 @@ class TorchAdapter:
 
     def start(self, device: str) -> None:
         torch_device.start(device)
+
+    def profile(self, work: Callable[[], None]) -> dict[str, float]:
+        return torch_device.profile(work)
 
     def release(self) -> bool:
         torch_device.release()

@@ -8,11 +8,11 @@ from typing import Any
 
 from tabulate import tabulate
 
+from bench.cli.gate_progress import end_line
 from bench.cli.options import SpeedOptions, interpreters
 from bench.cli.output import show, tell
 from bench.cli.speed_suite import (
     check_suite,
-    end_watch,
     launch_watch,
     one_device,
     parse_target,
@@ -55,7 +55,7 @@ def speed_command(options: SpeedOptions) -> bool:
     try:
         found = measure_suite(cases, place, launches, launch_watch())
     finally:
-        end_watch()
+        end_line()
     baseline = new_baseline(
         options.save_baseline or UNNAMED, suite, place.device, cases, software, found
     )
@@ -137,5 +137,3 @@ def _text(baseline: Baseline) -> str:
     if len(baseline.launches) < 2:
         lines += ["", "One launch says nothing about the spread between launches."]
     return "\n".join(lines)
-
-

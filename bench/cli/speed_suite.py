@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from bench.catalog.backends import BACKENDS, DEFAULT_BACKENDS, OWN_STEP
+from bench.cli.gate_progress import show_line
 from bench.cli.options import names
 from bench.cli.output import tell
 from bench.cli.run_clock import duration
@@ -108,21 +108,12 @@ def software_by_backend(
 def launch_watch() -> Callable[[int, int], None]:
     """Return a display of launches with the time left, on standard error."""
     began = time.monotonic()
-    clear = "\r\x1b[K" if sys.stderr.isatty() else ""
-    end = "" if clear else "\n"
 
     def watch(done: int, of: int) -> None:
         left = None if not done else (time.monotonic() - began) / done * (of - done)
-        words = f"launch {done + 1} of {of}, {duration(left)} left"
-        print(f"{clear}{words}", end=end, file=sys.stderr, flush=True)
+        show_line(f"launch {done + 1} of {of}, {duration(left)} left")
 
     return watch
-
-
-def end_watch() -> None:
-    """End the line of a display."""
-    if sys.stderr.isatty():
-        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 def software_words(software: Mapping[str, Software]) -> str:
@@ -133,5 +124,3 @@ def software_words(software: Mapping[str, Software]) -> str:
         versions = ", ".join(f"{name} {own.distributions.get(name, '?')}" for name in packages)
         words.append(f"{backend}: Python {own.python}{', ' if versions else ''}{versions}")
     return "; ".join(words)
-
-

@@ -21,6 +21,7 @@ from bench.gate.circumstances import (
     condition_differences,
     software_differences,
 )
+from bench.gate.decision import ComparedBenchmark
 from bench.gate.design import LEVEL
 from bench.gate.statistics import Estimate, holm, unpaired
 from bench.spec.base import Frozen
@@ -32,21 +33,10 @@ LEAST_LAUNCHES = 3
 Suspicion = Literal["suspicion", "faster", "same", "cannot tell"]
 
 
-class BenchmarkSuspicion(Frozen):
+class BenchmarkSuspicion(ComparedBenchmark):
     """What a stored baseline lets suspect about a benchmark."""
 
-    name: str
-    ratio: float | None = Field(description="Median time now over that of the baseline.")
-    interval: tuple[float, float] | None = Field(description="95 % interval of the ratio.")
     verdict: Suspicion
-    blocks: int = Field(description="Launches now.")
-    detectable: float | None = Field(
-        description="Smallest slowdown, as a fraction, that so many launches show in 80 %."
-    )
-    cycles_ratio: float | None = Field(
-        default=None, description="Ratio of time × clock of the GPU; null on a CPU."
-    )
-    reason: str | None = None
 
 
 class BaselineResult(Frozen):

@@ -75,7 +75,11 @@ class Unequal(Frozen):
     values: tuple[Any, Any]
 
     def __str__(self) -> str:
-        return f"{self.what}: {_shown(self.values[0])} at A, {_shown(self.values[1])} at {self.arm}"
+        a, other = self.values
+        if isinstance(a, Mapping) and isinstance(other, Mapping):  # only what differs
+            names = [name for name in {**a, **other} if a.get(name) != other.get(name)]
+            a, other = ({n: side[n] for n in names if n in side} for side in (a, other))
+        return f"{self.what}: {_shown(a)} at A, {_shown(other)} at {self.arm}"
 
 
 def unequal_conditions(launches: Iterable[ArmLaunch], but: Iterable[str]) -> list[Unequal]:

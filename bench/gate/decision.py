@@ -28,19 +28,29 @@ LEAST_BLOCKS = 3
 """Blocks below which nothing is said."""
 
 
-class BenchmarkVerdict(Frozen):
-    """The verdict about a benchmark."""
+class ComparedBenchmark(Frozen):
+    """A benchmark in a comparison."""
 
     name: str
-    ratio: float | None = Field(description="Time of B over that of A.")
+    ratio: float | None = Field(description="Time of B, or now, over that of A, or then.")
     interval: tuple[float, float] | None = Field(
         description="Of the ratio; right in 95 % of comparisons, whatever look ended them."
     )
-    verdict: Verdict
-    blocks: int = Field(description="Number of blocks that counted.")
+    verdict: str
+    blocks: int = Field(description="Number of blocks that counted; with a baseline, of launches.")
     detectable: float | None = Field(
-        description="Smallest slowdown, as a fraction, that this many blocks find in 80 %."
+        description="Smallest slowdown, as a fraction, that so many find in 80 %."
     )
+    cycles_ratio: float | None = Field(
+        default=None, description="Ratio of time × clock of the GPU; null on a CPU."
+    )
+    reason: str | None = Field(default=None, description="Why nothing can be told.")
+
+
+class BenchmarkVerdict(ComparedBenchmark):
+    """The verdict about a benchmark."""
+
+    verdict: Verdict
     detectable_95: float | None = Field(default=None, description="The same, in 95 %.")
     p_value: float | None = Field(default=None, description="Two-sided, not corrected.")
     spread: float | None = Field(
@@ -49,13 +59,9 @@ class BenchmarkVerdict(Frozen):
     needed_blocks: int | None = Field(
         default=None, description="Blocks that would settle it; null where it is settled."
     )
-    cycles_ratio: float | None = Field(
-        default=None, description="Ratio of time × clock of the GPU; null on a CPU."
-    )
     confirmed_ratio: float | None = Field(
         default=None, description="Ratio in the blocks that confirmed a slowdown."
     )
-    reason: str | None = Field(default=None, description="Why nothing can be told.")
 
 
 class NullArm(Frozen):
@@ -113,8 +119,7 @@ def decide(series: Mapping[str, BlockSeries], plan: Plan) -> list[BenchmarkVerdi
         for name, own in series.items()
         if len(own.blocks) >= LEAST_BLOCKS and _is_constant(own)
     }
-    p_values = {n: e.p_value() for n, e in estimates.items() if n not in stuck}
-    rejected = holm(p_values, plan.level_per_look)
+    given = classify({n: e for n, e in estimates.items() if n not in stuck}, plan)
     found = []
     for name, own in series.items():
         if name not in estimates:
@@ -123,24 +128,34 @@ def decide(series: Mapping[str, BlockSeries], plan: Plan) -> list[BenchmarkVerdi
             reason = "every launch took exactly the same time: the clock stands still"
             found.append(_untold(name, own, reason))
         else:
-            is_rejected = name in rejected
-            found.append(_verdict(name, own, estimates[name], is_rejected, plan, len(series)))
+            verdict = given[name]
+            found.append(_explained(name, own, estimates[name], verdict, plan, len(series)))
     return found
 
 
-def _verdict(
-    name: str, series: BlockSeries, estimate: Estimate, is_rejected: bool, plan: Plan, family: int
+def classify(estimates: Mapping[str, Estimate], plan: Plan) -> dict[str, Verdict]:
+    """Return the verdict of a look about each benchmark, see ``decide``."""
+    level, edge = plan.level_per_look, math.log1p(plan.margin)
+    rejected = holm({name: one.p_value() for name, one in estimates.items()}, level)
+    found: dict[str, Verdict] = {}
+    for name, one in estimates.items():
+        low, high = one.interval(level)
+        found[name] = "cannot tell"
+        if name in rejected and abs(one.mean) > edge:
+            found[name] = "slower" if one.mean > 0 else "faster"
+        elif -edge <= math.log(low) and math.log(high) <= edge:
+            found[name] = "same"
+    return found
+
+
+def _explained(
+    name: str, series: BlockSeries, estimate: Estimate, verdict: Verdict, plan: Plan, family: int
 ) -> BenchmarkVerdict:
     level, blocks = plan.level_per_look, len(series.blocks)
-    edge, spread = math.log1p(plan.margin), estimate.error * math.sqrt(blocks)
+    spread = estimate.error * math.sqrt(blocks)
     low, high = estimate.interval(level)
     reason = needed = None
-    verdict: Verdict = "cannot tell"
-    if is_rejected and abs(estimate.mean) > edge:
-        verdict = "slower" if estimate.mean > 0 else "faster"
-    elif -edge <= math.log(low) and math.log(high) <= edge:
-        verdict = "same"
-    else:
+    if verdict == "cannot tell":
         needed = blocks_to_settle(estimate.mean, spread, level, plan.margin)
         reason = f"the launches vary too much for {blocks} blocks"
     smallest = [
@@ -188,11 +203,7 @@ def confirm(
         for name in slower
         if name in series and len(series[name].blocks) >= LEAST_BLOCKS
     }
-    p_values = {
-        name: e.p_value() / 2 if e.mean > 0 else 1.0 - e.p_value() / 2
-        for name, e in estimates.items()
-    }
-    confirmed = holm(p_values, CONFIRM_LEVEL)
+    confirmed = confirmed_names(estimates)
     found = []
     for one in verdicts:
         if one.name not in slower:
@@ -207,6 +218,15 @@ def confirm(
             changes |= {"verdict": "cannot tell", "reason": reason}
         found.append(one.model_copy(update=changes))
     return found
+
+
+def confirmed_names(estimates: Mapping[str, Estimate]) -> set[str]:
+    """Return the benchmarks whose slowdown new blocks confirm."""
+    p_values = {
+        name: one.p_value() / 2 if one.mean > 0 else 1.0 - one.p_value() / 2
+        for name, one in estimates.items()
+    }
+    return holm(p_values, CONFIRM_LEVEL)
 
 
 def overall(verdicts: Sequence[BenchmarkVerdict]) -> Verdict:

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import Field
 
 from bench.errors import UserError
+from bench.gate.attribution import Cause
 from bench.gate.circumstances import Differences, Unequal, unequal_conditions
 from bench.gate.decision import (
     BenchmarkVerdict,
@@ -56,6 +57,7 @@ class GateResult(Frozen):
     unequal: tuple[Unequal, ...] = Field(
         default=(), description="Circumstances that differ between the arms."
     )
+    causes: tuple[Cause, ...] = Field(default=(), description="Where slower cases lost time.")
     remarks: tuple[str, ...] = ()
 
 
@@ -131,6 +133,12 @@ class Comparison:
         if overall(verdicts) == "slower" and self._is_fair():
             self._collect("confirm", self.plan.confirm_blocks, 0)
         return self.result()
+
+    def collect_all(self) -> None:
+        """Collect blocks until the budget is spent, whatever they show."""
+        if not self.is_warm and not self.journal.launches:
+            self._warm_up()
+        self._collect("search", self.plan.looks[-1], 0)
 
     def result(self) -> GateResult:
         """Decide from what was measured so far."""

@@ -56,7 +56,7 @@ def _exp(value: float) -> float:
     return math.exp(min(max(value, -700.0), 700.0))
 
 
-def paired(log_ratios: Sequence[float]) -> Estimate:
+def paired(log_ratios: Sequence[float] | Floats) -> Estimate:
     """Return the estimate of blocks, at least two."""
     values = np.asarray(log_ratios, np.float64)
     deviation = float(values.std(ddof=1))

@@ -12,6 +12,7 @@ from bench.data import Split
 from bench.network.blueprint import Network
 from bench.network.freezing import TrainingPlan
 from bench.spec.run import Recipe
+from bench.speed.parts import PartTimer, profiled_operations, time_parts
 from bench.speed.windows import AwaitTurn, WindowRecorder
 from bench.training.adapter import Adapter
 from bench.training.batches import TrainingBatches, input_threads
@@ -45,7 +46,8 @@ def time_training(
     split = _noise(recipe, task.epoch_steps, task.classes)
     threads = input_threads(task.device)
     batches = TrainingBatches(
-        split, recipe, plan.dropouts, seed=0, threads=threads, epochs=range(task.epochs),
+        split, recipe, plan.dropouts, seed=0, threads=threads,
+        epochs=range(task.epochs + task.parts),
         allocate=trainer.host_array,
     )  # fmt: skip
     first_epoch = batches.epoch(0)
@@ -86,6 +88,12 @@ def time_training(
     if "inference" in task.measures:
         inference_s(1)
         recorder.record("inference", lambda: inference_s(task.rounds), task.stretches)
+    parts, operations = {}, {}
+    if task.parts:
+        timer = PartTimer(trainer, batches, rate)
+        rounds = iter(range(task.epochs, task.epochs + task.parts))
+        parts = time_parts(timer, rounds, await_turn)
+        operations = profiled_operations(adapter, trainer, lambda: next(durations), await_turn)
     counts = {"train_step": size, "train_epoch": len(split.labels), "inference": size}
     usual_s = statistics.median(waited or recorder.seconds("train_step"))
     return SpeedAnswer(
@@ -95,6 +103,8 @@ def time_training(
         queue_s=queue,
         device_step_s=tuple(device_step_s),
         phases_s=phases,
+        parts_s=parts,
+        operations_s=operations,
         setup_s=setup_s,
         compile_s=max(warm_up[0] - usual_s, 0.0),
         peak_host_bytes=peak_host_bytes(),

@@ -242,6 +242,10 @@ class Adapter(Protocol):
         """Take what the framework keeps on a device, and beside it on the host, for the whole
         process."""
 
+    def profile(self, work: Callable[[], None]) -> dict[str, float]:
+        """Do ``work``, which waits for the device, and return the seconds of each operation itself,
+        without those that it calls, by the framework's own profiler."""
+
     def release(self) -> bool:
         """Free what deleted networks left behind: graphs, compiled code, GPU memory. Return True if
         the process is then as good as new; if not, another process does the next run."""

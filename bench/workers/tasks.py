@@ -250,6 +250,15 @@ class SpeedAnswer(Frozen):
         description="'forward', 'backward', 'optimizer' → median seconds of a step that is waited "
         "for after each; empty where the framework compiles the step as a whole.",
     )
+    parts_s: dict[str, tuple[float, ...]] = Field(
+        default={},
+        description="Part of a step ('input', 'copies', 'forward', 'backward', 'optimizer', or "
+        "'step' where it is one program) → seconds in each round of turns; empty where not asked.",
+    )
+    operations_s: dict[str, float] = Field(
+        default={},
+        description="Operation → seconds of its own in a step, by the framework's profiler.",
+    )
     setup_s: float = Field(description="Time to build the network.")
     compile_s: float = Field(description="First training step − the median one.")
     peak_host_bytes: int | None = Field(description="Peak memory of the worker during the case.")
@@ -290,6 +299,7 @@ class SpeedTask(Task[SpeedAnswer]):
     epoch_steps: int = Field(description="Steps in an epoch.")
     details: bool = Field(default=True, description="Also time single steps and their parts.")
     turns: bool = Field(default=False, description="Wait for a turn before each window.")
+    parts: int = Field(default=0, description="Rounds in which to time the parts of a step.")
     gpu_uuid: str | None = Field(default=None, description="UUID of the GPU; null on a CPU.")
 
 

@@ -253,6 +253,9 @@ class Engine(Protocol):
     def is_out_of_memory(self, error: BaseException) -> bool:
         """Return True if an exception reports that memory ran out."""
 
+    def profile(self, work: Callable[[], None]) -> dict[str, float]:
+        """Do ``work`` and return the seconds of each operation itself, see ``Adapter.profile``."""
+
     def knobs(self) -> dict[str, Any]:
         """Return the settings in force, read back from the engine."""
 

@@ -8,7 +8,9 @@ keras.io, "StatelessScope".
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -29,6 +31,7 @@ from backends.keras_adapter.engines import (
     host_values,
 )
 from backends.out_of_memory import is_out_of_memory
+from backends.profile_trace import TraceEvent, is_device_plane, self_seconds
 from backends.requirements import check_capability, check_device
 from bench.errors import first_line
 from bench.network.blueprint import Array
@@ -233,6 +236,22 @@ class JaxEngine(EngineDefaults):
             return product
 
         return multiply
+
+    def profile(self, work: Callable[[], None]) -> dict[str, float]:
+        with tempfile.TemporaryDirectory(prefix="thawbench-") as folder:
+            with jax.profiler.trace(folder):
+                work()
+            (file,) = Path(folder).rglob("*.xplane.pb")
+            space = jax.profiler.ProfileData.from_file(str(file))
+        return self_seconds(
+            [
+                TraceEvent(e.name, round(e.start_ns * 1000), round(e.duration_ns * 1000))
+                for e in line.events
+            ]
+            for plane in space.planes
+            if is_device_plane(plane.name)
+            for line in plane.lines
+        )
 
     def is_out_of_memory(self, error: BaseException) -> bool:
         return is_out_of_memory(error, self._is_full)

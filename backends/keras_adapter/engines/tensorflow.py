@@ -11,7 +11,9 @@ Sources: tensorflow.org, API pages of ``tf.raw_ops.FusedBatchNormV3``, ``Resourc
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -35,6 +37,7 @@ from backends.keras_adapter.engines import (
     flag,
 )
 from backends.out_of_memory import is_out_of_memory
+from backends.profile_trace import TraceEvent, is_device_plane, self_seconds
 from backends.requirements import check_capability, check_device
 from bench.spec.run import Precision, Recipe
 from bench.system import cores
@@ -279,6 +282,24 @@ class TensorFlowEngine(EngineDefaults):
             return product
 
         return multiply
+
+    def profile(self, work: Callable[[], None]) -> dict[str, float]:
+        from tensorflow.tsl.profiler.protobuf import xplane_pb2
+
+        with tempfile.TemporaryDirectory(prefix="thawbench-") as folder:
+            with tf.profiler.experimental.Profile(folder):
+                work()
+            (file,) = Path(folder).rglob("*.xplane.pb")
+            space = xplane_pb2.XSpace.FromString(file.read_bytes())
+        return self_seconds(
+            [
+                TraceEvent(plane.event_metadata[e.metadata_id].name, e.offset_ps, e.duration_ps)
+                for e in line.events
+            ]
+            for plane in space.planes
+            if is_device_plane(plane.name)
+            for line in plane.lines
+        )
 
     def is_out_of_memory(self, error: BaseException) -> bool:
         return is_out_of_memory(error, self._is_full)

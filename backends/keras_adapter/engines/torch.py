@@ -217,6 +217,9 @@ class TorchEngine:
     def is_out_of_memory(self, error: BaseException) -> bool:
         return torch_device.is_out_of_memory(error)
 
+    def profile(self, work: Callable[[], None]) -> dict[str, float]:
+        return torch_device.profile(work)
+
     def knobs(self) -> dict[str, Any]:
         return torch_device.knobs(self._device)
 

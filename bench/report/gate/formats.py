@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 from tabulate import tabulate
 
 from bench.gate.baseline import BaselineResult
+from bench.gate.decision import ComparedBenchmark
 from bench.gate.run import GateResult
 from bench.report.gate.words import Row
 from bench.storage.text_files import json_text
@@ -34,6 +35,11 @@ class Answer(NamedTuple):
     strict: bool
     """True if what cannot be told counts as a failure."""
 
+    @property
+    def benchmarks(self) -> Sequence[ComparedBenchmark]:
+        """The benchmarks of either kind of comparison."""
+        return self.result.benchmarks
+
 
 def markdown(answer: Answer) -> str:
     """Return a job summary in Markdown of less than 1 MiB."""
@@ -51,7 +57,7 @@ def markdown(answer: Answer) -> str:
 def junit(answer: Answer) -> str:
     """Return JUnit XML: a test case for each benchmark; slower is a failure, what cannot be told is
     skipped, and with ``strict`` a failure."""
-    cases = list(zip(answer.result.benchmarks, answer.rows, strict=True))
+    cases = list(zip(answer.benchmarks, answer.rows, strict=True))
     suites = ElementTree.Element("testsuites")
     suite = ElementTree.SubElement(suites, "testsuite", name="thawbench gate")
     failures = skipped = 0
@@ -86,7 +92,7 @@ def bmf(answer: Answer) -> str:
     """Return Bencher's metric format (bencher.dev, "Bencher Metric Format"): benchmark → measure →
     value with bounds."""
     found = {}
-    for one in answer.result.benchmarks:
+    for one in answer.benchmarks:
         if one.ratio is not None and one.interval is not None:
             low, high = one.interval
             value = {"value": one.ratio, "lower_value": low, "upper_value": high}
@@ -96,7 +102,7 @@ def bmf(answer: Answer) -> str:
 
 def github(answer: Answer) -> str:
     """Return workflow commands that annotate a step: at most ten, the worst first."""
-    chosen = [one for one in answer.result.benchmarks if one.verdict in FAILED]
+    chosen = [one for one in answer.benchmarks if one.verdict in FAILED]
     chosen.sort(key=lambda one: -(one.ratio or 0.0))
     lines = [
         f"::error title={_escaped(one.name, is_property=True)}::"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bench.gate.attribution import Cause
 from bench.gate.baseline import BaselineResult
 from bench.gate.decision import BenchmarkVerdict
 from bench.gate.run import GateResult
@@ -55,6 +56,7 @@ def gate_sentences(result: GateResult) -> list[str]:
     for one in result.benchmarks:
         if one.verdict in ("slower", "faster") and one.ratio is not None:
             found.append(_verdict_sentence(one))
+    found += [_cause_sentence(cause) for cause in result.causes]
     found += _reasons(result.benchmarks)
     found += _power_sentences(result)
     if result.null_arm.passed and result.null_arm.ratio is not None:
@@ -78,6 +80,20 @@ def _verdict_sentence(one: BenchmarkVerdict) -> str:
     text = f"{one.name} took {percent(abs(one.ratio - 1))} {word} ({interval_text(one.interval)})."
     if one.confirmed_ratio is not None:
         text += f" New launches confirmed it: {one.confirmed_ratio:.3f}."
+    return text
+
+
+def _cause_sentence(cause: Cause) -> str:
+    if cause.culprit is None:
+        return f"{cause.case}: no part of a step took longer when it was profiled."
+    part = cause.parts[0]
+    text = (
+        f"{cause.case} lost time in {cause.culprit}: {part.before_s * 1000:.2f} ms a step became "
+        f"{part.now_s * 1000:.2f} ms."
+    )
+    if cause.operations:
+        names = ", ".join(one.name for one in cause.operations)
+        text += f" Operations that grew most: {names}."
     return text
 
 
@@ -134,7 +150,9 @@ def baseline_sentences(result: BaselineResult, name: str) -> list[str]:
     return [*found, *difference_sentences(result.differs, "then", "now")]
 
 
-def difference_sentences(differs: Mapping[str, Sequence[Any]], first: str, second: str) -> list[str]:
+def difference_sentences(
+    differs: Mapping[str, Sequence[Any]], first: str, second: str
+) -> list[str]:
     """Return what differs between two sides, each a suspect."""
     shown = list(differs.items())[:MOST_DIFFERENCES]
     found = [f"Differs: {name} ({first} {a}, {second} {b})." for name, (a, b) in shown]

@@ -1,0 +1,97 @@
+"""``gate calibrate``: measure the gate's false alarms and power on this machine."""
+
+from __future__ import annotations
+
+from random import Random
+
+from tabulate import tabulate
+
+from bench.cli.gate_compare import FOLDER
+from bench.cli.gate_progress import end_line, show_line
+from bench.cli.options import GateOptions, duration_s, interpreters
+from bench.cli.output import show, tell
+from bench.cli.run_clock import duration
+from bench.cli.speed_suite import (
+    check_suite,
+    one_device,
+    parse_target,
+    software_by_backend,
+    timed_cases,
+    wanted_backends,
+)
+from bench.gate.calibration import Calibration, calibrate, machine_of, save_calibration
+from bench.gate.design import Arm, Plan
+from bench.gate.journal import Journal, question_folder
+from bench.gate.run import Arms, Comparison
+from bench.gate.sides import Side, null_side
+from bench.report.gate.words import percent
+from bench.speed.launch import Place
+from bench.storage.cache import cache_root
+from bench.storage.text_files import json_text
+
+MANY_BLOCKS = 100_000
+
+
+def calibrate_command(options: GateOptions) -> bool:
+    """Launch A against A within the budget, then print and store what that says."""
+    budget_s = duration_s("--budget", options.budget)
+    target = parse_target(options.target)
+    suite = check_suite(options.suite) if target is None else "own step"
+    python = interpreters(options.python)
+    place = Place(python, cache_root(), one_device(options.device, python))
+    software = software_by_backend(wanted_backends(options.backends, target), target, place)
+    cases = timed_cases(suite, list(software), target, place, details=False)
+    side = Side("setting", "this code", place)
+    question = {"calibrate": suite, "device": place.device, "machine": machine_of(software)}
+    journal = Journal(
+        options.out or question_folder(FOLDER, question), question, fresh=options.fresh
+    )
+    if journal.launches:
+        tell(f"going on with {len(journal.launches)} launches in {journal.folder}")
+    places: dict[Arm, Place] = {"A": place, "B": place, "N": null_side(side).place}
+    arms = Arms(places, {"A": cases, "B": cases, "N": cases})
+    plan = Plan(margin=options.max_slowdown, looks=(MANY_BLOCKS,))
+    comparison = Comparison(
+        arms, plan, journal, budget_s, random=Random(),
+        watch=lambda now: show_line(f"block {now.blocks + 1}, {duration(budget_s)} in all"),
+    )  # fmt: skip
+    try:
+        comparison.collect_all()
+    finally:
+        end_line()
+    found = calibrate(
+        journal.launches, suite, place.device, software, options.max_slowdown, arms.together
+    )
+    path = save_calibration(found)
+    show(json_text(found.model_dump(mode="json")) if options.as_json else _text(found))
+    tell(f"stored in {path}; the launches are kept in {journal.folder}, repeat to add to them")
+    return True
+
+
+def _text(found: Calibration) -> str:
+    spreads = [
+        [name, percent(own.within), percent(own.between), percent(own.block)]
+        for name, own in found.spreads.items()
+    ]
+    looks = list(next(iter(found.power.values())))
+    power = [
+        [f"{float(slowdown):.0%}", *(f"{shares[look]:.0%}" for look in looks),
+         found.needed_blocks[slowdown] or "more"]
+        for slowdown, shares in found.power.items()
+    ]  # fmt: skip
+    headings = ["benchmark", "within a launch", "between launches", "ratio of a block"]
+    return "\n".join(
+        [
+            f"{found.blocks} blocks of A against A.",
+            "",
+            tabulate(spreads, headings, "simple", disable_numparse=True),
+            "",
+            f"False alarms: {found.false_alarms} of {found.repeats} drawn comparisons, so at most "
+            f"{percent(found.false_alarm_rate)}.",
+            "",
+            "Slowdowns that are found and confirmed, by blocks; margin: at most half of them.",
+            "",
+            tabulate(power, ["slowdown", *looks, "blocks for 95 %"], "simple",
+                     disable_numparse=True),
+        ]
+    )  # fmt: skip

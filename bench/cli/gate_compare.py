@@ -1,0 +1,192 @@
+"""A comparison of two sides on the command line: set up, run, explained and printed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from tabulate import tabulate
+
+from bench.catalog.backends import DEFAULT_BACKENDS, OWN_STEP
+from bench.cli.gate_progress import end_line, show_progress
+from bench.cli.options import GateOptions, interpreters, names
+from bench.cli.output import show, tell
+from bench.cli.speed_suite import (
+    Target,
+    check_suite,
+    timed_cases,
+)
+from bench.errors import Unavailable, UserError
+from bench.gate.attribution import find_causes
+from bench.gate.calibration import false_alarm_rate
+from bench.gate.circumstances import Differences, software_differences
+from bench.gate.design import Arm, plan_for
+from bench.gate.journal import Journal, question_folder
+from bench.gate.run import Arms, Comparison, GateResult, as_document
+from bench.gate.sides import (
+    Side,
+    common_backends,
+    null_side,
+)
+from bench.report.gate.formats import FORMATS, Answer
+from bench.report.gate.words import (
+    HEADINGS,
+    gate_sentences,
+    rows_of,
+)
+from bench.speed.cases import TimedCase
+from bench.speed.launch import Place, benchmark_names, lacking, software_of
+from bench.storage.text_files import json_text, replace_text
+from bench.workers.tasks import Software
+
+FOLDER = Path("results/gates")
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A comparison that is ready to run."""
+
+    sides: tuple[Side, Side]
+    software: tuple[dict[str, Software], dict[str, Software]]
+    cases: dict[Arm, Sequence[TimedCase]]
+    intended: list[str]
+    """Environment variables that are meant to differ."""
+    suite: str
+
+    @property
+    def differs(self) -> Differences:
+        """What differs between the sides, the thing compared included."""
+        a, b = self.sides
+        found: Differences = {}
+        if a.kind == "revision":
+            found["commit"] = [a.commit, b.commit]
+        for name in self.intended:
+            found[name] = [side.place.variables.get(name) for side in self.sides]
+        for backend in self.software[0]:
+            pair = self.software[0][backend], self.software[1][backend]
+            found |= software_differences(*pair)
+        return found
+
+
+def comparison_setup(
+    options: GateOptions, sides: tuple[Side, Side], target: Target | None,
+    wanted: Sequence[str] | None,
+) -> Setup:  # fmt: skip
+    """Find what both sides can run, and prepare their cases.
+
+    Args:
+        wanted: Backends; None for the usual ones that both sides have.
+
+    Raises:
+        UserError: A side cannot run what was asked for.
+    """
+    suite = check_suite(options.suite) if target is None else "own step"
+    asked = [OWN_STEP] if target is not None else list(wanted or DEFAULT_BACKENDS)
+    found = tuple({name: software_of(name, side.place) for name in asked} for side in sides)
+    lacks = {
+        name: {
+            side.label: missing
+            for side, own in zip(sides, found, strict=True)
+            if (missing := lacking(name, own[name]))
+        }
+        for name in asked
+    }
+    backends, remarks = common_backends(wanted, lacks, asked)
+    for remark in remarks:
+        tell(remark)
+
+    def cases_of(side: Side) -> list[TimedCase]:
+        own = None if target is None else target._replace(file=side.target or target.file)
+        place = replace(side.place, interpreters=interpreters(options.python))
+        return timed_cases(suite, backends, own, place, details=False)
+
+    a, b = (cases_of(side) for side in sides)
+    intended = sorted({name for side in sides for name in side.place.variables})
+    software = tuple({name: own[name] for name in backends} for own in found)
+    return Setup(sides, (software[0], software[1]), {"A": a, "B": b, "N": a}, intended, suite)
+
+
+def run_comparison(options: GateOptions, setup: Setup, budget_s: float) -> bool:
+    """Collect launches and print the answer; see ``gate_command`` for the result."""
+    a, b = setup.sides
+    benchmarks = benchmark_names(setup.cases["A"])
+    plan = plan_for(options.max_slowdown, len(benchmarks), options.blocks)
+    question = {
+        "sides": [a.label, b.label], "kind": a.kind, "commits": [a.commit, b.commit],
+        "suite": setup.suite, "shapes": {case.name: case.shape for case in setup.cases["A"]},
+        "device": a.place.device, "margin": plan.margin, "looks": list(plan.looks),
+        "intended": setup.intended, "differs": setup.differs,
+        "together": a.place.device == "cpu",
+    }  # fmt: skip
+    folder = options.out or question_folder(FOLDER, question)
+    journal = Journal(folder, question, fresh=options.fresh)
+    if journal.launches:
+        tell(f"going on with {len(journal.launches)} launches in {folder}")
+    places: dict[Arm, Place] = {"A": a.place, "B": b.place, "N": null_side(a).place}
+    comparison = Comparison(
+        Arms(places, setup.cases), plan, journal, budget_s, setup.intended, (a.label, b.label),
+        Random(), watch=show_progress,
+    )  # fmt: skip
+    is_interrupted = False
+    try:
+        result = comparison.run()
+    except KeyboardInterrupt:
+        is_interrupted = True
+        result = comparison.result()
+        result = result.model_copy(update={"remarks": ("It was interrupted.",)})
+    finally:
+        end_line()
+    result = _completed(result, setup)
+    if result.verdict == "slower" and options.explain and not is_interrupted:
+        result = _explained(result, setup)
+    is_good = print_answer(options, result, gate_sentences(result), HEADINGS, folder)
+    if is_interrupted:
+        raise KeyboardInterrupt
+    journal.finish(as_document(result))
+    return is_good
+
+
+def _completed(result: GateResult, setup: Setup) -> GateResult:
+    """Add what differs between the sides, and the gate's false-alarm rate on this machine."""
+    rate = false_alarm_rate(setup.suite, setup.sides[0].place.device, setup.software[0])
+    return result.model_copy(update={"differs": setup.differs, "false_alarm_rate": rate})
+
+
+def _explained(result: GateResult, setup: Setup) -> GateResult:
+    """Add where the cases that are slower lost time."""
+    slower = [one.name.partition(" ")[2] for one in result.benchmarks if one.verdict == "slower"]
+    tell("profiling a launch of each side")
+    places = {"A": setup.sides[0].place, "B": setup.sides[1].place}
+    cases = {"A": setup.cases["A"], "B": setup.cases["B"]}
+    try:
+        causes = find_causes(cases, places, slower, Random())
+    except (UserError, Unavailable) as error:
+        remark = f"The causes could not be profiled: {error}"
+        return result.model_copy(update={"remarks": (*result.remarks, remark)})
+    return result.model_copy(update={"causes": tuple(causes)})
+
+
+def print_answer(
+    options: GateOptions, result: Any, sentences: Sequence[str], headings: Sequence[str],
+    folder: Path | None,
+) -> bool:  # fmt: skip
+    """Print an answer and write its files; return False if the exit code shall be 1."""
+    answer = Answer(result, sentences, headings, rows_of(result), options.strict)
+    if options.as_json:
+        show(json_text(result.model_dump(mode="json")))
+    else:
+        first, *rest = sentences
+        table = tabulate(answer.rows, headings, "simple", disable_numparse=True)
+        show("\n".join([first, "", table, "", *rest]))
+    for name in names(options.formats) or ():
+        file, write = FORMATS[name]
+        place = folder or Path()
+        place.mkdir(parents=True, exist_ok=True)
+        replace_text(place / file, write(answer))
+        tell(f"wrote {place / file}")
+    if result.verdict == "slower":
+        return False
+    return not (options.strict and result.verdict == "cannot tell")

@@ -1,0 +1,119 @@
+"""Where the time of a slower case went: the parts of a step, and its operations, of both sides."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from random import Random
+
+from pydantic import Field
+
+from bench.spec.base import Frozen
+from bench.speed.cases import TimedCase
+from bench.speed.launch import Launch, Place, launch_together
+from bench.workers.tasks import SpeedAnswer, SpeedTask
+
+ROUNDS = 12
+"""Rounds of turns in which the parts of a step are timed."""
+MOST_OPERATIONS = 5
+LEAST_SHARE = 0.01
+"""An operation that grew by less than this share of a step is not named."""
+
+
+class PartGrowth(Frozen):
+    """A part of a step at both sides."""
+
+    name: str
+    before_s: float = Field(description="Seconds of a step at A.")
+    now_s: float = Field(description="Seconds of a step at B.")
+
+    @property
+    def growth_s(self) -> float:
+        """Seconds that B takes more."""
+        return self.now_s - self.before_s
+
+
+class Cause(Frozen):
+    """Where a case became slower."""
+
+    case: str
+    culprit: str | None = Field(description="Part that grew most; null if none grew.")
+    parts: tuple[PartGrowth, ...] = Field(description="All parts, by growth.")
+    operations: tuple[PartGrowth, ...] = Field(description="Operations that grew most.")
+    compile_s: tuple[float, float] = Field(description="Compilation at A and at B.")
+
+
+def find_causes(
+    cases: Mapping[str, Sequence[TimedCase]], places: Mapping[str, Place], slower: Sequence[str],
+    random: Random,
+) -> list[Cause]:  # fmt: skip
+    """Profile one launch of A and of B for each case that is slower.
+
+    Args:
+        cases: A and B → their cases, in the same order.
+        places: A and B → where they are launched.
+        slower: Names of cases.
+
+    Raises:
+        UserError, Unavailable, WorkerFailed: A case failed.
+    """
+    found = []
+    for a, b in zip(cases["A"], cases["B"], strict=True):
+        if a.name not in slower or not isinstance(a.task, SpeedTask):
+            continue
+        launches = profiled_launches([(a, places["A"]), (b, places["B"])], random)
+        answers = []
+        for one, name in zip(launches, (a.name, b.name), strict=True):
+            for case, failure in one.failures.items():
+                raise failure.error(case)
+            answers.append(one.cases[name])
+        found.append(cause_of(a.name, answers[0], answers[1]))
+    return found
+
+
+def profiled_launches(sides: Sequence[tuple[TimedCase, Place]], random: Random) -> list[Launch]:
+    """Launch a case at each side with its parts timed, in turns on a CPU."""
+    profiled = []
+    for case, place in sides:
+        task = case.task.model_copy(update={"parts": ROUNDS, "measures": ("train_step",)})
+        profiled.append(([replace(case, task=task)], place))
+    if all(place.device == "cpu" for _, place in profiled):
+        return launch_together(profiled, random)
+    return [launch_together([one], random)[0] for one in profiled]
+
+
+def cause_of(case: str, a: SpeedAnswer, b: SpeedAnswer) -> Cause:
+    """Compare two profiled launches. Parts were timed in rounds of turns, so that their growth is
+    the median over rounds."""
+    parts = [
+        PartGrowth(
+            name=name,
+            before_s=statistics.median(a.parts_s[name]),
+            now_s=statistics.median(a.parts_s[name])
+            + statistics.median(
+                y - x for x, y in zip(a.parts_s[name], b.parts_s[name], strict=False)
+            ),
+        )
+        for name in a.parts_s
+        if name in b.parts_s
+    ]
+    parts.sort(key=lambda part: -part.growth_s)
+    step_s = sum(part.before_s for part in parts)
+    operations = [
+        PartGrowth(
+            name=name,
+            before_s=a.operations_s.get(name, 0.0),
+            now_s=b.operations_s.get(name, 0.0),
+        )
+        for name in {**a.operations_s, **b.operations_s}
+    ]
+    operations = [one for one in operations if one.growth_s > LEAST_SHARE * step_s]
+    operations.sort(key=lambda one: -one.growth_s)
+    return Cause(
+        case=case,
+        culprit=parts[0].name if parts and parts[0].growth_s > 0 else None,
+        parts=tuple(parts),
+        operations=tuple(operations[:MOST_OPERATIONS]),
+        compile_s=(a.compile_s, b.compile_s),
+    )

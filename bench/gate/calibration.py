@@ -1,0 +1,223 @@
+"""The gate's own errors on a machine: its spread, its false alarms and its power.
+
+They come from blocks in which A and B are the same: real launches, of which comparisons are drawn
+again and again. To learn the power a slowdown is added to the log ratios of B.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import Field, ValidationError
+from scipy import stats
+
+from bench.errors import UserError, first_line, number_of
+from bench.gate.decision import classify, confirmed_names
+from bench.gate.design import LOOKS, Plan
+from bench.gate.samples import ArmLaunch, block_series
+from bench.gate.statistics import Estimate, Floats, paired
+from bench.spec.base import SCHEMA_VERSION, Frozen, short_hash
+from bench.speed.launch import benchmarks_of, value_of
+from bench.storage.text_files import json_text, replace_text
+from bench.workers.tasks import Software
+
+FOLDER = Path("results/calibrations")
+SLOWDOWNS = (0.01, 0.02, 0.05, 0.1)
+REPEATS = 1000
+"""Comparisons that are drawn for each figure."""
+LEAST_BLOCKS = 10
+"""Blocks below which a machine is not calibrated."""
+WANTED_POWER = 0.95
+
+
+class Spread(Frozen):
+    """Standard deviations of the log of a benchmark's times."""
+
+    within: float = Field(description="Of the windows of a launch.")
+    between: float = Field(description="Of the medians of launches.")
+    block: float = Field(description="Of the log ratio of a block, A against A.")
+
+
+class Calibration(Frozen):
+    """The gate's errors on a machine."""
+
+    schema_version: int = SCHEMA_VERSION
+    recorded_at: str = Field(description="Time in UTC, ISO 8601.")
+    suite: str
+    device: str
+    machine: dict[str, str | None] = Field(description="What must agree for it to hold.")
+    margin: float
+    blocks: int = Field(description="Blocks of A against A that were measured.")
+    spreads: dict[str, Spread]
+    false_alarm_rate: float = Field(
+        description="Upper end of a 95 % interval of the rate of alarms among drawn comparisons."
+    )
+    false_alarms: int = Field(description="Alarms among ``repeats`` drawn comparisons.")
+    repeats: int
+    power: dict[str, dict[str, float]] = Field(
+        description="Slowdown → blocks of a look → share of drawn comparisons that found it by "
+        "then, in every benchmark's steps, and confirmed it."
+    )
+    needed_blocks: dict[str, int | None] = Field(
+        description="Slowdown → blocks of the first look by which 95 % found it; null: none did."
+    )
+
+
+def machine_of(software: Mapping[str, Software]) -> dict[str, str | None]:
+    """Return what identifies a machine for a calibration."""
+    one = next(iter(software.values()))
+    return {
+        "processor": one.processor,
+        "device_model": one.device_model,
+        "gpu_uuid": one.gpu_uuid,
+        "backends": ",".join(sorted(software)),
+    }
+
+
+def calibrate(
+    launches: Sequence[ArmLaunch], suite: str, device: str, software: Mapping[str, Software],
+    margin: float, together: bool, seed: int = 0,
+) -> Calibration:  # fmt: skip
+    """Return the calibration that launches of A against A give.
+
+    Raises:
+        UserError: There are too few blocks.
+    """
+    series = block_series(launches, "search", together)
+    blocks = min((len(own.blocks) for own in series.values()), default=0)
+    if blocks < LEAST_BLOCKS:
+        raise UserError(
+            f"{number_of(blocks, 'block')} that nothing disturbed are too few to calibrate: "
+            f"{LEAST_BLOCKS} are needed.",
+            "Repeat the command, with a larger --budget: what was measured counts.",
+        )
+    names = list(series)
+    ratios = np.array([[b.log_ratio for b in series[n].blocks[:blocks]] for n in names]).T
+    plan, random = Plan(margin=margin), np.random.default_rng(seed)
+    alarms = sum(found is not None for found in drawn_comparisons(ratios, 0.0, plan, random))
+    power: dict[str, dict[str, float]] = {}
+    needed: dict[str, int | None] = {}
+    for slowdown in SLOWDOWNS:
+        found = drawn_comparisons(ratios, slowdown, _sensitive(plan, slowdown), random)
+        shares = {
+            str(look): sum(f is not None and f <= look for f in found) / len(found)
+            for look in LOOKS
+        }
+        power[f"{slowdown:g}"] = shares
+        reached = [look for look in LOOKS if shares[str(look)] >= WANTED_POWER]
+        needed[f"{slowdown:g}"] = reached[0] if reached else None
+    return Calibration(
+        recorded_at=datetime.now(UTC).isoformat(timespec="seconds"), suite=suite, device=device,
+        machine=machine_of(software), margin=margin, blocks=blocks,
+        spreads={name: _spread(launches, name, ratios[:, i]) for i, name in enumerate(names)},
+        false_alarm_rate=upper_bound(alarms, REPEATS), false_alarms=alarms, repeats=REPEATS,
+        power=power, needed_blocks=needed,
+    )  # fmt: skip
+
+
+def _sensitive(plan: Plan, slowdown: float) -> Plan:
+    """Return the plan of somebody who looks for a slowdown: a margin of at most half of it."""
+    return Plan(margin=min(plan.margin, slowdown / 2), looks=plan.looks)
+
+
+def upper_bound(events: int, trials: int) -> float:
+    """Return the upper end of the one-sided 95 % interval of a share (Clopper and Pearson 1934)."""
+    return 1.0 if events == trials else float(stats.beta.ppf(0.95, events + 1, trials - events))
+
+
+def drawn_comparisons(
+    ratios: Floats, slowdown: float, plan: Plan, random: np.random.Generator, repeats: int = REPEATS
+) -> list[int | None]:
+    """Draw comparisons from blocks of A against A and let the gate decide.
+
+    Args:
+        ratios: (blocks, benchmarks) log ratios. A and B may be exchanged, so signs are drawn too.
+        slowdown: Added to B in every benchmark, as a fraction.
+
+    Returns:
+        For each comparison the number of blocks after which a slowdown was found and confirmed;
+        None if none was.
+    """
+    shift = math.log1p(slowdown)
+    needed = plan.looks[-1] + plan.confirm_blocks
+    found: list[int | None] = []
+    for _ in range(repeats):
+        rows = random.integers(0, len(ratios), needed)
+        signs = random.choice([-1.0, 1.0], (needed, 1))
+        drawn = ratios[rows] * signs + shift
+        found.append(_blocks_to_alarm(drawn, plan))
+    return found
+
+
+def _blocks_to_alarm(drawn: Floats, plan: Plan) -> int | None:
+    for look in plan.looks:
+        given = classify(_estimates(drawn[:look]), plan)
+        slower = [name for name, verdict in given.items() if verdict == "slower"]
+        if slower:
+            confirming = _estimates(drawn[look : look + plan.confirm_blocks])
+            if plan.confirm_blocks == 0 or confirmed_names({n: confirming[n] for n in slower}):
+                return look
+            return None
+        if "cannot tell" not in given.values():
+            return None
+    return None
+
+
+def _estimates(drawn: Floats) -> dict[str, Estimate]:
+    return {str(i): paired(drawn[:, i]) for i in range(drawn.shape[1])} if len(drawn) > 1 else {}
+
+
+def _spread(launches: Sequence[ArmLaunch], name: str, ratios: Floats) -> Spread:
+    within, medians = [], []
+    for one in launches:
+        windows = benchmarks_of(one.launch).get(name)
+        if one.arm == "N" or not windows:
+            continue
+        logs = [math.log(window.seconds) for window in windows]
+        within.append(statistics.stdev(logs) if len(logs) > 1 else 0.0)
+        medians.append(math.log(value_of(windows).seconds))
+    return Spread(
+        within=statistics.fmean(within),
+        between=statistics.stdev(medians),
+        block=float(np.std(ratios, ddof=1)),
+    )
+
+
+def calibration_path(folder: Path, suite: str, device: str, machine: Mapping[str, Any]) -> Path:
+    """Return the file of a calibration."""
+    key = short_hash({"suite": suite, "device": device, "machine": dict(machine)})
+    return folder / f"{suite.replace(' ', '-')}-{key}.json"
+
+
+def save_calibration(found: Calibration, folder: Path = FOLDER) -> Path:
+    """Write a calibration and return its file; a newer one replaces an older one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = calibration_path(folder, found.suite, found.device, found.machine)
+    replace_text(path, json_text(found.model_dump(mode="json")))
+    return path
+
+
+def false_alarm_rate(
+    suite: str, device: str, software: Mapping[str, Software], folder: Path = FOLDER
+) -> float | None:
+    """Return the gate's false-alarm rate on this machine; None if it was not calibrated.
+
+    Raises:
+        UserError: The file of the calibration is damaged.
+    """
+    path = calibration_path(folder, suite, device, machine_of(software))
+    if not path.is_file():
+        return None
+    try:
+        return Calibration.model_validate(json.loads(path.read_text())).false_alarm_rate
+    except (OSError, ValueError, ValidationError) as error:
+        raise UserError(
+            f"'{path}' is damaged: {first_line(error)}.", "Delete it, or run gate calibrate again."
+        ) from error

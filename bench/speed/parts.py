@@ -1,0 +1,80 @@
+"""The parts of a training step, and its operations: where the time goes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from bench.speed.windows import AwaitTurn
+from bench.training.adapter import Adapter, Trainer
+from bench.training.batches import TrainingBatches
+
+PROFILED_STEPS = 5
+
+
+class PartTimer:
+    """Times the parts of training steps."""
+
+    def __init__(self, trainer: Trainer, batches: TrainingBatches, learning_rate: float) -> None:
+        self._trainer, self._batches, self._rate = trainer, batches, learning_rate
+        self.seconds: dict[str, list[float]] = {}
+
+    def round(self, epoch: int) -> None:
+        """Make the batches of an epoch, copy them, and train on them; each part is waited for."""
+        trainer = self._trainer
+        began = time.perf_counter()
+        made = list(self._batches.epoch(epoch))
+        now = time.perf_counter()
+        parts = {"input": now - began}
+        trainer.synchronise()
+        began = time.perf_counter()
+        prepared = [trainer.to_device(batch) for batch in made]
+        trainer.synchronise()
+        parts["copies"] = time.perf_counter() - began
+        began = time.perf_counter()
+
+        def after(phase: str) -> None:
+            nonlocal began
+            trainer.synchronise()
+            now = time.perf_counter()
+            parts[phase] = parts.get(phase, 0.0) + now - began
+            began = now
+
+        for each in prepared:
+            seen = len(parts)
+            trainer.step_in_phases(each, self._rate, after)
+            if len(parts) == seen and "forward" not in parts:
+                after("step")  # the framework runs the step as one program
+            else:
+                trainer.synchronise()
+                began = time.perf_counter()
+        for part, seconds in parts.items():
+            self.seconds.setdefault(part, []).append(seconds / len(made))
+
+
+def time_parts(
+    timer: PartTimer, epochs: Iterator[int], await_turn: AwaitTurn | None
+) -> dict[str, tuple[float, ...]]:
+    """Return the seconds of each part of a step, in rounds of turns."""
+    for epoch in epochs:
+        if await_turn is not None:
+            await_turn()
+        timer.round(epoch)
+    return {part: tuple(seconds) for part, seconds in timer.seconds.items()}
+
+
+def profiled_operations(
+    adapter: Adapter, trainer: Trainer, step: Callable[[], Any], await_turn: AwaitTurn | None
+) -> dict[str, float]:
+    """Return the seconds of each operation in a step, by the framework's own profiler."""
+    if await_turn is not None:
+        await_turn()
+
+    def work() -> None:
+        for _ in range(PROFILED_STEPS):
+            step()
+        trainer.synchronise()
+
+    found = adapter.profile(work)
+    return {name: seconds / PROFILED_STEPS for name, seconds in found.items() if seconds > 0}
