@@ -21,6 +21,7 @@ import numpy as np
 from backends import worker
 
 SHARE_VARIABLE = "THAWBENCH_PLANTED"
+PART_VARIABLE = "THAWBENCH_PLANTED_PART"
 WARM_UP = 4
 """Steps without extra work."""
 SIZE = 4096
@@ -38,28 +39,67 @@ _NUMBERS = np.arange(SIZE, dtype=np.float32)
 _SUMS = np.empty_like(_NUMBERS)
 
 
-def slowed(step: Callable[..., Any], share: float) -> Callable[..., Any]:
-    """Return a training step that takes ``1 + share`` times as long as the fastest one so far.
+class Plant:
+    """Extra work by share of the fastest step so far.
 
     The first steps only warm up: three processes that start at once slow each other, and a share of
     those would be many times too much.
     """
-    done, fastest_s, sum_s = 0, math.inf, 0.0
 
-    def planted(*given: Any) -> Any:
-        nonlocal done, fastest_s, sum_s
+    def __init__(self, share: float) -> None:
+        self.share, self.done, self.fastest_s, self.sum_s = share, 0, math.inf, 0.0
+
+    def note(self, step_s: float) -> None:
+        """Take note of the duration of a step."""
+        self.done += 1
+        self.fastest_s = step_s if self.done == WARM_UP + 1 else min(self.fastest_s, step_s)
+
+    def work(self) -> None:
+        """Do the extra work of a step."""
+        if self.done > WARM_UP:
+            self.sum_s = self.sum_s or _seconds_of_sum()
+            extra_work(self.share * self.fastest_s / self.sum_s)
+
+
+def plant(trainer: Any, share: float, part: str) -> None:
+    """Let a trainer do extra work in its steps, or in one part of them.
+
+    Args:
+        share: Extra work, as a fraction of a step.
+        part: 'step', 'input', 'copies', 'forward', 'backward' or 'optimizer'.
+    """
+    seed = Plant(share)
+    train_step, in_phases, to_device = trainer.train_step, trainer.step_in_phases, trainer.to_device
+    host_array = trainer.host_array
+
+    def planted_step(*given: Any) -> Any:
         began = time.perf_counter()
-        result = step(*given)
-        fastest_s = min(fastest_s, time.perf_counter() - began)
-        done += 1
-        if done == WARM_UP:
-            fastest_s = math.inf
-        elif done > WARM_UP:
-            sum_s = sum_s or _seconds_of_sum()
-            extra_work(share * fastest_s / sum_s)
+        result = train_step(*given)
+        seed.note(time.perf_counter() - began)
+        if part not in ("input", "copies"):
+            seed.work()
         return result
 
-    return planted
+    def planted_phases(prepared: Any, rate: float, after: Callable[[str], None]) -> Any:
+        def worked(phase: str) -> None:
+            if phase == part:
+                seed.work()
+            after(phase)
+
+        return in_phases(prepared, rate, worked)
+
+    def planted_copy(batch: Any) -> Any:
+        if part == "copies":
+            seed.work()
+        return to_device(batch)
+
+    def planted_array(*given: Any) -> Any:
+        if part == "input":
+            seed.work()
+        return host_array(*given)
+
+    trainer.train_step, trainer.step_in_phases = planted_step, planted_phases
+    trainer.to_device, trainer.host_array = planted_copy, planted_array
 
 
 def _seconds_of_sum() -> float:
@@ -73,7 +113,7 @@ def _seconds_of_sum() -> float:
 
 def main() -> None:
     """Do tasks as ``backends.worker`` does, with slowed steps."""
-    share = float(os.environ[SHARE_VARIABLE])
+    share, part = float(os.environ[SHARE_VARIABLE]), os.environ.get(PART_VARIABLE, "step")
     usual = worker.load_adapter
 
     @functools.cache
@@ -83,7 +123,7 @@ def main() -> None:
 
         def planted_build(*given: Any) -> Any:
             trainer = build(*given)
-            trainer.train_step = slowed(trainer.train_step, share)
+            plant(trainer, share, part)
             return trainer
 
         adapter.build = planted_build

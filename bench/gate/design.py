@@ -16,6 +16,7 @@ the level.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from random import Random
 from typing import Literal, get_args
@@ -36,8 +37,9 @@ CONFIRM_LEVEL = 0.05
 """One-sided level of that confirmation."""
 USUAL_SPREAD = 0.02
 """Standard deviation of a block's log ratio, where the machine was not calibrated."""
-HOPELESS = 1.0
-"""A plan that would miss even a slowdown by this fraction (twice as slow) is refused."""
+HOPELESS, HOPELESS_MARGINS = 1.0, 3.0
+"""A plan that would miss even a slowdown by this fraction (twice as slow), or by so many times the
+margin if that is more, is refused."""
 
 
 def block_orders(random: Random, together: bool) -> list[tuple[Arm, ...]]:
@@ -91,11 +93,10 @@ def plan_for(
         looks = (*(look for look in LOOKS if look < most_blocks), most_blocks)
     plan = Plan(margin=margin, looks=looks)
     level = plan.level_per_look / benchmarks
-    least = next(
-        n
-        for n in range(2, 100)
-        if (smallest_found(n, spread, level, margin, power=0.8) or HOPELESS + 1) <= HOPELESS
-    )
+    hopeless = max(HOPELESS, HOPELESS_MARGINS * margin)
+    least = 2
+    while (smallest_found(least, spread, level, margin, power=0.8) or math.inf) > hopeless:
+        least += 1
     if plan.looks[-1] < least:
         raise UserError(
             f"A plan of {plan.looks[-1]} {'block' if plan.looks[-1] == 1 else 'blocks'} can never "

@@ -110,7 +110,7 @@ class Comparison:
     is_warm: bool = False
     """True if the caller has already launched each arm once."""
     _block_s: float | None = None
-    _began: float = field(default_factory=time.monotonic)
+    _began: float = 0.0
 
     def run(self) -> GateResult:
         """Collect blocks until every benchmark is settled or the budget is spent.
@@ -118,6 +118,7 @@ class Comparison:
         Raises:
             UserError: A side failed; what was measured is kept.
         """
+        self._began = time.monotonic()
         if not self.is_warm and not self.journal.launches:
             self._warm_up()
         verdicts: list[BenchmarkVerdict] = []
@@ -136,6 +137,7 @@ class Comparison:
 
     def collect_all(self) -> None:
         """Collect blocks until the budget is spent, whatever they show."""
+        self._began = time.monotonic()
         if not self.is_warm and not self.journal.launches:
             self._warm_up()
         self._collect("search", self.plan.looks[-1], 0)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from random import Random
 
 import pytest
 
 from bench.catalog.backends import BACKENDS, DEFAULT_BACKENDS
-from bench.speed.cases import SMALLEST, SpeedCase, time_case
+from bench.speed.cases import SMALLEST, SpeedCase, prepare
+from bench.speed.launch import Place, launch
 from bench.storage.code_digest import ROOMS, adapter_files, shared_files
 from bench.system import project_root
-from bench.workers.pool import WorkerPool
 from bench.workers.process import Interpreters
 from tests.end_to_end.test_command import command, stored
 
@@ -166,8 +167,9 @@ def test_every_module_that_a_benchmark_imports_is_in_a_digest(
     monkeypatch.setenv("THAWBENCH_CACHE", str(shared_cache))
     interpreters = watched.interpreters(backend)
     case = SpeedCase("squeezenet1_1", "freeze_all", "fp32", 2, "plain", backend)
-    with WorkerPool(interpreters) as workers:
-        time_case(case, SMALLEST, "cpu", workers, interpreters, shared_cache)
+    timed = prepare([case], SMALLEST, "cpu", interpreters, shared_cache)
+    found = launch(timed, Place(interpreters, shared_cache), Random(0))
+    assert not found.failures
     imported = watched.imported()[backend, "SpeedTask"]
     timers = _files("benchmark")
     assert project_root() / "bench/speed/timing.py" in imported

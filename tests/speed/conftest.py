@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from random import Random
 from typing import Any, get_args
 
 import pytest
 
 from bench.catalog.backends import BACKENDS
-from bench.errors import Unavailable, choose
+from bench.errors import choose
 from bench.spec.run import CompileMode
-from bench.speed.cases import (
-    MEASURES,
-    SpeedCase,
-    SpeedMeasurement,
-    cases,
-    suite_size,
-    time_case,
-)
+from bench.speed.cases import MEASURES, SpeedCase, cases, prepare, suite_size
+from bench.speed.launch import CaseFailure, Place, group_cases, launch
 from bench.storage.cache import cache_root
 from bench.storage.code_digest import digest_of_rooms
-from bench.workers.pool import WorkerPool
 from bench.workers.process import Interpreters, environment_of
+from bench.workers.tasks import SpeedAnswer
 
 HERE = Interpreters({})
-Timed = Callable[[SpeedCase], list[SpeedMeasurement]]
+Timed = Callable[[SpeedCase], list[SpeedAnswer]]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -51,44 +46,38 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: An
         machine_info[f"environment {backend}"] = environment.model_dump(mode="json")
 
 
-def _worker_of(case: SpeedCase) -> tuple[str, str]:
-    return case.backend, case.precision
-
-
 @pytest.fixture(scope="session")
 def timed(request: pytest.FixtureRequest) -> Timed:
-    """Return the function that gives the measurements of a case, one for each worker.
+    """Return the function that gives the answers of a case, one for each launch.
 
-    The first call times all cases that were selected. Each launch of workers times all of them
-    once, so that the measurements of a case lie far apart in time.
+    The first call times all cases that were selected. Each round launches every backend once, so
+    that the launches of a case lie far apart in time.
     """
     option = request.config.getoption
     device = option("--speed-device")
     size = suite_size(option("--speed-size"), device)
     parameters = (getattr(item, "callspec", None) for item in request.session.items)
     selected = [p.params["case"] for p in parameters if p is not None and "case" in p.params]
-    found: dict[SpeedCase, list[SpeedMeasurement | Exception]] = {}
+    found: dict[str, list[SpeedAnswer | CaseFailure]] = {}
 
     def measure_all() -> None:
-        for _ in range(size.workers):
-            with WorkerPool(HERE) as workers:
-                # One backend and precision after the other, so that a worker serves many cases.
-                for case in sorted(dict.fromkeys(selected), key=_worker_of):
-                    try:
-                        one = time_case(case, size, device, workers, HERE, cache_root())
-                    except Exception as error:  # of this case's own test
-                        found.setdefault(case, []).append(error)
-                    else:
-                        found.setdefault(case, []).append(one)
+        place, random = Place(HERE, cache_root(), device), Random()
+        timed = prepare(list(dict.fromkeys(selected)), size, device, HERE, place.cache)
+        for _ in range(size.launches):
+            for group in group_cases(timed):
+                one = launch(group, place, random)
+                for case in group:
+                    answer = one.cases.get(case.name) or one.failures[case.name]
+                    found.setdefault(case.name, []).append(answer)
 
-    def measurements(case: SpeedCase) -> list[SpeedMeasurement]:
+    def answers(case: SpeedCase) -> list[SpeedAnswer]:
         if not found:
             measure_all()
-        for one in found[case]:
-            if isinstance(one, Unavailable):
-                pytest.skip(str(one))
-            if isinstance(one, Exception):
-                raise one
-        return [one for one in found[case] if not isinstance(one, Exception)]
+        for one in found[str(case)]:
+            if isinstance(one, CaseFailure):
+                if one.status == "unavailable":
+                    pytest.skip(one.message)
+                raise one.error(str(case))
+        return [one for one in found[str(case)] if isinstance(one, SpeedAnswer)]
 
-    return measurements
+    return answers

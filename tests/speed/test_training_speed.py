@@ -9,20 +9,19 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench.speed.cases import SpeedCase, SpeedMeasure, SpeedMeasurement
-from bench.system.gpu import GpuState
+from bench.speed.cases import SpeedCase
+from bench.workers.tasks import SpeedAnswer, SpeedMeasure
 from tests.speed.clock import CLOCK, hand_over
 
 
 @pytest.mark.benchmark(timer=CLOCK)
 def test_speed(
     benchmark: BenchmarkFixture,
-    timed: Callable[[SpeedCase], list[SpeedMeasurement]],
+    timed: Callable[[SpeedCase], list[SpeedAnswer]],
     case: SpeedCase,
     measure: SpeedMeasure,
 ) -> None:
@@ -31,18 +30,17 @@ def test_speed(
     ``extra_info`` holds what no duration shows: steps that were waited for one by one, the host's
     share in them, the parts of a step, memory, the spread between workers, the GPU's state.
     """
-    found = timed(case)
-    answers = [one.answer for one in found]
-    durations = [seconds for one in answers for seconds in getattr(one, f"{measure}_s")]
+    answers = timed(case)
+    durations = [seconds for one in answers for seconds in one.seconds(measure)]
     images = answers[0].images[measure]
-    medians = [statistics.median(getattr(one, f"{measure}_s")) for one in answers]
+    windows = [[w for w in one.windows if w.measure == measure] for one in answers]
     benchmark.group = f"{measure} {case.backbone} {case.policy} {case.precision} {case.batch_size}"
     benchmark.extra_info.update(
         backend=case.backend,
         compile=case.compile,
         images=images,
         images_per_s=images / statistics.median(durations),
-        worker_medians_s=medians,
+        worker_medians_s=[statistics.median(one.seconds(measure)) for one in answers],
         waited_step_s=[one.waited_step_s for one in answers],
         queue_s=[one.queue_s for one in answers],
         device_step_s=[one.device_step_s for one in answers],
@@ -53,13 +51,9 @@ def test_speed(
         peak_device_bytes=[one.peak_device_bytes for one in answers],
         warmup_device_bytes=[one.warmup_device_bytes for one in answers],
         reserved_device_bytes=[one.reserved_device_bytes for one in answers],
-        gpu_before=[_fields(one.gpu_before) for one in found],
-        gpu_after=[_fields(one.gpu_after) for one in found],
-        other_work=[one.other_work and one.other_work.others for one in found],
+        before=[asdict(own[0].before) for own in windows],
+        after=[asdict(own[-1].after) for own in windows],
+        disturbed_by=[[window.disturbed_by for window in own] for own in windows],
         knobs=answers[0].knobs,
     )
     hand_over(benchmark, durations)
-
-
-def _fields(state: GpuState | None) -> dict[str, Any] | None:
-    return None if state is None else asdict(state)
