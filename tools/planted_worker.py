@@ -26,7 +26,8 @@ WARM_UP = 4
 """Steps without extra work."""
 SIZE = 4096
 """Numbers in an array, which fit into the cache nearest to a core."""
-TRIALS = 50
+TRIALS, SUM_TRIALS = 50, 10
+"""Sums that are timed after a step, and steps after which they are."""
 
 
 def extra_work(repeats: float) -> None:
@@ -47,17 +48,18 @@ class Plant:
     """
 
     def __init__(self, share: float) -> None:
-        self.share, self.done, self.fastest_s, self.sum_s = share, 0, math.inf, 0.0
+        self.share, self.done, self.fastest_s, self.sum_s = share, 0, math.inf, math.inf
 
     def note(self, step_s: float) -> None:
         """Take note of the duration of a step."""
         self.done += 1
         self.fastest_s = step_s if self.done == WARM_UP + 1 else min(self.fastest_s, step_s)
+        if WARM_UP <= self.done < WARM_UP + SUM_TRIALS:
+            self.sum_s = min(self.sum_s, _seconds_of_sum())
 
     def work(self) -> None:
         """Do the extra work of a step."""
         if self.done > WARM_UP:
-            self.sum_s = self.sum_s or _seconds_of_sum()
             extra_work(self.share * self.fastest_s / self.sum_s)
 
 

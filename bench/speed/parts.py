@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from bench.speed.windows import AwaitTurn
@@ -16,16 +16,22 @@ PROFILED_STEPS = 5
 class PartTimer:
     """Times the parts of training steps."""
 
-    def __init__(self, trainer: Trainer, batches: TrainingBatches, learning_rate: float) -> None:
-        self._trainer, self._batches, self._rate = trainer, batches, learning_rate
+    def __init__(
+        self, trainer: Trainer, make: Callable[[int], TrainingBatches], learning_rate: float
+    ) -> None:
+        """Take the function that returns the batches of an epoch alone: those of a run are made
+        ahead, so that no part of a step shows what they cost."""
+        self._trainer, self._make, self._rate = trainer, make, learning_rate
         self.seconds: dict[str, list[float]] = {}
 
     def round(self, epoch: int) -> None:
         """Make the batches of an epoch, copy them, and train on them; each part is waited for."""
         trainer = self._trainer
         began = time.perf_counter()
-        made = list(self._batches.epoch(epoch))
+        batches = self._make(epoch)
+        made = list(batches.epoch(epoch))
         now = time.perf_counter()
+        batches.close()
         parts = {"input": now - began}
         trainer.synchronise()
         began = time.perf_counter()
@@ -54,7 +60,7 @@ class PartTimer:
 
 
 def time_parts(
-    timer: PartTimer, epochs: Iterator[int], await_turn: AwaitTurn | None
+    timer: PartTimer, epochs: Iterable[int], await_turn: AwaitTurn | None
 ) -> dict[str, tuple[float, ...]]:
     """Return the seconds of each part of a step, in rounds of turns."""
     for epoch in epochs:

@@ -45,11 +45,14 @@ def time_training(
     setup_s = time.perf_counter() - began
     split = _noise(recipe, task.epoch_steps, task.classes)
     threads = input_threads(task.device)
-    batches = TrainingBatches(
-        split, recipe, plan.dropouts, seed=0, threads=threads,
-        epochs=range(task.epochs + task.parts),
-        allocate=trainer.host_array,
-    )  # fmt: skip
+
+    def batches_of(epochs: range) -> TrainingBatches:
+        return TrainingBatches(
+            split, recipe, plan.dropouts, seed=0, threads=threads, epochs=epochs,
+            allocate=trainer.host_array,
+        )  # fmt: skip
+
+    batches = batches_of(range(task.epochs))
     first_epoch = batches.epoch(0)
     prepared = trainer.to_device(next(first_epoch))
     first_epoch.close()
@@ -90,9 +93,8 @@ def time_training(
         recorder.record("inference", lambda: inference_s(task.rounds), task.stretches)
     parts, operations = {}, {}
     if task.parts:
-        timer = PartTimer(trainer, batches, rate)
-        rounds = iter(range(task.epochs, task.epochs + task.parts))
-        parts = time_parts(timer, rounds, await_turn)
+        timer = PartTimer(trainer, lambda epoch: batches_of(range(epoch, epoch + 1)), rate)
+        parts = time_parts(timer, range(task.parts), await_turn)
         operations = profiled_operations(adapter, trainer, lambda: next(durations), await_turn)
     counts = {"train_step": size, "train_epoch": len(split.labels), "inference": size}
     usual_s = statistics.median(waited or recorder.seconds("train_step"))
