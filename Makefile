@@ -18,7 +18,7 @@ PIP_FLAGS := --disable-pip-version-check --quiet
 CHROMIUM := chromium fonts-liberation
 INPUTS := Makefile pyproject.toml constraints.txt
 
-.PHONY: bench test chromium check parity parity-zoo benchmarks peers format clean learning-rates statistics
+.PHONY: bench test chromium check parity parity-zoo benchmarks calibrate upgrades peers format clean learning-rates statistics
 .DELETE_ON_ERROR:
 
 bench: $(VENV)/.installed $(TENSORFLOW)
@@ -77,6 +77,16 @@ benchmarks: $(VENV)/.installed-test $(TENSORFLOW)
 	mkdir -p results/benchmarks
 	$(BIN)/python -m pytest tests/speed --speed-size usual --speed-device $(DEVICE) \
 		--benchmark-columns=median,iqr,rounds --benchmark-sort=name $(FLAGS)
+
+# Measure the errors of the speed gate: some three hours on an idle machine, resumable.
+calibrate: $(VENV)/.installed
+	$(BIN)/python -m tools.calibration collect results/runs/calibration
+	$(BIN)/python -m tools.calibration report results/runs/calibration $$(git rev-parse --short HEAD)
+
+# Measure what each release of torch and of TensorFlow and Keras did to training speed: an hour and a
+# half, 13 GB at a time, resumable.
+upgrades: $(VENV)/.installed
+	$(BIN)/python -m tools.upgrades --remove
 
 # Compare with hand-written programs of other libraries, each in its own environment. VGG16 takes so
 # long that one round suffices; its weights are random, so few test images do. For more flags:

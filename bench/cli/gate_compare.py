@@ -20,7 +20,7 @@ from bench.cli.speed_suite import (
     timed_cases,
 )
 from bench.errors import Unavailable, UserError
-from bench.gate.attribution import find_causes
+from bench.gate.attribution import Direction, find_causes
 from bench.gate.calibration import false_alarm_rate
 from bench.gate.circumstances import Differences, software_differences
 from bench.gate.design import Arm, plan_for
@@ -140,7 +140,7 @@ def run_comparison(options: GateOptions, setup: Setup, budget_s: float) -> bool:
     finally:
         end_line()
     result = _completed(result, setup)
-    if result.verdict == "slower" and options.explain and not is_interrupted:
+    if options.explain and not is_interrupted:
         result = _explained(result, setup)
     is_good = print_answer(options, result, gate_sentences(result), HEADINGS, folder)
     if is_interrupted:
@@ -156,13 +156,19 @@ def _completed(result: GateResult, setup: Setup) -> GateResult:
 
 
 def _explained(result: GateResult, setup: Setup) -> GateResult:
-    """Add where the cases that are slower lost time."""
-    slower = [one.name.partition(" ")[2] for one in result.benchmarks if one.verdict == "slower"]
+    """Add where the cases that are slower or faster lost or gained time."""
+    changed: dict[str, Direction] = {}
+    for one in result.benchmarks:
+        if one.verdict in ("slower", "faster"):
+            case = one.name.partition(" ")[2]
+            changed[case] = "slower" if "slower" in (one.verdict, changed.get(case)) else "faster"
+    if not changed:
+        return result
     tell("profiling a launch of each side")
     places = {"A": setup.sides[0].place, "B": setup.sides[1].place}
     cases = {"A": setup.cases["A"], "B": setup.cases["B"]}
     try:
-        causes = find_causes(cases, places, slower, Random())
+        causes = find_causes(cases, places, changed, Random())
     except (UserError, Unavailable) as error:
         remark = f"The causes could not be profiled: {error}"
         return result.model_copy(update={"remarks": (*result.remarks, remark)})

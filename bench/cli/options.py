@@ -200,7 +200,7 @@ class GateOptions:
     confirm: bool = option(
         "With --baseline: rebuild its environment and run A against B, if suspicious.", False
     )
-    explain: bool = option("Profile a launch of each side where B is slower.", True)
+    explain: bool = option("Profile a launch of each side where B is slower or faster.", True)
     formats: str | None = option(
         "Also write md, junit, json, bmf or github, comma-separated.", flag="--format"
     )

@@ -1,4 +1,4 @@
-"""Where the time of a slower case went: the parts of a step, and its operations, of both sides."""
+"""Where a case lost or gained time: the parts of a step, and its operations, at both sides."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from random import Random
+from typing import Literal
 
 from pydantic import Field
 
@@ -19,6 +20,9 @@ ROUNDS = 12
 MOST_OPERATIONS = 5
 LEAST_SHARE = 0.01
 """An operation that grew by less than this share of a step is not named."""
+
+
+Direction = Literal["slower", "faster"]
 
 
 class PartGrowth(Frozen):
@@ -35,32 +39,37 @@ class PartGrowth(Frozen):
 
 
 class Cause(Frozen):
-    """Where a case became slower."""
+    """Where a case became slower, or faster."""
 
     case: str
-    culprit: str | None = Field(description="Part that grew most; null if none grew.")
-    parts: tuple[PartGrowth, ...] = Field(description="All parts, by growth.")
-    operations: tuple[PartGrowth, ...] = Field(description="Operations that grew most.")
+    verdict: Direction
+    culprit: str | None = Field(
+        description="Part that grew most, or shrank most where it is faster; null if none did."
+    )
+    parts: tuple[PartGrowth, ...] = Field(description="All parts, the culprit first.")
+    operations: tuple[PartGrowth, ...] = Field(
+        description="Operations that grew most, or shrank most."
+    )
     compile_s: tuple[float, float] = Field(description="Compilation at A and at B.")
 
 
 def find_causes(
-    cases: Mapping[str, Sequence[TimedCase]], places: Mapping[str, Place], slower: Sequence[str],
-    random: Random,
+    cases: Mapping[str, Sequence[TimedCase]], places: Mapping[str, Place],
+    changed: Mapping[str, Direction], random: Random,
 ) -> list[Cause]:  # fmt: skip
-    """Profile one launch of A and of B for each case that is slower.
+    """Profile one launch of A and of B for each case that is slower or faster.
 
     Args:
         cases: A and B → their cases, in the same order.
         places: A and B → where they are launched.
-        slower: Names of cases.
+        changed: Name of a case → what it is.
 
     Raises:
         UserError, Unavailable, WorkerFailed: A case failed.
     """
     found = []
     for a, b in zip(cases["A"], cases["B"], strict=True):
-        if a.name not in slower or not isinstance(a.task, SpeedTask):
+        if a.name not in changed or not isinstance(a.task, SpeedTask):
             continue
         launches = profiled_launches([(a, places["A"]), (b, places["B"])], random)
         answers = []
@@ -68,7 +77,7 @@ def find_causes(
             for case, failure in one.failures.items():
                 raise failure.error(case)
             answers.append(one.cases[name])
-        found.append(cause_of(a.name, answers[0], answers[1]))
+        found.append(cause_of(a.name, answers[0], answers[1], changed[a.name]))
     return found
 
 
@@ -83,7 +92,7 @@ def profiled_launches(sides: Sequence[tuple[TimedCase, Place]], random: Random) 
     return [launch_together([one], random)[0] for one in profiled]
 
 
-def cause_of(case: str, a: SpeedAnswer, b: SpeedAnswer) -> Cause:
+def cause_of(case: str, a: SpeedAnswer, b: SpeedAnswer, verdict: Direction = "slower") -> Cause:
     """Compare two profiled launches. Parts were timed in rounds of turns, so that their growth is
     the median over rounds."""
     parts = [
@@ -98,7 +107,8 @@ def cause_of(case: str, a: SpeedAnswer, b: SpeedAnswer) -> Cause:
         for name in a.parts_s
         if name in b.parts_s
     ]
-    parts.sort(key=lambda part: -part.growth_s)
+    sign = 1 if verdict == "slower" else -1
+    parts.sort(key=lambda part: -sign * part.growth_s)
     step_s = sum(part.before_s for part in parts)
     operations = [
         PartGrowth(
@@ -108,11 +118,12 @@ def cause_of(case: str, a: SpeedAnswer, b: SpeedAnswer) -> Cause:
         )
         for name in {**a.operations_s, **b.operations_s}
     ]
-    operations = [one for one in operations if one.growth_s > LEAST_SHARE * step_s]
-    operations.sort(key=lambda one: -one.growth_s)
+    operations = [one for one in operations if sign * one.growth_s > LEAST_SHARE * step_s]
+    operations.sort(key=lambda one: -sign * one.growth_s)
     return Cause(
         case=case,
-        culprit=parts[0].name if parts and parts[0].growth_s > 0 else None,
+        verdict=verdict,
+        culprit=parts[0].name if parts and sign * parts[0].growth_s > 0 else None,
         parts=tuple(parts),
         operations=tuple(operations[:MOST_OPERATIONS]),
         compile_s=(a.compile_s, b.compile_s),

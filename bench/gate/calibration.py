@@ -133,19 +133,20 @@ def upper_bound(events: int, trials: int) -> float:
 
 
 def drawn_comparisons(
-    ratios: Floats, slowdown: float, plan: Plan, random: np.random.Generator, repeats: int = REPEATS
-) -> list[int | None]:
+    ratios: Floats, slowdown: float | Floats, plan: Plan, random: np.random.Generator,
+    repeats: int = REPEATS,
+) -> list[int | None]:  # fmt: skip
     """Draw comparisons from blocks of A against A and let the gate decide.
 
     Args:
         ratios: (blocks, benchmarks) log ratios. A and B may be exchanged, so signs are drawn too.
-        slowdown: Added to B in every benchmark, as a fraction.
+        slowdown: Added to B, as a fraction: in every benchmark, or one value for each.
 
     Returns:
         For each comparison the number of blocks after which a slowdown was found and confirmed;
         None if none was.
     """
-    shift = math.log1p(slowdown)
+    shift = np.log1p(slowdown)
     needed = plan.looks[-1] + plan.confirm_blocks
     found: list[int | None] = []
     for _ in range(repeats):

@@ -155,7 +155,7 @@ def test_a_results_folder_that_cannot_be_written_ends_with_2(
 
 def test_paragraphs_of_help_have_no_line_breaks_of_the_source() -> None:
     texts = [command.callback.__doc__ for command in app.registered_commands if command.callback]
-    assert len(texts) == 5
+    assert len(texts) == 7
     for text in texts:
         assert text
         assert not any("\n" in paragraph for paragraph in text.split("\n\n"))
@@ -164,7 +164,7 @@ def test_paragraphs_of_help_have_no_line_breaks_of_the_source() -> None:
 def test_help_names_the_commands(cli: Cli) -> None:
     done = cli("--help")
     assert done.returncode == 0
-    for command in ("run", "report", "list", "parity", "doctor"):
+    for command in ("run", "report", "list", "parity", "speed", "gate", "doctor"):
         assert command in done.stdout
 
 

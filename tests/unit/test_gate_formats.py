@@ -139,7 +139,7 @@ def test_every_format_writes_an_answer_without_benchmarks(name: str) -> None:
 
 def test_the_sentences_say_what_was_found_why_and_what_could_have_been() -> None:
     cause = Cause(
-        case="x", culprit="backward", compile_s=(0.1, 0.1),
+        case="x", verdict="slower", culprit="backward", compile_s=(0.1, 0.1),
         parts=(PartGrowth(name="backward", before_s=0.010, now_s=0.012),),
         operations=(PartGrowth(name="aten::mm", before_s=0.001, now_s=0.003),),
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""``python -m tools.calibration collect|report FOLDER``."""
+"""``python -m tools.calibration collect FOLDER`` and ``… report FOLDER COMMIT``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from tools.calibration.collect import collect
+from tools.calibration.report import write
 
 
 def main() -> None:
@@ -13,6 +14,8 @@ def main() -> None:
     what, folder = sys.argv[1], Path(sys.argv[2])
     if what == "collect":
         collect(folder)
+    else:
+        write(folder, Path("results"), sys.argv[3])
 
 
 if __name__ == "__main__":

@@ -85,15 +85,16 @@ def _verdict_sentence(one: BenchmarkVerdict) -> str:
 
 def _cause_sentence(cause: Cause) -> str:
     if cause.culprit is None:
-        return f"{cause.case}: no part of a step took longer when it was profiled."
+        return f"{cause.case}: no part of a step changed that way when it was profiled."
     part = cause.parts[0]
+    word, most = ("lost", "grew") if cause.verdict == "slower" else ("gained", "shrank")
     text = (
-        f"{cause.case} lost time in {cause.culprit}: {part.before_s * 1000:.2f} ms a step became "
+        f"{cause.case} {word} time in {cause.culprit}: {part.before_s * 1000:.2f} ms a step became "
         f"{part.now_s * 1000:.2f} ms."
     )
     if cause.operations:
         names = ", ".join(one.name for one in cause.operations)
-        text += f" Operations that grew most: {names}."
+        text += f" Operations that {most} most: {names}."
     return text
 
 
