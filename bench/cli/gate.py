@@ -11,6 +11,7 @@ from bench.cli.gate_progress import end_line
 from bench.cli.options import GateOptions, duration_s, interpreters, names
 from bench.cli.speed_suite import (
     check_suite,
+    kept_launches,
     launch_watch,
     one_device,
     parse_target,
@@ -141,8 +142,10 @@ def _measure_like(before: Baseline, options: GateOptions) -> Baseline:
     suite = before.suite if target is not None else check_suite(before.suite)
     cases = timed_cases(suite, list(software), target, place, details=True)
     each = [sum(one.backend == backend for one in before.launches) for backend in before.software]
+    kept = kept_launches(options.baselines, f"after-{before.name}", suite, software, cases)
     try:
-        found = measure_suite(cases, place, options.launches or max(each), launch_watch())
+        found = measure_suite(cases, place, options.launches or max(each), kept, launch_watch())
     finally:
         end_line()
+    kept.remove()
     return new_baseline("now", suite, place.device, cases, software, found)

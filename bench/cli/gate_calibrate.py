@@ -76,7 +76,7 @@ def _text(found: Calibration) -> str:
     looks = list(next(iter(found.power.values())))
     power = [
         [f"{float(slowdown):.0%}", *(f"{shares[look]:.0%}" for look in looks),
-         found.needed_blocks[slowdown] or "more"]
+         found.needed_blocks[slowdown] or "more", found.needed_launches[slowdown] or "more"]
         for slowdown, shares in found.power.items()
     ]  # fmt: skip
     headings = ["benchmark", "within a launch", "between launches", "ratio of a block"]
@@ -91,7 +91,9 @@ def _text(found: Calibration) -> str:
             "",
             "Slowdowns that are found and confirmed, by blocks; margin: at most half of them.",
             "",
-            tabulate(power, ["slowdown", *looks, "blocks for 95 %"], "simple",
+            tabulate(power, ["slowdown", *looks, "blocks for 95 %", "launches for 95 %"], "simple",
                      disable_numparse=True),
+            "",
+            "Blocks are those of --ab, launches those of --baseline (drift not counted).",
         ]
     )  # fmt: skip

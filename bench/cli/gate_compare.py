@@ -22,10 +22,11 @@ from bench.cli.speed_suite import (
 from bench.errors import Unavailable, UserError
 from bench.gate.attribution import Direction, find_causes
 from bench.gate.calibration import false_alarm_rate
-from bench.gate.circumstances import Differences, software_differences
+from bench.gate.circumstances import Differences, knob_differences, software_differences
 from bench.gate.design import Arm, plan_for
 from bench.gate.journal import Journal, question_folder
 from bench.gate.run import Arms, Comparison, GateResult, as_document
+from bench.gate.samples import ArmLaunch
 from bench.gate.sides import (
     Side,
     common_backends,
@@ -139,7 +140,7 @@ def run_comparison(options: GateOptions, setup: Setup, budget_s: float) -> bool:
         result = result.model_copy(update={"remarks": ("It was interrupted.",)})
     finally:
         end_line()
-    result = _completed(result, setup)
+    result = _completed(result, setup, journal.launches)
     if options.explain and not is_interrupted:
         result = _explained(result, setup)
     is_good = print_answer(options, result, gate_sentences(result), HEADINGS, folder)
@@ -149,10 +150,11 @@ def run_comparison(options: GateOptions, setup: Setup, budget_s: float) -> bool:
     return is_good
 
 
-def _completed(result: GateResult, setup: Setup) -> GateResult:
+def _completed(result: GateResult, setup: Setup, launches: Sequence[ArmLaunch]) -> GateResult:
     """Add what differs between the sides, and the gate's false-alarm rate on this machine."""
     rate = false_alarm_rate(setup.suite, setup.sides[0].place.device, setup.software[0])
-    return result.model_copy(update={"differs": setup.differs, "false_alarm_rate": rate})
+    differs = {**setup.differs, **knob_differences(launches)}
+    return result.model_copy(update={"differs": differs, "false_alarm_rate": rate})
 
 
 def _explained(result: GateResult, setup: Setup) -> GateResult:

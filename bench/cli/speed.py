@@ -13,6 +13,7 @@ from bench.cli.options import SpeedOptions, interpreters
 from bench.cli.output import show, tell
 from bench.cli.speed_suite import (
     check_suite,
+    kept_launches,
     launch_watch,
     one_device,
     parse_target,
@@ -52,16 +53,17 @@ def speed_command(options: SpeedOptions) -> bool:
     launches = options.launches or (
         6 if target is not None else suite_size(suite, place.device).launches
     )
+    name = options.save_baseline or UNNAMED
+    kept = kept_launches(options.baselines, name, suite, software, cases)
     try:
-        found = measure_suite(cases, place, launches, launch_watch())
+        found = measure_suite(cases, place, launches, kept, launch_watch())
     finally:
         end_line()
-    baseline = new_baseline(
-        options.save_baseline or UNNAMED, suite, place.device, cases, software, found
-    )
+    baseline = new_baseline(name, suite, place.device, cases, software, found)
     path = None
     if options.save_baseline is not None:
         path = save_baseline(baseline, options.baselines, force=options.force)
+    kept.remove()
     show(json_text(speed_document(baseline, path)) if options.as_json else _text(baseline))
     if path is not None:
         tell(f"stored in {path}")

@@ -16,6 +16,7 @@ from bench.errors import UserError, check_is_file, choose
 from bench.runner.devices import resolve_devices
 from bench.speed.cases import SUITES, SuiteSize, TimedCase, cases, own_step, prepare, suite_size
 from bench.speed.launch import Place, lacking, software_of
+from bench.speed.partial import PartialLaunches
 from bench.workers.process import Interpreters
 from bench.workers.tasks import Software
 
@@ -103,6 +104,22 @@ def software_by_backend(
     for problem in problems:
         tell(f"left out: {problem}")
     return found
+
+
+def kept_launches(
+    folder: Path, name: str, suite: str, software: Mapping[str, Software],
+    cases: Sequence[TimedCase],
+) -> PartialLaunches:  # fmt: skip
+    """Return the launches that an interrupted measurement of the same has left."""
+    question = {
+        "suite": suite,
+        "software": {backend: own.model_dump(mode="json") for backend, own in software.items()},
+        "shapes": {case.name: case.shape for case in cases},
+    }
+    kept = PartialLaunches(folder / f".{name}.launches", question)
+    if kept.launches:
+        tell(f"going on after {len(kept.launches)} launches that an interrupted command has kept")
+    return kept
 
 
 def launch_watch() -> Callable[[int, int], None]:

@@ -19,6 +19,7 @@ from bench.gate.circumstances import (
     MUST_AGREE,
     Differences,
     condition_differences,
+    differing_knobs,
     software_differences,
 )
 from bench.gate.decision import ComparedBenchmark
@@ -179,11 +180,7 @@ def _differences(before: Baseline, now: Baseline) -> Differences:
         if a is not None and b is not None:
             found |= condition_differences(a, b)
     for case in sorted({*before.shapes} & {*now.shapes}):
-        knobs = [_knobs(side, case) for side in (before, now)]
-        for knob in sorted({*knobs[0], *knobs[1]}):
-            pair = [own.get(knob) for own in knobs]
-            if pair[0] != pair[1]:
-                found.setdefault(f"knob {knob}", pair)
+        found |= differing_knobs(_knobs(before, case), _knobs(now, case))
     return found
 
 

@@ -20,7 +20,7 @@ from scipy import stats
 
 from bench.errors import UserError, first_line, number_of
 from bench.gate.decision import classify, confirmed_names
-from bench.gate.design import LOOKS, Plan
+from bench.gate.design import LEVEL, LOOKS, Plan
 from bench.gate.samples import ArmLaunch, block_series
 from bench.gate.statistics import Estimate, Floats, paired
 from bench.spec.base import SCHEMA_VERSION, Frozen, short_hash
@@ -35,6 +35,7 @@ REPEATS = 1000
 LEAST_BLOCKS = 10
 """Blocks below which a machine is not calibrated."""
 WANTED_POWER = 0.95
+MOST_LAUNCHES = 1000
 
 
 class Spread(Frozen):
@@ -67,6 +68,10 @@ class Calibration(Frozen):
     )
     needed_blocks: dict[str, int | None] = Field(
         description="Slowdown → blocks of the first look by which 95 % found it; null: none did."
+    )
+    needed_launches: dict[str, int | None] = Field(
+        description="Slowdown → launches of a baseline, and of now, by which `gate --baseline` "
+        "finds it in 95 %; null: more than a thousand."
     )
 
 
@@ -104,6 +109,8 @@ def calibrate(
     alarms = sum(found is not None for found in drawn_comparisons(ratios, 0.0, plan, random))
     power: dict[str, dict[str, float]] = {}
     needed: dict[str, int | None] = {}
+    spreads = {name: _spread(launches, name, ratios[:, i]) for i, name in enumerate(names)}
+    between = max(own.between for own in spreads.values())
     for slowdown in SLOWDOWNS:
         found = drawn_comparisons(ratios, slowdown, _sensitive(plan, slowdown), random)
         shares = {
@@ -116,15 +123,32 @@ def calibrate(
     return Calibration(
         recorded_at=datetime.now(UTC).isoformat(timespec="seconds"), suite=suite, device=device,
         machine=machine_of(software), margin=margin, blocks=blocks,
-        spreads={name: _spread(launches, name, ratios[:, i]) for i, name in enumerate(names)},
+        spreads=spreads,
         false_alarm_rate=upper_bound(alarms, REPEATS), false_alarms=alarms, repeats=REPEATS,
         power=power, needed_blocks=needed,
+        needed_launches={f"{s:g}": launches_needed(s, between) for s in SLOWDOWNS},
     )  # fmt: skip
 
 
 def _sensitive(plan: Plan, slowdown: float) -> Plan:
     """Return the plan of somebody who looks for a slowdown: a margin of at most half of it."""
     return Plan(margin=min(plan.margin, slowdown / 2), looks=plan.looks)
+
+
+def launches_needed(slowdown: float, between: float) -> int | None:
+    """Return the launches of each of two sessions by which Welch's test finds a slowdown in 95 %,
+    with launches of normal noise; None if more than ``MOST_LAUNCHES``. Drift between the sessions
+    is not counted.
+
+    Args:
+        slowdown: As a fraction.
+        between: Standard deviation of the log of launches.
+    """
+    for count in range(3, MOST_LAUNCHES):
+        freedom, distance = 2 * count - 2, math.log1p(slowdown) * math.sqrt(count / 2) / between
+        if stats.nct.sf(stats.t.isf(LEVEL / 2, freedom), freedom, distance) >= WANTED_POWER:
+            return count
+    return None
 
 
 def upper_bound(events: int, trials: int) -> float:

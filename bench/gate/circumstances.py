@@ -104,6 +104,28 @@ def unequal_conditions(launches: Iterable[ArmLaunch], but: Iterable[str]) -> lis
     return list(found.values())
 
 
+def knob_differences(launches: Iterable[ArmLaunch]) -> Differences:
+    """Return the settings, read back from the frameworks, that differ between A and B."""
+    knobs: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for one in launches:
+        for case, answer in one.launch.cases.items():
+            knobs.setdefault(case, {}).setdefault(one.arm, answer.knobs)
+    found: Differences = {}
+    for arms in knobs.values():
+        if "A" in arms and "B" in arms:
+            found |= differing_knobs(arms["A"], arms["B"])
+    return found
+
+
+def differing_knobs(before: Mapping[str, Any], now: Mapping[str, Any]) -> Differences:
+    """Return the settings that differ, as ``knob NAME``."""
+    return {
+        f"knob {name}": [before.get(name), now.get(name)]
+        for name in sorted({*before, *now})
+        if before.get(name) != now.get(name)
+    }
+
+
 def _shown(value: Any) -> str:
     if isinstance(value, Mapping):
         return " ".join(f"{name}={own}" for name, own in value.items()) or "none"

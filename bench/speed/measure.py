@@ -2,39 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from random import Random
 
 from bench.speed.cases import TimedCase
-from bench.speed.launch import CaseFailure, Launch, Place, group_cases, launch
+from bench.speed.launch import Launch, Place, group_cases, launch
+from bench.speed.partial import PartialLaunches
 
 OnLaunch = Callable[[int, int], None]
 """Takes the number of launches that are done, and of all."""
 
 
 def measure_suite(
-    cases: Sequence[TimedCase], place: Place, launches: int, watch: OnLaunch,
-    random: Random | None = None,
-) -> list[Launch]:  # fmt: skip
+    cases: Sequence[TimedCase], place: Place, launches: int, kept: PartialLaunches, watch: OnLaunch
+) -> list[Launch]:
     """Launch every group of cases ``launches`` times. Backends alternate, so that the launches of
     each lie far apart in time.
+
+    Args:
+        kept: Launches that an interrupted measurement has left; gets those of this one.
+        watch: Shows the progress.
 
     Raises:
         UserError, Unavailable, WorkerFailed: A case failed.
     """
-    random = random or Random()
-    groups = group_cases(cases)
-    found: list[Launch] = []
+    random, groups = Random(), group_cases(cases)
+    of = launches * len(groups)
     for _ in range(launches):
         for group in random.sample(groups, len(groups)):
-            watch(len(found), launches * len(groups))
+            kind = group[0].backend, group[0].precision
+            done = sum((one.backend, one.precision) == kind for one in kept.launches)
+            if done >= launches or len(kept.launches) >= of:
+                continue
+            watch(len(kept.launches), of)
             one = launch(group, place, random)
-            raise_failure(one.failures)
-            found.append(one)
-    return found
-
-
-def raise_failure(failures: Mapping[str, CaseFailure]) -> None:
-    """Raise the error of the first case that failed."""
-    for name, failure in failures.items():
-        raise failure.error(name)
+            for name, failure in one.failures.items():
+                raise failure.error(name)
+            kept.add(one)
+    return kept.launches

@@ -14,6 +14,7 @@ from bench.gate.calibration import (
     calibration_path,
     drawn_comparisons,
     false_alarm_rate,
+    launches_needed,
     machine_of,
     save_calibration,
     upper_bound,
@@ -67,6 +68,7 @@ def test_the_calibration_of_blocks(tmp_path: Path) -> None:
     assert found.false_alarm_rate < 0.004
     assert found.power["0.1"]["6"] > 0.99
     assert found.needed_blocks["0.1"] == 6
+    assert found.needed_launches["0.1"] == launches_needed(0.1, spread.between)
     assert found.power["0.01"]["6"] <= found.power["0.01"]["40"]
     path = save_calibration(found, tmp_path)
     assert path == calibration_path(tmp_path, "small", "cpu", machine_of(SOFT))
@@ -77,6 +79,21 @@ def test_the_calibration_of_blocks(tmp_path: Path) -> None:
     path.write_text(path.read_text()[:50])
     with pytest.raises(UserError, match="is damaged"):
         false_alarm_rate("small", "cpu", SOFT, tmp_path)
+
+
+def test_the_launches_that_a_baseline_needs_are_those_of_simulation() -> None:
+    needed = launches_needed(0.05, 0.03)
+    assert needed is not None
+    random = np.random.default_rng(0)
+
+    def power(count: int) -> float:
+        before = random.normal(0, 0.03, (4000, count))
+        now = random.normal(np.log(1.05), 0.03, (4000, count))
+        return float((stats.ttest_ind(now, before, axis=1, equal_var=False).pvalue < 0.05).mean())
+
+    assert power(needed) >= 0.94
+    assert power(needed - 2) < 0.95
+    assert launches_needed(0.001, 0.5) is None
 
 
 def test_too_few_blocks_are_refused() -> None:

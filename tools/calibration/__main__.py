@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tools.calibration.collect import collect
+from tools.calibration.collect import CULPRIT_FOLDER, collect, collect_culprits
 from tools.calibration.report import write
 
 
@@ -14,6 +14,7 @@ def main() -> None:
     what, folder = sys.argv[1], Path(sys.argv[2])
     if what == "collect":
         collect(folder)
+        collect_culprits(folder / CULPRIT_FOLDER)
     else:
         write(folder, Path("results"), sys.argv[3])
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
+from bench.gate.attribution import cause_of, profiled_launches
 from bench.gate.design import ARMS, Arm, Plan
 from bench.gate.journal import RESULT_FILE, Journal
 from bench.gate.run import Arms, Comparison, Launcher, as_document
@@ -15,9 +16,10 @@ from bench.gate.sides import Side, null_side
 from bench.speed.cases import TimedCase, cases, prepare, suite_size
 from bench.speed.launch import Place, launch_together
 from bench.storage.cache import cache_root
-from bench.workers.process import Interpreters
+from bench.storage.text_files import replace_text
+from bench.workers.process import Interpreters, Site
 from tools.calibration.bias import BIASES, Bias
-from tools.planted_worker import SHARE_VARIABLE
+from tools.planted_worker import PART_VARIABLE, SHARE_VARIABLE
 
 SUITE = "calibration"
 BACKENDS = ("torch",)
@@ -29,6 +31,11 @@ PLANTED = (0.01, 0.02, 0.05, 0.1)
 PLANTED_BLOCKS = 30
 MARGIN = 0.03
 FOREVER_S = 1e9
+PARTS = ("input", "copies", "forward", "backward", "optimizer")
+CULPRITS = 10
+"""Planted culprits of each part."""
+CULPRIT_SHARE = 0.1
+CULPRIT_FOLDER = "culprits"
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,29 @@ def collect(folder: Path) -> None:
         each_s = (time.monotonic() - began) / done_here
         left = each_s * sum(not (folder / e.name / RESULT_FILE).is_file() for e in every)
         print(f"{number}/{len(every)} {one.name}: {left / 60:.0f} minutes left", flush=True)
+
+
+def collect_culprits(folder: Path) -> None:
+    """Plant a slowdown in each part of a step, profile both sides, and keep the part that is named;
+    what was measured before is kept."""
+    folder.mkdir(parents=True, exist_ok=True)
+    cache, interpreters = cache_root(), Interpreters({})
+    size = suite_size(SUITE, "cpu")
+    timed = prepare(cases(size, BACKENDS), size, "cpu", interpreters, cache, details=False)
+    place = Place(interpreters, cache)
+    site = Site(module="tools.planted_worker")
+    for number in range(CULPRITS):
+        for part in PARTS:
+            file = folder / f"{part}-{number}.json"
+            if file.is_file():
+                continue
+            case = timed[number % len(timed)]
+            variables = {SHARE_VARIABLE: str(CULPRIT_SHARE), PART_VARIABLE: part}
+            planted = replace(place, site=site, variables=variables)
+            a, b = profiled_launches([(case, place), (case, planted)], Random())
+            cause = cause_of(case.name, a.cases[case.name], b.cases[case.name])
+            replace_text(file, cause.model_dump_json())
+            print(f"{part}: {cause.culprit}", flush=True)
 
 
 def _measure(one: Experiment, folder: Path, side: Side, timed: Sequence[TimedCase]) -> None:

@@ -25,7 +25,13 @@ from bench.report.gate.words import percent
 from bench.speed.launch import benchmarks_of
 from bench.system import cores, processor
 from tools.calibration.bias import BIASES
-from tools.calibration.collect import BLOCKS, MARGIN, PLANTED
+from tools.calibration.collect import (
+    BLOCKS,
+    CULPRIT_FOLDER,
+    CULPRIT_SHARE,
+    MARGIN,
+    PLANTED,
+)
 from tools.calibration.rules import RULES, Sample
 from tools.planted_worker import SHARE_VARIABLE
 
@@ -137,6 +143,7 @@ def summary(folder: Path) -> dict[str, Any]:
         "planted": planted,
         "simulated": _simulated(together),
         "biases": biases,
+        "culprits": _culprits(folder / CULPRIT_FOLDER),
     }
 
 
@@ -202,6 +209,16 @@ def _simulated(together: Floats) -> dict[str, Any]:
     return found
 
 
+def _culprits(folder: Path) -> dict[str, dict[str, int]]:
+    """Return planted part → named part → how often."""
+    found: dict[str, dict[str, int]] = {}
+    for file in sorted(folder.glob("*.json")):
+        named = str(json.loads(file.read_text())["culprit"])
+        counts = found.setdefault(file.stem.partition("-")[0], {})
+        counts[named] = counts.get(named, 0) + 1
+    return found
+
+
 def _bias(one: Measured, words: str) -> dict[str, Any]:
     result = one.result()
     ratios = [v.ratio for v in result.benchmarks if v.ratio is not None]
@@ -250,6 +267,10 @@ def page(found: Mapping[str, Any], commit: str) -> str:
     simulated_rows = [
         [words, *(f"{own[look]:.0%}" for look in LOOKS)]
         for words, own in found["simulated"].items()
+    ]
+    culprit_rows = [
+        [part, ", ".join(f"{named} {count}" for named, count in counts.items())]
+        for part, counts in found["culprits"].items()
     ]
     looks = [str(look) for look in LOOKS]
 
@@ -303,6 +324,12 @@ def page(found: Mapping[str, Any], commit: str) -> str:
             "",
             table(bias_rows, ["what is planted", "verdict", "largest ratio", "why",
                               "rules of others that call it slower"]),
+            "",
+            "## Planted culprits",
+            "",
+            f"{CULPRIT_SHARE:.0%} of a step, planted in one of its parts; the part that is named:",
+            "",
+            table(culprit_rows, ["planted in", "named"]),
             "",
         ]
     )  # fmt: skip

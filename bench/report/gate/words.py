@@ -7,13 +7,15 @@ from typing import Any
 
 from bench.gate.attribution import Cause
 from bench.gate.baseline import BaselineResult
-from bench.gate.decision import BenchmarkVerdict
+from bench.gate.decision import BenchmarkVerdict, ComparedBenchmark
 from bench.gate.run import GateResult
 
 Row = list[str]
-HEADINGS = ["benchmark", "B / A", "interval", "verdict", "blocks", "found from"]
-"""Headings of the table of a comparison; the last is the smallest slowdown found in 80 %."""
-BASELINE_HEADINGS = ["benchmark", "now / baseline", "interval", "verdict", "launches", "found from"]
+HEADINGS = ["benchmark", "B / A", "interval", "verdict", "blocks", "found in 80 %, 95 %"]
+"""Headings of the table of a comparison; the last are the smallest slowdowns that so many blocks
+find."""
+BASELINE_HEADINGS = ["benchmark", "now / baseline", "interval", "verdict", "launches",
+                     "found in 80 %"]  # fmt: skip
 MOST_DIFFERENCES = 12
 """Differences that are named in words; JSON has all."""
 ANSWERS = {
@@ -29,10 +31,18 @@ def rows_of(result: GateResult | BaselineResult) -> list[Row]:
     return [
         [
             one.name, ratio_text(one.ratio), interval_text(one.interval), one.verdict,
-            str(one.blocks), percent(one.detectable, sign=True),
+            str(one.blocks), _found_text(one),
         ]
         for one in result.benchmarks
     ]  # fmt: skip
+
+
+def _found_text(one: ComparedBenchmark) -> str:
+    """Return the smallest slowdowns that are found, in 80 % and where it is known in 95 %."""
+    powers = [one.detectable]
+    if isinstance(one, BenchmarkVerdict):
+        powers.append(one.detectable_95)
+    return ", ".join(percent(power, sign=True) for power in powers)
 
 
 def ratio_text(ratio: float | None) -> str:

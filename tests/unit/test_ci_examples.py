@@ -1,0 +1,48 @@
+"""The examples of CI jobs: valid YAML, whose commands exist."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import yaml
+
+from bench.report.gate.formats import FORMATS
+from bench.system import project_root
+from tests.unit.test_cli import Cli
+
+FOLDER = project_root() / "examples" / "ci"
+
+
+def _texts(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        return [text for own in value.values() for text in _texts(own)]
+    if isinstance(value, list):
+        return [text for own in value for text in _texts(own)]
+    return [value] if isinstance(value, str) else []
+
+
+def _command(name: str) -> str:
+    """Return the gate's command line in an example."""
+    document = yaml.safe_load((FOLDER / name).read_text())
+    (found,) = [text for text in _texts(document) if "thawbench gate" in text]
+    return found.replace("\\\n", " ")
+
+
+@pytest.mark.parametrize("name", ["github-actions.yml", "gitlab-ci.yml"])
+def test_the_commands_options_exist(name: str, cli: Cli) -> None:
+    command = _command(name)
+    text = cli("gate", "--help").stdout
+    for option in re.findall(r"(?<=\s)--[a-z-]+", command):
+        assert option in text
+    formats = re.search(r"--format (\S+)", command)
+    assert formats is not None
+    assert set(formats[1].split(",")) <= set(FORMATS)
+
+
+def test_files_that_a_job_reads_are_written() -> None:
+    text = (FOLDER / "github-actions.yml").read_text() + (FOLDER / "gitlab-ci.yml").read_text()
+    written = {file for file, _ in FORMATS.values()}
+    for file in re.findall(r"gate/([a-z]+\.[a-z]+)", text):
+        assert file in written
