@@ -21,7 +21,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from bench.gate.environments import environment
+from bench.gate.environments import environment, environment_folder
 from bench.storage.cache import cache_root
 from bench.storage.text_files import json_text, replace_text
 from bench.system import processor, project_root
@@ -74,14 +74,25 @@ def main() -> None:
             if not _answer_file(backend, before, now).is_file():
                 _compare(backend, before, now, asked.budget)
             if asked.remove:
-                shutil.rmtree(_python(before).parent.parent, ignore_errors=True)
+                _remove(before)
+        if asked.remove:
+            _remove(releases[-1])
     replace_text(PAGE, page())
 
 
-def _python(release: Release) -> Path:
+def _packages(release: Release) -> list[str]:
     project = tomllib.loads((project_root() / "pyproject.toml").read_text())["project"]
     needed = [d for d in project["dependencies"] if not d.startswith(NOT_FOR_WORKERS)]
-    return environment(Path(sys.executable), [*release.packages, *needed], cache_root(), print)
+    return [*release.packages, *needed]
+
+
+def _python(release: Release) -> Path:
+    return environment(Path(sys.executable), _packages(release), cache_root(), print)
+
+
+def _remove(release: Release) -> None:
+    folder = environment_folder(Path(sys.executable), _packages(release), cache_root())
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _answer_file(backend: str, before: Release, now: Release) -> Path:
@@ -96,13 +107,14 @@ def _compare(backend: str, before: Release, now: Release, budget: str) -> None:
     command = [
         sys.executable, str(project_root() / "run_bench.py"), "gate", "--ab", str(_python(before)),
         str(_python(now)), "--backends", backend, "--budget", budget, "--out", str(folder),
-        "--json",
+        "--device", "cpu", "--json",
     ]  # fmt: skip
     print(f"{before.name} → {now.name}", flush=True)
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-    answer: dict[str, Any] = json.loads(done.stdout)
-    if "error" in answer:
-        raise SystemExit(f"{before.name} → {now.name}: {answer['error']['message']}")
+    answer: dict[str, Any] = json.loads(done.stdout or "{}")
+    if "verdict" not in answer:
+        why = answer.get("error", {}).get("message", f"exit code {done.returncode}")
+        raise SystemExit(f"{before.name} → {now.name}: {why}")
     answer["sides"] = [before.name, now.name]  # without paths of this machine
     replace_text(file, json_text(answer))
 

@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections import Counter
 from pathlib import Path
 
-from bench.cli.gate_compare import comparison_setup, print_answer, run_comparison
+from bench.cli.gate_calibrate import calibrate_command
+from bench.cli.gate_compare import (
+    BUDGET,
+    FOLDER,
+    MARGIN,
+    comparison_setup,
+    print_answer,
+    run_comparison,
+)
 from bench.cli.gate_confirm import confirm_command
 from bench.cli.gate_progress import end_line
 from bench.cli.options import GateOptions, duration_s, interpreters, names
 from bench.cli.speed_suite import (
-    check_suite,
+    is_own,
     kept_launches,
     launch_watch,
     one_device,
     parse_target,
     software_by_backend,
+    suite_name,
     timed_cases,
     wanted_backends,
 )
-from bench.errors import UserError, choose
-from bench.gate.baseline import compare_baselines
-from bench.gate.design import plan_for
+from bench.errors import Unavailable, UserError, choose
+from bench.gate.baseline import check_machine, compare_baselines
+from bench.gate.circumstances import knob_differences
+from bench.gate.design import LOOKS, Plan
 from bench.gate.journal import read_launches, read_question
 from bench.gate.run import result_of
 from bench.gate.sides import (
@@ -40,25 +50,34 @@ from bench.speed.launch import Place
 from bench.speed.measure import measure_suite
 from bench.storage.cache import cache_root
 
+USAGE_ERROR = 2
 LEAST_MARGIN, MOST_MARGIN = 0.001, 1.0
 WAYS = "Compare one of: --ab A B, --ab-env NAME=A,B, --baseline NAME, --stored FOLDER."
 
 
 def gate_command(options: GateOptions) -> bool:
-    """Compare, print the answer, and return False if the exit code shall be 1."""
-    if options.what:
-        choose("word after `gate`", options.what, ("calibrate",))
-        from bench.cli.gate_calibrate import calibrate_command
+    """Compare, print the answer, and return False if the exit code shall be 1, which means slower:
+    an error of any kind ends with 2."""
+    try:
+        return _gate(options)
+    except Exception as error:
+        error.exit_code = USAGE_ERROR  # type: ignore[attr-defined]
+        raise
 
-        return calibrate_command(options)
+
+def _gate(options: GateOptions) -> bool:
     for name in names(options.formats) or ():
         choose("format", name, FORMATS)
-    if not LEAST_MARGIN <= options.max_slowdown <= MOST_MARGIN:
+    if not LEAST_MARGIN <= (options.max_slowdown or MARGIN) <= MOST_MARGIN:
         raise UserError(
             f"--max-slowdown {options.max_slowdown:g} is no fraction between {LEAST_MARGIN} and "
             f"{MOST_MARGIN:g}.",
             "Write 0.03 for 3 %.",
         )
+    if options.what:
+        choose("word after `gate`", options.what, ("calibrate",))
+        return calibrate_command(options)
+    _check_idle(options)
     given = {
         "--ab": options.ab,
         "--ab-env": options.ab_env,
@@ -76,14 +95,31 @@ def gate_command(options: GateOptions) -> bool:
     return _ab(options)
 
 
+def _check_idle(options: GateOptions) -> None:
+    """Raise UserError for options that have no effect beside others."""
+    with_baseline = {
+        "--against": options.against is not None,
+        "--launches": options.launches is not None,
+        "--confirm": options.confirm,
+    }
+    with_sides = {"--blocks": options.blocks is not None, "--fresh": options.fresh,
+                  "--backends": options.backends is not None}  # fmt: skip
+    idle = with_sides if options.baseline or options.stored else with_baseline
+    if options.baseline and options.confirm:
+        idle = {}
+    named = [flag for flag, is_given in idle.items() if is_given]
+    if named:
+        raise UserError(f"{', '.join(named)} has no effect here.", "See run_bench.py gate --help.")
+
+
 def _ab(options: GateOptions) -> bool:
     """Compare two sides that are launched now."""
-    budget_s = duration_s("--budget", options.budget)
+    budget_s = duration_s("--budget", options.budget or BUDGET)
     target = parse_target(options.target)
     python = interpreters(options.python)
     place = Place(python, cache_root(), one_device(options.device, python))
     if options.ab_env:
-        sides = setting_sides(options.ab_env, place)
+        sides = setting_sides(options.ab_env, place, target and target.file)
     else:
         assert options.ab is not None
         sides = compared_sides(options.ab, place, target and target.file)
@@ -94,8 +130,8 @@ def _ab(options: GateOptions) -> bool:
 def _stored(options: GateOptions, folder: Path) -> bool:
     """Decide again from the launches of a folder."""
     question = read_question(folder)
-    plan = plan_for(options.max_slowdown, 1, None)
-    plan = replace(plan, looks=tuple(question.get("looks", plan.looks)))
+    margin = options.max_slowdown or question.get("margin", MARGIN)
+    plan = Plan(margin, tuple(question.get("looks", LOOKS)))
     launches = read_launches(folder)
     if not launches:
         raise UserError(f"'{folder}' holds no launches.", "Compare first: run_bench.py gate --ab …")
@@ -104,7 +140,8 @@ def _stored(options: GateOptions, folder: Path) -> bool:
         launches, plan, (str(sides[0]), str(sides[1])), bool(question.get("together", True)),
         question.get("intended", ()),
     )  # fmt: skip
-    result = result.model_copy(update={"differs": question.get("differs", {})})
+    differs = {**question.get("differs", {}), **knob_differences(launches)}
+    result = result.model_copy(update={"differs": differs})
     return print_answer(options, result, gate_sentences(result), HEADINGS, folder)
 
 
@@ -116,35 +153,37 @@ def _against_baseline(options: GateOptions) -> bool:
         now = load_baseline(options.baselines, options.against)
     else:
         now = _measure_like(before, options)
-    result = compare_baselines(before, now, options.max_slowdown)
-    if result.is_suspicious and options.confirm:
-        return confirm_command(options, before)
+    result = compare_baselines(before, now, options.max_slowdown or MARGIN)
     sentences = baseline_sentences(result, before.name)
-    is_good = print_answer(options, result, sentences, BASELINE_HEADINGS, options.out)
-    return is_good and not (result.is_suspicious and options.strict)
+    if result.is_suspicious and options.confirm:
+        try:
+            return confirm_command(options, before)
+        except (UserError, Unavailable) as error:
+            sentences.append(f"It could not be confirmed: {error}")
+    folder = options.out or FOLDER / f"baseline-{before.name}"
+    return print_answer(options, result, sentences, BASELINE_HEADINGS, folder)
 
 
 def _measure_like(before: Baseline, options: GateOptions) -> Baseline:
     """Measure the suite of a baseline now."""
     python = interpreters(options.python)
     target = parse_target(options.target)
-    if (before.suite == "own step") != (target is not None):
-        raise UserError(
-            f"Baseline '{before.name}' is of the suite '{before.suite}'.",
-            "Name the same step with --target."
-            if before.suite == "own step"
-            else "Leave out --target.",
-        )
+    if is_own(before.suite) != (target is not None):
+        mend = "Leave out --target." if target is not None else "Name the step with --target."
+        raise UserError(f"Baseline '{before.name}' is of '{before.suite}'.", mend)
     device = before.device if options.device == "auto" else options.device
     place = Place(python, cache_root(), one_device(device, python))
     wanted = None if target is not None else list(before.software)
     software = software_by_backend(wanted, target, place)
-    suite = before.suite if target is not None else check_suite(before.suite)
+    suite = suite_name(before.suite, target)
+    check_machine(before, software)
     cases = timed_cases(suite, list(software), target, place, details=True)
-    each = [sum(one.backend == backend for one in before.launches) for backend in before.software]
+    each = Counter((one.backend, one.precision) for one in before.launches)
     kept = kept_launches(options.baselines, f"after-{before.name}", suite, software, cases)
     try:
-        found = measure_suite(cases, place, options.launches or max(each), kept, launch_watch())
+        found = measure_suite(
+            cases, place, options.launches or max(each.values()), kept, launch_watch()
+        )
     finally:
         end_line()
     kept.remove()

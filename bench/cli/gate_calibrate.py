@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from random import Random
 
 from tabulate import tabulate
 
-from bench.cli.gate_compare import FOLDER
+from bench.cli.gate_compare import FOLDER, MARGIN
 from bench.cli.gate_progress import end_line, show_line
 from bench.cli.options import GateOptions, duration_s, interpreters
 from bench.cli.output import show, tell
 from bench.cli.run_clock import duration
 from bench.cli.speed_suite import (
-    check_suite,
     one_device,
     parse_target,
     software_by_backend,
+    suite_name,
     timed_cases,
     wanted_backends,
 )
@@ -25,32 +26,42 @@ from bench.gate.journal import Journal, question_folder
 from bench.gate.run import Arms, Comparison
 from bench.gate.sides import Side, null_side
 from bench.report.gate.words import percent
+from bench.spec.base import short_hash
 from bench.speed.launch import Place
 from bench.storage.cache import cache_root
+from bench.storage.checksums import sha256_of_file
 from bench.storage.text_files import json_text
 
 MANY_BLOCKS = 100_000
+BUDGET = "10m"
 
 
 def calibrate_command(options: GateOptions) -> bool:
     """Launch A against A within the budget, then print and store what that says."""
-    budget_s = duration_s("--budget", options.budget)
+    budget_s = duration_s("--budget", options.budget or BUDGET)
     target = parse_target(options.target)
-    suite = check_suite(options.suite) if target is None else "own step"
+    suite = suite_name(options.suite, target)
     python = interpreters(options.python)
     place = Place(python, cache_root(), one_device(options.device, python))
     software = software_by_backend(wanted_backends(options.backends, target), target, place)
     cases = timed_cases(suite, list(software), target, place, details=False)
     side = Side("setting", "this code", place)
-    question = {"calibrate": suite, "device": place.device, "machine": machine_of(software)}
+    question = {
+        "calibrate": suite, "device": place.device, "machine": machine_of(software),
+        "run": short_hash({n: own.model_dump(mode="json") for n, own in software.items()}),
+        "target": target and sha256_of_file(target.file),
+    }  # fmt: skip
     journal = Journal(
-        options.out or question_folder(FOLDER, question), question, fresh=options.fresh
+        options.out or question_folder(FOLDER, question),
+        question,
+        fresh=options.fresh,
+        stale_s=math.inf,
     )
     if journal.launches:
         tell(f"going on with {len(journal.launches)} launches in {journal.folder}")
     places: dict[Arm, Place] = {"A": place, "B": place, "N": null_side(side).place}
     arms = Arms(places, {"A": cases, "B": cases, "N": cases})
-    plan = Plan(margin=options.max_slowdown, looks=(MANY_BLOCKS,))
+    plan = Plan(margin=options.max_slowdown or MARGIN, looks=(MANY_BLOCKS,))
     comparison = Comparison(
         arms, plan, journal, budget_s, random=Random(),
         watch=lambda now: show_line(f"block {now.blocks + 1}, {duration(budget_s)} in all"),
@@ -60,7 +71,12 @@ def calibrate_command(options: GateOptions) -> bool:
     finally:
         end_line()
     found = calibrate(
-        journal.launches, suite, place.device, software, options.max_slowdown, arms.together
+        journal.launches,
+        suite,
+        place.device,
+        software,
+        options.max_slowdown or MARGIN,
+        arms.together,
     )
     path = save_calibration(found)
     show(json_text(found.model_dump(mode="json")) if options.as_json else _text(found))
@@ -86,8 +102,9 @@ def _text(found: Calibration) -> str:
             "",
             tabulate(spreads, headings, "simple", disable_numparse=True),
             "",
-            f"False alarms: {found.false_alarms} of {found.repeats} drawn comparisons, so at most "
-            f"{percent(found.false_alarm_rate)}.",
+            f"False alarms: {percent(found.false_alarm_rate)} of {found.repeats} comparisons that "
+            f"were drawn from these blocks; {found.disjoint_alarms} of {found.disjoint} that share "
+            f"none, by which alone the rate is at most {percent(found.disjoint_bound)}.",
             "",
             "Slowdowns that are found and confirmed, by blocks; margin: at most half of them.",
             "",

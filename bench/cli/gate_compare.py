@@ -16,13 +16,13 @@ from bench.cli.options import GateOptions, interpreters, names
 from bench.cli.output import show, tell
 from bench.cli.speed_suite import (
     Target,
-    check_suite,
+    suite_name,
     timed_cases,
 )
 from bench.errors import Unavailable, UserError
 from bench.gate.attribution import Direction, find_causes
 from bench.gate.calibration import false_alarm_rate
-from bench.gate.circumstances import Differences, knob_differences, software_differences
+from bench.gate.circumstances import Differences, knob_differences
 from bench.gate.design import Arm, plan_for
 from bench.gate.journal import Journal, question_folder
 from bench.gate.run import Arms, Comparison, GateResult, as_document
@@ -38,12 +38,18 @@ from bench.report.gate.words import (
     gate_sentences,
     rows_of,
 )
+from bench.spec.base import short_hash
 from bench.speed.cases import TimedCase
-from bench.speed.launch import Place, benchmark_names, lacking, software_of
+from bench.speed.launch import Place
+from bench.speed.software import lacking, software_differences, software_of
+from bench.speed.values import benchmark_names
+from bench.storage.checksums import sha256_of_file
 from bench.storage.text_files import json_text, replace_text
 from bench.workers.tasks import Software
 
 FOLDER = Path("results/gates")
+MARGIN, BUDGET = 0.03, "20m"
+"""Defaults of ``--max-slowdown`` and ``--budget``."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,8 @@ class Setup:
     sides: tuple[Side, Side]
     software: tuple[dict[str, Software], dict[str, Software]]
     cases: dict[Arm, Sequence[TimedCase]]
+    null: Side
+    """A once more, launched in another way."""
     intended: list[str]
     """Environment variables that are meant to differ."""
     suite: str
@@ -84,7 +92,7 @@ def comparison_setup(
     Raises:
         UserError: A side cannot run what was asked for.
     """
-    suite = check_suite(options.suite) if target is None else "own step"
+    suite = suite_name(options.suite, target)
     asked = [OWN_STEP] if target is not None else list(wanted or DEFAULT_BACKENDS)
     found = tuple({name: software_of(name, side.place) for name in asked} for side in sides)
     lacks = {
@@ -101,32 +109,39 @@ def comparison_setup(
 
     def cases_of(side: Side) -> list[TimedCase]:
         own = None if target is None else target._replace(file=side.target or target.file)
+        # Both sides train networks that this process's own exporter has exported.
         place = replace(side.place, interpreters=interpreters(options.python))
         return timed_cases(suite, backends, own, place, details=False)
 
-    a, b = (cases_of(side) for side in sides)
+    null = null_side(sides[0])
+    a, b, n = (cases_of(side) for side in (*sides, null))
     intended = sorted({name for side in sides for name in side.place.variables})
     software = tuple({name: own[name] for name in backends} for own in found)
-    return Setup(sides, (software[0], software[1]), {"A": a, "B": b, "N": a}, intended, suite)
+    return Setup(sides, (software[0], software[1]), {"A": a, "B": b, "N": n}, null, intended, suite)
 
 
 def run_comparison(options: GateOptions, setup: Setup, budget_s: float) -> bool:
     """Collect launches and print the answer; see ``gate_command`` for the result."""
     a, b = setup.sides
     benchmarks = benchmark_names(setup.cases["A"])
-    plan = plan_for(options.max_slowdown, len(benchmarks), options.blocks)
+    plan = plan_for(options.max_slowdown or MARGIN, len(benchmarks), options.blocks)
     question = {
         "sides": [a.label, b.label], "kind": a.kind, "commits": [a.commit, b.commit],
         "suite": setup.suite, "shapes": {case.name: case.shape for case in setup.cases["A"]},
         "device": a.place.device, "margin": plan.margin, "looks": list(plan.looks),
         "intended": setup.intended, "differs": setup.differs,
+        "run": short_hash([
+            {name: one.model_dump(mode="json") for name, one in own.items()}
+            for own in setup.software
+        ]),
+        "targets": [side.target and sha256_of_file(side.target) for side in setup.sides],
         "together": a.place.device == "cpu",
     }  # fmt: skip
     folder = options.out or question_folder(FOLDER, question)
     journal = Journal(folder, question, fresh=options.fresh)
     if journal.launches:
         tell(f"going on with {len(journal.launches)} launches in {folder}")
-    places: dict[Arm, Place] = {"A": a.place, "B": b.place, "N": null_side(a).place}
+    places: dict[Arm, Place] = {"A": a.place, "B": b.place, "N": setup.null.place}
     comparison = Comparison(
         Arms(places, setup.cases), plan, journal, budget_s, setup.intended, (a.label, b.label),
         Random(), watch=show_progress,
@@ -137,7 +152,8 @@ def run_comparison(options: GateOptions, setup: Setup, budget_s: float) -> bool:
     except KeyboardInterrupt:
         is_interrupted = True
         result = comparison.result()
-        result = result.model_copy(update={"remarks": ("It was interrupted.",)})
+        remark = f"Interrupted after {result.blocks} blocks; the same command goes on within a day."
+        result = result.model_copy(update={"remarks": (remark,)})
     finally:
         end_line()
     result = _completed(result, setup, journal.launches)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from bench.cli.gate_compare import Setup, comparison_setup, run_comparison
+from bench.cli.gate_compare import BUDGET, comparison_setup, run_comparison
 from bench.cli.options import GateOptions, duration_s, interpreters
 from bench.cli.output import tell
-from bench.cli.speed_suite import Target, one_device, parse_target
+from bench.cli.speed_suite import one_device, parse_target
+from bench.errors import UserError
 from bench.gate.environments import rebuilt
-from bench.gate.sides import Side, revision_folder
+from bench.gate.sides import Side, file_of_commit, revision_folder
 from bench.speed.baseline import Baseline
-from bench.speed.launch import Place, software_of
+from bench.speed.launch import Place
+from bench.speed.software import software_of
 from bench.storage.cache import cache_root
 from bench.system import project_root
 from bench.workers.process import Interpreters
@@ -21,7 +23,7 @@ def confirm_command(options: GateOptions, before: Baseline) -> bool:
     """Compare the baseline's environment and code, rebuilt, with those of now.
 
     Raises:
-        UserError: The environment or the code of then cannot be had.
+        UserError: The baseline's environment or code cannot be rebuilt.
     """
     tell(f"'{before.name}' makes a slowdown suspicious; rebuilding what it ran on")
     python = interpreters(options.python)
@@ -31,13 +33,21 @@ def confirm_command(options: GateOptions, before: Baseline) -> bool:
     }
     old = replace(place, interpreters=Interpreters({**python.chosen, **chosen}))
     name, software = next(iter(before.software.items()))
-    commit = None
+    commit: str | None = None
     if software_of(name, place).code != software.code:
-        code = revision_folder(project_root(), before.commit, place.cache)
-        old, commit = replace(old, site=replace(old.site, root=code)), before.commit
-    a = Side("interpreter", f"baseline {before.name}", old, commit=commit)
-    b = Side("interpreter", "now", place)
-    target: Target | None = parse_target(options.target)
+        commit = before.thawbench_commit
+        if commit is None:
+            raise UserError(
+                f"Baseline '{before.name}' does not record a commit of Thawbench, so its code "
+                "cannot be rebuilt.",
+                "Compare two environments: run_bench.py gate --ab OLD_PYTHON NEW_PYTHON",
+            )
+        code = revision_folder(project_root(), commit, place.cache)
+        old = replace(old, site=replace(old.site, root=code))
+    target = parse_target(options.target)
+    then = None if target is None else file_of_commit(target.file, before.commit, place.cache)
+    a = Side("interpreter", f"baseline {before.name}", old, then, commit)
+    b = Side("interpreter", "now", place, target and target.file)
     with_suite = options if target is not None else replace(options, suite=before.suite)
-    setup: Setup = comparison_setup(with_suite, (a, b), target, list(before.software))
-    return run_comparison(options, setup, duration_s("--budget", options.budget))
+    setup = comparison_setup(with_suite, (a, b), target, list(before.software))
+    return run_comparison(options, setup, duration_s("--budget", options.budget or BUDGET))

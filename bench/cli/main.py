@@ -74,6 +74,7 @@ def main() -> None:
         sys.exit(INTERRUPTED)
     except Exception as error:
         message, hint, code = _explained(error)
+        code = getattr(error, "exit_code", code)
         refuse(message, hint, _wants_json() and not getattr(error, "is_answered", False))
         sys.exit(code)
 

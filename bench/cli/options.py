@@ -192,8 +192,12 @@ class GateOptions:
     suite: str = option(SUITE_HELP, "small")
     backends: str | None = option("See `list backends`. Default: torch,keras-tensorflow.")
     target: str | None = option(TARGET_HELP)
-    max_slowdown: float = option("Slowdown that does not matter, as a fraction.", 0.03)
-    budget: str = option("Time for all launches: 90s, 20m, 2h.", "20m")
+    max_slowdown: float | None = option(
+        "Slowdown that does not matter, as a fraction. Default: 0.03."
+    )
+    budget: str | None = option(
+        "Time for all launches: 90s, 20m, 2h. Default: 20m; of `calibrate`: 10m."
+    )
     blocks: int | None = option("Blocks at the last look. Default: up to 40.", min=1, max=1000)
     launches: int | None = option("With --baseline: launches now.", min=1, max=1000)
     strict: bool = option("Exit with 1 also where nothing can be told.", False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from pathlib import Path
 from typing import Any
@@ -12,21 +13,22 @@ from bench.cli.gate_progress import end_line
 from bench.cli.options import SpeedOptions, interpreters
 from bench.cli.output import show, tell
 from bench.cli.speed_suite import (
-    check_suite,
     kept_launches,
     launch_watch,
     one_device,
     parse_target,
     software_by_backend,
     software_words,
+    suite_name,
     timed_cases,
     wanted_backends,
 )
 from bench.errors import choose
 from bench.speed.baseline import Baseline, check_unused, new_baseline, save_baseline
 from bench.speed.cases import suite_size
-from bench.speed.launch import Place, benchmarks_of, value_of
+from bench.speed.launch import Place
 from bench.speed.measure import measure_suite
+from bench.speed.values import benchmarks_of, value_of
 from bench.storage.cache import cache_root
 from bench.storage.text_files import json_text
 
@@ -43,7 +45,7 @@ def speed_command(options: SpeedOptions) -> bool:
         return history_command(options)
     target = parse_target(options.target)
     backends = wanted_backends(options.backends, target)
-    suite = check_suite(options.suite) if target is None else "own step"
+    suite = suite_name(options.suite, target)
     if options.save_baseline is not None:
         check_unused(options.baselines, options.save_baseline, force=options.force)
     python = interpreters(options.python)
@@ -79,9 +81,9 @@ def speed_rows(baseline: Baseline) -> list[dict[str, Any]]:
         for name, answer in launch.cases.items()
         for measure, count in answer.images.items()
     }
-    for name, seconds in baseline.values().items():
+    for name, seconds in baseline.all_values().items():
         windows = [window for own in baseline.windows(name) for window in own]
-        logs = [s / statistics.median(seconds) - 1 for s in seconds]
+        logs = [math.log(value) for value in seconds]
         case = name.partition(" ")[2]
         answers = [launch.cases[case] for launch in baseline.launches if case in launch.cases]
         rows.append(
@@ -95,7 +97,10 @@ def speed_rows(baseline: Baseline) -> list[dict[str, Any]]:
                 "disturbed_windows": sum(window.disturbed_by is not None for window in windows),
                 "setup_s": statistics.median(answer.setup_s for answer in answers),
                 "compile_s": statistics.median(answer.compile_s for answer in answers),
-                "peak_device_bytes": answers[0].peak_device_bytes,
+                "peak_device_bytes": max(
+                    (a.peak_device_bytes for a in answers if a.peak_device_bytes is not None),
+                    default=None,
+                ),
             }
         )
     return rows

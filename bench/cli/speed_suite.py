@@ -15,10 +15,15 @@ from bench.cli.run_clock import duration
 from bench.errors import UserError, check_is_file, choose
 from bench.runner.devices import resolve_devices
 from bench.speed.cases import SUITES, SuiteSize, TimedCase, cases, own_step, prepare, suite_size
-from bench.speed.launch import Place, lacking, software_of
+from bench.speed.launch import Place
 from bench.speed.partial import PartialLaunches
+from bench.speed.software import lacking, software_of
+from bench.storage.checksums import sha256_of_file
 from bench.workers.process import Interpreters
-from bench.workers.tasks import Software
+from bench.workers.tasks import OwnStepTask, Software
+
+OWN_SUITE = "own step"
+"""Beginning of the name of what is timed with ``--target``."""
 
 
 class Target(NamedTuple):
@@ -69,6 +74,17 @@ def check_suite(name: str) -> str:
     return choose("speed suite", name, SUITES)
 
 
+def suite_name(name: str, target: Target | None) -> str:
+    """Return the name of what is timed: a suite, or a user's own step; raise UserError if the suite
+    is unknown."""
+    return check_suite(name) if target is None else f"{OWN_SUITE} {target.file.name}"
+
+
+def is_own(suite: str) -> bool:
+    """Return True for the name of a user's own step."""
+    return suite.startswith(OWN_SUITE)
+
+
 def timed_cases(
     suite: str, backends: Sequence[str], target: Target | None, place: Place, *, details: bool
 ) -> list[TimedCase]:
@@ -115,6 +131,11 @@ def kept_launches(
         "suite": suite,
         "software": {backend: own.model_dump(mode="json") for backend, own in software.items()},
         "shapes": {case.name: case.shape for case in cases},
+        "targets": [
+            sha256_of_file(Path(case.task.file))
+            for case in cases
+            if isinstance(case.task, OwnStepTask)
+        ],
     }
     kept = PartialLaunches(folder / f".{name}.launches", question)
     if kept.launches:

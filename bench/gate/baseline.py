@@ -8,26 +8,22 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import Field
 from scipy import stats
 
-from bench.errors import UserError
-from bench.gate.circumstances import (
-    MUST_AGREE,
-    Differences,
-    condition_differences,
-    differing_knobs,
-    software_differences,
-)
+from bench.errors import UserError, number_of
+from bench.gate.circumstances import Differences, condition_differences, differing_knobs
 from bench.gate.decision import ComparedBenchmark
 from bench.gate.design import LEVEL
 from bench.gate.statistics import Estimate, holm, unpaired
 from bench.spec.base import Frozen
 from bench.speed.baseline import Baseline
-from bench.speed.launch import value_of
+from bench.speed.software import MUST_AGREE, software_differences
+from bench.speed.values import benchmark_name, value_of
+from bench.workers.tasks import Software
 
 LEAST_LAUNCHES = 3
 """Launches of a side below which the spread between launches is unknown."""
@@ -50,6 +46,21 @@ class BaselineResult(Frozen):
     missing: tuple[str, ...] = Field(description="Benchmarks of the baseline alone.")
     added: tuple[str, ...] = Field(description="Benchmarks that the baseline lacks.")
     margin: float
+    null_arm: None = Field(default=None, description="Stored launches have no null arm.")
+    false_alarm_rate: None = Field(default=None, description="A suspicion has none.")
+
+
+def check_machine(before: Baseline, now: Mapping[str, Software]) -> None:
+    """Raise UserError if software is not on the machine of a baseline; it names the field."""
+    for backend in sorted({*before.software} & {*now}):
+        for field in MUST_AGREE:
+            pair = [getattr(side[backend], field) for side in (before.software, now)]
+            _agree(field, pair[0], pair[1], before.name)
+        if before.device != "cpu" and before.software[backend].gpu_uuid is None:
+            raise UserError(
+                f"Baseline '{before.name}' does not know its GPU: nvidia-smi did not list it.",
+                "Identical cards differ; measure where nvidia-smi works.",
+            )
 
 
 def check_comparable(before: Baseline, now: Baseline) -> None:
@@ -57,20 +68,47 @@ def check_comparable(before: Baseline, now: Baseline) -> None:
     field."""
     for field in ("suite", "device"):
         _agree(field, getattr(before, field), getattr(now, field), before.name)
-    for backend in sorted({*before.software} & {*now.software}):
-        for field in MUST_AGREE:
-            pair = [getattr(side.software[backend], field) for side in (before, now)]
-            _agree(field, pair[0], pair[1], before.name)
+    check_machine(before, now.software)
     for case in sorted({*before.shapes} & {*now.shapes}):
-        for field in sorted({*before.shapes[case], *now.shapes[case]}):
-            pair = [side.shapes[case].get(field) for side in (before, now)]
-            _agree(f"{field} of {case}", pair[0], pair[1], before.name)
-    for side in (before, now):
-        fewest = min((len(values) for values in side.values().values()), default=0)
-        if fewest < LEAST_LAUNCHES:
+        _agree_in_shape(case, before.shapes[case], now.shapes[case], before.name)
+    if not {*before.shapes} & {*now.shapes}:
+        for case, shape in before.shapes.items():
+            for other in now.shapes.values():
+                if all(shape.get(f) == other.get(f) for f in ("backbone", "policy")):
+                    _agree_in_shape(case, shape, other, before.name)
+        raise UserError(
+            f"Baseline '{before.name}' has no case in common with what is measured now."
+        )
+    first, second = (_images(side) for side in (before, now))
+    for name in sorted({*first} & {*second}):
+        _agree(f"images of {name}", first[name], second[name], before.name)
+
+
+def _agree_in_shape(
+    case: str, before: Mapping[str, Any], now: Mapping[str, Any], name: str
+) -> None:
+    for field in sorted({*before, *now}):
+        _agree(f"{field} of {case}", before.get(field), now.get(field), name)
+
+
+def _images(side: Baseline) -> dict[str, int]:
+    """Return the images in the seconds of each benchmark."""
+    return {
+        benchmark_name(measure, case): count
+        for launch in side.launches
+        for case, answer in launch.cases.items()
+        for measure, count in answer.images.items()
+    }
+
+
+def check_launches(side: Baseline) -> None:
+    """Raise UserError if a benchmark has too few launches to know the spread between them."""
+    for name, values in side.values().items():
+        disturbed = side.disturbed().get(name, 0)
+        if len(values) + disturbed < LEAST_LAUNCHES:
             raise UserError(
-                f"Baseline '{side.name}' has {fewest} launches of a benchmark; the spread between "
-                f"launches needs {LEAST_LAUNCHES}.",
+                f"Baseline '{side.name}' has {number_of(len(values), 'launch')} of {name}; the "
+                f"spread between launches needs {LEAST_LAUNCHES}.",
                 f"Measure again: run_bench.py speed --launches 6 --save-baseline {side.name} "
                 "--force",
             )
@@ -92,16 +130,22 @@ def compare_baselines(before: Baseline, now: Baseline, margin: float) -> Baselin
         UserError: They cannot be compared.
     """
     check_comparable(before, now)
+    check_launches(before)
+    check_launches(now)
     first, second = before.values(), now.values()
     names = [name for name in first if name in second]
+    few = {n for n in names if min(len(first[n]), len(second[n])) < LEAST_LAUNCHES}
     estimates = {
         name: unpaired(*([math.log(s) for s in side[name]] for side in (first, second)))
         for name in names
+        if name not in few
     }
     stuck = {name for name, estimate in estimates.items() if estimate.error == 0}
     rejected = holm({n: e.p_value() for n, e in estimates.items() if n not in stuck}, LEVEL)
     verdicts = [
-        _suspect(name, estimates[name], name in rejected, margin, before, now, name in stuck)
+        _untold(name, before, now)
+        if name in few
+        else _suspect(name, estimates[name], name in rejected, margin, before, now, name in stuck)
         for name in names
     ]
     given = {one.verdict for one in verdicts}
@@ -120,6 +164,16 @@ def compare_baselines(before: Baseline, now: Baseline, margin: float) -> Baselin
         added=tuple(sorted(second.keys() - first.keys())),
         margin=margin,
     )
+
+
+def _untold(name: str, before: Baseline, now: Baseline) -> BenchmarkSuspicion:
+    """Return the answer about a benchmark whose launches were disturbed."""
+    counts = [side.disturbed().get(name, 0) for side in (before, now)]
+    return BenchmarkSuspicion(
+        name=name, ratio=None, interval=None, verdict="cannot tell",
+        blocks=len(now.values()[name]), detectable=None,
+        reason=f"launches were disturbed: {counts[0]} of the baseline, {counts[1]} of now",
+    )  # fmt: skip
 
 
 def _suspect(
@@ -146,7 +200,8 @@ def _suspect(
 
 
 def _detectable(estimate: Estimate, margin: float) -> float | None:
-    """Return the slowdown whose estimate is significant, and past the margin, in 80 %."""
+    """Return the slowdown whose estimate is significant, and past the margin, with probability 0.8:
+    the sum of the least such estimate and of the 80 % quantile of its error."""
     if not estimate.error:
         return None
     needed = float(stats.t.isf(LEVEL / 2, estimate.freedom)) * estimate.error

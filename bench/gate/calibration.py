@@ -21,11 +21,12 @@ from scipy import stats
 from bench.errors import UserError, first_line, number_of
 from bench.gate.decision import classify, confirmed_names
 from bench.gate.design import LEVEL, LOOKS, Plan
-from bench.gate.samples import ArmLaunch, block_series
+from bench.gate.samples import ArmLaunch, BlockSeries, block_series
 from bench.gate.statistics import Estimate, Floats, paired
 from bench.spec.base import SCHEMA_VERSION, Frozen, short_hash
-from bench.speed.launch import benchmarks_of, value_of
+from bench.speed.values import benchmarks_of, value_of
 from bench.storage.text_files import json_text, replace_text
+from bench.system import cores
 from bench.workers.tasks import Software
 
 FOLDER = Path("results/calibrations")
@@ -35,15 +36,15 @@ REPEATS = 1000
 LEAST_BLOCKS = 10
 """Blocks below which a machine is not calibrated."""
 WANTED_POWER = 0.95
-MOST_LAUNCHES = 1000
+LEAST_LAUNCHES, MOST_LAUNCHES = 3, 1000
 
 
 class Spread(Frozen):
     """Standard deviations of the log of a benchmark's times."""
 
-    within: float = Field(description="Of the windows of a launch.")
-    between: float = Field(description="Of the medians of launches.")
-    block: float = Field(description="Of the log ratio of a block, A against A.")
+    within: float = Field(description="Over the windows of one launch, mean over launches.")
+    between: float = Field(description="Over the medians of launches.")
+    block: float = Field(description="Standard deviation of a block's log ratio, A against A.")
 
 
 class Calibration(Frozen):
@@ -58,10 +59,14 @@ class Calibration(Frozen):
     blocks: int = Field(description="Blocks of A against A that were measured.")
     spreads: dict[str, Spread]
     false_alarm_rate: float = Field(
-        description="Upper end of a 95 % interval of the rate of alarms among drawn comparisons."
+        description="Share of alarms among ``repeats`` comparisons that were drawn from the blocks."
     )
-    false_alarms: int = Field(description="Alarms among ``repeats`` drawn comparisons.")
     repeats: int
+    disjoint: int = Field(description="Comparisons of six blocks that share none.")
+    disjoint_alarms: int = Field(description="Alarms among them, confirmation left out.")
+    disjoint_bound: float = Field(
+        description="Upper end of the 95 % interval of the rate of alarms, from those alone."
+    )
     power: dict[str, dict[str, float]] = Field(
         description="Slowdown → blocks of a look → share of drawn comparisons that found it by "
         "then, in every benchmark's steps, and confirmed it."
@@ -75,6 +80,16 @@ class Calibration(Frozen):
     )
 
 
+def common_ratios(series: Mapping[str, BlockSeries]) -> tuple[list[str], Floats]:
+    """Return the benchmarks, and the (blocks, benchmarks) log ratios of the blocks that count for
+    every one of them."""
+    names = list(series)
+    each = [dict(zip(own.numbers, own.blocks, strict=True)) for own in series.values()]
+    common = sorted(set.intersection(*(set(own) for own in each))) if each else []
+    rows = [[own[number].log_ratio for own in each] for number in common]
+    return names, np.array(rows, np.float64).reshape(len(common), len(names))
+
+
 def machine_of(software: Mapping[str, Software]) -> dict[str, str | None]:
     """Return what identifies a machine for a calibration."""
     one = next(iter(software.values()))
@@ -82,13 +97,14 @@ def machine_of(software: Mapping[str, Software]) -> dict[str, str | None]:
         "processor": one.processor,
         "device_model": one.device_model,
         "gpu_uuid": one.gpu_uuid,
+        "cores": str(cores()),
         "backends": ",".join(sorted(software)),
     }
 
 
 def calibrate(
     launches: Sequence[ArmLaunch], suite: str, device: str, software: Mapping[str, Software],
-    margin: float, together: bool, seed: int = 0,
+    margin: float, together: bool,
 ) -> Calibration:  # fmt: skip
     """Return the calibration that launches of A against A give.
 
@@ -96,17 +112,20 @@ def calibrate(
         UserError: There are too few blocks.
     """
     series = block_series(launches, "search", together)
-    blocks = min((len(own.blocks) for own in series.values()), default=0)
+    names, ratios = common_ratios(series)
+    blocks = len(ratios)
     if blocks < LEAST_BLOCKS:
         raise UserError(
             f"{number_of(blocks, 'block')} that nothing disturbed are too few to calibrate: "
             f"{LEAST_BLOCKS} are needed.",
             "Repeat the command, with a larger --budget: what was measured counts.",
         )
-    names = list(series)
-    ratios = np.array([[b.log_ratio for b in series[n].blocks[:blocks]] for n in names]).T
-    plan, random = Plan(margin=margin), np.random.default_rng(seed)
+    plan, random = Plan(margin=margin), np.random.default_rng(0)
     alarms = sum(found is not None for found in drawn_comparisons(ratios, 0.0, plan, random))
+    apart = [
+        "slower" in classify(_estimates(ratios[at : at + LOOKS[0]]), plan).values()
+        for at in range(0, len(ratios) - LOOKS[0] + 1, LOOKS[0])
+    ]
     power: dict[str, dict[str, float]] = {}
     needed: dict[str, int | None] = {}
     spreads = {name: _spread(launches, name, ratios[:, i]) for i, name in enumerate(names)}
@@ -124,7 +143,11 @@ def calibrate(
         recorded_at=datetime.now(UTC).isoformat(timespec="seconds"), suite=suite, device=device,
         machine=machine_of(software), margin=margin, blocks=blocks,
         spreads=spreads,
-        false_alarm_rate=upper_bound(alarms, REPEATS), false_alarms=alarms, repeats=REPEATS,
+        false_alarm_rate=alarms / REPEATS,
+        repeats=REPEATS,
+        disjoint=len(apart),
+        disjoint_alarms=sum(apart),
+        disjoint_bound=upper_bound(sum(apart), len(apart)),
         power=power, needed_blocks=needed,
         needed_launches={f"{s:g}": launches_needed(s, between) for s in SLOWDOWNS},
     )  # fmt: skip
@@ -144,7 +167,9 @@ def launches_needed(slowdown: float, between: float) -> int | None:
         slowdown: As a fraction.
         between: Standard deviation of the log of launches.
     """
-    for count in range(3, MOST_LAUNCHES):
+    if between == 0:
+        return LEAST_LAUNCHES
+    for count in range(LEAST_LAUNCHES, MOST_LAUNCHES):
         freedom, distance = 2 * count - 2, math.log1p(slowdown) * math.sqrt(count / 2) / between
         if stats.nct.sf(stats.t.isf(LEVEL / 2, freedom), freedom, distance) >= WANTED_POWER:
             return count
@@ -163,7 +188,7 @@ def drawn_comparisons(
     """Draw comparisons from blocks of A against A and let the gate decide.
 
     Args:
-        ratios: (blocks, benchmarks) log ratios. A and B may be exchanged, so signs are drawn too.
+        ratios: (blocks, benchmarks) log ratios.
         slowdown: Added to B, as a fraction: in every benchmark, or one value for each.
 
     Returns:
@@ -171,12 +196,10 @@ def drawn_comparisons(
         None if none was.
     """
     shift = np.log1p(slowdown)
-    needed = plan.looks[-1] + plan.confirm_blocks
+    needed = 2 * plan.looks[-1]
     found: list[int | None] = []
     for _ in range(repeats):
-        rows = random.integers(0, len(ratios), needed)
-        signs = random.choice([-1.0, 1.0], (needed, 1))
-        drawn = ratios[rows] * signs + shift
+        drawn = ratios[random.integers(0, len(ratios), needed)] + shift
         found.append(_blocks_to_alarm(drawn, plan))
     return found
 
@@ -186,10 +209,9 @@ def _blocks_to_alarm(drawn: Floats, plan: Plan) -> int | None:
         given = classify(_estimates(drawn[:look]), plan)
         slower = [name for name, verdict in given.items() if verdict == "slower"]
         if slower:
-            confirming = _estimates(drawn[look : look + plan.confirm_blocks])
-            if plan.confirm_blocks == 0 or confirmed_names({n: confirming[n] for n in slower}):
-                return look
-            return None
+            confirming = _estimates(drawn[look : 2 * look])
+            is_confirmed = confirmed_names({name: confirming[name] for name in slower})
+            return look if is_confirmed or not plan.confirms else None
         if "cannot tell" not in given.values():
             return None
     return None

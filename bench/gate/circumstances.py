@@ -7,14 +7,8 @@ from typing import Any
 
 from bench.gate.samples import ArmLaunch
 from bench.spec.base import Frozen
-from bench.workers.tasks import LaunchConditions, Software
+from bench.workers.tasks import LaunchConditions
 
-MUST_AGREE = ("processor", "device_model", "gpu_uuid", "system")
-"""Fields of ``Software`` without which times of two sessions are about two machines. Cards of one
-model differ by 8 % on average, and by 22 % at worst (Sinha et al., "Not All GPUs Are Created
-Equal", SC 2022), hence the identity of the card."""
-SUSPECTS = ("python", "driver", "kernel", "container", "code", "device_settings")
-"""Fields of ``Software`` that may differ and may be the cause, besides distributions."""
 CONDITION_WORDS = {
     "cpus": "cores that the process may use",
     "nice": "niceness",
@@ -29,32 +23,17 @@ Differences = dict[str, list[Any]]
 """Field → values before and now, or of A and B."""
 
 
-def software_differences(before: Software, now: Software) -> Differences:
-    """Return what differs in software and device, distributions by name."""
-    found: Differences = {}
-    for field in (*MUST_AGREE, *SUSPECTS):
-        pair = [getattr(before, field), getattr(now, field)]
-        if pair[0] != pair[1]:
-            found[field] = pair
-    names = sorted({*before.distributions, *now.distributions})
-    for name in names:
-        pair = [before.distributions.get(name), now.distributions.get(name)]
-        if pair[0] != pair[1]:
-            found[name] = pair
-    return found
-
-
 def condition_differences(
-    before: LaunchConditions, now: LaunchConditions, but: Iterable[str] = ()
+    before: LaunchConditions, now: LaunchConditions, ignored_variables: Iterable[str] = ()
 ) -> Differences:
     """Return what differs in the circumstances of two processes, by its name in messages.
 
     Args:
-        but: Environment variables that are meant to differ.
+        ignored_variables: Environment variables that are meant to differ.
     """
     found: Differences = {}
     for field, words in CONDITION_WORDS.items():
-        pair = [_without(getattr(side, field), but) for side in (before, now)]
+        pair = [_without(getattr(side, field), ignored_variables) for side in (before, now)]
         if pair[0] != pair[1]:
             found[words] = pair
     return found
@@ -71,7 +50,7 @@ class Unequal(Frozen):
 
     what: str
     arm: str
-    """The arm that differs from A: B or N."""
+    """Arm of the launch that differs from A's first launch: A, B or N."""
     values: tuple[Any, Any]
 
     def __str__(self) -> str:
@@ -79,15 +58,17 @@ class Unequal(Frozen):
         if isinstance(a, Mapping) and isinstance(other, Mapping):  # only what differs
             names = [name for name in {**a, **other} if a.get(name) != other.get(name)]
             a, other = ({n: side[n] for n in names if n in side} for side in (a, other))
-        return f"{self.what}: {_shown(a)} at A, {_shown(other)} at {self.arm}"
+        return f"{self.what}: {_shown(a)} at A's first launch, {_shown(other)} at {self.arm}"
 
 
-def unequal_conditions(launches: Iterable[ArmLaunch], but: Iterable[str]) -> list[Unequal]:
+def unequal_conditions(
+    launches: Iterable[ArmLaunch], ignored_variables: Iterable[str]
+) -> list[Unequal]:
     """Return what differs in the circumstances of the arms, of any launch against A's first. Such a
     comparison measures them too, so it can tell nothing about what is compared.
 
     Args:
-        but: Environment variables that are meant to differ.
+        ignored_variables: Environment variables that are meant to differ.
     """
     first: dict[str, LaunchConditions] = {}
     found: dict[tuple[str, str], Unequal] = {}
@@ -95,13 +76,28 @@ def unequal_conditions(launches: Iterable[ArmLaunch], but: Iterable[str]) -> lis
     for one in own:
         if one.arm == "A" and one.launch.conditions is not None:
             first.setdefault(one.launch.backend, one.launch.conditions)
+    for case, arms in _images(own).items():
+        for arm, images in arms.items():
+            if images != arms.get("A", images):
+                what, values = f"images of {case}", (arms["A"], images)
+                found[what, arm] = Unequal(what=what, arm=arm, values=values)
     for one in own:
         reference, now = first.get(one.launch.backend), one.launch.conditions
         if reference is None or now is None:
             continue
-        for what, pair in condition_differences(reference, now, but).items():
+        for what, pair in condition_differences(reference, now, ignored_variables).items():
             found.setdefault((what, one.arm), Unequal(what=what, arm=one.arm, values=tuple(pair)))
     return list(found.values())
+
+
+def _images(launches: Iterable[ArmLaunch]) -> dict[str, dict[str, dict[str, int]]]:
+    """Return case → arm → measure → images in its seconds."""
+    found: dict[str, dict[str, dict[str, int]]] = {}
+    for one in launches:
+        for case, answer in one.launch.cases.items():
+            images = {str(measure): count for measure, count in answer.images.items()}
+            found.setdefault(case, {}).setdefault(one.arm, images)
+    return found
 
 
 def knob_differences(launches: Iterable[ArmLaunch]) -> Differences:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 from pydantic import Field
@@ -23,7 +24,10 @@ Verdict = Literal["slower", "faster", "same", "cannot tell"]
 POWERS = (0.8, 0.95)
 """Chances of finding the smallest slowdown that is printed."""
 NULL_SHARE = 1 / 3
-"""Share of the margin by which the null arm may differ: less cannot turn a verdict."""
+"""Share of the margin by which the null arm may differ; a smaller difference cannot change a
+verdict."""
+RESOLUTION = 1e-12
+"""Differences of log times below which a clock stands still."""
 LEAST_BLOCKS = 3
 """Blocks below which nothing is said."""
 
@@ -34,12 +38,14 @@ class ComparedBenchmark(Frozen):
     name: str
     ratio: float | None = Field(description="Time of B, or now, over that of A, or then.")
     interval: tuple[float, float] | None = Field(
-        description="Of the ratio; right in 95 % of comparisons, whatever look ended them."
+        description="Interval of the ratio; it holds in 95 % of comparisons, whatever look ended "
+        "them."
     )
     verdict: str
     blocks: int = Field(description="Number of blocks that counted; with a baseline, of launches.")
     detectable: float | None = Field(
-        description="Smallest slowdown, as a fraction, that so many find in 80 %."
+        description="Smallest slowdown, as a fraction, that so many blocks find and confirm with "
+        "probability 0.8."
     )
     cycles_ratio: float | None = Field(
         default=None, description="Ratio of time × clock of the GPU; null on a CPU."
@@ -51,7 +57,9 @@ class BenchmarkVerdict(ComparedBenchmark):
     """The verdict about a benchmark."""
 
     verdict: Verdict
-    detectable_95: float | None = Field(default=None, description="The same, in 95 %.")
+    detectable_95: float | None = Field(
+        default=None, description="The same, with probability 0.95."
+    )
     p_value: float | None = Field(default=None, description="Two-sided, not corrected.")
     spread: float | None = Field(
         default=None, description="Standard deviation of a block's log ratio."
@@ -133,6 +141,27 @@ def decide(series: Mapping[str, BlockSeries], plan: Plan) -> list[BenchmarkVerdi
     return found
 
 
+def search(
+    series: Mapping[str, BlockSeries], plan: Plan
+) -> tuple[list[BenchmarkVerdict], int | None]:
+    """Apply the looks of a plan to blocks, each to as many blocks as it has.
+
+    Returns:
+        The verdicts of the look that settled every benchmark or found a slowdown, or of the last
+        look, and its number of blocks. If none did yet, those of all blocks, and None.
+    """
+    counted = min((len(own.blocks) for own in series.values()), default=0)
+    for look in plan.looks:
+        if look > counted:
+            break
+        first = {name: replace(own, blocks=own.blocks[:look]) for name, own in series.items()}
+        verdicts = decide(first, plan)
+        given = {one.verdict for one in verdicts}
+        if "slower" in given or "cannot tell" not in given or look == plan.looks[-1]:
+            return verdicts, look
+    return decide(series, plan), None
+
+
 def classify(estimates: Mapping[str, Estimate], plan: Plan) -> dict[str, Verdict]:
     """Return the verdict of a look about each benchmark, see ``decide``."""
     level, edge = plan.level_per_look, math.log1p(plan.margin)
@@ -156,10 +185,11 @@ def _explained(
     low, high = estimate.interval(level)
     reason = needed = None
     if verdict == "cannot tell":
-        needed = blocks_to_settle(estimate.mean, spread, level, plan.margin)
+        needed = blocks_to_settle(estimate.mean, spread, level / family, plan.margin, blocks)
         reason = f"the launches vary too much for {blocks} blocks"
     smallest = [
-        smallest_found(blocks, spread, level / family, plan.margin, power) for power in POWERS
+        smallest_found(blocks, spread, level / family, plan.margin, power, CONFIRM_LEVEL)
+        for power in POWERS
     ]
     return BenchmarkVerdict(
         name=name, ratio=estimate.ratio, interval=(low, high), verdict=verdict, blocks=blocks,
@@ -173,8 +203,9 @@ def _cycles_ratio(series: BlockSeries) -> float | None:
 
 
 def _is_constant(series: BlockSeries) -> bool:
-    """Return True if all launches of a benchmark took the same time to the last bit."""
-    return len({time for block in series.blocks for time in block}) == 1
+    """Return True if the launches of every arm took the same time to the last digits."""
+    arms = zip(*series.blocks, strict=True)
+    return all(max(times) - min(times) < RESOLUTION for times in arms)
 
 
 def _too_few(series: BlockSeries) -> str:
@@ -195,13 +226,15 @@ def confirm(
 ) -> list[BenchmarkVerdict]:
     """Return verdicts after new blocks: a slowdown that they do not show falls to ``cannot tell``.
 
-    Each is tested alone, one-sided, with Holm's correction over those that were found.
+    Each is tested alone, one-sided, with Holm's correction over those that were found. As many new
+    blocks are needed as have found it.
     """
-    slower = [one.name for one in verdicts if one.verdict == "slower"]
+    found_after = {one.name: one.blocks for one in verdicts if one.verdict == "slower"}
+    slower = list(found_after)
     estimates = {
         name: paired([block.log_ratio for block in series[name].blocks])
         for name in slower
-        if name in series and len(series[name].blocks) >= LEAST_BLOCKS
+        if name in series and len(series[name].blocks) >= found_after[name]
     }
     confirmed = confirmed_names(estimates)
     found = []

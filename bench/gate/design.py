@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Literal, get_args
 
-from bench.errors import UserError
+from bench.errors import UserError, number_of
 from bench.gate.statistics import smallest_found
 
 Arm = Literal["A", "B", "N"]
@@ -31,15 +31,13 @@ LOOKS = (6, 10, 16, 26, 40)
 """Numbers of blocks after which the data are looked at."""
 LEVEL = 0.05
 """Chance of any false alarm, two-sided, over all benchmarks and looks."""
-CONFIRM_BLOCKS = 6
-"""New blocks that must confirm a slowdown."""
 CONFIRM_LEVEL = 0.05
-"""One-sided level of that confirmation."""
+"""One-sided level of the confirmation of a slowdown by new blocks."""
 USUAL_SPREAD = 0.02
-"""Standard deviation of a block's log ratio, where the machine was not calibrated."""
+"""Standard deviation of a block's log ratio that a plan expects."""
 HOPELESS, HOPELESS_MARGINS = 1.0, 3.0
-"""A plan that would miss even a slowdown by this fraction (twice as slow), or by so many times the
-margin if that is more, is refused."""
+"""Slowdowns (a fraction, and a multiple of the margin) of which a plan must find the larger in
+80 %, else it is refused."""
 
 
 def block_orders(random: Random, together: bool) -> list[tuple[Arm, ...]]:
@@ -61,7 +59,8 @@ class Plan:
     """Slowdown that does not matter, as a fraction."""
     looks: tuple[int, ...] = LOOKS
     level: float = LEVEL
-    confirm_blocks: int = CONFIRM_BLOCKS
+    confirms: bool = True
+    """True if a slowdown must be confirmed by as many new blocks as have found it."""
 
     @property
     def level_per_look(self) -> float:
@@ -69,20 +68,13 @@ class Plan:
         levels bounds the chance of a false alarm."""
         return self.level / len(self.looks)
 
-    def next_look(self, blocks: int) -> int | None:
-        """Return the number of blocks at the next look; None after the last one."""
-        return next((look for look in self.looks if look > blocks), None)
 
-
-def plan_for(
-    margin: float, benchmarks: int, most_blocks: int | None = None, spread: float = USUAL_SPREAD
-) -> Plan:
+def plan_for(margin: float, benchmarks: int, most_blocks: int | None = None) -> Plan:
     """Return the plan of a comparison.
 
     Args:
         benchmarks: Number of comparisons that share the level.
         most_blocks: Number of blocks at the last look; None for the usual looks.
-        spread: Standard deviation of a block's log ratio that is expected.
 
     Raises:
         UserError: The plan could never fail: so few blocks that even twice the time would be no
@@ -95,12 +87,13 @@ def plan_for(
     level = plan.level_per_look / benchmarks
     hopeless = max(HOPELESS, HOPELESS_MARGINS * margin)
     least = 2
-    while (smallest_found(least, spread, level, margin, power=0.8) or math.inf) > hopeless:
+    while (smallest_found(least, USUAL_SPREAD, level, margin, power=0.8) or math.inf) > hopeless:
         least += 1
     if plan.looks[-1] < least:
         raise UserError(
-            f"A plan of {plan.looks[-1]} {'block' if plan.looks[-1] == 1 else 'blocks'} can never "
-            f"fail: with {benchmarks} benchmarks even twice the time would not be significant.",
+            f"A plan of {number_of(plan.looks[-1], 'block')} can never fail: with "
+            f"{number_of(benchmarks, 'benchmark')} even {1 + hopeless:g} times the time would not "
+            "be significant.",
             f"Use --blocks {least} or more.",
         )
     return plan

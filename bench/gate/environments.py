@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import subprocess
 import sys
@@ -51,6 +52,12 @@ def rebuilt(software: Software, cache: Path, say: Callable[[str], None]) -> Path
     return environment(python_of(software.python), ["--no-deps", *pins], cache, say)
 
 
+def environment_folder(python: Path, packages: Sequence[str], cache: Path) -> Path:
+    """Return the folder of an environment in the cache, whether it was built or not."""
+    key = short_hash({"python": str(python), "packages": list(packages)})
+    return cache / "environments" / key
+
+
 def environment(
     python: Path, packages: Sequence[str], cache: Path, say: Callable[[str], None]
 ) -> Path:
@@ -64,12 +71,11 @@ def environment(
     Raises:
         UserError: The packages cannot be installed.
     """
-    key = short_hash({"python": str(python), "packages": list(packages)})
-    folder = cache / "environments" / key
+    folder = environment_folder(python, packages, cache)
     interpreter = folder / "bin" / "python"
     if (folder / COMPLETE).is_file():
         return interpreter
-    say(f"building the environment {folder} ({len(packages)} packages)")
+    say(f"building the environment {folder}")
     shutil.rmtree(folder, ignore_errors=True)
     _run([str(python), "-m", "venv", str(folder)])
     pip = [str(interpreter), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
@@ -92,4 +98,7 @@ def _run(command: Sequence[str]) -> None:
     if done.returncode != 0:
         lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
         last = (lines or done.stderr.strip().splitlines() or ["no output"])[-1]
-        raise UserError(f"The environment cannot be built: {last[:300]}")
+        raise UserError(
+            f"The environment of '{command[0]}' cannot be built: {last[:300]}",
+            f"See the whole output: {shlex.join(command)}",
+        )

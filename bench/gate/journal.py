@@ -25,9 +25,12 @@ STALE_S = 24 * 3600.0
 class Journal:
     """A folder with the question of a comparison, its launches so far, and its result."""
 
-    def __init__(self, folder: Path, question: Mapping[str, Any], *, fresh: bool = False) -> None:
+    def __init__(
+        self, folder: Path, question: Mapping[str, Any], *, fresh: bool = False,
+        stale_s: float = STALE_S,
+    ) -> None:  # fmt: skip
         """Open the folder of a question; an unfinished comparison of the same question is
-        continued, unless it is a day old, anything else starts anew.
+        continued, unless it is older than ``stale_s`` seconds, anything else starts anew.
 
         Raises:
             UserError: The folder holds something else.
@@ -48,7 +51,7 @@ class Journal:
             )
         is_same = file.is_file() and file.read_text() == text
         is_open = is_same and not (folder / RESULT_FILE).exists()
-        if is_open and not fresh and time.time() - file.stat().st_mtime < STALE_S:
+        if is_open and not fresh and time.time() - file.stat().st_mtime < stale_s:
             self.launches = read_launches(folder)
             # Without a line that a crash cut short, to which the next one would be added.
             text = "".join(one.model_dump_json() + "\n" for one in self.launches)
@@ -63,7 +66,6 @@ class Journal:
         self.launches.append(one)
         with (self.folder / LAUNCHES_FILE).open("a", encoding="utf-8") as file:
             file.write(one.model_dump_json() + "\n")
-            file.flush()
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write the result; the comparison is then complete."""
@@ -91,7 +93,7 @@ def read_launches(folder: Path) -> list[ArmLaunch]:
                 break
             raise UserError(
                 f"Line {number} of '{file}' is damaged: {first_line(error)}.",
-                "Start anew with --fresh.",
+                "Compare again, with --fresh.",
             ) from error
     return found
 
@@ -105,14 +107,14 @@ def read_question(folder: Path) -> dict[str, Any]:
     file = folder / QUESTION_FILE
     try:
         document = json.loads(file.read_text())
-        version, question = document["schema_version"], document["question"]
+        version, question = int(document["schema_version"]), dict(document["question"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"'{folder}' is not the folder of a comparison by `gate`.") from error
     if version > SCHEMA_VERSION:
         raise UserError(
             f"'{file}' is of a newer version of Thawbench (schema {version}).", "Update Thawbench."
         )
-    return dict(question)
+    return question
 
 
 def question_folder(root: Path, question: Mapping[str, Any]) -> Path:

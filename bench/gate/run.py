@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,11 +19,11 @@ from bench.gate.decision import (
     NullArm,
     Verdict,
     confirm,
-    decide,
     null_arm,
     overall,
+    search,
 )
-from bench.gate.design import ARMS, Arm, Plan, block_orders
+from bench.gate.design import ARMS, Arm, Plan, block_orders, launches_per_arm
 from bench.gate.journal import Journal
 from bench.gate.samples import ArmLaunch, BlockSeries, Stage, block_series
 from bench.spec.base import Frozen
@@ -30,7 +31,7 @@ from bench.speed.cases import TimedCase
 from bench.speed.launch import Launch, Place, group_cases, launch_together
 
 PATIENCE = 2
-"""No more blocks are collected when so many more were disturbed than not."""
+"""Collecting stops when more than this many more blocks were disturbed than counted."""
 CLOCK_SHARE = 0.5
 """A slowdown whose ratio in cycles is less than this share of it comes from the GPU's clock."""
 Launcher = Callable[[Sequence[tuple[Sequence[TimedCase], Place]], Random], list[Launch]]
@@ -44,7 +45,9 @@ class GateResult(Frozen):
     benchmarks: tuple[BenchmarkVerdict, ...]
     null_arm: NullArm
     false_alarm_rate: float | None = Field(
-        default=None, description="Of the gate on this machine; null if it was not calibrated."
+        default=None,
+        description="The gate's rate of false alarms on this machine, as calibrated; null if it "
+        "was not.",
     )
     differs: Differences = Field(default={}, description="What differs between A and B.")
     sides: tuple[str, str] = Field(description="A and B as they were named.")
@@ -122,17 +125,15 @@ class Comparison:
         if not self.is_warm and not self.journal.launches:
             self._warm_up()
         verdicts: list[BenchmarkVerdict] = []
-        look: int | None = 0
-        while look is not None:
-            look = self.plan.next_look(look)
-            if look is None or not self._collect("search", look, self.plan.confirm_blocks):
+        settled: int | None = None
+        for look in self.plan.looks:
+            is_complete = self._collect("search", look, look if self.plan.confirms else 0)
+            verdicts, settled = search(self._series("search"), self.plan)
+            if not is_complete or settled is not None or not self._is_fair():
                 break
-            verdicts = decide(self._series("search"), self.plan)
-            if self._is_settled(verdicts):
-                break
-        verdicts = decide(self._series("search"), self.plan)
-        if overall(verdicts) == "slower" and self._is_fair():
-            self._collect("confirm", self.plan.confirm_blocks, 0)
+        is_found = settled is not None and overall(verdicts) == "slower"
+        if is_found and settled and self.plan.confirms and self._is_fair():
+            self._collect("confirm", settled, 0)
         return self.result()
 
     def collect_all(self) -> None:
@@ -156,15 +157,18 @@ class Comparison:
     def _warm_up(self) -> None:
         """Launch each arm once without counting it: the first launch of a session reads files from
         the disk and meets a cold machine."""
+        began = time.monotonic()
         for group in self.arms.groups:
             for order in block_orders(self.random, self.arms.together)[: len(ARMS)]:
                 self._launch(group, order)
-
-    def _is_settled(self, verdicts: Sequence[BenchmarkVerdict]) -> bool:
-        if not self._is_fair():
-            return True
-        given = {one.verdict for one in verdicts}
-        return "slower" in given or "cannot tell" not in given
+        block_s = (time.monotonic() - began) * launches_per_arm(self.arms.together)
+        first = self.plan.looks[0] * (2 if self.plan.confirms else 1)
+        if first * block_s > self.budget_s:
+            raise UserError(
+                f"A block takes about {block_s:.0f} s: the budget of {self.budget_s:.0f} s ends "
+                f"before the first look and its confirmation ({first} blocks).",
+                f"Use --budget {math.ceil(1.2 * first * block_s / 60)}m, or a smaller --suite.",
+            )
 
     def _is_fair(self) -> bool:
         """Return True if the arms are launched alike and the null arm stands still."""
@@ -177,7 +181,7 @@ class Comparison:
 
     def _collect(self, stage: Stage, wanted: int, reserved: int) -> bool:
         """Measure blocks until every benchmark has ``wanted`` that count; return False if the
-        budget, less the time of ``reserved`` blocks, does not last."""
+        budget minus the time of ``reserved`` blocks does not last."""
         while True:
             series = self._series(stage)
             counted = min((len(own.blocks) for own in series.values()), default=0)
@@ -249,15 +253,15 @@ def result_of(
         together: True if the launches of a block lived side by side and took turns.
         intended: Environment variables that are meant to differ.
     """
-    search, confirming = (
+    searched, confirming = (
         block_series(launches, stage, together) for stage in ("search", "confirm")
     )
-    verdicts = decide(search, plan)
-    if overall(verdicts) == "slower":
+    verdicts, _ = search(searched, plan)
+    if overall(verdicts) == "slower" and plan.confirms:
         verdicts = confirm(verdicts, confirming)
     both = {
         name: BlockSeries([*own.blocks, *confirming.get(name, BlockSeries()).blocks])
-        for name, own in search.items()
+        for name, own in searched.items()
     }
     null = null_arm(both, plan)
     unequal = unequal_conditions(launches, intended)
@@ -273,19 +277,31 @@ def result_of(
     return GateResult(
         verdict=overall(verdicts), benchmarks=tuple(verdicts), null_arm=null, sides=sides,
         blocks=counts["search"], confirm_blocks=counts["confirm"], margin=plan.margin,
-        level=plan.level, spent_s=sum(one.launch.seconds for one in launches), budget_s=budget_s,
+        level=plan.level, spent_s=_spent_s(launches, together), budget_s=budget_s,
         unequal=tuple(unequal),
     )  # fmt: skip
 
 
+def _spent_s(launches: Sequence[ArmLaunch], together: bool) -> float:
+    """Return the time of launches: those that lived side by side count once."""
+    if not together:
+        return sum(one.launch.seconds for one in launches)
+    longest: dict[tuple[str, int, str, str], float] = {}
+    for one in launches:
+        key = one.stage, one.block, one.launch.backend, one.launch.precision
+        longest[key] = max(longest.get(key, 0.0), one.launch.seconds)
+    return sum(longest.values())
+
+
 def _by_clock(one: BenchmarkVerdict) -> BenchmarkVerdict:
-    """Take back a slowdown that the GPU's clock explains: in cycles there is little of it."""
+    """Say where a slowdown comes from the GPU's clock: in cycles there is little of it. The verdict
+    stays: the order of launches was drawn, so B itself made the clock lower (driver, power)."""
     if one.verdict != "slower" or one.cycles_ratio is None or one.ratio is None:
         return one
     if one.cycles_ratio - 1 > CLOCK_SHARE * (one.ratio - 1):
         return one
-    reason = f"the GPU's clock was lower: {one.cycles_ratio:.3f} times the cycles"
-    return one.model_copy(update={"verdict": "cannot tell", "reason": reason})
+    reason = f"the GPU's clock was lower at B: {one.cycles_ratio:.3f} times the cycles"
+    return one.model_copy(update={"reason": reason})
 
 
 def _doubt(null: NullArm, unequal: Sequence[Unequal]) -> str | None:

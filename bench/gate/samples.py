@@ -12,7 +12,8 @@ from pydantic import Field
 
 from bench.gate.design import ARMS, Arm, launches_per_arm
 from bench.spec.base import Frozen
-from bench.speed.launch import MOSTLY, Launch, Windows, benchmarks_of, value_of
+from bench.speed.launch import Launch
+from bench.speed.values import MOSTLY, Windows, benchmarks_of, value_of
 
 Stage = Literal["search", "confirm"]
 
@@ -45,11 +46,13 @@ class LogTimes(NamedTuple):
         return self.null - self.a
 
 
-@dataclass(frozen=True)
+@dataclass
 class BlockSeries:
     """A benchmark over the blocks of a stage."""
 
     blocks: list[LogTimes] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)
+    """Number of each of those blocks in its stage."""
     cycles: list[float] = field(default_factory=list)
     """Log ratios of time × GPU clock; empty on a CPU."""
     disturbed: list[str] = field(default_factory=list)
@@ -83,17 +86,20 @@ def block_series(
             }
             own = series.setdefault(name, BlockSeries())
             if all(len(found) == launches_per_arm(together) for found in arms.values()):
-                _add_block(own, arms, together)
+                _add_block(own, number, arms, together)
     return series
 
 
-def _add_block(series: BlockSeries, arms: Mapping[Arm, list[Windows]], together: bool) -> None:
+def _add_block(
+    series: BlockSeries, number: int, arms: Mapping[Arm, list[Windows]], together: bool
+) -> None:
     problem, times = (_turns if together else _sequence)(arms)
     if problem is not None:
         series.disturbed.append(problem)
     if times is None:
         return
     series.blocks.append(times)
+    series.numbers.append(number)
     clocks = {arm: _clock(arms[arm]) for arm in ARMS}
     if clocks["A"] is not None and clocks["B"] is not None:
         series.cycles.append(times.log_ratio + math.log(clocks["B"] / clocks["A"]))

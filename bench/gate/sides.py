@@ -53,7 +53,9 @@ def interpreter_side(text: str, place: Place) -> Side | None:
     return Side("interpreter", text, replace(place, interpreters=interpreters))
 
 
-def setting_sides(choices: Sequence[str], place: Place) -> tuple[Side, Side]:
+def setting_sides(
+    choices: Sequence[str], place: Place, target: Path | None = None
+) -> tuple[Side, Side]:
     """Return the sides of ``--ab-env NAME=A,B``, which may be given several times.
 
     Raises:
@@ -76,7 +78,7 @@ def setting_sides(choices: Sequence[str], place: Place) -> tuple[Side, Side]:
         variables = {name: both[index] for name, both in given}
         label = " ".join(f"{name}={value}" for name, value in variables.items())
         place_of_side = replace(place, variables={**place.variables, **variables})
-        return Side("setting", label, place_of_side)
+        return Side("setting", label, place_of_side, target)
 
     return side(0), side(1)
 
@@ -109,7 +111,8 @@ def compared_sides(
 
 def null_side(side: Side) -> Side:
     """Return a side once more: its code and interpreter at another path, with an environment of
-    another size."""
+    another size. An interpreter that belongs to no virtual environment stays where it is: Python
+    finds the others by the path by which it was started."""
     place = side.place
     folder = place.cache / "null" / NULL_FOLDER
     site = replace(place.site, root=_linked(place.site.root, folder))
@@ -117,12 +120,15 @@ def null_side(side: Side) -> Side:
     for backend in (*BACKENDS, OWN_STEP):
         python = place.interpreters.of(backend)
         prefix = python.parent.parent
-        if (prefix / "pyvenv.cfg").is_file():  # Python finds other installations by the real path
+        if (prefix / "pyvenv.cfg").is_file():
             chosen[backend] = _linked(prefix, folder) / python.relative_to(prefix)
     interpreters = replace(place.interpreters, chosen={**place.interpreters.chosen, **chosen})
     padding = (2 * PADDING_BYTES, 3 * PADDING_BYTES)
     moved = replace(place, site=site, interpreters=interpreters, padding_bytes=padding)
-    return replace(side, label=f"{side.label}, once more", place=moved)
+    target = side.target
+    if target is not None:
+        target = _linked(target.parent, folder) / target.name
+    return replace(side, label=f"{side.label}, once more", place=moved, target=target)
 
 
 def _linked(folder: Path, place: Path) -> Path:
@@ -180,7 +186,7 @@ def _revision_side(text: str, place: Place, target: Path | None) -> Side:
     if target is None:
         site = replace(place.site, root=code)
         return Side("revision", text, replace(place, site=site), commit=commit)
-    inside = target.absolute().relative_to(top)
+    inside = target.resolve().relative_to(top.resolve())
     if not (code / inside).is_file():
         raise UserError(f"--target: there is no '{inside}' in revision '{text}'.")
     paths = tuple(code / source for source in SOURCES if (code / source).is_dir())
@@ -195,12 +201,30 @@ def revision_folder(repository: Path, commit: str, cache: Path) -> Path:
 
     def extract(into: Path) -> None:
         archive = _git(repository, "archive", "--format=tar", commit)
-        with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-            tar.extractall(into, filter="data")
+        try:
+            with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+                tar.extractall(into, filter="data")
+        except tarfile.TarError as error:
+            raise UserError(
+                f"Commit {commit[:12]} of '{repository}' cannot be extracted: {error}."
+            ) from error
 
     if not folder.is_dir():
         build_folder(folder, extract, Path.is_dir)
     return folder
+
+
+def file_of_commit(file: Path, commit: str, cache: Path) -> Path:
+    """Return a file of a repository as it was in a commit, among the other files of that commit.
+
+    Raises:
+        UserError: The file is in no repository, or was not there.
+    """
+    top = Path(_git(file.resolve().parent, "rev-parse", "--show-toplevel").decode().strip())
+    found = revision_folder(top, commit, cache) / file.resolve().relative_to(top.resolve())
+    if not found.is_file():
+        raise UserError(f"There is no '{file.name}' in commit {commit[:12]} of '{top}'.")
+    return found
 
 
 def common_backends(

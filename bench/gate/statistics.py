@@ -20,7 +20,7 @@ Floats = npt.NDArray[np.float64]
 GRID = 400
 """Points of the distribution of the standard deviation in ``power_of``."""
 MOST_BLOCKS = 2000
-"""Number of blocks beyond which more of them are no advice."""
+"""Largest number of blocks that is recommended."""
 
 
 class Estimate(NamedTuple):
@@ -86,15 +86,21 @@ def holm(p_values: Mapping[str, float], level: float) -> set[str]:
     return rejected
 
 
-def power_of(slowdown: float, blocks: int, spread: float, level: float, margin: float) -> float:
+def power_of(
+    slowdown: float, blocks: int, spread: float, level: float, margin: float,
+    confirm_level: float | None = None,
+) -> float:  # fmt: skip
     """Return the chance that a look finds a slowdown: that its p-value is at most ``level`` and its
-    estimate is past the margin.
+    estimate is past the margin, integrated over the distribution of the standard deviation.
 
     Args:
         slowdown: True slowdown, as a fraction.
+        blocks: Number of blocks at the look.
         spread: Standard deviation of a block's log ratio, of normal distribution.
         level: Two-sided level of the test.
         margin: Slowdown that does not matter, as a fraction.
+        confirm_level: One-sided level at which as many new blocks must confirm it; None if they
+            need not.
     """
     true, least = math.log1p(slowdown), math.log1p(margin)
     error, freedom = spread / math.sqrt(blocks), blocks - 1
@@ -103,18 +109,23 @@ def power_of(slowdown: float, blocks: int, spread: float, level: float, margin: 
     shares = (np.arange(GRID) + 0.5) / GRID
     estimated = error * np.sqrt(stats.chi2.ppf(shares, freedom) / freedom)
     needed = np.maximum(least, stats.t.isf(level / 2, freedom) * estimated)
-    return float(stats.norm.sf((needed - true) / error).mean())
+    found = float(stats.norm.sf((needed - true) / error).mean())
+    if confirm_level is None:
+        return found
+    again = stats.t.isf(confirm_level, freedom) * estimated
+    return found * float(stats.norm.sf((again - true) / error).mean())
 
 
 def smallest_found(
-    blocks: int, spread: float, level: float, margin: float, power: float
-) -> float | None:
+    blocks: int, spread: float, level: float, margin: float, power: float,
+    confirm_level: float | None = None,
+) -> float | None:  # fmt: skip
     """Return the smallest slowdown, as a fraction, that a look finds with the given power; None if
     even 100 times the time would not be found. See ``power_of`` for the other arguments."""
     reach = 99.0
 
     def lack(slowdown: float) -> float:
-        return power_of(slowdown, blocks, spread, level, margin) - power
+        return power_of(slowdown, blocks, spread, level, margin, confirm_level) - power
 
     if blocks < 2 or lack(reach) < 0:
         return None
@@ -123,7 +134,9 @@ def smallest_found(
     return float(optimize.brentq(lack, margin, reach, xtol=1e-5))
 
 
-def blocks_to_settle(estimate: float, spread: float, level: float, margin: float) -> int | None:
+def blocks_to_settle(
+    estimate: float, spread: float, level: float, margin: float, done: int = 1
+) -> int | None:
     """Return the number of blocks after which an interval about the same estimate would lie within
     the margin, or the estimate be past it and the interval leave out 1; None if too many.
 
@@ -132,10 +145,11 @@ def blocks_to_settle(estimate: float, spread: float, level: float, margin: float
         spread: Standard deviation of a block's log ratio.
         level: Two-sided level of a look.
         margin: As a fraction.
+        done: Number of blocks that did not settle it.
     """
     edge = math.log1p(margin)
     room = abs(estimate) if abs(estimate) > edge else edge - abs(estimate)
-    for blocks in range(2, MOST_BLOCKS):
+    for blocks in range(done + 1, MOST_BLOCKS):
         if stats.t.isf(level / 2, blocks - 1) * spread / math.sqrt(blocks) < room:
             return blocks
     return None

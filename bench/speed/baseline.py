@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from difflib import get_close_matches
@@ -25,11 +26,12 @@ from pytest_benchmark.utils import get_commit_info
 from bench.errors import UserError, first_line
 from bench.spec.base import SCHEMA_VERSION, Frozen
 from bench.speed.cases import TimedCase
-from bench.speed.launch import Launch, Windows, benchmarks_of, value_of
+from bench.speed.launch import Launch
+from bench.speed.values import Windows, benchmarks_of, value_of
 from bench.storage.text_files import json_text, replace_text
+from bench.system import project_root
 from bench.workers.tasks import Software
 
-FOLDER = Path("results/baselines")
 KEY = "thawbench"
 OPTIONS = {"disable_gc": False, "timer": "perf_counter", "min_rounds": 1, "max_time": 0.0,
            "min_time": 0.0, "warmup": True}  # fmt: skip
@@ -42,6 +44,9 @@ class Baseline(Frozen):
     name: str
     recorded_at: str = Field(description="Time in UTC, ISO 8601.")
     commit: str = Field(description="Commit of the folder in which the command ran; 'unversioned'.")
+    thawbench_commit: str | None = Field(
+        default=None, description="Commit of Thawbench's own code; null where it is no checkout."
+    )
     suite: str
     device: str
     software: dict[str, Software] = Field(description="Backend → what it ran, and on what.")
@@ -49,16 +54,27 @@ class Baseline(Frozen):
     launches: tuple[Launch, ...]
 
     def values(self) -> dict[str, list[float]]:
-        """Return the seconds of each benchmark, one value for each launch that nothing disturbed,
-        or for all if every one was disturbed."""
+        """Return the seconds of each benchmark, a value for each launch that nothing disturbed."""
         found: dict[str, list[float]] = {}
-        disturbed: dict[str, list[float]] = {}
         for launch in self.launches:
             for name, windows in benchmarks_of(launch).items():
-                value = value_of(windows)
-                into = found if value.disturbed_by is None else disturbed
-                into.setdefault(name, []).append(value.seconds)
-        return {**disturbed, **found}
+                value, calm = value_of(windows), found.setdefault(name, [])
+                if value.disturbed_by is None:
+                    calm.append(value.seconds)
+        return found
+
+    def all_values(self) -> dict[str, list[float]]:
+        """Return the seconds of each benchmark, of the calm launches or of all if none was."""
+        return {
+            name: values or [value_of(windows).seconds for windows in self.windows(name)]
+            for name, values in self.values().items()
+        }
+
+    def disturbed(self) -> dict[str, int]:
+        """Return the number of disturbed launches of each benchmark."""
+        return {
+            name: len(self.windows(name)) - len(values) for name, values in self.values().items()
+        }
 
     def windows(self, name: str) -> list[Windows]:
         """Return the windows of a benchmark in each launch."""
@@ -75,12 +91,23 @@ def new_baseline(
         name=name,
         recorded_at=datetime.now(UTC).isoformat(timespec="seconds"),
         commit=get_commit_info()["id"],
+        thawbench_commit=_own_commit(),
         suite=suite,
         device=device,
         software=dict(software),
         shapes={case.name: case.shape for case in cases},
         launches=tuple(launches),
     )
+
+
+def _own_commit() -> str | None:
+    """Return the commit of the checkout that Thawbench runs from; None if it is none."""
+    command = ["git", "-C", str(project_root()), "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
 
 
 def baseline_path(folder: Path, name: str) -> Path:
@@ -123,7 +150,7 @@ def save_baseline(baseline: Baseline, folder: Path, *, force: bool) -> Path:
 def document(baseline: Baseline) -> dict[str, Any]:
     """Return a baseline in pytest-benchmark's format."""
     benchmarks = []
-    for name, values in sorted(baseline.values().items()):
+    for name, values in sorted(baseline.all_values().items()):
         measure, _, case = name.partition(" ")
         stats = Stats()
         for seconds in values:

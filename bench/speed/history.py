@@ -15,7 +15,8 @@ from pydantic import Field
 from bench.errors import UserError, number_of
 from bench.spec.base import Frozen
 from bench.speed.baseline import Baseline, read_baseline
-from bench.workers.tasks import Software
+from bench.speed.software import software_differences
+from bench.speed.values import case_of
 
 LEAST_BASELINES = 2
 PENALTY = 3.0
@@ -77,7 +78,7 @@ def histories(baselines: Sequence[Baseline]) -> list[BenchmarkHistory]:
     series: dict[tuple[str, str, str], list[Baseline]] = {}
     for baseline in baselines:
         for name in baseline.values():
-            case = name.partition(" ")[2]
+            case = case_of(name)
             shape = str(sorted(baseline.shapes[case].items()))
             series.setdefault((name, machine_words(baseline, case), shape), []).append(baseline)
     return [_history(name, machine, own) for (name, machine, _), own in sorted(series.items())]
@@ -94,7 +95,7 @@ def machine_words(baseline: Baseline, case: str) -> str:
 def _history(name: str, machine: str, baselines: Sequence[Baseline]) -> BenchmarkHistory:
     points = []
     for baseline in baselines:
-        seconds = baseline.values()[name]
+        seconds = baseline.all_values()[name]
         logs = [math.log(value) for value in seconds]
         points.append(
             Point(
@@ -153,22 +154,12 @@ def change_points(logs: Sequence[float], spreads: Sequence[float | None]) -> lis
 
 
 def _software_changes(before: Baseline, now: Baseline, name: str) -> dict[str, list[Any]]:
-    case = name.partition(" ")[2]
+    case = case_of(name)
     backend = next(one.backend for one in now.launches if case in one.cases)
     found: dict[str, list[Any]] = {}
     if before.commit != now.commit:
         found["commit"] = [before.commit, now.commit]
     a, b = before.software.get(backend), now.software[backend]
     if a is not None:
-        found |= versions_that_differ(a, b)
+        found |= software_differences(a, b)
     return found
-
-
-def versions_that_differ(a: Software, b: Software) -> dict[str, list[Any]]:
-    """Return fields and distributions that differ, with both values."""
-    first, second = ({**s.model_dump(exclude={"distributions"}), **s.distributions} for s in (a, b))
-    return {
-        name: [first.get(name), second.get(name)]
-        for name in {**first, **second}
-        if first.get(name) != second.get(name)
-    }

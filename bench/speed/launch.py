@@ -6,7 +6,6 @@ which kernels it chose), so that windows of one process are alike and say little
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,20 +16,16 @@ from typing import Literal
 
 from pydantic import Field
 
-from bench.catalog.backends import backend_entry
 from bench.errors import Unavailable, UserError, WorkerFailed
 from bench.spec.base import Frozen
 from bench.spec.run import Precision, Status
-from bench.speed.cases import MEASURES, TimedCase
+from bench.speed.cases import TimedCase
 from bench.storage.cache import CACHE_VARIABLE
 from bench.workers.process import Interpreters, Site, Worker, fresh_log
 from bench.workers.tasks import (
     LaunchConditions,
     LaunchConditionsTask,
-    Software,
-    SoftwareTask,
     SpeedAnswer,
-    SpeedWindow,
     Task,
 )
 
@@ -40,10 +35,8 @@ change its speed by some percent (Mytkowicz et al., "Producing Wrong Data Withou
 Obviously Wrong!", ASPLOS 2009), so each launch draws it."""
 PADDING_BYTES = 4096
 TIDY_TIMEOUT_S = 20.0
-LAUNCH_TIMEOUT_S = 1800.0
-"""Time after which a case is given up."""
-MOSTLY = 0.5
-"""Share of disturbed windows from which on a measure of a launch counts as disturbed."""
+WAIT_TIMEOUT_S = 1800.0
+"""Seconds without an answer, or a wish for a turn, after which a worker is ended."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +50,7 @@ class Place:
     variables: Mapping[str, str] = field(default_factory=dict)
     """Environment variables besides those of the backend."""
     padding_bytes: tuple[int, int] = (0, PADDING_BYTES)
-    """Least length of the padding, and the first that is too long."""
+    """Range of the padding's length in bytes, end excluded."""
 
 
 class CaseFailure(Frozen):
@@ -87,22 +80,10 @@ class Launch(Frozen):
     cases: dict[str, SpeedAnswer]
     failures: dict[str, CaseFailure] = Field(default={}, description="Cases without an answer.")
 
-
-Windows = Sequence[SpeedWindow]
-"""Windows of one measure of a case, in order."""
-
-
-class Value(Frozen):
-    """A measure of a case in one launch."""
-
-    seconds: float = Field(description="Median over the windows that nothing disturbed.")
-    windows: int = Field(description="Number of those windows.")
-    disturbed_by: str | None = Field(
-        default=None, description="What disturbed most of its windows; they all count then."
-    )
-    sm_clock_mhz: float | None = Field(
-        default=None, description="Median clock of the GPU; null on a CPU."
-    )
+    def require_all(self) -> None:
+        """Raise the error of the first case that failed, see ``CaseFailure.error``."""
+        for name, failure in self.failures.items():
+            raise failure.error(name)
 
 
 def launch(cases: Sequence[TimedCase], place: Place, random: Random) -> Launch:
@@ -143,7 +124,7 @@ def launch_together(
     finally:
         for one in running:
             one.end()
-    return [one.launch() for one in running]
+    return [one.result() for one in running]
 
 
 class _Running:
@@ -161,6 +142,7 @@ class _Running:
         self._failures: dict[str, CaseFailure] = {}
         self._conditions: LaunchConditions | None = None
         self._worker: Worker | None = None
+        self._is_asked = False
         self._current: TimedCase | None = None
         self._task: Task[SpeedAnswer] | None = None
 
@@ -174,16 +156,19 @@ class _Running:
         if self._worker is None:
             self._worker = start_worker(self._backend, self._place, self._log, self._padding)
             self._worker.begin(LaunchConditionsTask())
+            self._is_asked = True
 
     def begin(self, index: int, takes_turns: bool) -> None:
         """Begin a case."""
         self.start()
         worker, case = self._worker, self._cases[index]
         assert worker is not None
-        if self._conditions is None:
-            told = worker.go_on(LaunchConditionsTask(), self._log, _ignore, LAUNCH_TIMEOUT_S)
-            self._conditions = None if told is None else told.answer
+        if self._is_asked:  # a new process, whose circumstances were asked for
+            told = worker.go_on(LaunchConditionsTask(), self._log, ignore, WAIT_TIMEOUT_S)
+            if told is not None and told.answer is not None:
+                self._conditions = told.answer
             worker.held_bytes(TIDY_TIMEOUT_S)
+            self._is_asked = False
         self._order.append(case.name)
         self._current = case
         self._task = case.task.model_copy(update={"turns": takes_turns})
@@ -201,7 +186,7 @@ class _Running:
         assert worker is not None
         assert case is not None
         assert task is not None
-        finished = worker.go_on(task, self._log, _ignore, LAUNCH_TIMEOUT_S)
+        finished = worker.go_on(task, self._log, ignore, WAIT_TIMEOUT_S)
         if finished is None:
             return
         self._current = None
@@ -210,7 +195,9 @@ class _Running:
             worker.held_bytes(TIDY_TIMEOUT_S)
         else:
             self._failures[case.name] = CaseFailure(
-                status=finished.status, message=finished.message, hint=finished.hint
+                status=finished.status,
+                message=f"{finished.message} (the worker's output: {self._log})",
+                hint=finished.hint,
             )
             self.end()
 
@@ -220,46 +207,16 @@ class _Running:
             self._worker.end()
             self._worker = None
 
-    def launch(self) -> Launch:
-        """Return what was measured."""
-        self._log.unlink(missing_ok=True)
+    def result(self) -> Launch:
+        """Return what was measured; the worker's output is kept if something failed."""
+        if not self._failures:
+            self._log.unlink(missing_ok=True)
         return Launch(
             backend=self._backend, precision=self._cases[0].precision,
             started_at=self._started_at, seconds=time.perf_counter() - self._began,
             order=tuple(self._order), conditions=self._conditions, cases=self._answers,
             failures=self._failures,
         )  # fmt: skip
-
-
-def software_of(backend: str, place: Place) -> Software:
-    """Ask a fresh process at a place what it runs.
-
-    Raises:
-        UserError: The interpreter cannot run Thawbench, or lacks a package of the backend.
-    """
-    python = place.interpreters.of(backend)
-    log = fresh_log(place.cache, f"software-{backend}")
-    try:
-        worker = start_worker(backend, place, log, "")
-    except OSError as error:
-        raise UserError(f"The interpreter '{python}' cannot be started: {error}.") from error
-    try:
-        told = worker.do(SoftwareTask(device=place.device), log, _ignore, LAUNCH_TIMEOUT_S)
-    finally:
-        worker.end()
-    if told.answer is None:
-        raise UserError(
-            f"The interpreter '{python}' with the code in '{place.site.root}' cannot time "
-            f"{backend}: {told.message}",
-            f"Install Thawbench's packages there: {python} -m pip install {place.site.root}",
-        )
-    return told.answer
-
-
-def lacking(backend: str, software: Software) -> list[str]:
-    """Return the distributions that a backend needs and that are not installed."""
-    entry = backend_entry(backend)
-    return [name for name in entry.packages if name not in software.distributions]
 
 
 def group_cases(cases: Sequence[TimedCase]) -> list[list[TimedCase]]:
@@ -271,52 +228,11 @@ def group_cases(cases: Sequence[TimedCase]) -> list[list[TimedCase]]:
     return list(groups.values())
 
 
-def benchmark_names(cases: Sequence[TimedCase]) -> list[str]:
-    """Return the names of all measures of cases: ``train_step CASE`` …"""
-    return [benchmark_name(measure, case.name) for case in cases for measure in case.measures]
-
-
-def benchmark_name(measure: str, case: str) -> str:
-    """Return the name under which a measure of a case is compared and stored."""
-    return f"{measure} {case}"
-
-
-def benchmarks_of(found: Launch) -> dict[str, Windows]:
-    """Return the windows of every measure of a launch by the name of its benchmark."""
-    return {
-        benchmark_name(measure, name): [w for w in answer.windows if w.measure == measure]
-        for name, answer in found.cases.items()
-        for measure in MEASURES
-        if measure in answer.images
-    }
-
-
-def value_of(windows: Windows) -> Value:
-    """Return a measure of a launch: the median of the windows that nothing disturbed, or of all if
-    most were disturbed, which is then said."""
-    calm = [window for window in windows if window.disturbed_by is None]
-    reasons = [reason for window in windows if (reason := window.disturbed_by) is not None]
-    is_disturbed = len(reasons) > MOSTLY * len(windows)
-    used = windows if is_disturbed or not calm else calm
-    clocks = [
-        state.gpu.sm_clock_mhz
-        for window in used
-        for state in (window.before, window.after)
-        if state.gpu is not None and state.gpu.sm_clock_mhz is not None
-    ]
-    return Value(
-        seconds=statistics.median(window.seconds for window in used),
-        windows=len(used),
-        disturbed_by=statistics.mode(reasons) if is_disturbed else None,
-        sm_clock_mhz=statistics.median(clocks) if clocks else None,
-    )
-
-
 def start_worker(backend: str, place: Place, log: Path, padding: str) -> Worker:
     """Start a worker at a place, with that padding of its environment."""
     variables = {**place.variables, CACHE_VARIABLE: str(place.cache.absolute()), PADDING: padding}
     return Worker(backend, place.device, log, place.interpreters, variables, place.site)
 
 
-def _ignore(event: object) -> None:
+def ignore(event: object) -> None:
     """Take no notice of an event."""

@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from bench.spec.base import canonical_hash
 from bench.speed.launch import Launch
 from bench.storage.text_files import replace_text
@@ -29,9 +27,10 @@ class PartialLaunches:
             lines = path.read_text(encoding="utf-8").splitlines()
             is_recent = time.time() - path.stat().st_mtime < STALE_S
             if is_recent and json.loads(lines[0]) == self._key:
-                self.launches = [Launch.model_validate_json(line) for line in lines[1:]]
-        except (OSError, ValueError, IndexError, ValidationError):
-            self.launches = []  # none, or cut short by a crash
+                for line in lines[1:]:
+                    self.launches.append(Launch.model_validate_json(line))
+        except (OSError, ValueError, IndexError):
+            pass  # there are none, or the last one was cut short by a crash
         path.parent.mkdir(parents=True, exist_ok=True)
         text = "".join(f"{one.model_dump_json()}\n" for one in self.launches)
         replace_text(path, f"{json.dumps(self._key)}\n{text}")

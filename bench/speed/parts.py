@@ -19,8 +19,14 @@ class PartTimer:
     def __init__(
         self, trainer: Trainer, make: Callable[[int], TrainingBatches], learning_rate: float
     ) -> None:
-        """Take the function that returns the batches of an epoch alone: those of a run are made
-        ahead, so that no part of a step shows what they cost."""
+        """Store what a round needs.
+
+        Args:
+            trainer: A trainer that has warmed up.
+            make: Returns the batches of one epoch only. Batches of several epochs are made ahead,
+                which would hide their cost.
+            learning_rate: Learning rate of the steps.
+        """
         self._trainer, self._make, self._rate = trainer, make, learning_rate
         self.seconds: dict[str, list[float]] = {}
 
@@ -48,9 +54,8 @@ class PartTimer:
             began = now
 
         for each in prepared:
-            seen = len(parts)
             trainer.step_in_phases(each, self._rate, after)
-            if len(parts) == seen and "forward" not in parts:
+            if "forward" not in parts:
                 after("step")  # the framework runs the step as one program
             else:
                 trainer.synchronise()

@@ -52,10 +52,11 @@ def time_training(
             allocate=trainer.host_array,
         )  # fmt: skip
 
-    batches = batches_of(range(task.epochs))
-    first_epoch = batches.epoch(0)
+    first = batches_of(range(1))
+    first_epoch = first.epoch(0)
     prepared = trainer.to_device(next(first_epoch))
     first_epoch.close()
+    first.close()
     durations = step_durations(trainer, prepared, rate)
     warm_up = list(islice(durations, 1 + WARMUP_STEPS))
     warmup_bytes = trainer.peak_device_bytes()
@@ -77,12 +78,19 @@ def time_training(
     images, numbers = split.images[:size], iter(range(task.epochs))
 
     def epoch_s() -> float:
+        """Time an epoch with the making of all its batches, none of them ahead of it."""
         number = next(numbers)
-        return seconds_of(lambda: train_epoch(trainer, batches, recipe, number), wait)
 
-    def inference_s(batches: int) -> float:
+        def epoch() -> None:
+            own = batches_of(range(number, number + 1))
+            train_epoch(trainer, own, recipe, number)
+            own.close()
+
+        return seconds_of(epoch, wait)
+
+    def inference_s(count: int) -> float:
         each_s = (
-            seconds_of(lambda: infer(trainer, images, size, threads), wait) for _ in range(batches)
+            seconds_of(lambda: infer(trainer, images, size, threads), wait) for _ in range(count)
         )
         return statistics.fmean(each_s)
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.system import CoreTimes, core_times, cores
+from bench.system import OTHERS_DISTURB, CoreTimes, core_times, cores
 from bench.system.gpu import GpuState
 from bench.system.nvml import gpu_state
 
@@ -40,7 +40,7 @@ class MachineState:
 
 
 def read_state(gpu_uuid: str | None = None, ours: tuple[int, ...] = ()) -> MachineState:
-    """Read the state of this machine now, some 0.2 ms on a CPU.
+    """Read the state of this machine now; it takes about 0.2 ms on a CPU.
 
     Args:
         gpu_uuid: UUID of the GPU that is measured; None on a CPU.
@@ -78,7 +78,7 @@ def disturbance(before: MachineState, after: MachineState) -> str | None:
         work = before.cores.others(after.cores)
         whole_s = max((after.cores.at_s - before.cores.at_s) * cores(), 1e-9)
         blurred = TICKS / os.sysconf("SC_CLK_TCK") / whole_s
-        if work.disturbs and work.others > blurred + 0.1:
+        if work.disturbs and work.others > blurred + OTHERS_DISTURB:
             return "other processes used the cores"
     for state in (before.gpu, after.gpu):
         if state is None:

@@ -25,7 +25,7 @@ from pydantic import ValidationError
 
 from bench.catalog.backends import BACKENDS, EXPORTER, backend_entry
 from bench.errors import Unavailable, UserError, WorkerFailed, first_line
-from bench.spec.base import frozen
+from bench.spec.base import frozen, short_hash
 from bench.spec.run import Environment, RunSpec, Status
 from bench.storage.cache import CACHE_VARIABLE, cache_root
 from bench.system import package_version, project_root
@@ -246,7 +246,11 @@ class Worker:
         self._install = f"pip install {' '.join(entry.packages)}"
         if has_gpu():
             self._install = install_command(backend, interpreters)
-        paths = [*map(str, site.paths), str(site.root), os.environ.get("PYTHONPATH", "")]
+        paths = [
+            *map(str, site.paths),
+            str(_import_folder(site.root)),
+            os.environ.get("PYTHONPATH", ""),
+        ]
         environment = {
             **entry.environment(os.environ, device or ""),
             "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # the order of nvidia-smi, which names the GPUs
@@ -360,6 +364,20 @@ class Worker:
         if self.process.stdin is not None:
             with suppress(OSError):
                 self.process.stdin.close()
+
+
+def _import_folder(root: Path) -> Path:
+    """Return the folder from which a worker imports the code in ``root``. Where that is installed
+    among other packages, it is a folder with links to ours alone, so that another interpreter does
+    not import this one's frameworks."""
+    if (root / "pyproject.toml").is_file():
+        return root
+    folder = cache_root() / "code" / short_hash(str(root))
+    folder.mkdir(parents=True, exist_ok=True)
+    for package in ("bench", "backends"):
+        with suppress(FileExistsError):
+            (folder / package).symlink_to(root / package, target_is_directory=True)
+    return folder
 
 
 def _death(process: subprocess.Popen[bytes], log: Path) -> Failed:

@@ -183,6 +183,41 @@ def test_what_must_agree_is_refused_by_name(
         compare_baselines(_baseline(**before), _baseline("now", seed=1, **now), 0.03)
 
 
+def test_another_batch_is_another_name_and_refused_all_the_same() -> None:
+    other = CASE.replace("batch8", "batch16")
+    shape = {**SHAPE, "policy": "all", "batch_size": 16}
+    launches = tuple(made_launch({other: [made_window(0.01 + 1e-5 * i)] * 3}) for i in range(6))
+    now = _baseline("now", seed=1, shapes={other: shape}, launches=launches)
+    with pytest.raises(UserError, match="batch_size of .* was 8, now it is 16"):
+        compare_baselines(_baseline(shapes={CASE: {**SHAPE, "policy": "all"}}), now, 0.03)
+
+
+def test_cases_without_anything_in_common_are_refused() -> None:
+    now = _baseline("now", seed=1, shapes={"other": {"backbone": "x"}},
+                    launches=(made_launch({"other": [made_window(0.01)] * 3}),) * 3)  # fmt: skip
+    with pytest.raises(UserError, match="no case in common"):
+        compare_baselines(_baseline(), now, 0.03)
+
+
+def test_a_gpu_without_identity_is_refused() -> None:
+    unknown = SOFTWARE.model_copy(update={"device_model": "absent"})
+    sides = [_baseline(n, seed=i, software=unknown, device="cuda:0") for i, n in enumerate("ab")]
+    with pytest.raises(UserError, match="does not know its GPU"):
+        compare_baselines(*sides, 0.03)
+
+
+def test_steps_of_other_numbers_of_images_are_refused() -> None:
+    def side(name: str, images: int, seed: int) -> Baseline:
+        found = []
+        for launch in _baseline(name, seed=seed).launches:
+            answer = launch.cases[CASE].model_copy(update={"images": {"train_step": images}})
+            found.append(launch.model_copy(update={"cases": {CASE: answer}}))
+        return _baseline(name, seed=seed, launches=tuple(found))
+
+    with pytest.raises(UserError, match="images of train_step"):
+        compare_baselines(side("a", 32, 0), side("b", 64, 1), 0.03)
+
+
 def test_what_may_differ_is_a_suspect() -> None:
     other = GPU.model_copy(
         update={
@@ -213,7 +248,7 @@ def test_cases_that_one_side_lacks_are_named_and_the_rest_is_compared() -> None:
 
 @pytest.mark.parametrize("launches", [1, 2])
 def test_too_few_launches_are_refused(launches: int) -> None:
-    with pytest.raises(UserError, match=f"has {launches} launches"):
+    with pytest.raises(UserError, match=f"has {launches} launch"):
         compare_baselines(_baseline(count=launches), _baseline("now", seed=1), 0.03)
 
 
@@ -228,7 +263,12 @@ def test_disturbed_launches_are_left_out() -> None:
     calm = [made_launch([0.01 + 1e-5 * i] * 3) for i in range(5)]
     noisy = made_launch({CASE: [made_window(0.05, disturbed=True)] * 3})
     assert len(_baseline(launches=(*calm, noisy)).values()[NAME]) == 5
-    assert len(_baseline(launches=(noisy,) * 4).values()[NAME]) == 4, "all were disturbed"
+    disturbed = _baseline(launches=(noisy,) * 4)
+    assert disturbed.values()[NAME] == []
+    assert len(disturbed.all_values()[NAME]) == 4
+    result = compare_baselines(disturbed, _baseline("now", seed=1), 0.03)
+    assert result.verdict == "cannot tell"
+    assert result.benchmarks[0].reason == "launches were disturbed: 4 of the baseline, 0 of now"
 
 
 def test_ratios_are_given_in_cycles_too() -> None:

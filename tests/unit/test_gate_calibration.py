@@ -63,9 +63,9 @@ def test_the_calibration_of_blocks(tmp_path: Path) -> None:
     assert spread.block == pytest.approx(np.log(ratios).std(ddof=1))
     assert spread.within == pytest.approx(0.02, rel=0.05)
     assert spread.between == pytest.approx(0.007, rel=0.3)
-    assert found.false_alarms == 0
-    assert found.false_alarm_rate == pytest.approx(upper_bound(0, found.repeats))
-    assert found.false_alarm_rate < 0.004
+    assert found.false_alarm_rate == 0
+    assert (found.disjoint, found.disjoint_alarms) == (5, 0)
+    assert found.disjoint_bound == pytest.approx(upper_bound(0, 5))
     assert found.power["0.1"]["6"] > 0.99
     assert found.needed_blocks["0.1"] == 6
     assert found.needed_launches["0.1"] == launches_needed(0.1, spread.between)

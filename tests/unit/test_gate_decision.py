@@ -7,11 +7,11 @@ import math
 import numpy as np
 import pytest
 
-from bench.gate.decision import confirm, decide, overall
+from bench.gate.decision import confirm, decide, overall, search
 from bench.gate.design import Plan
 from bench.gate.run import GateResult, result_of
 from bench.gate.samples import ArmLaunch, block_series
-from bench.speed.launch import value_of
+from bench.speed.values import value_of
 from tests.unit.made_launches import (
     CASE,
     CONDITIONS,
@@ -96,6 +96,47 @@ def test_a_slowdown_is_confirmed_on_new_launches() -> None:
     assert "no time was left" in str(_result(slow).benchmarks[0].reason)
 
 
+def test_part_of_a_confirmation_is_none() -> None:
+    slow = made_blocks(_ratios(1.1, 0.01, 6))
+    part = made_blocks(_ratios(1.1, 0.01, 5), stage="confirm")
+    assert _result(slow + part).verdict == "cannot tell"
+
+
+def test_a_look_uses_its_own_blocks_alone() -> None:
+    """After an interruption there may be more blocks than the look has: no further look."""
+    launches = made_blocks([*_ratios(1.0, 0.003, 6), 1.5, 1.5])
+    verdicts, look = search(block_series(launches, "search", True), PLAN)
+    assert (verdicts[0].verdict, verdicts[0].blocks, look) == ("same", 6, 6)
+    restless = made_blocks(_ratios(1.0, 0.05, 8))
+    verdicts, look = search(block_series(restless, "search", True), PLAN)
+    assert (verdicts[0].verdict, verdicts[0].blocks, look) == ("cannot tell", 8, None)
+
+
+def test_two_constant_arms_tell_nothing() -> None:
+    launches = [
+        ArmLaunch(stage="search", block=block, position=i, arm=arm,  # type: ignore[arg-type]
+                  launch=made_launch([0.0105 if arm == "B" else 0.01] * 3))
+        for block in range(6)
+        for i, arm in enumerate("ABN")
+    ]  # fmt: skip
+    result = _result(launches)
+    assert result.verdict == "cannot tell"
+    assert "clock stands still" in str(result.benchmarks[0].reason)
+
+
+def test_steps_of_other_numbers_of_images_are_not_compared() -> None:
+    launches = []
+    for one in made_blocks(_ratios(1.0, 0.01, 6)):
+        if one.arm == "B":
+            answer = one.launch.cases[CASE].model_copy(update={"images": {"train_step": 16}})
+            launch = one.launch.model_copy(update={"cases": {CASE: answer}})
+            one = one.model_copy(update={"launch": launch})
+        launches.append(one)
+    result = _result(launches)
+    assert result.verdict == "cannot tell"
+    assert "images of" in str(result.benchmarks[0].reason)
+
+
 def test_confirmation_needs_slower_not_faster() -> None:
     verdicts = decide(block_series(made_blocks(_ratios(1.1, 0.01, 6)), "search", True), PLAN)
     faster = block_series(made_blocks(_ratios(0.8, 0.01, 6), stage="confirm"), "confirm", True)
@@ -132,7 +173,8 @@ def test_unequal_sides_can_tell_nothing() -> None:
     ]
     result = _result(unequal)
     assert result.verdict == "cannot tell"
-    assert "cores that the process may use: 0,1 at A, 0 at B" in str(result.benchmarks[0].reason)
+    words = "cores that the process may use: 0,1 at A's first launch, 0 at B"
+    assert words in str(result.benchmarks[0].reason)
 
 
 def test_variables_that_are_meant_to_differ_are_no_inequality() -> None:
@@ -185,7 +227,7 @@ def test_launches_in_sequence_are_averaged() -> None:
     assert block.null_log_ratio == pytest.approx(0.0)
 
 
-def test_a_slowdown_by_the_clock_of_the_gpu_is_not_the_codes() -> None:
+def test_a_slowdown_by_the_clock_of_the_gpu_is_told_as_such() -> None:
     def launches(clock_b: float, stage: str) -> list[ArmLaunch]:
         found = []
         for block, ratio in enumerate(_ratios(1.2, 0.005, 6)):
@@ -205,8 +247,8 @@ def test_a_slowdown_by_the_clock_of_the_gpu_is_not_the_codes() -> None:
     assert answer(1800.0).benchmarks[0].cycles_ratio == pytest.approx(1.2)
     slow_clock = answer(1500.0)
     assert slow_clock.benchmarks[0].cycles_ratio == pytest.approx(1.0)
-    assert slow_clock.verdict == "cannot tell"
-    assert "clock was lower" in str(slow_clock.benchmarks[0].reason)
+    assert slow_clock.verdict == "slower", "B made the clock lower: the order was drawn"
+    assert "clock was lower at B" in str(slow_clock.benchmarks[0].reason)
 
 
 def test_a_clock_that_stands_still_tells_nothing() -> None:

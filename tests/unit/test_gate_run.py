@@ -138,8 +138,28 @@ def test_the_budget_is_kept_with_time_left_to_confirm(
     comparison, _ = _comparison(tmp_path, _noisy(1.0, spread=0.2), budget_s=400.0)
     result = comparison.run()
     assert result.verdict == "cannot tell"
-    # A block looks at the clock three times, and seems to take 10 s: six more are reserved.
-    assert result.blocks == 12
+    # A block looks at the clock three times, and seems to take 10 s; as many blocks as a look has
+    # are reserved for its confirmation.
+    assert 6 <= result.blocks < 12
+
+
+def test_a_budget_that_ends_before_the_first_look_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = itertools.count(step=10.0)
+    monkeypatch.setattr("bench.gate.run.time.monotonic", lambda: next(now))
+    comparison, machine = _comparison(tmp_path, _noisy(1.0), budget_s=100.0)
+    with pytest.raises(UserError, match="ends before the first look") as caught:
+        comparison.run()
+    assert "--budget 3m" in str(caught.value.hint)
+    assert machine.blocks == 1
+
+
+def test_a_slowdown_found_late_is_confirmed_by_as_many_blocks(tmp_path: Path) -> None:
+    comparison, _ = _comparison(tmp_path, _noisy(1.06, spread=0.03))
+    result = comparison.run()
+    assert result.verdict == "slower"
+    assert result.blocks == result.confirm_blocks > 6
 
 
 def test_a_side_that_fails_keeps_what_was_measured_and_goes_on(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ import pytest
 
 from bench.catalog.backends import OWN_STEP
 from bench.errors import UserError
-from bench.gate.circumstances import software_differences
 from bench.gate.sides import (
     common_backends,
     compared_sides,
@@ -20,6 +19,7 @@ from bench.gate.sides import (
     setting_sides,
 )
 from bench.speed.launch import PADDING_BYTES, Place
+from bench.speed.software import software_differences
 from bench.workers.process import Interpreters
 from tests.unit.made_launches import SOFTWARE
 

@@ -16,7 +16,15 @@ import pytest
 
 from bench.workers import process
 from bench.workers.events import EVENT, Done, Idle, Probed, Progress, RateTrial, Step, to_line
-from bench.workers.process import Finished, Interpreters, Stopped, Worker, WorkerGroup, run_task
+from bench.workers.process import (
+    Finished,
+    Interpreters,
+    Stopped,
+    Worker,
+    WorkerGroup,
+    _import_folder,
+    run_task,
+)
 from tests.stub_tasks import StubTask
 
 READ_TASK = "import sys, os, json, time, signal\ntask = json.loads(sys.stdin.readline())\n"
@@ -348,3 +356,20 @@ def test_a_task_may_have_variables_of_its_own(run: Run) -> None:
     code = 'print(json.dumps({"event": "done", "said": os.environ["OF_A_TASK"]}), flush=True)\n'
     answer = run(code, variables={"OF_A_TASK": "here"}).answer
     assert answer.said == "here"
+
+
+def test_code_that_is_installed_among_other_packages_is_imported_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a worker under another interpreter would import this one's frameworks."""
+    monkeypatch.setenv("THAWBENCH_CACHE", str(tmp_path / "cache"))
+    site_packages = tmp_path / "site-packages"
+    for package in ("bench", "backends", "torch"):
+        (site_packages / package).mkdir(parents=True)
+        (site_packages / package / "__init__.py").touch()
+    folder = _import_folder(site_packages)
+    assert sorted(path.name for path in folder.iterdir()) == ["backends", "bench"]
+    assert (folder / "bench").resolve() == site_packages / "bench"
+    assert _import_folder(site_packages) == folder
+    (site_packages / "pyproject.toml").touch()
+    assert _import_folder(site_packages) == site_packages

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from bench.gate.run import Launcher
 from bench.speed.cases import TimedCase
@@ -134,8 +135,8 @@ def _neighbour_of_some(inner: Launcher) -> Launcher:
 
 
 def _cold_files(inner: Launcher) -> Launcher:
-    """Drop the framework's files from the file cache before B is launched, and let the other sides
-    wait, so that B alone reads them from the disk."""
+    """Drop the framework's files from the file cache before each block and start B first, so that B
+    reads them from the disk."""
 
     def launch(sides: Sides, random: Random) -> list[Launch]:
         for path in sys.path:
@@ -150,7 +151,26 @@ def _cold_files(inner: Launcher) -> Launcher:
     return launch
 
 
+class _Unshuffled(Random):
+    """A generator whose samples are in the order of the population."""
+
+    def sample(self, population: Any, k: int, *, counts: Any = None) -> list[Any]:
+        return list(population)[:k]
+
+
+def _fixed_order(inner: Launcher) -> Launcher:
+    """Let turns go in one order, without a mirror image of another: A, B, N, N, B, A."""
+
+    def launch(sides: Sides, random: Random) -> list[Launch]:
+        ordered = sorted(sides, key=lambda side: (_is_b(side[1]), side[1].padding_bytes))
+        found = dict(zip(map(id, ordered), inner(ordered, _Unshuffled()), strict=True))
+        return [found[id(side)] for side in sides]
+
+    return launch
+
+
 BIASES = (
+    Bias("fixed-order", "turns go in one fixed order", _marked, _fixed_order),
     Bias("first-launch", "the first launch of each block is 10 % slower", launcher=_first_launch),
     Bias("drift", "the machine becomes 20 % slower while it measures", launcher=_drift),
     Bias("long-path", "B's code lies at a path of 200 letters more", _at_long_path),

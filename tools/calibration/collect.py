@@ -52,7 +52,7 @@ class Experiment:
 def experiments() -> Iterator[Experiment]:
     """Yield all comparisons, those of one kind spread over the time of others."""
     six = Plan(margin=MARGIN, looks=(BLOCKS,))
-    many = Plan(margin=MARGIN, looks=(PLANTED_BLOCKS,), confirm_blocks=0)
+    many = Plan(margin=MARGIN, looks=(PLANTED_BLOCKS,), confirms=False)
     others = [Experiment(f"planted-{share:g}", many, share) for share in PLANTED]
     others += [Experiment(f"bias-{bias.name}", six, bias=bias) for bias in BIASES]
     every = HONEST // len(others)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
-from bench.gate.calibration import drawn_comparisons, upper_bound
+from bench.gate.calibration import common_ratios, drawn_comparisons, upper_bound
 from bench.gate.circumstances import unequal_conditions
 from bench.gate.design import LOOKS, Plan
 from bench.gate.journal import RESULT_FILE, read_launches
@@ -22,7 +22,7 @@ from bench.gate.run import GateResult, result_of
 from bench.gate.samples import ArmLaunch, block_series
 from bench.gate.statistics import Floats
 from bench.report.gate.words import percent
-from bench.speed.launch import benchmarks_of
+from bench.speed.values import benchmarks_of
 from bench.system import cores, processor
 from tools.calibration.bias import BIASES
 from tools.calibration.collect import (
@@ -56,9 +56,7 @@ class Measured:
 
     def ratios(self) -> Floats:
         """Return the (blocks, benchmarks) log ratios."""
-        series = block_series(self.launches, "search", True)
-        blocks = min((len(own.blocks) for own in series.values()), default=0)
-        return np.array([[b.log_ratio for b in own.blocks[:blocks]] for own in series.values()]).T
+        return common_ratios(block_series(self.launches, "search", True))[1]
 
     def samples(self, blocks: Iterable[int] | None = None) -> dict[str, Sample]:
         """Return the windows of A and of B, of all blocks or of some, by benchmark."""

@@ -21,8 +21,9 @@ SUMMARY_BYTES = 1024 * 1024
 MOST_ANNOTATIONS = 10
 """Annotations of one kind that GitHub shows for a step."""
 CUT = "\n\n… cut: the whole answer is in the JSON document.\n"
-FAILED = ("slower", "suspicion")
-UNKNOWN = "cannot tell"
+FAILED = "slower"
+UNKNOWN = ("cannot tell", "suspicion")
+"""Verdicts that are failures with ``--strict`` alone, as in the exit code."""
 
 
 class Answer(NamedTuple):
@@ -68,10 +69,10 @@ def junit(answer: Answer) -> str:
         )
         text = _xml_text("; ".join(f"{h}: {c}" for h, c in zip(answer.headings, row, strict=True)))
         reason = _xml_text(one.reason or "") or text
-        if one.verdict in FAILED or (answer.strict and one.verdict == UNKNOWN):
+        if one.verdict == FAILED or (answer.strict and one.verdict in UNKNOWN):
             failures += 1
             ElementTree.SubElement(element, "failure", message=reason, type=one.verdict).text = text
-        elif one.verdict == UNKNOWN:
+        elif one.verdict in UNKNOWN:
             skipped += 1
             ElementTree.SubElement(element, "skipped", message=reason)
         ElementTree.SubElement(element, "system-out").text = text
@@ -102,7 +103,7 @@ def bmf(answer: Answer) -> str:
 
 def github(answer: Answer) -> str:
     """Return workflow commands that annotate a step: at most ten, the worst first."""
-    chosen = [one for one in answer.benchmarks if one.verdict in FAILED]
+    chosen = [one for one in answer.benchmarks if one.verdict == FAILED]
     chosen.sort(key=lambda one: -(one.ratio or 0.0))
     lines = [
         f"::error title={_escaped(one.name, is_property=True)}::"

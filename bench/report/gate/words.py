@@ -69,6 +69,7 @@ def gate_sentences(result: GateResult) -> list[str]:
     found += [_cause_sentence(cause) for cause in result.causes]
     found += _reasons(result.benchmarks)
     found += _power_sentences(result)
+    found += _cycle_sentences(result.benchmarks)
     if result.null_arm.passed and result.null_arm.ratio is not None:
         found.append(
             "The null arm stood still: A, launched in another way, took "
@@ -80,7 +81,9 @@ def gate_sentences(result: GateResult) -> list[str]:
             "The gate's false alarms on this machine were not measured: run_bench.py gate calibrate"
         )
     else:
-        found.append(f"The gate's false-alarm rate on this machine: at most {percent(rate)}.")
+        found.append(
+            f"The gate's false-alarm rate on this machine, as calibrated: {percent(rate)}."
+        )
     return [*found, *difference_sentences(result.differs, "A", "B"), *result.remarks]
 
 
@@ -127,6 +130,15 @@ def _names(own: Sequence[BenchmarkVerdict]) -> str:
     return own[0].name if len(own) == 1 else f"{len(own)} benchmarks"
 
 
+def _cycle_sentences(benchmarks: Sequence[ComparedBenchmark]) -> list[str]:
+    """Return the ratios in cycles of the GPU's clock, where it is known."""
+    told = [one for one in benchmarks if one.cycles_ratio is not None]
+    return [
+        f"In cycles of the GPU {one.name} took {one.cycles_ratio:.3f} times as many."
+        for one in told
+    ]
+
+
 def _power_sentences(result: GateResult) -> list[str]:
     largest = [max((x for x in values if x is not None), default=None) for values in zip(
         *((one.detectable, one.detectable_95) for one in result.benchmarks), strict=True
@@ -134,8 +146,8 @@ def _power_sentences(result: GateResult) -> list[str]:
     if not largest or largest[0] is None:
         return []
     return [
-        f"A slowdown of {percent(largest[0])} would have been found in 80 % of such runs, and one "
-        f"of {percent(largest[1])} in 95 %, in every benchmark."
+        f"A slowdown of {percent(largest[0])} would have been found and confirmed in 80 % of such "
+        f"runs, and one of {percent(largest[1])} in 95 %, in every benchmark."
     ]
 
 
@@ -155,6 +167,7 @@ def baseline_sentences(result: BaselineResult, name: str) -> list[str]:
         found = [f"Training is faster than in baseline '{name}'."]
     else:
         found = [f"It cannot be told whether training is slower than in baseline '{name}'."]
+    found += _cycle_sentences(result.benchmarks)
     for words, names in (("lacks", result.added), ("alone has", result.missing)):
         if names:
             found.append(f"The baseline {words} {', '.join(names)}.")
