@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 PICOSECONDS = 1e12
@@ -46,3 +47,15 @@ def _kind(name: str) -> str:
     'model/conv1/Conv2D:Conv2D' a Conv2D."""
     kind = name.rpartition(":")[2] or name
     return re.sub(r"[._]\d+$", "", kind).strip() or name
+
+
+def trace_file(folder: Path) -> Path:
+    """Return the file that a profiler has written below a folder.
+
+    Raises:
+        RuntimeError: There is not exactly one.
+    """
+    found = list(folder.rglob("*.xplane.pb"))
+    if len(found) != 1:
+        raise RuntimeError(f"The profiler wrote {len(found)} traces instead of one.")
+    return found[0]

@@ -27,7 +27,7 @@ WARM_UP = 4
 SIZE = 4096
 """Numbers in an array, which fit into the cache nearest to a core."""
 TRIALS, SUM_TRIALS = 50, 10
-"""Sums that are timed after a step, and steps after which they are."""
+"""Number of sums that are timed after one step, and number of steps after which they are."""
 
 
 def extra_work(repeats: float) -> None:
@@ -70,34 +70,34 @@ def plant(trainer: Any, share: float, part: str) -> None:
         share: Extra work, as a fraction of a step.
         part: 'step', 'input', 'copies', 'forward', 'backward' or 'optimizer'.
     """
-    seed = Plant(share)
+    planted = Plant(share)
     train_step, in_phases, to_device = trainer.train_step, trainer.step_in_phases, trainer.to_device
     host_array = trainer.host_array
 
     def planted_step(*given: Any) -> Any:
         began = time.perf_counter()
         result = train_step(*given)
-        seed.note(time.perf_counter() - began)
+        planted.note(time.perf_counter() - began)
         if part not in ("input", "copies"):
-            seed.work()
+            planted.work()
         return result
 
     def planted_phases(prepared: Any, rate: float, after: Callable[[str], None]) -> Any:
         def worked(phase: str) -> None:
             if phase == part:
-                seed.work()
+                planted.work()
             after(phase)
 
         return in_phases(prepared, rate, worked)
 
     def planted_copy(batch: Any) -> Any:
         if part == "copies":
-            seed.work()
+            planted.work()
         return to_device(batch)
 
     def planted_array(*given: Any) -> Any:
         if part == "input":
-            seed.work()
+            planted.work()
         return host_array(*given)
 
     trainer.train_step, trainer.step_in_phases = planted_step, planted_phases

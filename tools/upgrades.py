@@ -22,6 +22,7 @@ from typing import Any
 from tabulate import tabulate
 
 from bench.gate.environments import environment, environment_folder
+from bench.report.gate.words import interval_text, ratio_text
 from bench.storage.cache import cache_root
 from bench.storage.text_files import json_text, replace_text
 from bench.system import processor, project_root
@@ -144,11 +145,10 @@ def page() -> str:
 
 
 def _row(before: Release, now: Release, one: dict[str, Any]) -> list[str]:
-    ratio = "–" if one["ratio"] is None else f"{one['ratio']:.3f}"
-    interval = "–"
-    if one["interval"] is not None:
-        interval = f"{one['interval'][0]:.3f} to {one['interval'][1]:.3f}"
-    return [before.name, now.name, one["name"], ratio, interval, one["verdict"], str(one["blocks"])]
+    return [
+        before.name, now.name, one["name"], ratio_text(one["ratio"]),
+        interval_text(one["interval"]), one["verdict"], str(one["blocks"]),
+    ]  # fmt: skip
 
 
 def _words(answer: dict[str, Any]) -> str:

@@ -16,12 +16,12 @@ from bench.cli.gate_compare import (
 )
 from bench.cli.gate_confirm import confirm_command
 from bench.cli.gate_progress import end_line
-from bench.cli.options import GateOptions, duration_s, interpreters, names
+from bench.cli.options import GateOptions, duration_s, names
 from bench.cli.speed_suite import (
     is_own,
     kept_launches,
     launch_watch,
-    one_device,
+    measuring_place,
     parse_target,
     software_by_backend,
     suite_name,
@@ -46,9 +46,7 @@ from bench.report.gate.words import (
     gate_sentences,
 )
 from bench.speed.baseline import Baseline, load_baseline, new_baseline
-from bench.speed.launch import Place
 from bench.speed.measure import measure_suite
-from bench.storage.cache import cache_root
 
 USAGE_ERROR = 2
 LEAST_MARGIN, MOST_MARGIN = 0.001, 1.0
@@ -116,8 +114,7 @@ def _ab(options: GateOptions) -> bool:
     """Compare two sides that are launched now."""
     budget_s = duration_s("--budget", options.budget or BUDGET)
     target = parse_target(options.target)
-    python = interpreters(options.python)
-    place = Place(python, cache_root(), one_device(options.device, python))
+    place = measuring_place(options.python, options.device)
     if options.ab_env:
         sides = setting_sides(options.ab_env, place, target and target.file)
     else:
@@ -166,13 +163,12 @@ def _against_baseline(options: GateOptions) -> bool:
 
 def _measure_like(before: Baseline, options: GateOptions) -> Baseline:
     """Measure the suite of a baseline now."""
-    python = interpreters(options.python)
     target = parse_target(options.target)
     if is_own(before.suite) != (target is not None):
         mend = "Leave out --target." if target is not None else "Name the step with --target."
         raise UserError(f"Baseline '{before.name}' is of '{before.suite}'.", mend)
     device = before.device if options.device == "auto" else options.device
-    place = Place(python, cache_root(), one_device(device, python))
+    place = measuring_place(options.python, device)
     wanted = None if target is not None else list(before.software)
     software = software_by_backend(wanted, target, place)
     suite = suite_name(before.suite, target)

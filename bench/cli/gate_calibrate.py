@@ -9,11 +9,11 @@ from tabulate import tabulate
 
 from bench.cli.gate_compare import FOLDER, MARGIN
 from bench.cli.gate_progress import end_line, show_line
-from bench.cli.options import GateOptions, duration_s, interpreters
+from bench.cli.options import GateOptions, duration_s
 from bench.cli.output import show, tell
 from bench.cli.run_clock import duration
 from bench.cli.speed_suite import (
-    one_device,
+    measuring_place,
     parse_target,
     software_by_backend,
     suite_name,
@@ -28,7 +28,6 @@ from bench.gate.sides import Side, null_side
 from bench.report.gate.words import percent
 from bench.spec.base import short_hash
 from bench.speed.launch import Place
-from bench.storage.cache import cache_root
 from bench.storage.checksums import sha256_of_file
 from bench.storage.text_files import json_text
 
@@ -41,8 +40,7 @@ def calibrate_command(options: GateOptions) -> bool:
     budget_s = duration_s("--budget", options.budget or BUDGET)
     target = parse_target(options.target)
     suite = suite_name(options.suite, target)
-    python = interpreters(options.python)
-    place = Place(python, cache_root(), one_device(options.device, python))
+    place = measuring_place(options.python, options.device)
     software = software_by_backend(wanted_backends(options.backends, target), target, place)
     cases = timed_cases(suite, list(software), target, place, details=False)
     side = Side("setting", "this code", place)

@@ -25,7 +25,7 @@ from bench.gate.calibration import false_alarm_rate
 from bench.gate.circumstances import Differences, knob_differences
 from bench.gate.design import Arm, plan_for
 from bench.gate.journal import Journal, question_folder
-from bench.gate.run import Arms, Comparison, GateResult, as_document
+from bench.gate.run import Arms, Comparison, GateResult
 from bench.gate.samples import ArmLaunch
 from bench.gate.sides import (
     Side,
@@ -162,7 +162,7 @@ def run_comparison(options: GateOptions, setup: Setup, budget_s: float) -> bool:
     is_good = print_answer(options, result, gate_sentences(result), HEADINGS, folder)
     if is_interrupted:
         raise KeyboardInterrupt
-    journal.finish(as_document(result))
+    journal.finish(result.model_dump(mode="json"))
     return is_good
 
 

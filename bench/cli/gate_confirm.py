@@ -5,16 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from bench.cli.gate_compare import BUDGET, comparison_setup, run_comparison
-from bench.cli.options import GateOptions, duration_s, interpreters
+from bench.cli.options import GateOptions, duration_s
 from bench.cli.output import tell
-from bench.cli.speed_suite import one_device, parse_target
+from bench.cli.speed_suite import measuring_place, parse_target
 from bench.errors import UserError
 from bench.gate.environments import rebuilt
 from bench.gate.sides import Side, file_of_commit, revision_folder
 from bench.speed.baseline import Baseline
-from bench.speed.launch import Place
 from bench.speed.software import software_of
-from bench.storage.cache import cache_root
 from bench.system import project_root
 from bench.workers.process import Interpreters
 
@@ -26,12 +24,11 @@ def confirm_command(options: GateOptions, before: Baseline) -> bool:
         UserError: The baseline's environment or code cannot be rebuilt.
     """
     tell(f"'{before.name}' makes a slowdown suspicious; rebuilding what it ran on")
-    python = interpreters(options.python)
-    place = Place(python, cache_root(), one_device(before.device, python))
+    place = measuring_place(options.python, before.device)
     chosen = {
         name: rebuilt(software, place.cache, tell) for name, software in before.software.items()
     }
-    old = replace(place, interpreters=Interpreters({**python.chosen, **chosen}))
+    old = replace(place, interpreters=Interpreters({**place.interpreters.chosen, **chosen}))
     name, software = next(iter(before.software.items()))
     commit: str | None = None
     if software_of(name, place).code != software.code:

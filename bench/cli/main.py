@@ -152,4 +152,4 @@ _add_command("doctor", options.DoctorOptions)
 
 def _stopped_text() -> str:
     without = " (without --fresh, which starts over)" if "--fresh" in sys.argv else ""
-    return f"\nstopped: finished runs are kept; repeat the command to do the rest{without}"
+    return f"\nstopped: what was finished is kept; repeat the command to do the rest{without}"

@@ -169,7 +169,7 @@ class SpeedOptions:
     force: bool = option("Replace a baseline of the same name.", False)
     device: str = option("auto, cpu or cuda:0.", "auto")
     baselines: Path = option(BASELINES_HELP, Path("results/baselines"))
-    out: Path | None = option("Folder for the table and the plot of `history`.")
+    out: Path | None = option("With `history`: folder for a page with plots.")
     python: list[str] | None = option(PYTHON)
     as_json: bool = option(JSON, False, "--json")
 

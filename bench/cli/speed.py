@@ -10,12 +10,12 @@ from typing import Any
 from tabulate import tabulate
 
 from bench.cli.gate_progress import end_line
-from bench.cli.options import SpeedOptions, interpreters
+from bench.cli.options import SpeedOptions
 from bench.cli.output import show, tell
 from bench.cli.speed_suite import (
     kept_launches,
     launch_watch,
-    one_device,
+    measuring_place,
     parse_target,
     software_by_backend,
     software_words,
@@ -23,13 +23,11 @@ from bench.cli.speed_suite import (
     timed_cases,
     wanted_backends,
 )
-from bench.errors import choose
+from bench.errors import UserError, choose
 from bench.speed.baseline import Baseline, check_unused, new_baseline, save_baseline
 from bench.speed.cases import suite_size
-from bench.speed.launch import Place
 from bench.speed.measure import measure_suite
 from bench.speed.values import benchmarks_of, value_of
-from bench.storage.cache import cache_root
 from bench.storage.text_files import json_text
 
 UNNAMED = "now"
@@ -43,13 +41,14 @@ def speed_command(options: SpeedOptions) -> bool:
         from bench.cli.speed_history import history_command
 
         return history_command(options)
+    if options.out is not None:
+        raise UserError("--out has no effect here.", "It is for `speed history`.")
     target = parse_target(options.target)
     backends = wanted_backends(options.backends, target)
     suite = suite_name(options.suite, target)
     if options.save_baseline is not None:
         check_unused(options.baselines, options.save_baseline, force=options.force)
-    python = interpreters(options.python)
-    place = Place(python, cache_root(), one_device(options.device, python))
+    place = measuring_place(options.python, options.device)
     software = software_by_backend(backends, target, place)
     cases = timed_cases(suite, list(software), target, place, details=True)
     launches = options.launches or (

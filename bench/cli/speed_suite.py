@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from bench.catalog.backends import BACKENDS, DEFAULT_BACKENDS, OWN_STEP
 from bench.cli.gate_progress import show_line
-from bench.cli.options import names
+from bench.cli.options import interpreters, names
 from bench.cli.output import tell
 from bench.cli.run_clock import duration
 from bench.errors import UserError, check_is_file, choose
@@ -18,6 +18,7 @@ from bench.speed.cases import SUITES, SuiteSize, TimedCase, cases, own_step, pre
 from bench.speed.launch import Place
 from bench.speed.partial import PartialLaunches
 from bench.speed.software import lacking, software_of
+from bench.storage.cache import cache_root
 from bench.storage.checksums import sha256_of_file
 from bench.workers.process import Interpreters
 from bench.workers.tasks import OwnStepTask, Software
@@ -46,6 +47,12 @@ def parse_target(text: str | None) -> Target | None:
     file = Path(path).expanduser()
     check_is_file(f"--target: '{file}'", file)
     return Target(file.absolute(), function)
+
+
+def measuring_place(python: Sequence[str] | None, device: str) -> Place:
+    """Return the place of launches by ``--python`` and ``--device``."""
+    chosen = interpreters(python)
+    return Place(chosen, cache_root(), one_device(device, chosen))
 
 
 def one_device(text: str, interpreters: Interpreters) -> str:
@@ -116,7 +123,10 @@ def software_by_backend(
         else:
             found[backend] = software
     if problems and (wanted or not found):
-        raise UserError(f"Cannot be timed here: {'; '.join(problems)}.", "See `doctor`.")
+        raise UserError(
+            f"Cannot be timed here: {'; '.join(problems)}.",
+            f"Install it: {place.interpreters.of(asked[0])} -m pip install PACKAGE",
+        )
     for problem in problems:
         tell(f"left out: {problem}")
     return found
@@ -145,10 +155,13 @@ def kept_launches(
 
 def launch_watch() -> Callable[[int, int], None]:
     """Return a display of launches with the time left, on standard error."""
-    began = time.monotonic()
+    began, kept = time.monotonic(), -1
 
     def watch(done: int, of: int) -> None:
-        left = None if not done else (time.monotonic() - began) / done * (of - done)
+        nonlocal kept
+        kept = done if kept < 0 else kept  # launches of an interrupted command took no time now
+        new = done - kept
+        left = None if not new else (time.monotonic() - began) / new * (of - done)
         show_line(f"launch {done + 1} of {of}, {duration(left)} left")
 
     return watch

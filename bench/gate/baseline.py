@@ -140,7 +140,7 @@ def compare_baselines(before: Baseline, now: Baseline, margin: float) -> Baselin
         for name in names
         if name not in few
     }
-    stuck = {name for name, estimate in estimates.items() if estimate.error == 0}
+    stuck = {name for name, estimate in estimates.items() if estimate.standard_error == 0}
     rejected = holm({n: e.p_value() for n, e in estimates.items() if n not in stuck}, LEVEL)
     verdicts = [
         _untold(name, before, now)
@@ -202,10 +202,10 @@ def _suspect(
 def _detectable(estimate: Estimate, margin: float) -> float | None:
     """Return the slowdown whose estimate is significant, and past the margin, with probability 0.8:
     the sum of the least such estimate and of the 80 % quantile of its error."""
-    if not estimate.error:
+    if not estimate.standard_error:
         return None
-    needed = float(stats.t.isf(LEVEL / 2, estimate.freedom)) * estimate.error
-    lucky = float(stats.t.isf(0.2, estimate.freedom)) * estimate.error
+    needed = float(stats.t.isf(LEVEL / 2, estimate.degrees_of_freedom)) * estimate.standard_error
+    lucky = float(stats.t.isf(0.2, estimate.degrees_of_freedom)) * estimate.standard_error
     return math.expm1(max(needed, math.log1p(margin)) + lucky)
 
 

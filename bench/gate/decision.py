@@ -181,7 +181,7 @@ def _explained(
     name: str, series: BlockSeries, estimate: Estimate, verdict: Verdict, plan: Plan, family: int
 ) -> BenchmarkVerdict:
     level, blocks = plan.level_per_look, len(series.blocks)
-    spread = estimate.error * math.sqrt(blocks)
+    spread = estimate.standard_error * math.sqrt(blocks)
     low, high = estimate.interval(level)
     reason = needed = None
     if verdict == "cannot tell":

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any
 
 from pydantic import Field
 
@@ -314,8 +313,3 @@ def _doubt(null: NullArm, unequal: Sequence[Unequal]) -> str | None:
             f"{null.ratio:.3f} times as long as A in {null.name}"
         )
     return None
-
-
-def as_document(result: GateResult) -> dict[str, Any]:
-    """Return the document of ``gate --json``."""
-    return result.model_dump(mode="json")

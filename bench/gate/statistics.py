@@ -28,22 +28,22 @@ class Estimate(NamedTuple):
 
     mean: float
     """Mean of the log ratios: 0 where nothing changed."""
-    error: float
+    standard_error: float
     """Standard error of the mean."""
-    freedom: float
+    degrees_of_freedom: float
     """Degrees of freedom of the error; infinite if it is known."""
 
     def p_value(self) -> float:
         """Return the two-sided p-value against a ratio of 1."""
-        if self.error == 0:
+        if self.standard_error == 0:
             return 1.0 if self.mean == 0 else 0.0
-        return float(2 * stats.t.sf(abs(self.mean) / self.error, self.freedom))
+        return float(2 * stats.t.sf(abs(self.mean) / self.standard_error, self.degrees_of_freedom))
 
     def interval(self, level: float) -> tuple[float, float]:
         """Return the interval of the ratio that misses the truth with probability ``level``."""
         half = 0.0
-        if self.error > 0:
-            half = float(stats.t.isf(level / 2, self.freedom)) * self.error
+        if self.standard_error > 0:
+            half = float(stats.t.isf(level / 2, self.degrees_of_freedom)) * self.standard_error
         return _exp(self.mean - half), _exp(self.mean + half)
 
     @property
@@ -53,6 +53,7 @@ class Estimate(NamedTuple):
 
 
 def _exp(value: float) -> float:
+    """Return the exponential, kept finite for hopeless estimates."""
     return math.exp(min(max(value, -700.0), 700.0))
 
 

@@ -48,7 +48,7 @@ class SuiteSize:
     """Number of launches, where none is given. On a GPU a worker keeps the kernels that its first
     step chose, so that its steps are alike and those of another worker need not be."""
     measures: tuple[SpeedMeasure, ...] = MEASURES
-    """What is timed."""
+    """Measures that are timed."""
 
 
 POLICIES_TIMED = ("freeze_all", "fine_tune_last", "fine_tune_all")
@@ -148,7 +148,7 @@ class TimedCase:
 
     @property
     def measures(self) -> tuple[SpeedMeasure, ...]:
-        """What is timed."""
+        """Measures that are timed."""
         return self.task.measures if isinstance(self.task, SpeedTask) else ("train_step",)
 
 

@@ -104,7 +104,7 @@ class Site:
     """Further folders from which the worker imports, before all others."""
     module: str = "backends.worker"
     """Program of the worker, for test doubles."""
-    before: tuple[str, ...] = ()
+    command_prefix: tuple[str, ...] = ()
     """Command that starts the interpreter, such as ("taskset", "-c", "0")."""
 
 
@@ -262,7 +262,7 @@ class Worker:
         python = str(interpreters.of(backend))
         with log.open("ab") as sink:
             self.process = subprocess.Popen(
-                [*site.before, python, "-P", "-m", site.module, backend, entry.adapter],
+                [*site.command_prefix, python, "-P", "-m", site.module, backend, entry.adapter],
                 env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=sink,
                 start_new_session=True,
             )  # fmt: skip

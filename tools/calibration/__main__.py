@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 
 from tools.calibration.collect import CULPRIT_FOLDER, collect, collect_culprits
@@ -10,13 +10,20 @@ from tools.calibration.report import write
 
 
 def main() -> None:
-    """Do what the first word says."""
-    what, folder = sys.argv[1], Path(sys.argv[2])
-    if what == "collect":
-        collect(folder)
-        collect_culprits(folder / CULPRIT_FOLDER)
+    """Measure what is missing, or write the page."""
+    parser = argparse.ArgumentParser(prog="python -m tools.calibration")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, text in (("collect", "measure what is missing"), ("report", "write the page")):
+        command = commands.add_parser(name, help=text)
+        command.add_argument("folder", type=Path)
+        if name == "report":
+            command.add_argument("commit", help="commit of the code that measured")
+    asked = parser.parse_args()
+    if asked.command == "collect":
+        collect(asked.folder)
+        collect_culprits(asked.folder / CULPRIT_FOLDER)
     else:
-        write(folder, Path("results"), sys.argv[3])
+        write(asked.folder, Path("results"), asked.commit)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,8 @@ MARK = "THAWBENCH_SIDE_B"
 """Variable without meaning by which B's place is known to a launcher."""
 DRIFT, POSITION = 0.2, 0.1
 """Extra work, as fractions of a step: at the end of a drift, at one position."""
+DRIFT_BLOCKS = 12
+"""Blocks over which the machine becomes slower."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ def _with(variables: Mapping[str, str]) -> Callable[[Place], Place]:
 
 
 def _before(*command: str) -> Callable[[Place], Place]:
-    return lambda place: replace(place, site=replace(place.site, before=command))
+    return lambda place: replace(place, site=replace(place.site, command_prefix=command))
 
 
 def _marked(place: Place) -> Place:
@@ -86,11 +88,11 @@ def _slowed(place: Place, share: float) -> Place:
 
 
 def _drift(inner: Launcher) -> Launcher:
-    """Let every launch be slower than the one before, whatever its side."""
+    """Let every block be slower than the one before, up to the twelfth, whatever its side."""
     number = itertools.count()
 
     def launch(sides: Sides, random: Random) -> list[Launch]:
-        share = DRIFT * min(next(number) / 12, 1.0)
+        share = DRIFT * min(next(number) / DRIFT_BLOCKS, 1.0)
         return inner([(cases, _slowed(place, share)) for cases, place in sides], random)
 
     return launch

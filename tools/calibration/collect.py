@@ -11,7 +11,7 @@ from random import Random
 from bench.gate.attribution import cause_of, profiled_launches
 from bench.gate.design import ARMS, Arm, Plan
 from bench.gate.journal import RESULT_FILE, Journal
-from bench.gate.run import Arms, Comparison, Launcher, as_document
+from bench.gate.run import Arms, Comparison, Launcher
 from bench.gate.sides import Side, null_side
 from bench.speed.cases import TimedCase, cases, prepare, suite_size
 from bench.speed.launch import Place, launch_together
@@ -63,12 +63,18 @@ def experiments() -> Iterator[Experiment]:
     yield from others
 
 
-def collect(folder: Path) -> None:
-    """Measure what is missing."""
+def _prepared() -> tuple[list[TimedCase], Place]:
+    """Return the cases of the calibration, and where they are launched."""
     cache, interpreters = cache_root(), Interpreters({})
     size = suite_size(SUITE, "cpu")
     timed = prepare(cases(size, BACKENDS), size, "cpu", interpreters, cache, details=False)
-    side = Side("setting", "this code", Place(interpreters, cache))
+    return timed, Place(interpreters, cache)
+
+
+def collect(folder: Path) -> None:
+    """Measure what is missing."""
+    timed, place = _prepared()
+    side = Side("setting", "this code", place)
     every = list(experiments())
     began, done_here = time.monotonic(), 0
     for number, one in enumerate(every, 1):
@@ -85,10 +91,7 @@ def collect_culprits(folder: Path) -> None:
     """Plant a slowdown in each part of a step, profile both sides, and keep the part that is named;
     what was measured before is kept."""
     folder.mkdir(parents=True, exist_ok=True)
-    cache, interpreters = cache_root(), Interpreters({})
-    size = suite_size(SUITE, "cpu")
-    timed = prepare(cases(size, BACKENDS), size, "cpu", interpreters, cache, details=False)
-    place = Place(interpreters, cache)
+    timed, place = _prepared()
     site = Site(module="tools.planted_worker")
     for number in range(CULPRITS):
         for part in PARTS:
@@ -122,4 +125,4 @@ def _measure(one: Experiment, folder: Path, side: Side, timed: Sequence[TimedCas
         intended=[SHARE_VARIABLE], sides=("A", "B"), random=Random(), launcher=launcher,
         is_warm=True,
     )  # fmt: skip
-    journal.finish(as_document(comparison.run()))
+    journal.finish(comparison.run().model_dump(mode="json"))

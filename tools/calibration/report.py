@@ -23,6 +23,7 @@ from bench.gate.samples import ArmLaunch, block_series
 from bench.gate.statistics import Floats
 from bench.report.gate.words import percent
 from bench.speed.values import benchmarks_of
+from bench.storage.text_files import json_text, replace_text
 from bench.system import cores, processor
 from tools.calibration.bias import BIASES
 from tools.calibration.collect import (
@@ -70,7 +71,7 @@ class Measured:
             for name, windows in benchmarks_of(one.launch).items():
                 sample = found.setdefault(name, Sample([], []))
                 seconds = [window.seconds for window in windows]
-                (sample.a if one.arm == "A" else sample.b).append(seconds)  # type: ignore[attr-defined]
+                (sample.a if one.arm == "A" else sample.b).append(seconds)
         return found
 
 
@@ -108,10 +109,15 @@ def summary(folder: Path) -> dict[str, Any]:
     """Return every number of the page."""
     measured = load(folder)
     honest = [one for name, one in measured.items() if name.startswith("same-")]
+    if not honest:
+        raise SystemExit(
+            f"No complete comparison in {folder}; measure first: python -m tools.calibration "
+            f"collect {folder}"
+        )
     results = [one.result() for one in honest]
     verdicts = [result.verdict for result in results]
     ratios = [one.ratios() for one in honest]
-    together = np.concatenate([r for r in ratios if r.size]) if ratios else np.empty((0, 0))
+    together = np.concatenate([r for r in ratios if r.size])
     random = np.random.default_rng(0)
     drawn = drawn_comparisons(together, 0.0, Plan(margin=MARGIN), random, DRAWS)
     planted: dict[str, Any] = {}
@@ -132,7 +138,7 @@ def summary(folder: Path) -> dict[str, Any]:
         "hours": sum(x.launch.seconds for m in measured.values() for x in m.launches) / 3 / 3600,
         "verdicts": {v: verdicts.count(v) for v in sorted(set(verdicts))},
         "alarms": alarms,
-        "alarm_bound": upper_bound(alarms, len(honest)) if honest else None,
+        "alarm_bound": upper_bound(alarms, len(honest)),
         "null_moved": sum(not result.null_arm.passed for result in results),
         "drawn": DRAWS,
         "drawn_alarms": sum(found is not None for found in drawn),
@@ -336,5 +342,5 @@ def page(found: Mapping[str, Any], commit: str) -> str:
 def write(folder: Path, into: Path, commit: str) -> None:
     """Write the numbers and the page."""
     found = summary(folder)
-    (into / "calibration.json").write_text(json.dumps(found, indent=1) + "\n")
-    (into / "calibration.md").write_text(page(found, commit))
+    replace_text(into / "calibration.json", json_text(found) + "\n")
+    replace_text(into / "calibration.md", page(found, commit))

@@ -31,7 +31,7 @@ from backends.keras_adapter.engines import (
     host_values,
 )
 from backends.out_of_memory import is_out_of_memory
-from backends.profile_trace import TraceEvent, is_device_plane, self_seconds
+from backends.profile_trace import TraceEvent, is_device_plane, self_seconds, trace_file
 from backends.requirements import check_capability, check_device
 from bench.errors import first_line
 from bench.network.blueprint import Array
@@ -241,8 +241,7 @@ class JaxEngine(EngineDefaults):
         with tempfile.TemporaryDirectory(prefix="thawbench-") as folder:
             with jax.profiler.trace(folder):
                 work()
-            (file,) = Path(folder).rglob("*.xplane.pb")
-            space = jax.profiler.ProfileData.from_file(str(file))
+            space = jax.profiler.ProfileData.from_file(str(trace_file(Path(folder))))
         return self_seconds(
             [
                 TraceEvent(e.name, round(e.start_ns * 1000), round(e.duration_ns * 1000))

@@ -37,7 +37,7 @@ from backends.keras_adapter.engines import (
     flag,
 )
 from backends.out_of_memory import is_out_of_memory
-from backends.profile_trace import TraceEvent, is_device_plane, self_seconds
+from backends.profile_trace import TraceEvent, is_device_plane, self_seconds, trace_file
 from backends.requirements import check_capability, check_device
 from bench.spec.run import Precision, Recipe
 from bench.system import cores
@@ -289,8 +289,7 @@ class TensorFlowEngine(EngineDefaults):
         with tempfile.TemporaryDirectory(prefix="thawbench-") as folder:
             with tf.profiler.experimental.Profile(folder):
                 work()
-            (file,) = Path(folder).rglob("*.xplane.pb")
-            space = xplane_pb2.XSpace.FromString(file.read_bytes())
+            space = xplane_pb2.XSpace.FromString(trace_file(Path(folder)).read_bytes())
         return self_seconds(
             [
                 TraceEvent(plane.event_metadata[e.metadata_id].name, e.offset_ps, e.duration_ps)
