@@ -188,7 +188,8 @@ def drawn_comparisons(
     """Draw comparisons from blocks of A against A and let the gate decide.
 
     Args:
-        ratios: (blocks, benchmarks) log ratios.
+        ratios: (blocks, benchmarks) log ratios. A and B were launched alike, so their labels may
+            be exchanged: signs are drawn too.
         slowdown: Added to B, as a fraction: in every benchmark, or one value for each.
 
     Returns:
@@ -199,7 +200,8 @@ def drawn_comparisons(
     needed = 2 * plan.looks[-1]
     found: list[int | None] = []
     for _ in range(repeats):
-        drawn = ratios[random.integers(0, len(ratios), needed)] + shift
+        rows = random.integers(0, len(ratios), needed)
+        drawn = ratios[rows] * random.choice([-1.0, 1.0], (needed, 1)) + shift
         found.append(_blocks_to_alarm(drawn, plan))
     return found
 

@@ -155,7 +155,7 @@ def test_the_sentences_say_what_was_found_why_and_what_could_have_been() -> None
     assert "lost time in backward: 10.00 ms a step became 12.00 ms" in text
     assert "aten::mm" in text
     assert "About 30 blocks would settle it" in text
-    assert "4.1 % would have been found in 80 %" in text
+    assert "4.1 % would have been found and confirmed in 80 %" in text
     assert "5.0 % in 95 %" in text
-    assert "false-alarm rate on this machine: at most 0.4 %" in text
+    assert "false-alarm rate on this machine, as calibrated: 0.4 %" in text
     assert "Differs: torch (A 1, B 2)." in text

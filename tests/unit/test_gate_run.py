@@ -156,7 +156,7 @@ def test_a_budget_that_ends_before_the_first_look_is_refused(
 
 
 def test_a_slowdown_found_late_is_confirmed_by_as_many_blocks(tmp_path: Path) -> None:
-    comparison, _ = _comparison(tmp_path, _noisy(1.06, spread=0.03))
+    comparison, _ = _comparison(tmp_path, _noisy(1.06, spread=0.05))
     result = comparison.run()
     assert result.verdict == "slower"
     assert result.blocks == result.confirm_blocks > 6
