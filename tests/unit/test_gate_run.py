@@ -156,10 +156,14 @@ def test_a_budget_that_ends_before_the_first_look_is_refused(
 
 
 def test_a_slowdown_found_late_is_confirmed_by_as_many_blocks(tmp_path: Path) -> None:
-    comparison, _ = _comparison(tmp_path, _noisy(1.06, spread=0.05))
+
+    def seconds(arm: Arm, block: int) -> float:
+        wobble = math.exp(0.04 if block % 2 else -0.04)
+        return 0.01 * (1.06 * wobble if arm == "B" else 1 + block / 1e6)
+
+    comparison, _ = _comparison(tmp_path, seconds)
     result = comparison.run()
-    assert result.verdict == "slower"
-    assert result.blocks == result.confirm_blocks > 6
+    assert (result.verdict, result.blocks, result.confirm_blocks) == ("slower", 10, 10)
 
 
 def test_a_side_that_fails_keeps_what_was_measured_and_goes_on(tmp_path: Path) -> None:
