@@ -2,7 +2,8 @@
 
 ``make(device)`` returns the step, a function without arguments, and the number of images that it
 trains on. Where the device works on after the step has returned, return a third value, a function
-that waits for it; PyTorch on a GPU is waited for without one.
+that waits for it. Without one PyTorch and TensorFlow on a GPU are waited for, and what a step of
+JAX returns.
 """
 
 from __future__ import annotations

@@ -177,7 +177,8 @@ def _explained(result: GateResult, setup: Setup) -> GateResult:
     """Add where the cases that are slower or faster lost or gained time."""
     changed: dict[str, Direction] = {}
     for one in result.benchmarks:
-        if one.verdict in ("slower", "faster"):
+        is_training = not one.name.startswith("inference")  # which is not profiled
+        if is_training and one.verdict in ("slower", "faster"):
             case = one.name.partition(" ")[2]
             changed[case] = "slower" if "slower" in (one.verdict, changed.get(case)) else "faster"
     if not changed:

@@ -12,7 +12,7 @@ from pathlib import Path
 from bench.storage.code_digest import digest_of_rooms, shared_digest
 from bench.system import CGROUP, machine_bytes, processor
 from bench.system.gpu import gpus
-from bench.workers.environment import NO_DEVICE, relevant_variables
+from bench.workers.environment import NO_DEVICE, device_settings, relevant_variables
 from bench.workers.tasks import LaunchConditions, Software
 
 HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
@@ -39,10 +39,11 @@ def conditions_here() -> LaunchConditions:
 
 def software_here(device: str) -> Software:
     """Describe what this process runs, without importing a framework."""
+    distributions = _distributions()
     gpu = None if device == "cpu" else dict(enumerate(gpus())).get(int(device.split(":")[1]))
     return Software(
         python=platform.python_version(),
-        distributions=_distributions(),
+        distributions=distributions,
         code=f"{shared_digest()}.{digest_of_rooms('benchmark')}",
         system=f"{platform.system()} {platform.machine()}",
         kernel=platform.release(),
@@ -51,7 +52,7 @@ def software_here(device: str) -> Software:
         device_model=processor() if device == "cpu" else gpu.name if gpu else NO_DEVICE,
         gpu_uuid=gpu.uuid if gpu else None,
         driver=gpu.driver if gpu else None,
-        device_settings=gpu.settings if gpu else {},
+        device_settings={} if device == "cpu" else device_settings(gpu, distributions),
     )
 
 

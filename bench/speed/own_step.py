@@ -2,7 +2,8 @@
 
 ``make(device)`` returns the step, a function without arguments, and the number of images that it
 trains on; and where the device works on after the step has returned, a third value, a function that
-waits for it. PyTorch on a GPU is waited for without one.
+waits for it. Without one PyTorch and TensorFlow on a GPU are waited for, and what a step of JAX
+returns.
 """
 
 from __future__ import annotations
@@ -47,9 +48,11 @@ def time_own_step(task: OwnStepTask, await_turn: AwaitTurn | None = None) -> Spe
     def stretch_s(steps: int) -> float:
         own.wait()
         began = time.perf_counter()
+        last: object = None
         for _ in range(steps):
-            own.step()
+            last = own.step()
         own.wait()
+        _wait_for(last)
         return (time.perf_counter() - began) / steps
 
     warm_up = [stretch_s(1) for _ in range(WARMUP_STEPS)]
@@ -98,10 +101,19 @@ def _make(task: OwnStepTask) -> OwnStep:
 
 
 def _wait() -> None:
-    """Wait for the GPU where the user's code works through PyTorch."""
-    torch = sys.modules.get("torch")
+    """Wait for the GPU where the user's code works through PyTorch or TensorFlow."""
+    torch, tensorflow = (sys.modules.get(name) for name in ("torch", "tensorflow"))
     if torch is not None and torch.cuda.is_initialized():
         torch.cuda.synchronize()
+    if tensorflow is not None:
+        tensorflow.test.experimental.sync_devices()
+
+
+def _wait_for(result: object) -> None:
+    """Wait for arrays of JAX, which computes on after a call has returned, on a CPU too."""
+    jax = sys.modules.get("jax")
+    if jax is not None:
+        jax.block_until_ready(result)
 
 
 def _named(error: Exception) -> str:

@@ -59,7 +59,7 @@ def environment_here(
     if device.startswith("cuda:"):
         gpu = dict(enumerate(gpus())).get(int(device.removeprefix("cuda:")))
         model, driver = (gpu.name, gpu.driver) if gpu else (NO_DEVICE, None)
-        settings = _settings(gpu, versions)
+        settings = device_settings(gpu, versions)
     own = {name: os.environ[name] for name in variables if name in os.environ}
     return Environment(
         backend=backend,
@@ -77,7 +77,7 @@ def environment_here(
     )
 
 
-def _settings(gpu: Gpu | None, versions: Mapping[str, str]) -> dict[str, str]:
+def device_settings(gpu: Gpu | None, versions: Mapping[str, str]) -> dict[str, str]:
     """Return what changes speed or memory of a GPU, besides its model and its driver."""
     found = dict(gpu.settings) if gpu else {}
     if gpu and gpu.memory_bytes is not None:

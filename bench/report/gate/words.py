@@ -16,6 +16,9 @@ HEADINGS = ["benchmark", "B / A", "interval", "verdict", "blocks", "found in 80 
 find."""
 BASELINE_HEADINGS = ["benchmark", "now / baseline", "interval", "verdict", "launches",
                      "found in 80 %"]  # fmt: skip
+COMPILE_CHANGE_S = 1.0
+"""Difference of compilation that is told; processes that start together compile beside each other.
+"""
 MOST_DIFFERENCES = 12
 """Differences that are named in words; JSON has all."""
 ANSWERS = {
@@ -108,6 +111,9 @@ def _cause_sentence(cause: Cause) -> str:
     if cause.operations:
         names = ", ".join(one.name for one in cause.operations)
         text += f" Operations that {most} most: {names}."
+    before_s, now_s = cause.compile_s
+    if abs(now_s - before_s) > COMPILE_CHANGE_S:
+        text += f" Compilation took {before_s:.1f} s at A and {now_s:.1f} s at B."
     return text
 
 
