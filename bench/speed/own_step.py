@@ -8,6 +8,7 @@ returns.
 
 from __future__ import annotations
 
+import math
 import runpy
 import statistics
 import sys
@@ -22,6 +23,8 @@ from bench.training.memory import peak_host_bytes
 from bench.workers.tasks import OwnStepTask, SpeedAnswer
 
 WARMUP_STEPS = 4
+WINDOW_S, MOST_STEPS = 0.05, 500
+"""Seconds that a window lasts at least, and most steps in it for that."""
 FORM = "def make(device): ...; return step, images_per_step"
 
 
@@ -56,8 +59,9 @@ def time_own_step(task: OwnStepTask, await_turn: AwaitTurn | None = None) -> Spe
         return (time.perf_counter() - began) / steps
 
     warm_up = [stretch_s(1) for _ in range(WARMUP_STEPS)]
+    rounds = max(task.rounds, math.ceil(WINDOW_S / max(min(warm_up), WINDOW_S / MOST_STEPS)))
     recorder = WindowRecorder(task.gpu_uuid, await_turn, lambda: stretch_s(1))
-    recorder.record("train_step", lambda: stretch_s(task.rounds), task.stretches)
+    recorder.record("train_step", lambda: stretch_s(rounds), task.stretches)
     usual_s = statistics.median(recorder.seconds("train_step"))
     return SpeedAnswer(
         windows=tuple(recorder.windows),

@@ -50,6 +50,8 @@ def test_windows_are_of_steps_and_turns_are_waited_for(tmp_path: Path) -> None:
     assert len(found.windows) == len(turns) == 4
     assert all(seconds >= 0.001 for seconds in found.seconds("train_step"))
     assert found.images == {"train_step": 8}
+    spans = [w.after.cores.at_s - w.before.cores.at_s for w in found.windows if w.before.cores]  # type: ignore[union-attr]
+    assert all(span >= 0.045 for span in spans), "quick steps are timed in windows of 50 ms"
     assert found.setup_s >= 0
 
 

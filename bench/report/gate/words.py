@@ -75,8 +75,9 @@ def gate_sentences(result: GateResult) -> list[str]:
     found += _cycle_sentences(result.benchmarks)
     if result.null_arm.passed and result.null_arm.ratio is not None:
         found.append(
-            "The null arm stood still: A, launched in another way, took "
-            f"{result.null_arm.ratio:.3f} times as long where it differed most."
+            "The null arm shows no bias: where A, launched in another way, differed most from A, "
+            f"it took {result.null_arm.ratio:.3f} times as long "
+            f"({interval_text(result.null_arm.interval)})."
         )
     rate = result.false_alarm_rate
     if rate is None:
@@ -125,7 +126,7 @@ def _reasons(benchmarks: Sequence[BenchmarkVerdict]) -> list[str]:
             by_reason.setdefault(one.reason, []).append(one)
     found = []
     for reason, own in by_reason.items():
-        which = "every benchmark" if len(own) == len(benchmarks) else _names(own)
+        which = "any benchmark" if len(own) == len(benchmarks) > 1 else _names(own)
         needed = max((one.needed_blocks or 0 for one in own), default=0)
         more = f" About {needed} blocks would settle it." if needed else ""
         found.append(f"Nothing can be told about {which}: {reason}.{more}")
