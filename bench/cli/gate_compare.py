@@ -67,7 +67,7 @@ class Setup:
 
     @property
     def differs(self) -> Differences:
-        """What differs between the sides, the thing compared included."""
+        """Differences between the sides, by field, including the one that is compared."""
         a, b = self.sides
         found: Differences = {}
         if a.kind == "revision":

@@ -1,4 +1,4 @@
-"""What ``speed`` and ``gate`` have in common on the command line: suites, targets, backends."""
+"""Shared by the commands ``speed`` and ``gate``: suites, targets, backends, devices, progress."""
 
 from __future__ import annotations
 

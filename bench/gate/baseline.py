@@ -31,7 +31,7 @@ Suspicion = Literal["suspicion", "faster", "same", "cannot tell"]
 
 
 class BenchmarkSuspicion(ComparedBenchmark):
-    """What a stored baseline lets suspect about a benchmark."""
+    """The comparison of a benchmark with a stored baseline."""
 
     verdict: Suspicion
 

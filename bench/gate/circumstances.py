@@ -1,4 +1,4 @@
-"""What the two sides of a comparison have in common, and what differs between them."""
+"""Compare the circumstances of the two sides: cores, memory, variables, settings, images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From blocks to verdicts: what a look at the data may say."""
+"""Turn blocks into verdicts: slower, faster, same, or cannot tell."""
 
 from __future__ import annotations
 

@@ -144,7 +144,7 @@ class TimedCase:
     device: str
     task: SpeedTask | OwnStepTask
     shape: dict[str, object]
-    """What must agree where two measurements are compared: network, input, batch …"""
+    """Properties that must agree where two measurements are compared: network, input, batch …"""
 
     @property
     def measures(self) -> tuple[SpeedMeasure, ...]:

@@ -1,4 +1,4 @@
-"""What a worker process runs, and the circumstances that can change its speed."""
+"""Describe a worker process: its software, and the circumstances that can change its speed."""
 
 from __future__ import annotations
 

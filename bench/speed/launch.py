@@ -69,7 +69,7 @@ class CaseFailure(Frozen):
 
 
 class Launch(Frozen):
-    """What one fresh process measured."""
+    """Measurements of one fresh process."""
 
     backend: str
     precision: Precision

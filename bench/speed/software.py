@@ -1,4 +1,4 @@
-"""What a backend runs at a place, and what differs between two such answers."""
+"""Ask which software a backend runs at a place, and compare two such answers."""
 
 from __future__ import annotations
 

@@ -221,7 +221,8 @@ class SpeedWindow(Frozen):
 
     @property
     def disturbed_by(self) -> str | None:
-        """What disturbed the window, by the rule of ``bench.system.machine_state``; else None."""
+        """Reason why the window is marked as disturbed, see ``bench.system.machine_state``; None if
+        it is not."""
         return disturbance(self.before, self.after)
 
 
@@ -335,7 +336,7 @@ class LaunchConditionsTask(Task[LaunchConditions]):
 
 
 class Software(Frozen):
-    """What a process runs, and on what."""
+    """Software of a process, and the machine on which it runs."""
 
     python: str = Field(description="Version of Python.")
     distributions: dict[str, str] = Field(description="Installed distributions → version.")

@@ -39,7 +39,7 @@ class Bias:
 
     name: str
     words: str
-    """What is planted, for the report."""
+    """Description for the report."""
     place: Callable[[Place], Place] = field(default=lambda place: place)
     """Changes the place of B."""
     launcher: Callable[[Launcher], Launcher] = field(default=lambda launcher: launcher)
