@@ -40,7 +40,7 @@ class MachineState:
 
 
 def read_state(gpu_uuid: str | None = None, ours: tuple[int, ...] = ()) -> MachineState:
-    """Read the state of this machine now; it takes about 0.2 ms on a CPU.
+    """Read the state of this machine now; it takes about 0.1 ms on a CPU.
 
     Args:
         gpu_uuid: UUID of the GPU that is measured; None on a CPU.
