@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch._dynamo  # the first step of any optimizer does so: better while a worker starts
 from torch import Tensor
 
 from backends.out_of_memory import is_out_of_memory as reports_full

@@ -28,7 +28,7 @@ HONEST = 150
 BLOCKS = 6
 PLANTED = (0.01, 0.02, 0.05, 0.1)
 """Planted slowdowns, as fractions."""
-PLANTED_BLOCKS = 30
+PLANTED_BLOCKS = 20
 MARGIN = 0.03
 FOREVER_S = 1e9
 PARTS = ("input", "copies", "forward", "backward", "optimizer")
