@@ -22,6 +22,8 @@ from backends import worker
 
 SHARE_VARIABLE = "THAWBENCH_PLANTED"
 PART_VARIABLE = "THAWBENCH_PLANTED_PART"
+GROWTH_VARIABLE = "THAWBENCH_PLANTED_GROWTH"
+"""Number of steps over which the extra work grows from nothing to its share; not set: at once."""
 WARM_UP = 4
 """Steps without extra work."""
 SIZE = 4096
@@ -47,8 +49,9 @@ class Plant:
     those would be many times too much.
     """
 
-    def __init__(self, share: float) -> None:
-        self.share, self.done, self.fastest_s, self.sum_s = share, 0, math.inf, math.inf
+    def __init__(self, share: float, growth_steps: int = 0) -> None:
+        self.share, self.growth_steps = share, growth_steps
+        self.done, self.fastest_s, self.sum_s = 0, math.inf, math.inf
 
     def note(self, step_s: float) -> None:
         """Take note of the duration of a step."""
@@ -60,17 +63,19 @@ class Plant:
     def work(self) -> None:
         """Do the extra work of a step."""
         if self.done > WARM_UP:
-            extra_work(self.share * self.fastest_s / self.sum_s)
+            grown = min(self.done / self.growth_steps, 1.0) if self.growth_steps else 1.0
+            extra_work(grown * self.share * self.fastest_s / self.sum_s)
 
 
-def plant(trainer: Any, share: float, part: str) -> None:
+def plant(trainer: Any, share: float, part: str, growth_steps: int = 0) -> None:
     """Let a trainer do extra work in its steps, or in one part of them.
 
     Args:
         share: Extra work, as a fraction of a step.
         part: 'step', 'input', 'copies', 'forward', 'backward' or 'optimizer'.
+        growth_steps: Steps over which the extra work grows to its share; 0: at once.
     """
-    planted = Plant(share)
+    planted = Plant(share, growth_steps)
     train_step, in_phases, to_device = trainer.train_step, trainer.step_in_phases, trainer.to_device
     host_array = trainer.host_array
 
@@ -116,6 +121,7 @@ def _seconds_of_sum() -> float:
 def main() -> None:
     """Do tasks as ``backends.worker`` does, with slowed steps."""
     share, part = float(os.environ[SHARE_VARIABLE]), os.environ.get(PART_VARIABLE, "step")
+    growth_steps = int(os.environ.get(GROWTH_VARIABLE, "0"))
     usual = worker.load_adapter
 
     @functools.cache
@@ -125,7 +131,7 @@ def main() -> None:
 
         def planted_build(*given: Any) -> Any:
             trainer = build(*given)
-            plant(trainer, share, part)
+            plant(trainer, share, part, growth_steps)
             return trainer
 
         adapter.build = planted_build

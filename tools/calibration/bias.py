@@ -16,21 +16,23 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
-from typing import Any
 
 from bench.gate.run import Launcher
 from bench.speed.cases import TimedCase
 from bench.speed.launch import Launch, Place
+from bench.storage.code_digest import shared_digest
 from bench.system import cores, project_root
-from tools.planted_worker import SHARE_VARIABLE
+from tools.planted_worker import GROWTH_VARIABLE, SHARE_VARIABLE
 
 Sides = Sequence[tuple[Sequence[TimedCase], Place]]
 MARK = "THAWBENCH_SIDE_B"
 """Variable without meaning by which B's place is known to a launcher."""
 DRIFT, POSITION = 0.2, 0.1
 """Extra work, as fractions of a step: at the end of a drift, at one position."""
-DRIFT_BLOCKS = 12
+DRIFT_BLOCKS = 5
 """Blocks over which the machine becomes slower."""
+DRIFT_STEPS = 60
+"""Steps over which it becomes slower once more in each launch: most of a case."""
 
 
 @dataclass(frozen=True)
@@ -73,27 +75,30 @@ def _at_long_path(place: Place) -> Place:
 
 def _in_memory(place: Place) -> Place:
     """Copy the code to a file system in memory."""
-    copy = Path("/dev/shm/thawbench-code")
+    copy = Path(f"/dev/shm/thawbench-code-{shared_digest()}")
     if not copy.is_dir():
         for package in ("bench", "backends", "tools"):
             shutil.copytree(project_root() / package, copy / package)
     return replace(place, site=replace(place.site, root=copy))
 
 
-def _slowed(place: Place, share: float) -> Place:
+def _slowed(place: Place, share: float, growth_steps: int = 0) -> Place:
     """Return a place whose steps do extra work."""
     variables = {**place.variables, SHARE_VARIABLE: f"{share:.4f}"}
+    if growth_steps:
+        variables[GROWTH_VARIABLE] = str(growth_steps)
     site = replace(place.site, module="tools.planted_worker")
     return replace(place, variables=variables, site=site)
 
 
 def _drift(inner: Launcher) -> Launcher:
-    """Let every block be slower than the one before, up to the twelfth, whatever its side."""
-    number = itertools.count()
+    """Let every block be slower than the one before, and every launch slow down meanwhile."""
+    number = itertools.count(1)
 
     def launch(sides: Sides, random: Random) -> list[Launch]:
         share = DRIFT * min(next(number) / DRIFT_BLOCKS, 1.0)
-        return inner([(cases, _slowed(place, share)) for cases, place in sides], random)
+        slowed = [(cases, _slowed(place, share, DRIFT_STEPS)) for cases, place in sides]
+        return inner(slowed, random)
 
     return launch
 
@@ -153,28 +158,23 @@ def _cold_files(inner: Launcher) -> Launcher:
     return launch
 
 
-class _Unshuffled(Random):
-    """A generator whose samples are in the order of the population."""
-
-    def sample(self, population: Any, k: int, *, counts: Any = None) -> list[Any]:
-        return list(population)[:k]
-
-
 def _fixed_order(inner: Launcher) -> Launcher:
-    """Let turns go in one order, without a mirror image of another: A, B, N, N, B, A."""
+    """Launch A, N and B one after the other, always in this order, without turns."""
 
     def launch(sides: Sides, random: Random) -> list[Launch]:
         ordered = sorted(sides, key=lambda side: (_is_b(side[1]), side[1].padding_bytes))
-        found = dict(zip(map(id, ordered), inner(ordered, _Unshuffled()), strict=True))
+        found = {id(side): inner([side], random)[0] for side in ordered}
         return [found[id(side)] for side in sides]
 
     return launch
 
 
 BIASES = (
-    Bias("fixed-order", "turns go in one fixed order", _marked, _fixed_order),
+    Bias("fixed-order", "A, N and B are launched one after the other, in this order", _marked,
+         _fixed_order),
     Bias("first-launch", "the first launch of each block is 10 % slower", launcher=_first_launch),
-    Bias("drift", "the machine becomes 20 % slower while it measures", launcher=_drift),
+    Bias("drift", "the machine becomes 20 % slower, over the blocks and in each launch",
+         launcher=_drift),
     Bias("long-path", "B's code lies at a path of 200 letters more", _at_long_path),
     Bias("environment", "B's environment is 60 KiB larger",
          lambda place: replace(place, padding_bytes=(61440, 61441))),

@@ -10,16 +10,17 @@ from random import Random
 
 from bench.gate.attribution import cause_of, profiled_launches
 from bench.gate.design import ARMS, Arm, Plan
-from bench.gate.journal import RESULT_FILE, Journal
+from bench.gate.journal import RESULT_FILE, Journal, read_question
 from bench.gate.run import Arms, Comparison, Launcher
 from bench.gate.sides import Side, null_side
 from bench.speed.cases import TimedCase, cases, prepare, suite_size
 from bench.speed.launch import Place, launch_together
 from bench.storage.cache import cache_root
+from bench.storage.code_digest import shared_digest
 from bench.storage.text_files import replace_text
 from bench.workers.process import Interpreters, Site
 from tools.calibration.bias import BIASES, Bias
-from tools.planted_worker import PART_VARIABLE, SHARE_VARIABLE
+from tools.planted_worker import GROWTH_VARIABLE, PART_VARIABLE, SHARE_VARIABLE
 
 SUITE = "calibration"
 BACKENDS = ("torch",)
@@ -76,6 +77,7 @@ def collect(folder: Path) -> None:
     timed, place = _prepared()
     side = Side("setting", "this code", place)
     every = list(experiments())
+    check_code(folder)
     began, done_here = time.monotonic(), 0
     for number, one in enumerate(every, 1):
         if (folder / one.name / RESULT_FILE).is_file():
@@ -85,6 +87,16 @@ def collect(folder: Path) -> None:
         each_s = (time.monotonic() - began) / done_here
         left = each_s * sum(not (folder / e.name / RESULT_FILE).is_file() for e in every)
         print(f"{number}/{len(every)} {one.name}: {left / 60:.0f} minutes left", flush=True)
+
+
+def check_code(folder: Path) -> None:
+    """Exit if comparisons in a folder were measured with other code than that of now."""
+    codes = {str(read_question(path.parent)["code"]) for path in folder.glob(f"*/{RESULT_FILE}")}
+    if others := codes - {shared_digest()}:
+        raise SystemExit(
+            f"{folder} holds comparisons that other code measured ({', '.join(sorted(others))}; "
+            f"this is {shared_digest()}): name another folder, or check that code out."
+        )
 
 
 def collect_culprits(folder: Path) -> None:
@@ -118,11 +130,14 @@ def _measure(one: Experiment, folder: Path, side: Side, timed: Sequence[TimedCas
         b = replace(side, place=one.bias.place(side.place))
         launcher = one.bias.launcher(launch_together)
     places: dict[Arm, Place] = {"A": side.place, "B": b.place, "N": null_side(side).place}
-    question = {"experiment": one.name, "looks": list(one.plan.looks), "suite": SUITE}
+    question = {
+        "experiment": one.name, "looks": list(one.plan.looks), "suite": SUITE,
+        "code": shared_digest(),
+    }  # fmt: skip
     journal = Journal(folder, question)
     comparison = Comparison(
         Arms(places, dict.fromkeys(ARMS, timed)), one.plan, journal, FOREVER_S,
-        intended=[SHARE_VARIABLE], sides=("A", "B"), random=Random(), launcher=launcher,
-        is_warm=True,
+        intended=[SHARE_VARIABLE, GROWTH_VARIABLE], sides=("A", "B"), random=Random(),
+        launcher=launcher, is_warm=True,
     )  # fmt: skip
     journal.finish(comparison.run().model_dump(mode="json"))
