@@ -11,6 +11,7 @@ from bench.cli.gate_compare import (
     FOLDER,
     MARGIN,
     comparison_setup,
+    margin_of,
     print_answer,
     run_comparison,
 )
@@ -29,11 +30,18 @@ from bench.cli.speed_suite import (
     wanted_backends,
 )
 from bench.errors import Unavailable, UserError, choose
-from bench.gate.baseline import check_machine, compare_baselines
+from bench.gate.baseline import (
+    LEAST_LAUNCHES,
+    check_comparable,
+    check_launches,
+    check_machine,
+    check_shapes,
+    compare_baselines,
+)
 from bench.gate.circumstances import knob_differences
 from bench.gate.design import LOOKS, Plan
 from bench.gate.journal import read_launches, read_question
-from bench.gate.run import result_of
+from bench.gate.run import read_result, result_of
 from bench.gate.sides import (
     compared_sides,
     setting_sides,
@@ -49,7 +57,6 @@ from bench.speed.baseline import Baseline, load_baseline, new_baseline
 from bench.speed.measure import measure_suite
 
 USAGE_ERROR = 2
-LEAST_MARGIN, MOST_MARGIN = 0.001, 1.0
 WAYS = "Compare one of: --ab A B, --ab-env NAME=A,B, --baseline NAME, --stored FOLDER."
 
 
@@ -66,16 +73,11 @@ def gate_command(options: GateOptions) -> bool:
 def _gate(options: GateOptions) -> bool:
     for name in names(options.formats) or ():
         choose("format", name, FORMATS)
-    if not LEAST_MARGIN <= (options.max_slowdown or MARGIN) <= MOST_MARGIN:
-        raise UserError(
-            f"--max-slowdown {options.max_slowdown:g} is no fraction between {LEAST_MARGIN} and "
-            f"{MOST_MARGIN:g}.",
-            "Write 0.03 for 3 %.",
-        )
+    margin_of(options)
+    _check_idle(options)
     if options.what:
         choose("word after `gate`", options.what, ("calibrate",))
         return calibrate_command(options)
-    _check_idle(options)
     given = {
         "--ab": options.ab,
         "--ab-env": options.ab_env,
@@ -93,21 +95,47 @@ def _gate(options: GateOptions) -> bool:
     return _ab(options)
 
 
+OWN_OPTIONS = {
+    "calibrate": ("--suite", "--backends", "--target", "--max-slowdown", "--budget", "--fresh"),
+    "--ab": ("--suite", "--backends", "--target", "--max-slowdown", "--budget", "--fresh",
+             "--blocks", "--strict", "--format"),
+    "--baseline": ("--target", "--max-slowdown", "--launches", "--against", "--strict", "--format",
+                   "--confirm"),
+    "--confirm": ("--budget", "--blocks", "--fresh"),
+    "--stored": ("--max-slowdown", "--strict", "--format"),
+}  # fmt: skip
+"""Way of comparing → the options that mean something to it, besides those of all."""
+
+
 def _check_idle(options: GateOptions) -> None:
-    """Raise UserError for options that have no effect beside others."""
-    with_baseline = {
-        "--against": options.against is not None,
+    """Raise UserError for options that have no effect, or exclude each other."""
+    given = {
+        "--suite": options.suite is not None,
+        "--backends": options.backends is not None,
+        "--target": options.target is not None,
+        "--max-slowdown": options.max_slowdown is not None,
+        "--budget": options.budget is not None,
+        "--blocks": options.blocks is not None,
         "--launches": options.launches is not None,
+        "--against": options.against is not None,
+        "--strict": options.strict,
         "--confirm": options.confirm,
+        "--fresh": options.fresh,
+        "--format": options.formats is not None,
     }
-    with_sides = {"--blocks": options.blocks is not None, "--fresh": options.fresh,
-                  "--backends": options.backends is not None}  # fmt: skip
-    idle = with_sides if options.baseline or options.stored else with_baseline
-    if options.baseline and options.confirm:
-        idle = {}
-    named = [flag for flag, is_given in idle.items() if is_given]
-    if named:
-        raise UserError(f"{', '.join(named)} has no effect here.", "See run_bench.py gate --help.")
+    way = options.what
+    if not way:
+        way = "--baseline" if options.baseline else "--stored" if options.stored else "--ab"
+    known = {*OWN_OPTIONS.get(way, given), *(OWN_OPTIONS["--confirm"] if options.confirm else ())}
+    idle = [flag for flag, is_given in given.items() if is_given and flag not in known]
+    if idle:
+        raise UserError(f"{', '.join(idle)} has no effect here.", "See run_bench.py gate --help.")
+    if options.against is not None and options.confirm:
+        raise UserError(
+            "--against and --confirm exclude each other: --confirm compares with what is "
+            "installed now.",
+            "Leave out --against, or compare two environments with --ab A B.",
+        )
 
 
 def _ab(options: GateOptions) -> bool:
@@ -127,7 +155,9 @@ def _ab(options: GateOptions) -> bool:
 def _stored(options: GateOptions, folder: Path) -> bool:
     """Decide again from the launches of a folder."""
     question = read_question(folder)
-    margin = options.max_slowdown or question.get("margin", MARGIN)
+    margin = question.get("margin", MARGIN)
+    if options.max_slowdown is not None:
+        margin = margin_of(options)
     plan = Plan(margin, tuple(question.get("looks", LOOKS)))
     launches = read_launches(folder)
     if not launches:
@@ -137,8 +167,15 @@ def _stored(options: GateOptions, folder: Path) -> bool:
         launches, plan, (str(sides[0]), str(sides[1])), bool(question.get("together", True)),
         question.get("intended", ()),
     )  # fmt: skip
-    differs = {**question.get("differs", {}), **knob_differences(launches)}
-    result = result.model_copy(update={"differs": differs})
+    changes: dict[str, object] = {
+        "differs": {**question.get("differs", {}), **knob_differences(launches)}
+    }
+    before = read_result(folder)
+    if before is not None:  # what the launches alone do not show
+        changes["causes"] = before.causes
+        if before.margin == margin:
+            changes["false_alarm_rate"] = before.false_alarm_rate
+    result = result.model_copy(update=changes)
     return print_answer(options, result, gate_sentences(result), HEADINGS, folder)
 
 
@@ -146,11 +183,12 @@ def _against_baseline(options: GateOptions) -> bool:
     """Compare launches of now, or a second stored baseline, with a stored one."""
     assert options.baseline is not None
     before = load_baseline(options.baselines, options.baseline)
+    check_launches(before)
     if options.against is not None:
         now = load_baseline(options.baselines, options.against)
     else:
         now = _measure_like(before, options)
-    result = compare_baselines(before, now, options.max_slowdown or MARGIN)
+    result = compare_baselines(before, now, margin_of(options))
     sentences = baseline_sentences(result, before.name)
     if result.is_suspicious and options.confirm:
         try:
@@ -174,7 +212,13 @@ def _measure_like(before: Baseline, options: GateOptions) -> Baseline:
     suite = suite_name(before.suite, target)
     check_machine(before, software)
     cases = timed_cases(suite, list(software), target, place, details=True)
+    check_shapes(before, {case.name: case.shape for case in cases})
     each = Counter((one.backend, one.precision) for one in before.launches)
+    if options.launches is not None and options.launches < LEAST_LAUNCHES:
+        raise UserError(
+            f"--launches {options.launches}: the spread between launches needs {LEAST_LAUNCHES}.",
+            f"Use --launches {max(each.values())}, as the baseline has.",
+        )
     kept = kept_launches(options.baselines, f"after-{before.name}", suite, software, cases)
     try:
         found = measure_suite(
@@ -182,5 +226,7 @@ def _measure_like(before: Baseline, options: GateOptions) -> Baseline:
         )
     finally:
         end_line()
+    now = new_baseline("now", suite, place.device, cases, software, found)
+    check_comparable(before, now)
     kept.remove()
-    return new_baseline("now", suite, place.device, cases, software, found)
+    return now

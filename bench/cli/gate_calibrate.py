@@ -7,7 +7,7 @@ from random import Random
 
 from tabulate import tabulate
 
-from bench.cli.gate_compare import FOLDER, MARGIN
+from bench.cli.gate_compare import FOLDER, SUITE, margin_of
 from bench.cli.gate_progress import end_line, show_line
 from bench.cli.options import GateOptions, duration_s
 from bench.cli.output import show, tell
@@ -39,7 +39,7 @@ def calibrate_command(options: GateOptions) -> bool:
     """Launch A against A within the budget, then print and store what that says."""
     budget_s = duration_s("--budget", options.budget or BUDGET)
     target = parse_target(options.target)
-    suite = suite_name(options.suite, target)
+    suite = suite_name(options.suite or SUITE, target)
     place = measuring_place(options.python, options.device)
     software = software_by_backend(wanted_backends(options.backends, target), target, place)
     cases = timed_cases(suite, list(software), target, place, details=False)
@@ -59,7 +59,7 @@ def calibrate_command(options: GateOptions) -> bool:
         tell(f"going on with {len(journal.launches)} launches in {journal.folder}")
     places: dict[Arm, Place] = {"A": place, "B": place, "N": null_side(side).place}
     arms = Arms(places, {"A": cases, "B": cases, "N": cases})
-    plan = Plan(margin=options.max_slowdown or MARGIN, looks=(MANY_BLOCKS,))
+    plan = Plan(margin=margin_of(options), looks=(MANY_BLOCKS,))
     comparison = Comparison(
         arms, plan, journal, budget_s, random=Random(),
         watch=lambda now: show_line(f"block {now.blocks + 1}, {duration(budget_s)} in all"),
@@ -73,10 +73,10 @@ def calibrate_command(options: GateOptions) -> bool:
         suite,
         place.device,
         software,
-        options.max_slowdown or MARGIN,
+        margin_of(options),
         arms.together,
     )
-    path = save_calibration(found)
+    path = save_calibration(found, place.cache)
     show(json_text(found.model_dump(mode="json")) if options.as_json else _text(found))
     tell(f"stored in {path}; the launches are kept in {journal.folder}, repeat to add to them")
     return True
@@ -109,6 +109,7 @@ def _text(found: Calibration) -> str:
             tabulate(power, ["slowdown", *looks, "blocks for 95 %", "launches for 95 %"], "simple",
                      disable_numparse=True),
             "",
-            "Blocks are those of --ab, launches those of --baseline (drift not counted).",
+            "Blocks are those of --ab; a slowdown is confirmed by as many again. Launches are "
+            "those of --baseline; drift between sessions is not counted.",
         ]
     )  # fmt: skip

@@ -16,6 +16,7 @@ from bench.cli.options import GateOptions, interpreters, names
 from bench.cli.output import show, tell
 from bench.cli.speed_suite import (
     Target,
+    is_own,
     suite_name,
     timed_cases,
 )
@@ -48,8 +49,20 @@ from bench.storage.text_files import json_text, replace_text
 from bench.workers.tasks import Software
 
 FOLDER = Path("results/gates")
-MARGIN, BUDGET = 0.03, "20m"
-"""Defaults of ``--max-slowdown`` and ``--budget``."""
+SUITE, MARGIN, BUDGET = "small", 0.03, "20m"
+"""Defaults of ``--suite``, ``--max-slowdown`` and ``--budget``."""
+LEAST_MARGIN, MOST_MARGIN = 0.001, 1.0
+
+
+def margin_of(options: GateOptions) -> float:
+    """Return the slowdown of ``--max-slowdown``; raise UserError if it is no such fraction."""
+    margin = MARGIN if options.max_slowdown is None else options.max_slowdown
+    if not LEAST_MARGIN <= margin <= MOST_MARGIN:
+        raise UserError(
+            f"--max-slowdown {margin:g} is no fraction between {LEAST_MARGIN} and {MOST_MARGIN:g}.",
+            "Write 0.03 for 3 %.",
+        )
+    return margin
 
 
 @dataclass(frozen=True)
@@ -64,6 +77,8 @@ class Setup:
     intended: list[str]
     """Environment variables that are meant to differ."""
     suite: str
+    remarks: tuple[str, ...] = ()
+    """Sentences on backends that were left out."""
 
     @property
     def differs(self) -> Differences:
@@ -92,7 +107,7 @@ def comparison_setup(
     Raises:
         UserError: A side cannot run what was asked for.
     """
-    suite = suite_name(options.suite, target)
+    suite = suite_name(options.suite or SUITE, target)
     asked = [OWN_STEP] if target is not None else list(wanted or DEFAULT_BACKENDS)
     found = tuple({name: software_of(name, side.place) for name in asked} for side in sides)
     lacks = {
@@ -117,14 +132,16 @@ def comparison_setup(
     a, b, n = (cases_of(side) for side in (*sides, null))
     intended = sorted({name for side in sides for name in side.place.variables})
     software = tuple({name: own[name] for name in backends} for own in found)
-    return Setup(sides, (software[0], software[1]), {"A": a, "B": b, "N": n}, null, intended, suite)
+    cases: dict[Arm, Sequence[TimedCase]] = {"A": a, "B": b, "N": n}
+    both = software[0], software[1]
+    return Setup(sides, both, cases, null, intended, suite, tuple(remarks))
 
 
 def run_comparison(options: GateOptions, setup: Setup, budget_s: float) -> bool:
     """Collect launches and print the answer; see ``gate_command`` for the result."""
     a, b = setup.sides
     benchmarks = benchmark_names(setup.cases["A"])
-    plan = plan_for(options.max_slowdown or MARGIN, len(benchmarks), options.blocks)
+    plan = plan_for(margin_of(options), len(benchmarks), options.blocks)
     question = {
         "sides": [a.label, b.label], "kind": a.kind, "commits": [a.commit, b.commit],
         "suite": setup.suite, "shapes": {case.name: case.shape for case in setup.cases["A"]},
@@ -168,19 +185,34 @@ def run_comparison(options: GateOptions, setup: Setup, budget_s: float) -> bool:
 
 def _completed(result: GateResult, setup: Setup, launches: Sequence[ArmLaunch]) -> GateResult:
     """Add what differs between the sides, and the gate's false-alarm rate on this machine."""
-    rate = false_alarm_rate(setup.suite, setup.sides[0].place.device, setup.software[0])
+    place = setup.sides[0].place
+    rate = false_alarm_rate(
+        setup.suite, place.device, setup.software[0], result.margin, place.cache
+    )
     differs = {**setup.differs, **knob_differences(launches)}
-    return result.model_copy(update={"differs": differs, "false_alarm_rate": rate})
+    remarks = (*result.remarks, *setup.remarks)
+    return result.model_copy(
+        update={"differs": differs, "false_alarm_rate": rate, "remarks": remarks}
+    )
 
 
 def _explained(result: GateResult, setup: Setup) -> GateResult:
     """Add where the cases that are slower or faster lost or gained time."""
     changed: dict[str, Direction] = {}
+    unprofiled = []
     for one in result.benchmarks:
-        is_training = not one.name.startswith("inference")  # which is not profiled
-        if is_training and one.verdict in ("slower", "faster"):
-            case = one.name.partition(" ")[2]
+        if one.verdict not in ("slower", "faster"):
+            continue
+        measure, _, case = one.name.partition(" ")
+        if measure == "inference" or is_own(setup.suite):
+            unprofiled.append(one.name)
+        else:
             changed[case] = "slower" if "slower" in (one.verdict, changed.get(case)) else "faster"
+    if unprofiled:
+        remark = (
+            f"{', '.join(unprofiled)}: not profiled; only training steps of a suite's cases are."
+        )
+        result = result.model_copy(update={"remarks": (*result.remarks, remark)})
     if not changed:
         return result
     tell("profiling a launch of each side")

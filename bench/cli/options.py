@@ -164,7 +164,9 @@ class SpeedOptions:
     suite: str = option(SUITE_HELP, "small")
     backends: str | None = option("See `list backends`. Default: torch,keras-tensorflow.")
     target: str | None = option(TARGET_HELP)
-    launches: int | None = option("Number of launches. Default: the suite's.", min=1, max=1000)
+    launches: int | None = option(
+        "Number of launches. Default: the suite's, 6 or more for a baseline.", min=1, max=1000
+    )
     save_baseline: str | None = option("Store the launches under this name.")
     force: bool = option("Replace a baseline of the same name.", False)
     device: str = option("auto, cpu or cuda:0.", "auto")
@@ -189,7 +191,7 @@ class GateOptions:
     baseline: str | None = option("Compare with launches stored by `speed --save-baseline`.")
     against: str | None = option("With --baseline: a second stored baseline, instead of now.")
     stored: Path | None = option("Decide again from the folder of an earlier comparison.")
-    suite: str = option(SUITE_HELP, "small")
+    suite: str | None = option(f"{SUITE_HELP} Default: small.")
     backends: str | None = option("See `list backends`. Default: torch,keras-tensorflow.")
     target: str | None = option(TARGET_HELP)
     max_slowdown: float | None = option(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,15 @@ from bench.cli.speed_suite import (
     wanted_backends,
 )
 from bench.errors import UserError, choose
+from bench.gate.baseline import LEAST_LAUNCHES
 from bench.speed.baseline import Baseline, check_unused, new_baseline, save_baseline
 from bench.speed.cases import suite_size
 from bench.speed.measure import measure_suite
 from bench.speed.values import benchmarks_of, value_of
 from bench.storage.text_files import json_text
 
+BASELINE_LAUNCHES = 6
+"""Launches that tell the spread between them, without which nothing can be compared."""
 UNNAMED = "now"
 """Name of launches that are not stored."""
 
@@ -51,9 +55,10 @@ def speed_command(options: SpeedOptions) -> bool:
     place = measuring_place(options.python, options.device)
     software = software_by_backend(backends, target, place)
     cases = timed_cases(suite, list(software), target, place, details=True)
-    launches = options.launches or (
-        6 if target is not None else suite_size(suite, place.device).launches
-    )
+    usual = BASELINE_LAUNCHES if target is not None else suite_size(suite, place.device).launches
+    if options.save_baseline is not None:
+        usual = max(usual, BASELINE_LAUNCHES)
+    launches = options.launches or usual
     name = options.save_baseline or UNNAMED
     kept = kept_launches(options.baselines, name, suite, software, cases)
     try:
@@ -140,6 +145,8 @@ def _text(baseline: Baseline) -> str:
     }
     if disturbed:
         lines += ["", f"Some launches were disturbed: {'; '.join(sorted(disturbed))}."]
-    if len(baseline.launches) < 2:
-        lines += ["", "One launch says nothing about the spread between launches."]
+    each = Counter((launch.backend, launch.precision) for launch in baseline.launches)
+    if min(each.values()) < LEAST_LAUNCHES:
+        lines += ["", f"Fewer than {LEAST_LAUNCHES} launches say nothing about the spread between "
+                  "launches: gate --baseline cannot compare them."]  # fmt: skip
     return "\n".join(lines)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import Field
@@ -23,10 +23,13 @@ from bench.spec.base import Frozen
 from bench.speed.baseline import Baseline
 from bench.speed.software import MUST_AGREE, software_differences
 from bench.speed.values import benchmark_name, value_of
+from bench.system.machine_state import MachineState
 from bench.workers.tasks import Software
 
 LEAST_LAUNCHES = 3
 """Launches of a side below which the spread between launches is unknown."""
+CLOCK_SHARE = 0.02
+"""Difference of clocks that is named."""
 Suspicion = Literal["suspicion", "faster", "same", "cannot tell"]
 
 
@@ -69,19 +72,29 @@ def check_comparable(before: Baseline, now: Baseline) -> None:
     for field in ("suite", "device"):
         _agree(field, getattr(before, field), getattr(now, field), before.name)
     check_machine(before, now.software)
-    for case in sorted({*before.shapes} & {*now.shapes}):
-        _agree_in_shape(case, before.shapes[case], now.shapes[case], before.name)
-    if not {*before.shapes} & {*now.shapes}:
+    check_shapes(before, now.shapes)
+    first, second = (_images(side) for side in (before, now))
+    for name in sorted({*first} & {*second}):
+        _agree(f"images of {name}", first[name], second[name], before.name)
+
+
+def check_shapes(before: Baseline, now: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise UserError if cases of the same name differ in network, input, batch or the like, or if
+    none is in common; it names the field.
+
+    Args:
+        now: Name of a case → its ``TimedCase.shape``.
+    """
+    for case in sorted({*before.shapes} & {*now}):
+        _agree_in_shape(case, before.shapes[case], now[case], before.name)
+    if not {*before.shapes} & {*now}:
         for case, shape in before.shapes.items():
-            for other in now.shapes.values():
+            for other in now.values():
                 if all(shape.get(f) == other.get(f) for f in ("backbone", "policy")):
                     _agree_in_shape(case, shape, other, before.name)
         raise UserError(
             f"Baseline '{before.name}' has no case in common with what is measured now."
         )
-    first, second = (_images(side) for side in (before, now))
-    for name in sorted({*first} & {*second}):
-        _agree(f"images of {name}", first[name], second[name], before.name)
 
 
 def _agree_in_shape(
@@ -236,7 +249,34 @@ def _differences(before: Baseline, now: Baseline) -> Differences:
             found |= condition_differences(a, b)
     for case in sorted({*before.shapes} & {*now.shapes}):
         found |= differing_knobs(_knobs(before, case), _knobs(now, case))
+    return found | _differing_clocks(before, now)
+
+
+def _differing_clocks(before: Baseline, now: Baseline) -> Differences:
+    """Return the median clocks of the cores and of the GPU in MHz, where they differ."""
+    found: Differences = {}
+    for field, clock_of in _CLOCKS.items():
+        pair = []
+        for side in (before, now):
+            told = [
+                clock
+                for name in side.values()
+                for windows in side.windows(name)
+                for window in windows
+                if (clock := clock_of(window.after)) is not None
+            ]
+            pair.append(round(statistics.median(told)) if told else None)
+        first, second = pair
+        if first and second and abs(second / first - 1) > CLOCK_SHARE:
+            found[field] = [first, second]
     return found
+
+
+_CLOCKS: dict[str, Callable[[MachineState], float | None]] = {
+    "CPU clock in MHz": lambda state: state.cpu_mhz,
+    "GPU clock in MHz": lambda state: None if state.gpu is None else state.gpu.sm_clock_mhz,
+}
+"""Name in messages → the clock in a state of the machine."""
 
 
 def _first_launches(side: Baseline) -> dict[str, Any]:

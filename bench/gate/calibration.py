@@ -29,7 +29,8 @@ from bench.storage.text_files import json_text, replace_text
 from bench.system import cores
 from bench.workers.tasks import Software
 
-FOLDER = Path("results/calibrations")
+FOLDER = "calibrations"
+"""Folder of the calibrations of this machine in the cache."""
 SLOWDOWNS = (0.01, 0.02, 0.05, 0.1)
 REPEATS = 1000
 """Comparisons that are drawn for each figure."""
@@ -69,14 +70,15 @@ class Calibration(Frozen):
     )
     power: dict[str, dict[str, float]] = Field(
         description="Slowdown → blocks of a look → share of drawn comparisons that found it by "
-        "then, in every benchmark's steps, and confirmed it."
+        "then, in every benchmark's steps, and confirmed it by as many blocks again; the margin is "
+        "at most half of it."
     )
     needed_blocks: dict[str, int | None] = Field(
         description="Slowdown → blocks of the first look by which 95 % found it; null: none did."
     )
     needed_launches: dict[str, int | None] = Field(
         description="Slowdown → launches of a baseline, and of now, by which `gate --baseline` "
-        "finds it in 95 %; null: more than a thousand."
+        "finds it in 95 %, with a margin of at most half of it; null: more than a thousand."
     )
 
 
@@ -149,7 +151,10 @@ def calibrate(
         disjoint_alarms=sum(apart),
         disjoint_bound=upper_bound(sum(apart), len(apart)),
         power=power, needed_blocks=needed,
-        needed_launches={f"{s:g}": launches_needed(s, between) for s in SLOWDOWNS},
+        needed_launches={
+            f"{s:g}": launches_needed(s, between, len(names), _sensitive(plan, s).margin)
+            for s in SLOWDOWNS
+        },
     )  # fmt: skip
 
 
@@ -158,7 +163,9 @@ def _sensitive(plan: Plan, slowdown: float) -> Plan:
     return Plan(margin=min(plan.margin, slowdown / 2), looks=plan.looks)
 
 
-def launches_needed(slowdown: float, between: float) -> int | None:
+def launches_needed(
+    slowdown: float, between: float, benchmarks: int = 1, margin: float = 0.0
+) -> int | None:
     """Return the launches of each of two sessions by which Welch's test finds a slowdown in 95 %,
     with launches of normal noise; None if more than ``MOST_LAUNCHES``. Drift between the sessions
     is not counted.
@@ -166,12 +173,17 @@ def launches_needed(slowdown: float, between: float) -> int | None:
     Args:
         slowdown: As a fraction.
         between: Standard deviation of the log of launches.
+        benchmarks: Number of comparisons that share the level.
+        margin: Slowdown past which the estimate must be, too.
     """
     if between == 0:
         return LEAST_LAUNCHES
     for count in range(LEAST_LAUNCHES, MOST_LAUNCHES):
-        freedom, distance = 2 * count - 2, math.log1p(slowdown) * math.sqrt(count / 2) / between
-        if stats.nct.sf(stats.t.isf(LEVEL / 2, freedom), freedom, distance) >= WANTED_POWER:
+        freedom, error = 2 * count - 2, between * math.sqrt(2 / count)
+        critical = float(stats.t.isf(LEVEL / benchmarks / 2, freedom))
+        found = stats.nct.sf(critical, freedom, math.log1p(slowdown) / error)
+        past = stats.norm.sf((math.log1p(margin) - math.log1p(slowdown)) / error)
+        if min(found, past) >= WANTED_POWER:
             return count
     return None
 
@@ -239,29 +251,32 @@ def _spread(launches: Sequence[ArmLaunch], name: str, ratios: Floats) -> Spread:
     )
 
 
-def calibration_path(folder: Path, suite: str, device: str, machine: Mapping[str, Any]) -> Path:
-    """Return the file of a calibration."""
-    key = short_hash({"suite": suite, "device": device, "machine": dict(machine)})
-    return folder / f"{suite.replace(' ', '-')}-{key}.json"
+def calibration_path(
+    cache: Path, suite: str, device: str, machine: Mapping[str, Any], margin: float
+) -> Path:
+    """Return the file of a calibration. False alarms depend on the margin, too."""
+    key = short_hash({"suite": suite, "device": device, "machine": dict(machine), "margin": margin})
+    return cache / FOLDER / f"{suite.replace(' ', '-')}-{key}.json"
 
 
-def save_calibration(found: Calibration, folder: Path = FOLDER) -> Path:
-    """Write a calibration and return its file; a newer one replaces an older one."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = calibration_path(folder, found.suite, found.device, found.machine)
+def save_calibration(found: Calibration, cache: Path) -> Path:
+    """Write a calibration into the cache and return its file; a newer one replaces an older one."""
+    path = calibration_path(cache, found.suite, found.device, found.machine, found.margin)
+    path.parent.mkdir(parents=True, exist_ok=True)
     replace_text(path, json_text(found.model_dump(mode="json")))
     return path
 
 
 def false_alarm_rate(
-    suite: str, device: str, software: Mapping[str, Software], folder: Path = FOLDER
+    suite: str, device: str, software: Mapping[str, Software], margin: float, cache: Path
 ) -> float | None:
-    """Return the gate's false-alarm rate on this machine; None if it was not calibrated.
+    """Return the gate's false-alarm rate on this machine at this margin; None if it was not
+    calibrated.
 
     Raises:
         UserError: The file of the calibration is damaged.
     """
-    path = calibration_path(folder, suite, device, machine_of(software))
+    path = calibration_path(cache, suite, device, machine_of(software), margin)
     if not path.is_file():
         return None
     try:

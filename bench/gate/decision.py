@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from bench.gate.design import CONFIRM_LEVEL, Plan
+from bench.gate.design import CONFIRM_LEVEL, LEAST_BLOCKS, Plan
 from bench.gate.samples import BlockSeries
 from bench.gate.statistics import (
     Estimate,
@@ -28,8 +28,6 @@ NULL_SHARE = 1 / 3
 verdict."""
 RESOLUTION = 1e-12
 """Differences of log times below which a clock stands still."""
-LEAST_BLOCKS = 3
-"""Blocks below which nothing is said."""
 
 
 class ComparedBenchmark(Frozen):
@@ -247,10 +245,18 @@ def confirm(
         if one.name not in confirmed:
             reason = "new launches did not confirm the slowdown"
             if estimate is None:
-                reason = "no time was left to confirm the slowdown on new launches"
+                reason = _not_confirmed(series.get(one.name), one.blocks)
             changes |= {"verdict": "cannot tell", "reason": reason}
         found.append(one.model_copy(update=changes))
     return found
+
+
+def _not_confirmed(series: BlockSeries | None, wanted: int) -> str:
+    """Return why there are too few new blocks to confirm a slowdown."""
+    if series is not None and series.disturbed:
+        disturbed = len(series.disturbed)
+        return f"{disturbed} of the blocks to confirm it were disturbed: {series.disturbed[0]}"
+    return f"no time was left for {wanted} new blocks to confirm the slowdown"
 
 
 def confirmed_names(estimates: Mapping[str, Estimate]) -> set[str]:

@@ -33,6 +33,8 @@ LEVEL = 0.05
 """Chance of any false alarm, two-sided, over all benchmarks and looks."""
 CONFIRM_LEVEL = 0.05
 """One-sided level of the confirmation of a slowdown by new blocks."""
+LEAST_BLOCKS = 3
+"""Blocks below which nothing is said."""
 USUAL_SPREAD = 0.02
 """Standard deviation of a block's log ratio that a plan expects."""
 HOPELESS, HOPELESS_MARGINS = 1.0, 3.0
@@ -86,7 +88,7 @@ def plan_for(margin: float, benchmarks: int, most_blocks: int | None = None) -> 
     plan = Plan(margin=margin, looks=looks)
     level = plan.level_per_look / benchmarks
     hopeless = max(HOPELESS, HOPELESS_MARGINS * margin)
-    least = 2
+    least = LEAST_BLOCKS
     while (smallest_found(least, USUAL_SPREAD, level, margin, power=0.8) or math.inf) > hopeless:
         least += 1
     if plan.looks[-1] < least:

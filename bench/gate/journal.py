@@ -29,11 +29,14 @@ class Journal:
         self, folder: Path, question: Mapping[str, Any], *, fresh: bool = False,
         stale_s: float = STALE_S,
     ) -> None:  # fmt: skip
-        """Open the folder of a question; an unfinished comparison of the same question is
-        continued, unless it is older than ``stale_s`` seconds, anything else starts anew.
+        """Open the folder of a question. An unfinished comparison of the same question is
+        continued, unless it is older than ``stale_s`` seconds; a finished one is begun anew.
+
+        Args:
+            fresh: True to begin anew whatever comparison the folder holds.
 
         Raises:
-            UserError: The folder holds something else.
+            UserError: The folder holds something else, or another comparison.
         """
         self.folder = folder
         self.launches: list[ArmLaunch] = []
@@ -50,6 +53,12 @@ class Journal:
                 f"The folder '{folder}' holds something else: {strangers[0]}.", "Use another --out."
             )
         is_same = file.is_file() and file.read_text() == text
+        if file.is_file() and not is_same and not fresh:
+            raise UserError(
+                f"The folder '{folder}' holds another comparison: other sides, settings or "
+                "versions.",
+                "Use another --out, or replace it with --fresh.",
+            )
         is_open = is_same and not (folder / RESULT_FILE).exists()
         if is_open and not fresh and time.time() - file.stat().st_mtime < stale_s:
             self.launches = read_launches(folder)

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from random import Random
 
 from pydantic import Field
@@ -23,7 +24,7 @@ from bench.gate.decision import (
     search,
 )
 from bench.gate.design import ARMS, Arm, Plan, block_orders, launches_per_arm
-from bench.gate.journal import Journal
+from bench.gate.journal import RESULT_FILE, Journal
 from bench.gate.samples import ArmLaunch, BlockSeries, Stage, block_series
 from bench.spec.base import Frozen
 from bench.speed.cases import TimedCase
@@ -61,6 +62,15 @@ class GateResult(Frozen):
     )
     causes: tuple[Cause, ...] = Field(default=(), description="Where slower cases lost time.")
     remarks: tuple[str, ...] = ()
+
+
+def read_result(folder: Path) -> GateResult | None:
+    """Return the answer that a comparison left in its folder; None if there is none, or it cannot
+    be read."""
+    try:
+        return GateResult.model_validate_json((folder / RESULT_FILE).read_bytes())
+    except (OSError, ValueError):
+        return None
 
 
 @dataclass(frozen=True)
@@ -117,22 +127,29 @@ class Comparison:
     def run(self) -> GateResult:
         """Collect blocks until every benchmark is settled or the budget is spent.
 
+        Half of the budget is kept to confirm a slowdown by as many blocks as have found it. Where
+        the other half ends, the data are looked at: a slowdown is confirmed; without one the rest
+        of the budget serves the search, whose end can then raise no alarm.
+
         Raises:
-            UserError: A side failed; what was measured is kept.
+            UserError: A side failed, and what was measured is kept; or the budget is too small.
         """
         self._began = time.monotonic()
         if not self.is_warm and not self.journal.launches:
-            self._warm_up()
+            self._check_budget(self._warm_up())
         verdicts: list[BenchmarkVerdict] = []
-        settled: int | None = None
         for look in self.plan.looks:
-            is_complete = self._collect("search", look, look if self.plan.confirms else 0)
+            is_complete = self._collect("search", look, reserves=self.plan.confirms)
             verdicts, settled = search(self._series("search"), self.plan)
-            if not is_complete or settled is not None or not self._is_fair():
+            is_slower = overall(verdicts) == "slower"
+            if settled is not None or is_slower or not self._is_fair():
                 break
-        is_found = settled is not None and overall(verdicts) == "slower"
-        if is_found and settled and self.plan.confirms and self._is_fair():
-            self._collect("confirm", settled, 0)
+            if not is_complete:
+                self._collect("search", self.plan.looks[-1])
+                return self.result()
+        if overall(verdicts) == "slower" and self.plan.confirms and self._is_fair():
+            found_after = max(one.blocks for one in verdicts if one.verdict == "slower")
+            self._collect("confirm", found_after)
         return self.result()
 
     def collect_all(self) -> None:
@@ -140,7 +157,7 @@ class Comparison:
         self._began = time.monotonic()
         if not self.is_warm and not self.journal.launches:
             self._warm_up()
-        self._collect("search", self.plan.looks[-1], 0)
+        self._collect("search", self.plan.looks[-1])
 
     def result(self) -> GateResult:
         """Decide from what was measured so far."""
@@ -153,14 +170,17 @@ class Comparison:
             self.budget_s,
         )
 
-    def _warm_up(self) -> None:
+    def _warm_up(self) -> float:
         """Launch each arm once without counting it: the first launch of a session reads files from
-        the disk and meets a cold machine."""
+        the disk and meets a cold machine. Return the seconds that a block takes."""
         began = time.monotonic()
         for group in self.arms.groups:
             for order in block_orders(self.random, self.arms.together)[: len(ARMS)]:
                 self._launch(group, order)
-        block_s = (time.monotonic() - began) * launches_per_arm(self.arms.together)
+        return (time.monotonic() - began) * launches_per_arm(self.arms.together)
+
+    def _check_budget(self, block_s: float) -> None:
+        """Raise UserError if the budget ends before the first look and its confirmation."""
         first = self.plan.looks[0] * (2 if self.plan.confirms else 1)
         if first * block_s > self.budget_s:
             raise UserError(
@@ -178,9 +198,9 @@ class Comparison:
     def _series(self, stage: Stage) -> dict[str, BlockSeries]:
         return block_series(self.journal.launches, stage, self.arms.together)
 
-    def _collect(self, stage: Stage, wanted: int, reserved: int) -> bool:
+    def _collect(self, stage: Stage, wanted: int, reserves: bool = False) -> bool:
         """Measure blocks until every benchmark has ``wanted`` that count; return False if the
-        budget minus the time of ``reserved`` blocks does not last."""
+        budget does not last. With ``reserves`` it must last for as many blocks again."""
         while True:
             series = self._series(stage)
             counted = min((len(own.blocks) for own in series.values()), default=0)
@@ -189,7 +209,7 @@ class Comparison:
             done = 1 + max((o.block for o in self.journal.launches if o.stage == stage), default=-1)
             if done - counted > counted + PATIENCE:
                 return True  # the machine is not quiet; the verdict says so
-            if not self._fits(1 + reserved):
+            if not self._fits(1 + (counted + 1 if reserves else 0)):
                 return False
             self._measure_block(stage, wanted)
 

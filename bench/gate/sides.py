@@ -189,9 +189,13 @@ def _revision_side(text: str, place: Place, target: Path | None) -> Side:
     inside = target.resolve().relative_to(top.resolve())
     if not (code / inside).is_file():
         raise UserError(f"--target: there is no '{inside}' in revision '{text}'.")
-    paths = tuple(code / source for source in SOURCES if (code / source).is_dir())
-    site = replace(place.site, paths=paths)
+    site = replace(place.site, paths=source_paths(code))
     return Side("revision", text, replace(place, site=site), code / inside, commit)
+
+
+def source_paths(code: Path) -> tuple[Path, ...]:
+    """Return the folders of a repository's files from which a target imports its packages."""
+    return tuple(code / source for source in SOURCES if (code / source).is_dir())
 
 
 def revision_folder(repository: Path, commit: str, cache: Path) -> Path:
@@ -214,17 +218,18 @@ def revision_folder(repository: Path, commit: str, cache: Path) -> Path:
     return folder
 
 
-def file_of_commit(file: Path, commit: str, cache: Path) -> Path:
-    """Return a file of a repository as it was in a commit, among the other files of that commit.
+def file_of_commit(file: Path, commit: str, cache: Path) -> tuple[Path, Path]:
+    """Return the folder with the files of a commit, and a file in it as it was then.
 
     Raises:
         UserError: The file is in no repository, or was not there.
     """
     top = Path(_git(file.resolve().parent, "rev-parse", "--show-toplevel").decode().strip())
-    found = revision_folder(top, commit, cache) / file.resolve().relative_to(top.resolve())
+    code = revision_folder(top, commit, cache)
+    found = code / file.resolve().relative_to(top.resolve())
     if not found.is_file():
         raise UserError(f"There is no '{file.name}' in commit {commit[:12]} of '{top}'.")
-    return found
+    return code, found
 
 
 def common_backends(

@@ -28,9 +28,10 @@ from bench.spec.base import SCHEMA_VERSION, Frozen
 from bench.speed.cases import TimedCase
 from bench.speed.launch import Launch
 from bench.speed.values import Windows, benchmarks_of, value_of
+from bench.storage.checksums import sha256_of_file
 from bench.storage.text_files import json_text, replace_text
 from bench.system import project_root
-from bench.workers.tasks import Software
+from bench.workers.tasks import OwnStepTask, Software
 
 KEY = "thawbench"
 OPTIONS = {"disable_gc": False, "timer": "perf_counter", "min_rounds": 1, "max_time": 0.0,
@@ -46,6 +47,12 @@ class Baseline(Frozen):
     commit: str = Field(description="Commit of the folder in which the command ran; 'unversioned'.")
     thawbench_commit: str | None = Field(
         default=None, description="Commit of Thawbench's own code; null where it is no checkout."
+    )
+    has_changes: bool = Field(
+        default=False, description="True if there were changes that the commit does not have."
+    )
+    target_sha256: str | None = Field(
+        default=None, description="SHA-256 of the file of a user's own step; null for a suite."
     )
     suite: str
     device: str
@@ -87,10 +94,14 @@ def new_baseline(
     software: Mapping[str, Software], launches: Sequence[Launch],
 ) -> Baseline:  # fmt: skip
     """Return the baseline of launches that were done now."""
+    commit = get_commit_info()
+    targets = [case.task.file for case in cases if isinstance(case.task, OwnStepTask)]
     return Baseline(
         name=name,
         recorded_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        commit=get_commit_info()["id"],
+        commit=commit["id"],
+        has_changes=bool(commit["dirty"]),
+        target_sha256=sha256_of_file(Path(targets[0])) if targets else None,
         thawbench_commit=_own_commit(),
         suite=suite,
         device=device,

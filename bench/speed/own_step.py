@@ -60,7 +60,7 @@ def time_own_step(task: OwnStepTask, await_turn: AwaitTurn | None = None) -> Spe
 
     warm_up = [stretch_s(1) for _ in range(WARMUP_STEPS)]
     rounds = max(task.rounds, math.ceil(WINDOW_S / max(min(warm_up), WINDOW_S / MOST_STEPS)))
-    recorder = WindowRecorder(task.gpu_uuid, await_turn, lambda: stretch_s(1))
+    recorder = WindowRecorder(task.gpu_uuid, await_turn, lambda: stretch_s(1), with_children=True)
     recorder.record("train_step", lambda: stretch_s(rounds), task.stretches)
     usual_s = statistics.median(recorder.seconds("train_step"))
     return SpeedAnswer(

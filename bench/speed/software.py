@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bench.catalog.backends import backend_entry
+from bench.catalog.backends import BACKENDS, backend_entry
 from bench.errors import UserError
 from bench.speed.launch import WAIT_TIMEOUT_S, Place, ignore, start_worker
 from bench.workers.process import fresh_log
@@ -50,13 +50,16 @@ def lacking(backend: str, software: Software) -> list[str]:
 
 
 def software_differences(before: Software, now: Software) -> dict[str, list[Any]]:
-    """Return what differs in software and device, distributions by name: field → both values."""
+    """Return what differs in software and device, field → both values: distributions come last,
+    by name, those of frameworks before others."""
     found: dict[str, list[Any]] = {}
     for field in (*MUST_AGREE, *SUSPECTS):
         pair = [getattr(before, field), getattr(now, field)]
         if pair[0] != pair[1]:
             found[field] = pair
-    for name in sorted({*before.distributions, *now.distributions}):
+    frameworks = {name for entry in BACKENDS.values() for name in entry.packages}
+    every = {*before.distributions, *now.distributions}
+    for name in sorted(every, key=lambda name: (name not in frameworks, name)):
         pair = [before.distributions.get(name), now.distributions.get(name)]
         if pair[0] != pair[1]:
             found[name] = pair

@@ -16,16 +16,20 @@ class WindowRecorder:
     """Records windows in order."""
 
     def __init__(
-        self, gpu_uuid: str | None, await_turn: AwaitTurn | None, warm: Callable[[], object]
-    ) -> None:
+        self, gpu_uuid: str | None, await_turn: AwaitTurn | None, warm: Callable[[], object],
+        with_children: bool = False,
+    ) -> None:  # fmt: skip
         """Prepare to record.
 
         Args:
             gpu_uuid: UUID of the GPU whose state is read, too; None on a CPU.
             await_turn: Called before each window; None if no other process takes turns.
             warm: Work to do untimed after each wait, as another process has used the caches.
+            with_children: True if the work may start processes of its own, such as those that load
+                data: theirs is no other work.
         """
         self._gpu_uuid, self._await_turn, self._warm = gpu_uuid, await_turn, warm
+        self._with_children = with_children
         self.windows: list[SpeedWindow] = []
 
     def record(self, measure: SpeedMeasure, work: Callable[[], float], count: int) -> None:
@@ -35,9 +39,9 @@ class WindowRecorder:
             if self._await_turn is not None:
                 self._await_turn()
                 self._warm()
-            before = read_state(self._gpu_uuid, ours)
+            before = read_state(self._gpu_uuid, ours, self._with_children)
             seconds = work()
-            after = read_state(self._gpu_uuid, ours)
+            after = read_state(self._gpu_uuid, ours, self._with_children)
             self.windows.append(
                 SpeedWindow(measure=measure, seconds=seconds, before=before, after=after)
             )

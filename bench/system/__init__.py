@@ -7,6 +7,7 @@ import importlib.metadata
 import os
 import platform
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -45,10 +46,16 @@ class CoreTimes(NamedTuple):
     """Moment of the reading."""
     busy_s: float
     own_s: float
+    core_count: int = 0
+    """Number of these cores; 0 in readings of earlier versions."""
+
+    def whole_s(self, later: CoreTimes) -> float:
+        """Return the seconds that all these cores had until a later reading."""
+        return max((later.at_s - self.at_s) * (self.core_count or cores()), 1e-9)
 
     def others(self, later: CoreTimes) -> OtherWork:
         """Return what other processes did until a later reading."""
-        whole_s = max((later.at_s - self.at_s) * cores(), 1e-9)
+        whole_s = self.whole_s(later)
         busy_s, own_s = later.busy_s - self.busy_s, later.own_s - self.own_s
         return OtherWork(max(busy_s - own_s, 0.0) / whole_s, busy_s / whole_s)
 
@@ -72,20 +79,46 @@ OTHERS_DISTURB, ALL_BUSY = 0.1, 0.9
 cores that are busy. On an idle machine others used up to 0.04."""
 
 
-def core_times() -> CoreTimes | None:
-    """Read the clocks of the cores, from /proc/stat (proc_stat(5)); None where there are none."""
+def core_times(with_children: bool = False) -> CoreTimes | None:
+    """Read the clocks of the cores, from /proc/stat (proc_stat(5)); None where there are none.
+
+    Args:
+        with_children: True to count the work of this process's children as its own.
+    """
     try:
         allowed = {f"cpu{core}" for core in os.sched_getaffinity(0)}
         lines = [line.split() for line in Path("/proc/stat").read_text().splitlines()]
         # user, nice, system, idle, iowait, irq, softirq, steal
         ticks = [[int(v) for v in line[1:9]] for line in lines if line and line[0] in allowed]
         busy = sum(sum(each) - each[3] - each[4] for each in ticks)
-        own = os.times()
-        return CoreTimes(
-            time.perf_counter(), busy / os.sysconf("SC_CLK_TCK"), own.user + own.system
-        )
+        tick_s = 1 / os.sysconf("SC_CLK_TCK")
+        times = os.times()
+        own_s = times.user + times.system
+        if with_children:
+            ended_s = times.children_user + times.children_system
+            own_s += ended_s + tick_s * sum(map(_ticks, _children(os.getpid())))
+        return CoreTimes(time.perf_counter(), busy * tick_s, own_s, len(allowed))
     except (OSError, ValueError, IndexError, AttributeError):
         return None
+
+
+def _children(pid: int) -> Iterator[int]:
+    """Yield the ids of a process's living children and of theirs (proc_pid_task_children(5))."""
+    for file in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):  # a thread ended meanwhile
+            for child in map(int, file.read_text().split()):
+                yield child
+                yield from _children(child)
+
+
+def _ticks(pid: int) -> int:
+    """Return the clock ticks that a process and its ended children took (proc_pid_stat(5)); 0 if it
+    has ended."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0
+    return sum(map(int, fields[11:15]))
 
 
 def other_work(seconds: float = 0.3) -> OtherWork | None:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.system import OTHERS_DISTURB, CoreTimes, core_times, cores
+from bench.system import OTHERS_DISTURB, CoreTimes, core_times
 from bench.system.gpu import GpuState
 from bench.system.nvml import gpu_state
 
@@ -39,18 +39,21 @@ class MachineState:
     """State of the GPU; None on a CPU."""
 
 
-def read_state(gpu_uuid: str | None = None, ours: tuple[int, ...] = ()) -> MachineState:
+def read_state(
+    gpu_uuid: str | None = None, ours: tuple[int, ...] = (), with_children: bool = False
+) -> MachineState:
     """Read the state of this machine now; it takes about 0.1 ms on a CPU.
 
     Args:
         gpu_uuid: UUID of the GPU that is measured; None on a CPU.
         ours: Ids of processes on the GPU that belong to the measurement.
+        with_children: True if the children of this process belong to it, too.
     """
     load = None
     with suppress(OSError):
         load = os.getloadavg()[0]
     gpu = None if gpu_uuid is None else gpu_state(gpu_uuid, ours)
-    return MachineState(core_times(), load, _cpu_mhz(), gpu)
+    return MachineState(core_times(with_children), load, _cpu_mhz(), gpu)
 
 
 def _cpu_mhz() -> float | None:
@@ -76,8 +79,7 @@ def disturbance(before: MachineState, after: MachineState) -> str | None:
     """
     if before.cores is not None and after.cores is not None:
         work = before.cores.others(after.cores)
-        whole_s = max((after.cores.at_s - before.cores.at_s) * cores(), 1e-9)
-        blurred = TICKS / os.sysconf("SC_CLK_TCK") / whole_s
+        blurred = TICKS / os.sysconf("SC_CLK_TCK") / before.cores.whole_s(after.cores)
         if work.disturbs and work.others > blurred + OTHERS_DISTURB:
             return "other processes used the cores"
     for state in (before.gpu, after.gpu):

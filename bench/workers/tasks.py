@@ -215,7 +215,9 @@ class SpeedWindow(Frozen):
     """A timed stretch of work, with the state of the machine around it."""
 
     measure: SpeedMeasure
-    seconds: float = Field(description="Time of one step, one epoch or one batch of inference.")
+    seconds: float = Field(
+        gt=0, description="Time of one step, one epoch or one batch of inference."
+    )
     before: MachineState
     after: MachineState
 

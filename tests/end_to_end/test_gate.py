@@ -53,11 +53,12 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def _run(folder: Path, *words: str) -> tuple[int, str, str]:
+def _run(folder: Path, *words: str, **variables: str) -> tuple[int, str, str]:
     done = subprocess.run(
         [sys.executable, str(project_root() / "run_bench.py"), *words],
         cwd=folder, capture_output=True, text=True, check=False, timeout=300,
-        env={**os.environ, "PYTHONPATH": f"{folder / 'deaf'}{os.pathsep}{project_root()}"},
+        env={**os.environ, "PYTHONPATH": f"{folder / 'deaf'}{os.pathsep}{project_root()}",
+             **variables},
     )  # fmt: skip
     return done.returncode, done.stdout, done.stderr
 
@@ -89,6 +90,11 @@ def test_a_users_step_is_measured_stored_gated_and_has_a_history(folder: Path) -
     code, out, err = _run(folder, "gate", "--baseline", "first", "--against", "second")
     assert code == 0, err
     assert "baseline 'first'" in out
+    now = ("gate", "--baseline", "first", *target, "--launches")
+    code, _, err = _run(folder, *now, "2")
+    assert code == 2
+    assert "--launches 2" in err
+    assert "launch 1" not in err, "it is refused before anything is measured"
 
 
 def test_two_settings_of_a_users_step(folder: Path) -> None:
@@ -116,6 +122,24 @@ def test_two_settings_of_a_users_step(folder: Path) -> None:
     assert json.loads(out)["verdict"] == "faster"
 
 
+def test_a_calibration_is_stored_and_its_false_alarms_are_told(folder: Path) -> None:
+    """The budget ends before 100,000 blocks, and what it holds is enough."""
+    own = {"THAWBENCH_CACHE": str(folder / "cache")}
+    target = ("--target", "my_step.py:make")
+    code, out, err = _run(folder, "gate", "calibrate", *target, "--budget", "25s", "--json", **own)
+    assert code == 0, err
+    found = json.loads(out)
+    assert found["blocks"] >= 10
+    assert 0 <= found["false_alarm_rate"] <= 0.05
+    assert set(found["needed_launches"]) == {"0.01", "0.02", "0.05", "0.1"}
+    ab = ("gate", *target, "--ab-env", "OWN_FACTOR=1,2", "--blocks", "6", "--out", "g", "--json")
+    code, out, err = _run(folder, *ab, **own)
+    assert code == 1, err
+    assert json.loads(out)["false_alarm_rate"] == found["false_alarm_rate"]
+    code, out, err = _run(folder, "gate", "--stored", "g", "--json", **own)
+    assert json.loads(out)["false_alarm_rate"] == found["false_alarm_rate"], "it was kept"
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -127,6 +151,10 @@ def test_two_settings_of_a_users_step(folder: Path) -> None:
         (["gate", "--ab-env", "X=1,2", "--suite", "smal"], "Did you mean 'smallest'"),
         (["gate", "--ab-env", "X=1,2", "--backends", "torc"], "Did you mean 'torch'"),
         (["gate", "--ab-env", "X=1,2", "--max-slowdown", "3"], "--max-slowdown 3 is no fraction"),
+        (["gate", "--ab-env", "X=1,2", "--max-slowdown", "0"], "--max-slowdown 0 is no fraction"),
+        (["gate", "calibrate", "--strict", "--blocks", "9"], "--blocks, --strict has no effect"),
+        (["gate", "--baseline", "x", "--suite", "usual"], "--suite has no effect"),
+        (["gate", "--baseline", "x", "--against", "y", "--confirm"], "exclude each other"),
         (["gate", "--ab-env", "X=1,2", "--format", "xml"], "Unknown format 'xml'"),
         (["gate", "--ab-env", "X=1,2", "--target", "my_step.py:make", "--blocks", "1"],
          "can never fail"),

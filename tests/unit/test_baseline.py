@@ -21,6 +21,7 @@ from bench.speed.baseline import (
     read_baseline,
     save_baseline,
 )
+from bench.speed.software import software_differences
 from bench.workers.tasks import Software
 from tests.unit.made_launches import CASE, SOFTWARE, made_launch, made_window
 
@@ -236,6 +237,13 @@ def test_what_may_differ_is_a_suspect() -> None:
     }  # fmt: skip
 
 
+def test_frameworks_come_before_other_distributions() -> None:
+    own = {"absl-py": "1", "keras": "3", "torch": "2", "zipp": "1"}
+    now = SOFTWARE.model_copy(update={"distributions": dict.fromkeys(own, "9")})
+    before = SOFTWARE.model_copy(update={"distributions": own})
+    assert list(software_differences(before, now)) == ["keras", "torch", "absl-py", "zipp"]
+
+
 def test_cases_that_one_side_lacks_are_named_and_the_rest_is_compared() -> None:
     both = [made_launch({CASE: [made_window(0.01 + 1e-5 * i)] * 3, "old": [made_window(1.0)] * 3})
             for i in range(6)]  # fmt: skip
@@ -280,3 +288,4 @@ def test_ratios_are_given_in_cycles_too() -> None:
     result = compare_baselines(side("a", 0.01, 2000.0, 0), side("b", 0.0125, 1600.0, 1), 0.03)
     assert result.benchmarks[0].ratio == pytest.approx(1.25)
     assert result.benchmarks[0].cycles_ratio == pytest.approx(1.0)
+    assert result.differs["GPU clock in MHz"] == [2000, 1600]

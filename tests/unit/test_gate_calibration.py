@@ -68,17 +68,18 @@ def test_the_calibration_of_blocks(tmp_path: Path) -> None:
     assert found.disjoint_bound == pytest.approx(upper_bound(0, 5))
     assert found.power["0.1"]["6"] > 0.99
     assert found.needed_blocks["0.1"] == 6
-    assert found.needed_launches["0.1"] == launches_needed(0.1, spread.between)
+    assert found.needed_launches["0.1"] == launches_needed(0.1, spread.between, 1, 0.03)
     assert found.power["0.01"]["6"] <= found.power["0.01"]["40"]
     path = save_calibration(found, tmp_path)
-    assert path == calibration_path(tmp_path, "small", "cpu", machine_of(SOFT))
-    assert false_alarm_rate("small", "cpu", SOFT, tmp_path) == found.false_alarm_rate
-    assert false_alarm_rate("usual", "cpu", SOFT, tmp_path) is None
+    assert path == calibration_path(tmp_path, "small", "cpu", machine_of(SOFT), 0.03)
+    assert false_alarm_rate("small", "cpu", SOFT, 0.03, tmp_path) == found.false_alarm_rate
+    assert false_alarm_rate("small", "cpu", SOFT, 0.01, tmp_path) is None, "another margin"
+    assert false_alarm_rate("usual", "cpu", SOFT, 0.03, tmp_path) is None
     other = SOFTWARE.model_copy(update={"gpu_uuid": "GPU-1"})
-    assert false_alarm_rate("small", "cpu", {"torch": other}, tmp_path) is None
+    assert false_alarm_rate("small", "cpu", {"torch": other}, 0.03, tmp_path) is None
     path.write_text(path.read_text()[:50])
     with pytest.raises(UserError, match="is damaged"):
-        false_alarm_rate("small", "cpu", SOFT, tmp_path)
+        false_alarm_rate("small", "cpu", SOFT, 0.03, tmp_path)
 
 
 def test_the_launches_that_a_baseline_needs_are_those_of_simulation() -> None:
@@ -94,6 +95,8 @@ def test_the_launches_that_a_baseline_needs_are_those_of_simulation() -> None:
     assert power(needed) >= 0.94
     assert power(needed - 2) < 0.95
     assert launches_needed(0.001, 0.5) is None
+    assert (launches_needed(0.05, 0.03, benchmarks=6) or 0) > needed, "they share the level"
+    assert (launches_needed(0.05, 0.03, margin=0.045) or 0) > needed, "the margin is near"
 
 
 def test_too_few_blocks_are_refused() -> None:

@@ -130,17 +130,60 @@ def test_on_a_gpu_launches_run_one_after_the_other_in_balanced_blocks(tmp_path: 
         assert order.replace("N", "") in ("ABBA", "BAAB")
 
 
-def test_the_budget_is_kept_with_time_left_to_confirm(
+BLOCK_S = 10.0
+
+
+def _clocked(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, seconds: Seconds, budget_s: float, plan: Plan
+) -> Comparison:
+    """Return a comparison whose every block takes ten seconds, and nothing else any."""
+    comparison, machine = _comparison(folder, seconds, budget_s, plan=plan)
+    monkeypatch.setattr("bench.gate.run.time.monotonic", lambda: BLOCK_S * machine.blocks)
+    return comparison
+
+
+def _wobbling(share: float) -> Seconds:
+    """Return times of which B takes 6 % more, plus and minus a share in turn."""
+
+    def seconds(arm: Arm, block: int) -> float:
+        wobble = math.exp(share if block % 2 else -share)
+        return 0.01 * (1.06 * wobble if arm == "B" else 1 + block / 1e6)
+
+    return seconds
+
+
+def test_the_whole_budget_serves_the_search_where_nothing_is_slower(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now = itertools.count(step=10.0)  # every look at the clock takes ten seconds
-    monkeypatch.setattr("bench.gate.run.time.monotonic", lambda: next(now))
-    comparison, _ = _comparison(tmp_path, _noisy(1.0, spread=0.2), budget_s=400.0)
-    result = comparison.run()
-    assert result.verdict == "cannot tell"
-    # A block looks at the clock three times, and seems to take 10 s; as many blocks as a look has
-    # are reserved for its confirmation.
-    assert 6 <= result.blocks < 12
+    noisy = _noisy(1.0, spread=0.2)
+    result = _clocked(monkeypatch, tmp_path, noisy, 400.0, Plan(margin=0.03)).run()
+    assert (result.verdict, result.blocks, result.confirm_blocks) == ("cannot tell", 39, 0)
+
+
+def test_half_of_the_budget_is_kept_to_confirm_what_it_finds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = Plan(margin=0.03, looks=(6, 40))
+    result = _clocked(monkeypatch, tmp_path, _wobbling(0.05), 300.0, plan).run()
+    assert (result.verdict, result.blocks, result.confirm_blocks) == ("slower", 14, 14)
+
+
+def test_a_slowdown_that_only_the_end_of_the_budget_shows_raises_no_alarm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = Plan(margin=0.03, looks=(6, 40))
+    result = _clocked(monkeypatch, tmp_path, _wobbling(0.09), 300.0, plan).run()
+    assert (result.verdict, result.blocks, result.confirm_blocks) == ("cannot tell", 29, 0)
+    assert "no time was left for 29 new blocks" in str(result.benchmarks[0].reason)
+
+
+def test_calibrating_takes_the_whole_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = Plan(margin=0.03, looks=(100_000,))
+    comparison = _clocked(monkeypatch, tmp_path, _noisy(1.0), 300.0, plan)
+    comparison.collect_all()
+    assert comparison.result().blocks == 29
 
 
 def test_a_budget_that_ends_before_the_first_look_is_refused(
@@ -156,12 +199,7 @@ def test_a_budget_that_ends_before_the_first_look_is_refused(
 
 
 def test_a_slowdown_found_late_is_confirmed_by_as_many_blocks(tmp_path: Path) -> None:
-
-    def seconds(arm: Arm, block: int) -> float:
-        wobble = math.exp(0.04 if block % 2 else -0.04)
-        return 0.01 * (1.06 * wobble if arm == "B" else 1 + block / 1e6)
-
-    comparison, _ = _comparison(tmp_path, seconds)
+    comparison, _ = _comparison(tmp_path, _wobbling(0.04))
     result = comparison.run()
     assert (result.verdict, result.blocks, result.confirm_blocks) == ("slower", 10, 10)
 
@@ -254,9 +292,16 @@ def test_a_finished_or_another_question_starts_anew(tmp_path: Path) -> None:
     comparison.journal.finish(comparison.run().model_dump(mode="json"))
     assert read_question(tmp_path / "journal") == {"q": 1}
     assert Journal(tmp_path / "journal", {"q": 1}).launches == []
+
+
+def test_another_comparison_in_the_folder_is_kept(tmp_path: Path) -> None:
     comparison, _ = _comparison(tmp_path, _noisy(1.0))
     comparison.run()
-    assert Journal(tmp_path / "journal", {"q": 2}).launches == []
+    with pytest.raises(UserError, match="another comparison") as caught:
+        Journal(tmp_path / "journal", {"q": 2})
+    assert "--fresh" in str(caught.value.hint)
+    assert len(read_launches(tmp_path / "journal")) == 18
+    assert Journal(tmp_path / "journal", {"q": 2}, fresh=True).launches == []
 
 
 def test_fresh_starts_anew(tmp_path: Path) -> None:

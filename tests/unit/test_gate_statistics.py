@@ -150,6 +150,8 @@ def test_a_plan_that_can_never_fail_is_refused(blocks: int) -> None:
 
 def test_the_looks_of_a_plan() -> None:
     assert plan_for(0.03, 4).looks == LOOKS
+    with pytest.raises(UserError, match="can never fail"):
+        plan_for(0.03, benchmarks=1, most_blocks=2)
     assert plan_for(0.03, 4, 12).looks == (6, 10, 12)
     assert plan_for(0.03, 4, 6).looks == (6,)
     plan = plan_for(0.03, 4)

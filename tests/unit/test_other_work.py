@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import subprocess
+import sys
 import time
 
 import pytest
@@ -53,6 +55,36 @@ def test_a_busy_process_is_seen_and_our_own_work_is_not() -> None:
     seen = middle.others(after)
     # A child counts as another process until it is waited for.
     assert seen.others * cores() > 0.3
+
+
+def test_the_cores_are_those_of_the_reading() -> None:
+    """A file of a machine with 64 cores, read on one with two, says the same."""
+    before, later = CoreTimes(0.0, 0.0, 0.0, 64), CoreTimes(1.0, 32.0, 16.0, 64)
+    assert before.others(later) == OtherWork(others=0.25, busy=0.5)
+
+
+CHILD = """
+import os, subprocess, sys, time
+from bench.system import core_times
+busy = "import time; end = time.process_time() + 0.5\nwhile time.process_time() < end: pass"
+nested = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {busy!r}])"
+alone, both = core_times(), core_times(with_children=True)
+started = subprocess.Popen([sys.executable, "-c", nested])
+seen = 0.0
+while started.poll() is None:
+    seen = max(seen, core_times(with_children=True).own_s - both.own_s)
+    time.sleep(0.02)
+print(seen, core_times(with_children=True).own_s - both.own_s, core_times().own_s - alone.own_s)
+"""
+
+
+@pytest.mark.skipif(core_times() is None, reason="the system tells nothing of its cores")
+def test_the_work_of_children_is_counted_where_it_is_asked_for() -> None:
+    done = subprocess.run([sys.executable, "-c", CHILD], capture_output=True, text=True, check=True)
+    meanwhile, after, own = map(float, done.stdout.split())
+    assert meanwhile > 0.3, "of a child's child, while it lives"
+    assert after > 0.45, "and when it has ended"
+    assert own < 0.3
 
 
 def test_the_median_epoch_counts() -> None:

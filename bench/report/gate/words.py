@@ -127,8 +127,13 @@ def _reasons(benchmarks: Sequence[BenchmarkVerdict]) -> list[str]:
     found = []
     for reason, own in by_reason.items():
         which = "any benchmark" if len(own) == len(benchmarks) > 1 else _names(own)
-        needed = max((one.needed_blocks or 0 for one in own), default=0)
-        more = f" About {needed} blocks would settle it." if needed else ""
+        needed = [one.needed_blocks for one in own if one.needed_blocks is not None]
+        more = ""
+        if needed:
+            all_told = len(needed) == len(own)
+            more = f" About {max(needed)} blocks would settle it."
+            if not all_told:
+                more = f" Even more than {max(needed)} blocks would not settle all of it."
         found.append(f"Nothing can be told about {which}: {reason}.{more}")
     return found
 
@@ -147,6 +152,14 @@ def _cycle_sentences(benchmarks: Sequence[ComparedBenchmark]) -> list[str]:
 
 
 def _power_sentences(result: GateResult) -> list[str]:
+    """Return the slowdowns that would have been found in every benchmark; nothing where the
+    comparison was not fair."""
+    if not result.null_arm.passed or result.unequal:
+        return []
+    known = [one for one in result.benchmarks if one.detectable is not None]
+    which = "every benchmark" if len(known) == len(result.benchmarks) else (
+        f"{len(known)} of {len(result.benchmarks)} benchmarks"
+    )  # fmt: skip
     largest = [max((x for x in values if x is not None), default=None) for values in zip(
         *((one.detectable, one.detectable_95) for one in result.benchmarks), strict=True
     )]  # fmt: skip
@@ -154,7 +167,7 @@ def _power_sentences(result: GateResult) -> list[str]:
         return []
     return [
         f"A slowdown of {percent(largest[0])} would have been found and confirmed in 80 % of such "
-        f"runs, and one of {percent(largest[1])} in 95 %, in every benchmark."
+        f"runs, and one of {percent(largest[1])} in 95 %, in {which}."
     ]
 
 
