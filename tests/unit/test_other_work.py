@@ -63,7 +63,7 @@ def test_the_cores_are_those_of_the_reading() -> None:
     assert before.others(later) == OtherWork(others=0.25, busy=0.5)
 
 
-CHILD = """
+CHILD = r"""
 import os, subprocess, sys, time
 from bench.system import core_times
 busy = "import time; end = time.process_time() + 0.5\nwhile time.process_time() < end: pass"
