@@ -34,13 +34,13 @@ from tools.calibration.collect import (
     PLANTED,
 )
 from tools.calibration.rules import RULES, Sample
-from tools.planted_worker import SHARE_VARIABLE
+from tools.planted_worker import GROWTH_VARIABLE, SHARE_VARIABLE
 
 DRAWS = 1000
 """Comparisons that are drawn for each rate."""
 DRAWN_BY_RULES = 300
-STEPS = "train_"
-"""Benchmarks that a planted slowdown reaches."""
+FIXED = Plan(margin=MARGIN, looks=(BLOCKS,))
+"""The plan of the comparisons of a commit with itself: one look, confirmed by as many blocks."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ class Measured:
 
     def result(self) -> GateResult:
         """Decide as the gate does today."""
-        plan = Plan(margin=MARGIN, looks=(BLOCKS,))
-        return result_of(self.launches, plan, ("A", "B"), True, [SHARE_VARIABLE])
+        intended = [SHARE_VARIABLE, GROWTH_VARIABLE]
+        return result_of(self.launches, FIXED, ("A", "B"), True, intended)
 
     def ratios(self) -> Floats:
         """Return the (blocks, benchmarks) log ratios."""
@@ -93,13 +93,13 @@ def alarms_by_rule(comparisons: Sequence[Measured]) -> dict[str, int]:
     return found
 
 
-def found_by_rule(one: Measured, random: Random) -> dict[str, float]:
-    """Return the share of drawn comparisons of six blocks in which each rule calls a benchmark
-    slower."""
+def found_by_rule(one: Measured, count: int, random: Random) -> dict[str, float]:
+    """Return the share of drawn comparisons of ``count`` blocks in which each rule calls a
+    benchmark slower."""
     blocks = sorted({launch.block for launch in one.launches if launch.stage == "search"})
     counts = dict.fromkeys((rule.name for rule in RULES), 0)
     for _ in range(DRAWN_BY_RULES):
-        samples = one.samples(random.sample(blocks, min(BLOCKS, len(blocks))))
+        samples = one.samples(random.sample(blocks, min(count, len(blocks))))
         for rule in RULES:
             counts[rule.name] += any(rule.is_slower(sample) for sample in samples.values())
     return {name: count / DRAWN_BY_RULES for name, count in counts.items()}
@@ -124,7 +124,7 @@ def summary(folder: Path) -> dict[str, Any]:
     for share in PLANTED:
         one = measured.get(f"planted-{share:g}")
         if one is not None:
-            planted[f"{share:g}"] = _planted(one, share)
+            planted[f"{share:g}"] = _planted(one, share, together)
     biases = {}
     for bias in BIASES:
         one = measured.get(f"bias-{bias.name}")
@@ -170,7 +170,9 @@ def _spreads(honest: Sequence[Measured]) -> dict[str, dict[str, float]]:
     }
 
 
-def _planted(one: Measured, share: float) -> dict[str, Any]:
+def _planted(one: Measured, share: float, together: Floats) -> dict[str, Any]:
+    """Return what the gate and the rules find of a planted slowdown; ``together`` are the ratios
+    of all blocks of a commit against itself, for the alarms at the same margin."""
     ratios = one.ratios()
     true = {
         name: math.expm1(statistics.fmean(block.log_ratio for block in own.blocks))
@@ -179,12 +181,17 @@ def _planted(one: Measured, share: float) -> dict[str, Any]:
     plan = Plan(margin=min(MARGIN, share / 2))
     random = np.random.default_rng(1)
     found = _drawn_found(ratios, plan, random)
+    alarms = drawn_comparisons(together, 0.0, plan, random, DRAWS)
+    fixed = _drawn_found(ratios, FIXED, random)
     return {
         "blocks": len(ratios),
         "measured": true,
         "spread": float(np.median(ratios.std(axis=0, ddof=1))),
+        "margin": plan.margin,
+        "alarms": sum(f is not None for f in alarms) / DRAWS,
         "found": {look: sum(f is not None and f <= look for f in found) / DRAWS for look in LOOKS},
-        "others": found_by_rule(one, Random(2)),
+        "found_once": sum(f is not None for f in fixed) / DRAWS,
+        "others": {count: found_by_rule(one, count, Random(2)) for count in (BLOCKS, 2 * BLOCKS)},
     }
 
 
@@ -248,17 +255,18 @@ def page(found: Mapping[str, Any], commit: str) -> str:
     for share, own in found["planted"].items():
         power_rows.append(
             [
-                f"{float(share):.0%}", percent(own["spread"]), str(own["blocks"]),
+                f"{float(share):.0%}", _measured_text(own["measured"]), percent(own["spread"]),
+                percent(own["margin"]), percent(own["alarms"]),
                 *(f"{own['found'][look]:.0%}" for look in LOOKS),
             ]
         )  # fmt: skip
     rule_rows = [
-        [name, percent(found["others"][name] / n),
-         *(f"{own['others'][name]:.0%}" for own in found["planted"].values())]
-        for name in names
+        [f"{name}, {count} blocks", percent(found["others"][name] / n) if count == BLOCKS else "–",
+         *(f"{own['others'][count][name]:.0%}" for own in found["planted"].values())]
+        for name in names for count in (BLOCKS, 2 * BLOCKS)
     ]  # fmt: skip
-    gate_row = ["this gate, 6 blocks", percent(found["alarms"] / n),
-                *(f"{own['found'][6]:.0%}" for own in found["planted"].values())]  # fmt: skip
+    gate_row = [f"this gate, {BLOCKS} blocks and {BLOCKS} to confirm", percent(found["alarms"] / n),
+                *(f"{own['found_once']:.0%}" for own in found["planted"].values())]  # fmt: skip
     bias_rows = [
         [own["words"], own["verdict"], "–" if own["largest"] is None else f"{own['largest']:.3f}",
          own["why"] or "", ", ".join(own["others"]) or "none"]
@@ -308,17 +316,21 @@ def page(found: Mapping[str, Any], commit: str) -> str:
             "",
             "## Planted slowdowns",
             "",
-            "Real extra work in the steps of B. Found and confirmed by drawn comparisons, after so "
-            "many blocks at most; the margin is 3 %, or half of the slowdown if that is less:",
+            "Real extra work in the steps of B; measured is the range over the benchmarks. Shares "
+            "of comparisons, drawn from those blocks, that found it after so many blocks at most "
+            "and confirmed it by as many again. Alarms are those of comparisons drawn from blocks "
+            "without a slowdown, at the same margin:",
             "",
-            table(power_rows, ["planted", "spread", "blocks", *looks]),
+            table(power_rows, ["planted", "measured", "spread", "margin", "alarms", *looks]),
             "",
-            "Six blocks, all rules: alarms without a slowdown, and found with one.",
+            f"The same margin of {percent(MARGIN)} and one look, for all rules. Without a slowdown "
+            f"(none) the shares are of the {n} comparisons above:",
             "",
             table([gate_row, *rule_rows],
                   ["rule", "none", *(f"{float(s):.0%}" for s in found["planted"])]),
             "",
-            "Simulated with normal noise, found and confirmed after so many blocks at most:",
+            "Simulated with normal noise: found after so many blocks at most, and confirmed by as "
+            "many again:",
             "",
             table(simulated_rows, ["slowdown", *looks]),
             "",
@@ -337,6 +349,11 @@ def page(found: Mapping[str, Any], commit: str) -> str:
             "",
         ]
     )  # fmt: skip
+
+
+def _measured_text(ratios: Mapping[str, float]) -> str:
+    """Return the range of the measured slowdowns of the benchmarks."""
+    return f"{percent(min(ratios.values()))} to {percent(max(ratios.values()))}"
 
 
 def write(folder: Path, into: Path, commit: str) -> None:
