@@ -257,6 +257,14 @@ def software(task: tasks.SoftwareTask, context: Context) -> tasks.Software:
     return software_here(task.device)
 
 
+def depth_features(task: tasks.DepthFeaturesTask, context: Context) -> tasks.Nothing:
+    """Compute the features of images at every depth of a network into the cache."""
+    from bench.training.depth_features import compute_features
+
+    compute_features(task, _on_device(context, task.device))
+    return tasks.Nothing()
+
+
 def run(task: tasks.RunTask, context: Context) -> tasks.RunAnswer:
     """Do one run, or all runs of a sweep at once; out of memory is a result."""
     from bench.spec.result import Failure, RunResult
@@ -309,6 +317,7 @@ HANDLERS: dict[type[Any], Callable[[Any, Context], BaseModel]] = {
     tasks.LaunchConditionsTask: conditions,
     tasks.SoftwareTask: software,
     tasks.RunTask: run,
+    tasks.DepthFeaturesTask: depth_features,
     tasks.NativeKnobsTask: native_knobs,
 }
 """Type of a task → function that does it."""

@@ -63,7 +63,7 @@ class PlannedRun:
     unavailable: str | None = None
     """Reason why it cannot run, and what mends that; None if it can."""
     given_dataset: str = ""
-    """Name of the data set as given, with its path."""
+    """Name of the data set as given, with its path; empty if no name opens these images."""
     given_weights: str | None = None
     """Path of the file of weights as given; None: no file."""
 
@@ -89,6 +89,8 @@ class Planner:
     cache: Path = field(default_factory=cache_root)
     folds: int | None = None
     """Number of folds of a cross-validation; None: one split."""
+    opened: dict[str, Dataset] = field(default_factory=dict)
+    """Data sets that are open already, by the names that grids give them."""
 
     _device_remark: str | None = None
     _own_networks: dict[str, BackboneEntry] = field(default_factory=dict)
@@ -156,9 +158,8 @@ class Planner:
             reason = why_not_on_a_cpu(spec.recipe.precision) or reason
         reason = missing_packages(environment) or reason
         path = self._weights_choice(point, policy) if spec.weights.kind == "file" else None
-        return PlannedRun(
-            spec, environment, point.backbone, dataset, found, reason, point.grid.dataset, path
-        )
+        given = "" if point.grid.dataset in self.opened else point.grid.dataset
+        return PlannedRun(spec, environment, point.backbone, dataset, found, reason, given, path)
 
     def skipped(self) -> list[str]:
         """Return the unreadable images that were left out, each with its reason."""
@@ -203,6 +204,8 @@ class Planner:
     def _open(self, grid: Grid, train: int | None, fold: tuple[int, int] | None) -> Dataset:
         """Open the data of a grid with this number of training images (None: all), and as one fold
         of a cross-validation."""
+        if grid.dataset in self.opened:
+            return self.opened[grid.dataset]
         sizes = SplitSizes(train=train, val=grid.val_images, test=grid.test_images)
         key = (grid.dataset, sizes, fold)
         if key not in self._datasets:

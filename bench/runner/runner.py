@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Hashable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -56,6 +57,25 @@ class Display(Protocol):
         """End the display, when all runs are done or the command is interrupted."""
 
 
+class SilentDisplay:
+    """A display that shows nothing."""
+
+    def note(self, text: str) -> None:
+        """Show nothing."""
+
+    def begin(self, spec: RunSpec) -> None:
+        """Show nothing."""
+
+    def event(self, spec: RunSpec, event: Progress) -> None:
+        """Show nothing."""
+
+    def end(self, spec: RunSpec, result: RunResult) -> None:
+        """Show nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
 @dataclass
 class Runner:
     """Does planned runs one after the other, those of a sweep at once, in a pool of workers."""
@@ -69,13 +89,19 @@ class Runner:
 
     _used: set[Path] = field(default_factory=set)
 
-    def run_all(self, runs: Sequence[PlannedRun], display: Display) -> None:
-        """Do all runs; each result is on disk before the next run starts. Raise UserError if data
-        or weights are bad, or the results folder can no longer be written."""
+    def pool(self) -> WorkerPool:
+        """Return a pool of workers that use the runner's cache."""
+        return WorkerPool(self.interpreters, {CACHE_VARIABLE: str(self.cache.absolute())})
+
+    def run_all(
+        self, runs: Sequence[PlannedRun], display: Display, workers: WorkerPool | None = None
+    ) -> None:
+        """Do all runs; each result is on disk before the next run starts. ``workers`` are used and
+        kept; without them, workers are started and ended. Raise UserError if data or weights are
+        bad, or the results folder can no longer be written."""
         try:
             self._prepare(runs, display)
-            variables = {CACHE_VARIABLE: str(self.cache.absolute())}
-            with WorkerPool(self.interpreters, variables) as workers:
+            with self.pool() if workers is None else nullcontext(workers) as workers:
                 for group in _sweep_groups(_in_order(runs)):
                     first = group[0].spec
                     display.begin(first)
@@ -170,7 +196,8 @@ class Runner:
                 shutil.copyfile(log, folder / LOG_FILE)
             results.append(result)
         for run, folder, result in zip(runs, folders, results, strict=True):
-            replace_text(folder / SUITE_FILE, _suite_of(run, [other.spec for other in runs]))
+            if run.given_dataset:
+                replace_text(folder / SUITE_FILE, _suite_of(run, [other.spec for other in runs]))
             self.store.save(run.spec, run.environment, result, folder)
         return results
 

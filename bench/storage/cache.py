@@ -21,7 +21,7 @@ CACHE_VARIABLE = "THAWBENCH_CACHE"
 LIMIT_VARIABLE = "THAWBENCH_CACHE_GB"
 """Environment variable with the size of the cache, in gigabytes."""
 MOST_GB = 1e6
-KINDS = ("blueprints", "packed", "features")
+KINDS = ("blueprints", "packed", "features", "depths")
 """Folders of the cache whose content ``prune`` may remove."""
 
 

@@ -90,6 +90,10 @@ class Store:
         except (OSError, ValueError, RecursionError):
             return True
 
+    def read(self, run_id: str, environment_id: str) -> StoredRun:
+        """Return a run; raise OSError, ValueError or UserError if it cannot be read."""
+        return _read_run(self.folder(run_id, environment_id))
+
     def has_other_environment(self, run_id: str) -> bool:
         """Return True if a run that is missing here has finished in another environment."""
         for folder in _folders_in(self.root / "runs" / run_id):

@@ -360,6 +360,16 @@ class SoftwareTask(Task[Software]):
     device: str = Field(description="cpu or cuda:N.")
 
 
+class DepthFeaturesTask(Task[Nothing]):
+    """Compute the features of images at every depth of a network into the cache."""
+
+    task: Literal["depth_features"] = "depth_features"
+    key: str = Field(description="Name of the features' folder in the cache.")
+    blueprint: str = Field(description="Key of the Blueprint.")
+    packed: str = Field(description="Key of the packed images; the test images are not read.")
+    device: str = Field(description="cpu or cuda:N.")
+
+
 class NativeNetwork(Frozen):
     """A framework's own network with its weights."""
 
@@ -422,7 +432,7 @@ class RunTask(Task[RunAnswer]):
 AnyTask = Annotated[
     EnvironmentTask | DevicesTask | ModelsTask | DescribeTask | ExportTask | ArchitecturesTask
     | CountTask | ProveTask | SelfCheckTask | SpeedTask | OwnStepTask | LaunchConditionsTask
-    | SoftwareTask | NativeKnobsTask | RunTask,
+    | SoftwareTask | DepthFeaturesTask | NativeKnobsTask | RunTask,
     Field(discriminator="task"),
 ]  # fmt: skip
 TASK: TypeAdapter[AnyTask] = TypeAdapter(AnyTask)
