@@ -147,6 +147,7 @@ _add_command("list", options.ListOptions)
 _add_command("parity", options.ParityOptions)
 _add_command("speed", options.SpeedOptions)
 _add_command("gate", options.GateOptions)
+_add_command("advise", options.AdviseOptions)
 _add_command("doctor", options.DoctorOptions)
 
 

@@ -219,6 +219,49 @@ class GateOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AdviseOptions:
+    """Recommend a strategy for a data set: policy, network, framework, what it costs and gives.
+
+    Lists are comma-separated. Probes come first, then real trainings, as far as the budget goes.
+    The test images take no part. Exit code 1 means that the images cannot support advice.
+    """
+
+    dataset: str = argument("folder:PATH, photos, mnist5k or debian:NAME.", "DATASET", MISSING)
+    budget: str = option("Time: 90s, 10m, 2h.", "10m")
+    budget_usd: float | None = option("Budget in dollars, with --price-per-hour.")
+    price_per_hour: float | None = option("Price of this machine in dollars an hour.")
+    backbones: str | None = option(
+        "Networks to choose from. Default: those with pretrained weights here."
+    )
+    frameworks: str | None = option(
+        "Backends to choose from; the first does the trials. Default: those installed."
+    )
+    max_parameters: int | None = option("Most parameters of the network.", min=1)
+    max_infer_ms: float | None = option("Most milliseconds for an image, in batches.", min=0.001)
+    max_memory: str | None = option("Most memory of a training: 800MB, 4GB.")
+    margin: float = option("Accuracy that does not matter, in points.", 1.0, min=0, max=100)
+    head: str = option("linear, dense:512,256 or flatten+dense:290.", "linear")
+    epochs: int = option("Epochs of a full run.", 10, min=1)
+    batch_size: int = option("Images in a training step.", 32, min=1)
+    px: int | None = option("Height and width of the input. Default: 96 on a CPU, 224 on a GPU.")
+    train_images: int | None = option("Number of training images. Default: all.", min=1)
+    device: str = option("auto, cpu or cuda:0.", "auto")
+    eject: Path | None = option(
+        "New folder for a training script of the recommendation that needs no Thawbench."
+    )
+    train: bool = option("Do the full run of the recommendation, and save its model.", False)
+    dry_run: bool = option("Show the plan with its costs, and do nothing.", False)
+    skip_unreadable: bool = option("Leave out images that cannot be read.", False)
+    drop_duplicates: bool = option("Leave out images in two classes or two splits.", False)
+    test_from: str | None = option("val or train:15%: source of missing test images.")
+    group_by: str | None = option("Regular expression for paths: images that belong together.")
+    max_pixels: int | None = option("Largest image, in pixels. Default: 178,956,970.", min=1)
+    out: Path | None = option("Folder of the trials. Default: results/advice/….")
+    python: list[str] | None = option(PYTHON)
+    as_json: bool = option(JSON, False, "--json")
+
+
+@dataclass(frozen=True, kw_only=True)
 class DoctorOptions:
     """Check this machine; print the command that mends what does not work."""
 
@@ -332,7 +375,7 @@ def report_filters(given: Mapping[str, str | None]) -> dict[str, Any]:
     return {o.parameter: o.parse(given.get(o.parameter)) for o in shared_options()}
 
 
-def file_rules(given: RunOptions) -> FileRules:
+def file_rules(given: RunOptions | AdviseOptions) -> FileRules:
     """Return the rules for files of data sets; raise UserError for a wrong ``--test-from``."""
     from bench.data import FileRules
 

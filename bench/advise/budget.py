@@ -1,0 +1,36 @@
+"""The time that advice may take."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+RESERVED_SHARE = 0.03
+"""Share of the budget kept for what follows the last trial: the answer itself."""
+
+
+@dataclass
+class Budget:
+    """A time limit, from now on."""
+
+    seconds: float
+    now: Callable[[], float] = time.monotonic
+    began: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.began = self.now()
+
+    @property
+    def spent_s(self) -> float:
+        """Seconds spent."""
+        return self.now() - self.began
+
+    @property
+    def left_s(self) -> float:
+        """Seconds left for trials; not below 0."""
+        return max(self.seconds * (1 - RESERVED_SHARE) - self.spent_s, 0.0)
+
+    def holds(self, estimated_s: float) -> bool:
+        """Return True if work of this estimated length fits."""
+        return estimated_s <= self.left_s

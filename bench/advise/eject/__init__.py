@@ -1,0 +1,1 @@
+"""Write a small training script that needs no Thawbench, for the recommended strategy."""

@@ -1,0 +1,58 @@
+"""Do the full run of a recommendation: by its own project, in a process of its framework alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from bench.advise.advice import Strategy, Trained
+from bench.catalog.backends import BACKENDS
+from bench.errors import WorkerFailed
+from bench.workers.process import Interpreters
+
+RESULT_FILE = "result.json"
+SAVED = {"torch": ("model.safetensors", "model.pt2", "model.onnx"),
+         "keras-tensorflow": ("model.keras",)}  # fmt: skip
+"""Backend → files that its script may write."""
+
+
+def train_project(
+    folder: Path, strategy: Strategy, interpreters: Interpreters, device: str,
+    say: Callable[[str], None],
+) -> Trained:  # fmt: skip
+    """Run the script of a project, and return its outcome.
+
+    Args:
+        strategy: The recommendation that the project is of.
+        say: Takes each line that the script prints.
+
+    Raises:
+        WorkerFailed: The script failed; the message has its last line.
+    """
+    environment = BACKENDS[strategy.backend].environment(os.environ, device)
+    # The script takes the first GPU that it sees.
+    environment["CUDA_VISIBLE_DEVICES"] = "" if device == "cpu" else device.removeprefix("cuda:")
+    environment["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
+    command = [str(interpreters.of(strategy.backend)), "-P", "train.py"]
+    with subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, errors="replace",
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        last = ""
+        for line in process.stdout:
+            last = line.rstrip() or last
+            say(last)
+    if process.returncode != 0:
+        raise WorkerFailed(f"the full run in '{folder}' failed: {last}")
+    found = json.loads((folder / RESULT_FILE).read_text())
+    low, high = strategy.interval or (0.0, 1.0)
+    return Trained(
+        **found,
+        saved=tuple(name for name in SAVED[strategy.backend] if (folder / name).is_file()),
+        folder=str(folder),
+        is_as_predicted=low <= found["test_top1"] <= high,
+    )

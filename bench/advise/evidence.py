@@ -1,0 +1,179 @@
+"""Evidence from probes: which networks' features separate the classes, and at which depth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from bench.advise import suspicion
+from bench.advise.advice import ProbeResult, SimilarityEvidence
+from bench.advise.choice import choose_best
+from bench.advise.images import stratified_order
+from bench.advise.learning_curve import Point
+from bench.advise.probes import Kind, Probe, best_probe, pixel_features, probe
+from bench.advise.similarity import similarity_of
+from bench.advise.suspicion import Suspicion
+from bench.advise.trials import Laboratory
+from bench.errors import Unavailable
+from bench.network.blueprint import Array
+
+CURVE_SHARES = (1 / 8, 1 / 4, 1 / 2, 1.0)
+"""Shares of the training images at which a probe is fitted for the learning curve."""
+CURVE_REPEATS = 3
+LEAST_A_CLASS = 2
+
+
+@dataclass
+class ProbeEvidence:
+    """Everything that probes have shown so far."""
+
+    results: list[ProbeResult] = field(default_factory=list)
+    best: dict[str, Probe] = field(default_factory=dict)
+    """Backbone → best linear probe on its pretrained features."""
+    linear: list[Probe] = field(default_factory=list)
+    """All linear probes on pretrained features, of every network and stage."""
+    units: int | None = None
+    """Number of groups of held-out images; None where each image stands alone."""
+    images_per_s: dict[str, float] = field(default_factory=dict)
+    """Backbone → rate of inference in batches, as the pass for its features took."""
+    parameters: dict[str, int] = field(default_factory=dict)
+    """Backbone → parameters with a linear head."""
+    stage: dict[str, str] = field(default_factory=dict)
+    """Backbone → stage of that probe."""
+    similarity: SimilarityEvidence | None = None
+    signs: list[Suspicion] = field(default_factory=list)
+    curve: list[Point] = field(default_factory=list)
+    """Errors of the best probe over the number of training images."""
+    unavailable: dict[str, str] = field(default_factory=dict)
+    """Backbone → reason why it was left out."""
+
+
+def gather(
+    laboratory: Laboratory, backbones: tuple[str, ...], evidence: ProbeEvidence,
+    on_progress: Callable[[str], None],
+) -> None:  # fmt: skip
+    """Probe each backbone as long as the budget lasts; after the first one, measure the similarity
+    and look for signs that no advice is possible, and stop if there are any."""
+    data = laboratory.data
+    evidence.signs += suspicion.before_probes(data)
+    if evidence.signs:
+        return
+    for number, backbone in enumerate(backbones):
+        if number and not laboratory.budget.holds(_cost_s(laboratory, number)):
+            break
+        on_progress(f"features of {backbone}")
+        try:
+            _probe_backbone(laboratory, backbone, evidence)
+        except Unavailable as error:
+            evidence.unavailable[backbone] = str(error)
+            continue
+        if number == 0 or evidence.similarity is None:
+            evidence.signs += suspicion.after_probes(data, evidence.best[backbone])
+            if evidence.signs:
+                return
+            if laboratory.budget.holds(laboratory.budget.spent_s / 2):
+                with suppress(Unavailable):  # then the similarity is not known
+                    _measure_similarity(laboratory, backbone, evidence)
+    if evidence.best:
+        on_progress("learning curve of the features")
+        _probe_sizes(laboratory, best_backbone(evidence), evidence)
+
+
+def best_backbone(evidence: ProbeEvidence) -> str:
+    """Return the backbone with the most accurate probe."""
+    return max(evidence.best, key=lambda name: evidence.best[name].top1)
+
+
+def kept_backbones(evidence: ProbeEvidence, most: int) -> list[str]:
+    """Return the backbones whose probes cannot be told from the best one, the best one first, then
+    in the order in which they were probed; ``most`` of them at most."""
+    names = list(evidence.best)
+    right = np.stack([evidence.best[name].right for name in names])
+    choice = choose_best(right, np.random.default_rng(0))
+    others = [names[i] for i in choice.as_good if i != choice.best]
+    return [names[choice.best], *others][:most]
+
+
+def _cost_s(laboratory: Laboratory, number: int) -> float:
+    """Predict the time for one more backbone from that of those before it."""
+    return laboratory.budget.spent_s / number
+
+
+def _probe_backbone(laboratory: Laboratory, backbone: str, evidence: ProbeEvidence) -> None:
+    found = laboratory.features(backbone)
+    probes = _probes_at_depths(laboratory, backbone, "pretrained", found.values, evidence)
+    stage, best = min(
+        ((stage, best_probe(own)) for stage, own in probes.items()),
+        key=lambda item: item[1].log_loss or 0.0,
+    )
+    evidence.best[backbone], evidence.stage[backbone] = best, stage
+    evidence.linear += [best_probe(own) for own in probes.values()]
+    evidence.images_per_s[backbone] = len(found.values) / max(found.seconds, 1e-3)
+    evidence.parameters[backbone] = laboratory.parameters_of(backbone, "linear")
+    if laboratory.data.pool.groups is not None:
+        evidence.units = laboratory.data.units_of(range(laboratory.data.folds))
+
+
+def _probes_at_depths(
+    laboratory: Laboratory, backbone: str, weights: str, values: Array, evidence: ProbeEvidence
+) -> dict[str, list[Probe]]:
+    data, found = laboratory.data, dict[str, list[Probe]]()
+    features = laboratory.features(backbone, pretrained=weights == "pretrained")
+    for depth in features.depths:
+        name = f"{backbone}, {weights}, {depth.stage}"
+        own = values[:, depth.first : depth.last]
+        kinds: list[Kind] = ["linear"]
+        if depth is features.depths[-1]:
+            kinds.append("neighbours")
+        found[depth.stage] = probe(name, own, data.pool.labels, data.fold_of, kinds)
+        evidence.results += [
+            ProbeResult(
+                backbone=backbone, weights=weights, stage=depth.stage, kind=one.kind, top1=one.top1
+            )
+            for one in found[depth.stage]
+        ]
+    return found
+
+
+def _measure_similarity(laboratory: Laboratory, backbone: str, evidence: ProbeEvidence) -> None:
+    data = laboratory.data
+    untrained = laboratory.features(backbone, pretrained=False)
+    probes = _probes_at_depths(laboratory, backbone, "random", untrained.values, evidence)
+    without = best_probe([one for own in probes.values() for one in own])
+    pixels = probe(
+        "pixels", pixel_features(data.pool.images), data.pool.labels, data.fold_of, ("linear",)
+    )[0]
+    evidence.results.append(
+        ProbeResult(backbone=None, weights=None, stage=None, kind="linear", top1=pixels.top1)
+    )
+    evidence.similarity = similarity_of(evidence.best[backbone], without, pixels)
+
+
+def _probe_sizes(laboratory: Laboratory, backbone: str, evidence: ProbeEvidence) -> None:
+    """Measure the error of the best probe at several numbers of training images."""
+    data = laboratory.data
+    features = laboratory.features(backbone)
+    depth = next(d for d in features.depths if d.stage == evidence.stage[backbone])
+    values, labels = features.values[:, depth.first : depth.last], data.pool.labels
+    classes = len(np.unique(labels))
+    test = data.test_images(0)
+    fit = data.fit_images(0)
+    for share in CURVE_SHARES:
+        count = round(share * len(fit))
+        if count < LEAST_A_CLASS * classes:
+            continue
+        errors = []
+        for repeat in range(1 if share == 1.0 else CURVE_REPEATS):
+            chosen = fit[stratified_order(labels[fit], repeat)[:count]]
+            both = np.concatenate([chosen, test])
+            fold_of = np.concatenate([np.full(len(chosen), -1), np.zeros(len(test), np.int64)])
+            (own,) = probe("curve", values[both], labels[both], fold_of, ("linear",))
+            errors.append(1.0 - own.top1)
+        error = float(np.mean(errors))
+        # The test images are the same at all sizes, so that only differences count; the spread
+        # over subsets is part of it.
+        spread = np.sqrt(max(error * (1 - error), 1 / len(test)) / len(test))
+        evidence.curve.append(Point(count, error, float(spread)))

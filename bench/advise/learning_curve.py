@@ -1,0 +1,136 @@
+"""Learning curves: the error over the number of training images, and what more images would bring.
+
+A power law, ``log error = a + b log n``, that is fitted to few images asks for many times too many,
+as the error falls slowly at first (Jain et al. 2023, "A Meta-Learning Approach to Predicting
+Performance and Data Requirements"). Their piecewise power law bends with ``c log² n`` up to a size
+and is straight in logarithms after it. Here the bend ends at the largest measured size,
+where the slope lies between 0 and −1, and the fit is weighted by the errors of the measurements, of
+which many are drawn to give intervals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import lsq_linear
+
+Floats = npt.NDArray[np.float64]
+DRAWS = 400
+LEAST_ERROR = 1e-3
+"""Error below which logarithms are not taken further; no set here shows less."""
+BEND_PRIOR = 0.15
+"""Standard deviation, before any data, of the bend c: curves in log–log coordinates change their
+slope by a few tenths over a tenfold number of images."""
+SLOPE_PRIOR = (-0.35, 0.25)
+"""Mean and standard deviation, before any data, of the slope at the largest size. Hestness et al.
+2017, "Deep Learning Scaling is Predictable, Empirically", find slopes from −0.07 to −0.35 for
+images; features of pretrained networks begin steeper."""
+STEEPEST = -1.0
+"""Steepest slope: an error falls no faster than 1 / n."""
+FAR = 16.0
+"""Largest ratio of images to those measured for which an answer is given."""
+LEVEL = 0.9
+"""Level of the intervals."""
+
+
+class Point(NamedTuple):
+    """A measured error."""
+
+    images: int
+    """Number of training images."""
+    error: float
+    """1 − accuracy."""
+    standard_error: float
+
+
+class Forecast(NamedTuple):
+    """A predicted value with its interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class LearningCurve:
+    """A fitted curve, with draws of what it could be."""
+
+    largest: int
+    """Largest measured number of training images."""
+    coefficients: Floats
+    """(3,) log error at the largest size, slope there, bend."""
+    draws: Floats
+    """(D, 3) the same, refitted to drawn measurements."""
+
+    def error(self, images: float) -> Forecast:
+        """Predict the error with so many training images."""
+        value = float(_errors(self.coefficients[None], images, self.largest)[0])
+        return _forecast(value, _errors(self.draws, images, self.largest))
+
+    def gain(self, images: float, more: float) -> Forecast:
+        """Predict by how much the accuracy rises with ``more`` images beside ``images``."""
+        value = self.error(images).value - self.error(images + more).value
+        before = _errors(self.draws, images, self.largest)
+        return _forecast(value, before - _errors(self.draws, images + more, self.largest))
+
+    def images_for(self, error: float) -> float | None:
+        """Return the number of training images for an error; None if that is further away than
+        ``FAR`` times the largest measured size, or is reached at no size."""
+        sizes = np.geomspace(2.0, self.largest * FAR, 500)
+        predicted = np.array([self.error(size).value for size in sizes])
+        reached = np.flatnonzero(predicted <= error)
+        return None if not len(reached) else float(sizes[reached[0]])
+
+
+def fit_curve(points: Sequence[Point], random: np.random.Generator) -> LearningCurve:
+    """Fit a curve to measured errors, at two sizes or more; raise ValueError for fewer."""
+    if len({point.images for point in points}) < 2:
+        raise ValueError("a learning curve needs two sizes")
+    sizes = np.array([point.images for point in points], float)
+    errors = np.clip([point.error for point in points], LEAST_ERROR, 1.0)
+    spread = np.maximum([point.standard_error for point in points], LEAST_ERROR)
+    largest = float(sizes.max())
+    best = _fit(sizes, errors, spread, largest)
+    drawn = np.clip(errors + spread * random.standard_normal((DRAWS, len(sizes))), LEAST_ERROR, 1.0)
+    # The prior is drawn, too, or its draws would be narrower than what is known.
+    priors = random.standard_normal((DRAWS, 2))
+    draws = np.array([
+        _fit(sizes, row, spread, largest, shift) for row, shift in zip(drawn, priors, strict=True)
+    ])  # fmt: skip
+    return LearningCurve(int(largest), best, draws)
+
+
+def _fit(
+    sizes: Floats, errors: Floats, spread: Floats, largest: float,
+    shift: Floats | Sequence[float] = (0.0, 0.0),
+) -> Floats:  # fmt: skip
+    """Fit (log error at the largest size, slope there, bend) by weighted least squares; ``shift``
+    moves the means of the priors of slope and bend, in standard deviations."""
+    x = np.log(sizes / largest)
+    weight = errors / spread  # of log errors
+    design = np.stack([np.ones_like(x), x, np.square(x)], axis=1) * weight[:, None]
+    target = np.log(errors) * weight
+    mean, deviation = SLOPE_PRIOR
+    priors = np.array([[0.0, 1.0 / deviation, 0.0], [0.0, 0.0, 1.0 / BEND_PRIOR]])
+    means = np.array([mean / deviation + shift[0], shift[1]])
+    limits: Any = ([-np.inf, STEEPEST, -np.inf], [0.0, 0.0, np.inf])
+    found = lsq_linear(np.vstack([design, priors]), np.concatenate([target, means]), limits)
+    return np.asarray(found.x, float)
+
+
+def _errors(coefficients: Floats, images: float, largest: float) -> Floats:
+    """Return the error of each of D curves (D, 3) with so many training images."""
+    x = np.log(images / largest)
+    bent = x if x < 0 else 0.0
+    logs = coefficients[:, 0] + coefficients[:, 1] * x + coefficients[:, 2] * bent**2
+    errors: Floats = np.minimum(np.exp(logs), 1.0)
+    return errors
+
+
+def _forecast(value: float, draws: Floats) -> Forecast:
+    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Forecast(value, float(min(low, value)), float(max(high, value)))

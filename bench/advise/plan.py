@@ -1,0 +1,46 @@
+"""The plan of advice before anything is measured: what would be done, and how long it takes."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from bench.advise.advise import KEPT_BACKBONES
+from bench.advise.candidate import TrialPlan, candidate
+from bench.advise.trials import Laboratory
+from bench.advise.wishes import Wishes
+from bench.errors import Unavailable
+
+PROBE_S = 1.5
+"""Time of the probes of a network, besides its features."""
+
+
+class Step(NamedTuple):
+    """A part of the plan."""
+
+    words: str
+    seconds: float
+    """Estimated time."""
+
+
+def plan_of(laboratory: Laboratory, wishes: Wishes) -> list[Step]:
+    """Return the steps of the plan, in order; those at the end are done as far as the budget goes.
+
+    Networks are exported for it, if they were not before.
+    """
+    steps, known = list[Step](), list[str]()
+    images = len(laboratory.data.pool.labels)
+    for backbone in wishes.backbones:
+        try:
+            seconds = laboratory.costs.inference_s(backbone, images)
+        except Unavailable as error:
+            steps.append(Step(f"{backbone} is left out: {error}", 0.0))
+            continue
+        known.append(backbone)
+        steps.append(Step(f"probes of {backbone}", seconds + PROBE_S))
+    for backbone in known[:KEPT_BACKBONES]:
+        for policy in wishes.possible_policies:
+            one = candidate(backbone, policy, wishes.head, wishes.epochs)
+            plan = TrialPlan(one, wishes.backends[0], 0, one.epochs)
+            seconds = laboratory.costs.seconds(plan, laboratory.amount(plan))
+            steps.append(Step(f"{policy} of {backbone}, a whole trial", seconds))
+    return steps

@@ -1,0 +1,193 @@
+"""Trials of candidates through the harness, and features of networks, in one pool of workers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.advise.budget import Budget
+from bench.advise.candidate import OPTIMIZER, Candidate, Trial, TrialPlan
+from bench.advise.choice import Choice, choose_best
+from bench.advise.cost import Amount, CostModel, parameters_of
+from bench.advise.images import Development
+from bench.analysis.predictions import answers_of
+from bench.catalog.backends import EXPORTER
+from bench.data.packing import pack_key
+from bench.errors import Unavailable
+from bench.network.backbones import backbone as entry_of
+from bench.network.export import blueprint_folder
+from bench.network.weights import pretrained_weights, random_weights
+from bench.runner.planner import PlannedRun, Planner
+from bench.runner.runner import Display, Runner
+from bench.runner.suite import Grid, Suite
+from bench.storage.results import StoredRun
+from bench.training.depth_features import DepthFeatures, features_key, load_features
+from bench.workers.pool import WorkerKind, WorkerPool
+from bench.workers.process import environment_of, fresh_log
+from bench.workers.tasks import DepthFeaturesTask
+
+TEMPLATE = "advice-{fold}-{images}"
+"""Name of a trial's data set among grids."""
+
+
+@dataclass
+class Laboratory:
+    """Everything that measures: images, workers, stored results and the costs of it all."""
+
+    data: Development
+    planner: Planner
+    runner: Runner
+    workers: WorkerPool
+    display: Display
+    budget: Budget
+    px: int
+    batch_size: int
+    device: str
+    costs: CostModel = field(init=False)
+    trials: list[Trial] = field(default_factory=list)
+
+    _folders: dict[tuple[str, bool], Path] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        classes = len(self.data.dataset.classes)
+        self.costs = CostModel(
+            lambda name: self.blueprint(name, pretrained=True), classes, self.device
+        )
+
+    def blueprint(self, backbone: str, *, pretrained: bool) -> Path:
+        """Return the folder of a backbone's Blueprint, with pretrained or random weights; raise
+        Unavailable if there are no pretrained ones."""
+        if (backbone, pretrained) not in self._folders:
+            cache, python = self.planner.cache, self.planner.interpreters
+            entry = entry_of(backbone, python, cache)
+            weights = pretrained_weights(backbone, entry) if pretrained else random_weights(entry)
+            folder = blueprint_folder(backbone, self.px, weights, 0, cache, python)
+            self._folders[backbone, pretrained] = folder
+        return self._folders[backbone, pretrained]
+
+    def features(self, backbone: str, *, pretrained: bool = True) -> DepthFeatures:
+        """Return the features of all images at every depth of a backbone, from the cache or
+        computed now; raise what ``Finished.require`` raises."""
+        python, cache = self.planner.interpreters, self.planner.cache
+        blueprint = self.blueprint(backbone, pretrained=pretrained).name
+        packed = pack_key(self.data.dataset, self.px)
+        environment = environment_of(EXPORTER, self.device, python)
+        key = features_key(blueprint, packed, environment.environment_id)
+        found = load_features(key, cache)
+        if found is None:
+            task = DepthFeaturesTask(
+                key=key, blueprint=blueprint, packed=packed, device=self.device
+            )
+            kind = WorkerKind(EXPORTER, self.device, "matched", "fp32")
+            what = f"features of {backbone}"
+            log = fresh_log(cache, what)
+            done = self.workers.do(kind, task, log, timeout_s=max(self.budget.left_s, 1.0))
+            done.require(what, log)
+            found = load_features(key, cache)
+            if found is None:
+                raise Unavailable(f"the {what} cannot be read back from {cache}")
+        if pretrained:
+            self.costs.note_inference(backbone, len(found.values), found.seconds)
+        return found
+
+    def parameters_of(self, backbone: str, head: str) -> int:
+        """Return the number of parameters of a network with a head for these classes."""
+        folder = self.blueprint(backbone, pretrained=True)
+        return parameters_of(folder, head, len(self.data.dataset.classes))
+
+    def amount(self, plan: TrialPlan) -> Amount:
+        """Return the numbers of images of a trial."""
+        dataset = self.data.trial_dataset(plan.fold, plan.train_images)
+        return Amount(dataset.train_images, dataset.val_images, dataset.test_images)
+
+    def estimate_s(self, plan: TrialPlan) -> float:
+        """Predict how long a trial takes; 0 if its result is stored."""
+        run = self._planned(plan)
+        if not self.runner.store.is_missing(*run.key):
+            return 0.0
+        return self.costs.seconds(plan, self.amount(plan))
+
+    def do(self, plan: TrialPlan) -> Trial:
+        """Do a trial, unless its result is stored, and keep it; it ends when the budget does."""
+        for trial in self.trials:
+            if trial.plan == plan:
+                return trial
+        run, amount = self._planned(plan), self.amount(plan)
+        began = time.perf_counter()
+        is_new = self.runner.store.is_missing(*run.key)
+        if is_new:
+            self.runner.timeout_s = max(self.budget.left_s, 1.0)
+            self.runner.run_all([run], self.display, self.workers)
+        seconds = time.perf_counter() - began if is_new else 0.0
+        result = self.stored(run).result
+        if is_new and result.status == "ok":
+            self.costs.note_trial(plan, amount, seconds - (result.start_s or 0.0))
+        trial = Trial(plan, result, seconds, amount.train)
+        self.trials.append(trial)
+        return trial
+
+    def stored(self, run: PlannedRun) -> StoredRun:
+        """Return a run's stored result."""
+        return self.runner.store.read(*run.key)
+
+    def right(self, trial: Trial) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+        """Return which held-out images of a trial's fold are right, (N,)."""
+        answers = answers_of(self.stored(self._planned(trial.plan)))
+        if answers is None:
+            raise Unavailable(f"the answers of {trial.result.run_id} cannot be read")
+        return answers.right
+
+    def _planned(self, plan: TrialPlan) -> PlannedRun:
+        name = TEMPLATE.format(fold=plan.fold, images=plan.train_images or "all")
+        if name not in self.planner.opened:
+            dataset = self.data.trial_dataset(plan.fold, plan.train_images)
+            self.planner.opened[name] = dataset
+        (run,) = self.planner.plan(self._suite(name, plan))
+        return run
+
+    def _suite(self, name: str, plan: TrialPlan) -> Suite:
+        tried: Candidate = plan.candidate
+        recipe: dict[str, Any] = {
+            "head": tried.head, "px": self.px, "epochs": plan.epochs,
+            "batch_size": self.batch_size, "optimizer": OPTIMIZER,
+            "learning_rate": (tried.learning_rate,),
+        }  # fmt: skip
+        grid = Grid(dataset=name, backbones=(tried.backbone,), policies=(tried.policy,), **recipe)
+        return Suite(name="advice", backends=(plan.backend,), seeds=(plan.seed,), grid=(grid,))
+
+
+def compared(
+    laboratory: Laboratory, candidates: Sequence[Candidate], backend: str, folds: Iterable[int]
+) -> tuple[Choice, list[Candidate], list[int]]:
+    """Return the choice among candidates over folds in which all of them were tried whole; the
+    candidates; and the folds."""
+    right, common = common_answers(laboratory, candidates, backend, folds)
+    groups = laboratory.data.groups_of(common)
+    return choose_best(right, np.random.default_rng(0), groups), list(candidates), common
+
+
+def common_answers(
+    laboratory: Laboratory,
+    candidates: Sequence[Candidate],
+    backend: str,
+    wanted: Iterable[int] | None = None,
+) -> tuple[np.ndarray[tuple[int, int], np.dtype[np.bool_]], list[int]]:
+    """Return (K, N) which held-out images each candidate classifies correctly, over the folds in
+    which all of them were tried whole, or those of them that are ``wanted``; and these folds."""
+    whole = {
+        (t.plan.candidate, t.plan.fold): t
+        for t in laboratory.trials
+        if t.plan.is_whole and t.plan.backend == backend and t.is_ok
+    }
+    every = range(laboratory.data.folds) if wanted is None else wanted
+    folds = [fold for fold in every if all((c, fold) in whole for c in candidates)]
+    rows = [
+        np.concatenate([laboratory.right(whole[c, fold]) for fold in folds] or [np.empty(0, bool)])
+        for c in candidates
+    ]
+    return np.stack(rows), folds

@@ -1,0 +1,106 @@
+"""What the user asks of a recommendation: candidates, constraints, and the recipe of trainings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from bench.advise.advice import Strategy
+from bench.catalog.policies import POLICIES as CATALOGUE
+from bench.errors import UserError
+
+POLICIES = (
+    "freeze_all", "fine_tune_all", "retrain_all", "fine_tune_last", "linear_probe_then_fine_tune",
+    "discriminative_lr",
+)  # fmt: skip
+"""Policies that are tried, in the order in which they are worth a try: the cheapest, then those
+that were the best ones most often."""
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """Candidates and constraints."""
+
+    backbones: tuple[str, ...]
+    backends: tuple[str, ...]
+    """The first one does the trials; the speed of the others is compared at the end."""
+    policies: tuple[str, ...] = POLICIES
+    head: str = "linear"
+    epochs: int = 10
+    max_parameters: int | None = None
+    """Most parameters of the network, head included."""
+    max_infer_ms: float | None = None
+    """Most milliseconds for the inference of an image, in batches."""
+    max_memory_bytes: int | None = None
+    """Most memory of a training: of the GPU, or of the process on a CPU."""
+    margin: float = 0.01
+    """Accuracy that does not matter: the cheapest strategy within it is recommended."""
+
+    @property
+    def possible_policies(self) -> tuple[str, ...]:
+        """Policies that have an epoch for each of their phases."""
+        return tuple(
+            name for name in self.policies if len(CATALOGUE[name].phases or "x") <= self.epochs
+        )
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A constraint on a figure of a strategy."""
+
+    option: str
+    most: float
+    figure: Callable[[Strategy], float | None]
+    unit: str
+    scale: float = 1.0
+    """Unit of the option over that of the figure."""
+
+
+def limits(wishes: Wishes) -> list[Limit]:
+    """Return the constraints that were given."""
+    given = (
+        ("--max-parameters", wishes.max_parameters, lambda s: s.total_parameters, "", 1.0),
+        ("--max-infer-ms", wishes.max_infer_ms, _infer_ms, " ms", 1.0),
+        ("--max-memory", wishes.max_memory_bytes, _memory_bytes, " MB", 1e6),
+    )
+    return [
+        Limit(option, float(most), figure, unit, scale)
+        for option, most, figure, unit, scale in given
+        if most is not None
+    ]
+
+
+def meets(strategy: Strategy, wishes: Wishes) -> bool:
+    """Return True if a strategy breaks no constraint; figures that are not known break none."""
+    return all((limit.figure(strategy) or 0.0) <= limit.most for limit in limits(wishes))
+
+
+def check_any_meets(strategies: Sequence[Strategy], wishes: Wishes) -> None:
+    """Raise UserError if no strategy meets the constraints; the message names the nearest one."""
+    if not strategies or any(meets(strategy, wishes) for strategy in strategies):
+        return
+
+    def excess(strategy: Strategy) -> float:
+        return sum(max((lm.figure(strategy) or 0.0) / lm.most - 1.0, 0.0) for lm in limits(wishes))
+
+    nearest = min(strategies, key=excess)
+    broken = [
+        f"{lm.option} {lm.most / lm.scale:,.6g}{lm.unit} (it needs "
+        f"{(lm.figure(nearest) or 0.0) / lm.scale:,.6g}{lm.unit})"
+        for lm in limits(wishes)
+        if (lm.figure(nearest) or 0.0) > lm.most
+    ]
+    raise UserError(
+        "No strategy meets the constraints. Nearest is "
+        f"{nearest.policy} of {nearest.backbone}, which breaks {' and '.join(broken)}.",
+        "Raise that limit, or name other networks with --backbones.",
+    )
+
+
+def _infer_ms(strategy: Strategy) -> float | None:
+    rate = strategy.infer_images_per_s
+    return None if not rate else 1000.0 / rate
+
+
+def _memory_bytes(strategy: Strategy) -> float | None:
+    return strategy.peak_device_bytes or strategy.peak_host_bytes

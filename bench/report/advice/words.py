@@ -1,0 +1,157 @@
+"""Advice in sentences and tables for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tabulate import tabulate
+
+from bench.advise.advice import Advice, Strategy, Trained
+
+HEADINGS = ["policy", "network", "framework", "rate", "expected", "interval", "training",
+            "memory", "trained parameters", "images/s"]  # fmt: skip
+
+
+def advice_text(advice: Advice, *, is_first: bool = False) -> str:
+    """Return advice for a terminal; ``is_first`` marks that of probes alone."""
+    if advice.recommendation is None:
+        return "\n".join(refusal_sentences(advice, with_files=True))
+    lines = [("By probes alone: " if is_first else "") + answer_sentence(advice)]
+    lines += size_sentences(advice)
+    if is_first:
+        return "\n".join(lines)
+    if advice.as_good:
+        lines += ["", "Strategies that cannot be told from the best, cheapest first:", "",
+                  strategy_table(advice.as_good)]  # fmt: skip
+    lines += [""]
+    lines += [f"Instead {_named(one.strategy)}: {one.gives_up}" for one in advice.alternatives]
+    if advice.article_says is not None:
+        lines.append(advice.article_says.words)
+    if advice.more_images is not None:
+        lines.append(more_images_sentence(advice))
+    if advice.trained is not None:
+        lines.append(trained_sentence(advice.trained))
+    lines += advice.would_change
+    lines += advice.warnings
+    lines.append(_end_sentence(advice))
+    return "\n".join(lines)
+
+
+def _end_sentence(advice: Advice) -> str:
+    """Return whether the answer is settled, and what was spent."""
+    if advice.is_settled:
+        settled = "The answer is settled."
+    elif advice.is_exhausted:
+        settled = "Everything was tried: more images would tell more, more time would not."
+    else:
+        settled = "More time could change the answer: repeat the command with a larger --budget."
+    return f"{settled} {advice.spent_s:.0f} of {advice.budget_s:.0f} s were spent."
+
+
+def strategy_table(strategies: Sequence[Strategy]) -> str:
+    """Return strategies as a table."""
+    return tabulate(strategy_rows(strategies), HEADINGS, "simple", disable_numparse=True)
+
+
+def strategy_rows(strategies: Sequence[Strategy]) -> list[list[str]]:
+    """Return the rows of a table of strategies, below ``HEADINGS``."""
+    return [
+        [
+            one.policy, one.backbone, one.backend, f"{one.learning_rate:g}",
+            percent(one.expected_test_top1), _interval(one.interval), _seconds(one.train_s),
+            _memory(one.peak_device_bytes or one.peak_host_bytes), _count(one.trainable_parameters),
+            "–" if one.infer_images_per_s is None else f"{one.infer_images_per_s:,.0f}",
+        ]
+        for one in strategies
+    ]  # fmt: skip
+
+
+def more_images_sentence(advice: Advice) -> str:
+    """Return what more images would bring."""
+    more = advice.more_images
+    assert more is not None
+    low, high = more.interval
+    if high < 0.005:
+        return "More images will hardly help."
+    return (
+        f"{more.images:,} more images: {100 * more.gain:+.1f} points "
+        f"({100 * low:.1f} to {100 * high:.1f})."
+    )
+
+
+def trained_sentence(trained: Trained) -> str:
+    """Return the outcome of the full run, beside what was predicted."""
+    word = "as predicted" if trained.is_as_predicted else "outside of what was predicted"
+    alike = "predicts the same" if trained.predicts_alike else "does NOT predict the same"
+    return (
+        f"The full run reached {percent(trained.test_top1)} on the test images in "
+        f"{_seconds(trained.fit_s)}, {word}. {', '.join(trained.saved)} in '{trained.folder}': "
+        f"loaded again, the model {alike}."
+    )
+
+
+def percent(value: float | None) -> str:
+    """Return a fraction in percent."""
+    return "–" if value is None else f"{100 * value:.1f} %"
+
+
+def refusal_sentences(advice: Advice, with_files: bool = False) -> list[str]:
+    """Return why there is no advice, and on request the files that show it."""
+    lines = [f"{advice.dataset}: these images cannot support advice."]
+    for sign in advice.signs:
+        lines.append(f"{sign.message[:1].upper()}{sign.message[1:]}.")
+        lines += [f"  {file}" for file in sign.files] if with_files else []
+    return lines
+
+
+def answer_sentence(advice: Advice) -> str:
+    """Return the recommendation in a sentence."""
+    one = advice.recommendation
+    assert one is not None
+    text = f"{_named(one)}, learning rate {one.learning_rate:g}, {one.epochs} epochs"
+    if one.expected_test_top1 is not None:
+        text += f"; expected test accuracy {percent(one.expected_test_top1)}"
+        text += f" ({_interval(one.interval)})"
+    return text + "."
+
+
+def size_sentences(advice: Advice) -> list[str]:
+    """Return similarity and size, as measured, in sentences."""
+    evidence, lines = advice.similarity_evidence, []
+    if evidence is not None:
+        word = "similar" if advice.similarity == "similar" else "not similar"
+        lines.append(
+            f"The images are {word} to the pretraining data: probes find "
+            f"{percent(evidence.pretrained_top1)} with pretrained features, "
+            f"{percent(evidence.random_top1)} with random ones, {percent(evidence.pixels_top1)} "
+            "with pixels."
+        )
+    if advice.size is not None:
+        case = "no case" if advice.case is None else f"case {advice.case}"
+        lines.append(
+            f"{advice.train_images:,} training images are {advice.size} here: {case} of the "
+            "article."
+        )
+    return lines
+
+
+def _named(one: Strategy) -> str:
+    return f"{one.policy} of {one.backbone} in {one.backend}"
+
+
+def _interval(interval: tuple[float, float] | None) -> str:
+    return "–" if interval is None else f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}"
+
+
+def _seconds(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.0f} s" if value < 600 else f"{value / 60:.0f} min"
+
+
+def _memory(value: int | None) -> str:
+    return "–" if value is None else f"{value / 1e9:.2f} GB"
+
+
+def _count(value: int | None) -> str:
+    return "–" if value is None else f"{value:,}"

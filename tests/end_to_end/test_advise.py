@@ -1,0 +1,134 @@
+"""``advise`` on real images: the answer, the budget, what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bench.system import project_root
+from tests.unit.test_suspicion import _folder as stripes
+
+SMALL = ("--px", "32", "--epochs", "3", "--backbones", "squeezenet1_1", "--frameworks", "torch")
+
+
+def _run(folder: Path, cache: Path, *words: str) -> tuple[int, str, str]:
+    done = subprocess.run(
+        [sys.executable, str(project_root() / "run_bench.py"), "advise", *words],
+        cwd=folder, capture_output=True, text=True, check=False, timeout=300,
+        env={**os.environ, "THAWBENCH_CACHE": str(cache)},
+    )  # fmt: skip
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_a_folder_of_images_gets_advice_within_its_budget(
+    tmp_path: Path, shared_cache: Path
+) -> None:
+    name = stripes(tmp_path / "stripes")
+    began = time.monotonic()
+    code, out, err = _run(tmp_path, shared_cache, name, *SMALL, "--budget", "60s", "--json")
+    seconds = time.monotonic() - began
+    assert code == 0, err
+    found = json.loads(out)
+    assert seconds < 60 * 1.05 + 5, "five seconds for the interpreter"
+    assert found["recommendation"]["backbone"] == "squeezenet1_1"
+    assert found["recommendation"]["backend"] == "torch"
+    assert found["recommendation"] in found["as_good"]
+    low, high = found["interval"]
+    assert 0 <= low <= found["expected_test_top1"] <= high <= 1
+    assert found["spent_s"] <= found["budget_s"] == 60
+    assert found["probes"]
+    assert {one["policy"] for one in found["tried"]} >= {"freeze_all", "fine_tune_all"}
+    assert "By probes alone" in err
+    page = next((tmp_path / "results" / "advice").glob("*/advice.html"))
+    assert "training time of the full run" in page.read_text()
+    # The same command goes on: what was tried is there already.
+    code, out, err = _run(tmp_path, shared_cache, name, *SMALL, "--budget", "60s", "--json")
+    assert code == 0, err
+    assert json.loads(out)["spent_s"] < found["spent_s"]
+
+
+def test_the_ejected_script_trains_without_thawbench(tmp_path: Path, shared_cache: Path) -> None:
+    name, project = stripes(tmp_path / "stripes"), tmp_path / "project"
+    code, out, err = _run(
+        tmp_path, shared_cache, name, *SMALL, "--budget", "60s", "--json", "--train",
+        "--eject", str(project),
+    )  # fmt: skip
+    assert code == 0, err
+    found = json.loads(out)
+    assert {path.name for path in project.iterdir()} >= {
+        "README.md", "requirements.txt", "settings.json", "splits.csv", "train.py",
+        "weights.safetensors", "result.json",
+    }  # fmt: skip
+    script = (project / "train.py").read_text()
+    assert not re.search(r"^\s*(import|from) (bench|backends|thawbench)", script, re.MULTILINE)
+    for words in (["format", "--check"], ["check"]):
+        subprocess.run(
+            [sys.executable, "-m", "ruff", *words, "--line-length", "100", str(project)], check=True
+        )
+    trained = found["trained"]
+    low, high = found["interval"]
+    assert low - 0.1 <= trained["test_top1"] <= high + 0.1
+    assert trained["predicts_alike"]
+    assert set(trained["saved"]) >= {"model.safetensors", "model.pt2"}
+    code, _, err = _run(tmp_path, shared_cache, name, *SMALL, "--eject", str(project))
+    assert code == 2
+    assert "is there already" in err
+
+
+def test_the_plan_is_shown_and_nothing_is_trained(tmp_path: Path, shared_cache: Path) -> None:
+    name = stripes(tmp_path / "stripes")
+    code, out, err = _run(tmp_path, shared_cache, name, *SMALL, "--dry-run")
+    assert code == 0, err
+    assert "probes of squeezenet1_1" in out
+    assert "fine_tune_all of squeezenet1_1, a whole trial" in out
+    assert not list((tmp_path / "results").rglob("result.json"))
+
+
+def test_shuffled_labels_get_no_advice(tmp_path: Path, shared_cache: Path) -> None:
+    random = np.random.default_rng(0)
+    for label in range(3):
+        (tmp_path / "noise" / f"class{label}").mkdir(parents=True)
+        for number in range(20):
+            pixels = random.integers(0, 256, (32, 32, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "noise" / f"class{label}" / f"{number}.png")
+    code, out, err = _run(tmp_path, shared_cache, f"folder:{tmp_path / 'noise'}", *SMALL)
+    assert code == 1, err
+    assert "cannot support advice" in out
+    assert str(tmp_path / "noise") in out, "files that show it"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["photos", "--budget", "5s"], "too short even for the first evidence"),
+        (["photos", "--budget", "soon"], "--budget: 'soon' is no time"),
+        (["photos", "--budget-usd", "3"], "belong together"),
+        (["fotos"], "Did you mean 'photos'"),
+        (["photos", "--backbones", "resnet5"], "Did you mean 'resnet50'"),
+        (["photos", "--frameworks", "torc"], "Did you mean 'torch'"),
+        (["photos", "--max-memory", "lots"], "'lots' is no size"),
+        (["photos", "--head", "big"], "Unknown head 'big'"),
+        (["folder:one"], "has only the class 'a'"),
+    ],
+)
+def test_mistakes_are_told_in_words(
+    words: list[str], message: str, tmp_path: Path, shared_cache: Path
+) -> None:
+    (tmp_path / "one" / "a").mkdir(parents=True)
+    for number in range(5):
+        Image.fromarray(np.full((8, 8, 3), 50 * number, np.uint8)).save(
+            tmp_path / "one" / "a" / f"{number}.png"
+        )
+    code, _, err = _run(tmp_path, shared_cache, *words)
+    assert code == 2, err
+    assert message in err
+    assert "Traceback" not in err

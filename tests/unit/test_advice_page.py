@@ -1,0 +1,85 @@
+"""Advice in words and as a page: the same numbers, every text escaped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench.advise.advice import Advice, Alternative, ArticleRule, MoreImages, Sign, Strategy
+from bench.report.advice.page import write_advice_page
+from bench.report.advice.words import advice_text, more_images_sentence
+
+
+def _strategy(policy: str, top1: float, train_s: float, *, is_contender: bool = True) -> Strategy:
+    return Strategy(
+        policy=policy, backbone="squeezenet1_1", backend="torch", head="linear",
+        learning_rate=0.003, epochs=10, expected_test_top1=top1,
+        interval=(top1 - 0.05, top1 + 0.04),
+        shortfall=0.01, is_contender=is_contender, train_s=train_s, total_parameters=731_730,
+        trainable_parameters=9_234, peak_host_bytes=880_000_000, infer_images_per_s=512.0, folds=2,
+    )  # fmt: skip
+
+
+CHEAP, BEST = _strategy("freeze_all", 0.812, 4.0), _strategy("fine_tune_all", 0.818, 61.0)
+ADVICE = Advice(
+    dataset="folder:<b>flowers</b>", train_images=350, test_images=75, classes=5, case=1,
+    similarity="similar", size="small", recommendation=CHEAP, as_good=(CHEAP, BEST),
+    expected_test_top1=0.812, interval=CHEAP.interval,
+    more_images=MoreImages(images=350, gain=0.021, interval=(0.008, 0.035)),
+    alternatives=(Alternative(strategy=BEST, gives_up="0.6 points more are expected."),),
+    article_says=ArticleRule(case=1, policy="freeze_all", words="The article says so, too."),
+    spent_s=200.0, budget_s=600.0, tried=(BEST, CHEAP),
+)  # fmt: skip
+
+
+def test_the_answer_its_cost_and_its_alternatives_are_said() -> None:
+    text = advice_text(ADVICE)
+    assert text.startswith("freeze_all of squeezenet1_1 in torch, learning rate 0.003, 10 epochs")
+    assert "81.2 % (76.2 to 85.2)" in text
+    assert "350 training images are small here: case 1 of the article." in text
+    assert "350 more images: +2.1 points (0.8 to 3.5)." in text
+    assert "Instead fine_tune_all of squeezenet1_1 in torch: 0.6 points more are expected." in text
+    assert "200 of 600 s were spent" in text
+
+
+@pytest.mark.parametrize(
+    ("settled", "exhausted", "words"),
+    [(True, True, "is settled"), (False, True, "more time would not"),
+     (False, False, "larger --budget")],
+)  # fmt: skip
+def test_what_would_help_is_said(settled: bool, exhausted: bool, words: str) -> None:
+    changes = {"is_settled": settled, "is_exhausted": exhausted}
+    assert words in advice_text(ADVICE.model_copy(update=changes))
+
+
+def test_a_gain_of_nothing_is_said_in_words() -> None:
+    none = MoreImages(images=350, gain=0.001, interval=(0.0, 0.003))
+    advice = ADVICE.model_copy(update={"more_images": none})
+    assert more_images_sentence(advice) == "More images will hardly help."
+
+
+def test_the_page_marks_the_recommended_set_and_escapes_every_text(tmp_path: Path) -> None:
+    path = tmp_path / "advice.html"
+    write_advice_page(ADVICE, path)
+    text = path.read_text()
+    assert "<b>flowers</b>" not in text
+    assert "&lt;b&gt;flowers&lt;/b&gt;" in text
+    assert '"star"' in text
+    assert "training time of the full run" in text
+    assert "http://" not in text.replace("http://www.w3.org", "").split("plotly", 1)[0]
+
+
+def test_a_refusal_names_the_files(tmp_path: Path) -> None:
+    sign = Sign(kind="labels", message="the labels are <i>shuffled</i>", files=("a/<x>.png",))
+    advice = ADVICE.model_copy(
+        update={"recommendation": None, "signs": (sign,), "as_good": (), "tried": ()}
+    )
+    text = advice_text(advice)
+    assert "cannot support advice" in text
+    assert "a/<x>.png" in text
+    path = tmp_path / "advice.html"
+    write_advice_page(advice, path)
+    page = path.read_text()
+    assert "No advice for these images" in page
+    assert "a/&lt;x&gt;.png" in page

@@ -1,0 +1,245 @@
+"""Advice from trials with a known truth: what is tried and recommended, and in what time."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from scipy import stats
+
+from bench.advise.advice import Advice
+from bench.advise.budget import Budget
+from bench.advise.candidate import Candidate, Trial, TrialPlan
+from bench.advise.conclude import Findings, conclude
+from bench.advise.evidence import ProbeEvidence
+from bench.advise.images import Development
+from bench.advise.learning_curve import Point
+from bench.advise.probes import Probe
+from bench.advise.schedule import Schedule
+from bench.advise.similarity import similarity_of
+from bench.advise.suspicion import Suspicion
+from bench.advise.trials import Laboratory
+from bench.advise.wishes import Wishes
+from bench.catalog.policies import POLICIES
+from bench.data.model import Dataset
+from bench.data.resplit import ImagePool, PoolSource
+from bench.errors import UserError
+from bench.spec.result import RunResult
+from bench.training.predictions import image_answers
+
+IMAGES, CLASSES = 800, 4
+EPOCH_S = 2.0
+"""Time of an epoch that trains everything; one of the head takes a tenth."""
+
+
+def _pool() -> ImagePool:
+    labels = np.arange(IMAGES) % CLASSES
+    return ImagePool(np.zeros((IMAGES, 2, 2, 3), np.uint8), labels, None, ("",) * IMAGES)
+
+
+def _dataset(pool: ImagePool, test_images: int = 300) -> Dataset:
+    return Dataset("folder:made", "0" * 64, tuple("abcd"), IMAGES, 0, test_images,
+                   PoolSource(pool, {}))  # fmt: skip
+
+
+@dataclass
+class _Laboratory:
+    """Trials whose accuracies are known: those of policies, at one learning rate."""
+
+    truth: Mapping[str, float]
+    budget: Budget
+    data: Development
+    seconds: float = 0.0
+    trials: list[Trial] = field(default_factory=list)
+    world: int = 0
+    """Number of the draw of images."""
+    best_factor: float = 1.0
+    """Learning rate over the policy's default at which it is best."""
+    rate_cost: float = 0.05
+    """Accuracy that a learning rate three times as high, or a third of it, costs."""
+
+    def top1(self, plan: TrialPlan) -> float:
+        """Return the true accuracy of a trial."""
+        one = plan.candidate
+        steps = abs(np.log(one.rate_factor / self.best_factor) / np.log(3))
+        early = 0.1 * (1 - plan.epochs / one.epochs)
+        few = 0.0 if plan.train_images is None else 0.05
+        return float(self.truth[one.policy] - self.rate_cost * steps - early - few)
+
+    def estimate_s(self, plan: TrialPlan) -> float:
+        share = 0.1 if POLICIES[plan.candidate.policy].boundary == "head" else 1.0
+        return EPOCH_S * plan.epochs * share
+
+    def do(self, plan: TrialPlan) -> Trial:
+        for trial in self.trials:
+            if trial.plan == plan:
+                return trial
+        self.seconds += self.estimate_s(plan)
+        right = self._right(plan)
+        labels = np.zeros(len(right), np.int64)
+        logits = np.where(right[:, None], [1.0, 0.0], [0.0, 1.0])
+        result = RunResult(
+            run_id="r", environment_id="e", status="ok", test_top1=float(right.mean()),
+            test_answers=image_answers(logits, labels), fit_s=self.estimate_s(plan),
+            total_parameters=1000, trainable_parameters=100, peak_host_bytes=10**9,
+            infer_images_per_s=500.0,
+        )  # fmt: skip
+        trial = Trial(plan, result, self.estimate_s(plan), len(self.data.fit_images(plan.fold)))
+        self.trials.append(trial)
+        return trial
+
+    def right(self, trial: Trial) -> npt.NDArray[np.bool_]:
+        return self._right(trial.plan)
+
+    def _right(self, plan: TrialPlan) -> npt.NDArray[np.bool_]:
+        images = len(self.data.test_images(plan.fold))
+        hard = np.random.default_rng([self.world, plan.fold]).normal(size=images)
+        own = np.random.default_rng([self.world, zlib.crc32(repr(plan).encode())])
+        own_ease = own.normal(size=images)
+        return 0.8 * hard + 0.6 * own_ease < stats.norm.ppf(self.top1(plan))
+
+
+TRUTH = {
+    "freeze_all": 0.65, "fine_tune_all": 0.85, "retrain_all": 0.75, "fine_tune_last": 0.70,
+    "linear_probe_then_fine_tune": 0.74, "discriminative_lr": 0.72,
+}  # fmt: skip
+
+
+def _evidence() -> ProbeEvidence:
+    random = np.random.default_rng(0)
+
+    def made(accuracy: float) -> Probe:
+        right = random.uniform(size=IMAGES) < accuracy
+        return Probe("made", "linear", right, np.zeros(IMAGES, np.int64), 1.0, 1 - accuracy)
+
+    evidence = ProbeEvidence()
+    evidence.best = {"squeezenet1_1": made(0.7)}
+    evidence.linear = [evidence.best["squeezenet1_1"], made(0.6)]
+    evidence.parameters = {"squeezenet1_1": 1000}
+    evidence.similarity = similarity_of(made(0.7), made(0.4), made(0.3))
+    evidence.curve = [Point(n, 0.3 + 20 / n, 0.02) for n in (100, 200, 400)]
+    return evidence
+
+
+def _advise(
+    truth: Mapping[str, float] = TRUTH, budget_s: float = 1e4, **more: Any
+) -> tuple[Advice, _Laboratory]:
+    wishes = Wishes(("squeezenet1_1",), ("torch",), **more.pop("wishes", {}))
+    pool = _pool()
+    fold_of = np.arange(IMAGES) // CLASSES % 4
+    data = Development(_dataset(pool), cast(Any, None), pool, fold_of)
+    laboratory = _Laboratory(truth, cast(Any, None), data, **more)
+    laboratory.budget = Budget(budget_s, now=lambda: laboratory.seconds)
+    schedule = Schedule(cast(Laboratory, laboratory), wishes, lambda words: None)
+    schedule.run(["squeezenet1_1"])
+    findings = Findings(
+        data.dataset, _evidence(), schedule, wishes, budget_s, laboratory.budget.spent_s
+    )
+    return conclude(findings), laboratory
+
+
+def test_the_best_policy_is_recommended_and_the_answer_is_settled() -> None:
+    advice, _ = _advise(rate_cost=0.15)
+    assert advice.recommendation is not None
+    assert advice.recommendation.policy == "fine_tune_all"
+    assert advice.is_settled
+    assert advice.size == "large"
+    assert (advice.similarity, advice.case) == ("similar", 2)
+    assert advice.article_says is not None
+    assert advice.article_says.policy == "fine_tune_all"
+    low, high = advice.interval or (0, 0)
+    assert low <= 0.85 <= high
+    assert high - low < 0.12
+
+
+def test_equal_policies_are_called_equal_and_the_cheapest_is_recommended() -> None:
+    equal, sizes, worlds = 0, [], 15
+    for world in range(worlds):
+        advice, _ = _advise(dict.fromkeys(TRUTH, 0.8), wishes={"margin": 0.04}, world=world)
+        equal += {"freeze_all", "fine_tune_all"} <= {one.policy for one in advice.as_good}
+        costs = [one.train_s for one in advice.as_good]
+        assert costs == sorted(costs, key=lambda cost: cost or 0.0)
+        assert advice.recommendation in advice.as_good
+        sizes.append(advice.size)
+    assert equal >= 0.8 * worlds
+    assert sizes.count("large") <= 0.2 * worlds
+
+
+@pytest.mark.parametrize("budget_s", [30.0, 60.0, 120.0, 400.0])
+def test_the_budget_is_kept(budget_s: float) -> None:
+    advice, laboratory = _advise(budget_s=budget_s)
+    assert laboratory.seconds <= budget_s
+    assert advice.recommendation is not None
+    assert advice.spent_s <= budget_s
+
+
+def test_a_small_budget_tries_everything_for_a_short_time_first() -> None:
+    _, laboratory = _advise(budget_s=90.0)
+    short = [t for t in laboratory.trials if not t.plan.is_whole and t.plan.train_images is None]
+    whole = [t for t in laboratory.trials if t.plan.is_whole]
+    assert len(short) >= 4
+    assert any(t.plan.candidate.policy == "fine_tune_all" for t in whole)
+
+
+def test_a_better_learning_rate_is_found() -> None:
+    advice, _ = _advise(best_factor=3.0)
+    assert advice.recommendation is not None
+    default = Candidate("squeezenet1_1", "fine_tune_all", "linear", 0.003, 10)
+    assert advice.recommendation.learning_rate == pytest.approx(3 * default.learning_rate)
+
+
+def test_the_expected_accuracy_is_that_of_images_that_no_choice_has_seen() -> None:
+    errors = []
+    for world in range(12):
+        advice, _ = _advise(dict.fromkeys(TRUTH, 0.8), wishes={"margin": 0.0}, world=world)
+        best = max(one.expected_test_top1 or 0.0 for one in advice.as_good)
+        errors.append(best - 0.8)
+    assert abs(np.mean(errors)) < 0.012
+
+
+def test_constraints_leave_strategies_out_and_the_nearest_is_named() -> None:
+    with pytest.raises(UserError, match="--max-parameters 999 .*it needs 1,000"):
+        _advise(wishes={"max_parameters": 999})
+    with pytest.raises(UserError, match="--max-infer-ms 1 ms .*it needs 2 ms"):
+        _advise(wishes={"max_infer_ms": 1.0})
+    advice, _ = _advise(wishes={"max_parameters": 1000})
+    assert advice.recommendation is not None
+
+
+def test_probes_alone_recommend_a_head() -> None:
+    pool = _pool()
+    wishes = Wishes(("squeezenet1_1",), ("torch",))
+    advice = conclude(Findings(_dataset(pool), _evidence(), None, wishes, 600, 20))
+    assert advice.recommendation is not None
+    assert advice.recommendation.policy == "freeze_all"
+    assert not advice.is_settled
+    low, high = advice.interval or (0, 0)
+    assert low < 0.7 < high
+    assert advice.more_images is not None
+    assert advice.more_images.gain > 0
+
+
+def test_images_that_cannot_support_advice_get_none() -> None:
+    evidence = _evidence()
+    evidence.signs = [Suspicion("labels", "the labels are shuffled", ("a.png",))]
+    wishes = Wishes(("squeezenet1_1",), ("torch",))
+    advice = conclude(Findings(_dataset(_pool()), evidence, None, wishes, 600, 20))
+    assert advice.recommendation is None
+    assert advice.signs[0].files == ("a.png",)
+
+
+def test_the_document_has_what_others_read() -> None:
+    document = _advise()[0].model_dump(mode="json")
+    assert {
+        "case", "similarity", "size", "recommendation", "as_good", "expected_test_top1", "interval",
+        "more_images", "alternatives", "article_says", "warnings", "spent_s", "budget_s",
+    } <= set(document)  # fmt: skip
+    assert {"policy", "backbone", "backend", "head", "learning_rate", "epochs"} <= set(
+        document["recommendation"]
+    )
+    assert set(document["more_images"]) == {"images", "gain", "interval"}

@@ -1,0 +1,151 @@
+"""Signs that images cannot support advice: planted ones are found, good sets are left alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from bench.advise.images import Development, development
+from bench.advise.probes import Probe
+from bench.advise.suspicion import after_probes, before_probes, wrong_share
+from bench.data import SplitSizes, open_dataset, pack
+
+CLASSES, EACH, SIDE = 4, 24, 48
+Pixels = npt.NDArray[np.uint8]
+Change = Callable[[Pixels, int, int], Pixels]
+"""Changes the image of a class with this number."""
+
+
+def _stripes(label: int, number: int) -> Pixels:
+    """Return stripes whose direction is the class; colour, place and contrast are drawn."""
+    random = np.random.default_rng([label, number])
+    y, x = np.mgrid[:SIDE, :SIDE] / SIDE
+    angle = np.pi * (label + 0.3 * random.uniform(-1, 1)) / CLASSES
+    waves = np.sin(2 * np.pi * (5 * (np.cos(angle) * x + np.sin(angle) * y) + random.uniform()))
+    colours = random.uniform(60, 200, 3) + random.uniform(20, 50) * waves[..., None]
+    noise = random.normal(0, 12, (SIDE, SIDE, 3))
+    image: Pixels = np.clip(colours + noise, 0, 255).astype(np.uint8)
+    return image
+
+
+def _folder(root: Path, change: Change = lambda image, label, number: image,
+            counts: tuple[int, ...] = (EACH,) * CLASSES) -> str:  # fmt: skip
+    for label, count in enumerate(counts):
+        folder = root / f"class{label}"
+        folder.mkdir(parents=True)
+        for number in range(count):
+            Image.fromarray(change(_stripes(label, number), label, number)).save(
+                folder / f"{number}.png"
+            )
+    return f"folder:{root}"
+
+
+def _development(name: str, cache: Path) -> Development:
+    dataset = open_dataset(name, SplitSizes(), cache_dir=cache)
+    return development(dataset, pack(dataset, 32, cache), is_val_own=False)
+
+
+def _probe(data: Development, accuracy: float = 0.95) -> Probe:
+    """Return the answers of a network with mistakes among neighbouring classes."""
+    labels = data.pool.labels[data.held_out]
+    wrong = np.random.default_rng(0).uniform(size=len(labels)) > accuracy
+    predicted = np.where(wrong, (labels + 1) % len(data.dataset.classes), labels)
+    return Probe("made", "linear", predicted == labels, predicted, 10.0, 0.2)
+
+
+def _kinds(data: Development, best: Probe | None = None) -> set[str]:
+    found = before_probes(data) + after_probes(data, best or _probe(data))
+    return {one.kind for one in found}
+
+
+def test_a_good_set_is_left_alone(tmp_path: Path) -> None:
+    data = _development(_folder(tmp_path / "good"), tmp_path / "cache")
+    assert _kinds(data) == set()
+
+
+def _border(image: Pixels, label: int, number: int) -> Pixels:
+    framed = image.copy()
+    for edge in (np.s_[:3], np.s_[-3:], np.s_[:, :3], np.s_[:, -3:]):
+        framed[edge] = 40 + 50 * label
+    return framed
+
+
+def _size(image: Pixels, label: int, number: int) -> Pixels:
+    side = SIDE + 16 * label
+    return np.asarray(Image.fromarray(image).resize((side, side)))
+
+
+def _tint(image: Pixels, label: int, number: int) -> Pixels:
+    weights = np.array([[1.0, 0.3, 0.3], [0.3, 1.0, 0.3], [0.3, 0.3, 1.0], [1.0, 1.0, 0.3]])[label]
+    grey = image.mean(axis=2, keepdims=True) / 2 + 60
+    return (grey * weights).astype(np.uint8)
+
+
+def _video(image: Pixels, label: int, number: int) -> Pixels:
+    """Return nearly the same frame for all images of a class."""
+    random = np.random.default_rng([label, number])
+    frame = _stripes(label, 0).astype(np.float64)
+    return np.clip(frame + random.normal(0, 2, image.shape), 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("change", [_border, _size, _tint, _video])
+def test_a_shortcut_is_found_with_files_that_show_it(change: Change, tmp_path: Path) -> None:
+    data = _development(_folder(tmp_path / "bad", change), tmp_path / "cache")
+    found = before_probes(data) + after_probes(data, _probe(data))
+    assert "shortcut" in {one.kind for one in found}
+    assert all(Path(file.partition(" = ")[0]).is_file() for one in found for file in one.files)
+    assert all(one.files for one in found)
+
+
+def test_shuffled_labels_are_found(tmp_path: Path) -> None:
+    data = _development(_folder(tmp_path / "bad"), tmp_path / "cache")
+    labels = data.pool.labels[data.held_out]
+    predicted = np.random.default_rng(0).permutation(labels)
+    best = Probe("made", "linear", predicted == labels, predicted, 1.0, 1.4)
+    assert _kinds(data, best) == {"labels"}
+
+
+@pytest.mark.parametrize(("share", "most"), [(0.0, 0.1), (0.3, 0.45), (0.6, 0.75), (0.8, 1.0)])
+def test_the_share_of_random_labels_is_estimated(share: float, most: float) -> None:
+    random, classes, images = np.random.default_rng(5), 10, 600
+    true = np.arange(images) % classes
+    confused = random.uniform(size=images) < 0.15
+    predicted = np.where(confused, (true + random.integers(1, 3, images)) % classes, true)
+    given = np.where(random.uniform(size=images) < share, random.integers(0, classes, images), true)
+    assert share - 0.15 <= wrong_share(given, predicted, classes) <= most
+
+
+def test_copies_of_training_images_in_the_test_are_found(tmp_path: Path) -> None:
+    """Half of the test images are training images, saved anew at another size and quality."""
+    name = _folder(tmp_path / "bad" / "train")
+    for label in range(CLASSES):
+        folder = tmp_path / "bad" / "test" / f"class{label}"
+        folder.mkdir(parents=True)
+        for number in range(8):
+            image = Image.fromarray(_stripes(label, number if number < 4 else 100 + number))
+            image.resize((SIDE + 10, SIDE + 10)).save(folder / f"{number}.jpg", quality=90)
+    data = _development(name.removesuffix("/train"), tmp_path / "cache")
+    found = before_probes(data)
+    assert [one.kind for one in found] == ["copies"]
+    assert "of 32 test images" in found[0].message
+    assert " = " in found[0].files[0]
+
+
+def test_one_dominant_class_is_found(tmp_path: Path) -> None:
+    counts = (12, 12, 300)
+    data = _development(_folder(tmp_path / "bad", counts=counts), tmp_path / "cache")
+    found = before_probes(data)
+    assert [one.kind for one in found] == ["dominant_class"]
+    assert "'class2'" in found[0].message
+
+
+def test_too_few_images_are_found(tmp_path: Path) -> None:
+    data = _development(_folder(tmp_path / "bad", counts=(4, 20, 20)), tmp_path / "cache")
+    found = before_probes(data)
+    assert [one.kind for one in found] == ["too_few"]
+    assert "'class0' (3)" in found[0].message
