@@ -18,7 +18,7 @@ PIP_FLAGS := --disable-pip-version-check --quiet
 CHROMIUM := chromium fonts-liberation
 INPUTS := Makefile pyproject.toml constraints.txt
 
-.PHONY: bench test chromium check parity parity-zoo benchmarks calibrate upgrades peers format clean learning-rates statistics
+.PHONY: bench test chromium check parity parity-zoo benchmarks calibrate advice-record upgrades peers format clean learning-rates statistics
 .DELETE_ON_ERROR:
 
 bench: $(VENV)/.installed $(TENSORFLOW)
@@ -82,6 +82,13 @@ benchmarks: $(VENV)/.installed-test $(TENSORFLOW)
 calibrate: $(VENV)/.installed
 	$(BIN)/python -m tools.calibration collect results/runs/calibration
 	$(BIN)/python -m tools.calibration report results/runs/calibration $$(git rev-parse --short HEAD)
+
+# Measure how often advice is right: some three hours on an idle machine, resumable. Sets of Debian's
+# packages dataset-fashion-mnist and openclipart-png take part if they are installed.
+advice-record: $(VENV)/.installed
+	$(BIN)/python -m tools.advice_record collect results/runs/advice-record
+	$(BIN)/python -m tools.advice_record report results/runs/advice-record \
+		$$(git rev-parse --short HEAD)
 
 # Measure what each release of torch and of TensorFlow and Keras did to training speed: an hour and a
 # half, 13 GB at a time, resumable.
