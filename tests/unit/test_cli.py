@@ -155,7 +155,7 @@ def test_a_results_folder_that_cannot_be_written_ends_with_2(
 
 def test_paragraphs_of_help_have_no_line_breaks_of_the_source() -> None:
     texts = [command.callback.__doc__ for command in app.registered_commands if command.callback]
-    assert len(texts) == 7
+    assert len(texts) == 8
     for text in texts:
         assert text
         assert not any("\n" in paragraph for paragraph in text.split("\n\n"))

@@ -106,6 +106,7 @@ def plan(make_spec: Callable[..., RunSpec], make_environment: Callable[..., Any]
                 dataset,
                 None if seed in unavailable else weights,
                 "not to be had: get it" if seed in unavailable else None,
+                "photos",
             )
             for seed in seeds
         ]
