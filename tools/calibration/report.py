@@ -30,6 +30,7 @@ from tools.calibration.collect import (
     BLOCKS,
     CULPRIT_FOLDER,
     CULPRIT_SHARE,
+    HONEST,
     MARGIN,
     PLANTED,
 )
@@ -298,6 +299,10 @@ def page(found: Mapping[str, Any], commit: str) -> str:
             "`calibration`: SqueezeNet at 32 px, two policies, training steps and epochs, PyTorch. "
             "How the gate decides is in [docs/gate.md](../docs/gate.md).",
             "",
+            *([] if n >= HONEST else [
+                f"Not complete: {n} of {HONEST} comparisons of a commit with itself, and "
+                f"{len(found['biases'])} of {len(BIASES)} biases, were measured so far.", "",
+            ]),
             "## A commit against itself",
             "",
             f"{n} comparisons of six blocks that share no launch. An alarm is a verdict `slower`; "
