@@ -126,7 +126,7 @@ def test_a_calibration_is_stored_and_its_false_alarms_are_told(folder: Path) -> 
     """The budget ends before 100,000 blocks, and what it holds is enough."""
     own = {"THAWBENCH_CACHE": str(folder / "cache")}
     target = ("--target", "my_step.py:make")
-    code, out, err = _run(folder, "gate", "calibrate", *target, "--budget", "25s", "--json", **own)
+    code, out, err = _run(folder, "gate", "calibrate", *target, "--budget", "75s", "--json", **own)
     assert code == 0, err
     found = json.loads(out)
     assert found["blocks"] >= 10
