@@ -39,7 +39,7 @@ LEAST_BUDGET_S = 20.0
 
 @dataclass(frozen=True)
 class Question:
-    """What ``advise`` was asked."""
+    """A data set, a budget and wishes, as given to ``advise``."""
 
     dataset: str
     """Name with its path, as in ``bench.data.registry``."""
@@ -49,7 +49,7 @@ class Question:
     px: int
     batch_size: int
     folder: Path
-    """Where results of trials are kept."""
+    """Folder of the results of trials."""
     train_images: int | None = None
     """Number of training images; None: all, up to ``MOST_TRAIN``."""
 

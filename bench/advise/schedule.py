@@ -1,4 +1,4 @@
-"""Which trials to do, in which order, within the budget.
+"""Choose trials and their order within the budget.
 
 Trials come in rounds: a short one of every candidate where whole ones do not all fit, a whole one
 of the better half, further learning rates and folds for those that cannot be told apart. Each round

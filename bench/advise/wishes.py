@@ -1,4 +1,4 @@
-"""What the user asks of a recommendation: candidates, constraints, and the recipe of trainings."""
+"""Candidates and constraints of a recommendation, and the recipe of its trainings."""
 
 from __future__ import annotations
 

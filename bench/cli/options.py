@@ -250,7 +250,7 @@ class AdviseOptions:
         "New folder for a training script of the recommendation that needs no Thawbench."
     )
     train: bool = option("Do the full run of the recommendation, and save its model.", False)
-    dry_run: bool = option("Show the plan with its costs, and do nothing.", False)
+    dry_run: bool = option("Show the plan with its costs, and train nothing.", False)
     skip_unreadable: bool = option("Leave out images that cannot be read.", False)
     drop_duplicates: bool = option("Leave out images in two classes or two splits.", False)
     test_from: str | None = option("val or train:15%: source of missing test images.")

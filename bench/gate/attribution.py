@@ -39,7 +39,7 @@ class PartGrowth(Frozen):
 
 
 class Cause(Frozen):
-    """Where a case became slower, or faster."""
+    """The parts and operations in which a case became slower, or faster."""
 
     case: str
     verdict: Direction

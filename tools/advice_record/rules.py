@@ -24,7 +24,7 @@ HALVING = ((3, 0.5), (6, 0.5))
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a rule may look at besides the runs that it chooses."""
+    """The cell, probes and LogME scores that a rule may look at besides full runs."""
 
     cell: Cell
     probe_top1: Mapping[str, float]

@@ -68,7 +68,7 @@ the model and `result.json`.
 
 @dataclass(frozen=True)
 class Project:
-    """What a project is made of."""
+    """A strategy with the data, network and settings from which its project is written."""
 
     strategy: Strategy
     dataset: Dataset
