@@ -80,6 +80,16 @@ class MoreImages(Frozen):
     interval: Interval
 
 
+class DataWanted(Frozen):
+    """The number of training images that a wanted accuracy takes."""
+
+    top1: float = Field(description="Wanted accuracy.")
+    images: int | None = Field(
+        description="Number of training images in all; null if no number up to 16 times the "
+        "largest measured one is expected to suffice."
+    )
+
+
 class Alternative(Frozen):
     """A strategy that was not recommended, and why."""
 
@@ -133,6 +143,9 @@ class Advice(Frozen):
     expected_test_top1: float | None = None
     interval: Interval | None = None
     more_images: MoreImages | None = None
+    data_wanted: DataWanted | None = Field(
+        default=None, description="The images that --target takes; null without it."
+    )
     alternatives: tuple[Alternative, ...] = ()
     article_says: ArticleRule | None = None
     warnings: tuple[str, ...] = ()

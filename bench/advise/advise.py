@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +11,10 @@ import numpy as np
 from bench.advise.advice import Advice
 from bench.advise.budget import Budget
 from bench.advise.conclude import Findings, conclude
-from bench.advise.evidence import ProbeEvidence, gather, kept_backbones
+from bench.advise.evidence import ProbeEvidence, gather
+from bench.advise.experience import Experience, shipped_experience
 from bench.advise.images import Development, development
+from bench.advise.knowledge import Knowledge
 from bench.advise.schedule import OnProgress, Schedule
 from bench.advise.trials import Laboratory
 from bench.advise.wishes import Wishes
@@ -25,8 +27,6 @@ from bench.runner.planner import Planner
 from bench.runner.runner import Display, Runner
 from bench.storage.results import Store
 
-KEPT_BACKBONES = 2
-"""Networks that go on from probes to trials."""
 MOST_TRAIN, MOST_VAL = 4_000, 1_000
 """Most images for training, and for validation and test each, that advice looks at; more would not
 change it, and take longer."""
@@ -52,6 +52,7 @@ class Question:
     """Folder of the results of trials."""
     train_images: int | None = None
     """Number of training images; None: all, up to ``MOST_TRAIN``."""
+    experience: Experience = field(default_factory=shipped_experience)
 
 
 def embedded_backbones() -> list[str]:
@@ -162,13 +163,13 @@ def advise(
         Unavailable: No network could be probed.
     """
     evidence, budget = ProbeEvidence(), laboratory.budget
+    known = Knowledge(laboratory, evidence, question.wishes, question.experience)
     schedule: Schedule | None = None
     is_interrupted = False
 
     def advice() -> Advice:
         findings = Findings(
-            whole, evidence, schedule, question.wishes, budget.seconds, budget.spent_s,
-            _warnings(evidence),
+            whole, known, schedule, budget.seconds, budget.spent_s, _warnings(evidence)
         )  # fmt: skip
         return conclude(findings)
 
@@ -182,8 +183,8 @@ def advise(
             )
         if not evidence.signs:
             on_first(advice())
-            schedule = Schedule(laboratory, question.wishes, on_progress)
-            schedule.run(kept_backbones(evidence, KEPT_BACKBONES))
+            schedule = Schedule(known, on_progress)
+            schedule.run()
     except KeyboardInterrupt:
         is_interrupted = True
         if not evidence.best:

@@ -3,39 +3,34 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from bench.advise.advice import (
     Advice,
     Alternative,
     ArticleRule,
     CurvePoint,
+    DataWanted,
     MoreImages,
     Sign,
     Strategy,
 )
-from bench.advise.candidate import Candidate, Trial, candidate
-from bench.advise.choice import LEVEL, accuracy_interval, choose_best
-from bench.advise.evidence import ProbeEvidence
-from bench.advise.learning_curve import LearningCurve, Point, fit_curve
+from bench.advise.belief import LEVEL, TIE_LEVEL, Belief
+from bench.advise.candidate import Candidate, Trial, TrialPlan
+from bench.advise.knowledge import Knowledge
+from bench.advise.learning_curve import LearningCurve, Point, crossing, fit_curve
 from bench.advise.schedule import Schedule
 from bench.advise.similarity import similarity_word
-from bench.advise.trials import common_answers, compared
-from bench.advise.wishes import Wishes, check_any_meets, meets
+from bench.advise.wishes import check_any_meets, meets, unchecked
 from bench.catalog.cases import CASES, SIZE_BOUNDS, size_of
 from bench.catalog.policies import POLICIES, PRESCRIBED
 from bench.data.model import Dataset
 from bench.spec.run import Similarity, Size
 
-SEED_SPREAD = 0.1
-"""Standard deviation of the log odds of an accuracy over seeds, as of the runs behind
-``bench/analysis/experience.json``."""
-PROBE_SPREAD = 0.25
-"""The same between a probe and a training of the head alone."""
 ALTERNATIVES = 2
 
 
@@ -44,10 +39,9 @@ class Findings:
     """Everything that was measured for advice."""
 
     dataset: Dataset
-    evidence: ProbeEvidence
+    known: Knowledge
     schedule: Schedule | None
     """None if the budget held probes only."""
-    wishes: Wishes
     budget_s: float
     spent_s: float
     warnings: tuple[str, ...] = ()
@@ -59,7 +53,7 @@ def conclude(found: Findings) -> Advice:
     Raises:
         UserError: No strategy meets the constraints.
     """
-    evidence = found.evidence
+    evidence, wishes = found.known.evidence, found.known.wishes
     similarity = None if evidence.similarity is None else similarity_word(evidence.similarity)
     base = Advice(
         dataset=found.dataset.label, train_images=found.dataset.train_images,
@@ -73,34 +67,33 @@ def conclude(found: Findings) -> Advice:
     )  # fmt: skip
     if evidence.signs or not evidence.best:
         return base
-    tried = _strategies(found)
-    check_any_meets(tried, found.wishes)
-    allowed = [one for one in tried if meets(one, found.wishes)]
-    if len(allowed) < len(tried):  # those that may be chosen are compared with each other
-        kept = {_key(one) for one in allowed}
-        allowed = [one for one in _strategies(found, kept) if _key(one) in kept]
-    as_good = sorted((one for one in allowed if one.is_contender), key=_cost)
-    good = as_good or allowed
-    best = max(one.expected_test_top1 or 0.0 for one in good)
-    within = [one for one in good if (one.expected_test_top1 or 0.0) >= best - found.wishes.margin]
-    chosen = min(within, key=_cost)
-    size = _measured_size(found) or size_of(found.dataset.train_images, SIZE_BOUNDS)
+    belief = found.known.belief()
+    considered = _strategies(found, belief)
+    check_any_meets(considered, wishes)
+    allowed = [one for one in considered if meets(one, wishes)]
+    checked = [one for one in allowed if not unchecked(one, wishes)]
+    chosen = _chosen(checked or allowed, wishes.margin)
+    as_good = _as_good(allowed, chosen)
+    tried = [one for one in considered if one.folds]
+    size = _measured_size(found, belief) or size_of(found.dataset.train_images, SIZE_BOUNDS)
     case = _case_of(size, similarity)
     curves = _curves(found)
     return base.model_copy(
         update={
             "case": case,
             "size": size,
+            "warnings": (*found.warnings, *_unchecked(chosen, found)),
             "recommendation": chosen,
-            "as_good": tuple(as_good),
+            "as_good": as_good,
             "expected_test_top1": chosen.expected_test_top1,
             "interval": chosen.interval,
             "more_images": _more_images(curves, chosen, found.dataset),
+            "data_wanted": _data_wanted(curves, chosen, wishes.target_top1),
             "alternatives": _alternatives(chosen, allowed),
             "article_says": _article(case, size, similarity, chosen, allowed),
             "is_settled": found.schedule is not None and found.schedule.is_settled,
             "is_exhausted": found.schedule is not None and not found.schedule.is_cut_short,
-            "would_change": _would_change(found, chosen, as_good, size),
+            "would_change": _would_change(found, chosen, as_good, size, curves),
             "learning_curve": tuple(
                 CurvePoint(policy=policy, images=point.images, top1=1.0 - point.error,
                            standard_error=point.standard_error)
@@ -111,170 +104,111 @@ def conclude(found: Findings) -> Advice:
     )  # fmt: skip
 
 
+def _unchecked(chosen: Strategy, found: Findings) -> list[str]:
+    """Return sentences on constraints that could not be checked."""
+    return [
+        f"{option} was not checked: the figure of {chosen.policy} of {chosen.backbone} is not known"
+        for option in unchecked(chosen, found.known.wishes)
+    ]
+
+
 def _cost(one: Strategy) -> float:
     return math.inf if one.train_s is None else one.train_s
 
 
-StrategyKey = tuple[str, str, float]
-"""Network, policy and learning rate."""
+def _chosen(allowed: Sequence[Strategy], margin: float) -> Strategy:
+    """Return the cheapest strategy whose expected accuracy is within the margin of the highest; of
+    those that were tried, if one is."""
+    best = max(one.expected_test_top1 or 0.0 for one in allowed)
+    within = [one for one in allowed if (one.expected_test_top1 or 0.0) >= best - margin]
+    return min([one for one in within if one.folds] or within, key=_cost)
 
 
-def _key(one: Strategy | Candidate) -> StrategyKey:
-    return one.backbone, one.policy, one.learning_rate
+def _as_good(allowed: Sequence[Strategy], chosen: Strategy) -> tuple[Strategy, ...]:
+    """Return the tried strategies that may be as good as the best, and the recommended one, the
+    cheapest first."""
+    found = [one for one in allowed if one == chosen or (one.is_contender and one.folds)]
+    return tuple(sorted(found, key=_cost))
 
 
-def _strategies(found: Findings, kept: Container[StrategyKey] | None = None) -> list[Strategy]:
-    """Return everything that was tried whole; before any trial, the head of each network, with the
-    accuracy of its probe. With ``kept``, only these are compared."""
-    schedule = found.schedule
-    if schedule is None or not schedule.tried:
-        return [_from_probe(found, name) for name in found.evidence.best]
-    tried = [one for one in schedule.tried if kept is None or _key(one) in kept]
-    finalists = [one for one in schedule.finalists if one in tried]
-    folds: Sequence[int] = range(schedule.folds)
-    if not finalists:
-        finalists, folds = tried, (0,)
-    laboratory, backend = schedule.laboratory, schedule.backend
-    choice, _, _ = compared(laboratory, finalists, backend, folds)
+def _strategies(found: Findings, belief: Belief) -> list[Strategy]:
+    """Return all candidates with what is expected of them, and with the figures of their trials;
+    those that were timed in another backend are there once more."""
+    known = found.known
+    expected, shortfall = belief.expected, belief.shortfall
+    near = belief.chance_within(known.wishes.margin)
     strategies = []
-    for one in tried:
-        trials = _trials_of(schedule, one, backend)
-        if one in finalists:
-            own, index, shared = choice, finalists.index(one), list(folds)
-        else:  # it was tried in fewer folds: it is compared with the finalists over those
-            own, _, shared = compared(laboratory, [one, *finalists], backend, folds)
-            index = 0
-        # The best finalist is expected to reach what a choice like this one reaches on other
-        # images; the others are as far behind it as on the images that they share with it.
-        of_best = 1 + choice.best if one not in finalists else choice.best
-        expected = choice.expected_top1 + float(own.top1[index] - own.top1[of_best])
-        units = laboratory.data.units_of(shared)
-        strategies.append(
-            _strategy(found, one, trials, min(max(expected, 0.0), 1.0), units).model_copy(
-                update={
-                    "shortfall": float(own.shortfall[index]),
-                    "is_contender": index in own.as_good,
-                }
-            )
-        )
-    for other in found.wishes.backends[1:]:
-        strategies += _in_backend(found, tried, strategies, other)
+    for index, one in enumerate(belief.candidates):
+        base = Strategy(
+            policy=one.policy, backbone=one.backbone, backend=known.backend, head=one.head,
+            learning_rate=one.learning_rate, epochs=one.epochs,
+            expected_test_top1=float(expected[index]),
+            interval=belief.interval(one, found.dataset.test_images),
+            shortfall=float(shortfall[index]), is_contender=bool(near[index] >= TIE_LEVEL),
+            infer_images_per_s=known.evidence.images_per_s.get(one.backbone),
+            total_parameters=known.evidence.parameters.get(one.backbone),
+        )  # fmt: skip
+        for backend in known.wishes.backends:
+            trials = known.whole_trials(one, backend)
+            if trials or backend == known.backend:
+                figures = _figures(found, one, trials) | {"backend": backend}
+                strategies.append(base.model_copy(update=figures))
     return strategies
 
 
-def _trials_of(schedule: Schedule, one: Candidate, backend: str) -> list[Trial]:
-    return [
-        t
-        for t in schedule.laboratory.trials
-        if t.plan.candidate == one and t.plan.is_whole and t.plan.backend == backend and t.is_ok
-    ]
+def _figures(found: Findings, one: Candidate, trials: Sequence[Trial]) -> dict[str, Any]:
+    """Return the figures of a candidate's trials, at the size of the full run; without a trial, the
+    time that one would take."""
+    laboratory = found.known.laboratory
+    if not trials:
+        plan = TrialPlan(one, found.known.backend, 0, one.epochs)
+        scale = found.dataset.train_images / max(len(laboratory.data.fit_images(0)), 1)
+        return {"train_s": laboratory.estimate_s(plan) * scale, **_figures_of_others(found, one)}
+    result, scale = trials[0].result, found.dataset.train_images / trials[0].train_images
+    figures = {
+        "train_s": None if result.fit_s is None else result.fit_s * scale,
+        "peak_host_bytes": result.peak_host_bytes, "peak_device_bytes": result.peak_device_bytes,
+        "total_parameters": result.total_parameters,
+        "trainable_parameters": result.trainable_parameters, "folds": len(trials),
+    }  # fmt: skip
+    if result.infer_images_per_s:
+        figures["infer_images_per_s"] = result.infer_images_per_s
+    return figures
 
 
-def _strategy(
-    found: Findings, one: Candidate, trials: Sequence[Trial], expected: float, images: int
-) -> Strategy:
-    """Return a strategy with the figures of its trials, at the size of the full run."""
-    first = trials[0]
-    result, scale = first.result, found.dataset.train_images / first.train_images
-    return Strategy(
-        policy=one.policy, backbone=one.backbone, backend=first.plan.backend, head=one.head,
-        learning_rate=one.learning_rate, epochs=one.epochs, expected_test_top1=expected,
-        interval=_interval(found, expected, images, SEED_SPREAD),
-        train_s=None if result.fit_s is None else result.fit_s * scale,
-        peak_host_bytes=result.peak_host_bytes, peak_device_bytes=result.peak_device_bytes,
-        total_parameters=result.total_parameters,
-        trainable_parameters=result.trainable_parameters,
-        infer_images_per_s=result.infer_images_per_s
-        or found.evidence.images_per_s.get(one.backbone),
-        folds=len(trials),
-    )  # fmt: skip
+def _figures_of_others(found: Findings, one: Candidate) -> dict[str, Any]:
+    """Return the figures that an untried candidate shares with trials: those of its network, and of
+    its policy at another rate."""
+    figures: dict[str, Any] = {}
+    for trial in found.known.laboratory.trials:
+        tried, result = trial.plan.candidate, trial.result
+        if not trial.is_ok or tried.backbone != one.backbone:
+            continue
+        figures["total_parameters"] = result.total_parameters
+        if result.infer_images_per_s and trial.plan.is_whole:
+            figures["infer_images_per_s"] = result.infer_images_per_s
+        if tried.policy == one.policy:
+            for name in ("peak_host_bytes", "peak_device_bytes", "trainable_parameters"):
+                figures[name] = getattr(result, name)
+    return figures
 
 
-def _interval(found: Findings, expected: float, images: int, spread: float) -> tuple[float, float]:
-    """Return the interval of the full run's accuracy on the test images: its ends are accuracies
-    that so many images can have.
-
-    Args:
-        images: Number of images, or of groups of images, on which it was measured.
-    """
-    variance = max(expected * (1 - expected), 1e-4)
-    test = max(found.dataset.test_images, 1)
-    low, high = accuracy_interval(expected, images, variance / test + (spread * variance) ** 2)
-    return math.floor(low * test) / test, math.ceil(high * test) / test
-
-
-def _from_probe(found: Findings, backbone: str) -> Strategy:
-    """Return the training of a head on a backbone, as its probe lets expect. The best of all
-    networks and stages was chosen, which the expected accuracy allows for."""
-    evidence, random = found.evidence, np.random.default_rng(0)
-    names = list(evidence.best)
-    among = choose_best(np.stack([evidence.best[name].right for name in names]), random)
-    every = choose_best(np.stack([one.right for one in evidence.linear]), random)
-    index = names.index(backbone)
-    optimism = float(every.top1[every.best]) - every.expected_top1
-    expected = max(float(among.top1[index]) - optimism, 0.0)
-    one = candidate(backbone, "freeze_all", found.wishes.head, found.wishes.epochs)
-    images = len(evidence.best[backbone].right)
-    return Strategy(
-        policy=one.policy, backbone=backbone, backend=found.wishes.backends[0], head=one.head,
-        learning_rate=one.learning_rate, epochs=one.epochs, expected_test_top1=expected,
-        interval=_interval(found, expected, evidence.units or images, PROBE_SPREAD),
-        shortfall=float(among.shortfall[index]), is_contender=index in among.as_good,
-        infer_images_per_s=evidence.images_per_s.get(backbone),
-        total_parameters=evidence.parameters.get(backbone),
-    )  # fmt: skip
-
-
-def _in_backend(
-    found: Findings, tried: Sequence[Candidate], strategies: Sequence[Strategy], backend: str
-) -> list[Strategy]:
-    """Return the strategies that were timed in another backend too, with the accuracy of the first:
-    both compute the same."""
-    assert found.schedule is not None
-    others = []
-    for one, base in zip(tried, strategies, strict=False):
-        trials = _trials_of(found.schedule, one, backend)
-        if trials:
-            timed = _strategy(found, one, trials, base.expected_test_top1 or 0.0, 1)
-            others.append(
-                base.model_copy(
-                    update={
-                        name: getattr(timed, name)
-                        for name in ("backend", "train_s", "peak_host_bytes", "peak_device_bytes",
-                                     "infer_images_per_s", "folds")
-                    }
-                )
-            )  # fmt: skip
-    return others
-
-
-def _measured_size(found: Findings) -> Size | None:
+def _measured_size(found: Findings, belief: Belief) -> Size | None:
     """Return small, medium or large by what thawing brings on these images: nothing, too little to
     tell, or something; None if it was not tried."""
-    if found.schedule is None:
+    schedule, expected = found.schedule, dict(zip(belief.candidates, belief.expected, strict=True))
+    tried = [] if schedule is None else schedule.tried()
+    best: dict[str, Candidate] = {}
+    for one in sorted(tried, key=lambda one: expected[one]):
+        best[POLICIES[one.policy].boundary] = one
+    if "head" not in best or "all" not in best:
         return None
-    tried = found.schedule.tried
-    heads = [one for one in tried if POLICIES[one.policy].boundary == "head"]
-    whole = [one for one in tried if POLICIES[one.policy].boundary == "all"]
-    if not heads or not whole:
-        return None
-    laboratory, backend = found.schedule.laboratory, found.schedule.backend
-
-    def best(group: Sequence[Candidate]) -> Candidate:
-        return max(
-            group, key=lambda one: float(common_answers(laboratory, [one], backend, (0,))[0].mean())
-        )
-
-    right, folds = common_answers(laboratory, [best(heads), best(whole)], backend)
-    if not folds:
-        return None
-    difference = right[1].astype(float) - right[0].astype(float)
-    half = float(stats.norm.ppf((1 + LEVEL) / 2)) * float(difference.std(ddof=1))
-    half /= math.sqrt(len(difference))
-    gain = float(difference.mean())
-    if gain - half > 0:
+    whole, head = (belief.draws[:, belief.candidates.index(best[b])] for b in ("all", "head"))
+    low, high = np.quantile(whole - head, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    if low > 0:
         return "large"
-    return "small" if gain + half < found.wishes.margin or gain <= 0 else "medium"
+    gain = float((whole - head).mean())
+    return "small" if high < found.known.wishes.margin or gain <= 0 else "medium"
 
 
 def _case_of(size: Size, similarity: Similarity | None) -> int | None:
@@ -287,17 +221,15 @@ def _case_of(size: Size, similarity: Similarity | None) -> int | None:
 def _points(found: Findings) -> dict[str, list[Point]]:
     """Return the learning curves: of the probe's features, and of training the whole network."""
     points: dict[str, list[Point]] = {}
-    if found.evidence.curve:
-        points["freeze_all"] = found.evidence.curve
-    if found.schedule is None:
-        return points
-    laboratory = found.schedule.laboratory
+    if found.known.evidence.curve:
+        points["freeze_all"] = found.known.evidence.curve
+    laboratory = found.known.laboratory
     partial = [t for t in laboratory.trials if t.plan.train_images is not None and t.is_ok]
     if partial:
         one = partial[0].plan.candidate
         same = [t for t in laboratory.trials
                 if t.plan.candidate == one and t.plan.fold == 0 and t.plan.epochs == one.epochs
-                and t.plan.backend == found.schedule.backend and t.is_ok]  # fmt: skip
+                and t.plan.backend == found.known.backend and t.is_ok]  # fmt: skip
         test = len(laboratory.data.test_images(0))
         points[one.policy] = [
             Point(t.train_images, 1.0 - (t.result.test_top1 or 0.0), _standard_error(t, test))
@@ -325,12 +257,29 @@ def _more_images(
 ) -> MoreImages | None:
     """Return what as many images again would bring, by the curve of the recommended policy, or of
     the one most like it."""
-    if not curves:
+    curve = _curve_of(curves, chosen)
+    if curve is None:
         return None
+    gain = curve.gain(dataset.train_images, dataset.train_images)
+    return MoreImages(images=dataset.train_images, gain=gain.value, interval=(gain.low, gain.high))
+
+
+def _curve_of(curves: dict[str, LearningCurve], chosen: Strategy) -> LearningCurve | None:
+    """Return the curve of a strategy's policy, or of the one most like it; None without any."""
     is_whole = POLICIES[chosen.policy].boundary == "all"
     names = [n for n in curves if (POLICIES[n].boundary == "all") == is_whole] or list(curves)
-    gain = curves[names[0]].gain(dataset.train_images, dataset.train_images)
-    return MoreImages(images=dataset.train_images, gain=gain.value, interval=(gain.low, gain.high))
+    return curves[names[0]] if names else None
+
+
+def _data_wanted(
+    curves: dict[str, LearningCurve], chosen: Strategy, target_top1: float | None
+) -> DataWanted | None:
+    """Return the number of images for an accuracy, by the same curve."""
+    curve = _curve_of(curves, chosen)
+    if target_top1 is None or curve is None:
+        return None
+    images = curve.images_for(1.0 - target_top1)
+    return DataWanted(top1=target_top1, images=None if images is None else math.ceil(images))
 
 
 def _alternatives(chosen: Strategy, allowed: Sequence[Strategy]) -> tuple[Alternative, ...]:
@@ -348,6 +297,25 @@ def _compared(one: Strategy, chosen: Strategy) -> str:
     if not one.train_s or not chosen.train_s:
         return f"{accuracy}."
     return f"{accuracy}; training takes {one.train_s / chosen.train_s:.2g} times as long."
+
+
+def _crossing_words(curves: dict[str, LearningCurve], images: int, size: Size) -> list[str]:
+    """Return a sentence on the size at which training the whole network overtakes a head."""
+    whole = [name for name in curves if POLICIES[name].boundary == "all"]
+    if whole and "freeze_all" in curves:
+        at = crossing(curves["freeze_all"], curves[whole[0]])
+        if at is not None and at > images:
+            return [f"From some {_rounded(at):,} training images on, {whole[0]} may be ahead."]
+        if at is not None:
+            return [f"With fewer than some {_rounded(at):,} training images, a head would do."]
+    if size == "small":
+        return ["With more images, training more of the network may pay."]
+    return []
+
+
+def _rounded(images: float) -> int:
+    """Return a number of images to two digits."""
+    return int(float(f"{images:.2g}"))
 
 
 def _article(
@@ -373,19 +341,24 @@ def _article(
 
 
 def _would_change(
-    found: Findings, chosen: Strategy, as_good: Sequence[Strategy], size: Size
-) -> tuple[str, ...]:
+    found: Findings, chosen: Strategy, as_good: Sequence[Strategy], size: Size,
+    curves: dict[str, LearningCurve],
+) -> tuple[str, ...]:  # fmt: skip
     """Return sentences on what would change the answer."""
     said = []
+    if not chosen.folds:
+        said.append(
+            f"{chosen.policy} was not tried here; it is expected from "
+            f"{found.known.experience.source}. A larger --budget would try it."
+        )
     others = [one for one in as_good if one.policy != chosen.policy]
     if others:
         names = ", ".join(dict.fromkeys(one.policy for one in others))
         said.append(
             f"More time or images could put {names} ahead: the images do not tell them apart."
         )
-    if size == "small":
-        said.append("With more images, training more of the network may pay.")
-    if found.evidence.unavailable:
-        names = ", ".join(found.evidence.unavailable)
+    said += _crossing_words(curves, found.dataset.train_images, size)
+    if found.known.evidence.unavailable:
+        names = ", ".join(found.known.evidence.unavailable)
         said.append(f"Weights of {names}, which are not here, could change the network.")
     return tuple(said)

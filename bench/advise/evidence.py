@@ -10,7 +10,6 @@ import numpy as np
 
 from bench.advise import suspicion
 from bench.advise.advice import ProbeResult, SimilarityEvidence
-from bench.advise.choice import choose_best
 from bench.advise.images import stratified_order
 from bench.advise.learning_curve import Point
 from bench.advise.probes import Kind, Probe, best_probe, pixel_features, probe
@@ -85,16 +84,6 @@ def gather(
 def best_backbone(evidence: ProbeEvidence) -> str:
     """Return the backbone with the most accurate probe."""
     return max(evidence.best, key=lambda name: evidence.best[name].top1)
-
-
-def kept_backbones(evidence: ProbeEvidence, most: int) -> list[str]:
-    """Return the backbones whose probes cannot be told from the best one, the best one first, then
-    in the order in which they were probed; ``most`` of them at most."""
-    names = list(evidence.best)
-    right = np.stack([evidence.best[name].right for name in names])
-    choice = choose_best(right, np.random.default_rng(0))
-    others = [names[i] for i in choice.as_good if i != choice.best]
-    return [names[choice.best], *others][:most]
 
 
 def _cost_s(laboratory: Laboratory, number: int) -> float:

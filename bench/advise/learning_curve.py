@@ -68,8 +68,7 @@ class LearningCurve:
 
     def error(self, images: float) -> Forecast:
         """Predict the error with so many training images."""
-        value = float(_errors(self.coefficients[None], images, self.largest)[0])
-        return _forecast(value, _errors(self.draws, images, self.largest))
+        return _forecast(self.value(images), _errors(self.draws, images, self.largest))
 
     def gain(self, images: float, more: float) -> Forecast:
         """Predict by how much the accuracy rises with ``more`` images beside ``images``."""
@@ -77,13 +76,28 @@ class LearningCurve:
         before = _errors(self.draws, images, self.largest)
         return _forecast(value, before - _errors(self.draws, images + more, self.largest))
 
+    def value(self, images: float) -> float:
+        """Predict the error with so many training images, without an interval."""
+        return float(_errors(self.coefficients[None], images, self.largest)[0])
+
     def images_for(self, error: float) -> float | None:
         """Return the number of training images for an error; None if that is further away than
         ``FAR`` times the largest measured size, or is reached at no size."""
         sizes = np.geomspace(2.0, self.largest * FAR, 500)
-        predicted = np.array([self.error(size).value for size in sizes])
+        predicted = np.array([self.value(size) for size in sizes])
         reached = np.flatnonzero(predicted <= error)
         return None if not len(reached) else float(sizes[reached[0]])
+
+
+def crossing(before: LearningCurve, after: LearningCurve) -> float | None:
+    """Return the number of training images from which on ``after`` has the smaller error; None if
+    it has at all sizes, or at none up to ``FAR`` times the largest measured one."""
+    largest = min(before.largest, after.largest)
+    sizes = np.geomspace(2.0, largest * FAR, 500)
+    is_ahead = np.array([after.value(n) < before.value(n) for n in sizes])
+    if is_ahead.all() or not is_ahead[-1]:
+        return None
+    return float(sizes[np.flatnonzero(~is_ahead)[-1] + 1])
 
 
 def fit_curve(points: Sequence[Point], random: np.random.Generator) -> LearningCurve:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from bench.advise.advise import KEPT_BACKBONES
 from bench.advise.candidate import TrialPlan, candidate
+from bench.advise.schedule import KEPT_BACKBONES
 from bench.advise.trials import Laboratory
 from bench.advise.wishes import Wishes
 from bench.errors import Unavailable

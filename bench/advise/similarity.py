@@ -6,7 +6,7 @@ import numpy as np
 from scipy import stats
 
 from bench.advise.advice import SimilarityEvidence
-from bench.advise.choice import LEVEL
+from bench.advise.belief import LEVEL
 from bench.advise.probes import Probe
 from bench.spec.run import Similarity
 

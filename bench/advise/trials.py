@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ import numpy as np
 
 from bench.advise.budget import Budget
 from bench.advise.candidate import OPTIMIZER, Candidate, Trial, TrialPlan
-from bench.advise.choice import Choice, choose_best
 from bench.advise.cost import Amount, CostModel, parameters_of
 from bench.advise.images import Development
 from bench.analysis.predictions import answers_of
@@ -159,35 +157,3 @@ class Laboratory:
         }  # fmt: skip
         grid = Grid(dataset=name, backbones=(tried.backbone,), policies=(tried.policy,), **recipe)
         return Suite(name="advice", backends=(plan.backend,), seeds=(plan.seed,), grid=(grid,))
-
-
-def compared(
-    laboratory: Laboratory, candidates: Sequence[Candidate], backend: str, folds: Iterable[int]
-) -> tuple[Choice, list[Candidate], list[int]]:
-    """Return the choice among candidates over folds in which all of them were tried whole; the
-    candidates; and the folds."""
-    right, common = common_answers(laboratory, candidates, backend, folds)
-    groups = laboratory.data.groups_of(common)
-    return choose_best(right, np.random.default_rng(0), groups), list(candidates), common
-
-
-def common_answers(
-    laboratory: Laboratory,
-    candidates: Sequence[Candidate],
-    backend: str,
-    wanted: Iterable[int] | None = None,
-) -> tuple[np.ndarray[tuple[int, int], np.dtype[np.bool_]], list[int]]:
-    """Return (K, N) which held-out images each candidate classifies correctly, over the folds in
-    which all of them were tried whole, or those of them that are ``wanted``; and these folds."""
-    whole = {
-        (t.plan.candidate, t.plan.fold): t
-        for t in laboratory.trials
-        if t.plan.is_whole and t.plan.backend == backend and t.is_ok
-    }
-    every = range(laboratory.data.folds) if wanted is None else wanted
-    folds = [fold for fold in every if all((c, fold) in whole for c in candidates)]
-    rows = [
-        np.concatenate([laboratory.right(whole[c, fold]) for fold in folds] or [np.empty(0, bool)])
-        for c in candidates
-    ]
-    return np.stack(rows), folds

@@ -35,6 +35,8 @@ class Wishes:
     """Most memory of a training: of the GPU, or of the process on a CPU."""
     margin: float = 0.01
     """Accuracy that does not matter: the cheapest strategy within it is recommended."""
+    target_top1: float | None = None
+    """Accuracy for which the number of images is asked."""
 
     @property
     def possible_policies(self) -> tuple[str, ...]:
@@ -73,6 +75,11 @@ def limits(wishes: Wishes) -> list[Limit]:
 def meets(strategy: Strategy, wishes: Wishes) -> bool:
     """Return True if a strategy breaks no constraint; figures that are not known break none."""
     return all((limit.figure(strategy) or 0.0) <= limit.most for limit in limits(wishes))
+
+
+def unchecked(strategy: Strategy, wishes: Wishes) -> list[str]:
+    """Return the options of the constraints whose figure is not known of a strategy."""
+    return [limit.option for limit in limits(wishes) if limit.figure(strategy) is None]
 
 
 def check_any_meets(strategies: Sequence[Strategy], wishes: Wishes) -> None:

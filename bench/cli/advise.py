@@ -234,6 +234,7 @@ def _wishes(options: AdviseOptions, device: str, python: Interpreters) -> Wishes
         max_infer_ms=options.max_infer_ms,
         max_memory_bytes=None if options.max_memory is None else _bytes(options.max_memory),
         margin=options.margin / 100,
+        target_top1=None if options.target is None else options.target / 100,
     )  # fmt: skip
 
 

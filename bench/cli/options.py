@@ -240,6 +240,9 @@ class AdviseOptions:
     max_infer_ms: float | None = option("Most milliseconds for an image, in batches.", min=0.001)
     max_memory: str | None = option("Most memory of a training: 800MB, 4GB.")
     margin: float = option("Accuracy that does not matter, in points.", 1.0, min=0, max=100)
+    target: float | None = option(
+        "Accuracy in percent; the answer says how many images it takes.", min=0.1, max=99.9
+    )
     head: str = option("linear, dense:512,256 or flatten+dense:290.", "linear")
     epochs: int = option("Epochs of a full run.", 10, min=1)
     batch_size: int = option("Images in a training step.", 32, min=1)

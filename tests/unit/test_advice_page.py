@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from bench.advise.advice import Advice, Alternative, ArticleRule, MoreImages, Sign, Strategy
+from bench.advise.advice import (
+    Advice,
+    Alternative,
+    ArticleRule,
+    DataWanted,
+    MoreImages,
+    Sign,
+    Strategy,
+)
 from bench.report.advice.page import write_advice_page
 from bench.report.advice.words import advice_text, more_images_sentence
 
@@ -83,3 +91,17 @@ def test_a_refusal_names_the_files(tmp_path: Path) -> None:
     page = path.read_text()
     assert "No advice for these images" in page
     assert "a/&lt;x&gt;.png" in page
+
+
+@pytest.mark.parametrize(
+    ("images", "sentence"),
+    [(1400, "90.0 % takes some 1,400 training images in all."),
+     (None, "More images alone are not expected to bring 90.0 %.")],
+)  # fmt: skip
+def test_the_images_for_a_target_are_said(
+    images: int | None, sentence: str, tmp_path: Path
+) -> None:
+    advice = ADVICE.model_copy(update={"data_wanted": DataWanted(top1=0.9, images=images)})
+    assert sentence in advice_text(advice)
+    write_advice_page(advice, tmp_path / "a.html")
+    assert sentence in (tmp_path / "a.html").read_text()

@@ -17,13 +17,16 @@ from bench.advise.budget import Budget
 from bench.advise.candidate import Candidate, Trial, TrialPlan
 from bench.advise.conclude import Findings, conclude
 from bench.advise.evidence import ProbeEvidence
+from bench.advise.experience import Arm, Experience
 from bench.advise.images import Development
+from bench.advise.knowledge import RATE_FACTORS, Knowledge
 from bench.advise.learning_curve import Point
 from bench.advise.probes import Probe
 from bench.advise.schedule import Schedule
 from bench.advise.similarity import similarity_of
 from bench.advise.suspicion import Suspicion
 from bench.advise.trials import Laboratory
+from bench.advise.wishes import POLICIES as POLICY_NAMES
 from bench.advise.wishes import Wishes
 from bench.catalog.policies import POLICIES
 from bench.data.model import Dataset
@@ -60,6 +63,7 @@ class _Laboratory:
     """Number of the draw of images."""
     best_factor: float = 1.0
     """Learning rate over the policy's default at which it is best."""
+    memory_bytes: int | None = 10**9
     rate_cost: float = 0.05
     """Accuracy that a learning rate three times as high, or a third of it, costs."""
 
@@ -86,7 +90,7 @@ class _Laboratory:
         result = RunResult(
             run_id="r", environment_id="e", status="ok", test_top1=float(right.mean()),
             test_answers=image_answers(logits, labels), fit_s=self.estimate_s(plan),
-            total_parameters=1000, trainable_parameters=100, peak_host_bytes=10**9,
+            total_parameters=1000, trainable_parameters=100, peak_host_bytes=self.memory_bytes,
             infer_images_per_s=500.0,
         )  # fmt: skip
         trial = Trial(plan, result, self.estimate_s(plan), len(self.data.fit_images(plan.fold)))
@@ -126,8 +130,34 @@ def _evidence() -> ProbeEvidence:
     return evidence
 
 
+def _knowledge(
+    laboratory: _Laboratory, wishes: Wishes, evidence: ProbeEvidence | None = None,
+    deviation: float = 0.5,
+) -> Knowledge:  # fmt: skip
+    """Return what is known before any trial, with experience that says little; ``deviation`` is
+    that of each candidate's own gain in log odds."""
+    arms = tuple(Arm(policy=p, rate_factor=f) for p in POLICY_NAMES for f in RATE_FACTORS)
+    count = len(arms)
+    spread = deviation**2 * np.eye(count) + 0.25 * np.ones((count, count))
+    experience = Experience(
+        arms=arms, gain=tuple(-0.3 * (arm.rate_factor != 1.0) for arm in arms),
+        covariance=tuple(map(tuple, spread.tolist())),
+        shared=0.5, head_gain=0.0, head_variance=0.05, source="made data sets",
+    )  # fmt: skip
+    return Knowledge(cast(Laboratory, laboratory), evidence or _evidence(), wishes, experience)
+
+
+def _untried(evidence: ProbeEvidence) -> Advice:
+    """Return the advice that probes alone give."""
+    pool = _pool()
+    data = Development(_dataset(pool), cast(Any, None), pool, np.arange(IMAGES) // CLASSES % 4)
+    laboratory = _Laboratory(TRUTH, Budget(600.0), data)
+    known = _knowledge(laboratory, Wishes(("squeezenet1_1",), ("torch",)), evidence)
+    return conclude(Findings(data.dataset, known, None, 600, 20))
+
+
 def _advise(
-    truth: Mapping[str, float] = TRUTH, budget_s: float = 1e4, **more: Any
+    truth: Mapping[str, float] = TRUTH, budget_s: float = 1e4, deviation: float = 0.5, **more: Any
 ) -> tuple[Advice, _Laboratory]:
     wishes = Wishes(("squeezenet1_1",), ("torch",), **more.pop("wishes", {}))
     pool = _pool()
@@ -135,11 +165,10 @@ def _advise(
     data = Development(_dataset(pool), cast(Any, None), pool, fold_of)
     laboratory = _Laboratory(truth, cast(Any, None), data, **more)
     laboratory.budget = Budget(budget_s, now=lambda: laboratory.seconds)
-    schedule = Schedule(cast(Laboratory, laboratory), wishes, lambda words: None)
-    schedule.run(["squeezenet1_1"])
-    findings = Findings(
-        data.dataset, _evidence(), schedule, wishes, budget_s, laboratory.budget.spent_s
-    )
+    known = _knowledge(laboratory, wishes, deviation=deviation)
+    schedule = Schedule(known, lambda words: None)
+    schedule.run()
+    findings = Findings(data.dataset, known, schedule, budget_s, laboratory.budget.spent_s)
     return conclude(findings), laboratory
 
 
@@ -196,7 +225,9 @@ def test_a_better_learning_rate_is_found() -> None:
 def test_the_expected_accuracy_is_that_of_images_that_no_choice_has_seen() -> None:
     errors = []
     for world in range(12):
-        advice, _ = _advise(dict.fromkeys(TRUTH, 0.8), wishes={"margin": 0.0}, world=world)
+        advice, _ = _advise(
+            dict.fromkeys(TRUTH, 0.8), wishes={"margin": 0.0}, world=world, deviation=0.1
+        )
         best = max(one.expected_test_top1 or 0.0 for one in advice.as_good)
         errors.append(best - 0.8)
     assert abs(np.mean(errors)) < 0.012
@@ -211,26 +242,32 @@ def test_constraints_leave_strategies_out_and_the_nearest_is_named() -> None:
     assert advice.recommendation is not None
 
 
-def test_probes_alone_recommend_a_head() -> None:
-    pool = _pool()
-    wishes = Wishes(("squeezenet1_1",), ("torch",))
-    advice = conclude(Findings(_dataset(pool), _evidence(), None, wishes, 600, 20))
+def test_probes_alone_recommend_what_experience_expects() -> None:
+    advice = _untried(_evidence())
     assert advice.recommendation is not None
-    assert advice.recommendation.policy == "freeze_all"
+    assert advice.recommendation.folds == 0
+    assert advice.recommendation.policy == "freeze_all", "the cheapest of equals"
     assert not advice.is_settled
     low, high = advice.interval or (0, 0)
     assert low < 0.7 < high
     assert advice.more_images is not None
     assert advice.more_images.gain > 0
+    assert "not tried here; it is expected from made data sets" in advice.would_change[0]
 
 
 def test_images_that_cannot_support_advice_get_none() -> None:
     evidence = _evidence()
     evidence.signs = [Suspicion("labels", "the labels are shuffled", ("a.png",))]
-    wishes = Wishes(("squeezenet1_1",), ("torch",))
-    advice = conclude(Findings(_dataset(_pool()), evidence, None, wishes, 600, 20))
+    advice = _untried(evidence)
     assert advice.recommendation is None
     assert advice.signs[0].files == ("a.png",)
+
+
+def test_a_limit_that_could_not_be_checked_is_said() -> None:
+    advice, _ = _advise(wishes={"max_memory_bytes": 2 * 10**9})
+    assert not any("--max-memory" in warning for warning in advice.warnings)
+    advice, _ = _advise(wishes={"max_memory_bytes": 2 * 10**9}, memory_bytes=None)
+    assert any("--max-memory was not checked" in warning for warning in advice.warnings)
 
 
 def test_the_document_has_what_others_read() -> None:
@@ -243,3 +280,13 @@ def test_the_document_has_what_others_read() -> None:
         document["recommendation"]
     )
     assert set(document["more_images"]) == {"images", "gain", "interval"}
+
+
+def test_the_images_for_a_target_are_said() -> None:
+    advice, _ = _advise(wishes={"target_top1": 0.72})
+    assert advice.data_wanted is not None
+    assert advice.data_wanted.top1 == 0.72
+    far, _ = _advise(wishes={"target_top1": 0.999})
+    assert far.data_wanted is not None
+    assert far.data_wanted.images is None
+    assert _advise()[0].data_wanted is None

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-from bench.advise.learning_curve import FAR, Point, fit_curve
+from bench.advise.learning_curve import FAR, Point, crossing, fit_curve
 
 IMAGES = 400
 """Images on which an error is measured."""
@@ -76,3 +76,12 @@ def test_more_images_never_hurt_in_the_forecast() -> None:
 def test_one_size_is_no_curve() -> None:
     with pytest.raises(ValueError, match="two sizes"):
         fit_curve([Point(10, 0.5, 0.1)] * 2, np.random.default_rng(0))
+
+
+def test_the_size_at_which_two_curves_cross_is_found() -> None:
+    """A head has 0.6 / n^0.2, the whole network 3 / n^0.5: they cross where n^0.3 = 5."""
+    random, sizes = np.random.default_rng(0), (50, 100, 200, 400)
+    head = fit_curve([Point(n, 0.6 * n**-0.2, 0.002) for n in sizes], random)
+    whole = fit_curve([Point(n, 3.0 * n**-0.5, 0.002) for n in sizes], random)
+    assert crossing(head, whole) == pytest.approx(5 ** (1 / 0.3), rel=0.1)
+    assert crossing(whole, head) is None, "it is overtaken, and does not overtake"

@@ -13,9 +13,9 @@ from bench.data.model import Labels, Pixels, SplitName
 from bench.data.resplit import ImagePool, Indices, resplit
 
 PX = 64
-VAL_IMAGES, TEST_IMAGES = 200, 1000
+VAL_IMAGES, TEST_IMAGES = 150, 500
 """Images of a cell besides those for training: a user's own for choices, and the oracle's test."""
-SIZES = (60, 150, 400)
+SIZES = (50, 120, 300)
 """Numbers of training images."""
 NOISE = 0.3
 """Share of wrong labels in the noisy variants, of training and validation images alone."""

@@ -1,15 +1,17 @@
-"""Measure the cells of the record: the oracle, then the adviser within a share of its cost."""
+"""Measure the cells of the record: full runs and probes of every cell, then the adviser, within a
+share of what the full runs took."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from bench.advise.advice import Advice
 from bench.advise.advise import Images, Question, advise, prepare
 from bench.advise.budget import Budget
 from bench.advise.evidence import ProbeEvidence, gather
@@ -24,97 +26,118 @@ from bench.storage.text_files import json_text, replace_text
 from bench.workers.pool import WorkerPool
 from bench.workers.process import Interpreters
 from tools.advice_record.cells import PX, cells, open_cell
-from tools.advice_record.oracle import BACKBONES, BACKEND, BATCH, EPOCHS, FullRun, run_oracle
+from tools.advice_record.learn import learn
+from tools.advice_record.measured import ADVICE_FILE, EVIDENCE_FILE, SHARES, load, outside
+from tools.advice_record.oracle import (
+    BACKBONES,
+    BACKEND,
+    BATCH,
+    EPOCHS,
+    load_oracle,
+    run_oracle,
+)
+from tools.advice_record.planted import FAULTS, with_fault
 from tools.advice_record.rules import log_evidence
 
-SHARES = (0.05, 0.1, 0.2)
-"""Budgets of the adviser over the cost of the oracle."""
 KEPT = ("depths", "features")
 """Folders of the cache with features and with values of frozen parts."""
-ADVICE_FILE, EVIDENCE_FILE = "advice-{share:g}.json", "evidence.json"
 
 
 def collect(folder: Path) -> None:
-    """Measure what is missing, cell by cell; cells whose data are not installed are left out."""
+    """Measure what is missing; cells whose data are not installed are left out."""
     planner = Planner(Interpreters({}), device="cpu")
-    every = list(cells())
-    began, done = time.monotonic(), 0
     runner = Runner(Store(folder), planner.cache, planner.interpreters)
     with runner.pool() as workers:
-        for number, cell in enumerate(every, 1):
-            place = folder / cell.name
-            if _is_complete(place):
+        bench = Bench(folder, planner, workers)
+        _each(bench, EVIDENCE_FILE, bench.full_runs_and_probes)
+        last = ADVICE_FILE.format(share=SHARES[-1])
+        _each(bench, last, bench.advice)
+
+
+class Bench:
+    """What measures cells: a folder for results, a planner and started workers."""
+
+    def __init__(self, folder: Path, planner: Planner, workers: WorkerPool) -> None:
+        self.folder, self.planner, self.workers = folder, planner, workers
+
+    def full_runs_and_probes(self, place: Path, dataset: Dataset) -> None:
+        """Run every policy to the end, and keep what rules without trials look at."""
+        run_oracle(place, dataset, PX, self.planner, self.workers, SilentDisplay())
+        evidence = ProbeEvidence()
+        laboratory, _ = self._laboratory(place / "probes", dataset, Budget(1e6))
+        gather(laboratory, BACKBONES, evidence, lambda words: None)
+        scores = {}
+        for backbone in BACKBONES if not evidence.signs else ():
+            features = laboratory.features(backbone)
+            last = features.depths[-1]
+            chosen = laboratory.data.fit_images(0)
+            values = np.asarray(features.values[chosen, last.first : last.last], np.float64)
+            scores[backbone] = log_evidence(values, laboratory.data.pool.labels[chosen])
+        found = {
+            "probe_answers": {
+                name: "".join("01"[int(right)] for right in one.right)
+                for name, one in evidence.best.items()
+            },
+            "log_evidence": scores,
+            "signs": [one.kind for one in evidence.signs],
+            "curve": [point._asdict() for point in evidence.curve],
+            "similarity": evidence.similarity and evidence.similarity.model_dump(mode="json"),
+            "planted": {name: self._signs(place, with_fault(dataset, name)) for name in FAULTS},
+        }
+        replace_text(place / EVIDENCE_FILE, json.dumps(found, indent=1))
+
+    def advice(self, place: Path, dataset: Dataset) -> None:
+        """Let the adviser loose on a cell, with shares of the full runs' time and the experience of
+        the other families. Its worker has started and its networks are exported, as for the full
+        runs, whose time counts neither."""
+        family = next(cell.family.name for cell in cells() if cell.name == place.name)
+        experience = learn(outside(load(self.folder), family))
+        whole_s = sum(run.fit_s for run in load_oracle(place))
+        for share in SHARES:
+            file = place / ADVICE_FILE.format(share=share)
+            if file.is_file():
                 continue
-            try:
-                dataset = open_cell(cell, planner.cache)
-            except Unavailable as error:
-                print(f"{cell.name} is left out: {error}", flush=True)
-                continue
-            _measure(place, dataset, planner, workers)
-            done += 1
-            each_s = (time.monotonic() - began) / done
-            left = sum(not _is_complete(folder / other.name) for other in every)
-            print(
-                f"{number}/{len(every)} {cell.name}: {each_s:.0f} s a cell, "
-                f"{each_s * left / 60:.0f} minutes left",
-                flush=True,
-            )
-
-
-def _is_complete(place: Path) -> bool:
-    return (place / EVIDENCE_FILE).is_file()
-
-
-def _measure(place: Path, dataset: Dataset, planner: Planner, workers: WorkerPool) -> None:
-    runs = run_oracle(place, dataset, PX, planner, workers, SilentDisplay())
-    for share in SHARES:
-        file = place / ADVICE_FILE.format(share=share)
-        if not file.is_file():
             for kind in KEPT:  # what an earlier budget computed would be free
-                shutil.rmtree(planner.cache / kind, ignore_errors=True)
-            advice = _advice(place / f"trials-{share:g}", dataset, runs, share, planner, workers)
+                shutil.rmtree(self.planner.cache / kind, ignore_errors=True)
+            trials = place / f"trials-{share:g}"
+            laboratory, question = self._laboratory(trials, dataset, Budget(share * whole_s))
+            question = replace(question, experience=experience)
+            advice = advise(laboratory, question, dataset, lambda words: None)[0]
             replace_text(file, json_text(advice.model_dump(mode="json")))
-    if not (place / EVIDENCE_FILE).is_file():
-        _keep_evidence(place, dataset, planner, workers)
+
+    def _signs(self, place: Path, dataset: Dataset) -> list[str]:
+        """Return the kinds of signs that a set cannot support advice."""
+        laboratory, _ = self._laboratory(place / "planted", dataset, Budget(1e6))
+        evidence = ProbeEvidence()
+        gather(laboratory, BACKBONES[:1], evidence, lambda words: None)
+        return [one.kind for one in evidence.signs]
+
+    def _laboratory(
+        self, folder: Path, dataset: Dataset, budget: Budget
+    ) -> tuple[Laboratory, Question]:
+        wishes = Wishes(BACKBONES, (BACKEND,), epochs=EPOCHS)
+        question = Question(dataset.name, budget.seconds, wishes, "cpu", PX, BATCH, folder)
+        self.planner.opened = {}
+        images = Images(dataset, dataset)
+        laboratory = prepare(question, images, self.planner, budget, SilentDisplay())
+        laboratory.workers = self.workers
+        return laboratory, question
 
 
-def _laboratory(
-    folder: Path, dataset: Dataset, budget: Budget, planner: Planner, workers: WorkerPool
-) -> tuple[Laboratory, Question]:
-    wishes = Wishes(BACKBONES, (BACKEND,), epochs=EPOCHS)
-    question = Question(dataset.name, budget.seconds, wishes, "cpu", PX, BATCH, folder)
-    planner.opened = {}
-    laboratory = prepare(question, Images(dataset, dataset), planner, budget, SilentDisplay())
-    laboratory.workers = workers
-    return laboratory, question
-
-
-def _advice(
-    folder: Path, dataset: Dataset, runs: list[FullRun], share: float, planner: Planner,
-    workers: WorkerPool,
-) -> Advice:  # fmt: skip
-    """Let the adviser loose on a cell, with a share of the oracle's time. Its worker has started
-    and its networks are exported, as in the oracle, whose time counts neither."""
-    seconds = share * sum(run.fit_s for run in runs)
-    laboratory, question = _laboratory(folder, dataset, Budget(seconds), planner, workers)
-    return advise(laboratory, question, dataset, lambda words: None)[0]
-
-
-def _keep_evidence(place: Path, dataset: Dataset, planner: Planner, workers: WorkerPool) -> None:
-    """Write what rules without trials look at: probes and LogME."""
-    laboratory, _ = _laboratory(place / "probes", dataset, Budget(1e6), planner, workers)
-    evidence = ProbeEvidence()
-    gather(laboratory, BACKBONES, evidence, lambda words: None)
-    scores = {}
-    for backbone in BACKBONES:
-        features = laboratory.features(backbone)
-        last = features.depths[-1]
-        chosen = laboratory.data.fit_images(0)
-        values = np.asarray(features.values[chosen, last.first : last.last], np.float64)
-        scores[backbone] = log_evidence(values, laboratory.data.pool.labels[chosen])
-    found = {
-        "probe_top1": {name: one.top1 for name, one in evidence.best.items()},
-        "log_evidence": scores,
-        "signs": [one.kind for one in evidence.signs],
-    }
-    replace_text(place / EVIDENCE_FILE, json.dumps(found, indent=1))
+def _each(bench: Bench, last_file: str, measure: Callable[[Path, Dataset], None]) -> None:
+    """Measure all cells that lack ``last_file``, with a line of progress for each."""
+    every = [cell for cell in cells() if not (bench.folder / cell.name / last_file).is_file()]
+    began = time.monotonic()
+    for number, cell in enumerate(every, 1):
+        try:
+            dataset = open_cell(cell, bench.planner.cache)
+        except Unavailable as error:
+            print(f"{cell.name} is left out: {error}", flush=True)
+            continue
+        measure(bench.folder / cell.name, dataset)
+        each_s = (time.monotonic() - began) / number
+        print(
+            f"{number}/{len(every)} {cell.name}: {each_s:.0f} s a cell, "
+            f"{each_s * (len(every) - number) / 60:.0f} minutes left",
+            flush=True,
+        )

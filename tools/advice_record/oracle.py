@@ -26,7 +26,7 @@ from bench.workers.pool import WorkerPool
 BACKEND = "torch"
 BACKBONES = ("squeezenet1_1", "efficientnet_lite0")
 """Networks of the record, the smaller one first."""
-EPOCHS, BATCH = 10, 16
+EPOCHS, BATCH = 8, 16
 FACTORS = (1 / 3, 1.0, 3.0)
 """Learning rates over the policy's default."""
 EVERY = (*POLICIES, "from_scratch")

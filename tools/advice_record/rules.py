@@ -18,7 +18,7 @@ from tools.advice_record.oracle import BACKBONES, FullRun, tuned, untuned
 LARGEST = BACKBONES[-1]
 SIZE_WORDS: Mapping[int, Size] = {SIZES[0]: "small", SIZES[1]: "medium", SIZES[2]: "large"}
 """Training images → the article's word, scaled down as for the other embedded sets."""
-HALVING = ((3, 0.5), (6, 0.5))
+HALVING = ((2, 0.5), (5, 0.5))
 """(epochs, share kept) of successive halving, on the validation curves of whole runs."""
 
 
@@ -27,10 +27,16 @@ class Evidence:
     """The cell, probes and LogME scores that a rule may look at besides full runs."""
 
     cell: Cell
-    probe_top1: Mapping[str, float]
-    """Network → accuracy of its best linear probe."""
+    probe_answers: Mapping[str, npt.NDArray[np.float64]]
+    """Network → (N,) 1 for each held-out image that its best linear probe finds; empty if the cell
+    was refused before any probe."""
     log_evidence: Mapping[str, float]
     """Network → LogME of its last features."""
+
+    @property
+    def probe_top1(self) -> dict[str, float]:
+        """Network → accuracy of its best linear probe."""
+        return {name: float(answers.mean()) for name, answers in self.probe_answers.items()}
 
 
 @dataclass(frozen=True)

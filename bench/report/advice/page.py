@@ -18,6 +18,7 @@ from bench.advise.advice import Advice, Strategy
 from bench.report.advice.words import (
     HEADINGS,
     answer_sentence,
+    data_wanted_sentence,
     more_images_sentence,
     percent,
     refusal_sentences,
@@ -50,8 +51,9 @@ def write_advice_page(advice: Advice, path: Path) -> None:
         headline="No advice for these images" if chosen is None else answer_sentence(advice),
         subline=" ".join(refusal_sentences(advice) if chosen is None else size_sentences(advice)),
         plot=None if plot is None else _embedded(plot, with_library=True),
-        caption="Each mark is a strategy that was tried whole, with the 90 % interval of its test "
-        "accuracy. Filled marks cannot be told from the best; the star is recommended.",
+        caption="Each mark is a strategy that was tried whole or is recommended, with the 90 % "
+        "interval of its test accuracy. Filled marks cannot be told from the best; the star is "
+        "recommended.",
         notes=_notes(advice),
         tables=_tables(advice),
         curve=None if curve is None else _embedded(curve, with_library=plot is None),
@@ -74,6 +76,8 @@ def _notes(advice: Advice) -> list[dict[str, str]]:
         notes.append({"title": "The article", "text": advice.article_says.words})
     if advice.more_images is not None:
         notes.append({"title": "More images", "text": more_images_sentence(advice)})
+    if advice.data_wanted is not None:
+        notes.append({"title": "Data wanted", "text": data_wanted_sentence(advice.data_wanted)})
     if advice.would_change or advice.warnings:
         text = " ".join([*advice.would_change, *advice.warnings])
         notes.append({"title": "What would change it", "text": text})
@@ -106,7 +110,8 @@ def _tables(advice: Advice) -> list[dict[str, Any]]:
 
 def _accuracy_against_cost(advice: Advice) -> go.Figure:
     """Return the plot of expected accuracy against training time."""
-    shown = [one for one in advice.tried if one.expected_test_top1 is not None]
+    every = [*advice.tried, *(one for one in advice.as_good if not one.folds)]
+    shown = [one for one in every if one.expected_test_top1 is not None]
     figure = go.Figure()
     for policy in dict.fromkeys(one.policy for one in shown):
         own = [one for one in shown if one.policy == policy]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tabulate import tabulate
 
-from bench.advise.advice import Advice, Strategy, Trained
+from bench.advise.advice import Advice, DataWanted, Strategy, Trained
 
 HEADINGS = ["policy", "network", "framework", "rate", "expected", "interval", "training",
             "memory", "trained parameters", "images/s"]  # fmt: skip
@@ -29,6 +29,8 @@ def advice_text(advice: Advice, *, is_first: bool = False) -> str:
         lines.append(advice.article_says.words)
     if advice.more_images is not None:
         lines.append(more_images_sentence(advice))
+    if advice.data_wanted is not None:
+        lines.append(data_wanted_sentence(advice.data_wanted))
     if advice.trained is not None:
         lines.append(trained_sentence(advice.trained))
     lines += advice.would_change
@@ -77,6 +79,13 @@ def more_images_sentence(advice: Advice) -> str:
         f"{more.images:,} more images: {100 * more.gain:+.1f} points "
         f"({100 * low:.1f} to {100 * high:.1f})."
     )
+
+
+def data_wanted_sentence(wanted: DataWanted) -> str:
+    """Return how many images the wanted accuracy takes."""
+    if wanted.images is None:
+        return f"More images alone are not expected to bring {percent(wanted.top1)}."
+    return f"{percent(wanted.top1)} takes some {wanted.images:,} training images in all."
 
 
 def trained_sentence(trained: Trained) -> str:

@@ -1,0 +1,186 @@
+"""What is known of candidates' accuracies: experience from other data sets, probes and trials here.
+
+Accuracies are log odds with a normal prior. A candidate's accuracy is that of its network's best
+probe and a gain, of which experience gives mean and covariance (``bench.advise.experience``).
+Probes and trials measure these on held-out images. They share the images, so that the errors of
+two measurements are correlated, and a difference is known better than an accuracy. The best of
+several measured accuracies looks better than it is; the prior pulls it back as far as it was such
+a chance on other data sets (the posterior of a normal model, Gelman et al. 2013, "Bayesian Data
+Analysis", section 3.6).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import expit, logit
+
+from bench.advise.candidate import Candidate
+from bench.advise.experience import Experience, Floats
+
+DRAWS = 4000
+LEVEL = 0.9
+"""Level of intervals."""
+TIE_LEVEL = 0.05
+"""Least probability of being within the margin of the best with which a candidate is called as
+good as the best."""
+PROBE_DEVIATION = 3.0
+"""Standard deviation of a network's accuracy, in log odds, before anything is measured."""
+SEED_DEVIATION = 0.12
+"""Standard deviation over seeds of a training's accuracy, in log odds
+(``bench/analysis/experience.json``)."""
+ITERATIONS = 5
+LEAST_SPREAD = 1e-3
+"""Least product of accuracy and error, at which log odds are still linear enough."""
+Answers = npt.NDArray[np.float64]
+"""(N,) 1 for a held-out image that is right, 0 for one that is wrong, NaN where it is not known."""
+
+
+@dataclass(frozen=True)
+class Belief:
+    """Accuracies that candidates may have, as draws."""
+
+    candidates: tuple[Candidate, ...]
+    draws: Floats
+    """(D, K) accuracies of full runs on images like the held-out ones."""
+
+    @property
+    def expected(self) -> Floats:
+        """Expected accuracy of each candidate, (K,)."""
+        mean: Floats = self.draws.mean(axis=0)
+        return mean
+
+    @property
+    def shortfall(self) -> Floats:
+        """Expected accuracy by which each candidate is behind the best one, (K,)."""
+        behind: Floats = (self.draws.max(axis=1, keepdims=True) - self.draws).mean(axis=0)
+        return behind
+
+    @property
+    def chance_of_best(self) -> Floats:
+        """Probability that each candidate is the best, (K,)."""
+        best = self.draws.argmax(axis=1)
+        return np.bincount(best, minlength=len(self.candidates)) / len(best)
+
+    def chance_within(self, margin: float) -> Floats:
+        """Return the probability that each candidate is behind the best by ``margin`` at most."""
+        is_near = self.draws >= self.draws.max(axis=1, keepdims=True) - margin
+        chance: Floats = is_near.mean(axis=0)
+        return chance
+
+    def interval(self, candidate: Candidate, test_images: int) -> tuple[float, float]:
+        """Return the interval, at ``LEVEL``, for the accuracy of a full run on so many test
+        images: its ends are accuracies that so many images can have."""
+        column = self.draws[:, self.candidates.index(candidate)]
+        images = max(test_images, 1)
+        right = np.random.default_rng(1).binomial(images, column)
+        low, high = np.quantile(right, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        return float(np.floor(low) / images), float(np.ceil(high) / images)
+
+
+def believe(
+    experience: Experience,
+    candidates: Sequence[Candidate],
+    probes: Mapping[str, Answers],
+    trials: Mapping[Candidate, Answers],
+    folds: Mapping[Candidate, int],
+    groups: npt.NDArray[np.int64] | None = None,
+) -> Belief:
+    """Combine experience with what was measured.
+
+    Args:
+        probes: Network → answers of its best probe; one for the network of every candidate.
+        trials: Candidate → its answers in the folds in which it was tried whole.
+        folds: Candidate → number of these folds.
+        groups: (N,) number of each image's group; images of a group are right or wrong together.
+    """
+    networks = list(probes)
+    gain, gain_covariance = experience.prior(candidates, networks)
+    of_network = np.array([[c.backbone == name for name in networks] for c in candidates], float)
+    # The state: log odds of each network's probe, then of each candidate.
+    spread = PROBE_DEVIATION**2
+    base = _typical(probes)
+    mean = np.concatenate([np.full(len(networks), base), base + gain])
+    covariance = np.block([
+        [spread * np.eye(len(networks)), spread * of_network.T],
+        [spread * of_network, spread * of_network @ of_network.T + gain_covariance],
+    ])  # fmt: skip
+    tried = [one for one in candidates if one in trials]
+    positions = [*range(len(networks)), *(len(networks) + candidates.index(t) for t in tried)]
+    observed = np.stack([*probes.values(), *(trials[one] for one in tried)])
+    measured = _Measured.of(observed, groups)
+    seeds = [0.0] * len(networks) + [SEED_DEVIATION**2 / folds[one] for one in tried]
+    seen = covariance[:, positions]
+    at, prior_mean = logit(measured.smoothed), mean
+    for _ in range(ITERATIONS):  # errors are those at the expected accuracies, not the seen ones
+        values, noise = measured.at(at)
+        gains = np.linalg.solve(seen[positions] + noise + np.diag(seeds), seen.T).T
+        mean = prior_mean + gains @ (values - prior_mean[positions])
+        at = mean[positions]
+    covariance = covariance - gains @ seen.T
+    own = slice(len(networks), None)
+    return Belief(tuple(candidates), expit(_normal(mean[own], covariance[own, own])))
+
+
+def _typical(probes: Mapping[str, Answers]) -> float:
+    """Return the mean log odds of probes, around which nothing else is known of them."""
+    return float(np.mean([logit(_smooth(a)) for a in probes.values()]))
+
+
+def _smooth(answers: Answers) -> float:
+    """Return an accuracy that is neither 0 nor 1."""
+    known = answers[~np.isnan(answers)]
+    return float((known.sum() + 0.5) / (len(known) + 1))
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """M accuracies on held-out images that are partly the same."""
+
+    top1: Floats
+    """(M,)."""
+    smoothed: Floats
+    """(M,) accuracies that are neither 0 nor 1."""
+    correlation: Floats
+    """(M, M) covariance of their errors, over what the same numbers of images of their own would
+    give: 1 on the diagonal, more where images of a group are right or wrong together."""
+    counts: Floats
+    """(M,) numbers of images."""
+
+    @classmethod
+    def of(cls, answers: Floats, groups: npt.NDArray[np.int64] | None) -> _Measured:
+        """Take (M, N) answers."""
+        is_known = ~np.isnan(answers)
+        counts = is_known.sum(axis=1).astype(float)
+        top1 = np.nansum(answers, axis=1) / counts
+        residuals = np.where(is_known, answers - top1[:, None], 0.0)
+        if groups is not None:
+            units = np.unique(groups, return_inverse=True)[1]
+            summed = np.zeros((len(answers), int(units.max()) + 1))
+            np.add.at(summed.T, units, residuals.T)
+            residuals = summed
+        scale = np.sqrt(np.maximum(counts * top1 * (1 - top1), 1e-9))
+        correlation = residuals @ residuals.T / np.outer(scale, scale)
+        correlation += np.diag(np.maximum(1.0 - np.diag(correlation), 1e-6))
+        smoothed = np.array([_smooth(row) for row in answers])
+        return cls(top1, smoothed, correlation, counts)
+
+    def at(self, log_odds: Floats) -> tuple[Floats, Floats]:
+        """Return the measurements as (M,) log odds, linear around expected ones, and the (M, M)
+        covariance of their errors there."""
+        expected = expit(log_odds)
+        spread = np.maximum(expected * (1 - expected), LEAST_SPREAD)
+        scale = 1.0 / np.sqrt(self.counts * spread)
+        return log_odds + (self.top1 - expected) / spread, self.correlation * np.outer(scale, scale)
+
+
+def _normal(mean: Floats, covariance: Floats) -> Floats:
+    """Return draws (D, K) of a normal distribution whose covariance may be singular."""
+    values, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
+    scale = vectors * np.sqrt(np.maximum(values, 0.0))
+    drawn = np.random.default_rng(0).standard_normal((DRAWS, len(mean)))
+    draws: Floats = mean + drawn @ scale.T
+    return draws

@@ -1,0 +1,164 @@
+"""The adviser's record: planted faults, published accuracies, and what is learned from runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from scipy.special import expit
+
+from bench.advise.candidate import candidate
+from bench.advise.images import development
+from bench.advise.suspicion import before_probes
+from bench.data import pack
+from bench.data.model import Dataset, SplitName
+from bench.data.resplit import ImagePool, Indices, PoolSource, resplit
+from tools.advice_record.cells import FAMILIES, PLAIN, Cell, Family
+from tools.advice_record.learn import learn
+from tools.advice_record.measured import Measured, outside
+from tools.advice_record.oracle import BACKBONES, EVERY, FACTORS, FullRun
+from tools.advice_record.planted import FAULTS, with_fault
+from tools.advice_record.published import published_regrets
+from tools.advice_record.rules import RULES, Evidence
+
+TEST_IMAGES = 500
+GAINS = {"freeze_all": 0.0, "fine_tune_all": 0.8, "retrain_all": -0.5}
+
+
+def _run(backbone: str, policy: str, factor: float, log_odds: float, luck: int) -> FullRun:
+    right = np.random.default_rng(luck).permutation(TEST_IMAGES)
+    count = round(TEST_IMAGES * float(expit(log_odds)))
+    return FullRun(
+        backbone, policy, factor, (0.5, 0.6), count / TEST_IMAGES, 2.0,
+        tuple(sorted(right[:count].tolist())), TEST_IMAGES,
+    )  # fmt: skip
+
+
+def _measured(family: Family, size: int, number: int) -> Measured:
+    """Return a cell whose policies gain what ``GAINS`` says, more at three times the rate."""
+    random = np.random.default_rng(number)
+    base, thaw = random.normal(1.0, 0.3), random.normal(0.0, 0.2)
+    runs = [
+        _run(name, policy, factor, base + 0.2 + GAINS.get(policy, 0.2)
+             + (thaw if policy != "freeze_all" else 0.0) + 0.1 * np.log(factor) / np.log(3), number)
+        for name in BACKBONES for policy in EVERY for factor in FACTORS
+    ]  # fmt: skip
+    images = 1000
+    right = (np.arange(images) < images * expit(base)).astype(float)
+    cell = Cell(family, PLAIN, size)
+    evidence = Evidence(cell, dict.fromkeys(BACKBONES, right), dict.fromkeys(BACKBONES, 0.0))
+    return Measured(cell, runs, evidence, {}, (), {}, ())
+
+
+@pytest.fixture(scope="module")
+def cells() -> list[Measured]:
+    return [_measured(family, 50, 10 * i + j) for i, family in enumerate(FAMILIES)
+            for j in range(8)]  # fmt: skip
+
+
+def test_gains_over_a_trained_head_are_learned(cells: list[Measured]) -> None:
+    found = learn(cells)
+    gain = {(arm.policy, round(arm.rate_factor, 2)): value
+            for arm, value in zip(found.arms, found.gain, strict=True)}  # fmt: skip
+    assert gain["freeze_all", 1.0] == 0.0
+    assert gain["fine_tune_all", 1.0] == pytest.approx(0.8, abs=0.1)
+    assert gain["retrain_all", 3.0] == pytest.approx(-0.4, abs=0.1)
+    assert found.head_gain == pytest.approx(0.2, abs=0.05)
+    assert found.shared == pytest.approx(0.99, abs=0.02), "both networks gain alike"
+    index = found.index_of(candidate(BACKBONES[0], "fine_tune_all", "linear", 8))
+    assert np.sqrt(found.covariance[index][index]) == pytest.approx(0.2, abs=0.06)
+    assert "on 40 small data sets of 5 kinds" in found.source
+
+
+def test_a_family_learns_from_the_others_alone(cells: list[Measured]) -> None:
+    others = outside(cells, "digits")
+    assert {one.family for one in others} == {f.name for f in FAMILIES} - {"digits"}
+    assert len(others) == 32
+
+
+def test_regret_owes_nothing_to_luck() -> None:
+    """Of equally good runs, the best on the test images is not better than any other."""
+    random, regrets = np.random.default_rng(0), []
+    for _ in range(40):
+        right = random.uniform(size=(20, TEST_IMAGES)) < 0.8
+        runs = [
+            FullRun(BACKBONES[0], "fine_tune_all", float(i), (0.5,), float(row.mean()), 1.0,
+                    tuple(np.flatnonzero(row).tolist()), TEST_IMAGES)
+            for i, row in enumerate(right)
+        ]  # fmt: skip
+        one = _measured(FAMILIES[0], 50, 0)
+        own = Measured(one.cell, runs, one.evidence, {}, (), {}, ())
+        regrets.append(own.regret(runs[0].answers().astype(float)))
+    assert np.mean(regrets) == pytest.approx(0.0, abs=0.01)
+
+
+def test_every_rule_chooses_one_of_the_runs(cells: list[Measured]) -> None:
+    for name, rule in RULES.items():
+        picked = rule(cells[0].runs, cells[0].evidence)
+        assert picked is not None, name
+        assert picked.run in cells[0].runs
+        assert 0 < picked.cost_s <= cells[0].whole_s
+
+
+def test_published_accuracies_give_the_regrets_known_of_them() -> None:
+    found = published_regrets()
+    points = {name: round(100 * mean, 2) for name, (mean, _, _) in found.items()}
+    assert points["highest LogME"] == pytest.approx(0.42, abs=0.01)
+    assert points["most parameters"] == pytest.approx(0.84, abs=0.01)
+    assert points["any"] == pytest.approx(2.31, abs=0.01)
+    assert {count for name, (_, _, count) in found.items() if name != "highest NCE"} == {8}
+
+
+def _stripes(label: int, number: int) -> npt.NDArray[np.uint8]:
+    random = np.random.default_rng([label, number])
+    y, x = np.mgrid[:32, :32] / 32
+    angle = np.pi * (label + 0.3 * random.uniform(-1, 1)) / 4
+    waves = np.sin(2 * np.pi * (5 * (np.cos(angle) * x + np.sin(angle) * y) + random.uniform()))
+    image = random.uniform(60, 200, 3) + random.uniform(20, 50) * waves[..., None]
+    noisy: npt.NDArray[np.uint8] = np.clip(
+        image + random.normal(0, 12, image.shape), 0, 255
+    ).astype(np.uint8)
+    return noisy
+
+
+@pytest.fixture(scope="module")
+def striped() -> Dataset:
+    labels = np.arange(200) % 4
+    images = np.stack([_stripes(label, number) for number, label in enumerate(labels)])
+    pool = ImagePool(images, labels, None, tuple(map(str, range(200))))
+    base = Dataset("folder:made", "0" * 64, tuple("abcd"), 0, 0, 0, PoolSource(pool, {}))
+    parts: dict[SplitName, Indices] = {
+        "train": np.arange(60), "val": np.arange(60, 120), "test": np.arange(120, 200),
+    }  # fmt: skip
+    return resplit(base, pool, parts)
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [("too few images", "too_few"), ("a dominant class", "dominant_class"),
+     ("copies in the test", "copies"), ("one session", "shortcut")],
+)  # fmt: skip
+def test_planted_faults_of_images_are_found(
+    striped: Dataset, fault: str, kind: str, tmp_path: Path
+) -> None:
+    changed = with_fault(striped, fault)
+    data = development(changed, pack(changed, 32, tmp_path), is_val_own=True)
+    assert kind in {sign.kind for sign in before_probes(data)}
+
+
+def test_a_set_without_a_fault_is_left_alone(striped: Dataset, tmp_path: Path) -> None:
+    data = development(striped, pack(striped, 32, tmp_path), is_val_own=True)
+    assert before_probes(data) == []
+
+
+@pytest.mark.parametrize("fault", sorted(FAULTS))
+def test_a_fault_changes_a_copy_alone(striped: Dataset, fault: str) -> None:
+    source = striped.source
+    assert isinstance(source, PoolSource)
+    images, labels = source.pool.images.copy(), source.pool.labels.copy()
+    changed = with_fault(striped, fault)
+    assert changed.content_hash != striped.content_hash
+    assert np.array_equal(source.pool.images, images)
+    assert np.array_equal(source.pool.labels, labels)

@@ -1,0 +1,158 @@
+"""Belief about candidates: no winner's curse, intervals that hold, ties and differences."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from scipy import stats
+from scipy.special import expit, logit
+
+from bench.advise.belief import Belief, believe
+from bench.advise.candidate import Candidate, candidate
+from bench.advise.experience import Arm, Experience, shipped_experience
+
+IMAGES, NETWORK = 200, "squeezenet1_1"
+POLICIES = ("freeze_all", "fine_tune_all", "retrain_all", "fine_tune_last")
+DEVIATION = 0.4
+"""Standard deviation of the gain of each policy but freeze_all, in log odds."""
+EXPERIENCE = Experience(
+    arms=tuple(Arm(policy=policy, rate_factor=1.0) for policy in POLICIES),
+    gain=(0.0, 0.3, 0.0, 0.2),
+    covariance=tuple(map(tuple, np.diag([0.0, *[DEVIATION**2] * 3]).tolist())),
+    shared=0.5, head_gain=0.0, head_variance=0.04, source="made",
+)  # fmt: skip
+
+
+def _candidates() -> list[Candidate]:
+    return [candidate(NETWORK, policy, "linear", 10) for policy in POLICIES]
+
+
+def _answers(
+    accuracies: npt.NDArray[np.float64], random: np.random.Generator
+) -> npt.NDArray[np.float64]:
+    """Return right and wrong answers, alike for hard and easy images as those of networks are."""
+    hard = random.normal(size=IMAGES)
+    own = random.normal(size=(len(accuracies), IMAGES))
+    right = 0.8 * hard + 0.6 * own < stats.norm.ppf(accuracies)[:, None]
+    return right.astype(float)
+
+
+def _world(random: np.random.Generator) -> tuple[npt.NDArray[np.float64], Belief]:
+    """Return the true accuracies of one data set, and what is believed after a trial of each."""
+    every = _candidates()
+    gain, covariance = EXPERIENCE.prior(every, [NETWORK])
+    base = random.normal(1.2, 0.5)
+    truth = expit(base + random.multivariate_normal(gain, covariance))
+    answers = _answers(np.array([expit(base), *truth]), random)
+    trials = dict(zip(every, answers[1:], strict=True))
+    folds = dict.fromkeys(every, 1)
+    return truth, believe(EXPERIENCE, every, {NETWORK: answers[0]}, trials, folds)
+
+
+@pytest.fixture(scope="module")
+def worlds() -> list[tuple[npt.NDArray[np.float64], Belief]]:
+    random = np.random.default_rng(0)
+    return [_world(random) for _ in range(300)]
+
+
+def test_the_expected_accuracy_has_no_winners_curse(
+    worlds: list[tuple[npt.NDArray[np.float64], Belief]],
+) -> None:
+    errors = []
+    for truth, belief in worlds:
+        best = int(belief.expected.argmax())
+        errors.append(belief.expected[best] - truth[best])
+    assert abs(np.mean(errors)) < 0.006
+
+
+def test_intervals_hold_the_accuracy_of_other_images(
+    worlds: list[tuple[npt.NDArray[np.float64], Belief]],
+) -> None:
+    random, held = np.random.default_rng(1), []
+    for truth, belief in worlds:
+        for one, accuracy in zip(belief.candidates, truth, strict=True):
+            low, high = belief.interval(one, test_images=150)
+            held.append(low <= random.binomial(150, accuracy) / 150 <= high)
+    assert 0.87 <= np.mean(held) <= 0.95
+
+
+def test_those_within_the_margin_of_the_best_are_called_as_good(
+    worlds: list[tuple[npt.NDArray[np.float64], Belief]],
+) -> None:
+    called = [
+        chance >= 0.05
+        for truth, belief in worlds
+        for chance, accuracy in zip(belief.chance_within(0.01), truth, strict=True)
+        if accuracy >= truth.max() - 0.01
+    ]
+    assert np.mean(called) >= 0.95
+
+
+def test_the_expected_shortfall_is_what_the_choice_loses(
+    worlds: list[tuple[npt.NDArray[np.float64], Belief]],
+) -> None:
+    lost, expected = [], []
+    for truth, belief in worlds:
+        best = int(belief.shortfall.argmin())
+        lost.append(truth.max() - truth[best])
+        expected.append(belief.shortfall[best])
+    assert np.mean(expected) == pytest.approx(np.mean(lost), abs=0.003)
+
+
+def test_what_is_far_behind_is_not_called_as_good() -> None:
+    random, every = np.random.default_rng(2), _candidates()
+    answers = _answers(np.array([0.8, 0.8, 0.9, 0.6, 0.8]), random)
+    trials = dict(zip(every, answers[1:], strict=True))
+    belief = believe(EXPERIENCE, every, {NETWORK: answers[0]}, trials, dict.fromkeys(every, 1))
+    near = dict(zip(POLICIES, belief.chance_within(0.01), strict=True))
+    assert near["retrain_all"] < 0.01
+    assert near["fine_tune_all"] > 0.9
+    assert belief.chance_of_best.sum() == pytest.approx(1.0)
+
+
+def test_probes_alone_give_what_experience_adds() -> None:
+    probe = np.array([1.0] * 160 + [0.0] * 40)
+    belief = believe(EXPERIENCE, _candidates(), {NETWORK: probe}, {}, {})
+    expected = logit(belief.expected) - logit(0.8)
+    assert expected == pytest.approx([0.0, 0.3, 0.0, 0.2], abs=0.08)
+    assert belief.expected.argmax() == 1
+
+
+def test_images_of_a_group_count_once() -> None:
+    """Crops of ten photographs say less than a hundred photographs do."""
+    every, groups = _candidates(), np.repeat(np.arange(10), 10)
+    probe = np.repeat([1.0, 1, 1, 1, 1, 1, 1, 0, 0, 0], 10)
+    alone = believe(EXPERIENCE, every, {NETWORK: probe}, {}, {})
+    together = believe(EXPERIENCE, every, {NETWORK: probe}, {}, {}, groups)
+    assert together.draws[:, 0].std() > 2 * alone.draws[:, 0].std()
+
+
+def test_a_trial_in_some_folds_counts_by_its_images() -> None:
+    every, answers = _candidates(), np.array([1.0, 1, 1, 0] * 50)
+    half = np.where(np.arange(200) < 100, answers, np.nan)
+    spread = []
+    for own in (half, answers):
+        belief = believe(EXPERIENCE, every, {NETWORK: answers}, {every[1]: own}, {every[1]: 1})
+        spread.append(belief.draws[:, 1].std())
+    assert spread[1] < spread[0]
+
+
+def test_all_right_is_no_certainty() -> None:
+    every, right = _candidates(), np.ones(30)
+    belief = believe(EXPERIENCE, every, {NETWORK: right}, {every[0]: right}, {every[0]: 1})
+    low, high = belief.interval(every[0], test_images=1000)
+    assert low < 0.97
+    assert high == 1.0
+
+
+def test_the_shipped_experience_knows_every_policy_at_every_rate() -> None:
+    experience = shipped_experience()
+    for policy in ("freeze_all", "fine_tune_all", "discriminative_lr"):
+        for factor in (1 / 3, 1.0, 3.0):
+            one = candidate(NETWORK, policy, "linear", 10).at_rate(factor)
+            arm = experience.arms[experience.index_of(one)]
+            assert (arm.policy, arm.rate_factor) == (policy, pytest.approx(factor))
+    with pytest.raises(ValueError, match="no experience with policy bitfit"):
+        experience.index_of(Candidate(NETWORK, "bitfit", "linear", 0.001, 10))
+    assert np.linalg.eigvalsh(np.array(experience.covariance)).min() > -1e-9

@@ -1,0 +1,80 @@
+"""Learn the adviser's experience from full runs: what each policy and rate gains over a head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import logit
+
+from bench.advise.experience import Arm, Experience
+from bench.advise.knowledge import RATE_FACTORS
+from bench.advise.wishes import POLICIES
+from tools.advice_record.measured import Measured
+from tools.advice_record.oracle import BACKBONES, FullRun
+
+SHRUNK = 0.1
+"""Weight of the diagonal in the covariance, as so many data sets show it only roughly."""
+LEAST_HEAD_VARIANCE = 0.02
+Floats = npt.NDArray[np.float64]
+
+
+def learn(found: Sequence[Measured]) -> Experience:
+    """Return the experience of all cells that are not refused by signs."""
+    arms = [Arm(policy=p, rate_factor=f) for p in POLICIES for f in RATE_FACTORS]
+    used = [one for one in found if one.evidence.probe_answers]
+    gains = np.array([[_gains(one, name, arms) for name in BACKBONES] for one in used])
+    heads = np.array([[_head(one, name) for name in BACKBONES] for one in used])
+    mean = gains.mean(axis=(0, 1))
+    centred = gains - mean
+    flat = centred.reshape(-1, len(arms))
+    covariance = flat.T @ flat / len(flat)
+    covariance = (1 - SHRUNK) * covariance + SHRUNK * np.diag(np.diag(covariance))
+    pairs = centred[:, 0] * centred[:, 1]
+    shared = float(pairs.sum() / np.square(centred).sum(axis=(0, 2)).mean())
+    head_gain, sampling = heads[..., 0], heads[..., 1]
+    variance = float(head_gain.var() - sampling.mean())
+    return Experience(
+        arms=tuple(arms), gain=tuple(map(float, mean)),
+        covariance=tuple(map(tuple, covariance.tolist())),
+        shared=min(max(shared, 0.0), 0.99), head_gain=float(head_gain.mean()),
+        head_variance=max(variance, LEAST_HEAD_VARIANCE),
+        source=f"{sum(len(one.runs) for one in used):,} full runs of {' and '.join(BACKBONES)} on "
+        f"{len(used)} small data sets of {len({one.family for one in used})} kinds",
+    )  # fmt: skip
+
+
+def _gains(one: Measured, backbone: str, arms: Sequence[Arm]) -> Floats:
+    """Return the gain of each arm over the head, in log odds; a run that diverged counts as the
+    worst of the others."""
+    runs = {arm: _run(one, backbone, arm) for arm in arms}
+    known = {arm: _log_odds(run) for arm, run in runs.items() if run is not None}
+    worst = min(known.values())
+    head = known.get(Arm(policy="freeze_all", rate_factor=1.0), worst)
+    return np.array([known.get(arm, worst) - head for arm in arms])
+
+
+def _head(one: Measured, backbone: str) -> tuple[float, float]:
+    """Return the gain of the trained head over the probe, in log odds, and the variance of that
+    from the numbers of images."""
+    run = _run(one, backbone, Arm(policy="freeze_all", rate_factor=1.0))
+    probe = one.evidence.probe_answers[backbone]
+    if run is None:
+        return 0.0, 0.0
+    top1 = (probe.sum() + 0.5) / (len(probe) + 1)
+    spread = top1 * (1 - top1)
+    variance = 1 / (len(probe) * spread) + 1 / (run.test_images * spread)
+    return _log_odds(run) - float(logit(top1)), float(variance)
+
+
+def _run(one: Measured, backbone: str, arm: Arm) -> FullRun | None:
+    for run in one.runs:
+        same = (run.backbone, run.policy) == (backbone, arm.policy)
+        if same and abs(run.factor / arm.rate_factor - 1) < 1e-3:
+            return run
+    return None
+
+
+def _log_odds(run: FullRun) -> float:
+    return float(logit((len(run.right) + 0.5) / (run.test_images + 1)))

@@ -1,0 +1,106 @@
+"""Read what was measured on a cell."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bench.advise.advice import Advice, Strategy
+from bench.advise.candidate import OPTIMIZER
+from bench.advise.learning_curve import Point
+from bench.catalog.policies import default_rate
+from tools.advice_record.cells import Cell, cells
+from tools.advice_record.oracle import FILE, FullRun, load_oracle
+from tools.advice_record.rules import Evidence
+
+SHARES = (0.05, 0.1, 0.2)
+"""Budgets of the adviser over the cost of the full runs."""
+ADVICE_FILE, EVIDENCE_FILE = "advice-{share:g}.json", "evidence.json"
+Answers = npt.NDArray[np.float64]
+"""(test images,) 1 where it is right."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A cell with everything that was measured."""
+
+    cell: Cell
+    runs: list[FullRun]
+    evidence: Evidence
+    advice: dict[float, Advice]
+    """Share of the full runs' time → advice within it; empty before the adviser was asked."""
+    signs: tuple[str, ...]
+    """Kinds of signs that the set cannot support advice."""
+    planted: dict[str, tuple[str, ...]]
+    """Planted fault → kinds of signs that were found."""
+    curve: tuple[Point, ...]
+    """Errors of the best probe over the number of training images."""
+
+    @property
+    def family(self) -> str:
+        """Name of the family."""
+        return self.cell.family.name
+
+    @property
+    def whole_s(self) -> float:
+        """Time of all full runs."""
+        return sum(run.fit_s for run in self.runs)
+
+    def run_of(self, strategy: Strategy) -> FullRun | None:
+        """Return the full run of a strategy; None if it diverged."""
+        factor = strategy.learning_rate / default_rate(strategy.policy, OPTIMIZER)
+        for run in self.runs:
+            same = (run.backbone, run.policy) == (strategy.backbone, strategy.policy)
+            if same and abs(run.factor / factor - 1) < 1e-3:
+                return run
+        return None
+
+    def regret(self, answers: Answers) -> float:
+        """Return how far answers are below the best full run's. The best is chosen on one half of
+        the test images and measured on the other, both ways, so that it owes nothing to luck."""
+        every = np.stack([run.answers() for run in self.runs]).astype(float)
+        halves = np.arange(every.shape[1]) % 2
+        found = []
+        for half in (0, 1):
+            best = every[:, halves == half].mean(axis=1).argmax()
+            other = halves != half
+            found.append(every[best, other].mean() - answers[other].mean())
+        return float(np.mean(found))
+
+
+def load(folder: Path) -> list[Measured]:
+    """Read all cells whose full runs and probes are there."""
+    found = []
+    for cell in cells():
+        place = folder / cell.name
+        if not (place / FILE).is_file() or not (place / EVIDENCE_FILE).is_file():
+            continue
+        told: dict[str, Any] = json.loads((place / EVIDENCE_FILE).read_text())
+        answers = {name: np.array(list(map(float, text)))
+                   for name, text in told["probe_answers"].items()}  # fmt: skip
+        files = {share: place / ADVICE_FILE.format(share=share) for share in SHARES}
+        advice = {
+            share: Advice.model_validate_json(file.read_bytes())
+            for share, file in files.items()
+            if file.is_file()
+        }
+        found.append(
+            Measured(
+                cell, load_oracle(place), Evidence(cell, answers, told["log_evidence"]), advice,
+                tuple(told["signs"]),
+                {name: tuple(signs) for name, signs in told["planted"].items()},
+                tuple(Point(**point) for point in told["curve"]),
+            )
+        )  # fmt: skip
+    return found
+
+
+def outside(found: Sequence[Measured], family: str) -> list[Measured]:
+    """Return the cells of all other families, from which a rule for this one may learn."""
+    return [one for one in found if one.family != family]

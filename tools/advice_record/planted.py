@@ -1,0 +1,130 @@
+"""Planted faults: versions of a cell whose images or labels cannot support advice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from bench.data import Dataset
+from bench.data.model import SPLITS, Labels, Pixels, SplitName
+from bench.data.resplit import ImagePool, Indices, PoolSource, resplit
+
+WRONG_SHARE = 0.75
+"""Share of labels drawn at random in the set with mostly wrong labels."""
+DOMINANT_SHARE = 0.9
+COPIED_SHARE = 0.3
+"""Share of the test images that are replaced by training images."""
+FEW_OF_A_CLASS = 2
+FRAME_PX = 3
+
+
+@dataclass
+class Parts:
+    """Images and labels of a set, with the positions of each split among them."""
+
+    images: Pixels
+    labels: Labels
+    chosen: dict[SplitName, Indices]
+
+    @property
+    def seen(self) -> Indices:
+        """Positions of training and validation images."""
+        return np.concatenate([self.chosen["train"], self.chosen["val"]])
+
+
+Fault = Callable[[Parts, np.random.Generator], None]
+"""Changes images, labels or splits in place."""
+
+
+def _shuffled_labels(parts: Parts, random: np.random.Generator) -> None:
+    parts.labels[parts.seen] = random.permutation(parts.labels[parts.seen])
+
+
+def _mostly_wrong(parts: Parts, random: np.random.Generator) -> None:
+    drawn = random.integers(0, parts.labels.max() + 1, len(parts.seen))
+    is_wrong = random.uniform(size=len(drawn)) < WRONG_SHARE
+    parts.labels[parts.seen] = np.where(is_wrong, drawn, parts.labels[parts.seen])
+
+
+def _too_few(parts: Parts, random: np.random.Generator) -> None:
+    """Keep two images of each class, one for training and one for validation."""
+    counts: dict[SplitName, int] = {"train": FEW_OF_A_CLASS - 1, "val": 1}
+    for split, count in counts.items():
+        positions = parts.chosen[split]
+        labels = parts.labels[positions]
+        kept = [positions[labels == label][:count] for label in np.unique(labels)]
+        parts.chosen[split] = np.concatenate(kept)
+
+
+def _dominant_class(parts: Parts, random: np.random.Generator) -> None:
+    for split in SPLITS[:2]:
+        positions = parts.chosen[split]
+        others = positions[parts.labels[positions] != 0]
+        count = max(1, round((1 - DOMINANT_SHARE) * len(positions)))
+        changed = random.permutation(others)[count:]
+        own = positions[parts.labels[positions] == 0]
+        parts.images[changed] = parts.images[random.choice(own, len(changed))][:, :, ::-1]
+        parts.labels[changed] = 0
+
+
+def _copies(parts: Parts, random: np.random.Generator) -> None:
+    test, train = parts.chosen["test"], parts.chosen["train"]
+    count = round(COPIED_SHARE * len(test))
+    twins = random.choice(train, count)
+    noise = random.integers(-2, 3, parts.images[twins].shape)
+    parts.images[test[:count]] = np.clip(parts.images[twins] + noise, 0, 255).astype(np.uint8)
+    parts.labels[test[:count]] = parts.labels[twins]
+
+
+def _border(parts: Parts, random: np.random.Generator) -> None:
+    """Frame the images of each class in a grey of its own."""
+    greys = np.linspace(20, 235, int(parts.labels.max()) + 1)[parts.labels]
+    for edge in (np.s_[:, :FRAME_PX], np.s_[:, -FRAME_PX:],
+                 np.s_[:, :, :FRAME_PX], np.s_[:, :, -FRAME_PX:]):  # fmt: skip
+        parts.images[edge] = greys[:, None, None, None].astype(np.uint8)
+
+
+def _tint(parts: Parts, random: np.random.Generator) -> None:
+    """Give each class a colour of its own, as of the light of one session."""
+    hues = np.linspace(0, 2 * np.pi, int(parts.labels.max()) + 1, endpoint=False)[parts.labels]
+    shifts = 35 * np.stack([np.cos(hues), np.cos(hues - 2.1), np.cos(hues + 2.1)], axis=1)
+    means = parts.images.mean(axis=(1, 2))
+    level = 110 - means + shifts + random.normal(0, 1, means.shape)
+    spread = parts.images.std(axis=(1, 2)).mean(axis=1)
+    scale = (35 / np.maximum(spread, 1.0))[:, None, None, None]
+    centred = (parts.images - means[:, None, None]) * scale + means[:, None, None]
+    parts.images[:] = np.clip(centred + level[:, None, None], 0, 255).astype(np.uint8)
+
+
+def _session(parts: Parts, random: np.random.Generator) -> None:
+    """Replace the images of each class by noisy frames of one of them."""
+    for label in np.unique(parts.labels):
+        own = np.flatnonzero(parts.labels == label)
+        frame = parts.images[own[0]].astype(np.float64)
+        noise = random.normal(0, 3, (len(own), *frame.shape))
+        parts.images[own] = np.clip(frame + noise, 0, 255).astype(np.uint8)
+
+
+FAULTS: Mapping[str, Fault] = {
+    "shuffled labels": _shuffled_labels,
+    "mostly wrong labels": _mostly_wrong,
+    "too few images": _too_few,
+    "a dominant class": _dominant_class,
+    "copies in the test": _copies,
+    "a border": _border,
+    "a tint": _tint,
+    "one session": _session,
+}
+
+
+def with_fault(dataset: Dataset, name: str) -> Dataset:
+    """Return a cell with a planted fault, as ``FAULTS`` names it."""
+    source = dataset.source
+    assert isinstance(source, PoolSource)
+    parts = Parts(source.pool.images.copy(), source.pool.labels.copy(), dict(source.chosen))
+    FAULTS[name](parts, np.random.default_rng(0))
+    pool = ImagePool(parts.images, parts.labels, None, source.pool.names)
+    named = replace(dataset, content_hash=f"{dataset.content_hash} {name}")
+    return resplit(named, pool, parts.chosen)

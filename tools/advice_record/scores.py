@@ -1,0 +1,215 @@
+"""Score the adviser and the rules on the measured cells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bench.advise.belief import believe
+from bench.advise.candidate import candidate
+from bench.advise.knowledge import RATE_FACTORS
+from bench.advise.learning_curve import Point, fit_curve
+from bench.advise.wishes import POLICIES
+from bench.system import cores, processor
+from tools.advice_record.cells import FAMILIES, PLAIN
+from tools.advice_record.learn import learn
+from tools.advice_record.measured import SHARES, Answers, Measured, load, outside
+from tools.advice_record.oracle import BACKBONES, EPOCHS, tuned
+from tools.advice_record.rules import RULES, chance
+
+DRAWS = 2000
+SAME = 0.01
+"""Difference in test accuracy below which two strategies are equally good; the adviser's margin."""
+Picked = tuple[Answers, float] | None
+"""Answers of the chosen full run and the time that choosing took; None: nothing was chosen."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """A rule over all cells."""
+
+    name: str
+    regrets: npt.NDArray[np.float64]
+    """(cells,)."""
+    costs: npt.NDArray[np.float64]
+    """(cells,) over the full runs' time."""
+
+
+def scores(found: Sequence[Measured]) -> list[Score]:
+    """Return the scores of the adviser at each budget, of all rules, and of chance."""
+
+    def score(name: str, pick: Callable[[Measured], Picked]) -> Score:
+        regrets, costs = [], []
+        for one in found:
+            picked = pick(one)
+            answers, cost_s = (np.zeros(one.runs[0].test_images), 0.0) if picked is None else picked
+            regrets.append(one.regret(answers))
+            costs.append(cost_s / one.whole_s)
+        return Score(name, np.array(regrets), np.array(costs))
+
+    def adviser(share: float) -> Callable[[Measured], Picked]:
+        def pick(one: Measured) -> Picked:
+            advice = one.advice[share]
+            chosen = advice.recommendation
+            run = None if chosen is None else one.run_of(chosen)
+            return None if run is None else (run.answers().astype(float), advice.spent_s)
+
+        return pick
+
+    def ruled(name: str) -> Callable[[Measured], Picked]:
+        def pick(one: Measured) -> Picked:
+            picked = RULES[name](one.runs, one.evidence)
+            return None if picked is None else (picked.run.answers().astype(float), picked.cost_s)
+
+        return pick
+
+    every = [score(f"advise, {share:.0%} of the cost", adviser(share)) for share in SHARES]
+    every.append(score("probes and experience, no trial", lambda one: _by_experience(one, found)))
+    every += [score(name, ruled(name)) for name in RULES]
+    return [*every, score("chance", lambda one: chance(one.runs))]
+
+
+def _by_experience(one: Measured, found: Sequence[Measured]) -> Picked:
+    """Choose what experience from the other families expects to be the best, by probes alone."""
+    if not one.evidence.probe_answers:
+        return None
+    every = [
+        candidate(name, policy, "linear", EPOCHS).at_rate(factor)
+        for name in BACKBONES for policy in POLICIES for factor in RATE_FACTORS
+    ]  # fmt: skip
+    experience = learn(outside(found, one.family))
+    belief = believe(experience, every, one.evidence.probe_answers, {}, {})
+    best = every[int(belief.expected.argmax())]
+    for run in one.runs:
+        same = (run.backbone, run.policy) == (best.backbone, best.policy)
+        if same and abs(run.factor / best.rate_factor - 1) < 1e-3:
+            return run.answers().astype(float), 0.0
+    return None
+
+
+def interval(values: npt.NDArray[np.float64], families: Sequence[str]) -> tuple[float, float]:
+    """Return the 95 % interval of a mean over cells, drawn by family: cells of one are alike."""
+    random, names = np.random.default_rng(0), sorted(set(families))
+    groups = [values[[f == name for f in families]] for name in names]
+    means = []
+    for _ in range(DRAWS):
+        drawn = random.integers(0, len(groups), len(groups))
+        means.append(np.concatenate([groups[index] for index in drawn]).mean())
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def coverage(found: Sequence[Measured], share: float) -> dict[str, tuple[int, int]]:
+    """Return how many predicted intervals hold the full run's accuracy, and of how many: of
+    recommendations, and of everything that was tried."""
+    counts = {}
+    for name in ("recommended", "tried"):
+        held = total = 0
+        for one in found:
+            advice = one.advice[share]
+            own = advice.tried if name == "tried" else (advice.recommendation,)
+            for strategy in own:
+                run = None if strategy is None else one.run_of(strategy)
+                if run is None or strategy is None or strategy.interval is None:
+                    continue
+                low, high = strategy.interval
+                held += low <= run.test_top1 <= high
+                total += 1
+        counts[name] = (held, total)
+    return counts
+
+
+def ties(found: Sequence[Measured], share: float) -> dict[str, float]:
+    """Return precision and recall of "cannot be told from the best", against the full runs."""
+    called = right = equal = 0
+    for one in found:
+        tried = [(s, one.run_of(s)) for s in one.advice[share].tried]
+        known = [(s, run.test_top1) for s, run in tried if run is not None]
+        if not known:
+            continue
+        best = max(top1 for _, top1 in known)
+        for strategy, top1 in known:
+            is_equal = best - top1 <= SAME
+            called += strategy.is_contender
+            equal += is_equal
+            right += is_equal and strategy.is_contender
+    return {"precision": right / max(called, 1), "recall": right / max(equal, 1)}
+
+
+def data_wanted(found: Sequence[Measured]) -> dict[str, list[float]]:
+    """Return the number of images that a curve asks for over the number that was needed, for the
+    accuracy at its largest size, by the curve of the smaller ones: of probes, in each cell, and of
+    the whole network, in each family."""
+    random = np.random.default_rng(0)
+
+    def ratio(points: Sequence[Point]) -> float | None:
+        *smaller, largest = sorted(points, key=lambda p: p.images)
+        if len(smaller) < 2 or largest.error >= min(p.error for p in smaller):
+            return None  # more images brought nothing, so that no number was needed
+        wanted = fit_curve(smaller, random).images_for(largest.error)
+        return float("inf") if wanted is None else wanted / largest.images
+
+    probes = [ratio(one.curve) for one in found if len(one.curve) > 2]
+    whole = []
+    for family in FAMILIES:
+        own = [one for one in found if one.family == family.name and one.cell.variant is PLAIN]
+        points = []
+        for one in own:
+            run = tuned(one.runs, BACKBONES[-1], "fine_tune_all")
+            if run is not None:
+                error = 1 - run.test_top1
+                spread = float(np.sqrt(max(error * (1 - error), 0.01) / run.test_images))
+                points.append(Point(one.cell.train_images, error, spread))
+        whole.append(ratio(points) if len(points) > 2 else None)
+    named = {"probes": probes, "whole network": whole}
+    return {name: [v for v in values if v is not None] for name, values in named.items()}
+
+
+def planted(found: Sequence[Measured]) -> dict[str, tuple[int, int]]:
+    """Return for each planted fault in how many cells any sign was found, and of how many."""
+    counts: dict[str, tuple[int, int]] = {}
+    for one in found:
+        for name, signs in one.planted.items():
+            refused, total = counts.get(name, (0, 0))
+            counts[name] = (refused + bool(signs), total + 1)
+    return counts
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    """Return every number of the page; raise SystemExit if no cell is complete."""
+    found = [one for one in load(folder) if len(one.advice) == len(SHARES)]
+    if not found:
+        raise SystemExit(f"No complete cell in {folder}: python -m tools.advice_record collect")
+    families = [one.family for one in found]
+    every = scores(found)
+    adviser = next(score for score in every if score.name.startswith("advise, 10"))
+    rows = []
+    for score in every:
+        difference = score.regrets - adviser.regrets
+        rows.append({
+            "name": score.name, "mean": float(score.regrets.mean()),
+            "interval": interval(score.regrets, families), "worst": float(score.regrets.max()),
+            "cost": float(score.costs.mean()), "behind": float(difference.mean()),
+            "behind_interval": interval(difference, families),
+        })  # fmt: skip
+    return {
+        "machine": f"{cores()} cores of {processor()}",
+        "cells": len(found), "families": sorted(set(families)),
+        "runs": sum(len(one.runs) for one in found),
+        "whole_hours": sum(one.whole_s for one in found) / 3600,
+        "rules": rows,
+        "coverage": {f"{share:g}": coverage(found, share) for share in SHARES},
+        "ties": {f"{share:g}": ties(found, share) for share in SHARES},
+        "data_wanted": data_wanted(found),
+        "planted": planted(found),
+        "refused": [one.cell.name for one in found if one.signs],
+        "by_cell": {
+            one.cell.name: float(regret)
+            for one, regret in zip(found, adviser.regrets, strict=True)
+        },
+    }  # fmt: skip
