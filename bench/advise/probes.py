@@ -111,7 +111,7 @@ def pixel_features(images: Pixels) -> Array:
         band = images[:, edges[row] : edges[row + 1]].mean(axis=1, dtype=np.float32)
         for column in range(side):
             found[:, row, column] = band[:, edges[column] : edges[column + 1]].mean(axis=1)
-    return found.reshape(count, -1) / 255.0
+    return found.reshape(count, side * side * 3) / 255.0
 
 
 def _scaled(fit: Array, test: Array) -> tuple[Array, Array]:

@@ -13,9 +13,9 @@ from bench.data.model import Labels, Pixels, SplitName
 from bench.data.resplit import ImagePool, Indices, resplit
 
 PX = 64
-VAL_IMAGES, TEST_IMAGES = 150, 500
+VAL_IMAGES, TEST_IMAGES = 100, 500
 """Images of a cell besides those for training: a user's own for choices, and the oracle's test."""
-SIZES = (50, 120, 300)
+SIZES = (40, 100, 240)
 """Numbers of training images."""
 NOISE = 0.3
 """Share of wrong labels in the noisy variants, of training and validation images alone."""
@@ -97,11 +97,13 @@ class Cell:
 
 
 def cells() -> Iterator[Cell]:
-    """Yield all cells: each family at each size, and its variants at the middle size."""
-    for family in FAMILIES:
-        for size in SIZES:
+    """Yield all cells: each family at each size, and its variants at the middle size; families take
+    turns, so that those measured so far are always of all of them."""
+    for size in SIZES:
+        for family in FAMILIES:
             yield Cell(family, PLAIN, size)
-        for variant in VARIANTS:
+    for variant in VARIANTS:
+        for family in FAMILIES:
             yield Cell(family, variant, SIZES[1])
 
 
