@@ -86,7 +86,9 @@ calibrate: $(VENV)/.installed
 # Measure how often advice is right: some three hours on an idle machine, resumable. Sets of Debian's
 # packages dataset-fashion-mnist and openclipart-png take part if they are installed.
 advice-record: $(VENV)/.installed
-	$(BIN)/python -m tools.advice_record collect results/runs/advice-record
+	THAWBENCH_CACHE=results/runs/advice-cache $(BIN)/python -m tools.advice_record collect \
+		results/runs/advice-record
+	$(BIN)/python -m tools.advice_record learn results/runs/advice-record
 	$(BIN)/python -m tools.advice_record report results/runs/advice-record \
 		$$(git rev-parse --short HEAD)
 

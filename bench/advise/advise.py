@@ -163,18 +163,23 @@ def advise(
         Unavailable: No network could be probed.
     """
     evidence, budget = ProbeEvidence(), laboratory.budget
-    known = Knowledge(laboratory, evidence, question.wishes, question.experience)
+    seen = laboratory.data.dataset.train_images
+    known = Knowledge(
+        laboratory, evidence, question.wishes, question.experience, whole.train_images / seen
+    )
     schedule: Schedule | None = None
     is_interrupted = False
 
     def advice() -> Advice:
         findings = Findings(
-            whole, known, schedule, budget.seconds, budget.spent_s, _warnings(evidence)
+            whole, known, schedule, budget.seconds, budget.spent_s,
+            _warnings(evidence, whole.train_images, seen),
         )  # fmt: skip
         return conclude(findings)
 
     try:
-        gather(laboratory, _admitted(laboratory, question.wishes), evidence, on_progress)
+        admitted = _admitted(laboratory, question.wishes)
+        gather(laboratory, admitted, question.wishes.head, evidence, on_progress)
         if not evidence.best and not evidence.signs:
             reasons = "; ".join(evidence.unavailable.values())
             raise Unavailable(
@@ -192,8 +197,14 @@ def advise(
     return advice(), is_interrupted
 
 
-def _warnings(evidence: ProbeEvidence) -> tuple[str, ...]:
-    return tuple(f"{name} was left out: {why}" for name, why in evidence.unavailable.items())
+def _warnings(evidence: ProbeEvidence, images: int, seen: int) -> tuple[str, ...]:
+    found = [f"{name} was left out: {why}" for name, why in evidence.unavailable.items()]
+    if seen < images:
+        found.append(
+            f"{seen:,} of {images:,} training images were looked at: the accuracy is expected for "
+            "so many, and a run on all may reach more."
+        )
+    return tuple(found)
 
 
 def _admitted(laboratory: Laboratory, wishes: Wishes) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from scipy.special import expit, logit
 
 from bench.advise.candidate import Candidate
 from bench.advise.experience import Experience, Floats
+from bench.catalog.policies import POLICIES
 
 DRAWS = 4000
 LEVEL = 0.9
@@ -29,8 +30,8 @@ TIE_LEVEL = 0.05
 good as the best."""
 PROBE_DEVIATION = 3.0
 """Standard deviation of a network's accuracy, in log odds, before anything is measured."""
-SEED_DEVIATION = 0.12
-"""Standard deviation over seeds of a training's accuracy, in log odds
+SEED_DEVIATIONS = {"head": 0.057, "part": 0.122, "all": 0.175}
+"""Standard deviation over seeds of a training's accuracy, in log odds, by what is trained
 (``bench/analysis/experience.json``)."""
 ITERATIONS = 5
 LEAST_SPREAD = 1e-3
@@ -45,7 +46,12 @@ class Belief:
 
     candidates: tuple[Candidate, ...]
     draws: Floats
-    """(D, K) accuracies of full runs on images like the held-out ones."""
+    """(D, K) accuracies on images like the held-out ones, as means over seeds."""
+
+    def among(self, allowed: Sequence[Candidate]) -> Belief:
+        """Return the belief about some of the candidates, in this order."""
+        columns = [self.candidates.index(one) for one in allowed]
+        return Belief(tuple(allowed), self.draws[:, columns])
 
     @property
     def expected(self) -> Floats:
@@ -75,8 +81,10 @@ class Belief:
         """Return the interval, at ``LEVEL``, for the accuracy of a full run on so many test
         images: its ends are accuracies that so many images can have."""
         column = self.draws[:, self.candidates.index(candidate)]
-        images = max(test_images, 1)
-        right = np.random.default_rng(1).binomial(images, column)
+        random, images = np.random.default_rng(1), max(test_images, 1)
+        luck = _seed_deviation(candidate) * random.standard_normal(len(column))
+        odds = logit(np.clip(column, 1e-9, 1 - 1e-9))
+        right = random.binomial(images, expit(odds + luck))
         low, high = np.quantile(right, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         return float(np.floor(low) / images), float(np.ceil(high) / images)
 
@@ -112,7 +120,7 @@ def believe(
     positions = [*range(len(networks)), *(len(networks) + candidates.index(t) for t in tried)]
     observed = np.stack([*probes.values(), *(trials[one] for one in tried)])
     measured = _Measured.of(observed, groups)
-    seeds = [0.0] * len(networks) + [SEED_DEVIATION**2 / folds[one] for one in tried]
+    seeds = [0.0] * len(networks) + [_seed_deviation(one) ** 2 / folds[one] for one in tried]
     seen = covariance[:, positions]
     at, prior_mean = logit(measured.smoothed), mean
     for _ in range(ITERATIONS):  # errors are those at the expected accuracies, not the seen ones
@@ -123,6 +131,10 @@ def believe(
     covariance = covariance - gains @ seen.T
     own = slice(len(networks), None)
     return Belief(tuple(candidates), expit(_normal(mean[own], covariance[own, own])))
+
+
+def _seed_deviation(candidate: Candidate) -> float:
+    return SEED_DEVIATIONS.get(POLICIES[candidate.policy].boundary, SEED_DEVIATIONS["part"])
 
 
 def _typical(probes: Mapping[str, Answers]) -> float:

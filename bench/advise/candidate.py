@@ -50,7 +50,6 @@ class TrialPlan:
     epochs: int
     train_images: int | None = None
     """Number of training images; None: all of the fold."""
-    seed: int = 0
 
     @property
     def is_whole(self) -> bool:

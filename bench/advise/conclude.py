@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -20,12 +19,12 @@ from bench.advise.advice import (
     Strategy,
 )
 from bench.advise.belief import LEVEL, TIE_LEVEL, Belief
-from bench.advise.candidate import Candidate, Trial, TrialPlan
-from bench.advise.knowledge import Knowledge
+from bench.advise.candidate import Candidate, Trial
+from bench.advise.knowledge import Knowledge, chosen_of, cost_of
 from bench.advise.learning_curve import LearningCurve, Point, crossing, fit_curve
 from bench.advise.schedule import Schedule
 from bench.advise.similarity import similarity_word
-from bench.advise.wishes import check_any_meets, meets, unchecked
+from bench.advise.wishes import check_any_meets, unchecked
 from bench.catalog.cases import CASES, SIZE_BOUNDS, size_of
 from bench.catalog.policies import POLICIES, PRESCRIBED
 from bench.data.model import Dataset
@@ -67,13 +66,14 @@ def conclude(found: Findings) -> Advice:
     )  # fmt: skip
     if evidence.signs or not evidence.best:
         return base
-    belief = found.known.belief()
+    allowed = found.known.allowed()
+    if not allowed:
+        check_any_meets([found.known.strategy(one) for one in found.known.candidates()], wishes)
+    belief = found.known.belief().among(allowed)
     considered = _strategies(found, belief)
-    check_any_meets(considered, wishes)
-    allowed = [one for one in considered if meets(one, wishes)]
-    checked = [one for one in allowed if not unchecked(one, wishes)]
-    chosen = _chosen(checked or allowed, wishes.margin)
-    as_good = _as_good(allowed, chosen)
+    checked = [one for one in considered if not unchecked(one, wishes)]
+    chosen = chosen_of(checked or considered, wishes.margin)
+    as_good = _as_good(considered, chosen)
     tried = [one for one in considered if one.folds]
     size = _measured_size(found, belief) or size_of(found.dataset.train_images, SIZE_BOUNDS)
     case = _case_of(size, similarity)
@@ -89,10 +89,10 @@ def conclude(found: Findings) -> Advice:
             "interval": chosen.interval,
             "more_images": _more_images(curves, chosen, found.dataset),
             "data_wanted": _data_wanted(curves, chosen, wishes.target_top1),
-            "alternatives": _alternatives(chosen, allowed),
-            "article_says": _article(case, size, similarity, chosen, allowed),
+            "alternatives": _alternatives(chosen, considered),
+            "article_says": _article(case, size, similarity, chosen, considered),
             "is_settled": found.schedule is not None and found.schedule.is_settled,
-            "is_exhausted": found.schedule is not None and not found.schedule.is_cut_short,
+            "is_exhausted": found.schedule is not None and found.schedule.is_exhausted,
             "would_change": _would_change(found, chosen, as_good, size, curves),
             "learning_curve": tuple(
                 CurvePoint(policy=policy, images=point.images, top1=1.0 - point.error,
@@ -112,92 +112,37 @@ def _unchecked(chosen: Strategy, found: Findings) -> list[str]:
     ]
 
 
-def _cost(one: Strategy) -> float:
-    return math.inf if one.train_s is None else one.train_s
-
-
-def _chosen(allowed: Sequence[Strategy], margin: float) -> Strategy:
-    """Return the cheapest strategy whose expected accuracy is within the margin of the highest; of
-    those that were tried, if one is."""
-    best = max(one.expected_test_top1 or 0.0 for one in allowed)
-    within = [one for one in allowed if (one.expected_test_top1 or 0.0) >= best - margin]
-    return min([one for one in within if one.folds] or within, key=_cost)
-
-
 def _as_good(allowed: Sequence[Strategy], chosen: Strategy) -> tuple[Strategy, ...]:
     """Return the tried strategies that may be as good as the best, and the recommended one, the
     cheapest first."""
     found = [one for one in allowed if one == chosen or (one.is_contender and one.folds)]
-    return tuple(sorted(found, key=_cost))
+    return tuple(sorted(found, key=cost_of))
 
 
 def _strategies(found: Findings, belief: Belief) -> list[Strategy]:
-    """Return all candidates with what is expected of them, and with the figures of their trials;
-    those that were timed in another backend are there once more."""
-    known = found.known
+    """Return candidates with what is expected of them, and with the figures of their trials; those
+    that were timed in another backend are there once more."""
+    known, strategies = found.known, []
     expected, shortfall = belief.expected, belief.shortfall
     near = belief.chance_within(known.wishes.margin)
-    strategies = []
     for index, one in enumerate(belief.candidates):
-        base = Strategy(
-            policy=one.policy, backbone=one.backbone, backend=known.backend, head=one.head,
-            learning_rate=one.learning_rate, epochs=one.epochs,
-            expected_test_top1=float(expected[index]),
-            interval=belief.interval(one, found.dataset.test_images),
-            shortfall=float(shortfall[index]), is_contender=bool(near[index] >= TIE_LEVEL),
-            infer_images_per_s=known.evidence.images_per_s.get(one.backbone),
-            total_parameters=known.evidence.parameters.get(one.backbone),
-        )  # fmt: skip
+        believed = {
+            "expected_test_top1": float(expected[index]),
+            "interval": belief.interval(one, found.dataset.test_images),
+            "shortfall": float(shortfall[index]), "is_contender": bool(near[index] >= TIE_LEVEL),
+        }  # fmt: skip
         for backend in known.wishes.backends:
-            trials = known.whole_trials(one, backend)
-            if trials or backend == known.backend:
-                figures = _figures(found, one, trials) | {"backend": backend}
-                strategies.append(base.model_copy(update=figures))
+            strategy = known.strategy(one, backend)
+            if strategy.folds or backend == known.backend:
+                strategies.append(strategy.model_copy(update=believed))
     return strategies
-
-
-def _figures(found: Findings, one: Candidate, trials: Sequence[Trial]) -> dict[str, Any]:
-    """Return the figures of a candidate's trials, at the size of the full run; without a trial, the
-    time that one would take."""
-    laboratory = found.known.laboratory
-    if not trials:
-        plan = TrialPlan(one, found.known.backend, 0, one.epochs)
-        scale = found.dataset.train_images / max(len(laboratory.data.fit_images(0)), 1)
-        return {"train_s": laboratory.estimate_s(plan) * scale, **_figures_of_others(found, one)}
-    result, scale = trials[0].result, found.dataset.train_images / trials[0].train_images
-    figures = {
-        "train_s": None if result.fit_s is None else result.fit_s * scale,
-        "peak_host_bytes": result.peak_host_bytes, "peak_device_bytes": result.peak_device_bytes,
-        "total_parameters": result.total_parameters,
-        "trainable_parameters": result.trainable_parameters, "folds": len(trials),
-    }  # fmt: skip
-    if result.infer_images_per_s:
-        figures["infer_images_per_s"] = result.infer_images_per_s
-    return figures
-
-
-def _figures_of_others(found: Findings, one: Candidate) -> dict[str, Any]:
-    """Return the figures that an untried candidate shares with trials: those of its network, and of
-    its policy at another rate."""
-    figures: dict[str, Any] = {}
-    for trial in found.known.laboratory.trials:
-        tried, result = trial.plan.candidate, trial.result
-        if not trial.is_ok or tried.backbone != one.backbone:
-            continue
-        figures["total_parameters"] = result.total_parameters
-        if result.infer_images_per_s and trial.plan.is_whole:
-            figures["infer_images_per_s"] = result.infer_images_per_s
-        if tried.policy == one.policy:
-            for name in ("peak_host_bytes", "peak_device_bytes", "trainable_parameters"):
-                figures[name] = getattr(result, name)
-    return figures
 
 
 def _measured_size(found: Findings, belief: Belief) -> Size | None:
     """Return small, medium or large by what thawing brings on these images: nothing, too little to
     tell, or something; None if it was not tried."""
     schedule, expected = found.schedule, dict(zip(belief.candidates, belief.expected, strict=True))
-    tried = [] if schedule is None else schedule.tried()
+    tried = [] if schedule is None else [t for t in schedule.tried() if t in belief.candidates]
     best: dict[str, Candidate] = {}
     for one in sorted(tried, key=lambda one: expected[one]):
         best[POLICIES[one.policy].boundary] = one

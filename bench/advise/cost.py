@@ -111,15 +111,22 @@ class CostModel:
         work = images * inference_work(self.folder_of(backbone))
         return SET_UP_S + self._pace_of(backbone) * work
 
+    def start_s(self, backend: str) -> float:
+        """Predict how long a backend's worker takes to start; 0 if one has."""
+        return 0.0 if backend in self._started else START_S[backend]
+
     def seconds(self, plan: TrialPlan, amount: Amount) -> float:
         """Predict how long a trial takes; a backend's first one starts its worker."""
+        return self.start_s(plan.backend) + self.work_s(plan, amount)
+
+    def work_s(self, plan: TrialPlan, amount: Amount) -> float:
+        """Predict how long a trial takes in a worker that has started."""
         ratio = FIRST_GUESS
         for key in ((plan.backend, plan.candidate.policy), (plan.backend,)):
             if self._ratios.get(key):
                 ratio = statistics.median(self._ratios[key][-5:])
                 break
-        start_s = 0.0 if plan.backend in self._started else START_S[plan.backend]
-        return start_s + ratio * self._plain_s(plan, amount)
+        return ratio * self._plain_s(plan, amount)
 
     def _plain_s(self, plan: TrialPlan, amount: Amount) -> float:
         """Predict the time of a trial's work at the pace of inference."""

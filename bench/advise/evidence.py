@@ -32,16 +32,12 @@ class ProbeEvidence:
     results: list[ProbeResult] = field(default_factory=list)
     best: dict[str, Probe] = field(default_factory=dict)
     """Backbone → best linear probe on its pretrained features."""
-    linear: list[Probe] = field(default_factory=list)
-    """All linear probes on pretrained features, of every network and stage."""
-    units: int | None = None
-    """Number of groups of held-out images; None where each image stands alone."""
     images_per_s: dict[str, float] = field(default_factory=dict)
     """Backbone → rate of inference in batches, as the pass for its features took."""
     parameters: dict[str, int] = field(default_factory=dict)
-    """Backbone → parameters with a linear head."""
+    """Backbone → parameters with its head."""
     stage: dict[str, str] = field(default_factory=dict)
-    """Backbone → stage of that probe."""
+    """Backbone → stage of its best probe."""
     similarity: SimilarityEvidence | None = None
     signs: list[Suspicion] = field(default_factory=list)
     curve: list[Point] = field(default_factory=list)
@@ -51,11 +47,15 @@ class ProbeEvidence:
 
 
 def gather(
-    laboratory: Laboratory, backbones: tuple[str, ...], evidence: ProbeEvidence,
+    laboratory: Laboratory, backbones: tuple[str, ...], head: str, evidence: ProbeEvidence,
     on_progress: Callable[[str], None],
 ) -> None:  # fmt: skip
-    """Probe each backbone as long as the budget lasts; after the first one, measure the similarity
-    and look for signs that no advice is possible, and stop if there are any."""
+    """Probe each backbone as long as the budget lasts; by the best one, look for signs that no
+    advice is possible, and measure the similarity and the learning curve if there are none.
+
+    Args:
+        head: Head of the strategies, whose parameters count.
+    """
     data = laboratory.data
     evidence.signs += suspicion.before_probes(data)
     if evidence.signs:
@@ -65,20 +65,22 @@ def gather(
             break
         on_progress(f"features of {backbone}")
         try:
-            _probe_backbone(laboratory, backbone, evidence)
+            _probe_backbone(laboratory, backbone, head, evidence)
         except Unavailable as error:
             evidence.unavailable[backbone] = str(error)
             continue
-        if number == 0 or evidence.similarity is None:
-            evidence.signs += suspicion.after_probes(data, evidence.best[backbone])
-            if evidence.signs:
-                return
-            if laboratory.budget.holds(laboratory.budget.spent_s / 2):
-                with suppress(Unavailable):  # then the similarity is not known
-                    _measure_similarity(laboratory, backbone, evidence)
-    if evidence.best:
-        on_progress("learning curve of the features")
-        _probe_sizes(laboratory, best_backbone(evidence), evidence)
+    if not evidence.best:
+        return
+    best = best_backbone(evidence)
+    evidence.signs += suspicion.after_probes(data, evidence.best[best])
+    if evidence.signs:
+        return
+    on_progress("learning curve of the features")
+    _probe_sizes(laboratory, best, evidence)
+    if laboratory.budget.holds(_cost_s(laboratory, len(evidence.best))):
+        on_progress(f"features of {best} with random weights")
+        with suppress(Unavailable):  # then the similarity is not known
+            _measure_similarity(laboratory, best, evidence)
 
 
 def best_backbone(evidence: ProbeEvidence) -> str:
@@ -91,7 +93,9 @@ def _cost_s(laboratory: Laboratory, number: int) -> float:
     return laboratory.budget.spent_s / number
 
 
-def _probe_backbone(laboratory: Laboratory, backbone: str, evidence: ProbeEvidence) -> None:
+def _probe_backbone(
+    laboratory: Laboratory, backbone: str, head: str, evidence: ProbeEvidence
+) -> None:
     found = laboratory.features(backbone)
     probes = _probes_at_depths(laboratory, backbone, "pretrained", found.values, evidence)
     stage, best = min(
@@ -99,11 +103,8 @@ def _probe_backbone(laboratory: Laboratory, backbone: str, evidence: ProbeEviden
         key=lambda item: item[1].log_loss or 0.0,
     )
     evidence.best[backbone], evidence.stage[backbone] = best, stage
-    evidence.linear += [best_probe(own) for own in probes.values()]
     evidence.images_per_s[backbone] = len(found.values) / max(found.seconds, 1e-3)
-    evidence.parameters[backbone] = laboratory.parameters_of(backbone, "linear")
-    if laboratory.data.pool.groups is not None:
-        evidence.units = laboratory.data.units_of(range(laboratory.data.folds))
+    evidence.parameters[backbone] = laboratory.parameters_of(backbone, head)
 
 
 def _probes_at_depths(

@@ -8,7 +8,7 @@ folds, each held out once, so that more of them say how good a choice is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,22 +46,6 @@ class Development:
     def held_out(self) -> Indices:
         """Positions of the images that are held out in some fold."""
         return np.flatnonzero(self.fold_of >= 0)
-
-    def groups_of(self, folds: Sequence[int]) -> Indices | None:
-        """Return the group of each held-out image of folds, one fold after the other; None where
-        images do not belong together."""
-        if self.pool.groups is None or not len(folds):
-            return None
-        images = np.concatenate([self.test_images(fold) for fold in folds])
-        groups: Indices = self.pool.groups[images]
-        return groups
-
-    def units_of(self, folds: Sequence[int]) -> int:
-        """Return the number of groups of held-out images in folds, or of images without groups."""
-        groups = self.groups_of(folds)
-        if groups is not None:
-            return len(np.unique(groups))
-        return sum(len(self.test_images(fold)) for fold in folds)
 
     def fit_images(self, fold: int) -> Indices:
         """Return the positions of the images that a trial in a fold trains on."""

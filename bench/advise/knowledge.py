@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from bench.advise.advice import Strategy
 from bench.advise.belief import Answers, Belief, believe
-from bench.advise.candidate import Candidate, Trial, candidate
+from bench.advise.candidate import Candidate, Trial, TrialPlan, candidate
 from bench.advise.evidence import ProbeEvidence
 from bench.advise.experience import Experience
 from bench.advise.trials import Laboratory
-from bench.advise.wishes import Wishes
+from bench.advise.wishes import Wishes, meets
 
 RATE_FACTORS = (1.0, 3.0, 1 / 3)
 """Learning rates of a policy over its default."""
+OF_POLICY = ("peak_host_bytes", "peak_device_bytes", "trainable_parameters")
+"""Figures of a trial that are the same at another learning rate."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,8 @@ class Knowledge:
     evidence: ProbeEvidence
     wishes: Wishes
     experience: Experience
+    all_over_seen: float = 1.0
+    """Number of training images over that of those which advice looks at."""
 
     @property
     def backend(self) -> str:
@@ -40,6 +48,10 @@ class Knowledge:
             for policy in self.wishes.possible_policies
             for factor in RATE_FACTORS
         ]
+
+    def allowed(self) -> list[Candidate]:
+        """Return the candidates that break no constraint, as far as their figures are known."""
+        return [one for one in self.candidates() if meets(self.strategy(one), self.wishes)]
 
     def whole_trials(self, one: Candidate, backend: str | None = None) -> list[Trial]:
         """Return the whole trials of a candidate that ended well, in the order of their folds."""
@@ -64,6 +76,55 @@ class Knowledge:
             None if groups is None else groups[held_out],
         )  # fmt: skip
 
+    def strategy(self, one: Candidate, backend: str | None = None) -> Strategy:
+        """Return a candidate with the figures that its trials in a backend showed, or, without a
+        trial, those that it shares with others; and with the time of its full run."""
+        backend = backend or self.backend
+        trials = self.whole_trials(one, backend)
+        figures = self._figures_of_trial(trials[0]) if trials else self._figures_of_others(one)
+        return Strategy(
+            policy=one.policy, backbone=one.backbone, backend=backend, head=one.head,
+            learning_rate=one.learning_rate, epochs=one.epochs, folds=len(trials), **figures,
+        )  # fmt: skip
+
+    def _known(self, backbone: str) -> dict[str, Any]:
+        """Return the figures of a network that its probe showed."""
+        return {
+            "infer_images_per_s": self.evidence.images_per_s.get(backbone),
+            "total_parameters": self.evidence.parameters.get(backbone),
+        }
+
+    def _figures_of_trial(self, trial: Trial) -> dict[str, Any]:
+        """Return the figures of a trial, its time at the size of the full run."""
+        result = trial.result
+        figures = self._known(trial.plan.candidate.backbone)
+        figures |= {name: getattr(result, name) for name in (*OF_POLICY, "total_parameters")}
+        if result.fit_s is not None:
+            scale = self.laboratory.data.dataset.train_images / trial.train_images
+            figures["train_s"] = result.fit_s * scale * self.all_over_seen
+        if result.infer_images_per_s:
+            figures["infer_images_per_s"] = result.infer_images_per_s
+        return figures
+
+    def _figures_of_others(self, one: Candidate) -> dict[str, Any]:
+        """Return the figures that an untried candidate shares with trials, those of its network and
+        those of its policy at another rate, and the time that its full run would take."""
+        figures = self._known(one.backbone)
+        for trial in self.laboratory.trials:
+            tried, result = trial.plan.candidate, trial.result
+            if not trial.is_ok or tried.backbone != one.backbone:
+                continue
+            figures["total_parameters"] = result.total_parameters
+            if result.infer_images_per_s and trial.plan.is_whole:
+                figures["infer_images_per_s"] = result.infer_images_per_s
+            if tried.policy == one.policy:
+                figures |= {name: getattr(result, name) for name in OF_POLICY}
+        plan = TrialPlan(one, self.backend, 0, one.epochs)
+        fit = len(self.laboratory.data.fit_images(0))
+        scale = self.laboratory.data.dataset.train_images / max(fit, 1)
+        figures["train_s"] = self.laboratory.work_s(plan) * scale * self.all_over_seen
+        return figures
+
     def leading(self, belief: Belief, most: int) -> list[str]:
         """Return the networks whose candidates are expected to be the most accurate, ``most`` of
         them at most, the best one first."""
@@ -80,3 +141,16 @@ class Knowledge:
             found[data.test_images(trial.plan.fold)] = self.laboratory.right(trial)
         answers: Answers = found[data.held_out]
         return answers
+
+
+def cost_of(strategy: Strategy) -> float:
+    """Return the time of a strategy's full run, in seconds; infinite if it is not known."""
+    return math.inf if strategy.train_s is None else strategy.train_s
+
+
+def chosen_of(strategies: Sequence[Strategy], margin: float) -> Strategy:
+    """Return the cheapest strategy whose expected accuracy is within the margin of the highest; of
+    those that were tried, if one is."""
+    best = max(one.expected_test_top1 or 0.0 for one in strategies)
+    within = [one for one in strategies if (one.expected_test_top1 or 0.0) >= best - margin]
+    return min([one for one in within if one.folds] or within, key=cost_of)

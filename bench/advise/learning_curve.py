@@ -84,9 +84,11 @@ class LearningCurve:
         """Return the number of training images for an error; None if that is further away than
         ``FAR`` times the largest measured size, or is reached at no size."""
         sizes = np.geomspace(2.0, self.largest * FAR, 500)
-        predicted = np.array([self.value(size) for size in sizes])
-        reached = np.flatnonzero(predicted <= error)
-        return None if not len(reached) else float(sizes[reached[0]])
+        is_short = np.array([self.value(size) > error for size in sizes])
+        if is_short[-1]:
+            return None
+        # A bent curve may fall again below the measured sizes, where it says nothing.
+        return float(sizes[np.flatnonzero(is_short)[-1] + 1]) if is_short.any() else 2.0
 
 
 def crossing(before: LearningCurve, after: LearningCurve) -> float | None:

@@ -37,10 +37,11 @@ def plan_of(laboratory: Laboratory, wishes: Wishes) -> list[Step]:
             continue
         known.append(backbone)
         steps.append(Step(f"probes of {backbone}", seconds + PROBE_S))
+    start_s = laboratory.costs.start_s(wishes.backends[0])
     for backbone in known[:KEPT_BACKBONES]:
         for policy in wishes.possible_policies:
             one = candidate(backbone, policy, wishes.head, wishes.epochs)
             plan = TrialPlan(one, wishes.backends[0], 0, one.epochs)
-            seconds = laboratory.costs.seconds(plan, laboratory.amount(plan))
+            seconds, start_s = start_s + laboratory.work_s(plan), 0.0
             steps.append(Step(f"{policy} of {backbone}, a whole trial", seconds))
     return steps

@@ -2,20 +2,18 @@
 
 Trials come in rounds: a short one of every policy where whole ones do not all fit; whole ones, each
 time of what is most likely the best of what was not tried yet; fewer images, for the learning
-curve; further folds for those that may be the best. Each round does what the budget holds, and the
-next one begins with what is known by then.
+curve, and the speed of other backends; further folds for those that may be the best, and whole ones
+again. Each round does what the budget holds, and the next one begins with what is known by then.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-
-import numpy as np
+from dataclasses import dataclass, field
 
 from bench.advise.belief import TIE_LEVEL, Belief
 from bench.advise.candidate import Candidate, Trial, TrialPlan, candidate
-from bench.advise.knowledge import Knowledge
+from bench.advise.knowledge import Knowledge, chosen_of
 from bench.catalog.policies import POLICIES
 
 KEPT_BACKBONES = 2
@@ -42,8 +40,8 @@ FINALISTS = 4
 CURVE_SHARES = (1 / 2, 1 / 4)
 """Shares of a fold's images at which the best whole-network policy is tried for its curve."""
 SETTLED = 0.3
-"""Share of the margin: if the choice is expected to be behind the best by no more, the answer is
-settled."""
+"""Share of the margin by which the best may be expected to be behind whatever else could be the
+best, for the answer to be settled."""
 
 OnProgress = Callable[[str], None]
 """Takes words for what is done now."""
@@ -51,49 +49,66 @@ OnProgress = Callable[[str], None]
 
 @dataclass
 class Schedule:
-    """The rounds of trials of one backend."""
+    """The rounds of trials."""
 
     known: Knowledge
     on_progress: OnProgress
     is_settled: bool = False
-    is_cut_short: bool = False
-    """True if the budget did not hold a trial that was wanted, or it failed."""
+    is_exhausted: bool = False
+    """True if every candidate was tried in every fold in which it could still win."""
+    belief: Belief = field(init=False)
+    """What is believed of the candidates that break no constraint."""
+
+    def __post_init__(self) -> None:
+        self._update()
 
     def run(self) -> None:
         """Do the rounds."""
-        allowed = self._after_short_round()
-        self._whole_rounds(allowed, FIRST_SHARE)
+        if not self.belief.candidates:
+            return  # the advice says what comes nearest to the constraints
+        self._whole_rounds(self._after_short_round(), FIRST_SHARE)
         if not self.tried():
             return
         self._backend_round()
         self._curve_round()
         self._fold_rounds()
         if not self.is_settled:
-            self._whole_rounds(self.known.candidates(), 1.0)
+            self._whole_rounds(self.belief.candidates, 1.0)
             self._fold_rounds()
+            self.is_exhausted = set(self.belief.candidates) <= set(self.tried()) and all(
+                len(self.known.whole_trials(one)) == self.known.laboratory.data.folds
+                for one in self.finalists()
+            )
+
+    def _update(self) -> None:
+        """Learn from the trials so far."""
+        self.belief = self.known.belief().among(self.known.allowed())
+
+    def _expected(self) -> dict[Candidate, float]:
+        return dict(zip(self.belief.candidates, map(float, self.belief.expected), strict=True))
 
     def tried(self) -> list[Candidate]:
         """Return the candidates with a whole trial."""
-        return [one for one in self.known.candidates() if self.known.whole_trials(one)]
+        return [one for one in self.belief.candidates if self.known.whole_trials(one)]
 
     def _whole(self, one: Candidate, fold: int = 0) -> TrialPlan:
         return TrialPlan(one, self.known.backend, fold, one.epochs)
 
-    def _after_short_round(self) -> list[Candidate]:
+    def _after_short_round(self) -> Sequence[Candidate]:
         """Return the candidates that are worth a whole trial: all, or those whose policies did best
         in short trials, where these fit and whole ones do not."""
         laboratory, wishes = self.known.laboratory, self.known.wishes
-        every = self.known.candidates()
-        leading = self.known.leading(self.known.belief(), KEPT_BACKBONES)
+        every = self.belief.candidates
+        leading = self.known.leading(self.belief, KEPT_BACKBONES)
         policies = [
             candidate(backbone, policy, wishes.head, wishes.epochs)
             for number, backbone in enumerate(leading)
             for policy in wishes.possible_policies
             if number == 0 or policy in ("freeze_all", "fine_tune_all")
         ]
-        whole_s = sum(laboratory.estimate_s(self._whole(one)) for one in policies)
         plans = [self._short(one) for one in policies]
-        short_s = sum(laboratory.estimate_s(plan) for plan in plans)
+        whole_s = laboratory.total_s([self._whole(one) for one in policies])
+        short_s = laboratory.total_s(plans)
         left_s = laboratory.budget.left_s
         if whole_s <= WHOLE_SHARE * left_s or short_s > SHORT_SHARE * left_s:
             return every
@@ -117,15 +132,15 @@ class Schedule:
         share of the time that is left."""
         budget, failed = self.known.laboratory.budget, set[Candidate]()
         end_s = budget.spent_s + share * budget.left_s
-        while True:
-            belief, tried = self.known.belief(), self.tried()
-            if tried and (budget.spent_s > end_s or self._settles(belief)):
+        while self.belief.candidates:
+            tried = self.tried()
+            if tried and (budget.spent_s > end_s or self._settles()):
                 return
+            belief = self.belief
             chance = dict(zip(belief.candidates, belief.chance_of_best, strict=True))
-            waiting = [one for one in allowed if one not in tried and one not in failed]
+            waiting = [c for c in allowed if c in chance and c not in tried and c not in failed]
             waiting.sort(key=lambda one: -chance[one])
-            fitting = [w for w in waiting if self._fits(self._whole(w))]
-            self.is_cut_short = self.is_cut_short or len(fitting) < len(waiting)
+            fitting = [one for one in waiting if self._fits(self._whole(one))]
             if not fitting:
                 return
             trial = self._do(self._whole(fitting[0]), "a whole trial")
@@ -134,13 +149,12 @@ class Schedule:
 
     def _curve_round(self) -> None:
         """Try the best policy that trains the whole network with fewer images."""
-        belief = self.known.belief()
-        expected = dict(zip(belief.candidates, belief.expected, strict=True))
+        expected = self._expected()
         whole_network = [one for one in self.tried() if POLICIES[one.policy].boundary == "all"]
         if not whole_network:
             return
         best = max(whole_network, key=lambda one: expected[one])
-        laboratory, was_cut_short = self.known.laboratory, self.is_cut_short
+        laboratory = self.known.laboratory
         fit = len(laboratory.data.fit_images(0))
         least = 2 * len(laboratory.data.dataset.classes)
         plans = [
@@ -148,22 +162,19 @@ class Schedule:
             for share in CURVE_SHARES
             if (images := round(share * fit)) >= least
         ]
-        cost_s = sum(laboratory.estimate_s(plan) for plan in plans)
-        if cost_s > CURVE_SHARE * laboratory.budget.seconds:
+        if laboratory.total_s(plans) > CURVE_SHARE * laboratory.budget.seconds:
             return
         for plan in plans:
             self._do(plan, f"a trial with {plan.train_images} images")
-        self.is_cut_short = was_cut_short  # the choice lacks nothing
 
     def _fold_rounds(self) -> None:
         """Try those that may be the best in further folds, until the answer is settled."""
         folds = self.known.laboratory.data.folds
-        while True:
-            belief = self.known.belief()
-            self.is_settled = self._settles(belief)
+        while self.belief.candidates:
+            self.is_settled = self._settles()
             if self.is_settled:
                 return
-            done = {one: len(self.known.whole_trials(one)) for one in self.finalists(belief)}
+            done = {one: len(self.known.whole_trials(one)) for one in self.finalists()}
             further = [one for one in done if done[one] < folds]
             if not further:
                 return
@@ -172,29 +183,37 @@ class Schedule:
             if trial is None or not trial.is_ok:
                 return
 
-    def finalists(self, belief: Belief) -> list[Candidate]:
-        """Return those tried that may be within the margin of the best, the likeliest first."""
-        near = belief.chance_within(self.known.wishes.margin)
-        chance = dict(zip(belief.candidates, near, strict=True))
+    def finalists(self) -> list[Candidate]:
+        """Return those tried that may be within the margin of the best, the likeliest first,
+        ``FINALISTS`` of them at most."""
+        near = self.belief.chance_within(self.known.wishes.margin)
+        chance = dict(zip(self.belief.candidates, near, strict=True))
         left = [one for one in self.tried() if chance[one] >= TIE_LEVEL]
         return sorted(left, key=lambda one: -chance[one])[:FINALISTS]
 
-    def _settles(self, belief: Belief) -> bool:
-        """Return True if the choice is hardly behind the best."""
-        return float(np.min(belief.shortfall)) <= SETTLED * self.known.wishes.margin
+    def _settles(self) -> bool:
+        """Return True if the best is hardly behind whatever else might be the best, and what would
+        be recommended is behind by no more than the margin beside that."""
+        shortfall = dict(zip(self.belief.candidates, self.belief.shortfall, strict=True))
+        expected, margin = self._expected(), self.known.wishes.margin
+        strategies = {
+            one: self.known.strategy(one).model_copy(update={"expected_test_top1": expected[one]})
+            for one in self.belief.candidates
+        }
+        chosen = chosen_of(list(strategies.values()), margin)
+        of_chosen = next(shortfall[one] for one, own in strategies.items() if own is chosen)
+        is_best_clear = min(shortfall.values()) <= SETTLED * margin
+        return bool(is_best_clear and of_chosen <= (1 + SETTLED) * margin)
 
     def _backend_round(self) -> None:
         """Time the cheapest candidate within the margin of the best in the other backends."""
-        belief, tried = self.known.belief(), self.tried()
-        expected = dict(zip(belief.candidates, belief.expected, strict=True))
+        expected, tried = self._expected(), self.tried()
         least = max(expected[one] for one in tried) - self.known.wishes.margin
         within = [one for one in tried if expected[one] >= least]
         fit_s = {one: self.known.whole_trials(one)[0].result.fit_s or 0.0 for one in within}
         best = min(within, key=lambda one: fit_s[one])
-        was_cut_short = self.is_cut_short
         for backend in self.known.wishes.backends[1:]:
             self._do(TrialPlan(best, backend, 0, best.epochs), f"speed of {backend}")
-        self.is_cut_short = was_cut_short  # no accuracy is missing
 
     def _fits(self, plan: TrialPlan) -> bool:
         laboratory = self.known.laboratory
@@ -203,9 +222,8 @@ class Schedule:
     def _do(self, plan: TrialPlan, words: str) -> Trial | None:
         """Do a trial if the budget holds it."""
         if not self._fits(plan):
-            self.is_cut_short = True
             return None
         self.on_progress(f"{plan.candidate}, {words}")
         trial = self.known.laboratory.do(plan)
-        self.is_cut_short = self.is_cut_short or trial.result.status == "timeout"
+        self._update()
         return trial

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -313,8 +313,3 @@ def _nearest(images: Array, others: Array) -> tuple[Array, Indices]:
         best[first : first + COMPARED] = product.max(axis=1)
         where[first : first + COMPARED] = product.argmax(axis=1)
     return best, where
-
-
-def refusal(found: Sequence[Suspicion]) -> str:
-    """Return the sentence that says why there is no advice."""
-    return "These images cannot support advice: " + "; ".join(one.message for one in found) + "."

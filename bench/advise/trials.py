@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,9 @@ class Laboratory:
     device: str
     costs: CostModel = field(init=False)
     trials: list[Trial] = field(default_factory=list)
+
+    seed: int = 0
+    """Seed of all trials."""
 
     _folders: dict[tuple[str, bool], Path] = field(default_factory=dict)
 
@@ -110,6 +114,18 @@ class Laboratory:
             return 0.0
         return self.costs.seconds(plan, self.amount(plan))
 
+    def work_s(self, plan: TrialPlan) -> float:
+        """Predict how long a trial takes by itself, also if its result is stored."""
+        return self.costs.work_s(plan, self.amount(plan))
+
+    def total_s(self, plans: Sequence[TrialPlan]) -> float:
+        """Predict how long trials of one backend take together: its worker starts once."""
+        if not plans:
+            return 0.0
+        start_s = self.costs.start_s(plans[0].backend)
+        each = [estimate for plan in plans if (estimate := self.estimate_s(plan))]
+        return sum(each) - start_s * max(len(each) - 1, 0)
+
     def do(self, plan: TrialPlan) -> Trial:
         """Do a trial, unless its result is stored, and keep it; it ends when the budget does."""
         for trial in self.trials:
@@ -156,4 +172,4 @@ class Laboratory:
             "learning_rate": (tried.learning_rate,),
         }  # fmt: skip
         grid = Grid(dataset=name, backbones=(tried.backbone,), policies=(tried.policy,), **recipe)
-        return Suite(name="advice", backends=(plan.backend,), seeds=(plan.seed,), grid=(grid,))
+        return Suite(name="advice", backends=(plan.backend,), seeds=(self.seed,), grid=(grid,))

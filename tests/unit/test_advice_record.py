@@ -11,17 +11,19 @@ from scipy.special import expit
 
 from bench.advise.candidate import candidate
 from bench.advise.images import development
+from bench.advise.learning_curve import Point
 from bench.advise.suspicion import before_probes
 from bench.data import pack
 from bench.data.model import Dataset, SplitName
 from bench.data.resplit import ImagePool, Indices, PoolSource, resplit
-from tools.advice_record.cells import FAMILIES, PLAIN, Cell, Family
+from tools.advice_record.cells import FAMILIES, PLAIN, SIZES, VARIANTS, Cell, Family
 from tools.advice_record.learn import learn
 from tools.advice_record.measured import Measured, outside
 from tools.advice_record.oracle import BACKBONES, EVERY, FACTORS, FullRun
 from tools.advice_record.planted import FAULTS, with_fault
 from tools.advice_record.published import published_regrets
 from tools.advice_record.rules import RULES, Evidence
+from tools.advice_record.scores import data_wanted
 
 TEST_IMAGES = 500
 GAINS = {"freeze_all": 0.0, "fine_tune_all": 0.8, "retrain_all": -0.5}
@@ -54,7 +56,7 @@ def _measured(family: Family, size: int, number: int) -> Measured:
 
 @pytest.fixture(scope="module")
 def cells() -> list[Measured]:
-    return [_measured(family, 50, 10 * i + j) for i, family in enumerate(FAMILIES)
+    return [_measured(family, SIZES[0], 10 * i + j) for i, family in enumerate(FAMILIES)
             for j in range(8)]  # fmt: skip
 
 
@@ -88,7 +90,7 @@ def test_regret_owes_nothing_to_luck() -> None:
                     tuple(np.flatnonzero(row).tolist()), TEST_IMAGES)
             for i, row in enumerate(right)
         ]  # fmt: skip
-        one = _measured(FAMILIES[0], 50, 0)
+        one = _measured(FAMILIES[0], SIZES[0], 0)
         own = Measured(one.cell, runs, one.evidence, {}, (), {}, ())
         regrets.append(own.regret(runs[0].answers().astype(float)))
     assert np.mean(regrets) == pytest.approx(0.0, abs=0.01)
@@ -162,3 +164,35 @@ def test_a_fault_changes_a_copy_alone(striped: Dataset, fault: str) -> None:
     assert changed.content_hash != striped.content_hash
     assert np.array_equal(source.pool.images, images)
     assert np.array_equal(source.pool.labels, labels)
+
+
+def test_a_refused_cell_teaches_nothing(cells: list[Measured]) -> None:
+    """A refused cell may have the probe of one network alone."""
+    first = cells[0]
+    answers = {BACKBONES[0]: first.evidence.probe_answers[BACKBONES[0]]}
+    evidence = Evidence(first.cell, answers, {})
+    refused = Measured(first.cell, first.runs, evidence, {}, ("labels",), {}, ())
+    assert learn([refused, *cells[1:]]) == learn(cells[1:])
+
+
+def test_wrong_labels_do_not_make_heads_look_better_than_probes(cells: list[Measured]) -> None:
+    noisy = next(variant for variant in VARIANTS if variant.noise)
+    bad = np.array([1.0, 0.0] * 500)
+    changed = [
+        Measured(Cell(one.cell.family, noisy, SIZES[1]), one.runs,
+                 Evidence(one.cell, dict.fromkeys(BACKBONES, bad), {}), {}, (), {}, ())
+        for one in cells[:4]
+    ]  # fmt: skip
+    assert learn([*changed, *cells[4:]]).head_gain == learn(cells[4:]).head_gain
+
+
+def test_data_wanted_is_over_what_was_needed(cells: list[Measured]) -> None:
+    one = cells[0]
+
+    def with_curve(*points: Point) -> Measured:
+        return Measured(one.cell, one.runs, one.evidence, {}, (), {}, points)
+
+    law = with_curve(*(Point(n, 2.0 * n**-0.35, 0.002) for n in (50, 100, 200, 400)))
+    flat = with_curve(*(Point(n, 0.5, 0.002) for n in (50, 100, 200)))
+    found = data_wanted([law, flat])["probes"]
+    assert found == [pytest.approx(1.0, rel=0.1)], "nothing was needed where nothing was gained"

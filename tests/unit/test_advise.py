@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -79,6 +79,12 @@ class _Laboratory:
         share = 0.1 if POLICIES[plan.candidate.policy].boundary == "head" else 1.0
         return EPOCH_S * plan.epochs * share
 
+    def work_s(self, plan: TrialPlan) -> float:
+        return self.estimate_s(plan)
+
+    def total_s(self, plans: Sequence[TrialPlan]) -> float:
+        return sum(map(self.estimate_s, plans))
+
     def do(self, plan: TrialPlan) -> Trial:
         for trial in self.trials:
             if trial.plan == plan:
@@ -123,7 +129,6 @@ def _evidence() -> ProbeEvidence:
 
     evidence = ProbeEvidence()
     evidence.best = {"squeezenet1_1": made(0.7)}
-    evidence.linear = [evidence.best["squeezenet1_1"], made(0.6)]
     evidence.parameters = {"squeezenet1_1": 1000}
     evidence.similarity = similarity_of(made(0.7), made(0.4), made(0.3))
     evidence.curve = [Point(n, 0.3 + 20 / n, 0.02) for n in (100, 200, 400)]
@@ -183,7 +188,7 @@ def test_the_best_policy_is_recommended_and_the_answer_is_settled() -> None:
     assert advice.article_says.policy == "fine_tune_all"
     low, high = advice.interval or (0, 0)
     assert low <= 0.85 <= high
-    assert high - low < 0.12
+    assert high - low < 0.15
 
 
 def test_equal_policies_are_called_equal_and_the_cheapest_is_recommended() -> None:

@@ -8,9 +8,10 @@ import pytest
 from scipy import stats
 from scipy.special import expit, logit
 
-from bench.advise.belief import Belief, believe
+from bench.advise.belief import SEED_DEVIATIONS, Belief, believe
 from bench.advise.candidate import Candidate, candidate
 from bench.advise.experience import Arm, Experience, shipped_experience
+from bench.catalog.policies import POLICIES as BOUNDARIES
 
 IMAGES, NETWORK = 200, "squeezenet1_1"
 POLICIES = ("freeze_all", "fine_tune_all", "retrain_all", "fine_tune_last")
@@ -38,13 +39,23 @@ def _answers(
     return right.astype(float)
 
 
+def _with_luck(
+    truth: npt.NDArray[np.float64], random: np.random.Generator
+) -> npt.NDArray[np.float64]:
+    """Return accuracies of trainings with some seed."""
+    deviation = [SEED_DEVIATIONS.get(BOUNDARIES[policy].boundary, 0.122) for policy in POLICIES]
+    lucky: npt.NDArray[np.float64] = expit(logit(truth) + random.normal(size=4) * deviation)
+    return lucky
+
+
 def _world(random: np.random.Generator) -> tuple[npt.NDArray[np.float64], Belief]:
-    """Return the true accuracies of one data set, and what is believed after a trial of each."""
+    """Return the true mean accuracies over seeds on one data set, and what is believed after a
+    trial of each policy."""
     every = _candidates()
     gain, covariance = EXPERIENCE.prior(every, [NETWORK])
     base = random.normal(1.2, 0.5)
     truth = expit(base + random.multivariate_normal(gain, covariance))
-    answers = _answers(np.array([expit(base), *truth]), random)
+    answers = _answers(np.array([expit(base), *_with_luck(truth, random)]), random)
     trials = dict(zip(every, answers[1:], strict=True))
     folds = dict.fromkeys(every, 1)
     return truth, believe(EXPERIENCE, every, {NETWORK: answers[0]}, trials, folds)
@@ -71,10 +82,11 @@ def test_intervals_hold_the_accuracy_of_other_images(
 ) -> None:
     random, held = np.random.default_rng(1), []
     for truth, belief in worlds:
-        for one, accuracy in zip(belief.candidates, truth, strict=True):
+        full_runs = _with_luck(truth, random)
+        for one, accuracy in zip(belief.candidates, full_runs, strict=True):
             low, high = belief.interval(one, test_images=150)
             held.append(low <= random.binomial(150, accuracy) / 150 <= high)
-    assert 0.87 <= np.mean(held) <= 0.95
+    assert 0.88 <= np.mean(held) <= 0.94
 
 
 def test_those_within_the_margin_of_the_best_are_called_as_good(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-from bench.advise.learning_curve import FAR, Point, crossing, fit_curve
+from bench.advise.learning_curve import FAR, LearningCurve, Point, crossing, fit_curve
 
 IMAGES = 400
 """Images on which an error is measured."""
@@ -85,3 +85,12 @@ def test_the_size_at_which_two_curves_cross_is_found() -> None:
     whole = fit_curve([Point(n, 3.0 * n**-0.5, 0.002) for n in sizes], random)
     assert crossing(head, whole) == pytest.approx(5 ** (1 / 0.3), rel=0.1)
     assert crossing(whole, head) is None, "it is overtaken, and does not overtake"
+
+
+def test_a_bend_below_the_measured_sizes_asks_for_no_few_images() -> None:
+    """A slow start is a parabola in logarithms, which falls again towards 2 images."""
+    curve = LearningCurve(400, np.array([math.log(0.4), -0.3, -0.1]), np.zeros((1, 3)))
+    assert curve.value(2) < 0.3
+    wanted = curve.images_for(0.3)
+    assert wanted is not None
+    assert wanted == pytest.approx(400 * (0.4 / 0.3) ** (1 / 0.3), rel=0.02)

@@ -16,7 +16,7 @@ from tools.advice_record.report import write
 
 
 def main() -> None:
-    """Measure what is missing, or write the page."""
+    """Measure what is missing, learn from it, or write the page."""
     parser = argparse.ArgumentParser(prog="python -m tools.advice_record")
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in (

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bench.advise.advice import Advice
 from bench.advise.advise import Images, Question, advise, prepare
 from bench.advise.budget import Budget
 from bench.advise.evidence import ProbeEvidence, gather
@@ -41,6 +42,9 @@ from tools.advice_record.rules import log_evidence
 
 KEPT = ("depths", "features")
 """Folders of the cache with features and with values of frozen parts."""
+HEAD = "linear"
+SEED = 1
+"""Seed of the adviser's trials, that of full runs being 0: a trial must not be the full run."""
 
 
 def collect(folder: Path) -> None:
@@ -65,7 +69,7 @@ class Bench:
         run_oracle(place, dataset, PX, self.planner, self.workers, SilentDisplay())
         evidence = ProbeEvidence()
         laboratory, _ = self._laboratory(place / "probes", dataset, Budget(1e6))
-        gather(laboratory, BACKBONES, evidence, lambda words: None)
+        gather(laboratory, BACKBONES, HEAD, evidence, lambda words: None)
         scores = {}
         for backbone in BACKBONES if not evidence.signs else ():
             features = laboratory.features(backbone)
@@ -100,16 +104,21 @@ class Bench:
             for kind in KEPT:  # what an earlier budget computed would be free
                 shutil.rmtree(self.planner.cache / kind, ignore_errors=True)
             trials = place / f"trials-{share:g}"
+            shutil.rmtree(trials, ignore_errors=True)  # those of a run that was interrupted
             laboratory, question = self._laboratory(trials, dataset, Budget(share * whole_s))
+            laboratory.seed = SEED
             question = replace(question, experience=experience)
-            advice = advise(laboratory, question, dataset, lambda words: None)[0]
+            try:
+                advice = advise(laboratory, question, dataset, lambda words: None)[0]
+            except Unavailable as error:  # too little time for a probe
+                advice = _none(dataset, str(error), laboratory.budget)
             replace_text(file, json_text(advice.model_dump(mode="json")))
 
     def _signs(self, place: Path, dataset: Dataset) -> list[str]:
         """Return the kinds of signs that a set cannot support advice."""
         laboratory, _ = self._laboratory(place / "planted", dataset, Budget(1e6))
         evidence = ProbeEvidence()
-        gather(laboratory, BACKBONES[:1], evidence, lambda words: None)
+        gather(laboratory, BACKBONES, HEAD, evidence, lambda words: None)
         return [one.kind for one in evidence.signs]
 
     def _laboratory(
@@ -122,6 +131,15 @@ class Bench:
         laboratory = prepare(question, images, self.planner, budget, SilentDisplay())
         laboratory.workers = self.workers
         return laboratory, question
+
+
+def _none(dataset: Dataset, why: str, budget: Budget) -> Advice:
+    """Return that there is no advice."""
+    return Advice(
+        dataset=dataset.label, train_images=dataset.train_images, test_images=dataset.test_images,
+        classes=len(dataset.classes), case=None, similarity=None, size=None, recommendation=None,
+        warnings=(why,), spent_s=budget.spent_s, budget_s=budget.seconds,
+    )  # fmt: skip
 
 
 def _each(bench: Bench, last_file: str, measure: Callable[[Path, Dataset], None]) -> None:

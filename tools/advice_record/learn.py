@@ -15,17 +15,19 @@ from tools.advice_record.measured import Measured
 from tools.advice_record.oracle import BACKBONES, FullRun
 
 SHRUNK = 0.1
-"""Weight of the diagonal in the covariance, as so many data sets show it only roughly."""
+"""Weight of the diagonal in the covariance, as so few data sets show it only roughly."""
 LEAST_HEAD_VARIANCE = 0.02
 Floats = npt.NDArray[np.float64]
 
 
 def learn(found: Sequence[Measured]) -> Experience:
-    """Return the experience of all cells that are not refused by signs."""
+    """Return the experience of all cells that are not refused by signs. Gains over a probe leave
+    out cells with wrong labels, whose probes are measured on other labels than their full runs."""
     arms = [Arm(policy=p, rate_factor=f) for p in POLICIES for f in RATE_FACTORS]
-    used = [one for one in found if one.evidence.probe_answers]
+    used = [one for one in found if one.is_probed]
+    clean = [one for one in used if not one.cell.variant.noise]
     gains = np.array([[_gains(one, name, arms) for name in BACKBONES] for one in used])
-    heads = np.array([[_head(one, name) for name in BACKBONES] for one in used])
+    heads = np.array([[_head(one, name) for name in BACKBONES] for one in clean])
     mean = gains.mean(axis=(0, 1))
     centred = gains - mean
     flat = centred.reshape(-1, len(arms))

@@ -16,7 +16,7 @@ from bench.advise.candidate import OPTIMIZER
 from bench.advise.learning_curve import Point
 from bench.catalog.policies import default_rate
 from tools.advice_record.cells import Cell, cells
-from tools.advice_record.oracle import FILE, FullRun, load_oracle
+from tools.advice_record.oracle import BACKBONES, FILE, FullRun, load_oracle
 from tools.advice_record.rules import Evidence
 
 SHARES = (0.05, 0.1, 0.2)
@@ -46,6 +46,11 @@ class Measured:
     def family(self) -> str:
         """Name of the family."""
         return self.cell.family.name
+
+    @property
+    def is_probed(self) -> bool:
+        """True if every network was probed, and no sign was found that refuses the set."""
+        return not self.signs and set(BACKBONES) <= set(self.evidence.probe_answers)
 
     @property
     def whole_s(self) -> float:

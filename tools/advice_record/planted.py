@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -107,15 +108,22 @@ def _session(parts: Parts, random: np.random.Generator) -> None:
         parts.images[own] = np.clip(frame + noise, 0, 255).astype(np.uint8)
 
 
-FAULTS: Mapping[str, Fault] = {
-    "shuffled labels": _shuffled_labels,
-    "mostly wrong labels": _mostly_wrong,
-    "too few images": _too_few,
-    "a dominant class": _dominant_class,
-    "copies in the test": _copies,
-    "a border": _border,
-    "a tint": _tint,
-    "one session": _session,
+class Planted(NamedTuple):
+    """A fault, and the kind of the sign that shows it."""
+
+    plant: Fault
+    kind: str
+
+
+FAULTS: Mapping[str, Planted] = {
+    "shuffled labels": Planted(_shuffled_labels, "labels"),
+    "mostly wrong labels": Planted(_mostly_wrong, "labels"),
+    "too few images": Planted(_too_few, "too_few"),
+    "a dominant class": Planted(_dominant_class, "dominant_class"),
+    "copies in the test": Planted(_copies, "copies"),
+    "a border": Planted(_border, "shortcut"),
+    "a tint": Planted(_tint, "shortcut"),
+    "one session": Planted(_session, "shortcut"),
 }
 
 
@@ -124,7 +132,7 @@ def with_fault(dataset: Dataset, name: str) -> Dataset:
     source = dataset.source
     assert isinstance(source, PoolSource)
     parts = Parts(source.pool.images.copy(), source.pool.labels.copy(), dict(source.chosen))
-    FAULTS[name](parts, np.random.default_rng(0))
+    FAULTS[name].plant(parts, np.random.default_rng(0))
     pool = ImagePool(parts.images, parts.labels, None, source.pool.names)
     named = replace(dataset, content_hash=f"{dataset.content_hash} {name}")
     return resplit(named, pool, parts.chosen)

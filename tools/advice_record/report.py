@@ -40,7 +40,9 @@ def page(found: dict[str, Any], commit: str) -> str:
         _rules(found),
         "## Intervals and ties",
         "Predicted intervals (90 %) that hold the full run's test accuracy; and how often what was "
-        "called as good as the best is within a point of it, and the reverse.",
+        "called as good as the best is within a point of it, and the reverse. The adviser's trials "
+        "have another seed than the full runs. Cells with wrong labels are left out of the "
+        "intervals: their test labels are right.",
         _intervals(found),
         "## Data wanted for an accuracy",
         "Training images that the curve of the smaller sizes asks for, over those with which the "
@@ -82,12 +84,12 @@ def _intervals(found: dict[str, Any]) -> str:
 
 
 def _wanted(found: dict[str, Any]) -> str:
-    rows = [
-        [name, str(len(ratios)), f"{np.median(ratios):.2f}",
-         f"{np.quantile(ratios, 0.25, method='lower'):.2f} to "
-         f"{np.quantile(ratios, 0.75, method='higher'):.2f}"]
-        for name, ratios in found["data_wanted"].items() if ratios
-    ]  # fmt: skip
+    rows = []
+    for name, ratios in found["data_wanted"].items():
+        known = [np.inf if ratio is None else ratio for ratio in ratios]
+        if known:
+            low, middle, high = np.quantile(known, [0.25, 0.5, 0.75], method="higher")
+            rows.append([name, str(len(known)), f"{middle:.2f}", f"{low:.2f} to {high:.2f}"])
     return _table(rows, ["curve of", "curves", "median ratio", "middle half"])
 
 
@@ -97,8 +99,9 @@ def _refusals(found: dict[str, Any]) -> str:
     total = sum(count for _, count in found["planted"].values())
     which = f" ({', '.join(refused)})" if refused else ""
     return (
-        f"Good sets that were refused: {len(refused)} of {cells}{which}. Sets with a planted fault "
-        f"that were refused: {bad} of {total} ({percent(bad / max(total, 1))})."
+        f"Good sets that were refused: {len(refused)} of {cells}{which}; no regret counts "
+        f"them. Sets with a planted fault that were refused for it: {bad} of {total} "
+        f"({percent(bad / max(total, 1))})."
     )
 
 

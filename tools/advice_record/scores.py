@@ -20,6 +20,7 @@ from tools.advice_record.cells import FAMILIES, PLAIN
 from tools.advice_record.learn import learn
 from tools.advice_record.measured import SHARES, Answers, Measured, load, outside
 from tools.advice_record.oracle import BACKBONES, EPOCHS, tuned
+from tools.advice_record.planted import FAULTS
 from tools.advice_record.rules import RULES, chance
 
 DRAWS = 2000
@@ -76,7 +77,7 @@ def scores(found: Sequence[Measured]) -> list[Score]:
 
 def _by_experience(one: Measured, found: Sequence[Measured]) -> Picked:
     """Choose what experience from the other families expects to be the best, by probes alone."""
-    if not one.evidence.probe_answers:
+    if not one.is_probed:
         return None
     every = [
         candidate(name, policy, "linear", EPOCHS).at_rate(factor)
@@ -111,6 +112,8 @@ def coverage(found: Sequence[Measured], share: float) -> dict[str, tuple[int, in
     for name in ("recommended", "tried"):
         held = total = 0
         for one in found:
+            if one.cell.variant.noise:
+                continue  # the test labels are right, those that the adviser sees are not
             advice = one.advice[share]
             own = advice.tried if name == "tried" else (advice.recommendation,)
             for strategy in own:
@@ -129,33 +132,36 @@ def ties(found: Sequence[Measured], share: float) -> dict[str, float]:
     called = right = equal = 0
     for one in found:
         tried = [(s, one.run_of(s)) for s in one.advice[share].tried]
-        known = [(s, run.test_top1) for s, run in tried if run is not None]
+        known = [(s, run.answers()) for s, run in tried if run is not None]
         if not known:
             continue
-        best = max(top1 for _, top1 in known)
-        for strategy, top1 in known:
-            is_equal = best - top1 <= SAME
-            called += strategy.is_contender
-            equal += is_equal
-            right += is_equal and strategy.is_contender
+        every = np.stack([answers for _, answers in known])
+        for half in (0, 1):  # the best by one half of the test images, compared on the other
+            own = np.arange(every.shape[1]) % 2 == half
+            best = every[:, own].mean(axis=1).argmax()
+            for (strategy, _), top1 in zip(known, every[:, ~own].mean(axis=1), strict=True):
+                is_equal = every[best, ~own].mean() - top1 <= SAME
+                called += strategy.is_contender
+                equal += is_equal
+                right += is_equal and strategy.is_contender
     return {"precision": right / max(called, 1), "recall": right / max(equal, 1)}
 
 
-def data_wanted(found: Sequence[Measured]) -> dict[str, list[float]]:
+def data_wanted(found: Sequence[Measured]) -> dict[str, list[float | None]]:
     """Return the number of images that a curve asks for over the number that was needed, for the
-    accuracy at its largest size, by the curve of the smaller ones: of probes, in each cell, and of
-    the whole network, in each family."""
+    accuracy at its largest size, by the curve of the smaller ones; None where it finds no number.
+    Curves are those of probes, in each cell, and of the whole network, in each family."""
     random = np.random.default_rng(0)
 
-    def ratio(points: Sequence[Point]) -> float | None:
+    def ratios(points: Sequence[Point]) -> list[float | None]:
         *smaller, largest = sorted(points, key=lambda p: p.images)
         if len(smaller) < 2 or largest.error >= min(p.error for p in smaller):
-            return None  # more images brought nothing, so that no number was needed
+            return []  # more images brought nothing, so that no number was needed
         wanted = fit_curve(smaller, random).images_for(largest.error)
-        return float("inf") if wanted is None else wanted / largest.images
+        return [None if wanted is None else wanted / largest.images]
 
-    probes = [ratio(one.curve) for one in found if len(one.curve) > 2]
-    whole = []
+    probes = [ratio for one in found if one.curve for ratio in ratios(one.curve)]
+    whole: list[float | None] = []
     for family in FAMILIES:
         own = [one for one in found if one.family == family.name and one.cell.variant is PLAIN]
         points = []
@@ -165,18 +171,18 @@ def data_wanted(found: Sequence[Measured]) -> dict[str, list[float]]:
                 error = 1 - run.test_top1
                 spread = float(np.sqrt(max(error * (1 - error), 0.01) / run.test_images))
                 points.append(Point(one.cell.train_images, error, spread))
-        whole.append(ratio(points) if len(points) > 2 else None)
-    named = {"probes": probes, "whole network": whole}
-    return {name: [v for v in values if v is not None] for name, values in named.items()}
+        whole += ratios(points) if points else []
+    return {"probes": probes, "whole network": whole}
 
 
 def planted(found: Sequence[Measured]) -> dict[str, tuple[int, int]]:
-    """Return for each planted fault in how many cells any sign was found, and of how many."""
+    """Return for each planted fault in how many cells a sign of its kind was found, and of how
+    many; cells that are refused without a fault do not count."""
     counts: dict[str, tuple[int, int]] = {}
     for one in found:
-        for name, signs in one.planted.items():
+        for name, signs in one.planted.items() if one.is_probed else ():
             refused, total = counts.get(name, (0, 0))
-            counts[name] = (refused + bool(signs), total + 1)
+            counts[name] = (refused + (FAULTS[name].kind in signs), total + 1)
     return counts
 
 
@@ -185,8 +191,9 @@ def summary(folder: Path) -> dict[str, Any]:
     found = [one for one in load(folder) if len(one.advice) == len(SHARES)]
     if not found:
         raise SystemExit(f"No complete cell in {folder}: python -m tools.advice_record collect")
-    families = [one.family for one in found]
-    every = scores(found)
+    answered = [one for one in found if one.advice[SHARES[-1]].recommendation is not None]
+    families = [one.family for one in answered]
+    every = scores(answered)
     adviser = next(score for score in every if score.name.startswith("advise, 10"))
     rows = []
     for score in every:
@@ -199,7 +206,7 @@ def summary(folder: Path) -> dict[str, Any]:
         })  # fmt: skip
     return {
         "machine": f"{cores()} cores of {processor()}",
-        "cells": len(found), "families": sorted(set(families)),
+        "cells": len(found), "families": sorted({one.family for one in found}),
         "runs": sum(len(one.runs) for one in found),
         "whole_hours": sum(one.whole_s for one in found) / 3600,
         "rules": rows,
@@ -207,9 +214,10 @@ def summary(folder: Path) -> dict[str, Any]:
         "ties": {f"{share:g}": ties(found, share) for share in SHARES},
         "data_wanted": data_wanted(found),
         "planted": planted(found),
-        "refused": [one.cell.name for one in found if one.signs],
+        "refused": [one.cell.name for one in found if one not in answered],
+        "answered": len(answered),
         "by_cell": {
             one.cell.name: float(regret)
-            for one, regret in zip(found, adviser.regrets, strict=True)
+            for one, regret in zip(answered, adviser.regrets, strict=True)
         },
     }  # fmt: skip

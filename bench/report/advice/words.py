@@ -16,7 +16,7 @@ def advice_text(advice: Advice, *, is_first: bool = False) -> str:
     """Return advice for a terminal; ``is_first`` marks that of probes alone."""
     if advice.recommendation is None:
         return "\n".join(refusal_sentences(advice, with_files=True))
-    lines = [("By probes alone: " if is_first else "") + answer_sentence(advice)]
+    lines = [("By probes and experience: " if is_first else "") + answer_sentence(advice)]
     lines += size_sentences(advice)
     if is_first:
         return "\n".join(lines)
