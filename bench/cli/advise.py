@@ -100,7 +100,9 @@ def advise_command(options: AdviseOptions) -> bool:
     if not is_interrupted and (options.eject is not None or options.train):
         try:
             advice = _begin_project(options, advice, laboratory, question, images.whole)
-        except (UserError, Unavailable) as error:  # the advice stands
+        except KeyboardInterrupt:  # the advice stands, in the cases below as well
+            is_interrupted = True
+        except (UserError, Unavailable) as error:
             advice = advice.model_copy(update={"warnings": (*advice.warnings, str(error))})
             has_project = False
     show(json_text(advice.model_dump(mode="json")) if options.as_json else advice_text(advice))

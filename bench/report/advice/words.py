@@ -8,8 +8,8 @@ from tabulate import tabulate
 
 from bench.advise.advice import Advice, DataWanted, Strategy, Trained
 
-HEADINGS = ["policy", "network", "framework", "rate", "expected", "interval", "training",
-            "memory", "trained parameters", "images/s"]  # fmt: skip
+HEADINGS = ["policy", "network", "framework", "head", "rate", "epochs", "expected",
+            "interval", "training", "memory", "trained parameters", "images/s"]  # fmt: skip
 
 
 def advice_text(advice: Advice, *, is_first: bool = False) -> str:
@@ -24,7 +24,11 @@ def advice_text(advice: Advice, *, is_first: bool = False) -> str:
         lines += ["", "Strategies that cannot be told from the best, cheapest first:", "",
                   strategy_table(advice.as_good)]  # fmt: skip
     lines += [""]
-    lines += [f"Instead {_named(one.strategy)}: {one.gives_up}" for one in advice.alternatives]
+    lines += [
+        f"Instead {_named(one.strategy)}, learning rate {one.strategy.learning_rate:g}: "
+        f"{one.gives_up}"
+        for one in advice.alternatives
+    ]
     if advice.article_says is not None:
         lines.append(advice.article_says.words)
     if advice.more_images is not None:
@@ -59,9 +63,10 @@ def strategy_rows(strategies: Sequence[Strategy]) -> list[list[str]]:
     """Return the rows of a table of strategies, below ``HEADINGS``."""
     return [
         [
-            one.policy, one.backbone, one.backend, f"{one.learning_rate:g}",
-            percent(one.expected_test_top1), _interval(one.interval), _seconds(one.train_s),
-            _memory(one.peak_device_bytes or one.peak_host_bytes), _count(one.trainable_parameters),
+            one.policy, one.backbone, one.backend, one.head, f"{one.learning_rate:g}",
+            str(one.epochs), percent(one.expected_test_top1), _interval(one.interval),
+            _seconds(one.train_s), _memory(one.peak_device_bytes or one.peak_host_bytes),
+            _count(one.trainable_parameters),
             "–" if one.infer_images_per_s is None else f"{one.infer_images_per_s:,.0f}",
         ]
         for one in strategies
