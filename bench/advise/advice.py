@@ -21,7 +21,7 @@ class Strategy(Frozen):
     learning_rate: float = Field(description="Peak rate of the head.")
     epochs: int
     expected_test_top1: float | None = Field(
-        default=None, description="Expected accuracy on the test images; null if not tried whole."
+        default=None, description="Expected accuracy on the test images."
     )
     interval: Interval | None = Field(default=None, description="Its interval, at 90 %.")
     shortfall: float | None = Field(

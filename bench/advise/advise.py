@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -183,8 +184,8 @@ def advise(
         if not evidence.best and not evidence.signs:
             reasons = "; ".join(evidence.unavailable.values())
             raise Unavailable(
-                f"No network could be probed within {budget.seconds:.0f} s. {reasons} Use a larger "
-                "--budget."
+                f"No network could be probed within {budget.seconds:.0f} s. {reasons} Use "
+                f"--budget {math.ceil(4 * budget.seconds)}s or more."
             )
         if not evidence.signs:
             on_first(advice())

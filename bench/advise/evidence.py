@@ -110,21 +110,25 @@ def _probe_backbone(
 def _probes_at_depths(
     laboratory: Laboratory, backbone: str, weights: str, values: Array, evidence: ProbeEvidence
 ) -> dict[str, list[Probe]]:
-    data, found = laboratory.data, dict[str, list[Probe]]()
+    data, found, longest_s = laboratory.data, dict[str, list[Probe]](), 0.0
     features = laboratory.features(backbone, pretrained=weights == "pretrained")
-    for depth in features.depths:
+    for depth in reversed(features.depths):  # the last stages are the best ones most often
+        if found and not laboratory.budget.holds(longest_s):
+            break
+        began_s = laboratory.budget.spent_s
         name = f"{backbone}, {weights}, {depth.stage}"
         own = values[:, depth.first : depth.last]
         kinds: list[Kind] = ["linear"]
         if depth is features.depths[-1]:
             kinds.append("neighbours")
-        found[depth.stage] = probe(name, own, data.pool.labels, data.fold_of, kinds)
-        evidence.results += [
-            ProbeResult(
-                backbone=backbone, weights=weights, stage=depth.stage, kind=one.kind, top1=one.top1
-            )
-            for one in found[depth.stage]
-        ]
+        left_s = laboratory.budget.left_s / 2
+        found[depth.stage] = probe(name, own, data.pool.labels, data.fold_of, kinds, left_s)
+        longest_s = max(longest_s, laboratory.budget.spent_s - began_s)
+    found = dict(reversed(found.items()))
+    evidence.results += [
+        ProbeResult(backbone=backbone, weights=weights, stage=stage, kind=one.kind, top1=one.top1)
+        for stage, own_probes in found.items() for one in own_probes
+    ]  # fmt: skip
     return found
 
 
@@ -151,7 +155,11 @@ def _probe_sizes(laboratory: Laboratory, backbone: str, evidence: ProbeEvidence)
     classes = len(np.unique(labels))
     test = data.test_images(0)
     fit = data.fit_images(0)
+    longest_s = 0.0
     for share in CURVE_SHARES:
+        if not laboratory.budget.holds(2 * longest_s):
+            break
+        began_s = laboratory.budget.spent_s
         count = round(share * len(fit))
         if count < LEAST_A_CLASS * classes:
             continue
@@ -163,7 +171,6 @@ def _probe_sizes(laboratory: Laboratory, backbone: str, evidence: ProbeEvidence)
             (own,) = probe("curve", values[both], labels[both], fold_of, ("linear",))
             errors.append(1.0 - own.top1)
         error = float(np.mean(errors))
-        # The test images are the same at all sizes, so that only differences count; the spread
-        # over subsets is part of it.
         spread = np.sqrt(max(error * (1 - error), 1 / len(test)) / len(test))
         evidence.curve.append(Point(count, error, float(spread)))
+        longest_s = laboratory.budget.spent_s - began_s

@@ -8,6 +8,8 @@ intermediate layers using linear classifier probes").
 
 from __future__ import annotations
 
+import math
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -61,8 +63,9 @@ class Probe:
 
 
 def probe(
-    name: str, features: Array, labels: Indices, fold_of: Indices, kinds: Sequence[Kind]
-) -> list[Probe]:
+    name: str, features: Array, labels: Indices, fold_of: Indices, kinds: Sequence[Kind],
+    seconds: float = math.inf,
+) -> list[Probe]:  # fmt: skip
     """Evaluate probes on the images that are held out, each by a classifier that was fitted to
     those outside its fold.
 
@@ -70,22 +73,27 @@ def probe(
         features: (N, C).
         labels: (N,) class numbers.
         fold_of: (N,) fold in which an image is held out; −1: never.
+        seconds: Time that the probes may take. If the first fold shows that it will not do, the
+            others have the strongest penalties alone, as many as fit.
     """
+    began, strengths = time.perf_counter(), tuple[float, ...](STRENGTHS)
     folds = [(fold_of != fold, fold_of == fold) for fold in range(int(fold_of.max()) + 1)]
     held_out = np.concatenate([np.flatnonzero(test) for _, test in folds])
     order = np.argsort(held_out)
     found = []
     for kind in kinds:
-        answers = [
-            _KINDS[kind](*_scaled(features[fit], features[test]), labels[fit], labels[test])
-            for fit, test in folds
-        ]
+        answers = []
+        for fit, test in folds:
+            scaled = _scaled(features[fit], features[test])
+            answers.append(_KINDS[kind](*scaled, labels[fit], labels[test], strengths))
+            if len(answers) == 1 and kind == "linear":
+                strengths = _fitting(time.perf_counter() - began, seconds, len(folds))
         joined = {
             strength: (
                 np.concatenate([a[strength][0] for a in answers])[order],
                 np.concatenate([a[strength][1] for a in answers]),
             )
-            for strength in answers[0]
+            for strength in answers[-1]
         }
         best = min(joined, key=lambda strength: float(joined[strength][1].mean()))
         predicted, losses = joined[best]
@@ -93,6 +101,15 @@ def probe(
         loss = float(losses.mean()) if is_linear else None
         found.append(Probe(name, kind, right, predicted, best if is_linear else None, loss))
     return found
+
+
+def _fitting(first_s: float, seconds: float, folds: int) -> tuple[float, ...]:
+    """Return the strengths for which the time is enough, one at least, after the first fold took
+    ``first_s`` seconds with all of them."""
+    if first_s * folds <= seconds:
+        return STRENGTHS
+    share = max(seconds - first_s, 0.0) / (first_s * max(folds - 1, 1))
+    return STRENGTHS[: max(1, int(share * len(STRENGTHS)))]
 
 
 def best_probe(probes: Sequence[Probe]) -> Probe:
@@ -138,10 +155,13 @@ Answers = dict[float, tuple[Indices, Array]]
 """Strength → (predicted class, loss), each (N,), of the held-out images."""
 
 
-def _linear(fit: Array, test: Array, fit_labels: Indices, test_labels: Indices) -> Answers:
+def _linear(
+    fit: Array, test: Array, fit_labels: Indices, test_labels: Indices,
+    strengths: Sequence[float],
+) -> Answers:  # fmt: skip
     model = LogisticRegression(max_iter=ITERATIONS, warm_start=True)
     found: Answers = {}
-    for strength in STRENGTHS:
+    for strength in strengths:
         model.C = strength
         with warnings.catch_warnings():  # a weak penalty need not converge to compare well
             warnings.simplefilter("ignore", ConvergenceWarning)
@@ -157,13 +177,16 @@ def _linear(fit: Array, test: Array, fit_labels: Indices, test_labels: Indices) 
     return found
 
 
-def _neighbours(fit: Array, test: Array, fit_labels: Indices, test_labels: Indices) -> Answers:
+def _neighbours(
+    fit: Array, test: Array, fit_labels: Indices, test_labels: Indices,
+    strengths: Sequence[float],
+) -> Answers:  # fmt: skip
     model = KNeighborsClassifier(min(NEIGHBOURS, len(fit)), weights="distance")
     predicted = model.fit(fit, fit_labels).predict(test)
     return {0.0: (predicted, (predicted != test_labels).astype(np.float64))}
 
 
-_KINDS: dict[Kind, Callable[[Array, Array, Indices, Indices], Answers]] = {
+_KINDS: dict[Kind, Callable[[Array, Array, Indices, Indices, Sequence[float]], Answers]] = {
     "linear": _linear,
     "neighbours": _neighbours,
 }

@@ -13,8 +13,7 @@ POLICIES = (
     "freeze_all", "fine_tune_all", "retrain_all", "fine_tune_last", "linear_probe_then_fine_tune",
     "discriminative_lr",
 )  # fmt: skip
-"""Policies that are tried, in the order in which they are worth a try: the cheapest, then those
-that were the best ones most often."""
+"""Policies that may be tried, the cheapest first."""
 
 
 @dataclass(frozen=True)

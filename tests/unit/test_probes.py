@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bench.advise.images import divided, stratified_order
-from bench.advise.probes import PIXEL_SIDE, best_probe, pixel_features, probe
+from bench.advise.probes import PIXEL_SIDE, STRENGTHS, best_probe, pixel_features, probe
 from bench.advise.similarity import similarity_of, similarity_word
 from bench.data.resplit import ImagePool
 
@@ -111,3 +111,14 @@ def test_small_subsets_are_part_of_larger_ones_with_every_class_in_each() -> Non
     assert half[0] == pytest.approx(25, abs=2)
     assert list(stratified_order(labels)) == list(order)
     assert list(stratified_order(labels, 1)) != list(order)
+
+
+def test_too_little_time_leaves_out_weak_penalties() -> None:
+    random = np.random.default_rng(0)
+    labels = np.arange(120) % 3
+    features = random.normal(size=(120, 8)) + labels[:, None]
+    fold_of = np.arange(120) // 3 % 4
+    (whole,) = probe("made", features, labels, fold_of, ("linear",))
+    (short,) = probe("made", features, labels, fold_of, ("linear",), seconds=0.0)
+    assert short.strength == STRENGTHS[0]
+    assert len(short.right) == len(whole.right) == 120
