@@ -1,10 +1,10 @@
 """What is known of candidates' accuracies: experience from other data sets, probes and trials here.
 
-Accuracies are log odds with a normal prior. A candidate's accuracy is that of its network's best
-probe and a gain, of which experience gives mean and covariance (``bench.advise.experience``).
-Probes and trials measure these on held-out images. They share the images, so that the errors of
-two measurements are correlated, and a difference is known better than an accuracy. The best of
-several measured accuracies looks better than it is; the prior pulls it back as far as it was such
+Accuracies are log odds with a normal prior. A candidate's accuracy is that of a linear probe of its
+network's last features and a gain, of which experience gives mean and covariance
+(``bench.advise.experience``). Probes and trials measure these on held-out images. They share the
+images, so that the errors of two measurements are correlated, and a difference is known better than
+an accuracy. The best of several measured accuracies looks better than it is; the prior pulls it back as far as it was such
 a chance on other data sets (the posterior of a normal model, Gelman et al. 2013, "Bayesian Data
 Analysis", section 3.6).
 """
@@ -91,6 +91,7 @@ class Belief:
 
 def believe(
     experience: Experience,
+    images_per_class: float,
     candidates: Sequence[Candidate],
     probes: Mapping[str, Answers],
     trials: Mapping[Candidate, Answers],
@@ -100,13 +101,15 @@ def believe(
     """Combine experience with what was measured.
 
     Args:
-        probes: Network → answers of its best probe; one for the network of every candidate.
+        images_per_class: Number of training images over that of classes.
+        probes: Network → answers of the linear probe of its last features; one for the network of
+            every candidate.
         trials: Candidate → its answers in the folds in which it was tried whole.
         folds: Candidate → number of these folds.
         groups: (N,) number of each image's group; images of a group are right or wrong together.
     """
     networks = list(probes)
-    gain, gain_covariance = experience.prior(candidates, networks)
+    gain, gain_covariance = experience.prior(candidates, networks, images_per_class)
     of_network = np.array([[c.backbone == name for name in networks] for c in candidates], float)
     # The state: log odds of each network's probe, then of each candidate.
     spread = PROBE_DEVIATION**2

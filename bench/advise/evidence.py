@@ -32,6 +32,8 @@ class ProbeEvidence:
     results: list[ProbeResult] = field(default_factory=list)
     best: dict[str, Probe] = field(default_factory=dict)
     """Backbone → best linear probe on its pretrained features."""
+    last: dict[str, Probe] = field(default_factory=dict)
+    """Backbone → linear probe on its last pretrained features, those that a head would see."""
     images_per_s: dict[str, float] = field(default_factory=dict)
     """Backbone → rate of inference in batches, as the pass for its features took."""
     parameters: dict[str, int] = field(default_factory=dict)
@@ -103,6 +105,7 @@ def _probe_backbone(
         key=lambda item: item[1].log_loss or 0.0,
     )
     evidence.best[backbone], evidence.stage[backbone] = best, stage
+    evidence.last[backbone] = best_probe(probes[found.depths[-1].stage])
     evidence.images_per_s[backbone] = len(found.values) / max(found.seconds, 1e-3)
     evidence.parameters[backbone] = laboratory.parameters_of(backbone, head)
 

@@ -34,13 +34,18 @@ class Experience(Frozen):
 
     arms: tuple[Arm, ...]
     gain: tuple[float, ...]
-    """Mean gain of each arm over a head that is trained at its default rate."""
+    """Mean gain of each arm over a head that is trained at its default rate, on data sets with
+    ``images_per_class`` training images of each class."""
     covariance: tuple[tuple[float, ...], ...]
-    """Covariance of these gains over data sets."""
+    """Covariance of these gains over data sets of one size."""
+    images_per_class: float
+    slope: tuple[float, ...]
+    """Change of each gain where the number of images is e times as large."""
+    slope_variance: tuple[float, ...]
     shared: float
     """Correlation of an arm's gain on one data set between two networks."""
     head_gain: float
-    """Mean gain of a trained head over the best linear probe of the same network."""
+    """Mean gain of a trained head over the linear probe of the same features."""
     head_variance: float
     """Variance of that gain over networks and data sets."""
     source: str
@@ -56,20 +61,23 @@ class Experience(Frozen):
         return min(own, key=lambda i: abs(math.log(self.arms[i].rate_factor) - factor))
 
     def prior(
-        self, candidates: Sequence[Candidate], networks: Sequence[str]
+        self, candidates: Sequence[Candidate], networks: Sequence[str], images_per_class: float
     ) -> tuple[Floats, Floats]:
         """Return what is known of candidates before any trial of them.
 
         Returns:
-            (K,) mean gain of each candidate over the best probe of its network, and the (K, K)
-            covariance.
+            (K,) mean gain of each candidate over the probe of its network's last features, and the
+            (K, K) covariance.
         """
+        further = math.log(images_per_class / self.images_per_class)
         index = np.array([self.index_of(one) for one in candidates], int)
         network = np.array([networks.index(one.backbone) for one in candidates], int)
         is_same = network[:, None] == network[None]
         covariance = np.asarray(self.covariance)[np.ix_(index, index)]
         covariance = np.where(is_same, covariance + self.head_variance, self.shared * covariance)
-        return self.head_gain + np.asarray(self.gain)[index], covariance
+        covariance = covariance + np.diag(np.asarray(self.slope_variance)[index] * further**2)
+        gain = np.asarray(self.gain)[index] + np.asarray(self.slope)[index] * further
+        return self.head_gain + gain, covariance
 
 
 @cache

@@ -44,7 +44,7 @@ class Knowledge:
         head, epochs = self.wishes.head, self.wishes.epochs
         return [
             candidate(backbone, policy, head, epochs).at_rate(factor)
-            for backbone in self.evidence.best
+            for backbone in self.evidence.last
             for policy in self.wishes.possible_policies
             for factor in RATE_FACTORS
         ]
@@ -68,9 +68,10 @@ class Knowledge:
         trials = {one: own for one in every if (own := self.whole_trials(one))}
         groups = laboratory.data.pool.groups
         held_out = laboratory.data.held_out
+        dataset = laboratory.data.dataset
         return believe(
-            self.experience, every,
-            {name: probe.right.astype(float) for name, probe in self.evidence.best.items()},
+            self.experience, dataset.train_images / len(dataset.classes), every,
+            {name: probe.right.astype(float) for name, probe in self.evidence.last.items()},
             {one: self._answers(own) for one, own in trials.items()},
             {one: len(own) for one, own in trials.items()},
             None if groups is None else groups[held_out],

@@ -128,7 +128,7 @@ def _evidence() -> ProbeEvidence:
         return Probe("made", "linear", right, np.zeros(IMAGES, np.int64), 1.0, 1 - accuracy)
 
     evidence = ProbeEvidence()
-    evidence.best = {"squeezenet1_1": made(0.7)}
+    evidence.best = evidence.last = {"squeezenet1_1": made(0.7)}
     evidence.parameters = {"squeezenet1_1": 1000}
     evidence.similarity = similarity_of(made(0.7), made(0.4), made(0.3))
     evidence.curve = [Point(n, 0.3 + 20 / n, 0.02) for n in (100, 200, 400)]
@@ -147,6 +147,7 @@ def _knowledge(
     experience = Experience(
         arms=arms, gain=tuple(-0.3 * (arm.rate_factor != 1.0) for arm in arms),
         covariance=tuple(map(tuple, spread.tolist())),
+        images_per_class=20.0, slope=(0.0,) * count, slope_variance=(0.0,) * count,
         shared=0.5, head_gain=0.0, head_variance=0.05, source="made data sets",
     )  # fmt: skip
     return Knowledge(cast(Laboratory, laboratory), evidence or _evidence(), wishes, experience)

@@ -21,6 +21,7 @@ EXPERIENCE = Experience(
     arms=tuple(Arm(policy=policy, rate_factor=1.0) for policy in POLICIES),
     gain=(0.0, 0.3, 0.0, 0.2),
     covariance=tuple(map(tuple, np.diag([0.0, *[DEVIATION**2] * 3]).tolist())),
+    images_per_class=20.0, slope=(0.0,) * 4, slope_variance=(0.0,) * 4,
     shared=0.5, head_gain=0.0, head_variance=0.04, source="made",
 )  # fmt: skip
 
@@ -52,13 +53,13 @@ def _world(random: np.random.Generator) -> tuple[npt.NDArray[np.float64], Belief
     """Return the true mean accuracies over seeds on one data set, and what is believed after a
     trial of each policy."""
     every = _candidates()
-    gain, covariance = EXPERIENCE.prior(every, [NETWORK])
+    gain, covariance = EXPERIENCE.prior(every, [NETWORK], 20.0)
     base = random.normal(1.2, 0.5)
     truth = expit(base + random.multivariate_normal(gain, covariance))
     answers = _answers(np.array([expit(base), *_with_luck(truth, random)]), random)
     trials = dict(zip(every, answers[1:], strict=True))
     folds = dict.fromkeys(every, 1)
-    return truth, believe(EXPERIENCE, every, {NETWORK: answers[0]}, trials, folds)
+    return truth, believe(EXPERIENCE, 20.0, every, {NETWORK: answers[0]}, trials, folds)
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +117,9 @@ def test_what_is_far_behind_is_not_called_as_good() -> None:
     random, every = np.random.default_rng(2), _candidates()
     answers = _answers(np.array([0.8, 0.8, 0.9, 0.6, 0.8]), random)
     trials = dict(zip(every, answers[1:], strict=True))
-    belief = believe(EXPERIENCE, every, {NETWORK: answers[0]}, trials, dict.fromkeys(every, 1))
+    belief = believe(
+        EXPERIENCE, 20.0, every, {NETWORK: answers[0]}, trials, dict.fromkeys(every, 1)
+    )
     near = dict(zip(POLICIES, belief.chance_within(0.01), strict=True))
     assert near["retrain_all"] < 0.01
     assert near["fine_tune_all"] > 0.9
@@ -125,7 +128,7 @@ def test_what_is_far_behind_is_not_called_as_good() -> None:
 
 def test_probes_alone_give_what_experience_adds() -> None:
     probe = np.array([1.0] * 160 + [0.0] * 40)
-    belief = believe(EXPERIENCE, _candidates(), {NETWORK: probe}, {}, {})
+    belief = believe(EXPERIENCE, 20.0, _candidates(), {NETWORK: probe}, {}, {})
     expected = logit(belief.expected) - logit(0.8)
     assert expected == pytest.approx([0.0, 0.3, 0.0, 0.2], abs=0.08)
     assert belief.expected.argmax() == 1
@@ -135,8 +138,8 @@ def test_images_of_a_group_count_once() -> None:
     """Crops of ten photographs say less than a hundred photographs do."""
     every, groups = _candidates(), np.repeat(np.arange(10), 10)
     probe = np.repeat([1.0, 1, 1, 1, 1, 1, 1, 0, 0, 0], 10)
-    alone = believe(EXPERIENCE, every, {NETWORK: probe}, {}, {})
-    together = believe(EXPERIENCE, every, {NETWORK: probe}, {}, {}, groups)
+    alone = believe(EXPERIENCE, 20.0, every, {NETWORK: probe}, {}, {})
+    together = believe(EXPERIENCE, 20.0, every, {NETWORK: probe}, {}, {}, groups)
     assert together.draws[:, 0].std() > 2 * alone.draws[:, 0].std()
 
 
@@ -145,14 +148,16 @@ def test_a_trial_in_some_folds_counts_by_its_images() -> None:
     half = np.where(np.arange(200) < 100, answers, np.nan)
     spread = []
     for own in (half, answers):
-        belief = believe(EXPERIENCE, every, {NETWORK: answers}, {every[1]: own}, {every[1]: 1})
+        belief = believe(
+            EXPERIENCE, 20.0, every, {NETWORK: answers}, {every[1]: own}, {every[1]: 1}
+        )
         spread.append(belief.draws[:, 1].std())
     assert spread[1] < spread[0]
 
 
 def test_all_right_is_no_certainty() -> None:
     every, right = _candidates(), np.ones(30)
-    belief = believe(EXPERIENCE, every, {NETWORK: right}, {every[0]: right}, {every[0]: 1})
+    belief = believe(EXPERIENCE, 20.0, every, {NETWORK: right}, {every[0]: right}, {every[0]: 1})
     low, high = belief.interval(every[0], test_images=1000)
     assert low < 0.97
     assert high == 1.0

@@ -78,10 +78,12 @@ class Bench:
             values = np.asarray(features.values[chosen, last.first : last.last], np.float64)
             scores[backbone] = log_evidence(values, laboratory.data.pool.labels[chosen])
         found = {
+            "classes": len(dataset.classes),
             "probe_answers": {
                 name: "".join("01"[int(right)] for right in one.right)
-                for name, one in evidence.best.items()
+                for name, one in evidence.last.items()
             },
+            "best_probe_top1": {name: one.top1 for name, one in evidence.best.items()},
             "log_evidence": scores,
             "signs": [one.kind for one in evidence.signs],
             "curve": [point._asdict() for point in evidence.curve],

@@ -28,8 +28,13 @@ def learn(found: Sequence[Measured]) -> Experience:
     clean = [one for one in used if not one.cell.variant.noise]
     gains = np.array([[_gains(one, name, arms) for name in BACKBONES] for one in used])
     heads = np.array([[_head(one, name) for name in BACKBONES] for one in clean])
+    sizes = np.log([one.images_per_class for one in used])
+    further = (sizes - sizes.mean())[:, None, None]
     mean = gains.mean(axis=(0, 1))
-    centred = gains - mean
+    # With one size alone the slope is not known, and not taken for steep.
+    spread = max(float(np.square(further).sum()) * gains.shape[1], 1.0)
+    slope = (gains * further).sum(axis=(0, 1)) / spread
+    centred = gains - mean - slope * further
     flat = centred.reshape(-1, len(arms))
     covariance = flat.T @ flat / len(flat)
     covariance = (1 - SHRUNK) * covariance + SHRUNK * np.diag(np.diag(covariance))
@@ -40,6 +45,8 @@ def learn(found: Sequence[Measured]) -> Experience:
     return Experience(
         arms=tuple(arms), gain=tuple(map(float, mean)),
         covariance=tuple(map(tuple, covariance.tolist())),
+        images_per_class=float(np.exp(sizes.mean())), slope=tuple(map(float, slope)),
+        slope_variance=tuple(map(float, flat.var(axis=0) / spread)),
         shared=min(max(shared, 0.0), 0.99), head_gain=float(head_gain.mean()),
         head_variance=max(variance, LEAST_HEAD_VARIANCE),
         source=f"{sum(len(one.runs) for one in used):,} full runs of {' and '.join(BACKBONES)} on "

@@ -35,8 +35,8 @@ def page(found: dict[str, Any], commit: str) -> str:
         f"{sizes} or {SIZES[-1]} training images, or a variant: grey, inverted, coarse, with wrong "
         "labels, with merged classes. The adviser knows the experience of the other families only.",
         "Regret: points of test accuracy below the best full run of the cell, which is chosen on "
-        "one half of the test images and measured on the other. Cost: time over that of all full "
-        "runs. Intervals are drawn by family.",
+        "nine tenths of the test images and measured on the tenth, ten times. Cost: time over that "
+        "of all full runs. Intervals are drawn by family.",
         _rules(found),
         "## Intervals and ties",
         "Predicted intervals (90 %) that hold the full run's test accuracy; and how often what was "

@@ -28,15 +28,12 @@ class Evidence:
 
     cell: Cell
     probe_answers: Mapping[str, npt.NDArray[np.float64]]
-    """Network → (N,) 1 for each held-out image that its best linear probe finds; empty if the cell
-    was refused before any probe."""
+    """Network → (N,) 1 for each held-out image that the linear probe of its last features finds;
+    empty if the cell was refused before any probe."""
+    probe_top1: Mapping[str, float]
+    """Network → accuracy of its best linear probe of all stages."""
     log_evidence: Mapping[str, float]
     """Network → LogME of its last features."""
-
-    @property
-    def probe_top1(self) -> dict[str, float]:
-        """Network → accuracy of its best linear probe."""
-        return {name: float(answers.mean()) for name, answers in self.probe_answers.items()}
 
 
 @dataclass(frozen=True)

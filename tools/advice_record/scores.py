@@ -84,7 +84,7 @@ def _by_experience(one: Measured, found: Sequence[Measured]) -> Picked:
         for name in BACKBONES for policy in POLICIES for factor in RATE_FACTORS
     ]  # fmt: skip
     experience = learn(outside(found, one.family))
-    belief = believe(experience, every, one.evidence.probe_answers, {}, {})
+    belief = believe(experience, one.images_per_class, every, one.evidence.probe_answers, {}, {})
     best = every[int(belief.expected.argmax())]
     for run in one.runs:
         same = (run.backbone, run.policy) == (best.backbone, best.policy)
