@@ -4,9 +4,9 @@ Accuracies are log odds with a normal prior. A candidate's accuracy is that of a
 network's last features and a gain, of which experience gives mean and covariance
 (``bench.advise.experience``). Probes and trials measure these on held-out images. They share the
 images, so that the errors of two measurements are correlated, and a difference is known better than
-an accuracy. The best of several measured accuracies looks better than it is; the prior pulls it back as far as it was such
-a chance on other data sets (the posterior of a normal model, Gelman et al. 2013, "Bayesian Data
-Analysis", section 3.6).
+an accuracy. The best of several measured accuracies looks better than it is; the prior pulls it
+back as far as it was such a chance on other data sets (the posterior of a normal model, Gelman et
+al. 2013, "Bayesian Data Analysis", section 3.6).
 """
 
 from __future__ import annotations
