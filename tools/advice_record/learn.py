@@ -17,6 +17,8 @@ from tools.advice_record.oracle import BACKBONES, FullRun
 SHRUNK = 0.1
 """Weight of the diagonal in the covariance, as so few data sets show it only roughly."""
 LEAST_HEAD_VARIANCE = 0.02
+LEAST_GAIN = -1.0
+"""Worse gains count as this one: how bad a failure is says nothing about success."""
 Floats = npt.NDArray[np.float64]
 
 
@@ -61,7 +63,7 @@ def _gains(one: Measured, backbone: str, arms: Sequence[Arm]) -> Floats:
     known = {arm: _log_odds(run) for arm, run in runs.items() if run is not None}
     worst = min(known.values())
     head = known.get(Arm(policy="freeze_all", rate_factor=1.0), worst)
-    return np.array([known.get(arm, worst) - head for arm in arms])
+    return np.maximum([known.get(arm, worst) - head for arm in arms], LEAST_GAIN)
 
 
 def _head(one: Measured, backbone: str) -> tuple[float, float]:
