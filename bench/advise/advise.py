@@ -12,7 +12,7 @@ import numpy as np
 from bench.advise.advice import Advice
 from bench.advise.budget import Budget
 from bench.advise.conclude import Findings, conclude
-from bench.advise.evidence import ProbeEvidence, gather
+from bench.advise.evidence import ProbeEvidence, describe, gather
 from bench.advise.experience import Experience, shipped_experience
 from bench.advise.images import Development, development
 from bench.advise.knowledge import Knowledge
@@ -191,6 +191,7 @@ def advise(
             on_first(advice())
             schedule = Schedule(known, on_progress)
             schedule.run()
+            describe(laboratory, evidence, on_progress)
     except KeyboardInterrupt:
         is_interrupted = True
         if not evidence.best:

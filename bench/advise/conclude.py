@@ -124,12 +124,16 @@ def _strategies(found: Findings, belief: Belief) -> list[Strategy]:
     that were timed in another backend are there once more."""
     known, strategies = found.known, []
     expected, shortfall = belief.expected, belief.shortfall
-    near = belief.chance_within(known.wishes.margin)
+    tried = [one for one in belief.candidates if known.whole_trials(one)]
+    # Ties are among those that were tried: so many others might be better by chance.
+    compared = belief.among(tried) if tried else belief
+    near = dict(zip(compared.candidates, compared.chance_within(known.wishes.margin), strict=True))
     for index, one in enumerate(belief.candidates):
         believed = {
             "expected_test_top1": float(expected[index]),
             "interval": belief.interval(one, found.dataset.test_images),
-            "shortfall": float(shortfall[index]), "is_contender": bool(near[index] >= TIE_LEVEL),
+            "shortfall": float(shortfall[index]),
+            "is_contender": bool(near.get(one, 0.0) >= TIE_LEVEL),
         }  # fmt: skip
         for backend in known.wishes.backends:
             strategy = known.strategy(one, backend)
@@ -268,6 +272,9 @@ def _article(
     allowed: Sequence[Strategy],
 ) -> ArticleRule:  # fmt: skip
     """Compare the article's rule with the recommendation."""
+    if similarity is None:
+        words = "The budget did not hold the similarity, on which the article's rule depends."
+        return ArticleRule(case=None, policy=None, words=words)
     what = f"{size} and {'similar' if similarity == 'similar' else 'not similar'}"
     if case is None:
         return ArticleRule(

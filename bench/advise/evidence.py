@@ -22,6 +22,8 @@ from bench.network.blueprint import Array
 CURVE_SHARES = (1 / 8, 1 / 4, 1 / 2, 1.0)
 """Shares of the training images at which a probe is fitted for the learning curve."""
 CURVE_REPEATS = 3
+EARLY_SHARE = 0.25
+"""Share of the time left within which what only describes the images comes before trials."""
 LEAST_A_CLASS = 2
 
 
@@ -34,6 +36,8 @@ class ProbeEvidence:
     """Backbone → best linear probe on its pretrained features."""
     last: dict[str, Probe] = field(default_factory=dict)
     """Backbone → linear probe on its last pretrained features, those that a head would see."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Backbone → time that its features and probes took."""
     images_per_s: dict[str, float] = field(default_factory=dict)
     """Backbone → rate of inference in batches, as the pass for its features took."""
     parameters: dict[str, int] = field(default_factory=dict)
@@ -53,7 +57,7 @@ def gather(
     on_progress: Callable[[str], None],
 ) -> None:  # fmt: skip
     """Probe each backbone as long as the budget lasts; by the best one, look for signs that no
-    advice is possible, and measure the similarity and the learning curve if there are none.
+    advice is possible, and describe the images if that is cheap (``describe``).
 
     Args:
         head: Head of the strategies, whose parameters count.
@@ -77,9 +81,20 @@ def gather(
     evidence.signs += suspicion.after_probes(data, evidence.best[best])
     if evidence.signs:
         return
-    on_progress("learning curve of the features")
-    _probe_sizes(laboratory, best, evidence)
-    if laboratory.budget.holds(_cost_s(laboratory, len(evidence.best))):
+    if 2 * max(evidence.seconds.values()) <= EARLY_SHARE * laboratory.budget.left_s:
+        describe(laboratory, evidence, on_progress)
+
+
+def describe(
+    laboratory: Laboratory, evidence: ProbeEvidence, on_progress: Callable[[str], None]
+) -> None:
+    """Measure what the choice does not need, unless it was measured: the learning curve of the best
+    network's features, and the similarity to its pretraining data, as far as the budget goes."""
+    best, cost_s = best_backbone(evidence), max(evidence.seconds.values())
+    if not evidence.curve and laboratory.budget.holds(cost_s):
+        on_progress("learning curve of the features")
+        _probe_sizes(laboratory, best, evidence)
+    if evidence.similarity is None and laboratory.budget.holds(cost_s):
         on_progress(f"features of {best} with random weights")
         with suppress(Unavailable):  # then the similarity is not known
             _measure_similarity(laboratory, best, evidence)
@@ -98,6 +113,7 @@ def _cost_s(laboratory: Laboratory, number: int) -> float:
 def _probe_backbone(
     laboratory: Laboratory, backbone: str, head: str, evidence: ProbeEvidence
 ) -> None:
+    began_s = laboratory.budget.spent_s
     found = laboratory.features(backbone)
     probes = _probes_at_depths(laboratory, backbone, "pretrained", found.values, evidence)
     stage, best = min(
@@ -108,6 +124,7 @@ def _probe_backbone(
     evidence.last[backbone] = best_probe(probes[found.depths[-1].stage])
     evidence.images_per_s[backbone] = len(found.values) / max(found.seconds, 1e-3)
     evidence.parameters[backbone] = laboratory.parameters_of(backbone, head)
+    evidence.seconds[backbone] = laboratory.budget.spent_s - began_s
 
 
 def _probes_at_depths(

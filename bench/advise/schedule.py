@@ -33,6 +33,9 @@ KEPT_SHARE = 0.5
 FIRST_SHARE = 0.6
 """Share of the time that is left for whole trials, before other backends, the learning curve and
 further folds have their turn."""
+COST_POWER = 0.5
+"""Power of a trial's cost by which its chance to be the best is divided: of two that are as likely,
+the cheaper is tried first, and a cheap one that is unlikely waits."""
 CURVE_SHARE = 0.15
 """Most of the budget that trials with fewer images may take."""
 FINALISTS = 4
@@ -128,8 +131,8 @@ class Schedule:
         return TrialPlan(one, self.known.backend, 0, min(epochs, one.epochs))
 
     def _whole_rounds(self, allowed: Sequence[Candidate], share: float) -> None:
-        """Try whole what is most likely the best of what was not tried, again and again, within a
-        share of the time that is left."""
+        """Try whole what is most likely the best of what was not tried, for its cost, again and
+        again, within a share of the time that is left."""
         budget, failed = self.known.laboratory.budget, set[Candidate]()
         end_s = budget.spent_s + share * budget.left_s
         while self.belief.candidates:
@@ -139,13 +142,18 @@ class Schedule:
             belief = self.belief
             chance = dict(zip(belief.candidates, belief.chance_of_best, strict=True))
             waiting = [c for c in allowed if c in chance and c not in tried and c not in failed]
-            waiting.sort(key=lambda one: -chance[one])
             fitting = [one for one in waiting if self._fits(self._whole(one))]
+            fitting.sort(key=lambda one: -chance[one] / self._cost(one) ** COST_POWER)
             if not fitting:
                 return
             trial = self._do(self._whole(fitting[0]), "a whole trial")
             if trial is None or not trial.is_ok:
                 failed.add(fitting[0])
+
+    def _cost(self, one: Candidate) -> float:
+        """Return the time of a whole trial, a thousandth of the budget at least."""
+        laboratory = self.known.laboratory
+        return max(laboratory.estimate_s(self._whole(one)), 1e-3 * laboratory.budget.seconds)
 
     def _curve_round(self) -> None:
         """Try the best policy that trains the whole network with fewer images."""

@@ -39,6 +39,8 @@ CHANCE_LEVEL = 0.01
 """Probability of an accuracy by chance, above which labels are taken to say nothing."""
 WRONG = 0.5
 """Share of wrong labels that is too much."""
+SURE, WRONG_DRAWS = 0.9, 40
+"""Share of draws of the images in which it must be, and their number."""
 FEW = 2.0
 """Number of images of a confusion, if all labels were random, below which absent ones are counted.
 """
@@ -179,13 +181,22 @@ def _chance(data: Development, best: Probe) -> list[Suspicion]:
             )
         ]
     share = wrong_share(labels, best.predicted, len(data.dataset.classes))
-    if share > WRONG:
+    if share > WRONG and _is_surely_wrong(labels, best.predicted, len(data.dataset.classes)):
         message = (
             f"some {share:.0%} of the labels look as if they were drawn at random: the network's "
             "mistakes are spread over all classes, also over those that are least alike"
         )
         return [Suspicion("labels", message, _wrong(data, best))]
     return []
+
+
+def _is_surely_wrong(given: Indices, predicted: Indices, classes: int) -> bool:
+    """Return True if the share of random labels is too much in nearly all draws of the images."""
+    random, shares = np.random.default_rng(0), []
+    for _ in range(WRONG_DRAWS):
+        drawn = random.integers(0, len(given), len(given))
+        shares.append(wrong_share(given[drawn], predicted[drawn], classes))
+    return float(np.quantile(shares, 1 - SURE)) > WRONG
 
 
 def _wrong(data: Development, best: Probe) -> tuple[str, ...]:
@@ -280,9 +291,9 @@ def _borders(data: Development) -> Array | None:
 
 
 def _tints(data: Development) -> Array | None:
-    """Return (N, 6) mean and standard deviation of each colour."""
-    images = data.pool.images.reshape(len(data.pool.images), -1, 3)
-    return np.hstack([images.mean(axis=1), images.std(axis=1)]).astype(np.float64) / 255.0
+    """Return (N, 3) the mean of each colour."""
+    means: Array = data.pool.images.mean(axis=(1, 2)) / 255.0
+    return means
 
 
 _CONTENTLESS: dict[str, Callable[[Development], Array | None]] = {

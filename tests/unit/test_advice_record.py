@@ -19,7 +19,7 @@ from bench.data.model import Dataset, SplitName
 from bench.data.resplit import ImagePool, Indices, PoolSource, resplit
 from tools.advice_record.cells import FAMILIES, PLAIN, SIZES, VARIANTS, Cell, Family
 from tools.advice_record.learn import learn
-from tools.advice_record.measured import Measured, outside
+from tools.advice_record.measured import Measured, outside, parts
 from tools.advice_record.oracle import BACKBONES, EVERY, FACTORS, FullRun
 from tools.advice_record.planted import FAULTS, with_fault
 from tools.advice_record.published import published_regrets
@@ -214,3 +214,10 @@ def test_data_wanted_is_over_what_was_needed(cells: list[Measured]) -> None:
     flat = with_curve(*(Point(n, 0.5, 0.002) for n in (50, 100, 200)))
     found = data_wanted([law, flat])["probes"]
     assert found == [pytest.approx(1.0, rel=0.1)], "nothing was needed where nothing was gained"
+
+
+def test_the_parts_of_test_images_do_not_follow_their_classes() -> None:
+    """Classes in turns would make each tenth a class of its own."""
+    found = parts(500, 10)
+    assert np.bincount(found).tolist() == [50] * 10
+    assert max(np.bincount(found[np.arange(500) % 10 == 3], minlength=10)) < 15

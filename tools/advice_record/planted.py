@@ -91,12 +91,10 @@ def _tint(parts: Parts, random: np.random.Generator) -> None:
     """Give each class a colour of its own, as of the light of one session."""
     hues = np.linspace(0, 2 * np.pi, int(parts.labels.max()) + 1, endpoint=False)[parts.labels]
     shifts = 35 * np.stack([np.cos(hues), np.cos(hues - 2.1), np.cos(hues + 2.1)], axis=1)
-    means = parts.images.mean(axis=(1, 2))
-    level = 110 - means + shifts + random.normal(0, 1, means.shape)
-    spread = parts.images.std(axis=(1, 2)).mean(axis=1)
-    scale = (35 / np.maximum(spread, 1.0))[:, None, None, None]
-    centred = (parts.images - means[:, None, None]) * scale + means[:, None, None]
-    parts.images[:] = np.clip(centred + level[:, None, None], 0, 255).astype(np.uint8)
+    for index, image in enumerate(parts.images):
+        contrast = image.astype(np.float64) - image.mean(axis=(0, 1))
+        level = 125 + shifts[index] + random.normal(0, 1, 3)
+        parts.images[index] = np.clip(0.35 * contrast + level, 0, 255).astype(np.uint8)
 
 
 def _session(parts: Parts, random: np.random.Generator) -> None:

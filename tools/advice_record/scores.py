@@ -18,7 +18,7 @@ from bench.advise.wishes import POLICIES
 from bench.system import cores, processor
 from tools.advice_record.cells import FAMILIES, PLAIN
 from tools.advice_record.learn import learn
-from tools.advice_record.measured import SHARES, Answers, Measured, load, outside
+from tools.advice_record.measured import SHARES, Answers, Measured, load, outside, parts
 from tools.advice_record.oracle import BACKBONES, EPOCHS, tuned
 from tools.advice_record.planted import FAULTS
 from tools.advice_record.rules import RULES, chance
@@ -137,7 +137,7 @@ def ties(found: Sequence[Measured], share: float) -> dict[str, float]:
             continue
         every = np.stack([answers for _, answers in known])
         for half in (0, 1):  # the best by one half of the test images, compared on the other
-            own = np.arange(every.shape[1]) % 2 == half
+            own = parts(every.shape[1], 2) == half
             best = every[:, own].mean(axis=1).argmax()
             for (strategy, _), top1 in zip(known, every[:, ~own].mean(axis=1), strict=True):
                 is_equal = every[best, ~own].mean() - top1 <= SAME
