@@ -69,6 +69,7 @@ class Schedule:
         """Do the rounds."""
         if not self.belief.candidates:
             return  # the advice says what comes nearest to the constraints
+        self._recall()
         self._whole_rounds(self._after_short_round(), FIRST_SHARE)
         if not self.tried():
             return
@@ -82,6 +83,16 @@ class Schedule:
                 len(self.known.whole_trials(one)) == self.known.laboratory.data.folds
                 for one in self.finalists()
             )
+
+    def _recall(self) -> None:
+        """Take in the whole trials that an earlier call stored: they cost nothing."""
+        laboratory = self.known.laboratory
+        for one in self.belief.candidates:
+            for fold in range(laboratory.data.folds):
+                plan = self._whole(one, fold)
+                if laboratory.is_stored(plan):
+                    laboratory.do(plan)
+        self._update()
 
     def _update(self) -> None:
         """Learn from the trials so far."""

@@ -305,10 +305,11 @@ _CONTENTLESS: dict[str, Callable[[Development], Array | None]] = {
 
 
 def _reduced(images: Pixels) -> Array:
-    """Return images as (N, C) vectors of length 1, without their mean, so that products are
-    correlations."""
+    """Return images as (N, C) vectors of length 1, without the mean of each colour, so that
+    products are correlations of what is in the images, and not of their tints."""
     vectors = pixel_features(np.asarray(images)).astype(np.float32)
-    vectors -= vectors.mean(axis=1, keepdims=True)
+    colours = vectors.reshape(len(vectors), -1, 3)
+    vectors = (colours - colours.mean(axis=1, keepdims=True)).reshape(vectors.shape)
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     vectors[norms[:, 0] < 1e-3] = 0.0  # plain images are copies of none
     reduced: Array = vectors / np.maximum(norms, 1e-3)

@@ -109,10 +109,11 @@ class Laboratory:
 
     def estimate_s(self, plan: TrialPlan) -> float:
         """Predict how long a trial takes; 0 if its result is stored."""
-        run = self._planned(plan)
-        if not self.runner.store.is_missing(*run.key):
-            return 0.0
-        return self.costs.seconds(plan, self.amount(plan))
+        return 0.0 if self.is_stored(plan) else self.costs.seconds(plan, self.amount(plan))
+
+    def is_stored(self, plan: TrialPlan) -> bool:
+        """Return True if an earlier trial is stored, so that doing it takes no time."""
+        return not self.runner.store.is_missing(*self._planned(plan).key)
 
     def work_s(self, plan: TrialPlan) -> float:
         """Predict how long a trial takes by itself, also if its result is stored."""

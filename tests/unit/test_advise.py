@@ -59,6 +59,8 @@ class _Laboratory:
     data: Development
     seconds: float = 0.0
     trials: list[Trial] = field(default_factory=list)
+    stored: tuple[TrialPlan, ...] = ()
+    """Trials of an earlier call."""
     world: int = 0
     """Number of the draw of images."""
     best_factor: float = 1.0
@@ -79,6 +81,9 @@ class _Laboratory:
         share = 0.1 if POLICIES[plan.candidate.policy].boundary == "head" else 1.0
         return EPOCH_S * plan.epochs * share
 
+    def is_stored(self, plan: TrialPlan) -> bool:
+        return plan in self.stored
+
     def work_s(self, plan: TrialPlan) -> float:
         return self.estimate_s(plan)
 
@@ -89,7 +94,8 @@ class _Laboratory:
         for trial in self.trials:
             if trial.plan == plan:
                 return trial
-        self.seconds += self.estimate_s(plan)
+        if plan not in self.stored:
+            self.seconds += self.estimate_s(plan)
         right = self._right(plan)
         labels = np.zeros(len(right), np.int64)
         logits = np.where(right[:, None], [1.0, 0.0], [0.0, 1.0])
@@ -296,3 +302,12 @@ def test_the_images_for_a_target_are_said() -> None:
     assert far.data_wanted is not None
     assert far.data_wanted.images is None
     assert _advise()[0].data_wanted is None
+
+
+def test_trials_of_an_earlier_call_are_taken_in_for_nothing() -> None:
+    _, before = _advise(budget_s=200.0)
+    whole = tuple(t.plan for t in before.trials if t.plan.is_whole)
+    advice, after = _advise(budget_s=25.0, stored=whole)
+    assert {t.plan for t in after.trials} >= set(whole)
+    assert after.seconds <= 25.0
+    assert len(advice.tried) >= len({plan.candidate for plan in whole})

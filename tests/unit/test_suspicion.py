@@ -136,6 +136,24 @@ def test_copies_of_training_images_in_the_test_are_found(tmp_path: Path) -> None
     assert " = " in found[0].files[0]
 
 
+def test_images_of_one_tint_are_no_copies(tmp_path: Path) -> None:
+    """Red pictures are alike in being red; that is no sign that one was saved twice."""
+
+    def red(image: Pixels, label: int, number: int) -> Pixels:
+        faint = 0.1 * (image.mean(axis=2) - 130)
+        return np.clip(faint[..., None] + [220, 70, 40], 0, 255).astype(np.uint8)
+
+    name = _folder(tmp_path / "red" / "train", red)
+    for label in range(CLASSES):
+        folder = tmp_path / "red" / "test" / f"class{label}"
+        folder.mkdir(parents=True)
+        for number in range(8):
+            image = red(_stripes(label, 100 + number), label, number)
+            Image.fromarray(image).save(folder / f"{number}.png")
+    data = _development(name.removesuffix("/train"), tmp_path / "cache")
+    assert before_probes(data) == []
+
+
 def test_one_dominant_class_is_found(tmp_path: Path) -> None:
     counts = (12, 12, 300)
     data = _development(_folder(tmp_path / "bad", counts=counts), tmp_path / "cache")
