@@ -31,6 +31,8 @@ from bench.data.model import Dataset
 from bench.spec.run import Similarity, Size
 
 ALTERNATIVES = 2
+SAME_TIME = 0.05
+"""Difference of two training times that is not worth a number."""
 
 
 @dataclass(frozen=True)
@@ -245,7 +247,10 @@ def _compared(one: Strategy, chosen: Strategy) -> str:
     accuracy = f"{abs(points):.1f} points {'more' if points >= 0 else 'less'} are expected"
     if not one.train_s or not chosen.train_s:
         return f"{accuracy}."
-    return f"{accuracy}; training takes {one.train_s / chosen.train_s:.2g} times as long."
+    ratio = one.train_s / chosen.train_s
+    if abs(ratio - 1) < SAME_TIME:
+        return f"{accuracy}; training takes as long."
+    return f"{accuracy}; training takes {ratio:.2g} times as long."
 
 
 def _crossing_words(curves: dict[str, LearningCurve], images: int, size: Size) -> list[str]:
@@ -273,7 +278,7 @@ def _article(
 ) -> ArticleRule:  # fmt: skip
     """Compare the article's rule with the recommendation."""
     if similarity is None:
-        words = "The budget did not hold the similarity, on which the article's rule depends."
+        words = "There was no time to measure the similarity, on which the article's rule depends."
         return ArticleRule(case=None, policy=None, words=words)
     what = f"{size} and {'similar' if similarity == 'similar' else 'not similar'}"
     if case is None:

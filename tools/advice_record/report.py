@@ -32,17 +32,22 @@ def page(found: dict[str, Any], commit: str) -> str:
         f"{found['cells']} cells of {len(found['families'])} families "
         f"({', '.join(found['families'])}), {found['runs']:,} full runs in "
         f"{found['whole_hours']:.1f} hours of training. Each cell is a data set at 64 px with "
-        f"{sizes} or {SIZES[-1]} training images, or a variant: grey, inverted, coarse, with wrong "
-        "labels, with merged classes. The adviser knows the experience of the other families only.",
+        f"{sizes} or {SIZES[-1]} training images, or a variant: grey, inverted, coarse (12 px a "
+        "side), with 30 % wrong labels, with classes merged two by two. The adviser knows the "
+        "experience of the other families only. Times are those of training alone.",
         "Regret: points of test accuracy below the best full run of the cell, which is chosen on "
-        "nine tenths of the test images and measured on the tenth, ten times. Cost: time over that "
-        "of all full runs. Intervals are drawn by family.",
+        "nine tenths of the test images and measured on the tenth, ten times, so that it owes "
+        "nothing to luck; a rule may be lucky, and its regret below 0. Cost: time over that of all "
+        "full runs. *Behind* is the regret of a rule beyond that of the adviser at a tenth of the "
+        "cost: above 0, the adviser is better. Intervals are drawn by family, of which there are "
+        f"few. Refused cells are left out: {found['answered']} remain.",
         _rules(found),
         "## Intervals and ties",
-        "Predicted intervals (90 %) that hold the full run's test accuracy; and how often what was "
-        "called as good as the best is within a point of it, and the reverse. The adviser's trials "
+        "Predicted intervals (90 %) that hold the full run's test accuracy. The adviser's trials "
         "have another seed than the full runs. Cells with wrong labels are left out of the "
-        "intervals: their test labels are right.",
+        "intervals: their test labels are right. Precision is the share of strategies called as "
+        "good as the best that are within a point of it, recall the share of those within a point "
+        "that are called so. The more is tried, the more strategies cannot be told from the best.",
         _intervals(found),
         "## Data wanted for an accuracy",
         "Training images that the curve of the smaller sizes asks for, over those with which the "
@@ -53,7 +58,8 @@ def page(found: dict[str, Any], commit: str) -> str:
         _planted(found),
         "## The choice of a network on published accuracies",
         "Ten networks, fine-tuned by others on eight data sets (`tools/advice_record/published.py` "
-        "names the source).",
+        "names the source). LogME, H-score, NCE and LEEP are scores of a network's features, "
+        "published with them; *any* is a network drawn at random.",
         _published(),
         "## Regret of the adviser, 10 % of the cost, by cell",
         _table([[name, points(regret)] for name, regret in found["by_cell"].items()],

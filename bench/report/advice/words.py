@@ -160,6 +160,8 @@ def _interval(interval: tuple[float, float] | None) -> str:
 def _seconds(value: float | None) -> str:
     if value is None:
         return "–"
+    if value < 10:
+        return f"{value:.1f} s"
     return f"{value:.0f} s" if value < 600 else f"{value / 60:.0f} min"
 
 
