@@ -1,4 +1,4 @@
-"""What is known of candidates' accuracies: experience from other data sets, probes and trials here.
+"""Estimate candidates' accuracies from experience with other data sets, probes and trials.
 
 Accuracies are log odds with a normal prior. A candidate's accuracy is that of a linear probe of its
 network's last features and a gain, of which experience gives mean and covariance

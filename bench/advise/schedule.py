@@ -60,7 +60,7 @@ class Schedule:
     is_exhausted: bool = False
     """True if every candidate was tried in every fold in which it could still win."""
     belief: Belief = field(init=False)
-    """What is believed of the candidates that break no constraint."""
+    """Accuracies that the candidates within the constraints may have, after the trials so far."""
 
     def __post_init__(self) -> None:
         self._update()

@@ -99,7 +99,7 @@ def test_a_family_learns_from_the_others_alone(cells: list[Measured]) -> None:
 
 
 def test_regret_owes_nothing_to_luck() -> None:
-    """Of equally good runs, the best on the test images is not better than any other."""
+    """Draw equally good runs: the luckiest of them must not make the others look worse."""
     random, regrets = np.random.default_rng(0), []
     for _ in range(40):
         right = random.uniform(size=(20, TEST_IMAGES)) < 0.8

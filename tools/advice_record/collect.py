@@ -59,7 +59,7 @@ def collect(folder: Path) -> None:
 
 
 class Bench:
-    """What measures cells: a folder for results, a planner and started workers."""
+    """Measures cells: holds a folder for results, a planner and started workers."""
 
     def __init__(self, folder: Path, planner: Planner, workers: WorkerPool) -> None:
         self.folder, self.planner, self.workers = folder, planner, workers
