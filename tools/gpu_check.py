@@ -7,6 +7,7 @@ rewrites ``OUT/check.json`` after each, so that a kill loses little. On a machin
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
@@ -41,14 +42,27 @@ from tools.gpu_steps.common import (
 
 LEAST_S = 12
 """Time that must be left to begin a step."""
+MISSING = (
+    "import sys; from importlib.util import find_spec; "
+    "print(*(name for name in sys.argv[1:] if find_spec(name) is None))"
+)
+"""Program that prints those of the named packages that cannot be imported."""
+NO_TIME: Findings = {"left_out": "no time"}
 SAMPLED = "timestamp,clocks.sm,power.draw,temperature.gpu,utilization.gpu,memory.used"
 SAMPLE_MS = 500
 MOST_LOGGED = 20_000
 CASES = "bf16:256,bf16:64,tf32:64,fp32:64,bf16:64:compiled,tf32:256,fp32:256"
-JAX_CASES = "bf16:64,fp32:64,bf16:256,tf32:64,tf32:256,fp32:256"
+JAX_CASES = "bf16:64,bf16:256,fp32:64,tf32:64,tf32:256,fp32:256"
 SMALL_CASES = "bf16:4,fp32:4"
+GATE_FIELDS = ("name", "verdict", "ratio", "interval", "cycles_ratio", "detectable")
 SMALL_RUN = ("--datasets", "photos", "--backbones", "squeezenet1_1", "--weights", "random",
              "--px", "64", "--epochs", "2")  # fmt: skip
+
+MODULES = {
+    "versions": "machine", "limit": "limits", "feed": "feed", "speed": "speed",
+    "by-hand": "by_hand", "causes": "causes", "full-memory": "full_memory",
+}  # fmt: skip
+"""Step that is a function → its module in ``tools.gpu_steps``."""
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -91,6 +105,10 @@ class Check:
         proved = (mine,) if self.small else (mine, "squeezenet1_1")
         precisions = "fp32,bf16" if self.device == "cpu" else "fp32,tf32,bf16,fp16"
         both = ("--policies", "fine_tune_all,freeze_all")
+        step_file = project_root() / "tools" / "gpu_steps" / "own_step.py"
+        setting = "OMP_NUM_THREADS=1,2" if self.device == "cpu" else "CUDA_LAUNCH_BLOCKING=1,0"
+        suite, baselines = "smallest" if self.small else "small", str(self.work / "baselines")
+        stored = ("--baselines", baselines, *on)
 
         def timed(backend: str, most_s: float, chosen: str, profiled: int) -> Step:
             options = ("--backend", backend, "--cases", chosen)
@@ -107,21 +125,27 @@ class Check:
 
         return [
             Step("versions", 90, ("versions",)),
-            Step("prepare", 120, ("prepare",)),
-            Step("limit", 45, ("limit",)),
+            Step("prepare", 60, ("prepare",)),
+            Step("limit", 90, ("limit",)),
             Step("feed", 40, ("feed",)),
             Step("doctor", 110, ("doctor", "--json"), False),
-            timed("torch", 110, cases, 0),
-            run("quick", 110, *quick, "--backends", "torch"),
+            timed("torch", 150, cases, 0),
+            run("quick", 150, *quick, "--backends", "torch"),
             Step("by-hand", 130, ("by-hand",)),
-            timed("keras-torch", 90, cases, 1),
+            timed("keras-torch", 120, cases, 1),
             Step(
                 "parity", 130,
                 ("parity", *proved, "--policy", "retrain_all", "--optimizer", "sgd",
                  "--backends", "torch,keras-torch,keras-jax", *on), False,
             ),
-            timed("keras-jax", 160, jax_cases, 0),
+            timed("keras-jax", 200, jax_cases, 0),
             timed("keras-tensorflow", 90, cases, 0),
+            Step(
+                "gate", 330,
+                ("gate", "--ab-env", setting, "--target", f"{step_file}:make", "--blocks", "3",
+                 "--budget", "30m", *on, "--out", str(self.work / "runs" / "gate")), False,
+            ),
+            Step("causes", 130, ("causes",)),
             full("torch", 50),
             full("keras-torch", 30),
             full("keras-jax", 45),
@@ -130,16 +154,26 @@ class Check:
                 "--backends", "torch,keras-torch"),
             run("compiled", 110, *SMALL_RUN, *both, "--compile", "plain,compiled",
                 "--backends", "torch,keras-torch,keras-jax"),
+            Step(
+                "baseline", 130,
+                ("speed", "--suite", suite, "--backends", "torch", "--launches", "3",
+                 "--save-baseline", "check", "--force", *stored), False,
+            ),
+            Step("gate-baseline", 130, ("gate", "--baseline", "check", *stored), False),
         ]  # fmt: skip
 
     def run(self, step: Step) -> None:
         """Do a step in a process of its own; keep what it found, or how it ended."""
         most_s = min(step.most_s * self.slow, self.deadline - time.time() - 3)
         if most_s < LEAST_S:
-            self.found[step.name] = {"left_out": "no time"}
+            self.found[step.name] = dict(NO_TIME)
             say(f"---- {step.name}: left out, no time")
             return
         say(f"---- {step.name}")
+        if step.is_function and (missing := _missing(step.backend)):
+            self.found[step.name] = {"left_out": f"{', '.join(missing)} not installed"}
+            say(f"     {outcome(self.found[step.name])}")
+            return
         if step.is_function:
             own = ("--device", self.device, "--work", str(self.work))
             small = ("--small",) if self.small else ()
@@ -198,9 +232,10 @@ class Check:
 
     def last_words(self) -> str:
         """Return where the findings are, and the command that does what is missing."""
-        missing = [name for name, answer in self.found.items() if "left_out" in answer]
-        good = sum(map(is_ok, self.found.values()))
-        words = f"{good} of {len(self.found)} steps are ok; findings: {self.out / 'check.json'}"
+        missing = [name for name, answer in self.found.items() if answer == NO_TIME]
+        done = [answer for answer in self.found.values() if "left_out" not in answer]
+        good = sum(map(is_ok, done))
+        words = f"{good} of {len(done)} steps are ok; findings: {self.out / 'check.json'}"
         if missing:
             most_s = sum(step.most_s for step in self.steps() if step.name in missing)
             small = " --small" if self.small else ""
@@ -219,9 +254,9 @@ class Check:
         """Put the results of runs, the logs of workers and the profile beside the findings."""
         logs = Path(os.environ[CACHE_VARIABLE]) / "logs"
         with tarfile.open(self.out / "runs.tgz", "w:gz") as archive:
-            for folder in (self.work / "runs", logs):
+            for folder in (self.work / "runs", self.work / "baselines", logs):
                 for path in sorted(folder.rglob("*")):
-                    if path.is_file() and path.suffix in (".json", ".txt", ".md"):
+                    if path.is_file() and path.suffix in (".json", ".jsonl", ".txt", ".md"):
                         archive.add(path, str(path.relative_to(folder.parent)))
         if (self.work / "profile.txt").exists():
             shutil.copy(self.work / "profile.txt", self.out / "profile.txt")
@@ -297,6 +332,16 @@ def _unseen(device: str) -> str | None:
     return f"there is no {device} here: {EXPORTER} sees only {', '.join(seen.devices)}{why}"
 
 
+def _missing(backend: str) -> list[str]:
+    """Return the packages that a backend's interpreter lacks."""
+    python = str(Interpreters({}).of(backend))
+    done = subprocess.run(
+        [python, "-c", MISSING, *BACKENDS[backend].packages], capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    return done.stdout.split()
+
+
 def failures(found: object) -> list[str]:
     """Return the exceptions among findings (``tools.gpu_steps.common.noted``)."""
     if isinstance(found, dict):
@@ -324,9 +369,14 @@ def outcome(answer: Findings) -> str:
 
 
 @app.command("table")
-def print_table(out: Path) -> None:
-    """Print the table of an earlier call again, from its folder."""
-    say(table(json.loads((out / "check.json").read_text())["steps"]))
+def print_table(folders: list[Path]) -> None:
+    """Print the table of earlier calls again, from their folders; of a step that several calls did
+    the last."""
+    steps: dict[str, Findings] = {}
+    for folder in folders:
+        found = json.loads((folder / "check.json").read_text())["steps"]
+        steps |= {name: one for name, one in found.items() if one != NO_TIME or name not in steps}
+    say(table(steps))
 
 
 def table(steps: dict[str, Findings]) -> str:
@@ -364,6 +414,12 @@ def table(steps: dict[str, Findings]) -> str:
             lines.append(f"  {name}: {', '.join(str(row.get(f)) for f in fields)}")
     for pair in found("parity").get("pairs", []):
         lines.append(f"  parity {pair['backbone']} {pair['backends'][1]}: {pair['passed']}")
+    for name in ("gate", "gate-baseline"):
+        for one in found(name).get("benchmarks", []):
+            words = [f"{key} {one.get(key)}" for key in GATE_FIELDS]
+            lines.append(f"  {name}: {', '.join(words)}")
+    for one in found("causes").get("causes", []):
+        lines.append(f"  causes: {one['culprit']}, {json.dumps(one['parts'])[:300]}")
     for name, step in steps.items():
         for one in found(name).get("tries", []) if name.startswith("full-memory") else ():
             lines.append(f"  {name}: {json.dumps(one)[:200]}")
@@ -373,21 +429,11 @@ def table(steps: dict[str, Findings]) -> str:
 
 def _function(name: str) -> Callable[[StepOptions], Findings]:
     """Return the function of a step; frameworks are imported in its process alone."""
-    if name == "versions":
-        from tools.gpu_steps.machine import versions as function
-    elif name == "limit":
-        from tools.gpu_steps.limits import limit as function
-    elif name == "feed":
-        from tools.gpu_steps.feed import feed as function
-    elif name == "speed":
-        from tools.gpu_steps.speed import speed as function
-    elif name == "by-hand":
-        from tools.gpu_steps.by_hand import by_hand as function
-    elif name == "full-memory":
-        from tools.gpu_steps.full_memory import full_memory as function
-    else:
+    if name == "prepare":
         return prepare
-    return function
+    module = importlib.import_module(f"tools.gpu_steps.{MODULES[name]}")
+    found: Callable[[StepOptions], Findings] = getattr(module, name.replace("-", "_"))
+    return found
 
 
 def prepare(options: StepOptions) -> Findings:
@@ -410,7 +456,7 @@ def _add_step(name: str) -> None:
         save(options, f"{name}-{backend}" if has_backend else name, _function(name)(options))
 
 
-for _name in ("versions", "prepare", "limit", "feed", "speed", "by-hand", "full-memory"):
+for _name in ("prepare", *MODULES):
     _add_step(_name)
 
 

@@ -116,7 +116,7 @@ GPU_EXTRAS = {"torch": "torch", "keras-torch": "torch,keras", "keras-jax": "jax-
 def install_command(backend: str, interpreters: Interpreters) -> str:
     """Return the command that installs a backend: where there is a GPU, with its libraries, and
     TensorFlow apart from PyTorch."""
-    interpreter, packages = interpreters.of(backend), BACKENDS[backend].packages
+    interpreter, packages = interpreters.of(backend), backend_entry(backend).packages
     if not has_gpu() or backend not in GPU_EXTRAS:
         return f"{interpreter} -m pip install -c constraints.txt {' '.join(packages)}"
     if backend == "keras-tensorflow" and str(interpreter) == sys.executable:

@@ -13,7 +13,7 @@ from bench.training.batches import TrainingBatches, input_threads, view_batches
 from tools.gpu_steps.common import Findings, StepOptions
 
 BATCH_SIZES = (64, 256)
-IMAGES = 4096
+IMAGES = 2048
 
 
 def feed(options: StepOptions) -> Findings:

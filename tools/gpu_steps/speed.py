@@ -30,8 +30,10 @@ from tools.gpu_steps.common import (
     say,
 )
 
-LEAST_LEFT_S = 20
-"""Time that must be left to begin another case."""
+LEAST_LEFT_S = {"plain": 15, "compiled": 50}
+"""Time that must be left to begin another case, by rung."""
+MOST_USUAL = 64
+"""Largest batch of which 20 steps are timed at a time, and not 10."""
 PROFILED_STEPS = 3
 MOST_KERNELS = 15
 
@@ -46,18 +48,19 @@ def speed(options: StepOptions) -> Findings:
         check = measure(adapter, options.device, *size)
         found["selfcheck"] = {**check.model_dump(), "problems": judge(check)}
     for text in options.cases:
-        if left_s() < LEAST_LEFT_S:
+        case = StepCase.parse(text, options.small)
+        if left_s() < LEAST_LEFT_S[case.compile]:
             found["cases"][text] = "left out: no time"
             continue
         one: Findings = {}
         found["cases"][text] = one
         with noted(one, "case"):
-            one |= _time(adapter, StepCase.parse(text, options.small), options)
+            one |= _time(adapter, case, options)
             rates = {name: round(rate) for name, rate in one["images_per_s"].items()}
             say(f"{options.backend} {text} {rates}, queue {(one['queue_s'] or 0) * 1e3:.1f} ms")
         if options.backend in ("torch", "keras-torch"):
             with noted(one, "look inside"):
-                one |= _inside(adapter, StepCase.parse(text, options.small), options, text)
+                one |= _inside(adapter, case, options, text)
         gc.collect()
         adapter.release()
         save(options, f"speed-{options.backend}", found)
@@ -66,7 +69,8 @@ def speed(options: StepOptions) -> Findings:
 
 def _time(adapter: Adapter, case: StepCase, options: StepOptions) -> Findings:
     net, plan = network(options)
-    steps = 4 if options.small else (10 if case.precision == "fp32" else 20)
+    is_long = case.precision == "fp32" or case.batch_size > MOST_USUAL
+    steps = 4 if options.small else (10 if is_long else 20)
     task = SpeedTask(
         blueprint="", policy=POLICIES["fine_tune_all"], recipe=case.recipe(options.px),
         classes=CLASSES, device=options.device, rounds=steps, epochs=2, epoch_steps=steps,
