@@ -19,7 +19,7 @@ import numpy.typing as npt
 from scipy.special import expit, logit
 
 from bench.advise.candidate import Candidate
-from bench.advise.experience import Experience, Floats
+from bench.advise.experience import Experience, Floats, NetworkKind
 from bench.catalog.policies import POLICIES
 
 DRAWS = 4000
@@ -93,6 +93,7 @@ def believe(
     experience: Experience,
     images_per_class: float,
     candidates: Sequence[Candidate],
+    kinds: Mapping[str, NetworkKind],
     probes: Mapping[str, Answers],
     trials: Mapping[Candidate, Answers],
     folds: Mapping[Candidate, int],
@@ -102,6 +103,7 @@ def believe(
 
     Args:
         images_per_class: Number of training images over that of classes.
+        kinds: Network → its kind.
         probes: Network → answers of the linear probe of its last features; one for the network of
             every candidate.
         trials: Candidate → its answers in the folds in which it was tried whole.
@@ -109,7 +111,7 @@ def believe(
         groups: (N,) number of each image's group; images of a group are right or wrong together.
     """
     networks = list(probes)
-    gain, gain_covariance = experience.prior(candidates, networks, images_per_class)
+    gain, gain_covariance = experience.prior(candidates, kinds, images_per_class)
     of_network = np.array([[c.backbone == name for name in networks] for c in candidates], float)
     # The state: log odds of each network's probe, then of each candidate.
     spread = PROBE_DEVIATION**2

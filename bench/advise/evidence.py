@@ -10,6 +10,7 @@ import numpy as np
 
 from bench.advise import suspicion
 from bench.advise.advice import ProbeResult, SimilarityEvidence
+from bench.advise.experience import NetworkKind
 from bench.advise.images import stratified_order
 from bench.advise.learning_curve import Point
 from bench.advise.probes import Kind, Probe, best_probe, pixel_features, probe
@@ -42,6 +43,8 @@ class ProbeEvidence:
     """Backbone → rate of inference in batches, as the pass for its features took."""
     parameters: dict[str, int] = field(default_factory=dict)
     """Backbone → parameters with its head."""
+    kind: dict[str, NetworkKind] = field(default_factory=dict)
+    """Backbone → its kind."""
     stage: dict[str, str] = field(default_factory=dict)
     """Backbone → stage of its best probe."""
     similarity: SimilarityEvidence | None = None
@@ -124,6 +127,7 @@ def _probe_backbone(
     evidence.last[backbone] = best_probe(probes[found.depths[-1].stage])
     evidence.images_per_s[backbone] = len(found.values) / max(found.seconds, 1e-3)
     evidence.parameters[backbone] = laboratory.parameters_of(backbone, head)
+    evidence.kind[backbone] = laboratory.kind_of(backbone)
     evidence.seconds[backbone] = laboratory.budget.spent_s - began_s
 
 

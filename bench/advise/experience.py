@@ -7,9 +7,10 @@ sets. Accuracies are compared as log odds, in which gains depend least on how ac
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,9 @@ from bench.advise.candidate import Candidate
 from bench.spec.base import Frozen
 
 Floats = npt.NDArray[np.float64]
+NetworkKind = Literal["normalised", "plain"]
+"""With or without layers that normalise, such as BatchNorm. It decides which learning rates a whole
+network bears: with them, high ones do best on small data sets; without them, they destroy it."""
 FILE = "experience.json"
 
 
@@ -29,25 +33,31 @@ class Arm(Frozen):
     """Learning rate over the policy's default."""
 
 
-class Experience(Frozen):
-    """Gains of arms, as a normal distribution over data sets; all values are log odds."""
+class KindExperience(Frozen):
+    """Gains of arms with networks of a kind, as a normal distribution over data sets."""
 
-    arms: tuple[Arm, ...]
     gain: tuple[float, ...]
     """Mean gain of each arm over a head that is trained at its default rate, on data sets with
-    ``images_per_class`` training images of each class."""
+    ``Experience.images_per_class`` training images of each class."""
     covariance: tuple[tuple[float, ...], ...]
     """Covariance of these gains over data sets of one size."""
-    images_per_class: float
     slope: tuple[float, ...]
     """Change of each gain where the number of images is e times as large."""
     slope_variance: tuple[float, ...]
-    shared: float
-    """Correlation of an arm's gain on one data set between two networks."""
     head_gain: float
     """Mean gain of a trained head over the linear probe of the same features."""
     head_variance: float
     """Variance of that gain over networks and data sets."""
+
+
+class Experience(Frozen):
+    """What is known from other data sets; all gains are log odds."""
+
+    arms: tuple[Arm, ...]
+    kinds: dict[NetworkKind, KindExperience]
+    images_per_class: float
+    shared: float
+    """Correlation of an arm's gain on one data set between two networks."""
     source: str
     """Words for the runs behind it."""
 
@@ -61,9 +71,15 @@ class Experience(Frozen):
         return min(own, key=lambda i: abs(math.log(self.arms[i].rate_factor) - factor))
 
     def prior(
-        self, candidates: Sequence[Candidate], networks: Sequence[str], images_per_class: float
+        self,
+        candidates: Sequence[Candidate],
+        kinds: Mapping[str, NetworkKind],
+        images_per_class: float,
     ) -> tuple[Floats, Floats]:
         """Return what is known of candidates before any trial of them.
+
+        Args:
+            kinds: Network → its kind.
 
         Returns:
             (K,) mean gain of each candidate over the probe of its network's last features, and the
@@ -71,13 +87,22 @@ class Experience(Frozen):
         """
         further = math.log(images_per_class / self.images_per_class)
         index = np.array([self.index_of(one) for one in candidates], int)
-        network = np.array([networks.index(one.backbone) for one in candidates], int)
-        is_same = network[:, None] == network[None]
-        covariance = np.asarray(self.covariance)[np.ix_(index, index)]
-        covariance = np.where(is_same, covariance + self.head_variance, self.shared * covariance)
-        covariance = covariance + np.diag(np.asarray(self.slope_variance)[index] * further**2)
-        gain = np.asarray(self.gain)[index] + np.asarray(self.slope)[index] * further
-        return self.head_gain + gain, covariance
+        gain, covariance = np.empty(len(index)), np.empty((len(index), len(index)))
+        networks = list(dict.fromkeys(one.backbone for one in candidates))
+        places = [np.flatnonzero([c.backbone == name for c in candidates]) for name in networks]
+        for name, place in zip(networks, places, strict=True):
+            own, arm = self.kinds[kinds[name]], index[place]
+            gain[place] = own.head_gain + np.asarray(own.gain)[arm]
+            gain[place] += np.asarray(own.slope)[arm] * further
+            unsure = np.diag(np.asarray(own.slope_variance)[arm] * further**2)
+            of_arms = np.asarray(own.covariance)[np.ix_(arm, arm)]
+            covariance[np.ix_(place, place)] = of_arms + own.head_variance + unsure
+            for other, there in zip(networks, places, strict=True):
+                if other != name:
+                    both = (own, self.kinds[kinds[other]])
+                    mean = np.mean([one.covariance for one in both], axis=0)
+                    covariance[np.ix_(place, there)] = self.shared * mean[np.ix_(arm, index[there])]
+        return gain, covariance
 
 
 @cache

@@ -71,6 +71,7 @@ class Knowledge:
         dataset = laboratory.data.dataset
         return believe(
             self.experience, dataset.train_images / len(dataset.classes), every,
+            self.evidence.kind,
             {name: probe.right.astype(float) for name, probe in self.evidence.last.items()},
             {one: self._answers(own) for one, own in trials.items()},
             {one: len(own) for one, own in trials.items()},

@@ -6,19 +6,21 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from bench.advise.budget import Budget
 from bench.advise.candidate import OPTIMIZER, Candidate, Trial, TrialPlan
 from bench.advise.cost import Amount, CostModel, parameters_of
+from bench.advise.experience import NetworkKind
 from bench.advise.images import Development
 from bench.analysis.predictions import answers_of
 from bench.catalog.backends import EXPORTER
 from bench.data.packing import pack_key
 from bench.errors import Unavailable
 from bench.network.backbones import backbone as entry_of
+from bench.network.blueprint import Blueprint, Normalisation
 from bench.network.export import blueprint_folder
 from bench.network.weights import pretrained_weights, random_weights
 from bench.runner.planner import PlannedRun, Planner
@@ -101,6 +103,12 @@ class Laboratory:
         """Return the number of parameters of a network with a head for these classes."""
         folder = self.blueprint(backbone, pretrained=True)
         return parameters_of(folder, head, len(self.data.dataset.classes))
+
+    def kind_of(self, backbone: str) -> NetworkKind:
+        """Return the kind of a network."""
+        blueprint = Blueprint.load(self.blueprint(backbone, pretrained=True))
+        is_normalised = any(one.kind in get_args(Normalisation) for one in blueprint.operations)
+        return "normalised" if is_normalised else "plain"
 
     def amount(self, plan: TrialPlan) -> Amount:
         """Return the numbers of images of a trial."""

@@ -17,7 +17,7 @@ from bench.advise.budget import Budget
 from bench.advise.candidate import Candidate, Trial, TrialPlan
 from bench.advise.conclude import Findings, conclude
 from bench.advise.evidence import ProbeEvidence
-from bench.advise.experience import Arm, Experience
+from bench.advise.experience import Arm, Experience, KindExperience
 from bench.advise.images import Development
 from bench.advise.knowledge import RATE_FACTORS, Knowledge
 from bench.advise.learning_curve import Point
@@ -136,6 +136,7 @@ def _evidence() -> ProbeEvidence:
     evidence = ProbeEvidence()
     evidence.best = evidence.last = {"squeezenet1_1": made(0.7)}
     evidence.parameters = {"squeezenet1_1": 1000}
+    evidence.kind = {"squeezenet1_1": "plain"}
     evidence.similarity = similarity_of(made(0.7), made(0.4), made(0.3))
     evidence.curve = [Point(n, 0.3 + 20 / n, 0.02) for n in (100, 200, 400)]
     return evidence
@@ -150,12 +151,14 @@ def _knowledge(
     arms = tuple(Arm(policy=p, rate_factor=f) for p in POLICY_NAMES for f in RATE_FACTORS)
     count = len(arms)
     spread = deviation**2 * np.eye(count) + 0.25 * np.ones((count, count))
-    experience = Experience(
-        arms=arms, gain=tuple(-0.3 * (arm.rate_factor != 1.0) for arm in arms),
+    own = KindExperience(
+        gain=tuple(-0.3 * (arm.rate_factor != 1.0) for arm in arms),
         covariance=tuple(map(tuple, spread.tolist())),
-        images_per_class=20.0, slope=(0.0,) * count, slope_variance=(0.0,) * count,
-        shared=0.5, head_gain=0.0, head_variance=0.05, source="made data sets",
+        slope=(0.0,) * count, slope_variance=(0.0,) * count, head_gain=0.0, head_variance=0.05,
     )  # fmt: skip
+    experience = Experience(
+        arms=arms, kinds={"plain": own}, images_per_class=20.0, shared=0.5, source="made data sets"
+    )
     return Knowledge(cast(Laboratory, laboratory), evidence or _evidence(), wishes, experience)
 
 

@@ -10,7 +10,13 @@ from scipy.special import expit, logit
 
 from bench.advise.belief import SEED_DEVIATIONS, Belief, believe
 from bench.advise.candidate import Candidate, candidate
-from bench.advise.experience import Arm, Experience, shipped_experience
+from bench.advise.experience import (
+    Arm,
+    Experience,
+    KindExperience,
+    NetworkKind,
+    shipped_experience,
+)
 from bench.catalog.policies import POLICIES as BOUNDARIES
 
 IMAGES, NETWORK = 200, "squeezenet1_1"
@@ -19,11 +25,16 @@ DEVIATION = 0.4
 """Standard deviation of the gain of each policy but freeze_all, in log odds."""
 EXPERIENCE = Experience(
     arms=tuple(Arm(policy=policy, rate_factor=1.0) for policy in POLICIES),
-    gain=(0.0, 0.3, 0.0, 0.2),
-    covariance=tuple(map(tuple, np.diag([0.0, *[DEVIATION**2] * 3]).tolist())),
-    images_per_class=20.0, slope=(0.0,) * 4, slope_variance=(0.0,) * 4,
-    shared=0.5, head_gain=0.0, head_variance=0.04, source="made",
+    kinds={
+        "plain": KindExperience(
+            gain=(0.0, 0.3, 0.0, 0.2),
+            covariance=tuple(map(tuple, np.diag([0.0, *[DEVIATION**2] * 3]).tolist())),
+            slope=(0.0,) * 4, slope_variance=(0.0,) * 4, head_gain=0.0, head_variance=0.04,
+        )
+    },
+    images_per_class=20.0, shared=0.5, source="made",
 )  # fmt: skip
+KINDS: dict[str, NetworkKind] = {NETWORK: "plain"}
 
 
 def _candidates() -> list[Candidate]:
@@ -53,13 +64,13 @@ def _world(random: np.random.Generator) -> tuple[npt.NDArray[np.float64], Belief
     """Return the true mean accuracies over seeds on one data set, and what is believed after a
     trial of each policy."""
     every = _candidates()
-    gain, covariance = EXPERIENCE.prior(every, [NETWORK], 20.0)
+    gain, covariance = EXPERIENCE.prior(every, KINDS, 20.0)
     base = random.normal(1.2, 0.5)
     truth = expit(base + random.multivariate_normal(gain, covariance))
     answers = _answers(np.array([expit(base), *_with_luck(truth, random)]), random)
     trials = dict(zip(every, answers[1:], strict=True))
     folds = dict.fromkeys(every, 1)
-    return truth, believe(EXPERIENCE, 20.0, every, {NETWORK: answers[0]}, trials, folds)
+    return truth, believe(EXPERIENCE, 20.0, every, KINDS, {NETWORK: answers[0]}, trials, folds)
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +129,7 @@ def test_what_is_far_behind_is_not_called_as_good() -> None:
     answers = _answers(np.array([0.8, 0.8, 0.9, 0.6, 0.8]), random)
     trials = dict(zip(every, answers[1:], strict=True))
     belief = believe(
-        EXPERIENCE, 20.0, every, {NETWORK: answers[0]}, trials, dict.fromkeys(every, 1)
+        EXPERIENCE, 20.0, every, KINDS, {NETWORK: answers[0]}, trials, dict.fromkeys(every, 1)
     )
     near = dict(zip(POLICIES, belief.chance_within(0.01), strict=True))
     assert near["retrain_all"] < 0.01
@@ -128,7 +139,7 @@ def test_what_is_far_behind_is_not_called_as_good() -> None:
 
 def test_probes_alone_give_what_experience_adds() -> None:
     probe = np.array([1.0] * 160 + [0.0] * 40)
-    belief = believe(EXPERIENCE, 20.0, _candidates(), {NETWORK: probe}, {}, {})
+    belief = believe(EXPERIENCE, 20.0, _candidates(), KINDS, {NETWORK: probe}, {}, {})
     expected = logit(belief.expected) - logit(0.8)
     assert expected == pytest.approx([0.0, 0.3, 0.0, 0.2], abs=0.08)
     assert belief.expected.argmax() == 1
@@ -138,8 +149,8 @@ def test_images_of_a_group_count_once() -> None:
     """Crops of ten photographs say less than a hundred photographs do."""
     every, groups = _candidates(), np.repeat(np.arange(10), 10)
     probe = np.repeat([1.0, 1, 1, 1, 1, 1, 1, 0, 0, 0], 10)
-    alone = believe(EXPERIENCE, 20.0, every, {NETWORK: probe}, {}, {})
-    together = believe(EXPERIENCE, 20.0, every, {NETWORK: probe}, {}, {}, groups)
+    alone = believe(EXPERIENCE, 20.0, every, KINDS, {NETWORK: probe}, {}, {})
+    together = believe(EXPERIENCE, 20.0, every, KINDS, {NETWORK: probe}, {}, {}, groups)
     assert together.draws[:, 0].std() > 2 * alone.draws[:, 0].std()
 
 
@@ -149,7 +160,7 @@ def test_a_trial_in_some_folds_counts_by_its_images() -> None:
     spread = []
     for own in (half, answers):
         belief = believe(
-            EXPERIENCE, 20.0, every, {NETWORK: answers}, {every[1]: own}, {every[1]: 1}
+            EXPERIENCE, 20.0, every, KINDS, {NETWORK: answers}, {every[1]: own}, {every[1]: 1}
         )
         spread.append(belief.draws[:, 1].std())
     assert spread[1] < spread[0]
@@ -157,7 +168,9 @@ def test_a_trial_in_some_folds_counts_by_its_images() -> None:
 
 def test_all_right_is_no_certainty() -> None:
     every, right = _candidates(), np.ones(30)
-    belief = believe(EXPERIENCE, 20.0, every, {NETWORK: right}, {every[0]: right}, {every[0]: 1})
+    belief = believe(
+        EXPERIENCE, 20.0, every, KINDS, {NETWORK: right}, {every[0]: right}, {every[0]: 1}
+    )
     low, high = belief.interval(every[0], test_images=1000)
     assert low < 0.97
     assert high == 1.0
@@ -172,7 +185,27 @@ def test_the_shipped_experience_knows_every_policy_at_every_rate() -> None:
             assert (arm.policy, arm.rate_factor) == (policy, pytest.approx(factor))
     with pytest.raises(ValueError, match="no experience with policy bitfit"):
         experience.index_of(Candidate(NETWORK, "bitfit", "linear", 0.001, 10))
-    assert np.linalg.eigvalsh(np.array(experience.covariance)).min() > -1e-9
+    for own in experience.kinds.values():
+        assert np.linalg.eigvalsh(np.array(own.covariance)).min() > -1e-9
+
+
+def test_experience_is_that_of_the_networks_kind() -> None:
+    """A gain of 1 with normalising networks and -1 with plain ones, at sizes that were seen."""
+    own = EXPERIENCE.kinds["plain"]
+    kinds = {
+        kind: own.model_copy(update={"gain": (0.0, gain, 0.0, 0.0), "head_gain": gain / 2})
+        for kind, gain in (("normalised", 1.0), ("plain", -1.0))
+    }
+    experience = EXPERIENCE.model_copy(update={"kinds": kinds})
+    networks = ("efficientnet_lite0", NETWORK)
+    every = [candidate(name, p, "linear", 10) for name in networks for p in POLICIES]
+    of: dict[str, NetworkKind] = {networks[0]: "normalised", networks[1]: "plain"}
+    gain, covariance = experience.prior(every, of, 20.0)
+    assert gain == pytest.approx([0.5, 1.5, 0.5, 0.5, -0.5, -1.5, -0.5, -0.5])
+    within = DEVIATION**2 + own.head_variance
+    assert covariance[1, 1] == covariance[5, 5] == pytest.approx(within)
+    assert covariance[1, 5] == covariance[5, 1] == pytest.approx(0.5 * DEVIATION**2)
+    assert covariance[1, 6] == 0.0
 
 
 def test_the_seed_of_the_full_run_is_part_of_its_interval() -> None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import logit
 
-from bench.advise.experience import Arm, Experience
+from bench.advise.experience import Arm, Experience, KindExperience, NetworkKind
 from bench.advise.knowledge import RATE_FACTORS
 from bench.advise.wishes import POLICIES
 from tools.advice_record.measured import Measured
-from tools.advice_record.oracle import BACKBONES, FullRun
+from tools.advice_record.oracle import BACKBONES, KINDS, FullRun
 
 SHRUNK = 0.1
 """Weight of the diagonal in the covariance, as so few data sets show it only roughly."""
@@ -32,34 +33,55 @@ def learn(found: Sequence[Measured]) -> Experience:
     heads = np.array([[_head(one, name) for name in BACKBONES] for one in clean])
     sizes = np.log([one.images_per_class for one in used])
     further = (sizes - sizes.mean())[:, None, None]
-    mean = gains.mean(axis=(0, 1))
-    # With one size alone the slope is not known, and not taken for steep.
-    spread = max(float(np.square(further).sum()) * gains.shape[1], 1.0)
-    slope = (gains * further).sum(axis=(0, 1)) / spread
-    centred = gains - mean - slope * further
-    flat = centred.reshape(-1, len(arms))
-    covariance = flat.T @ flat / len(flat)
-    covariance = (1 - SHRUNK) * covariance + SHRUNK * np.diag(np.diag(covariance))
-    pairs = centred[:, 0] * centred[:, 1]
-    shared = float(pairs.sum() / np.square(centred).sum(axis=(0, 2)).mean())
-    head_gain, sampling = heads[..., 0], heads[..., 1]
-    variance = float(head_gain.var() - sampling.mean())
+    kinds: dict[NetworkKind, KindExperience] = {}
+    centred = np.empty_like(gains)
+    for kind in sorted(set(KINDS.values())):
+        own = [number for number, name in enumerate(BACKBONES) if KINDS[name] == kind]
+        kinds[kind], centred[:, own] = _of_kind(gains[:, own], further, heads[:, own])
+    shared = [
+        float((a * b).sum() / np.sqrt(np.square(a).sum() * np.square(b).sum()))
+        for a, b in combinations(centred.transpose(1, 0, 2), 2)
+    ]
     return Experience(
-        arms=tuple(arms), gain=tuple(map(float, mean)),
-        covariance=tuple(map(tuple, covariance.tolist())),
-        images_per_class=float(np.exp(sizes.mean())), slope=tuple(map(float, slope)),
-        slope_variance=tuple(map(float, flat.var(axis=0) / spread)),
-        shared=min(max(shared, 0.0), 0.99), head_gain=float(head_gain.mean()),
-        head_variance=max(variance, LEAST_HEAD_VARIANCE),
+        arms=tuple(arms), kinds=kinds, images_per_class=float(np.exp(sizes.mean())),
+        shared=min(max(float(np.mean(shared)), 0.0), 0.99),
         source=f"{sum(len(one.runs) for one in used):,} full runs of {' and '.join(BACKBONES)} on "
         f"{len(used)} small data sets of {len({one.family for one in used})} kinds",
     )  # fmt: skip
 
 
+def _of_kind(gains: Floats, further: Floats, heads: Floats) -> tuple[KindExperience, Floats]:
+    """Return the experience with networks of a kind, and the gains without what it explains.
+
+    Args:
+        gains: (cells, networks, arms).
+        further: (cells, 1, 1) logarithm of the images per class, over their mean.
+        heads: (cells, networks, 2) gain of a head over the probe, and its variance.
+    """
+    mean = gains.mean(axis=(0, 1))
+    # With one size alone the slope is not known, and not taken for steep.
+    spread = max(float(np.square(further).sum()) * gains.shape[1], 1.0)
+    slope = (gains * further).sum(axis=(0, 1)) / spread
+    centred: Floats = gains - mean - slope * further
+    flat = centred.reshape(-1, gains.shape[2])
+    covariance = flat.T @ flat / len(flat)
+    covariance = (1 - SHRUNK) * covariance + SHRUNK * np.diag(np.diag(covariance))
+    head_gain, sampling = heads[..., 0], heads[..., 1]
+    variance = float(head_gain.var() - sampling.mean())
+    return KindExperience(
+        gain=tuple(map(float, mean)),
+        covariance=tuple(map(tuple, covariance.tolist())),
+        slope=tuple(map(float, slope)),
+        slope_variance=tuple(map(float, flat.var(axis=0) / spread)),
+        head_gain=float(head_gain.mean()),
+        head_variance=max(variance, LEAST_HEAD_VARIANCE),
+    ), centred
+
+
 def _gains(one: Measured, backbone: str, arms: Sequence[Arm]) -> Floats:
     """Return the gain of each arm over the head, in log odds; a run that diverged counts as the
     worst of the others."""
-    runs = {arm: _run(one, backbone, arm) for arm in arms}
+    runs = {arm: one.run(backbone, arm.policy, arm.rate_factor) for arm in arms}
     known = {arm: _log_odds(run) for arm, run in runs.items() if run is not None}
     worst = min(known.values())
     head = known.get(Arm(policy="freeze_all", rate_factor=1.0), worst)
@@ -69,7 +91,7 @@ def _gains(one: Measured, backbone: str, arms: Sequence[Arm]) -> Floats:
 def _head(one: Measured, backbone: str) -> tuple[float, float]:
     """Return the gain of the trained head over the probe, in log odds, and the variance of that
     from the numbers of images."""
-    run = _run(one, backbone, Arm(policy="freeze_all", rate_factor=1.0))
+    run = one.run(backbone, "freeze_all", 1.0)
     probe = one.evidence.probe_answers[backbone]
     if run is None:
         return 0.0, 0.0
@@ -77,14 +99,6 @@ def _head(one: Measured, backbone: str) -> tuple[float, float]:
     spread = top1 * (1 - top1)
     variance = 1 / (len(probe) * spread) + 1 / (run.test_images * spread)
     return _log_odds(run) - float(logit(top1)), float(variance)
-
-
-def _run(one: Measured, backbone: str, arm: Arm) -> FullRun | None:
-    for run in one.runs:
-        same = (run.backbone, run.policy) == (backbone, arm.policy)
-        if same and abs(run.factor / arm.rate_factor - 1) < 1e-3:
-            return run
-    return None
 
 
 def _log_odds(run: FullRun) -> float:

@@ -23,6 +23,8 @@ SHARES = (0.05, 0.1, 0.2)
 """Budgets of the adviser over the cost of the full runs."""
 ADVICE_FILE, EVIDENCE_FILE = "advice-{share:g}.json", "evidence.json"
 TENTHS = 10
+SAME_FACTOR = 1e-3
+"""Relative difference below which two learning rates are the same."""
 Answers = npt.NDArray[np.float64]
 """(test images,) 1 where it is right."""
 
@@ -67,9 +69,14 @@ class Measured:
     def run_of(self, strategy: Strategy) -> FullRun | None:
         """Return the full run of a strategy; None if it diverged."""
         factor = strategy.learning_rate / default_rate(strategy.policy, OPTIMIZER)
+        return self.run(strategy.backbone, strategy.policy, factor)
+
+    def run(self, backbone: str, policy: str, factor: float) -> FullRun | None:
+        """Return the full run of a policy at a learning rate over its default; None if it
+        diverged."""
         for run in self.runs:
-            same = (run.backbone, run.policy) == (strategy.backbone, strategy.policy)
-            if same and abs(run.factor / factor - 1) < 1e-3:
+            same = (run.backbone, run.policy) == (backbone, policy)
+            if same and abs(run.factor / factor - 1) < SAME_FACTOR:
                 return run
         return None
 

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.advise.candidate import OPTIMIZER
+from bench.advise.experience import NetworkKind
 from bench.advise.wishes import POLICIES
 from bench.analysis.predictions import answers_of
 from bench.catalog.policies import default_rate
@@ -26,6 +27,7 @@ from bench.workers.pool import WorkerPool
 BACKEND = "torch"
 BACKBONES = ("squeezenet1_1", "efficientnet_lite0")
 """Networks of the record, the smaller one first."""
+KINDS: dict[str, NetworkKind] = {"squeezenet1_1": "plain", "efficientnet_lite0": "normalised"}
 EPOCHS, BATCH = 8, 16
 FACTORS = (1 / 3, 1.0, 3.0)
 """Learning rates over the policy's default; of from_scratch, which the adviser never takes, the

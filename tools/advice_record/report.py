@@ -91,7 +91,9 @@ def _intervals(found: dict[str, Any]) -> str:
 
 def _wanted(found: dict[str, Any]) -> str:
     rows = []
-    for name, ratios in found["data_wanted"].items():
+    wanted = found["data_wanted"]
+    every = [ratio for ratios in wanted.values() for ratio in ratios]
+    for name, ratios in {**wanted, "either": every}.items():
         known = [np.inf if ratio is None else ratio for ratio in ratios]
         if known:
             low, middle, high = np.quantile(known, [0.25, 0.5, 0.75], method="higher")

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.advise.belief import believe
-from bench.advise.candidate import candidate
+from bench.advise.candidate import Candidate, candidate
 from bench.advise.knowledge import RATE_FACTORS
 from bench.advise.learning_curve import Point, fit_curve
 from bench.advise.wishes import POLICIES
@@ -19,7 +19,7 @@ from bench.system import cores, processor
 from tools.advice_record.cells import FAMILIES, PLAIN
 from tools.advice_record.learn import learn
 from tools.advice_record.measured import SHARES, Answers, Measured, load, outside, parts
-from tools.advice_record.oracle import BACKBONES, EPOCHS, tuned
+from tools.advice_record.oracle import BACKBONES, EPOCHS, KINDS, FullRun, tuned
 from tools.advice_record.planted import FAULTS
 from tools.advice_record.rules import RULES, chance
 
@@ -71,6 +71,7 @@ def scores(found: Sequence[Measured]) -> list[Score]:
 
     every = [score(f"advise, {share:.0%} of the cost", adviser(share)) for share in SHARES]
     every.append(score("probes and experience, no trial", lambda one: _by_experience(one, found)))
+    every.append(score("best of the other families", lambda one: _best_elsewhere(one, found)))
     every += [score(name, ruled(name)) for name in RULES]
     return [*every, score("chance", lambda one: chance(one.runs))]
 
@@ -79,18 +80,45 @@ def _by_experience(one: Measured, found: Sequence[Measured]) -> Picked:
     """Choose what experience from the other families expects to be the best, by probes alone."""
     if not one.is_probed:
         return None
-    every = [
+    every = _candidates()
+    experience = learn(outside(found, one.family))
+    belief = believe(
+        experience, one.images_per_class, every, KINDS, one.evidence.probe_answers, {}, {}
+    )
+    best = every[int(belief.expected.argmax())]
+    return _answers_of(one, best, cost_s=0.0)
+
+
+def _best_elsewhere(one: Measured, found: Sequence[Measured]) -> Picked:
+    """Choose the policy, rate and network with the highest mean accuracy on the other families; a
+    run that diverged counts as 0."""
+    others = outside(found, one.family)
+
+    def mean_top1(candidate: Candidate) -> float:
+        runs = [_run_of(other, candidate) for other in others]
+        return float(np.mean([0.0 if run is None else run.test_top1 for run in runs]))
+
+    return _answers_of(one, max(_candidates(), key=mean_top1))
+
+
+def _candidates() -> list[Candidate]:
+    return [
         candidate(name, policy, "linear", EPOCHS).at_rate(factor)
         for name in BACKBONES for policy in POLICIES for factor in RATE_FACTORS
     ]  # fmt: skip
-    experience = learn(outside(found, one.family))
-    belief = believe(experience, one.images_per_class, every, one.evidence.probe_answers, {}, {})
-    best = every[int(belief.expected.argmax())]
-    for run in one.runs:
-        same = (run.backbone, run.policy) == (best.backbone, best.policy)
-        if same and abs(run.factor / best.rate_factor - 1) < 1e-3:
-            return run.answers().astype(float), 0.0
-    return None
+
+
+def _run_of(one: Measured, candidate: Candidate) -> FullRun | None:
+    return one.run(candidate.backbone, candidate.policy, candidate.rate_factor)
+
+
+def _answers_of(one: Measured, candidate: Candidate, cost_s: float | None = None) -> Picked:
+    """Return the answers of a candidate's full run, with its time unless a cost is given; None if
+    it diverged."""
+    run = _run_of(one, candidate)
+    if run is None:
+        return None
+    return run.answers().astype(float), run.fit_s if cost_s is None else cost_s
 
 
 def interval(values: npt.NDArray[np.float64], families: Sequence[str]) -> tuple[float, float]:
