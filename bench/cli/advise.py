@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 
 from tabulate import tabulate
@@ -77,7 +78,7 @@ def advise_command(options: AdviseOptions) -> bool:
         check_has_script(question.wishes)
     images, laboratory = _laboratory(options, question, budget)
     if options.dry_run:
-        _show_plan(plan_of(laboratory, question.wishes), options.as_json)
+        _show_plan(plan_of(laboratory, question.wishes), budget.seconds, options.as_json)
         return True
     _tell_plan(laboratory, question)
 
@@ -188,16 +189,23 @@ def _begin_project(
     return advice.model_copy(update={"trained": trained})
 
 
-def _show_plan(steps: Sequence[Step], as_json: bool) -> None:
-    """Print the plan with its estimated cost."""
+def _show_plan(steps: Sequence[Step], budget_s: float, as_json: bool) -> None:
+    """Print the plan with its estimated cost, and up to where the budget lasts in this order."""
+    ends_s = list(accumulate(step.seconds for step in steps))
+    plan = [
+        {**step._asdict(), "fits": end_s <= budget_s}
+        for step, end_s in zip(steps, ends_s, strict=True)
+    ]
     if as_json:
-        show(json_text({"plan": [step._asdict() for step in steps]}))
+        show(json_text({"plan": plan, "budget_s": budget_s}))
         return
-    rows = [(step.words, f"{step.seconds:.0f}") for step in steps]
-    show(tabulate(rows, ["step", "seconds"], "simple", disable_numparse=True))
+    rows = [(one["words"], f"{one['seconds']:.0f}", "yes" if one["fits"] else "no") for one in plan]
+    headings = ["step", "seconds", f"within {duration(budget_s)}"]
+    show(tabulate(rows, headings, "simple", disable_numparse=True))
     show(
-        f"\n{sum(step.seconds for step in steps):.0f} s in all, as estimated. Networks that probes "
-        "leave behind have no trials; more folds and learning rates follow within the budget."
+        f"\n{ends_s[-1] if ends_s else 0.0:.0f} s in all, as estimated. Probes decide the order of "
+        "the trials; networks that they leave behind have none. More folds and learning rates "
+        "follow within the budget."
     )
 
 

@@ -117,6 +117,12 @@ def test_the_plan_is_shown_and_nothing_is_trained(tmp_path: Path, shared_cache: 
     assert "probes of squeezenet1_1" in out
     assert "fine_tune_all of squeezenet1_1, a whole trial" in out
     assert not list((tmp_path / "results").rglob("result.json"))
+    options = (*SMALL, "--epochs", "500", "--budget", "20s", "--dry-run")
+    code, out, err = _run(tmp_path, shared_cache, name, *options)
+    assert "within 20 s" in out, err
+    marks = re.findall(r"\d +(yes|no)$", out, re.MULTILINE)
+    assert marks == sorted(marks, reverse=True), "the budget ends once"
+    assert {"yes", "no"} == set(marks), out
 
 
 def test_shuffled_labels_get_no_advice(tmp_path: Path, shared_cache: Path) -> None:
