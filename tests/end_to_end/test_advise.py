@@ -119,7 +119,7 @@ def test_the_plan_is_shown_and_nothing_is_trained(tmp_path: Path, shared_cache: 
     assert not list((tmp_path / "results").rglob("result.json"))
     options = (*SMALL, "--epochs", "500", "--budget", "20s", "--dry-run")
     code, out, err = _run(tmp_path, shared_cache, name, *options)
-    assert "within 20 s" in out, err
+    assert "within 0:20" in out, err
     marks = re.findall(r"\d +(yes|no)$", out, re.MULTILINE)
     assert marks == sorted(marks, reverse=True), "the budget ends once"
     assert {"yes", "no"} == set(marks), out
