@@ -308,7 +308,7 @@ def _reduced(images: Pixels) -> Array:
     """Return images as (N, C) vectors of length 1, without the mean of each colour, so that
     products are correlations of what is in the images, and not of their tints."""
     vectors = pixel_features(np.asarray(images)).astype(np.float32)
-    colours = vectors.reshape(len(vectors), -1, 3)
+    colours = vectors.reshape(len(vectors), vectors.shape[1] // 3, 3)
     vectors = (colours - colours.mean(axis=1, keepdims=True)).reshape(vectors.shape)
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     vectors[norms[:, 0] < 1e-3] = 0.0  # plain images are copies of none

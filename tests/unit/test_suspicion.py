@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -167,3 +168,15 @@ def test_too_few_images_are_found(tmp_path: Path) -> None:
     found = before_probes(data)
     assert [one.kind for one in found] == ["too_few"]
     assert "'class0' (3)" in found[0].message
+
+
+def test_a_class_without_an_image_left_for_training_is_no_crash(tmp_path: Path) -> None:
+    """All three images of the first class are in the test, as the few of a rare class may be."""
+    data = _development(_folder(tmp_path / "rare"), tmp_path / "cache")
+    kept = np.flatnonzero(data.pool.labels != 0)
+    pool = replace(
+        data.pool, images=data.pool.images[kept], labels=data.pool.labels[kept],
+        names=tuple(data.pool.names[index] for index in kept),
+    )  # fmt: skip
+    left = replace(data, pool=pool, fold_of=data.fold_of[kept])
+    assert "shortcut" not in {one.kind for one in before_probes(left)}
