@@ -119,6 +119,11 @@ class Check:
             folder = str(self.work / "runs" / name)
             return Step(name, most_s, ("run", *arguments, *on, "--out", folder), False)
 
+        def gate(name: str, most_s: float, *arguments: str) -> Step:
+            own = ("gate", "--ab-env", setting, "--target", f"{step_file}:make", "--budget", "30m")
+            folder = str(self.work / "runs" / name)
+            return Step(name, most_s, (*own, *arguments, *on, "--out", folder), False)
+
         def full(backend: str, most_s: float) -> Step:
             name = f"full-memory-{backend}"
             return Step(name, most_s, ("full-memory", "--backend", backend), backend=backend)
@@ -140,11 +145,7 @@ class Check:
             ),
             timed("keras-jax", 200, jax_cases, 0),
             timed("keras-tensorflow", 90, cases, 0),
-            Step(
-                "gate", 330,
-                ("gate", "--ab-env", setting, "--target", f"{step_file}:make", "--blocks", "3",
-                 "--budget", "30m", *on, "--out", str(self.work / "runs" / "gate")), False,
-            ),
+            gate("gate", 200, "--turns", "--blocks", "6"),
             Step("causes", 130, ("causes",)),
             full("torch", 50),
             full("keras-torch", 30),
@@ -159,6 +160,7 @@ class Check:
                 ("speed", "--suite", suite, "--backends", "torch", "--launches", "3",
                  "--save-baseline", "check", "--force", *stored), False,
             ),
+            gate("gate-alone", 330, "--blocks", "3"),
             Step("gate-baseline", 130, ("gate", "--baseline", "check", *stored), False),
         ]  # fmt: skip
 
@@ -414,7 +416,7 @@ def table(steps: dict[str, Findings]) -> str:
             lines.append(f"  {name}: {', '.join(str(row.get(f)) for f in fields)}")
     for pair in found("parity").get("pairs", []):
         lines.append(f"  parity {pair['backbone']} {pair['backends'][1]}: {pair['passed']}")
-    for name in ("gate", "gate-baseline"):
+    for name in ("gate", "gate-alone", "gate-baseline"):
         for one in found(name).get("benchmarks", []):
             words = [f"{key} {one.get(key)}" for key in GATE_FIELDS]
             lines.append(f"  {name}: {', '.join(words)}")

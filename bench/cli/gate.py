@@ -96,12 +96,13 @@ def _gate(options: GateOptions) -> bool:
 
 
 OWN_OPTIONS = {
-    "calibrate": ("--suite", "--backends", "--target", "--max-slowdown", "--budget", "--fresh"),
+    "calibrate": ("--suite", "--backends", "--target", "--max-slowdown", "--budget", "--fresh",
+                  "--turns"),
     "--ab": ("--suite", "--backends", "--target", "--max-slowdown", "--budget", "--fresh",
-             "--blocks", "--strict", "--format"),
+             "--blocks", "--turns", "--strict", "--format"),
     "--baseline": ("--target", "--max-slowdown", "--launches", "--against", "--strict", "--format",
                    "--confirm"),
-    "--confirm": ("--budget", "--blocks", "--fresh"),
+    "--confirm": ("--budget", "--blocks", "--fresh", "--turns"),
     "--stored": ("--max-slowdown", "--strict", "--format"),
 }  # fmt: skip
 """Way of comparing → the options that mean something to it, besides those of all."""
@@ -118,6 +119,7 @@ def _check_idle(options: GateOptions) -> None:
         "--blocks": options.blocks is not None,
         "--launches": options.launches is not None,
         "--against": options.against is not None,
+        "--turns": options.turns,
         "--strict": options.strict,
         "--confirm": options.confirm,
         "--fresh": options.fresh,

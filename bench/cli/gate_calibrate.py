@@ -7,7 +7,7 @@ from random import Random
 
 from tabulate import tabulate
 
-from bench.cli.gate_compare import FOLDER, SUITE, margin_of
+from bench.cli.gate_compare import FOLDER, SUITE, calibrated_name, margin_of
 from bench.cli.gate_progress import end_line, show_line
 from bench.cli.options import GateOptions, duration_s
 from bench.cli.output import show, tell
@@ -45,7 +45,8 @@ def calibrate_command(options: GateOptions) -> bool:
     cases = timed_cases(suite, list(software), target, place, details=False)
     side = Side("setting", "this code", place)
     question = {
-        "calibrate": suite, "device": place.device, "machine": machine_of(software),
+        "calibrate": calibrated_name(suite, options), "device": place.device,
+        "machine": machine_of(software),
         "run": short_hash({n: own.model_dump(mode="json") for n, own in software.items()}),
         "target": target and sha256_of_file(target.file),
     }  # fmt: skip
@@ -58,7 +59,7 @@ def calibrate_command(options: GateOptions) -> bool:
     if journal.launches:
         tell(f"going on with {len(journal.launches)} launches in {journal.folder}")
     places: dict[Arm, Place] = {"A": place, "B": place, "N": null_side(side).place}
-    arms = Arms(places, {"A": cases, "B": cases, "N": cases})
+    arms = Arms(places, {"A": cases, "B": cases, "N": cases}, shares_gpu=options.turns)
     plan = Plan(margin=margin_of(options), looks=(MANY_BLOCKS,))
     comparison = Comparison(
         arms, plan, journal, budget_s, random=Random(),
@@ -70,7 +71,7 @@ def calibrate_command(options: GateOptions) -> bool:
         end_line()
     found = calibrate(
         journal.launches,
-        suite,
+        calibrated_name(suite, options),
         place.device,
         software,
         margin_of(options),

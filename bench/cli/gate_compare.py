@@ -142,6 +142,8 @@ def run_comparison(options: GateOptions, setup: Setup, budget_s: float) -> bool:
     a, b = setup.sides
     benchmarks = benchmark_names(setup.cases["A"])
     plan = plan_for(margin_of(options), len(benchmarks), options.blocks)
+    places: dict[Arm, Place] = {"A": a.place, "B": b.place, "N": setup.null.place}
+    arms = Arms(places, setup.cases, shares_gpu=options.turns)
     question = {
         "sides": [a.label, b.label], "kind": a.kind, "commits": [a.commit, b.commit],
         "suite": setup.suite, "shapes": {case.name: case.shape for case in setup.cases["A"]},
@@ -152,15 +154,14 @@ def run_comparison(options: GateOptions, setup: Setup, budget_s: float) -> bool:
             for own in setup.software
         ]),
         "targets": [side.target and sha256_of_file(side.target) for side in setup.sides],
-        "together": a.place.device == "cpu",
+        "together": arms.together,
     }  # fmt: skip
     folder = options.out or question_folder(FOLDER, question)
     journal = Journal(folder, question, fresh=options.fresh)
     if journal.launches:
         tell(f"going on with {len(journal.launches)} launches in {folder}")
-    places: dict[Arm, Place] = {"A": a.place, "B": b.place, "N": setup.null.place}
     comparison = Comparison(
-        Arms(places, setup.cases), plan, journal, budget_s, setup.intended, (a.label, b.label),
+        arms, plan, journal, budget_s, setup.intended, (a.label, b.label),
         Random(), watch=show_progress,
     )  # fmt: skip
     is_interrupted = False
@@ -173,7 +174,7 @@ def run_comparison(options: GateOptions, setup: Setup, budget_s: float) -> bool:
         result = result.model_copy(update={"remarks": (remark,)})
     finally:
         end_line()
-    result = _completed(result, setup, journal.launches)
+    result = _completed(result, setup, journal.launches, calibrated_name(setup.suite, options))
     if options.explain and not is_interrupted:
         result = _explained(result, setup)
     is_good = print_answer(options, result, gate_sentences(result), HEADINGS, folder)
@@ -183,12 +184,18 @@ def run_comparison(options: GateOptions, setup: Setup, budget_s: float) -> bool:
     return is_good
 
 
-def _completed(result: GateResult, setup: Setup, launches: Sequence[ArmLaunch]) -> GateResult:
+def calibrated_name(suite: str, options: GateOptions) -> str:
+    """Return the name under which a calibration is kept: turns on a GPU have errors of their
+    own."""
+    return f"{suite} in turns" if options.turns else suite
+
+
+def _completed(
+    result: GateResult, setup: Setup, launches: Sequence[ArmLaunch], calibrated: str
+) -> GateResult:
     """Add what differs between the sides, and the gate's false-alarm rate on this machine."""
     place = setup.sides[0].place
-    rate = false_alarm_rate(
-        setup.suite, place.device, setup.software[0], result.margin, place.cache
-    )
+    rate = false_alarm_rate(calibrated, place.device, setup.software[0], result.margin, place.cache)
     differs = {**setup.differs, **knob_differences(launches)}
     remarks = (*result.remarks, *setup.remarks)
     return result.model_copy(

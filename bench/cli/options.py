@@ -202,6 +202,11 @@ class GateOptions:
     )
     blocks: int | None = option("Blocks at the last look. Default: up to 40.", min=1, max=1000)
     launches: int | None = option("With --baseline: launches now.", min=1, max=1000)
+    turns: bool = option(
+        "On a GPU whose memory holds three launches: let them live side by side and take turns, as "
+        "on a CPU.",
+        False,
+    )
     strict: bool = option("Exit with 1 also where nothing can be told.", False)
     confirm: bool = option(
         "With --baseline: rebuild its environment and run A against B, if suspicious.", False

@@ -79,11 +79,13 @@ class Arms:
 
     places: Mapping[Arm, Place]
     cases: Mapping[Arm, Sequence[TimedCase]]
+    shares_gpu: bool = False
+    """True if the memory of the GPU holds a launch of each arm at once."""
 
     @property
     def together(self) -> bool:
-        """True if the launches of a block live side by side: they need no common GPU memory."""
-        return all(place.device == "cpu" for place in self.places.values())
+        """True if the launches of a block live side by side and take turns."""
+        return self.shares_gpu or all(place.device == "cpu" for place in self.places.values())
 
     @property
     def groups(self) -> list[dict[Arm, list[TimedCase]]]:

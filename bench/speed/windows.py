@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from bench.system.machine_state import read_state
+from bench.system.machine_state import read_state, sibling_processes
 from bench.workers.tasks import SpeedMeasure, SpeedWindow
 
 AwaitTurn = Callable[[], None]
@@ -30,18 +30,19 @@ class WindowRecorder:
         """
         self._gpu_uuid, self._await_turn, self._warm = gpu_uuid, await_turn, warm
         self._with_children = with_children
+        # Those that take the other turns wait meanwhile: their place on the GPU is no other work.
+        self._ours = (os.getpid(), *(sibling_processes() if await_turn is not None else ()))
         self.windows: list[SpeedWindow] = []
 
     def record(self, measure: SpeedMeasure, work: Callable[[], float], count: int) -> None:
         """Do ``work``, which returns its seconds, ``count`` times; the state is read outside."""
-        ours = (os.getpid(),)
         for _ in range(count):
             if self._await_turn is not None:
                 self._await_turn()
                 self._warm()
-            before = read_state(self._gpu_uuid, ours, self._with_children)
+            before = read_state(self._gpu_uuid, self._ours, self._with_children)
             seconds = work()
-            after = read_state(self._gpu_uuid, ours, self._with_children)
+            after = read_state(self._gpu_uuid, self._ours, self._with_children)
             self.windows.append(
                 SpeedWindow(measure=measure, seconds=seconds, before=before, after=after)
             )

@@ -263,11 +263,12 @@ def _others(chosen: list[str], ours: Sequence[int]) -> int | None:
 
 
 def count_others(found: Sequence[int], ours: Sequence[int]) -> int:
-    """Return how many of the processes on a GPU are not ours."""
+    """Return how many of the processes on a GPU are not ours. In a container the driver may give
+    the ids that processes have outside of it: where it knows none of ours, as many are taken for
+    ours as there may be."""
     others = [pid for pid in found if pid not in ours]
-    # In a container the driver may give the ids that processes have outside of it.
-    is_ours_unknown = bool(ours) and len(others) == len(found) > 0
-    return len(others) - is_ours_unknown
+    unknown = len(ours) if len(others) == len(found) else 0
+    return max(len(others) - unknown, 0)
 
 
 def _number(text: str) -> float | None:

@@ -56,6 +56,17 @@ def read_state(
     return MachineState(core_times(with_children), load, _cpu_mhz(), gpu)
 
 
+def sibling_processes() -> tuple[int, ...]:
+    """Return the ids of the other children of this process's parent; none where the system has no
+    such list (proc_pid_children(5))."""
+    own, parent = os.getpid(), Path(f"/proc/{os.getppid()}/task")
+    found: set[int] = set()
+    with suppress(OSError, ValueError):
+        for file in parent.glob("*/children"):
+            found |= set(map(int, file.read_text().split()))
+    return tuple(sorted(found - {own}))
+
+
 def _cpu_mhz() -> float | None:
     """Return the mean frequency of the cores, from the kernel's cpufreq files or /proc/cpuinfo."""
     with suppress(OSError, ValueError, AttributeError):

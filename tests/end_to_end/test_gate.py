@@ -98,7 +98,7 @@ def test_a_users_step_is_measured_stored_gated_and_has_a_history(folder: Path) -
 
 
 def test_two_settings_of_a_users_step(folder: Path) -> None:
-    ab = ("gate", "--target", "my_step.py:make", "--ab-env", "OWN_FACTOR=1,2", "--blocks", "6")
+    ab = ("gate", "--target", "my_step.py:make", "--ab-env", "OWN_FACTOR=1,2", "--blocks", "3")
     code, out, err = _run(folder, *ab, "--json", "--format", "md,junit,bmf,github", "--out", "g")
     assert code == 1, err
     found = json.loads(out)
@@ -108,7 +108,7 @@ def test_two_settings_of_a_users_step(folder: Path) -> None:
     assert one["confirmed_ratio"] == pytest.approx(2.0, rel=0.2)
     assert found["null_arm"]["passed"]
     assert found["differs"] == {"OWN_FACTOR": ["1", "2"]}
-    assert (found["blocks"], found["confirm_blocks"]) == (6, 6)
+    assert (found["blocks"], found["confirm_blocks"]) == (3, 3)
     for name in ("gate.md", "junit.xml", "bmf.json", "annotations.txt", "launches.jsonl"):
         assert (folder / "g" / name).is_file()
     code, out, err = _run(folder, "gate", "--stored", "g", "--json")
@@ -117,7 +117,7 @@ def test_two_settings_of_a_users_step(folder: Path) -> None:
     assert again["benchmarks"] == found["benchmarks"]
     code, out, _ = _run(folder, "gate", "--stored", "g", "--max-slowdown", "1.0", "--json")
     assert json.loads(out)["verdict"] != "slower", "twice as long is within a margin of 100 %"
-    code, out, err = _run(folder, *ab[:3], "--ab-env", "OWN_FACTOR=2,1", "--blocks", "6", "--json")
+    code, out, err = _run(folder, *ab[:3], "--ab-env", "OWN_FACTOR=2,1", "--blocks", "3", "--json")
     assert code == 0, err
     assert json.loads(out)["verdict"] == "faster"
 
@@ -126,13 +126,13 @@ def test_a_calibration_is_stored_and_its_false_alarms_are_told(folder: Path) -> 
     """The budget ends before 100,000 blocks, and what it holds is enough."""
     own = {"THAWBENCH_CACHE": str(folder / "cache")}
     target = ("--target", "my_step.py:make")
-    code, out, err = _run(folder, "gate", "calibrate", *target, "--budget", "75s", "--json", **own)
+    code, out, err = _run(folder, "gate", "calibrate", *target, "--budget", "45s", "--json", **own)
     assert code == 0, err
     found = json.loads(out)
     assert found["blocks"] >= 10
     assert 0 <= found["false_alarm_rate"] <= 0.05
     assert set(found["needed_launches"]) == {"0.01", "0.02", "0.05", "0.1"}
-    ab = ("gate", *target, "--ab-env", "OWN_FACTOR=1,2", "--blocks", "6", "--out", "g", "--json")
+    ab = ("gate", *target, "--ab-env", "OWN_FACTOR=1,2", "--blocks", "3", "--out", "g", "--json")
     code, out, err = _run(folder, *ab, **own)
     assert code == 1, err
     assert json.loads(out)["false_alarm_rate"] == found["false_alarm_rate"]
@@ -154,6 +154,7 @@ def test_a_calibration_is_stored_and_its_false_alarms_are_told(folder: Path) -> 
         (["gate", "--ab-env", "X=1,2", "--max-slowdown", "0"], "--max-slowdown 0 is no fraction"),
         (["gate", "calibrate", "--strict", "--blocks", "9"], "--blocks, --strict has no effect"),
         (["gate", "--baseline", "x", "--suite", "usual"], "--suite has no effect"),
+        (["gate", "--stored", "g", "--turns"], "--turns has no effect"),
         (["gate", "--baseline", "x", "--against", "y", "--confirm"], "exclude each other"),
         (["gate", "--ab-env", "X=1,2", "--format", "xml"], "Unknown format 'xml'"),
         (["gate", "--ab-env", "X=1,2", "--target", "my_step.py:make", "--blocks", "1"],

@@ -10,14 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from bench.catalog.backends import BACKENDS
 from bench.system import project_root
 from tools.gpu_check import Check, Step, failures, is_ok, outcome
 
 STEPS = (
     "versions", "prepare", "limit", "feed", "speed-torch", "by-hand", "quick", "full-memory-torch",
-    "speed-keras-torch", "full-memory-keras-torch", "speed-keras-jax", "full-memory-keras-jax",
-    "speed-keras-tensorflow", "full-memory-keras-tensorflow",
+    "speed-keras-torch", "speed-keras-jax", "full-memory-keras-jax", "causes",
 )  # fmt: skip
 """Steps that are run; doctor, parity, mixed and compiled are commands with tests of their own."""
 
@@ -41,12 +39,13 @@ def test_every_step_finds_something(tmp_path: Path, shared_cache: Path) -> None:
     steps = json.loads((out / "check.json").read_text())["steps"]
     assert {name: step["code"] for name, step in steps.items()} == dict.fromkeys(STEPS, 0)
     assert failures(steps) == []
-    for backend in BACKENDS:
+    for backend in ("torch", "keras-torch", "keras-jax"):
         for case in steps[f"speed-{backend}"]["found"]["cases"].values():
             assert case["images_per_s"]["pipelined"] > 0
             assert case["mfu"] > 0
     assert all(rate["images_per_s"] > 0 for rate in steps["feed"]["found"]["rates"])
     assert {row["status"] for row in steps["quick"]["found"]["rows"]} == {"ok"}
+    assert [one["parts"] for one in steps["causes"]["found"]["causes"]]
     assert (out / "runs.tgz").stat().st_size > 0
     assert "images/s of training" in done.stdout
     again = _check("table", str(out), cache=shared_cache)

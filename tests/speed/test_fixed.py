@@ -27,7 +27,7 @@ px = 64
 epochs = 2
 """
 SIZES = {
-    "smallest": {"backbone": "squeezenet1_1", "runs": 8, "rounds": 1},
+    "smallest": {"backbone": "squeezenet1_1", "runs": 3, "rounds": 1},
     "usual": {"backbone": "efficientnet_lite0", "runs": 8, "rounds": 3},
 }
 SPARE_ROUNDS = 3

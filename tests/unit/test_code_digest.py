@@ -218,10 +218,10 @@ def test_same_names_of_two_files_are_not_mistaken_for_each_other(sources: Path) 
     folder = sources / "bench" / "training"
     for name, value in (("one", 1), ("two", 2)):
         (folder / f"{name}.py").write_text(f"def twice():\n    return {value}\n")
-    before = _digests()["shared"]
+    before = shared_digest.__wrapped__()
     for name, value in (("one", 2), ("two", 1)):
         (folder / f"{name}.py").write_text(f"def twice():\n    return {value}\n")
-    assert _digests()["shared"] != before
+    assert shared_digest.__wrapped__() != before
 
 
 def test_a_name_that_two_files_import_from_different_places_is_each_files_own(
@@ -238,7 +238,7 @@ def test_a_name_that_two_files_import_from_different_places_is_each_files_own(
             (folder / f"{name}.py").write_text(
                 f"{text}\ndef filter_of_{name}():\n    return FILTER\n"
             )
-        found.append(_digests()["shared"])
+        found.append(shared_digest.__wrapped__())
     assert found[0] != found[1]
 
 
@@ -246,21 +246,21 @@ def test_a_name_taken_from_another_file_of_the_room_counts_outside_the_digests_f
     sources: Path,
 ) -> None:
     """The exporter is part of the shared digest, the rest of the torch adapter is not."""
-    before = _digests()["shared"]
+    before = shared_digest.__wrapped__()
     file = sources / "backends/torch_adapter/export/weights_files.py"
     old = "from backends.torch_adapter.export.constructors import AUXILIARY"
     assert old in file.read_text()
     new = "from backends.torch_adapter.native.knobs import AUXILIARY"
     file.write_text(file.read_text().replace(old, new))
-    assert _digests()["shared"] != before
+    assert shared_digest.__wrapped__() != before
 
 
 def test_the_order_of_statements_that_act_counts(sources: Path) -> None:
     file = sources / "bench" / "training" / "more.py"
     file.write_text("X = {}\nX['a'] = 1\nX['a'] = 2\n")
-    before = _digests()["shared"]
+    before = shared_digest.__wrapped__()
     file.write_text("X = {}\nX['a'] = 2\nX['a'] = 1\n")
-    assert _digests()["shared"] != before
+    assert shared_digest.__wrapped__() != before
 
 
 @pytest.mark.parametrize(("value", "counts"), [("'words'", False), ("True", True), ("X", True)])
@@ -268,9 +268,9 @@ def test_only_texts_are_words_for_readers(sources: Path, value: str, counts: boo
     """An argument named ``help`` may also decide something."""
     file = sources / "bench" / "training" / "more.py"
     file.write_text("Y = dict(help='')\n")
-    before = _digests()["shared"]
+    before = shared_digest.__wrapped__()
     file.write_text(f"Y = dict(help={value})\n")
-    assert (_digests()["shared"] != before) == counts
+    assert (shared_digest.__wrapped__() != before) == counts
 
 
 TUPLES = ("A, B = 1, 2\n", "A, B = 9, 2\n")
@@ -308,13 +308,13 @@ def test_files_that_do_other_things_have_other_digests(sources: Path, name: str)
     for files in PAIRS_OF_FILES[name]:
         for stem, text in files.items():
             (sources / "bench" / "training" / f"{stem}.py").write_text(text)
-        found.append(_digests()["shared"])
+        found.append(shared_digest.__wrapped__())
     assert found[0] != found[1]
 
 
 def test_digests_are_those_of_every_supported_python(sources: Path) -> None:
     """Ignore a field that newer versions of Python add to functions."""
-    before = _digests()
+    before = shared_digest.__wrapped__()
     code = (
         "import ast\n"
         "for kind in (ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef):\n"
@@ -326,4 +326,4 @@ def test_digests_are_those_of_every_supported_python(sources: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=project_root(), capture_output=True, text=True, check=True
     )
-    assert done.stdout.strip() == before["shared"]
+    assert done.stdout.strip() == before

@@ -330,3 +330,12 @@ def test_a_question_of_a_newer_version_is_refused(tmp_path: Path) -> None:
 def test_an_own_step_belongs_to_no_backend() -> None:
     assert CASE.backend == OWN_STEP
     assert CASE.measures == ("train_step",)
+
+
+def test_on_a_gpu_launches_are_alone_unless_its_memory_holds_three() -> None:
+    places: dict[Arm, Place] = {arm: Place(Interpreters({}), Path("c"), "cuda:0") for arm in ARMS}
+    cases: dict[Arm, Sequence[TimedCase]] = {arm: [CASE] for arm in ARMS}
+    assert not Arms(places, cases).together
+    assert Arms(places, cases, shares_gpu=True).together
+    own: dict[Arm, Place] = {arm: Place(Interpreters({}), Path("c")) for arm in ARMS}
+    assert Arms(own, cases).together

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -9,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from bench.system import CoreTimes, cores
-from bench.system.gpu import GpuState
+from bench.system import CoreTimes, cores, project_root
+from bench.system.gpu import GpuState, count_others
 from bench.system.machine_state import MachineState, disturbance, read_state
 from bench.system.nvml import _library, gpu_state
 
@@ -117,3 +118,42 @@ def test_without_a_driver_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -> No
     _library.cache_clear()
     assert gpu_state("GPU-1") is None
     _library.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("found", "ours", "others"),
+    [
+        ([1, 2, 3, 9], (1, 2, 3), 1),
+        ([1], (1, 2, 3), 0),
+        ([70, 71, 72], (1, 2, 3), 0),  # the driver's own ids, as in a container
+        ([70, 71, 72, 73], (1, 2, 3), 1),
+        ([70, 71], (1,), 1),
+        ([5], (), 1),
+        ([], (1, 2), 0),
+    ],
+)
+def test_those_that_take_turns_are_no_others(
+    found: list[int], ours: tuple[int, ...], others: int
+) -> None:
+    assert count_others(found, ours) == others
+
+
+SIBLINGS = """
+from bench.system.machine_state import sibling_processes
+input()
+print(*sibling_processes())
+"""
+
+
+def test_siblings_are_the_other_children_of_the_parent() -> None:
+    running = [
+        subprocess.Popen([sys.executable, "-c", SIBLINGS], cwd=project_root(), text=True,
+                         stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        for _ in range(3)
+    ]  # fmt: skip
+    said, _ = running[0].communicate("go\n", timeout=60)  # the others wait for theirs
+    found = set(map(int, said.split()))
+    assert {one.pid for one in running[1:]} <= found
+    assert running[0].pid not in found
+    for one in running[1:]:
+        one.communicate("go\n", timeout=60)
