@@ -12,14 +12,18 @@ RESERVED_SHARE = 0.03
 
 @dataclass
 class Budget:
-    """A time limit, from now on."""
+    """A time limit."""
 
     seconds: float
     now: Callable[[], float] = time.monotonic
+    before_s: float = 0.0
+    """Seconds that were spent before now, such as by the start of the program."""
+    reserved_s: float = 0.0
+    """Least seconds that are kept for what follows the last trial."""
     began: float = field(init=False)
 
     def __post_init__(self) -> None:
-        self.began = self.now()
+        self.began = self.now() - self.before_s
 
     @property
     def spent_s(self) -> float:
@@ -29,7 +33,8 @@ class Budget:
     @property
     def left_s(self) -> float:
         """Seconds left for trials; not below 0."""
-        return max(self.seconds * (1 - RESERVED_SHARE) - self.spent_s, 0.0)
+        reserved_s = max(RESERVED_SHARE * self.seconds, self.reserved_s)
+        return max(self.seconds - reserved_s - self.spent_s, 0.0)
 
     def holds(self, estimated_s: float) -> bool:
         """Return True if work of this estimated length fits."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import accumulate
@@ -53,6 +54,8 @@ from bench.workers.process import Interpreters, environment_of
 
 FOLDER = Path("results") / "advice"
 CPU_PX, GPU_PX = 96, 224
+END_S = 1.5
+"""Time for ending workers, and for writing the answer and its page."""
 
 
 class NotesAlone(SilentDisplay):
@@ -65,7 +68,8 @@ class NotesAlone(SilentDisplay):
 
 def advise_command(options: AdviseOptions) -> bool:
     """Advise, print the answer, and return False if there is no advice for these images."""
-    budget = Budget(_budget_s(options))
+    # The time of the processor until now is that of the program's start.
+    budget = Budget(_budget_s(options), before_s=time.process_time(), reserved_s=END_S)
     if budget.seconds < LEAST_BUDGET_S:
         raise UserError(
             f"--budget: {budget.seconds:.0f} s are too short even for the first evidence.",

@@ -314,3 +314,16 @@ def test_trials_of_an_earlier_call_are_taken_in_for_nothing() -> None:
     assert {t.plan for t in after.trials} >= set(whole)
     assert after.seconds <= 25.0
     assert len(advice.tried) >= len({plan.candidate for plan in whole})
+
+
+def test_the_start_of_the_program_and_its_end_count() -> None:
+    """Of a minute, 3 s were spent before and 2 s are kept; 3 % are kept where that is more."""
+    clock = [100.0]
+    short = Budget(60.0, lambda: clock[0], before_s=3.0, reserved_s=2.0)
+    assert (short.spent_s, short.left_s) == (3.0, 55.0)
+    clock[0] = 150.0
+    assert short.holds(5.0)
+    assert not short.holds(5.1)
+    clock[0] = 170.0
+    assert short.left_s == 0.0
+    assert Budget(600.0, lambda: 0.0, reserved_s=2.0).left_s == pytest.approx(582.0)
