@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from bench.advise.advice import Advice
 from bench.advise.budget import Budget
 from bench.advise.conclude import Findings, conclude
-from bench.advise.evidence import ProbeEvidence, describe, gather
+from bench.advise.evidence import ProbeEvidence, check_signs, describe, gather
 from bench.advise.experience import Experience, shipped_experience
 from bench.advise.images import Development, development
 from bench.advise.knowledge import Knowledge
@@ -109,6 +111,12 @@ def open_images(question: Question, rules: FileRules, cache: Path) -> Images:
     return Images(whole, open_dataset(question.dataset, sizes, cache_dir=cache, rules=rules))
 
 
+def _counts(dataset: Dataset) -> npt.NDArray[np.int64]:
+    """Return (classes,) numbers of training and validation images."""
+    labels = [*dataset.source.labels("train"), *dataset.source.labels("val")]
+    return np.bincount(labels, minlength=len(dataset.classes))
+
+
 def check_classes(dataset: Dataset) -> None:
     """Raise UserError if a class has a single image apart from the test, or there are more classes
     than can be looked at."""
@@ -119,8 +127,7 @@ def check_classes(dataset: Dataset) -> None:
             f"most, {MOST_TRAIN // MOST_CLASSES} training images of each.",
             "Ask about a part of the classes: a folder with some of the class folders.",
         )
-    labels = [*dataset.source.labels("train"), *dataset.source.labels("val")]
-    counts = np.bincount(labels, minlength=len(classes))
+    counts = _counts(dataset)
     single = [classes[i] for i in np.flatnonzero(counts < LEAST_OF_A_CLASS)]
     if single:
         raise UserError(
@@ -137,6 +144,8 @@ def prepare(
     """Decode the images and return what measures on them."""
     packed = pack(images.seen, question.px, planner.cache)
     data: Development = development(images.seen, packed, images.is_val_own)
+    if images.seen is not images.whole:
+        data = replace(data, whole_counts=_counts(images.whole))
     store = Store(question.folder)
     store.prepare()
     runner = Runner(store, planner.cache, planner.interpreters)
@@ -183,6 +192,8 @@ def advise(
         gather(laboratory, admitted, question.wishes.head, evidence, on_progress)
         if not evidence.best and not evidence.signs:
             reasons = "; ".join(evidence.unavailable.values())
+            if budget.left_s > 0:  # time is not what is missing
+                raise Unavailable(f"No network could be probed: {reasons}")
             raise Unavailable(
                 f"No network could be probed within {budget.seconds:.0f} s. {reasons} Use "
                 f"--budget {math.ceil(4 * budget.seconds)}s or more."
@@ -196,11 +207,15 @@ def advise(
         is_interrupted = True
         if not evidence.best:
             raise
+        check_signs(laboratory, evidence)
     return advice(), is_interrupted
 
 
 def _warnings(evidence: ProbeEvidence, images: int, seen: int) -> tuple[str, ...]:
     found = [f"{name} was left out: {why}" for name, why in evidence.unavailable.items()]
+    if evidence.unprobed:
+        names = ", ".join(evidence.unprobed)
+        found.append(f"{names}: left out, as the budget had no time for more probes")
     if seen < images:
         found.append(
             f"{seen:,} of {images:,} training images were looked at: the accuracy is expected for "
@@ -215,8 +230,11 @@ def _admitted(laboratory: Laboratory, wishes: Wishes) -> tuple[str, ...]:
     most = wishes.max_parameters
     if most is None:
         return wishes.backbones
-    sizes = {name: laboratory.parameters_of(name, wishes.head) for name in wishes.backbones}
-    admitted = tuple(name for name in wishes.backbones if sizes[name] <= most)
+    sizes: dict[str, int] = {}
+    for name in wishes.backbones:
+        with suppress(Unavailable):  # its probe says why it is left out
+            sizes[name] = laboratory.parameters_of(name, wishes.head)
+    admitted = tuple(name for name in wishes.backbones if sizes.get(name, 0) <= most)
     if not admitted:
         nearest = min(sizes, key=lambda name: sizes[name])
         raise UserError(

@@ -24,12 +24,15 @@ from bench.advise.knowledge import Knowledge, chosen_of, cost_of
 from bench.advise.learning_curve import LearningCurve, Point, crossing, fit_curve
 from bench.advise.schedule import Schedule
 from bench.advise.similarity import similarity_word
-from bench.advise.wishes import check_any_meets, unchecked
+from bench.advise.wishes import check_any_meets, meets, unchecked
 from bench.catalog.cases import CASES, SIZE_BOUNDS, size_of
 from bench.catalog.policies import POLICIES, PRESCRIBED
 from bench.data.model import Dataset
 from bench.spec.run import Similarity, Size
 
+FAILURES = {"oom": "ran out of memory", "diverged": "diverged", "crashed": "crashed"}
+"""Status of a trial that failed → words."""
+NO_CURVE = "--target was not answered: the budget had no time for a learning curve"
 ALTERNATIVES = 2
 SAME_TIME = 0.05
 """Difference of two training times that is not worth a number."""
@@ -71,6 +74,7 @@ def conclude(found: Findings) -> Advice:
     allowed = found.known.allowed()
     if not allowed:
         check_any_meets([found.known.strategy(one) for one in found.known.candidates()], wishes)
+        return base.model_copy(update={"warnings": (*found.warnings, *_failures(found))})
     belief = found.known.belief().among(allowed)
     considered = _strategies(found, belief)
     checked = [one for one in considered if not unchecked(one, wishes)]
@@ -84,17 +88,23 @@ def conclude(found: Findings) -> Advice:
         update={
             "case": case,
             "size": size,
-            "warnings": (*found.warnings, *_unchecked(chosen, found)),
+            "warnings": (
+                *found.warnings, *_failures(found), *_unchecked(chosen, found),
+                *([NO_CURVE] if wishes.target_top1 is not None and not curves else []),
+            ),
             "recommendation": chosen,
             "as_good": as_good,
             "expected_test_top1": chosen.expected_test_top1,
             "interval": chosen.interval,
             "more_images": _more_images(curves, chosen, found.dataset),
-            "data_wanted": _data_wanted(curves, chosen, wishes.target_top1),
+            "data_wanted": _data_wanted(
+                curves, chosen, wishes.target_top1, found.dataset.train_images
+            ),
             "alternatives": _alternatives(chosen, considered),
             "article_says": _article(case, size, similarity, chosen, considered),
             "is_settled": found.schedule is not None and found.schedule.is_settled,
-            "is_exhausted": found.schedule is not None and found.schedule.is_exhausted,
+            "is_exhausted": found.schedule is not None and found.schedule.is_exhausted
+            and not evidence.unprobed,
             "would_change": _would_change(found, chosen, as_good, size, curves),
             "learning_curve": tuple(
                 CurvePoint(policy=policy, images=point.images, top1=1.0 - point.error,
@@ -104,6 +114,15 @@ def conclude(found: Findings) -> Advice:
             "tried": tuple(sorted(tried, key=lambda one: -(one.expected_test_top1 or 0.0))),
         }
     )  # fmt: skip
+
+
+def _failures(found: Findings) -> list[str]:
+    """Return sentences on candidates that are left out because their training failed."""
+    return [
+        f"{one.policy} of {one.backbone} at learning rate {one.learning_rate:g} was left out: its "
+        f"trial {FAILURES.get(status, 'failed')}"
+        for one, status in found.known.failures().items()
+    ]
 
 
 def _unchecked(chosen: Strategy, found: Findings) -> list[str]:
@@ -139,7 +158,8 @@ def _strategies(found: Findings, belief: Belief) -> list[Strategy]:
         }  # fmt: skip
         for backend in known.wishes.backends:
             strategy = known.strategy(one, backend)
-            if strategy.folds or backend == known.backend:
+            is_wanted = strategy.folds > 0 and meets(strategy, known.wishes)
+            if is_wanted or backend == known.backend:
                 strategies.append(strategy.model_copy(update=believed))
     return strategies
 
@@ -223,14 +243,16 @@ def _curve_of(curves: dict[str, LearningCurve], chosen: Strategy) -> LearningCur
 
 
 def _data_wanted(
-    curves: dict[str, LearningCurve], chosen: Strategy, target_top1: float | None
+    curves: dict[str, LearningCurve], chosen: Strategy, target_top1: float | None, images: int
 ) -> DataWanted | None:
-    """Return the number of images for an accuracy, by the same curve."""
+    """Return the number of images for an accuracy, by the same curve, moved so that it goes through
+    the expected accuracy with the images that there are."""
     curve = _curve_of(curves, chosen)
     if target_top1 is None or curve is None:
         return None
-    images = curve.images_for(1.0 - target_top1)
-    return DataWanted(top1=target_top1, images=None if images is None else math.ceil(images))
+    expected = 1.0 - (chosen.expected_test_top1 or 0.0)
+    wanted = curve.images_for(curve.value(images) + (1.0 - target_top1) - expected)
+    return DataWanted(top1=target_top1, images=None if wanted is None else math.ceil(wanted))
 
 
 def _alternatives(chosen: Strategy, allowed: Sequence[Strategy]) -> tuple[Alternative, ...]:
@@ -253,14 +275,17 @@ def _compared(one: Strategy, chosen: Strategy) -> str:
     return f"{accuracy}; training takes {ratio:.2g} times as long."
 
 
-def _crossing_words(curves: dict[str, LearningCurve], images: int, size: Size) -> list[str]:
+def _crossing_words(
+    curves: dict[str, LearningCurve], images: int, size: Size, chosen: Strategy
+) -> list[str]:
     """Return a sentence on the size at which training the whole network overtakes a head."""
     whole = [name for name in curves if POLICIES[name].boundary == "all"]
     if whole and "freeze_all" in curves:
         at = crossing(curves["freeze_all"], curves[whole[0]])
-        if at is not None and at > images:
+        is_whole = POLICIES[chosen.policy].boundary == "all"
+        if at is not None and at > images and not is_whole:
             return [f"From some {_rounded(at):,} training images on, {whole[0]} may be ahead."]
-        if at is not None:
+        if at is not None and at <= images and is_whole:
             return [f"With fewer than some {_rounded(at):,} training images, a head would do."]
     if size == "small":
         return ["With more images, training more of the network may pay."]
@@ -305,16 +330,19 @@ def _would_change(
     said = []
     if not chosen.folds:
         said.append(
-            f"{chosen.policy} was not tried here; it is expected from "
+            f"{chosen.policy} at learning rate {chosen.learning_rate:g} was not tried here; it is "
+            "expected from "
             f"{found.known.experience.source}. A larger --budget would try it."
         )
     others = [one for one in as_good if one.policy != chosen.policy]
     if others:
         names = ", ".join(dict.fromkeys(one.policy for one in others))
-        said.append(
-            f"More time or images could put {names} ahead: the images do not tell them apart."
+        is_done = found.schedule is not None and (
+            found.schedule.is_settled or found.schedule.is_exhausted
         )
-    said += _crossing_words(curves, found.dataset.train_images, size)
+        what = "More images" if is_done else "More time or images"
+        said.append(f"{what} could put {names} ahead: these images do not tell them apart.")
+    said += _crossing_words(curves, found.dataset.train_images, size, chosen)
     if found.known.evidence.unavailable:
         names = ", ".join(found.known.evidence.unavailable)
         said.append(f"Weights of {names}, which are not here, could change the network.")

@@ -53,6 +53,10 @@ class ProbeEvidence:
     """Errors of the best probe over the number of training images."""
     unavailable: dict[str, str] = field(default_factory=dict)
     """Backbone → reason why it was left out."""
+    unprobed: tuple[str, ...] = ()
+    """Backbones for whose probes the budget had no time."""
+    is_checked: bool = False
+    """True if signs that need a probe were looked for."""
 
 
 def gather(
@@ -71,6 +75,7 @@ def gather(
         return
     for number, backbone in enumerate(backbones):
         if number and not laboratory.budget.holds(_cost_s(laboratory, number)):
+            evidence.unprobed = tuple(backbones[number:])
             break
         on_progress(f"features of {backbone}")
         try:
@@ -80,12 +85,19 @@ def gather(
             continue
     if not evidence.best:
         return
-    best = best_backbone(evidence)
-    evidence.signs += suspicion.after_probes(data, evidence.best[best])
+    check_signs(laboratory, evidence)
     if evidence.signs:
         return
     if 2 * max(evidence.seconds.values()) <= EARLY_SHARE * laboratory.budget.left_s:
         describe(laboratory, evidence, on_progress)
+
+
+def check_signs(laboratory: Laboratory, evidence: ProbeEvidence) -> None:
+    """Look for signs that no advice is possible by the best probe, unless that was done."""
+    if not evidence.is_checked:
+        best = evidence.best[best_backbone(evidence)]
+        evidence.signs += suspicion.after_probes(laboratory.data, best)
+        evidence.is_checked = True
 
 
 def describe(
@@ -123,12 +135,13 @@ def _probe_backbone(
         ((stage, best_probe(own)) for stage, own in probes.items()),
         key=lambda item: item[1].log_loss or 0.0,
     )
-    evidence.best[backbone], evidence.stage[backbone] = best, stage
-    evidence.last[backbone] = best_probe(probes[found.depths[-1].stage])
     evidence.images_per_s[backbone] = len(found.values) / max(found.seconds, 1e-3)
     evidence.parameters[backbone] = laboratory.parameters_of(backbone, head)
     evidence.kind[backbone] = laboratory.kind_of(backbone)
     evidence.seconds[backbone] = laboratory.budget.spent_s - began_s
+    # What follows comes last, so that an interruption leaves the network out as a whole.
+    last = best_probe(probes[found.depths[-1].stage])
+    evidence.stage[backbone], evidence.last[backbone], evidence.best[backbone] = stage, last, best
 
 
 def _probes_at_depths(

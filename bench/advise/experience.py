@@ -23,6 +23,9 @@ NetworkKind = Literal["normalised", "plain"]
 """With or without layers that normalise, such as BatchNorm. It decides which learning rates a whole
 network bears: with them, high ones do best on small data sets; without them, they destroy it."""
 FILE = "experience.json"
+CARRIED = 4.0
+"""Gains are carried on up to so many times the images of the largest data sets, and down
+likewise; beyond that they are taken for what they are there, and less sure."""
 
 
 class Arm(Frozen):
@@ -56,6 +59,10 @@ class Experience(Frozen):
     arms: tuple[Arm, ...]
     kinds: dict[NetworkKind, KindExperience]
     images_per_class: float
+    """Mean number of training images of a class, of the logarithms."""
+    least_images_per_class: float
+    most_images_per_class: float
+    """Range of these data sets."""
     shared: float
     """Correlation of an arm's gain on one data set between two networks."""
     source: str
@@ -85,7 +92,10 @@ class Experience(Frozen):
             (K,) mean gain of each candidate over the probe of its network's last features, and the
             (K, K) covariance.
         """
-        further = math.log(images_per_class / self.images_per_class)
+        ends = self.least_images_per_class / CARRIED, self.most_images_per_class * CARRIED
+        inside = min(max(images_per_class, ends[0]), ends[1])
+        further = math.log(inside / self.images_per_class)
+        unsure_over = math.log(images_per_class / self.images_per_class)
         index = np.array([self.index_of(one) for one in candidates], int)
         gain, covariance = np.empty(len(index)), np.empty((len(index), len(index)))
         networks = list(dict.fromkeys(one.backbone for one in candidates))
@@ -94,7 +104,7 @@ class Experience(Frozen):
             own, arm = self.kinds[kinds[name]], index[place]
             gain[place] = own.head_gain + np.asarray(own.gain)[arm]
             gain[place] += np.asarray(own.slope)[arm] * further
-            unsure = np.diag(np.asarray(own.slope_variance)[arm] * further**2)
+            unsure = np.diag(np.asarray(own.slope_variance)[arm] * unsure_over**2)
             of_arms = np.asarray(own.covariance)[np.ix_(arm, arm)]
             covariance[np.ix_(place, place)] = of_arms + own.head_variance + unsure
             for other, there in zip(networks, places, strict=True):

@@ -36,6 +36,9 @@ class Development:
     """Training images, then validation images."""
     fold_of: Indices
     """(N,) number of the fold in which an image is held out, from 0; −1: never."""
+    whole_counts: Indices | None = None
+    """(classes,) numbers of training and validation images of which the pool is a part; None if it
+    has all of them."""
 
     @property
     def folds(self) -> int:

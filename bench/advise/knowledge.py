@@ -16,6 +16,7 @@ from bench.advise.evidence import ProbeEvidence
 from bench.advise.experience import Experience
 from bench.advise.trials import Laboratory
 from bench.advise.wishes import Wishes, meets
+from bench.spec.run import Status
 
 RATE_FACTORS = (1.0, 3.0, 1 / 3)
 """Learning rates of a policy over its default."""
@@ -50,8 +51,26 @@ class Knowledge:
         ]
 
     def allowed(self) -> list[Candidate]:
-        """Return the candidates that break no constraint, as far as their figures are known."""
-        return [one for one in self.candidates() if meets(self.strategy(one), self.wishes)]
+        """Return the candidates that break no constraint, as far as their figures are known, and
+        whose training did not fail."""
+        failed = self.failures()
+        hopeless = {(c.backbone, c.policy) for c, status in failed.items() if status != "diverged"}
+        return [
+            one
+            for one in self.candidates()
+            if one not in failed and (one.backbone, one.policy) not in hopeless
+            and meets(self.strategy(one), self.wishes)
+        ]  # fmt: skip
+
+    def failures(self) -> dict[Candidate, Status]:
+        """Return the candidates of which a trial failed, with the status. A trial that the budget
+        has ended is none of them."""
+        return {
+            trial.plan.candidate: trial.result.status
+            for trial in self.laboratory.trials
+            if trial.plan.backend == self.backend and not trial.is_ok
+            and trial.result.status not in ("ok", "timeout")
+        }  # fmt: skip
 
     def whole_trials(self, one: Candidate, backend: str | None = None) -> list[Trial]:
         """Return the whole trials of a candidate that ended well, in the order of their folds."""
@@ -114,10 +133,11 @@ class Knowledge:
         figures = self._known(one.backbone)
         for trial in self.laboratory.trials:
             tried, result = trial.plan.candidate, trial.result
-            if not trial.is_ok or tried.backbone != one.backbone:
+            is_own = tried.backbone == one.backbone and trial.plan.backend == self.backend
+            if not trial.is_ok or not trial.plan.is_whole or not is_own:
                 continue
             figures["total_parameters"] = result.total_parameters
-            if result.infer_images_per_s and trial.plan.is_whole:
+            if result.infer_images_per_s:
                 figures["infer_images_per_s"] = result.infer_images_per_s
             if tried.policy == one.policy:
                 figures |= {name: getattr(result, name) for name in OF_POLICY}

@@ -76,15 +76,17 @@ def after_probes(data: Development, best: Probe) -> list[Suspicion]:
 
 def _too_few(data: Development) -> list[Suspicion]:
     classes, labels = data.dataset.classes, data.pool.labels
-    counts = np.bincount(labels, minlength=len(classes))
+    counts = data.whole_counts
+    if counts is None:
+        counts = np.bincount(labels, minlength=len(classes))
     small = [f"'{classes[i]}' ({counts[i]})" for i in np.flatnonzero(counts < LEAST_OF_A_CLASS)]
     if small:
         more = f" and {len(small) - NAMED} more" if len(small) > NAMED else ""
         return [
             Suspicion(
                 "too_few",
-                f"{', '.join(small[:NAMED])}{more} have fewer than {LEAST_OF_A_CLASS} images for "
-                "training and validation",
+                f"fewer than {LEAST_OF_A_CLASS} images for training and validation: "
+                f"{', '.join(small[:NAMED])}{more}",
             )
         ]
     if len(labels) < LEAST_IMAGES:

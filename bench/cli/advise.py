@@ -40,6 +40,7 @@ from bench.cli.options import AdviseOptions, duration_s, file_rules, interpreter
 from bench.cli.output import show, tell
 from bench.cli.run_clock import duration
 from bench.data import Dataset
+from bench.data.image_files import first_of
 from bench.errors import Unavailable, UserError, choose
 from bench.network.backbones import backbone, check_name
 from bench.network.blueprint import Network
@@ -53,6 +54,7 @@ from bench.storage.text_files import json_text
 from bench.workers.process import Interpreters, environment_of
 
 FOLDER = Path("results") / "advice"
+BUDGET = "10m"
 CPU_PX, GPU_PX = 96, 224
 END_S = 1.5
 """Time for ending workers, and for writing the answer and its page."""
@@ -107,7 +109,7 @@ def advise_command(options: AdviseOptions) -> bool:
             advice = _begin_project(options, advice, laboratory, question, images.whole)
         except KeyboardInterrupt:  # the advice stands, in the cases below as well
             is_interrupted = True
-        except (UserError, Unavailable) as error:
+        except (UserError, Unavailable, OSError) as error:
             advice = advice.model_copy(update={"warnings": (*advice.warnings, str(error))})
             has_project = False
     show(json_text(advice.model_dump(mode="json")) if options.as_json else advice_text(advice))
@@ -143,6 +145,10 @@ def _laboratory(
     planner = Planner(interpreters(options.python), device=question.device)
     images = open_images(question, file_rules(options), planner.cache)
     whole, seen = images.whole, images.seen
+    for remark in whole.remarks:
+        tell(remark)
+    if whole.skipped:
+        tell(f"{len(whole.skipped):,} files were left out: {first_of(whole.skipped)}")
     if seen.train_images < whole.train_images:
         tell(f"{seen.train_images:,} of {whole.train_images:,} training images are looked at")
     tell(
@@ -216,7 +222,11 @@ def _show_plan(steps: Sequence[Step], budget_s: float, as_json: bool) -> None:
 def _budget_s(options: AdviseOptions) -> float:
     """Return the seconds of ``--budget``, or of ``--budget-usd`` at ``--price-per-hour``."""
     if options.budget_usd is None and options.price_per_hour is None:
-        return duration_s("--budget", options.budget)
+        return duration_s("--budget", options.budget or BUDGET)
+    if options.budget is not None:
+        raise UserError(
+            "--budget and --budget-usd exclude each other.", "Give time, or money and its price."
+        )
     if options.budget_usd is None or options.price_per_hour is None:
         raise UserError("--budget-usd and --price-per-hour belong together.", "Give both.")
     given = (options.budget_usd, options.price_per_hour)

@@ -232,7 +232,7 @@ class AdviseOptions:
     """
 
     dataset: str = argument("folder:PATH, photos, mnist5k or debian:NAME.", "DATASET", MISSING)
-    budget: str = option("Time: 90s, 10m, 2h.", "10m")
+    budget: str | None = option("Time: 90s, 10m, 2h. Default: 10m.")
     budget_usd: float | None = option("Budget in dollars, with --price-per-hour.")
     price_per_hour: float | None = option("Price of this machine in dollars an hour.")
     backbones: str | None = option(

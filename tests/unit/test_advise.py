@@ -33,6 +33,7 @@ from bench.data.model import Dataset
 from bench.data.resplit import ImagePool, PoolSource
 from bench.errors import UserError
 from bench.spec.result import RunResult
+from bench.spec.run import Status
 from bench.training.predictions import image_answers
 
 IMAGES, CLASSES = 800, 4
@@ -66,6 +67,8 @@ class _Laboratory:
     best_factor: float = 1.0
     """Learning rate over the policy's default at which it is best."""
     memory_bytes: int | None = 10**9
+    fails: Mapping[str, Status] = field(default_factory=dict)
+    """Policy → status of its trials."""
     rate_cost: float = 0.05
     """Accuracy that a learning rate three times as high, or a third of it, costs."""
 
@@ -96,18 +99,27 @@ class _Laboratory:
                 return trial
         if plan not in self.stored:
             self.seconds += self.estimate_s(plan)
+        if (status := self.fails.get(plan.candidate.policy)) is not None:
+            failed = RunResult(run_id="r", environment_id="e", status=status)
+            self.trials.append(Trial(plan, failed, 1.0, len(self.data.fit_images(plan.fold))))
+            return self.trials[-1]
         right = self._right(plan)
         labels = np.zeros(len(right), np.int64)
         logits = np.where(right[:, None], [1.0, 0.0], [0.0, 1.0])
         result = RunResult(
             run_id="r", environment_id="e", status="ok", test_top1=float(right.mean()),
             test_answers=image_answers(logits, labels), fit_s=self.estimate_s(plan),
-            total_parameters=1000, trainable_parameters=100, peak_host_bytes=self.memory_bytes,
+            total_parameters=1000, trainable_parameters=100, peak_host_bytes=self._memory(plan),
             infer_images_per_s=500.0,
         )  # fmt: skip
         trial = Trial(plan, result, self.estimate_s(plan), len(self.data.fit_images(plan.fold)))
         self.trials.append(trial)
         return trial
+
+    def _memory(self, plan: TrialPlan) -> int | None:
+        """Return the memory of a trial: three times as much in another backend."""
+        times = 1 if plan.backend == "torch" else 3
+        return None if self.memory_bytes is None else times * self.memory_bytes
 
     def right(self, trial: Trial) -> npt.NDArray[np.bool_]:
         return self._right(trial.plan)
@@ -157,7 +169,13 @@ def _knowledge(
         slope=(0.0,) * count, slope_variance=(0.0,) * count, head_gain=0.0, head_variance=0.05,
     )  # fmt: skip
     experience = Experience(
-        arms=arms, kinds={"plain": own}, images_per_class=20.0, shared=0.5, source="made data sets"
+        arms=arms,
+        kinds={"plain": own},
+        images_per_class=20.0,
+        least_images_per_class=5.0,
+        most_images_per_class=500.0,
+        shared=0.5,
+        source="made data sets",
     )
     return Knowledge(cast(Laboratory, laboratory), evidence or _evidence(), wishes, experience)
 
@@ -174,7 +192,7 @@ def _untried(evidence: ProbeEvidence) -> Advice:
 def _advise(
     truth: Mapping[str, float] = TRUTH, budget_s: float = 1e4, deviation: float = 0.5, **more: Any
 ) -> tuple[Advice, _Laboratory]:
-    wishes = Wishes(("squeezenet1_1",), ("torch",), **more.pop("wishes", {}))
+    wishes = Wishes(("squeezenet1_1",), more.pop("backends", ("torch",)), **more.pop("wishes", {}))
     pool = _pool()
     fold_of = np.arange(IMAGES) // CLASSES % 4
     data = Development(_dataset(pool), cast(Any, None), pool, fold_of)
@@ -327,3 +345,48 @@ def test_the_start_of_the_program_and_its_end_count() -> None:
     clock[0] = 170.0
     assert short.left_s == 0.0
     assert Budget(600.0, lambda: 0.0, reserved_s=2.0).left_s == pytest.approx(582.0)
+
+
+@pytest.mark.parametrize("status", ["oom", "crashed"])
+def test_what_cannot_be_trained_is_never_recommended(status: Status) -> None:
+    """The best policy runs out of memory at any rate: the next best is recommended, and it is
+    said."""
+    advice, laboratory = _advise(fails={"fine_tune_all": status})
+    assert advice.recommendation is not None
+    assert advice.recommendation.policy == "retrain_all"
+    named = {one.policy for one in (*advice.as_good, *advice.tried)}
+    assert "fine_tune_all" not in named
+    assert any(w.startswith("fine_tune_all of squeezenet1_1") for w in advice.warnings)
+    tried = [t for t in laboratory.trials if t.plan.candidate.policy == "fine_tune_all"]
+    assert len(tried) == 1, "another rate needs as much memory"
+
+
+def test_where_nothing_can_be_trained_there_is_no_advice() -> None:
+    advice, _ = _advise(fails=dict.fromkeys(POLICY_NAMES, "oom"))
+    assert advice.recommendation is None
+    assert len(advice.warnings) == len(POLICY_NAMES)
+
+
+def test_the_accuracy_wanted_agrees_with_the_expected_one() -> None:
+    """What is expected with these images takes as many; more takes more, and less takes fewer."""
+    advice, _ = _advise()
+    expected = advice.expected_test_top1 or 0.0
+    images = []
+    for target in (expected - 0.02, expected, expected + 0.02):
+        again, _ = _advise(wishes={"target_top1": target})
+        assert again.data_wanted is not None
+        images.append(again.data_wanted.images or 10**9)
+    assert images[1] == pytest.approx(advice.train_images, rel=0.05)
+    assert images[0] < images[1] < images[2]
+
+
+def test_limits_hold_for_every_framework_and_by_its_own_figures() -> None:
+    """The second framework needs 3 GB: it is not offered within 1.5 GB, and PyTorch, which needs 1,
+    is not left out for it."""
+    advice, laboratory = _advise(
+        backends=("torch", "keras-tensorflow"), wishes={"max_memory_bytes": 1_500_000_000}
+    )
+    assert any(t.plan.backend == "keras-tensorflow" for t in laboratory.trials)
+    offered = [*advice.as_good, *advice.tried, *(one.strategy for one in advice.alternatives)]
+    assert {one.backend for one in offered} == {"torch"}
+    assert len({one.policy for one in advice.tried}) == len(POLICY_NAMES)

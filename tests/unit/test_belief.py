@@ -32,7 +32,8 @@ EXPERIENCE = Experience(
             slope=(0.0,) * 4, slope_variance=(0.0,) * 4, head_gain=0.0, head_variance=0.04,
         )
     },
-    images_per_class=20.0, shared=0.5, source="made",
+    images_per_class=20.0, least_images_per_class=10.0, most_images_per_class=40.0,
+    shared=0.5, source="made",
 )  # fmt: skip
 KINDS: dict[str, NetworkKind] = {NETWORK: "plain"}
 
@@ -215,3 +216,17 @@ def test_the_seed_of_the_full_run_is_part_of_its_interval() -> None:
     for one, deviation in ((every[0], 0.057), (every[1], 0.175)):
         low, high = belief.interval(one, test_images=10**7)
         assert high - low == pytest.approx(2 * 1.645 * 0.16 * deviation, rel=0.1)
+
+
+def test_gains_are_not_carried_on_far_beyond_the_sizes_that_were_seen() -> None:
+    """A gain that grows by 1 where there are e times as many images, seen up to 40 of a class: it
+    is that of 160 with 4,000, and less sure."""
+    own = EXPERIENCE.kinds["plain"].model_copy(
+        update={"slope": (0.0, 1.0, 0.0, 0.0), "slope_variance": (0.0, 0.01, 0.0, 0.0)}
+    )
+    experience = EXPERIENCE.model_copy(update={"kinds": {"plain": own}})
+    found = {n: experience.prior(_candidates(), KINDS, n) for n in (20.0, 160.0, 4000.0)}
+    assert found[20.0][0][1] == pytest.approx(0.3)
+    assert found[160.0][0][1] == found[4000.0][0][1] == pytest.approx(0.3 + np.log(8))
+    deviation = {n: covariance[1, 1] ** 0.5 for n, (_, covariance) in found.items()}
+    assert deviation[4000.0] > deviation[160.0] > deviation[20.0]

@@ -180,3 +180,17 @@ def test_a_class_without_an_image_left_for_training_is_no_crash(tmp_path: Path) 
     )  # fmt: skip
     left = replace(data, pool=pool, fold_of=data.fold_of[kept])
     assert "shortcut" not in {one.kind for one in before_probes(left)}
+
+
+def test_a_class_is_too_small_by_all_its_images_and_not_by_those_looked_at(tmp_path: Path) -> None:
+    data = _development(_folder(tmp_path / "rare"), tmp_path / "cache")
+    rare = np.flatnonzero(data.pool.labels == 0)[2:]
+    kept = np.setdiff1d(np.arange(len(data.pool.labels)), rare)
+    pool = replace(
+        data.pool, images=data.pool.images[kept], labels=data.pool.labels[kept],
+        names=tuple(data.pool.names[index] for index in kept),
+    )  # fmt: skip
+    left = replace(data, pool=pool, fold_of=data.fold_of[kept])
+    assert [one.kind for one in before_probes(left)] == ["too_few"]
+    whole = replace(left, whole_counts=np.array([30, 900, 900, 900]))
+    assert before_probes(whole) == []

@@ -44,6 +44,8 @@ def learn(found: Sequence[Measured]) -> Experience:
     ]
     return Experience(
         arms=tuple(arms), kinds=kinds, images_per_class=float(np.exp(sizes.mean())),
+        least_images_per_class=float(np.exp(sizes.min())),
+        most_images_per_class=float(np.exp(sizes.max())),
         shared=min(max(float(np.mean(shared)), 0.0), 0.99),
         source=f"{sum(len(one.runs) for one in used):,} full runs of {' and '.join(BACKBONES)} on "
         f"{len(used)} small data sets of {len({one.family for one in used})} kinds",

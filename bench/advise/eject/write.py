@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from safetensors.numpy import save_file
 
 from bench.advise.advice import Strategy
@@ -33,6 +34,8 @@ from bench.spec.run import RECIPE_OPTIONS
 from bench.storage.text_files import replace_text
 from bench.system import package_version
 
+PLAIN_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"})
+"""Modes of Pillow with 8 bits or fewer for each value."""
 SCRIPTS = {"torch": "train_torch.py.txt", "keras-tensorflow": "train_keras.py.txt"}
 """Backend → the script for it."""
 LIBRARIES = {"torch": "PyTorch", "keras-tensorflow": "Keras"}
@@ -149,9 +152,12 @@ def write_project(folder: Path, project: Project, cache: Path) -> None:
 
 
 def check_new(folder: Path) -> None:
-    """Raise UserError if a folder is not empty, or is a file."""
+    """Raise UserError if a folder is not empty, is a file, or cannot be made."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"--eject: '{folder}' is there already.", "Name a new folder.")
+    parent = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise UserError(f"--eject: '{parent}' cannot be written.", "Name another folder.")
 
 
 def unused_folder(wanted: Path) -> Path:
@@ -247,10 +253,23 @@ def _first_stage(boundary: str, names: Sequence[str]) -> int:
     return len(names) - 1 if boundary == "last_stage" else list(names).index(boundary)
 
 
+def _reads_alike(source: FileSource) -> bool:
+    """Return True if the script, which converts to RGB by Pillow alone, reads the files as they
+    were read here: no deep grey, whose range depends on the file."""
+    if source.fit is not centre_square:
+        return False
+    for split in SPLITS:
+        for one in source.images[split]:
+            with Image.open(one.path) as image:
+                if image.mode not in PLAIN_MODES:
+                    return False
+    return True
+
+
 def _write_images(folder: Path, project: Project, cache: Path) -> str:
     """Write which images are used for what; return the name of the file."""
     dataset, source = project.dataset, project.dataset.source
-    if project.images and isinstance(source, FileSource) and source.fit is centre_square:
+    if project.images and isinstance(source, FileSource) and _reads_alike(source):
         text = io.StringIO()
         table = csv.writer(text)
         table.writerow(["split", "class", "file"])

@@ -70,7 +70,11 @@ def _embedded(figure: go.Figure, *, with_library: bool) -> Markup:
 def _notes(advice: Advice) -> list[dict[str, str]]:
     """Return the boxes below the plot."""
     notes = [
-        {"title": f"Or {one.strategy.policy}", "text": one.gives_up} for one in advice.alternatives
+        {
+            "title": f"Or {one.strategy.policy} of {one.strategy.backbone}",
+            "text": f"Learning rate {one.strategy.learning_rate:g}. {one.gives_up}",
+        }
+        for one in advice.alternatives
     ]
     if advice.article_says is not None:
         notes.append({"title": "The article", "text": advice.article_says.words})
