@@ -133,6 +133,7 @@ def main(
     train_images: Annotated[int, typer.Option(help="Training images.")] = 360,
     epochs: Annotated[int, typer.Option(help="Epochs.")] = 6,
     px: Annotated[int, typer.Option(help="Height and width of the images in pixels.")] = 96,
+    backends: Annotated[str, typer.Option(help="Comma-separated.")] = ",".join(BACKBONES),
 ) -> None:
     """Print the speed of each script over that of the harness.
 
@@ -141,7 +142,7 @@ def main(
     """
     planner, rows = Planner(Interpreters({}), device="cpu"), []
     with tempfile.TemporaryDirectory(prefix="thawbench-") as name:
-        for backend in BACKBONES:
+        for backend in backends.split(","):
             for policy in POLICIES:
                 case = Case(backend, policy, px, epochs, train_images, test=36)
                 project = Path(name) / f"{backend}-{policy}"

@@ -26,7 +26,7 @@ class Strategy(Frozen):
     interval: Interval | None = Field(default=None, description="Its interval, at 90 %.")
     shortfall: float | None = Field(
         default=None,
-        description="Accuracy by which it is behind the best, as expected from the images.",
+        description="Accuracy by which it is expected to be behind the best.",
     )
     is_contender: bool = Field(
         default=False, description="True if it cannot be told from the best."
@@ -144,7 +144,8 @@ class Advice(Frozen):
     interval: Interval | None = None
     more_images: MoreImages | None = None
     data_wanted: DataWanted | None = Field(
-        default=None, description="The images that --target takes; null without it."
+        default=None,
+        description="The images that --target takes; null without it, or without a curve.",
     )
     alternatives: tuple[Alternative, ...] = ()
     article_says: ArticleRule | None = None

@@ -34,6 +34,7 @@ MOST_TRAIN, MOST_VAL = 4_000, 1_000
 """Most images for training, and for validation and test each, that advice looks at; more would not
 change it, and take longer."""
 MOST_CLASSES = 400
+"""Most classes, as each needs some of the images that are looked at."""
 LEAST_OF_A_CLASS = 2
 """Fewest images of a class: one is trained on, one is held out."""
 LEAST_BUDGET_S = 20.0

@@ -162,8 +162,9 @@ class _Measured:
     smoothed: Floats
     """(M,) accuracies that are neither 0 nor 1."""
     correlation: Floats
-    """(M, M) covariance of their errors, over what the same numbers of images of their own would
-    give: 1 on the diagonal, more where images of a group are right or wrong together."""
+    """(M, M) correlation of their errors: how often two are right about the same images. The
+    diagonal is 1, and more where images of a group are right or wrong together, which inflates the
+    variance."""
     counts: Floats
     """(M,) numbers of images."""
 

@@ -343,7 +343,7 @@ def _would_change(
         what = "More images" if is_done else "More time or images"
         said.append(f"{what} could put {names} ahead: these images do not tell them apart.")
     said += _crossing_words(curves, found.dataset.train_images, size, chosen)
-    if found.known.evidence.unavailable:
-        names = ", ".join(found.known.evidence.unavailable)
-        said.append(f"Weights of {names}, which are not here, could change the network.")
+    unknown = [*found.known.evidence.unavailable, *found.known.evidence.unprobed]
+    if unknown:
+        said.append(f"Another network could be better: {', '.join(unknown)} could not be probed.")
     return tuple(said)

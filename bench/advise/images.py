@@ -22,8 +22,8 @@ FOLDS = 4
 """Number of folds, if every class has so many images."""
 SEED = 0
 WATCHED_IMAGES = 2
-"""Held-out images of each class that stand as the validation split of a trial, which chooses
-nothing by it."""
+"""Number of held-out images of each class in the validation split of a trial. A run must have such
+a split; a trial shows its accuracy on it after each epoch, and decides nothing by it."""
 
 
 @dataclass(frozen=True)

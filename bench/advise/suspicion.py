@@ -42,8 +42,8 @@ WRONG = 0.5
 SURE, WRONG_DRAWS = 0.9, 40
 """Share of draws of the images in which it must be, and their number."""
 FEW = 2.0
-"""Number of images of a confusion, if all labels were random, below which absent ones are counted.
-"""
+"""Number of images that a typical pair of classes would confuse if all labels were random. Below
+it the share of wrong labels is estimated from how many pairs are never confused."""
 FLAT = 2.0
 """Standard deviation of the pixels of a border (0 to 255) below which it is one colour."""
 COMPARED = 2000

@@ -242,9 +242,13 @@ class AdviseOptions:
         "Backends to choose from; the first does the trials. Default: those installed."
     )
     max_parameters: int | None = option("Most parameters of the network.", min=1)
-    max_infer_ms: float | None = option("Most milliseconds for an image, in batches.", min=0.001)
+    max_infer_ms: float | None = option(
+        "Longest inference time of an image in a batch, in milliseconds.", min=0.001
+    )
     max_memory: str | None = option("Most memory of a training: 800MB, 4GB.")
-    margin: float = option("Accuracy that does not matter, in points.", 1.0, min=0, max=100)
+    margin: float = option(
+        "Difference in accuracy that does not matter, in percentage points.", 1.0, min=0, max=100
+    )
     target: float | None = option(
         "Accuracy in percent; the answer says how many images it takes.", min=0.1, max=99.9
     )

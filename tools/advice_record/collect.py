@@ -93,7 +93,7 @@ class Bench:
         replace_text(place / EVIDENCE_FILE, json.dumps(found, indent=1))
 
     def advice(self, place: Path, dataset: Dataset) -> None:
-        """Let the adviser loose on a cell, with shares of the full runs' time and the experience of
+        """Ask the adviser about a cell, with shares of the full runs' time and the experience of
         the other families. Its worker has started and its networks are exported, as for the full
         runs, whose time counts neither."""
         family = next(cell.family.name for cell in cells() if cell.name == place.name)

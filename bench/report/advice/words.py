@@ -141,11 +141,11 @@ def size_sentences(advice: Advice) -> list[str]:
             "with pixels."
         )
     if advice.size is not None:
-        case = "no case" if advice.case is None else f"case {advice.case}"
-        lines.append(
-            f"{advice.train_images:,} training images are {advice.size} here: {case} of the "
-            "article."
-        )
+        said = f"{advice.train_images:,} training images are {advice.size} here"
+        if advice.similarity is not None:  # without it no case follows
+            case = "no case" if advice.case is None else f"case {advice.case}"
+            said += f": {case} of the article (docs/advice.md)"
+        lines.append(f"{said}.")
     return lines
 
 
