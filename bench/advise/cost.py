@@ -11,7 +11,6 @@ from functools import lru_cache
 from pathlib import Path
 
 from bench.advise.candidate import TrialPlan
-from bench.catalog.backends import EXPORTER
 from bench.catalog.policies import POLICIES
 from bench.network.blueprint import STATE_ROLES, Blueprint, Network
 from bench.network.cost import multiply_adds, work_of
@@ -94,9 +93,12 @@ class CostModel:
     """(backend, policy), (backend,) → measured over predicted time of its trials."""
     _started: set[str] = field(default_factory=set)
 
+    def note_start(self, backend: str) -> None:
+        """Take in that a backend's worker has started."""
+        self._started.add(backend)
+
     def note_inference(self, backbone: str, images: int, seconds: float) -> None:
-        """Take in how long a pass over images took, in a worker of ``EXPORTER``."""
-        self._started.add(EXPORTER)
+        """Take in how long a pass over images took, now or when its features were stored."""
         self._pace[backbone] = seconds / max(images * inference_work(self.folder_of(backbone)), 1.0)
 
     def note_trial(self, plan: TrialPlan, amount: Amount, seconds: float) -> None:
@@ -104,7 +106,7 @@ class CostModel:
         ratio = seconds / max(self._plain_s(plan, amount), 1e-3)
         self._ratios[plan.backend, plan.candidate.policy].append(ratio)
         self._ratios[(plan.backend,)].append(ratio)
-        self._started.add(plan.backend)
+        self.note_start(plan.backend)
 
     def inference_s(self, backbone: str, images: int) -> float:
         """Predict how long a pass over images takes."""

@@ -92,6 +92,7 @@ class Laboratory:
             log = fresh_log(cache, what)
             done = self.workers.do(kind, task, log, timeout_s=max(self.budget.left_s, 1.0))
             done.require(what, log)
+            self.costs.note_start(EXPORTER)
             found = load_features(key, cache)
             if found is None:
                 raise Unavailable(f"the {what} cannot be read back from {cache}")

@@ -77,6 +77,8 @@ def advise_command(options: AdviseOptions) -> bool:
             f"--budget: {budget.seconds:.0f} s are too short even for the first evidence.",
             f"It needs {LEAST_BUDGET_S:.0f} s or more: --budget 10m.",
         )
+    if options.budget_usd is not None:
+        tell(f"{options.budget_usd:g} dollars are {duration(budget.seconds)} of this machine")
     if options.eject is not None:
         check_new(options.eject)
     question = _question(options, budget.seconds)
