@@ -45,7 +45,7 @@ def calibrate_command(options: GateOptions) -> bool:
     cases = timed_cases(suite, list(software), target, place, details=False)
     side = Side("setting", "this code", place)
     question = {
-        "calibrate": calibrated_name(suite, options), "device": place.device,
+        "calibrate": calibrated_name(suite, place.device, options), "device": place.device,
         "machine": machine_of(software),
         "run": short_hash({n: own.model_dump(mode="json") for n, own in software.items()}),
         "target": target and sha256_of_file(target.file),
@@ -71,7 +71,7 @@ def calibrate_command(options: GateOptions) -> bool:
         end_line()
     found = calibrate(
         journal.launches,
-        calibrated_name(suite, options),
+        calibrated_name(suite, place.device, options),
         place.device,
         software,
         margin_of(options),

@@ -174,7 +174,9 @@ def run_comparison(options: GateOptions, setup: Setup, budget_s: float) -> bool:
         result = result.model_copy(update={"remarks": (remark,)})
     finally:
         end_line()
-    result = _completed(result, setup, journal.launches, calibrated_name(setup.suite, options))
+    result = _completed(
+        result, setup, journal.launches, calibrated_name(setup.suite, a.place.device, options)
+    )
     if options.explain and not is_interrupted:
         result = _explained(result, setup)
     is_good = print_answer(options, result, gate_sentences(result), HEADINGS, folder)
@@ -184,10 +186,10 @@ def run_comparison(options: GateOptions, setup: Setup, budget_s: float) -> bool:
     return is_good
 
 
-def calibrated_name(suite: str, options: GateOptions) -> str:
-    """Return the name under which a calibration is kept: turns on a GPU have errors of their
-    own."""
-    return f"{suite} in turns" if options.turns else suite
+def calibrated_name(suite: str, device: str, options: GateOptions) -> str:
+    """Return the name under which a calibration is kept: turns on a GPU have errors of their own,
+    while on a CPU there are always turns."""
+    return f"{suite} in turns" if options.turns and device != "cpu" else suite
 
 
 def _completed(
