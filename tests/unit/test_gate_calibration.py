@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from bench.cli.gate_compare import calibrated_name
+from bench.cli.options import GateOptions
 from bench.errors import UserError
 from bench.gate.calibration import (
     calibrate,
@@ -112,3 +114,9 @@ def test_the_upper_bound_is_that_of_clopper_and_pearson() -> None:
     assert upper_bound(0, 150) == pytest.approx(1 - 0.05 ** (1 / 150))
     assert upper_bound(0, 150) < 0.02
     assert upper_bound(5, 5) == 1.0
+
+
+def test_turns_on_a_gpu_are_calibrated_apart() -> None:
+    turns, alone = GateOptions(turns=True), GateOptions()
+    assert calibrated_name("small", "cuda:0", turns) != calibrated_name("small", "cuda:0", alone)
+    assert calibrated_name("small", "cpu", turns) == calibrated_name("small", "cpu", alone)
