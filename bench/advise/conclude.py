@@ -119,8 +119,8 @@ def conclude(found: Findings) -> Advice:
 def _failures(found: Findings) -> list[str]:
     """Return sentences on candidates that are left out because their training failed."""
     return [
-        f"{one.policy} of {one.backbone} at learning rate {one.learning_rate:g} was left out: its "
-        f"trial {FAILURES.get(status, 'failed')}"
+        f"{one.policy} of {one.backbone} at learning rate {one.learning_rate:.3g} was left out: "
+        f"its trial {FAILURES.get(status, 'failed')}"
         for one, status in found.known.failures().items()
     ]
 
@@ -330,9 +330,8 @@ def _would_change(
     said = []
     if not chosen.folds:
         said.append(
-            f"{chosen.policy} at learning rate {chosen.learning_rate:g} was not tried here; it is "
-            "expected from "
-            f"{found.known.experience.source}. A larger --budget would try it."
+            f"{chosen.policy} at learning rate {chosen.learning_rate:.3g} was not tried here; "
+            f"it is expected from {found.known.experience.source}. A larger --budget would try it."
         )
     others = [one for one in as_good if one.policy != chosen.policy]
     if others:

@@ -179,7 +179,10 @@ def run_comparison(options: GateOptions, setup: Setup, budget_s: float) -> bool:
     )
     if options.explain and not is_interrupted:
         result = _explained(result, setup)
-    is_good = print_answer(options, result, gate_sentences(result), HEADINGS, folder)
+    sentences = gate_sentences(result)
+    if is_interrupted:  # what follows is no answer yet
+        sentences.sort(key=lambda sentence: sentence not in result.remarks)
+    is_good = print_answer(options, result, sentences, HEADINGS, folder)
     if is_interrupted:
         raise KeyboardInterrupt
     journal.finish(result.model_dump(mode="json"))

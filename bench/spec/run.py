@@ -185,7 +185,7 @@ class Recipe(WithoutDefaults):
             flag="--learning-rates",
             is_list=True,
             competes=True,
-            help="Base rates of a new model, such as 0.001,0.01; each policy scales them.",
+            help="Learning rates such as 0.001,0.01, taken as they are for every policy.",
         ),
     ] = Field(ge=1e-30, le=1e30, description="Peak rate of the head, the policy's factor included.")
     momentum: Annotated[float, RecipeOption(default=0.9)] = Field(

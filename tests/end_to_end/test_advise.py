@@ -69,6 +69,8 @@ def test_ctrl_c_gives_the_best_advice_so_far(tmp_path: Path, shared_cache: Path)
         [sys.executable, str(project_root() / "run_bench.py"), "advise", *words],
         cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "THAWBENCH_CACHE": str(shared_cache)},
+        # A shell lets what it starts in the background ignore Ctrl-C, and so would this process.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:  # fmt: skip
         assert process.stderr is not None
         for line in process.stderr:

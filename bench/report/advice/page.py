@@ -72,7 +72,7 @@ def _notes(advice: Advice) -> list[dict[str, str]]:
     notes = [
         {
             "title": f"Or {one.strategy.policy} of {one.strategy.backbone}",
-            "text": f"Learning rate {one.strategy.learning_rate:g}. {one.gives_up}",
+            "text": f"Learning rate {one.strategy.learning_rate:.3g}. {one.gives_up}",
         }
         for one in advice.alternatives
     ]
@@ -148,7 +148,7 @@ def _symbol(one: Strategy, recommended: Strategy | None) -> str:
 
 
 def _label(one: Strategy) -> str:
-    words = f"{one.policy} of {one.backbone}, {one.backend}, rate {one.learning_rate:g}"
+    words = f"{one.policy} of {one.backbone}, {one.backend}, rate {one.learning_rate:.3g}"
     return html.escape(words)
 
 

@@ -9,14 +9,15 @@ from tabulate import tabulate
 from bench.advise.advice import Advice, DataWanted, Strategy, Trained
 
 HEADINGS = ["policy", "network", "framework", "head", "rate", "epochs", "expected",
-            "interval", "training", "memory", "trained parameters", "images/s"]  # fmt: skip
+            "interval", "training", "memory", "trained parameters",
+            "inference images/s"]  # fmt: skip
 
 
 def advice_text(advice: Advice, *, is_first: bool = False) -> str:
     """Return advice for a terminal; ``is_first`` marks that of probes alone."""
     if advice.recommendation is None:
         return "\n".join(refusal_sentences(advice, with_files=True))
-    lines = [("By probes and experience: " if is_first else "") + answer_sentence(advice)]
+    lines = [("By probes and experience. " if is_first else "") + answer_sentence(advice)]
     lines += size_sentences(advice)
     if is_first:
         return "\n".join(lines)
@@ -25,7 +26,7 @@ def advice_text(advice: Advice, *, is_first: bool = False) -> str:
                   strategy_table(advice.as_good)]  # fmt: skip
     lines += [""]
     lines += [
-        f"Instead {_named(one.strategy)}, learning rate {one.strategy.learning_rate:g}: "
+        f"Instead {_named(one.strategy)}, learning rate {one.strategy.learning_rate:.3g}: "
         f"{one.gives_up}"
         for one in advice.alternatives
     ]
@@ -63,7 +64,7 @@ def strategy_rows(strategies: Sequence[Strategy]) -> list[list[str]]:
     """Return the rows of a table of strategies, below ``HEADINGS``."""
     return [
         [
-            one.policy, one.backbone, one.backend, one.head, f"{one.learning_rate:g}",
+            one.policy, one.backbone, one.backend, one.head, f"{one.learning_rate:.3g}",
             str(one.epochs), percent(one.expected_test_top1), _interval(one.interval),
             _seconds(one.train_s), _memory(one.peak_device_bytes or one.peak_host_bytes),
             _count(one.trainable_parameters),
@@ -122,7 +123,7 @@ def answer_sentence(advice: Advice) -> str:
     """Return the recommendation in a sentence."""
     one = advice.recommendation
     assert one is not None
-    text = f"{_named(one)}, learning rate {one.learning_rate:g}, {one.epochs} epochs"
+    text = f"Recommended: {_named(one)}, learning rate {one.learning_rate:.3g}, {one.epochs} epochs"
     if one.expected_test_top1 is not None:
         text += f"; expected test accuracy {percent(one.expected_test_top1)}"
         text += f" ({_interval(one.interval)})"
