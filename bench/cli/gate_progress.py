@@ -10,9 +10,17 @@ from bench.gate.run import Progress
 
 def show_progress(now: Progress) -> None:
     """Show the block under way and the time to the next look."""
-    left = f", {duration(now.left_s)} to the look" if now.left_s is not None else ""
+    show_line(progress_words(now))
+
+
+def progress_words(now: Progress) -> str:
+    """Return the block under way and the time to the next look; blocks beyond those that are wanted
+    take the place of disturbed ones."""
     words = "confirming: " if now.stage == "confirm" else ""
-    show_line(f"{words}block {now.blocks + 1} of {now.wanted}{left}")
+    if now.blocks >= now.wanted:
+        return f"{words}one more block, as some of the {now.wanted} were disturbed"
+    left = f", {duration(now.left_s)} to the look" if now.left_s is not None else ""
+    return f"{words}block {now.blocks + 1} of {now.wanted}{left}"
 
 
 def show_line(text: str) -> None:

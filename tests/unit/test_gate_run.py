@@ -11,6 +11,7 @@ from random import Random
 import numpy as np
 import pytest
 
+from bench.cli.gate_progress import progress_words
 from bench.errors import UserError
 from bench.gate.design import ARMS, LOOKS, Arm, Plan
 from bench.gate.journal import LAUNCHES_FILE, Journal, read_launches, read_question
@@ -339,3 +340,10 @@ def test_on_a_gpu_launches_are_alone_unless_its_memory_holds_three() -> None:
     assert Arms(places, cases, shares_gpu=True).together
     own: dict[Arm, Place] = {arm: Place(Interpreters({}), Path("c")) for arm in ARMS}
     assert Arms(own, cases).together
+
+
+def test_progress_says_why_there_are_more_blocks_than_wanted() -> None:
+    assert progress_words(Progress("search", 2, 6, 90.0)) == "block 3 of 6, 1:30 to the look"
+    assert progress_words(Progress("search", 0, 6, None)) == "block 1 of 6"
+    said = progress_words(Progress("confirm", 6, 6, 0.0))
+    assert said == "confirming: one more block, as some of the 6 were disturbed"
