@@ -54,7 +54,7 @@ class KindExperience(Frozen):
 
 
 class Experience(Frozen):
-    """What is known from other data sets; all gains are log odds."""
+    """Gains of all policies and learning rates, learned from other data sets, in log odds."""
 
     arms: tuple[Arm, ...]
     kinds: dict[NetworkKind, KindExperience]

@@ -335,7 +335,8 @@ def test_trials_of_an_earlier_call_are_taken_in_for_nothing() -> None:
 
 
 def test_the_start_of_the_program_and_its_end_count() -> None:
-    """Of a minute, 3 s were spent before and 2 s are kept; 3 % are kept where that is more."""
+    """Check a budget of a minute, of which the start took 3 s and 2 s are kept for the end; and one
+    of ten minutes, of which 3 % are kept, because that is more."""
     clock = [100.0]
     short = Budget(60.0, lambda: clock[0], before_s=3.0, reserved_s=2.0)
     assert (short.spent_s, short.left_s) == (3.0, 55.0)
@@ -368,7 +369,8 @@ def test_where_nothing_can_be_trained_there_is_no_advice() -> None:
 
 
 def test_the_accuracy_wanted_agrees_with_the_expected_one() -> None:
-    """What is expected with these images takes as many; more takes more, and less takes fewer."""
+    """Ask for the accuracy that is expected with the present images: it must take as many, a higher
+    one more, and a lower one fewer."""
     advice, _ = _advise()
     expected = advice.expected_test_top1 or 0.0
     images = []
