@@ -151,8 +151,8 @@ def prepare(
     store.prepare()
     runner = Runner(store, planner.cache, planner.interpreters)
     return Laboratory(
-        data, planner, runner, runner.pool(), display, budget, question.px, question.batch_size,
-        question.device,
+        data, planner, runner, runner.pool(), runner.pool(), display, budget, question.px,
+        question.batch_size, question.device,
     )  # fmt: skip
 
 

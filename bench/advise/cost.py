@@ -27,7 +27,7 @@ SET_UP_S = 0.5
 FIRST_GUESS = 1.3
 """Time of a backend's training over that of as many multiply-adds in inference, before any trial:
 batches, BatchNorm and the optimizer take time, too. Replaced by what trials take."""
-ASSUMED_PACE_S = {"cpu": 1.5e-10, "cuda": 1e-12}
+ASSUMED_PACE_S = {"cpu": 5e-11, "cuda": 1e-12}
 """Seconds for each multiply-add of inference before anything was measured, on a CPU of one core."""
 COMPILING_S = {"keras-tensorflow": 6.0, "keras-jax": 12.0}
 """Time in which a backend compiles the steps of a trial."""

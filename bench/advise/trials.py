@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Self, get_args
 
 import numpy as np
 
@@ -38,12 +38,15 @@ TEMPLATE = "advice-{fold}-{images}"
 
 @dataclass
 class Laboratory:
-    """Everything that measures: images, workers, stored results and the costs of it all."""
+    """Everything that measures: images, workers, stored results and the costs of it all. As a
+    context manager it ends its workers."""
 
     data: Development
     planner: Planner
     runner: Runner
     workers: WorkerPool
+    exporters: WorkerPool
+    """Pool for exports alone: what they leave in a process would count as memory of trials."""
     display: Display
     budget: Budget
     px: int
@@ -63,6 +66,13 @@ class Laboratory:
             lambda name: self.blueprint(name, pretrained=True), classes, self.device
         )
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self.workers, self.exporters:
+            pass
+
     def blueprint(self, backbone: str, *, pretrained: bool) -> Path:
         """Return the folder of a backbone's Blueprint, with pretrained or random weights; raise
         Unavailable if there are no pretrained ones."""
@@ -70,7 +80,9 @@ class Laboratory:
             cache, python = self.planner.cache, self.planner.interpreters
             entry = entry_of(backbone, python, cache)
             weights = pretrained_weights(backbone, entry) if pretrained else random_weights(entry)
-            folder = blueprint_folder(backbone, self.px, weights, 0, cache, python)
+            folder = blueprint_folder(
+                backbone, self.px, weights, 0, cache, python, workers=self.exporters
+            )
             self._folders[backbone, pretrained] = folder
         return self._folders[backbone, pretrained]
 
@@ -87,7 +99,7 @@ class Laboratory:
             task = DepthFeaturesTask(
                 key=key, blueprint=blueprint, packed=packed, device=self.device
             )
-            kind = WorkerKind(EXPORTER, self.device, "matched", "fp32")
+            kind = WorkerKind(EXPORTER, self.device)
             what = f"features of {backbone}"
             log = fresh_log(cache, what)
             done = self.workers.do(kind, task, log, timeout_s=max(self.budget.left_s, 1.0))

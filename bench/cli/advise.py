@@ -85,10 +85,6 @@ def advise_command(options: AdviseOptions) -> bool:
     if options.eject is not None or options.train:
         check_has_script(question.wishes)
     images, laboratory = _laboratory(options, question, budget)
-    if options.dry_run:
-        _show_plan(plan_of(laboratory, question.wishes), budget.seconds, options.as_json)
-        return True
-    _tell_plan(laboratory, question)
 
     def on_progress(words: str) -> None:
         left = duration(max(budget.seconds - budget.spent_s, 0.0))
@@ -98,13 +94,17 @@ def advise_command(options: AdviseOptions) -> bool:
         end_line()
         tell(advice_text(advice, is_first=True))
 
-    try:
-        with laboratory.workers:
+    with laboratory:
+        if options.dry_run:
+            _show_plan(plan_of(laboratory, question.wishes), budget.seconds, options.as_json)
+            return True
+        _tell_plan(laboratory, question)
+        try:
             advice, is_interrupted = advise(
                 laboratory, question, images.whole, on_progress, on_first
             )
-    finally:
-        end_line()
+        finally:
+            end_line()
     has_project = True
     if not is_interrupted and (options.eject is not None or options.train):
         try:
@@ -161,15 +161,19 @@ def _laboratory(
 
 
 def _tell_plan(laboratory: Laboratory, question: Question) -> None:
-    """Print what is planned with the first network; the others are exported when it is their
-    turn."""
-    first = question.wishes.backbones[0]
-    steps = plan_of(laboratory, replace(question.wishes, backbones=(first,)))
-    tell(
-        f"planned: probes and {len(steps) - 1} trials of {first}, some "
-        f"{duration(sum(step.seconds for step in steps))}; then other networks, folds and learning "
-        "rates as far as the budget goes (--dry-run shows the whole plan)"
-    )
+    """Print what is planned, with the costs for the first network; the others are exported when it
+    is their turn."""
+    first, *others = question.wishes.backbones
+    probe, *trials = plan_of(laboratory, replace(question.wishes, backbones=(first,)))
+    text = f"planned: {probe.words}, some {probe.seconds:.0f} s"
+    text += f", and of {len(others)} other networks; " if others else "; "
+    if trials:
+        each_s = [step.seconds for step in trials]
+        text += (
+            f"then trials, likely winners first, while the budget lasts: of {first} one takes some "
+            f"{min(each_s):.0f} to {max(each_s):.0f} s "
+        )
+    tell(f"{text}(--dry-run shows the whole plan)")
 
 
 def _begin_project(

@@ -13,13 +13,14 @@ from bench.spec.backbone import BackboneEntry
 from bench.spec.base import canonical_hash
 from bench.storage.cache import mark_used
 from bench.storage.code_digest import digest_of_rooms
-from bench.workers.process import Interpreters, ask, environment_of
+from bench.workers.pool import WorkerKind, WorkerPool
+from bench.workers.process import Interpreters, ask, environment_of, fresh_log
 from bench.workers.tasks import ArchitectureItem, ArchitecturesTask, ExportTask
 
 
 def blueprint_folder(
     backbone: str, px: int, weights: Weights, seed: int, cache: Path, interpreters: Interpreters,
-    calibrated: bool = False,
+    calibrated: bool = False, workers: WorkerPool | None = None,
 ) -> Path:  # fmt: skip
     """Return the cached Blueprint of a backbone with given weights; export it if it is missing.
 
@@ -29,6 +30,8 @@ def blueprint_folder(
         cache: Root of the cache.
         calibrated: True to give random weights the BatchNorm statistics of real activations, see
             ``bench.parity.random_network``.
+        workers: Pool whose worker exports, so that no process has to start for it; None: a process
+            of its own, as always for a user's own network, whose code may change any setting.
 
     Raises:
         Unavailable: The exporter's packages are not installed, or the export failed.
@@ -53,8 +56,13 @@ def blueprint_folder(
             reader=weights.reader, preprocessing=weights.preprocessing,
             seed=random_seed, calibrated=calibrated,
         )  # fmt: skip
-        limit_s = interpreters.own_code_s if is_own(backbone) else None
-        ask(EXPORTER, task, interpreters, f"exporting {public_name(backbone)}", cache, limit_s)
+        what = f"exporting {public_name(backbone)}"
+        if workers is None or is_own(backbone):
+            limit_s = interpreters.own_code_s if is_own(backbone) else None
+            ask(EXPORTER, task, interpreters, what, cache, limit_s)
+        else:
+            log = fresh_log(cache, f"{what}-{EXPORTER}")
+            workers.do(WorkerKind(EXPORTER, "cpu"), task, log).require(what, log)
     mark_used(folder)
     return folder
 

@@ -30,9 +30,9 @@ class WorkerKind(NamedTuple):
     backend: str
     device: str
     """cpu or cuda:N."""
-    mode: Mode
+    mode: Mode = "matched"
     """Mode; native networks change the framework's seeding and compilation."""
-    precision: Precision
+    precision: Precision = "fp32"
     """Precision; frameworks have one default dtype for the whole process."""
     code_sha256: str | None = None
     """SHA-256 of a user's own code, which may change any setting; None in matched mode, where

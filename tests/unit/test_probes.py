@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info
 
+from bench.advise import probes
 from bench.advise.images import divided, stratified_order
 from bench.advise.probes import PIXEL_SIDE, STRENGTHS, best_probe, pixel_features, probe
 from bench.advise.similarity import similarity_of, similarity_word
@@ -122,3 +124,20 @@ def test_too_little_time_leaves_out_weak_penalties() -> None:
     (short,) = probe("made", features, labels, fold_of, ("linear",), seconds=0.0)
     assert short.strength == STRENGTHS[0]
     assert len(short.right) == len(whole.right) == 120
+
+
+def test_fits_use_one_thread_of_linear_algebra(monkeypatch: pytest.MonkeyPatch) -> None:
+    def threads() -> list[int]:
+        return [one["num_threads"] for one in threadpool_info()]
+
+    seen, scaled, before = list[list[int]](), probes._scaled, threads()
+
+    def watched(*features: probes.Array) -> tuple[probes.Array, probes.Array]:
+        seen.append(threads())
+        return scaled(*features)
+
+    monkeypatch.setattr(probes, "_scaled", watched)
+    probe("far", _features(1.0), LABELS, FOLDS, ("linear",))
+    assert seen
+    assert all(set(one) == {1} for one in seen)
+    assert threads() == before

@@ -91,7 +91,11 @@ def _notes(advice: Advice) -> list[dict[str, str]]:
 def _tables(advice: Advice) -> list[dict[str, Any]]:
     """Return titles, headings and rows of the tables."""
     found = [
-        {"title": title, "headings": HEADINGS, "rows": strategy_rows(own)}
+        {
+            "title": title,
+            "headings": HEADINGS,
+            "rows": strategy_rows(own, advice.recommendation),
+        }
         for title, own in (
             ("Strategies that cannot be told from the best, cheapest first", advice.as_good),
             ("Everything that was tried", advice.tried),

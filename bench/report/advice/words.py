@@ -23,7 +23,7 @@ def advice_text(advice: Advice, *, is_first: bool = False) -> str:
         return "\n".join(lines)
     if advice.as_good:
         lines += ["", "Strategies that cannot be told from the best, cheapest first:", "",
-                  strategy_table(advice.as_good)]  # fmt: skip
+                  strategy_table(advice.as_good, advice.recommendation)]  # fmt: skip
     lines += [""]
     lines += [
         f"Instead {_named(one.strategy)}, learning rate {one.strategy.learning_rate:.3g}: "
@@ -55,16 +55,18 @@ def _end_sentence(advice: Advice) -> str:
     return f"{settled} {advice.spent_s:.0f} of {advice.budget_s:.0f} s were spent."
 
 
-def strategy_table(strategies: Sequence[Strategy]) -> str:
-    """Return strategies as a table."""
-    return tabulate(strategy_rows(strategies), HEADINGS, "simple", disable_numparse=True)
+def strategy_table(strategies: Sequence[Strategy], recommended: Strategy | None) -> str:
+    """Return strategies as a table, the recommended one marked."""
+    rows = strategy_rows(strategies, recommended)
+    return tabulate(rows, HEADINGS, "simple", disable_numparse=True)
 
 
-def strategy_rows(strategies: Sequence[Strategy]) -> list[list[str]]:
-    """Return the rows of a table of strategies, below ``HEADINGS``."""
+def strategy_rows(strategies: Sequence[Strategy], recommended: Strategy | None) -> list[list[str]]:
+    """Return the rows of a table of strategies, below ``HEADINGS``, the recommended one marked."""
     return [
         [
-            one.policy, one.backbone, one.backend, one.head, f"{one.learning_rate:.3g}",
+            f"{one.policy}{' (recommended)' if one == recommended else ''}",
+            one.backbone, one.backend, one.head, f"{one.learning_rate:.3g}",
             str(one.epochs), percent(one.expected_test_top1), _interval(one.interval),
             _seconds(one.train_s), _memory(one.peak_device_bytes or one.peak_host_bytes),
             _count(one.trainable_parameters),
