@@ -87,14 +87,16 @@ class Images:
     seen: Dataset
     """Those that advice looks at."""
 
-    @property
-    def is_val_own(self) -> bool:
-        """True if the validation images are a split of the user's own, or of the data set, and not
-        taken from the training images by Thawbench."""
-        source = self.seen.source
-        if not isinstance(source, FileSource):
-            return True
-        return any(image.split == "val" for image in source.images["val"])
+    is_val_own: bool
+    """True if the validation images are a split of the user's own, or of the data set, and not
+    taken from the training images by Thawbench."""
+
+
+def _is_val_own(dataset: Dataset) -> bool:
+    source = dataset.source
+    return not isinstance(source, FileSource) or any(
+        image.split == "val" for image in source.images["val"]
+    )
 
 
 def open_images(question: Question, rules: FileRules, cache: Path) -> Images:
@@ -103,13 +105,14 @@ def open_images(question: Question, rules: FileRules, cache: Path) -> Images:
     whole = open_dataset(question.dataset, sizes, cache_dir=cache, rules=rules)
     check_classes(whole)
     if whole.train_images <= MOST_TRAIN and whole.val_images <= MOST_VAL:
-        return Images(whole, whole)
+        return Images(whole, whole, _is_val_own(whole))
     sizes = SplitSizes(
         train=min(whole.train_images, MOST_TRAIN),
         val=min(whole.val_images, MOST_VAL),
         test=min(whole.test_images, MOST_VAL) or None,
     )
-    return Images(whole, open_dataset(question.dataset, sizes, cache_dir=cache, rules=rules))
+    seen = open_dataset(question.dataset, sizes, cache_dir=cache, rules=rules)
+    return Images(whole, seen, _is_val_own(seen))
 
 
 def _counts(dataset: Dataset) -> npt.NDArray[np.int64]:

@@ -112,14 +112,14 @@ def _dominant(data: Development) -> list[Suspicion]:
 
 def _copies(data: Development) -> list[Suspicion]:
     """Compare held-out and test images with those for training."""
-    fit = _reduced(data.packed.train.images)
+    fit = reduced_vectors(data.packed.train.images)
     found = []
     parts: tuple[tuple[SplitName, str], ...] = (("test", "test"), ("val", "validation"))
     for split, words in parts:
         part = getattr(data.packed, split)
         if not len(part.labels) or not len(fit):
             continue
-        nearest, where = _nearest(_reduced(part.images), fit)
+        nearest, where = _nearest(reduced_vectors(part.images), fit)
         twins = np.flatnonzero(nearest > COPY)
         if len(twins) <= MOST_COPIES * len(nearest):
             continue
@@ -140,14 +140,14 @@ def _sessions(data: Development) -> list[Suspicion]:
     """Find classes whose images are nearly the same picture, while those of different classes are
     not: aligned pictures, as of parts on a belt, are alike in all classes."""
     pool = data.pool
-    some = _reduced(pool.images[stratified_order(pool.labels)[:COMPARED]])
+    some = reduced_vectors(pool.images[stratified_order(pool.labels)[:COMPARED]])
     everywhere = float(np.square(some.sum(axis=0)).sum() - len(some)) / (
         len(some) * (len(some) - 1)
     )
     typical, files = [], []
     for label in range(len(data.dataset.classes)):
         own = np.flatnonzero(pool.labels == label)[:COMPARED]
-        reduced = _reduced(pool.images[own])
+        reduced = reduced_vectors(pool.images[own])
         count = len(own)
         alike = float(np.square(reduced.sum(axis=0)).sum()) - float(np.square(reduced).sum())
         typical.append(alike / (count * (count - 1)) if count > 1 else 0.0)
@@ -306,7 +306,7 @@ _CONTENTLESS: dict[str, Callable[[Development], Array | None]] = {
 """Words for a property that shows no content → its values."""
 
 
-def _reduced(images: Pixels) -> Array:
+def reduced_vectors(images: Pixels) -> Array:
     """Return images as (N, C) vectors of length 1, without the mean of each colour, so that
     products are correlations of what is in the images, and not of their tints."""
     vectors = pixel_features(np.asarray(images)).astype(np.float32)

@@ -7,10 +7,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
-from bench.data import Dataset, SplitSizes, open_dataset, pack
-from bench.data.model import Labels, Pixels, SplitName
-from bench.data.resplit import ImagePool, Indices, resplit
+from bench.advise.images import stratified_order
+from bench.advise.suspicion import COPY, reduced_vectors
+from bench.data import Dataset, FileRules, SplitSizes, open_dataset, pack
+from bench.data.folder import HELD_OUT
+from bench.data.image_files import FileSource
+from bench.data.model import SPLITS, Labels, Pixels, SplitName
+from bench.data.resplit import ImagePool, Indices, PoolSource, resplit
+from tools.advice_record.made import GROUP_BY, figures, letters
 
 PX = 64
 VAL_IMAGES, TEST_IMAGES = 100, 500
@@ -30,15 +36,29 @@ class Family:
     """Cells of one source of images, which are left out together where something is calibrated."""
 
     name: str
-    dataset: str
+    dataset: str = ""
+    """Name for ``open_dataset``; empty: a folder that is made."""
+    made: Callable[[Path], Path] | None = None
+    """Makes the folder in a cache and returns its path."""
+    has_copies: bool = False
+    """True to leave out pictures that are there before at another size."""
+
+    def open(self, sizes: SplitSizes, cache: Path) -> Dataset:
+        """Open its images; raise Unavailable if a package is missing."""
+        if self.made is None:
+            return open_dataset(self.dataset, sizes, cache_dir=cache)
+        rules = FileRules(group_by=GROUP_BY, drop_duplicates=True)
+        return open_dataset(f"folder:{self.made(cache)}", sizes, cache_dir=cache, rules=rules)
 
 
 FAMILIES = (
     Family("photographs", "photos"),
     Family("digits", "mnist5k"),
     Family("garments", "debian:fashion-mnist"),
-    Family("drawings", "debian:openclipart"),
+    Family("drawings", "debian:openclipart", has_copies=True),
     Family("pages", "rvl_cdip"),
+    Family("letters", made=letters, has_copies=True),  # some fonts differ in name alone
+    Family("figures", made=figures),
 )
 
 
@@ -110,48 +130,77 @@ def cells() -> Iterator[Cell]:
 def open_cell(cell: Cell, cache: Path) -> Dataset:
     """Return the data set of a cell, decoded at ``PX``: training and validation images as a user
     would have them, and test images with the right labels."""
-    sizes = SplitSizes(train=max(SIZES), val=VAL_IMAGES, test=TEST_IMAGES)
-    base = open_dataset(cell.family.dataset, _available(cell, sizes, cache), cache_dir=cache)
+    base = cell.family.open(_available(cell.family, cache), cache)
     packed = pack(base, PX, cache)
     parts = (packed.train, packed.val, packed.test)
     labels = np.concatenate([part.labels for part in parts])
-    images = cell.variant.pixels(np.concatenate([part.images for part in parts]))
+    plain = np.concatenate([part.images for part in parts])
+    images = cell.variant.pixels(plain)
     classes = base.classes
     if cell.variant.merges:
         labels, classes = labels // 2, _merged(classes)
-    counts = [len(part.labels) for part in parts]
+    ends = np.cumsum([len(part.labels) for part in parts])
     random = np.random.default_rng(0)
-    seen = counts[0] + counts[1]
+    seen = ends[1]
     is_wrong = random.uniform(size=seen) < cell.variant.noise
     shifted = (labels[:seen] + random.integers(1, len(classes), seen)) % len(classes)
     labels[:seen] = np.where(is_wrong, shifted, labels[:seen])
-    names = tuple(f"{cell.name} {number}" for number in range(len(labels)))
-    pool = ImagePool(images, labels, None, names)
+    kept = np.arange(len(labels))
+    if cell.family.has_copies:
+        kept = np.flatnonzero(~is_copy(plain))
+    train, val, test = np.split(kept, np.searchsorted(kept, ends[:2]))
     chosen: dict[SplitName, Indices] = {
-        "train": np.arange(min(cell.train_images, counts[0])),
-        "val": np.arange(counts[0], seen),
-        "test": np.arange(seen, len(labels)),
-    }
+        "train": train[: cell.train_images], "val": val, "test": test
+    }  # fmt: skip
+    names = tuple(f"{cell.name} {number}" for number in range(len(labels)))
+    left_out = f" {len(labels) - len(kept)} left out" if len(kept) < len(labels) else ""
     named = replace(
         base,
         name=f"folder:{cell.name}",
-        content_hash=f"{base.content_hash} {cell.variant.name} {cell.variant.noise}",
+        content_hash=f"{base.content_hash} {cell.variant.name} {cell.variant.noise}{left_out}",
         classes=classes,
         qualifier="",
+        options=(),
     )
-    return resplit(named, pool, chosen)
+    return resplit(named, ImagePool(images, labels, _groups(base), names), chosen)
 
 
-def _available(cell: Cell, sizes: SplitSizes, cache: Path) -> SplitSizes:
-    """Return the sizes, or all images of a split that has fewer."""
-    whole = open_dataset(cell.family.dataset, SplitSizes(), cache_dir=cache)
-    if cell.family.dataset == "photos":  # any number can be drawn
-        return sizes
+def without_split(dataset: Dataset) -> Dataset:
+    """Return a cell as a folder without a split would be opened: with so many validation images
+    that they would be a part of it."""
+    source = dataset.source
+    assert isinstance(source, PoolSource)
+    val = source.chosen["val"][stratified_order(source.labels("val"))]
+    count = round(dataset.train_images * HELD_OUT / (1 - 2 * HELD_OUT))
+    return resplit(dataset, source.pool, {**source.chosen, "val": val[:count]})
+
+
+def is_copy(images: Pixels) -> npt.NDArray[np.bool_]:
+    """Return (N,) True for each image of which a copy, of any size, comes earlier."""
+    reduced = reduced_vectors(images)
+    alike = np.tril(reduced @ reduced.T, k=-1)
+    return np.asarray((alike > COPY).any(axis=1))
+
+
+def _groups(base: Dataset) -> Indices | None:
+    """Return the number of what each image belongs to (N,), of all splits; None where images stand
+    alone."""
+    if not isinstance(base.source, FileSource):
+        return None
+    units = [image.unit for split in SPLITS for image in base.source.images[split]]
+    return np.unique(units, return_inverse=True)[1].astype(np.int64)
+
+
+def _available(family: Family, cache: Path) -> SplitSizes:
+    """Return the numbers of images of a cell, or all images of a split that has fewer."""
+    wanted = SplitSizes(train=max(SIZES), val=VAL_IMAGES, test=TEST_IMAGES)
+    if family.dataset == "photos":  # any number can be drawn
+        return wanted
+    whole = family.open(SplitSizes(), cache)
     return SplitSizes(
-        train=min(sizes.train or 0, whole.train_images),
-        val=min(sizes.val or 0, whole.val_images),
-        test=min(sizes.test or 0, whole.test_images),
-    )
+        train=min(max(SIZES), whole.train_images), val=min(VAL_IMAGES, whole.val_images),
+        test=min(TEST_IMAGES, whole.test_images),
+    )  # fmt: skip
 
 
 def _merged(classes: tuple[str, ...]) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from bench.advise.advice import Advice
 from bench.advise.advise import Images, Question, advise, prepare
 from bench.advise.budget import Budget
 from bench.advise.evidence import ProbeEvidence, gather
+from bench.advise.experience import Experience
 from bench.advise.trials import Laboratory
 from bench.advise.wishes import Wishes
 from bench.data import Dataset
@@ -26,9 +27,17 @@ from bench.storage.results import Store
 from bench.storage.text_files import json_text, replace_text
 from bench.workers.pool import WorkerPool
 from bench.workers.process import Interpreters
-from tools.advice_record.cells import PX, cells, open_cell
+from tools.advice_record.cells import PLAIN, PX, cells, open_cell, without_split
 from tools.advice_record.learn import learn
-from tools.advice_record.measured import ADVICE_FILE, EVIDENCE_FILE, SHARES, load, outside
+from tools.advice_record.measured import (
+    ADVICE_FILE,
+    EVIDENCE_FILE,
+    FOLDS_FILE,
+    FOLDS_SHARE,
+    SHARES,
+    load,
+    outside,
+)
 from tools.advice_record.oracle import (
     BACKBONES,
     BACKEND,
@@ -54,8 +63,7 @@ def collect(folder: Path) -> None:
     with runner.pool() as workers:
         bench = Bench(folder, planner, workers)
         _each(bench, EVIDENCE_FILE, bench.full_runs_and_probes)
-        last = ADVICE_FILE.format(share=SHARES[-1])
-        _each(bench, last, bench.advice)
+        _each(bench, ADVICE_FILE.format(share=SHARES[-1]), bench.advice)
 
 
 class Bench:
@@ -68,7 +76,8 @@ class Bench:
         """Run every policy to the end, and keep what rules without trials look at."""
         run_oracle(place, dataset, PX, self.planner, self.workers, SilentDisplay())
         evidence = ProbeEvidence()
-        laboratory, _ = self._laboratory(place / "probes", dataset, Budget(1e6))
+        images = Images(dataset, dataset, is_val_own=True)
+        laboratory, _ = self._laboratory(place / "probes", images, Budget(1e6))
         gather(laboratory, BACKBONES, HEAD, evidence, lambda words: None)
         scores = {}
         for backbone in BACKBONES if not evidence.signs else ():
@@ -94,42 +103,54 @@ class Bench:
 
     def advice(self, place: Path, dataset: Dataset) -> None:
         """Ask the adviser about a cell, with shares of the full runs' time and the experience of
-        the other families. Its worker has started and its networks are exported, as for the full
-        runs, whose time counts neither."""
-        family = next(cell.family.name for cell in cells() if cell.name == place.name)
-        experience = learn(outside(load(self.folder), family))
-        whole_s = sum(run.fit_s for run in load_oracle(place))
+        the other families; about a plain one also as a folder without a split, which is divided
+        into folds."""
+        cell = next(cell for cell in cells() if cell.name == place.name)
+        experience = learn(outside(load(self.folder), cell.family.name))
+        if cell.variant is PLAIN:
+            folder = without_split(dataset)
+            images = Images(folder, folder, is_val_own=False)
+            self._ask(place, FOLDS_FILE, FOLDS_SHARE, images, experience)
         for share in SHARES:
-            file = place / ADVICE_FILE.format(share=share)
-            if file.is_file():
-                continue
-            for kind in KEPT:  # what an earlier budget computed would be free
-                shutil.rmtree(self.planner.cache / kind, ignore_errors=True)
-            trials = place / f"trials-{share:g}"
-            shutil.rmtree(trials, ignore_errors=True)  # those of a run that was interrupted
-            laboratory, question = self._laboratory(trials, dataset, Budget(share * whole_s))
-            laboratory.seed = SEED
-            question = replace(question, experience=experience)
-            try:
-                advice = advise(laboratory, question, dataset, lambda words: None)[0]
-            except Unavailable as error:  # too little time for a probe
-                advice = _none(dataset, str(error), laboratory.budget)
-            replace_text(file, json_text(advice.model_dump(mode="json")))
+            self._ask(place, ADVICE_FILE, share, Images(dataset, dataset, True), experience)
+
+    def _ask(
+        self, place: Path, pattern: str, share: float, images: Images, experience: Experience
+    ) -> None:
+        """Ask the adviser, unless it was asked, within a share of the full runs' time. Its worker
+        has started and its networks are exported, as for the full runs, whose time counts
+        neither."""
+        file = place / pattern.format(share=share)
+        if file.is_file():
+            return
+        for kind in KEPT:  # what an earlier budget computed would be free
+            shutil.rmtree(self.planner.cache / kind, ignore_errors=True)
+        trials = place / f"trials-{file.stem.removeprefix('advice-')}"
+        shutil.rmtree(trials, ignore_errors=True)  # those of a run that was interrupted
+        whole_s = sum(run.fit_s for run in load_oracle(place))
+        laboratory, question = self._laboratory(trials, images, Budget(share * whole_s))
+        laboratory.seed = SEED
+        question = replace(question, experience=experience)
+        try:
+            advice = advise(laboratory, question, images.whole, lambda words: None)[0]
+        except Unavailable as error:  # too little time for a probe
+            advice = _none(images.whole, str(error), laboratory.budget)
+        replace_text(file, json_text(advice.model_dump(mode="json")))
 
     def _signs(self, place: Path, dataset: Dataset) -> list[str]:
         """Return the kinds of signs that a set cannot support advice."""
-        laboratory, _ = self._laboratory(place / "planted", dataset, Budget(1e6))
+        images = Images(dataset, dataset, is_val_own=True)
+        laboratory, _ = self._laboratory(place / "planted", images, Budget(1e6))
         evidence = ProbeEvidence()
         gather(laboratory, BACKBONES, HEAD, evidence, lambda words: None)
         return [one.kind for one in evidence.signs]
 
     def _laboratory(
-        self, folder: Path, dataset: Dataset, budget: Budget
+        self, folder: Path, images: Images, budget: Budget
     ) -> tuple[Laboratory, Question]:
         wishes = Wishes(BACKBONES, (BACKEND,), epochs=EPOCHS)
-        question = Question(dataset.name, budget.seconds, wishes, "cpu", PX, BATCH, folder)
+        question = Question(images.seen.name, budget.seconds, wishes, "cpu", PX, BATCH, folder)
         self.planner.opened = {}
-        images = Images(dataset, dataset)
         laboratory = prepare(question, images, self.planner, budget, SilentDisplay())
         laboratory.workers = self.workers
         return laboratory, question

@@ -21,7 +21,10 @@ from tools.advice_record.rules import Evidence
 
 SHARES = (0.05, 0.1, 0.2)
 """Budgets of the adviser over the cost of the full runs."""
-ADVICE_FILE, EVIDENCE_FILE = "advice-{share:g}.json", "evidence.json"
+FOLDS_SHARE = 0.1
+"""Budget of the adviser for a folder without a split."""
+ADVICE_FILE, FOLDS_FILE = "advice-{share:g}.json", "advice-folds-{share:g}.json"
+EVIDENCE_FILE = "evidence.json"
 TENTHS = 10
 SAME_FACTOR = 1e-3
 """Relative difference below which two learning rates are the same."""
@@ -38,6 +41,8 @@ class Measured:
     evidence: Evidence
     advice: dict[float, Advice]
     """Share of the full runs' time → advice within it; empty before the adviser was asked."""
+    of_folder: Advice | None
+    """Advice about the cell as a folder without a split; None for variants."""
     signs: tuple[str, ...]
     """Kinds of signs that the set cannot support advice."""
     planted: dict[str, tuple[str, ...]]
@@ -113,10 +118,12 @@ def load(folder: Path) -> list[Measured]:
             for share, file in files.items()
             if file.is_file()
         }
+        folds = place / FOLDS_FILE.format(share=FOLDS_SHARE)
         evidence = Evidence(cell, answers, told["best_probe_top1"], told["log_evidence"])
         found.append(
             Measured(
                 cell, load_oracle(place), evidence, advice,
+                Advice.model_validate_json(folds.read_bytes()) if folds.is_file() else None,
                 tuple(told["signs"]),
                 {name: tuple(signs) for name, signs in told["planted"].items()}, told["classes"],
                 tuple(Point(**point) for point in told["curve"]),

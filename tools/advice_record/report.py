@@ -49,6 +49,8 @@ def page(found: dict[str, Any], commit: str) -> str:
         "good as the best that are within a point of it, recall the share of those within a point "
         "that are called so. The more is tried, the more strategies cannot be told from the best.",
         _intervals(found),
+        "## A folder without a split",
+        _folder(found["folder"]),
         "## Data wanted for an accuracy",
         "Training images that the curve of the smaller sizes asks for, over those with which the "
         "accuracy was reached.",
@@ -87,6 +89,20 @@ def _intervals(found: dict[str, Any]) -> str:
     headings = ["budget", "recommendations held", "all that was tried", "precision of ties",
                 "recall of ties"]  # fmt: skip
     return _table(rows, headings)
+
+
+def _folder(found: dict[str, Any]) -> str:
+    counts = found["coverage"]
+    low, high = (points(end) for end in found["interval"])
+    refused = f" Refused: {', '.join(found['refused'])}." if found["refused"] else ""
+    return (
+        "Most users have a folder without validation images of its own; the adviser then divides "
+        "all images into four folds, and each training sees three of them. Asked so about "
+        f"{found['cells']} plain cells, within {found['share']:.0%} of the cost, its mean regret "
+        f"is {points(found['mean'])} ({low} to {high}), the worst {points(found['worst'])}. "
+        f"Intervals that held: {_of(counts['recommended'])} of the recommended strategies, "
+        f"{_of(counts['tried'])} of all that was tried.{refused}"
+    )
 
 
 def _wanted(found: dict[str, Any]) -> str:

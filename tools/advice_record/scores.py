@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bench.advise.advice import Advice
 from bench.advise.belief import believe
 from bench.advise.candidate import Candidate, candidate
 from bench.advise.knowledge import RATE_FACTORS
@@ -18,7 +19,15 @@ from bench.advise.wishes import POLICIES
 from bench.system import cores, processor
 from tools.advice_record.cells import FAMILIES, PLAIN
 from tools.advice_record.learn import learn
-from tools.advice_record.measured import SHARES, Answers, Measured, load, outside, parts
+from tools.advice_record.measured import (
+    FOLDS_SHARE,
+    SHARES,
+    Answers,
+    Measured,
+    load,
+    outside,
+    parts,
+)
 from tools.advice_record.oracle import BACKBONES, EPOCHS, KINDS, FullRun, tuned
 from tools.advice_record.planted import FAULTS
 from tools.advice_record.rules import RULES, chance
@@ -54,13 +63,8 @@ def scores(found: Sequence[Measured]) -> list[Score]:
         return Score(name, np.array(regrets), np.array(costs))
 
     def adviser(share: float) -> Callable[[Measured], Picked]:
-        def pick(one: Measured) -> Picked:
-            advice = one.advice[share]
-            chosen = advice.recommendation
-            run = None if chosen is None else one.run_of(chosen)
-            return None if run is None else (run.answers().astype(float), advice.spent_s)
-
-        return pick
+        advice_of = _at(share)
+        return lambda one: _recommended(one, advice_of(one))
 
     def ruled(name: str) -> Callable[[Measured], Picked]:
         def pick(one: Measured) -> Picked:
@@ -74,6 +78,17 @@ def scores(found: Sequence[Measured]) -> list[Score]:
     every.append(score("best of the other families", lambda one: _best_elsewhere(one, found)))
     every += [score(name, ruled(name)) for name in RULES]
     return [*every, score("chance", lambda one: chance(one.runs))]
+
+
+def _at(share: float) -> Callable[[Measured], Advice]:
+    """Return what reads the advice of a share of the cost."""
+    return lambda one: one.advice[share]
+
+
+def _recommended(one: Measured, advice: Advice) -> Picked:
+    """Return the answers of the recommended full run, and the time that the advice took."""
+    run = None if advice.recommendation is None else one.run_of(advice.recommendation)
+    return None if run is None else (run.answers().astype(float), advice.spent_s)
 
 
 def _by_experience(one: Measured, found: Sequence[Measured]) -> Picked:
@@ -133,7 +148,9 @@ def interval(values: npt.NDArray[np.float64], families: Sequence[str]) -> tuple[
     return float(low), float(high)
 
 
-def coverage(found: Sequence[Measured], share: float) -> dict[str, tuple[int, int]]:
+def coverage(
+    found: Sequence[Measured], advice_of: Callable[[Measured], Advice]
+) -> dict[str, tuple[int, int]]:
     """Return how many predicted intervals hold the full run's accuracy, and of how many: of
     recommendations, and of everything that was tried."""
     counts = {}
@@ -142,7 +159,7 @@ def coverage(found: Sequence[Measured], share: float) -> dict[str, tuple[int, in
         for one in found:
             if one.cell.variant.noise:
                 continue  # the test labels are right, those that the adviser sees are not
-            advice = one.advice[share]
+            advice = advice_of(one)
             own = advice.tried if name == "tried" else (advice.recommendation,)
             for strategy in own:
                 run = None if strategy is None else one.run_of(strategy)
@@ -203,6 +220,25 @@ def data_wanted(found: Sequence[Measured]) -> dict[str, list[float | None]]:
     return {"probes": probes, "whole network": whole}
 
 
+def folder_without_split(found: Sequence[Measured]) -> dict[str, Any]:
+    """Return regret and coverage of the advice about cells as folders without a split; those that
+    got no recommendation count as refused."""
+    advice = {one.cell.name: one.of_folder for one in found if one.of_folder is not None}
+    own = [one for one in found if one.cell.name in advice and advice[one.cell.name].recommendation]
+    picked = [(one, _recommended(one, advice[one.cell.name])) for one in own]
+    regrets = np.array([
+        one.regret(np.zeros(one.runs[0].test_images) if pick is None else pick[0])
+        for one, pick in picked
+    ])  # fmt: skip
+    return {
+        "share": FOLDS_SHARE, "cells": len(own),
+        "refused": [name for name, one in advice.items() if one.recommendation is None],
+        "mean": float(regrets.mean()), "worst": float(regrets.max()),
+        "interval": interval(regrets, [one.family for one in own]),
+        "coverage": coverage(own, lambda one: advice[one.cell.name]),
+    }  # fmt: skip
+
+
 def planted(found: Sequence[Measured]) -> dict[str, tuple[int, int]]:
     """Return for each planted fault in how many cells a sign of its kind was found, and of how
     many; cells that are refused without a fault do not count."""
@@ -238,7 +274,10 @@ def summary(folder: Path) -> dict[str, Any]:
         "runs": sum(len(one.runs) for one in found),
         "whole_hours": sum(one.whole_s for one in found) / 3600,
         "rules": rows,
-        "coverage": {f"{share:g}": coverage(found, share) for share in SHARES},
+        "coverage": {
+            f"{share:g}": coverage(found, _at(share)) for share in SHARES
+        },
+        "folder": folder_without_split(answered),
         "ties": {f"{share:g}": ties(found, share) for share in SHARES},
         "data_wanted": data_wanted(found),
         "planted": planted(found),
