@@ -70,11 +70,18 @@ def choose(kind: str, name: str, known: Iterable[str], hint: str | None = None) 
     names = list(known)
     if name in names:
         return name
+    near = nearest(name, names)
+    guess = f" Did you mean '{near}'?" if near else ""
+    raise UserError(f"Unknown {kind} '{name}'.{guess}", hint or f"Known: {', '.join(names)}.")
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that was meant, most likely; None if none is like ``name``."""
+    names = list(known)
     # The beginning of a name is no typing error: suggest the first known name that continues it.
     near = [known for known in names if name and known.startswith(name)]
     near = near or get_close_matches(name, names, n=1, cutoff=0.5)
-    guess = f" Did you mean '{near[0]}'?" if near else ""
-    raise UserError(f"Unknown {kind} '{name}'.{guess}", hint or f"Known: {', '.join(names)}.")
+    return near[0] if near else None
 
 
 def number_of(things: int, name: str) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 RESERVED_SHARE = 0.03
@@ -39,3 +42,29 @@ class Budget:
     def holds(self, estimated_s: float) -> bool:
         """Return True if work of this estimated length fits."""
         return estimated_s <= self.left_s
+
+
+class BudgetSpent(Exception):
+    """The budget ended during work that has no estimate, such as reading files."""
+
+
+@contextmanager
+def ended_by(budget: Budget) -> Iterator[None]:
+    """Raise BudgetSpent in the body when the budget is spent, by a timer (setitimer(2)). Do nothing
+    outside the main thread, and on systems that have no such timer."""
+    if threading.current_thread() is not threading.main_thread() or not hasattr(
+        signal, "setitimer"
+    ):
+        yield
+        return
+
+    def end(*_: object) -> None:
+        raise BudgetSpent
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, max(budget.left_s, 1e-3))
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)

@@ -20,6 +20,7 @@ from bench.advise.advice import (
 )
 from bench.advise.belief import LEVEL, TIE_LEVEL, Belief
 from bench.advise.candidate import Candidate, Trial
+from bench.advise.evidence import best_backbone
 from bench.advise.knowledge import Knowledge, chosen_of, cost_of
 from bench.advise.learning_curve import LearningCurve, Point, crossing, fit_curve
 from bench.advise.schedule import Schedule
@@ -73,7 +74,8 @@ def conclude(found: Findings) -> Advice:
         return base
     allowed = found.known.allowed()
     if not allowed:
-        check_any_meets([found.known.strategy(one) for one in found.known.candidates()], wishes)
+        every = [found.known.strategy(one) for one in found.known.candidates()]
+        check_any_meets(every, wishes, _so_far(found))
         return base.model_copy(update={"warnings": (*found.warnings, *_failures(found))})
     belief = found.known.belief().among(allowed)
     considered = _strategies(found, belief)
@@ -114,6 +116,17 @@ def conclude(found: Findings) -> Advice:
             "tried": tuple(sorted(tried, key=lambda one: -(one.expected_test_top1 or 0.0))),
         }
     )  # fmt: skip
+
+
+def _so_far(found: Findings) -> str:
+    """Return in a sentence what was measured: the best probe, and the number of trials."""
+    evidence, trials = found.known.evidence, len(found.known.laboratory.trials)
+    best = best_backbone(evidence)
+    done = f" and {trials} trials" if trials else ""
+    return (
+        f"Found until then, by probes{done}: features of {best} give "
+        f"{evidence.best[best].top1:.1%} of the held-out images their class."
+    )
 
 
 def _failures(found: Findings) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any, Self, get_args
 
 import numpy as np
 
-from bench.advise.budget import Budget
+from bench.advise.budget import Budget, BudgetSpent, ended_by
 from bench.advise.candidate import OPTIMIZER, Candidate, Trial, TrialPlan
 from bench.advise.cost import Amount, CostModel, parameters_of
 from bench.advise.experience import NetworkKind
@@ -79,10 +79,17 @@ class Laboratory:
         if (backbone, pretrained) not in self._folders:
             cache, python = self.planner.cache, self.planner.interpreters
             entry = entry_of(backbone, python, cache)
-            weights = pretrained_weights(backbone, entry) if pretrained else random_weights(entry)
+            weights = random_weights(entry)
+            if pretrained:
+                try:
+                    with ended_by(self.budget):  # a download has no estimate
+                        weights = pretrained_weights(backbone, entry)
+                except BudgetSpent:
+                    raise Unavailable(f"the weights of {backbone} took the whole budget") from None
             folder = blueprint_folder(
-                backbone, self.px, weights, 0, cache, python, workers=self.exporters
-            )
+                backbone, self.px, weights, 0, cache, python,
+                workers=self.exporters, limit_s=max(self.budget.left_s, 1.0),
+            )  # fmt: skip
             self._folders[backbone, pretrained] = folder
         return self._folders[backbone, pretrained]
 

@@ -81,8 +81,9 @@ def unchecked(strategy: Strategy, wishes: Wishes) -> list[str]:
     return [limit.option for limit in limits(wishes) if limit.figure(strategy) is None]
 
 
-def check_any_meets(strategies: Sequence[Strategy], wishes: Wishes) -> None:
-    """Raise UserError if no strategy meets the constraints; the message names the nearest one."""
+def check_any_meets(strategies: Sequence[Strategy], wishes: Wishes, so_far: str) -> None:
+    """Raise UserError if no strategy meets the constraints; the message names the nearest one, and
+    ends with ``so_far``, what was found until now."""
     if not strategies or any(meets(strategy, wishes) for strategy in strategies):
         return
 
@@ -98,7 +99,7 @@ def check_any_meets(strategies: Sequence[Strategy], wishes: Wishes) -> None:
     ]
     raise UserError(
         "No strategy meets the constraints. Nearest is "
-        f"{nearest.policy} of {nearest.backbone}, which breaks {' and '.join(broken)}.",
+        f"{nearest.policy} of {nearest.backbone}, which breaks {' and '.join(broken)}. {so_far}",
         "Raise that limit, or name other networks with --backbones.",
     )
 

@@ -22,7 +22,7 @@ from bench.advise.advise import (
     open_images,
     prepare,
 )
-from bench.advise.budget import Budget
+from bench.advise.budget import Budget, BudgetSpent, ended_by
 from bench.advise.eject.train import train_project
 from bench.advise.eject.write import (
     Project,
@@ -84,7 +84,15 @@ def advise_command(options: AdviseOptions) -> bool:
     question = _question(options, budget.seconds)
     if options.eject is not None or options.train:
         check_has_script(question.wishes)
-    images, laboratory = _laboratory(options, question, budget)
+    try:
+        with ended_by(budget):
+            images, laboratory = _laboratory(options, question, budget)
+    except BudgetSpent:
+        raise UserError(
+            f"--budget: {budget.seconds:.0f} s were over before the images were read.",
+            f"Use --budget {math.ceil(4 * budget.seconds)}s or more, or a folder with some of the "
+            "images.",
+        ) from None
 
     def on_progress(words: str) -> None:
         left = duration(max(budget.seconds - budget.spent_s, 0.0))

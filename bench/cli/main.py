@@ -33,6 +33,16 @@ BEYOND: dict[type[Exception], str] = {
 class Commands(TyperGroup):
     """The commands; a usage error is a document on stdout, too, where ``--json`` is given."""
 
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write each command with the whole first paragraph of its help, which Click would cut."""
+        rows = []
+        for name in self.list_commands(ctx):
+            command = self.get_command(ctx, name)
+            text = (command.help or "") if command is not None else ""
+            rows.append((name, " ".join(text.split("\n\n")[0].split())))
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
@@ -50,6 +60,7 @@ app = Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # tables of Rich cut words on a terminal of 80 columns
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 

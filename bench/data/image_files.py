@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -100,11 +101,12 @@ def read_files(images: Sequence[ImageFile], rules: FileRules) -> tuple[list[Imag
     def read(image: ImageFile) -> ImageFile | str:
         where = f"{image.path} ({image.line})" if image.line else str(image.path)
         try:
-            if image.path.stat().st_size == 0 and is_regular(image.path):
+            found = image.path.stat()
+            if found.st_size == 0 and is_regular(image.path):
                 return f"{where}: the file is empty"
-            if rules.skip_unreadable:
-                load_rgb(image.path, rules.max_pixels)
-            return replace(image, sha256=sha256_of_file(image.path))
+            most_pixels = rules.max_pixels if rules.skip_unreadable else None
+            known = (image.path, found.st_size, found.st_mtime_ns)
+            return replace(image, sha256=_checked_sha256(*known, most_pixels))
         except UnreadableImageError as error:
             return f"{where}: {error}"
         except OSError as error:
@@ -116,6 +118,16 @@ def read_files(images: Sequence[ImageFile], rules: FileRules) -> tuple[list[Imag
     if failures and not rules.skip_unreadable:
         raise unreadable_error(failures)
     return [result for result in results if isinstance(result, ImageFile)], failures
+
+
+@lru_cache(maxsize=1_000_000)
+def _checked_sha256(path: Path, size_bytes: int, changed_ns: int, most_pixels: int | None) -> str:
+    """Return the SHA-256 of a file in hex; with ``most_pixels``, decode it first, which raises
+    UnreadableImageError if it fails. A file of the same size and time of change is not read again:
+    a data set is opened once whole and once for each subset."""
+    if most_pixels is not None:
+        load_rgb(path, most_pixels)
+    return sha256_of_file(path)
 
 
 def first_of(names: Sequence[str], most: int = MOST_NAMED) -> str:

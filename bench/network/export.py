@@ -20,7 +20,7 @@ from bench.workers.tasks import ArchitectureItem, ArchitecturesTask, ExportTask
 
 def blueprint_folder(
     backbone: str, px: int, weights: Weights, seed: int, cache: Path, interpreters: Interpreters,
-    calibrated: bool = False, workers: WorkerPool | None = None,
+    calibrated: bool = False, workers: WorkerPool | None = None, limit_s: float | None = None,
 ) -> Path:  # fmt: skip
     """Return the cached Blueprint of a backbone with given weights; export it if it is missing.
 
@@ -32,6 +32,7 @@ def blueprint_folder(
             ``bench.parity.random_network``.
         workers: Pool whose worker exports, so that no process has to start for it; None: a process
             of its own, as always for a user's own network, whose code may change any setting.
+        limit_s: Time after which an export is ended; None: no limit but that of a user's own code.
 
     Raises:
         Unavailable: The exporter's packages are not installed, or the export failed.
@@ -58,11 +59,13 @@ def blueprint_folder(
         )  # fmt: skip
         what = f"exporting {public_name(backbone)}"
         if workers is None or is_own(backbone):
-            limit_s = interpreters.own_code_s if is_own(backbone) else None
-            ask(EXPORTER, task, interpreters, what, cache, limit_s)
+            limits = [limit_s, interpreters.own_code_s if is_own(backbone) else None]
+            shortest_s = min((limit for limit in limits if limit is not None), default=None)
+            ask(EXPORTER, task, interpreters, what, cache, shortest_s)
         else:
             log = fresh_log(cache, f"{what}-{EXPORTER}")
-            workers.do(WorkerKind(EXPORTER, "cpu"), task, log).require(what, log)
+            done = workers.do(WorkerKind(EXPORTER, "cpu"), task, log, timeout_s=limit_s)
+            done.require(what, log)
     mark_used(folder)
     return folder
 

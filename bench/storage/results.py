@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from bench.errors import UserError
+from bench.errors import UserError, nearest
 from bench.spec.base import SCHEMA_VERSION, Frozen
 from bench.spec.result import RunResult
 from bench.spec.run import UNFINISHED, Environment, RunSpec
@@ -150,13 +150,22 @@ class Store:
             if not final.exists():
                 os.rename(old, final)
 
+    def _meant(self) -> str:
+        """Return in words which results folder beside this one was meant, or how to get one."""
+        beside = [Path(path).name for path in _folders_in(self.root.parent)
+                  if (Path(path) / "runs").is_dir()]  # fmt: skip
+        name = nearest(self.root.name, beside)
+        if name is not None:
+            return f"Did you mean '{self.root.with_name(name)}'?"
+        return "`run` writes such folders, each suite its own below results/runs."
+
     @collector_paused()
     def load(self) -> tuple[list[StoredRun], list[str]]:
         """Return all runs, and a sentence about each folder that could not be read; raise UserError
         if the results folder does not exist or is a file."""
         if not self.root.is_dir():
             why = "it is a file" if self.root.exists() else "it does not exist"
-            raise UserError(f"'{self.root}' is not a results folder: {why}.")
+            raise UserError(f"'{self.root}' is not a results folder: {why}.", self._meant())
         if (self.root / "runs").is_symlink():
             raise UserError(f"'{self.root / 'runs'}' is a link, which may lead anywhere.")
         runs, problems = [], []

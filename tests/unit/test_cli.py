@@ -164,8 +164,19 @@ def test_paragraphs_of_help_have_no_line_breaks_of_the_source() -> None:
 def test_help_names_the_commands(cli: Cli) -> None:
     done = cli("--help")
     assert done.returncode == 0
-    for command in ("run", "report", "list", "parity", "speed", "gate", "doctor"):
+    for command in ("run", "report", "list", "parity", "speed", "gate", "advise", "doctor"):
         assert command in done.stdout
+
+
+@pytest.mark.parametrize("arguments", [(), ("run",), ("report",), ("gate",), ("advise",)])
+def test_help_is_whole_on_a_terminal_of_80_columns(
+    arguments: tuple[str, ...], cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = cli(*arguments, "--help").stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    cut = [one for one in lines if one.endswith(("…", "...")) and not one.startswith("Usage")]
+    assert cut == []
 
 
 @pytest.mark.parametrize("what", ["cases", "policies", "datasets", "suites", "backends"])

@@ -171,6 +171,17 @@ def test_a_folder_that_does_not_exist_is_named_and_an_empty_one_is_empty(tmp_pat
     assert Store(tmp_path).load() == ([], [])
 
 
+def test_a_folder_that_does_not_exist_is_answered_with_the_one_that_was_meant(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "quick" / "runs").mkdir(parents=True)
+    (tmp_path / "quack").mkdir()  # no results folder
+    with pytest.raises(UserError, match=f"Did you mean '{tmp_path / 'quick'}'"):
+        Store(tmp_path / "quik").load()
+    with pytest.raises(UserError, match="`run` writes such folders"):
+        Store(tmp_path / "zzz").load()
+
+
 def test_preparing_makes_the_folder_and_leaves_nothing_in_it(store: Store) -> None:
     store.prepare()
     assert list(store.root.iterdir()) == []
