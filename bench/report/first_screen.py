@@ -12,7 +12,7 @@ from bench.analysis.findings import Findings
 from bench.analysis.rows import grouped
 from bench.catalog.policies import DESCRIPTIONS
 from bench.report.answer import Answer, answer, relative_times
-from bench.report.format import chance, ends, share, signed
+from bench.report.format import ABSENT, chance, ends, relative_time, signed
 from bench.report.labels import values_of
 from bench.report.questions import data_name
 
@@ -83,7 +83,7 @@ def _bars(said: Answer) -> dict[str, Any] | None:
                 "chance": round(100 * s.chance, 1) if s.is_sure else None,
                 "chance_text": chance(s.chance) if s.is_sure else "not known",
                 "time": None if time is None else round(100 * time / slowest, 1),
-                "time_text": "–" if time is None else share(time),
+                "time_text": ABSENT if time is None else relative_time(time),
             }
         )
     ticks = np.arange(np.ceil(low / step), np.floor(top / step) + 1) * step

@@ -96,6 +96,11 @@ def share(value: float) -> str:
     return "<1 %" if value < 0.01 else f"{100 * value:.0f} %"
 
 
+def relative_time(value: float) -> str:
+    """Return a time over another one: ``39 %``, from twice as long on ``19.8 ×``."""
+    return share(value) if value < 2 else f"{value:.3g} ×"
+
+
 def chance(value: float) -> str:
     """Return a probability in percent, which is never certain: ``39 %``, ``<1 %``, ``>99 %``."""
     return ">99 %" if value > 0.99 else share(value)

@@ -152,7 +152,7 @@ def _backends(found: Findings) -> list[str]:
             elif e.excludes_neutral:
                 text = f"{second} is {gap}"
             else:
-                text = f"Which is more accurate is open: {second} is {gap}"
+                text = f"These runs do not show which is more accurate: {second} is {gap}"
             counts = [f"{count} {verdict}" for verdict, count in sorted(words.items())]
             said.append(f"{text}. Of {number_of(len(known), 'pair')}: {listed(counts)}.")
         said += _speeds(same, first, second)

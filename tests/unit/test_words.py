@@ -13,6 +13,7 @@ from bench.report.format import (
     percent,
     points,
     ratio,
+    relative_time,
     seconds,
     share,
     some_of,
@@ -51,6 +52,9 @@ def test_ratios_and_times() -> None:
         "39 %",
         "102 %",
     ]
+    assert [relative_time(value) for value in (0.394, 1.02, 2.0, 19.81)] == [
+        "39 %", "102 %", "2 ×", "19.8 ×"
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("margin", "words"), [(0.01, "1 point"), (0.005, "0.5 points"),
