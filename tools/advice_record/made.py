@@ -41,7 +41,7 @@ def letters(cache: Path) -> Path:
     if len(fonts) < LEAST_FONTS:
         raise Unavailable(
             f"{len(fonts)} font families with Latin letters are installed, letters need "
-            f"{LEAST_FONTS}: docs/advice.md names Debian's packages"
+            f"{LEAST_FONTS}: CONTRIBUTING.md names Debian's packages"
         )
     return _made(cache / "record" / "letters", _letters(fonts))
 
