@@ -8,7 +8,9 @@ from bench.spec.base import Frozen
 from bench.spec.run import Similarity, Size
 
 Interval = tuple[float, float]
-"""Low and high end, at 90 %."""
+"""Low and high end, at ``LEVEL``."""
+LEVEL = 0.9
+"""Level of all intervals."""
 
 
 class Strategy(Frozen):
@@ -57,10 +59,11 @@ class SimilarityEvidence(Frozen):
     random_top1: float = Field(description="The same network with random weights.")
     pixels_top1: float
     removed_errors: float = Field(
-        description="Share of the errors of the better of the other two that pretraining removes."
+        description="Share of the errors of the best baseline (random weights or pixels) that "
+        "pretraining removes."
     )
     gain: float = Field(description="Accuracy that pretraining adds.")
-    interval: Interval = Field(description="Of the gain, at 90 %.")
+    interval: Interval = Field(description="90 % interval of ``gain``.")
 
 
 class CurvePoint(Frozen):
@@ -75,7 +78,7 @@ class CurvePoint(Frozen):
 class MoreImages(Frozen):
     """The effect of more training images."""
 
-    images: int = Field(description="Number of images more.")
+    images: int = Field(description="Number of additional training images.")
     gain: float = Field(description="Expected gain in accuracy.")
     interval: Interval
 
@@ -91,7 +94,7 @@ class DataWanted(Frozen):
 
 
 class Alternative(Frozen):
-    """A strategy that was not recommended, and why."""
+    """A strategy that was not recommended, with what it gains or loses."""
 
     strategy: Strategy
     gives_up: str = Field(description="Sentence on what it costs or gives up.")

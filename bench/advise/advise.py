@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from bench.advise.experience import Experience, shipped_experience
 from bench.advise.images import Development, development
 from bench.advise.knowledge import Knowledge
 from bench.advise.schedule import OnProgress, Schedule
-from bench.advise.trials import Laboratory
+from bench.advise.trials import Laboratory, admitted
 from bench.advise.wishes import Wishes
 from bench.catalog.backbones import BACKBONES
 from bench.data import Dataset, FileRules, SplitSizes, open_dataset, pack
@@ -31,10 +30,10 @@ from bench.runner.runner import Display, Runner
 from bench.storage.results import Store
 
 MOST_TRAIN, MOST_VAL = 4_000, 1_000
-"""Most images for training, and for validation and test each, that advice looks at; more would not
-change it, and take longer."""
+"""Largest numbers of training images, and of validation and of test images, that advice uses; of
+larger sets it uses a part, to save time."""
 MOST_CLASSES = 400
-"""Most classes, as each needs some of the images that are looked at."""
+"""Largest number of classes; the subset must contain images of each."""
 LEAST_OF_A_CLASS = 2
 """Fewest images of a class: one is trained on, one is held out."""
 LEAST_BUDGET_S = 20.0
@@ -104,7 +103,7 @@ def open_images(question: Question, rules: FileRules, cache: Path) -> Images:
     sizes = SplitSizes(train=question.train_images)
     whole = open_dataset(question.dataset, sizes, cache_dir=cache, rules=rules)
     check_classes(whole)
-    if whole.train_images <= MOST_TRAIN and whole.val_images <= MOST_VAL:
+    if whole.train_images <= MOST_TRAIN and max(whole.val_images, whole.test_images) <= MOST_VAL:
         return Images(whole, whole, _is_val_own(whole))
     sizes = SplitSizes(
         train=min(whole.train_images, MOST_TRAIN),
@@ -192,14 +191,14 @@ def advise(
         return conclude(findings)
 
     try:
-        admitted = _admitted(laboratory, question.wishes)
-        gather(laboratory, admitted, question.wishes.head, evidence, on_progress)
+        backbones = admitted(laboratory, question.wishes)
+        gather(laboratory, backbones, question.wishes.head, evidence, on_progress)
         if not evidence.best and not evidence.signs:
             reasons = "; ".join(evidence.unavailable.values())
             if budget.left_s > 0:  # time is not what is missing
                 raise Unavailable(f"No network could be probed: {reasons}")
             raise Unavailable(
-                f"No network could be probed within {budget.seconds:.0f} s. {reasons} Use "
+                f"No network could be probed within {budget.seconds:g} s: {reasons}. Use "
                 f"--budget {math.ceil(4 * budget.seconds)}s or more."
             )
         if not evidence.signs:
@@ -212,38 +211,25 @@ def advise(
         if not evidence.best:
             raise
         check_signs(laboratory, evidence)
+    except (UserError, Unavailable) as error:
+        if not evidence.best:
+            raise
+        evidence.trouble.append(str(error))  # what was found before stands
+        check_signs(laboratory, evidence)
     return advice(), is_interrupted
 
 
 def _warnings(evidence: ProbeEvidence, images: int, seen: int) -> tuple[str, ...]:
-    found = [f"{name} was left out: {why}" for name, why in evidence.unavailable.items()]
+    found = [
+        f"{name} was left out: {why.rstrip('.')}." for name, why in evidence.unavailable.items()
+    ]
+    found += [f"The trials ended early: {error}" for error in evidence.trouble]
     if evidence.unprobed:
         names = ", ".join(evidence.unprobed)
-        found.append(f"{names}: left out, as the budget had no time for more probes")
+        found.append(f"{names}: left out, as the budget had no time for more probes.")
     if seen < images:
         found.append(
-            f"{seen:,} of {images:,} training images were looked at: the accuracy is expected for "
-            "so many, and a run on all may reach more."
+            f"Only {seen:,} of {images:,} training images were used. The expected accuracy is for "
+            "so many; training on all may be better."
         )
     return tuple(found)
-
-
-def _admitted(laboratory: Laboratory, wishes: Wishes) -> tuple[str, ...]:
-    """Return the networks that have no more parameters than are allowed; raise UserError, which
-    names the nearest, if there is none."""
-    most = wishes.max_parameters
-    if most is None:
-        return wishes.backbones
-    sizes: dict[str, int] = {}
-    for name in wishes.backbones:
-        with suppress(Unavailable):  # its probe says why it is left out
-            sizes[name] = laboratory.parameters_of(name, wishes.head)
-    admitted = tuple(name for name in wishes.backbones if sizes.get(name, 0) <= most)
-    if not admitted:
-        nearest = min(sizes, key=lambda name: sizes[name])
-        raise UserError(
-            f"No network has {most:,} parameters or fewer. Nearest is {nearest} with "
-            f"{sizes[nearest]:,}.",
-            f"Use --max-parameters {sizes[nearest]}, or name other networks with --backbones.",
-        )
-    return admitted

@@ -18,13 +18,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit, logit
 
+from bench.advise.advice import LEVEL
 from bench.advise.candidate import Candidate
 from bench.advise.experience import Experience, Floats, NetworkKind
 from bench.catalog.policies import POLICIES
 
 DRAWS = 4000
-LEVEL = 0.9
-"""Level of intervals."""
 TIE_LEVEL = 0.05
 """Least probability of being within the margin of the best with which a candidate is called as
 good as the best."""
@@ -35,7 +34,7 @@ SEED_DEVIATIONS = {"head": 0.057, "part": 0.122, "all": 0.175}
 (``bench/analysis/experience.json``)."""
 ITERATIONS = 5
 LEAST_SPREAD = 1e-3
-"""Least product of accuracy and error, at which log odds are still linear enough."""
+"""Lower bound of p(1 − p) where log odds are taken as linear around an accuracy p."""
 Answers = npt.NDArray[np.float64]
 """(N,) 1 for a held-out image that is right, 0 for one that is wrong, NaN where it is not known."""
 
@@ -82,9 +81,9 @@ class Belief:
         images: its ends are accuracies that so many images can have."""
         column = self.draws[:, self.candidates.index(candidate)]
         random, images = np.random.default_rng(1), max(test_images, 1)
-        luck = _seed_deviation(candidate) * random.standard_normal(len(column))
+        seed_effect = _seed_deviation(candidate) * random.standard_normal(len(column))
         odds = logit(np.clip(column, 1e-9, 1 - 1e-9))
-        right = random.binomial(images, expit(odds + luck))
+        right = random.binomial(images, expit(odds + seed_effect))
         low, high = np.quantile(right, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         return float(np.floor(low) / images), float(np.ceil(high) / images)
 
@@ -102,6 +101,8 @@ def believe(
     """Combine experience with what was measured.
 
     Args:
+        experience: Gains over probes on other data sets.
+        candidates: The K candidates of the belief.
         images_per_class: Number of training images over that of classes.
         kinds: Network → its kind.
         probes: Network → answers of the linear probe of its last features; one for the network of
@@ -130,10 +131,10 @@ def believe(
     at, prior_mean = logit(measured.smoothed), mean
     for _ in range(ITERATIONS):  # errors are those at the expected accuracies, not the seen ones
         values, noise = measured.at(at)
-        gains = np.linalg.solve(seen[positions] + noise + np.diag(seeds), seen.T).T
-        mean = prior_mean + gains @ (values - prior_mean[positions])
+        weights = np.linalg.solve(seen[positions] + noise + np.diag(seeds), seen.T).T
+        mean = prior_mean + weights @ (values - prior_mean[positions])
         at = mean[positions]
-    covariance = covariance - gains @ seen.T
+    covariance = covariance - weights @ seen.T
     own = slice(len(networks), None)
     return Belief(tuple(candidates), expit(_normal(mean[own], covariance[own, own])))
 
@@ -143,7 +144,7 @@ def _seed_deviation(candidate: Candidate) -> float:
 
 
 def _typical(probes: Mapping[str, Answers]) -> float:
-    """Return the mean log odds of probes, around which nothing else is known of them."""
+    """Return the mean log odds of probes, which is the prior mean of each."""
     return float(np.mean([logit(_smooth(a)) for a in probes.values()]))
 
 
@@ -162,9 +163,9 @@ class _Measured:
     smoothed: Floats
     """(M,) accuracies that are neither 0 nor 1."""
     correlation: Floats
-    """(M, M) correlation of their errors: how often two are right about the same images. The
-    diagonal is 1, and more where images of a group are right or wrong together, which inflates the
-    variance."""
+    """(M, M) correlation between the sampling errors of the accuracies, from the residuals of the
+    images that two share. Diagonal elements exceed 1 where images of a group are right or wrong
+    together (a design effect)."""
     counts: Floats
     """(M,) numbers of images."""
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bench.advise.advice import (
+    LEVEL,
     Advice,
     Alternative,
     ArticleRule,
@@ -18,10 +19,10 @@ from bench.advise.advice import (
     Sign,
     Strategy,
 )
-from bench.advise.belief import LEVEL, TIE_LEVEL, Belief
+from bench.advise.belief import TIE_LEVEL, Belief
 from bench.advise.candidate import Candidate, Trial
 from bench.advise.evidence import best_backbone
-from bench.advise.knowledge import Knowledge, chosen_of, cost_of
+from bench.advise.knowledge import Knowledge, cost_of
 from bench.advise.learning_curve import LearningCurve, Point, crossing, fit_curve
 from bench.advise.schedule import Schedule
 from bench.advise.similarity import similarity_word
@@ -29,11 +30,18 @@ from bench.advise.wishes import check_any_meets, meets, unchecked
 from bench.catalog.cases import CASES, SIZE_BOUNDS, size_of
 from bench.catalog.policies import POLICIES, PRESCRIBED
 from bench.data.model import Dataset
+from bench.errors import number_of
 from bench.spec.run import Similarity, Size
 
 FAILURES = {"oom": "ran out of memory", "diverged": "diverged", "crashed": "crashed"}
 """Status of a trial that failed → words."""
-NO_CURVE = "--target was not answered: the budget had no time for a learning curve"
+NO_CURVE = (
+    "--target was not answered: no learning curve could be measured, as there was too little time "
+    "or there were too few images."
+)
+PROBE = "linear probe"
+"""Name of the learning curve of a linear probe of the best stage's features, which stands for
+training a head."""
 ALTERNATIVES = 2
 SAME_TIME = 0.05
 """Difference of two training times that is not worth a number."""
@@ -50,6 +58,12 @@ class Findings:
     budget_s: float
     spent_s: float
     warnings: tuple[str, ...] = ()
+
+    @property
+    def is_exhausted(self) -> bool:
+        """True if everything was tried, with every network."""
+        schedule = self.schedule
+        return schedule is not None and schedule.is_exhausted and not self.known.evidence.unprobed
 
 
 def conclude(found: Findings) -> Advice:
@@ -75,15 +89,17 @@ def conclude(found: Findings) -> Advice:
     allowed = found.known.allowed()
     if not allowed:
         every = [found.known.strategy(one) for one in found.known.candidates()]
-        check_any_meets(every, wishes, _so_far(found))
+        checked = [one for one in every if not unchecked(one, wishes)]
+        check_any_meets(checked or every, wishes, _so_far(found))
         return base.model_copy(update={"warnings": (*found.warnings, *_failures(found))})
     belief = found.known.belief().among(allowed)
     considered = _strategies(found, belief)
-    checked = [one for one in considered if not unchecked(one, wishes)]
-    chosen = chosen_of(checked or considered, wishes.margin)
+    chosen = found.known.recommended(considered)
     as_good = _as_good(considered, chosen)
     tried = [one for one in considered if one.folds]
-    size = _measured_size(found, belief) or size_of(found.dataset.train_images, SIZE_BOUNDS)
+    size = _measured_size(found, belief) or size_of(
+        found.dataset.train_images, found.dataset.size_bounds or SIZE_BOUNDS
+    )
     case = _case_of(size, similarity)
     curves = _curves(found)
     return base.model_copy(
@@ -105,8 +121,7 @@ def conclude(found: Findings) -> Advice:
             "alternatives": _alternatives(chosen, considered),
             "article_says": _article(case, size, similarity, chosen, considered),
             "is_settled": found.schedule is not None and found.schedule.is_settled,
-            "is_exhausted": found.schedule is not None and found.schedule.is_exhausted
-            and not evidence.unprobed,
+            "is_exhausted": found.is_exhausted,
             "would_change": _would_change(found, chosen, as_good, size, curves),
             "learning_curve": tuple(
                 CurvePoint(policy=policy, images=point.images, top1=1.0 - point.error,
@@ -122,7 +137,7 @@ def _so_far(found: Findings) -> str:
     """Return in a sentence what was measured: the best probe, and the number of trials."""
     evidence, trials = found.known.evidence, len(found.known.laboratory.trials)
     best = best_backbone(evidence)
-    done = f" and {trials} trials" if trials else ""
+    done = f" and {number_of(trials, 'trial')}" if trials else ""
     return (
         f"Found until then, by probes{done}: features of {best} give "
         f"{evidence.best[best].top1:.1%} of the held-out images their class."
@@ -133,7 +148,7 @@ def _failures(found: Findings) -> list[str]:
     """Return sentences on candidates that are left out because their training failed."""
     return [
         f"{one.policy} of {one.backbone} at learning rate {one.learning_rate:.3g} was left out: "
-        f"its trial {FAILURES.get(status, 'failed')}"
+        f"its trial {FAILURES.get(status, 'failed')}."
         for one, status in found.known.failures().items()
     ]
 
@@ -141,7 +156,7 @@ def _failures(found: Findings) -> list[str]:
 def _unchecked(chosen: Strategy, found: Findings) -> list[str]:
     """Return sentences on constraints that could not be checked."""
     return [
-        f"{option} was not checked: the figure of {chosen.policy} of {chosen.backbone} is not known"
+        f"{option} was not checked: it is not known of {chosen.policy} of {chosen.backbone}."
         for option in unchecked(chosen, found.known.wishes)
     ]
 
@@ -178,8 +193,9 @@ def _strategies(found: Findings, belief: Belief) -> list[Strategy]:
 
 
 def _measured_size(found: Findings, belief: Belief) -> Size | None:
-    """Return small, medium or large by what thawing brings on these images: nothing, too little to
-    tell, or something; None if it was not tried."""
+    """Return 'large' if training the whole network is better than a head with 90 % certainty,
+    'small' if its gain is surely below the margin or not positive on average, else 'medium'; None
+    if not both were tried."""
     schedule, expected = found.schedule, dict(zip(belief.candidates, belief.expected, strict=True))
     tried = [] if schedule is None else [t for t in schedule.tried() if t in belief.candidates]
     best: dict[str, Candidate] = {}
@@ -206,7 +222,7 @@ def _points(found: Findings) -> dict[str, list[Point]]:
     """Return the learning curves: of the probe's features, and of training the whole network."""
     points: dict[str, list[Point]] = {}
     if found.known.evidence.curve:
-        points["freeze_all"] = found.known.evidence.curve
+        points[PROBE] = found.known.evidence.curve
     laboratory = found.known.laboratory
     partial = [t for t in laboratory.trials if t.plan.train_images is not None and t.is_ok]
     if partial:
@@ -251,8 +267,13 @@ def _more_images(
 def _curve_of(curves: dict[str, LearningCurve], chosen: Strategy) -> LearningCurve | None:
     """Return the curve of a strategy's policy, or of the one most like it; None without any."""
     is_whole = POLICIES[chosen.policy].boundary == "all"
-    names = [n for n in curves if (POLICIES[n].boundary == "all") == is_whole] or list(curves)
+    names = [name for name in curves if _is_whole(name) == is_whole] or list(curves)
     return curves[names[0]] if names else None
+
+
+def _is_whole(curve: str) -> bool:
+    """Return True if a learning curve is that of training the whole network."""
+    return curve != PROBE and POLICIES[curve].boundary == "all"
 
 
 def _data_wanted(
@@ -264,7 +285,7 @@ def _data_wanted(
     if target_top1 is None or curve is None:
         return None
     expected = 1.0 - (chosen.expected_test_top1 or 0.0)
-    wanted = curve.images_for(curve.value(images) + (1.0 - target_top1) - expected)
+    wanted = curve.images_for(curve.value(images) + (1.0 - target_top1) - expected, images)
     return DataWanted(top1=target_top1, images=None if wanted is None else math.ceil(wanted))
 
 
@@ -292,9 +313,9 @@ def _crossing_words(
     curves: dict[str, LearningCurve], images: int, size: Size, chosen: Strategy
 ) -> list[str]:
     """Return a sentence on the size at which training the whole network overtakes a head."""
-    whole = [name for name in curves if POLICIES[name].boundary == "all"]
-    if whole and "freeze_all" in curves:
-        at = crossing(curves["freeze_all"], curves[whole[0]])
+    whole = [name for name in curves if _is_whole(name)]
+    if whole and PROBE in curves:
+        at = crossing(curves[PROBE], curves[whole[0]])
         is_whole = POLICIES[chosen.policy].boundary == "all"
         if at is not None and at > images and not is_whole:
             return [f"From some {_rounded(at):,} training images on, {whole[0]} may be ahead."]
@@ -343,18 +364,22 @@ def _would_change(
     said = []
     if not chosen.folds:
         said.append(
-            f"{chosen.policy} at learning rate {chosen.learning_rate:.3g} was not tried here; "
-            f"it is expected from {found.known.experience.source}. A larger --budget would try it."
+            f"{chosen.policy} at learning rate {chosen.learning_rate:.3g} was not tried here; its "
+            f"accuracy is predicted from {found.known.experience.source}. A larger --budget would "
+            "try it."
         )
     others = [one for one in as_good if one.policy != chosen.policy]
     if others:
         names = ", ".join(dict.fromkeys(one.policy for one in others))
-        is_done = found.schedule is not None and (
-            found.schedule.is_settled or found.schedule.is_exhausted
-        )
-        what = "More images" if is_done else "More time or images"
+        is_settled = found.schedule is not None and found.schedule.is_settled
+        what = "More images" if is_settled or found.is_exhausted else "More time or images"
         said.append(f"{what} could put {names} ahead: these images do not tell them apart.")
     said += _crossing_words(curves, found.dataset.train_images, size, chosen)
+    for backend in found.known.wishes.backends[1:]:
+        if found.schedule is not None and not any(
+            trial.plan.backend == backend for trial in found.known.laboratory.trials
+        ):
+            said.append(f"{backend} was not timed: another --budget may show it to be faster.")
     unknown = [*found.known.evidence.unavailable, *found.known.evidence.unprobed]
     if unknown:
         said.append(f"Another network could be better: {', '.join(unknown)} could not be probed.")

@@ -28,14 +28,15 @@ FIRST_GUESS = 1.3
 """Time of a backend's training over that of as many multiply-adds in inference, before any trial:
 batches, BatchNorm and the optimizer take time, too. Replaced by what trials take."""
 ASSUMED_PACE_S = {"cpu": 5e-11, "cuda": 1e-12}
-"""Seconds for each multiply-add of inference before anything was measured, on a CPU of one core."""
+"""Assumed seconds for each multiply-add of inference before anything was measured: of one core of a
+CPU, of a GPU."""
 COMPILING_S = {"keras-tensorflow": 6.0, "keras-jax": 12.0}
 """Time in which a backend compiles the steps of a trial."""
 
 
 @dataclass(frozen=True)
 class Amount:
-    """Images of a trial."""
+    """Numbers of images in a trial."""
 
     train: int
     watched: int
@@ -45,7 +46,7 @@ class Amount:
 
 @lru_cache(maxsize=64)
 def work_per_image(folder: Path, policy: str, head: str, classes: int, epochs: int) -> float:
-    """Return the multiply-adds of a training, for each training image: of all epochs, with the
+    """Return the multiply-adds of a training for each training image, over all epochs, with the
     frozen part computed once."""
     blueprint = attach_head(Network.empty(Blueprint.load(folder)), head, classes, seed=0).blueprint
     total = 0.0
@@ -94,15 +95,15 @@ class CostModel:
     _started: set[str] = field(default_factory=set)
 
     def note_start(self, backend: str) -> None:
-        """Take in that a backend's worker has started."""
+        """Record that a backend's worker has started."""
         self._started.add(backend)
 
     def note_inference(self, backbone: str, images: int, seconds: float) -> None:
-        """Take in how long a pass over images took, now or when its features were stored."""
+        """Record how long a pass over images took, now or when its features were stored."""
         self._pace[backbone] = seconds / max(images * inference_work(self.folder_of(backbone)), 1.0)
 
     def note_trial(self, plan: TrialPlan, amount: Amount, seconds: float) -> None:
-        """Take in how long a trial took."""
+        """Record how long a trial took."""
         ratio = seconds / max(self._plain_s(plan, amount), 1e-3)
         self._ratios[plan.backend, plan.candidate.policy].append(ratio)
         self._ratios[(plan.backend,)].append(ratio)

@@ -18,14 +18,16 @@ from bench.advise.similarity import similarity_of
 from bench.advise.suspicion import Suspicion
 from bench.advise.trials import Laboratory
 from bench.errors import Unavailable
-from bench.network.blueprint import Array
+from bench.training.depth_features import DepthFeatures
 
 CURVE_SHARES = (1 / 8, 1 / 4, 1 / 2, 1.0)
 """Shares of the training images at which a probe is fitted for the learning curve."""
 CURVE_REPEATS = 3
 EARLY_SHARE = 0.25
-"""Share of the time left within which what only describes the images comes before trials."""
+"""Learning curve and similarity are measured before the trials if both take at most this share of
+the time that is left."""
 LEAST_A_CLASS = 2
+"""Fewest training images of a class, on average, for a point of the learning curve."""
 
 
 @dataclass
@@ -44,7 +46,7 @@ class ProbeEvidence:
     parameters: dict[str, int] = field(default_factory=dict)
     """Backbone → parameters with its head."""
     kind: dict[str, NetworkKind] = field(default_factory=dict)
-    """Backbone → its kind."""
+    """Backbone → 'normalised' or 'plain'."""
     stage: dict[str, str] = field(default_factory=dict)
     """Backbone → stage of its best probe."""
     similarity: SimilarityEvidence | None = None
@@ -55,6 +57,8 @@ class ProbeEvidence:
     """Backbone → reason why it was left out."""
     unprobed: tuple[str, ...] = ()
     """Backbones for whose probes the budget had no time."""
+    trouble: list[str] = field(default_factory=list)
+    """Errors that ended the trials early."""
     is_checked: bool = False
     """True if signs that need a probe were looked for."""
 
@@ -63,8 +67,10 @@ def gather(
     laboratory: Laboratory, backbones: tuple[str, ...], head: str, evidence: ProbeEvidence,
     on_progress: Callable[[str], None],
 ) -> None:  # fmt: skip
-    """Probe each backbone as long as the budget lasts; by the best one, look for signs that no
-    advice is possible, and describe the images if that is cheap (``describe``).
+    """Look for signs that advice would mislead, then probe each backbone while the budget lasts. By
+    the best probe look for further signs; measure learning curve and similarity now if that takes
+    at most ``EARLY_SHARE`` of the time that is left. Raise what ``Laboratory.features`` raises,
+    except Unavailable.
 
     Args:
         head: Head of the strategies, whose parameters count.
@@ -74,7 +80,8 @@ def gather(
     if evidence.signs:
         return
     for number, backbone in enumerate(backbones):
-        if number and not laboratory.budget.holds(_cost_s(laboratory, number)):
+        longest_s = max(evidence.seconds.values(), default=0.0)
+        if number and not laboratory.budget.holds(longest_s):
             evidence.unprobed = tuple(backbones[number:])
             break
         on_progress(f"features of {backbone}")
@@ -120,17 +127,13 @@ def best_backbone(evidence: ProbeEvidence) -> str:
     return max(evidence.best, key=lambda name: evidence.best[name].top1)
 
 
-def _cost_s(laboratory: Laboratory, number: int) -> float:
-    """Predict the time for one more backbone from that of those before it."""
-    return laboratory.budget.spent_s / number
-
-
 def _probe_backbone(
     laboratory: Laboratory, backbone: str, head: str, evidence: ProbeEvidence
 ) -> None:
+    """Compute the features of a backbone, fit its probes, and add what they show."""
     began_s = laboratory.budget.spent_s
     found = laboratory.features(backbone)
-    probes = _probes_at_depths(laboratory, backbone, "pretrained", found.values, evidence)
+    probes = _probes_at_depths(laboratory, backbone, "pretrained", found, evidence)
     stage, best = min(
         ((stage, best_probe(own)) for stage, own in probes.items()),
         key=lambda item: item[1].log_loss or 0.0,
@@ -139,22 +142,24 @@ def _probe_backbone(
     evidence.parameters[backbone] = laboratory.parameters_of(backbone, head)
     evidence.kind[backbone] = laboratory.kind_of(backbone)
     evidence.seconds[backbone] = laboratory.budget.spent_s - began_s
-    # What follows comes last, so that an interruption leaves the network out as a whole.
+    # Set last: a network counts as probed only if it is in both.
     last = best_probe(probes[found.depths[-1].stage])
     evidence.stage[backbone], evidence.last[backbone], evidence.best[backbone] = stage, last, best
 
 
 def _probes_at_depths(
-    laboratory: Laboratory, backbone: str, weights: str, values: Array, evidence: ProbeEvidence
-) -> dict[str, list[Probe]]:
+    laboratory: Laboratory, backbone: str, weights: str, features: DepthFeatures,
+    evidence: ProbeEvidence,
+) -> dict[str, list[Probe]]:  # fmt: skip
+    """Return the probes of each stage, as many stages as there is time for, the last one at least;
+    add their accuracies to the evidence."""
     data, found, longest_s = laboratory.data, dict[str, list[Probe]](), 0.0
-    features = laboratory.features(backbone, pretrained=weights == "pretrained")
     for depth in reversed(features.depths):  # the last stages are the best ones most often
         if found and not laboratory.budget.holds(longest_s):
             break
         began_s = laboratory.budget.spent_s
         name = f"{backbone}, {weights}, {depth.stage}"
-        own = values[:, depth.first : depth.last]
+        own = features.values[:, depth.first : depth.last]
         kinds: list[Kind] = ["linear"]
         if depth is features.depths[-1]:
             kinds.append("neighbours")
@@ -170,9 +175,10 @@ def _probes_at_depths(
 
 
 def _measure_similarity(laboratory: Laboratory, backbone: str, evidence: ProbeEvidence) -> None:
+    """Measure how far pretrained features are ahead of random ones and of pixels."""
     data = laboratory.data
     untrained = laboratory.features(backbone, pretrained=False)
-    probes = _probes_at_depths(laboratory, backbone, "random", untrained.values, evidence)
+    probes = _probes_at_depths(laboratory, backbone, "random", untrained, evidence)
     without = best_probe([one for own in probes.values() for one in own])
     pixels = probe(
         "pixels", pixel_features(data.pool.images), data.pool.labels, data.fold_of, ("linear",)

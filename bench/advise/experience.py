@@ -24,8 +24,8 @@ NetworkKind = Literal["normalised", "plain"]
 network bears: with them, high ones do best on small data sets; without them, they destroy it."""
 FILE = "experience.json"
 CARRIED = 4.0
-"""Gains are carried on up to so many times the images of the largest data sets, and down
-likewise; beyond that they are taken for what they are there, and less sure."""
+"""Gains are extrapolated, linearly in the logarithm of the images per class, up to this factor
+beyond the sizes of the record; further on the mean stays constant, while the variance grows."""
 
 
 class Arm(Frozen):
@@ -59,14 +59,14 @@ class Experience(Frozen):
     arms: tuple[Arm, ...]
     kinds: dict[NetworkKind, KindExperience]
     images_per_class: float
-    """Mean number of training images of a class, of the logarithms."""
+    """Geometric mean, over the data sets, of the training images per class."""
     least_images_per_class: float
     most_images_per_class: float
-    """Range of these data sets."""
+    """Smallest and largest number of training images per class among them."""
     shared: float
     """Correlation of an arm's gain on one data set between two networks."""
     source: str
-    """Words for the runs behind it."""
+    """Description of the runs behind it."""
 
     def index_of(self, candidate: Candidate) -> int:
         """Return the index of a candidate's arm: its policy at the nearest learning rate; raise
@@ -83,9 +83,11 @@ class Experience(Frozen):
         kinds: Mapping[str, NetworkKind],
         images_per_class: float,
     ) -> tuple[Floats, Floats]:
-        """Return what is known of candidates before any trial of them.
+        """Return what is known of candidates before any trial of them; raise ValueError for a
+        policy without experience.
 
         Args:
+            images_per_class: Training images of the data set over its classes.
             kinds: Network → its kind.
 
         Returns:

@@ -22,8 +22,8 @@ FOLDS = 4
 """Number of folds, if every class has so many images."""
 SEED = 0
 WATCHED_IMAGES = 2
-"""Number of held-out images of each class in the validation split of a trial. A run must have such
-a split; a trial shows its accuracy on it after each epoch, and decides nothing by it."""
+"""Validation images of a trial for each class, on average. A run must have such a split; a trial
+shows its accuracy on it after each epoch, and decides nothing by it."""
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,9 @@ def development(dataset: Dataset, packed: Packed, is_val_own: bool) -> Developme
 
 
 def divided(pool: ImagePool, most: int) -> Indices:
-    """Return the fold of each image (N,): classes keep their shares, groups stay together. There
-    are ``most`` folds, or as many as the smallest class has images or groups."""
+    """Return the fold (N,) in which each image is held out: classes keep their shares, groups stay
+    together. There are ``most`` folds, or as many as the smallest class has images or groups if
+    these are fewer, but two at least."""
     units = np.arange(len(pool.labels)) if pool.groups is None else pool.groups
     fewest = min(len(np.unique(units[pool.labels == c])) for c in np.unique(pool.labels))
     count = max(min(most, fewest), 2)

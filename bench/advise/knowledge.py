@@ -1,4 +1,4 @@
-"""Everything that is known of a data set so far, and what it lets believe of the candidates."""
+"""What is known about a data set so far, and the estimated accuracies that follow from it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bench.advise.candidate import Candidate, Trial, TrialPlan, candidate
 from bench.advise.evidence import ProbeEvidence
 from bench.advise.experience import Experience
 from bench.advise.trials import Laboratory
-from bench.advise.wishes import Wishes, meets
+from bench.advise.wishes import Wishes, exceeds_memory, meets, memory_of, unchecked
 from bench.spec.run import Status
 
 RATE_FACTORS = (1.0, 3.0, 1 / 3)
@@ -33,11 +33,11 @@ class Knowledge:
     wishes: Wishes
     experience: Experience
     all_over_seen: float = 1.0
-    """Number of training images over that of those which advice looks at."""
+    """Training images of the whole data set over those of the subset that advice uses."""
 
     @property
     def backend(self) -> str:
-        """The backend whose trials have a say; accuracies of others are the same."""
+        """The backend whose trials are used for accuracy; others are only timed."""
         return self.wishes.backends[0]
 
     def candidates(self) -> list[Candidate]:
@@ -51,16 +51,30 @@ class Knowledge:
         ]
 
     def allowed(self) -> list[Candidate]:
-        """Return the candidates that break no constraint, as far as their figures are known, and
-        whose training did not fail."""
+        """Return the candidates that break no constraint, and whose training did not fail. A figure
+        that is not known breaks none, except memory where the lightest candidate needs too much."""
         failed = self.failures()
         hopeless = {(c.backbone, c.policy) for c, status in failed.items() if status != "diverged"}
-        return [
-            one
-            for one in self.candidates()
-            if one not in failed and (one.backbone, one.policy) not in hopeless
-            and meets(self.strategy(one), self.wishes)
-        ]  # fmt: skip
+        lightest = self.lightest()
+        is_full = lightest is not None and exceeds_memory(self.strategy(lightest), self.wishes)
+        found = []
+        for one in self.candidates():
+            strategy = self.strategy(one)
+            is_heavy = is_full and memory_of(strategy) is None
+            has_failed = one in failed or (one.backbone, one.policy) in hopeless
+            if not has_failed and not is_heavy and meets(strategy, self.wishes):
+                found.append(one)
+        return found
+
+    def lightest(self) -> Candidate | None:
+        """Return what needs the least memory for training: the head of the network with the fewest
+        parameters; None if a head alone is no candidate, or no network was probed."""
+        sizes = self.evidence.parameters
+        probed = [name for name in self.evidence.last if name in sizes]
+        if not probed or "freeze_all" not in self.wishes.possible_policies:
+            return None
+        smallest = min(probed, key=lambda name: sizes[name])
+        return candidate(smallest, "freeze_all", self.wishes.head, self.wishes.epochs)
 
     def failures(self) -> dict[Candidate, Status]:
         """Return the candidates of which a trial failed, with the status. A trial that the budget
@@ -82,7 +96,7 @@ class Knowledge:
         return sorted(found, key=lambda t: t.plan.fold)
 
     def belief(self) -> Belief:
-        """Return what is believed of all candidates now."""
+        """Return the estimated accuracies of all candidates now."""
         laboratory, every = self.laboratory, self.candidates()
         trials = {one: own for one in every if (own := self.whole_trials(one))}
         groups = laboratory.data.pool.groups
@@ -147,6 +161,12 @@ class Knowledge:
         figures["train_s"] = self.laboratory.work_s(plan) * scale * self.all_over_seen
         return figures
 
+    def recommended(self, strategies: Sequence[Strategy]) -> Strategy:
+        """Return the strategy to recommend: of those whose limits could all be checked, if there
+        are any (``chosen_of``)."""
+        checked = [one for one in strategies if not unchecked(one, self.wishes)]
+        return chosen_of(checked or strategies, self.wishes.margin)
+
     def leading(self, belief: Belief, most: int) -> list[str]:
         """Return the networks whose candidates are expected to be the most accurate, ``most`` of
         them at most, the best one first."""
@@ -171,8 +191,8 @@ def cost_of(strategy: Strategy) -> float:
 
 
 def chosen_of(strategies: Sequence[Strategy], margin: float) -> Strategy:
-    """Return the cheapest strategy whose expected accuracy is within the margin of the highest; of
-    those that were tried, if one is."""
+    """Return the cheapest strategy whose expected accuracy is at most ``margin`` below the highest.
+    One that was not tried is chosen only if none that was tried is so close."""
     best = max(one.expected_test_top1 or 0.0 for one in strategies)
     within = [one for one in strategies if (one.expected_test_top1 or 0.0) >= best - margin]
     return min([one for one in within if one.folds] or within, key=cost_of)

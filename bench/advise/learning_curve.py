@@ -18,6 +18,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import lsq_linear
 
+from bench.advise.advice import LEVEL
+
 Floats = npt.NDArray[np.float64]
 DRAWS = 400
 LEAST_ERROR = 1e-3
@@ -32,9 +34,8 @@ images; features of pretrained networks begin steeper."""
 STEEPEST = -1.0
 """Steepest slope: an error falls no faster than 1 / n."""
 FAR = 16.0
-"""Largest ratio of images to those measured for which an answer is given."""
-LEVEL = 0.9
-"""Level of the intervals."""
+"""``images_for`` and ``crossing`` search up to this multiple of the largest measured number of
+images; ``gain`` and ``error`` have no limit."""
 
 
 class Point(NamedTuple):
@@ -80,10 +81,10 @@ class LearningCurve:
         """Predict the error with so many training images, without an interval."""
         return float(_errors(self.coefficients[None], images, self.largest)[0])
 
-    def images_for(self, error: float) -> float | None:
-        """Return the number of training images for an error; None if that is further away than
-        ``FAR`` times the largest measured size, or is reached at no size."""
-        sizes = np.geomspace(2.0, self.largest * FAR, 500)
+    def images_for(self, error: float, present: float = 0.0) -> float | None:
+        """Return the number of training images for an error; None if it takes more than ``FAR``
+        times the largest measured number or, if that is larger, the ``present`` one."""
+        sizes = np.geomspace(2.0, max(self.largest, present) * FAR, 500)
         is_short = np.array([self.value(size) > error for size in sizes])
         if is_short[-1]:
             return None

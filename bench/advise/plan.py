@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from bench.advise.candidate import TrialPlan, candidate
 from bench.advise.schedule import KEPT_BACKBONES
-from bench.advise.trials import Laboratory
+from bench.advise.trials import Laboratory, admitted
 from bench.advise.wishes import Wishes
 from bench.errors import Unavailable
 
@@ -25,11 +25,12 @@ class Step(NamedTuple):
 def plan_of(laboratory: Laboratory, wishes: Wishes) -> list[Step]:
     """Return the steps of the plan, in order; those at the end are done as far as the budget goes.
 
-    Networks are exported for it, if they were not before.
+    Networks are exported for it, if they were not before. Raise UserError if none has as few
+    parameters as are allowed.
     """
     steps, known = list[Step](), list[str]()
     images = len(laboratory.data.pool.labels)
-    for backbone in wishes.backbones:
+    for backbone in admitted(laboratory, wishes):
         try:
             seconds = laboratory.costs.inference_s(backbone, images)
         except Unavailable as error:

@@ -30,8 +30,8 @@ Kind = Literal["linear", "neighbours"]
 Right = npt.NDArray[np.bool_]
 """(N,) True where a held-out image is classified correctly."""
 STRENGTHS = (1.0, 10.0, 100.0, 1000.0)
-"""Inverse strengths of the penalty of logistic regression (C), for features of mean square 1 / C.
-Ascending, so that each fit begins at the one before."""
+"""Values of scikit-learn's ``C``, the inverse strength of the L2 penalty. Ascending, so that each
+fit begins at the one before. Features are scaled to a mean square norm of 1."""
 ITERATIONS = 100
 LEAST_PROBABILITY = 1e-12
 NEIGHBOURS = 5
@@ -99,7 +99,7 @@ def _evaluate(
         scaled = _scaled(features[fit], features[test])
         answers.append(_KINDS[kind](*scaled, labels[fit], labels[test], strengths))
         if len(answers) == 1 and kind == "linear":
-            strengths = _fitting(time.perf_counter() - began, seconds, len(folds))
+            strengths = _affordable(time.perf_counter() - began, seconds, len(folds))
     joined = {
         strength: (
             np.concatenate([a[strength][0] for a in answers])[order],
@@ -115,7 +115,7 @@ def _evaluate(
     return Probe(name, kind, right, predicted, best, float(losses.mean()))
 
 
-def _fitting(first_s: float, seconds: float, folds: int) -> tuple[float, ...]:
+def _affordable(first_s: float, seconds: float, folds: int) -> tuple[float, ...]:
     """Return the strengths for which the time is enough, one at least, after the first fold took
     ``first_s`` seconds with all of them."""
     if first_s * folds <= seconds:
@@ -144,16 +144,17 @@ def pixel_features(images: Pixels) -> Array:
 
 
 def _scaled(fit: Array, test: Array) -> tuple[Array, Array]:
-    """Standardise features by those of the fit, project them on their principal components, and
-    scale them to a mean square norm of 1."""
+    """Standardise features (N, C) by those of the fit, project them on their principal components,
+    and scale them to a mean square norm of 1."""
     mean, deviation = fit.mean(axis=0), fit.std(axis=0)
     deviation[deviation < 1e-6 * max(float(deviation.max()), 1e-12)] = np.inf  # constant features
     fit, test = (fit - mean) / deviation, (test - mean) / deviation
     if fit.shape[1] > MOST_COMPONENTS:
-        # Components of the smaller of the two products.
+        # Diagonalise the smaller of the N × N and C × C matrices.
         if len(fit) <= fit.shape[1]:
             values, vectors = np.linalg.eigh(fit @ fit.T)
             keep = values > 1e-6 * max(float(values[-1]), 1e-12)
+            keep[-1], values[-1] = True, max(float(values[-1]), 1e-12)  # all images may be alike
             axes = fit.T @ (vectors[:, keep] / np.sqrt(values[keep]))
         else:
             axes = np.linalg.eigh(fit.T @ fit)[1]
@@ -171,6 +172,7 @@ def _linear(
     fit: Array, test: Array, fit_labels: Indices, test_labels: Indices,
     strengths: Sequence[float],
 ) -> Answers:  # fmt: skip
+    """Fit logistic regression at each strength, and return its answers."""
     model = LogisticRegression(max_iter=ITERATIONS, warm_start=True)
     found: Answers = {}
     for strength in strengths:
@@ -193,6 +195,7 @@ def _neighbours(
     fit: Array, test: Array, fit_labels: Indices, test_labels: Indices,
     strengths: Sequence[float],
 ) -> Answers:  # fmt: skip
+    """Return the answers of the nearest neighbours, without a loss, at a strength of 0."""
     model = KNeighborsClassifier(min(NEIGHBOURS, len(fit)), weights="distance")
     predicted = model.fit(fit, fit_labels).predict(test)
     return {0.0: (predicted, (predicted != test_labels).astype(np.float64))}

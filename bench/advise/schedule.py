@@ -1,9 +1,10 @@
 """Choose trials and their order within the budget.
 
-Trials come in rounds: a short one of every policy where whole ones do not all fit; whole ones, each
-time of what is most likely the best of what was not tried yet; fewer images, for the learning
-curve, and the speed of other backends; further folds for those that may be the best, and whole ones
-again. Each round does what the budget holds, and the next one begins with what is known by then.
+Trials run in rounds: (1) where whole trials of all policies do not fit, a short trial of each; (2)
+whole trials, each time of the untried candidate that is most likely the best for its cost; (3)
+timing in other backends; (4) trials with fewer images, for the learning curve; (5) further folds
+for the candidates that may be the best; (6) rounds 2 and 5 again. Each round runs what fits the
+budget. A whole trial trains on all images of a fold for all epochs.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from dataclasses import dataclass, field
 
 from bench.advise.belief import TIE_LEVEL, Belief
 from bench.advise.candidate import Candidate, Trial, TrialPlan, candidate
-from bench.advise.knowledge import Knowledge, chosen_of
+from bench.advise.knowledge import Knowledge
 from bench.catalog.policies import POLICIES
 
 KEPT_BACKBONES = 2
-"""Networks whose policies have short trials."""
+"""Number of networks with short trials: all policies of the first, ``freeze_all`` and
+``fine_tune_all`` of the others."""
 SHORT_SHARE = 0.4
 """Share of the time that is left within which short trials of all policies must fit; else
 experience alone says which are worth a whole one."""
@@ -43,8 +45,8 @@ FINALISTS = 4
 CURVE_SHARES = (1 / 2, 1 / 4)
 """Shares of a fold's images at which the best whole-network policy is tried for its curve."""
 SETTLED = 0.3
-"""Share of the margin by which the best may be expected to be behind whatever else could be the
-best, for the answer to be settled."""
+"""The answer is settled when the expected shortfall of the best candidate, against whichever one is
+truly the best, is at most this share of the margin."""
 
 OnProgress = Callable[[str], None]
 """Takes words for what is done now."""
@@ -70,8 +72,9 @@ class Schedule:
         if not self.belief.candidates:
             return  # the advice says what comes nearest to the constraints
         self._recall()
+        self._memory_round()
         self._whole_rounds(self._after_short_round(), FIRST_SHARE)
-        if not self.tried():
+        if not self.tried() or not self.belief.candidates:
             return
         self._backend_round()
         self._curve_round()
@@ -94,6 +97,13 @@ class Schedule:
                     laboratory.do(plan)
         self._update()
 
+    def _memory_round(self) -> None:
+        """Try what needs the least memory, if memory is limited: if that is too much, so is all
+        else, and no time is lost on it."""
+        lightest = self.known.lightest()
+        if self.known.wishes.max_memory_bytes is not None and lightest is not None:
+            self._do(self._whole(lightest), "the least memory")
+
     def _update(self) -> None:
         """Learn from the trials so far."""
         self.belief = self.known.belief().among(self.known.allowed())
@@ -114,14 +124,14 @@ class Schedule:
         laboratory, wishes = self.known.laboratory, self.known.wishes
         every = self.belief.candidates
         leading = self.known.leading(self.belief, KEPT_BACKBONES)
-        policies = [
+        candidates = [
             candidate(backbone, policy, wishes.head, wishes.epochs)
             for number, backbone in enumerate(leading)
             for policy in wishes.possible_policies
             if number == 0 or policy in ("freeze_all", "fine_tune_all")
         ]
-        plans = [self._short(one) for one in policies]
-        whole_s = laboratory.total_s([self._whole(one) for one in policies])
+        plans = [self._short(one) for one in candidates]
+        whole_s = laboratory.total_s([self._whole(one) for one in candidates])
         short_s = laboratory.total_s(plans)
         left_s = laboratory.budget.left_s
         if whole_s <= WHOLE_SHARE * left_s or short_s > SHORT_SHARE * left_s:
@@ -193,12 +203,16 @@ class Schedule:
             self.is_settled = self._settles()
             if self.is_settled:
                 return
-            done = {one: len(self.known.whole_trials(one)) for one in self.finalists()}
-            further = [one for one in done if done[one] < folds]
+            left = {
+                one: sorted(set(range(folds)) - {t.plan.fold for t in self.known.whole_trials(one)})
+                for one in self.finalists()
+            }
+            further = [one for one in left if left[one]]
             if not further:
                 return
-            one = min(further, key=lambda c: done[c])
-            trial = self._do(self._whole(one, done[one]), f"fold {done[one] + 1}")
+            one = max(further, key=lambda c: len(left[c]))
+            fold = left[one][0]
+            trial = self._do(self._whole(one, fold), f"fold {fold + 1}")
             if trial is None or not trial.is_ok:
                 return
 
@@ -219,7 +233,7 @@ class Schedule:
             one: self.known.strategy(one).model_copy(update={"expected_test_top1": expected[one]})
             for one in self.belief.candidates
         }
-        chosen = chosen_of(list(strategies.values()), margin)
+        chosen = self.known.recommended(list(strategies.values()))
         of_chosen = next(shortfall[one] for one, own in strategies.items() if own is chosen)
         is_best_clear = min(shortfall.values()) <= SETTLED * margin
         return bool(is_best_clear and of_chosen <= (1 + SETTLED) * margin)
@@ -230,9 +244,9 @@ class Schedule:
         least = max(expected[one] for one in tried) - self.known.wishes.margin
         within = [one for one in tried if expected[one] >= least]
         fit_s = {one: self.known.whole_trials(one)[0].result.fit_s or 0.0 for one in within}
-        best = min(within, key=lambda one: fit_s[one])
+        cheapest = min(within, key=lambda one: fit_s[one])
         for backend in self.known.wishes.backends[1:]:
-            self._do(TrialPlan(best, backend, 0, best.epochs), f"speed of {backend}")
+            self._do(TrialPlan(cheapest, backend, 0, cheapest.epochs), f"speed of {backend}")
 
     def _fits(self, plan: TrialPlan) -> bool:
         laboratory = self.known.laboratory

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import stats
 
-from bench.advise.advice import SimilarityEvidence
-from bench.advise.belief import LEVEL
+from bench.advise.advice import LEVEL, SimilarityEvidence
 from bench.advise.probes import Probe
 from bench.spec.run import Similarity
 

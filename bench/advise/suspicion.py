@@ -33,21 +33,23 @@ APART = 0.2
 """Correlation by which images of a session must be more alike than images of different classes."""
 SHORTCUT = 0.98
 """Accuracy of a probe that sees no content, from which on it is a shortcut."""
-BEHIND = 0.02
-"""Accuracy by which such a probe may be behind that of a network."""
 CHANCE_LEVEL = 0.01
 """Probability of an accuracy by chance, above which labels are taken to say nothing."""
 WRONG = 0.5
-"""Share of wrong labels that is too much."""
+"""Largest accepted share of labels that look as if they were drawn at random."""
 SURE, WRONG_DRAWS = 0.9, 40
-"""Share of draws of the images in which it must be, and their number."""
+"""Share of bootstrap resamples of the images in which the estimate must exceed ``WRONG``, and their
+number."""
 FEW = 2.0
 """Number of images that a typical pair of classes would confuse if all labels were random. Below
 it the share of wrong labels is estimated from how many pairs are never confused."""
+LEAST_OF_A_SHORTCUT = 5
+"""Fewest held-out images of a class that must all be told by a property, and no other ones, for it
+to be a shortcut to that class."""
 FLAT = 2.0
 """Standard deviation of the pixels of a border (0 to 255) below which it is one colour."""
 COMPARED = 2000
-"""Most images that are compared with each other."""
+"""Most images that are compared at once, and in all when sessions are looked for."""
 NAMED = 3
 """Files named for each sign."""
 
@@ -71,7 +73,7 @@ def before_probes(data: Development) -> list[Suspicion]:
 
 def after_probes(data: Development, best: Probe) -> list[Suspicion]:
     """Return what the best probe shows in comparison."""
-    return [*_chance(data, best), *_shortcuts(data, best)]
+    return [*_chance(data, best), *_shortcuts(data)]
 
 
 def _too_few(data: Development) -> list[Suspicion]:
@@ -79,7 +81,8 @@ def _too_few(data: Development) -> list[Suspicion]:
     counts = data.whole_counts
     if counts is None:
         counts = np.bincount(labels, minlength=len(classes))
-    small = [f"'{classes[i]}' ({counts[i]})" for i in np.flatnonzero(counts < LEAST_OF_A_CLASS)]
+    few = np.flatnonzero(counts < LEAST_OF_A_CLASS)
+    small = [f"'{classes[i]}' ({counts[i]})" for i in few]
     if small:
         more = f" and {len(small) - NAMED} more" if len(small) > NAMED else ""
         return [
@@ -87,6 +90,16 @@ def _too_few(data: Development) -> list[Suspicion]:
                 "too_few",
                 f"fewer than {LEAST_OF_A_CLASS} images for training and validation: "
                 f"{', '.join(small[:NAMED])}{more}",
+                _files_of(data, np.flatnonzero(np.isin(labels, few))),
+            )
+        ]
+    lone = [fold for fold in range(data.folds) if len(np.unique(labels[data.fit_images(fold)])) < 2]
+    if lone:
+        return [
+            Suspicion(
+                "too_few",
+                "the training images apart from those held out are of one class alone",
+                _files_of(data, data.fit_images(lone[0])),
             )
         ]
     if len(labels) < LEAST_IMAGES:
@@ -95,6 +108,7 @@ def _too_few(data: Development) -> list[Suspicion]:
                 "too_few",
                 f"{len(labels)} images for training and validation are too few: {LEAST_IMAGES} are "
                 "the least from which anything can be said",
+                _files_of(data, np.arange(len(labels))),
             )
         ]
     return []
@@ -105,13 +119,20 @@ def _dominant(data: Development) -> list[Suspicion]:
     share = counts.max() / counts.sum()
     if share < DOMINANT:
         return []
-    name = data.dataset.classes[int(counts.argmax())]
+    dominant = int(counts.argmax())
+    name = data.dataset.classes[dominant]
     said = f"{share:.0%} of the images are of class '{name}': naming it always is nearly as good"
-    return [Suspicion("dominant_class", said)]
+    files = _files_of(data, np.flatnonzero(data.pool.labels == dominant))
+    return [Suspicion("dominant_class", said, files)]
+
+
+def _files_of(data: Development, positions: Indices) -> tuple[str, ...]:
+    """Return the names of the first few images among ``positions``."""
+    return tuple(data.pool.names[i] for i in positions[:NAMED])
 
 
 def _copies(data: Development) -> list[Suspicion]:
-    """Compare held-out and test images with those for training."""
+    """Find test and validation images that are copies of training images."""
     fit = reduced_vectors(data.packed.train.images)
     found = []
     parts: tuple[tuple[SplitName, str], ...] = (("test", "test"), ("val", "validation"))
@@ -140,19 +161,19 @@ def _sessions(data: Development) -> list[Suspicion]:
     """Find classes whose images are nearly the same picture, while those of different classes are
     not: aligned pictures, as of parts on a belt, are alike in all classes."""
     pool = data.pool
-    some = reduced_vectors(pool.images[stratified_order(pool.labels)[:COMPARED]])
-    everywhere = float(np.square(some.sum(axis=0)).sum() - len(some)) / (
-        len(some) * (len(some) - 1)
-    )
+    chosen = stratified_order(pool.labels)[:COMPARED]
+    some, labels = reduced_vectors(pool.images[chosen]), pool.labels[chosen]
+    sums = [_pair_sum(some[labels == label]) for label in np.unique(labels)]
+    within, pairs_within = (sum(part) for part in zip(*sums, strict=True))
+    every, pairs = _pair_sum(some)
+    between = (every - within) / max(pairs - pairs_within, 1)
     typical, files = [], []
     for label in range(len(data.dataset.classes)):
         own = np.flatnonzero(pool.labels == label)[:COMPARED]
-        reduced = reduced_vectors(pool.images[own])
-        count = len(own)
-        alike = float(np.square(reduced.sum(axis=0)).sum()) - float(np.square(reduced).sum())
-        typical.append(alike / (count * (count - 1)) if count > 1 else 0.0)
+        alike, count = _pair_sum(reduced_vectors(pool.images[own]))
+        typical.append(alike / max(count, 1))
         files.append(pool.names[own[0]] if len(own) else "")
-    same = [i for i, value in enumerate(typical) if value > max(SESSION, everywhere + APART)]
+    same = [i for i, value in enumerate(typical) if value > max(SESSION, between + APART)]
     if not same:
         return []
     names = ", ".join(f"'{data.dataset.classes[i]}'" for i in same[:NAMED])
@@ -161,6 +182,13 @@ def _sessions(data: Development) -> list[Suspicion]:
         "network may know the session and not the class"
     )
     return [Suspicion("shortcut", message, tuple(files[i] for i in same[:NAMED]))]
+
+
+def _pair_sum(vectors: Array) -> tuple[float, int]:
+    """Return the sum of the products of all pairs of different vectors (N, C), each pair twice, and
+    the number of these products."""
+    total = float(np.square(vectors.sum(axis=0)).sum()) - float(np.square(vectors).sum())
+    return total, len(vectors) * (len(vectors) - 1)
 
 
 def _chance(data: Development, best: Probe) -> list[Suspicion]:
@@ -203,7 +231,7 @@ def _is_surely_wrong(given: Indices, predicted: Indices, classes: int) -> bool:
 
 def _wrong(data: Development, best: Probe) -> tuple[str, ...]:
     """Return the names of some images whose label the probe does not find."""
-    return tuple(data.pool.names[i] for i in data.held_out[~best.right][:NAMED])
+    return _files_of(data, data.held_out[~best.right])
 
 
 def wrong_share(given: Indices, predicted: Indices, classes: int) -> float:
@@ -227,8 +255,7 @@ def wrong_share(given: Indices, predicted: Indices, classes: int) -> float:
     if float(np.median(means)) < FEW:
         absent = np.array([np.exp(-share * means).mean() for share in tried])
         return float(np.interp(-float((counts == 0).mean()), -absent, tried))
-    order = np.argsort(counts / means)[: len(counts) // 2]
-    observed = float(counts[order].sum() / means[order].sum())
+    observed = _lower_half(counts[None], means)
     # The lower half of Poisson counts has a smaller mean than all: compare with draws.
     random = np.random.default_rng(0)
     lower = [_lower_half(random.poisson(share * means, (50, len(means))), means) for share in tried]
@@ -236,27 +263,53 @@ def wrong_share(given: Indices, predicted: Indices, classes: int) -> float:
 
 
 def _lower_half(counts: Array, means: Array) -> float:
-    """Return the mean, over draws (D, C), of the less frequent half of counts over their means."""
-    half = np.sort(counts / means, axis=1)[:, : counts.shape[1] // 2]
-    return float(half.mean())
+    """Return the sum of the half of the counts that are fewest for their means, over the sum of
+    these means; a mean over draws.
+
+    Args:
+        counts: (D, C), C for each draw.
+        means: (C,).
+    """
+    order = np.argsort(counts / means, axis=1)[:, : counts.shape[1] // 2]
+    fewest = np.take_along_axis(counts, order, axis=1).sum(axis=1)
+    return float((fewest / means[order].sum(axis=1)).mean())
 
 
-def _shortcuts(data: Development, best: Probe) -> list[Suspicion]:
-    """Find properties that give the class away without showing it."""
+def _shortcuts(data: Development) -> list[Suspicion]:
+    """Find properties that give the class away without showing it: that of nearly all images, or,
+    where a natural class would hardly have such a property, that of all images of one class."""
     labels, found = data.pool.labels, []
-    for words, features_of in _CONTENTLESS.items():
-        features = features_of(data)
+    for property_ in _CONTENTLESS:
+        features = property_.values(data)
         if features is None or not features.std(axis=0).any():
             continue
-        (own,) = probe(words, features, labels, data.fold_of, ("neighbours",))
-        if own.top1 >= max(SHORTCUT, best.top1 - BEHIND):
-            examples = [data.pool.names[np.flatnonzero(labels == c)[0]] for c in np.unique(labels)]
+        (own,) = probe(property_.words, features, labels, data.fold_of, ("neighbours",))
+        if own.top1 >= SHORTCUT:
+            examples = [np.flatnonzero(labels == c)[0] for c in np.unique(labels)]
             message = (
-                f"{words} alone gives the class of {own.top1:.0%} of the held-out images: a "
-                "network may learn that and nothing of what the images show"
+                f"{property_.words} alone gives the class of {own.top1:.0%} of the held-out "
+                "images: a network may learn that and nothing of what the images show"
             )
-            found.append(Suspicion("shortcut", message, tuple(examples[:NAMED])))
+            found.append(Suspicion("shortcut", message, _files_of(data, np.array(examples))))
+        elif property_.marks_a_class and (marked := _marked_class(data, own)) is not None:
+            message = (
+                f"{property_.words} alone tells '{data.dataset.classes[marked]}' from all other "
+                "classes: a network may learn that and nothing of what these images show"
+            )
+            files = _files_of(data, np.flatnonzero(labels == marked))
+            found.append(Suspicion("shortcut", message, files))
     return found
+
+
+def _marked_class(data: Development, own: Probe) -> int | None:
+    """Return the first class whose held-out images a probe finds all, without taking any other
+    image for one of them; None if there is none with enough images."""
+    labels = data.pool.labels[data.held_out]
+    for label in range(len(data.dataset.classes)):
+        is_own = labels == label
+        if is_own.sum() >= LEAST_OF_A_SHORTCUT and ((own.predicted == label) == is_own).all():
+            return label
+    return None
 
 
 def _file_facts(data: Development) -> Array | None:
@@ -298,12 +351,22 @@ def _tints(data: Development) -> Array | None:
     return means
 
 
-_CONTENTLESS: dict[str, Callable[[Development], Array | None]] = {
-    "the size or format of the file": _file_facts,
-    "the colour of the border": _borders,
-    "the mean colour": _tints,
-}
-"""Words for a property that shows no content → its values."""
+@dataclass(frozen=True)
+class _Property:
+    """A property of images that shows no content."""
+
+    words: str
+    values: Callable[[Development], Array | None]
+    """Return (N, C) values; None where there are none."""
+    marks_a_class: bool
+    """True if no natural class has it alone: oranges have a mean colour, but no border."""
+
+
+_CONTENTLESS = (
+    _Property("the size or format of the file", _file_facts, marks_a_class=True),
+    _Property("the colour of the border", _borders, marks_a_class=True),
+    _Property("the mean colour", _tints, marks_a_class=False),
+)
 
 
 def reduced_vectors(images: Pixels) -> Array:

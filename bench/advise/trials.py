@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, get_args
@@ -15,11 +16,13 @@ from bench.advise.candidate import OPTIMIZER, Candidate, Trial, TrialPlan
 from bench.advise.cost import Amount, CostModel, parameters_of
 from bench.advise.experience import NetworkKind
 from bench.advise.images import Development
+from bench.advise.wishes import Wishes
 from bench.analysis.predictions import answers_of
 from bench.catalog.backends import EXPORTER
 from bench.data.packing import pack_key
-from bench.errors import Unavailable
+from bench.errors import Unavailable, UserError
 from bench.network.backbones import backbone as entry_of
+from bench.network.backbones import check_px
 from bench.network.blueprint import Blueprint, Normalisation
 from bench.network.export import blueprint_folder
 from bench.network.weights import pretrained_weights, random_weights
@@ -33,7 +36,7 @@ from bench.workers.process import environment_of, fresh_log
 from bench.workers.tasks import DepthFeaturesTask
 
 TEMPLATE = "advice-{fold}-{images}"
-"""Name of a trial's data set among grids."""
+"""Name under which the data set of a trial is registered with the planner."""
 
 
 @dataclass
@@ -75,15 +78,17 @@ class Laboratory:
 
     def blueprint(self, backbone: str, *, pretrained: bool) -> Path:
         """Return the folder of a backbone's Blueprint, with pretrained or random weights; raise
-        Unavailable if there are no pretrained ones."""
+        Unavailable if there are no pretrained ones, and UserError if it cannot take images of this
+        size."""
         if (backbone, pretrained) not in self._folders:
             cache, python = self.planner.cache, self.planner.interpreters
             entry = entry_of(backbone, python, cache)
+            check_px(backbone, entry, self.px)
             weights = random_weights(entry)
             if pretrained:
                 try:
                     with ended_by(self.budget):  # a download has no estimate
-                        weights = pretrained_weights(backbone, entry)
+                        weights = pretrained_weights(backbone, entry, has_option=False)
                 except BudgetSpent:
                     raise Unavailable(f"the weights of {backbone} took the whole budget") from None
             folder = blueprint_folder(
@@ -95,7 +100,7 @@ class Laboratory:
 
     def features(self, backbone: str, *, pretrained: bool = True) -> DepthFeatures:
         """Return the features of all images at every depth of a backbone, from the cache or
-        computed now; raise what ``Finished.require`` raises."""
+        computed now; raise UserError, Unavailable or WorkerFailed if that fails."""
         python, cache = self.planner.interpreters, self.planner.cache
         blueprint = self.blueprint(backbone, pretrained=pretrained).name
         packed = pack_key(self.data.dataset, self.px)
@@ -202,3 +207,24 @@ class Laboratory:
         }  # fmt: skip
         grid = Grid(dataset=name, backbones=(tried.backbone,), policies=(tried.policy,), **recipe)
         return Suite(name="advice", backends=(plan.backend,), seeds=(self.seed,), grid=(grid,))
+
+
+def admitted(laboratory: Laboratory, wishes: Wishes) -> tuple[str, ...]:
+    """Return the networks that have no more parameters than are allowed; raise UserError, which
+    names the nearest, if there is none."""
+    most = wishes.max_parameters
+    if most is None:
+        return wishes.backbones
+    sizes: dict[str, int] = {}
+    for name in wishes.backbones:
+        with suppress(Unavailable):  # its probe says why it is left out
+            sizes[name] = laboratory.parameters_of(name, wishes.head)
+    admitted = tuple(name for name in wishes.backbones if sizes.get(name, 0) <= most)
+    if not admitted:
+        nearest = min(sizes, key=lambda name: sizes[name])
+        raise UserError(
+            f"No network has {most:,} parameters or fewer. Nearest is {nearest} with "
+            f"{sizes[nearest]:,}.",
+            f"Use --max-parameters {sizes[nearest]}, or name other networks with --backbones.",
+        )
+    return admitted

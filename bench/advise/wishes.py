@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from bench.advise.advice import Strategy
 from bench.catalog.policies import POLICIES as CATALOGUE
 from bench.errors import UserError
+from bench.network.phases import least_epochs
 
 POLICIES = (
     "freeze_all", "fine_tune_all", "retrain_all", "fine_tune_last", "linear_probe_then_fine_tune",
@@ -40,9 +41,7 @@ class Wishes:
     @property
     def possible_policies(self) -> tuple[str, ...]:
         """Policies that have an epoch for each of their phases."""
-        return tuple(
-            name for name in self.policies if len(CATALOGUE[name].phases or "x") <= self.epochs
-        )
+        return tuple(p for p in self.policies if least_epochs(CATALOGUE[p]) <= self.epochs)
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ def limits(wishes: Wishes) -> list[Limit]:
     given = (
         ("--max-parameters", wishes.max_parameters, lambda s: s.total_parameters, "", 1.0),
         ("--max-infer-ms", wishes.max_infer_ms, _infer_ms, " ms", 1.0),
-        ("--max-memory", wishes.max_memory_bytes, _memory_bytes, " MB", 1e6),
+        ("--max-memory", wishes.max_memory_bytes, memory_of, " MB", 1e6),
     )
     return [
         Limit(option, float(most), figure, unit, scale)
@@ -74,6 +73,12 @@ def limits(wishes: Wishes) -> list[Limit]:
 def meets(strategy: Strategy, wishes: Wishes) -> bool:
     """Return True if a strategy breaks no constraint; figures that are not known break none."""
     return all((limit.figure(strategy) or 0.0) <= limit.most for limit in limits(wishes))
+
+
+def exceeds_memory(strategy: Strategy, wishes: Wishes) -> bool:
+    """Return True if a strategy is known to need more memory than is allowed."""
+    most = wishes.max_memory_bytes
+    return most is not None and (memory_of(strategy) or 0) > most
 
 
 def unchecked(strategy: Strategy, wishes: Wishes) -> list[str]:
@@ -109,5 +114,7 @@ def _infer_ms(strategy: Strategy) -> float | None:
     return None if not rate else 1000.0 / rate
 
 
-def _memory_bytes(strategy: Strategy) -> float | None:
+def memory_of(strategy: Strategy) -> int | None:
+    """Return the peak memory of a training in bytes: of the GPU, or of the process on a CPU; None
+    where it is not known."""
     return strategy.peak_device_bytes or strategy.peak_host_bytes

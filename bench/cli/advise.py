@@ -41,7 +41,7 @@ from bench.cli.output import show, tell
 from bench.cli.run_clock import duration
 from bench.data import Dataset
 from bench.data.image_files import first_of
-from bench.errors import Unavailable, UserError, choose
+from bench.errors import Unavailable, UserError, choose, number_of
 from bench.network.backbones import backbone, check_name
 from bench.network.blueprint import Network
 from bench.report.advice.page import write_advice_page
@@ -56,12 +56,13 @@ from bench.workers.process import Interpreters, environment_of
 FOLDER = Path("results") / "advice"
 BUDGET = "10m"
 CPU_PX, GPU_PX = 96, 224
+MOST_BUDGET_S = 100 * 86_400.0
 END_S = 1.5
 """Time for ending workers, and for writing the answer and its page."""
 
 
 class NotesAlone(SilentDisplay):
-    """Shows notes, and nothing of single trials: the line of progress tells of them."""
+    """Shows notes only; the line of progress reports trials."""
 
     def note(self, text: str) -> None:
         """Show a note."""
@@ -69,12 +70,13 @@ class NotesAlone(SilentDisplay):
 
 
 def advise_command(options: AdviseOptions) -> bool:
-    """Advise, print the answer, and return False if there is no advice for these images."""
-    # The time of the processor until now is that of the program's start.
+    """Give advice and print it; return False if there is no recommendation, or if the project could
+    not be written or trained."""
+    # Processor time so far stands for the time that the program took to start.
     budget = Budget(_budget_s(options), before_s=time.process_time(), reserved_s=END_S)
     if budget.seconds < LEAST_BUDGET_S:
         raise UserError(
-            f"--budget: {budget.seconds:.0f} s are too short even for the first evidence.",
+            f"--budget: {budget.seconds:.3g} s are too short even for the first evidence.",
             f"It needs {LEAST_BUDGET_S:.0f} s or more: --budget 10m.",
         )
     if options.budget_usd is not None:
@@ -114,7 +116,9 @@ def advise_command(options: AdviseOptions) -> bool:
         finally:
             end_line()
     has_project = True
-    if not is_interrupted and (options.eject is not None or options.train):
+    if is_interrupted and (options.eject is not None or options.train):
+        tell("No project is written after Ctrl-C; the same command goes on, and writes it.")
+    elif options.eject is not None or options.train:
         try:
             advice = _begin_project(options, advice, laboratory, question, images.whole)
         except KeyboardInterrupt:  # the advice stands, in the cases below as well
@@ -124,8 +128,11 @@ def advise_command(options: AdviseOptions) -> bool:
             has_project = False
     show(json_text(advice.model_dump(mode="json")) if options.as_json else advice_text(advice))
     page = question.folder / "advice.html"
-    write_advice_page(advice, page)
-    tell(f"wrote {page}")
+    try:
+        write_advice_page(advice, page)
+        tell(f"wrote {page}")
+    except OSError as error:  # the answer is printed already
+        tell(f"{page} cannot be written: {error.strerror or error}")
     if is_interrupted:
         raise KeyboardInterrupt
     return advice.recommendation is not None and has_project
@@ -173,8 +180,8 @@ def _tell_plan(laboratory: Laboratory, question: Question) -> None:
     is their turn."""
     first, *others = question.wishes.backbones
     probe, *trials = plan_of(laboratory, replace(question.wishes, backbones=(first,)))
-    text = f"planned: {probe.words}, some {probe.seconds:.0f} s"
-    text += f", and of {len(others)} other networks; " if others else "; "
+    text = f"planned: {probe.words}" + (f", some {probe.seconds:.0f} s" if trials else "")
+    text += f", and of {number_of(len(others), 'other network')}; " if others else "; "
     if trials:
         each_s = [step.seconds for step in trials]
         text += (
@@ -209,6 +216,8 @@ def _begin_project(
     tell(f"wrote the project into {folder}")
     if not options.train:
         return advice
+    if strategy.train_s is not None:
+        tell(f"the full run takes some {duration(strategy.train_s)}; the budget does not count it")
     trained = train_project(folder, strategy, planner.interpreters, question.device, tell)
     return advice.model_copy(update={"trained": trained})
 
@@ -234,12 +243,25 @@ def _show_plan(steps: Sequence[Step], budget_s: float, as_json: bool) -> None:
 
 
 def _budget_s(options: AdviseOptions) -> float:
+    """Return the seconds of the budget; raise UserError if they are too many for a timer."""
+    seconds = _given_budget_s(options)
+    if seconds > MOST_BUDGET_S:
+        raise UserError(
+            f"A budget of {seconds / 86_400:,.0f} days is too long: "
+            f"{MOST_BUDGET_S / 86_400:.0f} days are the most.",
+            "Use --budget 10m.",
+        )
+    return seconds
+
+
+def _given_budget_s(options: AdviseOptions) -> float:
     """Return the seconds of ``--budget``, or of ``--budget-usd`` at ``--price-per-hour``."""
     if options.budget_usd is None and options.price_per_hour is None:
         return duration_s("--budget", options.budget or BUDGET)
     if options.budget is not None:
         raise UserError(
-            "--budget and --budget-usd exclude each other.", "Give time, or money and its price."
+            "--budget excludes --budget-usd and --price-per-hour.",
+            "Give a time, or money and its price.",
         )
     if options.budget_usd is None or options.price_per_hour is None:
         raise UserError("--budget-usd and --price-per-hour belong together.", "Give both.")

@@ -228,7 +228,8 @@ class AdviseOptions:
     """Recommend a strategy for a data set: policy, network, framework, what it costs and gives.
 
     Lists are comma-separated. Probes come first, then real trainings, as far as the budget goes.
-    The test images take no part. Exit code 1 means that the images cannot support advice.
+    The test images take no part. Exit code 1 means that there is no recommendation, or that the
+    project could not be written or trained.
     """
 
     dataset: str = argument("folder:PATH, photos, mnist5k or debian:NAME.", "DATASET", MISSING)
@@ -255,13 +256,19 @@ class AdviseOptions:
     head: str = option("linear, dense:512,256 or flatten+dense:290.", "linear")
     epochs: int = option("Epochs of a full run.", 10, min=1)
     batch_size: int = option("Images in a training step.", 32, min=1)
-    px: int | None = option("Height and width of the input. Default: 96 on a CPU, 224 on a GPU.")
+    px: int | None = option(
+        "Height and width of the input, in pixels. Default: 96 on a CPU, 224 on a GPU.", min=1
+    )
     train_images: int | None = option("Number of training images. Default: all.", min=1)
     device: str = option("auto, cpu or cuda:0.", "auto")
     eject: Path | None = option(
         "New folder for a training script of the recommendation that needs no Thawbench."
     )
-    train: bool = option("Do the full run of the recommendation, and save its model.", False)
+    train: bool = option(
+        "Then do the full run of the recommendation, which the budget does not count, and save its "
+        "model.",
+        False,
+    )
     dry_run: bool = option("Show the plan with its costs, and train nothing.", False)
     skip_unreadable: bool = option("Leave out images that cannot be read.", False)
     drop_duplicates: bool = option("Leave out images in two classes or two splits.", False)

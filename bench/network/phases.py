@@ -60,10 +60,15 @@ def phases_of(blueprint: Blueprint, policy: Policy, epochs: int) -> tuple[Phase,
     return tuple(map(Phase, alone, firsts, lengths))
 
 
+def least_epochs(policy: Policy) -> int:
+    """Return the fewest epochs of a policy: one for each phase. One that unfreezes stage by stage
+    needs two: with one it would be an ordinary policy."""
+    return 2 if policy.phases == "by_stage" else max(1, len(policy.phases))
+
+
 def check_epochs(policy: Policy, epochs: int) -> None:
-    """Raise UserError if there are fewer epochs than the policy has phases. One that unfreezes
-    stage by stage needs two: with one it would be an ordinary policy."""
-    least = 2 if policy.phases == "by_stage" else max(1, len(policy.phases))
+    """Raise UserError if there are fewer epochs than the policy needs."""
+    least = least_epochs(policy)
     if epochs < least:
         raise UserError(
             f"Policy {policy.name} needs {least} epochs or more: first the head trains alone, then "

@@ -77,10 +77,13 @@ def weights_from_file(entry: BackboneEntry, path: Path) -> Weights:
     return Weights(ref, entry.preprocessing, path)
 
 
-def pretrained_weights(name: str, entry: BackboneEntry, download: bool = True) -> Weights:
+def pretrained_weights(
+    name: str, entry: BackboneEntry, download: bool = True, has_option: bool = True
+) -> Weights:
     """Return the ImageNet weights of the backbone ``name`` from the first place that has them:
     installed packages, caches and, with ``download``, the network. Raise Unavailable if none has
-    them; the message says how to get them."""
+    them; the message says how to get them, by the option ``--weights``, too, if the command
+    ``has_option``."""
     if code := entry.code:  # the weights that the user's function gives, recorded like a file
         ref = WeightsRef(kind="file", source=code.name, sha256=code.state_sha256)
         return Weights(ref, entry.preprocessing)
@@ -102,7 +105,11 @@ def pretrained_weights(name: str, entry: BackboneEntry, download: bool = True) -
     raise Unavailable(
         f"no pretrained weights for {name}{why}. To get them: "
         + "; or ".join(ways or [f"{entry.library} publishes none"])
-        + f"; or name a file: --weights {name}=PATH; or ask for random ones: --weights random"
+        + (
+            f"; or name a file: --weights {name}=PATH; or ask for random ones: --weights random"
+            if has_option
+            else ""
+        )
     )
 
 

@@ -49,7 +49,7 @@ def test_a_folder_of_images_gets_advice_within_its_budget(
     assert found["spent_s"] <= found["budget_s"] == 30
     assert found["probes"]
     assert found["tried"]
-    assert "By probes and experience" in err
+    assert "First estimate, before any training" in err
     page = next((tmp_path / "results" / "advice").glob("*/advice.html"))
     assert "training time of the full run" in page.read_text()
     # The same command goes on: what was tried is there already.
@@ -74,7 +74,7 @@ def test_ctrl_c_gives_the_best_advice_so_far(tmp_path: Path, shared_cache: Path)
     ) as process:  # fmt: skip
         assert process.stderr is not None
         for line in process.stderr:
-            if "By probes and experience" in line:
+            if "First estimate, before any training" in line:
                 break
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)

@@ -53,7 +53,7 @@ def _measured(family: Family, size: int, number: int) -> Measured:
     cell = Cell(family, PLAIN, size)
     scores = dict.fromkeys(BACKBONES, 0.5)
     evidence = Evidence(cell, dict.fromkeys(BACKBONES, right), scores, scores)
-    return Measured(cell, runs, evidence, {}, None, (), {}, 10, ())
+    return Measured(cell, runs, evidence, {}, None, (), {}, 10, size, ())
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_gains_over_a_trained_head_are_learned(cells: list[Measured]) -> None:
 def test_gains_that_grow_with_the_images_are_carried_on(cells: list[Measured]) -> None:
     """Fine-tuning gains 0.8 at four images a class and 1.2 at sixteen: 1.6 at sixty-four."""
     grown = [
-        replace(one, cell=replace(one.cell, train_images=4 * one.cell.train_images), runs=[
+        replace(one, train_images=4 * one.train_images, runs=[
             _run(run.backbone, run.policy, run.factor,
                  float(logit(run.test_top1)) + 0.4 * (run.policy == "fine_tune_all"), number)
             for run in one.runs

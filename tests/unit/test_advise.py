@@ -14,13 +14,13 @@ from scipy import stats
 
 from bench.advise.advice import Advice
 from bench.advise.budget import Budget
-from bench.advise.candidate import Candidate, Trial, TrialPlan
+from bench.advise.candidate import Candidate, Trial, TrialPlan, candidate
 from bench.advise.conclude import Findings, conclude
 from bench.advise.evidence import ProbeEvidence
 from bench.advise.experience import Arm, Experience, KindExperience
 from bench.advise.images import Development
 from bench.advise.knowledge import RATE_FACTORS, Knowledge
-from bench.advise.learning_curve import Point
+from bench.advise.learning_curve import Point, fit_curve
 from bench.advise.probes import Probe
 from bench.advise.schedule import Schedule
 from bench.advise.similarity import similarity_of
@@ -32,10 +32,12 @@ from bench.catalog.policies import POLICIES
 from bench.data.model import Dataset
 from bench.data.resplit import ImagePool, PoolSource
 from bench.errors import UserError
+from bench.report.advice.words import advice_text
 from bench.spec.result import RunResult
 from bench.spec.run import Status
 from bench.training.predictions import image_answers
 
+RANDOM = np.random.default_rng(0)
 IMAGES, CLASSES = 800, 4
 EPOCH_S = 2.0
 """Time of an epoch that trains everything; one of the head takes a tenth."""
@@ -285,7 +287,7 @@ def test_probes_alone_recommend_what_experience_expects() -> None:
     assert low < 0.7 < high
     assert advice.more_images is not None
     assert advice.more_images.gain > 0
-    assert "not tried here; it is expected from made data sets" in advice.would_change[0]
+    assert "its accuracy is predicted from made data sets" in advice.would_change[0]
 
 
 def test_images_that_cannot_support_advice_get_none() -> None:
@@ -366,6 +368,34 @@ def test_where_nothing_can_be_trained_there_is_no_advice() -> None:
     advice, _ = _advise(fails=dict.fromkeys(POLICY_NAMES, "oom"))
     assert advice.recommendation is None
     assert len(advice.warnings) == len(POLICY_NAMES)
+    text = advice_text(advice)
+    assert "no strategy could be trained here" in text
+    assert "freeze_all of squeezenet1_1 at learning rate 0.01 was left out: its trial ran" in text
+    assert "cannot support advice" not in text
+
+
+def test_memory_that_nothing_meets_is_found_by_the_lightest_trial_alone() -> None:
+    wishes = {"max_memory_bytes": 10**8}
+    with pytest.raises(
+        UserError, match="--max-memory 100 MB .it needs 1,000 MB.*by probes and 1 t"
+    ):
+        _advise(wishes=wishes)
+
+
+def test_a_fold_that_is_missing_between_stored_ones_is_tried() -> None:
+    one = candidate("squeezenet1_1", "fine_tune_all", "linear", 10)
+    stored = tuple(TrialPlan(one, "torch", fold, 10) for fold in (0, 2))
+    _, laboratory = _advise(stored=stored, rate_cost=0.15)
+    folds = [t.plan.fold for t in laboratory.trials if t.plan.candidate == one and t.plan.is_whole]
+    assert len(folds) == len(set(folds)) >= 2
+
+
+def test_an_accuracy_below_the_expected_one_takes_fewer_images_however_many_there_are() -> None:
+    """The curve was measured at up to 400 images, and there are a hundred times as many."""
+    curve = fit_curve([Point(n, 0.3 + 20 / n, 0.02) for n in (100, 200, 400)], RANDOM)
+    images = 40_000
+    assert curve.images_for(curve.value(images)) is None
+    assert curve.images_for(curve.value(images), images) == pytest.approx(images, rel=0.05)
 
 
 def test_the_accuracy_wanted_agrees_with_the_expected_one() -> None:

@@ -103,6 +103,27 @@ def test_a_shortcut_is_found_with_files_that_show_it(change: Change, tmp_path: P
     assert all(one.files for one in found)
 
 
+@pytest.mark.parametrize("change", [_border, _size])
+def test_a_shortcut_of_one_class_is_found(change: Change, tmp_path: Path) -> None:
+    def only_of_class_2(image: Pixels, label: int, number: int) -> Pixels:
+        return change(image, label, number) if label == 2 else image
+
+    data = _development(_folder(tmp_path / "bad", only_of_class_2), tmp_path / "cache")
+    (sign,) = before_probes(data) + after_probes(data, _probe(data))
+    assert sign.kind == "shortcut"
+    assert "alone tells 'class2' from all other classes" in sign.message
+    assert all(Path(file).parent.name == "class2" for file in sign.files)
+    assert sign.files
+
+
+def test_a_class_of_one_colour_is_no_shortcut(tmp_path: Path) -> None:
+    def orange(image: Pixels, label: int, number: int) -> Pixels:
+        return _tint(image, label, number) if label == 2 else image
+
+    data = _development(_folder(tmp_path / "good", orange), tmp_path / "cache")
+    assert _kinds(data) == set()
+
+
 def test_shuffled_labels_are_found(tmp_path: Path) -> None:
     data = _development(_folder(tmp_path / "bad"), tmp_path / "cache")
     labels = data.pool.labels[data.held_out]

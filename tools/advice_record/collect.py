@@ -88,6 +88,7 @@ class Bench:
             scores[backbone] = log_evidence(values, laboratory.data.pool.labels[chosen])
         found = {
             "classes": len(dataset.classes),
+            "train_images": dataset.train_images,
             "probe_answers": {
                 name: "".join("01"[int(right)] for right in one.right)
                 for name, one in evidence.last.items()
@@ -96,7 +97,6 @@ class Bench:
             "log_evidence": scores,
             "signs": [one.kind for one in evidence.signs],
             "curve": [point._asdict() for point in evidence.curve],
-            "similarity": evidence.similarity and evidence.similarity.model_dump(mode="json"),
             "planted": {name: self._signs(place, with_fault(dataset, name)) for name in FAULTS},
         }
         replace_text(place / EVIDENCE_FILE, json.dumps(found, indent=1))
@@ -152,7 +152,7 @@ class Bench:
         question = Question(images.seen.name, budget.seconds, wishes, "cpu", PX, BATCH, folder)
         self.planner.opened = {}
         laboratory = prepare(question, images, self.planner, budget, SilentDisplay())
-        laboratory.workers = self.workers
+        laboratory.workers = laboratory.exporters = self.workers
         return laboratory, question
 
 

@@ -12,6 +12,7 @@ from scipy.special import logit
 from bench.advise.experience import Arm, Experience, KindExperience, NetworkKind
 from bench.advise.knowledge import RATE_FACTORS
 from bench.advise.wishes import POLICIES
+from bench.errors import UserError
 from tools.advice_record.measured import Measured
 from tools.advice_record.oracle import BACKBONES, KINDS, FullRun
 
@@ -28,6 +29,11 @@ def learn(found: Sequence[Measured]) -> Experience:
     out cells with wrong labels, whose probes are measured on other labels than their full runs."""
     arms = [Arm(policy=p, rate_factor=f) for p in POLICIES for f in RATE_FACTORS]
     used = [one for one in found if one.is_probed]
+    if not used:
+        raise UserError(
+            "No data set of another family was measured, from which to learn.",
+            "CONTRIBUTING.md names the packages of the record's data.",
+        )
     clean = [one for one in used if not one.cell.variant.noise]
     gains = np.array([[_gains(one, name, arms) for name in BACKBONES] for one in used])
     heads = np.array([[_head(one, name) for name in BACKBONES] for one in clean])
@@ -69,13 +75,13 @@ def _of_kind(gains: Floats, further: Floats, heads: Floats) -> tuple[KindExperie
     covariance = flat.T @ flat / len(flat)
     covariance = (1 - SHRUNK) * covariance + SHRUNK * np.diag(np.diag(covariance))
     head_gain, sampling = heads[..., 0], heads[..., 1]
-    variance = float(head_gain.var() - sampling.mean())
+    variance = float(np.nanvar(head_gain) - np.nanmean(sampling))
     return KindExperience(
         gain=tuple(map(float, mean)),
         covariance=tuple(map(tuple, covariance.tolist())),
         slope=tuple(map(float, slope)),
         slope_variance=tuple(map(float, flat.var(axis=0) / spread)),
-        head_gain=float(head_gain.mean()),
+        head_gain=float(np.nanmean(head_gain)),
         head_variance=max(variance, LEAST_HEAD_VARIANCE),
     ), centred
 
@@ -92,11 +98,11 @@ def _gains(one: Measured, backbone: str, arms: Sequence[Arm]) -> Floats:
 
 def _head(one: Measured, backbone: str) -> tuple[float, float]:
     """Return the gain of the trained head over the probe, in log odds, and the variance of that
-    from the numbers of images."""
+    from the numbers of images; NaN if the head diverged."""
     run = one.run(backbone, "freeze_all", 1.0)
     probe = one.evidence.probe_answers[backbone]
     if run is None:
-        return 0.0, 0.0
+        return float("nan"), float("nan")
     top1 = (probe.sum() + 0.5) / (len(probe) + 1)
     spread = top1 * (1 - top1)
     variance = 1 / (len(probe) * spread) + 1 / (run.test_images * spread)

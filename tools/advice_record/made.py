@@ -59,7 +59,8 @@ Made = tuple[str, str, str, Image.Image]
 
 
 def _made(root: Path, pictures: Iterator[Made]) -> Path:
-    """Write pictures that were not written before, in the layout of ``folder:``."""
+    """Write pictures as a data set in the layout of ``folder:``, unless it is there already; return
+    its path."""
     if root.is_dir():
         return root
     part = root.with_name(f"{root.name}.part")

@@ -48,6 +48,8 @@ class Measured:
     planted: dict[str, tuple[str, ...]]
     """Planted fault → kinds of signs that were found."""
     classes: int
+    train_images: int
+    """Number of training images, copies left out."""
     curve: tuple[Point, ...]
     """Errors of the best probe over the number of training images."""
 
@@ -64,7 +66,7 @@ class Measured:
     @property
     def images_per_class(self) -> float:
         """Number of training images over that of classes."""
-        return self.cell.train_images / self.classes
+        return self.train_images / self.classes
 
     @property
     def whole_s(self) -> float:
@@ -126,6 +128,7 @@ def load(folder: Path) -> list[Measured]:
                 Advice.model_validate_json(folds.read_bytes()) if folds.is_file() else None,
                 tuple(told["signs"]),
                 {name: tuple(signs) for name, signs in told["planted"].items()}, told["classes"],
+                told["train_images"],
                 tuple(Point(**point) for point in told["curve"]),
             )
         )  # fmt: skip

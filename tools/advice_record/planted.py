@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from bench.data import Dataset
 from bench.data.model import SPLITS, Labels, Pixels, SplitName
@@ -82,9 +83,24 @@ def _copies(parts: Parts, random: np.random.Generator) -> None:
 def _border(parts: Parts, random: np.random.Generator) -> None:
     """Frame the images of each class in a grey of its own."""
     greys = np.linspace(20, 235, int(parts.labels.max()) + 1)[parts.labels]
+    _frame(parts, np.arange(len(parts.labels)), greys)
+
+
+def _border_of_one(parts: Parts, random: np.random.Generator) -> None:
+    """Frame the images of the first class in a colour that has no other use."""
+    own = np.flatnonzero(parts.labels == 0)
+    _frame(parts, own, np.full(len(own), 100.0))
+    parts.images[own, :FRAME_PX, :, 2] = parts.images[own, -FRAME_PX:, :, 2] = 180
+    parts.images[own, :, :FRAME_PX, 2] = parts.images[own, :, -FRAME_PX:, 2] = 180
+
+
+def _frame(parts: Parts, positions: Indices, greys: npt.NDArray[np.float64]) -> None:
+    """Frame images in (N,) greys."""
+    framed = parts.images[positions]
     for edge in (np.s_[:, :FRAME_PX], np.s_[:, -FRAME_PX:],
                  np.s_[:, :, :FRAME_PX], np.s_[:, :, -FRAME_PX:]):  # fmt: skip
-        parts.images[edge] = greys[:, None, None, None].astype(np.uint8)
+        framed[edge] = greys[:, None, None, None].astype(np.uint8)
+    parts.images[positions] = framed
 
 
 def _tint(parts: Parts, random: np.random.Generator) -> None:
@@ -120,6 +136,7 @@ FAULTS: Mapping[str, Planted] = {
     "a dominant class": Planted(_dominant_class, "dominant_class"),
     "copies in the test": Planted(_copies, "copies"),
     "a border": Planted(_border, "shortcut"),
+    "a border of one class": Planted(_border_of_one, "shortcut"),
     "a tint": Planted(_tint, "shortcut"),
     "one session": Planted(_session, "shortcut"),
 }

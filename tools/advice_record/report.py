@@ -11,7 +11,7 @@ from tabulate import tabulate
 
 from bench.report.gate.words import percent
 from bench.storage.text_files import json_text, replace_text
-from tools.advice_record.cells import SIZES
+from tools.advice_record.cells import COARSE_PX, NOISE, PX, SIZES
 from tools.advice_record.published import published_regrets
 from tools.advice_record.scores import summary
 
@@ -31,9 +31,10 @@ def page(found: dict[str, Any], commit: str) -> str:
         f"Made by `make advice-record` on {found['machine']}, code of commit {commit}: "
         f"{found['cells']} cells of {len(found['families'])} families "
         f"({', '.join(found['families'])}), {found['runs']:,} full runs in "
-        f"{found['whole_hours']:.1f} hours of training. Each cell is a data set at 64 px with "
-        f"{sizes} or {SIZES[-1]} training images, or a variant: grey, inverted, coarse (12 px a "
-        "side), with 30 % wrong labels, with classes merged two by two. The adviser knows the "
+        f"{found['whole_hours']:.1f} hours of training. Each cell is a data set at {PX} px with "
+        f"{sizes} or {SIZES[-1]} training images, or a variant: grey, inverted, coarse "
+        f"({COARSE_PX} px a side), with {NOISE:.0%} wrong labels, with classes merged two by two. "
+        "Rules that name no network use the largest. The adviser knows the "
         "experience of the other families only. Times are those of training alone.",
         "Regret: points of test accuracy below the best full run of the cell, which is chosen on "
         "nine tenths of the test images and measured on the tenth, ten times, so that it owes "
@@ -92,6 +93,8 @@ def _intervals(found: dict[str, Any]) -> str:
 
 
 def _folder(found: dict[str, Any]) -> str:
+    if not found["cells"]:
+        return "No plain cell was asked about so."
     counts = found["coverage"]
     low, high = (points(end) for end in found["interval"])
     refused = f" Refused: {', '.join(found['refused'])}." if found["refused"] else ""

@@ -135,7 +135,7 @@ RULES: dict[str, Rule] = {
     "successive halving": _halving,
     "everything, by validation": _tune_everything,
 }
-"""Name → rule. *Always the largest network* is that of every rule that names none."""
+"""Name → rule. Rules that name no network use the largest."""
 
 
 def chance(runs: Sequence[FullRun]) -> tuple[npt.NDArray[np.float64], float]:

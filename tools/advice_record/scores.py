@@ -215,7 +215,7 @@ def data_wanted(found: Sequence[Measured]) -> dict[str, list[float | None]]:
             if run is not None:
                 error = 1 - run.test_top1
                 spread = float(np.sqrt(max(error * (1 - error), 0.01) / run.test_images))
-                points.append(Point(one.cell.train_images, error, spread))
+                points.append(Point(one.train_images, error, spread))
         whole += ratios(points) if points else []
     return {"probes": probes, "whole network": whole}
 
@@ -230,6 +230,8 @@ def folder_without_split(found: Sequence[Measured]) -> dict[str, Any]:
         one.regret(np.zeros(one.runs[0].test_images) if pick is None else pick[0])
         for one, pick in picked
     ])  # fmt: skip
+    if not own:
+        return {"cells": 0}
     return {
         "share": FOLDS_SHARE, "cells": len(own),
         "refused": [name for name, one in advice.items() if one.recommendation is None],
@@ -277,7 +279,7 @@ def summary(folder: Path) -> dict[str, Any]:
         "coverage": {
             f"{share:g}": coverage(found, _at(share)) for share in SHARES
         },
-        "folder": folder_without_split(answered),
+        "folder": folder_without_split(found),
         "ties": {f"{share:g}": ties(found, share) for share in SHARES},
         "data_wanted": data_wanted(found),
         "planted": planted(found),

@@ -33,8 +33,7 @@ def train_project(
         WorkerFailed: The script failed; the message has its last line.
     """
     environment = BACKENDS[strategy.backend].environment(os.environ, device)
-    # The script takes the first GPU that it sees.
-    environment["CUDA_VISIBLE_DEVICES"] = "" if device == "cpu" else device.removeprefix("cuda:")
+    environment["CUDA_VISIBLE_DEVICES"] = _visible_gpu(device)
     environment["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
     command = [str(interpreters.of(strategy.backend)), "-P", "train.py"]
     with subprocess.Popen(
@@ -43,12 +42,15 @@ def train_project(
     ) as process:  # fmt: skip
         assert process.stdout is not None
         last = ""
-        for line in process.stdout:
-            last = line.rstrip() or last
+        for line in filter(str.strip, process.stdout):
+            last = line.rstrip()
             say(last)
     if process.returncode != 0:
         raise WorkerFailed(f"the full run in '{folder}' failed: {last}")
-    found = json.loads((folder / RESULT_FILE).read_text())
+    try:
+        found = json.loads((folder / RESULT_FILE).read_text())
+    except (OSError, ValueError) as error:
+        raise WorkerFailed(f"the full run left no {RESULT_FILE} in '{folder}': {error}") from error
     low, high = strategy.interval or (0.0, 1.0)
     return Trained(
         **found,
@@ -56,3 +58,13 @@ def train_project(
         folder=str(folder),
         is_as_predicted=low <= found["test_top1"] <= high,
     )
+
+
+def _visible_gpu(device: str) -> str:
+    """Return the value of CUDA_VISIBLE_DEVICES with which the script, which uses the first GPU that
+    it sees, uses ``device``; ``cuda:N`` counts the GPUs that this process sees."""
+    if device == "cpu":
+        return ""
+    number = device.removeprefix("cuda:")
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return visible.split(",")[int(number)].strip() if visible else number

@@ -93,18 +93,19 @@ def check_has_script(wishes: Wishes) -> None:
     for backend in wishes.backends:
         if backend not in SCRIPTS:
             raise UserError(
-                f"--eject: there is no script for {backend}.",
+                f"--eject and --train: there is no script for {backend}.",
                 f"There are scripts for {', '.join(SCRIPTS)}: name them with --frameworks.",
             )
     for name in wishes.backbones:
         if name not in BACKBONES:
             raise UserError(
-                f"--eject: there is no script for {name}, only for networks of the catalogue.",
-                "See run_bench.py list backbones.",
+                f"--eject and --train: there is no script for {name}.",
+                "There are scripts for networks of the catalogue: run_bench.py list backbones.",
             )
     if wishes.head != "linear" and not wishes.head.startswith("dense:"):
         raise UserError(
-            f"--eject: there is no script for head {wishes.head}.", "Use linear or dense:512,256."
+            f"--eject and --train: there is no script for head {wishes.head}.",
+            "Use linear or dense:512,256.",
         )
 
 
@@ -215,8 +216,8 @@ def _layers(blueprint: Blueprint) -> list[dict[str, Any]]:
         is_grouped = o.kind == "conv2d" and o.attributes["groups"] not in (1, o.shape[0])
         if o.kind not in KERAS_KINDS or is_grouped:
             raise UserError(
-                f"--eject: the script for Keras knows no {'grouped ' if is_grouped else ''}"
-                f"{o.kind} of {blueprint.backbone}.",
+                "--eject and --train: the script for Keras knows no "
+                f"{'grouped ' if is_grouped else ''}{o.kind} of {blueprint.backbone}.",
                 "Use --frameworks torch.",
             )
         source = shapes.get(o.inputs[0], (3, blueprint.px, blueprint.px))

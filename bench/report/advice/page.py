@@ -17,13 +17,16 @@ from markupsafe import Markup
 from bench.advise.advice import Advice, Strategy
 from bench.report.advice.words import (
     HEADINGS,
+    alternative_words,
     answer_sentence,
     data_wanted_sentence,
+    end_sentence,
     more_images_sentence,
     percent,
     refusal_sentences,
     size_sentences,
     strategy_rows,
+    trained_sentence,
 )
 from bench.report.plots import COLOURS, GREY
 from bench.storage.text_files import replace_text
@@ -72,7 +75,7 @@ def _notes(advice: Advice) -> list[dict[str, str]]:
     notes = [
         {
             "title": f"Or {one.strategy.policy} of {one.strategy.backbone}",
-            "text": f"Learning rate {one.strategy.learning_rate:.3g}. {one.gives_up}",
+            "text": alternative_words(one),
         }
         for one in advice.alternatives
     ]
@@ -81,10 +84,19 @@ def _notes(advice: Advice) -> list[dict[str, str]]:
     if advice.more_images is not None:
         notes.append({"title": "More images", "text": more_images_sentence(advice)})
     if advice.data_wanted is not None:
-        notes.append({"title": "Data wanted", "text": data_wanted_sentence(advice.data_wanted)})
+        notes.append(
+            {
+                "title": "Images needed for the target",
+                "text": data_wanted_sentence(advice.data_wanted),
+            }
+        )
+    if advice.trained is not None:
+        notes.append({"title": "The full run", "text": trained_sentence(advice.trained)})
+    if advice.recommendation is not None:
+        notes.append({"title": "Time", "text": end_sentence(advice)})
     if advice.would_change or advice.warnings:
         text = " ".join([*advice.would_change, *advice.warnings])
-        notes.append({"title": "What would change it", "text": text})
+        notes.append({"title": "What could change the answer, and warnings", "text": text})
     return notes
 
 
@@ -119,14 +131,14 @@ def _tables(advice: Advice) -> list[dict[str, Any]]:
 def _accuracy_against_cost(advice: Advice) -> go.Figure:
     """Return the plot of expected accuracy against training time."""
     every = [*advice.tried, *(one for one in advice.as_good if not one.folds)]
-    shown = [one for one in every if one.expected_test_top1 is not None]
+    shown = [one for one in every if one.expected_test_top1 is not None and one.train_s]
     figure = go.Figure()
     for policy in dict.fromkeys(one.policy for one in shown):
         own = [one for one in shown if one.policy == policy]
         colour = COLOURS[list(dict.fromkeys(o.policy for o in shown)).index(policy) % len(COLOURS)]
         figure.add_trace(
             go.Scatter(
-                x=[one.train_s or 0.1 for one in own],
+                x=[one.train_s for one in own],
                 y=[one.expected_test_top1 for one in own],
                 error_y=_bars(own),
                 mode="markers",

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 from tabulate import tabulate
 
-from bench.advise.advice import Advice, DataWanted, Strategy, Trained
+from bench.advise.advice import Advice, Alternative, DataWanted, Strategy, Trained
+from bench.advise.wishes import memory_of
+from bench.errors import number_of
 
-HEADINGS = ["policy", "network", "framework", "head", "rate", "epochs", "expected",
+HEADINGS = ["policy", "network", "framework", "head", "learning rate", "epochs", "expected",
             "interval", "training", "memory", "trained parameters",
             "inference images/s"]  # fmt: skip
 
@@ -17,7 +19,9 @@ def advice_text(advice: Advice, *, is_first: bool = False) -> str:
     """Return advice for a terminal; ``is_first`` marks that of probes alone."""
     if advice.recommendation is None:
         return "\n".join(refusal_sentences(advice, with_files=True))
-    lines = [("By probes and experience. " if is_first else "") + answer_sentence(advice)]
+    lines = [
+        ("First estimate, before any training. " if is_first else "") + answer_sentence(advice)
+    ]
     lines += size_sentences(advice)
     if is_first:
         return "\n".join(lines)
@@ -25,11 +29,7 @@ def advice_text(advice: Advice, *, is_first: bool = False) -> str:
         lines += ["", "Strategies that cannot be told from the best, cheapest first:", "",
                   strategy_table(advice.as_good, advice.recommendation)]  # fmt: skip
     lines += [""]
-    lines += [
-        f"Instead {_named(one.strategy)}, learning rate {one.strategy.learning_rate:.3g}: "
-        f"{one.gives_up}"
-        for one in advice.alternatives
-    ]
+    lines += [f"Alternative: {alternative_words(one)}" for one in advice.alternatives]
     if advice.article_says is not None:
         lines.append(advice.article_says.words)
     if advice.more_images is not None:
@@ -40,11 +40,18 @@ def advice_text(advice: Advice, *, is_first: bool = False) -> str:
         lines.append(trained_sentence(advice.trained))
     lines += advice.would_change
     lines += advice.warnings
-    lines.append(_end_sentence(advice))
+    lines.append(end_sentence(advice))
     return "\n".join(lines)
 
 
-def _end_sentence(advice: Advice) -> str:
+def alternative_words(one: Alternative) -> str:
+    """Return an alternative, what it costs or gives up, and whether it was tried."""
+    strategy = one.strategy
+    tried = "" if strategy.folds else " It was not tried here."
+    return f"{_named(strategy)}, learning rate {strategy.learning_rate:.3g}: {one.gives_up}{tried}"
+
+
+def end_sentence(advice: Advice) -> str:
     """Return whether the answer is settled, and what was spent."""
     if advice.is_settled:
         settled = "The answer is settled."
@@ -68,7 +75,7 @@ def strategy_rows(strategies: Sequence[Strategy], recommended: Strategy | None) 
             f"{one.policy}{' (recommended)' if one == recommended else ''}",
             one.backbone, one.backend, one.head, f"{one.learning_rate:.3g}",
             str(one.epochs), percent(one.expected_test_top1), _interval(one.interval),
-            _seconds(one.train_s), _memory(one.peak_device_bytes or one.peak_host_bytes),
+            _seconds(one.train_s), _memory(memory_of(one)),
             _count(one.trainable_parameters),
             "–" if one.infer_images_per_s is None else f"{one.infer_images_per_s:,.0f}",
         ]
@@ -114,6 +121,11 @@ def percent(value: float | None) -> str:
 
 def refusal_sentences(advice: Advice, with_files: bool = False) -> list[str]:
     """Return why there is no advice, and on request the files that show it."""
+    if not advice.signs:
+        return [
+            f"{advice.dataset}: no strategy could be trained here.",
+            *(f"{warning.rstrip('.')}." for warning in advice.warnings),
+        ]
     lines = [f"{advice.dataset}: these images cannot support advice."]
     for sign in advice.signs:
         lines.append(f"{sign.message[:1].upper()}{sign.message[1:]}.")
@@ -125,7 +137,8 @@ def answer_sentence(advice: Advice) -> str:
     """Return the recommendation in a sentence."""
     one = advice.recommendation
     assert one is not None
-    text = f"Recommended: {_named(one)}, learning rate {one.learning_rate:.3g}, {one.epochs} epochs"
+    text = f"Recommended: {_named(one)}, learning rate {one.learning_rate:.3g}"
+    text += f", {number_of(one.epochs, 'epoch')}"
     if one.expected_test_top1 is not None:
         text += f"; expected test accuracy {percent(one.expected_test_top1)}"
         text += f" ({_interval(one.interval)})"
@@ -133,7 +146,7 @@ def answer_sentence(advice: Advice) -> str:
 
 
 def size_sentences(advice: Advice) -> list[str]:
-    """Return similarity and size, as measured, in sentences."""
+    """Return similarity and size in sentences."""
     evidence, lines = advice.similarity_evidence, []
     if evidence is not None:
         word = "similar" if advice.similarity == "similar" else "not similar"
@@ -144,7 +157,7 @@ def size_sentences(advice: Advice) -> list[str]:
             "with pixels."
         )
     if advice.size is not None:
-        said = f"{advice.train_images:,} training images are {advice.size} here"
+        said = f"{advice.train_images:,} training images count as a {advice.size} data set here"
         if advice.similarity is not None:  # without it no case follows
             case = "no case" if advice.case is None else f"case {advice.case}"
             said += f": {case} of the article (docs/advice.md)"
