@@ -45,7 +45,8 @@ def test_the_answer_its_cost_and_its_alternatives_are_said() -> None:
     text = advice_text(ADVICE)
     assert text.startswith("Recommended: freeze_all of squeezenet1_1 in torch, learning rate 0.003")
     assert "81.2 % (76.2 to 85.2)" in text
-    assert "350 training images count as a small data set here: case 1 of the article (docs/advice.md)." in text
+    size = "350 training images count as a small data set here: case 1 of the article"
+    assert f"{size} (docs/advice.md)." in text
     assert "350 more images: +2.1 points (0.8 to 3.5)." in text
     assert "Alternative: fine_tune_all of squeezenet1_1 in torch, learning rate 0.003: 0.6" in text
     assert "200 of 600 s were spent" in text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 from scipy import stats
 
 from bench.advise.advice import Advice
+from bench.advise.advise import Question, advise, check_classes
 from bench.advise.budget import Budget
 from bench.advise.candidate import Candidate, Trial, TrialPlan, candidate
 from bench.advise.conclude import Findings, conclude
@@ -29,7 +31,7 @@ from bench.advise.trials import Laboratory
 from bench.advise.wishes import POLICIES as POLICY_NAMES
 from bench.advise.wishes import Wishes
 from bench.catalog.policies import POLICIES
-from bench.data.model import Dataset
+from bench.data.model import Dataset, SplitName
 from bench.data.resplit import ImagePool, PoolSource
 from bench.errors import UserError
 from bench.report.advice.words import advice_text
@@ -372,6 +374,44 @@ def test_where_nothing_can_be_trained_there_is_no_advice() -> None:
     assert "no strategy could be trained here" in text
     assert "freeze_all of squeezenet1_1 at learning rate 0.01 was left out: its trial ran" in text
     assert "cannot support advice" not in text
+
+
+def test_an_error_between_trials_leaves_what_was_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool, made = _pool(), _evidence()
+    data = Development(_dataset(pool), cast(Any, None), pool, np.arange(IMAGES) // CLASSES % 4)
+
+    class Full(_Laboratory):
+        def do(self, plan: TrialPlan) -> Trial:
+            raise UserError("The disk is full.", "Make room.")
+
+    def gather(laboratory: Any, names: Any, head: str, evidence: ProbeEvidence, *_: Any) -> None:
+        vars(evidence).update(vars(made))
+        evidence.is_checked = True
+
+    monkeypatch.setattr("bench.advise.advise.gather", gather)
+    question = Question("folder:made", 600.0, Wishes(("squeezenet1_1",), ("torch",)), "cpu", 32, 16,
+                        Path("unused"))  # fmt: skip
+    laboratory = cast(Laboratory, Full(TRUTH, Budget(600.0), data))
+    advice, is_interrupted = advise(laboratory, question, data.dataset, lambda words: None)
+    assert not is_interrupted
+    assert advice.recommendation is not None
+    assert any("ended early: The disk is full." in warning for warning in advice.warnings)
+
+
+def test_more_classes_than_can_be_looked_at_and_classes_of_one_image_are_refused() -> None:
+    def dataset(labels: npt.NDArray[np.int64]) -> Dataset:
+        images = np.zeros((len(labels), 2, 2, 3), np.uint8)
+        pool = ImagePool(images, labels, None, ("",) * len(labels))
+        classes = tuple(map(str, range(labels.max() + 1)))
+        chosen: dict[SplitName, Any] = {"train": np.arange(len(labels)), "val": np.arange(0)}
+        return Dataset("folder:made", "0" * 64, classes, len(labels), 0, 10,
+                       PoolSource(pool, chosen))  # fmt: skip
+
+    with pytest.raises(UserError, match="10,000 classes; advice looks at 400 at most"):
+        check_classes(dataset(np.repeat(np.arange(10_000), 3)))
+    with pytest.raises(UserError, match="'2' has fewer than 2 images"):
+        check_classes(dataset(np.array([0, 0, 1, 1, 2])))
+    check_classes(dataset(np.array([0, 0, 1, 1])))
 
 
 def test_memory_that_nothing_meets_is_found_by_the_lightest_trial_alone() -> None:
