@@ -23,6 +23,8 @@ class Budget:
     """Seconds that were spent before now, such as by the start of the program."""
     reserved_s: float = 0.0
     """Least seconds that are kept for what follows the last trial."""
+    full_run_s: float = 0.0
+    """Seconds that are kept for the full run; 0: it is not part of the budget."""
     began: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -37,7 +39,7 @@ class Budget:
     def left_s(self) -> float:
         """Seconds left for trials; not below 0."""
         reserved_s = max(RESERVED_SHARE * self.seconds, self.reserved_s)
-        return max(self.seconds - reserved_s - self.spent_s, 0.0)
+        return max(self.seconds - reserved_s - self.full_run_s - self.spent_s, 0.0)
 
     def holds(self, estimated_s: float) -> bool:
         """Return True if work of this estimated length fits."""

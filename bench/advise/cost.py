@@ -30,6 +30,9 @@ batches, BatchNorm and the optimizer take time, too. Replaced by what trials tak
 ASSUMED_PACE_S = {"cpu": 5e-11, "cuda": 1e-12}
 """Assumed seconds for each multiply-add of inference before anything was measured: of one core of a
 CPU, of a GPU."""
+FULL_RUN_S = {"torch": 15.0, "keras-tensorflow": 25.0}
+"""Time of the full run by an ejected script, beside its training: imports, images, saving the model
+and loading it again."""
 COMPILING_S = {"keras-tensorflow": 6.0, "keras-jax": 12.0}
 """Time in which a backend compiles the steps of a trial."""
 

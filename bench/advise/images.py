@@ -16,7 +16,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from bench.data.image_files import FileSource
 from bench.data.model import SPLITS, Dataset, Packed, SplitName
-from bench.data.resplit import ImagePool, Indices, resplit
+from bench.data.resplit import ImagePool, Indices, PoolSource, resplit
 
 FOLDS = 4
 """Number of folds, if every class has so many images."""
@@ -127,6 +127,10 @@ def _groups(dataset: Dataset) -> Indices | None:
     if isinstance(source, FileSource):
         units = [image.unit for split in SPLITS[:2] for image in source.images[split]]
         groups = np.asarray(np.unique(units, return_inverse=True)[1], np.int64)
+    elif isinstance(source, PoolSource):
+        if source.pool.groups is None:
+            return None
+        groups = np.concatenate([source.pool.groups[source.chosen[s]] for s in SPLITS[:2]])
     else:
         parts: list[Indices] = []
         for split in SPLITS[:2]:

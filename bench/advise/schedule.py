@@ -12,8 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from bench.advise.advice import Strategy
 from bench.advise.belief import TIE_LEVEL, Belief
 from bench.advise.candidate import Candidate, Trial, TrialPlan, candidate
+from bench.advise.cost import FULL_RUN_S
 from bench.advise.knowledge import Knowledge
 from bench.catalog.policies import POLICIES
 
@@ -47,6 +49,9 @@ CURVE_SHARES = (1 / 2, 1 / 4)
 SETTLED = 0.3
 """The answer is settled when the expected shortfall of the best candidate, against whichever one is
 truly the best, is at most this share of the margin."""
+
+FULL_RUN_SHARE = 0.5
+"""Most of the budget that is kept for a full run; a longer one follows after the budget."""
 
 OnProgress = Callable[[str], None]
 """Takes words for what is done now."""
@@ -107,6 +112,25 @@ class Schedule:
     def _update(self) -> None:
         """Learn from the trials so far."""
         self.belief = self.known.belief().among(self.known.allowed())
+        if self.known.wishes.wants_full_run and self.belief.candidates:
+            self._keep_full_run()
+
+    def _keep_full_run(self) -> None:
+        """Keep the time for the full run of what would be recommended now, if it takes at most
+        ``FULL_RUN_SHARE`` of the budget."""
+        budget, chosen = self.known.laboratory.budget, self._recommended()
+        seconds = FULL_RUN_S.get(chosen.backend, 0.0) + 1.3 * (chosen.train_s or 0.0)
+        budget.full_run_s = seconds if seconds <= FULL_RUN_SHARE * budget.seconds else 0.0
+
+    def _recommended(self) -> Strategy:
+        """Return what would be recommended now."""
+        expected = self._expected()
+        return self.known.recommended(
+            [
+                self.known.strategy(one).model_copy(update={"expected_test_top1": expected[one]})
+                for one in self.belief.candidates
+            ]
+        )
 
     def _expected(self) -> dict[Candidate, float]:
         return dict(zip(self.belief.candidates, map(float, self.belief.expected), strict=True))
@@ -227,14 +251,14 @@ class Schedule:
     def _settles(self) -> bool:
         """Return True if the best is hardly behind whatever else might be the best, and what would
         be recommended is behind by no more than the margin beside that."""
+        margin, chosen = self.known.wishes.margin, self._recommended()
         shortfall = dict(zip(self.belief.candidates, self.belief.shortfall, strict=True))
-        expected, margin = self._expected(), self.known.wishes.margin
-        strategies = {
-            one: self.known.strategy(one).model_copy(update={"expected_test_top1": expected[one]})
+        of_chosen = next(
+            shortfall[one]
             for one in self.belief.candidates
-        }
-        chosen = self.known.recommended(list(strategies.values()))
-        of_chosen = next(shortfall[one] for one, own in strategies.items() if own is chosen)
+            if (one.backbone, one.policy, one.learning_rate)
+            == (chosen.backbone, chosen.policy, chosen.learning_rate)
+        )
         is_best_clear = min(shortfall.values()) <= SETTLED * margin
         return bool(is_best_clear and of_chosen <= (1 + SETTLED) * margin)
 

@@ -35,6 +35,8 @@ class Wishes:
     """Most memory of a training: of the GPU, or of the process on a CPU."""
     margin: float = 0.01
     """Accuracy that does not matter: the cheapest strategy within it is recommended."""
+    wants_full_run: bool = False
+    """True if the recommendation is trained at the end, within the budget if it is long enough."""
     target_top1: float | None = None
     """Accuracy for which the number of images is asked."""
 

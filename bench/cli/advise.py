@@ -216,10 +216,13 @@ def _begin_project(
     tell(f"wrote the project into {folder}")
     if not options.train:
         return advice
+    is_within = laboratory.budget.full_run_s > 0
     if strategy.train_s is not None:
-        tell(f"the full run takes some {duration(strategy.train_s)}; the budget does not count it")
+        where = "within" if is_within else "after"
+        tell(f"the full run takes some {duration(strategy.train_s)}, {where} the budget")
     trained = train_project(folder, strategy, planner.interpreters, question.device, tell)
-    return advice.model_copy(update={"trained": trained})
+    spent_s = laboratory.budget.spent_s if is_within else advice.spent_s
+    return advice.model_copy(update={"trained": trained, "spent_s": spent_s})
 
 
 def _show_plan(steps: Sequence[Step], budget_s: float, as_json: bool) -> None:
@@ -293,7 +296,7 @@ def _wishes(options: AdviseOptions, device: str, python: Interpreters) -> Wishes
         head=options.head, epochs=options.epochs, max_parameters=options.max_parameters,
         max_infer_ms=options.max_infer_ms,
         max_memory_bytes=None if options.max_memory is None else _bytes(options.max_memory),
-        margin=options.margin / 100,
+        margin=options.margin / 100, wants_full_run=options.train,
         target_top1=None if options.target is None else options.target / 100,
     )  # fmt: skip
 

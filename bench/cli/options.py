@@ -265,8 +265,8 @@ class AdviseOptions:
         "New folder for a training script of the recommendation that needs no Thawbench."
     )
     train: bool = option(
-        "Then do the full run of the recommendation, which the budget does not count, and save its "
-        "model.",
+        "Then do the full run of the recommendation, and save its model: within the budget if that "
+        "takes at most half of it, otherwise after it.",
         False,
     )
     dry_run: bool = option("Show the plan with its costs, and train nothing.", False)
