@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from PIL import Image, ImageFont
 from scipy.special import expit, logit
 
 from bench.advise.candidate import candidate
@@ -17,8 +20,18 @@ from bench.advise.suspicion import before_probes
 from bench.data import pack
 from bench.data.model import Dataset, SplitName
 from bench.data.resplit import ImagePool, Indices, PoolSource, resplit
-from tools.advice_record.cells import FAMILIES, PLAIN, SIZES, VARIANTS, Cell, Family
+from tools.advice_record.cells import (
+    FAMILIES,
+    PLAIN,
+    SIZES,
+    VARIANTS,
+    Cell,
+    Family,
+    is_copy,
+    without_split,
+)
 from tools.advice_record.learn import learn
+from tools.advice_record.made import LETTER_PX, MARGIN_PX, _drawn, _made
 from tools.advice_record.measured import Measured, outside, parts
 from tools.advice_record.oracle import BACKBONES, EVERY, FACTORS, KINDS, FullRun
 from tools.advice_record.planted import FAULTS, with_fault
@@ -190,6 +203,53 @@ def test_planted_faults_of_images_are_found(
 def test_a_set_without_a_fault_is_left_alone(striped: Dataset, tmp_path: Path) -> None:
     data = development(striped, pack(striped, 32, tmp_path), is_val_own=True)
     assert before_probes(data) == []
+
+
+def test_pictures_that_are_there_before_at_another_size_are_copies() -> None:
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (4, 32, 32, 3)).astype(np.uint8)
+    images = images.repeat(2, axis=1).repeat(2, axis=2)  # 64 px, of blocks of 2
+    noise = random.integers(-2, 3, images[1].shape)
+    again = np.clip(images[1] + noise, 0, 255).astype(np.uint8)
+    assert is_copy(np.concatenate([images, again[None]])).tolist() == [False] * 4 + [True]
+
+
+def test_a_cell_without_a_split_has_as_many_validation_images_as_a_folder(
+    striped: Dataset,
+) -> None:
+    """A folder keeps 15 % for validation beside 70 % for training: 13 beside 60."""
+    folder = without_split(striped)
+    assert (folder.train_images, folder.val_images, folder.test_images) == (60, 13, 80)
+    assert set(np.unique(folder.source.labels("val"))) == {0, 1, 2, 3}
+
+
+def test_what_belongs_together_is_in_one_split(tmp_path: Path) -> None:
+    blank = Image.new("RGB", (8, 8))
+    pictures = [(label, f"{label} {unit}", str(number), blank)
+                for label in "ab" for unit in range(10) for number in range(3)]  # fmt: skip
+    root = _made(tmp_path / "set", iter(pictures))
+    splits: dict[str, set[str]] = {}
+    for file in root.rglob("*.png"):
+        splits.setdefault(file.name.split("--")[0], set()).add(file.parent.parent.name)
+    assert len(splits) == 20
+    assert all(len(own) == 1 for own in splits.values())
+    counts = Counter(split for own in splits.values() for split in own)
+    assert counts == {"train": 10, "val": 4, "test": 6}
+
+
+@pytest.mark.parametrize("letter", ["B", "I", "J"])
+def test_letters_lie_within_their_margins(letter: str, tmp_path: Path) -> None:
+    own = ImageFont.load_default(20)  # the font that comes with Pillow
+    assert isinstance(own, ImageFont.FreeTypeFont)
+    assert isinstance(own.path, BytesIO)
+    (tmp_path / "font.ttf").write_bytes(own.path.getvalue())
+    ink = np.asarray(_drawn(tmp_path / "font.ttf", letter).convert("L")) < 128
+    rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))
+    for first, last in ((rows[0], rows[-1]), (columns[0], columns[-1])):
+        assert first >= MARGIN_PX - 2
+        assert last <= LETTER_PX - MARGIN_PX + 1
+        assert abs(first + last - LETTER_PX) <= 3, "in the middle"
+    assert rows[-1] - rows[0] >= LETTER_PX - 2 * MARGIN_PX - 4, "as large as it may be"
 
 
 @pytest.mark.parametrize("fault", sorted(FAULTS))

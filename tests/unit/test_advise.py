@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import time
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,9 +17,10 @@ from scipy import stats
 
 from bench.advise.advice import Advice
 from bench.advise.advise import Question, advise, check_classes
-from bench.advise.budget import Budget
+from bench.advise.budget import Budget, BudgetSpent, ended_by
 from bench.advise.candidate import Candidate, Trial, TrialPlan, candidate
 from bench.advise.conclude import Findings, conclude
+from bench.advise.eject.train import _visible_gpu
 from bench.advise.evidence import ProbeEvidence
 from bench.advise.experience import Arm, Experience, KindExperience
 from bench.advise.images import Development
@@ -472,3 +475,27 @@ def test_limits_hold_for_every_framework_and_by_its_own_figures() -> None:
     offered = [*advice.as_good, *advice.tried, *(one.strategy for one in advice.alternatives)]
     assert {one.backend for one in offered} == {"torch"}
     assert len({one.policy for one in advice.tried}) == len(POLICY_NAMES)
+
+
+def test_work_without_an_estimate_ends_with_the_budget() -> None:
+    before = signal.getsignal(signal.SIGALRM)
+    with pytest.raises(BudgetSpent), ended_by(Budget(0.05)):
+        time.sleep(60)
+    with ended_by(Budget(60.0)):
+        pass
+    assert signal.getsignal(signal.SIGALRM) == before
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("visible", "device", "expected"),
+    [(None, "cuda:1", "1"), ("3", "cuda:0", "3"), ("5, 2", "cuda:1", "2"), ("3", "cpu", "")],
+)
+def test_the_full_run_uses_the_gpu_that_was_named(
+    visible: str | None, device: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Number ``cuda:N`` among the GPUs that this process sees."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert _visible_gpu(device) == expected
