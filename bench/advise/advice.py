@@ -31,7 +31,7 @@ class Strategy(Frozen):
         description="Accuracy by which it is expected to be behind the best.",
     )
     is_contender: bool = Field(
-        default=False, description="True if it cannot be told from the best."
+        default=False, description="True if it cannot be distinguished from the best."
     )
     train_s: float | None = Field(default=None, description="Time of the full run on this device.")
     peak_host_bytes: int | None = None
@@ -141,7 +141,8 @@ class Advice(Frozen):
     size: Size | None
     recommendation: Strategy | None = Field(description="Null if there is no advice.")
     as_good: tuple[Strategy, ...] = Field(
-        default=(), description="Strategies that cannot be told from the best, cheapest first."
+        default=(),
+        description="Strategies that cannot be distinguished from the best, cheapest first.",
     )
     expected_test_top1: float | None = None
     interval: Interval | None = None

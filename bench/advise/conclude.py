@@ -373,7 +373,7 @@ def _would_change(
         names = ", ".join(dict.fromkeys(one.policy for one in others))
         is_settled = found.schedule is not None and found.schedule.is_settled
         what = "More images" if is_settled or found.is_exhausted else "More time or images"
-        said.append(f"{what} could put {names} ahead: these images do not tell them apart.")
+        said.append(f"{what} could put {names} ahead: these images do not distinguish them.")
     said += _crossing_words(curves, found.dataset.train_images, size, chosen)
     for backend in found.known.wishes.backends[1:]:
         if found.schedule is not None and not any(

@@ -44,8 +44,8 @@ FEW = 2.0
 """Number of images that a typical pair of classes would confuse if all labels were random. Below
 it the share of wrong labels is estimated from how many pairs are never confused."""
 LEAST_OF_A_SHORTCUT = 5
-"""Fewest held-out images of a class that must all be told by a property, and no other ones, for it
-to be a shortcut to that class."""
+"""Fewest held-out images of a class for a shortcut to this class alone: a property must find all of
+them, and no other image."""
 FLAT = 2.0
 """Standard deviation of the pixels of a border (0 to 255) below which it is one colour."""
 COMPARED = 2000

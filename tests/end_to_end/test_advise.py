@@ -107,7 +107,7 @@ def test_the_ejected_script_trains_without_thawbench(tmp_path: Path, shared_cach
     low, high = found["interval"]
     assert low - 0.1 <= trained["test_top1"] <= high + 0.1
     assert trained["predicts_alike"]
-    assert set(trained["saved"]) >= {"model.safetensors", "model.pt2"}
+    assert set(trained["saved"]) == {"model.safetensors", "model.pt2", "model.onnx"}
     code, _, err = _run(tmp_path, shared_cache, name, *SMALL, "--eject", str(project))
     assert code == 2
     assert "is there already" in err

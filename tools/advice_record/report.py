@@ -48,7 +48,8 @@ def page(found: dict[str, Any], commit: str) -> str:
         "have another seed than the full runs. Cells with wrong labels are left out of the "
         "intervals: their test labels are right. Precision is the share of strategies called as "
         "good as the best that are within a point of it, recall the share of those within a point "
-        "that are called so. The more is tried, the more strategies cannot be told from the best.",
+        "that are called so. The more is tried, the more strategies cannot be distinguished from "
+        "the best.",
         _intervals(found),
         "## A folder without a split",
         _folder(found["folder"]),

@@ -173,7 +173,7 @@ def coverage(
 
 
 def ties(found: Sequence[Measured], share: float) -> dict[str, float]:
-    """Return precision and recall of "cannot be told from the best", against the full runs."""
+    """Return precision and recall of "cannot be distinguished from the best", by the full runs."""
     called = right = equal = 0
     for one in found:
         tried = [(s, one.run_of(s)) for s in one.advice[share].tried]

@@ -15,7 +15,7 @@ from bench.workers.process import Interpreters
 
 RESULT_FILE = "result.json"
 SAVED = {"torch": ("model.safetensors", "model.pt2", "model.onnx"),
-         "keras-tensorflow": ("model.keras",)}  # fmt: skip
+         "keras-tensorflow": ("model.keras", "model.onnx")}  # fmt: skip
 """Backend → files that its script may write."""
 
 

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
@@ -40,8 +41,16 @@ SCRIPTS = {"torch": "train_torch.py.txt", "keras-tensorflow": "train_keras.py.tx
 """Backend → the script for it."""
 LIBRARIES = {"torch": "PyTorch", "keras-tensorflow": "Keras"}
 REQUIREMENTS = {
-    "torch": ("torch", "numpy", "pillow", "safetensors"),
-    "keras-tensorflow": ("keras", "tensorflow", "numpy", "pillow", "safetensors"),
+    "torch": ("torch", "numpy", "pillow", "safetensors", "onnx", "onnxscript"),
+    "keras-tensorflow": (
+        "keras",
+        "tensorflow",
+        "numpy",
+        "pillow",
+        "safetensors",
+        "onnx",
+        "tf2onnx",
+    ),
 }
 KERAS_KINDS = frozenset(
     {"conv2d", "batch_norm", "relu", "relu6", "silu", "max_pool2d", "add", "cat", "dropout"}
@@ -64,7 +73,7 @@ the model and `result.json`.
 |---|---|
 | `train.py` | the whole training |
 | `settings.json` | network, stages, phases, learning rates, preprocessing |
-| `weights.safetensors` | the pretrained weights that training starts from |
+{network}| `weights.safetensors` | the pretrained weights that training starts from |
 | `{images}` | the images, and what each is used for |
 """
 
@@ -110,7 +119,7 @@ def check_has_script(wishes: Wishes) -> None:
 
 
 def write_project(folder: Path, project: Project, cache: Path) -> None:
-    """Write a project into a new folder.
+    """Write a project into a new folder, which is removed again if that fails.
 
     Args:
         cache: Root of the cache, for decoded images.
@@ -119,6 +128,15 @@ def write_project(folder: Path, project: Project, cache: Path) -> None:
         UserError: The folder is there already, or the script does not know the network.
     """
     check_new(folder)
+    try:
+        _write_files(folder, project, cache)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _write_files(folder: Path, project: Project, cache: Path) -> None:
+    """Write the files of a project."""
     strategy, backend = project.strategy, project.strategy.backend
     settings = _settings(project)
     layers = _layers(project.network.blueprint) if backend == "keras-tensorflow" else None
@@ -132,10 +150,11 @@ def write_project(folder: Path, project: Project, cache: Path) -> None:
     template = resources.files("bench.advise.eject") / SCRIPTS[backend]
     replace_text(folder / "train.py", template.read_text(encoding="utf-8"))
     replace_text(folder / "settings.json", json.dumps(settings, indent=1) + "\n")
-    names = list(REQUIREMENTS[backend])
+    names, network = list(REQUIREMENTS[backend]), ""
     if layers is None:
         names.append(settings["library"])
     else:
+        network = "| `network.json` | the layers of the pretrained network |\n"
         replace_text(folder / "network.json", json.dumps(layers, indent=1) + "\n")
     versions = {name: project.packages.get(name) or package_version(name) for name in names}
     pins = [name if version is None else f"{name}=={version}" for name, version in versions.items()]
@@ -147,7 +166,7 @@ def write_project(folder: Path, project: Project, cache: Path) -> None:
     text = README.format(
         title=f"{project.dataset.name}: {strategy.policy}", policy=strategy.policy,
         backbone=strategy.backbone, library=LIBRARIES[backend], dataset=project.dataset.label,
-        expected=expected, images=images,
+        expected=expected, images=images, network=network,
     )  # fmt: skip
     replace_text(folder / "README.md", text)
 

@@ -54,9 +54,9 @@ def write_advice_page(advice: Advice, path: Path) -> None:
         headline="No advice for these images" if chosen is None else answer_sentence(advice),
         subline=" ".join(refusal_sentences(advice) if chosen is None else size_sentences(advice)),
         plot=None if plot is None else _embedded(plot, with_library=True),
-        caption="Each mark is a strategy that was tried whole or is recommended, with the 90 % "
-        "interval of its test accuracy. Filled marks cannot be told from the best; the star is "
-        "recommended.",
+        caption="Each mark is a strategy with a trial on all images, or the recommended one, with "
+        "the 90 % interval of its test accuracy. Filled marks cannot be distinguished from the "
+        "best; the star is recommended.",
         notes=_notes(advice),
         tables=_tables(advice),
         curve=None if curve is None else _embedded(curve, with_library=plot is None),
@@ -109,7 +109,10 @@ def _tables(advice: Advice) -> list[dict[str, Any]]:
             "rows": strategy_rows(own, advice.recommendation),
         }
         for title, own in (
-            ("Strategies that cannot be told from the best, cheapest first", advice.as_good),
+            (
+                "Strategies that cannot be distinguished from the best, cheapest first",
+                advice.as_good,
+            ),
             ("Everything that was tried", advice.tried),
         )
         if own

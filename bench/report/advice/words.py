@@ -26,7 +26,7 @@ def advice_text(advice: Advice, *, is_first: bool = False) -> str:
     if is_first:
         return "\n".join(lines)
     if advice.as_good:
-        lines += ["", "Strategies that cannot be told from the best, cheapest first:", "",
+        lines += ["", "Strategies that cannot be distinguished from the best, cheapest first:", "",
                   strategy_table(advice.as_good, advice.recommendation)]  # fmt: skip
     lines += [""]
     lines += [f"Alternative: {alternative_words(one)}" for one in advice.alternatives]
