@@ -80,7 +80,18 @@ class MoreImages(Frozen):
 
     images: int = Field(description="Number of additional training images.")
     gain: float = Field(description="Expected gain in accuracy.")
-    interval: Interval
+    interval: Interval = Field(description="90 % interval of ``gain``.")
+
+
+class CurveForecast(Frozen):
+    """The error by a learning curve, with the present images and with as many again."""
+
+    curve: str = Field(description="Policy, or 'linear probe' for the head alone.")
+    error: float = Field(description="Share of wrong answers with the present images.")
+    error_interval: Interval
+    images: int = Field(description="Number of additional training images.")
+    gain: float = Field(description="Expected gain in accuracy.")
+    interval: Interval = Field(description="90 % interval of ``gain``.")
 
 
 class DataWanted(Frozen):
@@ -147,6 +158,9 @@ class Advice(Frozen):
     expected_test_top1: float | None = None
     interval: Interval | None = None
     more_images: MoreImages | None = None
+    forecasts: tuple[CurveForecast, ...] = Field(
+        default=(), description="What each learning curve says, of the head and of the network."
+    )
     data_wanted: DataWanted | None = Field(
         default=None,
         description="The images that --target takes; null without it, or without a curve.",

@@ -13,6 +13,7 @@ from bench.advise.advice import (
     Advice,
     Alternative,
     ArticleRule,
+    CurveForecast,
     CurvePoint,
     DataWanted,
     MoreImages,
@@ -115,6 +116,7 @@ def conclude(found: Findings) -> Advice:
             "expected_test_top1": chosen.expected_test_top1,
             "interval": chosen.interval,
             "more_images": _more_images(curves, chosen, found.dataset),
+            "forecasts": _forecasts(curves, found.dataset.train_images),
             "data_wanted": _data_wanted(
                 curves, chosen, wishes.target_top1, found.dataset.train_images
             ),
@@ -262,6 +264,20 @@ def _more_images(
         return None
     gain = curve.gain(dataset.train_images, dataset.train_images)
     return MoreImages(images=dataset.train_images, gain=gain.value, interval=(gain.low, gain.high))
+
+
+def _forecasts(curves: dict[str, LearningCurve], images: int) -> tuple[CurveForecast, ...]:
+    """Return the error by each curve now, and what as many images again would bring."""
+    found = []
+    for name, curve in curves.items():
+        now, gain = curve.error(images), curve.gain(images, images)
+        found.append(
+            CurveForecast(
+                curve=name, error=now.value, error_interval=(now.low, now.high), images=images,
+                gain=gain.value, interval=(gain.low, gain.high),
+            )
+        )  # fmt: skip
+    return tuple(found)
 
 
 def _curve_of(curves: dict[str, LearningCurve], chosen: Strategy) -> LearningCurve | None:

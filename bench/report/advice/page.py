@@ -21,6 +21,7 @@ from bench.report.advice.words import (
     answer_sentence,
     data_wanted_sentence,
     end_sentence,
+    interval,
     more_images_sentence,
     percent,
     refusal_sentences,
@@ -117,6 +118,14 @@ def _tables(advice: Advice) -> list[dict[str, Any]]:
         )
         if own
     ]
+    if advice.forecasts:
+        rows = [
+            [one.curve, f"{percent(one.error)} ({interval(one.error_interval)})",
+             f"{one.images:,}", f"{100 * one.gain:+.1f} points ({interval(one.interval)})"]
+            for one in advice.forecasts
+        ]  # fmt: skip
+        headings = ["learning curve of", "errors now", "more images", "gain"]
+        found.append({"title": "What more images would bring", "headings": headings, "rows": rows})
     if advice.probes:
         rows = [
             [one.backbone or "pixels", one.weights or "–", one.stage or "–", one.kind,

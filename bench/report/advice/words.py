@@ -74,7 +74,7 @@ def strategy_rows(strategies: Sequence[Strategy], recommended: Strategy | None) 
         [
             f"{one.policy}{' (recommended)' if one == recommended else ''}",
             one.backbone, one.backend, one.head, f"{one.learning_rate:.3g}",
-            str(one.epochs), percent(one.expected_test_top1), _interval(one.interval),
+            str(one.epochs), percent(one.expected_test_top1), interval(one.interval),
             _seconds(one.train_s), _memory(memory_of(one)),
             _count(one.trainable_parameters),
             "–" if one.infer_images_per_s is None else f"{one.infer_images_per_s:,.0f}",
@@ -141,7 +141,7 @@ def answer_sentence(advice: Advice) -> str:
     text += f", {number_of(one.epochs, 'epoch')}"
     if one.expected_test_top1 is not None:
         text += f"; expected test accuracy {percent(one.expected_test_top1)}"
-        text += f" ({_interval(one.interval)})"
+        text += f" ({interval(one.interval)})"
     return text + "."
 
 
@@ -169,8 +169,9 @@ def _named(one: Strategy) -> str:
     return f"{one.policy} of {one.backbone} in {one.backend}"
 
 
-def _interval(interval: tuple[float, float] | None) -> str:
-    return "–" if interval is None else f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}"
+def interval(ends: tuple[float, float] | None) -> str:
+    """Return an interval of fractions, in percent."""
+    return "–" if ends is None else f"{100 * ends[0]:.1f} to {100 * ends[1]:.1f}"
 
 
 def _seconds(value: float | None) -> str:
