@@ -335,7 +335,7 @@ def test_the_document_has_what_others_read() -> None:
     for one in curves.values():
         assert one["error_interval"][0] <= one["error"] <= one["error_interval"][1]
         assert one["interval"][0] <= one["gain"] <= one["interval"][1]
-    assert curves["linear probe"]["error"] == pytest.approx(0.3 + 20 / IMAGES, abs=0.02)
+    assert curves["linear probe"]["error"] == pytest.approx(0.3 + 20 / IMAGES, abs=0.05)
 
 
 def test_the_images_for_a_target_are_said() -> None:
