@@ -1,7 +1,8 @@
 """Estimate candidates' accuracies from experience with other data sets, probes and trials.
 
-Accuracies are log odds with a normal prior. A candidate's accuracy is that of a linear probe of its
-network's last features and a gain, of which experience gives mean and covariance
+Accuracies are log odds with a normal prior. A candidate's accuracy is a level and a gain. The level
+is a weighted mean of the accuracies of linear probes: of its network's last features, and of all
+networks'. Experience gives the weight, and mean and covariance of the gains
 (``bench.advise.experience``). Probes and trials measure these on held-out images. They share the
 images, so that the errors of two measurements are correlated, and a difference is known better than
 an accuracy. The best of several measured accuracies looks better than it is; the prior pulls it
@@ -114,6 +115,7 @@ def believe(
     networks = list(probes)
     gain, gain_covariance = experience.prior(candidates, kinds, images_per_class)
     of_network = np.array([[c.backbone == name for name in networks] for c in candidates], float)
+    of_network = (1 - experience.pooled) * of_network + experience.pooled / len(networks)
     # The state: log odds of each network's probe, then of each candidate.
     spread = PROBE_DEVIATION**2
     base = _typical(probes)

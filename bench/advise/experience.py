@@ -48,7 +48,7 @@ class KindExperience(Frozen):
     """Change of each gain where the number of images is e times as large."""
     slope_variance: tuple[float, ...]
     head_gain: float
-    """Mean gain of a trained head over the linear probe of the same features."""
+    """Mean gain of a trained head over the level that the probes give (``Experience.pooled``)."""
     head_variance: float
     """Variance of that gain over networks and data sets."""
 
@@ -63,6 +63,10 @@ class Experience(Frozen):
     least_images_per_class: float
     most_images_per_class: float
     """Smallest and largest number of training images per class among them."""
+    pooled: float
+    """Weight of the mean of all networks' probes in the level to which gains are added; the rest is
+    the own network's probe. How hard the images are counts more than how the features of one
+    network, untrained for them, separate the classes."""
     shared: float
     """Correlation of an arm's gain on one data set between two networks."""
     source: str
@@ -91,8 +95,8 @@ class Experience(Frozen):
             kinds: Network → its kind.
 
         Returns:
-            (K,) mean gain of each candidate over the probe of its network's last features, and the
-            (K, K) covariance.
+            (K,) mean gain of each candidate over the level that the probes give, and the (K, K)
+            covariance.
         """
         ends = self.least_images_per_class / CARRIED, self.most_images_per_class * CARRIED
         inside = min(max(images_per_class, ends[0]), ends[1])

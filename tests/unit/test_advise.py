@@ -181,6 +181,7 @@ def _knowledge(
         images_per_class=20.0,
         least_images_per_class=5.0,
         most_images_per_class=500.0,
+        pooled=0.0,
         shared=0.5,
         source="made data sets",
     )

@@ -36,14 +36,18 @@ def learn(found: Sequence[Measured]) -> Experience:
         )
     clean = [one for one in used if not one.cell.variant.noise]
     gains = np.array([[_gains(one, name, arms) for name in BACKBONES] for one in used])
-    heads = np.array([[_head(one, name) for name in BACKBONES] for one in clean])
+    heads = np.array([_heads(one) for one in clean])
+    pooled = _pooled(heads)
+    probes = heads[..., 1]
+    level = (1 - pooled) * probes + pooled * probes.mean(axis=1, keepdims=True)
+    over = np.stack([heads[..., 0] - level, heads[..., 2]], axis=-1)
     sizes = np.log([one.images_per_class for one in used])
     further = (sizes - sizes.mean())[:, None, None]
     kinds: dict[NetworkKind, KindExperience] = {}
     centred = np.empty_like(gains)
     for kind in sorted(set(KINDS.values())):
         own = [number for number, name in enumerate(BACKBONES) if KINDS[name] == kind]
-        kinds[kind], centred[:, own] = _of_kind(gains[:, own], further, heads[:, own])
+        kinds[kind], centred[:, own] = _of_kind(gains[:, own], further, over[:, own])
     shared = [
         float((a * b).sum() / np.sqrt(np.square(a).sum() * np.square(b).sum()))
         for a, b in combinations(centred.transpose(1, 0, 2), 2)
@@ -52,6 +56,7 @@ def learn(found: Sequence[Measured]) -> Experience:
         arms=tuple(arms), kinds=kinds, images_per_class=float(np.exp(sizes.mean())),
         least_images_per_class=float(np.exp(sizes.min())),
         most_images_per_class=float(np.exp(sizes.max())),
+        pooled=pooled,
         shared=min(max(float(np.mean(shared)), 0.0), 0.99),
         source=f"{sum(len(one.runs) for one in used):,} full runs of {' and '.join(BACKBONES)} on "
         f"{len(used)} small data sets of {len({one.family for one in used})} kinds",
@@ -64,7 +69,7 @@ def _of_kind(gains: Floats, further: Floats, heads: Floats) -> tuple[KindExperie
     Args:
         gains: (cells, networks, arms).
         further: (cells, 1, 1) logarithm of the images per class, over their mean.
-        heads: (cells, networks, 2) gain of a head over the probe, and its variance.
+        heads: (cells, networks, 2) gain of a head over the level of the probes, and its variance.
     """
     mean = gains.mean(axis=(0, 1))
     # With one size alone the slope is not known, and not taken for steep.
@@ -96,17 +101,36 @@ def _gains(one: Measured, backbone: str, arms: Sequence[Arm]) -> Floats:
     return np.maximum([known.get(arm, worst) - head for arm in arms], LEAST_GAIN)
 
 
-def _head(one: Measured, backbone: str) -> tuple[float, float]:
-    """Return the gain of the trained head over the probe, in log odds, and the variance of that
-    from the numbers of images; NaN if the head diverged."""
-    run = one.run(backbone, "freeze_all", 1.0)
-    probe = one.evidence.probe_answers[backbone]
-    if run is None:
-        return float("nan"), float("nan")
-    top1 = (probe.sum() + 0.5) / (len(probe) + 1)
-    spread = top1 * (1 - top1)
-    variance = 1 / (len(probe) * spread) + 1 / (run.test_images * spread)
-    return _log_odds(run) - float(logit(top1)), float(variance)
+def _heads(one: Measured) -> Floats:
+    """Return for each network (N, 3): log odds of the trained head and of the linear probe, and the
+    variance of their difference from the numbers of images; NaN where the head diverged."""
+    found = []
+    for backbone in BACKBONES:
+        run = one.run(backbone, "freeze_all", 1.0)
+        probe = one.evidence.probe_answers[backbone]
+        top1 = (probe.sum() + 0.5) / (len(probe) + 1)
+        spread = top1 * (1 - top1)
+        head = float("nan") if run is None else _log_odds(run)
+        images = len(probe) if run is None else run.test_images
+        variance = 1 / (len(probe) * spread) + 1 / (images * spread)
+        found.append((head, float(logit(top1)), float(variance)))
+    return np.array(found)
+
+
+def _pooled(heads: Floats) -> float:
+    """Return the weight of the mean of all networks' probes that predicts heads best, by least
+    squares within each network.
+
+    Args:
+        heads: (cells, networks, 3), from ``_heads``.
+    """
+    gains = heads[..., 0] - heads[..., 1]
+    further = heads[..., 1].mean(axis=1, keepdims=True) - heads[..., 1]
+    is_known = ~np.isnan(gains)
+    gains = np.where(is_known, gains - np.nanmean(gains, axis=0), 0.0)
+    further = np.where(is_known, further - further.mean(axis=0), 0.0)
+    spread = float(np.square(further).sum())
+    return float(np.clip((gains * further).sum() / spread, 0.0, 1.0)) if spread > 0 else 0.0
 
 
 def _log_odds(run: FullRun) -> float:
