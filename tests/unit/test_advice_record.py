@@ -107,6 +107,28 @@ def test_gains_that_grow_with_the_images_are_carried_on(cells: list[Measured]) -
     assert gain[2] - gain[0] == pytest.approx(-0.5, abs=0.1)
 
 
+@pytest.mark.parametrize("pooled", [0.0, 0.5, 1.0])
+def test_how_far_heads_follow_the_probes_of_all_networks_is_learned(
+    pooled: float, cells: list[Measured]
+) -> None:
+    """Let the probe of one network be better, and heads follow both probes by this weight."""
+    changed = []
+    for number, one in enumerate(cells):
+        random = np.random.default_rng([7, number])
+        levels = 0.5 + random.normal(0.0, 0.5, len(BACKBONES))
+        heads = (1 - pooled) * levels + pooled * levels.mean()
+        images = np.arange(10_000) / 10_000
+        answers = {name: (images < expit(level)).astype(float)
+                   for name, level in zip(BACKBONES, levels, strict=True)}  # fmt: skip
+        runs = [
+            _run(run.backbone, run.policy, run.factor, heads[BACKBONES.index(run.backbone)], number)
+            for run in one.runs
+        ]
+        evidence = replace(one.evidence, probe_answers=answers)
+        changed.append(replace(one, runs=runs, evidence=evidence))
+    assert learn(changed).pooled == pytest.approx(pooled, abs=0.03)
+
+
 def test_each_kind_of_network_has_gains_of_its_own(cells: list[Measured]) -> None:
     """Fine-tuning gains 0.8 in both; with the second network 0.7 more."""
     changed = [

@@ -230,3 +230,20 @@ def test_gains_are_not_carried_on_far_beyond_the_sizes_that_were_seen() -> None:
     assert found[160.0][0][1] == found[4000.0][0][1] == pytest.approx(0.3 + np.log(8))
     deviation = {n: covariance[1, 1] ** 0.5 for n, (_, covariance) in found.items()}
     assert deviation[4000.0] > deviation[160.0] > deviation[20.0]
+
+
+@pytest.mark.parametrize(("pooled", "behind"), [(0.0, 0.2), (0.5, 0.1), (1.0, 0.0)])
+def test_what_is_expected_of_a_network_rests_on_all_probes_as_far_as_experience_says(
+    pooled: float, behind: float
+) -> None:
+    """Probe two networks of one kind: one is right about 80 % of the images, the other 60 %."""
+    names = ("squeezenet1_1", "alexnet")
+    every = [candidate(name, "freeze_all", "linear", 10) for name in names]
+    experience = EXPERIENCE.model_copy(update={"pooled": pooled})
+    images = np.arange(2000) / 2000
+    probes = {
+        name: (images < top1).astype(float) for name, top1 in zip(names, (0.8, 0.6), strict=True)
+    }
+    kinds: dict[str, NetworkKind] = dict.fromkeys(names, "plain")
+    belief = believe(experience, 20.0, every, kinds, probes, {}, {})
+    assert belief.expected[0] - belief.expected[1] == pytest.approx(behind, abs=0.02)
