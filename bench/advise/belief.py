@@ -22,7 +22,6 @@ from scipy.special import expit, logit
 from bench.advise.advice import LEVEL
 from bench.advise.candidate import Candidate
 from bench.advise.experience import Experience, Floats, NetworkKind
-from bench.catalog.policies import POLICIES
 
 DRAWS = 4000
 TIE_LEVEL = 0.05
@@ -30,9 +29,6 @@ TIE_LEVEL = 0.05
 good as the best."""
 PROBE_DEVIATION = 3.0
 """Standard deviation of a network's accuracy, in log odds, before anything is measured."""
-SEED_DEVIATIONS = {"head": 0.057, "part": 0.122, "all": 0.175}
-"""Standard deviation over seeds of a training's accuracy, in log odds, by what is trained
-(``bench/analysis/experience.json``)."""
 ITERATIONS = 5
 LEAST_SPREAD = 1e-3
 """Lower bound of p(1 − p) where log odds are taken as linear around an accuracy p."""
@@ -47,11 +43,13 @@ class Belief:
     candidates: tuple[Candidate, ...]
     draws: Floats
     """(D, K) accuracies on images like the held-out ones, as means over seeds."""
+    seed_deviations: Floats
+    """(K,) standard deviation over seeds, in log odds."""
 
     def among(self, allowed: Sequence[Candidate]) -> Belief:
         """Return the belief about some of the candidates, in this order."""
         columns = [self.candidates.index(one) for one in allowed]
-        return Belief(tuple(allowed), self.draws[:, columns])
+        return Belief(tuple(allowed), self.draws[:, columns], self.seed_deviations[columns])
 
     @property
     def expected(self) -> Floats:
@@ -80,9 +78,10 @@ class Belief:
     def interval(self, candidate: Candidate, test_images: int) -> tuple[float, float]:
         """Return the interval, at ``LEVEL``, for the accuracy of a full run on so many test
         images: its ends are accuracies that so many images can have."""
-        column = self.draws[:, self.candidates.index(candidate)]
+        index = self.candidates.index(candidate)
+        column = self.draws[:, index]
         random, images = np.random.default_rng(1), max(test_images, 1)
-        seed_effect = _seed_deviation(candidate) * random.standard_normal(len(column))
+        seed_effect = self.seed_deviations[index] * random.standard_normal(len(column))
         odds = logit(np.clip(column, 1e-9, 1 - 1e-9))
         right = random.binomial(images, expit(odds + seed_effect))
         low, high = np.quantile(right, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
@@ -128,7 +127,9 @@ def believe(
     positions = [*range(len(networks)), *(len(networks) + candidates.index(t) for t in tried)]
     observed = np.stack([*probes.values(), *(trials[one] for one in tried)])
     measured = _Measured.of(observed, groups)
-    seeds = [0.0] * len(networks) + [_seed_deviation(one) ** 2 / folds[one] for one in tried]
+    deviations = experience.seed_deviations(candidates, kinds)
+    of_tried = [deviations[candidates.index(one)] ** 2 / folds[one] for one in tried]
+    seeds = [0.0] * len(networks) + of_tried
     seen = covariance[:, positions]
     at, prior_mean = logit(measured.smoothed), mean
     for _ in range(ITERATIONS):  # errors are those at the expected accuracies, not the seen ones
@@ -138,11 +139,8 @@ def believe(
         at = mean[positions]
     covariance = covariance - weights @ seen.T
     own = slice(len(networks), None)
-    return Belief(tuple(candidates), expit(_normal(mean[own], covariance[own, own])))
-
-
-def _seed_deviation(candidate: Candidate) -> float:
-    return SEED_DEVIATIONS.get(POLICIES[candidate.policy].boundary, SEED_DEVIATIONS["part"])
+    draws = expit(_normal(mean[own], covariance[own, own]))
+    return Belief(tuple(candidates), draws, deviations)
 
 
 def _typical(probes: Mapping[str, Answers]) -> float:

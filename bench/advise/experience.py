@@ -16,12 +16,15 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.advise.candidate import Candidate
+from bench.catalog.policies import POLICIES
 from bench.spec.base import Frozen
 
 Floats = npt.NDArray[np.float64]
 NetworkKind = Literal["normalised", "plain"]
 """With or without layers that normalise, such as BatchNorm. It decides which learning rates a whole
 network bears: with them, high ones do best on small data sets; without them, they destroy it."""
+TrainedPart = Literal["head", "part", "all"]
+"""What a policy trains: the head, the last stages as well, or the whole network."""
 FILE = "experience.json"
 CARRIED = 4.0
 """Gains are extrapolated, linearly in the logarithm of the images per class, up to this factor
@@ -51,6 +54,8 @@ class KindExperience(Frozen):
     """Mean gain of a trained head over the level that the probes give (``Experience.pooled``)."""
     head_variance: float
     """Variance of that gain over networks and data sets."""
+    seed_deviation: dict[TrainedPart, float]
+    """Standard deviation over seeds of a training's accuracy, by what is trained."""
 
 
 class Experience(Frozen):
@@ -71,6 +76,14 @@ class Experience(Frozen):
     """Correlation of an arm's gain on one data set between two networks."""
     source: str
     """Description of the runs behind it."""
+
+    def seed_deviations(
+        self, candidates: Sequence[Candidate], kinds: Mapping[str, NetworkKind]
+    ) -> Floats:
+        """Return the standard deviation over seeds of each candidate's accuracy (K,)."""
+        own = [self.kinds[kinds[one.backbone]].seed_deviation for one in candidates]
+        parts = [trained_part(one.policy) for one in candidates]
+        return np.array([known[part] for known, part in zip(own, parts, strict=True)])
 
     def index_of(self, candidate: Candidate) -> int:
         """Return the index of a candidate's arm: its policy at the nearest learning rate; raise
@@ -119,6 +132,14 @@ class Experience(Frozen):
                     mean = np.mean([one.covariance for one in both], axis=0)
                     covariance[np.ix_(place, there)] = self.shared * mean[np.ix_(arm, index[there])]
         return gain, covariance
+
+
+def trained_part(policy: str) -> TrainedPart:
+    """Return what a policy trains."""
+    boundary = POLICIES[policy].boundary
+    if boundary == "head":
+        return "head"
+    return "all" if boundary == "all" else "part"
 
 
 @cache

@@ -20,6 +20,9 @@ from bench.spec.run import Status
 
 RATE_FACTORS = (1.0, 3.0, 1 / 3)
 """Learning rates of a policy over its default."""
+RECOMMENDED_SHARE = 0.5
+"""Share of the margin by which the recommended strategy may be expected to be behind the best: one
+that is expected to be a whole margin behind is further behind in half of the cases."""
 OF_POLICY = ("peak_host_bytes", "peak_device_bytes", "trainable_parameters")
 """Figures of a trial that are the same at another learning rate."""
 
@@ -165,7 +168,7 @@ class Knowledge:
         """Return the strategy to recommend: of those whose limits could all be checked, if there
         are any (``chosen_of``)."""
         checked = [one for one in strategies if not unchecked(one, self.wishes)]
-        return chosen_of(checked or strategies, self.wishes.margin)
+        return chosen_of(checked or strategies, RECOMMENDED_SHARE * self.wishes.margin)
 
     def leading(self, belief: Belief, most: int) -> list[str]:
         """Return the networks whose candidates are expected to be the most accurate, ``most`` of

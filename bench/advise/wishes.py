@@ -34,7 +34,7 @@ class Wishes:
     max_memory_bytes: int | None = None
     """Most memory of a training: of the GPU, or of the process on a CPU."""
     margin: float = 0.01
-    """Accuracy that does not matter: the cheapest strategy within it is recommended."""
+    """Accuracy that does not matter: strategies within it count as equally good."""
     wants_full_run: bool = False
     """True if the recommendation is trained at the end, within the budget if it is long enough."""
     target_top1: float | None = None

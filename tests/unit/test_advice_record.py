@@ -33,7 +33,7 @@ from tools.advice_record.cells import (
 from tools.advice_record.learn import learn
 from tools.advice_record.made import LETTER_PX, MARGIN_PX, _drawn, _made
 from tools.advice_record.measured import Measured, outside, parts
-from tools.advice_record.oracle import BACKBONES, EVERY, FACTORS, KINDS, FullRun
+from tools.advice_record.oracle import BACKBONES, EVERY, FACTORS, KINDS, SEED_POLICIES, FullRun
 from tools.advice_record.planted import FAULTS, with_fault
 from tools.advice_record.published import published_regrets
 from tools.advice_record.rules import RULES, Evidence
@@ -66,7 +66,7 @@ def _measured(family: Family, size: int, number: int) -> Measured:
     cell = Cell(family, PLAIN, size)
     scores = dict.fromkeys(BACKBONES, 0.5)
     evidence = Evidence(cell, dict.fromkeys(BACKBONES, right), scores, scores)
-    return Measured(cell, runs, evidence, {}, None, (), {}, 10, size, ())
+    return Measured(cell, runs, [], evidence, {}, None, (), {}, 10, size, ())
 
 
 @pytest.fixture(scope="module")
@@ -120,13 +120,38 @@ def test_how_far_heads_follow_the_probes_of_all_networks_is_learned(
         images = np.arange(10_000) / 10_000
         answers = {name: (images < expit(level)).astype(float)
                    for name, level in zip(BACKBONES, levels, strict=True)}  # fmt: skip
+        thaw = random.normal(0.0, 0.2)
         runs = [
-            _run(run.backbone, run.policy, run.factor, heads[BACKBONES.index(run.backbone)], number)
+            _run(run.backbone, run.policy, run.factor, heads[BACKBONES.index(run.backbone)]
+                 + (thaw if run.policy != "freeze_all" else 0.0), number)
             for run in one.runs
-        ]
+        ]  # fmt: skip
         evidence = replace(one.evidence, probe_answers=answers)
         changed.append(replace(one, runs=runs, evidence=evidence))
     assert learn(changed).pooled == pytest.approx(pooled, abs=0.03)
+
+
+def test_deviations_over_seeds_are_those_of_accuracies_on_many_images(
+    cells: list[Measured],
+) -> None:
+    """Let accuracies move by a deviation of 0.4 in log odds from seed to seed when the whole
+    network of the second kind is trained, and not at all otherwise."""
+    changed = []
+    for number, one in enumerate(cells):
+        random = np.random.default_rng([3, number])
+        second, runs = [], list(one.runs)
+        for policy in SEED_POLICIES.values():
+            for name in BACKBONES:
+                moves = 0.4 if (policy, name) == ("retrain_all", BACKBONES[1]) else 0.0
+                first, again = 1.0 + moves * random.normal(size=2)
+                arms = [(run.backbone, run.policy, run.factor) for run in runs]
+                place = arms.index((name, policy, 1.0))
+                runs[place] = _run(name, policy, 1.0, first, 2 * number)
+                second.append(_run(name, policy, 1.0, again, 2 * number))
+        changed.append(replace(one, runs=runs, second_seed=second))
+    found = learn(changed).kinds
+    assert found["normalised"].seed_deviation["all"] == pytest.approx(0.4, abs=0.08)
+    assert found["plain"].seed_deviation == {"head": 0.05, "part": 0.05, "all": 0.05}
 
 
 def test_each_kind_of_network_has_gains_of_its_own(cells: list[Measured]) -> None:

@@ -174,6 +174,7 @@ def _knowledge(
         gain=tuple(-0.3 * (arm.rate_factor != 1.0) for arm in arms),
         covariance=tuple(map(tuple, spread.tolist())),
         slope=(0.0,) * count, slope_variance=(0.0,) * count, head_gain=0.0, head_variance=0.05,
+        seed_deviation={"head": 0.057, "part": 0.122, "all": 0.175},
     )  # fmt: skip
     experience = Experience(
         arms=arms,

@@ -8,17 +8,19 @@ import pytest
 from scipy import stats
 from scipy.special import expit, logit
 
-from bench.advise.belief import SEED_DEVIATIONS, Belief, believe
+from bench.advise.belief import Belief, believe
 from bench.advise.candidate import Candidate, candidate
 from bench.advise.experience import (
     Arm,
     Experience,
     KindExperience,
     NetworkKind,
+    TrainedPart,
     shipped_experience,
+    trained_part,
 )
-from bench.catalog.policies import POLICIES as BOUNDARIES
 
+SEED_DEVIATIONS: dict[TrainedPart, float] = {"head": 0.057, "part": 0.122, "all": 0.175}
 IMAGES, NETWORK = 200, "squeezenet1_1"
 POLICIES = ("freeze_all", "fine_tune_all", "retrain_all", "fine_tune_last")
 DEVIATION = 0.4
@@ -30,6 +32,7 @@ EXPERIENCE = Experience(
             gain=(0.0, 0.3, 0.0, 0.2),
             covariance=tuple(map(tuple, np.diag([0.0, *[DEVIATION**2] * 3]).tolist())),
             slope=(0.0,) * 4, slope_variance=(0.0,) * 4, head_gain=0.0, head_variance=0.04,
+            seed_deviation=SEED_DEVIATIONS,
         )
     },
     images_per_class=20.0, least_images_per_class=10.0, most_images_per_class=40.0,
@@ -56,7 +59,7 @@ def _with_luck(
     truth: npt.NDArray[np.float64], random: np.random.Generator
 ) -> npt.NDArray[np.float64]:
     """Return accuracies of trainings with some seed."""
-    deviation = [SEED_DEVIATIONS.get(BOUNDARIES[policy].boundary, 0.122) for policy in POLICIES]
+    deviation = [SEED_DEVIATIONS[trained_part(policy)] for policy in POLICIES]
     lucky: npt.NDArray[np.float64] = expit(logit(truth) + random.normal(size=4) * deviation)
     return lucky
 
@@ -212,7 +215,8 @@ def test_experience_is_that_of_the_networks_kind() -> None:
 def test_the_seed_of_the_full_run_is_part_of_its_interval() -> None:
     """An accuracy of 80 %, known exactly, still varies by 0.16 × the deviation of its log odds."""
     every = _candidates()
-    belief = Belief(tuple(every), np.full((4000, len(every)), 0.8))
+    deviations = EXPERIENCE.seed_deviations(every, KINDS)
+    belief = Belief(tuple(every), np.full((4000, len(every)), 0.8), deviations)
     for one, deviation in ((every[0], 0.057), (every[1], 0.175)):
         low, high = belief.interval(one, test_images=10**7)
         assert high - low == pytest.approx(2 * 1.645 * 0.16 * deviation, rel=0.1)

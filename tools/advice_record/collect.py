@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from bench.storage.results import Store
 from bench.storage.text_files import json_text, replace_text
 from bench.workers.pool import WorkerPool
 from bench.workers.process import Interpreters
-from tools.advice_record.cells import PLAIN, PX, cells, open_cell, without_split
+from tools.advice_record.cells import PLAIN, PX, Cell, cells, open_cell, without_split
 from tools.advice_record.learn import learn
 from tools.advice_record.measured import (
     ADVICE_FILE,
@@ -43,8 +43,10 @@ from tools.advice_record.oracle import (
     BACKEND,
     BATCH,
     EPOCHS,
+    SEEDS_FILE,
     load_oracle,
     run_oracle,
+    run_second_seed,
 )
 from tools.advice_record.planted import FAULTS, with_fault
 from tools.advice_record.rules import log_evidence
@@ -63,6 +65,8 @@ def collect(folder: Path) -> None:
     with runner.pool() as workers:
         bench = Bench(folder, planner, workers)
         _each(bench, EVIDENCE_FILE, bench.full_runs_and_probes)
+        plain = [cell for cell in cells() if cell.variant is PLAIN]
+        _each(bench, SEEDS_FILE, bench.second_seed, plain)
         _each(bench, ADVICE_FILE.format(share=SHARES[-1]), bench.advice)
 
 
@@ -100,6 +104,10 @@ class Bench:
             "planted": {name: self._signs(place, with_fault(dataset, name)) for name in FAULTS},
         }
         replace_text(place / EVIDENCE_FILE, json.dumps(found, indent=1))
+
+    def second_seed(self, place: Path, dataset: Dataset) -> None:
+        """Run some policies with a second seed."""
+        run_second_seed(place, dataset, PX, self.planner, self.workers, SilentDisplay())
 
     def advice(self, place: Path, dataset: Dataset) -> None:
         """Ask the adviser about a cell, with shares of the full runs' time and the experience of
@@ -165,9 +173,14 @@ def _none(dataset: Dataset, why: str, budget: Budget) -> Advice:
     )  # fmt: skip
 
 
-def _each(bench: Bench, last_file: str, measure: Callable[[Path, Dataset], None]) -> None:
-    """Measure all cells that lack ``last_file``, with a line of progress for each."""
-    every = [cell for cell in cells() if not (bench.folder / cell.name / last_file).is_file()]
+def _each(
+    bench: Bench, last_file: str, measure: Callable[[Path, Dataset], None],
+    among: Sequence[Cell] | None = None,
+) -> None:  # fmt: skip
+    """Measure all cells, or those ``among`` some, that lack ``last_file``, with a line of progress
+    for each."""
+    wanted = list(cells()) if among is None else among
+    every = [cell for cell in wanted if not (bench.folder / cell.name / last_file).is_file()]
     began = time.monotonic()
     for number, cell in enumerate(every, 1):
         try:

@@ -9,16 +9,18 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import logit
 
-from bench.advise.experience import Arm, Experience, KindExperience, NetworkKind
+from bench.advise.experience import Arm, Experience, KindExperience, NetworkKind, TrainedPart
 from bench.advise.knowledge import RATE_FACTORS
 from bench.advise.wishes import POLICIES
 from bench.errors import UserError
 from tools.advice_record.measured import Measured
-from tools.advice_record.oracle import BACKBONES, KINDS, FullRun
+from tools.advice_record.oracle import BACKBONES, KINDS, SEED_POLICIES, FullRun
 
 SHRUNK = 0.1
 """Weight of the diagonal in the covariance, as so few data sets show it only roughly."""
 LEAST_HEAD_VARIANCE = 0.02
+LEAST_SEED_DEVIATION = 0.05
+"""Least standard deviation over seeds, in log odds."""
 LEAST_GAIN = -1.0
 """Worse gains count as this one: how bad a failure is says nothing about success."""
 Floats = npt.NDArray[np.float64]
@@ -47,7 +49,9 @@ def learn(found: Sequence[Measured]) -> Experience:
     centred = np.empty_like(gains)
     for kind in sorted(set(KINDS.values())):
         own = [number for number, name in enumerate(BACKBONES) if KINDS[name] == kind]
-        kinds[kind], centred[:, own] = _of_kind(gains[:, own], further, over[:, own])
+        kinds[kind], centred[:, own] = _of_kind(
+            gains[:, own], further, over[:, own], _seed_deviations(used, kind)
+        )
     shared = [
         float((a * b).sum() / np.sqrt(np.square(a).sum() * np.square(b).sum()))
         for a, b in combinations(centred.transpose(1, 0, 2), 2)
@@ -63,7 +67,9 @@ def learn(found: Sequence[Measured]) -> Experience:
     )  # fmt: skip
 
 
-def _of_kind(gains: Floats, further: Floats, heads: Floats) -> tuple[KindExperience, Floats]:
+def _of_kind(
+    gains: Floats, further: Floats, heads: Floats, seeds: dict[TrainedPart, float]
+) -> tuple[KindExperience, Floats]:
     """Return the experience with networks of a kind, and the gains without what it explains.
 
     Args:
@@ -88,7 +94,35 @@ def _of_kind(gains: Floats, further: Floats, heads: Floats) -> tuple[KindExperie
         slope_variance=tuple(map(float, flat.var(axis=0) / spread)),
         head_gain=float(np.nanmean(head_gain)),
         head_variance=max(variance, LEAST_HEAD_VARIANCE),
+        seed_deviation=seeds,
     ), centred
+
+
+def _seed_deviations(found: Sequence[Measured], kind: NetworkKind) -> dict[TrainedPart, float]:
+    """Return the standard deviation over seeds by what is trained, in log odds: of the differences
+    between two seeds on the same test images, without what so few images add to them."""
+    deviations: dict[TrainedPart, float] = {}
+    for part, policy in SEED_POLICIES.items():
+        squares = [
+            _seed_square(first, second)
+            for one in found
+            for second in one.second_seed
+            if KINDS[second.backbone] == kind and second.policy == policy
+            and (first := one.run(second.backbone, policy, 1.0)) is not None
+        ]  # fmt: skip
+        variance = float(np.mean(squares)) / 2 if squares else 0.0
+        deviations[part] = float(np.sqrt(max(variance, LEAST_SEED_DEVIATION**2)))
+    return deviations
+
+
+def _seed_square(first: FullRun, second: FullRun) -> float:
+    """Return the squared difference of two runs in log odds, minus its expectation if each image
+    that one of them alone has right were a coin toss."""
+    one, other = first.answers(), second.answers()
+    top1 = (one.mean() + other.mean()) / 2
+    slope = 1 / max(top1 * (1 - top1), 1 / len(one))  # of log odds over accuracy
+    by_chance = float((one != other).mean()) / len(one) * slope**2
+    return float((_log_odds(second) - _log_odds(first)) ** 2 - by_chance)
 
 
 def _gains(one: Measured, backbone: str, arms: Sequence[Arm]) -> Floats:

@@ -16,7 +16,7 @@ from bench.advise.candidate import OPTIMIZER
 from bench.advise.learning_curve import Point
 from bench.catalog.policies import default_rate
 from tools.advice_record.cells import Cell, cells
-from tools.advice_record.oracle import BACKBONES, FILE, FullRun, load_oracle
+from tools.advice_record.oracle import BACKBONES, FILE, FullRun, load_oracle, load_second_seed
 from tools.advice_record.rules import Evidence
 
 SHARES = (0.05, 0.1, 0.2)
@@ -38,6 +38,8 @@ class Measured:
 
     cell: Cell
     runs: list[FullRun]
+    second_seed: list[FullRun]
+    """Some of the runs with another seed; empty for variants."""
     evidence: Evidence
     advice: dict[float, Advice]
     """Share of the full runs' time → advice within it; empty before the adviser was asked."""
@@ -124,7 +126,7 @@ def load(folder: Path) -> list[Measured]:
         evidence = Evidence(cell, answers, told["best_probe_top1"], told["log_evidence"])
         found.append(
             Measured(
-                cell, load_oracle(place), evidence, advice,
+                cell, load_oracle(place), load_second_seed(place), evidence, advice,
                 Advice.model_validate_json(folds.read_bytes()) if folds.is_file() else None,
                 tuple(told["signs"]),
                 {name: tuple(signs) for name, signs in told["planted"].items()}, told["classes"],
