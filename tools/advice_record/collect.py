@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from bench.storage.results import Store
 from bench.storage.text_files import json_text, replace_text
 from bench.workers.pool import WorkerPool
 from bench.workers.process import Interpreters
-from tools.advice_record.cells import PLAIN, PX, Cell, cells, open_cell, without_split
+from tools.advice_record.cells import PLAIN, PX, cells, open_cell, without_split
 from tools.advice_record.learn import learn
 from tools.advice_record.measured import (
     ADVICE_FILE,
@@ -65,8 +65,7 @@ def collect(folder: Path) -> None:
     with runner.pool() as workers:
         bench = Bench(folder, planner, workers)
         _each(bench, EVIDENCE_FILE, bench.full_runs_and_probes)
-        plain = [cell for cell in cells() if cell.variant is PLAIN]
-        _each(bench, SEEDS_FILE, bench.second_seed, plain)
+        _each(bench, SEEDS_FILE, bench.second_seed)
         _each(bench, ADVICE_FILE.format(share=SHARES[-1]), bench.advice)
 
 
@@ -173,14 +172,9 @@ def _none(dataset: Dataset, why: str, budget: Budget) -> Advice:
     )  # fmt: skip
 
 
-def _each(
-    bench: Bench, last_file: str, measure: Callable[[Path, Dataset], None],
-    among: Sequence[Cell] | None = None,
-) -> None:  # fmt: skip
-    """Measure all cells, or those ``among`` some, that lack ``last_file``, with a line of progress
-    for each."""
-    wanted = list(cells()) if among is None else among
-    every = [cell for cell in wanted if not (bench.folder / cell.name / last_file).is_file()]
+def _each(bench: Bench, last_file: str, measure: Callable[[Path, Dataset], None]) -> None:
+    """Measure all cells that lack ``last_file``, with a line of progress for each."""
+    every = [cell for cell in cells() if not (bench.folder / cell.name / last_file).is_file()]
     began = time.monotonic()
     for number, cell in enumerate(every, 1):
         try:

@@ -39,7 +39,7 @@ class Measured:
     cell: Cell
     runs: list[FullRun]
     second_seed: list[FullRun]
-    """Some of the runs with another seed; empty for variants."""
+    """Some of the runs with another seed."""
     evidence: Evidence
     advice: dict[float, Advice]
     """Share of the full runs' time → advice within it; empty before the adviser was asked."""
