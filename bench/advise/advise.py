@@ -92,6 +92,7 @@ class Images:
 
 
 def _is_val_own(dataset: Dataset) -> bool:
+    """Return True if the validation images are a split of their own (``Images.is_val_own``)."""
     source = dataset.source
     return not isinstance(source, FileSource) or any(
         image.split == "val" for image in source.images["val"]

@@ -395,7 +395,9 @@ def _would_change(
         if found.schedule is not None and not any(
             trial.plan.backend == backend for trial in found.known.laboratory.trials
         ):
-            said.append(f"{backend} was not timed: another --budget may show it to be faster.")
+            said.append(
+                f"{backend} was not timed; a larger --budget would show whether it is faster."
+            )
     unknown = [*found.known.evidence.unavailable, *found.known.evidence.unprobed]
     if unknown:
         said.append(f"Another network could be better: {', '.join(unknown)} could not be probed.")

@@ -24,7 +24,8 @@ NetworkKind = Literal["normalised", "plain"]
 """With or without layers that normalise, such as BatchNorm. It decides which learning rates a whole
 network bears: with them, high ones do best on small data sets; without them, they destroy it."""
 TrainedPart = Literal["head", "part", "all"]
-"""What a policy trains: the head, the last stages as well, or the whole network."""
+"""Part of a network that a policy trains: ``head``, the head alone; ``part``, the head and some of
+the last stages; ``all``, the whole network."""
 FILE = "experience.json"
 CARRIED = 4.0
 """Gains are extrapolated, linearly in the logarithm of the images per class, up to this factor
@@ -55,7 +56,7 @@ class KindExperience(Frozen):
     head_variance: float
     """Variance of that gain over networks and data sets."""
     seed_deviation: dict[TrainedPart, float]
-    """Standard deviation over seeds of a training's accuracy, by what is trained."""
+    """Trained part → standard deviation of the accuracy over seeds, in log odds."""
 
 
 class Experience(Frozen):
@@ -135,7 +136,7 @@ class Experience(Frozen):
 
 
 def trained_part(policy: str) -> TrainedPart:
-    """Return what a policy trains."""
+    """Return the part of a network that a policy trains."""
     boundary = POLICIES[policy].boundary
     if boundary == "head":
         return "head"

@@ -1,4 +1,4 @@
-"""What is known about a data set so far, and the estimated accuracies that follow from it."""
+"""Combine the probes and trials of a data set so far with experience into estimated accuracies."""
 
 from __future__ import annotations
 

@@ -154,6 +154,24 @@ def test_deviations_over_seeds_are_those_of_accuracies_on_many_images(
     assert found["plain"].seed_deviation == {"head": 0.05, "part": 0.05, "all": 0.05}
 
 
+def test_images_that_two_seeds_get_right_by_chance_are_no_deviation(cells: list[Measured]) -> None:
+    """Draw the right images of two runs independently, with one accuracy: their numbers differ as
+    if seeds had a deviation of 0.1 in log odds."""
+    changed = []
+    for number, one in enumerate(cells):
+        random = np.random.default_rng([5, number])
+        drawn = [
+            replace(run, right=tuple(np.flatnonzero(random.uniform(size=TEST_IMAGES) < 0.73)))
+            for policy in SEED_POLICIES.values() for name in BACKBONES for run in one.runs
+            if (run.backbone, run.policy, run.factor) == (name, policy, 1.0) for _ in range(2)
+        ]  # fmt: skip
+        others = [run for run in one.runs
+                  if run.policy not in SEED_POLICIES.values() or run.factor != 1.0]  # fmt: skip
+        changed.append(replace(one, runs=[*others, *drawn[::2]], second_seed=drawn[1::2]))
+    for own in learn(changed).kinds.values():
+        assert max(own.seed_deviation.values()) < 0.075
+
+
 def test_each_kind_of_network_has_gains_of_its_own(cells: list[Measured]) -> None:
     """Fine-tuning gains 0.8 in both; with the second network 0.7 more."""
     changed = [

@@ -37,7 +37,8 @@ FILE, SEEDS_FILE = "oracle.json", "seeds.json"
 SEED_POLICIES: dict[TrainedPart, str] = {
     "head": "freeze_all", "part": "fine_tune_last", "all": "retrain_all",
 }  # fmt: skip
-"""What is trained → the policy that is run with two seeds, at its default rate."""
+"""Trained part → policy that is run with a second seed, at its default rate, to measure how far
+accuracies differ between seeds."""
 
 
 @dataclass(frozen=True)

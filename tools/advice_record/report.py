@@ -33,7 +33,8 @@ def page(found: dict[str, Any], commit: str) -> str:
         f"({', '.join(found['families'])}), {found['runs']:,} full runs in "
         f"{found['whole_hours']:.1f} hours of training. Each cell is a data set at {PX} px with "
         f"{sizes} or {SIZES[-1]} training images, or a variant: grey, inverted, coarse "
-        f"({COARSE_PX} px a side), with {NOISE:.0%} wrong labels, with classes merged two by two. "
+        f"({COARSE_PX} px a side), with {100 * NOISE:.0f} % wrong labels, with classes merged "
+        "two by two. "
         "Rules that name no network use the largest. The adviser knows the "
         "experience of the other families only. Times are those of training alone.",
         "Regret: points of test accuracy below the best full run of the cell, which is chosen on "
@@ -102,7 +103,8 @@ def _folder(found: dict[str, Any]) -> str:
     return (
         "Most users have a folder without validation images of its own; the adviser then divides "
         "all images into four folds, and each training sees three of them. Asked so about "
-        f"{found['cells']} plain cells, within {found['share']:.0%} of the cost, its mean regret "
+        f"{found['cells']} plain cells, within {100 * found['share']:.0f} % of the cost, its mean "
+        "regret "
         f"is {points(found['mean'])} ({low} to {high}), the worst {points(found['worst'])}. "
         f"Intervals that held: {_of(counts['recommended'])} of the recommended strategies, "
         f"{_of(counts['tried'])} of all that was tried.{refused}"
