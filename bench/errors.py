@@ -31,6 +31,10 @@ class UserError(Exception):
         return self.message if self.hint is None else f"{self.message}\n{self.hint}"
 
 
+class AnsweredInterrupt(KeyboardInterrupt):
+    """Ctrl-C after which the command printed its answer nevertheless."""
+
+
 class Unavailable(Exception):
     """Something that a run needs is missing here; the run gets the status 'unavailable'.
 

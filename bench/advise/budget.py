@@ -51,6 +51,20 @@ class BudgetSpent(Exception):
 
 
 @contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Ignore Ctrl-C in the body, so that a second one does not lose the answer. Do nothing outside
+    the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
 def ended_by(budget: Budget) -> Iterator[None]:
     """Raise BudgetSpent in the body when the budget is spent, by a timer (setitimer(2)). Do nothing
     outside the main thread, and on systems that have no such timer."""

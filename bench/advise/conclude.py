@@ -61,6 +61,11 @@ class Findings:
     warnings: tuple[str, ...] = ()
 
     @property
+    def seen_images(self) -> int:
+        """Number of training images that advice looked at, of which accuracies are expected."""
+        return self.known.laboratory.data.dataset.train_images
+
+    @property
     def is_exhausted(self) -> bool:
         """True if everything was tried, with every network."""
         schedule = self.schedule
@@ -117,9 +122,7 @@ def conclude(found: Findings) -> Advice:
             "interval": chosen.interval,
             "more_images": _more_images(curves, chosen, found.dataset),
             "forecasts": _forecasts(curves, found.dataset.train_images),
-            "data_wanted": _data_wanted(
-                curves, chosen, wishes.target_top1, found.dataset.train_images
-            ),
+            "data_wanted": _data_wanted(curves, chosen, wishes.target_top1, found.seen_images),
             "alternatives": _alternatives(chosen, considered),
             "article_says": _article(case, size, similarity, chosen, considered),
             "is_settled": found.schedule is not None and found.schedule.is_settled,
@@ -158,7 +161,8 @@ def _failures(found: Findings) -> list[str]:
 def _unchecked(chosen: Strategy, found: Findings) -> list[str]:
     """Return sentences on constraints that could not be checked."""
     return [
-        f"{option} was not checked: it is not known of {chosen.policy} of {chosen.backbone}."
+        f"{option} was not checked: the figure of {chosen.policy} of {chosen.backbone} is not "
+        "known without a trial. A larger --budget would check it."
         for option in unchecked(chosen, found.known.wishes)
     ]
 
@@ -196,8 +200,9 @@ def _strategies(found: Findings, belief: Belief) -> list[Strategy]:
 
 def _measured_size(found: Findings, belief: Belief) -> Size | None:
     """Return 'large' if training the whole network is better than a head with 90 % certainty,
-    'small' if its gain is surely below the margin or not positive on average, else 'medium'; None
-    if not both were tried."""
+    'small' if its gain is surely below the margin or not positive on average, else 'medium'. None
+    if not both were tried; or if a part of the images says that they are not large, as all of them
+    may be."""
     schedule, expected = found.schedule, dict(zip(belief.candidates, belief.expected, strict=True))
     tried = [] if schedule is None else [t for t in schedule.tried() if t in belief.candidates]
     best: dict[str, Candidate] = {}
@@ -209,6 +214,8 @@ def _measured_size(found: Findings, belief: Belief) -> Size | None:
     low, high = np.quantile(whole - head, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     if low > 0:
         return "large"
+    if found.seen_images < found.dataset.train_images:
+        return None
     gain = float((whole - head).mean())
     return "small" if high < found.known.wishes.margin or gain <= 0 else "medium"
 
@@ -296,7 +303,7 @@ def _data_wanted(
     curves: dict[str, LearningCurve], chosen: Strategy, target_top1: float | None, images: int
 ) -> DataWanted | None:
     """Return the number of images for an accuracy, by the same curve, moved so that it goes through
-    the expected accuracy with the images that there are."""
+    the expected accuracy with the ``images`` that were looked at."""
     curve = _curve_of(curves, chosen)
     if target_top1 is None or curve is None:
         return None
@@ -306,12 +313,14 @@ def _data_wanted(
 
 
 def _alternatives(chosen: Strategy, allowed: Sequence[Strategy]) -> tuple[Alternative, ...]:
-    """Return the next best strategies, with what each costs or gives up."""
-    others = [one for one in allowed if one != chosen]
-    others.sort(key=lambda one: -(one.expected_test_top1 or 0.0))
-    return tuple(
-        Alternative(strategy=one, gives_up=_compared(one, chosen)) for one in others[:ALTERNATIVES]
-    )
+    """Return the next best strategies, each of another policy or network, with what it costs or
+    gives up."""
+    best: dict[tuple[str, str], Strategy] = {}
+    for one in sorted(allowed, key=lambda one: (-(one.expected_test_top1 or 0.0), cost_of(one))):
+        best.setdefault((one.policy, one.backbone), one)
+    best.pop((chosen.policy, chosen.backbone))
+    others = list(best.values())[:ALTERNATIVES]
+    return tuple(Alternative(strategy=one, gives_up=_compared(one, chosen)) for one in others)
 
 
 def _compared(one: Strategy, chosen: Strategy) -> str:
@@ -336,7 +345,9 @@ def _crossing_words(
         if at is not None and at > images and not is_whole:
             return [f"From some {_rounded(at):,} training images on, {whole[0]} may be ahead."]
         if at is not None and at <= images and is_whole:
-            return [f"With fewer than some {_rounded(at):,} training images, a head would do."]
+            return [
+                f"With fewer than some {_rounded(at):,} training images, a head alone is as good."
+            ]
     if size == "small":
         return ["With more images, training more of the network may pay."]
     return []
@@ -390,7 +401,7 @@ def _would_change(
         is_settled = found.schedule is not None and found.schedule.is_settled
         what = "More images" if is_settled or found.is_exhausted else "More time or images"
         said.append(f"{what} could put {names} ahead: these images do not distinguish them.")
-    said += _crossing_words(curves, found.dataset.train_images, size, chosen)
+    said += _crossing_words(curves, found.seen_images, size, chosen)
     for backend in found.known.wishes.backends[1:]:
         if found.schedule is not None and not any(
             trial.plan.backend == backend for trial in found.known.laboratory.trials

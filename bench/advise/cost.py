@@ -75,6 +75,15 @@ def parameters_of(folder: Path, head: str, classes: int) -> int:
 
 
 @lru_cache(maxsize=64)
+def trained_parameters_of(folder: Path, policy: str, head: str, classes: int, epochs: int) -> int:
+    """Return the number of parameters that a policy trains in its last phase."""
+    blueprint = attach_head(Network.empty(Blueprint.load(folder)), head, classes, seed=0).blueprint
+    last = phases_of(blueprint, POLICIES[policy], epochs)[-1]
+    trained = plan_training(blueprint, last.policy).trained
+    return sum(math.prod(blueprint.shapes[name]) for name in trained)
+
+
+@lru_cache(maxsize=64)
 def inference_work(folder: Path) -> float:
     """Return the multiply-adds of an image's pass through the trunk."""
     blueprint = Blueprint.load(folder)

@@ -17,7 +17,7 @@ from bench.advise.probes import Kind, Probe, best_probe, pixel_features, probe
 from bench.advise.similarity import similarity_of
 from bench.advise.suspicion import Suspicion
 from bench.advise.trials import Laboratory
-from bench.errors import Unavailable
+from bench.errors import Unavailable, UserError
 from bench.training.depth_features import DepthFeatures
 
 CURVE_SHARES = (1 / 8, 1 / 4, 1 / 2, 1.0)
@@ -69,8 +69,8 @@ def gather(
 ) -> None:  # fmt: skip
     """Look for signs that advice would mislead, then probe each backbone while the budget lasts. By
     the best probe look for further signs; measure learning curve and similarity now if that takes
-    at most ``EARLY_SHARE`` of the time that is left. Raise what ``Laboratory.features`` raises,
-    except Unavailable.
+    at most ``EARLY_SHARE`` of the time that is left. A network that is not available, or cannot
+    take images of this size, is left out. Raise WorkerFailed if features cannot be computed.
 
     Args:
         head: Head of the strategies, whose parameters count.
@@ -81,15 +81,15 @@ def gather(
         return
     for number, backbone in enumerate(backbones):
         longest_s = max(evidence.seconds.values(), default=0.0)
-        if number and not laboratory.budget.holds(longest_s):
+        budget = laboratory.budget
+        if number and (budget.left_s == 0 or not budget.holds(longest_s)):
             evidence.unprobed = tuple(backbones[number:])
             break
         on_progress(f"features of {backbone}")
         try:
             _probe_backbone(laboratory, backbone, head, evidence)
-        except Unavailable as error:
-            evidence.unavailable[backbone] = str(error)
-            continue
+        except (Unavailable, UserError) as error:
+            evidence.unavailable[backbone] = " ".join(str(error).splitlines())
     if not evidence.best:
         return
     check_signs(laboratory, evidence)

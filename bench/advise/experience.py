@@ -16,16 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.advise.candidate import Candidate
-from bench.catalog.policies import POLICIES
 from bench.spec.base import Frozen
 
 Floats = npt.NDArray[np.float64]
 NetworkKind = Literal["normalised", "plain"]
 """With or without layers that normalise, such as BatchNorm. It decides which learning rates a whole
 network bears: with them, high ones do best on small data sets; without them, they destroy it."""
-TrainedPart = Literal["head", "part", "all"]
-"""Part of a network that a policy trains: ``head``, the head alone; ``part``, the head and some of
-the last stages; ``all``, the whole network."""
 FILE = "experience.json"
 CARRIED = 4.0
 """Gains are extrapolated, linearly in the logarithm of the images per class, up to this factor
@@ -55,8 +51,8 @@ class KindExperience(Frozen):
     """Mean gain of a trained head over the level that the probes give (``Experience.pooled``)."""
     head_variance: float
     """Variance of that gain over networks and data sets."""
-    seed_deviation: dict[TrainedPart, float]
-    """Trained part → standard deviation of the accuracy over seeds, in log odds."""
+    seed_deviation: tuple[float, ...]
+    """Standard deviation of each arm's accuracy over seeds, in log odds."""
 
 
 class Experience(Frozen):
@@ -71,8 +67,8 @@ class Experience(Frozen):
     """Smallest and largest number of training images per class among them."""
     pooled: float
     """Weight of the mean of all networks' probes in the level to which gains are added; the rest is
-    the own network's probe. How hard the images are counts more than how the features of one
-    network, untrained for them, separate the classes."""
+    the own network's probe. A probe shows how hard the images are, which all networks share, and how
+    well the features of one network separate the classes before any training on them."""
     shared: float
     """Correlation of an arm's gain on one data set between two networks."""
     source: str
@@ -82,9 +78,10 @@ class Experience(Frozen):
         self, candidates: Sequence[Candidate], kinds: Mapping[str, NetworkKind]
     ) -> Floats:
         """Return the standard deviation over seeds of each candidate's accuracy (K,)."""
-        own = [self.kinds[kinds[one.backbone]].seed_deviation for one in candidates]
-        parts = [trained_part(one.policy) for one in candidates]
-        return np.array([known[part] for known, part in zip(own, parts, strict=True)])
+        return np.array([
+            self.kinds[kinds[one.backbone]].seed_deviation[self.index_of(one)]
+            for one in candidates
+        ])  # fmt: skip
 
     def index_of(self, candidate: Candidate) -> int:
         """Return the index of a candidate's arm: its policy at the nearest learning rate; raise
@@ -133,14 +130,6 @@ class Experience(Frozen):
                     mean = np.mean([one.covariance for one in both], axis=0)
                     covariance[np.ix_(place, there)] = self.shared * mean[np.ix_(arm, index[there])]
         return gain, covariance
-
-
-def trained_part(policy: str) -> TrainedPart:
-    """Return the part of a network that a policy trains."""
-    boundary = POLICIES[policy].boundary
-    if boundary == "head":
-        return "head"
-    return "all" if boundary == "all" else "part"
 
 
 @cache

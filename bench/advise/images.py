@@ -41,6 +41,11 @@ class Development:
     has all of them."""
 
     @property
+    def whole_images(self) -> int:
+        """Number of training and validation images of which the pool has all or a part."""
+        return len(self.pool.labels) if self.whole_counts is None else int(self.whole_counts.sum())
+
+    @property
     def folds(self) -> int:
         """Number of folds."""
         return int(self.fold_of.max()) + 1

@@ -16,6 +16,7 @@ from bench.advise.evidence import ProbeEvidence
 from bench.advise.experience import Experience
 from bench.advise.trials import Laboratory
 from bench.advise.wishes import Wishes, exceeds_memory, meets, memory_of, unchecked
+from bench.catalog.backends import EXPORTER
 from bench.spec.run import Status
 
 RATE_FACTORS = (1.0, 3.0, 1 / 3)
@@ -23,8 +24,8 @@ RATE_FACTORS = (1.0, 3.0, 1 / 3)
 RECOMMENDED_SHARE = 0.5
 """Share of the margin by which the recommended strategy may be expected to be behind the best: one
 that is expected to be a whole margin behind is further behind in half of the cases."""
-OF_POLICY = ("peak_host_bytes", "peak_device_bytes", "trainable_parameters")
-"""Figures of a trial that are the same at another learning rate."""
+OF_POLICY = ("peak_host_bytes", "peak_device_bytes")
+"""Figures of a trial that are the same at another learning rate, and not known without a trial."""
 
 
 @dataclass(frozen=True)
@@ -125,18 +126,21 @@ class Knowledge:
             learning_rate=one.learning_rate, epochs=one.epochs, folds=len(trials), **figures,
         )  # fmt: skip
 
-    def _known(self, backbone: str) -> dict[str, Any]:
-        """Return the figures of a network that its probe showed."""
+    def _known(self, backbone: str, backend: str) -> dict[str, Any]:
+        """Return the figures of a network that its probe showed; its speed is that of the backend
+        that computes features."""
+        rate = self.evidence.images_per_s.get(backbone) if backend == EXPORTER else None
         return {
-            "infer_images_per_s": self.evidence.images_per_s.get(backbone),
+            "infer_images_per_s": rate,
             "total_parameters": self.evidence.parameters.get(backbone),
         }
 
     def _figures_of_trial(self, trial: Trial) -> dict[str, Any]:
         """Return the figures of a trial, its time at the size of the full run."""
         result = trial.result
-        figures = self._known(trial.plan.candidate.backbone)
-        figures |= {name: getattr(result, name) for name in (*OF_POLICY, "total_parameters")}
+        figures = self._known(trial.plan.candidate.backbone, trial.plan.backend)
+        of_trial = (*OF_POLICY, "total_parameters", "trainable_parameters")
+        figures |= {name: getattr(result, name) for name in of_trial}
         if result.fit_s is not None:
             scale = self.laboratory.data.dataset.train_images / trial.train_images
             figures["train_s"] = result.fit_s * scale * self.all_over_seen
@@ -147,7 +151,8 @@ class Knowledge:
     def _figures_of_others(self, one: Candidate) -> dict[str, Any]:
         """Return the figures that an untried candidate shares with trials, those of its network and
         those of its policy at another rate, and the time that its full run would take."""
-        figures = self._known(one.backbone)
+        figures = self._known(one.backbone, self.backend)
+        figures["trainable_parameters"] = self.laboratory.trained_parameters_of(one)
         for trial in self.laboratory.trials:
             tried, result = trial.plan.candidate, trial.result
             is_own = tried.backbone == one.backbone and trial.plan.backend == self.backend

@@ -8,7 +8,7 @@ from bench.advise.candidate import TrialPlan, candidate
 from bench.advise.schedule import KEPT_BACKBONES
 from bench.advise.trials import Laboratory, admitted
 from bench.advise.wishes import Wishes
-from bench.errors import Unavailable
+from bench.errors import Unavailable, UserError
 
 PROBE_S = 1.5
 """Time of the probes of a network, besides its features."""
@@ -33,8 +33,9 @@ def plan_of(laboratory: Laboratory, wishes: Wishes) -> list[Step]:
     for backbone in admitted(laboratory, wishes):
         try:
             seconds = laboratory.costs.inference_s(backbone, images)
-        except Unavailable as error:
-            steps.append(Step(f"{backbone} is left out: {error}", 0.0))
+        except (Unavailable, UserError) as error:
+            why = " ".join(str(error).splitlines())
+            steps.append(Step(f"{backbone} is left out: {why}", 0.0))
             continue
         known.append(backbone)
         steps.append(Step(f"probes of {backbone}", seconds + PROBE_S))

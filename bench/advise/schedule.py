@@ -1,10 +1,15 @@
 """Choose trials and their order within the budget.
 
-Trials run in rounds: (1) where whole trials of all policies do not fit, a short trial of each; (2)
-whole trials, each time of the untried candidate that is most likely the best for its cost; (3)
-timing in other backends; (4) trials with fewer images, for the learning curve; (5) further folds
-for the candidates that may be the best; (6) rounds 2 and 5 again. Each round runs what fits the
-budget. A whole trial trains on all images of a fold for all epochs.
+Trials run in rounds, each as far as the budget goes:
+
+1. A short trial of each policy, where whole trials of all policies do not fit.
+2. Whole trials, each time of the untried candidate that is most likely the best for its cost.
+3. Timing in other backends.
+4. Trials with fewer images, for the learning curve.
+5. Further folds for the candidates that may be the best.
+6. Rounds 2 and 5 again.
+
+A whole trial trains on all images of a fold for all epochs.
 """
 
 from __future__ import annotations

@@ -6,19 +6,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 from scipy import stats
 
 from bench.advise.images import Development, stratified_order
 from bench.advise.probes import Probe, pixel_features, probe
-from bench.data.image_files import FileSource
-from bench.data.model import Pixels, SplitName
+from bench.data.decode import image_headers
+from bench.data.image_files import FileSource, first_of
+from bench.data.model import SPLITS, Pixels, SplitName
 from bench.data.resplit import Indices
 from bench.network.blueprint import Array
 
 LEAST_OF_A_CLASS = 4
 """Fewest images of a class, apart from the test."""
 LEAST_IMAGES = 20
+LEAST_HELD_OUT = 10
+"""Fewest held-out images on which strategies are compared."""
 DOMINANT = 0.85
 """Share of the images in one class from which on accuracy says little."""
 COPY = 0.995
@@ -26,6 +28,8 @@ COPY = 0.995
 or resized."""
 MOST_COPIES = 0.05
 """Share of the test images with a copy among the training images, that is too much."""
+LEAST_TWINS = 5
+"""Copies that may be chance, where a part of the training images is looked at."""
 SESSION = 0.93
 """Mean correlation of the images of a class, as of frames of one video. Among the classes of the
 embedded sets the largest is 0.8, of generated pages of one kind."""
@@ -77,41 +81,39 @@ def after_probes(data: Development, best: Probe) -> list[Suspicion]:
 
 
 def _too_few(data: Development) -> list[Suspicion]:
+    """Find the first kind of images of which there are too few."""
     classes, labels = data.dataset.classes, data.pool.labels
     counts = data.whole_counts
     if counts is None:
         counts = np.bincount(labels, minlength=len(classes))
     few = np.flatnonzero(counts < LEAST_OF_A_CLASS)
-    small = [f"'{classes[i]}' ({counts[i]})" for i in few]
-    if small:
-        more = f" and {len(small) - NAMED} more" if len(small) > NAMED else ""
-        return [
-            Suspicion(
-                "too_few",
-                f"fewer than {LEAST_OF_A_CLASS} images for training and validation: "
-                f"{', '.join(small[:NAMED])}{more}",
-                _files_of(data, np.flatnonzero(np.isin(labels, few))),
-            )
-        ]
-    lone = [fold for fold in range(data.folds) if len(np.unique(labels[data.fit_images(fold)])) < 2]
-    if lone:
-        return [
-            Suspicion(
-                "too_few",
-                "the training images apart from those held out are of one class alone",
-                _files_of(data, data.fit_images(lone[0])),
-            )
-        ]
-    if len(labels) < LEAST_IMAGES:
-        return [
-            Suspicion(
-                "too_few",
-                f"{len(labels)} images for training and validation are too few: {LEAST_IMAGES} are "
-                "the least from which anything can be said",
-                _files_of(data, np.arange(len(labels))),
-            )
-        ]
-    return []
+    own = [f"'{classes[i]}' ({counts[i]})" for i in few]
+    fit = [data.fit_images(fold) for fold in range(data.folds)]
+    is_split_own = bool((data.fold_of < 0).any())
+    untaught = np.setdiff1d(labels, labels[fit[0]]) if is_split_own else np.array([], np.int64)
+    without = [f"'{classes[i]}'" for i in untaught]
+    lone = next((part for part in fit if len(np.unique(labels[part])) < 2), None)
+    held_out = data.held_out
+    found = (
+        (len(few) > 0, np.flatnonzero(np.isin(labels, few)),
+         f"there are fewer than {LEAST_OF_A_CLASS} images for training and validation of the "
+         f"classes {first_of(own, NAMED)}"),
+        (len(untaught) > 0, np.flatnonzero(np.isin(labels, untaught)),
+         f"there is no training image of the classes {first_of(without, NAMED)}"),
+        (lone is not None, lone, "the training images apart from those held out are of one class "
+         "alone"),
+        (len(labels) < LEAST_IMAGES, np.arange(len(labels)),
+         f"{len(labels)} images for training and validation are too few: nothing can be said from "
+         f"fewer than {LEAST_IMAGES}"),
+        (len(held_out) < LEAST_HELD_OUT, held_out,
+         f"{len(held_out)} validation images are too few to compare strategies: {LEAST_HELD_OUT} "
+         "are the least"),
+    )  # fmt: skip
+    return [
+        Suspicion("too_few", message, _files_of(data, positions))
+        for is_found, positions, message in found
+        if is_found and positions is not None
+    ][:1]
 
 
 def _dominant(data: Development) -> list[Suspicion]:
@@ -121,7 +123,10 @@ def _dominant(data: Development) -> list[Suspicion]:
         return []
     dominant = int(counts.argmax())
     name = data.dataset.classes[dominant]
-    said = f"{share:.0%} of the images are of class '{name}': naming it always is nearly as good"
+    said = (
+        f"{share:.0%} of the images are of class '{name}', so that always answering '{name}' is "
+        "nearly as accurate as any network"
+    )
     files = _files_of(data, np.flatnonzero(data.pool.labels == dominant))
     return [Suspicion("dominant_class", said, files)]
 
@@ -132,8 +137,10 @@ def _files_of(data: Development, positions: Indices) -> tuple[str, ...]:
 
 
 def _copies(data: Development) -> list[Suspicion]:
-    """Find test and validation images that are copies of training images."""
+    """Find test and validation images that are copies of training images. Where a part of the
+    training images is looked at, as many copies show."""
     fit = reduced_vectors(data.packed.train.images)
+    looked_at = min(1.0, len(data.pool.labels) / max(data.whole_images, 1))
     found = []
     parts: tuple[tuple[SplitName, str], ...] = (("test", "test"), ("val", "validation"))
     for split, words in parts:
@@ -142,7 +149,8 @@ def _copies(data: Development) -> list[Suspicion]:
             continue
         nearest, where = _nearest(reduced_vectors(part.images), fit)
         twins = np.flatnonzero(nearest > COPY)
-        if len(twins) <= MOST_COPIES * len(nearest):
+        least = LEAST_TWINS if looked_at < 1 else 0
+        if len(twins) <= max(MOST_COPIES * looked_at * len(nearest), least):
             continue
         source = data.dataset.source
         files = [
@@ -153,6 +161,8 @@ def _copies(data: Development) -> list[Suspicion]:
             f"{len(twins)} of {len(nearest)} {words} images are copies of training images, saved "
             "anew or resized"
         )
+        if looked_at < 1:
+            message += f", of which {len(fit):,} of all were looked at"
         found.append(Suspicion("copies", message, tuple(files)))
     return found
 
@@ -257,8 +267,10 @@ def wrong_share(given: Indices, predicted: Indices, classes: int) -> float:
         return float(np.interp(-float((counts == 0).mean()), -absent, tried))
     observed = _lower_half(counts[None], means)
     # The lower half of Poisson counts has a smaller mean than all: compare with draws.
-    random = np.random.default_rng(0)
-    lower = [_lower_half(random.poisson(share * means, (50, len(means))), means) for share in tried]
+    random, draws = np.random.default_rng(0), min(50, 20_000 // len(means) + 1)
+    lower = [
+        _lower_half(random.poisson(share * means, (draws, len(means))), means) for share in tried
+    ]
     return float(np.interp(observed, np.maximum.accumulate(lower), tried))
 
 
@@ -317,14 +329,13 @@ def _file_facts(data: Development) -> Array | None:
     source = data.dataset.source
     if not isinstance(source, FileSource):
         return None
-    rows, formats = [], dict[str, int]()
-    for split in ("train", "val"):
-        for file in source.images[split]:
-            with Image.open(file.path) as image:
-                width, height = image.size
-                kind = formats.setdefault(image.format or "", len(formats))
-            rows.append((np.log(width), np.log(height), np.log(width / height), float(kind)))
-    return np.array(rows, np.float64)
+    headers = image_headers(
+        file.path for split in SPLITS if split != "test" for file in source.images[split]
+    )
+    width, height = (np.array([getattr(one, side) for one in headers], float)
+                     for side in ("width", "height"))  # fmt: skip
+    kinds = np.unique([one.format for one in headers], return_inverse=True)[1]
+    return np.stack([np.log(width), np.log(height), np.log(width / height), kinds], axis=1)
 
 
 def _borders(data: Development) -> Array | None:

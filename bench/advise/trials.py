@@ -13,7 +13,7 @@ import numpy as np
 
 from bench.advise.budget import Budget, BudgetSpent, ended_by
 from bench.advise.candidate import OPTIMIZER, Candidate, Trial, TrialPlan
-from bench.advise.cost import Amount, CostModel, parameters_of
+from bench.advise.cost import Amount, CostModel, parameters_of, trained_parameters_of
 from bench.advise.experience import NetworkKind
 from bench.advise.images import Development
 from bench.advise.wishes import Wishes
@@ -129,6 +129,12 @@ class Laboratory:
         folder = self.blueprint(backbone, pretrained=True)
         return parameters_of(folder, head, len(self.data.dataset.classes))
 
+    def trained_parameters_of(self, one: Candidate) -> int:
+        """Return the number of parameters that a candidate trains."""
+        folder = self.blueprint(one.backbone, pretrained=True)
+        classes = len(self.data.dataset.classes)
+        return trained_parameters_of(folder, one.policy, one.head, classes, one.epochs)
+
     def kind_of(self, backbone: str) -> NetworkKind:
         """Return the kind of a network."""
         blueprint = Blueprint.load(self.blueprint(backbone, pretrained=True))
@@ -217,7 +223,7 @@ def admitted(laboratory: Laboratory, wishes: Wishes) -> tuple[str, ...]:
         return wishes.backbones
     sizes: dict[str, int] = {}
     for name in wishes.backbones:
-        with suppress(Unavailable):  # its probe says why it is left out
+        with suppress(Unavailable, UserError):  # its probe says why it is left out
             sizes[name] = laboratory.parameters_of(name, wishes.head)
     admitted = tuple(name for name in wishes.backbones if sizes.get(name, 0) <= most)
     if not admitted:

@@ -22,7 +22,7 @@ from bench.advise.advise import (
     open_images,
     prepare,
 )
-from bench.advise.budget import Budget, BudgetSpent, ended_by
+from bench.advise.budget import Budget, BudgetSpent, ended_by, uninterrupted
 from bench.advise.eject.train import train_project
 from bench.advise.eject.write import (
     Project,
@@ -32,7 +32,7 @@ from bench.advise.eject.write import (
     write_project,
 )
 from bench.advise.plan import Step, plan_of
-from bench.advise.trials import Laboratory
+from bench.advise.trials import Laboratory, admitted
 from bench.advise.wishes import Wishes
 from bench.catalog.backends import BACKENDS, DEFAULT_BACKENDS
 from bench.cli.gate_progress import end_line, show_line
@@ -41,7 +41,7 @@ from bench.cli.output import show, tell
 from bench.cli.run_clock import duration
 from bench.data import Dataset
 from bench.data.image_files import first_of
-from bench.errors import Unavailable, UserError, choose, number_of
+from bench.errors import AnsweredInterrupt, Unavailable, UserError, choose, number_of
 from bench.network.backbones import backbone, check_name
 from bench.network.blueprint import Network
 from bench.report.advice.page import write_advice_page
@@ -126,16 +126,22 @@ def advise_command(options: AdviseOptions) -> bool:
         except (UserError, Unavailable, OSError) as error:
             advice = advice.model_copy(update={"warnings": (*advice.warnings, str(error))})
             has_project = False
-    show(json_text(advice.model_dump(mode="json")) if options.as_json else advice_text(advice))
-    page = question.folder / "advice.html"
+    with uninterrupted():
+        _show_advice(advice, question.folder / "advice.html", options.as_json)
+    if is_interrupted:
+        tell("interrupted: the same command goes on from here")
+        raise AnsweredInterrupt
+    return advice.recommendation is not None and has_project
+
+
+def _show_advice(advice: Advice, page: Path, as_json: bool) -> None:
+    """Print the advice and write its page."""
+    show(json_text(advice.model_dump(mode="json")) if as_json else advice_text(advice))
     try:
         write_advice_page(advice, page)
         tell(f"wrote {page}")
     except OSError as error:  # the answer is printed already
         tell(f"{page} cannot be written: {error.strerror or error}")
-    if is_interrupted:
-        raise KeyboardInterrupt
-    return advice.recommendation is not None and has_project
 
 
 def _question(options: AdviseOptions, budget_s: float) -> Question:
@@ -176,19 +182,21 @@ def _laboratory(
 
 
 def _tell_plan(laboratory: Laboratory, question: Question) -> None:
-    """Print what is planned, with the costs for the first network; the others are exported when it
-    is their turn."""
-    first, *others = question.wishes.backbones
-    probe, *trials = plan_of(laboratory, replace(question.wishes, backbones=(first,)))
-    text = f"planned: {probe.words}" + (f", some {probe.seconds:.0f} s" if trials else "")
-    text += f", and of {number_of(len(others), 'other network')}; " if others else "; "
-    if trials:
-        each_s = [step.seconds for step in trials]
-        text += (
-            f"then trials, likely winners first, while the budget lasts: of {first} one takes some "
-            f"{min(each_s):.0f} to {max(each_s):.0f} s "
-        )
-    tell(f"{text}(--dry-run shows the whole plan)")
+    """Print what is planned, with the costs for the first network that is available; the others are
+    exported when it is their turn."""
+    backbones = admitted(laboratory, question.wishes)
+    for number, name in enumerate(backbones, 1):
+        probe, *trials = plan_of(laboratory, replace(question.wishes, backbones=(name,)))
+        if trials:
+            others = len(backbones) - number
+            further = f", and of {number_of(others, 'other network')}" if others else ""
+            each_s = [step.seconds for step in trials]
+            tell(
+                f"planned: {probe.words}, some {probe.seconds:.0f} s{further}; then trials in the "
+                f"order of their chances until the budget ends. A trial of {name} takes "
+                f"{min(each_s):.0f} to {max(each_s):.0f} s (--dry-run shows the whole plan)"
+            )
+            return
 
 
 def _begin_project(
@@ -220,8 +228,10 @@ def _begin_project(
     if strategy.train_s is not None:
         where = "within" if is_within else "after"
         tell(f"the full run takes some {duration(strategy.train_s)}, {where} the budget")
-    trained = train_project(folder, strategy, planner.interpreters, question.device, tell)
-    spent_s = laboratory.budget.spent_s if is_within else advice.spent_s
+    budget = laboratory.budget
+    limit_s = max(budget.seconds - budget.spent_s, 1.0) if is_within else None
+    trained = train_project(folder, strategy, planner.interpreters, question.device, tell, limit_s)
+    spent_s = budget.spent_s if is_within else advice.spent_s
     return advice.model_copy(update={"trained": trained, "spent_s": spent_s})
 
 
@@ -260,7 +270,7 @@ def _budget_s(options: AdviseOptions) -> float:
 def _given_budget_s(options: AdviseOptions) -> float:
     """Return the seconds of ``--budget``, or of ``--budget-usd`` at ``--price-per-hour``."""
     if options.budget_usd is None and options.price_per_hour is None:
-        return duration_s("--budget", options.budget or BUDGET)
+        return duration_s("--budget", BUDGET if options.budget is None else options.budget)
     if options.budget is not None:
         raise UserError(
             "--budget excludes --budget-usd and --price-per-hour.",

@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 
 from bench.cli import options
 from bench.cli.output import refuse, show, tell
-from bench.errors import Unavailable, UserError, WorkerFailed, first_line
+from bench.errors import AnsweredInterrupt, Unavailable, UserError, WorkerFailed, first_line
 from bench.storage.cache import unwritable
 from bench.storage.text_files import json_text
 
@@ -142,10 +142,13 @@ def _add_command(name: str, declared: type[Any]) -> None:
         module = import_module(f"bench.cli.{name}")  # only now, so that --help is instant
         try:
             is_ok = getattr(module, f"{name}_command")(given)
-        except KeyboardInterrupt:
-            if not hasattr(given, "fresh"):
-                raise  # there is no finished work to keep
-            tell(_stopped_text())
+        except KeyboardInterrupt as stop:
+            if hasattr(given, "fresh"):
+                tell(_stopped_text())
+            elif not isinstance(stop, AnsweredInterrupt):
+                refuse(
+                    "Interrupted before there was an answer.", "Repeat the command.", _wants_json()
+                )
             raise Exit(INTERRUPTED) from None
         raise Exit(FAILED if is_ok is False else OK)
 

@@ -225,7 +225,7 @@ class GateOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class AdviseOptions:
-    """Recommend a strategy for a data set: policy, network, framework, what it costs and gives.
+    """Recommend a strategy for a data set: policy, network and framework, with cost and accuracy.
 
     Lists are comma-separated. Probes come first, then real trainings, as far as the budget goes.
     The test images take no part. Exit code 1 means that there is no recommendation, or that the
@@ -265,8 +265,8 @@ class AdviseOptions:
         "New folder for a training script of the recommendation that needs no Thawbench."
     )
     train: bool = option(
-        "Then do the full run of the recommendation, and save its model: within the budget if that "
-        "takes at most half of it, otherwise after it.",
+        "Do the full run of the recommendation and save its model: within the budget if the run "
+        "takes at most half of the budget, otherwise after it.",
         False,
     )
     dry_run: bool = option("Show the plan with its costs, and train nothing.", False)

@@ -6,11 +6,11 @@ import functools
 import math
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -106,6 +106,27 @@ def is_image(path: Path) -> bool:
             return True
     except Exception:  # Pillow's plugins raise nearly anything on other files
         return False
+
+
+class ImageHeader(NamedTuple):
+    """What an image file says of its pixels before they are decoded."""
+
+    width: int
+    height: int
+    mode: str
+    """Pillow's name of the kind of pixels."""
+    format: str
+
+
+def image_headers(paths: Iterable[Path]) -> list[ImageHeader]:
+    """Return the headers of image files, which may be of any size."""
+    with decoding_threads() as pool:
+        return list(pool.map(_header, paths))
+
+
+def _header(path: Path) -> ImageHeader:
+    with open_regular(path) as file, Image.open(file, formats=_formats()) as image:
+        return ImageHeader(image.width, image.height, image.mode, image.format or "")
 
 
 def load_rgb(path: Path, max_pixels: int = FileRules.max_pixels) -> Image.Image:

@@ -187,9 +187,10 @@ def _units(images: list[ImageFile], classes: tuple[str, ...]) -> dict[str, list[
     """Return class → its units in an order that does not depend on names. A unit with images of
     several classes counts for the first of them."""
     found: dict[str, set[str]] = {name: set() for name in classes}
+    for image in images:
+        found[image.class_name].add(image.unit)
     taken: set[str] = set()
-    for name in classes:
-        own = {image.unit for image in images if image.class_name == name}
+    for name, own in found.items():
         found[name] = own - taken
         taken |= own
     return {name: sorted(units) for name, units in found.items()}

@@ -194,8 +194,10 @@ def _check_are_classes(root: Path, folders: Sequence[Path]) -> None:
             "'train' and 'test'.",
         )
     for name, names in inside.items():
+        if _split_of(Path(name)) is None:
+            continue
         alike = [n for n, other in inside.items() if n != name and len(names & other) > 1]
-        if alike and _split_of(Path(name)) is not None:
+        if alike:
             raise UserError(
                 f"{root / name} is named after a split and shares sub-folders with "
                 f"{quoted(alike)}, so that these are no classes.",

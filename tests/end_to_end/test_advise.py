@@ -63,7 +63,10 @@ def _tried(advice: dict[str, Any]) -> set[tuple[str, float]]:
     return {(one["policy"], one["learning_rate"]) for one in advice["tried"]}
 
 
-def test_ctrl_c_gives_the_best_advice_so_far(tmp_path: Path, shared_cache: Path) -> None:
+@pytest.mark.parametrize("marker", ["planned:", "First estimate, before any training"])
+def test_ctrl_c_gives_the_best_advice_so_far(
+    marker: str, tmp_path: Path, shared_cache: Path
+) -> None:
     name = stripes(tmp_path / "stripes")
     words = [name, *SMALL, "--budget", "5m", "--json"]
     with subprocess.Popen(
@@ -75,14 +78,19 @@ def test_ctrl_c_gives_the_best_advice_so_far(tmp_path: Path, shared_cache: Path)
     ) as process:  # fmt: skip
         assert process.stderr is not None
         for line in process.stderr:
-            if "First estimate, before any training" in line:
+            if marker in line:
                 break
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     found = json.loads(out)
+    if "error" in found:
+        assert marker == "planned:", "only before the first evidence there is no advice"
+        assert found["error"]["message"] == "Interrupted before there was an answer."
+        return
     assert found["recommendation"]["backbone"] == "squeezenet1_1"
     assert found["spent_s"] < 60
+    assert "the same command goes on from here" in err
 
 
 def test_the_ejected_script_trains_without_thawbench(tmp_path: Path, shared_cache: Path) -> None:
@@ -146,6 +154,7 @@ def test_shuffled_labels_get_no_advice(tmp_path: Path, shared_cache: Path) -> No
     [
         (["photos", "--budget", "5s"], "too short even for the first evidence"),
         (["photos", "--budget", "soon"], "--budget: 'soon' is no time"),
+        (["photos", "--budget", ""], "--budget: '' is no time"),
         (["photos", "--budget", "4000h"], "100 days are the most"),
         (["photos", "--budget-usd", "3"], "belong together"),
         (["photos", "--budget", "9m", "--price-per-hour", "2"], "excludes --budget-usd"),

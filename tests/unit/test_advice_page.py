@@ -10,6 +10,7 @@ from bench.advise.advice import (
     Advice,
     Alternative,
     ArticleRule,
+    CurveForecast,
     DataWanted,
     MoreImages,
     Sign,
@@ -29,6 +30,10 @@ def _strategy(policy: str, top1: float, train_s: float, *, is_contender: bool = 
     )  # fmt: skip
 
 
+FORECAST = CurveForecast(
+    curve="linear_probe_then_fine_tune", error=0.123, error_interval=(0.101, 0.145), images=350,
+    gain=0.021, interval=(0.008, 0.035),
+)  # fmt: skip
 CHEAP, BEST = _strategy("freeze_all", 0.812, 4.0), _strategy("fine_tune_all", 0.818, 61.0)
 ADVICE = Advice(
     dataset="folder:<b>flowers</b>", train_images=350, test_images=75, classes=5, case=1,
@@ -37,7 +42,7 @@ ADVICE = Advice(
     more_images=MoreImages(images=350, gain=0.021, interval=(0.008, 0.035)),
     alternatives=(Alternative(strategy=BEST, gives_up="0.6 points more are expected."),),
     article_says=ArticleRule(case=1, policy="freeze_all", words="The article says so, too."),
-    spent_s=200.0, budget_s=600.0, tried=(BEST, CHEAP),
+    spent_s=200.0, budget_s=600.0, tried=(BEST, CHEAP), forecasts=(FORECAST,),
 )  # fmt: skip
 
 
@@ -52,9 +57,28 @@ def test_the_answer_its_cost_and_its_alternatives_are_said() -> None:
     assert "200 of 600 s were spent" in text
 
 
+def test_tables_fit_a_terminal_of_80_columns() -> None:
+    longest = CHEAP.model_copy(
+        update={"policy": "linear_probe_then_fine_tune", "backend": "keras-tensorflow",
+                "backbone": "efficientnet_lite0", "trainable_parameters": 143_667_240,
+                "learning_rate": 0.000333}
+    )  # fmt: skip
+    advice = ADVICE.model_copy(update={"as_good": (longest, CHEAP)})
+    text = advice_text(advice)
+    table = [line for line in text.splitlines() if "  " in line or line.startswith("---")]
+    assert len(table) > 10
+    assert max(map(len, table)) <= 80
+    assert "12.3 (10.1 to 14.5)" in text, "the error now, with its interval"
+
+
+def test_that_no_learning_curve_was_measured_is_said() -> None:
+    advice = ADVICE.model_copy(update={"more_images": None, "forecasts": ()})
+    assert "What more images would bring was not measured" in advice_text(advice)
+
+
 @pytest.mark.parametrize(
     ("settled", "exhausted", "words"),
-    [(True, True, "is settled"), (False, True, "more time would not"),
+    [(True, True, "is settled"), (False, True, "more time could not"),
      (False, False, "larger --budget")],
 )  # fmt: skip
 def test_what_would_help_is_said(settled: bool, exhausted: bool, words: str) -> None:

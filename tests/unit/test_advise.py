@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,13 +16,14 @@ import numpy.typing as npt
 import pytest
 from scipy import stats
 
+from bench.advise import suspicion
 from bench.advise.advice import Advice
 from bench.advise.advise import Question, advise, check_classes
-from bench.advise.budget import Budget, BudgetSpent, ended_by
+from bench.advise.budget import Budget, BudgetSpent, ended_by, uninterrupted
 from bench.advise.candidate import Candidate, Trial, TrialPlan, candidate
 from bench.advise.conclude import Findings, conclude
-from bench.advise.eject.train import _visible_gpu
-from bench.advise.evidence import ProbeEvidence
+from bench.advise.eject.train import _visible_gpu, train_project
+from bench.advise.evidence import ProbeEvidence, gather
 from bench.advise.experience import Arm, Experience, KindExperience
 from bench.advise.images import Development
 from bench.advise.knowledge import RATE_FACTORS, Knowledge
@@ -36,11 +38,13 @@ from bench.advise.wishes import Wishes
 from bench.catalog.policies import POLICIES
 from bench.data.model import Dataset, SplitName
 from bench.data.resplit import ImagePool, PoolSource
-from bench.errors import UserError
+from bench.errors import Unavailable, UserError, WorkerFailed
 from bench.report.advice.words import advice_text
 from bench.spec.result import RunResult
 from bench.spec.run import Status
+from bench.training.depth_features import DepthFeatures
 from bench.training.predictions import image_answers
+from bench.workers.process import Interpreters
 
 RANDOM = np.random.default_rng(0)
 IMAGES, CLASSES = 800, 4
@@ -76,8 +80,13 @@ class _Laboratory:
     memory_bytes: int | None = 10**9
     fails: Mapping[str, Status] = field(default_factory=dict)
     """Policy → status of its trials."""
+    refusals: Mapping[str, Exception] = field(default_factory=dict)
+    """Network → error in place of its features."""
     rate_cost: float = 0.05
     """Accuracy that a learning rate three times as high, or a third of it, costs."""
+
+    def features(self, backbone: str) -> DepthFeatures:
+        raise self.refusals[backbone]
 
     def top1(self, plan: TrialPlan) -> float:
         """Return the true accuracy of a trial."""
@@ -90,6 +99,9 @@ class _Laboratory:
     def estimate_s(self, plan: TrialPlan) -> float:
         share = 0.1 if POLICIES[plan.candidate.policy].boundary == "head" else 1.0
         return EPOCH_S * plan.epochs * share
+
+    def trained_parameters_of(self, one: Candidate) -> int:
+        return 100
 
     def is_stored(self, plan: TrialPlan) -> bool:
         return plan in self.stored
@@ -174,7 +186,9 @@ def _knowledge(
         gain=tuple(-0.3 * (arm.rate_factor != 1.0) for arm in arms),
         covariance=tuple(map(tuple, spread.tolist())),
         slope=(0.0,) * count, slope_variance=(0.0,) * count, head_gain=0.0, head_variance=0.05,
-        seed_deviation={"head": 0.057, "part": 0.122, "all": 0.175},
+        seed_deviation=tuple(
+            0.057 if POLICIES[arm.policy].boundary == "head" else 0.15 for arm in arms
+        ),
     )  # fmt: skip
     experience = Experience(
         arms=arms,
@@ -189,13 +203,18 @@ def _knowledge(
     return Knowledge(cast(Laboratory, laboratory), evidence or _evidence(), wishes, experience)
 
 
-def _untried(evidence: ProbeEvidence) -> Advice:
-    """Return the advice that probes alone give."""
+def _fresh(backend: str = "torch") -> tuple[_Laboratory, Wishes]:
+    """Return a laboratory before any trial, and wishes for one backend."""
     pool = _pool()
     data = Development(_dataset(pool), cast(Any, None), pool, np.arange(IMAGES) // CLASSES % 4)
-    laboratory = _Laboratory(TRUTH, Budget(600.0), data)
-    known = _knowledge(laboratory, Wishes(("squeezenet1_1",), ("torch",)), evidence)
-    return conclude(Findings(data.dataset, known, None, 600, 20))
+    return _Laboratory(TRUTH, Budget(600.0), data), Wishes(("squeezenet1_1",), (backend,))
+
+
+def _untried(evidence: ProbeEvidence) -> Advice:
+    """Return the advice that probes alone give."""
+    laboratory, wishes = _fresh()
+    known = _knowledge(laboratory, wishes, evidence)
+    return conclude(Findings(laboratory.data.dataset, known, None, 600, 20))
 
 
 def _advise(
@@ -493,6 +512,76 @@ def test_work_without_an_estimate_ends_with_the_budget() -> None:
         pass
     assert signal.getsignal(signal.SIGALRM) == before
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_a_second_interrupt_does_not_lose_the_answer() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with uninterrupted():
+        os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_a_full_run_beyond_the_budget_is_ended(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text("print('begun', flush=True)\nimport time\ntime.sleep(600)")
+    strategy = _knowledge(*_fresh()).strategy(candidate("squeezenet1_1", "freeze_all", "linear", 1))
+    with pytest.raises(WorkerFailed, match=r"did not fit the budget.* cd '.*train.py"):
+        train_project(tmp_path, strategy, Interpreters({}), "cpu", lambda line: None, limit_s=1.0)
+
+
+def test_the_speed_of_features_is_not_taken_for_that_of_another_framework() -> None:
+    """Features are computed by PyTorch: their speed says nothing of Keras."""
+    evidence, one = _evidence(), candidate("squeezenet1_1", "freeze_all", "linear", 10)
+    evidence.images_per_s = {"squeezenet1_1": 10.0}
+    for backend, expected in (("torch", 10.0), ("keras-tensorflow", None)):
+        laboratory, wishes = _fresh(backend)
+        found = _knowledge(laboratory, wishes, evidence).strategy(one)
+        assert found.infer_images_per_s == expected
+
+
+def test_alternatives_are_of_another_policy_or_network() -> None:
+    advice, _ = _advise(rate_cost=0.0, best_factor=3.0)
+    assert advice.recommendation is not None
+    offered = [one.strategy for one in advice.alternatives]
+    pairs = [(one.policy, one.backbone) for one in (advice.recommendation, *offered)]
+    assert len(set(pairs)) == len(pairs) == 3
+
+
+def test_a_part_of_the_images_is_not_taken_for_all() -> None:
+    """Of 100 times as many training images a part is looked at. The expected accuracy is that of
+    the part: as many images as are in it are wanted for it. That a part is no large set does not
+    say that the whole is none."""
+    equal = dict.fromkeys(TRUTH, 0.8)
+    advice, laboratory = _advise(equal, wishes={"margin": 0.04})
+    assert advice.size != "large"
+    dataset = laboratory.data.dataset
+    whole = replace(dataset, train_images=100 * dataset.train_images)
+    wishes = Wishes(("squeezenet1_1",), ("torch",), margin=0.04,
+                    target_top1=advice.expected_test_top1)  # fmt: skip
+    schedule = Schedule(_knowledge(laboratory, wishes), lambda words: None)
+    schedule.run()
+    of_part = conclude(Findings(whole, schedule.known, schedule, 1e4, 1.0))
+    assert of_part.size == "large", "as many images count as large by the article's words"
+    assert of_part.data_wanted is not None
+    assert of_part.data_wanted.images == pytest.approx(dataset.train_images, rel=0.05)
+
+
+def test_a_network_that_takes_no_images_of_this_size_is_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first of two networks wants larger images; the second is still looked at."""
+    monkeypatch.setattr(suspicion, "before_probes", lambda data: [])
+    laboratory, _ = _fresh()
+    laboratory.refusals = {
+        "alexnet": UserError("alexnet cannot take 48 px: it needs at least 63.", "Use --px 63."),
+        "resnet18": Unavailable("no weights"),
+    }
+    evidence = ProbeEvidence()
+    gather(cast(Laboratory, laboratory), ("alexnet", "resnet18"), "linear", evidence,
+           lambda words: None)  # fmt: skip
+    assert evidence.unavailable == {
+        "alexnet": "alexnet cannot take 48 px: it needs at least 63. Use --px 63.",
+        "resnet18": "no weights",
+    }
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.data.decode import UnreadableImageError, centre_square, load_rgb, squashed
+from bench.data.decode import (
+    UnreadableImageError,
+    centre_square,
+    image_headers,
+    load_rgb,
+    squashed,
+)
 
 
 def _mean(path: Path) -> list[int]:
@@ -88,6 +94,14 @@ def test_a_decompression_bomb_is_unreadable(
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(UnreadableImageError, match="exceeds limit"):
         load_rgb(tmp_path / "bomb.png")
+
+
+def test_the_header_of_an_image_of_any_size_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("L", (100, 50)).save(tmp_path / "large.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert image_headers([tmp_path / "large.png"]) == [(100, 50, "L", "PNG")]
 
 
 @pytest.mark.parametrize("size", [(30, 10), (10, 30)])

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from bench.advise.images import Development, development
+from bench.advise.images import Development, development, stratified_order
 from bench.advise.probes import Probe
 from bench.advise.suspicion import after_probes, before_probes, wrong_share
 from bench.data import SplitSizes, open_dataset, pack
@@ -189,6 +189,62 @@ def test_too_few_images_are_found(tmp_path: Path) -> None:
     found = before_probes(data)
     assert [one.kind for one in found] == ["too_few"]
     assert "'class0' (3)" in found[0].message
+
+
+def _with_own_split(data: Development, fit_of_a_class: int, held_out: int) -> Development:
+    """Return a set with so many training images of each class, and so many validation images."""
+    order = stratified_order(data.pool.labels)
+    fit = np.concatenate([
+        np.flatnonzero(data.pool.labels == label)[:fit_of_a_class] for label in range(1, CLASSES)
+    ])  # fmt: skip
+    val = np.setdiff1d(order, fit, assume_unique=True)[:held_out]
+    kept = np.concatenate([fit, val])
+    pool = replace(
+        data.pool, images=data.pool.images[kept], labels=data.pool.labels[kept],
+        names=tuple(data.pool.names[index] for index in kept),
+    )  # fmt: skip
+    fold_of = np.concatenate([np.full(len(fit), -1), np.zeros(len(val), np.int64)])
+    return replace(data, pool=pool, fold_of=fold_of, whole_counts=np.full(CLASSES, 20))
+
+
+def test_a_class_without_a_training_image_beside_an_own_split_is_found(tmp_path: Path) -> None:
+    data = _development(_folder(tmp_path / "set"), tmp_path / "cache")
+    (found,) = before_probes(_with_own_split(data, fit_of_a_class=4, held_out=30))
+    assert found.kind == "too_few"
+    assert found.message == "there is no training image of the classes 'class0'"
+
+
+def test_validation_images_too_few_to_compare_by_are_found(tmp_path: Path) -> None:
+    data = _development(_folder(tmp_path / "set"), tmp_path / "cache")
+    data = _with_own_split(data, fit_of_a_class=8, held_out=30)
+    chosen = np.flatnonzero(data.pool.labels > 0)[: 24 + 3]
+    pool = replace(
+        data.pool, images=data.pool.images[chosen], labels=data.pool.labels[chosen],
+        names=tuple(data.pool.names[index] for index in chosen),
+    )  # fmt: skip
+    (found,) = before_probes(replace(data, pool=pool, fold_of=data.fold_of[chosen]))
+    assert found.kind == "too_few"
+    assert found.message.startswith("3 validation images are too few")
+
+
+def test_copies_of_training_images_show_where_a_part_of_these_is_looked_at(tmp_path: Path) -> None:
+    """Of ten times as many training images a tenth is looked at, and half of the test images are
+    copies of some of them: one in twenty shows."""
+    data = _development(_folder(tmp_path / "set"), tmp_path / "cache")
+    random = np.random.default_rng(0)
+    fit = data.packed.train.images
+    test = random.integers(0, 256, (200, *fit.shape[1:])).astype(np.uint8)
+    test[:10] = fit[:10]
+    labels = np.arange(200) % CLASSES
+    packed = replace(data.packed, test=replace(data.packed.test, images=test, labels=labels))
+    seen = replace(data, packed=packed)
+    assert before_probes(seen) == [], "one in twenty of all would be no sign"
+    whole = replace(seen, whole_counts=10 * np.bincount(data.pool.labels))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(data.dataset.source), "where", lambda self, split, index: split)
+        (found,) = before_probes(whole)
+    assert found.kind == "copies"
+    assert found.message.startswith("10 of 200 test images")
 
 
 def test_a_class_without_an_image_left_for_training_is_no_crash(tmp_path: Path) -> None:

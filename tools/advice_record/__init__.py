@@ -1,6 +1,6 @@
 """The published record of advice: how often it was right, and what it cost.
 
 ``python -m tools.advice_record collect FOLDER`` runs every policy to the end in each cell and then
-lets the adviser loose on it (hours, resumable), ``… report FOLDER COMMIT`` writes
+asks the adviser about it (hours, resumable), ``… report FOLDER COMMIT`` writes
 ``results/advice.md``. ``make advice-record`` does both.
 """

@@ -43,10 +43,10 @@ from tools.advice_record.oracle import (
     BACKEND,
     BATCH,
     EPOCHS,
-    SEEDS_FILE,
+    FILE,
+    SEEDS,
     load_oracle,
     run_oracle,
-    run_second_seed,
 )
 from tools.advice_record.planted import FAULTS, with_fault
 from tools.advice_record.rules import log_evidence
@@ -54,8 +54,8 @@ from tools.advice_record.rules import log_evidence
 KEPT = ("depths", "features")
 """Folders of the cache with features and with values of frozen parts."""
 HEAD = "linear"
-SEED = 1
-"""Seed of the adviser's trials, that of full runs being 0: a trial must not be the full run."""
+SEED = max(SEEDS) + 1
+"""Seed of the adviser's trials, which no full run has: a trial must not be the full run."""
 
 
 def collect(folder: Path) -> None:
@@ -65,7 +65,7 @@ def collect(folder: Path) -> None:
     with runner.pool() as workers:
         bench = Bench(folder, planner, workers)
         _each(bench, EVIDENCE_FILE, bench.full_runs_and_probes)
-        _each(bench, SEEDS_FILE, bench.second_seed)
+        _each(bench, FILE.format(seed=SEEDS[-1]), bench.further_seeds)
         _each(bench, ADVICE_FILE.format(share=SHARES[-1]), bench.advice)
 
 
@@ -77,7 +77,7 @@ class Bench:
 
     def full_runs_and_probes(self, place: Path, dataset: Dataset) -> None:
         """Run every policy to the end, and keep what rules without trials look at."""
-        run_oracle(place, dataset, PX, self.planner, self.workers, SilentDisplay())
+        run_oracle(place, dataset, PX, SEEDS[0], self.planner, self.workers, SilentDisplay())
         evidence = ProbeEvidence()
         images = Images(dataset, dataset, is_val_own=True)
         laboratory, _ = self._laboratory(place / "probes", images, Budget(1e6))
@@ -104,9 +104,10 @@ class Bench:
         }
         replace_text(place / EVIDENCE_FILE, json.dumps(found, indent=1))
 
-    def second_seed(self, place: Path, dataset: Dataset) -> None:
-        """Run some policies with a second seed."""
-        run_second_seed(place, dataset, PX, self.planner, self.workers, SilentDisplay())
+    def further_seeds(self, place: Path, dataset: Dataset) -> None:
+        """Run every policy to the end with the other seeds."""
+        for seed in SEEDS[1:]:
+            run_oracle(place, dataset, PX, seed, self.planner, self.workers, SilentDisplay())
 
     def advice(self, place: Path, dataset: Dataset) -> None:
         """Ask the adviser about a cell, with shares of the full runs' time and the experience of
@@ -134,7 +135,7 @@ class Bench:
             shutil.rmtree(self.planner.cache / kind, ignore_errors=True)
         trials = place / f"trials-{file.stem.removeprefix('advice-')}"
         shutil.rmtree(trials, ignore_errors=True)  # those of a run that was interrupted
-        whole_s = sum(run.fit_s for run in load_oracle(place))
+        whole_s = sum(run.fit_s for run in load_oracle(place, SEEDS[0]))
         laboratory, question = self._laboratory(trials, images, Budget(share * whole_s))
         laboratory.seed = SEED
         question = replace(question, experience=experience)

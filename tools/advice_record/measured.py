@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from bench.advise.candidate import OPTIMIZER
 from bench.advise.learning_curve import Point
 from bench.catalog.policies import default_rate
 from tools.advice_record.cells import Cell, cells
-from tools.advice_record.oracle import BACKBONES, FILE, FullRun, load_oracle, load_second_seed
+from tools.advice_record.oracle import BACKBONES, FILE, SEEDS, FullRun, load_oracle
 from tools.advice_record.rules import Evidence
 
 SHARES = (0.05, 0.1, 0.2)
@@ -28,8 +29,6 @@ EVIDENCE_FILE = "evidence.json"
 TENTHS = 10
 SAME_FACTOR = 1e-3
 """Relative difference below which two learning rates are the same."""
-Answers = npt.NDArray[np.float64]
-"""(test images,) 1 where it is right."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +36,8 @@ class Measured:
     """A cell with everything that was measured."""
 
     cell: Cell
-    runs: list[FullRun]
-    second_seed: list[FullRun]
-    """Some of the runs with another seed."""
+    seeds: tuple[list[FullRun], ...]
+    """Full runs with each seed; those that diverged are left out."""
     evidence: Evidence
     advice: dict[float, Advice]
     """Share of the full runs' time → advice within it; empty before the adviser was asked."""
@@ -72,33 +70,55 @@ class Measured:
 
     @property
     def whole_s(self) -> float:
-        """Time of all full runs."""
-        return sum(run.fit_s for run in self.runs)
+        """Time of all full runs with one seed."""
+        return sum(run.fit_s for run in self.seeds[0])
 
-    def run_of(self, strategy: Strategy) -> FullRun | None:
-        """Return the full run of a strategy; None if it diverged."""
+    @property
+    def test_images(self) -> int:
+        """Number of test images."""
+        return self.seeds[0][0].test_images
+
+    def runs_of(self, strategy: Strategy) -> list[FullRun]:
+        """Return the full runs of a strategy, with each seed with which it did not diverge."""
         factor = strategy.learning_rate / default_rate(strategy.policy, OPTIMIZER)
-        return self.run(strategy.backbone, strategy.policy, factor)
+        return self.runs(strategy.backbone, strategy.policy, factor)
 
-    def run(self, backbone: str, policy: str, factor: float) -> FullRun | None:
-        """Return the full run of a policy at a learning rate over its default; None if it
-        diverged."""
-        for run in self.runs:
-            same = (run.backbone, run.policy) == (backbone, policy)
-            if same and abs(run.factor / factor - 1) < SAME_FACTOR:
-                return run
-        return None
+    def runs(self, backbone: str, policy: str, factor: float) -> list[FullRun]:
+        """Return the full runs of a policy at a learning rate over its default, with each seed with
+        which it did not diverge."""
+        return [
+            run for runs in self.seeds for run in runs
+            if (run.backbone, run.policy) == (backbone, policy)
+            and abs(run.factor / factor - 1) < SAME_FACTOR
+        ]  # fmt: skip
 
-    def regret(self, answers: Answers) -> float:
-        """Return how far answers are below the best full run's. The best is chosen on nine tenths
-        of the test images and measured on the tenth, ten times, so that it owes nothing to luck."""
-        every = np.stack([run.answers() for run in self.runs]).astype(float)
-        tenth = parts(every.shape[1], TENTHS)
-        found = np.empty(every.shape[1])
-        for number in range(TENTHS):
-            best = every[:, tenth != number].mean(axis=1).argmax()
-            found[tenth == number] = every[best, tenth == number]
-        return float(found.mean() - answers.mean())
+    def top1(self, runs: Sequence[FullRun]) -> float:
+        """Return the mean test accuracy over seeds; a run that diverged is always wrong."""
+        return sum(run.test_top1 for run in runs) / len(self.seeds)
+
+    def regret(self, top1: float) -> float:
+        """Return how far an accuracy is below the best strategy's."""
+        return float(self.best_top1.mean()) - top1
+
+    @cached_property
+    def best_top1(self) -> npt.NDArray[np.float64]:
+        """Test accuracy of the best strategy with each seed (S,). It is chosen with the other seeds
+        on nine tenths of the test images and measured on the tenth, for all tenths: a strategy that
+        happened to be the best owes nothing to its luck."""
+        arms = sorted({run.arm for runs in self.seeds for run in runs})
+        right = np.zeros((len(self.seeds), len(arms), self.test_images))
+        for number, runs in enumerate(self.seeds):
+            for run in runs:
+                right[number, arms.index(run.arm)] = run.answers()
+        tenth = parts(self.test_images, TENTHS)
+        found = np.empty((len(self.seeds), self.test_images))
+        for seed in range(len(self.seeds)):
+            others = np.delete(right, seed, axis=0).mean(axis=0)
+            for number in range(TENTHS):
+                best = others[:, tenth != number].mean(axis=1).argmax()
+                found[seed, tenth == number] = right[seed, best, tenth == number]
+        top1: npt.NDArray[np.float64] = found.mean(axis=1)
+        return top1
 
 
 def parts(images: int, count: int) -> npt.NDArray[np.int64]:
@@ -111,7 +131,8 @@ def load(folder: Path) -> list[Measured]:
     found = []
     for cell in cells():
         place = folder / cell.name
-        if not (place / FILE).is_file() or not (place / EVIDENCE_FILE).is_file():
+        needed = [EVIDENCE_FILE, *(FILE.format(seed=seed) for seed in SEEDS)]
+        if not all((place / name).is_file() for name in needed):
             continue
         told: dict[str, Any] = json.loads((place / EVIDENCE_FILE).read_text())
         answers = {name: np.array(list(map(float, text)))
@@ -126,7 +147,7 @@ def load(folder: Path) -> list[Measured]:
         evidence = Evidence(cell, answers, told["best_probe_top1"], told["log_evidence"])
         found.append(
             Measured(
-                cell, load_oracle(place), load_second_seed(place), evidence, advice,
+                cell, tuple(load_oracle(place, seed) for seed in SEEDS), evidence, advice,
                 Advice.model_validate_json(folds.read_bytes()) if folds.is_file() else None,
                 tuple(told["signs"]),
                 {name: tuple(signs) for name, signs in told["planted"].items()}, told["classes"],

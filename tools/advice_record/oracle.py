@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.advise.candidate import OPTIMIZER
-from bench.advise.experience import NetworkKind, TrainedPart
+from bench.advise.experience import NetworkKind
 from bench.advise.wishes import POLICIES
 from bench.analysis.predictions import answers_of
 from bench.catalog.policies import default_rate
@@ -33,12 +33,9 @@ FACTORS = (1 / 3, 1.0, 3.0)
 """Learning rates over the policy's default; of from_scratch, which the adviser never takes, the
 default alone."""
 EVERY = (*POLICIES, "from_scratch")
-FILE, SEEDS_FILE = "oracle.json", "seeds.json"
-SEED_POLICIES: dict[TrainedPart, str] = {
-    "head": "freeze_all", "part": "fine_tune_last", "all": "retrain_all",
-}  # fmt: skip
-"""Trained part → policy that is run with a second seed, at its default rate, to measure how far
-accuracies differ between seeds."""
+SEEDS = (0, 1)
+"""Everything runs with each seed: what is chosen with one is measured with the other."""
+FILE = "oracle-{seed}.json"
 
 
 @dataclass(frozen=True)
@@ -57,6 +54,11 @@ class FullRun:
     test_images: int
 
     @property
+    def arm(self) -> tuple[str, str, float]:
+        """What was run: network, policy and learning rate over the policy's default."""
+        return self.backbone, self.policy, round(self.factor, 3)
+
+    @property
     def val_top1(self) -> float:
         """Validation accuracy after the last epoch."""
         return self.val_top1_by_epoch[-1]
@@ -69,65 +71,37 @@ class FullRun:
 
 
 def run_oracle(
-    folder: Path, dataset: Dataset, px: int, planner: Planner, workers: WorkerPool, display: Display
-) -> list[FullRun]:
-    """Return the full runs of a cell; those that are stored are not repeated."""
-    file = folder / FILE
-    if file.is_file():
-        return load_oracle(folder)
-    arms = [(p, f) for p in EVERY for f in (FACTORS if p in POLICIES else (1.0,))]
-    found = _run(folder, dataset, _suites(px, arms, seed=0), planner, workers, display)
-    replace_text(file, json.dumps([asdict(one) for one in found]))
-    return found
-
-
-def run_second_seed(
-    folder: Path, dataset: Dataset, px: int, planner: Planner, workers: WorkerPool, display: Display
-) -> None:
-    """Run the policies of ``SEED_POLICIES`` with a second seed, unless that was done."""
-    if not (folder / SEEDS_FILE).is_file():
-        arms = [(policy, 1.0) for policy in SEED_POLICIES.values()]
-        found = _run(folder, dataset, _suites(px, arms, seed=1), planner, workers, display)
-        replace_text(folder / SEEDS_FILE, json.dumps([asdict(one) for one in found]))
-
-
-def _run(
-    folder: Path, dataset: Dataset, suites: Iterator[Suite], planner: Planner,
+    folder: Path, dataset: Dataset, px: int, seed: int, planner: Planner,
     workers: WorkerPool, display: Display,
-) -> list[FullRun]:  # fmt: skip
-    """Do the runs of suites that are not stored, and return the outcome of all."""
+) -> None:  # fmt: skip
+    """Do the full runs of a cell with a seed; those that are stored are not repeated."""
+    file = folder / FILE.format(seed=seed)
+    if file.is_file():
+        return
     planner.opened = {"cell": dataset}
     store = Store(folder / "runs")
     store.prepare()
     runner = Runner(store, planner.cache, planner.interpreters)
-    runs = [run for suite in suites for run in planner.plan(suite)]
+    runs = [run for suite in _suites(px, seed) for run in planner.plan(suite)]
     missing = [run for run in runs if store.is_missing(*run.key)]
     runner.run_all(missing, display, workers)
-    return [one for run in runs if (one := _full_run(store, run)) is not None]
+    found = [one for run in runs if (one := _full_run(store, run)) is not None]
+    replace_text(file, json.dumps([asdict(one) for one in found]))
 
 
-def load_oracle(folder: Path) -> list[FullRun]:
-    """Read the full runs of a cell."""
-    return _load(folder / FILE)
-
-
-def load_second_seed(folder: Path) -> list[FullRun]:
-    """Read the runs with a second seed; none where there are none."""
-    file = folder / SEEDS_FILE
-    return _load(file) if file.is_file() else []
-
-
-def _load(file: Path) -> list[FullRun]:
+def load_oracle(folder: Path, seed: int) -> list[FullRun]:
+    """Read the full runs of a cell with a seed."""
     found = []
-    for one in json.loads(file.read_text()):
+    for one in json.loads((folder / FILE.format(seed=seed)).read_text()):
         lists = {name: tuple(one[name]) for name in ("val_top1_by_epoch", "right")}
         found.append(FullRun(**{**one, **lists}))
     return found
 
 
-def _suites(px: int, arms: Sequence[tuple[str, float]], seed: int) -> Iterator[Suite]:
+def _suites(px: int, seed: int) -> Iterator[Suite]:
     """Yield a suite for each policy and multiple of its default rate: several rates in one would be
     trained at once, and none would have a time of its own."""
+    arms = [(p, f) for p in EVERY for f in (FACTORS if p in POLICIES else (1.0,))]
     for policy, factor in arms:
         recipe: dict[str, Any] = {
             "px": px, "epochs": EPOCHS, "batch_size": BATCH, "optimizer": OPTIMIZER,

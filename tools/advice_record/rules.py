@@ -138,13 +138,12 @@ RULES: dict[str, Rule] = {
 """Name → rule. Rules that name no network use the largest."""
 
 
-def chance(runs: Sequence[FullRun]) -> tuple[npt.NDArray[np.float64], float]:
-    """Return the mean answers (test images,) of all policies and networks at their default rates,
-    and the mean cost."""
+def chance(runs: Sequence[FullRun]) -> tuple[float, float]:
+    """Return the mean test accuracy of all policies and networks at their default rates, and the
+    mean cost."""
     found = [untuned(runs, name, policy) for name in BACKBONES for policy in POLICIES]
     whole = [run for run in found if run is not None]
-    answers = np.mean([run.answers() for run in whole], axis=0)
-    return answers, float(np.mean([run.fit_s for run in whole]))
+    return float(np.mean([r.test_top1 for r in whole])), float(np.mean([r.fit_s for r in whole]))
 
 
 def log_evidence(features: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> float:

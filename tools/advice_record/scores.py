@@ -22,7 +22,6 @@ from tools.advice_record.learn import learn
 from tools.advice_record.measured import (
     FOLDS_SHARE,
     SHARES,
-    Answers,
     Measured,
     load,
     outside,
@@ -30,13 +29,14 @@ from tools.advice_record.measured import (
 )
 from tools.advice_record.oracle import BACKBONES, EPOCHS, KINDS, FullRun, tuned
 from tools.advice_record.planted import FAULTS
-from tools.advice_record.rules import RULES, chance
+from tools.advice_record.rules import RULES, Rule, chance
 
 DRAWS = 2000
 SAME = 0.01
 """Difference in test accuracy below which two strategies are equally good; the adviser's margin."""
-Picked = tuple[Answers, float] | None
-"""Answers of the chosen full run and the time that choosing took; None: nothing was chosen."""
+Picked = tuple[float, float]
+"""Test accuracy of what was chosen, a mean over seeds, 0 if nothing was; and the time that choosing
+took."""
 
 
 @dataclass(frozen=True)
@@ -54,30 +54,35 @@ def scores(found: Sequence[Measured]) -> list[Score]:
     """Return the scores of the adviser at each budget, of all rules, and of chance."""
 
     def score(name: str, pick: Callable[[Measured], Picked]) -> Score:
-        regrets, costs = [], []
-        for one in found:
-            picked = pick(one)
-            answers, cost_s = (np.zeros(one.runs[0].test_images), 0.0) if picked is None else picked
-            regrets.append(one.regret(answers))
-            costs.append(cost_s / one.whole_s)
+        picked = [pick(one) for one in found]
+        regrets = [one.regret(top1) for one, (top1, _) in zip(found, picked, strict=True)]
+        costs = [cost_s / one.whole_s for one, (_, cost_s) in zip(found, picked, strict=True)]
         return Score(name, np.array(regrets), np.array(costs))
 
     def adviser(share: float) -> Callable[[Measured], Picked]:
-        advice_of = _at(share)
-        return lambda one: _recommended(one, advice_of(one))
-
-    def ruled(name: str) -> Callable[[Measured], Picked]:
-        def pick(one: Measured) -> Picked:
-            picked = RULES[name](one.runs, one.evidence)
-            return None if picked is None else (picked.run.answers().astype(float), picked.cost_s)
-
-        return pick
+        return lambda one: _recommended(one, one.advice[share])
 
     every = [score(f"advise, {share:.0%} of the cost", adviser(share)) for share in SHARES]
     every.append(score("probes and experience, no trial", lambda one: _by_experience(one, found)))
     every.append(score("best of the other families", lambda one: _best_elsewhere(one, found)))
-    every += [score(name, ruled(name)) for name in RULES]
-    return [*every, score("chance", lambda one: chance(one.runs))]
+    every += [score(name, _ruled(rule)) for name, rule in RULES.items()]
+    return [*every, score("chance", _by_chance)]
+
+
+def _ruled(rule: Rule) -> Callable[[Measured], Picked]:
+    """Return what a rule picks, on average over the seeds of the full runs that it looks at."""
+
+    def pick(one: Measured) -> Picked:
+        found = [pick for runs in one.seeds if (pick := rule(runs, one.evidence)) is not None]
+        cost_s = float(np.mean([pick.cost_s for pick in found])) if found else 0.0
+        return one.top1([pick.run for pick in found]), cost_s
+
+    return pick
+
+
+def _by_chance(one: Measured) -> Picked:
+    top1, cost_s = np.mean([chance(runs) for runs in one.seeds], axis=0)
+    return float(top1), float(cost_s)
 
 
 def _at(share: float) -> Callable[[Measured], Advice]:
@@ -86,34 +91,43 @@ def _at(share: float) -> Callable[[Measured], Advice]:
 
 
 def _recommended(one: Measured, advice: Advice) -> Picked:
-    """Return the answers of the recommended full run, and the time that the advice took."""
-    run = None if advice.recommendation is None else one.run_of(advice.recommendation)
-    return None if run is None else (run.answers().astype(float), advice.spent_s)
+    """Return the accuracy of what is recommended, and the time that the advice took, with that of
+    the training if it was not tried."""
+    chosen = advice.recommendation
+    if chosen is None:
+        return 0.0, advice.spent_s
+    runs = one.runs_of(chosen)
+    return one.top1(runs), advice.spent_s + (0.0 if chosen.folds else _fit_s(runs))
 
 
 def _by_experience(one: Measured, found: Sequence[Measured]) -> Picked:
     """Choose what experience from the other families expects to be the best, by probes alone."""
     if not one.is_probed:
-        return None
+        return 0.0, 0.0
     every = _candidates()
     experience = learn(outside(found, one.family))
     belief = believe(
         experience, one.images_per_class, every, KINDS, one.evidence.probe_answers, {}, {}
     )
     best = every[int(belief.expected.argmax())]
-    return _answers_of(one, best, cost_s=0.0)
+    runs = _runs_of(one, best)
+    return one.top1(runs), _fit_s(runs)
 
 
 def _best_elsewhere(one: Measured, found: Sequence[Measured]) -> Picked:
-    """Choose the policy, rate and network with the highest mean accuracy on the other families; a
-    run that diverged counts as 0."""
+    """Choose the policy, rate and network with the highest mean accuracy on the other families."""
     others = outside(found, one.family)
 
     def mean_top1(candidate: Candidate) -> float:
-        runs = [_run_of(other, candidate) for other in others]
-        return float(np.mean([0.0 if run is None else run.test_top1 for run in runs]))
+        return float(np.mean([other.top1(_runs_of(other, candidate)) for other in others]))
 
-    return _answers_of(one, max(_candidates(), key=mean_top1))
+    runs = _runs_of(one, max(_candidates(), key=mean_top1))
+    return one.top1(runs), _fit_s(runs)
+
+
+def _fit_s(runs: Sequence[FullRun]) -> float:
+    """Return the mean time of full runs; 0 without any."""
+    return float(np.mean([run.fit_s for run in runs])) if runs else 0.0
 
 
 def _candidates() -> list[Candidate]:
@@ -123,17 +137,21 @@ def _candidates() -> list[Candidate]:
     ]  # fmt: skip
 
 
-def _run_of(one: Measured, candidate: Candidate) -> FullRun | None:
-    return one.run(candidate.backbone, candidate.policy, candidate.rate_factor)
+def _runs_of(one: Measured, candidate: Candidate) -> list[FullRun]:
+    return one.runs(candidate.backbone, candidate.policy, candidate.rate_factor)
 
 
-def _answers_of(one: Measured, candidate: Candidate, cost_s: float | None = None) -> Picked:
-    """Return the answers of a candidate's full run, with its time unless a cost is given; None if
-    it diverged."""
-    run = _run_of(one, candidate)
-    if run is None:
-        return None
-    return run.answers().astype(float), run.fit_s if cost_s is None else cost_s
+def regret_error(found: Sequence[Measured], share: float) -> float:
+    """Return the standard error of the adviser's regret in one cell that seeds cause: over cells,
+    the root mean square of half the difference between the regrets with two seeds."""
+    halves = []
+    for one in found:
+        recommendation = one.advice[share].recommendation
+        runs = [] if recommendation is None else one.runs_of(recommendation)
+        if len(runs) == len(one.seeds):
+            regrets = one.best_top1 - [run.test_top1 for run in runs]
+            halves.append(np.diff(regrets[:2])[0] / 2)
+    return float(np.sqrt(np.mean(np.square(halves))))
 
 
 def interval(values: npt.NDArray[np.float64], families: Sequence[str]) -> tuple[float, float]:
@@ -151,8 +169,8 @@ def interval(values: npt.NDArray[np.float64], families: Sequence[str]) -> tuple[
 def coverage(
     found: Sequence[Measured], advice_of: Callable[[Measured], Advice]
 ) -> dict[str, tuple[int, int]]:
-    """Return how many predicted intervals hold the full run's accuracy, and of how many: of
-    recommendations, and of everything that was tried."""
+    """Return how often predicted intervals hold the accuracy of a full run, and of how many, with
+    each seed: of recommendations, and of everything that was tried."""
     counts = {}
     for name in ("recommended", "tried"):
         held = total = 0
@@ -162,12 +180,12 @@ def coverage(
             advice = advice_of(one)
             own = advice.tried if name == "tried" else (advice.recommendation,)
             for strategy in own:
-                run = None if strategy is None else one.run_of(strategy)
-                if run is None or strategy is None or strategy.interval is None:
+                if strategy is None or strategy.interval is None:
                     continue
                 low, high = strategy.interval
-                held += low <= run.test_top1 <= high
-                total += 1
+                runs = one.runs_of(strategy)
+                held += sum(low <= run.test_top1 <= high for run in runs)
+                total += len(runs)
         counts[name] = (held, total)
     return counts
 
@@ -176,19 +194,21 @@ def ties(found: Sequence[Measured], share: float) -> dict[str, float]:
     """Return precision and recall of "cannot be distinguished from the best", by the full runs."""
     called = right = equal = 0
     for one in found:
-        tried = [(s, one.run_of(s)) for s in one.advice[share].tried]
-        known = [(s, run.answers()) for s, run in tried if run is not None]
+        known = [(s, runs) for s in one.advice[share].tried
+                 if len(runs := one.runs_of(s)) == len(one.seeds)]  # fmt: skip
         if not known:
             continue
-        every = np.stack([answers for _, answers in known])
-        for half in (0, 1):  # the best by one half of the test images, compared on the other
-            own = parts(every.shape[1], 2) == half
-            best = every[:, own].mean(axis=1).argmax()
-            for (strategy, _), top1 in zip(known, every[:, ~own].mean(axis=1), strict=True):
-                is_equal = every[best, ~own].mean() - top1 <= SAME
-                called += strategy.is_contender
-                equal += is_equal
-                right += is_equal and strategy.is_contender
+        every = np.array([[run.answers() for run in runs] for _, runs in known])
+        for seed in range(len(one.seeds)):
+            for half in (0, 1):  # the best by one seed and half of the test images
+                own = parts(every.shape[2], 2) == half
+                best = every[:, seed, own].mean(axis=1).argmax()
+                others = np.delete(every[:, :, ~own], seed, axis=1).mean(axis=(1, 2))
+                for (strategy, _), top1 in zip(known, others, strict=True):
+                    is_equal = others[best] - top1 <= SAME
+                    called += strategy.is_contender
+                    equal += is_equal
+                    right += is_equal and strategy.is_contender
     return {"precision": right / max(called, 1), "recall": right / max(equal, 1)}
 
 
@@ -211,11 +231,10 @@ def data_wanted(found: Sequence[Measured]) -> dict[str, list[float | None]]:
         own = [one for one in found if one.family == family.name and one.cell.variant is PLAIN]
         points = []
         for one in own:
-            run = tuned(one.runs, BACKBONES[-1], "fine_tune_all")
-            if run is not None:
-                error = 1 - run.test_top1
-                spread = float(np.sqrt(max(error * (1 - error), 0.01) / run.test_images))
-                points.append(Point(one.train_images, error, spread))
+            chosen = [tuned(runs, BACKBONES[-1], "fine_tune_all") for runs in one.seeds]
+            error = 1 - one.top1([run for run in chosen if run is not None])
+            spread = float(np.sqrt(max(error * (1 - error), 0.01) / one.test_images))
+            points.append(Point(one.train_images, error, spread))
         whole += ratios(points) if points else []
     return {"probes": probes, "whole network": whole}
 
@@ -226,10 +245,7 @@ def folder_without_split(found: Sequence[Measured]) -> dict[str, Any]:
     advice = {one.cell.name: one.of_folder for one in found if one.of_folder is not None}
     own = [one for one in found if one.cell.name in advice and advice[one.cell.name].recommendation]
     picked = [(one, _recommended(one, advice[one.cell.name])) for one in own]
-    regrets = np.array([
-        one.regret(np.zeros(one.runs[0].test_images) if pick is None else pick[0])
-        for one, pick in picked
-    ])  # fmt: skip
+    regrets = np.array([one.regret(top1) for one, (top1, _) in picked])
     if not own:
         return {"cells": 0}
     return {
@@ -273,9 +289,9 @@ def summary(folder: Path) -> dict[str, Any]:
     return {
         "machine": f"{cores()} cores of {processor()}",
         "cells": len(found), "families": sorted({one.family for one in found}),
-        "runs": sum(len(one.runs) for one in found),
-        "whole_hours": sum(one.whole_s for one in found) / 3600,
-        "rules": rows,
+        "runs": sum(len(runs) for one in found for runs in one.seeds),
+        "whole_hours": sum(run.fit_s for o in found for runs in o.seeds for run in runs) / 3600,
+        "rules": rows, "regret_error": regret_error(answered, 0.1),
         "coverage": {
             f"{share:g}": coverage(found, _at(share)) for share in SHARES
         },

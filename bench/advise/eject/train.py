@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,16 +22,17 @@ SAVED = {"torch": ("model.safetensors", "model.pt2", "model.onnx"),
 
 def train_project(
     folder: Path, strategy: Strategy, interpreters: Interpreters, device: str,
-    say: Callable[[str], None],
+    say: Callable[[str], None], limit_s: float | None = None,
 ) -> Trained:  # fmt: skip
     """Run the script of a project, and return its outcome.
 
     Args:
         strategy: The recommendation that the project is of.
         say: Takes each line that the script prints.
+        limit_s: Longest time; None: no limit.
 
     Raises:
-        WorkerFailed: The script failed; the message has its last line.
+        WorkerFailed: The script failed, the message has its last line; or it took too long.
     """
     environment = BACKENDS[strategy.backend].environment(os.environ, device)
     environment["CUDA_VISIBLE_DEVICES"] = _visible_gpu(device)
@@ -41,10 +43,16 @@ def train_project(
         text=True, errors="replace",
     ) as process:  # fmt: skip
         assert process.stdout is not None
-        last = ""
+        timer, last = _Limit(process, limit_s), ""
         for line in filter(str.strip, process.stdout):
             last = line.rstrip()
             say(last)
+        timer.cancel()
+    if timer.has_ended:
+        raise WorkerFailed(
+            f"the full run in '{folder}' did not fit the budget, and was ended. To do it: "
+            f"cd '{folder}' && {' '.join(command)}"
+        )
     if process.returncode != 0:
         raise WorkerFailed(f"the full run in '{folder}' failed: {last}")
     try:
@@ -58,6 +66,26 @@ def train_project(
         folder=str(folder),
         is_as_predicted=low <= found["test_top1"] <= high,
     )
+
+
+class _Limit:
+    """Ends a process after a time, unless it is cancelled before."""
+
+    def __init__(self, process: subprocess.Popen[str], limit_s: float | None) -> None:
+        self.has_ended, self._process = False, process
+        self._timer = None if limit_s is None else threading.Timer(limit_s, self._end)
+        if self._timer is not None:
+            self._timer.daemon = True
+            self._timer.start()
+
+    def cancel(self) -> None:
+        """Let the process go on."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _end(self) -> None:
+        self.has_ended = True
+        self._process.kill()
 
 
 def _visible_gpu(device: str) -> str:

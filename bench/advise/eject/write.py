@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from safetensors.numpy import save_file
 
 from bench.advise.advice import Strategy
@@ -23,7 +22,7 @@ from bench.advise.wishes import Wishes
 from bench.catalog.backbones import BACKBONES
 from bench.catalog.policies import POLICIES
 from bench.data import pack
-from bench.data.decode import centre_square
+from bench.data.decode import centre_square, image_headers
 from bench.data.image_files import FileSource
 from bench.data.model import SPLITS, Dataset
 from bench.errors import UserError
@@ -278,12 +277,8 @@ def _reads_alike(source: FileSource) -> bool:
     were read here: no deep grey, whose range depends on the file."""
     if source.fit is not centre_square:
         return False
-    for split in SPLITS:
-        for one in source.images[split]:
-            with Image.open(one.path) as image:
-                if image.mode not in PLAIN_MODES:
-                    return False
-    return True
+    paths = (one.path for split in SPLITS for one in source.images[split])
+    return all(header.mode in PLAIN_MODES for header in image_headers(paths))
 
 
 def _write_images(folder: Path, project: Project, cache: Path) -> str:

@@ -16,12 +16,13 @@ from markupsafe import Markup
 
 from bench.advise.advice import Advice, Strategy
 from bench.report.advice.words import (
+    FORECAST_HEADINGS,
     HEADINGS,
     alternative_words,
     answer_sentence,
     data_wanted_sentence,
     end_sentence,
-    interval,
+    forecast_rows,
     more_images_sentence,
     percent,
     refusal_sentences,
@@ -119,13 +120,13 @@ def _tables(advice: Advice) -> list[dict[str, Any]]:
         if own
     ]
     if advice.forecasts:
-        rows = [
-            [one.curve, f"{percent(one.error)} ({interval(one.error_interval)})",
-             f"{one.images:,}", f"{100 * one.gain:+.1f} points ({interval(one.interval)})"]
-            for one in advice.forecasts
-        ]  # fmt: skip
-        headings = ["learning curve of", "errors now", "more images", "gain"]
-        found.append({"title": "What more images would bring", "headings": headings, "rows": rows})
+        found.append(
+            {
+                "title": "What more images would bring",
+                "headings": FORECAST_HEADINGS,
+                "rows": forecast_rows(advice),
+            }
+        )
     if advice.probes:
         rows = [
             [one.backbone or "pixels", one.weights or "–", one.stage or "–", one.kind,

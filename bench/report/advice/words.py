@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from tabulate import tabulate
+from tabulate import SEPARATING_LINE, tabulate
 
 from bench.advise.advice import Advice, Alternative, DataWanted, Strategy, Trained
 from bench.advise.wishes import memory_of
@@ -13,6 +14,10 @@ from bench.errors import number_of
 HEADINGS = ["policy", "network", "framework", "head", "learning rate", "epochs", "expected",
             "interval", "training", "memory", "trained parameters",
             "inference images/s"]  # fmt: skip
+
+
+TERMINAL_HEADINGS = ["strategy", "recipe", "expected", "run", "network"]
+FORECAST_HEADINGS = ["learning curve of", "errors now, %", "images", "gain, points"]
 
 
 def advice_text(advice: Advice, *, is_first: bool = False) -> str:
@@ -28,12 +33,10 @@ def advice_text(advice: Advice, *, is_first: bool = False) -> str:
     if advice.as_good:
         lines += ["", "Strategies that cannot be distinguished from the best, cheapest first:", "",
                   strategy_table(advice.as_good, advice.recommendation)]  # fmt: skip
-    lines += [""]
+    lines += ["", *_more_images(advice), ""]
     lines += [f"Alternative: {alternative_words(one)}" for one in advice.alternatives]
     if advice.article_says is not None:
         lines.append(advice.article_says.words)
-    if advice.more_images is not None:
-        lines.append(more_images_sentence(advice))
     if advice.data_wanted is not None:
         lines.append(data_wanted_sentence(advice.data_wanted))
     if advice.trained is not None:
@@ -56,30 +59,69 @@ def end_sentence(advice: Advice) -> str:
     if advice.is_settled:
         settled = "The answer is settled."
     elif advice.is_exhausted:
-        settled = "Everything was tried: more images would tell more, more time would not."
+        settled = "Everything was tried: more images could change the answer, more time could not."
     else:
         settled = "More time could change the answer: repeat the command with a larger --budget."
     return f"{settled} {advice.spent_s:.0f} of {advice.budget_s:.0f} s were spent."
 
 
 def strategy_table(strategies: Sequence[Strategy], recommended: Strategy | None) -> str:
-    """Return strategies as a table, the recommended one marked."""
-    rows = strategy_rows(strategies, recommended)
-    return tabulate(rows, HEADINGS, "simple", disable_numparse=True)
+    """Return strategies as a table of at most 80 columns, some lines for each, the recommended one
+    marked."""
+    rows: list[Any] = []
+    for one in strategies:
+        policy, network, framework, head, rate, epochs, *figures = _cells(one)
+        expected, ends, training, memory, _, inference = figures
+        mark = "\n(recommended)" if one == recommended else ""
+        rows += [
+            [
+                f"{policy}\n{network}\n{framework}{mark}",
+                f"{head}\nrate {rate}\n{number_of(int(epochs), 'epoch')}",
+                f"{expected}\n{ends}", f"{training}\n{memory}",
+                f"trains {_short(one.trainable_parameters)}\n{inference} img/s",
+            ],
+            SEPARATING_LINE,
+        ]  # fmt: skip
+    return tabulate(rows[:-1], TERMINAL_HEADINGS, "simple", disable_numparse=True)
+
+
+def _more_images(advice: Advice) -> list[str]:
+    """Return what more images would bring, by each learning curve."""
+    if not advice.forecasts:
+        return [
+            "What more images would bring was not measured: there was too little time, or there "
+            "were too few images."
+        ]
+    said = [] if advice.more_images is None else [more_images_sentence(advice), ""]
+    table = tabulate(forecast_rows(advice), FORECAST_HEADINGS, "simple", disable_numparse=True)
+    return [*said, table]
+
+
+def forecast_rows(advice: Advice) -> list[list[str]]:
+    """Return the rows of a table of learning curves, below ``FORECAST_HEADINGS``."""
+    return [
+        [one.curve, f"{100 * one.error:.1f} ({interval(one.error_interval)})", f"+{one.images:,}",
+         f"{100 * one.gain:+.1f} ({interval(one.interval)})"]
+        for one in advice.forecasts
+    ]  # fmt: skip
 
 
 def strategy_rows(strategies: Sequence[Strategy], recommended: Strategy | None) -> list[list[str]]:
     """Return the rows of a table of strategies, below ``HEADINGS``, the recommended one marked."""
+    found = []
+    for one in strategies:
+        policy, *others = _cells(one)
+        found.append([f"{policy} (recommended)" if one == recommended else policy, *others])
+    return found
+
+
+def _cells(one: Strategy) -> list[str]:
+    """Return the figures of a strategy in the order of ``HEADINGS``."""
     return [
-        [
-            f"{one.policy}{' (recommended)' if one == recommended else ''}",
-            one.backbone, one.backend, one.head, f"{one.learning_rate:.3g}",
-            str(one.epochs), percent(one.expected_test_top1), interval(one.interval),
-            _seconds(one.train_s), _memory(memory_of(one)),
-            _count(one.trainable_parameters),
-            "–" if one.infer_images_per_s is None else f"{one.infer_images_per_s:,.0f}",
-        ]
-        for one in strategies
+        one.policy, one.backbone, one.backend, one.head, f"{one.learning_rate:.3g}",
+        str(one.epochs), percent(one.expected_test_top1), interval(one.interval),
+        _seconds(one.train_s), _memory(memory_of(one)), _count(one.trainable_parameters),
+        "–" if one.infer_images_per_s is None else f"{one.infer_images_per_s:,.0f}",
     ]  # fmt: skip
 
 
@@ -184,6 +226,11 @@ def _seconds(value: float | None) -> str:
 
 def _memory(value: int | None) -> str:
     return "–" if value is None else f"{value / 1e9:.2f} GB"
+
+
+def _short(value: int | None) -> str:
+    """Return a count in millions where it is so large."""
+    return _count(value) if value is None or value < 1e6 else f"{value / 1e6:.3g} M"
 
 
 def _count(value: int | None) -> str:
