@@ -67,8 +67,8 @@ class Experience(Frozen):
     """Smallest and largest number of training images per class among them."""
     pooled: float
     """Weight of the mean of all networks' probes in the level to which gains are added; the rest is
-    the own network's probe. A probe shows how hard the images are, which all networks share, and how
-    well the features of one network separate the classes before any training on them."""
+    the own network's probe. A probe shows how hard the images are, which all networks share, and
+    how well the features of one network separate the classes before any training on them."""
     shared: float
     """Correlation of an arm's gain on one data set between two networks."""
     source: str

@@ -118,7 +118,8 @@ def _folder(found: dict[str, Any]) -> str:
         "Most users have a folder without validation images of its own; the adviser then divides "
         "all images into four folds, and each training sees three of them. For "
         f"{found['cells']} plain cells as such folders, within {100 * found['share']:.0f} % of the "
-        f"cost, its mean regret is {points(found['mean'])} ({low} to {high}), the worst {points(found['worst'])}. "
+        f"cost, its mean regret is {points(found['mean'])} ({low} to {high}), the worst "
+        f"{points(found['worst'])}. "
         f"Intervals that held: {_of(counts['recommended'])} of the recommended strategies, "
         f"{_of(counts['tried'])} of all that was tried.{refused}"
     )
