@@ -24,7 +24,7 @@ from bench.advise.candidate import Candidate
 from bench.advise.experience import Experience, Floats, NetworkKind
 
 DRAWS = 4000
-TIE_LEVEL = 0.05
+TIE_LEVEL = 0.02
 """Least probability of being within the margin of the best with which a candidate is called as
 good as the best."""
 PROBE_DEVIATION = 3.0
