@@ -229,22 +229,22 @@ def test_validation_images_too_few_to_compare_by_are_found(tmp_path: Path) -> No
 
 def test_copies_of_training_images_show_where_a_part_of_these_is_looked_at(tmp_path: Path) -> None:
     """Of ten times as many training images a tenth is looked at, and half of the test images are
-    copies of some of them: one in twenty shows."""
+    copies of some of them: of two hundred copies twelve show."""
     data = _development(_folder(tmp_path / "set"), tmp_path / "cache")
     random = np.random.default_rng(0)
     fit = data.packed.train.images
-    test = random.integers(0, 256, (200, *fit.shape[1:])).astype(np.uint8)
-    test[:10] = fit[:10]
-    labels = np.arange(200) % CLASSES
+    test = random.integers(0, 256, (400, *fit.shape[1:])).astype(np.uint8)
+    test[:12] = fit[:12]
+    labels = np.arange(400) % CLASSES
     packed = replace(data.packed, test=replace(data.packed.test, images=test, labels=labels))
     seen = replace(data, packed=packed)
-    assert before_probes(seen) == [], "one in twenty of all would be no sign"
+    assert before_probes(seen) == [], "of all training images, so few would be no sign"
     whole = replace(seen, whole_counts=10 * np.bincount(data.pool.labels))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(data.dataset.source), "where", lambda self, split, index: split)
         (found,) = before_probes(whole)
     assert found.kind == "copies"
-    assert found.message.startswith("10 of 200 test images")
+    assert found.message.startswith("12 of 400 test images")
 
 
 def test_a_class_without_an_image_left_for_training_is_no_crash(tmp_path: Path) -> None:
