@@ -14,6 +14,7 @@ import pytest
 from PIL import Image, ImageFont
 from scipy.special import expit, logit
 
+from bench.advise.advice import Advice, Strategy
 from bench.advise.candidate import candidate
 from bench.advise.experience import Experience
 from bench.advise.images import development
@@ -34,13 +35,13 @@ from tools.advice_record.cells import (
 )
 from tools.advice_record.learn import learn
 from tools.advice_record.made import LETTER_PX, MARGIN_PX, _drawn, _made
-from tools.advice_record.measured import Measured, outside, parts
+from tools.advice_record.measured import SHARES, Measured, outside, parts
 from tools.advice_record.oracle import BACKBONES, EVERY, FACTORS, KINDS, SEEDS, FullRun
 from tools.advice_record.planted import FAULTS, with_fault
 from tools.advice_record.published import published_regrets
 from tools.advice_record.report import expected_largest
 from tools.advice_record.rules import RULES, Evidence
-from tools.advice_record.scores import data_wanted
+from tools.advice_record.scores import data_wanted, regret_error, scores
 
 TEST_IMAGES = 500
 GAINS = {"freeze_all": 0.0, "fine_tune_all": 0.8, "retrain_all": -0.5}
@@ -374,6 +375,42 @@ def test_wrong_labels_do_not_make_heads_look_better_than_probes(cells: list[Meas
     with_wrong, without = learn([*changed, *cells[4:]]), learn(cells[4:])
     for kind, own in without.kinds.items():
         assert with_wrong.kinds[kind].head_gain == own.head_gain
+
+
+def _advised(one: Measured, log_odds: tuple[float, float], folds: int) -> Measured:
+    """Return a cell whose adviser recommends fine_tune_all of the first network, with these
+    accuracies with either seed, after spending 5 s."""
+    arm = (BACKBONES[0], "fine_tune_all", 1.0)
+    seeds = tuple(
+        [_run(*arm, own, 0) if run.arm == arm else run for run in runs]
+        for runs, own in zip(one.seeds, log_odds, strict=True)
+    )
+    chosen = candidate(BACKBONES[0], "fine_tune_all", "linear", 8)
+    strategy = Strategy(
+        policy=chosen.policy, backbone=chosen.backbone, backend="torch", head="linear",
+        learning_rate=chosen.learning_rate, epochs=8, folds=folds,
+    )  # fmt: skip
+    advice = Advice(
+        dataset="made", train_images=40, test_images=TEST_IMAGES, classes=10, case=None,
+        similarity=None, size=None, recommendation=strategy, spent_s=5.0,
+    )  # fmt: skip
+    return replace(one, seeds=seeds, advice=dict.fromkeys(SHARES, advice))
+
+
+@pytest.mark.parametrize(("folds", "training_s"), [(1, 0.0), (0, 2.0)])
+def test_the_regret_of_advice_is_that_of_both_seeds_and_its_cost_includes_an_untried_training(
+    folds: int, training_s: float, cells: list[Measured]
+) -> None:
+    low, high = float(logit(0.5)), float(logit(0.6))
+    own = _advised(cells[0], (low, high), folds)
+    others = [replace(one, advice=own.advice) for one in cells[8:24]]
+    found = {score.name: score for score in scores([own, *others])}
+    score = found["advise, 10% of the cost"]
+    assert score.regrets[0] == pytest.approx(own.best_top1.mean() - 0.55, abs=1e-6)
+    assert score.costs[0] == pytest.approx((5.0 + training_s) / own.whole_s)
+    assert regret_error([own], 0.1) == pytest.approx(
+        abs((own.best_top1[1] - 0.6) - (own.best_top1[0] - 0.5)) / 2
+    )
 
 
 def test_data_wanted_is_over_what_was_needed(cells: list[Measured]) -> None:
