@@ -253,9 +253,11 @@ def _standard_error(trial: Trial, images: int) -> float:
 
 
 def _curves(found: Findings) -> dict[str, LearningCurve]:
-    random = np.random.default_rng(0)
+    random, known = np.random.default_rng(0), found.known.experience
     return {
-        policy: fit_curve(points, random)
+        policy: fit_curve(
+            points, random, known.whole_slope if _is_whole(policy) else known.probe_slope
+        )
         for policy, points in _points(found).items()
         if len({point.images for point in points}) > 1
     }

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.advise.candidate import Candidate
+from bench.advise.learning_curve import Slope
 from bench.spec.base import Frozen
 
 Floats = npt.NDArray[np.float64]
@@ -71,6 +72,9 @@ class Experience(Frozen):
     how well the features of one network separate the classes before any training on them."""
     shared: float
     """Correlation of an arm's gain on one data set between two networks."""
+    probe_slope: Slope
+    whole_slope: Slope
+    """Median and spread of the slopes of the learning curves of probes, and of whole networks."""
     source: str
     """Description of the runs behind it."""
 

@@ -3,9 +3,11 @@
 A power law, ``log error = a + b log n``, that is fitted to few images asks for many times too many,
 as the error falls slowly at first (Jain et al. 2023, "A Meta-Learning Approach to Predicting
 Performance and Data Requirements"). Their piecewise power law bends with ``c log² n`` up to a size
-and is straight in logarithms after it. Here the bend ends at the largest measured size,
-where the slope lies between 0 and −1, and the fit is weighted by the errors of the measurements, of
-which many are drawn to give intervals.
+and is straight in logarithms after it. Here the bend ends at the largest measured size. The log
+odds of the error, ``log(e / (1 − e))``, take the place of its logarithm: they are the same where
+the error is small, and straighter where it is near chance. In the record their slopes lie between
+−0.4 and −1.9 for seven kinds of data, those of the logarithms between −0.1 and −1.7. The fit is
+weighted by the errors of the measurements, of which many are drawn to give intervals.
 """
 
 from __future__ import annotations
@@ -17,22 +19,26 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import lsq_linear
+from scipy.special import expit, logit
 
 from bench.advise.advice import LEVEL
 
 Floats = npt.NDArray[np.float64]
 DRAWS = 400
 LEAST_ERROR = 1e-3
-"""Error below which logarithms are not taken further; no set here shows less."""
+"""Error below which log odds are not taken further, as above 1 minus it; no set here shows less."""
 BEND_PRIOR = 0.15
-"""Standard deviation, before any data, of the bend c: curves in log–log coordinates change their
-slope by a few tenths over a tenfold number of images."""
+"""Standard deviation, before any data, of the bend c: curves change their slope by a few tenths
+over a tenfold number of images."""
 SLOPE_PRIOR = (-0.35, 0.25)
-"""Mean and standard deviation, before any data, of the slope at the largest size. Hestness et al.
-2017, "Deep Learning Scaling is Predictable, Empirically", find slopes from −0.07 to −0.35 for
-images; features of pretrained networks begin steeper."""
-STEEPEST = -1.0
-"""Steepest slope: an error falls no faster than 1 / n."""
+"""Mean and standard deviation, before any data, of the slope at the largest size, where experience
+(``Experience.probe_slope``, ``whole_slope``) gives none. Hestness et al. 2017, "Deep Learning
+Scaling is Predictable, Empirically", find slopes from −0.07 to −0.35 for images; features of
+pretrained networks begin steeper."""
+STEEPEST = -1.5
+"""Steepest slope: an error of a third falls no faster than 1 / n."""
+Slope = tuple[float, float]
+"""Mean and standard deviation of a slope, in log odds for each unit of log images."""
 FAR = 16.0
 """``images_for`` and ``crossing`` search up to this multiple of the largest measured number of
 images; ``gain`` and ``error`` have no limit."""
@@ -63,7 +69,7 @@ class LearningCurve:
     largest: int
     """Largest measured number of training images."""
     coefficients: Floats
-    """(3,) log error at the largest size, slope there, bend."""
+    """(3,) log odds of the error at the largest size, slope there, bend."""
     draws: Floats
     """(D, 3) the same, refitted to drawn measurements."""
 
@@ -103,38 +109,55 @@ def crossing(before: LearningCurve, after: LearningCurve) -> float | None:
     return float(sizes[np.flatnonzero(~is_ahead)[-1] + 1])
 
 
-def fit_curve(points: Sequence[Point], random: np.random.Generator) -> LearningCurve:
-    """Fit a curve to measured errors, at two sizes or more; raise ValueError for fewer."""
+def slope_between(before: Point, after: Point) -> float:
+    """Return the slope of a curve between two sizes."""
+    rise = float(_log_odds(after.error) - _log_odds(before.error))
+    return rise / float(np.log(after.images / before.images))
+
+
+def _log_odds(error: npt.ArrayLike) -> Floats:
+    odds: Floats = logit(np.clip(error, LEAST_ERROR, 1 - LEAST_ERROR))
+    return odds
+
+
+def fit_curve(
+    points: Sequence[Point], random: np.random.Generator, slope: Slope = SLOPE_PRIOR
+) -> LearningCurve:
+    """Fit a curve to measured errors, at two sizes or more; raise ValueError for fewer.
+
+    Args:
+        slope: Of the slope at the largest size, before any data.
+    """
     if len({point.images for point in points}) < 2:
         raise ValueError("a learning curve needs two sizes")
     sizes = np.array([point.images for point in points], float)
     errors = np.clip([point.error for point in points], LEAST_ERROR, 1.0)
     spread = np.maximum([point.standard_error for point in points], LEAST_ERROR)
     largest = float(sizes.max())
-    best = _fit(sizes, errors, spread, largest)
+    best = _fit(sizes, errors, spread, slope)
     drawn = np.clip(errors + spread * random.standard_normal((DRAWS, len(sizes))), LEAST_ERROR, 1.0)
     # The prior is drawn, too, or its draws would be narrower than what is known.
     priors = random.standard_normal((DRAWS, 2))
     draws = np.array([
-        _fit(sizes, row, spread, largest, shift) for row, shift in zip(drawn, priors, strict=True)
+        _fit(sizes, row, spread, slope, shift) for row, shift in zip(drawn, priors, strict=True)
     ])  # fmt: skip
     return LearningCurve(int(largest), best, draws)
 
 
 def _fit(
-    sizes: Floats, errors: Floats, spread: Floats, largest: float,
+    sizes: Floats, errors: Floats, spread: Floats, slope: Slope,
     shift: Floats | Sequence[float] = (0.0, 0.0),
 ) -> Floats:  # fmt: skip
-    """Fit (log error at the largest size, slope there, bend) by weighted least squares; ``shift``
-    moves the means of the priors of slope and bend, in standard deviations."""
-    x = np.log(sizes / largest)
-    weight = errors / spread  # of log errors
+    """Fit (log odds of the error at the largest size, slope there, bend) by weighted least squares;
+    ``shift`` moves the means of the priors of slope and bend, in standard deviations."""
+    x = np.log(sizes / sizes.max())
+    weight = errors * np.maximum(1 - errors, LEAST_ERROR) / spread  # of log odds
     design = np.stack([np.ones_like(x), x, np.square(x)], axis=1) * weight[:, None]
-    target = np.log(errors) * weight
-    mean, deviation = SLOPE_PRIOR
+    target = _log_odds(errors) * weight
+    mean, deviation = slope
     priors = np.array([[0.0, 1.0 / deviation, 0.0], [0.0, 0.0, 1.0 / BEND_PRIOR]])
     means = np.array([mean / deviation + shift[0], shift[1]])
-    limits: Any = ([-np.inf, STEEPEST, -np.inf], [0.0, 0.0, np.inf])
+    limits: Any = ([-np.inf, STEEPEST, -np.inf], [np.inf, 0.0, np.inf])
     found = lsq_linear(np.vstack([design, priors]), np.concatenate([target, means]), limits)
     return np.asarray(found.x, float)
 
@@ -143,8 +166,8 @@ def _errors(coefficients: Floats, images: float, largest: float) -> Floats:
     """Return the error of each of D curves (D, 3) with so many training images."""
     x = np.log(images / largest)
     bent = x if x < 0 else 0.0
-    logs = coefficients[:, 0] + coefficients[:, 1] * x + coefficients[:, 2] * bent**2
-    errors: Floats = np.minimum(np.exp(logs), 1.0)
+    odds = coefficients[:, 0] + coefficients[:, 1] * x + coefficients[:, 2] * bent**2
+    errors: Floats = expit(odds)
     return errors
 
 

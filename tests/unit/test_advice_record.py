@@ -421,7 +421,7 @@ def test_data_wanted_is_over_what_was_needed(cells: list[Measured]) -> None:
 
     law = with_curve(*(Point(n, 2.0 * n**-0.35, 0.002) for n in (50, 100, 200, 400)))
     flat = with_curve(*(Point(n, 0.5, 0.002) for n in (50, 100, 200)))
-    found = data_wanted([law, flat])["probes"]
+    found = data_wanted([law, flat, *cells[8:]])["probes"]
     assert found == [pytest.approx(1.0, rel=0.1)], "nothing was needed where nothing was gained"
 
 
@@ -436,3 +436,19 @@ def test_the_parts_of_test_images_do_not_follow_their_classes() -> None:
 def test_the_largest_of_normal_numbers_is_that_of_tables(count: int, largest: float) -> None:
     """The values are those of Pearson and Hartley 1976, "Biometrika Tables for Statisticians"."""
     assert expected_largest(count) == pytest.approx(largest, rel=0.05)
+
+
+def test_slopes_of_learning_curves_are_learned() -> None:
+    """The odds of the whole network's errors fall by 0.8 for each unit of log images, those of the
+    probe's by 0.5."""
+    found = []
+    for size in (40, 100, 240):
+        runs = [_run(*arm, 0.8 * float(np.log(size / 40)), 0)
+                for name in BACKBONES for policy in EVERY for factor in FACTORS
+                for arm in [(name, policy, factor)]]  # fmt: skip
+        curve = [Point(n, float(expit(-0.5 * np.log(n / size))), 0.01) for n in (20, 40, 80)]
+        one = _measured(FAMILIES[0], SIZES[0], size)
+        found.append(replace(one, seeds=(runs, runs), train_images=size, curve=tuple(curve)))
+    experience = learn(found)
+    assert experience.whole_slope == (pytest.approx(-0.8, abs=0.02), 0.2)
+    assert experience.probe_slope == (pytest.approx(-0.5), 0.2)

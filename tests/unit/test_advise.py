@@ -27,7 +27,7 @@ from bench.advise.evidence import ProbeEvidence, gather
 from bench.advise.experience import Arm, Experience, KindExperience
 from bench.advise.images import Development
 from bench.advise.knowledge import RATE_FACTORS, Knowledge
-from bench.advise.learning_curve import Point, fit_curve
+from bench.advise.learning_curve import SLOPE_PRIOR, Point, fit_curve
 from bench.advise.probes import Probe
 from bench.advise.schedule import Schedule
 from bench.advise.similarity import similarity_of
@@ -198,6 +198,8 @@ def _knowledge(
         most_images_per_class=500.0,
         pooled=0.0,
         shared=0.5,
+        probe_slope=SLOPE_PRIOR,
+        whole_slope=SLOPE_PRIOR,
         source="made data sets",
     )
     return Knowledge(cast(Laboratory, laboratory), evidence or _evidence(), wishes, experience)

@@ -34,7 +34,7 @@ EXPERIENCE = Experience(
         )
     },
     images_per_class=20.0, least_images_per_class=10.0, most_images_per_class=40.0,
-    pooled=0.0, shared=0.5, source="made",
+    pooled=0.0, shared=0.5, probe_slope=(-0.35, 0.25), whole_slope=(-0.35, 0.25), source="made",
 )  # fmt: skip
 KINDS: dict[str, NetworkKind] = {NETWORK: "plain"}
 

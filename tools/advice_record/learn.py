@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -11,9 +11,11 @@ from scipy.special import logit
 
 from bench.advise.experience import Arm, Experience, KindExperience, NetworkKind
 from bench.advise.knowledge import RATE_FACTORS
+from bench.advise.learning_curve import SLOPE_PRIOR, Point, Slope, slope_between
 from bench.advise.wishes import POLICIES
+from bench.catalog.policies import POLICIES as CATALOGUE
 from bench.errors import UserError
-from tools.advice_record.measured import Measured
+from tools.advice_record.measured import Measured, whole_curve
 from tools.advice_record.oracle import BACKBONES, KINDS, FullRun
 
 SHRUNK = 0.1
@@ -21,6 +23,7 @@ SHRUNK = 0.1
 LEAST_HEAD_VARIANCE = 0.02
 LEAST_SEED_DEVIATION = 0.05
 """Least standard deviation over seeds, in log odds."""
+LEAST_SLOPE_DEVIATION = 0.2
 LEAST_GAIN = -1.0
 """Worse gains count as this one: how far a failed training falls does not predict how well others
 do."""
@@ -63,6 +66,8 @@ def learn(found: Sequence[Measured]) -> Experience:
         most_images_per_class=float(np.exp(sizes.max())),
         pooled=pooled,
         shared=_shared(centred),
+        probe_slope=_slope([sorted(one.curve) for one in used]),
+        whole_slope=_slope(_whole_curves(used)),
         source=f"{runs:,} full runs of {' and '.join(BACKBONES)} on "
         f"{len(used)} small data sets of {len({one.family for one in used})} kinds",
     )  # fmt: skip
@@ -128,6 +133,28 @@ def _shared(centred: Floats) -> float:
         for a, b in combinations(networks, 2)
     ]
     return float(np.clip(np.mean(found), 0.0, 0.99))
+
+
+def _whole_curves(found: Sequence[Measured]) -> list[list[Point]]:
+    """Return the learning curves of policies that train the whole network."""
+    return [
+        whole_curve(found, family, backbone, policy)
+        for family in sorted({one.family for one in found})
+        for backbone in BACKBONES for policy in POLICIES
+        if CATALOGUE[policy].boundary == "all"
+    ]  # fmt: skip
+
+
+def _slope(curves: Sequence[Sequence[Point]]) -> Slope:
+    """Return median and spread of the slopes of learning curves between two sizes."""
+    slopes = [
+        slope_between(before, after)
+        for curve in curves for before, after in pairwise(curve) if before.images < after.images
+    ]  # fmt: skip
+    if not slopes:
+        return SLOPE_PRIOR
+    low, middle, high = np.quantile(slopes, [0.16, 0.5, 0.84])
+    return float(middle), max(float(high - low) / 2, LEAST_SLOPE_DEVIATION)
 
 
 def _seed_deviation(found: Sequence[Measured], backbones: Sequence[str], arm: Arm) -> float:

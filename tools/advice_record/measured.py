@@ -16,8 +16,8 @@ from bench.advise.advice import Advice, Strategy
 from bench.advise.candidate import OPTIMIZER
 from bench.advise.learning_curve import Point
 from bench.catalog.policies import default_rate
-from tools.advice_record.cells import Cell, cells
-from tools.advice_record.oracle import BACKBONES, FILE, SEEDS, FullRun, load_oracle
+from tools.advice_record.cells import PLAIN, Cell, cells
+from tools.advice_record.oracle import BACKBONES, FILE, SEEDS, FullRun, load_oracle, tuned
 from tools.advice_record.rules import Evidence
 
 SHARES = (0.05, 0.1, 0.2)
@@ -119,6 +119,19 @@ class Measured:
                 found[seed, tenth == number] = right[seed, best, tenth == number]
         top1: npt.NDArray[np.float64] = found.mean(axis=1)
         return top1
+
+
+def whole_curve(found: Sequence[Measured], family: str, backbone: str, policy: str) -> list[Point]:
+    """Return the errors of a policy over the training images of a family's plain cells, the
+    smallest first, at the learning rate that validation chooses."""
+    points = []
+    for one in found:
+        if one.family == family and one.cell.variant is PLAIN:
+            chosen = [tuned(runs, backbone, policy) for runs in one.seeds]
+            error = 1 - one.top1([run for run in chosen if run is not None])
+            spread = float(np.sqrt(max(error * (1 - error), 0.01) / one.test_images))
+            points.append(Point(one.train_images, error, spread))
+    return sorted(points)
 
 
 def parts(images: int, count: int) -> npt.NDArray[np.int64]:

@@ -14,10 +14,9 @@ from bench.advise.advice import Advice
 from bench.advise.belief import believe
 from bench.advise.candidate import Candidate, candidate
 from bench.advise.knowledge import RATE_FACTORS
-from bench.advise.learning_curve import Point, fit_curve
+from bench.advise.learning_curve import Point, Slope, fit_curve
 from bench.advise.wishes import POLICIES
 from bench.system import cores, processor
-from tools.advice_record.cells import FAMILIES, PLAIN
 from tools.advice_record.learn import learn
 from tools.advice_record.measured import (
     FOLDS_SHARE,
@@ -26,8 +25,9 @@ from tools.advice_record.measured import (
     load,
     outside,
     parts,
+    whole_curve,
 )
-from tools.advice_record.oracle import BACKBONES, EPOCHS, KINDS, FullRun, tuned
+from tools.advice_record.oracle import BACKBONES, EPOCHS, KINDS, FullRun
 from tools.advice_record.planted import FAULTS
 from tools.advice_record.rules import RULES, Rule, chance
 
@@ -217,25 +217,27 @@ def data_wanted(found: Sequence[Measured]) -> dict[str, list[float | None]]:
     accuracy at its largest size, by the curve of the smaller ones; None where it finds no number.
     Curves are those of probes, in each cell, and of the whole network, in each family."""
     random = np.random.default_rng(0)
+    experience = {
+        name: learn(outside(found, name)) for name in sorted({one.family for one in found})
+    }
 
-    def ratios(points: Sequence[Point]) -> list[float | None]:
+    def ratios(points: Sequence[Point], slope: Slope) -> list[float | None]:
         *smaller, largest = sorted(points, key=lambda p: p.images)
         if len(smaller) < 2 or largest.error >= min(p.error for p in smaller):
             return []  # more images brought nothing, so that no number was needed
-        wanted = fit_curve(smaller, random).images_for(largest.error)
+        wanted = fit_curve(smaller, random, slope).images_for(largest.error)
         return [None if wanted is None else wanted / largest.images]
 
-    probes = [ratio for one in found if one.curve for ratio in ratios(one.curve)]
-    whole: list[float | None] = []
-    for family in FAMILIES:
-        own = [one for one in found if one.family == family.name and one.cell.variant is PLAIN]
-        points = []
-        for one in own:
-            chosen = [tuned(runs, BACKBONES[-1], "fine_tune_all") for runs in one.seeds]
-            error = 1 - one.top1([run for run in chosen if run is not None])
-            spread = float(np.sqrt(max(error * (1 - error), 0.01) / one.test_images))
-            points.append(Point(one.train_images, error, spread))
-        whole += ratios(points) if points else []
+    probes = [
+        ratio for one in found if one.curve
+        for ratio in ratios(one.curve, experience[one.family].probe_slope)
+    ]  # fmt: skip
+    whole = [
+        ratio
+        for family, known in experience.items()
+        if (points := whole_curve(found, family, BACKBONES[-1], "fine_tune_all"))
+        for ratio in ratios(points, known.whole_slope)
+    ]
     return {"probes": probes, "whole network": whole}
 
 
