@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from bench.spec.base import Frozen
@@ -11,6 +13,10 @@ Interval = tuple[float, float]
 """Low and high end, at ``LEVEL``."""
 LEVEL = 0.9
 """Level of all intervals."""
+
+
+UNTRIED = "was not tried here"
+"""Words of what would change the answer by which a full run is missed."""
 
 
 class Strategy(Frozen):
@@ -150,6 +156,11 @@ class Advice(Frozen):
     case: int | None = Field(description="The article's case, 1 to 4; null if it has none.")
     similarity: Similarity | None
     size: Size | None
+    size_by: Literal["trials", "images"] | None = Field(
+        default=None,
+        description="Whether trials of a head and of the whole network gave the size, or the "
+        "number of images alone.",
+    )
     recommendation: Strategy | None = Field(description="Null if there is no advice.")
     as_good: tuple[Strategy, ...] = Field(
         default=(),
@@ -186,4 +197,18 @@ class Advice(Frozen):
     trained: Trained | None = Field(
         default=None, description="The full run of --train; null without it."
     )
-    tried: tuple[Strategy, ...] = Field(default=(), description="Everything that was tried.")
+    tried: tuple[Strategy, ...] = Field(
+        default=(), description="Everything that was tried for all epochs."
+    )
+
+    def after_training(self, trained: Trained) -> Advice:
+        """Return the advice with the outcome of the full run: its time is now measured, and the
+        recommendation is no longer untried."""
+        assert self.recommendation is not None
+        chosen = self.recommendation.model_copy(update={"train_s": trained.fit_s})
+        as_good = [chosen if one == self.recommendation else one for one in self.as_good]
+        would_change = tuple(one for one in self.would_change if UNTRIED not in one)
+        return self.model_copy(
+            update={"trained": trained, "recommendation": chosen, "as_good": tuple(as_good),
+                    "would_change": would_change}
+        )  # fmt: skip

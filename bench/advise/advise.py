@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -34,6 +35,8 @@ MOST_TRAIN, MOST_VAL = 4_000, 1_000
 larger sets it uses a part, to save time."""
 MOST_CLASSES = 400
 """Largest number of classes; the subset must contain images of each."""
+FEW_TEST = 50
+"""Number of test images below which the answer says what one of them counts."""
 LEAST_OF_A_CLASS = 2
 """Fewest images of a class: one is trained on, one is held out."""
 LEAST_BUDGET_S = 20.0
@@ -189,7 +192,7 @@ def advise(
     def advice() -> Advice:
         findings = Findings(
             whole, known, schedule, budget.seconds, budget.spent_s,
-            _warnings(evidence, whole.train_images, seen),
+            _warnings(evidence, whole, seen),
         )  # fmt: skip
         return conclude(findings)
 
@@ -202,7 +205,7 @@ def advise(
                 raise Unavailable(f"No network could be probed: {reasons}")
             raise Unavailable(
                 f"No network could be probed within {budget.seconds:g} s: {reasons}. Use "
-                f"--budget {math.ceil(4 * budget.seconds)}s or more."
+                f"--budget {_wanted_s(laboratory, backbones)}s or more, or smaller images (--px)."
             )
         if not evidence.signs:
             on_first(advice())
@@ -223,10 +226,20 @@ def advise(
         return advice(), is_interrupted
 
 
-def _warnings(evidence: ProbeEvidence, images: int, seen: int) -> tuple[str, ...]:
-    found = [
-        f"{name} was left out: {why.rstrip('.')}." for name, why in evidence.unavailable.items()
-    ]
+def _wanted_s(laboratory: Laboratory, backbones: Sequence[str]) -> int:
+    """Return a budget in seconds within which the first network can be probed and tried: four times
+    the present one, or, if that is more, ten times the estimate of its probe."""
+    probe_s = 0.0
+    with suppress(Unavailable, UserError):
+        probe_s = laboratory.costs.inference_s(backbones[0], len(laboratory.data.pool.labels))
+    return math.ceil(max(4 * laboratory.budget.seconds, 10 * probe_s))
+
+
+def _warnings(evidence: ProbeEvidence, whole: Dataset, seen: int) -> tuple[str, ...]:
+    images, found = (
+        whole.train_images,
+        [f"{name} was left out: {why.rstrip('.')}." for name, why in evidence.unavailable.items()],
+    )
     found += [f"The trials ended early: {error}" for error in evidence.trouble]
     if evidence.unprobed:
         names = ", ".join(evidence.unprobed)
@@ -236,5 +249,10 @@ def _warnings(evidence: ProbeEvidence, images: int, seen: int) -> tuple[str, ...
             f"Only {seen:,} of {images:,} training images were used, and the expected accuracy is "
             "for so many. With all of them it may be higher, and training more of the network may "
             "pay more."
+        )
+    if 0 < whole.test_images < FEW_TEST:
+        found.append(
+            f"The test has {whole.test_images} images, so that one of them is "
+            f"{100 / whole.test_images:.1f} points of accuracy."
         )
     return tuple(found)

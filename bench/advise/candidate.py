@@ -32,7 +32,8 @@ class Candidate:
 
     def at_rate(self, factor: float) -> Candidate:
         """Return the candidate at a multiple of its policy's default rate."""
-        return replace(self, learning_rate=default_rate(self.policy, OPTIMIZER) * factor)
+        rate = default_rate(self.policy, OPTIMIZER) * factor
+        return replace(self, learning_rate=float(f"{rate:.6g}"))
 
 
 def candidate(backbone: str, policy: str, head: str, epochs: int) -> Candidate:

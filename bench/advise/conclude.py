@@ -10,6 +10,7 @@ import numpy as np
 
 from bench.advise.advice import (
     LEVEL,
+    UNTRIED,
     Advice,
     Alternative,
     ArticleRule,
@@ -103,15 +104,15 @@ def conclude(found: Findings) -> Advice:
     chosen = found.known.recommended(considered)
     as_good = _as_good(considered, chosen)
     tried = [one for one in considered if one.folds]
-    size = _measured_size(found, belief) or size_of(
-        found.dataset.train_images, found.dataset.size_bounds or SIZE_BOUNDS
-    )
+    measured = _measured_size(found, belief)
+    size = measured or size_of(found.dataset.train_images, found.dataset.size_bounds or SIZE_BOUNDS)
     case = _case_of(size, similarity)
     curves = _curves(found)
     return base.model_copy(
         update={
             "case": case,
             "size": size,
+            "size_by": "images" if measured is None else "trials",
             "warnings": (
                 *found.warnings, *_failures(found), *_unchecked(chosen, found),
                 *([NO_CURVE] if wishes.target_top1 is not None and not curves else []),
@@ -350,7 +351,7 @@ def _crossing_words(
             return [
                 f"With fewer than some {_rounded(at):,} training images, a head alone is as good."
             ]
-    if size == "small":
+    if size == "small" and POLICIES[chosen.policy].boundary != "all":
         return ["With more images, training more of the network may pay."]
     return []
 
@@ -366,7 +367,10 @@ def _article(
 ) -> ArticleRule:  # fmt: skip
     """Compare the article's rule with the recommendation."""
     if similarity is None:
-        words = "There was no time to measure the similarity, on which the article's rule depends."
+        words = (
+            "The similarity, on which the article's rule depends, was not measured: trials came "
+            "first, and took the time."
+        )
         return ArticleRule(case=None, policy=None, words=words)
     what = f"{size} and {'similar' if similarity == 'similar' else 'not similar'}"
     if case is None:
@@ -393,9 +397,9 @@ def _would_change(
     said = []
     if not chosen.folds:
         said.append(
-            f"{chosen.policy} at learning rate {chosen.learning_rate:.3g} was not tried here; its "
-            f"accuracy is predicted from {found.known.experience.source}. A larger --budget would "
-            "try it."
+            f"{chosen.policy} at learning rate {chosen.learning_rate:.3g} {UNTRIED} for all "
+            f"epochs; its accuracy is predicted from {found.known.experience.source}. A larger "
+            "--budget would try it."
         )
     others = [one for one in as_good if one.policy != chosen.policy]
     if others:

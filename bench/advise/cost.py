@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
+from bench.advise.advice import Strategy
 from bench.advise.candidate import TrialPlan
 from bench.catalog.policies import POLICIES
 from bench.network.blueprint import STATE_ROLES, Blueprint, Network
@@ -35,6 +36,12 @@ FULL_RUN_S = {"torch": 15.0, "keras-tensorflow": 25.0}
 and loading it again."""
 COMPILING_S = {"keras-tensorflow": 6.0, "keras-jax": 12.0}
 """Time in which a backend compiles the steps of a trial."""
+
+
+def full_run_s(strategy: Strategy) -> float:
+    """Predict how long the full run of a strategy takes by its ejected script, with its start and
+    the saving of the model."""
+    return FULL_RUN_S.get(strategy.backend, 0.0) + (strategy.train_s or 0.0)
 
 
 @dataclass(frozen=True)
@@ -90,6 +97,16 @@ def inference_work(folder: Path) -> float:
     return float(sum(multiply_adds(o, blueprint) for o in blueprint.trunk()))
 
 
+def _keys(plan: TrialPlan) -> tuple[tuple[str, ...], ...]:
+    """Return the groups of trials whose time may be like that of a plan, the most alike first. The
+    pace of a network may be measured wrongly, so that its own trials come before its policy's."""
+    one = plan.candidate
+    return (
+        (plan.backend, "both", one.backbone, one.policy), (plan.backend, "network", one.backbone),
+        (plan.backend, "policy", one.policy), (plan.backend,),
+    )  # fmt: skip
+
+
 @dataclass
 class CostModel:
     """Predicts how long trials take on this machine."""
@@ -103,7 +120,7 @@ class CostModel:
     _ratios: dict[tuple[str, ...], list[float]] = field(
         default_factory=lambda: defaultdict(list[float])
     )
-    """(backend, policy), (backend,) → measured over predicted time of its trials."""
+    """Key of ``_keys`` → measured over predicted time of its trials."""
     _started: set[str] = field(default_factory=set)
 
     def note_start(self, backend: str) -> None:
@@ -117,8 +134,8 @@ class CostModel:
     def note_trial(self, plan: TrialPlan, amount: Amount, seconds: float) -> None:
         """Record how long a trial took."""
         ratio = seconds / max(self._plain_s(plan, amount), 1e-3)
-        self._ratios[plan.backend, plan.candidate.policy].append(ratio)
-        self._ratios[(plan.backend,)].append(ratio)
+        for key in _keys(plan):
+            self._ratios[key].append(ratio)
         self.note_start(plan.backend)
 
     def inference_s(self, backbone: str, images: int) -> float:
@@ -137,7 +154,7 @@ class CostModel:
     def work_s(self, plan: TrialPlan, amount: Amount) -> float:
         """Predict how long a trial takes in a worker that has started."""
         ratio = FIRST_GUESS
-        for key in ((plan.backend, plan.candidate.policy), (plan.backend,)):
+        for key in _keys(plan):
             if self._ratios.get(key):
                 ratio = statistics.median(self._ratios[key][-5:])
                 break

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from bench.advise.advice import Strategy
 from bench.advise.belief import TIE_LEVEL, Belief
 from bench.advise.candidate import Candidate, Trial, TrialPlan, candidate
-from bench.advise.cost import FULL_RUN_S
+from bench.advise.cost import full_run_s
 from bench.advise.knowledge import Knowledge
 from bench.catalog.policies import POLICIES
 
@@ -45,6 +45,8 @@ further folds have their turn."""
 COST_POWER = 0.5
 """Power of a trial's cost by which its chance to be the best is divided: of two that are as likely,
 the cheaper is tried first, and a cheap one that is unlikely waits."""
+HEAD_SHARE = 0.02
+"""Share of the time that is left within which a trial of a head alone must fit to be made first."""
 CURVE_SHARE = 0.15
 """Most of the budget that trials with fewer images may take."""
 FINALISTS = 4
@@ -124,7 +126,7 @@ class Schedule:
         """Keep the time for the full run of what would be recommended now, if it takes at most
         ``FULL_RUN_SHARE`` of the budget."""
         budget, chosen = self.known.laboratory.budget, self._recommended()
-        seconds = FULL_RUN_S.get(chosen.backend, 0.0) + 1.3 * (chosen.train_s or 0.0)
+        seconds = full_run_s(chosen) + 0.3 * (chosen.train_s or 0.0)
         budget.full_run_s = seconds if seconds <= FULL_RUN_SHARE * budget.seconds else 0.0
 
     def _recommended(self) -> Strategy:
@@ -183,6 +185,7 @@ class Schedule:
     def _whole_rounds(self, allowed: Sequence[Candidate], share: float) -> None:
         """Try whole what is most likely the best of what was not tried, for its cost, again and
         again, within a share of the time that is left."""
+        self._head_round(allowed)
         budget, failed = self.known.laboratory.budget, set[Candidate]()
         end_s = budget.spent_s + share * budget.left_s
         while self.belief.candidates:
@@ -199,6 +202,17 @@ class Schedule:
             trial = self._do(self._whole(fitting[0]), "a whole trial")
             if trial is None or not trial.is_ok:
                 failed.add(fitting[0])
+
+    def _head_round(self, allowed: Sequence[Candidate]) -> None:
+        """Try the head alone that is expected to be the best, if that takes next to no time: what
+        costs more has to be better, and size is judged by the difference."""
+        expected = self._expected()
+        heads = [one for one in allowed if one.policy == "freeze_all" and one in expected]
+        if heads and not any(one.policy == "freeze_all" for one in self.tried()):
+            best = max(heads, key=lambda one: expected[one])
+            laboratory = self.known.laboratory
+            if laboratory.estimate_s(self._whole(best)) <= HEAD_SHARE * laboratory.budget.left_s:
+                self._do(self._whole(best), "a head alone")
 
     def _cost(self, one: Candidate) -> float:
         """Return the time of a whole trial, a thousandth of the budget at least."""

@@ -23,6 +23,7 @@ from bench.advise.advise import (
     prepare,
 )
 from bench.advise.budget import Budget, BudgetSpent, ended_by, uninterrupted
+from bench.advise.cost import full_run_s
 from bench.advise.eject.train import train_project
 from bench.advise.eject.write import (
     Project,
@@ -171,7 +172,8 @@ def _laboratory(
     for remark in whole.remarks:
         tell(remark)
     if whole.skipped:
-        tell(f"{len(whole.skipped):,} files were left out: {first_of(whole.skipped)}")
+        was = "was" if len(whole.skipped) == 1 else "were"
+        tell(f"{number_of(len(whole.skipped), 'file')} {was} left out: {first_of(whole.skipped)}")
     if seen.train_images < whole.train_images:
         tell(f"{seen.train_images:,} of {whole.train_images:,} training images are looked at")
     tell(
@@ -227,12 +229,16 @@ def _begin_project(
     is_within = laboratory.budget.full_run_s > 0
     if strategy.train_s is not None:
         where = "within" if is_within else "after"
-        tell(f"the full run takes some {duration(strategy.train_s)}, {where} the budget")
+        seconds = full_run_s(strategy)
+        tell(
+            f"the full run takes some {duration(seconds)} with its start and the saving of the "
+            f"model, {where} the budget"
+        )
     budget = laboratory.budget
     limit_s = max(budget.seconds - budget.spent_s, 1.0) if is_within else None
     trained = train_project(folder, strategy, planner.interpreters, question.device, tell, limit_s)
     spent_s = budget.spent_s if is_within else advice.spent_s
-    return advice.model_copy(update={"trained": trained, "spent_s": spent_s})
+    return advice.after_training(trained).model_copy(update={"spent_s": spent_s})
 
 
 def _show_plan(steps: Sequence[Step], budget_s: float, as_json: bool) -> None:

@@ -474,12 +474,14 @@ def _continued(name: str, piece: str) -> str | None:
 
 
 def duration_s(flag: str, text: str) -> float:
-    """Return the seconds of a time such as 90s, 20m or 2h; raise UserError if it is none."""
-    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,6})?)(s|m|h)", text.strip())
-    seconds = float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
+    """Return the seconds of a time such as 90s, 20m, 1h30m or 2h; raise UserError if it is none."""
+    number = r"(\d{1,9}(?:\.\d{1,6})?)"
+    match = re.fullmatch(f"(?:{number}h)?(?:{number}m)?(?:{number}s)?", text.strip())
+    parts = match.groups() if match else ()
+    seconds = sum(float(n or 0) * unit for n, unit in zip(parts, (3600, 60, 1), strict=False))
     if not seconds:
         raise UserError(
-            f"{flag}: '{text[:MOST_LETTERS]}' is no time.", "Write, for example, 90s, 20m or 2h."
+            f"{flag}: '{text[:MOST_LETTERS]}' is no time.", "Write, for example, 90s, 20m or 1h30m."
         )
     return seconds
 

@@ -101,7 +101,7 @@ def _check_none_lost(found: list[ImageFile], readable: list[ImageFile]) -> None:
         end = " has 0 images that can be used" if len(lost) == 1 else ""
         raise UserError(
             f"{what} {first_of(sorted(lost))}{end}.",
-            "Add images to it, or remove the class.",
+            "Add images, or remove what has none.",
         )
 
 

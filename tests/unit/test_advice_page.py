@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from bench.advise.advice import (
+    UNTRIED,
     Advice,
     Alternative,
     ArticleRule,
@@ -15,6 +16,7 @@ from bench.advise.advice import (
     MoreImages,
     Sign,
     Strategy,
+    Trained,
 )
 from bench.report.advice.page import write_advice_page
 from bench.report.advice.words import advice_text, more_images_sentence
@@ -69,6 +71,33 @@ def test_tables_fit_a_terminal_of_80_columns() -> None:
     assert len(table) > 10
     assert max(map(len, table)) <= 80
     assert "12.3 (10.1 to 14.5)" in text, "the error now, with its interval"
+
+
+def test_after_the_full_run_its_time_stands_and_nothing_is_called_untried() -> None:
+    untried = CHEAP.model_copy(update={"folds": 0})
+    advice = ADVICE.model_copy(
+        update={"recommendation": untried, "as_good": (untried, BEST),
+                "would_change": (f"freeze_all {UNTRIED} for all epochs.", "More images could.")}
+    )  # fmt: skip
+    assert "It was not tried for all epochs yet." in advice_text(advice)
+    trained = Trained(test_top1=0.8, fit_s=9.0, predicts_alike=True, folder="p",
+                      is_as_predicted=True)  # fmt: skip
+    found = advice.after_training(trained)
+    assert found.recommendation is not None
+    assert found.recommendation.train_s == 9.0
+    assert found.recommendation == found.as_good[0]
+    text = advice_text(found)
+    assert "not tried" not in text
+    assert "More images could." in text
+
+
+@pytest.mark.parametrize(
+    ("size", "size_by", "said"),
+    [("medium", "trials", "Trials do not tell"), ("medium", "images", "by their number alone"),
+     ("small", "trials", "does not pay here")],
+)  # fmt: skip
+def test_what_the_size_rests_on_is_said(size: str, size_by: str, said: str) -> None:
+    assert said in advice_text(ADVICE.model_copy(update={"size": size, "size_by": size_by}))
 
 
 def test_that_no_learning_curve_was_measured_is_said() -> None:

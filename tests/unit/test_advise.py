@@ -18,7 +18,7 @@ from scipy import stats
 
 from bench.advise import suspicion
 from bench.advise.advice import Advice
-from bench.advise.advise import Question, advise, check_classes
+from bench.advise.advise import Question, _warnings, advise, check_classes
 from bench.advise.budget import Budget, BudgetSpent, ended_by, uninterrupted
 from bench.advise.candidate import Candidate, Trial, TrialPlan, candidate
 from bench.advise.conclude import Findings, conclude
@@ -538,6 +538,18 @@ def test_the_speed_of_features_is_not_taken_for_that_of_another_framework() -> N
         laboratory, wishes = _fresh(backend)
         found = _knowledge(laboratory, wishes, evidence).strategy(one)
         assert found.infer_images_per_s == expected
+
+
+def test_a_head_is_tried_first_where_it_takes_next_to_no_time() -> None:
+    """A head takes 2 s of a budget of 10,000 s."""
+    plan = _advise(rate_cost=0.15)[1].trials[0].plan
+    assert (plan.candidate.policy, plan.is_whole) == ("freeze_all", True)
+
+
+def test_few_test_images_are_said() -> None:
+    found = _warnings(_evidence(), replace(_dataset(_pool(), test_images=12)), IMAGES)
+    assert found == ("The test has 12 images, so that one of them is 8.3 points of accuracy.",)
+    assert _warnings(_evidence(), _dataset(_pool()), IMAGES) == ()
 
 
 def test_alternatives_are_of_another_policy_or_network() -> None:

@@ -18,6 +18,7 @@ from bench.advise.advice import Advice, Strategy
 from bench.report.advice.words import (
     FORECAST_HEADINGS,
     HEADINGS,
+    SET_TITLE,
     alternative_words,
     answer_sentence,
     data_wanted_sentence,
@@ -112,10 +113,10 @@ def _tables(advice: Advice) -> list[dict[str, Any]]:
         }
         for title, own in (
             (
-                "Strategies that cannot be distinguished from the best, cheapest first",
+                SET_TITLE,
                 advice.as_good,
             ),
-            ("Everything that was tried", advice.tried),
+            ("Everything that was tried for all epochs", advice.tried),
         )
         if own
     ]

@@ -10,14 +10,32 @@ from tabulate import SEPARATING_LINE, tabulate
 from bench.advise.advice import Advice, Alternative, DataWanted, Strategy, Trained
 from bench.advise.wishes import memory_of
 from bench.errors import number_of
+from bench.spec.run import Size
 
 HEADINGS = ["policy", "network", "framework", "head", "learning rate", "epochs", "expected",
             "interval", "training", "memory", "trained parameters",
             "inference images/s"]  # fmt: skip
 
 
+SET_TITLE = (
+    "The recommended strategy, and all that were tried and cannot be distinguished from the best, "
+    "cheapest first"
+)
+CURVE_NOTE = (
+    "Learning curves are measured on the held-out images of one fold, expected accuracies with "
+    "everything that is known; the two may differ by some points."
+)
 TERMINAL_HEADINGS = ["strategy", "recipe", "expected", "run", "network"]
 FORECAST_HEADINGS = ["learning curve of", "errors now, %", "images", "gain, points"]
+
+
+SIZE_WORDS: dict[Size, str] = {
+    "small": "Training the whole network does not pay here, as trials show.",
+    "medium": "Trials do not tell whether training the whole network pays here.",
+    "large": "Training the whole network pays here, as trials show.",
+}
+"""Size by trials → what they show."""
+BY_NUMBER = "That is by their number alone: a head and a whole network were not both tried."
 
 
 def advice_text(advice: Advice, *, is_first: bool = False) -> str:
@@ -31,7 +49,7 @@ def advice_text(advice: Advice, *, is_first: bool = False) -> str:
     if is_first:
         return "\n".join(lines)
     if advice.as_good:
-        lines += ["", "Strategies that cannot be distinguished from the best, cheapest first:", "",
+        lines += ["", SET_TITLE + ":", "",
                   strategy_table(advice.as_good, advice.recommendation)]  # fmt: skip
     lines += ["", *_more_images(advice), ""]
     lines += [f"Alternative: {alternative_words(one)}" for one in advice.alternatives]
@@ -94,7 +112,7 @@ def _more_images(advice: Advice) -> list[str]:
         ]
     said = [] if advice.more_images is None else [more_images_sentence(advice), ""]
     table = tabulate(forecast_rows(advice), FORECAST_HEADINGS, "simple", disable_numparse=True)
-    return [*said, table]
+    return [*said, table, "", CURVE_NOTE]
 
 
 def forecast_rows(advice: Advice) -> list[list[str]]:
@@ -184,7 +202,8 @@ def answer_sentence(advice: Advice) -> str:
     if one.expected_test_top1 is not None:
         text += f"; expected test accuracy {percent(one.expected_test_top1)}"
         text += f" ({interval(one.interval)})"
-    return text + "."
+    is_known = one.folds > 0 or advice.trained is not None
+    return text + ("." if is_known else ". It was not tried for all epochs yet.")
 
 
 def size_sentences(advice: Advice) -> list[str]:
@@ -193,7 +212,7 @@ def size_sentences(advice: Advice) -> list[str]:
     if evidence is not None:
         word = "similar" if advice.similarity == "similar" else "not similar"
         lines.append(
-            f"The images are {word} to the pretraining data: probes find "
+            f"The images are {word} to the pretraining data: probes of the best stage find "
             f"{percent(evidence.pretrained_top1)} with pretrained features, "
             f"{percent(evidence.random_top1)} with random ones, {percent(evidence.pixels_top1)} "
             "with pixels."
@@ -203,7 +222,8 @@ def size_sentences(advice: Advice) -> list[str]:
         if advice.similarity is not None:  # without it no case follows
             case = "no case" if advice.case is None else f"case {advice.case}"
             said += f": {case} of the article (docs/advice.md)"
-        lines.append(f"{said}.")
+        rests_on = SIZE_WORDS[advice.size] if advice.size_by == "trials" else BY_NUMBER
+        lines.append(f"{said}. {rests_on}")
     return lines
 
 
