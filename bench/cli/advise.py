@@ -58,6 +58,8 @@ FOLDER = Path("results") / "advice"
 BUDGET = "10m"
 CPU_PX, GPU_PX = 96, 224
 MOST_BUDGET_S = 100 * 86_400.0
+MOST_OVER = 1.03
+"""Time over the budget at which a full run within it is ended: nearly done, it is worth more."""
 END_S = 1.5
 """Time for ending workers, and for writing the answer and its page."""
 
@@ -235,7 +237,7 @@ def _begin_project(
             f"model, {where} the budget"
         )
     budget = laboratory.budget
-    limit_s = max(budget.seconds - budget.spent_s, 1.0) if is_within else None
+    limit_s = max(MOST_OVER * budget.seconds - budget.spent_s, 1.0) if is_within else None
     trained = train_project(folder, strategy, planner.interpreters, question.device, tell, limit_s)
     spent_s = budget.spent_s if is_within else advice.spent_s
     return advice.after_training(trained).model_copy(update={"spent_s": spent_s})

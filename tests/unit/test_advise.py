@@ -271,13 +271,13 @@ def test_the_budget_is_kept(budget_s: float) -> None:
 
 
 def test_the_full_run_is_kept_within_the_budget_if_it_takes_at_most_half_of_it() -> None:
-    """A full run of all layers takes 27 s, and the script 15 s more."""
-    _, laboratory = _advise(budget_s=120.0, wishes={"wants_full_run": True}, rate_cost=0.15)
+    """A full run of all layers takes 27 s, and the script 25 s more."""
+    _, laboratory = _advise(budget_s=140.0, wishes={"wants_full_run": True}, rate_cost=0.15)
     kept_s = laboratory.budget.full_run_s
-    assert 15 < kept_s <= 60
-    assert laboratory.seconds <= 120 - kept_s
+    assert 25 < kept_s <= 70
+    assert laboratory.seconds <= 140 - kept_s
     _, laboratory = _advise(budget_s=30.0, wishes={"wants_full_run": True}, rate_cost=0.15)
-    assert laboratory.budget.full_run_s in (0.0, pytest.approx(15, abs=5))
+    assert laboratory.budget.full_run_s == 0.0
 
 
 def test_a_small_budget_tries_everything_for_a_short_time_first() -> None:
