@@ -16,7 +16,7 @@ LEVEL = 0.9
 
 
 UNTRIED = "was not tried here"
-"""Words of what would change the answer by which a full run is missed."""
+"""Words that mark a sentence of ``Advice.would_change`` as untrue after a full run."""
 
 
 class Strategy(Frozen):

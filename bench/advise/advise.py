@@ -236,19 +236,18 @@ def _wanted_s(laboratory: Laboratory, backbones: Sequence[str]) -> int:
 
 
 def _warnings(evidence: ProbeEvidence, whole: Dataset, seen: int) -> tuple[str, ...]:
-    images, found = (
-        whole.train_images,
-        [f"{name} was left out: {why.rstrip('.')}." for name, why in evidence.unavailable.items()],
-    )
+    found = [
+        f"{name} was left out: {why.rstrip('.')}." for name, why in evidence.unavailable.items()
+    ]
     found += [f"The trials ended early: {error}" for error in evidence.trouble]
     if evidence.unprobed:
         names = ", ".join(evidence.unprobed)
         found.append(f"{names}: left out, as the budget had no time for more probes.")
-    if seen < images:
+    if seen < whole.train_images:
         found.append(
-            f"Only {seen:,} of {images:,} training images were used, and the expected accuracy is "
-            "for so many. With all of them it may be higher, and training more of the network may "
-            "pay more."
+            f"Only {seen:,} of {whole.train_images:,} training images were used, and the expected "
+            "accuracy is for so many. With all of them it may be higher, and training more of the "
+            "network may pay more."
         )
     if 0 < whole.test_images < FEW_TEST:
         found.append(

@@ -367,10 +367,7 @@ def _article(
 ) -> ArticleRule:  # fmt: skip
     """Compare the article's rule with the recommendation."""
     if similarity is None:
-        words = (
-            "The similarity, on which the article's rule depends, was not measured: trials came "
-            "first, and took the time."
-        )
+        words = "The similarity, on which the article's rule depends, was not measured."
         return ArticleRule(case=None, policy=None, words=words)
     what = f"{size} and {'similar' if similarity == 'similar' else 'not similar'}"
     if case is None:

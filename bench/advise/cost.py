@@ -33,8 +33,8 @@ ASSUMED_PACE_S = {"cpu": 5e-11, "cuda": 1e-12}
 CPU, of a GPU."""
 FULL_RUN_S = {"torch": 25.0, "keras-tensorflow": 35.0}
 """Time of the full run by an ejected script, beside its training: writing the project, imports,
-images, testing, saving the model and loading it again. With PyTorch it was 20 s for
-EfficientNet-Lite1, 216 training and 1,500 test images of 96 px on 2 cores; with Keras it is
+images, testing, saving the model and loading it again. The PyTorch script took 18 s
+for EfficientNet-Lite1 with 216 training images of 96 px on 2 cores; the value for Keras is
 assumed."""
 COMPILING_S = {"keras-tensorflow": 6.0, "keras-jax": 12.0}
 """Time in which a backend compiles the steps of a trial."""

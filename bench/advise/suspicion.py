@@ -138,8 +138,9 @@ def _files_of(data: Development, positions: Indices) -> tuple[str, ...]:
 
 
 def _copies(data: Development) -> list[Suspicion]:
-    """Find test and validation images that are copies of training images. Where a part of the
-    training images is looked at, as many copies show."""
+    """Find test and validation images that are copies of training images. Where only
+    a part of the training images is looked at, the bound is that part of the usual one, as copies
+    of the others do not show."""
     fit = reduced_vectors(data.packed.train.images)
     looked_at = min(1.0, len(data.pool.labels) / max(data.whole_images, 1))
     found = []
@@ -163,7 +164,7 @@ def _copies(data: Development) -> list[Suspicion]:
             "anew or resized"
         )
         if looked_at < 1:
-            message += f", of which {len(fit):,} of all were looked at"
+            message += f"; only {len(fit):,} training images were looked at"
         found.append(Suspicion("copies", message, tuple(files)))
     return found
 

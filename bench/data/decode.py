@@ -109,7 +109,7 @@ def is_image(path: Path) -> bool:
 
 
 class ImageHeader(NamedTuple):
-    """What an image file says of its pixels before they are decoded."""
+    """The header of an image file, read without decoding its pixels."""
 
     width: int
     height: int

@@ -561,9 +561,9 @@ def test_alternatives_are_of_another_policy_or_network() -> None:
 
 
 def test_a_part_of_the_images_is_not_taken_for_all() -> None:
-    """Of 100 times as many training images a part is looked at. The expected accuracy is that of
-    the part: as many images as are in it are wanted for it. That a part is no large set does not
-    say that the whole is none."""
+    """Look at a hundredth of the training images. The expected accuracy is that of this part, so
+    that it takes as many images as the part has. That the part is not a large set does not say
+    that the whole is not one."""
     equal = dict.fromkeys(TRUTH, 0.8)
     advice, laboratory = _advise(equal, wishes={"margin": 0.04})
     assert advice.size != "large"

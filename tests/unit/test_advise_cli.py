@@ -1,4 +1,4 @@
-"""What ``advise`` says before it begins."""
+"""The plan that ``advise`` prints before it begins, and its usage errors."""
 
 from __future__ import annotations
 

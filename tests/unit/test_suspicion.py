@@ -228,8 +228,8 @@ def test_validation_images_too_few_to_compare_by_are_found(tmp_path: Path) -> No
 
 
 def test_copies_of_training_images_show_where_a_part_of_these_is_looked_at(tmp_path: Path) -> None:
-    """Of ten times as many training images a tenth is looked at, and half of the test images are
-    copies of some of them: of two hundred copies twelve show."""
+    """Look at a tenth of the training images: 12 of 400 test images are copies of it. That is
+    below the bound for a set of which all is seen, and above a tenth of it."""
     data = _development(_folder(tmp_path / "set"), tmp_path / "cache")
     random = np.random.default_rng(0)
     fit = data.packed.train.images

@@ -55,7 +55,7 @@ class FullRun:
 
     @property
     def arm(self) -> tuple[str, str, float]:
-        """What was run: network, policy and learning rate over the policy's default."""
+        """Network, policy and learning rate over the policy's default: equal for all seeds."""
         return self.backbone, self.policy, round(self.factor, 3)
 
     @property

@@ -35,7 +35,7 @@ SIZE_WORDS: dict[Size, str] = {
     "large": "Training the whole network pays here, as trials show.",
 }
 """Size by trials → what they show."""
-BY_NUMBER = "That is by their number alone: a head and a whole network were not both tried."
+BY_NUMBER = "That is by their number alone, not by trials."
 
 
 def advice_text(advice: Advice, *, is_first: bool = False) -> str:
