@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pytest
 from scipy import stats
 
-from bench.advise import suspicion
+from bench.advise import schedule, suspicion
 from bench.advise.advice import Advice
 from bench.advise.advise import Question, _warnings, advise, check_classes
 from bench.advise.budget import Budget, BudgetSpent, ended_by, uninterrupted
@@ -540,10 +540,22 @@ def test_the_speed_of_features_is_not_taken_for_that_of_another_framework() -> N
         assert found.infer_images_per_s == expected
 
 
-def test_a_head_is_tried_first_where_it_takes_next_to_no_time() -> None:
-    """A head takes 2 s of a budget of 10,000 s."""
-    plan = _advise(rate_cost=0.15)[1].trials[0].plan
-    assert (plan.candidate.policy, plan.is_whole) == ("freeze_all", True)
+@pytest.mark.parametrize("share", [schedule.HEAD_SHARE, 0.0])
+def test_a_head_is_tried_first_where_it_takes_next_to_no_time(
+    share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A head takes 2 s of 600 s, though experience says that it is the worst: without the share of
+    time for it, another policy comes first."""
+    monkeypatch.setattr(schedule, "HEAD_SHARE", share)
+    known = _knowledge(*_fresh())
+    experience = known.experience
+    gain = tuple(-3.0 * (arm.policy == "freeze_all") for arm in experience.arms)
+    own = experience.kinds["plain"].model_copy(update={"gain": gain})
+    experience = experience.model_copy(update={"kinds": {"plain": own}})
+    Schedule(replace(known, experience=experience), lambda words: None).run()
+    plan = known.laboratory.trials[0].plan
+    assert plan.is_whole
+    assert (plan.candidate.policy == "freeze_all") == (share > 0)
 
 
 def test_few_test_images_are_said() -> None:
