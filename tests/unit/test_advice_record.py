@@ -20,7 +20,8 @@ from bench.advise.experience import Experience
 from bench.advise.images import development
 from bench.advise.learning_curve import Point
 from bench.advise.suspicion import before_probes
-from bench.data import pack
+from bench.catalog.policies import POLICIES
+from bench.data import SplitSizes, pack
 from bench.data.model import Dataset, SplitName
 from bench.data.resplit import ImagePool, Indices, PoolSource, resplit
 from tools.advice_record.cells import (
@@ -33,10 +34,13 @@ from tools.advice_record.cells import (
     is_copy,
     without_split,
 )
+from tools.advice_record.cells import (
+    cells as every_cell,
+)
 from tools.advice_record.learn import learn
 from tools.advice_record.made import LETTER_PX, MARGIN_PX, _drawn, _made
 from tools.advice_record.measured import SHARES, Measured, outside, parts
-from tools.advice_record.oracle import BACKBONES, EVERY, FACTORS, KINDS, SEEDS, FullRun
+from tools.advice_record.oracle import BACKBONES, FACTORS, KINDS, SEEDS, FullRun
 from tools.advice_record.planted import FAULTS, with_fault
 from tools.advice_record.published import published_regrets
 from tools.advice_record.report import expected_largest
@@ -44,6 +48,8 @@ from tools.advice_record.rules import RULES, Evidence
 from tools.advice_record.scores import data_wanted, regret_error, scores
 
 TEST_IMAGES = 500
+EMBEDDED = ("photos", "mnist5k", "rvl_cdip")
+"""Data sets of the record that need no Debian package."""
 GAINS = {"freeze_all": 0.0, "fine_tune_all": 0.8, "retrain_all": -0.5}
 
 
@@ -63,7 +69,7 @@ def _measured(family: Family, size: int, number: int) -> Measured:
     runs = [
         _run(name, policy, factor, base + 0.2 + GAINS.get(policy, 0.2)
              + (thaw if policy != "freeze_all" else 0.0) + 0.1 * np.log(factor) / np.log(3), number)
-        for name in BACKBONES for policy in EVERY for factor in FACTORS
+        for name in BACKBONES for policy in POLICIES for factor in FACTORS
     ]  # fmt: skip
     images = 1000
     right = (np.arange(images) < images * expit(base)).astype(float)
@@ -377,6 +383,22 @@ def test_wrong_labels_do_not_make_heads_look_better_than_probes(cells: list[Meas
         assert with_wrong.kinds[kind].head_gain == own.head_gain
 
 
+def test_no_cell_is_another_one_again() -> None:
+    """What has no colour is the same in grey."""
+    names = [cell.name for cell in every_cell()]
+    assert len(names) == len(set(names)) == 52
+    assert {"photographs-grey-100", "drawings-grey-100", "figures-grey-100"} == {
+        name for name in names if "-grey-" in name
+    }
+
+
+@pytest.mark.parametrize("family", [one for one in FAMILIES if one.dataset in EMBEDDED])
+def test_families_say_whether_their_images_have_colour(family: Family, tmp_path: Path) -> None:
+    few = SplitSizes(train=20, val=10, test=10)
+    images = pack(family.open(few, tmp_path), 32, tmp_path).train.images
+    assert family.is_grey == bool((images == images[..., :1]).all())
+
+
 def _advised(one: Measured, log_odds: tuple[float, float], folds: int) -> Measured:
     """Return a cell whose adviser recommends fine_tune_all of the first network, with these
     accuracies with either seed, after spending 5 s."""
@@ -444,7 +466,7 @@ def test_slopes_of_learning_curves_are_learned() -> None:
     found = []
     for size in (40, 100, 240):
         runs = [_run(*arm, 0.8 * float(np.log(size / 40)), 0)
-                for name in BACKBONES for policy in EVERY for factor in FACTORS
+                for name in BACKBONES for policy in POLICIES for factor in FACTORS
                 for arm in [(name, policy, factor)]]  # fmt: skip
         curve = [Point(n, float(expit(-0.5 * np.log(n / size))), 0.01) for n in (20, 40, 80)]
         one = _measured(FAMILIES[0], SIZES[0], size)

@@ -42,6 +42,8 @@ class Family:
     """Makes the folder in a cache and returns its path."""
     has_copies: bool = False
     """True to leave out pictures that are there before at another size."""
+    is_grey: bool = False
+    """True if its images have no colour, so that its grey variant would be the plain cell again."""
 
     def open(self, sizes: SplitSizes, cache: Path) -> Dataset:
         """Open its images; raise Unavailable if a package is missing."""
@@ -53,11 +55,12 @@ class Family:
 
 FAMILIES = (
     Family("photographs", "photos"),
-    Family("digits", "mnist5k"),
-    Family("garments", "debian:fashion-mnist"),
+    Family("digits", "mnist5k", is_grey=True),
+    Family("garments", "debian:fashion-mnist", is_grey=True),
     Family("drawings", "debian:openclipart", has_copies=True),
-    Family("pages", "rvl_cdip"),
-    Family("letters", made=letters, has_copies=True),  # some fonts differ in name alone
+    Family("pages", "rvl_cdip", is_grey=True),
+    # Some fonts differ in name alone.
+    Family("letters", made=letters, has_copies=True, is_grey=True),
     Family("figures", made=figures),
 )
 
@@ -92,8 +95,9 @@ class Variant:
 
 
 PLAIN = Variant("plain")
+GREY = Variant("grey", _grey)
 VARIANTS = (
-    Variant("grey", _grey),
+    GREY,
     Variant("inverted", _inverted),
     Variant("coarse", _coarse),
     Variant("noisy", noise=NOISE),
@@ -124,7 +128,8 @@ def cells() -> Iterator[Cell]:
             yield Cell(family, PLAIN, size)
     for variant in VARIANTS:
         for family in FAMILIES:
-            yield Cell(family, variant, SIZES[1])
+            if variant is not GREY or not family.is_grey:
+                yield Cell(family, variant, SIZES[1])
 
 
 def open_cell(cell: Cell, cache: Path) -> Dataset:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,8 @@ import numpy.typing as npt
 
 from bench.advise.candidate import OPTIMIZER
 from bench.advise.experience import NetworkKind
-from bench.advise.wishes import POLICIES
 from bench.analysis.predictions import answers_of
-from bench.catalog.policies import default_rate
+from bench.catalog.policies import POLICIES, default_rate
 from bench.data import Dataset
 from bench.runner.planner import PlannedRun, Planner
 from bench.runner.runner import Display, Runner
@@ -30,9 +30,7 @@ BACKBONES = ("squeezenet1_1", "efficientnet_lite0")
 KINDS: dict[str, NetworkKind] = {"squeezenet1_1": "plain", "efficientnet_lite0": "normalised"}
 EPOCHS, BATCH = 8, 16
 FACTORS = (1 / 3, 1.0, 3.0)
-"""Learning rates over the policy's default; of from_scratch, which the adviser never takes, the
-default alone."""
-EVERY = (*POLICIES, "from_scratch")
+"""Learning rates over the policy's default."""
 SEEDS = (0, 1)
 """Everything runs with each seed: what is chosen with one is measured with the other."""
 FILE = "oracle-{seed}.json"
@@ -101,8 +99,7 @@ def load_oracle(folder: Path, seed: int) -> list[FullRun]:
 def _suites(px: int, seed: int) -> Iterator[Suite]:
     """Yield a suite for each policy and multiple of its default rate: several rates in one would be
     trained at once, and none would have a time of its own."""
-    arms = [(p, f) for p in EVERY for f in (FACTORS if p in POLICIES else (1.0,))]
-    for policy, factor in arms:
+    for policy, factor in product(POLICIES, FACTORS):
         recipe: dict[str, Any] = {
             "px": px, "epochs": EPOCHS, "batch_size": BATCH, "optimizer": OPTIMIZER,
             "learning_rate": (default_rate(policy, OPTIMIZER) * factor,),

@@ -14,7 +14,7 @@ from bench.report.gate.words import percent
 from bench.storage.text_files import json_text, replace_text
 from tools.advice_record.cells import COARSE_PX, NOISE, PX, SIZES
 from tools.advice_record.published import published_regrets
-from tools.advice_record.scores import summary
+from tools.advice_record.scores import COMPARED, summary
 
 
 def write(folder: Path, into: Path, commit: str) -> None:
@@ -33,9 +33,9 @@ def page(found: dict[str, Any], commit: str) -> str:
         f"{found['cells']} cells of {len(found['families'])} families "
         f"({', '.join(found['families'])}), {found['runs']:,} full runs in "
         f"{found['whole_hours']:.1f} hours of training. Each cell is a data set at {PX} px with "
-        f"{sizes} or {SIZES[-1]} training images, or a variant: grey, inverted, coarse "
-        f"({COARSE_PX} px a side), with {100 * NOISE:.0f} % wrong labels, with classes merged "
-        "two by two. "
+        f"{sizes} or {SIZES[-1]} training images, or a variant: grey (of what has colour), "
+        f"inverted, coarse ({COARSE_PX} px a side), with {100 * NOISE:.0f} % wrong labels, with "
+        "classes merged two by two. "
         "Everything ran with two seeds, and accuracies are means over both. "
         "Rules that name no network use the largest. The adviser knows the "
         "experience of the other families only. Times are those of training alone.",
@@ -43,7 +43,7 @@ def page(found: dict[str, Any], commit: str) -> str:
         "with one seed on nine tenths of the test images, and measured with the other seed on the "
         "tenth, for all tenths and both seeds, so that it owes nothing to luck. A rule may be "
         "lucky; its regret is then below 0. Cost: time over that of all full runs with one seed. "
-        "*Behind* is the regret of a rule beyond that of the adviser at a tenth of the "
+        "*Behind* is the regret of a rule beyond that of the adviser at a share of the "
         "cost: above 0, the adviser is better. Intervals are drawn by family, of which there are "
         f"few. Refused cells are left out: {found['answered']} remain.",
         _rules(found),
@@ -90,11 +90,13 @@ def expected_largest(count: int) -> float:
 def _rules(found: dict[str, Any]) -> str:
     rows = [
         [row["name"], points(row["mean"]), _ends(row["interval"]), points(row["worst"]),
-         f"{row['cost']:.1%}", points(row["behind"]), _ends(row["behind_interval"])]
+         f"{row['cost']:.1%}",
+         *(text for one in row["behind"].values()
+           for text in (points(one["mean"]), _ends(one["interval"])))]
         for row in found["rules"]
     ]  # fmt: skip
-    headings = ["rule", "mean regret", "95 %", "worst", "cost", "behind advise, 10 %", "95 %"]
-    return _table(rows, headings)
+    behind = [text for share in COMPARED for text in (f"behind advise, {share:.0%}", "95 %")]
+    return _table(rows, ["rule", "mean regret", "95 %", "worst", "cost", *behind])
 
 
 def _intervals(found: dict[str, Any]) -> str:

@@ -34,6 +34,8 @@ from tools.advice_record.rules import RULES, Rule, chance
 DRAWS = 2000
 SAME = 0.01
 """Difference in test accuracy below which two strategies are equally good; the adviser's margin."""
+COMPARED = (0.1, 0.2)
+"""Shares of the cost at which the adviser is compared with each rule, the first one by cell too."""
 Picked = tuple[float, float]
 """Test accuracy of what was chosen, a mean over seeds, 0 if nothing was; and the time that choosing
 took."""
@@ -62,11 +64,16 @@ def scores(found: Sequence[Measured]) -> list[Score]:
     def adviser(share: float) -> Callable[[Measured], Picked]:
         return lambda one: _recommended(one, one.advice[share])
 
-    every = [score(f"advise, {share:.0%} of the cost", adviser(share)) for share in SHARES]
+    every = [score(_name(share), adviser(share)) for share in SHARES]
     every.append(score("probes and experience, no trial", lambda one: _by_experience(one, found)))
     every.append(score("best of the other families", lambda one: _best_elsewhere(one, found)))
     every += [score(name, _ruled(rule)) for name, rule in RULES.items()]
     return [*every, score("chance", _by_chance)]
+
+
+def _name(share: float) -> str:
+    """Return the name of the adviser with a share of the cost."""
+    return f"advise, {share:.0%} of the cost"
 
 
 def _ruled(rule: Rule) -> Callable[[Measured], Picked]:
@@ -164,6 +171,11 @@ def interval(values: npt.NDArray[np.float64], families: Sequence[str]) -> tuple[
         means.append(np.concatenate([groups[index] for index in drawn]).mean())
     low, high = np.quantile(means, [0.025, 0.975])
     return float(low), float(high)
+
+
+def _mean(values: npt.NDArray[np.float64], families: Sequence[str]) -> dict[str, Any]:
+    """Return the mean over cells and its interval."""
+    return {"mean": float(values.mean()), "interval": interval(values, families)}
 
 
 def coverage(
@@ -278,22 +290,25 @@ def summary(folder: Path) -> dict[str, Any]:
     answered = [one for one in found if one.advice[SHARES[-1]].recommendation is not None]
     families = [one.family for one in answered]
     every = scores(answered)
-    adviser = next(score for score in every if score.name.startswith("advise, 10"))
-    rows = []
-    for score in every:
-        difference = score.regrets - adviser.regrets
-        rows.append({
+    advisers = {share: next(s for s in every if s.name == _name(share)) for share in COMPARED}
+    rows = [
+        {
             "name": score.name, "mean": float(score.regrets.mean()),
             "interval": interval(score.regrets, families), "worst": float(score.regrets.max()),
-            "cost": float(score.costs.mean()), "behind": float(difference.mean()),
-            "behind_interval": interval(difference, families),
-        })  # fmt: skip
+            "cost": float(score.costs.mean()),
+            "behind": {
+                f"{share:g}": _mean(score.regrets - adviser.regrets, families)
+                for share, adviser in advisers.items()
+            },
+        }
+        for score in every
+    ]  # fmt: skip
     return {
         "machine": f"{cores()} cores of {processor()}",
         "cells": len(found), "families": sorted({one.family for one in found}),
         "runs": sum(len(runs) for one in found for runs in one.seeds),
         "whole_hours": sum(run.fit_s for o in found for runs in o.seeds for run in runs) / 3600,
-        "rules": rows, "regret_error": regret_error(answered, 0.1),
+        "rules": rows, "regret_error": regret_error(answered, COMPARED[0]),
         "coverage": {
             f"{share:g}": coverage(found, _at(share)) for share in SHARES
         },
@@ -305,6 +320,6 @@ def summary(folder: Path) -> dict[str, Any]:
         "answered": len(answered),
         "by_cell": {
             one.cell.name: float(regret)
-            for one, regret in zip(answered, adviser.regrets, strict=True)
+            for one, regret in zip(answered, advisers[COMPARED[0]].regrets, strict=True)
         },
     }  # fmt: skip
