@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -57,6 +58,15 @@ class Limit:
     scale: float = 1.0
     """Unit of the option over that of the figure."""
 
+    def needed(self, strategy: Strategy) -> str:
+        """Return the limit with which a strategy is allowed; measured figures have three digits,
+        rounded up."""
+        value = (self.figure(strategy) or 0.0) / self.scale
+        if self.unit and value:
+            step = 10.0 ** (math.floor(math.log10(value)) - 2)
+            value = math.ceil(value / step - 1e-9) * step
+        return f"{value:,.9g}{self.unit}"
+
 
 def limits(wishes: Wishes) -> list[Limit]:
     """Return the constraints that were given."""
@@ -99,8 +109,7 @@ def check_any_meets(strategies: Sequence[Strategy], wishes: Wishes, so_far: str)
 
     nearest = min(strategies, key=excess)
     broken = [
-        f"{lm.option} {lm.most / lm.scale:,.6g}{lm.unit} (it needs "
-        f"{(lm.figure(nearest) or 0.0) / lm.scale:,.6g}{lm.unit})"
+        f"{lm.option} {lm.most / lm.scale:,.9g}{lm.unit} (it needs {lm.needed(nearest)})"
         for lm in limits(wishes)
         if (lm.figure(nearest) or 0.0) > lm.most
     ]

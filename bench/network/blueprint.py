@@ -14,8 +14,6 @@ flatten or rearrange a value use the order above.
 from __future__ import annotations
 
 import hashlib
-import os
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from bench.spec.base import Frozen, canonical_json
 from bench.spec.preprocessing import Preprocessing
@@ -156,14 +154,13 @@ class Network:
     def save(self, folder: Path) -> None:
         """Write ``blueprint.json`` and ``tensors.safetensors``; raise OSError if that fails."""
         self.blueprint.save(folder)
+        # Not save_file: other users could not read what it writes.
+        tensors = save({n: np.ascontiguousarray(a) for n, a in self.tensors.items()})
         path = folder / "tensors.safetensors"
         try:
-            save_file({n: np.ascontiguousarray(a) for n, a in self.tensors.items()}, path)
-        except SafetensorError as error:  # safetensors reports the system's error as text
-            number = re.search(r"os error (\d+)", str(error))
-            if number is None:
-                raise
-            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+            path.write_bytes(tensors)
+        except OSError as error:  # that of a full disk names no file
+            raise OSError(error.errno, error.strerror, str(path)) from error
 
     @classmethod
     def load(cls, folder: Path, trunk_only: bool = False) -> Network:

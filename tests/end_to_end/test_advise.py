@@ -105,6 +105,8 @@ def test_the_ejected_script_trains_without_thawbench(tmp_path: Path, shared_cach
         "README.md", "requirements.txt", "settings.json", "splits.csv", "train.py",
         "weights.safetensors", "result.json",
     }  # fmt: skip
+    modes = {path.name: path.stat().st_mode for path in project.iterdir() if path.is_file()}
+    assert len(set(modes.values())) == 1, f"one of them is not for other users: {modes}"
     script = (project / "train.py").read_text()
     assert not re.search(r"^\s*(import|from) (bench|backends|thawbench)", script, re.MULTILINE)
     for words in (["format", "--check"], ["check"]):

@@ -153,7 +153,7 @@ class _Laboratory:
 
 TRUTH = {
     "freeze_all": 0.65, "fine_tune_all": 0.85, "retrain_all": 0.75, "fine_tune_last": 0.70,
-    "linear_probe_then_fine_tune": 0.74, "discriminative_lr": 0.72,
+    "linear_probe_then_fine_tune": 0.74, "discriminative_lr": 0.72, "gradual_unfreeze": 0.73,
 }  # fmt: skip
 
 
@@ -462,6 +462,13 @@ def test_memory_that_nothing_meets_is_found_by_the_lightest_trial_alone() -> Non
         UserError, match="--max-memory 100 MB .it needs 1,000 MB.*by probes and 1 t"
     ):
         _advise(wishes=wishes)
+
+
+def test_a_limit_that_is_named_is_enough() -> None:
+    """The message rounds what was measured up, so that the limit in it is met."""
+    wishes = {"max_memory_bytes": 10**8}
+    with pytest.raises(UserError, match="it needs 792 MB"):
+        _advise(wishes=wishes, memory_bytes=791_111_000)
 
 
 def test_a_fold_that_is_missing_between_stored_ones_is_tried() -> None:

@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from safetensors import SafetensorError
 
 from backends import worker
 from bench.catalog.backbones import BACKBONES
 from bench.errors import UserError
-from bench.network import blueprint
 from bench.network import export as blueprints
 from bench.network.blueprint import Network
 from bench.network.blueprint_files import (
@@ -30,8 +28,6 @@ from bench.storage.cache import unwritable
 from bench.storage.checksums import crc32_of_file
 from bench.workers.process import Finished, Interpreters
 from bench.workers.tasks import ExportTask, Nothing
-
-FULL = SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
 
 def _flip(path: Path, place: int = -3) -> None:
@@ -94,15 +90,20 @@ def test_a_damaged_blueprint_is_exported_again(
     assert len(exported) == 2
 
 
+def test_other_users_may_read_a_network(network: Network, tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        network.save(tmp_path)
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o640}
+
+
 def test_a_disk_that_is_full_while_a_network_is_written(
     network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The library's error reaches the user as a clear message, through the worker that exports."""
-
-    def save_file(*_: Any) -> None:
-        raise FULL
-
-    monkeypatch.setattr(blueprint, "save_file", save_file)
+    """The system's error reaches the user as a clear message, through the worker that exports."""
+    (tmp_path / "tensors.safetensors").symlink_to("/dev/full")
     monkeypatch.setenv("THAWBENCH_CACHE", str(tmp_path))
     with pytest.raises(OSError, match="No space left") as caught:
         network.save(tmp_path)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from bench.advise.advice import Strategy
 from bench.advise.candidate import OPTIMIZER
@@ -143,8 +143,9 @@ def _write_files(folder: Path, project: Project, cache: Path) -> None:
     blueprint = project.network.blueprint
     trunk = {t for o in blueprint.trunk() for t in o.tensors.values()}
     tensors = {name: project.network.tensors[name] for name in sorted(trunk)}
-    save_file({n: np.ascontiguousarray(a) for n, a in tensors.items()},
-              folder / "weights.safetensors")  # fmt: skip
+    # Not save_file: other users could not read what it writes.
+    weights = save({n: np.ascontiguousarray(a) for n, a in tensors.items()})
+    (folder / "weights.safetensors").write_bytes(weights)
     images = _write_images(folder, project, cache)
     template = resources.files("bench.advise.eject") / SCRIPTS[backend]
     replace_text(folder / "train.py", template.read_text(encoding="utf-8"))
