@@ -37,6 +37,7 @@ from tools.advice_record.measured import (
     SHARES,
     load,
     outside,
+    time_of,
 )
 from tools.advice_record.oracle import (
     BACKBONES,
@@ -135,7 +136,7 @@ class Bench:
             shutil.rmtree(self.planner.cache / kind, ignore_errors=True)
         trials = place / f"trials-{file.stem.removeprefix('advice-')}"
         shutil.rmtree(trials, ignore_errors=True)  # those of a run that was interrupted
-        whole_s = sum(run.fit_s for run in load_oracle(place, SEEDS[0]))
+        whole_s = time_of([load_oracle(place, seed) for seed in SEEDS])
         laboratory, question = self._laboratory(trials, images, Budget(share * whole_s))
         laboratory.seed = SEED
         question = replace(question, experience=experience)

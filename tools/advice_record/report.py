@@ -42,7 +42,8 @@ def page(found: dict[str, Any], commit: str) -> str:
         "Regret: points of test accuracy below the best strategy of the cell. The best is chosen "
         "with one seed on nine tenths of the test images, and measured with the other seed on the "
         "tenth, for all tenths and both seeds, so that it owes nothing to luck. A rule may be "
-        "lucky; its regret is then below 0. Cost: time over that of all full runs with one seed. "
+        "lucky; its regret is then below 0. Cost: time over that of all full runs with one seed, "
+        "the one that took less. "
         "*Behind* is the regret of a rule beyond that of the adviser at a share of the "
         "cost: above 0, the adviser is better. Intervals are drawn by family, of which there are "
         f"few. Refused cells are left out: {found['answered']} remain.",
