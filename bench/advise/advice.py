@@ -128,9 +128,11 @@ class ArticleRule(Frozen):
 class Sign(Frozen):
     """A sign that the images cannot support advice."""
 
-    kind: str
+    kind: str = Field(
+        description="Word for programs: labels, too_few, copies, dominant_class or shortcut."
+    )
     message: str
-    files: tuple[str, ...] = ()
+    files: tuple[str, ...] = Field((), description="Files that show it.")
 
 
 class Trained(Frozen):

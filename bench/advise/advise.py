@@ -13,9 +13,10 @@ import numpy.typing as npt
 
 from bench.advise.advice import Advice
 from bench.advise.budget import Budget, uninterrupted
-from bench.advise.conclude import Findings, conclude
+from bench.advise.conclude import conclude
 from bench.advise.evidence import ProbeEvidence, check_signs, describe, gather
 from bench.advise.experience import Experience, shipped_experience
+from bench.advise.findings import Findings
 from bench.advise.images import Development, development
 from bench.advise.knowledge import Knowledge
 from bench.advise.schedule import OnProgress, Schedule

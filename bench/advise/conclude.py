@@ -2,36 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from bench.advise.advice import (
-    LEVEL,
-    UNTRIED,
-    Advice,
-    Alternative,
-    ArticleRule,
-    CurveForecast,
-    CurvePoint,
-    DataWanted,
-    MoreImages,
-    Sign,
-    Strategy,
-)
+from bench.advise.advice import LEVEL, Advice, CurvePoint, Strategy
 from bench.advise.belief import TIE_LEVEL, Belief
-from bench.advise.candidate import Candidate, Trial
+from bench.advise.candidate import Candidate
+from bench.advise.comparison import alternatives, article_rule, would_change
 from bench.advise.evidence import best_backbone
-from bench.advise.knowledge import Knowledge, cost_of
-from bench.advise.learning_curve import LearningCurve, Point, crossing, fit_curve
-from bench.advise.schedule import Schedule
+from bench.advise.findings import Findings
+from bench.advise.knowledge import cost_of
+from bench.advise.outlook import curves_of, data_wanted, forecasts, more_images, points_of
 from bench.advise.similarity import similarity_word
 from bench.advise.wishes import check_any_meets, meets, unchecked
 from bench.catalog.cases import CASES, SIZE_BOUNDS, size_of
-from bench.catalog.policies import POLICIES, PRESCRIBED
-from bench.data.model import Dataset
+from bench.catalog.policies import POLICIES
 from bench.errors import number_of
 from bench.spec.run import Similarity, Size
 
@@ -41,36 +27,6 @@ NO_CURVE = (
     "--target was not answered: no learning curve could be measured, as there was too little time "
     "or there were too few images."
 )
-PROBE = "linear probe"
-"""Name of the learning curve of a linear probe of the best stage's features, which stands for
-training a head."""
-ALTERNATIVES = 2
-SAME_TIME = 0.05
-"""Difference of two training times that is not worth a number."""
-
-
-@dataclass(frozen=True)
-class Findings:
-    """Everything that was measured for advice."""
-
-    dataset: Dataset
-    known: Knowledge
-    schedule: Schedule | None
-    """None if the budget held probes only."""
-    budget_s: float
-    spent_s: float
-    warnings: tuple[str, ...] = ()
-
-    @property
-    def seen_images(self) -> int:
-        """Number of training images that advice looked at, of which accuracies are expected."""
-        return self.known.laboratory.data.dataset.train_images
-
-    @property
-    def is_exhausted(self) -> bool:
-        """True if everything was tried, with every network."""
-        schedule = self.schedule
-        return schedule is not None and schedule.is_exhausted and not self.known.evidence.unprobed
 
 
 def conclude(found: Findings) -> Advice:
@@ -87,9 +43,7 @@ def conclude(found: Findings) -> Advice:
         case=None, similarity=similarity, size=None, recommendation=None,
         warnings=found.warnings, spent_s=found.spent_s, budget_s=found.budget_s,
         probes=tuple(evidence.results), similarity_evidence=evidence.similarity,
-        signs=tuple(
-            Sign(kind=one.kind, message=one.message, files=one.files) for one in evidence.signs
-        ),
+        signs=tuple(evidence.signs),
     )  # fmt: skip
     if evidence.signs or not evidence.best:
         return base
@@ -107,7 +61,7 @@ def conclude(found: Findings) -> Advice:
     measured = _measured_size(found, belief)
     size = measured or size_of(found.dataset.train_images, found.dataset.size_bounds or SIZE_BOUNDS)
     case = _case_of(size, similarity)
-    curves = _curves(found)
+    curves = curves_of(found)
     return base.model_copy(
         update={
             "case": case,
@@ -121,18 +75,18 @@ def conclude(found: Findings) -> Advice:
             "as_good": as_good,
             "expected_test_top1": chosen.expected_test_top1,
             "interval": chosen.interval,
-            "more_images": _more_images(curves, chosen, found.dataset),
-            "forecasts": _forecasts(curves, found.dataset.train_images),
-            "data_wanted": _data_wanted(curves, chosen, wishes.target_top1, found.seen_images),
-            "alternatives": _alternatives(chosen, considered),
-            "article_says": _article(case, size, similarity, chosen, considered),
+            "more_images": more_images(curves, chosen, found.dataset),
+            "forecasts": forecasts(curves, found.dataset.train_images),
+            "data_wanted": data_wanted(curves, chosen, wishes.target_top1, found.seen_images),
+            "alternatives": alternatives(chosen, considered),
+            "article_says": article_rule(case, size, similarity, chosen, considered),
             "is_settled": found.schedule is not None and found.schedule.is_settled,
             "is_exhausted": found.is_exhausted,
-            "would_change": _would_change(found, chosen, as_good, size, curves),
+            "would_change": would_change(found, chosen, as_good, size, curves),
             "learning_curve": tuple(
                 CurvePoint(policy=policy, images=point.images, top1=1.0 - point.error,
                            standard_error=point.standard_error)
-                for policy, points in _points(found).items() for point in points
+                for policy, points in points_of(found).items() for point in points
             ),
             "tried": tuple(sorted(tried, key=lambda one: -(one.expected_test_top1 or 0.0))),
         }
@@ -226,193 +180,3 @@ def _case_of(size: Size, similarity: Similarity | None) -> int | None:
         if own == (size, similarity):
             return number
     return None
-
-
-def _points(found: Findings) -> dict[str, list[Point]]:
-    """Return the learning curves: of the probe's features, and of training the whole network."""
-    points: dict[str, list[Point]] = {}
-    if found.known.evidence.curve:
-        points[PROBE] = found.known.evidence.curve
-    laboratory = found.known.laboratory
-    partial = [t for t in laboratory.trials if t.plan.train_images is not None and t.is_ok]
-    if partial:
-        one = partial[0].plan.candidate
-        same = [t for t in laboratory.trials
-                if t.plan.candidate == one and t.plan.fold == 0 and t.plan.epochs == one.epochs
-                and t.plan.backend == found.known.backend and t.is_ok]  # fmt: skip
-        test = len(laboratory.data.test_images(0))
-        points[one.policy] = [
-            Point(t.train_images, 1.0 - (t.result.test_top1 or 0.0), _standard_error(t, test))
-            for t in sorted(same, key=lambda t: t.train_images)
-        ]
-    return points
-
-
-def _standard_error(trial: Trial, images: int) -> float:
-    top1 = trial.result.test_top1 or 0.0
-    return math.sqrt(max(top1 * (1 - top1), 1 / images) / images)
-
-
-def _curves(found: Findings) -> dict[str, LearningCurve]:
-    random, known = np.random.default_rng(0), found.known.experience
-    return {
-        policy: fit_curve(
-            points, random, known.whole_slope if _is_whole(policy) else known.probe_slope
-        )
-        for policy, points in _points(found).items()
-        if len({point.images for point in points}) > 1
-    }
-
-
-def _more_images(
-    curves: dict[str, LearningCurve], chosen: Strategy, dataset: Dataset
-) -> MoreImages | None:
-    """Return what as many images again would bring, by the curve of the recommended policy, or of
-    the one most like it."""
-    curve = _curve_of(curves, chosen)
-    if curve is None:
-        return None
-    gain = curve.gain(dataset.train_images, dataset.train_images)
-    return MoreImages(images=dataset.train_images, gain=gain.value, interval=(gain.low, gain.high))
-
-
-def _forecasts(curves: dict[str, LearningCurve], images: int) -> tuple[CurveForecast, ...]:
-    """Return the error by each curve now, and what as many images again would bring."""
-    found = []
-    for name, curve in curves.items():
-        now, gain = curve.error(images), curve.gain(images, images)
-        found.append(
-            CurveForecast(
-                curve=name, error=now.value, error_interval=(now.low, now.high), images=images,
-                gain=gain.value, interval=(gain.low, gain.high),
-            )
-        )  # fmt: skip
-    return tuple(found)
-
-
-def _curve_of(curves: dict[str, LearningCurve], chosen: Strategy) -> LearningCurve | None:
-    """Return the curve of a strategy's policy, or of the one most like it; None without any."""
-    is_whole = POLICIES[chosen.policy].boundary == "all"
-    names = [name for name in curves if _is_whole(name) == is_whole] or list(curves)
-    return curves[names[0]] if names else None
-
-
-def _is_whole(curve: str) -> bool:
-    """Return True if a learning curve is that of training the whole network."""
-    return curve != PROBE and POLICIES[curve].boundary == "all"
-
-
-def _data_wanted(
-    curves: dict[str, LearningCurve], chosen: Strategy, target_top1: float | None, images: int
-) -> DataWanted | None:
-    """Return the number of images for an accuracy, by the same curve, moved so that it goes through
-    the expected accuracy with the ``images`` that were looked at."""
-    curve = _curve_of(curves, chosen)
-    if target_top1 is None or curve is None:
-        return None
-    expected = 1.0 - (chosen.expected_test_top1 or 0.0)
-    wanted = curve.images_for(curve.value(images) + (1.0 - target_top1) - expected, images)
-    return DataWanted(top1=target_top1, images=None if wanted is None else math.ceil(wanted))
-
-
-def _alternatives(chosen: Strategy, allowed: Sequence[Strategy]) -> tuple[Alternative, ...]:
-    """Return the next best strategies, each of another policy or network, with what it costs or
-    gives up."""
-    best: dict[tuple[str, str], Strategy] = {}
-    for one in sorted(allowed, key=lambda one: (-(one.expected_test_top1 or 0.0), cost_of(one))):
-        best.setdefault((one.policy, one.backbone), one)
-    best.pop((chosen.policy, chosen.backbone))
-    others = list(best.values())[:ALTERNATIVES]
-    return tuple(Alternative(strategy=one, gives_up=_compared(one, chosen)) for one in others)
-
-
-def _compared(one: Strategy, chosen: Strategy) -> str:
-    points = 100 * ((one.expected_test_top1 or 0.0) - (chosen.expected_test_top1 or 0.0))
-    accuracy = f"{abs(points):.1f} points {'more' if points >= 0 else 'less'} are expected"
-    if not one.train_s or not chosen.train_s:
-        return f"{accuracy}."
-    ratio = one.train_s / chosen.train_s
-    if abs(ratio - 1) < SAME_TIME:
-        return f"{accuracy}; training takes as long."
-    return f"{accuracy}; training takes {ratio:.2g} times as long."
-
-
-def _crossing_words(
-    curves: dict[str, LearningCurve], images: int, size: Size, chosen: Strategy
-) -> list[str]:
-    """Return a sentence on the size at which training the whole network overtakes a head."""
-    whole = [name for name in curves if _is_whole(name)]
-    if whole and PROBE in curves:
-        at = crossing(curves[PROBE], curves[whole[0]])
-        is_whole = POLICIES[chosen.policy].boundary == "all"
-        if at is not None and at > images and not is_whole:
-            return [f"From some {_rounded(at):,} training images on, {whole[0]} may be ahead."]
-        if at is not None and at <= images and is_whole:
-            return [
-                f"With fewer than some {_rounded(at):,} training images, a head alone is as good."
-            ]
-    if size == "small" and POLICIES[chosen.policy].boundary != "all":
-        return ["With more images, training more of the network may pay."]
-    return []
-
-
-def _rounded(images: float) -> int:
-    """Return a number of images to two digits."""
-    return int(float(f"{images:.2g}"))
-
-
-def _article(
-    case: int | None, size: Size, similarity: Similarity | None, chosen: Strategy,
-    allowed: Sequence[Strategy],
-) -> ArticleRule:  # fmt: skip
-    """Compare the article's rule with the recommendation."""
-    if similarity is None:
-        words = "The similarity, on which the article's rule depends, was not measured."
-        return ArticleRule(case=None, policy=None, words=words)
-    what = f"{size} and {'similar' if similarity == 'similar' else 'not similar'}"
-    if case is None:
-        return ArticleRule(
-            case=None, policy=None, words=f"The article has no rule for data that are {what}."
-        )
-    policy = PRESCRIBED[case]
-    if policy == chosen.policy:
-        words = f"The article recommends {policy}, too, for data that are {what} (case {case})."
-        return ArticleRule(case=case, policy=policy, words=words)
-    own = [one for one in allowed if one.policy == policy]
-    text = f"The article recommends {policy} for data that are {what} (case {case})."
-    if own:
-        best = max(own, key=lambda one: one.expected_test_top1 or 0.0)
-        text += f" Here {_compared(best, chosen)}"
-    return ArticleRule(case=case, policy=policy, words=text)
-
-
-def _would_change(
-    found: Findings, chosen: Strategy, as_good: Sequence[Strategy], size: Size,
-    curves: dict[str, LearningCurve],
-) -> tuple[str, ...]:  # fmt: skip
-    """Return sentences on what would change the answer."""
-    said = []
-    if not chosen.folds:
-        said.append(
-            f"{chosen.policy} at learning rate {chosen.learning_rate:.3g} {UNTRIED} for all "
-            f"epochs; its accuracy is predicted from {found.known.experience.source}. A larger "
-            "--budget would try it."
-        )
-    others = [one for one in as_good if one.policy != chosen.policy]
-    if others:
-        names = ", ".join(dict.fromkeys(one.policy for one in others))
-        is_settled = found.schedule is not None and found.schedule.is_settled
-        what = "More images" if is_settled or found.is_exhausted else "More time or images"
-        said.append(f"{what} could put {names} ahead: these images do not distinguish them.")
-    said += _crossing_words(curves, found.seen_images, size, chosen)
-    for backend in found.known.wishes.backends[1:]:
-        if found.schedule is not None and not any(
-            trial.plan.backend == backend for trial in found.known.laboratory.trials
-        ):
-            said.append(
-                f"{backend} was not timed; a larger --budget would show whether it is faster."
-            )
-    unknown = [*found.known.evidence.unavailable, *found.known.evidence.unprobed]
-    if unknown:
-        said.append(f"Another network could be better: {', '.join(unknown)} could not be probed.")
-    return tuple(said)

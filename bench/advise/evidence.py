@@ -8,14 +8,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from bench.advise import suspicion
-from bench.advise.advice import ProbeResult, SimilarityEvidence
+from bench.advise.advice import ProbeResult, Sign, SimilarityEvidence
 from bench.advise.experience import NetworkKind
 from bench.advise.images import stratified_order
 from bench.advise.learning_curve import Point
 from bench.advise.probes import Kind, Probe, best_probe, pixel_features, probe
+from bench.advise.signs import check
 from bench.advise.similarity import similarity_of
-from bench.advise.suspicion import Suspicion
 from bench.advise.trials import Laboratory
 from bench.errors import Unavailable, UserError
 from bench.training.depth_features import DepthFeatures
@@ -50,7 +49,7 @@ class ProbeEvidence:
     stage: dict[str, str] = field(default_factory=dict)
     """Backbone → stage of its best probe."""
     similarity: SimilarityEvidence | None = None
-    signs: list[Suspicion] = field(default_factory=list)
+    signs: list[Sign] = field(default_factory=list)
     curve: list[Point] = field(default_factory=list)
     """Errors of the best probe over the number of training images."""
     unavailable: dict[str, str] = field(default_factory=dict)
@@ -76,7 +75,7 @@ def gather(
         head: Head of the strategies, whose parameters count.
     """
     data = laboratory.data
-    evidence.signs += suspicion.before_probes(data)
+    evidence.signs += check.before_probes(data)
     if evidence.signs:
         return
     for number, backbone in enumerate(backbones):
@@ -103,7 +102,7 @@ def check_signs(laboratory: Laboratory, evidence: ProbeEvidence) -> None:
     """Look for signs that no advice is possible by the best probe, unless that was done."""
     if not evidence.is_checked:
         best = evidence.best[best_backbone(evidence)]
-        evidence.signs += suspicion.after_probes(laboratory.data, best)
+        evidence.signs += check.after_probes(laboratory.data, best)
         evidence.is_checked = True
 
 

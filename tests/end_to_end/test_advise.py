@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from bench.system import project_root
-from tests.unit.test_suspicion import _folder as stripes
+from tests.unit.test_signs import _folder as stripes
 
 FEW = ("--train-images", "36", "--backbones", "squeezenet1_1", "--frameworks", "torch")
 SMALL = ("--px", "32", "--epochs", "3", "--backbones", "squeezenet1_1", "--frameworks", "torch")

@@ -19,7 +19,7 @@ from bench.advise.candidate import candidate
 from bench.advise.experience import Experience
 from bench.advise.images import development
 from bench.advise.learning_curve import Point
-from bench.advise.suspicion import before_probes
+from bench.advise.signs.check import before_probes
 from bench.catalog.policies import POLICIES
 from bench.data import SplitSizes, pack
 from bench.data.model import Dataset, SplitName

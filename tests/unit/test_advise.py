@@ -16,22 +16,23 @@ import numpy.typing as npt
 import pytest
 from scipy import stats
 
-from bench.advise import schedule, suspicion
-from bench.advise.advice import Advice
+from bench.advise import schedule
+from bench.advise.advice import Advice, Sign
 from bench.advise.advise import Question, _warnings, advise, check_classes
 from bench.advise.budget import Budget, BudgetSpent, ended_by, uninterrupted
 from bench.advise.candidate import Candidate, Trial, TrialPlan, candidate
-from bench.advise.conclude import Findings, conclude
+from bench.advise.conclude import conclude
 from bench.advise.eject.train import _visible_gpu, train_project
 from bench.advise.evidence import ProbeEvidence, gather
 from bench.advise.experience import Arm, Experience, KindExperience
+from bench.advise.findings import Findings
 from bench.advise.images import Development
 from bench.advise.knowledge import RATE_FACTORS, Knowledge
 from bench.advise.learning_curve import SLOPE_PRIOR, Point, fit_curve
 from bench.advise.probes import Probe
 from bench.advise.schedule import Schedule
+from bench.advise.signs import check
 from bench.advise.similarity import similarity_of
-from bench.advise.suspicion import Suspicion
 from bench.advise.trials import Laboratory
 from bench.advise.wishes import POLICIES as POLICY_NAMES
 from bench.advise.wishes import Wishes
@@ -330,7 +331,7 @@ def test_probes_alone_recommend_what_experience_expects() -> None:
 
 def test_images_that_cannot_support_advice_get_none() -> None:
     evidence = _evidence()
-    evidence.signs = [Suspicion("labels", "the labels are shuffled", ("a.png",))]
+    evidence.signs = [Sign(kind="labels", message="the labels are shuffled", files=("a.png",))]
     advice = _untried(evidence)
     assert advice.recommendation is None
     assert advice.signs[0].files == ("a.png",)
@@ -602,7 +603,7 @@ def test_a_network_that_takes_no_images_of_this_size_is_left_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The first of two networks wants larger images; the second is still looked at."""
-    monkeypatch.setattr(suspicion, "before_probes", lambda data: [])
+    monkeypatch.setattr(check, "before_probes", lambda data: [])
     laboratory, _ = _fresh()
     laboratory.refusals = {
         "alexnet": UserError("alexnet cannot take 48 px: it needs at least 63.", "Use --px 63."),

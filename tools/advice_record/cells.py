@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.advise.images import stratified_order
-from bench.advise.suspicion import COPY, reduced_vectors
+from bench.advise.signs.resemblance import COPY, reduced_vectors
 from bench.data import Dataset, FileRules, SplitSizes, open_dataset, pack
 from bench.data.folder import HELD_OUT
 from bench.data.image_files import FileSource

@@ -13,7 +13,8 @@ from PIL import Image
 
 from bench.advise.images import Development, development, stratified_order
 from bench.advise.probes import Probe
-from bench.advise.suspicion import after_probes, before_probes, wrong_share
+from bench.advise.signs.check import after_probes, before_probes
+from bench.advise.signs.labels import wrong_share
 from bench.data import SplitSizes, open_dataset, pack
 
 CLASSES, EACH, SIDE = 4, 24, 48

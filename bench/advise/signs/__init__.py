@@ -1,0 +1,1 @@
+"""Signs that the images cannot support advice."""
