@@ -87,10 +87,9 @@ class Images:
     """The images that advice is about."""
 
     whole: Dataset
-    """All of them."""
+    """Data set with all of them."""
     seen: Dataset
-    """Those that advice looks at."""
-
+    """Data set with the part that advice looks at."""
     is_val_own: bool
     """True if the validation images are a split of the user's own, or of the data set, and not
     taken from the training images by Thawbench."""

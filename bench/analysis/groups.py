@@ -88,7 +88,7 @@ class SeedGroup:
 
     @cached_property
     def scores(self) -> Scores:
-        """What the statistics need of these runs."""
+        """Test accuracies of these runs, as the statistics take them."""
         name, kind = policy_variant(self), kind_of(self.row)
         if self.answers is not None:
             right = np.stack([np.concatenate([a.right for a in each]) for each in self.answers])

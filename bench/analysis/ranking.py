@@ -1,4 +1,4 @@
-"""Which policies may be the best: differences with intervals, a range test, and chances.
+"""Find the policies that may be the best: by differences with intervals, a range test, chances.
 
 All figures follow from the means of the policies and from two covariance matrices: that over seeds,
 moderated by earlier experience (``bench.analysis.seed_spread``), and that over test images. Images

@@ -1,4 +1,4 @@
-"""What the statistics need of one policy's runs: test accuracies by seed and by image."""
+"""Test accuracies of one policy's runs, by seed and by image, as the statistics take them."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""How far a policy's accuracy spreads over seeds: earlier experience, corrected by the runs at
-hand.
+"""Estimate how far a policy's accuracy spreads over seeds, from earlier experience and the runs
+at hand.
 
 Three seeds say little about their own variance. On the scale of log odds the spread over seeds is
 nearly one number for each kind of policy, so earlier runs (``experience.json``, made by ``python -m
@@ -46,7 +46,7 @@ class Experience:
     """Variance over test images of a difference of two accuracies, relative to independent answers;
     assumed where the answers to single images are not known."""
     source: str
-    """What was measured, for readers."""
+    """Description, for readers, of what was measured."""
 
 
 @lru_cache

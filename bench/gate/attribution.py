@@ -1,4 +1,4 @@
-"""Where a case lost or gained time: the parts of a step, and its operations, at both sides."""
+"""Attribute lost or gained time to the parts and the operations of a step, on both sides."""
 
 from __future__ import annotations
 

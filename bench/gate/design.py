@@ -55,7 +55,7 @@ def launches_per_arm(together: bool) -> int:
 
 @dataclass(frozen=True)
 class Plan:
-    """When to look, and what a look may decide."""
+    """Times of the looks at a comparison, and what each may decide."""
 
     margin: float
     """Slowdown that does not matter, as a fraction."""

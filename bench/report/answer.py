@@ -63,7 +63,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the first screen says."""
+    """Content of the first screen of a report."""
 
     headline: str
     subline: str
@@ -73,7 +73,7 @@ class Answer:
     standings: Sequence[Standing] = field(default=(), repr=False)
     """Policies of the picture, the leader first."""
     overall: Overall | None = field(default=None, repr=False)
-    """What the picture averages; None without policies that can be compared."""
+    """Averages in the picture; None without policies that can be compared."""
 
 
 def answer(found: Findings) -> Answer:

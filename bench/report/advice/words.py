@@ -212,10 +212,10 @@ def size_sentences(advice: Advice) -> list[str]:
     if evidence is not None:
         word = "similar" if advice.similarity == "similar" else "not similar"
         lines.append(
-            f"The images are {word} to the pretraining data: probes of the best stage find "
-            f"{percent(evidence.pretrained_top1)} with pretrained features, "
-            f"{percent(evidence.random_top1)} with random ones, {percent(evidence.pixels_top1)} "
-            "with pixels."
+            f"The images are {word} to the pretraining data: a simple classifier (a probe) is "
+            f"right for {percent(evidence.pretrained_top1)} by pretrained features, "
+            f"{percent(evidence.random_top1)} by features of random weights, "
+            f"{percent(evidence.pixels_top1)} by pixels."
         )
     if advice.size is not None:
         said = f"{advice.train_images:,} training images count as a {advice.size} data set here"
