@@ -7,15 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bench.advise.advice import Strategy
+from bench.catalog.policies import CONTROL
 from bench.catalog.policies import POLICIES as CATALOGUE
 from bench.errors import UserError
 from bench.network.phases import least_epochs
 
-POLICIES = (
-    "freeze_all", "fine_tune_all", "retrain_all", "fine_tune_last", "linear_probe_then_fine_tune",
-    "discriminative_lr",
-)  # fmt: skip
-"""Policies that may be tried, the cheapest first."""
+POLICIES = tuple(name for name in CATALOGUE if name != CONTROL)
+"""Policies that may be tried."""
 
 
 @dataclass(frozen=True)
