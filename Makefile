@@ -83,7 +83,7 @@ calibrate: $(VENV)/.installed
 	$(BIN)/python -m tools.calibration collect results/runs/calibration
 	$(BIN)/python -m tools.calibration report results/runs/calibration $$(git rev-parse --short HEAD)
 
-# Measure how often advice is right: some three hours on an idle machine, resumable. Data of Debian's
+# Measure how often advice is right: three and a half hours on 2 idle cores, resumable. Data of Debian's
 # packages, which CONTRIBUTING.md names, take part if they are installed.
 advice-record: $(VENV)/.installed
 	THAWBENCH_CACHE=results/runs/advice-cache $(BIN)/python -m tools.advice_record collect \
