@@ -87,6 +87,7 @@ class MoreImages(Frozen):
     images: int = Field(description="Number of additional training images.")
     gain: float = Field(description="Expected gain in accuracy.")
     interval: Interval = Field(description="90 % interval of ``gain``.")
+    curve: str = Field(description="Learning curve that it rests on, as in CurveForecast.")
 
 
 class CurveForecast(Frozen):
@@ -106,7 +107,7 @@ class DataWanted(Frozen):
     top1: float = Field(description="Wanted accuracy.")
     images: int | None = Field(
         description="Number of training images in all; null if no number up to 16 times the "
-        "largest measured one is expected to suffice."
+        "largest measured one, or the present one if that is larger, is expected to suffice."
     )
 
 
@@ -208,9 +209,12 @@ class Advice(Frozen):
         recommendation is no longer untried."""
         assert self.recommendation is not None
         chosen = self.recommendation.model_copy(update={"train_s": trained.fit_s})
-        as_good = [chosen if one == self.recommendation else one for one in self.as_good]
+        as_good, tried = (
+            tuple(chosen if one == self.recommendation else one for one in own)
+            for own in (self.as_good, self.tried)
+        )
         would_change = tuple(one for one in self.would_change if UNTRIED not in one)
         return self.model_copy(
-            update={"trained": trained, "recommendation": chosen, "as_good": tuple(as_good),
-                    "would_change": would_change}
+            update={"trained": trained, "recommendation": chosen, "as_good": as_good,
+                    "tried": tried, "would_change": would_change}
         )  # fmt: skip

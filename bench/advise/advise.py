@@ -24,6 +24,7 @@ from bench.advise.trials import Laboratory, admitted
 from bench.advise.wishes import Wishes
 from bench.catalog.backbones import BACKBONES
 from bench.data import Dataset, FileRules, SplitSizes, open_dataset, pack
+from bench.data.folder import HELD_OUT
 from bench.data.image_files import FileSource, first_of
 from bench.errors import Unavailable, UserError
 from bench.network.weights import pretrained_weights
@@ -91,8 +92,8 @@ class Images:
     seen: Dataset
     """Data set with the part that advice looks at."""
     is_val_own: bool
-    """True if the validation images are a split of the user's own, or of the data set, and not
-    taken from the training images by Thawbench."""
+    """True if the validation images are a split of the folder or data set, and not taken from the
+    training images by Thawbench."""
 
 
 def _is_val_own(dataset: Dataset) -> bool:
@@ -105,9 +106,15 @@ def _is_val_own(dataset: Dataset) -> bool:
 
 def open_images(question: Question, rules: FileRules, cache: Path) -> Images:
     """Open the images; raise UserError if there are too few of a class, or too many classes."""
-    sizes = SplitSizes(train=question.train_images)
-    whole = open_dataset(question.dataset, sizes, cache_dir=cache, rules=rules)
+    wanted = question.train_images
+    whole = open_dataset(question.dataset, SplitSizes(train=wanted), cache_dir=cache, rules=rules)
     check_classes(whole)
+    if wanted is not None:
+        check_train_images(wanted, whole)
+        if not _is_val_own(whole):  # trials train on both, so that both are a part
+            val = min(whole.val_images, round(wanted * HELD_OUT / (1 - 2 * HELD_OUT)))
+            sizes = SplitSizes(train=wanted, val=max(val, 1))
+            whole = open_dataset(question.dataset, sizes, cache_dir=cache, rules=rules)
     if whole.train_images <= MOST_TRAIN and max(whole.val_images, whole.test_images) <= MOST_VAL:
         return Images(whole, whole, _is_val_own(whole))
     sizes = SplitSizes(
@@ -123,6 +130,16 @@ def _counts(dataset: Dataset) -> npt.NDArray[np.int64]:
     """Return (classes,) numbers of training and validation images."""
     labels = [*dataset.source.labels("train"), *dataset.source.labels("val")]
     return np.bincount(labels, minlength=len(dataset.classes))
+
+
+def check_train_images(wanted: int, dataset: Dataset) -> None:
+    """Raise UserError if fewer training images are wanted than there are classes."""
+    classes = len(dataset.classes)
+    if wanted < classes:
+        raise UserError(
+            f"--train-images: {wanted} are fewer than the {classes} classes of {dataset.name}.",
+            f"Use --train-images {10 * classes} or more, or leave it out.",
+        )
 
 
 def check_classes(dataset: Dataset) -> None:
@@ -246,8 +263,8 @@ def _warnings(evidence: ProbeEvidence, whole: Dataset, seen: int) -> tuple[str, 
     if seen < whole.train_images:
         found.append(
             f"Only {seen:,} of {whole.train_images:,} training images were used, and the expected "
-            "accuracy is for so many. With all of them it may be higher, and training more of the "
-            "network may pay more."
+            "accuracy, and the memory, are for so many. With all of them both may be higher, and "
+            "training more of the network may pay more."
         )
     if 0 < whole.test_images < FEW_TEST:
         found.append(

@@ -84,9 +84,10 @@ def would_change(
         said.append(f"{what} could put {names} ahead: these images do not distinguish them.")
     said += crossing_words(curves, found.seen_images, size, chosen)
     for backend in found.known.wishes.backends[1:]:
-        if found.schedule is not None and not any(
-            trial.plan.backend == backend for trial in found.known.laboratory.trials
-        ):
+        status = {
+            t.result.status for t in found.known.laboratory.trials if t.plan.backend == backend
+        }
+        if found.schedule is not None and status <= {"timeout"}:
             said.append(
                 f"{backend} was not timed; a larger --budget would show whether it is faster."
             )

@@ -105,11 +105,14 @@ def _so_far(found: Findings) -> str:
 
 
 def _failures(found: Findings) -> list[str]:
-    """Return sentences on candidates that are left out because their training failed."""
-    return [
-        f"{one.policy} of {one.backbone} at learning rate {one.learning_rate:.3g} was left out: "
-        f"its trial {FAILURES.get(status, 'failed')}."
+    """Return sentences on candidates and backends that are left out because a training failed."""
+    candidates = {
+        f"{one.policy} of {one.backbone} at learning rate {one.learning_rate:.3g}": status
         for one, status in found.known.failures().items()
+    }
+    return [
+        f"{name} was left out: its trial {FAILURES.get(status, 'failed')}."
+        for name, status in {**candidates, **found.known.failed_backends()}.items()
     ]
 
 
@@ -154,10 +157,10 @@ def _strategies(found: Findings, belief: Belief) -> list[Strategy]:
 
 
 def _measured_size(found: Findings, belief: Belief) -> Size | None:
-    """Return 'large' if training the whole network is better than a head with 90 % certainty,
-    'small' if its gain is surely below the margin or not positive on average, else 'medium'. None
-    if not both were tried; or if a part of the images says that they are not large, as all of them
-    may be."""
+    """Return 'large' if training the whole network is better than a head with 95 % certainty,
+    'small' if no gain is expected of it, or surely less than the margin, else 'medium'. None if
+    not both were tried; or if a part of the images says that they are not large, as all of them may
+    be."""
     schedule, expected = found.schedule, dict(zip(belief.candidates, belief.expected, strict=True))
     tried = [] if schedule is None else [t for t in schedule.tried() if t in belief.candidates]
     best: dict[str, Candidate] = {}

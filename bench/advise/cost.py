@@ -7,7 +7,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 from bench.advise.advice import Strategy
@@ -56,7 +56,7 @@ class Amount:
     test: int
 
 
-@lru_cache(maxsize=64)
+@cache
 def work_per_image(folder: Path, policy: str, head: str, classes: int, epochs: int) -> float:
     """Return the multiply-adds of a training for each training image, over all epochs, with the
     frozen part computed once."""
@@ -75,7 +75,7 @@ def work_per_image(folder: Path, policy: str, head: str, classes: int, epochs: i
     return total
 
 
-@lru_cache(maxsize=64)
+@cache
 def parameters_of(folder: Path, head: str, classes: int) -> int:
     """Return the number of parameters of a network with its head, without statistics."""
     blueprint = attach_head(Network.empty(Blueprint.load(folder)), head, classes, seed=0).blueprint
@@ -83,7 +83,7 @@ def parameters_of(folder: Path, head: str, classes: int) -> int:
     return sum(math.prod(blueprint.shapes[name]) for name in names)
 
 
-@lru_cache(maxsize=64)
+@cache
 def trained_parameters_of(folder: Path, policy: str, head: str, classes: int, epochs: int) -> int:
     """Return the number of parameters that a policy trains in its last phase."""
     blueprint = attach_head(Network.empty(Blueprint.load(folder)), head, classes, seed=0).blueprint
@@ -92,7 +92,7 @@ def trained_parameters_of(folder: Path, policy: str, head: str, classes: int, ep
     return sum(math.prod(blueprint.shapes[name]) for name in trained)
 
 
-@lru_cache(maxsize=64)
+@cache
 def inference_work(folder: Path) -> float:
     """Return the multiply-adds of an image's pass through the trunk."""
     blueprint = Blueprint.load(folder)

@@ -179,9 +179,10 @@ def _measure_similarity(laboratory: Laboratory, backbone: str, evidence: ProbeEv
     untrained = laboratory.features(backbone, pretrained=False)
     probes = _probes_at_depths(laboratory, backbone, "random", untrained, evidence)
     without = best_probe([one for own in probes.values() for one in own])
-    pixels = probe(
-        "pixels", pixel_features(data.pool.images), data.pool.labels, data.fold_of, ("linear",)
-    )[0]
+    (pixels,) = probe(
+        "pixels", pixel_features(data.pool.images), data.pool.labels, data.fold_of, ("linear",),
+        laboratory.budget.left_s / 2,
+    )  # fmt: skip
     evidence.results.append(
         ProbeResult(backbone=None, weights=None, stage=None, kind="linear", top1=pixels.top1)
     )
@@ -210,7 +211,8 @@ def _probe_sizes(laboratory: Laboratory, backbone: str, evidence: ProbeEvidence)
             chosen = fit[stratified_order(labels[fit], repeat)[:count]]
             both = np.concatenate([chosen, test])
             fold_of = np.concatenate([np.full(len(chosen), -1), np.zeros(len(test), np.int64)])
-            (own,) = probe("curve", values[both], labels[both], fold_of, ("linear",))
+            left_s = laboratory.budget.left_s / 2
+            (own,) = probe("curve", values[both], labels[both], fold_of, ("linear",), left_s)
             errors.append(1.0 - own.top1)
         error = float(np.mean(errors))
         spread = np.sqrt(max(error * (1 - error), 1 / len(test)) / len(test))

@@ -82,13 +82,26 @@ class Knowledge:
 
     def failures(self) -> dict[Candidate, Status]:
         """Return the candidates of which a trial failed, with the status. A trial that the budget
-        has ended is none of them."""
+        has ended is none of them, nor is one with fewer images for the learning curve."""
         return {
             trial.plan.candidate: trial.result.status
-            for trial in self.laboratory.trials
-            if trial.plan.backend == self.backend and not trial.is_ok
-            and trial.result.status not in ("ok", "timeout")
-        }  # fmt: skip
+            for trial in self._failed_trials()
+            if trial.plan.backend == self.backend and trial.plan.train_images is None
+        }
+
+    def failed_backends(self) -> dict[str, Status]:
+        """Return the backends, besides that of the trials, whose speed could not be measured, with
+        the status."""
+        return {
+            trial.plan.backend: trial.result.status
+            for trial in self._failed_trials()
+            if trial.plan.backend != self.backend
+        }
+
+    def _failed_trials(self) -> list[Trial]:
+        """Return the trials that failed, without those that the budget has ended."""
+        ended = ("ok", "timeout")
+        return [t for t in self.laboratory.trials if not t.is_ok and t.result.status not in ended]
 
     def whole_trials(self, one: Candidate, backend: str | None = None) -> list[Trial]:
         """Return the whole trials of a candidate that ended well, in the order of their folds."""

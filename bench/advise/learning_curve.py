@@ -26,7 +26,8 @@ from bench.advise.advice import LEVEL
 Floats = npt.NDArray[np.float64]
 DRAWS = 400
 LEAST_ERROR = 1e-3
-"""Error below which log odds are not taken further, as above 1 minus it; no set here shows less."""
+"""Smallest error, and smallest accuracy, whose log odds are taken; nearer to 0 they grow without
+bound."""
 BEND_PRIOR = 0.15
 """Standard deviation, before any data, of the bend c: curves change their slope by a few tenths
 over a tenfold number of images."""

@@ -45,6 +45,7 @@ def _standard_error(trial: Trial, images: int) -> float:
 
 
 def curves_of(found: Findings) -> dict[str, LearningCurve]:
+    """Return the fitted learning curves by their names, of those with two sizes or more."""
     random, known = np.random.default_rng(0), found.known.experience
     return {
         policy: fit_curve(
@@ -60,11 +61,12 @@ def more_images(
 ) -> MoreImages | None:
     """Return what as many images again would bring, by the curve of the recommended policy, or of
     the one most like it."""
-    curve = _curve_of(curves, chosen)
-    if curve is None:
+    name = _curve_of(curves, chosen)
+    if name is None:
         return None
-    gain = curve.gain(dataset.train_images, dataset.train_images)
-    return MoreImages(images=dataset.train_images, gain=gain.value, interval=(gain.low, gain.high))
+    images = dataset.train_images
+    gain = curves[name].gain(images, images)
+    return MoreImages(images=images, gain=gain.value, interval=(gain.low, gain.high), curve=name)
 
 
 def forecasts(curves: dict[str, LearningCurve], images: int) -> tuple[CurveForecast, ...]:
@@ -81,11 +83,12 @@ def forecasts(curves: dict[str, LearningCurve], images: int) -> tuple[CurveForec
     return tuple(found)
 
 
-def _curve_of(curves: dict[str, LearningCurve], chosen: Strategy) -> LearningCurve | None:
-    """Return the curve of a strategy's policy, or of the one most like it; None without any."""
+def _curve_of(curves: dict[str, LearningCurve], chosen: Strategy) -> str | None:
+    """Return the name of the curve of a strategy's policy, or of the one most like it; None without
+    any."""
     is_whole = POLICIES[chosen.policy].boundary == "all"
     names = [name for name in curves if _is_whole(name) == is_whole] or list(curves)
-    return curves[names[0]] if names else None
+    return names[0] if names else None
 
 
 def _is_whole(curve: str) -> bool:
@@ -98,9 +101,10 @@ def data_wanted(
 ) -> DataWanted | None:
     """Return the number of images for an accuracy, by the same curve, moved so that it goes through
     the expected accuracy with the ``images`` that were looked at."""
-    curve = _curve_of(curves, chosen)
-    if target_top1 is None or curve is None:
+    name = _curve_of(curves, chosen)
+    if target_top1 is None or name is None:
         return None
+    curve = curves[name]
     expected = 1.0 - (chosen.expected_test_top1 or 0.0)
     wanted = curve.images_for(curve.value(images) + (1.0 - target_top1) - expected, images)
     return DataWanted(top1=target_top1, images=None if wanted is None else math.ceil(wanted))

@@ -79,8 +79,8 @@ def probe(
         labels: (N,) class numbers.
         fold_of: (N,) fold in which an image is held out; −1: never.
         kinds: Classifiers, each of which gives a probe.
-        seconds: Time that the probes may take. If the first fold shows that it will not do, the
-            others have the strongest penalties alone, as many as fit.
+        seconds: Time that each probe may take. Each fold has an equal part of what is left, and
+            tries the strongest penalty, and weaker ones as long as they fit.
     """
     with threadpool_limits(THREADS):
         return [_evaluate(name, features, labels, fold_of, kind, seconds) for kind in kinds]
@@ -90,22 +90,22 @@ def _evaluate(
     name: str, features: Array, labels: Indices, fold_of: Indices, kind: Kind, seconds: float
 ) -> Probe:
     """Evaluate one probe, as ``probe`` says."""
-    began, strengths = time.perf_counter(), tuple[float, ...](STRENGTHS)
+    end_s = time.perf_counter() + seconds
     folds = [(fold_of != fold, fold_of == fold) for fold in range(int(fold_of.max()) + 1)]
     held_out = np.concatenate([np.flatnonzero(test) for _, test in folds])
     order = np.argsort(held_out)
     answers = []
-    for fit, test in folds:
+    for number, (fit, test) in enumerate(folds):
+        part_s = (end_s - time.perf_counter()) / (len(folds) - number)
         scaled = _scaled(features[fit], features[test])
-        answers.append(_KINDS[kind](*scaled, labels[fit], labels[test], strengths))
-        if len(answers) == 1 and kind == "linear":
-            strengths = _affordable(time.perf_counter() - began, seconds, len(folds))
+        answers.append(_KINDS[kind](*scaled, labels[fit], labels[test], part_s))
     joined = {
         strength: (
             np.concatenate([a[strength][0] for a in answers])[order],
             np.concatenate([a[strength][1] for a in answers]),
         )
-        for strength in answers[-1]
+        for strength in answers[0]
+        if all(strength in one for one in answers)
     }
     best = min(joined, key=lambda strength: float(joined[strength][1].mean()))
     predicted, losses = joined[best]
@@ -113,15 +113,6 @@ def _evaluate(
     if kind != "linear":
         return Probe(name, kind, right, predicted, None, None)
     return Probe(name, kind, right, predicted, best, float(losses.mean()))
-
-
-def _affordable(first_s: float, seconds: float, folds: int) -> tuple[float, ...]:
-    """Return the strengths for which the time is enough, one at least, after the first fold took
-    ``first_s`` seconds with all of them."""
-    if first_s * folds <= seconds:
-        return STRENGTHS
-    share = max(seconds - first_s, 0.0) / (first_s * max(folds - 1, 1))
-    return STRENGTHS[: max(1, int(share * len(STRENGTHS)))]
 
 
 def best_probe(probes: Sequence[Probe]) -> Probe:
@@ -169,13 +160,17 @@ Answers = dict[float, tuple[Indices, Array]]
 
 
 def _linear(
-    fit: Array, test: Array, fit_labels: Indices, test_labels: Indices,
-    strengths: Sequence[float],
-) -> Answers:  # fmt: skip
-    """Fit logistic regression at each strength, and return its answers."""
+    fit: Array, test: Array, fit_labels: Indices, test_labels: Indices, seconds: float
+) -> Answers:
+    """Fit logistic regression at each strength, and return its answers: the first one, and the
+    others as long as one more, which takes as long as the last, fits into the time."""
     model = LogisticRegression(max_iter=ITERATIONS, warm_start=True)
     found: Answers = {}
-    for strength in strengths:
+    began_s, last_s = time.perf_counter(), 0.0
+    for strength in STRENGTHS:
+        spent_s = time.perf_counter() - began_s
+        if found and spent_s + last_s > seconds:
+            break
         model.C = strength
         with warnings.catch_warnings():  # a weak penalty need not converge to compare well
             warnings.simplefilter("ignore", ConvergenceWarning)
@@ -188,20 +183,20 @@ def _linear(
         ])  # fmt: skip
         predicted = model.classes_[logs.argmax(axis=1)]
         found[strength] = predicted, loss
+        last_s = time.perf_counter() - began_s - spent_s
     return found
 
 
 def _neighbours(
-    fit: Array, test: Array, fit_labels: Indices, test_labels: Indices,
-    strengths: Sequence[float],
-) -> Answers:  # fmt: skip
+    fit: Array, test: Array, fit_labels: Indices, test_labels: Indices, seconds: float
+) -> Answers:
     """Return the answers of the nearest neighbours, without a loss, at a strength of 0."""
     model = KNeighborsClassifier(min(NEIGHBOURS, len(fit)), weights="distance")
     predicted = model.fit(fit, fit_labels).predict(test)
     return {0.0: (predicted, (predicted != test_labels).astype(np.float64))}
 
 
-_KINDS: dict[Kind, Callable[[Array, Array, Indices, Indices, Sequence[float]], Answers]] = {
+_KINDS: dict[Kind, Callable[[Array, Array, Indices, Indices, float], Answers]] = {
     "linear": _linear,
     "neighbours": _neighbours,
 }

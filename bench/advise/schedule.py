@@ -1,9 +1,12 @@
 """Choose trials and their order within the budget.
 
-Trials run in rounds, each as far as the budget goes:
+What an earlier call stored is taken in first; where memory is limited, the lightest candidate is
+tried. Then trials run in rounds, each as far as the budget goes:
 
-1. A short trial of each policy, where whole trials of all policies do not fit.
-2. Whole trials, each time of the untried candidate that is most likely the best for its cost.
+1. A short trial of each policy, where these take at most ``SHORT_SHARE`` of the time that is left,
+   and whole trials of all policies more than ``WHOLE_SHARE``.
+2. Whole trials: a head, if it takes next to no time; then each time the untried candidate that is
+   most likely the best for its cost.
 3. Timing in other backends.
 4. Trials with fewer images, for the learning curve.
 5. Further folds for the candidates that may be the best.

@@ -33,6 +33,6 @@ def similarity_of(pretrained: Probe, untrained: Probe, pixels: Probe) -> Similar
 
 
 def similarity_word(evidence: SimilarityEvidence) -> Similarity:
-    """Return the article's word."""
+    """Return 'similar' or 'not_similar', the words of the article's cases."""
     is_similar = evidence.removed_errors >= LEAST_REMOVED and evidence.interval[0] > 0
     return "similar" if is_similar else "not_similar"

@@ -62,6 +62,7 @@ class Laboratory:
     """Seed of all trials."""
 
     _folders: dict[tuple[str, bool], Path] = field(default_factory=dict)
+    _amounts: dict[tuple[int, int | None], Amount] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         classes = len(self.data.dataset.classes)
@@ -136,15 +137,20 @@ class Laboratory:
         return trained_parameters_of(folder, one.policy, one.head, classes, one.epochs)
 
     def kind_of(self, backbone: str) -> NetworkKind:
-        """Return the kind of a network."""
+        """Return whether a network has layers that normalise ('normalised') or none ('plain')."""
         blueprint = Blueprint.load(self.blueprint(backbone, pretrained=True))
         is_normalised = any(one.kind in get_args(Normalisation) for one in blueprint.operations)
         return "normalised" if is_normalised else "plain"
 
     def amount(self, plan: TrialPlan) -> Amount:
         """Return the numbers of images of a trial."""
-        dataset = self.data.trial_dataset(plan.fold, plan.train_images)
-        return Amount(dataset.train_images, dataset.val_images, dataset.test_images)
+        key = plan.fold, plan.train_images
+        if key not in self._amounts:
+            dataset = self.data.trial_dataset(*key)
+            self._amounts[key] = Amount(
+                dataset.train_images, dataset.val_images, dataset.test_images
+            )
+        return self._amounts[key]
 
     def estimate_s(self, plan: TrialPlan) -> float:
         """Predict how long a trial takes; 0 if its result is stored."""

@@ -41,7 +41,7 @@ ADVICE = Advice(
     dataset="folder:<b>flowers</b>", train_images=350, test_images=75, classes=5, case=1,
     similarity="similar", size="small", recommendation=CHEAP, as_good=(CHEAP, BEST),
     expected_test_top1=0.812, interval=CHEAP.interval,
-    more_images=MoreImages(images=350, gain=0.021, interval=(0.008, 0.035)),
+    more_images=MoreImages(images=350, gain=0.021, interval=(0.008, 0.035), curve="linear probe"),
     alternatives=(Alternative(strategy=BEST, gives_up="0.6 points more are expected."),),
     article_says=ArticleRule(case=1, policy="freeze_all", words="The article says so, too."),
     spent_s=200.0, budget_s=600.0, tried=(BEST, CHEAP), forecasts=(FORECAST,),
@@ -54,7 +54,7 @@ def test_the_answer_its_cost_and_its_alternatives_are_said() -> None:
     assert "81.2 % (76.2 to 85.2)" in text
     size = "350 training images count as a small data set here: case 1 of the article"
     assert f"{size} (docs/advice.md)." in text
-    assert "350 more images: +2.1 points (0.8 to 3.5)." in text
+    assert "350 more images: +2.1 points (0.8 to 3.5; learning curve: linear probe)." in text
     assert "Alternative: fine_tune_all of squeezenet1_1 in torch, learning rate 0.003: 0.6" in text
     assert "200 of 600 s were spent" in text
 
@@ -86,6 +86,8 @@ def test_after_the_full_run_its_time_stands_and_nothing_is_called_untried() -> N
     assert found.recommendation is not None
     assert found.recommendation.train_s == 9.0
     assert found.recommendation == found.as_good[0]
+    whole = ADVICE.after_training(trained)
+    assert whole.recommendation in whole.tried, "it is marked by that"
     text = advice_text(found)
     assert "not tried" not in text
     assert "More images could." in text
@@ -93,8 +95,9 @@ def test_after_the_full_run_its_time_stands_and_nothing_is_called_untried() -> N
 
 @pytest.mark.parametrize(
     ("size", "size_by", "said"),
-    [("medium", "trials", "Trials do not tell"), ("medium", "images", "by their number alone"),
-     ("small", "trials", "does not pay here")],
+    [("medium", "trials", "the trials do not show it for sure"),
+     ("medium", "images", "by their number alone"),
+     ("small", "trials", "is not expected to pay here")],
 )  # fmt: skip
 def test_what_the_size_rests_on_is_said(size: str, size_by: str, said: str) -> None:
     assert said in advice_text(ADVICE.model_copy(update={"size": size, "size_by": size_by}))
@@ -116,7 +119,7 @@ def test_what_would_help_is_said(settled: bool, exhausted: bool, words: str) -> 
 
 
 def test_a_gain_of_nothing_is_said_in_words() -> None:
-    none = MoreImages(images=350, gain=0.001, interval=(0.0, 0.003))
+    none = MoreImages(images=350, gain=0.001, interval=(0.0, 0.003), curve="linear probe")
     advice = ADVICE.model_copy(update={"more_images": none})
     assert more_images_sentence(advice) == "More images will hardly help."
 

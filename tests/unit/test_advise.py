@@ -81,6 +81,8 @@ class _Laboratory:
     memory_bytes: int | None = 10**9
     fails: Mapping[str, Status] = field(default_factory=dict)
     """Policy → status of its trials."""
+    bad_backends: tuple[str, ...] = ()
+    """Backends in which every training crashes."""
     refusals: Mapping[str, Exception] = field(default_factory=dict)
     """Network → error in place of its features."""
     rate_cost: float = 0.05
@@ -119,7 +121,9 @@ class _Laboratory:
                 return trial
         if plan not in self.stored:
             self.seconds += self.estimate_s(plan)
-        if (status := self.fails.get(plan.candidate.policy)) is not None:
+        status = self.fails.get(plan.candidate.policy)
+        if status is not None or plan.backend in self.bad_backends:
+            status = status or "crashed"
             failed = RunResult(run_id="r", environment_id="e", status=status)
             self.trials.append(Trial(plan, failed, 1.0, len(self.data.fit_images(plan.fold))))
             return self.trials[-1]
@@ -407,6 +411,27 @@ def test_what_cannot_be_trained_is_never_recommended(status: Status) -> None:
     assert any(w.startswith("fine_tune_all of squeezenet1_1") for w in advice.warnings)
     tried = [t for t in laboratory.trials if t.plan.candidate.policy == "fine_tune_all"]
     assert len(tried) == 1, "another rate needs as much memory"
+
+
+def test_a_framework_that_cannot_train_is_named() -> None:
+    backends = ("torch", "keras-tensorflow")
+    advice, _ = _advise(backends=backends, bad_backends=backends[1:])
+    assert "keras-tensorflow was left out: its trial crashed." in advice.warnings
+    assert not any("was not timed" in words for words in advice.would_change)
+    assert {one.backend for one in advice.tried} == {"torch"}
+
+
+def test_a_failure_with_few_images_leaves_a_strategy_in() -> None:
+    laboratory, wishes = _fresh()
+    known = _knowledge(laboratory, wishes)
+    one = known.candidates()[0]
+    failed = RunResult(run_id="r", environment_id="e", status="diverged")
+    few, whole = (TrialPlan(one, "torch", 0, one.epochs, train_images=n) for n in (50, None))
+    laboratory.trials = [Trial(few, failed, 1.0, 50)]
+    assert known.failures() == {}
+    assert one in known.allowed()
+    laboratory.trials = [Trial(whole, failed, 1.0, 600)]
+    assert known.failures() == {one: "diverged"}
 
 
 def test_where_nothing_can_be_trained_there_is_no_advice() -> None:

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.advise.advise import Question
+from bench.advise.advise import Question, open_images
 from bench.advise.plan import Step
 from bench.advise.wishes import Wishes
 from bench.cli import advise as command
+from bench.data import FileRules
 from tests.unit.conftest import Cli
 
 SIZES = {"large": 3_000_000, "small": 700_000}
@@ -53,6 +54,25 @@ def test_the_plan_begins_with_the_first_network_that_may_be_used(
     assert "takes 3 to 9 s" in text
 
 
+def test_a_part_of_the_training_images_has_a_part_of_the_validation_images(tmp_path: Path) -> None:
+    """Trials train on both where the folder has no validation images of its own: on 75 % of 36 +
+    8 images, as a full run trains on 36, and not on 75 % of 36 + 60."""
+    random = np.random.default_rng(0)
+    for label in "ab":
+        (tmp_path / "images" / label).mkdir(parents=True)
+        for number in range(200):
+            image = Image.fromarray(random.integers(0, 255, (8, 8, 3), np.uint8).astype(np.uint8))
+            image.save(tmp_path / "images" / label / f"{number}.png")
+    question = Question(
+        f"folder:{tmp_path / 'images'}", 60.0, Wishes(("x",), ("torch",)), "cpu", 8, 16, tmp_path,
+        train_images=36,
+    )  # fmt: skip
+    images = open_images(question, FileRules(), tmp_path / "cache")
+    assert images.seen is images.whole
+    assert (images.whole.train_images, images.whole.val_images) == (36, 8)
+    assert images.whole.test_images == 60
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -68,6 +88,9 @@ def test_the_plan_begins_with_the_first_network_that_may_be_used(
         (["photos", "--frameworks", "torc"], "Did you mean 'torch'"),
         (["photos", "--max-memory", "lots"], "'lots' is no size"),
         (["photos", "--head", "big"], "Unknown head 'big'"),
+        (["photos", "--margin", "nan"], "Invalid value for '--margin'"),
+        (["photos", "--target", "nan"], "Invalid value for '--target'"),
+        (["folder:good", "--train-images", "1"], "1 are fewer than the 2 classes"),
         (["folder:one"], "has only the class 'a'"),
         (["folder:two"], "2 classes have fewer than 3 distinct images"),
         (["folder:single"], "'b'"),
@@ -76,7 +99,8 @@ def test_the_plan_begins_with_the_first_network_that_may_be_used(
 def test_mistakes_are_told_in_words(
     words: list[str], message: str, here: Cli, tmp_path: Path
 ) -> None:
-    folders = {"one": {"a": 5}, "two": {"a": 1, "b": 1}, "single": {"a": 30, "b": 1}}
+    folders = {"one": {"a": 5}, "two": {"a": 1, "b": 1}, "single": {"a": 30, "b": 1},
+               "good": {"a": 20, "b": 20}}  # fmt: skip
     for name, classes in folders.items():
         for label, count in classes.items():
             folder = tmp_path / "work" / name / label

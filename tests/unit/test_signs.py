@@ -14,7 +14,7 @@ from PIL import Image
 from bench.advise.images import Development, development, stratified_order
 from bench.advise.probes import Probe
 from bench.advise.signs.check import after_probes, before_probes
-from bench.advise.signs.labels import wrong_share
+from bench.advise.signs.labels import chance_of, wrong_share
 from bench.data import SplitSizes, open_dataset, pack
 
 CLASSES, EACH, SIDE = 4, 24, 48
@@ -112,7 +112,7 @@ def test_a_shortcut_of_one_class_is_found(change: Change, tmp_path: Path) -> Non
     data = _development(_folder(tmp_path / "bad", only_of_class_2), tmp_path / "cache")
     (sign,) = before_probes(data) + after_probes(data, _probe(data))
     assert sign.kind == "shortcut"
-    assert "alone tells 'class2' from all other classes" in sign.message
+    assert "alone distinguishes 'class2' from all others" in sign.message
     assert all(Path(file).parent.name == "class2" for file in sign.files)
     assert sign.files
 
@@ -123,6 +123,28 @@ def test_a_class_of_one_colour_is_no_shortcut(tmp_path: Path) -> None:
 
     data = _development(_folder(tmp_path / "good", orange), tmp_path / "cache")
     assert _kinds(data) == set()
+
+
+def test_two_classes_may_have_colours_of_their_own(tmp_path: Path) -> None:
+    data = _development(_folder(tmp_path / "good", _tint, (EACH, EACH)), tmp_path / "cache")
+    assert _kinds(data) == set()
+
+
+def test_a_frequent_class_is_no_sign_of_wrong_labels(tmp_path: Path) -> None:
+    """Nine of ten are right where four of five are of one class: no chance, though always naming
+    that class would be right nearly as often."""
+    data = _development(_folder(tmp_path / "good", counts=(64, 16)), tmp_path / "cache")
+    assert _kinds(data, _probe(data, 0.9)) == set()
+
+
+def test_the_chance_of_an_accuracy_is_that_for_shuffled_labels() -> None:
+    given = np.repeat([0, 1], [24, 6])
+    one_wrong = np.repeat([0, 1], [25, 5])
+    assert chance_of(given, one_wrong) < 0.001
+    assert chance_of(given, np.zeros(30, np.int64)) == 1.0, "always the frequent class"
+    random = np.random.default_rng(0)
+    by_chance = [chance_of(given, random.permutation(given)) for _ in range(200)]
+    assert np.mean(np.array(by_chance) <= 0.05) <= 0.08
 
 
 def test_shuffled_labels_are_found(tmp_path: Path) -> None:

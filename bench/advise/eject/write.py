@@ -275,10 +275,13 @@ def _first_stage(boundary: str, names: Sequence[str]) -> int:
 
 def _reads_alike(source: FileSource) -> bool:
     """Return True if the script, which converts to RGB by Pillow alone, reads the files as they
-    were read here: no deep grey, whose range depends on the file."""
+    were read here: no deep grey, whose range depends on the file, and no names that a list of
+    files in UTF-8 cannot hold."""
     if source.fit is not centre_square:
         return False
-    paths = (one.path for split in SPLITS for one in source.images[split])
+    paths = [one.path for split in SPLITS for one in source.images[split]]
+    if not all(str(path).isprintable() for path in paths):
+        return False
     return all(header.mode in PLAIN_MODES for header in image_headers(paths))
 
 

@@ -55,6 +55,7 @@ def too_few(data: Development) -> list[Sign]:
 
 
 def dominant_class(data: Development) -> list[Sign]:
+    """Find a class with nearly all images."""
     counts = np.bincount(data.pool.labels)
     share = counts.max() / counts.sum()
     if share < DOMINANT:

@@ -14,6 +14,7 @@ from bench.network.blueprint import Array
 
 CHANCE_LEVEL = 0.01
 """Probability of an accuracy by chance, above which labels are taken to say nothing."""
+PERMUTATIONS = 2000
 WRONG = 0.5
 """Largest accepted share of labels that look as if they were drawn at random."""
 SURE, WRONG_DRAWS = 0.9, 40
@@ -25,15 +26,14 @@ it the share of wrong labels is estimated from how many pairs are never confused
 
 
 def wrong_labels(data: Development, best: Probe) -> list[Sign]:
-    """Test the labels: the best probe must beat the most frequent class, and its mistakes must not
-    be spread as evenly as wrong labels are."""
+    """Test the labels: the best probe must be right more often than it would be for shuffled
+    labels, and its mistakes must not be spread as evenly as wrong labels are."""
     labels = data.pool.labels[data.held_out]
     counts = np.bincount(labels)
     images, right = len(labels), int(best.right.sum())
-    by_chance = float(stats.binom.sf(right - 1, images, counts.max() / images))
     if float(stats.binom.sf(images - 1, images, counts.max() / images)) > CHANCE_LEVEL:
         return []  # so few that even all of them might be right by chance
-    if by_chance > CHANCE_LEVEL:
+    if chance_of(labels, best.predicted) > CHANCE_LEVEL:
         message = (
             f"no network finds the classes: {right} of {images} held-out images are right, and "
             f"always naming the most frequent class gives {counts.max()}; the labels may be "
@@ -48,6 +48,21 @@ def wrong_labels(data: Development, best: Probe) -> list[Sign]:
         )
         return [Sign(kind="labels", message=message, files=_wrong_files(data, best))]
     return []
+
+
+def chance_of(given: Indices, predicted: Indices) -> float:
+    """Return the probability that as many predictions are right for shuffled labels: by
+    permutations, as accuracy alone says little where one class is frequent.
+
+    Args:
+        given: (N,) labels.
+        predicted: (N,) classes that a network gives the same images.
+    """
+    random, right = np.random.default_rng(0), int((given == predicted).sum())
+    as_many = sum(
+        int((random.permutation(given) == predicted).sum()) >= right for _ in range(PERMUTATIONS)
+    )
+    return (as_many + 1) / (PERMUTATIONS + 1)
 
 
 def _is_surely_wrong(given: Indices, predicted: Indices, classes: int) -> bool:

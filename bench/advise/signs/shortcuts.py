@@ -21,6 +21,9 @@ SHORTCUT = 0.98
 LEAST_OF_A_SHORTCUT = 5
 """Fewest held-out images of a class for a shortcut to this class alone: a property must find all of
 them, and no other image."""
+LEAST_CLASSES = 3
+"""Fewest classes whose mean colour may be a shortcut: two, such as lemons and cherries, often have
+colours of their own."""
 FLAT = 2.0
 """Standard deviation of the pixels of a border (0 to 255) below which it is one colour."""
 
@@ -33,6 +36,8 @@ def shortcuts(data: Development) -> list[Sign]:
         features = property_.values(data)
         if features is None or not features.std(axis=0).any():
             continue
+        if property_.is_natural and len(np.unique(labels)) < LEAST_CLASSES:
+            continue
         (own,) = probe(property_.words, features, labels, data.fold_of, ("neighbours",))
         if own.top1 >= SHORTCUT:
             first = np.array([np.flatnonzero(labels == c)[0] for c in np.unique(labels)])
@@ -41,10 +46,10 @@ def shortcuts(data: Development) -> list[Sign]:
                 "images: a network may learn that and nothing of what the images show"
             )
             found.append(Sign(kind="shortcut", message=message, files=files_of(data, first)))
-        elif property_.marks_a_class and (marked := _marked_class(data, own)) is not None:
+        elif not property_.is_natural and (marked := _marked_class(data, own)) is not None:
             message = (
-                f"{property_.words} alone tells '{data.dataset.classes[marked]}' from all other "
-                "classes: a network may learn that and nothing of what these images show"
+                f"{property_.words} alone distinguishes '{data.dataset.classes[marked]}' from all "
+                "others: a network may learn that and nothing of what these images show"
             )
             files = files_of(data, np.flatnonzero(labels == marked))
             found.append(Sign(kind="shortcut", message=message, files=files))
@@ -107,12 +112,13 @@ class _Property:
     words: str
     values: Callable[[Development], Array | None]
     """Return (N, C) values; None where there are none."""
-    marks_a_class: bool
-    """True if no natural class has it alone: oranges have a mean colour, but no border."""
+    is_natural: bool
+    """True if a natural class may have it alone: oranges have a mean colour, but no border. It is a
+    shortcut only if it distinguishes ``LEAST_CLASSES`` classes or more."""
 
 
 _CONTENTLESS = (
-    _Property("the size or format of the file", _file_facts, marks_a_class=True),
-    _Property("the colour of the border", _borders, marks_a_class=True),
-    _Property("the mean colour", _tints, marks_a_class=False),
+    _Property("the size or format of the file", _file_facts, is_natural=False),
+    _Property("the colour of the border", _borders, is_natural=False),
+    _Property("the mean colour", _tints, is_natural=True),
 )

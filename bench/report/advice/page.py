@@ -15,6 +15,7 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
 from bench.advise.advice import Advice, Strategy
+from bench.advise.belief import TIE_LEVEL
 from bench.report.advice.words import (
     FORECAST_HEADINGS,
     HEADINGS,
@@ -57,11 +58,12 @@ def write_advice_page(advice: Advice, path: Path) -> None:
         headline="No advice for these images" if chosen is None else answer_sentence(advice),
         subline=" ".join(refusal_sentences(advice) if chosen is None else size_sentences(advice)),
         plot=None if plot is None else _embedded(plot, with_library=True),
-        caption="Each mark is a strategy with a trial on all images, or the recommended one, with "
-        "the 90 % interval of its test accuracy. Filled marks cannot be distinguished from the "
-        "best; the star is recommended.",
+        caption="Each mark is a strategy that was tried for all epochs, or the recommended one, "
+        "with the 90 % interval of its test accuracy. Filled marks cannot be distinguished from "
+        "the best; the star is recommended.",
         notes=_notes(advice),
         tables=_tables(advice),
+        tie_level=f"{TIE_LEVEL:.0%}".replace("%", " %"),
         curve=None if curve is None else _embedded(curve, with_library=plot is None),
         curve_caption="Accuracy on held-out images over the number of training images, with "
         "standard errors.",

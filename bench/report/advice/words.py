@@ -30,8 +30,8 @@ FORECAST_HEADINGS = ["learning curve of", "errors now, %", "images", "gain, poin
 
 
 SIZE_WORDS: dict[Size, str] = {
-    "small": "Training the whole network does not pay here, as trials show.",
-    "medium": "Trials do not tell whether training the whole network pays here.",
+    "small": "By the trials, training the whole network is not expected to pay here.",
+    "medium": "Training the whole network may pay here; the trials do not show it for sure.",
     "large": "Training the whole network pays here, as trials show.",
 }
 """Size by trials → what they show."""
@@ -152,7 +152,7 @@ def more_images_sentence(advice: Advice) -> str:
         return "More images will hardly help."
     return (
         f"{more.images:,} more images: {100 * more.gain:+.1f} points "
-        f"({100 * low:.1f} to {100 * high:.1f})."
+        f"({100 * low:.1f} to {100 * high:.1f}; learning curve: {more.curve})."
     )
 
 
