@@ -357,7 +357,7 @@ def test_the_document_has_what_others_read() -> None:
     assert {"policy", "backbone", "backend", "head", "learning_rate", "epochs"} <= set(
         document["recommendation"]
     )
-    assert set(document["more_images"]) == {"images", "gain", "interval"}
+    assert set(document["more_images"]) == {"images", "gain", "interval", "curve"}
     curves = {one["curve"]: one for one in document["forecasts"]}
     assert "linear probe" in curves
     for one in curves.values():

@@ -15,6 +15,8 @@ from bench.network.blueprint import Array
 CHANCE_LEVEL = 0.01
 """Probability of an accuracy by chance, above which labels are taken to say nothing."""
 PERMUTATIONS = 2000
+FREQUENT = 0.5
+"""Share of the images in one class from which on a network need not be ahead of always naming it."""
 WRONG = 0.5
 """Largest accepted share of labels that look as if they were drawn at random."""
 SURE, WRONG_DRAWS = 0.9, 40
@@ -27,23 +29,26 @@ it the share of wrong labels is estimated from how many pairs are never confused
 
 def wrong_labels(data: Development, best: Probe) -> list[Sign]:
     """Test the labels: the best probe must be right more often than it would be for shuffled
-    labels, and its mistakes must not be spread as evenly as wrong labels are."""
+    labels, and than the most frequent class is, unless that has half of the images; and its
+    mistakes must not be spread as evenly as wrong labels are."""
     labels = data.pool.labels[data.held_out]
     counts = np.bincount(labels)
     images, right = len(labels), int(best.right.sum())
-    if float(stats.binom.sf(images - 1, images, counts.max() / images)) > CHANCE_LEVEL:
+    share = counts.max() / images
+    if float(stats.binom.sf(images - 1, images, share)) > CHANCE_LEVEL:
         return []  # so few that even all of them might be right by chance
-    if chance_of(labels, best.predicted) > CHANCE_LEVEL:
+    is_behind = float(stats.binom.sf(right - 1, images, share)) > CHANCE_LEVEL and share < FREQUENT
+    if is_behind or chance_of(labels, best.predicted) > CHANCE_LEVEL:
         message = (
             f"no network finds the classes: {right} of {images} held-out images are right, and "
             f"always naming the most frequent class gives {counts.max()}; the labels may be "
             "shuffled or wrong, or the images do not show the classes"
         )
         return [Sign(kind="labels", message=message, files=_wrong_files(data, best))]
-    share = wrong_share(labels, best.predicted, len(data.dataset.classes))
-    if share > WRONG and _is_surely_wrong(labels, best.predicted, len(data.dataset.classes)):
+    wrong = wrong_share(labels, best.predicted, len(data.dataset.classes))
+    if wrong > WRONG and _is_surely_wrong(labels, best.predicted, len(data.dataset.classes)):
         message = (
-            f"some {share:.0%} of the labels look as if they were drawn at random: the network's "
+            f"some {wrong:.0%} of the labels look as if they were drawn at random: the network's "
             "mistakes are spread over all classes, also over those that are least alike"
         )
         return [Sign(kind="labels", message=message, files=_wrong_files(data, best))]
