@@ -16,7 +16,7 @@ CHANCE_LEVEL = 0.01
 """Probability of an accuracy by chance, above which labels are taken to say nothing."""
 PERMUTATIONS = 2000
 FREQUENT = 0.5
-"""Share of the images in one class from which on a network need not be ahead of always naming it."""
+"""Share of one class from which on a network need not be ahead of always naming that class."""
 WRONG = 0.5
 """Largest accepted share of labels that look as if they were drawn at random."""
 SURE, WRONG_DRAWS = 0.9, 40
