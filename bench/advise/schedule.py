@@ -159,10 +159,11 @@ class Schedule:
         every = self.belief.candidates
         leading = self.known.leading(self.belief, KEPT_BACKBONES)
         candidates = [
-            candidate(backbone, policy, wishes.head, wishes.epochs)
+            one
             for number, backbone in enumerate(leading)
             for policy in wishes.possible_policies
-            if number == 0 or policy in ("freeze_all", "fine_tune_all")
+            if (one := candidate(backbone, policy, wishes.head, wishes.epochs)) in every
+            and (number == 0 or policy in ("freeze_all", "fine_tune_all"))
         ]
         plans = [self._short(one) for one in candidates]
         whole_s = laboratory.total_s([self._whole(one) for one in candidates])

@@ -96,7 +96,8 @@ def _rules(found: dict[str, Any]) -> str:
            for text in (points(one["mean"]), _ends(one["interval"])))]
         for row in found["rules"]
     ]  # fmt: skip
-    behind = [text for share in COMPARED for text in (f"behind advise, {share:.0%}", "95 %")]
+    behind = [text for share in COMPARED
+              for text in (f"behind advise, {100 * share:.0f} %", "95 %")]  # fmt: skip
     return _table(rows, ["rule", "mean regret", "95 %", "worst", "cost", *behind])
 
 
