@@ -177,8 +177,8 @@ def _of(counts: Sequence[int]) -> str:
 
 def points(value: float) -> str:
     """Return a fraction in points."""
-    return f"{100 * value:+.1f}"
+    return f"{round(100 * value, 1) + 0.0:+.1f}"  # not -0.0
 
 
 def _ends(ends: Sequence[float]) -> str:
-    return f"{100 * ends[0]:+.1f} to {100 * ends[1]:+.1f}"
+    return " to ".join(map(points, ends))
