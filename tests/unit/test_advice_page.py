@@ -18,6 +18,7 @@ from bench.advise.advice import (
     Strategy,
     Trained,
 )
+from bench.advise.belief import TIE_LEVEL
 from bench.report.advice.page import write_advice_page
 from bench.report.advice.words import advice_text, more_images_sentence
 
@@ -132,6 +133,7 @@ def test_the_page_marks_the_recommended_set_and_escapes_every_text(tmp_path: Pat
     assert "&lt;b&gt;flowers&lt;/b&gt;" in text
     assert '"star"' in text
     assert "training time of the full run" in text
+    assert f"probability of\n{100 * TIE_LEVEL:g} % or more" in text
     assert "http://" not in text.replace("http://www.w3.org", "").split("plotly", 1)[0]
 
 

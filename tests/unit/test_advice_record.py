@@ -39,7 +39,7 @@ from tools.advice_record.cells import (
 )
 from tools.advice_record.learn import learn
 from tools.advice_record.made import LETTER_PX, MARGIN_PX, _drawn, _made
-from tools.advice_record.measured import SHARES, Measured, outside, parts
+from tools.advice_record.measured import SHARES, Measured, outside, parts, time_of
 from tools.advice_record.oracle import BACKBONES, FACTORS, KINDS, SEEDS, FullRun
 from tools.advice_record.planted import FAULTS, with_fault
 from tools.advice_record.published import published_regrets
@@ -381,6 +381,13 @@ def test_wrong_labels_do_not_make_heads_look_better_than_probes(cells: list[Meas
     with_wrong, without = learn([*changed, *cells[4:]]), learn(cells[4:])
     for kind, own in without.kinds.items():
         assert with_wrong.kinds[kind].head_gain == own.head_gain
+
+
+def test_the_seed_that_took_less_time_counts() -> None:
+    """Other work on the machine only slows."""
+    seeds = [[replace(_run("a", "b", 1.0, 0.0, 0), fit_s=s) for s in own]
+             for own in ([1.0, 9.0], [2.0, 3.0])]  # fmt: skip
+    assert time_of(seeds) == 5.0
 
 
 def test_no_cell_is_another_one_again() -> None:
