@@ -13,7 +13,7 @@ al. 2013, "Bayesian Data Analysis", section 3.6).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -50,6 +50,11 @@ class Belief:
         """Return the belief about some of the candidates, in this order."""
         columns = [self.candidates.index(one) for one in allowed]
         return Belief(tuple(allowed), self.draws[:, columns], self.seed_deviations[columns])
+
+    def raised(self, log_odds: Floats) -> Belief:
+        """Return the belief with each candidate's accuracy raised by so much (K,)."""
+        inside = np.clip(self.draws, 1e-9, 1 - 1e-9)
+        return replace(self, draws=expit(logit(inside) + log_odds))
 
     @property
     def expected(self) -> Floats:

@@ -13,10 +13,11 @@ from bench.advise.advice import Strategy
 from bench.advise.belief import Answers, Belief, believe
 from bench.advise.candidate import Candidate, Trial, TrialPlan, candidate
 from bench.advise.evidence import ProbeEvidence
-from bench.advise.experience import Experience
+from bench.advise.experience import Experience, Floats
 from bench.advise.trials import Laboratory
 from bench.advise.wishes import Wishes, exceeds_memory, meets, memory_of, unchecked
 from bench.catalog.backends import EXPORTER
+from bench.catalog.policies import POLICIES
 from bench.spec.run import Status
 
 RATE_FACTORS = (1.0, 3.0, 1 / 3)
@@ -113,13 +114,13 @@ class Knowledge:
         return sorted(found, key=lambda t: t.plan.fold)
 
     def belief(self) -> Belief:
-        """Return the estimated accuracies of all candidates now."""
+        """Return the estimated accuracies of the full runs of all candidates now."""
         laboratory, every = self.laboratory, self.candidates()
         trials = {one: own for one in every if (own := self.whole_trials(one))}
         groups = laboratory.data.pool.groups
         held_out = laboratory.data.held_out
         dataset = laboratory.data.dataset
-        return believe(
+        found = believe(
             self.experience, dataset.train_images / len(dataset.classes), every,
             self.evidence.kind,
             {name: probe.right.astype(float) for name, probe in self.evidence.last.items()},
@@ -127,6 +128,18 @@ class Knowledge:
             {one: len(own) for one, own in trials.items()},
             None if groups is None else groups[held_out],
         )  # fmt: skip
+        return found.raised(self._by_more_images(every))
+
+    def _by_more_images(self, candidates: Sequence[Candidate]) -> Floats:
+        """Return how much more accurate, in log odds, full runs are than trials and probes, which
+        train on the images of a fold (K,): by the slopes of learning curves on other data sets."""
+        data, known = self.laboratory.data, self.experience
+        times = data.dataset.train_images / max(len(data.fit_images(0)), 1)
+        slopes = [
+            (known.whole_slope if POLICIES[one.policy].boundary == "all" else known.probe_slope)[0]
+            for one in candidates
+        ]
+        return -np.array(slopes, float) * math.log(times)
 
     def strategy(self, one: Candidate, backend: str | None = None) -> Strategy:
         """Return a candidate with the figures that its trials in a backend showed, or, without a

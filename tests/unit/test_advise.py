@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from scipy import stats
+from scipy.special import logit
 
 from bench.advise import schedule
 from bench.advise.advice import Advice, Sign
@@ -203,8 +204,9 @@ def _knowledge(
         most_images_per_class=500.0,
         pooled=0.0,
         shared=0.5,
-        probe_slope=SLOPE_PRIOR,
-        whole_slope=SLOPE_PRIOR,
+        # Here no accuracy depends on the number of images.
+        probe_slope=(0.0, SLOPE_PRIOR[1]),
+        whole_slope=(0.0, SLOPE_PRIOR[1]),
         source="made data sets",
     )
     return Knowledge(cast(Laboratory, laboratory), evidence or _evidence(), wishes, experience)
@@ -411,6 +413,20 @@ def test_what_cannot_be_trained_is_never_recommended(status: Status) -> None:
     assert any(w.startswith("fine_tune_all of squeezenet1_1") for w in advice.warnings)
     tried = [t for t in laboratory.trials if t.plan.candidate.policy == "fine_tune_all"]
     assert len(tried) == 1, "another rate needs as much memory"
+
+
+def test_the_full_run_is_expected_to_gain_by_the_images_that_folds_lack() -> None:
+    """It trains on 800 images and a trial on 600: 1/3 more, at these slopes of log odds."""
+    laboratory, wishes = _fresh()
+    known = _knowledge(laboratory, wishes)
+    sloped = known.experience.model_copy(
+        update={"probe_slope": (-0.5, 0.1), "whole_slope": (-0.8, 0.1)}
+    )
+    before, after = known.belief(), replace(known, experience=sloped).belief()
+    for number, one in enumerate(before.candidates):
+        slope = {"freeze_all": 0.5, "fine_tune_last": 0.5}.get(one.policy, 0.8)
+        raised = logit(after.draws[:, number]) - logit(before.draws[:, number])
+        assert raised == pytest.approx(slope * np.log(800 / 600), rel=1e-6)
 
 
 def test_a_framework_that_cannot_train_is_named() -> None:
