@@ -70,6 +70,9 @@ class SimilarityEvidence(Frozen):
     )
     gain: float = Field(description="Accuracy that pretraining adds.")
     interval: Interval = Field(description="90 % interval of ``gain``.")
+    errors: int | None = Field(
+        None, description="Number of held-out images that the best baseline has wrong."
+    )
 
 
 class CurvePoint(Frozen):
@@ -205,16 +208,16 @@ class Advice(Frozen):
     )
 
     def after_training(self, trained: Trained) -> Advice:
-        """Return the advice with the outcome of the full run: its time is now measured, and the
-        recommendation is no longer untried."""
-        assert self.recommendation is not None
-        chosen = self.recommendation.model_copy(update={"train_s": trained.fit_s})
-        as_good, tried = (
-            tuple(chosen if one == self.recommendation else one for one in own)
-            for own in (self.as_good, self.tried)
-        )
+        """Return the advice with the outcome of the full run: the recommendation is no longer
+        untried, and a warning says if the accuracy is not as predicted. Its predicted time stays,
+        as the other strategies are compared with it."""
         would_change = tuple(one for one in self.would_change if UNTRIED not in one)
-        return self.model_copy(
-            update={"trained": trained, "recommendation": chosen, "as_good": as_good,
-                    "tried": tried, "would_change": would_change}
-        )  # fmt: skip
+        warnings = self.warnings
+        if not trained.is_as_predicted and self.interval is not None:
+            low, high = self.interval
+            warnings += (
+                f"The full run reached {trained.test_top1:.1%}, which is not within the predicted "
+                f"{low:.1%} to {high:.1%}.",
+            )
+        changes = {"trained": trained, "would_change": would_change, "warnings": warnings}
+        return self.model_copy(update=changes)

@@ -177,6 +177,7 @@ def prepare(
     return Laboratory(
         data, planner, runner, runner.pool(), runner.pool(), display, budget, question.px,
         question.batch_size, question.device,
+        measures_speed=question.wishes.max_infer_ms is not None,
     )  # fmt: skip
 
 
@@ -225,6 +226,8 @@ def advise(
                 f"--budget {_wanted_s(laboratory, backbones)}s or more, or smaller images (--px)."
             )
         if not evidence.signs:
+            if question.wishes.target_top1 is not None:  # it is answered by a learning curve
+                describe(laboratory, evidence, on_progress)
             on_first(advice())
             schedule = Schedule(known, on_progress)
             schedule.run()

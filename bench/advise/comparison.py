@@ -45,7 +45,7 @@ def article_rule(
 ) -> ArticleRule:  # fmt: skip
     """Compare the article's rule with the recommendation."""
     if similarity is None:
-        words = "The similarity, on which the article's rule depends, was not measured."
+        words = "The similarity, on which the article's rule depends, is not known."
         return ArticleRule(case=None, policy=None, words=words)
     what = f"{size} and {'similar' if similarity == 'similar' else 'not similar'}"
     if case is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,6 +21,7 @@ from bench.catalog.cases import CASES, SIZE_BOUNDS, size_of
 from bench.catalog.policies import POLICIES
 from bench.errors import number_of
 from bench.spec.run import Similarity, Size
+from bench.system import OTHERS_DISTURB
 
 FAILURES = {"oom": "ran out of memory", "diverged": "diverged", "crashed": "crashed"}
 """Status of a trial that failed → words."""
@@ -68,7 +70,8 @@ def conclude(found: Findings) -> Advice:
             "size": size,
             "size_by": "images" if measured is None else "trials",
             "warnings": (
-                *found.warnings, *_failures(found), *_unchecked(chosen, found),
+                *found.warnings, *_failures(found), *_disturbances(found),
+                *_unchecked(chosen, found),
                 *([NO_CURVE] if wishes.target_top1 is not None and not curves else []),
             ),
             "recommendation": chosen,
@@ -114,6 +117,24 @@ def _failures(found: Findings) -> list[str]:
         f"{name} was left out: its trial {FAILURES.get(status, 'failed')}."
         for name, status in {**candidates, **found.known.failed_backends()}.items()
     ]
+
+
+def _disturbances(found: Findings) -> list[str]:
+    """Return sentences on trials that the budget ended, and on other work on the machine."""
+    trials = found.known.laboratory.trials
+    said = [
+        f"A trial of {trial.plan.candidate} took longer than expected: the budget ended it."
+        for trial in trials
+        if trial.result.status == "timeout"
+    ]
+    taken = [t.result.other_work_fraction for t in trials]
+    measured = [share for share in taken if share is not None]
+    if measured and (share := statistics.median(measured)) > OTHERS_DISTURB:
+        said.append(
+            f"Other processes used {share:.0%} of the cores during the trials: times are too long, "
+            "and fewer trials fitted into the budget."
+        )
+    return said
 
 
 def _unchecked(chosen: Strategy, found: Findings) -> list[str]:

@@ -14,6 +14,10 @@ LEAST_REMOVED = 0.3
 embedded sets it removes 60 % on photographs and none on digits."""
 
 
+LEAST_ERRORS = 5
+"""Fewest errors of which pretraining could remove some."""
+
+
 def similarity_of(pretrained: Probe, untrained: Probe, pixels: Probe) -> SimilarityEvidence:
     """Compare the best probe of a pretrained network with those of the same network with random
     weights and of pixels, on the same held-out images."""
@@ -29,10 +33,14 @@ def similarity_of(pretrained: Probe, untrained: Probe, pixels: Probe) -> Similar
         removed_errors=gain / max(1.0 - other.top1, 1.0 / len(difference)),
         gain=gain,
         interval=(gain - half, gain + half),
+        errors=int((~other.right).sum()),
     )
 
 
-def similarity_word(evidence: SimilarityEvidence) -> Similarity:
-    """Return 'similar' or 'not_similar', the words of the article's cases."""
+def similarity_word(evidence: SimilarityEvidence) -> Similarity | None:
+    """Return 'similar' or 'not_similar', the words of the article's cases; None if the baselines
+    have so few errors that pretraining can hardly remove any."""
+    if evidence.errors is not None and evidence.errors < LEAST_ERRORS:
+        return None
     is_similar = evidence.removed_errors >= LEAST_REMOVED and evidence.interval[0] > 0
     return "similar" if is_similar else "not_similar"

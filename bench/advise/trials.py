@@ -55,12 +55,17 @@ class Laboratory:
     px: int
     batch_size: int
     device: str
+    measures_speed: bool = False
+    """True to measure the speed of inference now, and not to take it from an earlier call, in which
+    other programs may have slowed it."""
     costs: CostModel = field(init=False)
     trials: list[Trial] = field(default_factory=list)
 
     seed: int = 0
     """Seed of all trials."""
 
+    _timed: set[str] = field(default_factory=set)
+    """Networks whose inference was timed in this call."""
     _folders: dict[tuple[str, bool], Path] = field(default_factory=dict)
     _amounts: dict[tuple[int, int | None], Amount] = field(default_factory=dict)
 
@@ -107,7 +112,8 @@ class Laboratory:
         packed = pack_key(self.data.dataset, self.px)
         environment = environment_of(EXPORTER, self.device, python)
         key = features_key(blueprint, packed, environment.environment_id)
-        found = load_features(key, cache)
+        is_timed = backbone in self._timed or not (pretrained and self.measures_speed)
+        found = load_features(key, cache) if is_timed else None
         if found is None:
             task = DepthFeaturesTask(
                 key=key, blueprint=blueprint, packed=packed, device=self.device
@@ -122,6 +128,7 @@ class Laboratory:
             if found is None:
                 raise Unavailable(f"the {what} cannot be read back from {cache}")
         if pretrained:
+            self._timed.add(backbone)
             self.costs.note_inference(backbone, len(found.values), found.seconds)
         return found
 

@@ -74,7 +74,7 @@ def test_tables_fit_a_terminal_of_80_columns() -> None:
     assert "12.3 (10.1 to 14.5)" in text, "the error now, with its interval"
 
 
-def test_after_the_full_run_its_time_stands_and_nothing_is_called_untried() -> None:
+def test_after_the_full_run_nothing_is_called_untried_and_a_miss_is_said() -> None:
     untried = CHEAP.model_copy(update={"folds": 0})
     advice = ADVICE.model_copy(
         update={"recommendation": untried, "as_good": (untried, BEST),
@@ -85,10 +85,13 @@ def test_after_the_full_run_its_time_stands_and_nothing_is_called_untried() -> N
                       is_as_predicted=True)  # fmt: skip
     found = advice.after_training(trained)
     assert found.recommendation is not None
-    assert found.recommendation.train_s == 9.0
-    assert found.recommendation == found.as_good[0]
-    whole = ADVICE.after_training(trained)
-    assert whole.recommendation in whole.tried, "it is marked by that"
+    assert found.recommendation.train_s == 4.0, "with which the others are compared"
+    assert found.recommendation == found.as_good[0], "it is marked by that"
+    assert found.warnings == ()
+    missed = ADVICE.after_training(trained.model_copy(update={"is_as_predicted": False}))
+    assert missed.warnings == (
+        "The full run reached 80.0%, which is not within the predicted 76.2% to 85.2%.",
+    )
     text = advice_text(found)
     assert "not tried" not in text
     assert "More images could." in text

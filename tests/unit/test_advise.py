@@ -429,6 +429,21 @@ def test_the_full_run_is_expected_to_gain_by_the_images_that_folds_lack() -> Non
         assert raised == pytest.approx(slope * np.log(800 / 600), rel=1e-6)
 
 
+def test_what_disturbed_the_trials_is_said() -> None:
+    laboratory, wishes = _fresh()
+    known = _knowledge(laboratory, wishes)
+    one, other = known.candidates()[:2]
+    done = laboratory.do(TrialPlan(one, "torch", 0, one.epochs))
+    busy = done.result.model_copy(update={"other_work_fraction": 0.67})
+    ended = RunResult(run_id="r", environment_id="e", status="timeout")
+    laboratory.trials = [
+        replace(done, result=busy), Trial(TrialPlan(other, "torch", 0, 10), ended, 9.0, 600)
+    ]  # fmt: skip
+    found = conclude(Findings(laboratory.data.dataset, known, None, 600, 20))
+    assert f"A trial of {other} took longer than expected: the budget ended it." in found.warnings
+    assert any("Other processes used 67% of the cores" in one for one in found.warnings)
+
+
 def test_a_framework_that_cannot_train_is_named() -> None:
     backends = ("torch", "keras-tensorflow")
     advice, _ = _advise(backends=backends, bad_backends=backends[1:])

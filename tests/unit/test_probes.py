@@ -76,14 +76,22 @@ def test_pixels_are_means_of_blocks() -> None:
 def test_similarity_is_the_share_of_errors_that_pretraining_removes() -> None:
     good, bad, none = (
         probe(name, _features(distance), LABELS, FOLDS, ("linear",))[0]
-        for name, distance in (("good", 1.0), ("bad", 0.15), ("none", 0.0))
+        for name, distance in (("good", 0.5), ("bad", 0.15), ("none", 0.0))
     )
     similar = similarity_of(good, bad, none)
     assert similar.removed_errors > 0.8
     assert similar.gain == pytest.approx(good.top1 - bad.top1)
     assert similarity_word(similar) == "similar"
     assert similarity_word(similarity_of(bad, none, good)) == "not_similar"
-    assert similarity_word(similarity_of(good, good, none)) == "not_similar"
+    fair = probe("fair", _features(0.3), LABELS, FOLDS, ("linear",))[0]
+    assert similarity_word(similarity_of(fair, fair, none)) == "not_similar"
+
+
+def test_where_baselines_have_no_errors_nothing_can_be_said_about_similarity() -> None:
+    (found,) = probe("all", _features(5.0), LABELS, FOLDS, ("linear",))
+    evidence = similarity_of(found, found, found)
+    assert evidence.errors == 0
+    assert similarity_word(evidence) is None
 
 
 def test_folds_keep_the_shares_of_classes_and_the_groups_together() -> None:

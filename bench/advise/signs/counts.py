@@ -64,7 +64,7 @@ def dominant_class(data: Development) -> list[Sign]:
     name = data.dataset.classes[dominant]
     said = (
         f"{share:.0%} of the images are of class '{name}', so that always answering '{name}' is "
-        "nearly as accurate as any network"
+        f"right as often; from {DOMINANT:.0%} on, accuracy says too little about a strategy"
     )
     files = files_of(data, np.flatnonzero(data.pool.labels == dominant))
     return [Sign(kind="dominant_class", message=said, files=files)]

@@ -210,9 +210,13 @@ def size_sentences(advice: Advice) -> list[str]:
     """Return similarity and size in sentences."""
     evidence, lines = advice.similarity_evidence, []
     if evidence is not None:
-        word = "similar" if advice.similarity == "similar" else "not similar"
+        said = (
+            "Whether the images are similar to the pretraining data cannot be said"
+            if advice.similarity is None
+            else f"The images are {advice.similarity.replace('_', ' ')} to the pretraining data"
+        )
         lines.append(
-            f"The images are {word} to the pretraining data: a simple classifier (a probe) is "
+            f"{said}: a simple classifier (a probe) is "
             f"right for {percent(evidence.pretrained_top1)} by pretrained features, "
             f"{percent(evidence.random_top1)} by features of random weights, "
             f"{percent(evidence.pixels_top1)} by pixels."
