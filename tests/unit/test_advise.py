@@ -497,6 +497,30 @@ def test_an_error_between_trials_leaves_what_was_found(monkeypatch: pytest.Monke
     assert any("ended early: The disk is full." in warning for warning in advice.warnings)
 
 
+@pytest.mark.parametrize(
+    ("target_top1", "expected"),
+    [(None, ["trials", "curve"]), (0.9, ["curve", "trials", "curve"])],
+)
+def test_a_target_has_its_learning_curve_before_the_trials(
+    target_top1: float | None, expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise it is measured with the time that they leave; what was measured is kept."""
+    order, made = list[str](), _evidence()
+
+    def gather(laboratory: Any, names: Any, head: str, evidence: ProbeEvidence, *_: Any) -> None:
+        vars(evidence).update(vars(made))
+        evidence.is_checked = True
+
+    monkeypatch.setattr("bench.advise.advise.gather", gather)
+    monkeypatch.setattr("bench.advise.advise.describe", lambda *_: order.append("curve"))
+    monkeypatch.setattr(Schedule, "run", lambda _: order.append("trials"))
+    laboratory, _ = _fresh()
+    wishes = Wishes(("squeezenet1_1",), ("torch",), target_top1=target_top1)
+    question = Question("folder:made", 600.0, wishes, "cpu", 32, 16, Path("unused"))
+    advise(cast(Laboratory, laboratory), question, laboratory.data.dataset, lambda words: None)
+    assert order == expected
+
+
 def test_more_classes_than_can_be_looked_at_and_classes_of_one_image_are_refused() -> None:
     def dataset(labels: npt.NDArray[np.int64]) -> Dataset:
         images = np.zeros((len(labels), 2, 2, 3), np.uint8)
