@@ -51,12 +51,12 @@ def _same_experiment(one: dict[str, Any], other: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
-def test_in_float64_losses_are_those_of_whole_steps(tmp_path: Path) -> None:
+def test_in_float64_losses_are_those_of_whole_steps(tmp_path: Path, shared_cache: Path) -> None:
     """Keras's other engines are compared by the level ``resumed`` in tests/parity."""
     asked = {**BOTH, "precision": "fp64", "rate": "0.01"}
-    once = _run(tmp_path, tmp_path / "cache", "once", **asked)
-    whole = _run(tmp_path, tmp_path / "cache", "whole", "--prefix-cache", "off", **asked)
-    again = _run(tmp_path, tmp_path / "cache", "again", "--policies", "freeze_all", **asked)
+    once = _run(tmp_path, shared_cache, "once", **asked)
+    whole = _run(tmp_path, shared_cache, "whole", "--prefix-cache", "off", **asked)
+    again = _run(tmp_path, shared_cache, "again", "--policies", "freeze_all", **asked)
     assert once.keys() == whole.keys()
     assert len(once) == 4
     for key, result in once.items():
@@ -81,10 +81,10 @@ def test_in_float64_losses_are_those_of_whole_steps(tmp_path: Path) -> None:
         assert result["train_loss_by_epoch"] == pytest.approx(losses, rel=1e-12)
 
 
-def test_in_float32_they_agree(tmp_path: Path) -> None:
+def test_in_float32_they_agree(tmp_path: Path, shared_cache: Path) -> None:
     asked = {**BOTH, "precision": "fp32", "rate": "0.001"}
-    once = _run(tmp_path, tmp_path / "cache", "once", **asked)
-    whole = _run(tmp_path, tmp_path / "cache", "whole", "--prefix-cache", "off", **asked)
+    once = _run(tmp_path, shared_cache, "once", **asked)
+    whole = _run(tmp_path, shared_cache, "whole", "--prefix-cache", "off", **asked)
     assert len(once) == 4
     for key, result in once.items():
         losses = whole[key]["train_loss_by_epoch"]

@@ -80,13 +80,13 @@ OWN = (
 
 
 @pytest.mark.slow
-def test_heads_at_once_are_heads_one_by_one(tmp_path: Path) -> None:
+def test_heads_at_once_are_heads_one_by_one(tmp_path: Path, shared_cache: Path) -> None:
     """Compare in both frameworks; tests/parity/test_heads.py covers each optimizer and engine."""
     backends = ["torch", "keras-tensorflow"]
     listed = ", ".join(f'"{name}"' for name in backends)
     asked = {"backends": listed, "optimizer": "adamw", "precision": "fp64"}
     grids = [(list(RATES), list(DECAYS)), (0.02, 0.0), (0.003, 0.3)]
-    found = _run(tmp_path, tmp_path / "cache", grids, **asked)
+    found = _run(tmp_path, shared_cache, grids, **asked)
     swept = {key[1:]: result for key, result in found.items() if key[0]}
     alone = {key[1:]: result for key, result in found.items() if not key[0]}
     assert (len(swept), len(alone)) == (8 * len(backends), 4 * len(backends))
@@ -108,11 +108,11 @@ def test_heads_at_once_are_heads_one_by_one(tmp_path: Path) -> None:
     assert len({tuple(r["train_loss_by_epoch"]) for r in swept.values()}) >= 8, "all differ"
 
 
-def test_what_is_missing_of_a_sweep_is_trained_again(tmp_path: Path) -> None:
+def test_what_is_missing_of_a_sweep_is_trained_again(tmp_path: Path, shared_cache: Path) -> None:
     """Cover seeds with different numbers of heads, and a head that diverges beside good ones."""
     asked = {"backends": '"torch"', "optimizer": "sgd", "precision": "fp32"}
     grids = [([0.02, 1e30], [0.0, 0.3])]
-    whole = _run(tmp_path, tmp_path / "cache", grids, code=1, **asked)
+    whole = _run(tmp_path, shared_cache, grids, code=1, **asked)
     assert len(whole) == 8
     for (_, _, _, rate, decay), result in whole.items():
         diverges = rate == 1e30 and decay > 0.0
@@ -122,7 +122,7 @@ def test_what_is_missing_of_a_sweep_is_trained_again(tmp_path: Path) -> None:
         spec = json.loads(file.read_text())
         if spec["seed"] == 0 or spec["recipe"]["weight_decay"] == 0.0:
             shutil.rmtree(path)
-    again = _run(tmp_path, tmp_path / "cache", grids, code=1, **asked)
+    again = _run(tmp_path, shared_cache, grids, code=1, **asked)
     assert again.keys() == whole.keys()
     for key, result in again.items():
         assert result["status"] == whole[key]["status"]
