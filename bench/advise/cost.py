@@ -101,11 +101,13 @@ def inference_work(folder: Path) -> float:
 
 def _keys(plan: TrialPlan) -> tuple[tuple[str, ...], ...]:
     """Return the groups of trials whose time may be like that of a plan, the most alike first. The
-    pace of a network may be measured wrongly, so that its own trials come before its policy's."""
+    pace of a network may be measured wrongly, so that its own trials come before its policy's; but
+    what a head takes, of which most is set-up, says nothing about training more."""
     one = plan.candidate
+    part = "head" if POLICIES[one.policy].boundary == "head" else "network"
     return (
-        (plan.backend, "both", one.backbone, one.policy), (plan.backend, "network", one.backbone),
-        (plan.backend, "policy", one.policy), (plan.backend,),
+        (plan.backend, "both", one.backbone, one.policy), (plan.backend, part, one.backbone),
+        (plan.backend, "policy", one.policy), (plan.backend, part),
     )  # fmt: skip
 
 

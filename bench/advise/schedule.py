@@ -30,7 +30,7 @@ from bench.catalog.policies import POLICIES
 KEPT_BACKBONES = 2
 """Number of networks with short trials: all policies of the first, ``freeze_all`` and
 ``fine_tune_all`` of the others."""
-SHORT_SHARE = 0.4
+SHORT_SHARE = 0.2
 """Share of the time that is left within which short trials of all policies must fit; else
 experience alone says which are worth a whole one."""
 WHOLE_SHARE = 0.5

@@ -43,6 +43,15 @@ def test_a_wrong_pace_of_one_network_does_not_mislead_about_another(costs: CostM
     assert found_s == pytest.approx(true_s, rel=0.05)
 
 
+def test_a_head_says_nothing_of_the_time_of_a_whole_network(costs: CostModel) -> None:
+    """A head took a tenth of what was predicted, as its set-up was short."""
+    costs.note_inference("a", 1000, 0.1)
+    before_s = costs.work_s(_plan("a", "retrain_all"), AMOUNT)
+    costs.note_trial(_plan("a", "freeze_all"), AMOUNT, 0.1 * before_s)
+    assert costs.work_s(_plan("a", "retrain_all"), AMOUNT) == before_s
+    assert costs.work_s(_plan("b", "freeze_all"), AMOUNT) < 0.2 * before_s
+
+
 def test_a_full_run_takes_the_time_of_its_start_and_saving_too() -> None:
     assert CHEAP.train_s == 4.0
     assert full_run_s(CHEAP) == pytest.approx(4.0 + cost.FULL_RUN_S["torch"])

@@ -288,7 +288,7 @@ def test_the_full_run_is_kept_within_the_budget_if_it_takes_at_most_half_of_it()
 
 
 def test_a_small_budget_tries_everything_for_a_short_time_first() -> None:
-    _, laboratory = _advise(budget_s=100.0)
+    _, laboratory = _advise(budget_s=200.0)
     short = [t for t in laboratory.trials if not t.plan.is_whole and t.plan.train_images is None]
     whole = [t for t in laboratory.trials if t.plan.is_whole]
     assert len(short) >= 4

@@ -41,8 +41,8 @@ def wrong_labels(data: Development, best: Probe) -> list[Sign]:
     if is_behind or chance_of(labels, best.predicted) > CHANCE_LEVEL:
         message = (
             f"no network that was probed finds the classes: {right} of {images} held-out images "
-            f"are right, and always naming the most frequent class gives {counts.max()}; the labels may be "
-            "shuffled or wrong, or the images do not show the classes"
+            f"are right, and always naming the most frequent class gives {counts.max()}; the "
+            "labels may be shuffled or wrong, or the images do not show the classes"
         )
         return [Sign(kind="labels", message=message, files=_wrong_files(data, best))]
     wrong = wrong_share(labels, best.predicted, len(data.dataset.classes))
