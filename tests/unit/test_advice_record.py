@@ -391,7 +391,7 @@ def test_the_seed_that_took_less_time_counts() -> None:
 
 
 def test_no_cell_is_another_one_again() -> None:
-    """What has no colour is the same in grey."""
+    """Cells of images without colour have no grey variant: it would be the plain cell again."""
     names = [cell.name for cell in every_cell()]
     assert len(names) == len(set(names)) == 52
     assert {"photographs-grey-100", "drawings-grey-100", "figures-grey-100"} == {
