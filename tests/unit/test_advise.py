@@ -24,6 +24,7 @@ from bench.advise.eject.train import _visible_gpu, train_project
 from bench.advise.evidence import ProbeEvidence, gather
 from bench.advise.findings import Findings
 from bench.advise.images import Development
+from bench.advise.knowledge import Knowledge
 from bench.advise.learning_curve import Point, fit_curve
 from bench.advise.schedule import Schedule
 from bench.advise.signs import check
@@ -104,6 +105,16 @@ def test_a_small_budget_tries_everything_for_a_short_time_first() -> None:
     whole = [t for t in laboratory.trials if t.plan.is_whole]
     assert len(short) >= 4
     assert any(t.plan.candidate.policy == "fine_tune_all" for t in whole)
+
+
+def test_what_is_not_allowed_has_no_short_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    every = Knowledge.allowed
+    monkeypatch.setattr(
+        Knowledge, "allowed", lambda own: [c for c in every(own) if c.policy != "retrain_all"]
+    )
+    _, laboratory = _advise(budget_s=200.0)
+    assert any(not t.plan.is_whole for t in laboratory.trials)
+    assert not any(t.plan.candidate.policy == "retrain_all" for t in laboratory.trials)
 
 
 def test_a_better_learning_rate_is_found() -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bench.advise.eject.train import is_within
 from bench.advise.eject.write import _reads_alike, check_new
 from bench.data import SplitSizes, open_dataset
 from bench.data.image_files import FileSource
@@ -64,3 +65,11 @@ def test_a_project_that_cannot_be_written_is_refused_before_anything_is_measured
     with pytest.raises(UserError, match=r"--eject: '.*file' cannot be written"):
         check_new(tmp_path / "file" / "project")
     check_new(tmp_path / "new" / "project")
+
+
+def test_an_accuracy_on_the_end_of_an_interval_is_as_predicted() -> None:
+    """A script computed 34 of 36 with 32 bits."""
+    predicted = (34 / 36, 1.0)
+    assert is_within(0.9444444179534912, predicted)
+    assert is_within(1.0, predicted)
+    assert not is_within(33 / 36, predicted)

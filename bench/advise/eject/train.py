@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from bench.advise.advice import Strategy, Trained
+from bench.advise.advice import Interval, Strategy, Trained
 from bench.catalog.backends import BACKENDS
 from bench.errors import WorkerFailed
 from bench.workers.process import Interpreters
@@ -61,14 +61,19 @@ def train_project(
         found = json.loads((folder / RESULT_FILE).read_text())
     except (OSError, ValueError) as error:
         raise WorkerFailed(f"the full run left no {RESULT_FILE} in '{folder}': {error}") from error
-    low, high = strategy.interval or (0.0, 1.0)
     return Trained(
         **found,
         saved=tuple(name for name in SAVED[strategy.backend] if (folder / name).is_file()),
         folder=str(folder),
-        # The ends are whole numbers of images over all, as the accuracy is: equal but for rounding.
-        is_as_predicted=low - ROUNDING <= found["test_top1"] <= high + ROUNDING,
+        is_as_predicted=is_within(found["test_top1"], strategy.interval or (0.0, 1.0)),
     )
+
+
+def is_within(top1: float, interval: Interval) -> bool:
+    """Return True if an accuracy is in an interval. Its ends are numbers of images over all, as the
+    accuracy is, so that it may equal one of them but for rounding."""
+    low, high = interval
+    return low - ROUNDING <= top1 <= high + ROUNDING
 
 
 class _Limit:
